@@ -1,0 +1,166 @@
+"""Output folders that appear whole or not at all, and survive a kill.
+
+Work happens in a hidden sibling, `.NAME.partial`, on the same file system. It is renamed to NAME when everything is
+written and synced. A second run of the same work (same `identity`) continues in what the first left; other work starts
+afresh. A lock keeps two runs apart; the operating system frees it when a run dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from thresher.errors import OutputError
+
+MANIFEST = "manifest.json"
+IDENTITY = "identity.txt"
+
+
+class OutputFolder:
+    """One output folder being made. Use it as a context manager.
+
+    Attributes:
+        path: where the result will be.
+        work: the hidden folder to write into; it may hold files of an earlier, killed run of the same work.
+        is_done: `path` already holds the finished result of the same work: nothing is left to do.
+
+    Raises:
+        OutputError: on entry, when `path` holds something else and `force` is not set, when another run is
+            writing the same folder, or when its parent cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.work = self._sibling("partial")
+        self.is_done = False
+        self._old = self._sibling("old")
+        self._identity = identity
+        self._force = force
+        self._lock = FileLock(self._sibling("lock"))
+
+    def _sibling(self, suffix: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{suffix}")
+
+    def __enter__(self) -> OutputFolder:
+        """Take the lock, clear up after killed runs, and open the work folder."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise OutputError(
+                f"{self.path}: another run is writing this folder; wait for it or choose another --out"
+            ) from None
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise OutputError(
+                f"{self.path}: its parent folder must be writable, got '{error.strerror}'; choose another --out"
+            ) from None
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def _open(self) -> None:
+        if self._old.exists():  # killed between the two renames of publish()
+            if self.path.exists():
+                shutil.rmtree(self._old)
+            else:
+                self._old.rename(self.path)
+        if identity_of(self.path) == self._identity:
+            self.is_done = True
+            return
+        check_free(self.path, force=self._force)
+        marker = self.work / IDENTITY
+        if self.work.exists() and not (marker.is_file() and marker.read_text() == self._identity):
+            shutil.rmtree(self.work)
+        self.work.mkdir(exist_ok=True)
+        write_whole(marker, self._identity.encode())
+
+    def publish(self) -> None:
+        """Rename the work folder to `path`. It must hold a manifest with this identity."""
+        if identity_of(self.work) != self._identity:
+            raise AssertionError(f"{self.work} has no {MANIFEST} with the identity of this run")
+        (self.work / IDENTITY).unlink()
+        for folder, _, names in os.walk(self.work):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        if self.path.exists():
+            self.path.rename(self._old)
+        self.work.rename(self.path)
+        _sync(self.path.parent)
+        shutil.rmtree(self._old, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Delete the work folder, for results that are cheaper to remake than to keep."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Free the lock. The work folder stays after an error, so that the next run can continue."""
+        self._release()
+
+    def _release(self) -> None:
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
+
+
+def identity_of(folder: Path) -> str | None:
+    """Return the identity in the folder's manifest, or None when it has no readable manifest."""
+    try:
+        content: Any = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    identity = content.get("identity") if isinstance(content, dict) else None
+    return identity if isinstance(identity, str) else None
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Refuse a path that holds anything, unless `force` and it is a folder of ours.
+
+    Raises:
+        OutputError: the path is a file, or a folder that is not empty.
+    """
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise OutputError(f"{path}: the output must be a folder, found a file; choose another --out")
+    held = sorted(entry.name for entry in path.iterdir())
+    if not held:
+        path.rmdir()
+        return
+    if not force:
+        raise OutputError(
+            f"{path}: the output folder must be new or empty, it holds {held[0]}"
+            f"{f' and {len(held) - 1} more' if len(held) > 1 else ''}; choose another --out, or replace it with --force"
+        )
+    if identity_of(path) is None:
+        raise OutputError(
+            f"{path}: --force replaces only a folder that thresher wrote, and this one has no {MANIFEST} "
+            f"(it holds {held[0]}); choose another --out"
+        )
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or not there: temporary name, sync, rename."""
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Ask the operating system to put a file or folder on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""Scores: one value per row, higher is kept first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a selector says of each row.
+
+    Attributes:
+        row_id: (n,) string, in the order of the features that were scored.
+        value: (n,) float64, higher is kept first. A greedy method that ranks only a part of the
+            rows gives its picks 0, -1, -2, ... in pick order and -inf to the rest.
+        by: name of the selector.
+        covered_by: (n,) int64 or None: position of the picked row that stands for this row
+            (itself for a pick), -1 where none does. Becomes the reason of a dropped row.
+        similarity: (n,) float32 or None: cosine with the row in `covered_by`.
+        objective: (k,) float64 or None: value of the method's objective after each pick.
+        notes: facts the manifest should carry (for example "kernel": "exact", "n_neighbors": 64).
+    """
+
+    row_id: pl.Series
+    value: NDArray[np.float64]
+    by: str
+    covered_by: NDArray[np.int64] | None = None
+    similarity: NDArray[np.float32] | None = None
+    objective: NDArray[np.float64] | None = None
+    notes: dict[str, str | int | float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse NaN and arrays that do not match the rows."""
+        n = len(self.row_id)
+        for name in ("value", "covered_by", "similarity"):
+            array = getattr(self, name)
+            if array is not None and array.shape != (n,):
+                raise InputError(f"scores of '{self.by}': {name} must have shape ({n},), got {array.shape}")
+        n_nan = int(np.isnan(self.value).sum())
+        if n_nan:
+            raise InputError(f"scores of '{self.by}': {n_nan} of {n} values are NaN; give -inf to rows that have no score")
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.row_id)
+
+    @property
+    def n_ranked(self) -> int:
+        """Number of rows that have a finite score."""
+        return int((self.value > -np.inf).sum())
+
+    def ranking(self) -> NDArray[np.int64]:
+        """Return the ranked rows, best first: (n_ranked,) positions; ties go to the lower position."""
+        order = np.argsort(-self.value, kind="stable")
+        return order[: self.n_ranked].astype(np.int64)
+
+
+def ranked(n: int, picks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the (n,) score values of a ranking: 0, -1, -2, ... for the picks, -inf for the rest."""
+    value = np.full(n, -np.inf)
+    value[picks] = -np.arange(len(picks), dtype=np.float64)
+    return value
