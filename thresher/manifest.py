@@ -1,0 +1,78 @@
+"""Manifests: what ran, on what, with which settings, and what came out. Every output folder has one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from thresher.errors import ManifestError
+from thresher.output import MANIFEST
+
+FORMAT = "thresher-manifest/1"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`.
+
+    Attributes:
+        content: JSON values. `format`, `kind` and `identity` are always there. The section `run` holds what may differ
+            between two runs of the same work (time, duration, machine); everything else is reproducible.
+    """
+
+    content: Mapping[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that determines the result: inputs, settings, seed and version."""
+        return str(self.content["identity"])
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the manifest without its section `run`: equal for two runs of the same work."""
+        return digest({key: value for key, value in self.content.items() if key != "run"})
+
+    def to_json(self) -> bytes:
+        """Return the bytes of `manifest.json`."""
+        return json.dumps(self.content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+    @staticmethod
+    def read(folder: str | Path) -> Manifest:
+        """Read the manifest of an output folder.
+
+        Raises:
+            ManifestError: there is none, it is not JSON, or its format is unknown.
+        """
+        path = Path(folder) / MANIFEST
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise ManifestError(f"{folder}: must be a folder that thresher wrote, found no {MANIFEST}") from None
+        except ValueError as error:
+            raise ManifestError(f"{path}: must be JSON, found {error}; the folder was changed by hand") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise ManifestError(f"{path}: format must be '{FORMAT}', found '{found}'")
+        return Manifest(content)
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of a JSON value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def versions(packages: Iterable[str] = ("numpy", "polars", "pyarrow", "faiss-cpu", "numba")) -> dict[str, str]:
+    """Return the installed version of thresher and of each package that is installed."""
+    found = {}
+    for package in ("thresher", *packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

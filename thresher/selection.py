@@ -1,0 +1,284 @@
+"""The arrow from a dataset to a subset: features are computed once, a selector scores, the budget cuts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.budget import Budget, Quota, parse_budget, parse_quota
+from thresher.dataset import Dataset, load
+from thresher.errors import InputError
+from thresher.manifest import FORMAT, Manifest, digest, versions
+from thresher.output import OutputFolder
+from thresher.scores import Scores
+from thresher.selectors import Selector, create
+from thresher.subset import Cut, Subset, cut, dropped_table, read_subset
+
+if TYPE_CHECKING:
+    from thresher.features import FeatureContext, Features, Progress
+
+Order = Literal["file", "rank"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Everything that determines a selection, resolved and checked before any model runs."""
+
+    pool: Dataset
+    selector: Selector
+    budget: Budget
+    quota: Quota | None
+    existing: Dataset | None
+    context: FeatureContext
+    order: Order
+    seed: int
+
+    @property
+    def needs(self) -> frozenset[str]:
+        more = {"length"} if self.budget.unit == "tokens" else set()
+        if self.quota is not None:
+            more.add(f"column:{self.quota.column}")
+        return frozenset(self.selector.needs) | more
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the manifest says of the request, in JSON values."""
+        from thresher.features import fingerprints
+
+        return {
+            "method": self.selector.name,
+            "settings": asdict(self.selector) if is_dataclass(self.selector) else {},
+            "budget": str(self.budget),
+            "quota": None if self.quota is None else str(self.quota),
+            "order": self.order,
+            "seed": self.seed,
+            "pool": self.pool.fingerprint,
+            "existing": None if self.existing is None else self.existing.fingerprint,
+            "features": fingerprints(self.needs, self.context),
+        }
+
+
+def select(
+    pool: Any,
+    method: str | Selector = "facility-location",
+    *,
+    budget: int | float | str | Budget,
+    settings: Mapping[str, Any] | None = None,
+    existing: Any = None,
+    encoder: str | None = None,
+    tokenizer: str | None = None,
+    device: str | None = None,
+    quota: str | Quota | None = None,
+    order: Order = "file",
+    seed: int = 0,
+    out: str | Path | None = None,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Subset:
+    """Choose the rows worth training on.
+
+    Args:
+        pool: a Dataset, or anything `load` accepts.
+        method: name of a selector (`thresher methods` lists them), or a selector.
+        budget: rows (500), a share (0.3 or "30%"), tokens ("200ktok") or a threshold ("score>0.8").
+        settings: values for the selector's own settings, when `method` is a name.
+        existing: rows the user already has and trains on anyway (anything `load` accepts): methods that spread their
+            picks avoid what these cover.
+        encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by the number of rows.
+        tokenizer: whose tokens are counted, by name or folder; not set: the embedded encoder's.
+        device: "cpu", "cuda", ...; not set: the best there is.
+        quota: proportions or limits per value of a column, for example "label=balanced" (see `Quota`).
+        order: of the kept rows: "file" as the user had them, "rank" best first.
+        seed: of everything random.
+        out: folder to write the result to; it appears whole or not at all, and a finished one is read back.
+        force: replace an earlier result in `out`.
+        on_progress: called with (stage, done, total) while features are computed.
+
+    Raises:
+        InputError: the budget, a column, or the pool does not fit.
+        NotFoundError: there is no such selector, column or encoder.
+        SettingsError: the selector has no such setting, or its value is illegal.
+        OutputError: `out` holds something else.
+    """
+    started = time.monotonic()
+    plan = _plan(
+        pool, method, budget, settings, existing, quota, order, seed,
+        encoder=encoder, tokenizer=tokenizer, device=device, on_progress=on_progress,
+    )  # fmt: skip
+    if out is None:
+        return _run(plan, started)
+    identity = digest(_identity(plan))
+    with OutputFolder(out, identity=identity, force=force) as folder:
+        if folder.is_done:
+            return read_subset(folder.path, plan.pool)
+        subset = _run(plan, started)
+        try:
+            subset.write_into(folder.work)
+            folder.publish()
+        except OSError:
+            folder.discard()  # a full disk: the computed features are cached, so nothing worth keeping is lost
+            raise
+    return subset
+
+
+def _plan(
+    pool: Any,
+    method: str | Selector,
+    budget: int | float | str | Budget,
+    settings: Mapping[str, Any] | None,
+    existing: Any,
+    quota: str | Quota | None,
+    order: Order,
+    seed: int,
+    **context: Any,
+) -> _Plan:
+    from thresher.features import FeatureContext
+
+    selector = _selector(method, settings)
+    parsed_budget = parse_budget(budget)
+    parsed_quota = None if quota is None else parse_quota(quota)
+    if order not in ("file", "rank"):
+        raise InputError(f"order: must be 'file' or 'rank', got '{order}'")
+    dataset = pool if isinstance(pool, Dataset) else load(pool)
+    if parsed_budget.unit in ("rows", "share"):
+        parsed_budget.n_rows(len(dataset))
+    if existing is not None:
+        if "existing_embedding" not in getattr(selector, "accepts", ()):
+            raise InputError(f"existing: {selector.name} does not look at rows you already have; leave it out")
+        existing = existing if isinstance(existing, Dataset) else load(existing)
+    return _Plan(
+        pool=dataset,
+        selector=selector,
+        budget=parsed_budget,
+        quota=parsed_quota,
+        existing=existing,
+        context=FeatureContext(**context).resolved(len(dataset)),
+        order=order,
+        seed=seed,
+    )
+
+
+def _selector(method: str | Selector, settings: Mapping[str, Any] | None) -> Selector:
+    if isinstance(method, str):
+        return create(method, settings)
+    if settings:
+        raise InputError(f"settings: give them to {type(method).__name__}(...) itself, found {', '.join(settings)}")
+    return method
+
+
+def _identity(plan: _Plan) -> dict[str, Any]:
+    sources = [{"sha256": source.sha256} for source in plan.pool.sources]
+    return {"request": plan.settings(), "sources": sources, "thresher": versions(())}
+
+
+def _run(plan: _Plan, started: float) -> Subset:
+    """Compute features, score, cut, and write down what happened."""
+    from thresher.features import column_values
+
+    # Selectors see the rows sorted by id, so that the result does not depend on the order of the file.
+    order = plan.pool.frame["row_id"].arg_sort().to_numpy().astype(np.int64)
+    pool = plan.pool.take(order)
+    seconds: dict[str, float] = {}
+    clock = time.monotonic()
+    features = _features(plan, pool)
+    seconds["features"], clock = time.monotonic() - clock, time.monotonic()
+    lengths = features["length"] if "length" in features else None
+    scores = plan.selector.score(features, n_ranked=_n_ranked(plan, lengths), rng=np.random.default_rng(plan.seed))
+    seconds["selection"] = time.monotonic() - clock
+    codes, names = None, None
+    if plan.quota is not None:
+        codes = features[f"column:{plan.quota.column}"]
+        names = column_values(pool, plan.quota.column).unique().sort().to_list()
+    made = cut(scores, plan.budget, lengths=lengths, quota=plan.quota, codes=codes, names=names)
+    made, scores = _in_file_order(made, order), _scores_in_file_order(scores, order, plan.pool)
+    kept = made.kept if plan.order == "rank" else np.sort(made.kept)
+    dropped = dropped_table(plan.pool, scores, made, plan.budget)
+    seconds["total"] = time.monotonic() - started
+    manifest = _manifest(plan, scores, kept, dropped, seconds)
+    return Subset(pool=plan.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
+
+
+def _features(plan: _Plan, pool: Dataset) -> Features:
+    from thresher.features import Features, compute
+
+    features = compute(pool, plan.needs, plan.context)
+    if plan.existing is None:
+        return features
+    existing = compute(plan.existing, {"embedding"}, plan.context)
+    return Features(
+        row_id=features.row_id,
+        arrays=features.arrays,
+        context={**features.context, "existing_embedding": existing["embedding"]},
+    )
+
+
+def _n_ranked(plan: _Plan, lengths: NDArray[np.int64] | None) -> int:
+    """Return how far the ranking must go: a quota may skip any row, so it needs all of them."""
+    return len(plan.pool) if plan.quota is not None else plan.budget.n_rows(len(plan.pool), lengths)
+
+
+def _in_file_order(made: Cut, order: NDArray[np.int64]) -> Cut:
+    reason = np.empty_like(made.reason)
+    reason[order] = made.reason
+    return Cut(kept=order[made.kept], reason=reason)
+
+
+def _scores_in_file_order(scores: Scores, order: NDArray[np.int64], pool: Dataset) -> Scores:
+    """Return the scores with row i of the file at position i."""
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    covered_by = scores.covered_by
+    if covered_by is not None:
+        covered_by = np.where(covered_by >= 0, order[np.maximum(covered_by, 0)], -1)[back]
+    return Scores(
+        row_id=pool.frame["row_id"],
+        value=scores.value[back],
+        by=scores.by,
+        covered_by=covered_by,
+        similarity=None if scores.similarity is None else scores.similarity[back],
+        objective=scores.objective,
+        notes=scores.notes,
+    )
+
+
+def _manifest(
+    plan: _Plan, scores: Scores, kept: NDArray[np.int64], dropped: Any, seconds: Mapping[str, float]
+) -> Manifest:
+    pool = plan.pool
+    by_reason = dropped["reason"].value_counts().sort("count", "reason", descending=[True, False])
+    rejected = pool.rejected["reason"].value_counts().sort("count", "reason", descending=[True, False])
+    objective = scores.objective
+    content = {
+        "format": FORMAT,
+        "kind": "subset",
+        "identity": digest(_identity(plan)),
+        **plan.settings(),
+        "inputs": [{"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in pool.sources],
+        "schema": {"name": pool.schema.name, "kind": pool.kind, "columns": pool.schema.columns},
+        "id_column": pool.id_column,
+        "counts": {
+            "read": pool.n_read,
+            "rejected": pool.rejected.height,
+            "rejected_by_reason": dict(rejected.iter_rows()),
+            "usable": len(pool),
+            "kept": len(kept),
+            "dropped": dropped.height,
+            "dropped_by_reason": dict(by_reason.iter_rows()),
+        },
+        "objective": None if objective is None or not len(objective) else float(objective[-1]),
+        "notes": dict(scores.notes or {}),
+        "kept_rows": digest(pool.frame["row_id"].gather(kept).to_list()),
+        "versions": versions(),
+        "run": {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "inputs": [str(source.path) for source in pool.sources],
+        },
+    }
+    return Manifest(content)
