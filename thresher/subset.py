@@ -190,13 +190,19 @@ class Subset:
         write_whole(folder / MANIFEST, self.manifest.to_json())
 
     def score_table(self) -> pl.DataFrame:
-        """Return one row per row of the pool: `row_id`, `value`, `rank` (1 = best, null = not ranked), `kept`."""
+        """Return one row per row of the pool.
+
+        Columns: `row_id`, `value`, `rank` (1 = best, null = not ranked), `position` (in the subset from 0, null =
+        dropped).
+        """
+        position = np.full(len(self.pool), -1, dtype=np.int64)
+        position[self.kept] = np.arange(len(self.kept))
         return pl.DataFrame(
             {
                 "row_id": self.pool.frame["row_id"],
                 "value": self.scores.value,
                 "rank": rank_column(self.scores),
-                "kept": pl.Series(np.isin(np.arange(len(self.pool)), self.kept)),
+                "position": pl.Series(position).replace(-1, None),
             }
         )
 
@@ -253,9 +259,9 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
     if not table["row_id"].equals(pool.frame["row_id"]):
         raise ManifestError(f"{folder}: was chosen from other rows than the {len(pool)} of the pool given; run select again")
     scores = Scores(row_id=table["row_id"], value=table["value"].to_numpy(), by=str(manifest.content["method"]))
-    kept = np.flatnonzero(table["kept"].to_numpy())
-    if manifest.content["order"] == "rank":
-        kept = kept[np.argsort(-scores.value[kept], kind="stable")]
+    position = table["position"].fill_null(-1).to_numpy()
+    kept = np.flatnonzero(position >= 0)
+    kept = kept[np.argsort(position[kept])]
     dropped = pl.read_parquet(Path(folder) / "dropped.parquet")
     return Subset(pool=pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 

@@ -1,0 +1,58 @@
+# `make demo` and `make test` set everything up on a fresh machine: Python 3.11 or newer, make and a C compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help setup demo test fast slow lint fmt types imports docs bench lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED)  ## make the virtual environment with all pinned packages
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on as many random rows, compare
+	$(BIN)/python examples/demo.py
+
+test: lint types imports fast  ## everything that CI checks
+
+fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+slow: $(INSTALLED)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(INSTALLED)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+imports: $(INSTALLED)
+	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+bench: $(INSTALLED)  ## measure against the peers; results go to benchmarks/results
+	$(BIN)/python benchmarks/facility_location.py
+	$(BIN)/python benchmarks/scale.py
+
+lock: $(INSTALLED)  ## write the installed versions to requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+cpu$$//' > requirements.lock
+
+clean:  ## delete the virtual environment and everything that was built
+	rm -rf $(VENV) site dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

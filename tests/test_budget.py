@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thresher.budget import Budget, Quota, parse_budget, parse_quota
+from thresher.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "amount"),
+    [
+        (500, "rows", 500),
+        ("500", "rows", 500),
+        ("12,000 rows", "rows", 12_000),
+        ("30%", "share", 0.3),
+        (0.3, "share", 0.3),
+        ("0.3", "share", 0.3),
+        ("1", "rows", 1),
+        ("1.0", "share", 1.0),
+        ("200ktok", "tokens", 200_000),
+        ("1.5Mtok", "tokens", 1_500_000),
+        ("800 tokens", "tokens", 800),
+        ("score>0.8", "threshold", 0.8),
+        ("score > -2", "threshold", -2.0),
+    ],
+)
+def test_every_form_of_a_budget_is_understood(text, unit, amount):
+    assert parse_budget(text) == Budget(unit, amount)
+
+
+@pytest.mark.parametrize("value", ["", "lots", "0", 0, "0%", 0.0, -3, "-3", "120%", 1.5, True, None, "score>", float("nan")])
+def test_a_budget_that_is_no_budget_is_refused_with_the_value(value):
+    with pytest.raises(InputError, match="budget: ") as caught:
+        parse_budget(value)
+    assert repr(value) in str(caught.value)
+
+
+def test_a_budget_larger_than_the_pool_names_both_numbers():
+    with pytest.raises(InputError, match="at most the 10 usable rows of the pool, got 11"):
+        parse_budget(11).n_rows(10)
+    with pytest.raises(InputError, match="at most the 30 tokens of the pool, got 31"):
+        parse_budget("31tok").n_rows(3, np.array([10, 10, 10]))
+
+
+def test_a_share_of_a_tiny_pool_keeps_at_least_one_row():
+    assert parse_budget("1%").n_rows(3) == 1
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 400))
+def test_rows_needed_for_tokens_is_an_upper_bound(lengths, tokens):
+    lengths = np.array(lengths)
+    if not lengths.min() <= tokens <= lengths.sum():
+        return
+    bound = Budget("tokens", tokens).n_rows(len(lengths), lengths)
+    ranking = np.random.default_rng(0).permutation(len(lengths))
+    kept = int(np.searchsorted(np.cumsum(lengths[ranking]), tokens, side="right"))
+    assert kept <= bound <= len(lengths)
+
+
+CODES = np.array([0] * 60 + [1] * 30 + [2] * 10)
+NAMES = ["a", "b", "c"]
+
+
+def counts(ranking, k):
+    return np.bincount(CODES[ranking[:k]], minlength=3)
+
+
+def test_a_proportional_quota_keeps_the_proportions_in_every_prefix():
+    ranking = Quota("x").reorder(np.arange(100), CODES, NAMES)
+    for k in range(1, 101):
+        assert np.abs(counts(ranking, k) - k * np.array([0.6, 0.3, 0.1])).max() <= 1
+
+
+def test_a_balanced_quota_is_equal_until_a_group_runs_out():
+    ranking = Quota("x", "balanced").reorder(np.arange(100), CODES, NAMES)
+    assert counts(ranking, 30).tolist() == [10, 10, 10]
+    assert counts(ranking, 50).tolist() == [20, 20, 10]
+
+
+def test_named_shares_are_kept_and_the_star_takes_the_rest():
+    ranking = parse_quota("x:c=50%,*=50%").reorder(np.arange(100), CODES, NAMES)
+    assert counts(ranking, 12).tolist() == [4, 2, 6]
+
+
+def test_limits_cut_each_group_and_keep_the_order_of_rank():
+    ranking = parse_quota("x:a<=5,*<=2").reorder(np.arange(100)[::-1], CODES, NAMES)
+    assert counts(ranking, 100).tolist() == [5, 2, 2]
+    assert ranking.tolist() == [99, 98, 89, 88, 59, 58, 57, 56, 55]
+
+
+def test_a_quota_keeps_the_order_of_rank_within_each_group():
+    order = np.random.default_rng(1).permutation(100)
+    ranking = Quota("x", "balanced").reorder(order, CODES, NAMES)
+    for group in range(3):
+        assert ranking[CODES[ranking] == group].tolist() == order[CODES[order] == group].tolist()
+
+
+def test_a_share_of_zero_leaves_a_group_out():
+    ranking = parse_quota("x:a=1,b=1,c=0").reorder(np.arange(100), CODES, NAMES)
+    assert sorted(set(CODES[ranking])) == [0, 1]
+
+
+@pytest.mark.parametrize("text", ["", "=balanced", "label=lots", "label:", "label:a", "label:a=1,b<=2", "label:a=0"])
+def test_a_quota_that_is_no_quota_is_refused(text):
+    with pytest.raises(InputError, match="quota: must be"):
+        parse_quota(text)
+
+
+def test_a_quota_on_a_value_that_does_not_occur_lists_those_that_do():
+    with pytest.raises(InputError, match="'d' is not a value of it; there are: a, b, c"):
+        parse_quota("x:d=1,*=1").reorder(np.arange(100), CODES, NAMES)
+
+
+def test_a_quota_without_a_share_for_a_value_says_which():
+    with pytest.raises(InputError, match="'b' has none"):
+        parse_quota("x:a=1,c=1").reorder(np.arange(100), CODES, NAMES)
+
+
+@pytest.mark.parametrize("text", ["label", "label=balanced", "source:a=0.7,b=0.3", "label:a<=5,*<=2"])
+def test_a_quota_reads_back_what_it_prints(text):
+    assert parse_quota(str(parse_quota(text))) == parse_quota(text)

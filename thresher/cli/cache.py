@@ -1,0 +1,68 @@
+"""`thresher cache`: what the feature cache holds, and making room."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from thresher.errors import InputError
+
+cache_app = typer.Typer(help="Show the cache of computed features, or make room in it.", invoke_without_command=True)
+
+
+@cache_app.callback()
+def show(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
+    """Show the cache of computed features, or make room in it."""
+    if context.invoked_subcommand is not None:
+        return
+    from thresher.features import FeatureCache
+
+    cache = FeatureCache()
+    entries = cache.entries()
+    if as_json:
+        import dataclasses
+
+        import orjson
+
+        content = {"root": str(cache.root), "entries": [dataclasses.asdict(entry) for entry in entries]}
+        sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    total = sum(entry.bytes for entry in entries)
+    typer.echo(f"{cache.root}: {len(entries)} models, {_size(total)} of at most {_size(cache.max_bytes)}")
+    for entry in entries:
+        typer.echo(
+            f"  {entry.feature:<10} {entry.model:<28} {entry.n_rows:>12,} rows  {_size(entry.bytes):>9}  "
+            f"last used {entry.last_used:%Y-%m-%d %H:%M}"
+        )
+
+
+@cache_app.command()
+def prune(
+    max_gb: Annotated[float | None, typer.Option(help="Keep at most this much, the last used first.")] = None,
+    older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
+) -> None:
+    """Delete computed features; they are computed again when they are needed.
+
+    Raises:
+        InputError: not exactly one of the options was given.
+    """
+    from thresher.features import FeatureCache
+
+    if sum((max_gb is not None, older_than_days is not None, everything)) != 1:
+        raise InputError("cache prune: needs exactly one of --max-gb, --older-than-days and --all")
+    max_bytes = 0 if everything else None if max_gb is None else int(max_gb * 1e9)
+    freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    typer.echo(f"freed {_size(freed)}")
+
+
+def _size(n_bytes: int) -> str:
+    """Return a number of bytes as "12.3 MB"."""
+    size = float(n_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

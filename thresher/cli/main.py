@@ -1,0 +1,101 @@
+"""The `thresher` command: its verbs, its exit codes, and what happens to errors.
+
+Exit codes: 0 done, 2 the user's error (one sentence on stderr), 130 interrupted (run the same command again to continue),
+1 a bug of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from thresher.cli.cache import cache_app
+from thresher.cli.methods import methods
+from thresher.cli.select import select
+from thresher.cli.train import train
+from thresher.errors import ThresherError
+
+app = typer.Typer(
+    name="thresher",
+    help="Which rows should I fine-tune on, and how many are enough?",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(select)
+app.command()(train)
+app.command()(methods)
+app.add_typer(cache_app, name="cache")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from thresher import __version__
+
+        typer.echo(f"thresher {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Which rows should I fine-tune on, and how many are enough?"""
+
+
+def run() -> None:
+    """Run the command line and exit with the code that fits."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code; every error a user can act on becomes one sentence."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except ThresherError as error:
+        return _fail(str(error), debug=debug)
+    except TyperException as error:
+        return _fail(f"{error.format_message()}; see 'thresher --help'", debug=debug)
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing is wrong. Keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE):
+            return _bug(error, debug=debug)
+        where = f"{error.filename}: " if error.filename else ""
+        what = (error.strerror or str(error)).lower()
+        return _fail(f"{where}could not be written or read: {what}; mend that and run the same command again", debug=debug)
+    except Exception as error:  # noqa: BLE001 - the last place where a bug of ours can be told apart from a user's error
+        return _bug(error, debug=debug)
+    if code == 130:
+        typer.echo("interrupted; run the same command again to continue where it stopped", err=True)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(sentence: str, *, debug: bool) -> int:
+    if debug:
+        raise  # noqa: PLE0704 - called from an except block
+    typer.echo(f"thresher: {sentence}", err=True)
+    return 2
+
+
+def _bug(error: Exception, *, debug: bool) -> int:
+    if debug:
+        raise error
+    typer.echo(
+        f"thresher: this is a bug of ours: {type(error).__name__}: {error}; "
+        f"run again with --debug for the traceback and report it",
+        err=True,
+    )
+    return 1

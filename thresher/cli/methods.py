@@ -1,0 +1,44 @@
+"""`thresher methods`: what selectors there are, and what each one does."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from typing import Annotated
+
+import typer
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method, for all there is to know about it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """List the selectors, or tell about one: objective, source, cost, needs, settings, when it fails."""
+    from thresher.selectors.registry import available, load_class
+
+    names = list(available()) if name is None else [name]
+    classes = {each: load_class(each) for each in names}
+    if as_json:
+        import orjson
+
+        described = [_described(each, cls) for each, cls in classes.items()]
+        sys.stdout.write(orjson.dumps(described if name is None else described[0], option=orjson.OPT_INDENT_2).decode() + "\n")
+    elif name is None:
+        width = max(map(len, names))
+        for each, cls in classes.items():
+            typer.echo(f"{each:<{width}}  {_first_line(cls)}")
+        typer.echo("\nthresher methods NAME tells all about one of them.")
+    else:
+        typer.echo(f"{name}\n\n{inspect.getdoc(classes[name])}\n")
+        for setting in dataclasses.fields(classes[name]):
+            typer.echo(f"  --set {setting.name}={setting.default}")
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").splitlines()[0]
+
+
+def _described(name: str, cls: type) -> dict[str, object]:
+    settings = {field.name: field.default for field in dataclasses.fields(cls)}
+    return {"name": name, "summary": _first_line(cls), "text": inspect.getdoc(cls), "settings": settings}

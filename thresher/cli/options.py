@@ -1,0 +1,91 @@
+"""Options that several commands share: how rows are read, and what is printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thresher.errors import InputError
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+_READ = "How rows are read"
+
+Schema = Annotated[
+    str | None,
+    typer.Option(
+        help="Name the schema instead of recognising it: alpaca, prompt-completion, query-response, messages, sharegpt, "
+        "text-label, text.",
+        rich_help_panel=_READ,
+    ),
+]
+Map = Annotated[
+    str | None,
+    typer.Option(
+        "--map", help="Columns of your own: prompt=title+body,response=answer or text=title,label=kind.", rich_help_panel=_READ
+    ),
+]
+IdColumn = Annotated[
+    str | None, typer.Option(help="Column with a unique id; not set: a hash of the content.", rich_help_panel=_READ)
+]
+Config = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=_READ)]
+Split = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=_READ)]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at bad rows instead of setting them aside.", rich_help_panel=_READ)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in --out.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+
+def parse_map(text: str | None) -> dict[str, str] | None:
+    """Return {"prompt": "title+body", ...} from "prompt=title+body,response=answer".
+
+    Raises:
+        InputError: a part is not NAME=COLUMN.
+    """
+    if text is None:
+        return None
+    columns = {}
+    for part in text.split(","):
+        name, equals, column = part.partition("=")
+        if not (equals and name.strip() and column.strip()):
+            raise InputError(f"--map: must be NAME=COLUMN[+COLUMN],..., got '{part}'; for example prompt=question,response=answer")
+        columns[name.strip()] = column.strip()
+    return columns
+
+
+def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
+    """Return {"easy_share": "0.3", ...} from ["easy_share=0.3", ...].
+
+    Raises:
+        InputError: a pair is not NAME=VALUE.
+    """
+    settings = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not (equals and name.strip()):
+            raise InputError(f"--set: must be NAME=VALUE, got '{pair}'; for example --set easy_share=0.3")
+        settings[name.strip().replace("-", "_")] = value.strip()
+    return settings
+
+
+def read_rows(
+    source: str,
+    *,
+    schema: str | None = None,
+    columns: str | None = None,
+    id_column: str | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    strict: bool = False,
+) -> Dataset:
+    """Load the rows that the options describe."""
+    from thresher.dataset import load
+
+    return load(
+        source, schema=schema, columns=parse_map(columns), id_column=id_column, config=config, split=split, strict=strict
+    )

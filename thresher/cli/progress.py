@@ -1,0 +1,67 @@
+"""Progress on stderr: a bar with rate and time left at a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from thresher.features import Progress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def progress_display(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Give a callback that shows progress, or None when nothing is to be shown."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        yield from _bars()
+    else:
+        yield _Lines().show
+
+
+def _bars() -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+        tasks = {}
+
+        def show(progress: Progress) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, rate="")
+            task = tasks[progress.stage]
+            speed = bars.tasks[task].speed
+            bars.update(task, completed=progress.done, total=progress.total, rate=f"{speed:,.0f}/s" if speed else "")
+            if progress.note:
+                bars.console.print(progress.note)
+
+        yield show
+
+
+class _Lines:
+    """A line per stage every few seconds, for logs."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, tuple[float, int]] = {}
+        self._last = time.monotonic()
+
+    def show(self, progress: Progress) -> None:
+        """Print the line when it is time."""
+        now = time.monotonic()
+        began, first = self._started.setdefault(progress.stage, (now, progress.done))
+        if progress.note:
+            sys.stderr.write(f"{progress.note}\n")
+        if now - self._last < SECONDS_BETWEEN_LINES or now == began:
+            return
+        self._last = now
+        rate = (progress.done - first) / (now - began)
+        left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate else ""
+        sys.stderr.write(f"{progress.stage}: {progress.done:,} of {progress.total:,}, {rate:,.0f}/s{left}\n")

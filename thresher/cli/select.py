@@ -1,0 +1,118 @@
+"""`thresher select`: from a file of rows to the rows worth training on."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thresher.cli import options
+
+if TYPE_CHECKING:
+    from thresher.subset import Subset
+
+
+class Order(StrEnum):
+    """Order of the kept rows."""
+
+    file = "file"
+    rank = "rank"
+
+
+def select(
+    pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
+    budget: Annotated[str, typer.Option(help="500, 30%, 200ktok or score>0.8.")],
+    method: Annotated[str, typer.Option(help="'thresher methods' lists them.")] = "facility-location",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of the method; repeatable.")] = None,
+    existing: Annotated[str | None, typer.Option(help="Rows you have already; picks avoid what they cover.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    quota: Annotated[str | None, typer.Option(help="label=balanced, source:web=70%,forum=30%, label:*<=100.")] = None,
+    order: Annotated[Order, typer.Option(help="Order of the kept rows.")] = Order.file,
+    seed: options.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result; not set: kept rows go to stdout.")] = None,
+    force: options.Force = False,
+    schema: options.Schema = None,
+    columns: options.Map = None,
+    id_column: options.IdColumn = None,
+    config: options.Config = None,
+    split: options.Split = None,
+    strict: options.Strict = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Choose the rows worth training on; each dropped row gets its reason.
+
+    [bold]Example:[/bold] thresher select alpaca.json --method facility-location --budget 30% --out chosen
+    """
+    from thresher.cli.progress import progress_display
+    from thresher.dataset import load
+    from thresher.errors import InputError
+    from thresher.selection import select as select_rows
+
+    if as_json and out is None:
+        raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
+    rows = options.read_rows(
+        pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict
+    )
+    with progress_display(quiet=quiet) as show:
+        subset = select_rows(
+            rows,
+            method,
+            budget=budget,
+            settings=options.parse_settings(settings),
+            existing=None if existing is None else load(existing),
+            encoder=encoder,
+            tokenizer=tokenizer,
+            device=device,
+            quota=quota,
+            order=order.value,
+            seed=seed,
+            out=out,
+            force=force,
+            on_progress=show,
+        )
+    if out is None:
+        _to_stdout(subset)
+    if as_json:
+        sys.stdout.write(subset.manifest.to_json().decode())
+    if not quiet:
+        typer.echo(summary(subset, out), err=True)
+
+
+def _to_stdout(subset: Subset) -> None:
+    """Write the kept rows to stdout in the user's own format."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = subset.pool.write(subset.kept, Path(folder), "subset")
+        with open(path, "rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+
+
+def summary(subset: Subset, out: Path | None) -> str:
+    """Return what happened, in a few lines."""
+    from thresher.subset import REASONS
+
+    content = subset.manifest.content
+    counts = content["counts"]
+    lines = [f"{counts['read']:,} rows read ({content['schema']['name']}), {counts['rejected']:,} set aside as unusable"]
+    lines += [f"  {count:,} {reason}" for reason, count in list(counts["rejected_by_reason"].items())[:5]]
+    lines.append(
+        f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
+        f"{counts['dropped']:,} dropped"
+    )
+    lines += [f"  {count:,} {reason}: {REASONS[reason]}" for reason, count in counts["dropped_by_reason"].items()]
+    features = content["features"].get("embedding")
+    encoder = f" (encoder {features['encoder']})" if features else ""
+    seconds = content["run"]["seconds"]
+    lines.append(f"{seconds['total']:.1f} s, of it features {seconds['features']:.1f} s{encoder}, selection {seconds['selection']:.1f} s")
+    if out is not None:
+        names = ", ".join(sorted(path.name for path in out.iterdir()))
+        lines.append(f"{out}: {names}")
+    return "\n".join(lines)

@@ -1,0 +1,310 @@
+"""A bounded, content-addressed store of finished feature values, safe against kill -9 and several processes.
+
+    ROOT/v1/FEATURE/FINGERPRINT/chunk-ROWS-UNIQUE.safetensors
+
+A chunk holds `keys` (m, 16) uint8, the xxh3-128 of each text, and `values` (m, ...). It is written under a temporary
+name, synced and renamed, so it is there whole or not at all; its name is unique, so writers need no lock; two chunks
+may hold the same key. Both tensors carry a checksum. The time a file was last changed is when it was last used.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from thresher.errors import OutputError, SettingsError
+
+VERSION = "v1"  # of the layout above
+KEY_BYTES = 16
+GB = 10**9
+DAY_S = 86_400
+STALE_S = 3_600  # a temporary file this old belongs to a process that was killed
+CHUNK = "chunk-*-*.safetensors"
+TEMPORARY = ".writing-*"
+DEFAULT_MAX_GB = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheEntry:
+    """All chunks of one feature under one model.
+
+    Attributes:
+        feature: for example "embedding".
+        model: its name, for people.
+        fingerprint: of weights, tokenizer and recipe.
+        n_rows: rows stored; a row that two processes wrote counts twice.
+        bytes: on disk.
+        last_used: seconds since the epoch.
+    """
+
+    feature: str
+    model: str
+    fingerprint: str
+    n_rows: int
+    bytes: int
+    last_used: float
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    path: Path
+    bytes: int
+    last_used: float
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.path.name.split("-")[1])
+
+
+class FeatureCache:
+    """The feature store below one folder. Opening it touches no disk."""
+
+    def __init__(self, root: str | Path | None = None, *, max_bytes: int | None = None) -> None:
+        """Point to a store.
+
+        Args:
+            root: its folder; None for THRESHER_CACHE or the platform's cache folder.
+            max_bytes: least recently used chunks beyond this are deleted; None for THRESHER_CACHE_MAX_GB or 20 GB.
+        """
+        self.root = default_root() if root is None else Path(root).absolute()
+        self.max_bytes = _max_bytes_from_environment() if max_bytes is None else max_bytes
+
+    def shelf(self, feature: str, model: str, fingerprint: str) -> Shelf:
+        """Return the part of the store that belongs to one feature under one model."""
+        return Shelf(self, feature=feature, model=model, fingerprint=fingerprint)
+
+    def entries(self) -> list[CacheEntry]:
+        """Return what is stored, by feature and model, most recently used first."""
+        found = []
+        for folder in sorted((self.root / VERSION).glob("*/*")):
+            chunks = list(_chunks(folder))
+            if chunks:
+                found.append(
+                    CacheEntry(
+                        feature=folder.parent.name,
+                        model=_model_of(chunks),
+                        fingerprint=folder.name,
+                        n_rows=sum(chunk.n_rows for chunk in chunks),
+                        bytes=sum(chunk.bytes for chunk in chunks),
+                        last_used=max(chunk.last_used for chunk in chunks),
+                    )
+                )
+        return sorted(found, key=lambda entry: -entry.last_used)
+
+    def prune(self, *, max_bytes: int | None = None, older_than_days: float | None = None) -> int:
+        """Delete chunks and return the bytes freed.
+
+        Args:
+            max_bytes: delete least recently used chunks until no more than this is left; 0 deletes everything.
+            older_than_days: delete chunks that were not used for so long.
+
+        Raises:
+            SettingsError: neither was given, or one is negative.
+            OutputError: a chunk cannot be deleted.
+        """
+        given = [value for value in (max_bytes, older_than_days) if value is not None]
+        if not given or min(given) < 0:
+            raise SettingsError(
+                f"cache: prune needs max_bytes or older_than_days, 0 or more, got {max_bytes} and {older_than_days}"
+            )
+        chunks = sorted(_chunks(self.root / VERSION), key=lambda chunk: chunk.last_used)
+        left = sum(chunk.bytes for chunk in chunks)
+        expired = -np.inf if older_than_days is None else time.time() - older_than_days * DAY_S
+        freed = self._delete_stale_temporaries()
+        for chunk in chunks:
+            if chunk.last_used < expired or (max_bytes is not None and left > max_bytes):
+                _delete(chunk.path)
+                left -= chunk.bytes
+                freed += chunk.bytes
+        return freed
+
+    def enforce_limit(self) -> int:
+        """Delete least recently used chunks beyond `max_bytes` and return the bytes freed."""
+        return self.prune(max_bytes=self.max_bytes)
+
+    def _delete_stale_temporaries(self) -> int:
+        freed = 0
+        for path in (self.root / VERSION).rglob(TEMPORARY):
+            status = _status(path)
+            if status is not None and time.time() - status.st_mtime > STALE_S:
+                _delete(path)
+                freed += status.st_size
+        return freed
+
+
+class Shelf:
+    """The chunks of one feature under one model."""
+
+    def __init__(self, cache: FeatureCache, *, feature: str, model: str, fingerprint: str) -> None:
+        self.cache = cache
+        self.folder = cache.root / VERSION / feature / fingerprint
+        self._model = model
+
+    def read(
+        self, wanted: NDArray[np.bytes_], *, on_damage: Callable[[Path], None]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Yield, chunk by chunk, positions in `wanted` and their values; a key is yielded once.
+
+        Cost: O(c log n) for c stored and n wanted keys. Only the keys of a chunk are read unless it has a wanted one.
+
+        Args:
+            wanted: (n,) S16, sorted, distinct.
+            on_damage: told of each chunk that was found damaged and was deleted.
+        """
+        is_missing = np.ones(len(wanted), dtype=bool)
+        for chunk in _chunks(self.folder):
+            if not is_missing.any():
+                return
+            try:
+                hit = _read_chunk(chunk.path, wanted, is_missing)
+            except FileNotFoundError:
+                continue  # pruned by another process since it was listed
+            except _DamagedChunkError:
+                _delete(chunk.path)
+                on_damage(chunk.path)
+                continue
+            if hit is not None:
+                is_missing[hit[0]] = False
+                _touch(chunk.path)
+                yield hit
+
+    def write(self, keys: NDArray[np.bytes_], values: NDArray[Any]) -> Path:
+        """Store one chunk: (m,) S16 keys and (m, ...) values.
+
+        Raises:
+            OutputError: the folder cannot be written, or the disk is full.
+        """
+        key_bytes = np.frombuffer(keys.tobytes(), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
+        values = np.ascontiguousarray(values)
+        checks = {"model": self._model, "keys_xxh3": _checksum(key_bytes), "values_xxh3": _checksum(values)}
+        content = save({"keys": key_bytes, "values": values}, metadata=checks)
+        unique = uuid.uuid4().hex
+        path = self.folder / f"chunk-{len(keys)}-{unique}.safetensors"
+        temporary = self.folder / f"{TEMPORARY[:-1]}{unique}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OutputError(
+                f"{self.cache.root}: the feature cache must be writable, got '{error.strerror}'; free space there, "
+                "point THRESHER_CACHE to another folder, or run without a cache"
+            ) from None
+        return path
+
+
+class _DamagedChunkError(Exception):
+    """A chunk is not what was written."""
+
+
+def text_keys(texts: Iterator[str] | list[str]) -> NDArray[np.bytes_]:
+    """Return the (n,) S16 xxh3-128 of each text's UTF-8."""
+    digest = xxhash.xxh3_128_digest
+    return np.frombuffer(b"".join(digest(text.encode()) for text in texts), dtype=f"S{KEY_BYTES}")
+
+
+def default_root() -> Path:
+    """Return THRESHER_CACHE, or `thresher` in the platform's cache folder."""
+    named = os.environ.get("THRESHER_CACHE")
+    if named:
+        return Path(named).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(base).expanduser() / "thresher"
+
+
+def _max_bytes_from_environment() -> int:
+    text = os.environ.get("THRESHER_CACHE_MAX_GB", str(DEFAULT_MAX_GB))
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1
+    if not 0 <= limit < np.inf:
+        raise SettingsError(f"THRESHER_CACHE_MAX_GB must be a number of GB, 0 or more, got '{text}'")
+    return int(limit * GB)
+
+
+def _read_chunk(
+    path: Path, wanted: NDArray[np.bytes_], is_missing: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
+    """Return the positions in `wanted` that this chunk fills, and their values, or None."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            checks = file.metadata() or {}
+            key_bytes = file.get_tensor("keys")
+            _require(checks.get("keys_xxh3") == _checksum(key_bytes) and key_bytes.shape[1:] == (KEY_BYTES,))
+            keys = np.frombuffer(key_bytes.tobytes(), dtype=wanted.dtype)
+            at = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
+            rows = np.flatnonzero((wanted[at] == keys) & is_missing[at])
+            if len(rows) == 0:
+                return None
+            values = file.get_tensor("values")
+            _require(checks.get("values_xxh3") == _checksum(values) and len(values) == len(keys))
+    except SafetensorError as error:
+        raise _DamagedChunkError(path) from error
+    return at[rows], values[rows]
+
+
+def _require(is_whole: bool) -> None:
+    if not is_whole:
+        raise _DamagedChunkError
+
+
+def _checksum(array: NDArray[Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array).data)
+
+
+def _chunks(folder: Path) -> Iterator[_Chunk]:
+    """Yield the chunks anywhere below the folder, by name."""
+    for path in sorted(folder.rglob(CHUNK)):
+        status = _status(path)
+        if status is not None:
+            yield _Chunk(path, status.st_size, status.st_mtime)
+
+
+def _model_of(chunks: list[_Chunk]) -> str:
+    for chunk in chunks:
+        try:
+            with safe_open(chunk.path, framework="numpy") as file:
+                return str((file.metadata() or {}).get("model", ""))
+        except (SafetensorError, FileNotFoundError):
+            continue
+    return ""
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None  # another process deleted or renamed it
+
+
+def _touch(path: Path) -> None:
+    try:
+        os.utime(path)
+    except OSError:
+        return  # gone, or a read-only cache: its order of use is then not ours to keep
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: a chunk of the feature cache must be deletable, got '{error.strerror}'; "
+            "make it writable or point THRESHER_CACHE to another folder"
+        ) from None

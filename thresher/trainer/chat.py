@@ -1,0 +1,164 @@
+"""Conversations as text, with the character spans that the model should learn.
+
+The tokenizer's own chat template is used where there is one; else `PLAIN_TEMPLATE`. Spans are found in the rendered
+text, never by tokenising a prefix on its own, since the tokens of a prefix are not always a prefix of the tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thresher.errors import InputError
+
+Message = Mapping[str, Any]
+Span = tuple[int, int]
+
+# For models without a chat template, and saved with the adapter's tokenizer. Each turn is "### role:", a line break and
+# the content; an assistant turn ends with the end-of-sequence token, which is learned.
+PLAIN_TEMPLATE = (
+    "{%- if bos_token %}{{ bos_token }}{% endif -%}"
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{{ '### assistant:\n' }}{%- generation -%}{{ message['content'] + eos_token }}{%- endgeneration -%}{{ '\n\n' }}"
+    "{%- else -%}"
+    "{{ '### ' + message['role'] + ':\n' + message['content'] + '\n\n' }}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '### assistant:\n' }}{%- endif -%}"
+)
+
+REWRITES = "the chat template rewrites earlier turns, so they cannot be learned (--loss-on last-assistant can)"
+REWRITES_LAST = "the chat template shows the last turn differently from its prompt, so it cannot be learned"
+NO_ASSISTANT = "there is no assistant turn to learn"
+TEMPLATE_REFUSES = "the chat template refuses the conversation"
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as one string.
+
+    Attributes:
+        text: what is tokenised.
+        spans: [start, end) characters to learn, in order.
+        problem: why there is nothing to learn, or None.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    problem: str | None = None
+
+
+def has_assistant_blocks(template: str) -> bool:
+    """Tell whether a chat template marks what the assistant says with a generation block."""
+    return bool(_GENERATION.search(template))
+
+
+def prepare_template(tokenizer: Any) -> bool:
+    """Give a tokenizer without a chat template the plain one; return whether that was done.
+
+    Raises:
+        InputError: the tokenizer has no template and no end-of-sequence token to end a turn with.
+    """
+    if tokenizer.chat_template is not None:
+        return False
+    if tokenizer.eos_token is None:
+        raise InputError(
+            "model: its tokenizer has neither a chat template nor an end-of-sequence token; "
+            "choose a causal language model that has one"
+        )
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    return True
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
+    """Return the text before the last assistant turn, up to where the model starts to answer."""
+    last = _assistant_turns(messages)[-1]
+    return _text(tokenizer, messages[:last], tools, add_generation_prompt=True)
+
+
+def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, loss_on: str) -> Rendered:
+    """Render a conversation and find what is learned: the assistant's words and the token that ends the turn.
+
+    With generation blocks in the template the template says it. Otherwise each assistant turn is found by rendering
+    the conversation up to it and including it; both must be prefixes of the whole, else the template rewrites history
+    and the conversation is refused with its reason.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: turns with `role` and `content`; what follows the last assistant turn is left out.
+        tools: JSON schemas of the tools, or None.
+        loss_on: "all-assistant" or "last-assistant".
+    """
+    from jinja2 import TemplateError
+
+    turns = _assistant_turns(messages)
+    if not turns:
+        return Rendered("", (), NO_ASSISTANT)
+    messages = messages[: turns[-1] + 1]
+    try:
+        if has_assistant_blocks(tokenizer.get_chat_template(tools=tools)):
+            text, spans = _by_blocks(tokenizer, messages, tools)
+            return Rendered(text, spans[-1:] if loss_on == "last-assistant" else spans, None if spans else NO_ASSISTANT)
+        learned = turns[-1:] if loss_on == "last-assistant" else turns
+        return _by_prefix(tokenizer, messages, tools, learned)
+    except TemplateError as error:
+        return Rendered("", (), f"{TEMPLATE_REFUSES} ({error})")
+
+
+def _assistant_turns(messages: Sequence[Message]) -> list[int]:
+    return [position for position, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def _text(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, add_generation_prompt: bool) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    )
+
+
+def _by_blocks(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> tuple[str, tuple[Span, ...]]:
+    """Render with the template's own generation blocks; characters, not tokens, so that truncation cannot shift them."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    present = [{key: value for key, value in message.items() if value is not None} for message in messages]
+    texts, spans = render_jinja_template(
+        conversations=[present],
+        tools=tools,
+        chat_template=tokenizer.get_chat_template(tools=tools),
+        return_assistant_tokens_mask=True,
+        **tokenizer.special_tokens_map,
+    )
+    return texts[0], tuple((int(start), int(end)) for start, end in spans[0])
+
+
+def _by_prefix(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, learned: Sequence[int]) -> Rendered:
+    whole = _text(tokenizer, messages, tools, add_generation_prompt=False)
+    last = len(messages) - 1
+    spans: list[Span] = []
+    for turn in learned:
+        before = _text(tokenizer, messages[:turn], tools, add_generation_prompt=True)
+        until = whole if turn == last else _text(tokenizer, messages[: turn + 1], tools, add_generation_prompt=False)
+        if not (whole.startswith(before) and whole.startswith(until) and len(before) < len(until)):
+            return Rendered(whole, (), REWRITES_LAST if turn == last else REWRITES)
+        spans.append((len(before), _end_of_turn(tokenizer, until)))
+    start, end = spans[-1]
+    if tokenizer.eos_token is not None and not _ends_with_special(tokenizer, whole[start:end]):
+        whole = whole[:end] + tokenizer.eos_token  # the template ends no turn, and the model must learn to stop
+        spans[-1] = (start, len(whole))
+    return Rendered(whole, tuple(spans))
+
+
+def _end_of_turn(tokenizer: Any, text: str) -> int:
+    """Return where a turn ends: after its special token, without the white space the template puts behind it."""
+    stripped = text.rstrip()
+    return len(stripped) if _ends_with_special(tokenizer, stripped) else len(text)
+
+
+def _ends_with_special(tokenizer: Any, text: str) -> bool:
+    return text.endswith(tuple({token.content for token in tokenizer.added_tokens_decoder.values() if token.content}))

@@ -1,0 +1,255 @@
+"""Rows as token ids with the tokens to learn; what was cut and what was left out is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from thresher.errors import InputError, first_three
+from thresher.trainer.chat import has_assistant_blocks, render
+from thresher.trainer.settings import Task
+
+IGNORED = -100  # label of a token that is not learned: the ignore_index of torch's cross-entropy
+CUT_AWAY = "nothing of the response is within max_length"
+UNKNOWN_LABEL = "its label does not occur in the training rows"
+
+
+class Rows(Protocol):
+    """The part of `thresher.dataset.Dataset` that the trainer reads."""
+
+    @property
+    def kind(self) -> str:
+        """Return "sft", "classification" or "text"."""
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Return the canonical columns: at least row_id, prompt, response."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of the content."""
+
+    def messages(self, rows: Sequence[int]) -> Sequence[Any]:
+        """Return conversations with `messages` and `tools`."""
+
+    def take(self, rows: Sequence[int]) -> Rows:
+        """Return these rows, in this order."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row, ready for the model.
+
+    Attributes:
+        row_id: of the row.
+        input_ids: (t,) token ids.
+        labels: (t,) the token itself where it is learned, IGNORED elsewhere; classification: (1,) the class.
+    """
+
+    row_id: str
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def n_learned(self) -> int:
+        """Number of predictions that count: the first token of a text has nothing before it to predict it from."""
+        return 1 if len(self.labels) == 1 else sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """The usable rows of a dataset, and the account of the others.
+
+    Attributes:
+        rows: usable rows, in the order of the dataset.
+        position: (n,) position of each in the dataset.
+        left_out: number of rows by reason.
+        n_truncated: rows that were cut at max_length.
+        n_tokens_cut: tokens that were cut from them.
+    """
+
+    rows: list[Example]
+    position: np.ndarray[Any, np.dtype[np.int64]]
+    left_out: dict[str, int]
+    n_truncated: int
+    n_tokens_cut: int
+
+    def __len__(self) -> int:
+        """Return the number of usable rows."""
+        return len(self.rows)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens the model reads in one pass over the rows."""
+        return sum(len(row.input_ids) for row in self.rows)
+
+    @property
+    def n_learned(self) -> int:
+        """Predictions that count in one pass over the rows."""
+        return sum(row.n_learned for row in self.rows)
+
+    def counts(self) -> dict[str, Any]:
+        """Return the account as JSON values."""
+        return {
+            "rows": len(self),
+            "tokens": self.n_tokens,
+            "tokens_learned": self.n_learned,
+            "rows_truncated": self.n_truncated,
+            "tokens_cut": self.n_tokens_cut,
+            "rows_left_out": dict(sorted(self.left_out.items())),
+        }
+
+
+class _Account:
+    """Gathers examples and counts while a dataset is read."""
+
+    def __init__(self, max_length: int) -> None:
+        self.max_length = max_length
+        self.rows: list[Example] = []
+        self.position: list[int] = []
+        self.left_out: Counter[str] = Counter()
+        self.n_truncated = 0
+        self.n_tokens_cut = 0
+
+    def add(self, position: int, row_id: str, ids: list[int], labels: list[int]) -> None:
+        cut = len(ids) - self.max_length
+        kept = labels[: self.max_length]
+        if len(labels) > 1 and all(label == IGNORED for label in kept[1:]):
+            self.left_out[CUT_AWAY] += 1
+            return
+        if cut > 0:
+            self.n_truncated += 1
+            self.n_tokens_cut += cut
+        self.rows.append(Example(row_id, ids[: self.max_length], kept))
+        self.position.append(position)
+
+    def close(self) -> Examples:
+        return Examples(
+            rows=self.rows,
+            position=np.array(self.position, dtype=np.int64),
+            left_out=dict(self.left_out),
+            n_truncated=self.n_truncated,
+            n_tokens_cut=self.n_tokens_cut,
+        )
+
+
+def tokenize(
+    rows: Rows, tokenizer: Any, *, task: Task, max_length: int, loss_on: str, classes: Sequence[str] | None = None
+) -> Examples:
+    """Turn rows into examples.
+
+    Args:
+        rows: of the kind that the task needs.
+        tokenizer: a fast one (it knows the character offsets of its tokens), with a chat template for "sft".
+        task: "sft" learns the assistant's turns, "text" every token, "classification" the label.
+        max_length: tokens per row.
+        loss_on: turns that are learned, for "sft".
+        classes: labels in the order of the head's outputs; rows of another label are left out and counted.
+
+    Raises:
+        InputError: the tokenizer is a slow one.
+    """
+    if not tokenizer.is_fast:
+        raise InputError(f"model: needs a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}")
+    account = _Account(max_length)
+    if task == "classification":
+        _add_classification(account, rows, tokenizer, {name: code for code, name in enumerate(classes or ())})
+    elif task == "sft":
+        _add_conversations(account, rows, tokenizer, loss_on)
+    else:
+        _add_texts(account, rows, tokenizer)
+    return account.close()
+
+
+def _encode(tokenizer: Any, texts: list[str], *, special: bool, offsets: bool = False) -> Any:
+    if not texts:
+        return {"input_ids": [], "offset_mapping": []}
+    return tokenizer(
+        texts,
+        add_special_tokens=special,
+        return_offsets_mapping=offsets,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,  # its warning about long texts: they are cut and counted here
+    )
+
+
+def _add_classification(account: _Account, rows: Rows, tokenizer: Any, code: dict[str, int]) -> None:
+    """Cut between the special tokens, so that the closing one ([SEP]) stays."""
+    n_special = tokenizer.num_special_tokens_to_add()
+    frame = rows.frame.select("row_id", "prompt", "response")
+    encoded = _encode(tokenizer, frame["prompt"].to_list(), special=True)["input_ids"]
+    for position, (row_id, _, label) in enumerate(frame.iter_rows()):
+        if label not in code:
+            account.left_out[UNKNOWN_LABEL] += 1
+            continue
+        ids = encoded[position]
+        account.add(position, row_id, ids, [code[label]])
+        if len(ids) > account.max_length and n_special:
+            account.rows[-1].input_ids[-1] = ids[-1]
+
+
+def _add_conversations(account: _Account, rows: Rows, tokenizer: Any, loss_on: str) -> None:
+    conversations = rows.messages(np.arange(len(rows)))  # type: ignore[arg-type]
+    rendered = [render(tokenizer, talk.messages, talk.tools, loss_on=loss_on) for talk in conversations]
+    usable = [position for position, talk in enumerate(rendered) if talk.problem is None]
+    account.left_out.update(talk.problem for talk in rendered if talk.problem is not None)
+    encoded = _encode(tokenizer, [rendered[position].text for position in usable], special=False, offsets=True)
+    row_ids = rows.frame["row_id"]
+    for position, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        account.add(position, row_ids[position], ids, learned_labels(ids, offsets, rendered[position].spans))
+
+
+def _add_texts(account: _Account, rows: Rows, tokenizer: Any) -> None:
+    """Every token is learned, and so is the end of the text."""
+    frame = rows.frame.select("row_id", "response")
+    encoded = _encode(tokenizer, frame["response"].to_list(), special=False)["input_ids"]
+    head = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for position, (row_id, _) in enumerate(frame.iter_rows()):
+        ids = head + encoded[position] + tail
+        account.add(position, row_id, ids, [IGNORED] * len(head) + ids[len(head) :])
+
+
+def learned_labels(
+    ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
+) -> list[int]:
+    """Return the labels of a text: a token is learned when it holds a character of a span.
+
+    A token that straddles the start of a span is learned too, so that no character of a response goes unlearned.
+    Cost: O(tokens + spans).
+    """
+    labels = [IGNORED] * len(ids)
+    token = 0
+    for start, end in spans:
+        while token < len(ids) and offsets[token][1] <= start:
+            token += 1
+        while token < len(ids) and offsets[token][0] < end:
+            if offsets[token][1] > offsets[token][0]:
+                labels[token] = ids[token]
+            token += 1
+    return labels
+
+
+def require_rows(examples: Examples, what: str) -> None:
+    """Refuse to go on without rows, and say why there are none.
+
+    Raises:
+        InputError: there is no usable row.
+    """
+    if not len(examples):
+        reasons = [f"{count} rows: {reason}" for reason, count in sorted(examples.left_out.items())]
+        raise InputError(f"{what}: at least one usable row is needed, found none ({first_three(reasons) or 'it is empty'})")
+
+
+def has_marked_turns(tokenizer: Any) -> bool:
+    """Tell whether the tokenizer's template marks assistant turns itself."""
+    return tokenizer.chat_template is not None and has_assistant_blocks(tokenizer.get_chat_template())
