@@ -29,7 +29,9 @@ def test_every_form_of_a_budget_is_understood(text, unit, amount):
     assert parse_budget(text) == Budget(unit, amount)
 
 
-@pytest.mark.parametrize("value", ["", "lots", "0", 0, "0%", 0.0, -3, "-3", "120%", 1.5, True, None, "score>", float("nan")])
+@pytest.mark.parametrize(
+    "value", ["", "lots", "0", 0, "0%", 0.0, -3, "-3", "120%", 1.5, True, None, "score>", float("nan")]
+)
 def test_a_budget_that_is_no_budget_is_refused_with_the_value(value):
     with pytest.raises(InputError, match="budget: ") as caught:
         parse_budget(value)

@@ -102,7 +102,9 @@ class OutputFolder:
         """Delete the work folder, for results that are cheaper to remake than to keep."""
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Free the lock. The work folder stays after an error, so that the next run can continue."""
         self._release()
 

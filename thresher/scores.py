@@ -44,7 +44,9 @@ class Scores:
                 raise InputError(f"scores of '{self.by}': {name} must have shape ({n},), got {array.shape}")
         n_nan = int(np.isnan(self.value).sum())
         if n_nan:
-            raise InputError(f"scores of '{self.by}': {n_nan} of {n} values are NaN; give -inf to rows that have no score")
+            raise InputError(
+                f"scores of '{self.by}': {n_nan} of {n} values are NaN; give -inf to rows that have no score"
+            )
 
     def __len__(self) -> int:
         """Return the number of rows."""

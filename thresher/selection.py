@@ -49,7 +49,7 @@ class _Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return what the manifest says of the request, in JSON values."""
-        from thresher.features import fingerprints
+        from thresher.features import describe
 
         return {
             "method": self.selector.name,
@@ -60,7 +60,7 @@ class _Plan:
             "seed": self.seed,
             "pool": self.pool.fingerprint,
             "existing": None if self.existing is None else self.existing.fingerprint,
-            "features": fingerprints(self.needs, self.context),
+            "features": describe(self.needs, self.context),
         }
 
 
@@ -98,7 +98,7 @@ def select(
         seed: of everything random.
         out: folder to write the result to; it appears whole or not at all, and a finished one is read back.
         force: replace an earlier result in `out`.
-        on_progress: called with (stage, done, total) while features are computed.
+        on_progress: called with a Progress while features are computed.
 
     Raises:
         InputError: the budget, a column, or the pool does not fit.
@@ -136,9 +136,13 @@ def _plan(
     quota: str | Quota | None,
     order: Order,
     seed: int,
-    **context: Any,
+    *,
+    encoder: str | None,
+    tokenizer: str | None,
+    device: str | None,
+    on_progress: Callable[[Progress], None] | None,
 ) -> _Plan:
-    from thresher.features import FeatureContext
+    from thresher.features import FeatureCache, FeatureContext, resolve_encoder
 
     selector = _selector(method, settings)
     parsed_budget = parse_budget(budget)
@@ -158,7 +162,13 @@ def _plan(
         budget=parsed_budget,
         quota=parsed_quota,
         existing=existing,
-        context=FeatureContext(**context).resolved(len(dataset)),
+        context=FeatureContext(
+            encoder=resolve_encoder(encoder, len(dataset), device=device),
+            tokenizer=tokenizer,
+            device=device,
+            cache=FeatureCache(),
+            on_progress=on_progress,
+        ),
         order=order,
         seed=seed,
     )
@@ -188,7 +198,7 @@ def _run(plan: _Plan, started: float) -> Subset:
     clock = time.monotonic()
     features = _features(plan, pool)
     seconds["features"], clock = time.monotonic() - clock, time.monotonic()
-    lengths = features["length"] if "length" in features else None
+    lengths = features.get("length")
     scores = plan.selector.score(features, n_ranked=_n_ranked(plan, lengths), rng=np.random.default_rng(plan.seed))
     seconds["selection"] = time.monotonic() - clock
     codes, names = None, None

@@ -105,7 +105,9 @@ def is_ranking(scores: Scores) -> bool:
     return bool(np.array_equal(scores.value[ranking], -np.arange(len(ranking), dtype=np.float64)))
 
 
-def _reasons(scores: Scores, kept: NDArray[np.int64], over_quota: NDArray[np.bool_], *, threshold: bool) -> NDArray[np.int8]:
+def _reasons(
+    scores: Scores, kept: NDArray[np.int64], over_quota: NDArray[np.bool_], *, threshold: bool
+) -> NDArray[np.int8]:
     code = {name: number for number, name in enumerate(REASONS)}
     reason = np.full(len(scores), code["below-threshold" if threshold else "over-budget"], dtype=np.int8)
     is_kept = np.zeros(len(scores), dtype=bool)
@@ -257,7 +259,9 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
         raise ManifestError(f"{folder}: must be a subset, found '{manifest.content.get('kind')}'")
     table = pl.read_parquet(Path(folder) / "scores.parquet")
     if not table["row_id"].equals(pool.frame["row_id"]):
-        raise ManifestError(f"{folder}: was chosen from other rows than the {len(pool)} of the pool given; run select again")
+        raise ManifestError(
+            f"{folder}: was chosen from other rows than the {len(pool)} of the pool given; run select again"
+        )
     scores = Scores(row_id=table["row_id"], value=table["value"].to_numpy(), by=str(manifest.content["method"]))
     position = table["position"].fill_null(-1).to_numpy()
     kept = np.flatnonzero(position >= 0)

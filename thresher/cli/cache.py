@@ -13,7 +13,9 @@ cache_app = typer.Typer(help="Show the cache of computed features, or make room 
 
 
 @cache_app.callback()
-def show(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
+def show(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False
+) -> None:
     """Show the cache of computed features, or make room in it."""
     if context.invoked_subcommand is not None:
         return

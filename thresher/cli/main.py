@@ -1,7 +1,7 @@
 """The `thresher` command: its verbs, its exit codes, and what happens to errors.
 
-Exit codes: 0 done, 2 the user's error (one sentence on stderr), 130 interrupted (run the same command again to continue),
-1 a bug of ours.
+Exit codes: 0 done, 2 the user's error (one sentence on stderr), 130 interrupted (run the same command again to
+continue), 1 a bug of ours.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def main(arguments: list[str]) -> int:
             return _bug(error, debug=debug)
         where = f"{error.filename}: " if error.filename else ""
         what = (error.strerror or str(error)).lower()
-        return _fail(f"{where}could not be written or read: {what}; mend that and run the same command again", debug=debug)
+        return _fail(
+            f"{where}could not be written or read: {what}; mend that and run the same command again", debug=debug
+        )
     except Exception as error:  # noqa: BLE001 - the last place where a bug of ours can be told apart from a user's error
         return _bug(error, debug=debug)
     if code == 130:
@@ -85,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 def _fail(sentence: str, *, debug: bool) -> int:
     if debug:
-        raise  # noqa: PLE0704 - called from an except block
+        raise  # the error that is being handled by the caller
     typer.echo(f"thresher: {sentence}", err=True)
     return 2
 

@@ -23,7 +23,9 @@ def methods(
         import orjson
 
         described = [_described(each, cls) for each, cls in classes.items()]
-        sys.stdout.write(orjson.dumps(described if name is None else described[0], option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(
+            orjson.dumps(described if name is None else described[0], option=orjson.OPT_INDENT_2).decode() + "\n"
+        )
     elif name is None:
         width = max(map(len, names))
         for each, cls in classes.items():

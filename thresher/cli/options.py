@@ -16,15 +16,17 @@ _READ = "How rows are read"
 Schema = Annotated[
     str | None,
     typer.Option(
-        help="Name the schema instead of recognising it: alpaca, prompt-completion, query-response, messages, sharegpt, "
-        "text-label, text.",
+        help="Name the schema instead of recognising it: alpaca, prompt-completion, query-response, messages, "
+        "sharegpt, text-label, text.",
         rich_help_panel=_READ,
     ),
 ]
 Map = Annotated[
     str | None,
     typer.Option(
-        "--map", help="Columns of your own: prompt=title+body,response=answer or text=title,label=kind.", rich_help_panel=_READ
+        "--map",
+        help="Columns of your own: prompt=title+body,response=answer or text=title,label=kind.",
+        rich_help_panel=_READ,
     ),
 ]
 IdColumn = Annotated[
@@ -53,7 +55,9 @@ def parse_map(text: str | None) -> dict[str, str] | None:
     for part in text.split(","):
         name, equals, column = part.partition("=")
         if not (equals and name.strip() and column.strip()):
-            raise InputError(f"--map: must be NAME=COLUMN[+COLUMN],..., got '{part}'; for example prompt=question,response=answer")
+            raise InputError(
+                f"--map: must be NAME=COLUMN[+COLUMN],..., got '{part}'; for example prompt=question,response=answer"
+            )
         columns[name.strip()] = column.strip()
     return columns
 
@@ -87,5 +91,11 @@ def read_rows(
     from thresher.dataset import load
 
     return load(
-        source, schema=schema, columns=parse_map(columns), id_column=id_column, config=config, split=split, strict=strict
+        source,
+        schema=schema,
+        columns=parse_map(columns),
+        id_column=id_column,
+        config=config,
+        split=split,
+        strict=strict,
     )

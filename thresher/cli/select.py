@@ -101,7 +101,9 @@ def summary(subset: Subset, out: Path | None) -> str:
 
     content = subset.manifest.content
     counts = content["counts"]
-    lines = [f"{counts['read']:,} rows read ({content['schema']['name']}), {counts['rejected']:,} set aside as unusable"]
+    lines = [
+        f"{counts['read']:,} rows read ({content['schema']['name']}), {counts['rejected']:,} set aside as unusable"
+    ]
     lines += [f"  {count:,} {reason}" for reason, count in list(counts["rejected_by_reason"].items())[:5]]
     lines.append(
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
@@ -111,7 +113,8 @@ def summary(subset: Subset, out: Path | None) -> str:
     features = content["features"].get("embedding")
     encoder = f" (encoder {features['encoder']})" if features else ""
     seconds = content["run"]["seconds"]
-    lines.append(f"{seconds['total']:.1f} s, of it features {seconds['features']:.1f} s{encoder}, selection {seconds['selection']:.1f} s")
+    spent = f"features {seconds['features']:.1f} s{encoder}, selection {seconds['selection']:.1f} s"
+    lines.append(f"{seconds['total']:.1f} s, of it {spent}")
     if out is not None:
         names = ", ".join(sorted(path.name for path in out.iterdir()))
         lines.append(f"{out}: {names}")

@@ -1,0 +1,23 @@
+"""Features: what is computed once per row, and read by every selector."""
+
+from thresher.features.cache import CacheEntry, FeatureCache
+from thresher.features.compute import column_values, compute, fingerprints
+from thresher.features.container import Features
+from thresher.features.context import FeatureContext
+from thresher.features.encoders import load_encoder, resolve_encoder
+from thresher.features.minilm import minilm_folder
+from thresher.features.progress import Progress
+
+__all__ = [
+    "CacheEntry",
+    "FeatureCache",
+    "FeatureContext",
+    "Features",
+    "Progress",
+    "column_values",
+    "compute",
+    "fingerprints",
+    "load_encoder",
+    "minilm_folder",
+    "resolve_encoder",
+]

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class CacheEntry:
         fingerprint: of weights, tokenizer and recipe.
         n_rows: rows stored; a row that two processes wrote counts twice.
         bytes: on disk.
-        last_used: seconds since the epoch.
+        last_used: UTC.
     """
 
     feature: str
@@ -53,7 +54,7 @@ class CacheEntry:
     fingerprint: str
     n_rows: int
     bytes: int
-    last_used: float
+    last_used: datetime
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class FeatureCache:
                         fingerprint=folder.name,
                         n_rows=sum(chunk.n_rows for chunk in chunks),
                         bytes=sum(chunk.bytes for chunk in chunks),
-                        last_used=max(chunk.last_used for chunk in chunks),
+                        last_used=datetime.fromtimestamp(max(chunk.last_used for chunk in chunks), UTC),
                     )
                 )
-        return sorted(found, key=lambda entry: -entry.last_used)
+        return sorted(found, key=lambda entry: entry.last_used, reverse=True)
 
     def prune(self, *, max_bytes: int | None = None, older_than_days: float | None = None) -> int:
         """Delete chunks and return the bytes freed.

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.cache import Shelf, text_keys
-from thresher.features.context import OnProgress, Progress
+from thresher.features.progress import OnProgress, Progress
 
 Array = NDArray[Any]
 CHUNK_ROWS = 4096
@@ -111,7 +111,7 @@ class _Work:
     def report(self, note: str | None = None) -> None:
         if self._on_progress is not None:
             total = len(self.keys)
-            event = Progress(feature=self._feature, done=self.n_done, total=total, n_cached=self.n_cached, note=note)
+            event = Progress(stage=self._feature, done=self.n_done, total=total, n_cached=self.n_cached, note=note)
             self._on_progress(event)
 
     def report_damage(self, path: Path) -> None:

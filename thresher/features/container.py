@@ -45,8 +45,18 @@ class Features(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         """Return the array of that name, or say which names there are."""
         if name not in self.arrays:
-            raise NotFoundError(f"feature '{name}' was not computed; there are: {', '.join(sorted(self.arrays)) or 'none'}")
+            raise NotFoundError(
+                f"feature '{name}' was not computed; there are: {', '.join(sorted(self.arrays)) or 'none'}"
+            )
         return self.arrays[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether an array of that name was computed."""
+        return name in self.arrays
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the array of that name, or the default."""
+        return self.arrays.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of the arrays."""

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from thresher.errors import SettingsError
 from thresher.features.cache import FeatureCache
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far one feature is; rate and remaining time are for the reader of `done` to work out.
-
-    Attributes:
-        feature: what is being computed, for example "embedding".
-        done: rows finished, cached ones included.
-        total: distinct rows to do.
-        n_cached: how many of `done` came from the cache.
-        note: a fact that the user and the manifest should know, or None.
-    """
-
-    feature: str
-    done: int
-    total: int
-    n_cached: int = 0
-    note: str | None = None
-
-
-OnProgress = Callable[[Progress], None]
+from thresher.features.encoders import resolve_encoder
+from thresher.features.progress import OnProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +20,7 @@ class FeatureContext:
         tokenizer: folder, file or Hub id of a tokenizer for lengths; None for the embedded static encoder's.
         device: "cpu", "cuda", "cuda:1", "mps"; None for the best there is.
         batch_tokens: tokens in one forward pass, padding included.
-        cache: where finished values are kept; None computes everything anew.
+        cache: where finished values are kept, by default the platform's cache folder; None computes everything anew.
         on_progress: called after each batch, and with a note when there is one.
     """
 
@@ -49,7 +28,7 @@ class FeatureContext:
     tokenizer: str | None = None
     device: str | None = None
     batch_tokens: int = 16_384
-    cache: FeatureCache | None = None
+    cache: FeatureCache | None = field(default_factory=FeatureCache)
     on_progress: OnProgress | None = None
 
     def __post_init__(self) -> None:
@@ -60,3 +39,7 @@ class FeatureContext:
         """
         if self.batch_tokens < 1:
             raise SettingsError(f"features: batch_tokens must be 1 or more tokens, got {self.batch_tokens}")
+
+    def resolved(self, n_rows: int) -> FeatureContext:
+        """Return this context with the encoder that "auto" means for so many rows."""
+        return replace(self, encoder=resolve_encoder(self.encoder, n_rows, device=self.device))

@@ -65,18 +65,18 @@ def resolve_encoder(name: str | None, n_rows: int, *, device: str | None = None)
     return MINILM if n_rows <= AUTO_MAX_ROWS or _is_accelerated(device) else STATIC
 
 
-def load_encoder(name: str, *, device: str | None = None, batch_tokens: int = 16_384) -> Encoder:
+def load_encoder(name: str | None, *, device: str | None = None, batch_tokens: int = 16_384) -> Encoder:
     """Return the encoder of that name: "static", "minilm", or a sentence-transformers model.
 
     Args:
-        name: as above; a folder, or a name on the Hub.
+        name: as above; a model is a folder, or a name on the Hub.
         device: None for the best there is.
         batch_tokens: tokens in one forward pass, padding included.
 
     Raises:
-        InputError: "auto" was given: which one it means depends on the number of rows.
+        InputError: "auto" or None was given: which one it means depends on the number of rows.
     """
-    if name == AUTO:
+    if name is None or name == AUTO:
         raise InputError("encoder 'auto' must be resolved for a number of rows first: use resolve_encoder")
     if name == STATIC:
         from thresher.features.static_encoder import StaticEncoder

@@ -46,6 +46,8 @@ def find_minilm() -> Path | None:
 
 
 @lru_cache(maxsize=4)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # size and time are part of the key: a new file is hashed anew
+def _sha256(
+    path: Path, size: int, mtime_ns: int
+) -> str:  # size and time are part of the key: a new file is hashed anew
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

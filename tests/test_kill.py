@@ -1,0 +1,93 @@
+"""kill -9 at any moment, then the same command again: the same result, and nothing half done in sight."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+WORDS = ["red", "blue", "small", "large", "shirt", "phone", "case", "lamp", "oak", "steel", "cotton", "running", "toy"]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("pool") / "pool.jsonl"
+    rows = [
+        {"text": " ".join(rng.choice(WORDS, 12)) + f" {number}", "label": str(rng.integers(3))} for number in range(400)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def content(folder):
+    """Return the bytes of every file, without what may differ between two runs (the section `run`)."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            if path.name in ("manifest.json", "metrics.json"):
+                data = json.dumps({key: value for key, value in json.loads(data).items() if key != "run"}).encode()
+            found[str(path.relative_to(folder))] = data
+    return found
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "thresher", *map(str, arguments), "--quiet"]
+
+
+def start(arguments, cache):
+    environment = {**os.environ, "THRESHER_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command(*arguments), env=environment, stderr=subprocess.PIPE)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors.decode()
+
+
+def kill_and_repeat(arguments, tmp_path, n_kills, seed):
+    """Run once undisturbed, then `n_kills` times with a kill at a random moment; compare the results."""
+    began = time.monotonic()
+    finish(start([*arguments, "--out", tmp_path / "whole"], tmp_path / "cache-whole"))
+    duration = time.monotonic() - began
+    expected = content(tmp_path / "whole")
+    moments = np.random.default_rng(seed).uniform(0.1, 1.0, n_kills) * duration
+    for number, moment in enumerate(moments):
+        out, cache = tmp_path / f"out{number}", tmp_path / f"cache{number}"
+        process = start([*arguments, "--out", out], cache)
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if out.exists():  # whatever can be seen is whole
+            assert content(out) == expected
+        finish(start([*arguments, "--out", out], cache))
+        assert content(out) == expected
+        assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(f".out{number}")] == []
+
+
+def select(pool):
+    return ["select", pool, "--method", "facility-location", "--budget", "20%", "--encoder", "minilm"]
+
+
+def train(pool):
+    return ["train", pool, "--eval", "20%", "--max-steps", "12", "--batch-size", "8", "--save-every-s", "0"]
+
+
+def test_select_killed_at_random_moments_ends_as_if_undisturbed(pool, tmp_path):
+    kill_and_repeat(select(pool), tmp_path, 2, seed=1)
+
+
+def test_train_killed_at_random_moments_ends_as_if_undisturbed(pool, tmp_path):
+    kill_and_repeat(train(pool), tmp_path, 2, seed=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("arguments", [select, train])
+def test_twenty_kills_leave_no_trace(pool, tmp_path, arguments):
+    kill_and_repeat(arguments(pool), tmp_path, 20, seed=3)

@@ -1,0 +1,219 @@
+"""Conversations: messages in one form, from OpenAI's, ShareGPT's and plain columns; and their text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from thresher.dataset.rejection import BadRow, type_name
+
+WHITE_SPACE = " \t\n\r\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "assistant": "assistant",
+    "function_call": "assistant",
+    "system": "system",
+    "developer": "system",
+    "observation": "tool",
+    "function": "tool",
+    "tool": "tool",
+}
+_KEPT = ("name", "tool_call_id", "tool_calls")  # what a chat template may read besides role and content
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One row as a chat template takes it.
+
+    Attributes:
+        messages: dicts with "role" (system, user, assistant, tool), "content" (text, or None beside
+            "tool_calls"), and "name", "tool_call_id", "tool_calls" where the row has them.
+        tools: the tools the assistant may call, as the row has them; None where it has none.
+    """
+
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None = None
+
+
+@dataclass(frozen=True)
+class CanonicalText:
+    """The text of one row.
+
+    Attributes:
+        prompt: all before the last assistant turn.
+        response: the last assistant turn.
+        extra: what these two do not say, as JSON; "" where they say it all. It goes into the row's hash.
+        row_id: from the user's id column, else None.
+    """
+
+    prompt: str
+    response: str
+    extra: str = ""
+    row_id: str | None = None
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether a text holds nothing but white space."""
+    return not text.strip(WHITE_SPACE)
+
+
+def prompt_response_turns(prompt: str, response: str, system: str | None, history: Any) -> list[dict[str, Any]]:
+    """Return the messages of a row that has a prompt and a response column."""
+    turns: list[dict[str, Any]] = []
+    if system is not None:
+        turns.append({"role": "system", "content": system})
+    for pair in _history(history):
+        turns.append({"role": "user", "content": pair[0]})
+        turns.append({"role": "assistant", "content": pair[1]})
+    turns.append({"role": "user", "content": prompt})
+    turns.append({"role": "assistant", "content": response})
+    return turns
+
+
+def _history(history: Any) -> list[list[str]]:
+    history = decoded(history, "history")
+    if history is None:
+        return []
+    if not isinstance(history, list):
+        raise BadRow(f"field 'history' must be a list of [question, answer], found {type_name(history)}")
+    for pair in history:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise BadRow("field 'history' must hold pairs of texts [question, answer]")
+        refuse_nul(pair[0], "history")
+        refuse_nul(pair[1], "history")
+    return history
+
+
+def refuse_nul(text: str, field: str) -> None:
+    """Raise BadRow for a text with a NUL character."""
+    if "\0" in text:
+        raise BadRow(f"field '{field}' holds a NUL character")
+
+
+def decoded(value: Any, field: str) -> Any:
+    """Return a list that a CSV or Parquet column carries as JSON text; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    if is_blank(value):
+        return None
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        raise BadRow(f"field '{field}' must be a list, found text that is not JSON") from None
+
+
+def chat_turns(turns: Any, field: str) -> list[dict[str, Any]]:
+    """Return the messages of a `messages` (role, content) or `conversations` (from, value) column."""
+    turns = decoded(turns, field)
+    if not isinstance(turns, list):
+        raise BadRow(f"field '{field}' must be a list of messages, found {type_name(turns)}")
+    if not turns:
+        raise BadRow(f"field '{field}' is empty")
+    return [_message(turn, field) for turn in turns]
+
+
+def _message(turn: Any, field: str) -> dict[str, Any]:
+    if not isinstance(turn, dict):
+        raise BadRow(f"field '{field}' must hold objects, found {type_name(turn)}")
+    role = turn.get("role", turn.get("from"))
+    if not isinstance(role, str):
+        raise BadRow(f"a message of '{field}' has no role")
+    if role not in ROLES:
+        raise BadRow(f"a message of '{field}' has an unknown role; known: {', '.join(ROLES)}")
+    message: dict[str, Any] = {"role": ROLES[role]}
+    message["content"] = _content(turn.get("content", turn.get("value")), field)
+    for key in _KEPT:
+        if turn.get(key) is not None:
+            message[key] = without_nulls(turn[key])
+    if message["content"] is None and not message.get("tool_calls"):
+        raise BadRow(f"a message of '{field}' has neither content nor tool_calls")
+    return message
+
+
+def _content(content: Any, field: str) -> str | None:
+    """Return the text of a message; a list of text parts becomes one text."""
+    if content is None:
+        return None
+    if isinstance(content, list):
+        content = "\n".join(_part(part, field) for part in content)
+    if not isinstance(content, str):
+        raise BadRow(f"the content of a message of '{field}' must be text, found {type_name(content)}")
+    if "\0" in content:
+        raise BadRow(f"a message of '{field}' holds a NUL character")
+    return content
+
+
+def _part(part: Any, field: str) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and isinstance(part.get("text"), str):
+        return str(part["text"])
+    raise BadRow(f"a message of '{field}' has a part that is not text")
+
+
+def without_nulls(value: Any) -> Any:
+    """Drop null members, which Parquet adds to every struct that lacks a field."""
+    if isinstance(value, dict):
+        return {key: without_nulls(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list):
+        return [without_nulls(member) for member in value]
+    return value
+
+
+def tools_of(tools: Any, field: str) -> list[Any] | None:
+    """Return the tools of a row, from a list or its JSON text; None where there are none."""
+    tools = decoded(tools, field)
+    if tools is None:
+        return None
+    if not isinstance(tools, list):
+        raise BadRow(f"field '{field}' must be a list of tools, found {type_name(tools)}")
+    return list(without_nulls(tools)) or None
+
+
+def canonical_text(conversation: Conversation) -> CanonicalText:
+    """Return the text of a conversation: all before the last assistant turn, and that turn.
+
+    One user turn alone is its own text; several turns are written as "role: content" lines. Messages after
+    the last assistant turn are in neither text.
+    """
+    messages = conversation.messages
+    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=None)
+    if last is None:
+        raise BadRow("no assistant turn")
+    response = _text(messages[last])
+    if is_blank(response):
+        raise BadRow("the last assistant turn is empty")
+    before = messages[:last]
+    is_single = len(before) == 1 and before[0]["role"] == "user"
+    prompt = _text(before[0]) if is_single else "\n".join(f"{m['role']}: {_text(m)}" for m in before)
+    if all(is_blank(_text(message)) for message in before):
+        raise BadRow("nothing stands before the last assistant turn")
+    is_plain = is_single and len(messages) == 2 and conversation.tools is None
+    if is_plain and not any(key in message for message in messages for key in _KEPT):
+        return CanonicalText(prompt, response)
+    content: Mapping[str, Any] = {"messages": messages, "tools": conversation.tools}
+    extra = orjson.dumps(content, option=orjson.OPT_SORT_KEYS, default=str).decode()
+    return CanonicalText(prompt, response, extra)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """Return a message's content, or its tool calls as JSON where it has no content."""
+    if message["content"] is not None and not is_blank(message["content"]):
+        return str(message["content"])
+    if "tool_calls" in message:
+        text = orjson.dumps(message["tool_calls"], default=str).decode()
+        if "\\u0000" in text:
+            raise BadRow("a tool call holds a NUL character")
+        return text
+    return message["content"] or ""

@@ -1,0 +1,274 @@
+"""Bytes of the user's files: read once for the hash, decompressed into a spool, read again by span."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import sys
+import tempfile
+import weakref
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+
+CHUNK_BYTES = 4 << 20
+WINDOW_BYTES = 1 << 20  # read ahead when rows are read in file order
+COMPRESSIONS = (".gz", ".zst", ".bz2")
+MAX_EXPANSION = 200  # compressed JSON text expands about tenfold; gzip's limit, a bomb, is 1032
+MAX_PLAIN_BYTES = 64 << 30
+SMALL_PLAIN_BYTES = 64 << 20  # below this no expansion is suspicious
+ZSTD_PIECE_BYTES = 16 << 10  # what one piece may expand to is held in memory
+STDIN = "<stdin>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One input as it was when it was read.
+
+    Attributes:
+        path: the path, or a name such as "<stdin>" or "<polars>".
+        bytes: size of the file; None for rows that came from memory.
+        sha256: of the file's bytes; None for rows that came from memory.
+        mtime_ns: time of the last change in nanoseconds; None where there is no file.
+    """
+
+    path: str
+    bytes: int | None = None
+    sha256: str | None = None
+    mtime_ns: int | None = None
+
+    def check_unchanged(self) -> None:
+        """Compare the file with what was read.
+
+        Raises:
+            InputError: the file's size or time of change is another, or it is gone.
+        """
+        if self.mtime_ns is None:
+            return
+        try:
+            now = os.stat(self.path)
+        except OSError as error:
+            raise InputError(f"{self.path}: the file cannot be read again ({error.strerror}); run again") from None
+        if (now.st_size, now.st_mtime_ns) != (self.bytes, self.mtime_ns):
+            raise InputError(f"{self.path}: the file changed while it was being read; run again")
+
+
+class PlainFile:
+    """The plain bytes of one input: the file itself, or a temporary file when it is compressed or stdin.
+
+    Args:
+        path: the user's file; None for standard input.
+        compression: one of `COMPRESSIONS`, or "" for none.
+
+    Raises:
+        InputError: from every method, when the file cannot be read or decompressed.
+    """
+
+    def __init__(self, path: Path | None, compression: str) -> None:
+        self.name = STDIN if path is None else str(path)
+        self.source = SourceFile(path=self.name)
+        self._path = path
+        self._compression = compression
+        self._plain = path if path is not None and not compression else _new_spool(self)
+
+    def scan(self) -> Iterator[bytes]:
+        """Read the input from its start, in chunks of plain bytes; sets `source` at the end."""
+        digest = hashlib.sha256()
+        n_bytes = 0
+        with _explained(self.name), self._open_input() as raw:
+            before = None if self._path is None else os.fstat(raw.fileno())
+            counted = _Counted(raw, digest)
+            if self._plain is self._path:
+                yield from iter(lambda: counted.read(CHUNK_BYTES), b"")
+            else:
+                with open(self._plain, "wb") as spool:
+                    for chunk in self._decompressed(counted):
+                        spool.write(chunk)
+                        yield chunk
+            while counted.read(CHUNK_BYTES):  # what a decompressor left belongs to the file's hash too
+                pass
+            n_bytes = counted.n_bytes
+        self.source = SourceFile(
+            path=self.name,
+            bytes=n_bytes,
+            sha256=digest.hexdigest(),
+            mtime_ns=None if before is None else before.st_mtime_ns,
+        )
+        self.source.check_unchanged()
+
+    def _open_input(self) -> AbstractContextManager[Any]:
+        return nullcontext(sys.stdin.buffer) if self._path is None else open(self._path, "rb")
+
+    def _decompressed(self, raw: _Counted) -> Iterator[bytes]:
+        n_plain = 0
+        for chunk in _plain_chunks(raw, self._compression):
+            n_plain += len(chunk)
+            allowed = max(SMALL_PLAIN_BYTES, min(MAX_PLAIN_BYTES, raw.n_bytes * MAX_EXPANSION))
+            if self._compression and n_plain > allowed:
+                raise InputError(
+                    f"{self.name}: the file expands from {raw.n_bytes} to more than {allowed} bytes, which no "
+                    "file of rows does; decompress it yourself if it is what you expect"
+                )
+            yield chunk
+
+    @contextmanager
+    def reader(self) -> Iterator[SpanReader]:
+        """Open the plain bytes for reading by span."""
+        with _explained(self.name), open(self._plain, "rb", buffering=0) as file:
+            yield SpanReader(file, self.name)
+
+
+class SpanReader:
+    """Reads spans of a file; reads ahead when they come in file order."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._descriptor = file.fileno()
+        self._name = name
+        self._window = b""
+        self._window_start = 0
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from start up to end.
+
+        Raises:
+            InputError: the file has become shorter.
+        """
+        offset = start - self._window_start
+        window_end = self._window_start + len(self._window)
+        if not (offset >= 0 and end <= window_end):
+            is_next = 0 <= start - window_end <= WINDOW_BYTES // 16 or (offset >= 0 and start <= window_end)
+            self._window = self._pread(start, max(end - start, WINDOW_BYTES if is_next else 0))
+            self._window_start = start
+            offset = 0
+        span = self._window[offset : offset + end - start]
+        if len(span) != end - start:
+            raise InputError(f"{self._name}: the file changed while it was being read; run again")
+        return span
+
+    def _pread(self, start: int, n_bytes: int) -> bytes:
+        parts = []
+        while n_bytes > 0:
+            part = os.pread(self._descriptor, n_bytes, start)
+            if not part:
+                break
+            parts.append(part)
+            start += len(part)
+            n_bytes -= len(part)
+        return b"".join(parts)
+
+
+class _Counted(io.RawIOBase):
+    """A binary stream that hashes and counts what is read through it."""
+
+    def __init__(self, raw: IO[bytes], digest: Any) -> None:
+        self._raw = raw
+        self._digest = digest
+        self.n_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+        chunk = self._raw.read(size)
+        self._digest.update(chunk)
+        self.n_bytes += len(chunk)
+        return chunk
+
+    def readinto(self, buffer: Any) -> int:
+        chunk = self.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+
+def _plain_chunks(raw: _Counted, compression: str) -> Iterator[bytes]:
+    if compression == ".zst":
+        yield from _zstd_chunks(raw)
+        return
+    stream: Any = {".gz": lambda: gzip.GzipFile(fileobj=raw), ".bz2": lambda: bz2.BZ2File(raw), "": lambda: raw}[
+        compression
+    ]()
+    yield from iter(lambda: stream.read(CHUNK_BYTES), b"")
+
+
+def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
+    """Decompress all frames. The library's own stream reader takes a file that was cut off for a whole one."""
+    import zstandard
+
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    is_open = False
+    try:
+        for piece in iter(lambda: raw.read(ZSTD_PIECE_BYTES), b""):
+            rest = piece
+            while rest:
+                yield frame.decompress(rest)
+                rest = frame.unused_data if frame.eof else b""
+                is_open = not frame.eof
+                if frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+    except zstandard.ZstdError as error:
+        raise EOFError(str(error)) from None
+    if is_open:
+        raise EOFError("it ends in the middle of a frame")
+
+
+@contextmanager
+def compressed_writer(path: Path, compression: str) -> Iterator[Callable[[bytes], Any]]:
+    """Open a file for writing through a compressor; yields its `write`. Equal content gives equal bytes."""
+    with open(path, "wb") as file:
+        if compression == "":
+            yield file.write
+            return
+        if compression == ".gz":
+            stream: Any = gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0)
+        elif compression == ".bz2":
+            stream = bz2.BZ2File(file, "wb")
+        else:
+            import zstandard
+
+            stream = zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False)
+        with stream, io.BufferedWriter(stream, WINDOW_BYTES) as buffered:
+            yield buffered.write
+
+
+def _new_spool(owner: object) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="thresher-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder / "plain"
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what the operating system and the decompressors raise into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise InputError(
+                f"{name}: no space for its decompressed bytes in {tempfile.gettempdir()}; "
+                "free some or set TMPDIR to a larger disk"
+            ) from None
+        what = error.strerror or str(error)
+        raise InputError(f"{name}: the file must be readable, got '{what}'; check the path and the file") from None
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{name}: the compressed file is damaged ({error}); fetch it again") from None
+
+
+def runs(values: NDArray[np.integer[Any]]) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of each run of equal values."""
+    if len(values) == 0:
+        return
+    cuts = np.flatnonzero(values[1:] != values[:-1]) + 1
+    yield from zip([0, *cuts.tolist()], [*cuts.tolist(), len(values)], strict=True)

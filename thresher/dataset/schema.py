@@ -1,0 +1,228 @@
+"""Schemas: which of the user's columns hold the prompt, the response, the label; and how they are recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from thresher.errors import InputError, SettingsError, did_you_mean
+
+Kind = Literal["sft", "classification", "text"]
+ROLES = ("prompt", "response", "text", "label", "messages", "system", "history", "tools")
+SCHEMA_NAMES = (
+    "messages",
+    "sharegpt",
+    "alpaca",
+    "prompt-completion",
+    "query-response",
+    "text-label",
+    "text",
+    "mapped",
+)
+MAP_SYNTAX = (
+    "--map prompt=COLUMN,response=COLUMN (or text=COLUMN,label=COLUMN; text=COLUMN; messages=COLUMN; "
+    "A+B joins two columns)"
+)
+_TEXT, _LABEL = ("text", "sentence", "input"), ("label", "category", "intent", "class")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """How the user's columns become prompt and response.
+
+    Attributes:
+        name: one of `SCHEMA_NAMES`.
+        kind: "sft", "classification" or "text".
+        columns: role -> the user's columns. Roles: prompt, response, system, history, text, label, messages,
+            tools. Several columns are joined by line feeds; blank ones are left out.
+        label_names: names of the classes where labels are stored as numbers (`datasets.ClassLabel`), else None.
+        id_column: the column that names the rows, else None.
+        integer_columns: columns that hold whole numbers where text is possible too (labels, ids).
+    """
+
+    name: str
+    kind: Kind
+    columns: Mapping[str, tuple[str, ...]]
+    label_names: tuple[str, ...] | None = None
+    id_column: str | None = None
+    integer_columns: frozenset[str] = field(default=frozenset())
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether rows hold lists of messages."""
+        return "messages" in self.columns
+
+    @property
+    def required(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of columns of which each row must fill at least one."""
+        roles = ("prompt", "response", "text", "label", "messages")
+        return tuple(self.columns[role] for role in roles if role in self.columns)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Every column of the user that is read, each once."""
+        names = dict.fromkeys(name for group in self.columns.values() for name in group)
+        if self.id_column is not None:
+            names[self.id_column] = None
+        return tuple(names)
+
+
+# name -> kind, role -> alternatives; an alternative in parentheses joins columns, the first is the one that must exist
+_KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
+    "messages": ("sft", {"messages": (("messages",),)}),
+    "sharegpt": ("sft", {"messages": (("conversations",), ("conversation",))}),
+    "alpaca": (
+        "sft",
+        {"prompt": (("instruction", "input"), ("instruction", "context")), "response": (("output",), ("response",))},
+    ),
+    "prompt-completion": ("sft", {"prompt": (("prompt",),), "response": (("completion",), ("response",))}),
+    "query-response": (
+        "sft",
+        {"prompt": (("query",), ("question",)), "response": (("response",), ("answer",))},
+    ),
+    "text-label": (
+        "classification",
+        {"text": tuple((name,) for name in _TEXT), "label": tuple((name,) for name in _LABEL)},
+    ),
+    "text": ("text", {"text": (("text",),)}),
+}
+_OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {
+    "messages": {"tools": ("tools",)},
+    "sharegpt": {"tools": ("tools",), "system": ("system",)},
+    "alpaca": {"system": ("system",), "history": ("history",)},
+}
+
+
+def mapped_schema(columns: Mapping[str, str]) -> Schema:
+    """Return the schema for a user's own mapping of roles to columns.
+
+    Args:
+        columns: role -> column, or "A+B" for columns to join. Roles: prompt and response (and system);
+            text and label; text alone; messages.
+
+    Raises:
+        SettingsError: a role is unknown, or the roles do not fit together.
+    """
+    for role, name in columns.items():
+        if role not in ROLES:
+            raise SettingsError(f"--map: unknown role '{role}'; known: {', '.join(ROLES)}{did_you_mean(role, ROLES)}")
+        if not isinstance(name, str) or not all(part.strip() for part in name.split("+")):
+            raise SettingsError(f"--map: the column for '{role}' must be a name or names joined by '+', got '{name}'")
+    roles = set(columns)
+    kinds: dict[frozenset[str], Kind] = {
+        frozenset({"messages"}): "sft",
+        frozenset({"prompt", "response"}): "sft",
+        frozenset({"text", "label"}): "classification",
+        frozenset({"prompt", "label"}): "classification",
+        frozenset({"text"}): "text",
+    }
+    kind = kinds.get(frozenset(roles - {"system", "history", "tools"}))
+    if kind is None or (kind != "sft" and roles & {"system", "history", "tools"}):
+        found = ", ".join(sorted(roles)) or "none"
+        raise SettingsError(f"--map: the roles {found} do not fit together; give {MAP_SYNTAX}")
+    split = {role: tuple(part.strip() for part in name.split("+")) for role, name in columns.items()}
+    if kind == "classification" and "prompt" in split:
+        split["text"] = split.pop("prompt")
+    for role in ("response", "label", "messages", "system", "history", "tools"):
+        if len(split.get(role, ())) > 1:
+            raise SettingsError(f"--map: '{role}' takes one column, got '{columns[role]}'")
+    return Schema(name="mapped", kind=kind, columns=split)
+
+
+def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str) -> Schema:
+    """Return the schema that a sample of rows has.
+
+    Known schemas are tried in order; one is taken when at least half of the rows have its columns, else the one
+    that most rows have.
+
+    Args:
+        rows: up to some hundred good rows.
+        name: the schema the user named, or None.
+        where: name of the file, for messages.
+
+    Raises:
+        InputError: no known schema fits, or the rows are preference data.
+        SettingsError: the name is unknown.
+    """
+    if name is not None and name not in _KNOWN:
+        known = ", ".join(_KNOWN)
+        raise SettingsError(f"schema must be one of {known}, got '{name}'{did_you_mean(name, _KNOWN)}")
+    columns = column_counts(rows)
+    if name is None and min(columns.get("chosen", 0), columns.get("rejected", 0)) * 2 > len(rows):
+        raise InputError(
+            f"{where}: rows with 'chosen' and 'rejected' are preference data, which thresher does not select; "
+            f"to use the chosen answers as training rows give {MAP_SYNTAX}"
+        )
+    candidates = [_fit(known, columns, rows) for known in ([name] if name is not None else _KNOWN)]
+    fitting = [(schema, n) for schema, n in candidates if n > 0]
+    if not fitting:
+        wanted = f"the columns of schema '{name}'" if name is not None else "the columns of a known schema"
+        needed = f" ({_needs(name)})" if name is not None else ""
+        raise InputError(
+            f"{where}: {wanted}{needed} are required, found the columns {_listed(columns)}; name them with {MAP_SYNTAX}"
+        )
+    for schema, n in fitting:
+        if 2 * n >= len(rows):
+            return schema
+    return max(fitting, key=lambda pair: pair[1])[0]
+
+
+def column_counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return in how many rows each column occurs, in order of first appearance."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        for column in row:
+            counts[column] = counts.get(column, 0) + 1
+    return counts
+
+
+def _fit(name: str, columns: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) -> tuple[Schema, int]:
+    """Return the schema with the alternatives that most rows have, and how many rows have all its columns."""
+    kind, roles = _KNOWN[name]
+    chosen: dict[str, tuple[str, ...]] = {}
+    for role, alternatives in roles.items():
+        scores = [tuple(columns.get(column, 0) for column in group) for group in alternatives]
+        chosen[role] = alternatives[scores.index(max(scores))]
+    keys = [group[0] for group in chosen.values()]
+    n = sum(all(key in row for key in keys) for row in rows) if len(set(keys)) == len(keys) else 0
+    chosen |= _OPTIONAL.get(name, {})
+    return Schema(name=name, kind=kind, columns=chosen), n
+
+
+def _needs(name: str) -> str:
+    _, roles = _KNOWN[name]
+    return "; ".join(" or ".join(dict.fromkeys(group[0] for group in groups)) for groups in roles.values())
+
+
+def _listed(columns: Iterable[str]) -> str:
+    names = [f"'{name}'" for name in columns]
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
+
+
+def with_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Schema:
+    """Return the schema with the columns noted that hold whole numbers in the sample (labels and ids)."""
+    names = [*schema.columns.get("label", ()), *([schema.id_column] if schema.id_column is not None else [])]
+    whole = frozenset(
+        name
+        for name in names
+        if all(type(row[name]) is int for row in rows if row.get(name) is not None)
+        and any(row.get(name) is not None for row in rows)
+    )
+    return replace(schema, integer_columns=whole)
+
+
+def check_columns_exist(schema: Schema, found: Iterable[str], *, where: str) -> None:
+    """Refuse a mapping or an id column that no row of the sample has.
+
+    Raises:
+        InputError: a column was named that is not there.
+    """
+    names = list(found)
+    wanted = [name for group in schema.required for name in group] if schema.name == "mapped" else []
+    wanted += [schema.id_column] if schema.id_column is not None else []
+    for name in wanted:
+        if name not in names:
+            raise InputError(
+                f"{where}: column '{name}' is required, found {_listed(names)}{did_you_mean(name, names)}"
+            )

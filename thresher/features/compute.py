@@ -1,0 +1,85 @@
+"""The arrow from a dataset to features: each feature once, every array in the order of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.features.container import Array, Features
+from thresher.features.context import FeatureContext
+from thresher.features.providers import load_provider
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+COLUMN = "column:"
+
+
+def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | None = None) -> Features:
+    """Compute named features of every row.
+
+    Args:
+        dataset: its rows.
+        needs: "length", "embedding", "column:NAME", or the name of a plug-in's feature.
+        context: models, device and cache; None for the defaults.
+
+    Returns:
+        `embedding` (n, d) float32 unit rows, `length` (n,) int64 tokens, `column:NAME` (n,) int64 codes.
+    """
+    context = FeatureContext() if context is None else context
+    names = sorted(set(needs))
+    providers = {name: load_provider(name) for name in names if not name.startswith(COLUMN)}
+    arrays: dict[str, Array] = {
+        name: column_codes(dataset, name.removeprefix(COLUMN)) for name in names if name.startswith(COLUMN)
+    }  # cheap ones first: a wrong column name must not cost an embedding run
+    arrays |= {name: provider.compute(dataset, context) for name, provider in providers.items()}
+    return Features(row_id=dataset.frame["row_id"], arrays=arrays)
+
+
+def fingerprints(needs: Iterable[str], context: FeatureContext) -> dict[str, dict[str, str]]:
+    """Return what stands behind each feature besides the rows: names and fingerprints of models.
+
+    Args:
+        needs: as for `compute`; columns need no model and are left out.
+        context: with its encoder resolved (`FeatureContext.resolved`).
+    """
+    names = sorted(name for name in set(needs) if not name.startswith(COLUMN))
+    return {name: load_provider(name).describe(context) for name in names}
+
+
+def column_codes(dataset: Dataset, name: str) -> NDArray[np.int64]:
+    """Return (n,) int64: for each row, the rank of its value among the sorted distinct values of the column."""
+    values = column_values(dataset, name).to_numpy()
+    return np.unique(values.astype(np.str_), return_inverse=True)[1].astype(np.int64)
+
+
+def column_values(dataset: Dataset, name: str) -> pl.Series:
+    """Return the (n,) string values behind a column's codes; a missing value counts as "".
+
+    Args:
+        dataset: its rows.
+        name: "label" (the label of classification data, else the user's column of that name), "source" (the user's
+            column, or else the file that a row stands in), or any of the user's columns.
+
+    Raises:
+        InputError: the column holds lists or objects, which have no groups.
+    """
+    values = _column(dataset, name)
+    if values.dtype.is_nested() or values.dtype == pl.Object:
+        raise InputError(
+            f"column '{name}' must hold one plain value per row, got {values.dtype}; choose a column of text or numbers"
+        )
+    return values.cast(pl.String).fill_null("").alias(name)
+
+
+def _column(dataset: Dataset, name: str) -> pl.Series:
+    if name == "label" and dataset.kind == "classification":
+        return dataset.frame["response"]
+    if name == "source" and name not in dataset.column_names:
+        return dataset.frame["file"]
+    return dataset.column(name)

@@ -1,0 +1,46 @@
+"""Find the folder of a model that a user named: a local folder, or a repository on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from thresher.errors import InputError, MissingExtraError, NotFoundError
+
+
+def model_folder(name: str, *, what: str, patterns: tuple[str, ...]) -> Path:
+    """Return the local folder of a model, downloading from the Hub what is not there yet.
+
+    Args:
+        name: a folder, or "owner/name" on the Hub.
+        what: "encoder" or "tokenizer", for messages.
+        patterns: files to download.
+
+    Raises:
+        NotFoundError: there is no such folder and no such model.
+        InputError: the Hub cannot be reached and the model is not in its cache.
+        MissingExtraError: huggingface_hub is needed and not installed.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or os.sep == "\\" in name:
+        raise NotFoundError(f"{what} '{name}' not found: no such folder; give a model's folder or its name on the Hub")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        raise MissingExtraError("huggingface-hub", f"{what} '{name}'", "encoders") from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except LocalEntryNotFoundError:
+        raise InputError(
+            f"{what} '{name}' must be a folder or a model on the Hub, but there is no such folder and the Hub cannot be "
+            "reached; check the name, connect, or give the path of a local copy"
+        ) from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise NotFoundError(
+            f"{what} '{name}' not found: no such folder, and the Hub says '{reason}'; check the name, log in if it is "
+            "private, or give the path of a local copy"
+        ) from None

@@ -1,0 +1,81 @@
+"""The length feature: how many tokens each row's text has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from thresher.errors import NotFoundError
+from thresher.features.cached import Batch, values_of
+from thresher.features.context import FeatureContext
+from thresher.features.fingerprint import fingerprint
+from thresher.features.hub import model_folder
+from thresher.features.static_encoder import FOLDER as STATIC_FOLDER
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+FILE = "tokenizer.json"
+RECIPE = "length-1"
+DEFAULT = STATIC_FOLDER.name
+BATCH_ROWS = 4096
+
+
+class Length:
+    """Tokens of the whole text: nothing is cut, no special tokens are added."""
+
+    name: ClassVar[str] = "length"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the tokenizer's name and fingerprint."""
+        path = tokenizer_file(context.tokenizer)
+        model = DEFAULT if context.tokenizer is None else context.tokenizer
+        return {"tokenizer": model, "fingerprint": fingerprint([(FILE, path)], recipe=RECIPE)}
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
+        """Return (n,) int64 tokens."""
+        path = tokenizer_file(context.tokenizer)
+        model = self.describe(context)
+        shelf = context.cache and context.cache.shelf(self.name, model["tokenizer"], model["fingerprint"])
+        values = values_of(
+            dataset.texts(),
+            lambda texts: count_batches(path, texts),
+            feature=self.name,
+            shelf=shelf,
+            on_progress=context.on_progress,
+        )
+        return np.zeros(0, dtype=np.int64) if values is None else values.astype(np.int64)
+
+
+def count_batches(path: Path, texts: pl.Series) -> Iterator[Batch]:
+    """Yield the number of tokens of 4,096 texts at a time, as (b,) int32."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for start in range(0, len(texts), BATCH_ROWS):
+        part = texts[start : start + BATCH_ROWS].to_list()
+        encodings = tokenizer.encode_batch_fast(part, add_special_tokens=False)
+        counts = np.fromiter((len(encoding) for encoding in encodings), dtype=np.int32, count=len(part))
+        yield Batch(np.arange(start, start + len(part)), counts)
+
+
+def tokenizer_file(name: str | None) -> Path:
+    """Return the tokenizer.json of a tokenizer: None for the embedded one, a file, a folder, or a Hub id.
+
+    Raises:
+        NotFoundError: there is no such tokenizer, or it has no tokenizer.json.
+    """
+    if name is None:
+        return STATIC_FOLDER / FILE
+    if Path(name).is_file():
+        return Path(name)
+    path = model_folder(name, what="tokenizer", patterns=(FILE,)) / FILE
+    if not path.is_file():
+        raise NotFoundError(f"tokenizer '{name}': {FILE} must be in it, found none; name one with a fast tokenizer")
+    return path

@@ -1,0 +1,28 @@
+"""How the feature arrow keeps its caller informed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far one stage is; rate and remaining time are for the reader of `done` to work out.
+
+    Attributes:
+        stage: the feature that is being computed, for example "embedding".
+        done: rows finished, cached ones included.
+        total: distinct rows to do.
+        n_cached: how many of `done` came from the cache.
+        note: a fact that the user and the manifest should know, or None.
+    """
+
+    stage: str
+    done: int
+    total: int
+    n_cached: int = 0
+    note: str | None = None
+
+
+OnProgress = Callable[[Progress], None]

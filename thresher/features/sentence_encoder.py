@@ -1,0 +1,189 @@
+"""Transformer encoders through sentence-transformers: the embedded MiniLM, or any model by name or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from thresher.errors import InputError, MissingExtraError
+from thresher.features.cached import Batch
+from thresher.features.encoders import MINILM
+from thresher.features.fingerprint import fingerprint
+from thresher.features.hub import model_folder
+from thresher.features.minilm import find_minilm, minilm_folder
+from thresher.features.vectors import gathered, unit_rows
+
+RECIPE = "sentence-1"
+WINDOW_ROWS = 16_384  # texts sorted by length together
+MAX_BATCH_ROWS = 512
+SHAPING = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
+SAFE_WEIGHTS = ("*.safetensors",)
+OTHER_WEIGHTS = ("*.bin",)  # read by torch with weights_only, which runs no code
+
+
+class SentenceEncoder:
+    """A sentence-transformers model that reads texts of like length together.
+
+    Batches are cut by tokens, longest texts first, so that padding is small and too little memory shows at once.
+    Weights and sums are float32 on every device, so that a text's vector does not depend on its batch.
+    """
+
+    def __init__(self, name: str, *, device: str | None, batch_tokens: int) -> None:
+        """Name a model. Nothing is loaded.
+
+        Args:
+            name: "minilm", a folder, or a name on the Hub.
+            device: None for the best there is.
+            batch_tokens: tokens in one forward pass, padding included.
+
+        Raises:
+            MissingExtraError: sentence-transformers is not installed.
+        """
+        import importlib.util
+
+        for package in ("sentence_transformers", "torch"):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(package, f"encoder '{name}'", "encoders")
+        self._name = name
+        self._device = device
+        self._batch_tokens = batch_tokens
+        self._n_read = 0
+        self._n_cut = 0
+
+    @property
+    def name(self) -> str:
+        """The name as it was given."""
+        return self._name
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the model lies; downloads it when it is a name on the Hub that is not cached yet."""
+        if self._name == MINILM:
+            return find_minilm() or minilm_folder()  # the second raises, and says what is missing
+        folder = model_folder(self._name, what="encoder", patterns=(*SHAPING, *SAFE_WEIGHTS))
+        if not any(folder.rglob(SAFE_WEIGHTS[0])):
+            folder = model_folder(self._name, what="encoder", patterns=(*SHAPING, *OTHER_WEIGHTS))
+        return folder
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer, pooling and configuration files."""
+        weights = SAFE_WEIGHTS if any(self.folder.rglob(SAFE_WEIGHTS[0])) else OTHER_WEIGHTS
+        files = {path for pattern in (*SHAPING, *weights) for path in self.folder.rglob(pattern) if path.is_file()}
+        if not files:
+            raise InputError(f"encoder '{self._name}': {self.folder} must hold a model, found none")
+        return fingerprint(((str(path.relative_to(self.folder)), path) for path in files), recipe=RECIPE)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self._model.get_embedding_dimension())
+
+    @cached_property
+    def _model(self) -> Any:
+        from sentence_transformers import SentenceTransformer
+
+        folder = minilm_folder() if self._name == MINILM else self.folder
+        try:
+            with _no_loading_bar():
+                model = SentenceTransformer(
+                    str(folder), device=self._device, local_files_only=True, model_kwargs={"dtype": "float32"}
+                )
+        except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"encoder '{self._name}': {folder} must hold a sentence-transformers model, but loading it says "
+                f"'{reason}'; check the files and the device"
+            ) from error
+        return model.eval()
+
+    @cached_property
+    def _counter(self) -> Tokenizer | None:
+        """The model's tokenizer, a copy that cuts and pads nothing."""
+        tokenizer = self._model.tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        if not isinstance(backend, Tokenizer):
+            return None
+        counter = Tokenizer.from_str(backend.to_str())
+        counter.no_truncation()
+        counter.no_padding()
+        return counter
+
+    def encode_batches(self, texts: pl.Series) -> Iterator[Batch]:
+        """Yield vectors batch by batch, within windows of 16,384 texts longest first."""
+        for start in range(0, len(texts), WINDOW_ROWS):
+            part = texts[start : start + WINDOW_ROWS].to_list()
+            tokens = self._tokens_of(part)
+            for rows in token_batches(tokens, self._batch_tokens):
+                vectors = self._forward([part[row] for row in rows])
+                yield Batch(start + rows, unit_rows(vectors, by=self._name))
+
+    def _forward(self, texts: list[str]) -> NDArray[np.float32]:
+        import torch
+
+        try:
+            vectors: NDArray[np.float32] = self._model.encode(
+                texts, batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True
+            )
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"encoder '{self._name}': a batch of {len(texts)} texts must fit the device's memory and does not; "
+                f"set batch_tokens below {self._batch_tokens}, or use another device"
+            ) from None
+        return vectors
+
+    def _tokens_of(self, texts: list[str]) -> NDArray[np.int64]:
+        """Return (n,) tokens that the model will read of each text, and count the texts that it cuts."""
+        if self._counter is None:  # a slow tokenizer: characters order texts well enough, and cuts are not known
+            return np.array([1 + len(text) // 3 for text in texts], dtype=np.int64)
+        counts = np.array([len(encoding) for encoding in self._counter.encode_batch_fast(texts)], dtype=np.int64)
+        self._n_read += len(texts)
+        limit = self._model.max_seq_length
+        if limit is None:
+            return counts
+        self._n_cut += int((counts > limit).sum())
+        return np.minimum(counts, limit)
+
+    def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
+        """Return (n, d) float32."""
+        return gathered(self, texts)
+
+    def notes(self) -> list[str]:
+        """Return how many texts were longer than the model reads."""
+        if not self._n_cut:
+            return []
+        limit = self._model.max_seq_length
+        return [f"encoder '{self._name}' read only the first {limit} tokens of {self._n_cut} of {self._n_read} texts"]
+
+
+def token_batches(tokens: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
+    """Yield positions, longest texts first, in batches of at most `budget` tokens with padding, and of one at least."""
+    order = np.argsort(-tokens, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(int(tokens[order[start]]), 1)
+        size = min(max(budget // longest, 1), MAX_BATCH_ROWS)
+        yield order[start : start + size]
+        start += size
+
+
+@contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    """Keep transformers from drawing its own bar while weights load."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
