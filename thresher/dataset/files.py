@@ -50,6 +50,11 @@ class SourceFile:
     sha256: str | None = None
     mtime_ns: int | None = None
 
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return os.path.basename(self.path)
+
     def check_unchanged(self) -> None:
         """Compare the file with what was read.
 
@@ -70,18 +75,24 @@ class PlainFile:
     """The plain bytes of one input: the file itself, or a temporary file when it is compressed or stdin.
 
     Args:
-        path: the user's file; None for standard input.
+        path: the user's file; None for a stream.
         compression: one of `COMPRESSIONS`, or "" for none.
+        stream: read instead of a path; None for standard input.
+        name: of the stream.
 
     Raises:
         InputError: from every method, when the file cannot be read or decompressed.
     """
 
-    def __init__(self, path: Path | None, compression: str) -> None:
-        self.name = STDIN if path is None else str(path)
+    def __init__(
+        self, path: Path | None, compression: str, *, stream: IO[bytes] | None = None, name: str = STDIN
+    ) -> None:
+        self.name = name if path is None else str(path)
+        self._stream = stream
         self.source = SourceFile(path=self.name)
         self._path = path
         self._compression = compression
+        self.n_plain = 0
         self._plain = path if path is not None and not compression else _new_spool(self)
 
     def scan(self) -> Iterator[bytes]:
@@ -92,11 +103,14 @@ class PlainFile:
             before = None if self._path is None else os.fstat(raw.fileno())
             counted = _Counted(raw, digest)
             if self._plain is self._path:
-                yield from iter(lambda: counted.read(CHUNK_BYTES), b"")
+                for chunk in iter(lambda: counted.read(CHUNK_BYTES), b""):
+                    self.n_plain += len(chunk)
+                    yield chunk
             else:
                 with open(self._plain, "wb") as spool:
                     for chunk in self._decompressed(counted):
                         spool.write(chunk)
+                        self.n_plain += len(chunk)
                         yield chunk
             while counted.read(CHUNK_BYTES):  # what a decompressor left belongs to the file's hash too
                 pass
@@ -109,8 +123,16 @@ class PlainFile:
         )
         self.source.check_unchanged()
 
+    def scan_again(self, start: int) -> Iterator[bytes]:
+        """Read the plain bytes from an offset to the end, after `scan`."""
+        with self.reader() as reader:
+            for offset in range(start, self.n_plain, CHUNK_BYTES):
+                yield reader.read(offset, min(offset + CHUNK_BYTES, self.n_plain))
+
     def _open_input(self) -> AbstractContextManager[Any]:
-        return nullcontext(sys.stdin.buffer) if self._path is None else open(self._path, "rb")
+        if self._path is not None:
+            return open(self._path, "rb")
+        return nullcontext(sys.stdin.buffer if self._stream is None else self._stream)
 
     def _decompressed(self, raw: _Counted) -> Iterator[bytes]:
         n_plain = 0

@@ -21,7 +21,7 @@ def content_ids(kind: str, prompt: pl.Series, response: pl.Series, extra: pl.Ser
     frame = pl.DataFrame({"prompt": prompt, "response": response, "extra": extra})
     content = frame.select(pl.concat_str(pl.lit(kind), "prompt", "response", "extra", separator=SEPARATOR)).to_series()
     digest = xxhash.xxh3_128_hexdigest
-    return pl.Series("row_id", [digest(text) for text in content.to_list()], dtype=pl.String)
+    return pl.Series("row_id", [digest(text) for text in content.cast(pl.Binary).to_list()], dtype=pl.String)
 
 
 def numbered(row_id: pl.Series) -> pl.Series:

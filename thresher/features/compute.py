@@ -54,8 +54,9 @@ def fingerprints(needs: Iterable[str], context: FeatureContext) -> dict[str, dic
 
 def column_codes(dataset: Dataset, name: str) -> NDArray[np.int64]:
     """Return (n,) int64: for each row, the rank of its value among the sorted distinct values of the column."""
-    values = column_values(dataset, name).to_numpy()
-    return np.unique(values.astype(np.str_), return_inverse=True)[1].astype(np.int64)
+    ranks = column_values(dataset, name).rank("dense").to_numpy()
+    codes: NDArray[np.int64] = ranks.astype(np.int64) - 1
+    return codes
 
 
 def column_values(dataset: Dataset, name: str) -> pl.Series:
@@ -69,7 +70,7 @@ def column_values(dataset: Dataset, name: str) -> pl.Series:
     Raises:
         InputError: the column holds lists or objects, which have no groups.
     """
-    values = _column(dataset, name)
+    values: pl.Series = _column(dataset, name)
     if values.dtype.is_nested() or values.dtype == pl.Object:
         raise InputError(
             f"column '{name}' must hold one plain value per row, got {values.dtype}; choose a column of text or numbers"
@@ -78,8 +79,10 @@ def column_values(dataset: Dataset, name: str) -> pl.Series:
 
 
 def _column(dataset: Dataset, name: str) -> pl.Series:
+    frame: pl.DataFrame = dataset.frame
     if name == "label" and dataset.kind == "classification":
-        return dataset.frame["response"]
+        return frame["response"]
     if name == "source" and name not in dataset.column_names:
-        return dataset.frame["file"]
-    return dataset.column(name)
+        return frame["file"]
+    column: pl.Series = dataset.column(name)
+    return column

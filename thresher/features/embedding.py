@@ -30,7 +30,7 @@ class Embedding:
         """Return (n, d) float32. Texts that the cache knows are not encoded, and no model loads if it knows all."""
         texts = dataset.texts()
         encoder = _encoder(context.resolved(len(texts)))
-        shelf = context.cache and context.cache.shelf(self.name, encoder.name, encoder.fingerprint)
+        shelf = None if context.cache is None else context.cache.shelf(self.name, encoder.name, encoder.fingerprint)
         values = values_of(
             texts, encoder.encode_batches, feature=self.name, shelf=shelf, on_progress=context.on_progress
         )

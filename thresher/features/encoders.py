@@ -19,6 +19,7 @@ from thresher.features.minilm import find_minilm
 STATIC = "static"
 MINILM = "minilm"
 AUTO = "auto"
+EMBEDDED = (STATIC, MINILM, AUTO)
 AUTO_MAX_ROWS = 20_000  # about four minutes of MiniLM on two cores; a static encoder takes over above
 LINUX_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 

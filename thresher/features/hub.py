@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from thresher.errors import InputError, MissingExtraError, NotFoundError
+from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
 
 
-def model_folder(name: str, *, what: str, patterns: tuple[str, ...]) -> Path:
+def model_folder(name: str, *, what: str, patterns: tuple[str, ...], embedded: tuple[str, ...] = ()) -> Path:
     """Return the local folder of a model, downloading from the Hub what is not there yet.
 
     Args:
         name: a folder, or "owner/name" on the Hub.
         what: "encoder" or "tokenizer", for messages.
         patterns: files to download.
+        embedded: names that need no folder, to suggest on a slip of the pen.
 
     Raises:
         NotFoundError: there is no such folder and no such model.
@@ -26,21 +27,22 @@ def model_folder(name: str, *, what: str, patterns: tuple[str, ...]) -> Path:
         return folder
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or os.sep == "\\" in name:
         raise NotFoundError(f"{what} '{name}' not found: no such folder; give a model's folder or its name on the Hub")
+    hint = did_you_mean(name, embedded)
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError:
         raise MissingExtraError("huggingface-hub", f"{what} '{name}'", "encoders") from None
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except LocalEntryNotFoundError:
         raise InputError(
-            f"{what} '{name}' must be a folder or a model on the Hub, but there is no such folder and the Hub cannot be "
-            "reached; check the name, connect, or give the path of a local copy"
+            f"{what} '{name}' must be a folder or a model on the Hub, but there is no such folder and the Hub cannot "
+            f"be reached; check the name, connect, or give the path of a local copy{hint}"
         ) from None
     except (HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise NotFoundError(
             f"{what} '{name}' not found: no such folder, and the Hub says '{reason}'; check the name, log in if it is "
-            "private, or give the path of a local copy"
+            f"private, or give the path of a local copy{hint}"
         ) from None

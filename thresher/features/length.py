@@ -42,7 +42,9 @@ class Length:
         """Return (n,) int64 tokens."""
         path = tokenizer_file(context.tokenizer)
         model = self.describe(context)
-        shelf = context.cache and context.cache.shelf(self.name, model["tokenizer"], model["fingerprint"])
+        shelf = (
+            None if context.cache is None else context.cache.shelf(self.name, **model)
+        )
         values = values_of(
             dataset.texts(),
             lambda texts: count_batches(path, texts),

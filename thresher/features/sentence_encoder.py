@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.cached import Batch
-from thresher.features.encoders import MINILM
+from thresher.features.encoders import EMBEDDED, MINILM
 from thresher.features.fingerprint import fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.minilm import find_minilm, minilm_folder
@@ -68,7 +68,7 @@ class SentenceEncoder:
         """Where the model lies; downloads it when it is a name on the Hub that is not cached yet."""
         if self._name == MINILM:
             return find_minilm() or minilm_folder()  # the second raises, and says what is missing
-        folder = model_folder(self._name, what="encoder", patterns=(*SHAPING, *SAFE_WEIGHTS))
+        folder = model_folder(self._name, what="encoder", patterns=(*SHAPING, *SAFE_WEIGHTS), embedded=EMBEDDED)
         if not any(folder.rglob(SAFE_WEIGHTS[0])):
             folder = model_folder(self._name, what="encoder", patterns=(*SHAPING, *OTHER_WEIGHTS))
         return folder
@@ -150,7 +150,8 @@ class SentenceEncoder:
         if limit is None:
             return counts
         self._n_cut += int((counts > limit).sum())
-        return np.minimum(counts, limit)
+        read: NDArray[np.int64] = np.minimum(counts, limit)
+        return read
 
     def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
         """Return (n, d) float32."""

@@ -126,3 +126,34 @@ def pack(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: torch.
     is_visible = (owner[:, :, None] == owner[:, None, :]).tril()
     mask = torch.zeros(is_visible.shape, dtype=dtype).masked_fill(~is_visible, torch.finfo(dtype).min)
     return Batch({"input_ids": ids, "position_ids": position, "attention_mask": mask[:, None]}, labels)
+
+
+class Plan:
+    """Which rows each optimizer step of a run learns from.
+
+    Attributes:
+        rows: the examples.
+        batch_size: rows per step.
+        seed: of the order.
+        n_steps: of the run.
+        n_epoch_steps: of one epoch.
+    """
+
+    def __init__(self, rows: Sequence[Example], *, batch_size: int, seed: int, n_steps: int) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.n_steps = n_steps
+        self.n_epoch_steps = steps_per_epoch(len(rows), batch_size)
+        self.lengths = np.array([len(row.input_ids) for row in rows], dtype=np.int64)
+        self.n_learned = np.array([row.n_learned for row in rows], dtype=np.int64)
+        self._epoch = -1
+        self._order: list[NDArray[np.int64]] = []
+
+    def step_rows(self, step: int) -> NDArray[np.int64]:
+        """Return the positions of the rows of a step, counted from 0 over all epochs."""
+        epoch, within = divmod(step, self.n_epoch_steps)
+        if epoch != self._epoch:
+            self._order = epoch_order(self.lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+            self._epoch = epoch
+        return self._order[within]

@@ -1,0 +1,249 @@
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from thresher.cli.main import main
+
+
+@pytest.fixture
+def pool(tmp_path):
+    path = tmp_path / "pool.jsonl"
+    rows = [
+        {"text": f"row number {number} about topic {number % 7}", "label": f"class {number % 3}"}
+        for number in range(60)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
+
+
+def refused(capsys, *arguments):
+    """Run a command that must be refused and return its one sentence."""
+    assert main([str(argument) for argument in arguments]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.startswith("thresher: ")
+    assert len(streams.err.splitlines()) == 1
+    assert "Traceback" not in streams.err
+    return streams.err
+
+
+def test_importing_thresher_loads_no_heavy_package():
+    code = "import sys, thresher; print([m for m in ('torch', 'polars', 'pyarrow', 'faiss', 'numba', 'typer') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_loads_no_torch_and_lists_every_verb():
+    code = (
+        "import sys\nfrom thresher.cli.main import main\nmain(['--help'])\n"
+        "print('loaded', [m for m in ('torch', 'polars', 'faiss', 'numba', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded []" in done.stdout
+    for verb in ("select", "train", "methods", "cache"):
+        assert verb in done.stdout
+
+
+def test_random_selection_needs_no_torch(pool, tmp_path):
+    code = (
+        "import sys\nfrom thresher.cli.main import main\n"
+        f"main(['select', {str(pool)!r}, '--method', 'random', '--budget', '10', '--out', {str(tmp_path / 'out')!r}])\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_select_command_has_the_names_and_defaults_of_the_function():
+    from thresher.cli.select import select as command
+    from thresher.dataset import load
+    from thresher.selection import select as function
+
+    told = {**inspect.signature(load).parameters, **inspect.signature(function).parameters}
+    only_here = {"as_json", "quiet"}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in only_here:
+            assert name in told, name
+            assert parameter.default == told[name].default, name
+
+
+def test_kept_rows_go_to_stdout_as_the_user_wrote_them(pool, capfdbinary):
+    assert main(["select", str(pool), "--method", "random", "--budget", "5"]) == 0
+    streams = capfdbinary.readouterr()
+    kept = streams.out.splitlines()
+    assert len(kept) == 5
+    assert set(kept) <= set(pool.read_bytes().splitlines())
+    assert b"5 of 60 rows kept" in streams.err
+
+
+def test_json_summary_goes_to_stdout_and_is_the_manifest(pool, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert (
+        main(["select", str(pool), "--method", "random", "--budget", "50%", "--out", str(out), "--json", "--quiet"])
+        == 0
+    )
+    streams = capsys.readouterr()
+    assert json.loads(streams.out) == json.loads((out / "manifest.json").read_text())
+    assert streams.err == ""
+
+
+def test_the_same_command_again_changes_nothing(pool, tmp_path):
+    command = ["select", str(pool), "--method", "random", "--budget", "10", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_an_unknown_method_names_those_there_are(pool, capsys):
+    sentence = refused(capsys, "select", pool, "--method", "k-centre", "--budget", "5")
+    assert "did you mean 'k-center'?" in sentence
+    assert "facility-location" in sentence
+
+
+@pytest.mark.parametrize("budget", ["61", "0", "0%", "-5", "lots", "150%", "1e9tok"])
+def test_a_budget_that_does_not_fit_is_refused(pool, capsys, budget):
+    assert "budget: " in refused(capsys, "select", pool, "--method", "random", f"--budget={budget}")
+
+
+def test_a_threshold_on_a_method_that_only_ranks_is_refused(pool, capsys):
+    sentence = refused(
+        capsys, "select", pool, "--method", "k-center", "--encoder", "static", "--budget", "score>0.5", "--quiet"
+    )
+    assert "ranks rows and has no score" in sentence
+
+
+def test_a_column_that_is_not_there_is_refused_with_the_nearest(pool, capsys):
+    sentence = refused(capsys, "select", pool, "--method", "stratified", "--set", "by=labl", "--budget", "5", "--quiet")
+    assert "labl" in sentence
+    assert "label" in sentence.replace("labl'", "")
+    assert "quota" not in refused(
+        capsys, "select", pool, "--method", "random", "--quota", "kind", "--budget", "5", "--quiet"
+    )
+
+
+def test_an_unknown_setting_names_those_there_are(pool, capsys):
+    sentence = refused(capsys, "select", pool, "--method", "deft-ucs", "--set", "easy_shar=0.3", "--budget", "5")
+    assert "did you mean 'easy_share'?" in sentence
+
+
+def test_an_encoder_that_cannot_be_reached_says_what_to_do(pool, capsys):
+    sentence = refused(capsys, "select", pool, "--encoder", "no/such-encoder", "--budget", "5", "--quiet")
+    assert "no/such-encoder" in sentence
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path, capsys):
+    assert "pol.jsonl" in refused(capsys, "select", tmp_path / "pol.jsonl", "--budget", "5")
+
+
+def test_existing_rows_with_a_method_that_ignores_them_are_refused(pool, capsys):
+    sentence = refused(capsys, "select", pool, "--method", "random", "--existing", pool, "--budget", "5")
+    assert "does not look at rows you already have" in sentence
+
+
+def test_a_folder_with_something_else_is_refused_and_kept(pool, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    assert "thesis.tex" in refused(
+        capsys, "select", pool, "--method", "random", "--budget", "5", "--out", tmp_path / "out"
+    )
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_unknown_option_is_one_sentence(pool, capsys):
+    assert "--bugdet" in refused(capsys, "select", pool, "--bugdet", "5")
+
+
+def test_a_missing_option_is_one_sentence(pool, capsys):
+    assert "budget" in refused(capsys, "select", pool)
+
+
+def test_json_without_a_folder_is_refused(pool, capsys):
+    assert "--out" in refused(capsys, "select", pool, "--budget", "5", "--json")
+
+
+def test_ctrl_c_exits_130_and_says_how_to_go_on(tmp_path):
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps({"text": f"row {i} " * 30, "label": str(i % 3)}) + "\n" for i in range(3000)))
+    command = [
+        sys.executable,
+        "-m",
+        "thresher",
+        "select",
+        str(pool),
+        "--encoder",
+        "minilm",
+        "--budget",
+        "5",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    cache = tmp_path / "cache"
+    deadline = time.monotonic() + 60
+    while not (cache.exists() and any(cache.rglob("*.safetensors"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to continue where it stopped"
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_output(pool, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], check=False).returncode
+    ):
+        pytest.skip("making a small disk needs the right to mount one")
+    try:
+        sentence = refused(
+            capsys, "select", pool, "--method", "random", "--budget", "50", "--out", disk / "out", "--quiet"
+        )
+        assert "no space left" in sentence
+        assert not (disk / "out").exists()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_methods_lists_every_selector_with_a_line(capsys):
+    assert main(["methods"]) == 0
+    text = capsys.readouterr().out
+    for name in ("random", "stratified", "length", "k-center", "deft-ucs", "facility-location", "herding"):
+        assert f"\n{name} " in f"\n{text}"
+
+
+def test_methods_tells_about_one(capsys):
+    assert main(["methods", "facility-location"]) == 0
+    text = capsys.readouterr().out
+    assert "arg" in text or "max" in text
+    assert "--set n_neighbors=" in text
+    assert "did you mean" in refused(capsys, "methods", "facility-locatio")
+
+
+def test_cache_shows_what_it_holds_and_forgets_it(pool, tmp_path, capsys):
+    assert (
+        main(["select", str(pool), "--encoder", "static", "--budget", "5", "--out", str(tmp_path / "out"), "--quiet"])
+        == 0
+    )
+    assert main(["cache"]) == 0
+    assert "60 rows" in capsys.readouterr().out
+    assert "exactly one of" in refused(capsys, "cache", "prune")
+    assert main(["cache", "prune", "--all"]) == 0
+    capsys.readouterr()
+    assert main(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["entries"] == []

@@ -1,0 +1,78 @@
+"""What the reader asks of a file of rows, whatever its format: shards made of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from thresher.dataset.files import SourceFile
+
+Positions = NDArray[np.int64]
+
+
+class Block(Protocol):
+    """Some consecutive rows of a shard, in memory.
+
+    Attributes:
+        positions: (n,) int64, the rows' positions in the shard.
+        lines: (n,) int64, where they stand in the user's file, from 1.
+    """
+
+    positions: Positions
+    lines: Positions
+
+    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Positions, pa.Table]]:
+        """Yield parts of the block by column, each with the indices of its rows; rows left out must be read singly."""
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one row; BadRow when it cannot be read."""
+
+    def preview(self, index: int) -> str:
+        """Return the beginning of one row as text."""
+
+
+class Shard(Protocol):
+    """One file of rows.
+
+    Attributes:
+        name: what the column `file` says: the path, or "<stdin>", "<polars>".
+        suffix: with which a copy of some rows is written, for example ".jsonl.gz".
+        source: the file as it was when it was read.
+        column_names: the user's columns, in their order; for JSON, of the first rows.
+        layout: shards of equal layout can be copied into one file.
+    """
+
+    name: str
+    suffix: str
+
+    @property
+    def source(self) -> SourceFile: ...
+    @property
+    def column_names(self) -> Sequence[str]: ...
+    @property
+    def layout(self) -> object: ...
+    @property
+    def label_names(self) -> Mapping[str, tuple[str, ...]]:
+        """Names of classes by column, where the file carries them."""
+
+    def blocks(self, positions: Positions | None = None) -> Iterator[Block]:
+        """Yield all rows, or those at ascending positions, in order."""
+
+    def rows(self, positions: Positions) -> list[dict[str, Any]]:
+        """Return rows in the order of the positions."""
+
+    def copier(self, path: Path, n_rows: int) -> AbstractContextManager[Copier]:
+        """Open a file to copy rows of shards of this layout into."""
+
+
+class Copier(Protocol):
+    """A file being written from rows of shards."""
+
+    def copy(self, shard: Any, positions: Positions) -> None:
+        """Append rows of a shard, in the order of the positions."""

@@ -1,0 +1,240 @@
+"""From the user's columns to prompt and response: row by row, which also finds the reason of a bad row, and by column.
+
+`canonical_row` alone decides what a row means. `canonical_columns` is its fast form for whole blocks: it vouches only
+for rows that are plainly good, and leaves the others to `canonical_row`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from thresher.dataset.conversation import (
+    WHITE_SPACE,
+    CanonicalText,
+    Conversation,
+    canonical_text,
+    chat_turns,
+    is_blank,
+    prompt_response_turns,
+    refuse_nul,
+    tools_of,
+)
+from thresher.dataset.rejection import BadRow, type_name
+from thresher.dataset.schema import Schema
+
+CANONICAL_SCHEMA = {
+    "index": pl.Int64,
+    "prompt": pl.String,
+    "response": pl.String,
+    "extra": pl.String,
+    "row_id": pl.String,
+}
+
+
+def canonical_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
+    """Return the text of one row; a row that cannot be used raises BadRow with the reason."""
+    _refuse_other_schema(row, schema)
+    row_id = None if schema.id_column is None else _row_id(row, schema.id_column)
+    if schema.kind == "text":
+        text = CanonicalText("", joined_text(row, schema.columns["text"]))
+    elif schema.kind == "classification":
+        prompt = joined_text(row, schema.columns["text"])
+        text = CanonicalText(prompt, label_text(row, schema.columns["label"][0], schema.label_names))
+    else:
+        text = canonical_text(conversation(row, schema))
+        if not schema.is_chat:
+            text = CanonicalText(text.prompt, text.response)
+    return CanonicalText(text.prompt, text.response, text.extra, row_id)
+
+
+def conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
+    """Return the messages of one row of a schema of kind "sft"."""
+    columns = schema.columns
+    system = _optional_text(row, columns.get("system", ()))
+    if not schema.is_chat:
+        prompt = joined_text(row, columns["prompt"])
+        response = joined_text(row, columns["response"])
+        history = row.get(columns["history"][0]) if "history" in columns else None
+        return Conversation(prompt_response_turns(prompt, response, system, history))
+    name = columns["messages"][0]
+    if row.get(name) is None:
+        raise BadRow(_absent(row, (name,)))
+    turns = chat_turns(row[name], name)
+    if system is not None and turns[0]["role"] != "system":
+        turns.insert(0, {"role": "system", "content": system})
+    tools_name = columns["tools"][0] if "tools" in columns else None
+    tools = None if tools_name is None else tools_of(row.get(tools_name), tools_name)
+    return Conversation(turns, tools)
+
+
+def joined_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the text of one or several columns, joined by line feeds without the blank ones."""
+    parts = []
+    for name in names:
+        value = row.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise BadRow(f"field '{name}' must be text, found {_described(value)}")
+        refuse_nul(value, name)
+        if not is_blank(value):
+            parts.append(value)
+    if not parts:
+        raise BadRow(_absent(row, names))
+    return "\n".join(parts)
+
+
+def label_text(row: Mapping[str, Any], name: str, label_names: Sequence[str] | None) -> str:
+    """Return a label as text: whole numbers in decimals, or by the name of their class."""
+    value = row.get(name)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int):
+        if label_names is None:
+            return str(value)
+        if not 0 <= value < len(label_names):
+            raise BadRow(f"field '{name}' must be a class number in 0..{len(label_names) - 1}")
+        return label_names[value]
+    return joined_text(row, (name,))
+
+
+def _optional_text(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    value = row.get(names[0]) if names else None
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise BadRow(f"field '{names[0]}' must be text, found {_described(value)}")
+    refuse_nul(value, names[0])
+    return None if is_blank(value) else value
+
+
+def _row_id(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return joined_text(row, (name,))
+
+
+def _described(value: Any) -> str:
+    return "NaN" if isinstance(value, float) and math.isnan(value) else type_name(value)
+
+
+def _absent(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Say how the columns are absent: missing, null, or empty."""
+    values = [row[name] for name in names if name in row]
+    state = "missing" if not values else "null" if all(value is None for value in values) else "empty"
+    return f"field '{names[0]}' is {state}" if len(names) == 1 else f"fields {_quoted(names)} are {state}"
+
+
+def _refuse_other_schema(row: Mapping[str, Any], schema: Schema) -> None:
+    groups = schema.required
+    if len(groups) > 1 and not any(name in row for group in groups for name in group):
+        raise BadRow(f"fields {_quoted([group[0] for group in groups])} of schema {schema.name} are missing")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def canonical_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
+    """Return the canonical columns of the rows that are plainly good.
+
+    Args:
+        table: columns of the user, at least those of `schema.column_names` that exist.
+        schema: any schema; of a chat schema no row is plainly good.
+
+    Returns:
+        Frame with the columns of `CANONICAL_SCHEMA`; `index` is the row in `table`, ascending.
+    """
+    columns = None if schema.is_chat else _columns_as_text(table, schema)
+    if columns is None:
+        return pl.DataFrame(schema=CANONICAL_SCHEMA)
+    if schema.kind == "sft":
+        prompt, response = _joined(schema.columns["prompt"]), _joined(schema.columns["response"])
+        if "system" in schema.columns:
+            system = pl.col(schema.columns["system"][0])
+            with_system = pl.format("system: {}\nuser: {}", system, prompt)
+            prompt = pl.when(_is_filled(system) & (prompt != "")).then(with_system).otherwise(prompt)
+    elif schema.kind == "classification":
+        prompt, response = _joined(schema.columns["text"]), _joined(schema.columns["label"])
+    else:
+        prompt, response = pl.lit(""), _joined(schema.columns["text"])
+    row_id = pl.lit(None, pl.String) if schema.id_column is None else _joined((schema.id_column,))
+    frame = columns.lazy().select(
+        pl.int_range(pl.len()).alias("index"),
+        prompt.alias("prompt"),
+        response.alias("response"),
+        pl.lit("").alias("extra"),
+        row_id.alias("row_id"),
+        pl.col("is_plain"),
+    )
+    good = pl.col("is_plain") & (pl.col("response") != "")
+    if schema.kind != "text":
+        good &= pl.col("prompt") != ""
+    if schema.id_column is not None:
+        good &= pl.col("row_id") != ""
+    return frame.filter(good).drop("is_plain").collect()
+
+
+def _columns_as_text(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
+    """Return the needed columns as text, and `is_plain`: no NUL, and nothing that only a row by row look can read."""
+    text: dict[str, pa.ChunkedArray] = {}
+    is_plain = pl.lit(value=True)
+    series: list[pl.Series] = []
+    history = schema.columns.get("history", ("",))[0]
+    for name in schema.column_names:
+        if name not in table.column_names:
+            text[name] = pa.nulls(table.num_rows, pa.large_string())
+        elif name == history:
+            series.append(_is_empty_list(table[name]).alias("no history"))
+            is_plain &= pl.col("no history")
+            continue
+        else:
+            column = _as_text(table[name], schema, name)
+            if column is None:
+                return None
+            text[name] = column
+        series.append(pl.Series(name, pl.from_arrow(text[name]), dtype=pl.String))
+        is_plain &= ~pl.col(name).str.contains("\0", literal=True).fill_null(value=False)
+    return pl.DataFrame(series).with_columns(is_plain.alias("is_plain"))
+
+
+def _as_text(column: pa.ChunkedArray, schema: Schema, name: str) -> pa.ChunkedArray | None:
+    """Return a column as text, or None when its type is for `canonical_row` to judge."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.large_string())
+    is_label = name in schema.columns.get("label", ())
+    if pa.types.is_integer(column.type) and (is_label or name == schema.id_column):
+        if is_label and schema.label_names is not None:
+            return None
+        return column.cast(pa.large_string())
+    return None
+
+
+def _is_empty_list(column: pa.ChunkedArray) -> pl.Series:
+    series = pl.Series("", pl.from_arrow(column))
+    if isinstance(series.dtype, pl.List):
+        return (series.list.len() == 0).fill_null(value=True)
+    if series.dtype == pl.String:
+        return (series.str.strip_chars(WHITE_SPACE) == "").fill_null(value=True)
+    return series.is_null()
+
+
+def _is_filled(column: pl.Expr) -> pl.Expr:
+    return (column.str.strip_chars(WHITE_SPACE) != "").fill_null(value=False)
+
+
+def _joined(names: Sequence[str]) -> pl.Expr:
+    """Return the columns joined by line feeds without the blank ones; "" where all are blank."""
+    parts = [pl.when(_is_filled(pl.col(name))).then(pl.col(name)) for name in names]
+    return pl.concat_str(parts, separator="\n", ignore_nulls=True)

@@ -1,0 +1,66 @@
+"""Copying rows of the user's files into one new file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from thresher.dataset.block import Positions, Shard
+from thresher.dataset.files import compressed_writer, runs
+from thresher.errors import InputError
+
+_PARSED_ROWS = 4096
+
+
+def write_rows(
+    shards: Sequence[Shard], shard: NDArray[np.int32], position: Positions, folder: Path, stem: str
+) -> Path:
+    """Write rows in the given order; returns the path.
+
+    Args:
+        shards: the user's files.
+        shard: (n,) which file each row is in.
+        position: (n,) where it is there.
+        folder: an existing folder.
+        stem: name of the new file, without the suffix.
+
+    Raises:
+        InputError: a file changed since it was read.
+    """  # noqa: DOC502 - raised by check_unchanged
+    used = [shards[number] for number in (np.unique(shard).tolist() or [0])]
+    for one in used:
+        one.source.check_unchanged()
+    if len({(one.suffix, one.layout) for one in used}) == 1:
+        path = folder / f"{stem}{used[0].suffix}"
+        with used[0].copier(path, len(position)) as copier:
+            for start, stop in runs(shard):
+                copier.copy(shards[shard[start]], position[start:stop])
+    else:
+        path = folder / f"{stem}.jsonl"
+        _write_parsed(shards, shard, position, path)
+    for one in used:
+        one.source.check_unchanged()
+    return path
+
+
+def _write_parsed(shards: Sequence[Shard], shard: NDArray[np.int32], position: Positions, path: Path) -> None:
+    with compressed_writer(path, "") as write:
+        for start, stop in runs(shard):
+            for low in range(start, stop, _PARSED_ROWS):
+                rows = shards[shard[start]].rows(position[low : min(low + _PARSED_ROWS, stop)])
+                write(b"".join(_line(row) for row in rows))
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        raise InputError(
+            f"files of different formats are written as JSON lines, and a row cannot be ({error}); "
+            "convert the files to one format"
+        ) from None

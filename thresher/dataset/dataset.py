@@ -1,0 +1,174 @@
+"""Dataset: canonical columns in memory, and the place of each row in the user's files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.dataset.block import Positions, Shard
+from thresher.dataset.canonical import conversation
+from thresher.dataset.columns import read_column
+from thresher.dataset.conversation import Conversation
+from thresher.dataset.copying import write_rows
+from thresher.dataset.files import SourceFile
+from thresher.dataset.rejection import BadRow
+from thresher.dataset.row_id import fingerprint
+from thresher.dataset.schema import Schema
+from thresher.errors import InputError, NotFoundError, did_you_mean
+
+Indices = Sequence[int] | NDArray[np.integer[Any]] | pl.Series
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Dataset:
+    """Rows in one canonical shape. Made by `thresher.load`; a view by `take` shares the files.
+
+    Attributes:
+        schema: which of the user's columns are read, and how.
+        frame: one row per usable row: row_id, prompt, response, file, line.
+        rejected: the rows that cannot be used: file, line, reason, preview.
+        n_read: number of rows that were read, usable or not.
+        shards: the files.
+        shard: (n,) int32, which of them each row is in.
+        position: (n,) int64, where it is there.
+    """
+
+    schema: Schema
+    frame: pl.DataFrame
+    rejected: pl.DataFrame
+    n_read: int
+    shards: tuple[Shard, ...] = field()
+    shard: NDArray[np.int32]
+    position: Positions
+    _columns: dict[str, pl.Series] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of usable rows."""
+        return len(self.frame)
+
+    def __repr__(self) -> str:
+        """Return the kind, the schema, the numbers of rows and the files."""
+        names = [shard.source.name for shard in self.shards]
+        files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        aside = f", {len(self.rejected)} set aside" if len(self.rejected) else ""
+        return f"Dataset({len(self)} rows{aside}, kind={self.kind!r}, schema={self.schema.name!r}, files={files})"
+
+    @property
+    def kind(self) -> str:
+        """What the rows are for: "sft", "classification" or "text"."""
+        return self.schema.kind
+
+    @property
+    def id_column(self) -> str | None:
+        """The user's column that names the rows; None when a hash of their content does."""
+        return self.schema.id_column
+
+    @property
+    def sources(self) -> list[SourceFile]:
+        """The files as they were when they were read."""
+        return [shard.source for shard in self.shards]
+
+    @cached_property
+    def column_names(self) -> list[str]:
+        """The user's columns, in their order."""
+        return list(dict.fromkeys(name for shard in self.shards for name in shard.column_names))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the row ids: the same for the same rows in any file and order."""
+        return fingerprint(self.frame["row_id"])
+
+    def texts(self) -> pl.Series:
+        """Return what an encoder reads: (n,) prompt and response; never the label of classification data."""
+        if self.kind == "classification":
+            return self.frame["prompt"].alias("text")
+        if self.kind == "text":
+            return self.frame["response"].alias("text")
+        return self.frame.select(pl.concat_str("prompt", "response", separator="\n").alias("text")).to_series()
+
+    def column(self, name: str) -> pl.Series:
+        """Return one of the user's columns: (n,), null where a row lacks it.
+
+        Values of mixed or nested types come as JSON text.
+
+        Raises:
+            NotFoundError: no row has this column.
+        """
+        if name not in self._columns:
+            found = read_column(self.shards, self.shard, self.position, name)
+            if found is None:
+                known = ", ".join(self.column_names)
+                raise NotFoundError(
+                    f"column '{name}' not found; there are: {known}{did_you_mean(name, self.column_names)}"
+                )
+            self._columns[name] = found
+        return self._columns[name]
+
+    def rows(self, indices: Indices) -> list[dict[str, Any]]:
+        """Return the user's own rows, parsed, in the order of the indices."""
+        at = self._checked(indices)
+        rows: list[dict[str, Any]] = [{}] * len(at)
+        for number in np.unique(self.shard[at]).tolist():
+            mine = np.flatnonzero(self.shard[at] == number)
+            for i, row in zip(mine.tolist(), self.shards[number].rows(self.position[at[mine]]), strict=True):
+                rows[i] = row
+        return rows
+
+    def messages(self, indices: Indices) -> list[Conversation]:
+        """Return rows as conversations, in the order of the indices.
+
+        Raises:
+            InputError: the rows are not of kind "sft", or a file changed since it was read.
+        """
+        if self.kind != "sft":
+            raise InputError(f"messages: rows of kind 'sft' are required, got '{self.kind}'; use frame or rows")
+        try:
+            return [conversation(row, self.schema) for row in self.rows(indices)]
+        except BadRow as reason:
+            raise InputError(f"messages: a file changed since it was read ({reason}); run again") from None
+
+    def take(self, indices: Indices) -> Dataset:
+        """Return the rows at these indices, in this order; nothing is read."""
+        at = self._checked(indices)
+        return replace(
+            self,
+            frame=self.frame[at],
+            shard=self.shard[at],
+            position=self.position[at],
+            _columns={name: column.gather(at) for name, column in self._columns.items()},
+        )
+
+    def write(self, indices: Indices, folder: str | Path, stem: str) -> Path:
+        """Write rows to one file in the user's own format, in the order of the indices.
+
+        Rows of text files are copied byte for byte. Files of different formats are written as JSON lines.
+
+        Args:
+            indices: which rows.
+            folder: an existing folder.
+            stem: name of the file, without the suffix.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            InputError: a file changed since it was read.
+        """  # noqa: DOC502 - raised by the parts
+        at = self._checked(indices)
+        return write_rows(self.shards, self.shard[at], self.position[at], Path(folder), stem)
+
+    def _checked(self, indices: Indices) -> NDArray[np.int64]:
+        at = np.asarray(indices)
+        if at.dtype == np.bool_ or (len(at) and not np.issubdtype(at.dtype, np.integer)):
+            raise InputError(f"indices must be whole numbers, got {at.dtype}")
+        at = at.astype(np.int64)
+        if len(at) and not (at.min() >= 0 and at.max() < len(self)):
+            raise InputError(f"indices must be in 0..{len(self) - 1}, got {at.min()}..{at.max()}")
+        return at

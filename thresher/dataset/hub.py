@@ -1,0 +1,102 @@
+"""Rows that the `datasets` package knows: Hub ids, saved folders, and objects in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from thresher.dataset.files import SourceFile
+from thresher.dataset.table_shard import TableInMemory, TableShard, open_table
+from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
+
+_OFFLINE_HINT = (
+    "check the name and the connection, or save it elsewhere with datasets' save_to_disk and give that folder"
+)
+
+
+def is_hub_id(source: str) -> bool:
+    """Tell whether a text looks like "owner/name" and is no path here."""
+    owner, _, name = source.partition("/")
+    is_name = bool(owner and name) and not source.startswith((".", "~")) and not set(name) & set("/*?[")
+    return is_name and not os.path.exists(source) and not os.path.isdir(owner) and Path(name).suffix.lower() not in _FILES
+
+
+_FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst", ".bz2", ".txt", ".xlsx"}
+
+
+def open_hub(name: str, *, config: str | None, split: str | None) -> TableShard:
+    """Fetch a dataset of the Hub with the `datasets` package; its code is never run.
+
+    Raises:
+        MissingExtraError: `datasets` is not installed.
+        InputError: it cannot be fetched, or the split or config must be named.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", f"the Hub dataset '{name}'", "hub") from None
+    try:
+        found = datasets.load_dataset(name, config, split=split)
+    except (OSError, ValueError, RuntimeError) as error:  # datasets raises these for network, name, config and split
+        first_line = str(error).split("\n")[0].rstrip(".")
+        raise InputError(f"{name}: the Hub dataset must be reachable, got '{first_line}'; {_OFFLINE_HINT}") from None
+    return open_dataset(found, split=split, name=f"hub:{name}")
+
+
+def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -> TableShard:
+    """Return the rows of a `datasets.Dataset`, or of one split of a `DatasetDict`.
+
+    Raises:
+        InputError: the split must be named, or the dataset is a stream.
+    """
+    if isinstance(dataset, dict):
+        dataset = dataset[chosen_split(dataset, split, where=name)]
+    if not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows"):
+        raise InputError(f"{name}: a datasets.Dataset is required, got a stream; materialise it with Dataset.from_list")
+    table: pa.Table = dataset.with_format("arrow")[:]
+    table = table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
+    return TableShard(TableInMemory(table), SourceFile(path=name, bytes=table.nbytes), suffix=".parquet")
+
+
+def chosen_split(splits: Iterable[str], split: str | None, *, where: str) -> str:
+    """Return the split to read: the named one, or the only one.
+
+    Raises:
+        InputError: there are several and none was named.
+        NotFoundError: there is none of that name.
+    """
+    names = list(splits)
+    if split is None:
+        if len(names) != 1:
+            raise InputError(f"{where}: one split is required, it has {', '.join(names)}; choose one with --split")
+        return names[0]
+    if split not in names:
+        raise NotFoundError(f"{where}: split '{split}' not found; there are: {', '.join(names)}{did_you_mean(split, names)}")
+    return split
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell whether a folder was written by `save_to_disk`."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def open_saved(folder: Path, *, split: str | None) -> list[TableShard]:
+    """Return the shards of a folder that `save_to_disk` wrote; `datasets` itself is not needed.
+
+    Raises:
+        InputError: the split must be named, or the folder's state cannot be read.
+    """
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            splits = orjson.loads((folder / "dataset_dict.json").read_bytes())["splits"]
+            folder = folder / chosen_split(splits, split, where=str(folder))
+        state = orjson.loads((folder / "state.json").read_bytes())
+        names = [entry["filename"] for entry in state["_data_files"]]
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: the state of a saved dataset must be readable, got '{error}'; save it again") from None
+    return [open_table(folder / name, ".arrow") for name in names]

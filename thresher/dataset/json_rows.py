@@ -1,0 +1,110 @@
+"""Rows that are JSON objects, as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.json
+from numpy.typing import NDArray
+
+from thresher.dataset.rejection import BadRow, type_name
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_IS_SPACE = np.zeros(256, np.bool_)
+_IS_SPACE[list(b" \t\r\n")] = True
+
+
+class JsonRows:
+    """JSON objects."""
+
+    def trim(
+        self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the spans without white space around them; a blank row becomes an empty span."""
+        start, end = start.copy(), end.copy()
+        at = np.flatnonzero(start < end)
+        while len(at):
+            at = at[_IS_SPACE[data[end[at] - 1]]]
+            end[at] -= 1
+            at = at[start[at] < end[at]]
+        at = np.flatnonzero(start < end)
+        while len(at):
+            at = at[_IS_SPACE[data[start[at]]]]
+            start[at] += 1
+            at = at[start[at] < end[at]]
+        return start, end
+
+    def is_plain(
+        self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], text: bytes
+    ) -> NDArray[np.bool_]:
+        """Tell which rows the columnar parser reads as the row parser does: (n,) bool.
+
+        Rows that begin and end with braces cannot run into one another. NaN and Infinity, which the columnar
+        parser takes for numbers, are left to the row parser.
+        """
+        is_plain = (data[start] == ord("{")) & (data[end - 1] == ord("}"))
+        for word in (b"NaN", b"Inf"):
+            for offset in _occurrences(text, word):
+                is_plain[max(int(np.searchsorted(start, offset, "right")) - 1, 0)] = False
+        return is_plain
+
+    def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table:
+        """Parse whole rows, divided by line feeds or white space, into the wanted columns.
+
+        Raises:
+            pyarrow.ArrowInvalid: a row is broken, or a value is of another type.
+        """
+        return pyarrow.json.read_json(
+            pa.py_buffer(text),
+            read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
+            parse_options=pyarrow.json.ParseOptions(
+                explicit_schema=pa.schema(list(types.items())),
+                newlines_in_values=True,
+                unexpected_field_behavior="ignore",
+            ),
+        )
+
+    def row(self, text: bytes) -> dict[str, Any]:
+        """Parse one row; BadRow says why it cannot be."""
+        try:
+            row = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise BadRow(_fault(text, str(error))) from None
+        if not isinstance(row, dict):
+            raise BadRow(f"a row must be a JSON object, found {type_name(row)}")
+        return row
+
+
+def _occurrences(text: bytes, word: bytes) -> Iterable[int]:
+    at = text.find(word)
+    while at >= 0:
+        yield at
+        at = text.find(word, at + len(word))
+
+
+def _fault(text: bytes, error: str) -> str:
+    """Say why a row is not JSON, without what is particular to the row."""
+    if text.startswith(BYTE_ORDER_MARK):
+        return "a byte order mark stands before the row"
+    if b"\0" in text:
+        return "the row holds a NUL byte"
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return "the row is not UTF-8"
+    for word in (b"NaN", b"Infinity"):
+        if word in text and _is_json(text.replace(b"-" + word, word).replace(word, b"0")):
+            return f"the row holds {word.decode()}, which is not JSON"
+    return f"broken JSON: {error.split(':')[0]}"
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -1,0 +1,211 @@
+"""Loading: from anything that holds rows to a `Dataset`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from thresher.dataset.block import Shard
+from thresher.dataset.dataset import Dataset
+from thresher.dataset.files import SourceFile
+from thresher.dataset.read import read_rows
+from thresher.dataset.schema import (
+    Schema,
+    check_columns_exist,
+    column_counts,
+    mapped_schema,
+    recognise,
+    with_column_types,
+)
+from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, files_to_read
+from thresher.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    Source = (
+        str
+        | Path
+        | Sequence[str | Path]
+        | Sequence[Mapping[str, Any]]
+        | pl.DataFrame
+        | pl.LazyFrame
+        | pd.DataFrame
+        | datasets.Dataset
+        | datasets.DatasetDict
+    )
+
+MAX_ROW_BYTES = 4 << 20
+
+
+def load(
+    source: Source,
+    *,
+    schema: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    id_column: str | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    max_row_bytes: int = MAX_ROW_BYTES,
+    extra_columns: Sequence[str] = (),
+) -> Dataset:
+    """Load rows to select from or to train on.
+
+    Rows that cannot be used are set aside in `Dataset.rejected` with file, line and reason.
+
+    Args:
+        source: a path, a glob, a list of paths, a folder of shards, a folder of `datasets.save_to_disk`, a Hub
+            id "owner/name", "-" for standard input (JSONL, or JSON when it begins with "["), a `datasets.Dataset`, a
+            polars or pandas frame, or a list of dicts.
+        schema: "alpaca", "prompt-completion", "query-response", "messages", "sharegpt", "text-label" or "text";
+            None to recognise it from the first rows.
+        columns: role -> the user's column, for rows of no known schema: prompt and response (and system), or
+            text and label, or text, or messages. "A+B" joins columns.
+        id_column: names the rows; None for a hash of their content.
+        config: of a Hub dataset.
+        split: of a Hub dataset, a saved `DatasetDict`, or a folder whose files are named after splits.
+        strict: refuse the data when any row cannot be used.
+        max_row_bytes: longer rows of a text file are set aside.
+        extra_columns: columns that will be asked for with `Dataset.column`: checked to exist, and read now.
+
+    Raises:
+        InputError: the source cannot be read, no schema fits, no row is usable, or `strict` and a row is not.
+        NotFoundError: a column or a split is not there.
+        SettingsError: the schema's name or a role is unknown.
+        MissingExtraError: a Hub id was given and `datasets` is not installed.
+    """  # noqa: DOC502 - raised by the parts
+    if schema is not None and columns is not None:
+        raise SettingsError(f"schema '{schema}' and a mapping of columns exclude each other; give one of them")
+    if max_row_bytes < 1:
+        raise SettingsError(f"max_row_bytes must be at least 1, got {max_row_bytes}")
+    shards = _open(source, config=config, split=split, max_row_bytes=max_row_bytes)
+    chosen = _schema(shards, schema=schema, columns=columns, id_column=id_column)
+    read = read_rows(shards, chosen)
+    if read.rejected and strict:
+        raise InputError(
+            f"{len(read.rejected)} of {read.n_read} rows cannot be used: {read.rejected.first(3)}; "
+            "mend them, or load without strict to set them aside"
+        )
+    if len(read.frame) == 0:
+        raise InputError(
+            f"{shards[0].name}: at least one usable row is required, found none in {read.n_read} rows "
+            f"({read.rejected.most_common(3) or 'the table is empty'})"
+        )
+    dataset = Dataset(
+        schema=chosen,
+        frame=read.frame,
+        rejected=read.rejected.frame(),
+        n_read=read.n_read,
+        shards=tuple(shards),
+        shard=read.shard,
+        position=read.position,
+    )
+    for name in extra_columns:
+        dataset.column(name)
+    return dataset
+
+
+def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: int) -> list[Shard]:
+    if isinstance(source, str | Path):
+        return _open_path(source, config=config, split=split, max_row_bytes=max_row_bytes)
+    if isinstance(source, pl.LazyFrame):
+        source = source.collect()
+    if isinstance(source, pl.DataFrame):
+        from thresher.dataset.table_shard import TableInMemory, TableShard
+
+        table = source.to_arrow(compat_level=pl.CompatLevel.oldest())
+        return [TableShard(TableInMemory(table), SourceFile(path="<polars>", bytes=table.nbytes), suffix=".parquet")]
+    module = type(source).__module__.partition(".")[0]
+    if module == "pandas":
+        return [_open_pandas(source, max_row_bytes)]
+    if module == "datasets":
+        from thresher.dataset.hub import open_dataset
+
+        return [open_dataset(source, split=split)]
+    if isinstance(source, Sequence) and all(isinstance(item, str | Path) for item in source):
+        return [_open_file(file, max_row_bytes) for file in files_to_read(source, split=split)]
+    if isinstance(source, Sequence) and not isinstance(source, bytes):
+        return [_open_list(source, "<list>", max_row_bytes)]
+    raise InputError(
+        "load: a path, a frame, a datasets.Dataset or a list of dicts is required, got "
+        f"{type(source).__name__}; convert it to one of them"
+    )
+
+
+def _open_path(source: str | Path, *, config: str | None, split: str | None, max_row_bytes: int) -> list[Shard]:
+    from thresher.dataset import hub
+    from thresher.dataset.text_files import open_text
+
+    if source == "-":
+        return [open_text(None, ".json", "", max_row_bytes=max_row_bytes)]
+    if Path(source).is_dir() and hub.is_saved(Path(source)):
+        return list(hub.open_saved(Path(source), split=split))
+    if isinstance(source, str) and hub.is_hub_id(source):
+        return [hub.open_hub(source, config=config, split=split)]
+    return [_open_file(file, max_row_bytes) for file in files_to_read(source, split=split)]
+
+
+def _open_file(file: FileToRead, max_row_bytes: int) -> Shard:
+    if file.suffix in TABLE_SUFFIXES:
+        from thresher.dataset.table_shard import open_table
+
+        return open_table(file.path, file.suffix)
+    from thresher.dataset.text_files import open_text
+
+    return open_text(file.path, file.suffix, file.compression, max_row_bytes=max_row_bytes)
+
+
+def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
+    """Return the rows of a pandas frame, whose columns may mix types: such a frame is read as a list of dicts."""
+    import pyarrow as pa
+
+    from thresher.dataset.table_shard import TableInMemory, TableShard
+
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return _open_list(frame.to_dict(orient="records"), "<pandas>", max_row_bytes)
+    return TableShard(TableInMemory(table), SourceFile(path="<pandas>", bytes=table.nbytes), suffix=".parquet")
+
+
+def _open_list(rows: Sequence[Any], name: str, max_row_bytes: int) -> Shard:
+    """Write rows to a temporary file as JSON lines, which judges and returns them as it does a file's."""
+    from thresher.dataset.text_files import open_text
+
+    with tempfile.TemporaryFile() as spool:
+        for number, row in enumerate(rows):
+            try:
+                spool.write(json.dumps(row).encode() + b"\n")
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"{name}: rows must hold what JSON can, row {number} does not ({error}); convert it"
+                ) from None
+        spool.seek(0)
+        return open_text(None, ".jsonl", "", max_row_bytes=max_row_bytes, stream=spool, name=name)
+
+
+def _schema(
+    shards: Sequence[Shard], *, schema: str | None, columns: Mapping[str, str] | None, id_column: str | None
+) -> Schema:
+    """Return the schema the user named or mapped, or the one that the first rows of the first file have."""
+    from thresher.dataset.text_files import sample_rows
+
+    where = shards[0].name
+    rows = sample_rows(shards[0])
+    if not rows:
+        first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
+        raise InputError(f"{where}: rows are required, found none that can be read; it begins with {first[:60]!r}")
+    chosen = recognise(rows, name=schema, where=where) if columns is None else mapped_schema(columns)
+    chosen = replace(chosen, id_column=id_column)
+    check_columns_exist(chosen, column_counts(rows), where=where)
+    if "label" in chosen.columns:
+        chosen = replace(chosen, label_names=shards[0].label_names.get(chosen.columns["label"][0]))
+    return with_column_types(chosen, rows)

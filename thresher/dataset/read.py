@@ -1,0 +1,142 @@
+"""Reading shards into canonical columns: by column where rows are plain, singly where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from thresher.dataset.block import Block, Positions, Shard
+from thresher.dataset.canonical import CANONICAL_SCHEMA, canonical_columns, canonical_row
+from thresher.dataset.rejection import BadRow, RejectedRows
+from thresher.dataset.row_id import content_ids, numbered
+from thresher.dataset.schema import Schema
+
+FILE_TYPE = pl.Categorical()
+DUPLICATED_ID = "the id in column '{}' was used by an earlier row"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRows:
+    """All rows of some shards.
+
+    Attributes:
+        frame: the usable rows, see `Dataset.frame`.
+        shard: (n,) int32, which shard each usable row is from.
+        position: (n,) int64, its position in the shard.
+        rejected: the other rows.
+        n_read: number of rows, usable or not.
+    """
+
+    frame: pl.DataFrame
+    shard: NDArray[np.int32]
+    position: Positions
+    rejected: RejectedRows
+    n_read: int
+
+
+def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True) -> ReadRows:
+    """Read every row of the shards.
+
+    Args:
+        shards: files of rows, in order.
+        schema: how the user's columns become prompt and response.
+        by_column: read plain rows by column; the result without is the same, but slower.
+    """
+    rejected = RejectedRows()
+    frames: list[pl.DataFrame] = []
+    places: list[NDArray[np.int64]] = []
+    n_read = 0
+    for number, shard in enumerate(shards):
+        for block in shard.blocks():
+            n_read += len(block.positions)
+            frame = _read_block(block, schema, shard.name, rejected, by_column=by_column)
+            index = frame["index"].to_numpy()
+            if schema.id_column is None:
+                ids = content_ids(schema.kind, frame["prompt"], frame["response"], frame["extra"])
+                frame = frame.with_columns(ids)
+            frames.append(
+                frame.select(
+                    "row_id",
+                    "prompt",
+                    "response",
+                    pl.lit(shard.name, FILE_TYPE).alias("file"),
+                    pl.Series("line", block.lines[index], dtype=pl.UInt64),
+                )
+            )
+            places.append(np.stack([np.full(len(index), number), block.positions[index]]))
+    return _joined(frames, places, rejected, n_read, shards, schema)
+
+
+def _joined(
+    frames: list[pl.DataFrame],
+    places: list[NDArray[np.int64]],
+    rejected: RejectedRows,
+    n_read: int,
+    shards: Sequence[Shard],
+    schema: Schema,
+) -> ReadRows:
+    empty = pl.DataFrame(
+        schema={"row_id": pl.String, "prompt": pl.String, "response": pl.String, "file": FILE_TYPE, "line": pl.UInt64}
+    )
+    frame = pl.concat([empty, *frames], rechunk=True)
+    place = np.concatenate([np.empty((2, 0), np.int64), *places], axis=1)
+    if schema.id_column is None:
+        frame = frame.with_columns(numbered(frame["row_id"]))
+    else:
+        is_first = frame["row_id"].is_first_distinct()
+        repeated = np.flatnonzero(~is_first.to_numpy())
+        _reject_repeated(shards, schema.id_column, place[:, repeated], frame["line"].to_numpy()[repeated], rejected)
+        frame = frame.filter(is_first)
+        place = place[:, is_first.to_numpy()]
+    return ReadRows(
+        frame=frame, shard=place[0].astype(np.int32), position=place[1], rejected=rejected, n_read=n_read
+    )
+
+
+def _reject_repeated(
+    shards: Sequence[Shard], id_column: str, place: NDArray[np.int64], line: NDArray[np.uint64], rejected: RejectedRows
+) -> None:
+    for number in np.unique(place[0]).tolist():
+        shard, mine = shards[number], place[0] == number
+        lines = iter(line[mine].tolist())
+        for block in shard.blocks(place[1][mine]):
+            for index in range(len(block.positions)):
+                rejected.add(shard.name, next(lines), DUPLICATED_ID.format(id_column), block.preview(index))
+
+
+def _read_block(
+    block: Block, schema: Schema, name: str, rejected: RejectedRows, *, by_column: bool
+) -> pl.DataFrame:
+    """Return the usable rows of a block with the columns of `CANONICAL_SCHEMA`, in order."""
+    is_open = np.ones(len(block.positions), np.bool_)
+    parts: list[pl.DataFrame] = []
+    if by_column and not schema.is_chat:
+        for at, table in block.columns(column_types(schema)):
+            part = canonical_columns(table, schema)
+            index = at[part["index"].to_numpy()]
+            is_open[index] = False
+            parts.append(part.with_columns(pl.Series("index", index, dtype=pl.Int64)))
+    single = []
+    for index in np.flatnonzero(is_open).tolist():
+        try:
+            text = canonical_row(block.row(index), schema)
+        except BadRow as reason:
+            rejected.add(name, int(block.lines[index]), str(reason), block.preview(index))
+        else:
+            single.append((index, text.prompt, text.response, text.extra, text.row_id))
+    if single or not parts:
+        parts.append(pl.DataFrame(single, schema=CANONICAL_SCHEMA, orient="row"))
+    return pl.concat(parts).sort("index") if len(parts) > 1 else parts[0]
+
+
+def column_types(schema: Schema) -> dict[str, pa.DataType]:
+    """Return the Arrow type in which each column of the schema is parsed from text."""
+    types = {name: pa.int64() if name in schema.integer_columns else pa.string() for name in schema.column_names}
+    for name in schema.columns.get("history", ()):
+        types[name] = pa.list_(pa.list_(pa.string()))
+    return types

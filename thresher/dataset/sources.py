@@ -1,0 +1,124 @@
+"""From what the user names (path, glob, folder, list) to the files to read."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from thresher.dataset.files import COMPRESSIONS
+from thresher.errors import InputError, did_you_mean, first_three
+
+TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+TABLE_SUFFIXES = (".parquet", ".arrow")
+KNOWN = ", ".join((*TEXT_SUFFIXES, *TABLE_SUFFIXES))
+_METADATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
+_SPLIT = re.compile(r"(?:^|[-_.])(train|test|validation|valid|val|dev|eval)(?=[-_.])")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileToRead:
+    """One file and how to read it."""
+
+    path: Path
+    suffix: str
+    compression: str
+
+
+def files_to_read(source: str | Path | Sequence[str | Path], *, split: str | None) -> list[FileToRead]:
+    """Return the files that a path, a glob, a folder or a list of these names, in order.
+
+    Args:
+        source: what the user named.
+        split: which files of a folder to read, by their names ("train-00000.parquet"); None for all.
+
+    Raises:
+        InputError: a file is missing or of an unknown kind, or a folder has no rows or several splits.
+    """
+    named = [source] if isinstance(source, str | Path) else list(source)
+    if not named:
+        raise InputError("load: at least one file is required, got an empty list")
+    found = [path for name in named for path in _expanded(Path(name), split)]
+    repeated = [path for i, path in enumerate(found) if path in found[:i]] if len(found) < 10_000 else []
+    if repeated:
+        raise InputError(f"load: each file is read once, {first_three(repeated)} is named twice; name it once")
+    return [kind_of(path) for path in found]
+
+
+def _expanded(path: Path, split: str | None) -> list[Path]:
+    if path.is_dir():
+        return _folder(path, split)
+    if path.exists():
+        return [path]
+    if glob.has_magic(str(path)):
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        files = [match for match in matches if match.is_file()]
+        if not files:
+            raise InputError(f"{path}: no file matches this pattern; check it with ls")
+        return files
+    raise InputError(f"{path}: no such file{_nearest(path)}")
+
+
+def _nearest(path: Path) -> str:
+    parent = path.parent
+    if not parent.is_dir():
+        return f"; the folder {parent} does not exist either"
+    return did_you_mean(path.name, sorted(os.listdir(parent))) or f"; check what is in {parent}"
+
+
+def _folder(folder: Path, split: str | None) -> list[Path]:
+    """Return the shards of a folder: all its files of one kind, hidden files and metadata left out."""
+    shards = [path for path in sorted(folder.rglob("*")) if _is_shard(path, folder)]
+    if not shards:
+        raise InputError(f"{folder}: a folder must hold files of rows ({KNOWN}), found none")
+    names = {path: _split_of(path) for path in shards}
+    splits = sorted({name for name in names.values() if name is not None})
+    if split is not None:
+        chosen = [path for path in shards if names[path] == split]
+        if not chosen:
+            raise InputError(f"{folder}: split '{split}' not found; there are: {', '.join(splits) or 'none'}")
+        shards = chosen
+    elif len(splits) > 1:
+        raise InputError(f"{folder}: the folder holds the splits {', '.join(splits)}; choose one with --split")
+    kinds = sorted({kind_of(path).suffix for path in shards})
+    if len(kinds) > 1:
+        raise InputError(f"{folder}: a folder must hold files of one kind, found {', '.join(kinds)}; name a glob")
+    return shards
+
+
+def _is_shard(path: Path, folder: Path) -> bool:
+    is_hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+    return not is_hidden and path.name not in _METADATA and _suffixes(path) is not None and path.is_file()
+
+
+def _split_of(path: Path) -> str | None:
+    match = _SPLIT.search(path.name)
+    return None if match is None else match.group(1)
+
+
+def _suffixes(path: Path) -> tuple[str, str] | None:
+    """Return (suffix, compression) of a file that can be read, else None."""
+    suffix, compression = path.suffix.lower(), ""
+    if suffix in COMPRESSIONS:
+        suffix, compression = Path(path.stem).suffix.lower(), suffix
+    if suffix in TEXT_SUFFIXES or (suffix in TABLE_SUFFIXES and not compression):
+        return suffix, compression
+    return None
+
+
+def kind_of(path: Path) -> FileToRead:
+    """Return how to read a file, from its name.
+
+    Raises:
+        InputError: the suffix is unknown.
+    """
+    suffixes = _suffixes(path)
+    if suffixes is None:
+        raise InputError(
+            f"{path}: the name must end in one of {KNOWN} (text files also with {', '.join(COMPRESSIONS)}), "
+            f"got '{path.suffix or path.name}'; rename or convert the file"
+        )
+    return FileToRead(path=path, suffix=suffixes[0], compression=suffixes[1])

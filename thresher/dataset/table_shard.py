@@ -1,0 +1,262 @@
+"""Rows of a table: Parquet and Arrow files, and frames in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet
+
+from thresher.dataset.block import Positions
+from thresher.dataset.files import SourceFile
+from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
+from thresher.errors import InputError
+
+BATCH_ROWS = 16_384
+_HASH_BYTES = 4 << 20
+
+
+class Batches(Protocol):
+    """A table that is read in batches."""
+
+    schema: pa.Schema
+
+    def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Yield all rows in order, of all columns or of the named ones."""
+
+
+class TableInMemory:
+    """An Arrow table."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.schema: pa.Schema = table.schema
+        self._table = table
+
+    def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Yield all rows in order."""
+        table = self._table if columns is None else self._table.select(list(columns))
+        for start in range(0, table.num_rows, BATCH_ROWS):
+            yield table.slice(start, BATCH_ROWS)
+
+
+class ParquetFile:
+    """A Parquet file, read by row group."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with pa.parquet.ParquetFile(path) as file:
+            self.schema: pa.Schema = file.schema_arrow
+
+    def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Yield all rows in order."""
+        with pa.parquet.ParquetFile(self._path) as file:
+            names = None if columns is None else list(columns)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
+                yield pa.Table.from_batches([batch])
+
+
+class ArrowFile:
+    """An Arrow IPC stream (as `datasets` writes) or file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._open() as reader:
+            self.schema: pa.Schema = reader.schema
+
+    def _open(self) -> Any:
+        with open(self._path, "rb") as file:
+            is_file = file.read(6) == b"ARROW1"
+        source = pa.memory_map(str(self._path))
+        return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+
+    def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Yield all rows in order."""
+        with self._open() as reader:
+            is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
+            found = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else iter(reader)
+            for batch in found:
+                table = pa.Table.from_batches([batch])
+                table = table if columns is None else table.select(list(columns))
+                for start in range(0, table.num_rows, BATCH_ROWS):
+                    yield table.slice(start, BATCH_ROWS)
+
+
+class TableBlock:
+    """Some rows of a table."""
+
+    def __init__(self, table: pa.Table, positions: Positions) -> None:
+        self.positions = positions
+        self.lines = positions + 1
+        self._table = table
+
+    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Positions, pa.Table]]:
+        """Yield the block by column, unless some text in it is not UTF-8; the types are the table's own."""
+        table = self._table.select([name for name in types if name in self._table.column_names])
+        try:
+            table.validate(full=True)
+        except pa.ArrowInvalid:
+            return
+        yield np.arange(len(self.positions), dtype=np.int64), table
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one row; BadRow when a text in it is not UTF-8."""
+        try:
+            row: dict[str, Any] = self._table.slice(index, 1).to_pylist()[0]
+        except UnicodeDecodeError:
+            raise BadRow("the row is not UTF-8") from None
+        return row
+
+    def preview(self, index: int) -> str:
+        """Return the beginning of one row as JSON text."""
+        row = {}
+        for name in self._table.column_names:
+            try:
+                row[name] = self._table[name][index].as_py()
+            except UnicodeDecodeError:
+                row[name] = "not UTF-8"
+        return orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS).decode()[:PREVIEW_CHARACTERS]
+
+
+class TableShard:
+    """The rows of one table.
+
+    Args:
+        table: where the rows come from.
+        source: the file, or the name of what was given in memory.
+        suffix: with which a copy is written, ".parquet" or ".arrow".
+    """
+
+    def __init__(self, table: Batches, source: SourceFile, *, suffix: str) -> None:
+        self.name = source.path
+        self.suffix = suffix
+        self.source = source
+        self.column_names: Sequence[str] = list(table.schema.names)
+        self.label_names = class_names(table.schema)
+        self._table = table
+        self._needed: Sequence[str] | None = None
+
+    @property
+    def layout(self) -> object:
+        """Shards of equal layout can be copied into one file."""
+        return (self.suffix, str(self._table.schema))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, metadata included."""
+        return self._table.schema
+
+    def blocks(self, positions: Positions | None = None) -> Iterator[TableBlock]:
+        """Yield all rows, or those at ascending positions, in order."""
+        for at, table in self._tables(positions, None):
+            yield TableBlock(table, at)
+
+    def _tables(self, positions: Positions | None, columns: Sequence[str] | None) -> Iterator[tuple[Positions, pa.Table]]:
+        first = 0
+        with explained(self.name):
+            for table in self._table.batches(columns):
+                stop = first + table.num_rows
+                if positions is None:
+                    at = np.arange(first, stop, dtype=np.int64)
+                else:
+                    low, high = np.searchsorted(positions, [first, stop])
+                    at = positions[low:high]
+                    table = table.take(pa.array(at - first)) if len(at) < table.num_rows else table
+                if len(at):
+                    yield at, table
+                first = stop
+        self.source.check_unchanged()
+
+    def rows(self, positions: Positions) -> list[dict[str, Any]]:
+        """Return rows in the order of the positions."""
+        return self.taken(positions).to_pylist() if len(positions) else []
+
+    def taken(self, positions: Positions) -> pa.Table:
+        """Return rows as a table, in the order of the positions."""
+        ascending, inverse = np.unique(positions, return_inverse=True)
+        found = [table for _, table in self._tables(ascending, None)]
+        table = pa.concat_tables(found) if found else self.schema.empty_table()
+        if len(ascending) == len(positions) and (inverse[1:] > inverse[:-1]).all():
+            return table
+        return table.take(pa.array(inverse))
+
+    @contextmanager
+    def copier(self, path: Path, n_rows: int) -> Iterator[TableCopier]:
+        """Open a file to copy rows of shards of this layout into."""
+        if self.suffix == ".arrow":
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, self.schema) as writer:
+                yield TableCopier(writer)
+        else:
+            with pa.parquet.ParquetWriter(path, self.schema) as writer:
+                yield TableCopier(writer)
+
+
+class TableCopier:
+    """A file being written from rows of tables."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def copy(self, shard: TableShard, positions: Positions) -> None:
+        """Append rows of a shard, in the order of the positions."""
+        table = shard.taken(positions)
+        if table.num_rows:
+            self._writer.write_table(table)
+
+
+def open_table(path: Path, suffix: str) -> TableShard:
+    """Open a Parquet or Arrow file.
+
+    Raises:
+        InputError: the file cannot be read or is damaged.
+    """
+    with explained(str(path)):
+        source = _hashed(path)
+        table: Batches = ParquetFile(path) if suffix == ".parquet" else ArrowFile(path)
+    return TableShard(table, source, suffix=suffix)
+
+
+def _hashed(path: Path) -> SourceFile:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        before = os.fstat(file.fileno())
+        for chunk in iter(lambda: file.read(_HASH_BYTES), b""):
+            digest.update(chunk)
+    return SourceFile(
+        path=str(path), bytes=before.st_size, sha256=digest.hexdigest(), mtime_ns=before.st_mtime_ns
+    )
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn what the operating system and Arrow raise into one sentence."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
+        first_line = str(error).split("\n")[0].rstrip(".")
+        raise InputError(f"{name}: a whole Parquet or Arrow file is required, found '{first_line}'") from None
+    except OSError as error:
+        what = error.strerror or str(error).split("\n")[0]
+        raise InputError(f"{name}: the file must be readable, got '{what}'; check the path and the file") from None
+
+
+def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes of each column that `datasets` stored as ClassLabel."""
+    metadata = (schema.metadata or {}).get(b"huggingface")
+    if metadata is None:
+        return {}
+    try:
+        features = orjson.loads(metadata)["info"]["features"]
+        return {
+            name: tuple(feature["names"])
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return {}  # metadata that `datasets` did not write: labels keep their numbers

@@ -1,0 +1,266 @@
+"""A file of rows as text (JSONL, JSON array, CSV): byte spans, parsed in blocks, copied byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from thresher.dataset.block import Positions
+from thresher.dataset.files import PlainFile, SourceFile, SpanReader, compressed_writer
+from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
+from thresher.dataset.spans import Spans
+from thresher.errors import InputError
+
+BLOCK_BYTES = 4 << 20
+SINGLE_ROWS = 16  # a part of a block that the columnar parser refuses is halved down to this many rows
+
+
+class RowSyntax(Protocol):
+    """How rows are written: `JsonRows` or `CsvRows`."""
+
+    def trim(self, data: NDArray[np.uint8], start: Positions, end: Positions) -> tuple[Positions, Positions]: ...
+    def is_plain(
+        self, data: NDArray[np.uint8], start: Positions, end: Positions, text: bytes
+    ) -> NDArray[np.bool_]: ...
+    def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table: ...
+    def row(self, text: bytes) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How rows are put into a file.
+
+    Attributes:
+        compression: ".gz", ".zst", ".bz2" or "".
+        before: bytes before the first row: "[" and its white space, or the CSV header with its line feed.
+        between: bytes between two rows.
+        after: bytes after the last row, if there is one.
+        closing: bytes at the end of the file.
+        line_end: what must stand at the end of each row: a carriage return where the file has them, else nothing.
+    """
+
+    compression: str = ""
+    before: bytes = b""
+    between: bytes = b"\n"
+    after: bytes = b"\n"
+    closing: bytes = b""
+    line_end: bytes = b""
+
+
+class TextBlock:
+    """Some consecutive rows as bytes.
+
+    Args:
+        text: bytes that hold the rows, from file offset `base`.
+        spans: (start, end) of the rows, as file offsets.
+        faults: index in the block -> reason.
+    """
+
+    def __init__(
+        self,
+        text: bytes,
+        spans: tuple[Positions, Positions],
+        positions: Positions,
+        lines: Positions,
+        faults: Mapping[int, str],
+        syntax: RowSyntax,
+    ) -> None:
+        self.positions = positions
+        self.lines = lines
+        self._text = text
+        self._start, self._end = spans
+        self._faults = faults
+        self._syntax = syntax
+
+    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Positions, pa.Table]]:
+        """Yield parts of the block by column, each with the indices of its rows; rows left out must be read singly."""
+        data = np.frombuffer(self._text, np.uint8)
+        is_plain = np.ones(len(self.positions), np.bool_)
+        is_plain[list(self._faults)] = False
+        at = np.flatnonzero(is_plain)
+        at = at[self._syntax.is_plain(data, self._start[at], self._end[at], self._text)]
+        pending = [at]
+        while pending:
+            at = pending.pop()
+            table = self._table(at, types)
+            if table is not None:
+                yield at, table
+            elif len(at) > SINGLE_ROWS:
+                pending += [at[len(at) // 2 :], at[: len(at) // 2]]
+
+    def _table(self, at: Positions, types: Mapping[str, pa.DataType]) -> pa.Table | None:
+        """Parse some rows by column; None when any of them cannot be parsed so."""
+        if len(at) == 0:
+            return None
+        text = self._joined(at)
+        try:
+            text.decode()
+            table = self._syntax.table(text, types)
+        except (UnicodeDecodeError, pa.ArrowInvalid):
+            return None
+        return table if table.num_rows == len(at) else None
+
+    def _joined(self, at: Positions) -> bytes:
+        start, end = self._start[at], self._end[at]
+        gap = start[1:] - end[:-1]
+        if (gap == 1).all():  # lines without anything between: no copy row by row
+            first, last = int(start[0]), int(end[-1])
+            gaps = np.frombuffer(self._text, np.uint8)[end[:-1]]
+            if (gaps == ord("\n")).all():
+                return self._text[first:last]
+        return b"\n".join(map(self._text.__getitem__, map(slice, start.tolist(), end.tolist())))
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one row; BadRow when it cannot be read."""
+        if index in self._faults:
+            raise BadRow(self._faults[index])
+        return self._syntax.row(self._text[self._start[index] : self._end[index]])
+
+    def preview(self, index: int) -> str:
+        """Return the beginning of one row as text."""
+        start = int(self._start[index])
+        end = min(int(self._end[index]), start + 4 * PREVIEW_CHARACTERS)
+        return self._text[start:end].decode(errors="replace")[:PREVIEW_CHARACTERS]
+
+
+class TextShard:
+    """One file of rows as text.
+
+    Args:
+        file: its plain bytes, already scanned.
+        spans: where the rows lie.
+        syntax: how a row is written.
+        layout: how a file of rows is written.
+        suffix: with which a copy is written.
+        column_names: the user's columns.
+        max_row_bytes: longer rows are set aside unread.
+    """
+
+    def __init__(
+        self,
+        file: PlainFile,
+        spans: Spans,
+        syntax: RowSyntax,
+        layout: Layout,
+        *,
+        suffix: str,
+        column_names: Sequence[str],
+        max_row_bytes: int,
+    ) -> None:
+        self.name = file.name
+        self.suffix = suffix
+        self.layout = layout
+        self.column_names = column_names
+        self.label_names: Mapping[str, tuple[str, ...]] = {}
+        self.max_row_bytes = max_row_bytes
+        self._file = file
+        self._spans = spans
+        self._syntax = syntax
+
+    @property
+    def source(self) -> SourceFile:
+        """The file as it was when it was read."""
+        return self._file.source
+
+    def blocks(self, positions: Positions | None = None) -> Iterator[TextBlock]:
+        """Yield all rows, or those at ascending positions, in order; blank lines are left out."""
+        if positions is None:
+            positions = np.arange(len(self._spans), dtype=np.int64)
+        start, end = self._spans.start[positions], self._spans.end[positions]
+        first = 0
+        with self._file.reader() as reader:
+            while first < len(positions):
+                stop = max(int(np.searchsorted(end, start[first] + BLOCK_BYTES, "right")), first + 1)
+                block = self._block(reader, positions[first:stop])
+                if len(block.positions):
+                    yield block
+                first = stop
+
+    def _block(self, reader: SpanReader, positions: Positions) -> TextBlock:
+        start, end = self._spans.start[positions], self._spans.end[positions]
+        base = int(start[0])
+        is_long = end - start > self.max_row_bytes
+        if len(positions) == 1 and is_long[0]:  # only its beginning is needed
+            end = np.minimum(end, start + 4 * PREVIEW_CHARACTERS)
+        text = reader.read(base, int(end[-1]))
+        start, end = self._syntax.trim(np.frombuffer(text, np.uint8), start - base, end - base)
+        faults = {i: f"the row is longer than {self.max_row_bytes} bytes" for i in np.flatnonzero(is_long).tolist()}
+        for position, reason in self._structural_faults(positions).items():
+            faults.setdefault(position, reason)
+        kept = np.flatnonzero(start < end)
+        if len(kept) < len(positions):
+            kept = np.union1d(kept, np.array(sorted(faults), np.int64))
+            faults = {int(np.searchsorted(kept, i)): reason for i, reason in faults.items()}
+        lines = self._spans.line[positions]
+        return TextBlock(text, (start[kept], end[kept]), positions[kept], lines[kept], faults, self._syntax)
+
+    def _structural_faults(self, positions: Positions) -> dict[int, str]:
+        """Return index -> reason of what the scanner found among the rows at these positions."""
+        found = {}
+        for position, reason in self._spans.faults.items():
+            index = int(np.searchsorted(positions, position))
+            if index < len(positions) and positions[index] == position:
+                found[index] = reason
+        return found
+
+    def rows(self, positions: Positions) -> list[dict[str, Any]]:
+        """Return rows in the order of the positions."""
+        start, end = self._spans.start[positions].tolist(), self._spans.end[positions].tolist()
+        rows = []
+        with self._file.reader() as reader:
+            for span in zip(start, end, strict=True):
+                try:
+                    rows.append(self._syntax.row(reader.read(*span).strip()))
+                except BadRow as reason:
+                    raise InputError(
+                        f"{self.name}: the file changed while it was being read ({reason}); run again"
+                    ) from None
+        return rows
+
+    @contextmanager
+    def copier(self, path: Path, n_rows: int) -> Iterator[TextCopier]:
+        """Open a file to copy rows of shards of this layout into."""
+        with compressed_writer(path, self.layout.compression) as write:
+            copier = TextCopier(write, self.layout)
+            yield copier
+            copier.finish()
+
+    def copy_spans(self, positions: Positions) -> Iterator[bytes]:
+        """Yield the bytes of rows in the order of the positions."""
+        start, end = self._spans.start[positions].tolist(), self._spans.end[positions].tolist()
+        with self._file.reader() as reader:
+            yield from map(reader.read, start, end)
+
+
+class TextCopier:
+    """A file being written from the bytes of rows."""
+
+    def __init__(self, write: Callable[[bytes], Any], layout: Layout) -> None:
+        self._write = write
+        self._layout = layout
+        write(layout.before)
+        self._is_first = True
+
+    def copy(self, shard: TextShard, positions: Positions) -> None:
+        """Append rows of a shard, in the order of the positions."""
+        write, between, line_end = self._write, self._layout.between, self._layout.line_end
+        for span in shard.copy_spans(positions):
+            if not self._is_first:
+                write(between)
+            self._is_first = False
+            write(span)
+            if line_end and not span.endswith(line_end):
+                write(line_end)
+
+    def finish(self) -> None:
+        """Write what stands behind the rows."""
+        if not self._is_first:
+            self._write(self._layout.after)
+        self._write(self._layout.closing)

@@ -1,0 +1,111 @@
+"""Metrics of a classifier, as functions of true and predicted labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.evaluation.estimate import Estimate, proportion
+
+N_RESAMPLES = 500
+SEED = 20_260_101  # of the bootstrap: one fixed number, so that equal predictions have equal errors
+CHUNK = 64  # resamples at a time, to bound memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassReport:
+    """How one class fares.
+
+    Attributes:
+        label: the class.
+        precision: share of the rows predicted as this class that are of it; NaN and n = 0 when there is none.
+        recall: share of the rows of this class that are predicted so.
+        f1: harmonic mean of the two, with a bootstrap standard error over rows.
+    """
+
+    label: str
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationReport:
+    """Accuracy, macro-F1 and the classes, in order of label."""
+
+    accuracy: Estimate
+    macro_f1: Estimate
+    classes: tuple[ClassReport, ...]
+
+
+def report(truth: Sequence[str], predicted: Sequence[str]) -> ClassificationReport:
+    """Compare predictions with the truth.
+
+    Macro-F1 is the unweighted mean of F1 = 2 tp / (n_true + n_predicted) over the labels that occur in either, as in
+    scikit-learn with zero_division=0. Its standard error, and that of each F1, is the standard deviation over 500
+    resamples of the rows (Efron 1979, doi:10.1214/aos/1176344552); accuracy, precision and recall have the binomial
+    one. Cost: O(500 n).
+
+    Args:
+        truth: (n,) labels.
+        predicted: (n,) labels.
+
+    Raises:
+        InputError: the lengths differ, or there is no row.
+    """
+    if len(truth) != len(predicted) or not len(truth):
+        raise InputError(f"classification report: needs as many labels as predictions, got {len(truth)} and {len(predicted)}")
+    labels, codes = np.unique(np.array([*truth, *predicted], dtype=object).astype(str), return_inverse=True)
+    true, guess = codes[: len(truth)], codes[len(truth) :]
+    is_hit = true == guess
+    f1 = _f1(true, guess, np.ones((1, len(true))), len(labels))[0]  # (k,)
+    resampled = _resampled_f1(true, guess, len(labels))  # (500, k)
+    classes = []
+    for code, label in enumerate(labels):
+        n_class = int((true == code).sum())
+        classes.append(
+            ClassReport(
+                label=str(label),
+                precision=_share(is_hit[guess == code]),
+                recall=_share(is_hit[true == code]),
+                f1=Estimate(float(f1[code]), float(resampled[:, code].std(ddof=1)), n_class),
+            )
+        )
+    macro = Estimate(float(f1.mean()), float(resampled.mean(axis=1).std(ddof=1)), len(true))
+    return ClassificationReport(accuracy=proportion(is_hit), macro_f1=macro, classes=tuple(classes))
+
+
+def _share(hits: NDArray[np.bool_]) -> Estimate:
+    return proportion(hits) if len(hits) else Estimate(math.nan, math.nan, 0)
+
+
+def _f1(
+    true: NDArray[np.int64], guess: NDArray[np.int64], weights: NDArray[np.float64], n_labels: int
+) -> NDArray[np.float64]:
+    """Return F1 per class for each weighting of the rows: (resamples, n) weights -> (resamples, k)."""
+
+    def total(codes: NDArray[np.int64], w: NDArray[np.float64]) -> NDArray[np.float64]:
+        one_hot = np.zeros((len(codes), n_labels))
+        one_hot[np.arange(len(codes)), codes] = 1.0
+        product: NDArray[np.float64] = w @ one_hot
+        return product
+
+    hits = total(true, weights * (true == guess))
+    size = total(true, weights) + total(guess, weights)
+    return np.divide(2 * hits, size, out=np.zeros_like(hits), where=size > 0)
+
+
+def _resampled_f1(true: NDArray[np.int64], guess: NDArray[np.int64], n_labels: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng(SEED)
+    n = len(true)
+    parts = []
+    for start in range(0, N_RESAMPLES, CHUNK):
+        rows = min(CHUNK, N_RESAMPLES - start)
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=rows).astype(np.float64)
+        parts.append(_f1(true, guess, weights, n_labels))
+    return np.concatenate(parts)

@@ -1,0 +1,147 @@
+"""Estimates: a value with its standard error and the number of rows behind it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from thresher.errors import InputError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number.
+
+    Attributes:
+        value: the number.
+        stderr: its standard error over rows (and seeds); NaN where it cannot be known, as with one row.
+        n: rows behind it.
+    """
+
+    value: float
+    stderr: float
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; what is not a number becomes null."""
+        return {"value": _number(self.value), "stderr": _number(self.stderr), "n": self.n}
+
+    def __str__(self) -> str:
+        """Return "value ± stderr (n)"."""
+        return f"{self.value:.4g} ± {self.stderr:.2g} (n={self.n})"
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def proportion(hits: ArrayLike) -> Estimate:
+    """Return the share of hits, with the binomial standard error sqrt(p (1 - p) / n).
+
+    Args:
+        hits: (n,) bool.
+    """
+    x = np.asarray(hits, dtype=np.float64)
+    _require(len(x))
+    p = float(x.mean())
+    return Estimate(p, math.sqrt(p * (1 - p) / len(x)), len(x))
+
+
+def mean(values: ArrayLike) -> Estimate:
+    """Return the mean, with the standard error s / sqrt(n).
+
+    Args:
+        values: (n,) float.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    _require(len(x))
+    stderr = float(x.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else math.nan
+    return Estimate(float(x.mean()), stderr, len(x))
+
+
+def ratio(totals: ArrayLike, weights: ArrayLike) -> Estimate:
+    """Return sum(totals) / sum(weights), a mean per unit of weight over rows of unequal weight.
+
+    The standard error is that of the ratio estimator (Cochran 1977, Sampling Techniques, eq. 6.13): rows are the unit
+    that was drawn, tokens within a row are not independent.
+
+    Args:
+        totals: (n,) sum of each row, for example its loss over all tokens.
+        weights: (n,) for example its number of tokens.
+    """
+    return mean(_linearised(np.asarray(totals, np.float64), np.asarray(weights, np.float64)))
+
+
+def exponential(estimate: Estimate) -> Estimate:
+    """Return exp of an estimate, with the standard error of the delta method: exp(value) * stderr."""
+    value = math.exp(estimate.value) if estimate.value < math.log(np.finfo(float).max) else math.inf
+    return Estimate(value, value * estimate.stderr, estimate.n)
+
+
+def paired_difference(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
+    """Return mean(ours - theirs) over the same rows and seeds.
+
+    Rows and seeds are both drawn, and crossed: every seed is judged on every row. The variance of the mean is
+    (MS_rows + MS_seeds - MS_rest) / (rows * seeds), the unbiased estimate of the two-way random-effects layout
+    (Cornfield and Tukey 1956, doi:10.1214/aoms/1177728067), and never less than either part alone. With one seed,
+    the spread between seeds cannot be seen, and the error is over rows only.
+
+    Args:
+        ours: (seeds, n) or (n,) score of each row.
+        theirs: of the other model, same shape.
+        weights: (n,) when the scores are totals, to compare totals per unit of weight; equal for both models.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    a, b = np.atleast_2d(np.asarray(ours, np.float64)), np.atleast_2d(np.asarray(theirs, np.float64))
+    if a.shape != b.shape:
+        raise InputError(f"paired difference: both models must be judged on the same rows, got {a.shape} and {b.shape}")
+    gap = a - b  # (seeds, n)
+    if weights is not None:
+        gap = _linearised(gap, np.asarray(weights, np.float64))
+    return _crossed_mean(gap)
+
+
+def _linearised(totals: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values whose mean is the ratio, and whose spread is that of the ratio estimator to first order."""
+    _require(len(weights))
+    value = totals.sum() / (weights.sum() * (totals.size / len(weights)))
+    result: NDArray[np.float64] = value + (totals - value * weights) / weights.mean()
+    return result
+
+
+def _crossed_mean(x: NDArray[np.float64]) -> Estimate:
+    n_seeds, n = x.shape
+    _require(n)
+    value = float(x.mean())
+    of_row, of_seed = x.mean(axis=0), x.mean(axis=1)
+    if n_seeds == 1 or n == 1:
+        several = of_row if n_seeds == 1 else of_seed
+        return Estimate(value, mean(several).stderr, n)
+    ms_row = n_seeds * float(((of_row - value) ** 2).sum()) / (n - 1)
+    ms_seed = n * float(((of_seed - value) ** 2).sum()) / (n_seeds - 1)
+    rest = x - of_row[None, :] - of_seed[:, None] + value
+    ms_rest = float((rest**2).sum()) / ((n - 1) * (n_seeds - 1))
+    variance = max(ms_row + ms_seed - ms_rest, ms_row, ms_seed) / (n * n_seeds)
+    return Estimate(value, math.sqrt(variance), n)
+
+
+def over_seeds(values: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
+    """Return the mean over rows and seeds, with the same standard error as `paired_difference`.
+
+    Args:
+        values: (seeds, n).
+        weights: (n,) when the values are totals.
+    """
+    x = np.atleast_2d(np.asarray(values, np.float64))
+    return _crossed_mean(x if weights is None else _linearised(x, np.asarray(weights, np.float64)))
+
+
+def _require(n: int) -> None:
+    if n == 0:
+        raise InputError("evaluation: at least one held-out row is needed, got 0")

@@ -1,0 +1,143 @@
+"""Running a model over held-out rows: losses, classes and answers, one per row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy, log_softmax
+
+IGNORED = -100  # label of a token that does not count, as in torch
+TOKENS_PER_BATCH = 8192  # padded tokens of one forward pass: bounds memory whatever the length
+ROWS_PER_BATCH = 64
+
+Result = TypeVar("Result")
+
+
+class Row(Protocol):
+    """Token ids with labels: (t,) for a language model, (1,) for a classifier."""
+
+    @property
+    def input_ids(self) -> list[int]:
+        """Return the tokens."""
+
+    @property
+    def labels(self) -> list[int]:
+        """Return the targets, IGNORED where nothing is asked."""
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Loss of each row summed over its learned tokens (nats), and their number: (n,) float64, (n,) int64."""
+
+    total: NDArray[np.float64]
+    n_tokens: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassGuesses:
+    """Predicted class, its probability, and the loss of the true class (NaN where the model does not know it)."""
+
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    loss: NDArray[np.float64]
+
+
+def token_losses(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -> TokenLosses:
+    """Measure a language model on rows; the model must be in evaluation mode."""
+
+    def measure(batch: list[Row]) -> list[tuple[float, int]]:
+        ids, mask = _right_padded([row.input_ids for row in batch], pad_id, device)
+        labels, _ = _right_padded([row.labels for row in batch], IGNORED, device)
+        logits, targets = model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:]
+        is_learned = targets != IGNORED
+        loss = torch.zeros(targets.shape, device=device, dtype=torch.float32)
+        loss[is_learned] = cross_entropy(logits[is_learned].float(), targets[is_learned], reduction="none")
+        return list(zip(loss.double().sum(1).tolist(), is_learned.sum(1).tolist(), strict=True))
+
+    found = _by_length(rows, lambda row: len(row.input_ids), measure)
+    return TokenLosses(np.array([f[0] for f in found], np.float64), np.array([f[1] for f in found], np.int64))
+
+
+def classify(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -> ClassGuesses:
+    """Classify rows; a label beyond the model's classes has loss NaN. The model must be in evaluation mode."""
+
+    def measure(batch: list[Row]) -> list[tuple[int, float, float]]:
+        ids, mask = _right_padded([row.input_ids for row in batch], pad_id, device)
+        log_p = log_softmax(model(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)
+        best, guess = log_p.max(dim=-1)
+        known = [row.labels[0] if row.labels[0] < log_p.shape[1] else None for row in batch]
+        loss = [float("nan") if code is None else -float(log_p[i, code]) for i, code in enumerate(known)]
+        return list(zip(guess.tolist(), best.exp().tolist(), loss, strict=True))
+
+    found = _by_length(rows, lambda row: len(row.input_ids), measure)
+    return ClassGuesses(
+        np.array([f[0] for f in found], np.int64),
+        np.array([f[1] for f in found], np.float64),
+        np.array([f[2] for f in found], np.float64),
+    )
+
+
+def generate(
+    model: Any, prompts: Sequence[list[int]], tokenizer: Any, *, max_new_tokens: int, device: Any
+) -> list[str]:
+    """Answer prompts greedily, with a key-value cache and left padding; special tokens are left out of the answers.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        prompts: (n,) token ids, up to where the answer starts.
+        tokenizer: of the model.
+        max_new_tokens: limit of an answer.
+        device: where the model lies.
+    """
+    from transformers import GenerationConfig
+
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=sorted(end for end in ends if end is not None),
+        use_cache=True,
+    )
+
+    def answer(batch: list[list[int]]) -> list[str]:
+        width = max(len(ids) for ids in batch)
+        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in batch], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=device)
+        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        texts: list[str] = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+        return texts
+
+    return _by_length(prompts, len, answer)
+
+
+def _right_padded(rows: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+    return ids, mask
+
+
+RowType = TypeVar("RowType")
+
+
+def _by_length(
+    rows: Sequence[RowType], length: Callable[[RowType], int], measure: Callable[[list[RowType]], list[Result]]
+) -> list[Result]:
+    """Measure rows in batches of similar length, and return the results in the order of the rows."""
+    order = sorted(range(len(rows)), key=lambda i: length(rows[i]), reverse=True)
+    results: list[tuple[int, Result]] = []
+    start = 0
+    with torch.inference_mode():
+        while start < len(order):
+            size = max(1, min(ROWS_PER_BATCH, TOKENS_PER_BATCH // max(1, length(rows[order[start]]))))
+            chosen = order[start : start + size]
+            results.extend(zip(chosen, measure([rows[i] for i in chosen]), strict=True))
+            start += size
+    return [result for _, result in sorted(results, key=lambda pair: pair[0])]

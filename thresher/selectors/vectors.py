@@ -1,0 +1,56 @@
+"""Unit vectors and groups of equal rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+
+class Distinct(NamedTuple):
+    """The distinct rows of a matrix.
+
+    Attributes:
+        first: (u,) position of the first row of each group of equal rows, ascending.
+        group: (n,) which of the u groups each row belongs to.
+        count: (u,) rows in each group.
+    """
+
+    first: Int64
+    group: Int64
+    count: Int64
+
+
+def unit_rows(x: NDArray[Any]) -> Float32:
+    """Return the rows scaled to length 1, (n, d) float32; a zero row stays zero."""
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    scale = inverse_norms(x)
+    return x * scale.astype(np.float32)[:, None]
+
+
+def inverse_norms(x: Float32) -> NDArray[np.float64]:
+    """Return 1 / length of each row, (n,) float64, accumulated in float64; 0 for a zero row."""
+    norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
+    return np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+
+
+def distinct_rows(x: Float32) -> Distinct:
+    """Group the rows that are equal in every component (0.0 and -0.0 are equal)."""
+    import xxhash
+
+    rows = np.ascontiguousarray(x + np.float32(0.0))  # -0.0 + 0.0 = 0.0
+    digest = np.fromiter((xxhash.xxh3_64_intdigest(row) for row in rows), np.uint64, len(rows))  # type: ignore[arg-type]
+    _, first, group = np.unique(digest, return_index=True, return_inverse=True)
+    same = (rows == rows[first[group]]).all(axis=1)
+    if not same.all():  # two different rows with one 64-bit hash
+        _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        group = group.reshape(-1)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    group = place[group]
+    return Distinct(first[order].astype(np.int64), group.astype(np.int64), np.bincount(group).astype(np.int64))

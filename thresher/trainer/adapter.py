@@ -1,0 +1,88 @@
+"""Adapter: a folder that any peft user can load, with what it was measured at."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thresher.errors import ManifestError
+from thresher.manifest import Manifest
+from thresher.output import OutputFolder
+
+METRICS = "metrics.json"
+KIND = "adapter"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A trained adapter.
+
+    Attributes:
+        path: its folder: `adapter_model.safetensors`, `adapter_config.json`, tokenizer, `metrics.json`, `loss.csv`,
+            `loss.png`, `predictions.parquet`, `README.md`, `manifest.json`. A folder that was not asked for (`out` not
+            set) is temporary and goes with this object; `save` keeps it.
+        manifest: what it was trained on, with which settings, and from where.
+        metrics: the content of `metrics.json`.
+    """
+
+    path: Path
+    manifest: Manifest
+    metrics: Mapping[str, Any]
+
+    @staticmethod
+    def read(folder: str | Path) -> Adapter:
+        """Read an adapter folder.
+
+        Raises:
+            ManifestError: the folder is not one that `train` wrote.
+        """
+        path = Path(folder)
+        manifest = Manifest.read(path)
+        if manifest.content.get("kind") != KIND:
+            raise ManifestError(f"{path}: must be an adapter, found '{manifest.content.get('kind')}'")
+        return Adapter(path, manifest, json.loads((path / METRICS).read_bytes()))
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Copy the adapter to a folder, whole or not at all, and return its path.
+
+        Raises:
+            OutputError: the folder holds something else and `force` is not set, or cannot be written.
+        """
+        with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
+            if not out.is_done:
+                shutil.copytree(self.path, out.work, dirs_exist_ok=True)
+                out.publish()
+            return out.path
+
+    def __repr__(self) -> str:
+        """Return base, rows and held-out scores, one line each."""
+        lines = ["Adapter", *(f"  {name:<10}{text}" for name, text in summary(self.metrics)), f"  {'folder':<10}{self.path}"]
+        return "\n".join(lines)
+
+
+def summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the main facts of `metrics.json` as (name, text)."""
+    train = metrics["counts"]["train"]
+    lines = [
+        ("model", str(metrics["model"]["name"])),
+        ("task", str(metrics["task"])),
+        ("rows", f"{train['rows']:,} ({train['tokens']:,} tokens), {metrics['n_steps']:,} steps"),
+    ]
+    lines += [(name, as_text(value)) for name, value in (metrics["held_out"] or {}).items() if name != "classes"]
+    comparison = metrics["comparison"]
+    if comparison is not None:
+        lines.append(("this", f"{comparison['metric']} {as_text(comparison['subset'])} over seeds {comparison['seeds']}"))
+        lines.append(("random", f"{comparison['metric']} {as_text(comparison['random'])}, as many random rows"))
+        lines.append(("difference", f"{as_text(comparison['difference'])}"))
+    return lines
+
+
+def as_text(estimate: Mapping[str, Any]) -> str:
+    """Return an estimate of `metrics.json` as "0.812 ± 0.011 (n = 600)"."""
+    value, stderr = estimate["value"], estimate["stderr"]
+    shown = "not a number" if value is None else f"{value:.4g}"
+    return f"{shown}{'' if stderr is None else f' ± {stderr:.2g}'} (n = {estimate['n']:,})"

@@ -1,0 +1,207 @@
+"""Base models: where they lie, what they are, and loading them without running anybody's code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thresher.errors import InputError, MissingExtraError, NotFoundError, SettingsError
+from thresher.trainer.settings import Task, TrainSettings
+
+# What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+CHUNK = 1 << 22  # bytes read at a time when hashing
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """A base model on this disk.
+
+    Attributes:
+        name: what the user called it; written into the adapter.
+        folder: where its files lie.
+        fingerprint: commit on the Hub, or sha256 over weights and configuration.
+        max_positions: longest input, or None where the configuration does not say.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+    max_positions: int | None
+
+
+def find_base(name: str | Path) -> BaseModel:
+    """Find a model by folder, or by Hub id ("org/name" or "org/name@revision"), fetching it when it is not cached.
+
+    Raises:
+        NotFoundError: no such folder, and the Hub does not have it or cannot be reached.
+        InputError: the folder has no configuration or no safetensors.
+    """
+    path = Path(name).expanduser()
+    is_folder = path.is_dir()
+    folder = path if is_folder else _from_hub(str(name))
+    config = folder / "config.json"
+    if not config.is_file():
+        raise InputError(f"model '{name}': must hold config.json, found none in {folder}; choose a transformers model")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"model '{name}': weights must be safetensors, found none in {folder}; convert it or choose another")
+    content: dict[str, Any] = json.loads(config.read_bytes())
+    text = content.get("text_config", content)
+    positions = text.get("max_position_embeddings", text.get("n_positions"))
+    if positions is not None and content.get("model_type") in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
+        positions -= 2  # these count positions from the padding id on
+    return BaseModel(
+        name=str(name),
+        folder=folder,
+        fingerprint=_sha256((config, *weights)) if is_folder else folder.name,
+        max_positions=positions,
+    )
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(PATTERNS)))
+    except HFValidationError:
+        raise NotFoundError(f"model '{name}': found no such folder, and it is not a Hub id (org/name)") from None
+    except RepositoryNotFoundError:
+        raise NotFoundError(f"model '{name}': found neither as a folder nor on the Hub (or it is private)") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise NotFoundError(
+            f"model '{name}': found no such folder, it is not in the local cache, and the Hub cannot be reached "
+            f"({reason[:120]}); download it first, or name a local folder"
+        ) from None
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    hashed = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """Load the tokenizer; a missing padding token becomes the end-of-sequence token.
+
+    Raises:
+        InputError: there is no tokenizer that transformers can read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model '{base.name}': has no tokenizer that transformers can read ({_first(error)})") from None
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise InputError(f"model '{base.name}': its tokenizer has neither a padding nor an end-of-sequence token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    base: BaseModel, *, task: Task, settings: TrainSettings, is_bf16: bool, pad_id: int, classes: Sequence[str] = ()
+) -> Any:
+    """Load the weights for a task. A new classification head is drawn from torch's current random state.
+
+    Args:
+        base: found by `find_base`.
+        task: decides the class of the model.
+        settings: `load_in_4bit` is read.
+        is_bf16: hold the weights in bfloat16.
+        pad_id: the tokenizer's padding token.
+        classes: labels, in the order of the head's outputs.
+
+    Raises:
+        InputError: transformers has no such architecture for the task, or it would need the repository's own code.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    options: dict[str, Any] = {
+        "dtype": torch.bfloat16 if is_bf16 else torch.float32,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "pad_token_id": pad_id,
+    }
+    if settings.load_in_4bit:
+        options |= four_bit(is_bf16=is_bf16)
+    loader = AutoModelForCausalLM
+    if task == "classification":
+        loader = AutoModelForSequenceClassification
+        id2label = dict(enumerate(classes))
+        label2id = {label: code for code, label in id2label.items()}
+        options |= {"num_labels": len(classes), "id2label": id2label, "label2id": label2id}
+        options["ignore_mismatched_sizes"] = True  # a base with a head of its own for other labels
+    try:
+        with _quiet_loading():
+            return loader.from_pretrained(base.folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model '{base.name}': cannot be loaded for {task} ({_first(error)})") from None
+
+
+class _quiet_loading:  # noqa: N801
+    """Silence transformers while it loads: that the new head has no weights yet is what we want."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self.verbosity = logging.get_verbosity()
+        self.had_bar = logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self.verbosity)
+        if self.had_bar:
+            logging.enable_progress_bar()
+
+
+def four_bit(*, is_bf16: bool) -> dict[str, Any]:
+    """Return the loading options of a 4-bit base model.
+
+    Raises:
+        SettingsError: there is no CUDA device.
+        MissingExtraError: bitsandbytes is not installed.
+    """
+    import importlib.util
+
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SettingsError("train: load_in_4bit needs a CUDA GPU, found none; leave it out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "load_in_4bit", "gpu")
+    from transformers import BitsAndBytesConfig
+
+    compute = torch.bfloat16 if is_bf16 else torch.float32
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
+def wants_bf16(precision: str) -> bool:
+    """Decide whether to compute in bfloat16: "auto" does where the GPU has it."""
+    import torch
+
+    if precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return precision == "bf16"
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

@@ -1,0 +1,168 @@
+"""The training loop: step, log, evaluate, save. Nothing else."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from thresher.errors import SettingsError
+from thresher.trainer import checkpoint
+from thresher.trainer.batches import Batch, Plan, pieces
+from thresher.trainer.checkpoint import History
+from thresher.trainer.events import OnEvent, TrainEvent
+from thresher.trainer.examples import Example
+from thresher.trainer.schedule import rate_share
+from thresher.trainer.settings import TrainSettings
+
+BEST = "best.safetensors"
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Mean loss on held-out rows, with its standard error and the number of rows."""
+
+    value: float
+    stderr: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the loop works with.
+
+    Attributes:
+        accelerator: of accelerate; knows device, rank and precision.
+        model: prepared by the accelerator.
+        optimizer: prepared by the accelerator; AdamW over `parameters` in their order.
+        parameters: trained parameters by name.
+        layout: rows -> tensors.
+        loss_sum: model, batch -> loss summed over what is learned.
+        evaluate: model -> held-out loss, equal on all processes; None without held-out rows.
+        folder: of the checkpoints.
+        run: name of the run in events.
+        on_event: listener.
+    """
+
+    accelerator: Any
+    model: Any
+    optimizer: Any
+    parameters: dict[str, torch.nn.Parameter]
+    layout: Callable[[Sequence[Example]], Batch]
+    loss_sum: Callable[[Any, Batch], torch.Tensor]
+    evaluate: Callable[[Any], HeldOutLoss] | None
+    folder: Path
+    run: str
+    on_event: OnEvent
+
+
+def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> None:
+    """Train from where the history stands to the last step of the plan, or until early stopping.
+
+    Args:
+        work: model, optimizer and the functions around them.
+        plan: rows of each step.
+        settings: resolved.
+        history: changed in place.
+
+    Raises:
+        SettingsError: the loss is no longer a number.
+    """
+    saved_at = time.monotonic()
+    work.model.train()
+    while history.step < plan.n_steps and not history.is_stopped:
+        rate = _set_rate(work.optimizer, settings, history.step, plan.n_steps)
+        loss, n_learned = _take_step(work, plan, settings, history.step)
+        if not math.isfinite(loss):
+            raise SettingsError(f"train: the loss became {loss} at step {history.step + 1}; lower learning_rate ({rate:.2g})")
+        history.step += 1
+        epoch = history.step / plan.n_epoch_steps
+        history.losses.append(
+            {"step": history.step, "epoch": epoch, "learning_rate": rate, "loss": loss, "n_learned": n_learned}
+        )
+        _tell(work, "step", history, plan, {"loss": loss, "learning_rate": rate, "epoch": epoch})
+        if work.evaluate is not None and _is_evaluation_due(settings, history.step, plan):
+            _evaluate(work, plan, settings, history)
+        is_due = time.monotonic() - saved_at >= settings.save_every_s
+        if work.accelerator.is_main_process and is_due and history.step < plan.n_steps:
+            checkpoint.save(work.folder, work.parameters, work.optimizer, history)
+            saved_at = time.monotonic()
+            _tell(work, "save", history, plan, {})
+
+
+def _set_rate(optimizer: Any, settings: TrainSettings, step: int, n_steps: int) -> float:
+    share = rate_share(step, n_steps, schedule=settings.schedule, warmup_share=settings.warmup_share)
+    rate = float(settings.learning_rate or 0.0) * share
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _take_step(work: Work, plan: Plan, settings: TrainSettings, step: int) -> tuple[float, int]:
+    """Take one optimizer step; return the mean loss over its learned tokens, and their number.
+
+    Gradients are summed over pieces and processes and divided by the count of the whole step, so every learned token
+    weighs the same wherever it was computed. DDP averages over processes, hence the factor `n_ranks`.
+    """
+    accelerator, rows = work.accelerator, plan.step_rows(step)
+    n_learned = int(plan.n_learned[rows].sum())
+    n_ranks, rank = accelerator.num_processes, accelerator.process_index
+    torch.manual_seed(int(np.random.SeedSequence([plan.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+    own = pieces(rows, rank=rank, n_ranks=n_ranks, n_pieces=settings.gradient_accumulation)
+    total = torch.zeros((), device=accelerator.device)
+    for number, piece in enumerate(own):
+        is_last = number == len(own) - 1
+        if not len(piece) and n_ranks == 1:
+            continue
+        with nullcontext() if is_last else accelerator.no_sync(work.model):
+            # a process without rows still takes part in the exchange, with weight 0
+            batch = work.layout([plan.rows[i] for i in (piece if len(piece) else rows[:1])]).to(accelerator.device)
+            loss = work.loss_sum(work.model, batch) * (1.0 if len(piece) else 0.0)
+            accelerator.backward(loss * (n_ranks / n_learned))
+        total += loss.detach()
+    accelerator.clip_grad_norm_(list(work.parameters.values()), settings.max_grad_norm)
+    work.optimizer.step()
+    work.optimizer.zero_grad(set_to_none=True)
+    return float(accelerator.reduce(total, "sum")) / n_learned, n_learned
+
+
+def _is_evaluation_due(settings: TrainSettings, step: int, plan: Plan) -> bool:
+    every = settings.eval_every
+    if every is None:
+        if settings.early_stopping_patience is None:
+            return False
+        every = plan.n_epoch_steps
+    return step % every == 0 or (step == plan.n_steps and settings.early_stopping_patience is not None)
+
+
+def _evaluate(work: Work, plan: Plan, settings: TrainSettings, history: History) -> None:
+    """Measure the held-out loss; with early stopping, keep the best weights and stop when patience is out."""
+    if work.evaluate is None:
+        raise AssertionError("an evaluation is due only where there are held-out rows")
+    work.model.eval()
+    found = work.evaluate(work.model)
+    work.model.train()
+    history.evaluations.append({"step": history.step, "loss": found.value, "stderr": found.stderr, "n": found.n})
+    _tell(work, "eval", history, plan, {"eval_loss": found.value, "eval_stderr": found.stderr})
+    patience = settings.early_stopping_patience
+    if patience is None:
+        return
+    best = min(range(len(history.evaluations)), key=lambda i: history.evaluations[i]["loss"])
+    history.best_step = int(history.evaluations[best]["step"])
+    if history.best_step == history.step and work.accelerator.is_main_process:
+        checkpoint.save_weights(work.folder / BEST, work.parameters)
+    if len(history.evaluations) - 1 - best >= patience:
+        history.is_stopped = True
+        _tell(work, "stop", history, plan, {})
+
+
+def _tell(work: Work, kind: Any, history: History, plan: Plan, values: dict[str, float]) -> None:
+    if work.accelerator.is_main_process:
+        work.on_event(TrainEvent(kind=kind, run=work.run, step=history.step, n_steps=plan.n_steps, values=values))

@@ -1,0 +1,89 @@
+"""Low-rank adapters on a base model, through peft (Hu et al. 2021, arXiv:2106.09685)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thresher.errors import InputError
+from thresher.output import write_whole
+from thresher.trainer.settings import Task, TrainSettings
+
+# Layers between encoder and head that are trained whole where the base has them: an encoder that was trained for
+# mean-pooled embeddings never trained its pooler, and a low-rank update is too little to repair it.
+POOLERS = ("pooler", "pre_classifier")
+
+
+def attach(model: Any, settings: TrainSettings, *, task: Task, base_name: str) -> Any:
+    """Return the model with an adapter; only the adapter, the head and a pooler are trainable, all in float32.
+
+    The new matrices are drawn from torch's current random state.
+
+    Args:
+        model: the base model for the task.
+        settings: the fields `lora_*`, `rslora`, `dora`, `load_in_4bit`, `gradient_checkpointing` are read.
+        task: of the training run.
+        base_name: name of the base that is written into the adapter.
+
+    Raises:
+        InputError: the model has no layer of a name in `lora_targets`.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if settings.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    is_classification = task == "classification"
+    poolers = _own_names(model, POOLERS) if is_classification else []
+    targets = settings.lora_targets
+    config = LoraConfig(
+        task_type="SEQ_CLS" if is_classification else "CAUSAL_LM",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear" if targets == "auto" else list(targets),
+        modules_to_save=poolers or None,
+        use_rslora=settings.rslora,
+        use_dora=settings.dora,
+        base_model_name_or_path=base_name,
+    )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        linear = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)})
+        raise InputError(
+            f"lora_targets: must name layers of the model, got {targets}; its linear layers are {', '.join(linear)} "
+            f"({str(error).splitlines()[0][:120]})"
+        ) from None
+    adapted.peft_config["default"].base_model_name_or_path = base_name
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    if settings.gradient_checkpointing:
+        adapted.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    adapted.config.use_cache = False
+    return adapted
+
+
+def _own_names(model: Any, wanted: tuple[str, ...]) -> list[str]:
+    found = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    return [name for name in wanted if name in found]
+
+
+def trainable(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Return the trained parameters by name, in the order of the model."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the peft folder; the configuration with its lists sorted, so that equal runs give equal bytes."""
+    model.save_pretrained(folder, save_embedding_layers=False)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_bytes())
+    for name, value in config.items():
+        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+            config[name] = sorted(value)
+    write_whole(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty template

@@ -1,0 +1,166 @@
+"""What a training run leaves for people: the loss curve as CSV and PNG, and the model card."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thresher.output import write_whole
+from thresher.trainer.adapter import as_text, summary
+from thresher.trainer.checkpoint import History
+
+COLUMNS = ("step", "epoch", "learning_rate", "loss", "n_learned", "eval_loss", "eval_stderr", "eval_n")
+
+
+def write_loss_csv(path: Path, history: History) -> None:
+    """Write one line per optimizer step; the held-out columns are empty where nothing was measured."""
+    measured = {evaluation["step"]: evaluation for evaluation in history.evaluations}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in history.losses:
+        found = measured.get(row["step"], {})
+        held_out = [found.get(name, "") for name in ("loss", "stderr", "n")]
+        writer.writerow([*(row[name] for name in COLUMNS[:5]), *held_out])
+    write_whole(path, text.getvalue().encode())
+
+
+def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None) -> None:
+    """Draw the loss per step, its running mean, and the held-out loss with its standard error.
+
+    Args:
+        path: of the PNG.
+        history: of the run.
+        final: held-out loss at the end as in `metrics.json`, or None.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = np.array([row["step"] for row in history.losses])
+    losses = np.array([row["loss"] for row in history.losses])
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)  # no window and no global state of pyplot
+    axes = figure.add_subplot()
+    axes.plot(steps, losses, color="#9db4c8", linewidth=0.9, label="training, each step")
+    axes.plot(steps, running_mean(losses, max(1, len(losses) // 25)), color="#1f4e79", linewidth=1.8, label="running mean")
+    points = [(row["step"], row["loss"], row["stderr"]) for row in history.evaluations]
+    if final is not None and final["value"] is not None:
+        points = [point for point in points if point[0] != steps[-1]]
+        points.append((history.best_step or int(steps[-1]), final["value"], final["stderr"] or 0.0))
+    if points:
+        x, y, error = zip(*points, strict=True)
+        axes.errorbar(x, y, yerr=error, fmt="o", color="#c0504d", capsize=3, markersize=4, label="held out ± standard error")
+    axes.set(xlabel="optimizer step", ylabel="loss (nats)", title="Loss during training")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})
+    write_whole(path, drawn.getvalue())
+
+
+def running_mean(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
+    """Return the mean of each value and up to width - 1 before it: (n,)."""
+    total = np.cumsum(np.concatenate([[0.0], np.asarray(values, dtype=np.float64)]))
+    end = np.arange(1, len(total))
+    start = np.maximum(0, end - width)
+    mean: np.ndarray[Any, Any] = (total[end] - total[start]) / (end - start)
+    return mean
+
+
+def model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Return README.md: what the adapter is, how it fares, how to load it, and how it was made.
+
+    Args:
+        metrics: content of `metrics.json`.
+        manifest: content of `manifest.json`.
+    """
+    base, task = str(metrics["model"]["name"]), str(metrics["task"])
+    pipeline = "text-classification" if task == "classification" else "text-generation"
+    facts = "\n".join(f"| {name} | {text} |" for name, text in summary(metrics))
+    settings = "\n".join(f"| {name} | {value} |" for name, value in metrics["settings"].items())
+    return f"""---
+library_name: peft
+base_model: {base}
+pipeline_tag: {pipeline}
+tags: [lora, thresher]
+---
+
+# LoRA adapter for {base}
+
+Trained by thresher {manifest["versions"].get("thresher", "")} on {metrics["counts"]["train"]["rows"]:,} rows.
+
+| | |
+|---|---|
+{facts}
+
+Numbers are on held-out rows, ± one standard error; `metrics.json` has all of them, `predictions.parquet` has every
+held-out row.{_comparison(metrics)}
+
+## Load it
+
+```python
+{_loading(base, task, metrics)}
+```
+
+## Training data
+
+Content fingerprint `{manifest["data"]["fingerprint"]}`{_subset(manifest)}. {_left_out(metrics)}
+
+## Settings
+
+| setting | value |
+|---|---|
+{settings}
+| seed | {metrics["seed"]} |
+"""
+
+
+def _comparison(metrics: Mapping[str, Any]) -> str:
+    found = metrics["comparison"]
+    if found is None:
+        return ""
+    better = "higher" if found["is_higher_better"] else "lower"
+    return (
+        f"\n\nTrained in the same way on as many random rows of the pool, the {found['metric']} is "
+        f"{as_text(found['random'])}; the difference, paired over held-out rows"
+        f"{' and seeds' if len(found['seeds']) > 1 else ''}, is {as_text(found['difference'])} ({better} is better)."
+        f"{'' if len(found['seeds']) > 1 else ' One seed: the spread between seeds is not in the error.'}"
+    )
+
+
+def _subset(manifest: Mapping[str, Any]) -> str:
+    found = manifest["data"]["manifest_hash"]
+    return "" if found is None else f", a subset whose manifest has hash `{found}`"
+
+
+def _left_out(metrics: Mapping[str, Any]) -> str:
+    counts = metrics["counts"]["train"]
+    parts = [f"{count:,} rows left out: {reason}" for reason, count in counts["rows_left_out"].items()]
+    if counts["rows_truncated"]:
+        parts.append(f"{counts['rows_truncated']:,} rows cut at max_length ({counts['tokens_cut']:,} tokens)")
+    return ("; ".join(parts) or "No row was cut or left out") + "."
+
+
+def _loading(base: str, task: str, metrics: Mapping[str, Any]) -> str:
+    if task != "classification":
+        return (
+            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
+            'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
+            'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")'
+        )
+    return (
+        "import json\nfrom peft import PeftModel\nfrom transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        'folder = "path/to/this/folder"\n'
+        'labels = json.load(open(f"{folder}/metrics.json"))["labels"]\n'
+        f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels=len(labels),\n'
+        "    id2label=dict(enumerate(labels)), label2id={name: code for code, name in enumerate(labels)})\n"
+        "model = PeftModel.from_pretrained(base, folder)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)"
+    )

@@ -1,0 +1,138 @@
+"""Which rows are held out, which are left out of training because they are among those, and the random control."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.trainer.examples import Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The rows of a training run.
+
+    Attributes:
+        train: rows to learn from.
+        held_out: rows to measure on, or None.
+        control: rows that random ones are drawn from, or None.
+        n_held_out: rows of the data that are not learned because they were drawn as held-out rows.
+        n_leaked: further rows of the data that are not learned because a held-out row has the same text.
+    """
+
+    train: Rows
+    held_out: Rows | None
+    control: Rows | None
+    n_held_out: int = 0
+    n_leaked: int = 0
+
+
+def share_of(value: Any) -> float | None:
+    """Read "5%" or 0.05 as a share; return None for anything that is not one.
+
+    Raises:
+        InputError: it is a share outside 0..1.
+    """
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            share = float(value.strip().removesuffix("%")) / 100
+        except ValueError:
+            return None
+    elif isinstance(value, float):
+        share = value
+    else:
+        return None
+    if not 0 < share < 1:
+        raise InputError(f"eval: a held-out share must be between 0% and 100%, got '{value}'")
+    return share
+
+
+def split(data: Rows, *, pool: Rows | None, held_out: Rows | float | None, seed: int, control: bool) -> Parts:
+    """Divide rows into training, held-out and control rows that share no text.
+
+    A share is held out of the pool where one is known, so that the measure is of the pool and not of what was chosen.
+
+    Args:
+        data: rows to learn from.
+        pool: where `data` was chosen from, or None.
+        held_out: rows, or a share in 0..1 to draw, or None.
+        seed: of the draw.
+        control: whether random rows of the pool will be trained on.
+
+    Raises:
+        InputError: no row is left to learn from or to measure on.
+    """
+    if held_out is None:
+        return Parts(train=data, held_out=None, control=pool if control else None)
+    n_drawn = 0
+    is_drawn = np.zeros(len(data), dtype=bool)
+    if isinstance(held_out, float):
+        source = data if pool is None else pool
+        drawn = drawn_by_id(source.frame["row_id"], held_out, seed=seed)
+        held_out = source.take(np.flatnonzero(drawn))  # type: ignore[arg-type]
+        is_drawn = data.frame["row_id"].is_in(held_out.frame["row_id"].implode()).to_numpy()
+        n_drawn = int(is_drawn.sum())
+    if not len(held_out):
+        raise InputError("eval: at least one held-out row is needed, found none")
+    is_known = same_text(data, held_out)
+    train = data.take(np.flatnonzero(~(is_known | is_drawn)))  # type: ignore[arg-type]
+    if not len(train):
+        raise InputError(f"train: all {len(data)} rows are among the held-out rows; give other rows to --eval")
+    drawn_from = None
+    if control and pool is not None:
+        drawn_from = pool.take(np.flatnonzero(~same_text(pool, held_out)))  # type: ignore[arg-type]
+    return Parts(
+        train=train,
+        held_out=held_out,
+        control=drawn_from,
+        n_held_out=n_drawn,
+        n_leaked=int((is_known & ~is_drawn).sum()),
+    )
+
+
+def drawn_by_id(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.bool_]:
+    """Draw a share of the rows by the hash of (seed, row id): (n,) bool.
+
+    The rows with the lowest hashes are drawn, so the order of the file does not matter, and of a file with a few more
+    rows nearly the same are drawn.
+    """
+    keys = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in row_id]
+    order = sorted(range(len(keys)), key=lambda i: keys[i])
+    is_drawn = np.zeros(len(keys), dtype=bool)
+    is_drawn[order[: max(1, round(share * len(keys)))]] = True
+    return is_drawn
+
+
+def same_text(rows: Rows, others: Rows) -> NDArray[np.bool_]:
+    """Tell for each row whether one of the others reads the same: (n,) bool. A label is not part of the text."""
+    return _text(rows).is_in(_text(others).implode()).to_numpy()
+
+
+def _text(rows: Rows) -> pl.Series:
+    if rows.kind == "classification":
+        return rows.frame["prompt"]
+    return rows.frame.select(pl.concat_str("prompt", "response", separator="\0")).to_series()
+
+
+def draw(pool: Rows, n: int, *, seed: int) -> Rows:
+    """Draw n random rows of the pool without repeats; the same for a seed whatever the order of the file.
+
+    Raises:
+        InputError: the pool has fewer rows.
+    """
+    if n > len(pool):
+        raise InputError(f"control: needs {n} random rows, found {len(pool)} in the pool; leave out --control")
+    order = pool.frame["row_id"].arg_sort().to_numpy()
+    chosen: Rows = pool.take(order[np.random.default_rng(seed).permutation(len(pool))[:n]])
+    return chosen
+
+
+def by_id(rows: Rows) -> Rows:
+    """Return the rows sorted by id, so that nothing depends on the order of the file."""
+    return rows.take(rows.frame["row_id"].arg_sort().to_numpy())
