@@ -8,8 +8,9 @@ smooth inverse frequency a / (a + p) with p from Zipf's law over the vocabulary'
 openreview.net/forum?id=SyK00v5xx), store as int8. It is written out here because `model2vec[distill]` needs an older
 transformers than the rest of the project.
 
-Differs: the vectors of [PAD] and [UNK] are zero, so that readers that drop unknown words (model2vec) and readers that
-keep them (sentence-transformers) give the same normalised vector.
+Differs: int8 has one scale per token (model2vec's `weights`): finer, and sentence-transformers reads no int8 without.
+The vectors of [PAD] and [UNK] are zero, so that readers that drop unknown words (model2vec) and readers that keep them
+(sentence-transformers) give the same normalised vector.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from model2vec import StaticModel
-from model2vec.quantization import DType, quantize_embeddings
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -38,6 +38,7 @@ OUT = Path(__file__).parents[1] / "thresher" / "features" / "models" / "static-m
 DIMENSION = 256
 SIF = 1e-4
 BATCH = 512
+LARGEST = 127  # of int8
 KEPT_SPECIAL = ("[PAD]", "[UNK]")
 DROPPED = re.compile(r"\[unused\d+\]|\[CLS\]|\[SEP\]|\[MASK\]")
 
@@ -83,8 +84,10 @@ def distil() -> StaticModel:
     states = forward_alone(folder, old_ids)
     vectors = PCA(n_components=DIMENSION, svd_solver="full").fit_transform(states) * sif_weights(len(states))[:, None]
     vectors[[tokenizer.token_to_id(token) for token in KEPT_SPECIAL]] = 0
+    scale = np.maximum(np.abs(vectors).max(axis=1), np.finfo(np.float32).tiny) / LARGEST
     return StaticModel(
-        vectors=quantize_embeddings(vectors, DType.Int8),
+        vectors=np.rint(vectors / scale[:, None]).astype(np.int8),
+        weights=scale.astype(np.float32),
         tokenizer=tokenizer,
         config={
             "model_type": "model2vec",
@@ -106,6 +109,7 @@ def save(model: StaticModel, folder: Path) -> None:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else None
     model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors gives it to the owner alone
     (folder / "1_Normalize").mkdir(exist_ok=True)  # sentence-transformers opens the folder of every module
     (folder / "1_Normalize" / "config.json").write_text("{}\n")
     if text is not None:

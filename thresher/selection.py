@@ -49,7 +49,7 @@ class _Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return what the manifest says of the request, in JSON values."""
-        from thresher.features import describe
+        from thresher.features import fingerprints
 
         return {
             "method": self.selector.name,
@@ -60,7 +60,7 @@ class _Plan:
             "seed": self.seed,
             "pool": self.pool.fingerprint,
             "existing": None if self.existing is None else self.existing.fingerprint,
-            "features": describe(self.needs, self.context),
+            "features": fingerprints(self.needs, self.context),
         }
 
 
@@ -142,7 +142,7 @@ def _plan(
     device: str | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> _Plan:
-    from thresher.features import FeatureCache, FeatureContext, resolve_encoder
+    from thresher.features import FeatureContext
 
     selector = _selector(method, settings)
     parsed_budget = parse_budget(budget)
@@ -163,12 +163,8 @@ def _plan(
         quota=parsed_quota,
         existing=existing,
         context=FeatureContext(
-            encoder=resolve_encoder(encoder, len(dataset), device=device),
-            tokenizer=tokenizer,
-            device=device,
-            cache=FeatureCache(),
-            on_progress=on_progress,
-        ),
+            encoder=encoder, tokenizer=tokenizer, device=device, on_progress=on_progress
+        ).resolved(len(dataset)),
         order=order,
         seed=seed,
     )

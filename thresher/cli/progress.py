@@ -35,9 +35,9 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
         tasks = {}
 
         def show(progress: Progress) -> None:
-            if progress.feature not in tasks:
-                tasks[progress.feature] = bars.add_task(progress.feature, total=progress.total, rate="")
-            task = tasks[progress.feature]
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, rate="")
+            task = tasks[progress.stage]
             speed = bars.tasks[task].speed
             bars.update(task, completed=progress.done, total=progress.total, rate=f"{speed:,.0f}/s" if speed else "")
             if progress.note:
@@ -56,7 +56,7 @@ class _Lines:
     def show(self, progress: Progress) -> None:
         """Print the line when it is time."""
         now = time.monotonic()
-        began, first = self._started.setdefault(progress.feature, (now, progress.done))
+        began, first = self._started.setdefault(progress.stage, (now, progress.done))
         if progress.note:
             sys.stderr.write(f"{progress.note}\n")
         if now - self._last < SECONDS_BETWEEN_LINES or now == began:
@@ -64,4 +64,4 @@ class _Lines:
         self._last = now
         rate = (progress.done - first) / (now - began)
         left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate else ""
-        sys.stderr.write(f"{progress.feature}: {progress.done:,} of {progress.total:,}, {rate:,.0f}/s{left}\n")
+        sys.stderr.write(f"{progress.stage}: {progress.done:,} of {progress.total:,}, {rate:,.0f}/s{left}\n")

@@ -43,26 +43,29 @@ class Shard(Protocol):
     Attributes:
         name: what the column `file` says: the path, or "<stdin>", "<polars>".
         suffix: with which a copy of some rows is written, for example ".jsonl.gz".
-        source: the file as it was when it was read.
-        column_names: the user's columns, in their order; for JSON, of the first rows.
-        layout: shards of equal layout can be copied into one file.
     """
 
     name: str
     suffix: str
 
     @property
-    def source(self) -> SourceFile: ...
+    def source(self) -> SourceFile:
+        """The file as it was when it was read."""
+
     @property
-    def column_names(self) -> Sequence[str]: ...
+    def column_names(self) -> Sequence[str]:
+        """The user's columns, in their order; for JSON, of the first rows."""
+
     @property
-    def layout(self) -> object: ...
+    def layout(self) -> object:
+        """Shards of equal layout can be copied into one file."""
+
     @property
     def label_names(self) -> Mapping[str, tuple[str, ...]]:
         """Names of classes by column, where the file carries them."""
 
-    def blocks(self, positions: Positions | None = None) -> Iterator[Block]:
-        """Yield all rows, or those at ascending positions, in order."""
+    def blocks(self, positions: Positions | None = None, *, columns: Sequence[str] | None = None) -> Iterator[Block]:
+        """Yield all rows, or those at ascending positions, in order; tables read only the named columns."""
 
     def rows(self, positions: Positions) -> list[dict[str, Any]]:
         """Return rows in the order of the positions."""

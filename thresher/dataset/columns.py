@@ -40,7 +40,7 @@ def read_column(shards: Sequence[Shard], shard: NDArray[np.int32], position: Pos
         mine = mine[np.argsort(position[mine], kind="stable")]
         places.append(mine)
         wanted, inverse = np.unique(position[mine], return_inverse=True)
-        found = [_of_block(block, name) for block in one.blocks(wanted)]
+        found = [_of_block(block, name) for block in one.blocks(wanted, columns=[name])]
         is_known |= any(known for _, known in found)
         parts.append(_united([values for values, _ in found]).gather(inverse))
     if not is_known:
@@ -70,6 +70,8 @@ def _series(values: list[Any]) -> pl.Series:
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         return pl.Series("", values, dtype=pl.Null)
+    if kinds == {int, float}:
+        return pl.Series("", values, dtype=pl.Float64, strict=False)
     if len(kinds) == 1 and (kind := kinds.pop()) in _TYPES:
         try:
             return pl.Series("", values, dtype=_TYPES[kind][0])

@@ -17,9 +17,7 @@ from thresher.errors import InputError
 _PARSED_ROWS = 4096
 
 
-def write_rows(
-    shards: Sequence[Shard], shard: NDArray[np.int32], position: Positions, folder: Path, stem: str
-) -> Path:
+def write_rows(shards: Sequence[Shard], shard: NDArray[np.int32], position: Positions, folder: Path, stem: str) -> Path:
     """Write rows in the given order; returns the path.
 
     Args:
@@ -31,7 +29,7 @@ def write_rows(
 
     Raises:
         InputError: a file changed since it was read.
-    """  # noqa: DOC502 - raised by check_unchanged
+    """
     used = [shards[number] for number in (np.unique(shard).tolist() or [0])]
     for one in used:
         one.source.check_unchanged()

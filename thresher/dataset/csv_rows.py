@@ -43,7 +43,8 @@ class CsvRows:
         self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], text: bytes
     ) -> NDArray[np.bool_]:
         """Tell which rows the columnar parser reads as the row parser does: (n,) bool."""
-        return data[start] != BYTE_ORDER_MARK[0]
+        is_plain: NDArray[np.bool_] = data[start] != BYTE_ORDER_MARK[0]
+        return is_plain
 
     def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table:
         """Parse whole records into the wanted columns, all as text.
@@ -54,9 +55,7 @@ class CsvRows:
         wanted = [name for name in self.header if name in types]
         return pyarrow.csv.read_csv(
             pa.py_buffer(text),
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=self.header, use_threads=False, block_size=len(text) + 1
-            ),
+            read_options=pyarrow.csv.ReadOptions(column_names=self.header, use_threads=False, block_size=len(text) + 1),
             parse_options=pyarrow.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False

@@ -160,7 +160,7 @@ class Dataset:
 
         Raises:
             InputError: a file changed since it was read.
-        """  # noqa: DOC502 - raised by the parts
+        """
         at = self._checked(indices)
         return write_rows(self.shards, self.shard[at], self.position[at], Path(folder), stem)
 

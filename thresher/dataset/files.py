@@ -203,7 +203,7 @@ class _Counted(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int = -1) -> bytes:
         chunk = self._raw.read(size)
         self._digest.update(chunk)
         self.n_bytes += len(chunk)
@@ -229,7 +229,7 @@ def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
     """Decompress all frames. The library's own stream reader takes a file that was cut off for a whole one."""
     import zstandard
 
-    frame = zstandard.ZstdDecompressor().decompressobj()
+    frame: Any = zstandard.ZstdDecompressor().decompressobj()
     is_open = False
     try:
         for piece in iter(lambda: raw.read(ZSTD_PIECE_BYTES), b""):
@@ -239,7 +239,7 @@ def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
                 rest = frame.unused_data if frame.eof else b""
                 is_open = not frame.eof
                 if frame.eof:
-                    frame = zstandard.ZstdDecompressor().decompressobj()
+                    frame: Any = zstandard.ZstdDecompressor().decompressobj()
     except zstandard.ZstdError as error:
         raise EOFError(str(error)) from None
     if is_open:

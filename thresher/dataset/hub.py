@@ -23,7 +23,9 @@ def is_hub_id(source: str) -> bool:
     """Tell whether a text looks like "owner/name" and is no path here."""
     owner, _, name = source.partition("/")
     is_name = bool(owner and name) and not source.startswith((".", "~")) and not set(name) & set("/*?[")
-    return is_name and not os.path.exists(source) and not os.path.isdir(owner) and Path(name).suffix.lower() not in _FILES
+    return (
+        is_name and not os.path.exists(source) and not os.path.isdir(owner) and Path(name).suffix.lower() not in _FILES
+    )
 
 
 _FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst", ".bz2", ".txt", ".xlsx"}
@@ -76,7 +78,9 @@ def chosen_split(splits: Iterable[str], split: str | None, *, where: str) -> str
             raise InputError(f"{where}: one split is required, it has {', '.join(names)}; choose one with --split")
         return names[0]
     if split not in names:
-        raise NotFoundError(f"{where}: split '{split}' not found; there are: {', '.join(names)}{did_you_mean(split, names)}")
+        raise NotFoundError(
+            f"{where}: split '{split}' not found; there are: {', '.join(names)}{did_you_mean(split, names)}"
+        )
     return split
 
 
@@ -98,5 +102,7 @@ def open_saved(folder: Path, *, split: str | None) -> list[TableShard]:
         state = orjson.loads((folder / "state.json").read_bytes())
         names = [entry["filename"] for entry in state["_data_files"]]
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: the state of a saved dataset must be readable, got '{error}'; save it again") from None
+        raise InputError(
+            f"{folder}: the state of a saved dataset must be readable, got '{error}'; save it again"
+        ) from None
     return [open_table(folder / name, ".arrow") for name in names]

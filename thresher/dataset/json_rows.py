@@ -46,7 +46,7 @@ class JsonRows:
         Rows that begin and end with braces cannot run into one another. NaN and Infinity, which the columnar
         parser takes for numbers, are left to the row parser.
         """
-        is_plain = (data[start] == ord("{")) & (data[end - 1] == ord("}"))
+        is_plain: NDArray[np.bool_] = (data[start] == ord("{")) & (data[end - 1] == ord("}"))
         for word in (b"NaN", b"Inf"):
             for offset in _occurrences(text, word):
                 is_plain[max(int(np.searchsorted(start, offset, "right")) - 1, 0)] = False

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
-    Source = (
+    Source: TypeAlias = (
         str
         | Path
         | Sequence[str | Path]
@@ -81,7 +81,7 @@ def load(
         NotFoundError: a column or a split is not there.
         SettingsError: the schema's name or a role is unknown.
         MissingExtraError: a Hub id was given and `datasets` is not installed.
-    """  # noqa: DOC502 - raised by the parts
+    """
     if schema is not None and columns is not None:
         raise SettingsError(f"schema '{schema}' and a mapping of columns exclude each other; give one of them")
     if max_row_bytes < 1:

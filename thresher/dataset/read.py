@@ -52,7 +52,7 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
     places: list[NDArray[np.int64]] = []
     n_read = 0
     for number, shard in enumerate(shards):
-        for block in shard.blocks():
+        for block in shard.blocks(columns=schema.column_names):
             n_read += len(block.positions)
             frame = _read_block(block, schema, shard.name, rejected, by_column=by_column)
             index = frame["index"].to_numpy()
@@ -93,9 +93,7 @@ def _joined(
         _reject_repeated(shards, schema.id_column, place[:, repeated], frame["line"].to_numpy()[repeated], rejected)
         frame = frame.filter(is_first)
         place = place[:, is_first.to_numpy()]
-    return ReadRows(
-        frame=frame, shard=place[0].astype(np.int32), position=place[1], rejected=rejected, n_read=n_read
-    )
+    return ReadRows(frame=frame, shard=place[0].astype(np.int32), position=place[1], rejected=rejected, n_read=n_read)
 
 
 def _reject_repeated(
@@ -109,9 +107,7 @@ def _reject_repeated(
                 rejected.add(shard.name, next(lines), DUPLICATED_ID.format(id_column), block.preview(index))
 
 
-def _read_block(
-    block: Block, schema: Schema, name: str, rejected: RejectedRows, *, by_column: bool
-) -> pl.DataFrame:
+def _read_block(block: Block, schema: Schema, name: str, rejected: RejectedRows, *, by_column: bool) -> pl.DataFrame:
     """Return the usable rows of a block with the columns of `CANONICAL_SCHEMA`, in order."""
     is_open = np.ones(len(block.positions), np.bool_)
     parts: list[pl.DataFrame] = []

@@ -13,7 +13,7 @@ PREVIEW_CHARACTERS = 200
 REJECTED_SCHEMA = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "preview": pl.String}
 
 
-class BadRow(ValueError):  # noqa: N818 - it is a verdict on a row, never shown to the user as an error
+class BadRow(ValueError):
     """A row cannot be used. The message is the reason: equal for equal faults, so that reasons can be counted."""
 
 

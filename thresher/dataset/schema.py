@@ -223,6 +223,4 @@ def check_columns_exist(schema: Schema, found: Iterable[str], *, where: str) -> 
     wanted += [schema.id_column] if schema.id_column is not None else []
     for name in wanted:
         if name not in names:
-            raise InputError(
-                f"{where}: column '{name}' is required, found {_listed(names)}{did_you_mean(name, names)}"
-            )
+            raise InputError(f"{where}: column '{name}' is required, found {_listed(names)}{did_you_mean(name, names)}")

@@ -140,7 +140,6 @@ class TableShard:
         self.column_names: Sequence[str] = list(table.schema.names)
         self.label_names = class_names(table.schema)
         self._table = table
-        self._needed: Sequence[str] | None = None
 
     @property
     def layout(self) -> object:
@@ -152,12 +151,17 @@ class TableShard:
         """The Arrow schema, metadata included."""
         return self._table.schema
 
-    def blocks(self, positions: Positions | None = None) -> Iterator[TableBlock]:
-        """Yield all rows, or those at ascending positions, in order."""
-        for at, table in self._tables(positions, None):
+    def blocks(
+        self, positions: Positions | None = None, *, columns: Sequence[str] | None = None
+    ) -> Iterator[TableBlock]:
+        """Yield all rows, or those at ascending positions, in order; of all columns or of the named ones."""
+        named = None if columns is None else [name for name in self.column_names if name in columns]
+        for at, table in self._tables(positions, named):
             yield TableBlock(table, at)
 
-    def _tables(self, positions: Positions | None, columns: Sequence[str] | None) -> Iterator[tuple[Positions, pa.Table]]:
+    def _tables(
+        self, positions: Positions | None, columns: Sequence[str] | None
+    ) -> Iterator[tuple[Positions, pa.Table]]:
         first = 0
         with explained(self.name):
             for table in self._table.batches(columns):
@@ -228,9 +232,7 @@ def _hashed(path: Path) -> SourceFile:
         before = os.fstat(file.fileno())
         for chunk in iter(lambda: file.read(_HASH_BYTES), b""):
             digest.update(chunk)
-    return SourceFile(
-        path=str(path), bytes=before.st_size, sha256=digest.hexdigest(), mtime_ns=before.st_mtime_ns
-    )
+    return SourceFile(path=str(path), bytes=before.st_size, sha256=digest.hexdigest(), mtime_ns=before.st_mtime_ns)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +17,7 @@ from thresher.dataset.files import STDIN, PlainFile
 from thresher.dataset.json_rows import BYTE_ORDER_MARK, JsonRows
 from thresher.dataset.rejection import BadRow
 from thresher.dataset.schema import column_counts
-from thresher.dataset.spans import ArrayScanner, CsvScanner, LineScanner, Scanner, Spans
+from thresher.dataset.spans import LineScanner, Scanner, Spans
 from thresher.dataset.text_shard import Layout, TextShard
 from thresher.errors import InputError
 
@@ -81,14 +83,7 @@ class _Beginning:
 
 def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:
     beginning = _Beginning(file)
-    is_array = _is_array(beginning.head, suffix)
-    scanner: ArrayScanner | LineScanner = (ArrayScanner if is_array else LineScanner)(beginning.offset)
-    spans = beginning.scan(scanner)
-    if isinstance(scanner, ArrayScanner) and not scanner.was_closed and suffix != ".json":
-        scanner = LineScanner(beginning.offset)
-        for chunk in file.scan_again(beginning.offset):
-            scanner.feed(chunk)
-        spans, is_array = scanner.finish(), False
+    spans, is_array = _json_spans(beginning, suffix)
     layout = _array_layout(file, spans, compression) if is_array else Layout(compression=compression)
     shard = TextShard(
         file,
@@ -103,6 +98,22 @@ def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: in
     if not shard.column_names and not is_array:
         _refuse_one_object(file)
     return shard
+
+
+def _json_spans(beginning: _Beginning, suffix: str) -> tuple[Spans, bool]:
+    """Return the rows, and whether they are the elements of an array."""
+    if not _is_array(beginning.head, suffix):
+        return beginning.scan(LineScanner(beginning.offset)), False
+    from thresher.dataset.array_spans import ArrayScanner  # compiled: only loaded when needed
+
+    scanner = ArrayScanner(beginning.offset)
+    spans = beginning.scan(scanner)
+    if scanner.was_closed or suffix == ".json":
+        return spans, True
+    lines = LineScanner(beginning.offset)
+    for chunk in beginning.file.scan_again(beginning.offset):
+        lines.feed(chunk)
+    return lines.finish(), False
 
 
 def _is_array(head: bytes, suffix: str) -> bool:
@@ -148,10 +159,15 @@ def _refuse_one_object(file: PlainFile) -> None:
 
 
 def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:
+    from thresher.dataset.csv_spans import FAULTS, csv_spans  # compiled: only loaded when needed
+
     beginning = _Beginning(file)
     line = beginning.head.split(b"\n", 1)[0].decode(errors="replace")
     delimiter = "\t" if suffix == ".tsv" else guess_delimiter(line)
-    spans = beginning.scan(CsvScanner(delimiter, offset=beginning.offset))
+    chunks = itertools.chain([beginning.head], beginning.chunks)
+    spans = csv_spans(chunks, file.scan_again, delimiter, beginning.offset)
+    if len(spans) == 0:
+        raise InputError(f"{file.name}: the file must hold a header and rows, it is empty")
     if 0 in spans.faults:
         raise InputError(f"{file.name}: the first line must be a header of column names, found {spans.faults[0]}")
     with file.reader() as reader:
@@ -168,10 +184,8 @@ def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int
         raise InputError(f"{file.name}: the columns of the header must differ, found '{repeated[0]}' twice; rename one")
     with file.reader() as reader:
         before = reader.read(0, header_end) + b"\n"
-    layout = Layout(
-        compression=compression, before=before, line_end=b"\r" if raw.endswith(b"\r") else b""
-    )
-    rows = _records(spans, len(header))
+    layout = Layout(compression=compression, before=before, line_end=b"\r" if raw.endswith(b"\r") else b"")
+    rows = _records(spans, len(header), FAULTS)
     return TextShard(
         file,
         rows,
@@ -183,13 +197,13 @@ def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int
     )
 
 
-def _records(spans: Spans, n_columns: int) -> Spans:
+def _records(spans: Spans, n_columns: int, flags: Mapping[int, str]) -> Spans:
     """Return the rows behind the header, those of another width marked."""
     fields = spans.n_fields
     if fields is None:
         raise AssertionError("a CSV scanner counts fields")
     length = spans.end - spans.start
-    faults = {i: "a carriage return stands outside quotes" for i in np.flatnonzero(fields < 0).tolist()}
+    faults = {i: flags[int(fields[i])] for i in np.flatnonzero(fields < 0).tolist()}
     may_be_blank = (fields == 1) & (length <= 1)  # told apart when the row is read
     for i in np.flatnonzero((fields != n_columns) & (fields >= 0) & ~may_be_blank).tolist():
         faults[i] = ragged(n_columns, int(fields[i]))

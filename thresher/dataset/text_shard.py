@@ -25,12 +25,17 @@ SINGLE_ROWS = 16  # a part of a block that the columnar parser refuses is halved
 class RowSyntax(Protocol):
     """How rows are written: `JsonRows` or `CsvRows`."""
 
-    def trim(self, data: NDArray[np.uint8], start: Positions, end: Positions) -> tuple[Positions, Positions]: ...
-    def is_plain(
-        self, data: NDArray[np.uint8], start: Positions, end: Positions, text: bytes
-    ) -> NDArray[np.bool_]: ...
-    def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table: ...
-    def row(self, text: bytes) -> dict[str, Any]: ...
+    def trim(self, data: NDArray[np.uint8], start: Positions, end: Positions) -> tuple[Positions, Positions]:
+        """Return the spans without what surrounds a row; a blank row becomes an empty span."""
+
+    def is_plain(self, data: NDArray[np.uint8], start: Positions, end: Positions, text: bytes) -> NDArray[np.bool_]:
+        """Tell which rows the columnar parser reads as the row parser does: (n,) bool."""
+
+    def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table:
+        """Parse whole rows into the wanted columns; pyarrow.ArrowInvalid when any is broken."""
+
+    def row(self, text: bytes) -> dict[str, Any]:
+        """Parse one row; BadRow says why it cannot be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +174,9 @@ class TextShard:
         """The file as it was when it was read."""
         return self._file.source
 
-    def blocks(self, positions: Positions | None = None) -> Iterator[TextBlock]:
+    def blocks(
+        self, positions: Positions | None = None, *, columns: Sequence[str] | None = None
+    ) -> Iterator[TextBlock]:
         """Yield all rows, or those at ascending positions, in order; blank lines are left out."""
         if positions is None:
             positions = np.arange(len(self._spans), dtype=np.int64)

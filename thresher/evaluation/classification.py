@@ -59,7 +59,9 @@ def report(truth: Sequence[str], predicted: Sequence[str]) -> ClassificationRepo
         InputError: the lengths differ, or there is no row.
     """
     if len(truth) != len(predicted) or not len(truth):
-        raise InputError(f"classification report: needs as many labels as predictions, got {len(truth)} and {len(predicted)}")
+        raise InputError(
+            f"classification report: needs as many labels as predictions, got {len(truth)} and {len(predicted)}"
+        )
     labels, codes = np.unique(np.array([*truth, *predicted], dtype=object).astype(str), return_inverse=True)
     true, guess = codes[: len(truth)], codes[len(truth) :]
     is_hit = true == guess

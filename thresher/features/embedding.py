@@ -41,4 +41,4 @@ class Embedding:
 
 
 def _encoder(context: FeatureContext) -> Encoder:
-    return load_encoder(context.encoder, device=context.device, batch_tokens=context.batch_tokens)
+    return load_encoder(context.encoder, device=context.device, dtype=context.dtype, batch_tokens=context.batch_tokens)

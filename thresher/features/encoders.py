@@ -21,6 +21,8 @@ MINILM = "minilm"
 AUTO = "auto"
 EMBEDDED = (STATIC, MINILM, AUTO)
 AUTO_MAX_ROWS = 20_000  # about four minutes of MiniLM on two cores; a static encoder takes over above
+DTYPES = ("float32", "bfloat16", "float16")
+BATCH_TOKENS = 16_384
 LINUX_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
@@ -66,12 +68,15 @@ def resolve_encoder(name: str | None, n_rows: int, *, device: str | None = None)
     return MINILM if n_rows <= AUTO_MAX_ROWS or _is_accelerated(device) else STATIC
 
 
-def load_encoder(name: str | None, *, device: str | None = None, batch_tokens: int = 16_384) -> Encoder:
+def load_encoder(
+    name: str | None, *, device: str | None = None, dtype: str | None = None, batch_tokens: int = BATCH_TOKENS
+) -> Encoder:
     """Return the encoder of that name: "static", "minilm", or a sentence-transformers model.
 
     Args:
         name: as above; a model is a folder, or a name on the Hub.
         device: None for the best there is.
+        dtype: of a transformer; None for float32.
         batch_tokens: tokens in one forward pass, padding included.
 
     Raises:
@@ -85,7 +90,7 @@ def load_encoder(name: str | None, *, device: str | None = None, batch_tokens: i
         return StaticEncoder()
     from thresher.features.sentence_encoder import SentenceEncoder
 
-    return SentenceEncoder(name, device=device, batch_tokens=batch_tokens)
+    return SentenceEncoder(name, device=device, dtype=dtype or DTYPES[0], batch_tokens=batch_tokens)
 
 
 def missing_for_minilm() -> str | None:

@@ -41,10 +41,8 @@ class Length:
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
         """Return (n,) int64 tokens."""
         path = tokenizer_file(context.tokenizer)
-        model = self.describe(context)
-        shelf = (
-            None if context.cache is None else context.cache.shelf(self.name, **model)
-        )
+        about = self.describe(context)
+        shelf = context.cache and context.cache.shelf(self.name, about["tokenizer"], about["fingerprint"])
         values = values_of(
             dataset.texts(),
             lambda texts: count_batches(path, texts),

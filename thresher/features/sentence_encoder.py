@@ -33,15 +33,16 @@ class SentenceEncoder:
     """A sentence-transformers model that reads texts of like length together.
 
     Batches are cut by tokens, longest texts first, so that padding is small and too little memory shows at once.
-    Weights and sums are float32 on every device, so that a text's vector does not depend on its batch.
+    In float32, the default on every device, a text's vector does not depend on its batch.
     """
 
-    def __init__(self, name: str, *, device: str | None, batch_tokens: int) -> None:
+    def __init__(self, name: str, *, device: str | None, dtype: str, batch_tokens: int) -> None:
         """Name a model. Nothing is loaded.
 
         Args:
             name: "minilm", a folder, or a name on the Hub.
             device: None for the best there is.
+            dtype: of the weights and sums.
             batch_tokens: tokens in one forward pass, padding included.
 
         Raises:
@@ -54,6 +55,7 @@ class SentenceEncoder:
                 raise MissingExtraError(package, f"encoder '{name}'", "encoders")
         self._name = name
         self._device = device
+        self._dtype = dtype
         self._batch_tokens = batch_tokens
         self._n_read = 0
         self._n_cut = 0
@@ -80,7 +82,9 @@ class SentenceEncoder:
         files = {path for pattern in (*SHAPING, *weights) for path in self.folder.rglob(pattern) if path.is_file()}
         if not files:
             raise InputError(f"encoder '{self._name}': {self.folder} must hold a model, found none")
-        return fingerprint(((str(path.relative_to(self.folder)), path) for path in files), recipe=RECIPE)
+        return fingerprint(
+            ((str(path.relative_to(self.folder)), path) for path in files), recipe=f"{RECIPE}-{self._dtype}"
+        )
 
     @property
     def dimension(self) -> int:
@@ -95,7 +99,7 @@ class SentenceEncoder:
         try:
             with _no_loading_bar():
                 model = SentenceTransformer(
-                    str(folder), device=self._device, local_files_only=True, model_kwargs={"dtype": "float32"}
+                    str(folder), device=self._device, local_files_only=True, model_kwargs={"dtype": self._dtype}
                 )
         except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -150,7 +154,7 @@ class SentenceEncoder:
         if limit is None:
             return counts
         self._n_cut += int((counts > limit).sum())
-        read: NDArray[np.int64] = np.minimum(counts, limit)
+        read: NDArray[np.int64] = np.minimum(counts, limit).astype(np.int64)  # a limit may be infinite
         return read
 
     def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:

@@ -15,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import get_num_threads
 from numpy.typing import NDArray
+
+from thresher.selectors.compiled import compiled, compiled_fast
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -69,7 +71,7 @@ def new_cover(vectors: Float32, inverse_norm: Float64, weight: Float32, floor: F
     return Cover(vectors, inverse_norm, weight, floor, floor.astype(np.float32), none, np.zeros(n, np.bool_))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _dot(x: Any, y: Any) -> Any:
     total = 0.0
     for m in range(len(x)):
@@ -77,7 +79,7 @@ def _dot(x: Any, y: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _exact_gain(cover: Any, v: Any, rows: Any) -> Any:
     """Gain of v in float64; `rows` are all that v may improve."""
     total = 0.0
@@ -92,7 +94,7 @@ def _exact_gain(cover: Any, v: Any, rows: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _first_of_best(rows: Any, gain: Any) -> Any:
     """Position in `rows` (ascending) of the largest gain; equal gains go to the first."""
     most = gain.max()
@@ -105,7 +107,7 @@ def _first_of_best(rows: Any, gain: Any) -> Any:
 # ---------------------------------------------------------------- dense stage
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled_fast
 def _gains_of_row(line: Any, i: Any, best: Any, weight: Any, first: Any, gain: Any) -> None:
     """Add the gains of the pairs (i, first..i)."""
     zero = np.float32(0.0)
@@ -115,7 +117,7 @@ def _gains_of_row(line: Any, i: Any, best: Any, weight: Any, first: Any, gain: A
     gain[i] += weight[i] * max(line[i] - best[i], zero)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled_fast
 def _gains_of_chunk(kernel: Any, best: Any, weight: Any, first: Any, last: Any, gain: Any) -> None:
     """Add the gains that the pairs of rows first..last of the lower triangle bring, both ways."""
     zero = np.float32(0.0)
@@ -151,7 +153,7 @@ def _gains_of_chunk(kernel: Any, best: Any, weight: Any, first: Any, last: Any, 
         gain[j] += above[j]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _reach(kernel: Any, best: Any, v: Any, slack: Any) -> Any:
     """Rows that v may improve, from the lower triangle."""
     n = len(best)
@@ -165,7 +167,7 @@ def _reach(kernel: Any, best: Any, v: Any, slack: Any) -> Any:
     return rows[:m]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add_dense(kernel: Any, cover: Any, pick: Any) -> None:
     cover.is_pick[pick] = True
     for i in range(len(cover.best)):
@@ -220,8 +222,9 @@ def _chunk_edges(n: int) -> list[int]:
 # ---------------------------------------------------------------- from dense to graph
 
 
-@njit(cache=True, nogil=True)
-def _survivors_of_chunk(kernel: Any, best: Any, first: Any, last: Any, column: Any, n_in_row: Any, n_entries: Any) -> None:
+@compiled
+def _survivors_of_chunk(kernel: Any, best: Any, chunk: Any, column: Any, n_in_row: Any, n_entries: Any) -> None:
+    first, last = chunk
     m = 0
     for i in range(first, last):
         begin = m
@@ -237,10 +240,10 @@ def _survivors_of_chunk(kernel: Any, best: Any, first: Any, last: Any, column: A
                 n_entries[i] += 1
 
 
-@njit(cache=True, nogil=True)
-def _write_chunk(kernel: Any, first: Any, last: Any, column: Any, n_in_row: Any, at: Any, row: Any, similarity: Any) -> None:
+@compiled
+def _write_chunk(kernel: Any, chunk: Any, column: Any, n_in_row: Any, at: Any, row: Any, similarity: Any) -> None:
     e = 0
-    for i in range(first, last):
+    for i in range(chunk[0], chunk[1]):
         for _ in range(n_in_row[i]):
             j = column[e]
             e += 1
@@ -263,20 +266,20 @@ def surviving_pairs(kernel: Float32, best: Float32) -> Graph:
     n_entries = np.zeros((len(chunks), n), np.int64)
     with ThreadPoolExecutor(get_num_threads()) as pool:
         jobs = zip(chunks, columns, n_entries, strict=True)
-        list(pool.map(lambda j: _survivors_of_chunk(kernel, best, *j[0], j[1], n_in_row, j[2]), jobs))
+        list(pool.map(lambda j: _survivors_of_chunk(kernel, best, j[0], j[1], n_in_row, j[2]), jobs))
         start = np.zeros(n + 1, np.int64)
         np.cumsum(n_entries.sum(axis=0), out=start[1:])
         at = start[:-1] + np.cumsum(n_entries, axis=0) - n_entries  # where each chunk writes in each row
         row, similarity = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
         writes = zip(chunks, columns, at, strict=True)
-        list(pool.map(lambda j: _write_chunk(kernel, *j[0], j[1], n_in_row, j[2], row, similarity), writes))
+        list(pool.map(lambda j: _write_chunk(kernel, j[0], j[1], n_in_row, j[2], row, similarity), writes))
     return Graph(start, row, similarity)
 
 
 # ---------------------------------------------------------------- graph stage
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _keep_live(graph: Any, i: Any, end: Any, best: Any) -> Any:
     """Move the entries of row i that still exceed its cover to the front; return where they end."""
     live = graph.start[i]
@@ -288,7 +291,7 @@ def _keep_live(graph: Any, i: Any, end: Any, best: Any) -> Any:
     return live
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _graph_gains(graph: Any, cover: Any, live_end: Any) -> Any:
     """Gain of every row, and the live entries of every row moved to the front."""
     n = len(cover.best)
@@ -301,7 +304,7 @@ def _graph_gains(graph: Any, cover: Any, live_end: Any) -> Any:
     return gain
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _largest(gain: Any, bound: Any) -> Any:
     """Largest gain. `bound` holds an upper bound per block: gains only fall, so a stale maximum is one."""
     while True:
@@ -315,7 +318,7 @@ def _largest(gain: Any, bound: Any) -> Any:
         bound[b] = most
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _choose(graph: Any, cover: Any, gain: Any, bound: Any, most: Any) -> Any:
     """Row of the largest gain; those within float32 error of it are compared in float64."""
     close = np.empty(N_COMPARED, np.int64)
@@ -337,7 +340,7 @@ def _choose(graph: Any, cover: Any, gain: Any, bound: Any, most: Any) -> Any:
     return close[_first_of_best(close[:m], exact)]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add(graph: Any, cover: Any, pick: Any, gain: Any, live_end: Any) -> Any:
     """Add the pick; take from each candidate what it loses on the rows whose cover rises. Returns pairs visited."""
     n_visited = 0
@@ -359,7 +362,7 @@ def _add(graph: Any, cover: Any, pick: Any, gain: Any, live_end: Any) -> Any:
     return n_visited
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _graph_loop(graph: Any, cover: Any, n_picks: Any, picks: Any, gains: Any) -> Any:
     live_end = graph.start[1:].copy()
     gain = _graph_gains(graph, cover, live_end)

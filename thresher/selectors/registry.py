@@ -84,7 +84,9 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Selector:
 
 def _converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
     """Turn a string from the command line into the type of the field's default."""
-    kind = type(field.default)
+    kind: Any = type(field.default)
+    if field.default is None:  # not set: the annotation, a string such as "int | None", tells the type
+        kind = {"int": int, "float": float}.get(str(field.type).removesuffix(" | None"), str)
     if not isinstance(value, str) or kind is str:
         return value
     try:

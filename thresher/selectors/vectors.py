@@ -17,12 +17,12 @@ class Distinct(NamedTuple):
     Attributes:
         first: (u,) position of the first row of each group of equal rows, ascending.
         group: (n,) which of the u groups each row belongs to.
-        count: (u,) rows in each group.
+        size: (u,) rows in each group.
     """
 
     first: Int64
     group: Int64
-    count: Int64
+    size: Int64
 
 
 def unit_rows(x: NDArray[Any]) -> Float32:
@@ -35,7 +35,8 @@ def unit_rows(x: NDArray[Any]) -> Float32:
 def inverse_norms(x: Float32) -> NDArray[np.float64]:
     """Return 1 / length of each row, (n,) float64, accumulated in float64; 0 for a zero row."""
     norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
-    return np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    scale: NDArray[np.float64] = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    return scale
 
 
 def distinct_rows(x: Float32) -> Distinct:
@@ -43,7 +44,7 @@ def distinct_rows(x: Float32) -> Distinct:
     import xxhash
 
     rows = np.ascontiguousarray(x + np.float32(0.0))  # -0.0 + 0.0 = 0.0
-    digest = np.fromiter((xxhash.xxh3_64_intdigest(row) for row in rows), np.uint64, len(rows))  # type: ignore[arg-type]
+    digest = np.fromiter((xxhash.xxh3_64_intdigest(row) for row in rows), np.uint64, len(rows))
     _, first, group = np.unique(digest, return_index=True, return_inverse=True)
     same = (rows == rows[first[group]]).all(axis=1)
     if not same.all():  # two different rows with one 64-bit hash

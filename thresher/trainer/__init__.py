@@ -1,0 +1,1 @@
+"""Training: rows become a LoRA adapter. `thresher.training.train` is the arrow; these are its parts."""

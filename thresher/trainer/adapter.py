@@ -60,7 +60,11 @@ class Adapter:
 
     def __repr__(self) -> str:
         """Return base, rows and held-out scores, one line each."""
-        lines = ["Adapter", *(f"  {name:<10}{text}" for name, text in summary(self.metrics)), f"  {'folder':<10}{self.path}"]
+        lines = [
+            "Adapter",
+            *(f"  {name:<10}{text}" for name, text in summary(self.metrics)),
+            f"  {'folder':<10}{self.path}",
+        ]
         return "\n".join(lines)
 
 
@@ -75,7 +79,9 @@ def summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines += [(name, as_text(value)) for name, value in (metrics["held_out"] or {}).items() if name != "classes"]
     comparison = metrics["comparison"]
     if comparison is not None:
-        lines.append(("this", f"{comparison['metric']} {as_text(comparison['subset'])} over seeds {comparison['seeds']}"))
+        lines.append(
+            ("this", f"{comparison['metric']} {as_text(comparison['subset'])} over seeds {comparison['seeds']}")
+        )
         lines.append(("random", f"{comparison['metric']} {as_text(comparison['random'])}, as many random rows"))
         lines.append(("difference", f"{as_text(comparison['difference'])}"))
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from thresher.trainer.settings import Task, TrainSettings
 
 # What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
 CHUNK = 1 << 22  # bytes read at a time when hashing
 
 
@@ -34,8 +35,12 @@ class BaseModel:
     max_positions: int | None
 
 
-def find_base(name: str | Path) -> BaseModel:
+def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
     """Find a model by folder, or by Hub id ("org/name" or "org/name@revision"), fetching it when it is not cached.
+
+    Args:
+        name: folder or Hub id.
+        fingerprint: of its files, where it is known already; else they are hashed.
 
     Raises:
         NotFoundError: no such folder, and the Hub does not have it or cannot be reached.
@@ -49,7 +54,9 @@ def find_base(name: str | Path) -> BaseModel:
         raise InputError(f"model '{name}': must hold config.json, found none in {folder}; choose a transformers model")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise InputError(f"model '{name}': weights must be safetensors, found none in {folder}; convert it or choose another")
+        raise InputError(
+            f"model '{name}': weights must be safetensors, found none in {folder}; convert it or choose another"
+        )
     content: dict[str, Any] = json.loads(config.read_bytes())
     text = content.get("text_config", content)
     positions = text.get("max_position_embeddings", text.get("n_positions"))
@@ -58,14 +65,19 @@ def find_base(name: str | Path) -> BaseModel:
     return BaseModel(
         name=str(name),
         folder=folder,
-        fingerprint=_sha256((config, *weights)) if is_folder else folder.name,
+        fingerprint=fingerprint or (_sha256((config, *weights)) if is_folder else folder.name),
         max_positions=positions,
     )
 
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     repository, _, revision = name.partition("@")
     try:
@@ -102,7 +114,9 @@ def load_tokenizer(base: BaseModel) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"model '{base.name}': has no tokenizer that transformers can read ({_first(error)})") from None
+        raise InputError(
+            f"model '{base.name}': has no tokenizer that transformers can read ({_first(error)})"
+        ) from None
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise InputError(f"model '{base.name}': its tokenizer has neither a padding nor an end-of-sequence token")
@@ -145,13 +159,13 @@ def load_model(
         options |= {"num_labels": len(classes), "id2label": id2label, "label2id": label2id}
         options["ignore_mismatched_sizes"] = True  # a base with a head of its own for other labels
     try:
-        with _quiet_loading():
+        with _QuietLoading():
             return loader.from_pretrained(base.folder, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model '{base.name}': cannot be loaded for {task} ({_first(error)})") from None
 
 
-class _quiet_loading:  # noqa: N801
+class _QuietLoading:
     """Silence transformers while it loads: that the new head has no weights yet is what we want."""
 
     def __enter__(self) -> None:
@@ -205,3 +219,10 @@ def wants_bf16(precision: str) -> bool:
 
 def _first(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200]
+
+
+def embedded_base() -> BaseModel:
+    """Return the embedded MiniLM under its name on the Hub, so that an adapter made here can be loaded anywhere."""
+    from thresher.features.minilm import SHA256, minilm_folder
+
+    return replace(find_base(minilm_folder(), fingerprint=SHA256), name=EMBEDDED)

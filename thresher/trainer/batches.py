@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from thresher.trainer.examples import IGNORED, Example
 
-BUCKET_STEPS = 16  # rows of this many steps are sorted by length together; fewer would pad more, all would order by length
+BUCKET_STEPS = (
+    16  # rows of this many steps are sorted by length together; fewer would pad more, all would order by length
+)
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,17 @@ Message = Mapping[str, Any]
 Span = tuple[int, int]
 
 # For models without a chat template, and saved with the adapter's tokenizer. Each turn is "### role:", a line break and
-# the content; an assistant turn ends with the end-of-sequence token, which is learned.
+# the content (and tool calls as JSON); an assistant turn ends with the end-of-sequence token, which is learned.
 PLAIN_TEMPLATE = (
     "{%- if bos_token %}{{ bos_token }}{% endif -%}"
+    "{%- if tools %}{{ '### tools:\n' + (tools | tojson) + '\n\n' }}{% endif -%}"
     "{%- for message in messages -%}"
+    "{{ '### ' + message['role'] + ':\n' }}"
+    "{%- set words = (message['content'] or '') + (message['tool_calls'] | tojson if message['tool_calls'] else '') -%}"
     "{%- if message['role'] == 'assistant' -%}"
-    "{{ '### assistant:\n' }}{%- generation -%}{{ message['content'] + eos_token }}{%- endgeneration -%}{{ '\n\n' }}"
-    "{%- else -%}"
-    "{{ '### ' + message['role'] + ':\n' + message['content'] + '\n\n' }}"
-    "{%- endif -%}"
+    "{%- generation -%}{{ words + eos_token }}{%- endgeneration -%}"
+    "{%- else -%}{{ words }}{%- endif -%}"
+    "{{ '\n\n' }}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '### assistant:\n' }}{%- endif -%}"
 )
@@ -106,7 +108,7 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
             return Rendered(text, spans[-1:] if loss_on == "last-assistant" else spans, None if spans else NO_ASSISTANT)
         learned = turns[-1:] if loss_on == "last-assistant" else turns
         return _by_prefix(tokenizer, messages, tools, learned)
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:  # TypeError: the template adds text to a content that is not there
         return Rendered("", (), f"{TEMPLATE_REFUSES} ({error})")
 
 
@@ -114,7 +116,9 @@ def _assistant_turns(messages: Sequence[Message]) -> list[int]:
     return [position for position, message in enumerate(messages) if message["role"] == "assistant"]
 
 
-def _text(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, add_generation_prompt: bool) -> str:
+def _text(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, add_generation_prompt: bool
+) -> str:
     return str(
         tokenizer.apply_chat_template(
             list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
@@ -122,8 +126,10 @@ def _text(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | No
     )
 
 
-def _by_blocks(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> tuple[str, tuple[Span, ...]]:
-    """Render with the template's own generation blocks; characters, not tokens, so that truncation cannot shift them."""
+def _by_blocks(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None
+) -> tuple[str, tuple[Span, ...]]:
+    """Render with the template's own generation blocks; spans in characters, which truncation cannot shift."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     present = [{key: value for key, value in message.items() if value is not None} for message in messages]
@@ -137,7 +143,9 @@ def _by_blocks(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any]
     return texts[0], tuple((int(start), int(end)) for start, end in spans[0])
 
 
-def _by_prefix(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, learned: Sequence[int]) -> Rendered:
+def _by_prefix(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, learned: Sequence[int]
+) -> Rendered:
     whole = _text(tokenizer, messages, tools, add_generation_prompt=False)
     last = len(messages) - 1
     spans: list[Span] = []

@@ -5,43 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from thresher.errors import InputError, first_three
-from thresher.trainer.chat import has_assistant_blocks, render
+from thresher.trainer.chat import render
 from thresher.trainer.settings import Task
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
 
 IGNORED = -100  # label of a token that is not learned: the ignore_index of torch's cross-entropy
 CUT_AWAY = "nothing of the response is within max_length"
 UNKNOWN_LABEL = "its label does not occur in the training rows"
-
-
-class Rows(Protocol):
-    """The part of `thresher.dataset.Dataset` that the trainer reads."""
-
-    @property
-    def kind(self) -> str:
-        """Return "sft", "classification" or "text"."""
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        """Return the canonical columns: at least row_id, prompt, response."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Return the hash of the content."""
-
-    def messages(self, rows: Sequence[int]) -> Sequence[Any]:
-        """Return conversations with `messages` and `tools`."""
-
-    def take(self, rows: Sequence[int]) -> Rows:
-        """Return these rows, in this order."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +119,7 @@ class _Account:
 
 
 def tokenize(
-    rows: Rows, tokenizer: Any, *, task: Task, max_length: int, loss_on: str, classes: Sequence[str] | None = None
+    rows: Dataset, tokenizer: Any, *, task: Task, max_length: int, loss_on: str, classes: Sequence[str] | None = None
 ) -> Examples:
     """Turn rows into examples.
 
@@ -182,7 +159,7 @@ def _encode(tokenizer: Any, texts: list[str], *, special: bool, offsets: bool = 
     )
 
 
-def _add_classification(account: _Account, rows: Rows, tokenizer: Any, code: dict[str, int]) -> None:
+def _add_classification(account: _Account, rows: Dataset, tokenizer: Any, code: dict[str, int]) -> None:
     """Cut between the special tokens, so that the closing one ([SEP]) stays."""
     n_special = tokenizer.num_special_tokens_to_add()
     frame = rows.frame.select("row_id", "prompt", "response")
@@ -197,8 +174,8 @@ def _add_classification(account: _Account, rows: Rows, tokenizer: Any, code: dic
             account.rows[-1].input_ids[-1] = ids[-1]
 
 
-def _add_conversations(account: _Account, rows: Rows, tokenizer: Any, loss_on: str) -> None:
-    conversations = rows.messages(np.arange(len(rows)))  # type: ignore[arg-type]
+def _add_conversations(account: _Account, rows: Dataset, tokenizer: Any, loss_on: str) -> None:
+    conversations = rows.messages(range(len(rows)))
     rendered = [render(tokenizer, talk.messages, talk.tools, loss_on=loss_on) for talk in conversations]
     usable = [position for position, talk in enumerate(rendered) if talk.problem is None]
     account.left_out.update(talk.problem for talk in rendered if talk.problem is not None)
@@ -208,7 +185,7 @@ def _add_conversations(account: _Account, rows: Rows, tokenizer: Any, loss_on: s
         account.add(position, row_ids[position], ids, learned_labels(ids, offsets, rendered[position].spans))
 
 
-def _add_texts(account: _Account, rows: Rows, tokenizer: Any) -> None:
+def _add_texts(account: _Account, rows: Dataset, tokenizer: Any) -> None:
     """Every token is learned, and so is the end of the text."""
     frame = rows.frame.select("row_id", "response")
     encoded = _encode(tokenizer, frame["response"].to_list(), special=False)["input_ids"]
@@ -247,9 +224,6 @@ def require_rows(examples: Examples, what: str) -> None:
     """
     if not len(examples):
         reasons = [f"{count} rows: {reason}" for reason, count in sorted(examples.left_out.items())]
-        raise InputError(f"{what}: at least one usable row is needed, found none ({first_three(reasons) or 'it is empty'})")
-
-
-def has_marked_turns(tokenizer: Any) -> bool:
-    """Tell whether the tokenizer's template marks assistant turns itself."""
-    return tokenizer.chat_template is not None and has_assistant_blocks(tokenizer.get_chat_template())
+        raise InputError(
+            f"{what}: at least one usable row is needed, found none ({first_three(reasons) or 'it is empty'})"
+        )

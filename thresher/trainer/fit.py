@@ -18,8 +18,8 @@ from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent
 from thresher.trainer.examples import Example
 from thresher.trainer.head import start_head
-from thresher.trainer.lora import attach, trainable
 from thresher.trainer.loop import BEST, HeldOutLoss, Work, loop
+from thresher.trainer.lora import attach, trainable
 from thresher.trainer.losses import class_loss, token_loss
 from thresher.trainer.settings import Task, TrainSettings
 
@@ -157,6 +157,6 @@ def refuse_packing(config: Any, task: Task, max_length: int) -> None:
     window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
     if kinds - {"full_attention", "sliding_attention"} or (window is not None and window < max_length):
         raise SettingsError(
-            f"train: packing needs full attention in every layer, got {', '.join(sorted(kinds))} in {config.model_type}; "
-            f"leave it out"
+            f"train: packing needs full attention in every layer, got {', '.join(sorted(kinds))} in "
+            f"{config.model_type}; leave it out"
         )

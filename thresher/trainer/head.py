@@ -112,7 +112,9 @@ def _outputs(model: Any, layer: Any, rows: Sequence[Example], layout: Layout, de
     return _watch(hook, taken, model, rows, layout, device)
 
 
-def _watch(hook: Any, taken: list[torch.Tensor], model: Any, rows: Sequence[Example], layout: Layout, device: Any) -> Array:
+def _watch(
+    hook: Any, taken: list[torch.Tensor], model: Any, rows: Sequence[Example], layout: Layout, device: Any
+) -> Array:
     model.eval()
     try:
         with torch.inference_mode():

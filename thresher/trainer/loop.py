@@ -81,7 +81,9 @@ def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> N
         rate = _set_rate(work.optimizer, settings, history.step, plan.n_steps)
         loss, n_learned = _take_step(work, plan, settings, history.step)
         if not math.isfinite(loss):
-            raise SettingsError(f"train: the loss became {loss} at step {history.step + 1}; lower learning_rate ({rate:.2g})")
+            raise SettingsError(
+                f"train: the loss became {loss} at step {history.step + 1}; lower learning_rate ({rate:.2g})"
+            )
         history.step += 1
         epoch = history.step / plan.n_epoch_steps
         history.losses.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,18 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base_name: str) -
         modules_to_save=poolers or None,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
-        base_model_name_or_path=base_name,
     )
     try:
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            # peft 0.21 reads a property that transformers 5.23 renamed; nothing a user could act on
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+            )
+            adapted = get_peft_model(model, config)
     except ValueError as error:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)})
+        linear = sorted(
+            {name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+        )
         raise InputError(
             f"lora_targets: must name layers of the model, got {targets}; its linear layers are {', '.join(linear)} "
             f"({str(error).splitlines()[0][:120]})"
@@ -86,4 +93,6 @@ def save_adapter(model: Any, folder: Path) -> None:
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             config[name] = sorted(value)
     write_whole(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+    # safetensors makes its file readable by its owner alone; others may read what they may read beside it
+    (folder / "adapter_model.safetensors").chmod(path.stat().st_mode)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty template

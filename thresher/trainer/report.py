@@ -47,14 +47,18 @@ def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None
     FigureCanvasAgg(figure)  # no window and no global state of pyplot
     axes = figure.add_subplot()
     axes.plot(steps, losses, color="#9db4c8", linewidth=0.9, label="training, each step")
-    axes.plot(steps, running_mean(losses, max(1, len(losses) // 25)), color="#1f4e79", linewidth=1.8, label="running mean")
+    axes.plot(
+        steps, running_mean(losses, max(1, len(losses) // 25)), color="#1f4e79", linewidth=1.8, label="running mean"
+    )
     points = [(row["step"], row["loss"], row["stderr"]) for row in history.evaluations]
     if final is not None and final["value"] is not None:
         points = [point for point in points if point[0] != steps[-1]]
         points.append((history.best_step or int(steps[-1]), final["value"], final["stderr"] or 0.0))
     if points:
         x, y, error = zip(*points, strict=True)
-        axes.errorbar(x, y, yerr=error, fmt="o", color="#c0504d", capsize=3, markersize=4, label="held out ± standard error")
+        axes.errorbar(
+            x, y, yerr=error, fmt="o", color="#c0504d", capsize=3, markersize=4, label="held out ± standard error"
+        )
     axes.set(xlabel="optimizer step", ylabel="loss (nats)", title="Loss during training")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
@@ -156,7 +160,8 @@ def _loading(base: str, task: str, metrics: Mapping[str, Any]) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")'
         )
     return (
-        "import json\nfrom peft import PeftModel\nfrom transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        "import json\n\nfrom peft import PeftModel\n"
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         'folder = "path/to/this/folder"\n'
         'labels = json.load(open(f"{folder}/metrics.json"))["labels"]\n'
         f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels=len(labels),\n'

@@ -18,7 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 # Chosen by task when a setting is not set. Classification: found on 500-1,000 rows of short text with MiniLM.
 BY_TASK: dict[str, dict[str, Any]] = {
-    "classification": {"learning_rate": 2e-3, "epochs": 5.0, "max_length": 256, "batch_size": 16},
+    "classification": {"learning_rate": 1e-3, "epochs": 5.0, "max_length": 256, "batch_size": 16},
     "sft": {"learning_rate": 2e-4, "epochs": 3.0, "max_length": 2048, "batch_size": 16},
     "text": {"learning_rate": 2e-4, "epochs": 1.0, "max_length": 2048, "batch_size": 16},
 }
@@ -149,6 +149,6 @@ def _problems(settings: TrainSettings) -> Iterator[str]:
             yield f"{name} must be one of {', '.join(legal)}, got '{getattr(settings, name)}'"
     if settings.epochs is not None and settings.max_steps is not None:
         yield f"epochs ({settings.epochs}) and max_steps ({settings.max_steps}) exclude each other; set one"
-    targets = settings.lora_targets
+    targets: object = settings.lora_targets
     if targets != "auto" and (isinstance(targets, str) or not targets):
         yield f"lora_targets must be 'auto' or a tuple of layer names, got {targets!r}"

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.dataset import Dataset
 from thresher.errors import InputError
-from thresher.trainer.examples import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Parts:
         n_leaked: further rows of the data that are not learned because a held-out row has the same text.
     """
 
-    train: Rows
-    held_out: Rows | None
-    control: Rows | None
+    train: Dataset
+    held_out: Dataset | None
+    control: Dataset | None
     n_held_out: int = 0
     n_leaked: int = 0
 
@@ -53,7 +53,7 @@ def share_of(value: Any) -> float | None:
     return share
 
 
-def split(data: Rows, *, pool: Rows | None, held_out: Rows | float | None, seed: int, control: bool) -> Parts:
+def split(data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | None, seed: int, control: bool) -> Parts:
     """Divide rows into training, held-out and control rows that share no text.
 
     A share is held out of the pool where one is known, so that the measure is of the pool and not of what was chosen.
@@ -75,18 +75,18 @@ def split(data: Rows, *, pool: Rows | None, held_out: Rows | float | None, seed:
     if isinstance(held_out, float):
         source = data if pool is None else pool
         drawn = drawn_by_id(source.frame["row_id"], held_out, seed=seed)
-        held_out = source.take(np.flatnonzero(drawn))  # type: ignore[arg-type]
+        held_out = source.take(np.flatnonzero(drawn))
         is_drawn = data.frame["row_id"].is_in(held_out.frame["row_id"].implode()).to_numpy()
         n_drawn = int(is_drawn.sum())
     if not len(held_out):
         raise InputError("eval: at least one held-out row is needed, found none")
     is_known = same_text(data, held_out)
-    train = data.take(np.flatnonzero(~(is_known | is_drawn)))  # type: ignore[arg-type]
+    train = data.take(np.flatnonzero(~(is_known | is_drawn)))
     if not len(train):
         raise InputError(f"train: all {len(data)} rows are among the held-out rows; give other rows to --eval")
     drawn_from = None
     if control and pool is not None:
-        drawn_from = pool.take(np.flatnonzero(~same_text(pool, held_out)))  # type: ignore[arg-type]
+        drawn_from = pool.take(np.flatnonzero(~same_text(pool, held_out)))
     return Parts(
         train=train,
         held_out=held_out,
@@ -109,18 +109,18 @@ def drawn_by_id(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.boo
     return is_drawn
 
 
-def same_text(rows: Rows, others: Rows) -> NDArray[np.bool_]:
+def same_text(rows: Dataset, others: Dataset) -> NDArray[np.bool_]:
     """Tell for each row whether one of the others reads the same: (n,) bool. A label is not part of the text."""
     return _text(rows).is_in(_text(others).implode()).to_numpy()
 
 
-def _text(rows: Rows) -> pl.Series:
+def _text(rows: Dataset) -> pl.Series:
     if rows.kind == "classification":
         return rows.frame["prompt"]
     return rows.frame.select(pl.concat_str("prompt", "response", separator="\0")).to_series()
 
 
-def draw(pool: Rows, n: int, *, seed: int) -> Rows:
+def draw(pool: Dataset, n: int, *, seed: int) -> Dataset:
     """Draw n random rows of the pool without repeats; the same for a seed whatever the order of the file.
 
     Raises:
@@ -129,10 +129,9 @@ def draw(pool: Rows, n: int, *, seed: int) -> Rows:
     if n > len(pool):
         raise InputError(f"control: needs {n} random rows, found {len(pool)} in the pool; leave out --control")
     order = pool.frame["row_id"].arg_sort().to_numpy()
-    chosen: Rows = pool.take(order[np.random.default_rng(seed).permutation(len(pool))[:n]])
-    return chosen
+    return pool.take(order[np.random.default_rng(seed).permutation(len(pool))[:n]])
 
 
-def by_id(rows: Rows) -> Rows:
+def by_id(rows: Dataset) -> Dataset:
     """Return the rows sorted by id, so that nothing depends on the order of the file."""
     return rows.take(rows.frame["row_id"].arg_sort().to_numpy())

@@ -1,0 +1,88 @@
+"""Held-out metrics as functions of the table of outcomes that `predictions.parquet` keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.evaluation.classification import report
+from thresher.evaluation.estimate import Estimate, exponential, mean, over_seeds, paired_difference, proportion, ratio
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two ways to choose rows, judged on the same held-out rows with the same seeds.
+
+    Attributes:
+        metric: "accuracy" or "loss" (nats per token).
+        is_higher_better: direction of the metric.
+        ours: over all seeds.
+        theirs: over all seeds.
+        difference: ours - theirs, paired over rows and seeds.
+    """
+
+    metric: str
+    is_higher_better: bool
+    ours: Estimate
+    theirs: Estimate
+    difference: Estimate
+
+
+def classification_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
+    """Return accuracy, macro-F1, mean loss and the classes, as JSON values.
+
+    Args:
+        outcomes: `label`, `prediction`, `loss` (null where the model does not know the label).
+    """
+    found = report(outcomes["label"].to_list(), outcomes["prediction"].to_list())
+    known = outcomes["loss"].drop_nulls()
+    metrics: dict[str, Any] = {"accuracy": found.accuracy.to_json(), "macro_f1": found.macro_f1.to_json()}
+    if len(known):
+        metrics["loss"] = mean(known.to_numpy()).to_json()
+    metrics["classes"] = {
+        entry.label: {name: getattr(entry, name).to_json() for name in ("precision", "recall", "f1")}
+        for entry in found.classes
+    }
+    return metrics
+
+
+def language_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
+    """Return loss per token, perplexity, and the scores of generated answers where there are any, as JSON values.
+
+    Args:
+        outcomes: `loss` (summed over the row), `n_tokens`, and for rows with an answer `exact_match`, `rouge_l`,
+            `chrf` (null elsewhere).
+    """
+    loss = ratio(outcomes["loss"].to_numpy(), outcomes["n_tokens"].to_numpy())
+    metrics = {"loss": loss.to_json(), "perplexity": exponential(loss).to_json()}
+    answered = outcomes.filter(pl.col("exact_match").is_not_null())
+    if len(answered):
+        metrics["exact_match"] = proportion(answered["exact_match"].to_numpy()).to_json()
+        metrics["rouge_l"] = mean(answered["rouge_l"].to_numpy()).to_json()
+        metrics["chrf"] = mean(answered["chrf"].to_numpy()).to_json()
+    return metrics
+
+
+def compare(ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Comparison:
+    """Compare two sets of runs, one table of outcomes per seed and side, on the same rows in the same order."""
+    is_classification = "correct" in ours[0].columns
+    column = "correct" if is_classification else "loss"
+    weights = None if is_classification else ours[0]["n_tokens"].to_numpy()
+    a, b = _stacked(ours, column), _stacked(theirs, column)
+    return Comparison(
+        metric="accuracy" if is_classification else "loss",
+        is_higher_better=is_classification,
+        ours=over_seeds(a, weights),
+        theirs=over_seeds(b, weights),
+        difference=paired_difference(a, b, weights),
+    )
+
+
+def _stacked(tables: Sequence[pl.DataFrame], column: str) -> NDArray[np.float64]:
+    """Return one column of each table: (seeds, n)."""
+    return np.stack([table[column].cast(pl.Float64).to_numpy() for table in tables])

@@ -1,0 +1,111 @@
+"""One row per held-out row: what was asked, what the model said, and how wrong it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from thresher.evaluation.generation import score
+from thresher.evaluation.run import Row, classify, generate, token_losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """How held-out rows are measured.
+
+    Attributes:
+        tokenizer: of the model.
+        device: where the model lies.
+        share: items -> those that this process measures.
+        gather: results of this process -> results of all items, in their order.
+    """
+
+    tokenizer: Any
+    device: Any
+    share: Callable[[Sequence[Any]], list[Any]]
+    gather: Callable[[list[Any]], list[Any]]
+
+    def classes(self, model: Any, rows: Sequence[Row]) -> list[tuple[int, float, float]]:
+        """Return predicted class, its probability, and the loss of the true class, of each row."""
+        own = self.share(rows)
+        found = classify(model, own, pad_id=self.tokenizer.pad_token_id, device=self.device)
+        return self.gather(
+            list(zip(found.predicted.tolist(), found.confidence.tolist(), found.loss.tolist(), strict=True))
+        )
+
+    def losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
+        """Return the summed loss and the number of tokens of each row."""
+        own = self.share(rows)
+        found = token_losses(model, own, pad_id=self.tokenizer.pad_token_id, device=self.device)
+        return self.gather(list(zip(found.total.tolist(), found.n_tokens.tolist(), strict=True)))
+
+    def answers(self, model: Any, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[str]:
+        """Return a greedy answer to each prompt."""
+        own = self.share(prompts)
+        return self.gather(generate(model, own, self.tokenizer, max_new_tokens=max_new_tokens, device=self.device))
+
+
+def classification_outcomes(
+    judge: Judge,
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    row_id: Sequence[str],
+    truth: Sequence[str],
+    classes: Sequence[str],
+) -> pl.DataFrame:
+    """Return `row_id`, `label`, `prediction`, `confidence`, `correct`, `loss` (null for a label the model lacks)."""
+    found = judge.classes(model, rows)
+    prediction = [classes[code] for code, _, _ in found]
+    return pl.DataFrame(
+        {
+            "row_id": pl.Series(row_id, dtype=pl.String),
+            "label": pl.Series(truth, dtype=pl.String),
+            "prediction": pl.Series(prediction, dtype=pl.String),
+            "confidence": [confidence for _, confidence, _ in found],
+            "correct": [guess == label for guess, label in zip(prediction, truth, strict=True)],
+            "loss": pl.Series([loss for _, _, loss in found], dtype=pl.Float64).fill_nan(None),
+        }
+    )
+
+
+def language_outcomes(
+    judge: Judge,
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    row_id: Sequence[str],
+    references: Sequence[str],
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+) -> pl.DataFrame:
+    """Return `row_id`, `response`, `loss` (summed), `n_tokens`, and for the first rows the answer and its scores.
+
+    Args:
+        judge: how rows are measured.
+        model: causal language model in evaluation mode.
+        rows: with the tokens that are asked.
+        row_id: of the rows.
+        references: the response of each row.
+        prompts: tokens before the response, of the first rows: these get an answer. The others have nulls.
+        max_new_tokens: limit of an answer.
+    """
+    losses = judge.losses(model, rows)
+    answers = judge.answers(model, prompts, max_new_tokens=max_new_tokens) if prompts else []
+    scores = score(answers, references[: len(answers)])
+    rest = [None] * (len(rows) - len(answers))
+    return pl.DataFrame(
+        {
+            "row_id": pl.Series(row_id, dtype=pl.String),
+            "response": pl.Series(references, dtype=pl.String),
+            "loss": pl.Series([total for total, _ in losses], dtype=pl.Float64),
+            "n_tokens": pl.Series([count for _, count in losses], dtype=pl.Int64),
+            "prediction": pl.Series([*answers, *rest], dtype=pl.String),
+            "exact_match": pl.Series([*scores.exact_match, *rest], dtype=pl.Boolean),
+            "rouge_l": pl.Series([*scores.rouge_l, *rest], dtype=pl.Float64),
+            "chrf": pl.Series([*scores.chrf, *rest], dtype=pl.Float64),
+        }
+    )

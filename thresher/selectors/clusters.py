@@ -1,0 +1,54 @@
+"""Spherical k-means of embeddings, with faiss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.selectors.vectors import distinct_rows, unit_rows
+
+N_ITERATIONS = 25
+
+
+class Clusters(NamedTuple):
+    """Clusters of rows.
+
+    Attributes:
+        group: (n,) int64, the cluster of each row, 0..n_clusters - 1; none is empty.
+        cosine: (n,) float64, cosine of each row with its centroid.
+    """
+
+    group: NDArray[np.int64]
+    cosine: NDArray[np.float64]
+
+
+def spherical_kmeans(embedding: NDArray[np.float32], n_clusters: int, rng: np.random.Generator) -> Clusters:
+    """Group rows by cosine (Dhillon and Modha 2001, doi:10.1023/A:1007612920971).
+
+    Args:
+        embedding: (n, d), any length.
+        n_clusters: at most; there are never more clusters than distinct rows.
+        rng: seeds the centroids.
+    """
+    import faiss
+
+    unit = unit_rows(embedding)
+    n_clusters = min(n_clusters, len(distinct_rows(unit).first))
+    kmeans = faiss.Kmeans(
+        unit.shape[1],
+        n_clusters,
+        niter=N_ITERATIONS,
+        spherical=True,
+        seed=int(rng.integers(1, 1 << 31)),
+        min_points_per_centroid=1,
+        max_points_per_centroid=256,
+    )
+    kmeans.train(unit)
+    centroid = unit_rows(np.asarray(kmeans.centroids))
+    group = np.empty(len(unit), np.int64)
+    for first in range(0, len(unit), 8192):
+        group[first : first + 8192] = (unit[first : first + 8192] @ centroid.T).argmax(axis=1)
+    cosine = np.einsum("ij,ij->i", unit, centroid[group], dtype=np.float64)
+    return Clusters(np.unique(group, return_inverse=True)[1].reshape(-1).astype(np.int64), cosine)

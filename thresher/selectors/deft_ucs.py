@@ -1,0 +1,84 @@
+"""DEFT-UCS: easy and hard rows of every cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.features.container import Features
+from thresher.scores import Scores, ranked
+from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
+from thresher.selectors.clusters import spherical_kmeans
+from thresher.selectors.turns import equal_turns, proportional_turns, take_turns
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeftUcs:
+    """Rank rows cluster by cluster in turns, each giving its easy (central) and hard (outlying) rows alternately.
+
+    Optimises nothing in closed form: of each k-means cluster it takes A rows, `easy_share` of them nearest to the
+    centroid by cosine and the rest farthest from it.
+
+    Source: Das and Khetan, EMNLP 2024, arXiv:2310.16776 (7 clusters, half easy and half hard, the same A per cluster).
+    Cost: O(n n_clusters d) for k-means (25 iterations), O(n log n) after it.
+    Needs: `embedding`.
+    Ties: rows at the same distance in file-independent order, lowest first. Equal rows lie side by side in their
+    cluster and are picked one after another. An empty pool is refused.
+    Fails: the hard end holds the outliers and the garbage, so clean the pool before; 7 clusters suit a pool of about
+    7 tasks, and which of easy and hard is better changes with the budget.
+
+    Attributes:
+        n_clusters: clusters of k-means; fewer when there are fewer distinct rows.
+        easy_share: share of easy rows, 0..1; after m rows of a cluster, m * easy_share of them, rounded, are easy.
+        balance: "equal" (the paper: clusters take turns) or "proportional" (by their size).
+
+    Differs: nested, so that one ranking serves all budgets; and the seed set D_base of the paper is left to the
+    caller (train on the subset together with what you have).
+    """
+
+    name: ClassVar[str] = "deft-ucs"
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+
+    n_clusters: int = 7
+    easy_share: float = 0.5
+    balance: str = "equal"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_whole(self.name, "n_clusters", self.n_clusters, 1)
+        check_number(self.name, "easy_share", self.easy_share, 0.0, 1.0)
+        check_one_of(self.name, "balance", self.balance, ("equal", "proportional"))
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Rank `n_ranked` rows; the others score -inf.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n.
+        """
+        n = features.n_rows
+        check_n_ranked(self.name, n_ranked, n)
+        clusters = spherical_kmeans(features["embedding"], self.n_clusters, rng)
+        sizes = np.bincount(clusters.group)
+        nearest_first = np.lexsort((-clusters.cosine, clusters.group))
+        order = np.empty(n, np.int64)
+        begin = 0
+        for size in sizes:
+            of_cluster = slice(begin, begin + size)
+            order[of_cluster] = nearest_first[of_cluster][easy_and_hard(int(size), self.easy_share)]
+            begin += size
+        turns = (equal_turns if self.balance == "equal" else proportional_turns)(sizes, n_ranked)
+        ranking = take_turns(order, clusters.group, turns)
+        notes: dict[str, str | int | float] = {"n_clusters": len(sizes)}
+        return Scores(row_id=features.row_id, value=ranked(n, ranking), by=self.name, notes=notes)
+
+
+def easy_and_hard(size: int, easy_share: float) -> NDArray[np.int64]:
+    """Return the order in which places 0 (nearest) .. size - 1 (farthest) of a cluster are taken, (size,)."""
+    n_easy = np.floor(np.arange(size + 1) * easy_share + 0.5).astype(np.int64)  # after m rows
+    is_easy = np.diff(n_easy) == 1
+    n_hard = np.arange(size) - n_easy[:-1]
+    place: NDArray[np.int64] = np.where(is_easy, n_easy[:-1], size - 1 - n_hard)
+    return place

@@ -1,0 +1,197 @@
+"""Farthest first: spread the picks so that no row is far from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.features.container import Features
+from thresher.scores import Scores, ranked
+from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.selectors.vectors import Float32, unit_rows
+
+MIN_ACTIVE = 4_096  # rows that are compared with every pick at once
+ACTIVE_SHARE = 32  # or one row in so many
+CELLS = 1 << 23  # distances computed per block
+SAME = 1e-6  # squared distances below SAME * (sum of the squared lengths) are lost in float32 rounding: 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class KCenter:
+    """Rank rows so that every prefix leaves no row far from its nearest pick.
+
+    Optimises the radius, max over rows i of min over picks j of |x_i - x_j|: each pick is the row farthest from all
+    earlier picks. Every prefix has at most twice the smallest radius that any picks of that number have.
+
+    Source: Gonzalez 1985, doi:10.1016/0304-3975(85)90224-5; for active learning Sener and Savarese 2018,
+    arXiv:1708.00489.
+    Cost: O(n n_ranked d) time, mostly as matrix products, O(n d) memory. Rows that cannot be the farthest yet are
+    brought up to date in blocks, which changes no pick.
+    Needs: `embedding`; uses `existing_embedding` of the context, if there, as the first picks. Without it the first
+    pick is drawn at random.
+    Ties: to the lowest row. Rows equal to a pick are at distance 0 and come last, lowest first. An empty pool is
+    refused.
+    Fails: the farthest rows are the odd ones: garbage, wrong language, broken rows come first. Clean the pool before.
+
+    `covered_by` is the nearest pick, -1 where an existing row is at least as near; `similarity` the cosine with the
+    pick (0 where -1); `objective` the radius after each pick.
+
+    Attributes:
+        metric: "cosine" (distance between unit vectors) or "euclidean".
+    """
+
+    name: ClassVar[str] = "k-center"
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+
+    metric: str = "cosine"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_one_of(self.name, "metric", self.metric, ("cosine", "euclidean"))
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Rank `n_ranked` rows greedily; the others score -inf.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n.
+        """
+        embedding = features["embedding"]  # (n, d)
+        n = len(embedding)
+        check_n_ranked(self.name, n_ranked, n)
+        existing = features.context.get("existing_embedding")
+        n_existing = 0 if existing is None else len(existing)
+        points = embedding if existing is None else np.concatenate([embedding, existing])
+        points, unit_length = self._points(points)
+        traversal = _Traversal(points[:n])
+        if n_existing:
+            traversal.start_from(points[n:])
+        else:
+            traversal.add(int(rng.integers(n)))
+        while len(traversal.picks) < n_ranked and traversal.radius() > 0:
+            traversal.add(traversal.farthest())
+        radius = traversal.finish()
+
+        picks = np.asarray(traversal.picks, np.int64)
+        is_rest = np.ones(n, np.bool_)
+        is_rest[picks] = False
+        ranking = np.concatenate([picks, np.flatnonzero(is_rest)[: n_ranked - len(picks)]])
+        covered_by = traversal.nearest
+        covered_by[ranking] = ranking
+        return Scores(
+            row_id=features.row_id,
+            value=ranked(n, ranking),
+            by=self.name,
+            covered_by=covered_by,
+            similarity=_similarity(unit_rows(embedding), covered_by),
+            objective=np.concatenate([radius, np.zeros(n_ranked - len(picks))]) * unit_length,
+        )
+
+    def _points(self, embedding: NDArray[np.float32]) -> tuple[Float32, float]:
+        """Return points whose distances are the metric's, and the unit they are measured in."""
+        if self.metric == "cosine":
+            return unit_rows(embedding), 1.0
+        centred = embedding - embedding.mean(axis=0, dtype=np.float64)  # far from 0, float32 would lose the differences
+        unit_length = float(np.abs(centred).max()) or 1.0
+        return np.ascontiguousarray(centred / unit_length, dtype=np.float32), unit_length
+
+
+class _Traversal:
+    """State of one farthest-first traversal.
+
+    Only the `active` rows, those with the largest gaps, are compared with each pick at once. The gap of the others
+    is at most `bound`; while the farthest active row is farther than that, it is the farthest of all.
+    """
+
+    def __init__(self, points: Float32) -> None:
+        self.points = points
+        self.square = np.einsum("ij,ij->i", points, points)
+        self.gap = np.full(len(points), np.inf, np.float32)  # squared distance to the nearest pick
+        self.nearest = np.full(len(points), -1, np.int64)
+        self.picks: list[int] = []
+        self._radius: list[float] = []
+        self._pending: list[int] = []  # picks that only the active rows know
+        self._activate()
+
+    def start_from(self, existing: Float32) -> None:
+        """Begin with the gaps to rows that are already there."""
+        square = np.einsum("ij,ij->i", existing, existing)
+        self._compare(np.arange(len(self.points)), existing, square, np.full(len(existing), -1))
+        self._activate()
+
+    def add(self, pick: int) -> None:
+        """Add a pick and compare the active rows with it."""
+        self.picks.append(pick)
+        self._pending.append(pick)
+        distance = self._active_square + self.square[pick] - 2 * (self._active_points @ self.points[pick])
+        distance[distance <= SAME * (self._active_square + self.square[pick])] = 0
+        closer = distance < self._active_gap
+        self._active_gap[closer] = distance[closer]
+        self._active_nearest[closer] = pick
+        if not self._active_gap.max() > self._bound:
+            self._catch_up()
+        self._radius.append(self.radius())
+
+    def radius(self) -> float:
+        """Return the squared distance of the farthest row."""
+        return float(self._active_gap.max())
+
+    def farthest(self) -> int:
+        """Return the farthest row, the lowest among equals."""
+        return int(self.active[self._active_gap.argmax()])
+
+    def finish(self) -> NDArray[np.float64]:
+        """Bring all rows up to date and return the radius after each pick."""
+        self._catch_up()
+        return np.sqrt(np.asarray(self._radius, np.float64))
+
+    def _catch_up(self) -> None:
+        """Compare the inactive rows with the pending picks, and choose the active rows anew."""
+        self.gap[self.active] = self._active_gap
+        self.nearest[self.active] = self._active_nearest
+        is_inactive = np.ones(len(self.points), np.bool_)
+        is_inactive[self.active] = False
+        picks = np.asarray(self._pending, np.int64)
+        self._compare(np.flatnonzero(is_inactive), self.points[picks], self.square[picks], picks)
+        self._activate()
+
+    def _activate(self) -> None:
+        n = len(self.points)
+        n_active = min(n, max(MIN_ACTIVE, n // ACTIVE_SHARE))
+        order = np.argpartition(-self.gap, n_active - 1)
+        self.active = np.sort(order[:n_active])
+        self._bound = float(self.gap[order[n_active:]].max()) if n_active < n else -1.0
+        self._active_points = self.points[self.active]
+        self._active_square = self.square[self.active]
+        self._active_gap = self.gap[self.active]
+        self._active_nearest = self.nearest[self.active]
+        self._pending = []
+
+    def _compare(self, rows: NDArray[np.int64], centers: Float32, square: Float32, names: NDArray[np.int64]) -> None:
+        """Lower the gaps of `rows` to the centers, block by block; the first of equally near centers counts."""
+        if len(centers) == 0:
+            return
+        n_rows = max(1, CELLS // len(centers))
+        for first in range(0, len(rows), n_rows):
+            block = rows[first : first + n_rows]
+            both = self.square[block][:, None] + square
+            distance = both - 2 * (self.points[block] @ centers.T)
+            distance[distance <= SAME * both] = 0
+            best = distance.argmin(axis=1)
+            distance = distance[np.arange(len(block)), best]
+            closer = distance < self.gap[block]
+            self.gap[block[closer]] = distance[closer]
+            self.nearest[block[closer]] = names[best[closer]]
+
+
+def _similarity(unit: Float32, covered_by: NDArray[np.int64]) -> Float32:
+    """Return the cosine of each row with the row that stands for it, (n,) float32; 0 where none does."""
+    similarity = np.zeros(len(unit), np.float32)
+    for first in range(0, len(unit), 8192):
+        block = slice(first, first + 8192)
+        similarity[block] = np.einsum("ij,ij->i", unit[block], unit[covered_by[block]])
+    similarity[covered_by < 0] = 0
+    similarity[covered_by == np.arange(len(unit))] = 1
+    return similarity

@@ -1,0 +1,90 @@
+"""Stratified random choice: per class, per source, or per cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.errors import SettingsError
+from thresher.features.container import Features
+from thresher.scores import Scores, ranked
+from thresher.selectors.checks import check_n_ranked, check_one_of, check_whole
+from thresher.selectors.clusters import spherical_kmeans
+from thresher.selectors.turns import equal_turns, proportional_turns, take_turns
+from thresher.selectors.uniform import random_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stratified:
+    """Rank rows at random within groups, and let the groups take turns.
+
+    Optimises the match of every prefix to a target mix of groups. "balanced": all groups equally often, round robin
+    until a group is used up. "proportional": after any k rows, group g has floor or ceil of its exact share k n_g / n.
+
+    Source: Neyman 1934, doi:10.2307/2342192; the turns of "proportional" are those of Baruah et al. 1996,
+    doi:10.1007/BF01940883.
+    Cost: O(n log n) time, O(n) memory; with clusters also O(n n_clusters d) for k-means.
+    Needs: `column:<by>`, or `embedding` if `by` is "cluster".
+    Ties: between groups to the lowest code. Equal rows are drawn apart. An empty pool is refused.
+    Fails: "balanced" takes all of a small group, its wrong labels included; clusters need not be classes.
+
+    Attributes:
+        by: a column ("label" is the class of classification data, "source" the source), or "cluster" for k-means.
+        balance: "balanced" or "proportional".
+        n_clusters: clusters of k-means, for by="cluster" only; not set: the square root of half the rows.
+    """
+
+    name: ClassVar[str] = "stratified"
+
+    by: str = "label"
+    balance: str = "balanced"
+    n_clusters: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        if not isinstance(self.by, str) or not self.by:
+            raise SettingsError(f"{self.name}: by must be the name of a column or 'cluster', got {self.by!r}")
+        check_one_of(self.name, "balance", self.balance, ("balanced", "proportional"))
+        if self.n_clusters is not None:
+            check_whole(self.name, "n_clusters", self.n_clusters, 1)
+            if self.by != "cluster":
+                raise SettingsError(
+                    f"{self.name}: n_clusters is for by='cluster' only, got n_clusters={self.n_clusters} "
+                    f"with by='{self.by}'; leave one of them out"
+                )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The column, or the embedding to cluster."""
+        return frozenset({"embedding" if self.by == "cluster" else f"column:{self.by}"})
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Rank `n_ranked` rows; the others score -inf.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n.
+        """
+        n = features.n_rows
+        check_n_ranked(self.name, n_ranked, n)
+        group = self._group(features, rng)  # (n,) int64
+        order = np.argsort(-random_values(features.row_id, rng), kind="stable")
+        sizes = np.bincount(group)
+        turns = (equal_turns if self.balance == "balanced" else proportional_turns)(sizes, n_ranked)
+        ranking = take_turns(order, group, turns)
+        notes: dict[str, str | int | float] = {"n_groups": len(sizes)}
+        return Scores(row_id=features.row_id, value=ranked(n, ranking), by=self.name, notes=notes)
+
+    def _group(self, features: Features, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the group of each row, (n,) int64, 0..n_groups - 1 without gaps."""
+        if self.by == "cluster":
+            n_clusters = self.n_clusters or max(1, round((features.n_rows / 2) ** 0.5))
+            return spherical_kmeans(features["embedding"], n_clusters, rng).group
+        _, group = np.unique(features[f"column:{self.by}"], return_inverse=True)
+        return group.reshape(-1).astype(np.int64)

@@ -1,0 +1,60 @@
+"""Whose turn it is: the order in which groups of rows give their next row."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+
+
+def equal_turns(sizes: Int64, n_turns: int) -> Int64:
+    """Return the group of each turn, (n_turns,): round robin, a group drops out when its rows are used up."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    turn = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return group[np.lexsort((group, turn))][:n_turns].astype(np.int64)
+
+
+def proportional_turns(sizes: Int64, n_turns: int) -> Int64:
+    """Return the group of each turn, (n_turns,): after any k turns, group g had floor or ceil of its share k n_g / n.
+
+    The j-th row of a group may come when the share exceeds j - 1 and must come before it exceeds j; serving the
+    earliest deadline meets all of them (Baruah, Cohen, Plaxton and Varvel 1996, doi:10.1007/BF01940883).
+    """
+    n = int(sizes.sum())
+    size = [int(s) for s in sizes]
+    given = [0] * len(size)
+    waiting = [(1, g) for g in range(len(size)) if size[g]]  # (turn from which it may come, group)
+    ready: list[tuple[int, int]] = []  # (turn by which it must come, group)
+    turns = np.empty(n_turns, np.int64)
+    for turn in range(1, n_turns + 1):
+        while waiting and waiting[0][0] <= turn:
+            _, g = heapq.heappop(waiting)
+            heapq.heappush(ready, (-(-(given[g] + 1) * n // size[g]), g))
+        _, g = heapq.heappop(ready)
+        turns[turn - 1] = g
+        given[g] += 1
+        if given[g] < size[g]:
+            heapq.heappush(waiting, (given[g] * n // size[g] + 1, g))
+    return turns
+
+
+def take_turns(order: Int64, group: Int64, turns: Int64) -> Int64:
+    """Return the row of each turn.
+
+    Args:
+        order: (n,) all rows, those of one group in the order in which it gives them.
+        group: (n,) group of each row.
+        turns: (k,) group of each turn.
+    """
+    queue = order[np.argsort(group[order], kind="stable")]  # group by group
+    sizes = np.bincount(group, minlength=int(turns.max()) + 1)
+    begin = np.cumsum(sizes) - sizes
+    by_group = np.argsort(turns, kind="stable")
+    n_turns = np.bincount(turns, minlength=len(sizes))
+    nth = np.empty(len(turns), np.int64)  # how many turns its group had before
+    nth[by_group] = np.arange(len(turns)) - np.repeat(np.cumsum(n_turns) - n_turns, n_turns)
+    rows: Int64 = queue[begin[turns] + nth]
+    return rows

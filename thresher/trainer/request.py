@@ -1,0 +1,190 @@
+"""What a call of `train` asks for, resolved and checked before any model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from thresher.dataset import Dataset, load
+from thresher.errors import InputError, SettingsError
+from thresher.manifest import Manifest, versions
+from thresher.trainer.base import BaseModel, embedded_base, find_base, four_bit
+from thresher.trainer.settings import Task, TrainSettings
+from thresher.trainer.split import Parts, by_id, share_of, split
+
+KINDS: dict[str, tuple[str, ...]] = {  # kind of data -> tasks it can be trained for, the first one by default
+    "sft": ("sft",),
+    "classification": ("classification",),
+    "text": ("text",),
+}
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything that determines the result of `train`, resolved and checked before any model is loaded.
+
+    Attributes:
+        parts: rows to learn from, to measure on and to draw the control from.
+        data: the rows that were given, before any were held out.
+        labels: all labels of the data and of the pool it was chosen from, sorted; empty for language models.
+        subset_hash: hash of the manifest of the subset that was given, or None.
+        base: the model.
+        task: resolved.
+        settings: resolved.
+        seeds: of the runs; the adapter is that of the first.
+        is_merged: also write the full model with the adapter merged in.
+    """
+
+    parts: Parts
+    data: Dataset
+    labels: tuple[str, ...]
+    subset_hash: str | None
+    base: BaseModel
+    task: Task
+    settings: TrainSettings
+    seeds: tuple[int, ...]
+    is_merged: bool
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the result, as JSON values."""
+        parts = self.parts
+        return {
+            "data": self.data.fingerprint,
+            "train": content_hash(parts.train),
+            "held_out": None if parts.held_out is None else content_hash(parts.held_out),
+            "control": None if parts.control is None else content_hash(parts.control),
+            "sources": sorted(source.sha256 for source in self.data.sources),
+            "labels": list(self.labels),
+            "subset": self.subset_hash,
+            "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
+            "task": self.task,
+            "settings": {k: v for k, v in self.settings.to_json().items() if k != "save_every_s"},
+            "seeds": list(self.seeds),
+            "is_merged": self.is_merged,
+            "versions": versions(PACKAGES),
+        }
+
+
+def resolve(
+    data: Any,
+    *,
+    model: str | Path | None,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    control: Any,
+    seeds: int,
+    task: str,
+    settings: TrainSettings,
+    seed: int,
+    is_merged: bool,
+) -> Request:
+    """Load and check what `train` was given; its arguments are described there.
+
+    Raises:
+        InputError: the rows, the model or the held-out rows do not fit.
+        SettingsError: a setting does not fit the model or the machine.
+    """
+    if seeds < 1 or seed < 0:
+        raise SettingsError(f"train: seeds must be at least 1 and seed at least 0, got {seeds} and {seed}")
+    rows, pool, subset_hash = _rows_of(data)
+    if control not in ("auto", "none"):
+        pool, has_control = load_rows(control), True
+    else:
+        has_control = control == "auto" and pool is not None and eval is not None
+    if has_control and eval is None:
+        raise InputError("control: random rows are compared on held-out rows, found none; give --eval")
+    chosen = _task(rows, task)
+    share = share_of(eval)
+    held_out = share if share is not None or eval is None else load_rows(eval)
+    for other, name in ((pool, "control"), (held_out, "eval")):
+        if other is not None and not isinstance(other, float) and other.kind != rows.kind:
+            raise InputError(
+                f"{name}: its rows must be of the same kind as the training rows ({rows.kind}), got {other.kind}"
+            )
+    if not len(rows):
+        raise InputError("train: at least one row is needed, found none")
+    parts = split(
+        by_id(rows), pool=None if pool is None else by_id(pool), held_out=held_out, seed=seed, control=has_control
+    )
+    base = _base(model, chosen)
+    return Request(
+        parts=parts,
+        data=rows,
+        labels=_labels(rows, pool) if chosen == "classification" else (),
+        subset_hash=subset_hash,
+        base=base,
+        task=chosen,
+        settings=_resolved(settings, chosen, base, has_held_out=parts.held_out is not None),
+        seeds=tuple(range(seed, seed + seeds)),
+        is_merged=is_merged,
+    )
+
+
+def _rows_of(data: Any) -> tuple[Dataset, Dataset | None, str | None]:
+    """Return the rows, the pool they were chosen from, and the hash of the subset's manifest."""
+    if hasattr(data, "pool") and hasattr(data, "dataset"):  # a Subset
+        return data.dataset, data.pool, data.manifest.hash
+    if isinstance(data, str | Path) and (Path(data) / "manifest.json").is_file():
+        manifest = Manifest.read(data)
+        files = sorted(Path(data).glob("subset.*"))
+        if manifest.content["kind"] != "subset" or len(files) != 1:
+            raise InputError(
+                f"{data}: must be a subset or a dataset, found a folder of kind '{manifest.content['kind']}'"
+            )
+        return load_rows(files[0]), None, manifest.hash
+    return load_rows(data), None, None
+
+
+def load_rows(data: Any) -> Dataset:
+    """Return a Dataset as it is, and load anything else."""
+    return data if isinstance(data, Dataset) else load(data)
+
+
+def content_hash(rows: Dataset) -> str:
+    """Return the hash of what is learned from: ids alone say nothing of the content where a column names the rows."""
+    hashed = hashlib.sha256()
+    for row in rows.frame.select("row_id", "prompt", "response").sort("row_id").iter_rows():
+        hashed.update("\0".join(row).encode() + b"\1")
+    return hashed.hexdigest()
+
+
+def _task(rows: Dataset, task: str) -> Task:
+    legal = KINDS[rows.kind]
+    if task != "auto" and task not in legal:
+        raise InputError(f"task: rows of kind '{rows.kind}' can be trained for {', '.join(legal)}, got '{task}'")
+    return legal[0] if task == "auto" else task  # type: ignore[return-value]
+
+
+def _labels(rows: Dataset, pool: Dataset | None) -> tuple[str, ...]:
+    """Return all labels, sorted. Those of the pool count, so that both sides of a comparison have the same head."""
+    labels = set(rows.frame["response"].unique())
+    if pool is not None:
+        labels |= set(pool.frame["response"].unique())
+    if len(labels) < 2:
+        raise InputError(f"train: classification needs at least two labels, found {sorted(labels)}")
+    return tuple(sorted(labels))
+
+
+def _base(model: str | Path | None, task: Task) -> BaseModel:
+    if model is not None:
+        return find_base(model)
+    if task != "classification":
+        raise InputError(f"model: {task} needs a causal language model, got none; give --model a Hub id or a folder")
+    return embedded_base()
+
+
+def _resolved(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:
+    """Make the choices by task, and check what needs the model's configuration."""
+    resolved = settings.resolved(task)
+    limit, wanted = base.max_positions, settings.max_length
+    if limit is not None and wanted is not None and wanted > limit:
+        raise SettingsError(f"train: max_length must be at most {limit}, the model's longest input, got {wanted}")
+    if limit is not None and resolved.max_length is not None:
+        resolved = replace(resolved, max_length=min(resolved.max_length, limit))
+    if settings.early_stopping_patience is not None and not has_held_out:
+        raise SettingsError("train: early stopping needs held-out rows; give --eval")
+    if settings.load_in_4bit:
+        four_bit(is_bf16=False)
+    return resolved

@@ -1,0 +1,134 @@
+"""The arrow from rows to an adapter: hold out, train, measure, compare with random rows, write it all down."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import time
+import weakref
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING, Any, Literal
+
+from thresher.errors import MissingExtraError
+from thresher.manifest import digest
+from thresher.output import OutputFolder
+from thresher.trainer.events import OnEvent, TrainEvent, ignore
+from thresher.trainer.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from thresher.trainer.adapter import Adapter
+    from thresher.trainer.request import Request
+
+DEFAULTS = TrainSettings()
+
+
+def train(
+    data: Any,
+    *,
+    model: str | Path | None = None,
+    eval: Any = None,  # noqa: A002 - the name of the command's option
+    control: Any = "auto",
+    seeds: int = 1,
+    out: str | Path | None = None,
+    task: Literal["auto", "sft", "classification", "text"] = "auto",
+    settings: TrainSettings = DEFAULTS,
+    seed: int = 0,
+    merge: bool = False,
+    force: bool = False,
+    on_event: OnEvent | None = None,
+) -> Adapter:
+    """Train a LoRA adapter, and measure it on held-out rows.
+
+    Where the pool is known that the rows were chosen from, the same is done with as many random rows of it (same
+    number of steps, same seeds), and both are reported side by side. After a kill, the same call continues from the
+    last checkpoint and gives the same bytes. Under `accelerate launch` or `torchrun` the processes share each step.
+
+    Args:
+        data: a Subset, a Dataset, or anything `load` accepts (also a folder that `select` wrote).
+        model: Hub id or folder of the base model; not set: the embedded MiniLM, for classification.
+        eval: rows to measure on (anything `load` accepts), or a share to hold out ("5%" or 0.05); not set: none.
+        control: "auto" (random rows of the pool of a Subset, when there are held-out rows), "none", or the pool itself.
+        seeds: number of repetitions, with seed, seed + 1, ...; the adapter is that of the first.
+        out: folder for the result; not set: a temporary one that goes with the returned object.
+        task: not set: by the kind of the data.
+        settings: of the training.
+        seed: of everything random.
+        merge: also write the full model, with the adapter merged in, to `merged/`.
+        force: replace an earlier result in `out`.
+        on_event: called with a TrainEvent at each step.
+
+    Raises:
+        InputError: the rows, the model or the held-out rows do not fit.
+        SettingsError: a setting does not fit the model or the machine.
+        NotFoundError: there is no such model, or it cannot be reached.
+        MissingExtraError: the packages of the extra `train` are not installed.
+        OutputError: `out` holds something else.
+    """
+    started = time.monotonic()
+    _require_packages()
+    from thresher.trainer.request import resolve
+
+    request = resolve(
+        data,
+        model=model,
+        eval=eval,
+        control=control,
+        seeds=seeds,
+        task=task,
+        settings=settings,
+        seed=seed,
+        is_merged=merge,
+    )
+    listen = ignore if on_event is None else on_event
+    if out is not None:
+        return _run(request, Path(out), force=force, on_event=listen, started=started)
+    kept = Path(tempfile.mkdtemp(prefix="thresher-adapter-"))
+    try:
+        adapter = _run(request, kept / "adapter", force=False, on_event=listen, started=started)
+    except BaseException:
+        rmtree(kept, ignore_errors=True)
+        raise
+    weakref.finalize(adapter, rmtree, kept, ignore_errors=True)
+    return adapter
+
+
+def _require_packages() -> None:
+    for package in ("torch", "transformers", "peft", "accelerate", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "train", "train")
+
+
+def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started: float) -> Adapter:
+    """Open the output folder on the first process, run, and publish; the other processes only compute."""
+    from thresher.trainer.adapter import Adapter
+    from thresher.trainer.processes import from_main, open_accelerator
+    from thresher.training_runs import run_all, write_result
+
+    accelerator = open_accelerator(request.settings)
+    identity = digest(request.identity())
+    folder = OutputFolder(out, identity=identity, force=force)
+    if not accelerator.is_main_process:
+        if not from_main(None):
+            run_all(request, folder.work, accelerator, ignore)
+        accelerator.wait_for_everyone()
+        return Adapter.read(folder.path)
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    with folder:
+        from_main(folder.is_done)
+        if not folder.is_done:
+            _note_leaks(request, on_event)
+            runs = run_all(request, folder.work, accelerator, on_event)
+            facts = {"started": began, "seconds": round(time.monotonic() - started, 3)}
+            where = {"device": str(accelerator.device), "processes": accelerator.num_processes}
+            write_result(request, runs, folder.work, identity=identity, facts=facts | where)
+            folder.publish()
+    accelerator.wait_for_everyone()
+    return Adapter.read(folder.path)
+
+
+def _note_leaks(request: Request, on_event: OnEvent) -> None:
+    if request.parts.n_leaked:
+        message = f"{request.parts.n_leaked} rows with the text of a held-out row are left out of training"
+        on_event(TrainEvent(kind="note", message=message))
