@@ -178,7 +178,7 @@ def with_slips(text: str, rng: random.Random, *, n: int, spared: list[str]) -> s
     """Return the text with n words mistyped; the words of the spared values stay, so that they can be extracted."""
     kept = {word.lower() for value in spared for word in value.split()}
     words = text.split(" ")
-    open_to_slips = [i for i, word in enumerate(words) if len(word) > 3 and word.lower().strip(".,;") not in kept]
+    open_to_slips = [i for i, word in enumerate(words) if len(word) > 3 and word.lower().strip(".,;()") not in kept]
     for i in rng.sample(open_to_slips, min(n, len(open_to_slips))):
         at = rng.randrange(1, len(words[i]) - 1)
         word = words[i]
@@ -222,20 +222,32 @@ def other_label(row: Row, catalogue: Catalogue, rng: random.Random) -> str:
     return rng.choice([category for category in catalogue.categories if category != row.label])
 
 
-def planted_row(kind: str, original: Row, catalogue: Catalogue, rng: random.Random) -> Row:
-    """Return the faulty row of that kind that is made from a clean one."""
-    row = replace(original, listing_id="", planted=kind, planted_of=original.listing_id)
-    if kind in ("exact-duplicate", "leak"):
-        return row
-    if kind == "conflict":
-        return replace(row, label=other_label(row, catalogue, rng))
-    if kind == "near-duplicate":
-        spared = [value for _, value in original.product.attributes]
-        text = with_slips(original.text, rng, n=rng.randint(1, 2), spared=spared)
-        return replace(row, text=f"{text} {rng.choice(catalogue.words['praise'])}" if rng.random() < 0.5 else text)
+def nearly_copied(original: Row, catalogue: Catalogue, rng: random.Random) -> Row:
+    """Return the row with one or two slips and, half of the time, a few words more."""
+    spared = [value for _, value in original.product.attributes]
+    text = with_slips(original.text, rng, n=rng.randint(1, 2), spared=spared)
+    return replace(original, text=f"{text} {rng.choice(catalogue.words['praise'])}" if rng.random() < 0.5 else text)
+
+
+def told_again(original: Row, catalogue: Catalogue, rng: random.Random) -> Row:
+    """Return the same product in the style of another marketplace."""
     source = rng.choice([name for name in STYLES if name != original.source])
-    told_again = listing(original.product, source, catalogue, rng)
-    return replace(told_again, planted=kind, planted_of=original.listing_id)
+    return listing(original.product, source, catalogue, rng)
+
+
+def planted_row(kind: str, original: Row, catalogue: Catalogue, rng: random.Random, seen: set[str]) -> Row:
+    """Return the faulty row of that kind that is made from a clean one."""
+    if kind in ("exact-duplicate", "leak"):
+        row = original
+    elif kind == "conflict":
+        row = replace(original, label=other_label(original, catalogue, rng))
+    else:
+        retell = nearly_copied if kind == "near-duplicate" else told_again
+        row = retell(original, catalogue, rng)
+        while row.text in seen:  # a slip may change nothing
+            row = retell(original, catalogue, rng)
+        seen.add(row.text)
+    return replace(row, listing_id="", planted=kind, planted_of=original.listing_id)
 
 
 def with_ids(rows: list[Row], prefix: str) -> list[Row]:
@@ -258,7 +270,7 @@ def make() -> tuple[list[Row], list[Row]]:
     for kind, number in PLANTED.items():
         if kind != "wrong-label":
             sources = rng.sample(test if kind == "leak" else clean, number)
-            copies += [planted_row(kind, row, catalogue, rng) for row in sources]
+            copies += [planted_row(kind, row, catalogue, rng, seen) for row in sources]
     rows = wrong + clean + copies
     rng.shuffle(rows)
     shuffled = with_ids(rows, "tr")  # anew: the first ids told which rows were planted

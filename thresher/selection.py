@@ -162,9 +162,9 @@ def _plan(
         budget=parsed_budget,
         quota=parsed_quota,
         existing=existing,
-        context=FeatureContext(
-            encoder=encoder, tokenizer=tokenizer, device=device, on_progress=on_progress
-        ).resolved(len(dataset)),
+        context=FeatureContext(encoder=encoder, tokenizer=tokenizer, device=device, on_progress=on_progress).resolved(
+            len(dataset)
+        ),
         order=order,
         seed=seed,
     )
@@ -179,7 +179,7 @@ def _selector(method: str | Selector, settings: Mapping[str, Any] | None) -> Sel
 
 
 def _identity(plan: _Plan) -> dict[str, Any]:
-    sources = [{"sha256": source.sha256} for source in plan.pool.sources]
+    sources = [[source.bytes, source.sha256] for source in plan.pool.sources]
     return {"request": plan.settings(), "sources": sources, "thresher": versions(())}
 
 
@@ -266,7 +266,11 @@ def _manifest(
         "identity": digest(_identity(plan)),
         **plan.settings(),
         "inputs": [{"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in pool.sources],
-        "schema": {"name": pool.schema.name, "kind": pool.kind, "columns": pool.schema.columns},
+        "schema": {
+            "name": pool.schema.name,
+            "kind": pool.kind,
+            "columns": {role: list(names) for role, names in pool.schema.columns.items()},
+        },
         "id_column": pool.id_column,
         "counts": {
             "read": pool.n_read,

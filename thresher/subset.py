@@ -186,9 +186,9 @@ class Subset:
     def write_into(self, folder: Path) -> None:
         """Write the files of a subset folder into an existing folder, the manifest last."""
         self.pool.write(self.kept, folder, "subset")
-        self.dropped.write_parquet(folder / "dropped.parquet")
-        self.score_table().write_parquet(folder / "scores.parquet")
-        self.pool.rejected.write_ndjson(folder / "rejected.jsonl")
+        _write_parquet(self.dropped, folder / "dropped.parquet")
+        _write_parquet(self.score_table(), folder / "scores.parquet")
+        (folder / "rejected.jsonl").write_text(self.pool.rejected.write_ndjson(), encoding="utf-8")
         write_whole(folder / MANIFEST, self.manifest.to_json())
 
     def score_table(self) -> pl.DataFrame:
@@ -234,6 +234,13 @@ class Subset:
         return f"<table>{head}</table><b>Kept</b>{_table(first)}<b>Dropped</b>{_table(lost)}"
 
 
+def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(frame.to_arrow(), path)
+
+
 def _table(frame: pl.DataFrame) -> str:
     """Return a frame as an HTML table with every cell escaped and cut to 160 characters."""
     head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in frame.columns)
@@ -268,6 +275,40 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
     kept = kept[np.argsort(position[kept])]
     dropped = pl.read_parquet(Path(folder) / "dropped.parquet")
     return Subset(pool=pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
+
+
+def open_subset(folder: str | Path) -> Subset:
+    """Read a subset folder together with the pool it was chosen from, at the place where it was then.
+
+    Raises:
+        ManifestError: the folder is no subset, or its pool is gone or has changed.
+    """
+    from thresher.dataset import load
+
+    manifest = Manifest.read(folder)
+    if manifest.content.get("kind") != "subset":
+        raise ManifestError(f"{folder}: must be a subset, found '{manifest.content.get('kind')}'")
+    content = manifest.content
+    paths = [Path(path) for path in content["run"]["inputs"]]
+    gone = [path for path in paths if not path.is_file()]
+    if gone:
+        raise ManifestError(
+            f"{folder}: the pool that it was chosen from is not at {gone[0]} any more; name the pool with --control, "
+            f"or train without a comparison with --control none"
+        )
+    known = content["schema"]["name"] != "mapped"
+    pool = load(
+        paths,
+        schema=content["schema"]["name"] if known else None,
+        columns=None if known else {role: "+".join(names) for role, names in content["schema"]["columns"].items()},
+        id_column=content["id_column"],
+    )
+    if pool.fingerprint != content["pool"]:
+        raise ManifestError(
+            f"{folder}: the pool at {paths[0]} has changed since these rows were chosen from it; run select again, "
+            f"or train without a comparison with --control none"
+        )
+    return read_subset(folder, pool)
 
 
 def rank_column(scores: Scores) -> pl.Series:

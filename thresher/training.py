@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from thresher.errors import MissingExtraError
 from thresher.manifest import digest
 from thresher.output import OutputFolder
+from thresher.trainer.adapter import Adapter
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from thresher.trainer.adapter import Adapter
     from thresher.trainer.request import Request
+
+__all__ = ["Adapter", "TrainSettings", "train"]
 
 DEFAULTS = TrainSettings()
 
@@ -102,7 +104,6 @@ def _require_packages() -> None:
 
 def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started: float) -> Adapter:
     """Open the output folder on the first process, run, and publish; the other processes only compute."""
-    from thresher.trainer.adapter import Adapter
     from thresher.trainer.processes import from_main, open_accelerator
     from thresher.training_runs import run_all, write_result
 

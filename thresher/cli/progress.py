@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from thresher.features import Progress
+    from thresher.trainer.events import TrainEvent
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -23,6 +24,24 @@ def progress_display(*, quiet: bool) -> Iterator[Callable[[Progress], None] | No
         yield from _bars()
     else:
         yield _Lines().show
+
+
+@contextmanager
+def training_display(*, quiet: bool) -> Iterator[Callable[[TrainEvent], None] | None]:
+    """Give a callback that shows the steps of training, or None when nothing is to be shown."""
+    with progress_display(quiet=quiet) as show:
+        if show is None:
+            yield None
+            return
+
+        def show_event(event: TrainEvent) -> None:
+            from thresher.features import Progress
+
+            if event.kind in ("start", "step") or event.message:
+                stage = f"train {event.run}".strip()
+                show(Progress(stage=stage, done=event.step, total=event.n_steps, note=event.message or None))
+
+        yield show_event
 
 
 def _bars() -> Iterator[Callable[[Progress], None]]:
@@ -39,7 +58,7 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
                 tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, rate="")
             task = tasks[progress.stage]
             speed = bars.tasks[task].speed
-            bars.update(task, completed=progress.done, total=progress.total, rate=f"{speed:,.0f}/s" if speed else "")
+            bars.update(task, completed=progress.done, total=progress.total, rate=_rate(speed) if speed else "")
             if progress.note:
                 bars.console.print(progress.note)
 
@@ -64,4 +83,9 @@ class _Lines:
         self._last = now
         rate = (progress.done - first) / (now - began)
         left = f", {(progress.total - progress.done) / rate:,.0f} s left" if rate else ""
-        sys.stderr.write(f"{progress.stage}: {progress.done:,} of {progress.total:,}, {rate:,.0f}/s{left}\n")
+        sys.stderr.write(f"{progress.stage}: {progress.done:,} of {progress.total:,}, {_rate(rate)}{left}\n")
+
+
+def _rate(per_second: float) -> str:
+    """Return "1,234/s" or, for slow steps, "0.31/s"."""
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.2g}/s"

@@ -1,2 +1,195 @@
-def train() -> None:
-    """x"""
+"""`thresher train`: from rows to a LoRA adapter, measured beside as many random rows."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thresher.cli import options
+from thresher.trainer.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from thresher.trainer.adapter import Adapter
+
+DEFAULTS = TrainSettings()
+_LORA = "LoRA"
+_OPTIMIZER = "Optimizer and schedule"
+_BATCHES = "Rows and memory"
+_MEASURE = "Measuring and stopping"
+
+
+class Task(StrEnum):
+    """What is trained."""
+
+    auto = "auto"
+    sft = "sft"
+    classification = "classification"
+    text = "text"
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+class Precision(StrEnum):
+    """Numbers of the forward and backward pass."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class LossOn(StrEnum):
+    """Turns that are learned."""
+
+    all = "all-assistant"
+    last = "last-assistant"
+
+
+SCHEDULE, PRECISION, LOSS_ON = Schedule(DEFAULTS.schedule), Precision(DEFAULTS.precision), LossOn(DEFAULTS.loss_on)
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="A folder that 'thresher select' wrote, a file, glob, folder or Hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
+    model: Annotated[str | None, typer.Option(help="Hub id or folder; not set: the embedded MiniLM.")] = None,
+    eval: Annotated[str | None, typer.Option(help="Rows to measure on, or a share to hold out (5%).")] = None,  # noqa: A002
+    control: Annotated[str, typer.Option(help="auto: random rows of the subset's pool; none; or a pool.")] = "auto",
+    seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,
+    task: Annotated[Task, typer.Option(help="auto: by the kind of the data.")] = Task.auto,
+    seed: options.Seed = 0,
+    merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
+    force: options.Force = False,
+    learning_rate: Annotated[float | None, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.learning_rate,
+    schedule: Annotated[Schedule, typer.Option(rich_help_panel=_OPTIMIZER)] = SCHEDULE,
+    warmup_share: Annotated[float, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.warmup_share,
+    epochs: Annotated[float | None, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.epochs,
+    max_steps: Annotated[int | None, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.max_steps,
+    weight_decay: Annotated[float, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.weight_decay,
+    max_grad_norm: Annotated[float, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.max_grad_norm,
+    batch_size: Annotated[int | None, typer.Option(rich_help_panel=_BATCHES)] = DEFAULTS.batch_size,
+    gradient_accumulation: Annotated[int, typer.Option(rich_help_panel=_BATCHES)] = DEFAULTS.gradient_accumulation,
+    max_length: Annotated[int | None, typer.Option(rich_help_panel=_BATCHES)] = DEFAULTS.max_length,
+    packing: Annotated[bool, typer.Option("--packing", rich_help_panel=_BATCHES)] = DEFAULTS.packing,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", rich_help_panel=_BATCHES)
+    ] = DEFAULTS.gradient_checkpointing,
+    precision: Annotated[Precision, typer.Option(rich_help_panel=_BATCHES)] = PRECISION,
+    load_in_4bit: Annotated[bool, typer.Option("--load-in-4bit", rich_help_panel=_BATCHES)] = DEFAULTS.load_in_4bit,
+    loss_on: Annotated[LossOn, typer.Option(rich_help_panel=_BATCHES)] = LOSS_ON,
+    lora_rank: Annotated[int, typer.Option(rich_help_panel=_LORA)] = DEFAULTS.lora_rank,
+    lora_alpha: Annotated[float | None, typer.Option(rich_help_panel=_LORA)] = DEFAULTS.lora_alpha,
+    lora_dropout: Annotated[float, typer.Option(rich_help_panel=_LORA)] = DEFAULTS.lora_dropout,
+    lora_targets: Annotated[str, typer.Option(help="auto, or names: q_proj,v_proj.", rich_help_panel=_LORA)] = "auto",
+    rslora: Annotated[bool, typer.Option("--rslora", rich_help_panel=_LORA)] = DEFAULTS.rslora,
+    dora: Annotated[bool, typer.Option("--dora", rich_help_panel=_LORA)] = DEFAULTS.dora,
+    early_stopping_patience: Annotated[
+        int | None, typer.Option(rich_help_panel=_MEASURE)
+    ] = DEFAULTS.early_stopping_patience,
+    eval_every: Annotated[int | None, typer.Option(rich_help_panel=_MEASURE)] = DEFAULTS.eval_every,
+    eval_generations: Annotated[int, typer.Option(rich_help_panel=_MEASURE)] = DEFAULTS.eval_generations,
+    max_new_tokens: Annotated[int, typer.Option(rich_help_panel=_MEASURE)] = DEFAULTS.max_new_tokens,
+    save_every_s: Annotated[float, typer.Option(rich_help_panel=_MEASURE)] = DEFAULTS.save_every_s,
+    schema: options.Schema = None,
+    columns: options.Map = None,
+    id_column: options.IdColumn = None,
+    config: options.Config = None,
+    split: options.Split = None,
+    strict: options.Strict = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a LoRA adapter, and measure it beside one trained on as many random rows.
+
+    [bold]Example:[/bold] thresher train chosen --eval test.jsonl --out adapter
+    """
+    from dataclasses import fields
+
+    from thresher.cli.progress import training_display
+    from thresher.training import train as train_rows
+
+    given = dict(locals())
+    settings = TrainSettings(
+        **{field.name: _plain(given[field.name]) for field in fields(TrainSettings) if field.name != "lora_targets"},
+        lora_targets="auto" if lora_targets == "auto" else tuple(lora_targets.split(",")),
+    )
+    reading = {name: given[name] for name in ("schema", "columns", "id_column", "config", "split", "strict")}
+    with training_display(quiet=quiet) as show:
+        adapter = train_rows(
+            _rows(data, reading),
+            model=model,
+            eval=eval if eval is None or _is_share(eval) else options.read_rows(eval, **reading),
+            control=control if control in ("auto", "none") else options.read_rows(control, **reading),
+            seeds=seeds,
+            out=out,
+            task=task.value,
+            settings=settings,
+            seed=seed,
+            merge=merge,
+            force=force,
+            on_event=show,
+        )
+    if as_json:
+        sys.stdout.write((adapter.path / "metrics.json").read_text())
+    if not quiet:
+        typer.echo(summary(adapter), err=True)
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def _is_share(text: str) -> bool:
+    return text.endswith("%") and text[:-1].replace(".", "", 1).isdigit()
+
+
+def _rows(data: str, reading: dict[str, Any]) -> Any:
+    """Return a subset folder as its path, and load everything else with the options for reading."""
+    return data if (Path(data) / "manifest.json").is_file() else options.read_rows(data, **reading)
+
+
+def summary(adapter: Adapter) -> str:
+    """Return the counts, and the held-out scores beside those of random rows, in a few lines."""
+    metrics = adapter.metrics
+    counts = metrics["counts"]
+    lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {metrics['model']['name']}"]
+    if counts["same_text_as_held_out"]:
+        lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they have the text of a held-out row")
+    if metrics["held_out"] is not None:
+        lines += _table(metrics)
+    lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
+    return "\n".join(lines)
+
+
+def _table(metrics: Any) -> list[str]:
+    columns = {"these rows": metrics["held_out"]}
+    if metrics["control"] is not None:
+        columns["random rows"] = metrics["control"]["held_out"]
+    names = [name for name in metrics["held_out"] if name != "classes"]
+    width = max(map(len, names))
+    lines = [f"{'held out':<{width}}" + "".join(f"{name:>22}" for name in columns)]
+    for name in names:
+        cells = (_cell(column[name]) for column in columns.values())
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>22}" for cell in cells))
+    lines.append(f"{'rows measured':<{width}}{metrics['held_out'][names[0]]['n']:>22,}")
+    comparison = metrics["comparison"]
+    if comparison is not None:
+        seeds = f"{len(comparison['seeds'])} seed{'s' if len(comparison['seeds']) > 1 else ''}"
+        lines.append(
+            f"{comparison['metric']}: these rows minus random rows = {_cell(comparison['difference'])} ({seeds})"
+        )
+    return lines
+
+
+def _cell(estimate: Any) -> str:
+    if estimate["value"] is None:
+        return "not a number"
+    return f"{estimate['value']:.4f}" + ("" if estimate["stderr"] is None else f" ± {estimate['stderr']:.4f}")

@@ -43,10 +43,12 @@ class Shard(Protocol):
     Attributes:
         name: what the column `file` says: the path, or "<stdin>", "<polars>".
         suffix: with which a copy of some rows is written, for example ".jsonl.gz".
+        advice: what to do when no schema fits the rows; "" where the file gives no hint.
     """
 
     name: str
     suffix: str
+    advice: str
 
     @property
     def source(self) -> SourceFile:

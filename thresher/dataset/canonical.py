@@ -47,7 +47,7 @@ def canonical_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
         text = CanonicalText(prompt, label_text(row, schema.columns["label"][0], schema.label_names))
     else:
         text = canonical_text(conversation(row, schema))
-        if not schema.is_chat:
+        if not schema.is_chat and not _holds_messages(row, schema):
             text = CanonicalText(text.prompt, text.response)
     return CanonicalText(text.prompt, text.response, text.extra, row_id)
 
@@ -56,6 +56,9 @@ def conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
     """Return the messages of one row of a schema of kind "sft"."""
     columns = schema.columns
     system = _optional_text(row, columns.get("system", ()))
+    if _holds_messages(row, schema):
+        names = (columns["prompt"][0], columns["response"][0])
+        return Conversation([turn for name in names for turn in chat_turns(row.get(name), name)])
     if not schema.is_chat:
         prompt = joined_text(row, columns["prompt"])
         response = joined_text(row, columns["response"])
@@ -70,6 +73,11 @@ def conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
     tools_name = columns["tools"][0] if "tools" in columns else None
     tools = None if tools_name is None else tools_of(row.get(tools_name), tools_name)
     return Conversation(turns, tools)
+
+
+def _holds_messages(row: Mapping[str, Any], schema: Schema) -> bool:
+    """Tell whether prompt and completion are lists of messages, the conversational form that trl reads."""
+    return not schema.is_chat and isinstance(row.get(schema.columns["prompt"][0]), list)
 
 
 def joined_text(row: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from thresher.dataset.block import Block, Positions, Shard
 
+_EXACT = 2**53  # whole numbers up to here are floats without loss
 _TYPES: dict[type, tuple[Any, pa.DataType]] = {
     str: (pl.String, pa.string()),
     int: (pl.Int64, pa.int64()),
@@ -70,7 +71,7 @@ def _series(values: list[Any]) -> pl.Series:
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         return pl.Series("", values, dtype=pl.Null)
-    if kinds == {int, float}:
+    if kinds == {int, float} and all(abs(value) <= _EXACT for value in values if type(value) is int):
         return pl.Series("", values, dtype=pl.Float64, strict=False)
     if len(kinds) == 1 and (kind := kinds.pop()) in _TYPES:
         try:

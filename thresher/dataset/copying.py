@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from thresher.dataset.block import Positions, Shard
@@ -54,10 +55,16 @@ def _write_parsed(shards: Sequence[Shard], shard: NDArray[np.int32], position: P
                 write(b"".join(_line(row) for row in rows))
 
 
+def _json_value(value: Any) -> str:
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    raise TypeError(f"a value of type {type(value).__name__}")
+
+
 def _line(row: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
-    except TypeError as error:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_json_value).encode() + b"\n"
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"files of different formats are written as JSON lines, and a row cannot be ({error}); "
             "convert the files to one format"

@@ -43,7 +43,7 @@ class CsvRows:
         self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], text: bytes
     ) -> NDArray[np.bool_]:
         """Tell which rows the columnar parser reads as the row parser does: (n,) bool."""
-        is_plain: NDArray[np.bool_] = data[start] != BYTE_ORDER_MARK[0]
+        is_plain: NDArray[np.bool_] = data[start] >= 0
         return is_plain
 
     def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -77,6 +77,8 @@ class CsvRows:
         if len(values) != len(self.header):
             raise BadRow(ragged(len(self.header), len(values)))
         return dict(zip(self.header, values, strict=True))
+
+    exact_row = row  # every value is text
 
 
 def ragged(expected: int, found: int) -> str:

@@ -219,9 +219,11 @@ def _plain_chunks(raw: _Counted, compression: str) -> Iterator[bytes]:
     if compression == ".zst":
         yield from _zstd_chunks(raw)
         return
-    stream: Any = {".gz": lambda: gzip.GzipFile(fileobj=raw), ".bz2": lambda: bz2.BZ2File(raw), "": lambda: raw}[
-        compression
-    ]()
+    stream: Any = raw
+    if compression == ".gz":
+        stream = gzip.GzipFile(fileobj=raw)
+    elif compression == ".bz2":
+        stream = bz2.BZ2File(raw)
     yield from iter(lambda: stream.read(CHUNK_BYTES), b"")
 
 
@@ -229,7 +231,8 @@ def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
     """Decompress all frames. The library's own stream reader takes a file that was cut off for a whole one."""
     import zstandard
 
-    frame: Any = zstandard.ZstdDecompressor().decompressobj()
+    decompressor: Any = zstandard.ZstdDecompressor()
+    frame = decompressor.decompressobj()
     is_open = False
     try:
         for piece in iter(lambda: raw.read(ZSTD_PIECE_BYTES), b""):
@@ -239,7 +242,7 @@ def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
                 rest = frame.unused_data if frame.eof else b""
                 is_open = not frame.eof
                 if frame.eof:
-                    frame: Any = zstandard.ZstdDecompressor().decompressobj()
+                    frame = decompressor.decompressobj()
     except zstandard.ZstdError as error:
         raise EOFError(str(error)) from None
     if is_open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from thresher.dataset.rejection import BadRow, type_name
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DEEP = 900  # brackets; the row parser reads 1024 levels
 _IS_SPACE = np.zeros(256, np.bool_)
 _IS_SPACE[list(b" \t\r\n")] = True
 
@@ -44,9 +46,10 @@ class JsonRows:
         """Tell which rows the columnar parser reads as the row parser does: (n,) bool.
 
         Rows that begin and end with braces cannot run into one another. NaN and Infinity, which the columnar
-        parser takes for numbers, are left to the row parser.
+        parser takes for numbers, are left to the row parser, and so is what may be nested deeper than that one reads.
         """
         is_plain: NDArray[np.bool_] = (data[start] == ord("{")) & (data[end - 1] == ord("}"))
+        is_plain &= _n_brackets(data, start, end) < _DEEP
         for word in (b"NaN", b"Inf"):
             for offset in _occurrences(text, word):
                 is_plain[max(int(np.searchsorted(start, offset, "right")) - 1, 0)] = False
@@ -78,12 +81,27 @@ class JsonRows:
             raise BadRow(f"a row must be a JSON object, found {type_name(row)}")
         return row
 
+    def exact_row(self, text: bytes) -> dict[str, Any]:
+        """Parse a good row with whole numbers of any size."""
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):  # deeper, or a longer number, than the standard library reads
+            return self.row(text)
+        return row if isinstance(row, dict) else self.row(text)
+
 
 def _occurrences(text: bytes, word: bytes) -> Iterable[int]:
     at = text.find(word)
     while at >= 0:
         yield at
         at = text.find(word, at + len(word))
+
+
+def _n_brackets(data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of opening brackets in each row: (n,)."""
+    at = np.flatnonzero((data == ord("{")) | (data == ord("[")))
+    n: NDArray[np.int64] = np.searchsorted(at, end) - np.searchsorted(at, start)
+    return n
 
 
 def _fault(text: bytes, error: str) -> str:

@@ -89,6 +89,8 @@ def load(
     shards = _open(source, config=config, split=split, max_row_bytes=max_row_bytes)
     chosen = _schema(shards, schema=schema, columns=columns, id_column=id_column)
     read = read_rows(shards, chosen)
+    for shard in shards:
+        shard.source.check_unchanged()
     if read.rejected and strict:
         raise InputError(
             f"{len(read.rejected)} of {read.n_read} rows cannot be used: {read.rejected.first(3)}; "
@@ -116,6 +118,10 @@ def load(
 def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: int) -> list[Shard]:
     if isinstance(source, str | Path):
         return _open_path(source, config=config, split=split, max_row_bytes=max_row_bytes)
+    if config is not None:
+        raise SettingsError(f"config is only for a Hub dataset, got '{config}' with {type(source).__name__}")
+    if split is not None and type(source).__module__.partition(".")[0] != "datasets":
+        raise SettingsError(f"split is only for a Hub dataset, a folder or a DatasetDict, got '{split}'")
     if isinstance(source, pl.LazyFrame):
         source = source.collect()
     if isinstance(source, pl.DataFrame):
@@ -144,12 +150,16 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
     from thresher.dataset import hub
     from thresher.dataset.text_files import open_text
 
-    if source == "-":
+    if source == "-" and split is None and config is None:
         return [open_text(None, ".json", "", max_row_bytes=max_row_bytes)]
     if Path(source).is_dir() and hub.is_saved(Path(source)):
         return list(hub.open_saved(Path(source), split=split))
     if isinstance(source, str) and hub.is_hub_id(source):
         return [hub.open_hub(source, config=config, split=split)]
+    if config is not None:
+        raise SettingsError(f"{source}: config is only for a Hub dataset, got '{config}'")
+    if split is not None and not Path(source).is_dir():
+        raise SettingsError(f"{source}: split is only for a Hub dataset, a folder or a DatasetDict, got '{split}'")
     return [_open_file(file, max_row_bytes) for file in files_to_read(source, split=split)]
 
 
@@ -202,8 +212,14 @@ def _schema(
     rows = sample_rows(shards[0])
     if not rows:
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
-        raise InputError(f"{where}: rows are required, found none that can be read; it begins with {first[:60]!r}")
-    chosen = recognise(rows, name=schema, where=where) if columns is None else mapped_schema(columns)
+        raise InputError(
+            f"{where}: rows are required, found none that can be read; it begins with {first[:60]!r}{shards[0].advice}"
+        )
+    chosen = (
+        recognise(rows, name=schema, where=where, advice=shards[0].advice)
+        if columns is None
+        else mapped_schema(columns)
+    )
     chosen = replace(chosen, id_column=id_column)
     check_columns_exist(chosen, column_counts(rows), where=where)
     if "label" in chosen.columns:

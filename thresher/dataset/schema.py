@@ -130,7 +130,7 @@ def mapped_schema(columns: Mapping[str, str]) -> Schema:
     return Schema(name="mapped", kind=kind, columns=split)
 
 
-def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str) -> Schema:
+def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str, advice: str = "") -> Schema:
     """Return the schema that a sample of rows has.
 
     Known schemas are tried in order; one is taken when at least half of the rows have its columns, else the one
@@ -140,6 +140,7 @@ def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str
         rows: up to some hundred good rows.
         name: the schema the user named, or None.
         where: name of the file, for messages.
+        advice: what else to do when no schema fits.
 
     Raises:
         InputError: no known schema fits, or the rows are preference data.
@@ -160,7 +161,8 @@ def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str
         wanted = f"the columns of schema '{name}'" if name is not None else "the columns of a known schema"
         needed = f" ({_needs(name)})" if name is not None else ""
         raise InputError(
-            f"{where}: {wanted}{needed} are required, found the columns {_listed(columns)}; name them with {MAP_SYNTAX}"
+            f"{where}: {wanted}{needed} are required, found the columns {_listed(columns)}; "
+            f"name them with {MAP_SYNTAX}{advice}"
         )
     for schema, n in fitting:
         if 2 * n >= len(rows):

@@ -16,7 +16,7 @@ TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 TABLE_SUFFIXES = (".parquet", ".arrow")
 KNOWN = ", ".join((*TEXT_SUFFIXES, *TABLE_SUFFIXES))
 _METADATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
-_SPLIT = re.compile(r"(?:^|[-_.])(train|test|validation|valid|val|dev|eval)(?=[-_.])")
+_SPLIT = re.compile(r"(?:^|[-_./])(train|test|validation|valid|val|dev|eval)(?=[-_./])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
     shards = [path for path in sorted(folder.rglob("*")) if _is_shard(path, folder)]
     if not shards:
         raise InputError(f"{folder}: a folder must hold files of rows ({KNOWN}), found none")
-    names = {path: _split_of(path) for path in shards}
+    names = {path: _split_of(path.relative_to(folder)) for path in shards}
     splits = sorted({name for name in names.values() if name is not None})
     if split is not None:
         chosen = [path for path in shards if names[path] == split]
@@ -95,7 +95,7 @@ def _is_shard(path: Path, folder: Path) -> bool:
 
 
 def _split_of(path: Path) -> str | None:
-    match = _SPLIT.search(path.name)
+    match = _SPLIT.search(path.as_posix())
     return None if match is None else match.group(1)
 
 

@@ -139,6 +139,7 @@ class TableShard:
         self.source = source
         self.column_names: Sequence[str] = list(table.schema.names)
         self.label_names = class_names(table.schema)
+        self.advice = ""
         self._table = table
 
     @property

@@ -25,6 +25,8 @@ SAMPLE_ROWS = 200
 _FOREIGN_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _LONGEST_GAP = 64  # bytes of white space around a comma that are worth writing back as they were
 _HEADER_LIMIT = 1 << 20
+_SNIFFED_BYTES = 4096  # at least so many are looked at to tell an array from lines
+_LARGEST_OBJECT = 64 << 20
 
 
 def open_text(
@@ -61,7 +63,9 @@ class _Beginning:
     def __init__(self, file: PlainFile) -> None:
         self.file = file
         self.chunks = file.scan()
-        self.first = next(self.chunks, b"")
+        self.first = b""
+        while len(self.first) < _SNIFFED_BYTES and (chunk := next(self.chunks, None)) is not None:
+            self.first += chunk
         if self.first.startswith(_FOREIGN_MARKS):
             raise InputError(
                 f"{file.name}: the file must be UTF-8, found a UTF-16 or UTF-32 byte order mark; "
@@ -94,9 +98,10 @@ def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: in
         column_names=[],
         max_row_bytes=max_row_bytes,
     )
-    shard.column_names = list(column_counts(sample_rows(shard)))
-    if not shard.column_names and not is_array:
-        _refuse_one_object(file)
+    rows = sample_rows(shard)
+    shard.column_names = list(column_counts(rows))
+    if len(rows) <= 1 and not is_array:
+        shard.advice = _advice_on_one_object(file)
     return shard
 
 
@@ -121,7 +126,7 @@ def _is_array(head: bytes, suffix: str) -> bool:
     head = head.lstrip()
     if suffix == ".json":
         return head.startswith(b"[")
-    return head[:1] == b"[" and head[1:4096].lstrip().startswith(b"{")
+    return head[:1] == b"[" and head[1:_SNIFFED_BYTES].lstrip().startswith(b"{")
 
 
 def _array_layout(file: PlainFile, spans: Spans, compression: str) -> Layout:
@@ -142,20 +147,22 @@ def _array_layout(file: PlainFile, spans: Spans, compression: str) -> Layout:
     return Layout(compression=compression, before=before, between=between, after=b"", closing=after)
 
 
-def _refuse_one_object(file: PlainFile) -> None:
-    """Explain a file that is one object around the rows, such as {"data": [...]}."""
-    if file.n_plain > _HEADER_LIMIT * 64:
-        return
+def _advice_on_one_object(file: PlainFile) -> str:
+    """Say where the rows seem to be in a file that is one object around them, such as {"data": [...]}."""
+    if file.n_plain > _LARGEST_OBJECT:
+        return ""
     with file.reader() as reader:
         text = reader.read(0, file.n_plain).removeprefix(BYTE_ORDER_MARK)
     try:
         content = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return
-    if isinstance(content, dict):
-        lists = [f"'{key}'" for key, value in content.items() if isinstance(value, list)]
-        hint = f"; write the list under {' or '.join(lists[:3])} to a file of its own" if lists else ""
-        raise InputError(f"{file.name}: an array of objects or one object per line is required, found one object{hint}")
+        return ""
+    lists = (
+        [f"'{key}'" for key, value in content.items() if isinstance(value, list)] if isinstance(content, dict) else []
+    )
+    if not lists:
+        return ""
+    return f"; the file is one object: write its list {' or '.join(lists[:3])} to a file of its own"
 
 
 def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:

@@ -19,7 +19,7 @@ from thresher.dataset.spans import Spans
 from thresher.errors import InputError
 
 BLOCK_BYTES = 4 << 20
-SINGLE_ROWS = 16  # a part of a block that the columnar parser refuses is halved down to this many rows
+PIECE_ROWS = 256  # a block that the columnar parser refuses is tried in pieces; the rows of a bad piece are read singly
 
 
 class RowSyntax(Protocol):
@@ -36,6 +36,9 @@ class RowSyntax(Protocol):
 
     def row(self, text: bytes) -> dict[str, Any]:
         """Parse one row; BadRow says why it cannot be."""
+
+    def exact_row(self, text: bytes) -> dict[str, Any]:
+        """Parse a good row with whole numbers of any size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +94,15 @@ class TextBlock:
         is_plain[list(self._faults)] = False
         at = np.flatnonzero(is_plain)
         at = at[self._syntax.is_plain(data, self._start[at], self._end[at], self._text)]
-        pending = [at]
-        while pending:
-            at = pending.pop()
-            table = self._table(at, types)
+        whole = self._table(at, types)
+        if whole is not None:
+            yield at, whole
+            return
+        for first in range(0, len(at), PIECE_ROWS):
+            piece = at[first : first + PIECE_ROWS]
+            table = self._table(piece, types)
             if table is not None:
-                yield at, table
-            elif len(at) > SINGLE_ROWS:
-                pending += [at[len(at) // 2 :], at[: len(at) // 2]]
+                yield piece, table
 
     def _table(self, at: Positions, types: Mapping[str, pa.DataType]) -> pa.Table | None:
         """Parse some rows by column; None when any of them cannot be parsed so."""
@@ -146,6 +150,7 @@ class TextShard:
         suffix: with which a copy is written.
         column_names: the user's columns.
         max_row_bytes: longer rows are set aside unread.
+        advice: what to do when no schema fits the rows.
     """
 
     def __init__(
@@ -158,6 +163,7 @@ class TextShard:
         suffix: str,
         column_names: Sequence[str],
         max_row_bytes: int,
+        advice: str = "",
     ) -> None:
         self.name = file.name
         self.suffix = suffix
@@ -165,6 +171,7 @@ class TextShard:
         self.column_names = column_names
         self.label_names: Mapping[str, tuple[str, ...]] = {}
         self.max_row_bytes = max_row_bytes
+        self.advice = advice
         self._file = file
         self._spans = spans
         self._syntax = syntax
@@ -224,7 +231,7 @@ class TextShard:
         with self._file.reader() as reader:
             for span in zip(start, end, strict=True):
                 try:
-                    rows.append(self._syntax.row(reader.read(*span).strip()))
+                    rows.append(self._syntax.exact_row(reader.read(*span)))
                 except BadRow as reason:
                     raise InputError(
                         f"{self.name}: the file changed while it was being read ({reason}); run again"

@@ -13,6 +13,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,6 +163,9 @@ class Shelf:
         Args:
             wanted: (n,) S16, sorted, distinct.
             on_damage: told of each chunk that was found damaged and was deleted.
+
+        Raises:
+            OutputError: a chunk cannot be read or, when it is damaged, deleted.
         """
         is_missing = np.ones(len(wanted), dtype=bool)
         for chunk in _chunks(self.folder):
@@ -175,6 +179,11 @@ class Shelf:
                 _delete(chunk.path)
                 on_damage(chunk.path)
                 continue
+            except OSError as error:
+                raise OutputError(
+                    f"{chunk.path}: a chunk of the feature cache must be readable, got '{error}'; "
+                    "make it readable or point THRESHER_CACHE to another folder"
+                ) from None
             if hit is not None:
                 is_missing[hit[0]] = False
                 _touch(chunk.path)
@@ -201,7 +210,8 @@ class Shelf:
                 os.fsync(file.fileno())
             temporary.rename(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise OutputError(
                 f"{self.cache.root}: the feature cache must be writable, got '{error.strerror}'; free space there, "
                 "point THRESHER_CACHE to another folder, or run without a cache"
@@ -251,6 +261,7 @@ def _read_chunk(
             keys = np.frombuffer(key_bytes.tobytes(), dtype=wanted.dtype)
             at = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
             rows = np.flatnonzero((wanted[at] == keys) & is_missing[at])
+            rows = rows[np.unique(at[rows], return_index=True)[1]]  # a key may stand in a chunk twice
             if len(rows) == 0:
                 return None
             values = file.get_tensor("values")

@@ -42,7 +42,8 @@ class Length:
         """Return (n,) int64 tokens."""
         path = tokenizer_file(context.tokenizer)
         about = self.describe(context)
-        shelf = context.cache and context.cache.shelf(self.name, about["tokenizer"], about["fingerprint"])
+        cache = context.cache
+        shelf = None if cache is None else cache.shelf(self.name, about["tokenizer"], about["fingerprint"])
         values = values_of(
             dataset.texts(),
             lambda texts: count_batches(path, texts),

@@ -126,7 +126,12 @@ class SentenceEncoder:
         for start in range(0, len(texts), WINDOW_ROWS):
             part = texts[start : start + WINDOW_ROWS].to_list()
             tokens = self._tokens_of(part)
-            for rows in token_batches(tokens, self._batch_tokens):
+            empty = np.flatnonzero(tokens == 0)  # without special tokens, "" is nothing to read
+            if len(empty):
+                yield Batch(start + empty, np.zeros((len(empty), self.dimension), dtype=np.float32))
+            filled = np.flatnonzero(tokens)
+            for batch in token_batches(tokens[filled], self._batch_tokens):
+                rows = filled[batch]
                 vectors = self._forward([part[row] for row in rows])
                 yield Batch(start + rows, unit_rows(vectors, by=self._name))
 

@@ -25,7 +25,7 @@ class Clusters(NamedTuple):
 
 
 def spherical_kmeans(embedding: NDArray[np.float32], n_clusters: int, rng: np.random.Generator) -> Clusters:
-    """Group rows by cosine (Dhillon and Modha 2001, doi:10.1023/A:1007612920971).
+    """Group rows by cosine (Dhillon and Modha 2001, doi:10.1023/A:1007612920971), started by k-means++.
 
     Args:
         embedding: (n, d), any length.
@@ -45,6 +45,7 @@ def spherical_kmeans(embedding: NDArray[np.float32], n_clusters: int, rng: np.ra
         min_points_per_centroid=1,
         max_points_per_centroid=256,
     )
+    kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
     kmeans.train(unit)
     centroid = unit_rows(np.asarray(kmeans.centroids))
     group = np.empty(len(unit), np.int64)

@@ -49,6 +49,6 @@ def random_values(row_id: pl.Series, rng: np.random.Generator) -> NDArray[np.flo
     from xxhash import xxh3_64_intdigest
 
     salt = int(rng.integers(1 << 62))
-    digests = (xxh3_64_intdigest(text, salt) for text in row_id.to_list())
+    digests = (xxh3_64_intdigest(text, salt) for text in row_id.cast(pl.Binary).to_list())
     digest = np.fromiter(digests, np.uint64, len(row_id))
     return (digest >> np.uint64(11)).astype(np.float64) * 2.0**-53

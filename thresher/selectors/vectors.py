@@ -41,17 +41,25 @@ def inverse_norms(x: Float32) -> NDArray[np.float64]:
 
 def distinct_rows(x: Float32) -> Distinct:
     """Group the rows that are equal in every component (0.0 and -0.0 are equal)."""
-    import xxhash
-
-    rows = np.ascontiguousarray(x + np.float32(0.0))  # -0.0 + 0.0 = 0.0
-    digest = np.fromiter((xxhash.xxh3_64_intdigest(row) for row in rows), np.uint64, len(rows))
-    _, first, group = np.unique(digest, return_index=True, return_inverse=True)
-    same = (rows == rows[first[group]]).all(axis=1)
-    if not same.all():  # two different rows with one 64-bit hash
-        _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    _, first, group = np.unique(_row_hashes(x), return_index=True, return_inverse=True)
+    if len(first) < len(x) and not (x == x[first[group]]).all():  # two different rows with one 64-bit hash
+        _, first, group = np.unique(x + np.float32(0.0), axis=0, return_index=True, return_inverse=True)
         group = group.reshape(-1)
     order = np.argsort(first)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     group = place[group]
     return Distinct(first[order].astype(np.int64), group.astype(np.int64), np.bincount(group).astype(np.int64))
+
+
+def _row_hashes(x: Float32) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each row's bits, (n,): a sum of odd multiples of pairs of components."""
+    n, d = x.shape
+    multiplier = np.random.default_rng(0).integers(1 << 64, size=(d + 1) // 2, dtype=np.uint64) | np.uint64(1)
+    hashes = np.empty(n, np.uint64)
+    for first in range(0, n, 512):  # blocks that stay in the cache
+        rows = x[first : first + 512] + np.float32(0.0)  # -0.0 + 0.0 = 0.0
+        words = np.ascontiguousarray(np.pad(rows, ((0, 0), (0, d % 2)))).view(np.uint64)
+        words ^= words >> np.uint64(29)  # differences in the sign alone would cancel in the sum
+        hashes[first : first + 512] = np.einsum("ij,j->i", words, multiplier)
+    return hashes

@@ -158,11 +158,23 @@ def load_model(
         label2id = {label: code for code, label in id2label.items()}
         options |= {"num_labels": len(classes), "id2label": id2label, "label2id": label2id}
         options["ignore_mismatched_sizes"] = True  # a base with a head of its own for other labels
+    else:
+        _refuse_encoder(base, task)
     try:
         with _QuietLoading():
             return loader.from_pretrained(base.folder, **options)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"model '{base.name}': cannot be loaded for {task} ({_first(error)})") from None
+
+
+def _refuse_encoder(base: BaseModel, task: Task) -> None:
+    """Refuse a masked language model: transformers would load it as a causal one and let tokens see what follows."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    config = json.loads((base.folder / "config.json").read_bytes())
+    kind = config.get("model_type")
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder", False):
+        raise InputError(f"model '{base.name}': {task} needs a causal language model, and '{kind}' is an encoder")
 
 
 class _QuietLoading:

@@ -69,9 +69,19 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base_name: str) -
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     if settings.gradient_checkpointing:
-        adapted.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_activations(adapted)
     adapted.config.use_cache = False
     return adapted
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """Recompute activations in the backward pass, in the way that needs no gradient at the input."""
+    options = {"use_reentrant": False}
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name since transformers 5.2x
+    if enable is None:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    else:
+        enable(options)
 
 
 def _own_names(model: Any, wanted: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, SettingsError
 from thresher.manifest import Manifest, versions
+from thresher.output import MANIFEST
+from thresher.subset import Subset, open_subset
 from thresher.trainer.base import BaseModel, embedded_base, find_base, four_bit
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import Parts, by_id, share_of, split
@@ -56,7 +58,7 @@ class Request:
             "train": content_hash(parts.train),
             "held_out": None if parts.held_out is None else content_hash(parts.held_out),
             "control": None if parts.control is None else content_hash(parts.control),
-            "sources": sorted(source.sha256 for source in self.data.sources),
+            "sources": sorted(source.sha256 for source in self.data.sources if source.sha256 is not None),
             "labels": list(self.labels),
             "subset": self.subset_hash,
             "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
@@ -88,7 +90,7 @@ def resolve(
     """
     if seeds < 1 or seed < 0:
         raise SettingsError(f"train: seeds must be at least 1 and seed at least 0, got {seeds} and {seed}")
-    rows, pool, subset_hash = _rows_of(data)
+    rows, pool, subset_hash = _rows_of(data, has_own_pool=control != "auto" or eval is None)
     if control not in ("auto", "none"):
         pool, has_control = load_rows(control), True
     else:
@@ -122,17 +124,23 @@ def resolve(
     )
 
 
-def _rows_of(data: Any) -> tuple[Dataset, Dataset | None, str | None]:
-    """Return the rows, the pool they were chosen from, and the hash of the subset's manifest."""
-    if hasattr(data, "pool") and hasattr(data, "dataset"):  # a Subset
+def _rows_of(data: Any, *, has_own_pool: bool) -> tuple[Dataset, Dataset | None, str | None]:
+    """Return the rows, the pool they were chosen from, and the hash of the subset's manifest.
+
+    Args:
+        data: as given.
+        has_own_pool: the pool of a subset folder is not needed, so it may be gone.
+    """
+    if isinstance(data, Subset):
         return data.dataset, data.pool, data.manifest.hash
-    if isinstance(data, str | Path) and (Path(data) / "manifest.json").is_file():
-        manifest = Manifest.read(data)
+    if isinstance(data, str | Path) and (Path(data) / MANIFEST).is_file():
+        if not has_own_pool:
+            return _rows_of(open_subset(data), has_own_pool=False)
         files = sorted(Path(data).glob("subset.*"))
+        manifest = Manifest.read(data)
         if manifest.content["kind"] != "subset" or len(files) != 1:
-            raise InputError(
-                f"{data}: must be a subset or a dataset, found a folder of kind '{manifest.content['kind']}'"
-            )
+            kind = manifest.content["kind"]
+            raise InputError(f"{data}: must be a subset or a dataset, found a folder of kind '{kind}'")
         return load_rows(files[0]), None, manifest.hash
     return load_rows(data), None, None
 

@@ -1,0 +1,237 @@
+"""Schemas are recognised, named and mapped; conversations keep what they hold."""
+
+import json
+
+import pytest
+
+from thresher.dataset import load
+from thresher.dataset.schema import recognise
+from thresher.errors import InputError, SettingsError
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "prompt", "response"),
+    [
+        ({"instruction": "add", "input": "1 2", "output": "3"}, "alpaca", "add\n1 2", "3"),
+        ({"instruction": "add", "output": "3"}, "alpaca", "add", "3"),
+        ({"instruction": "add", "context": "1 2", "response": "3"}, "alpaca", "add\n1 2", "3"),
+        (
+            {"instruction": "add", "input": "", "output": "3", "system": "calc"},
+            "alpaca",
+            "system: calc\nuser: add",
+            "3",
+        ),
+        (
+            {"instruction": "b", "output": "c", "history": [["q", "a"]]},
+            "alpaca",
+            "user: q\nassistant: a\nuser: b",
+            "c",
+        ),
+        ({"prompt": "p", "completion": "c"}, "prompt-completion", "p", "c"),
+        ({"prompt": "p", "response": "c"}, "prompt-completion", "p", "c"),
+        ({"query": "p", "response": "c"}, "query-response", "p", "c"),
+        ({"question": "p", "answer": "c"}, "query-response", "p", "c"),
+        ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}]}, "messages", "p", "c"),
+        ({"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "c"}]}, "sharegpt", "p", "c"),
+        ({"text": "t", "label": "l"}, "text-label", "t", "l"),
+        ({"text": "t", "label": 3}, "text-label", "t", "3"),
+        ({"text": "t", "label": True}, "text-label", "t", "true"),
+        ({"sentence": "t", "intent": "l"}, "text-label", "t", "l"),
+        ({"input": "t", "category": "l"}, "text-label", "t", "l"),
+        ({"text": "t"}, "text", "", "t"),
+    ],
+)
+def test_a_schema_is_recognised_from_the_rows(row, name, prompt, response):
+    dataset = load([row])
+    assert dataset.schema.name == name
+    assert dataset.frame.select("prompt", "response").rows() == [(prompt, response)]
+
+
+def test_the_schema_that_half_of_the_rows_have_is_taken():
+    alpaca, other = {"instruction": "a", "output": "b"}, {"text": "x", "label": "y"}
+    dataset = load([other, alpaca, alpaca, alpaca])
+    assert dataset.schema.name == "alpaca"
+    assert dataset.rejected["reason"].to_list() == ["fields 'instruction', 'output' of schema alpaca are missing"]
+    assert load([other, other, alpaca]).schema.name == "text-label"
+
+
+def test_a_schema_can_be_named():
+    row = {"text": "t", "label": "l"}
+    assert load([row], schema="text").kind == "text"
+    with pytest.raises(SettingsError, match="did you mean 'alpaca'"):
+        load([row], schema="alpacca")
+    with pytest.raises(InputError, match=r"'alpaca' \(instruction; output or response\) are required, found .*'text'"):
+        load([row], schema="alpaca")
+
+
+def test_unknown_columns_are_listed_with_the_syntax_of_the_map():
+    with pytest.raises(InputError, match=r"found the columns 'ask', 'tell'; name them with --map prompt=COLUMN"):
+        load([{"ask": "a", "tell": "b"}])
+
+
+def test_preference_data_is_refused():
+    with pytest.raises(InputError, match="preference data"):
+        load([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "prompt", "response"),
+    [
+        ({"prompt": "ask+more", "response": "tell"}, "sft", "a\nm", "t"),
+        ({"prompt": "ask", "response": "tell", "system": "more"}, "sft", "system: m\nuser: a", "t"),
+        ({"text": "ask + more", "label": "tell"}, "classification", "a\nm", "t"),
+        ({"prompt": "ask", "label": "n"}, "classification", "a", "4"),
+        ({"text": "tell"}, "text", "", "t"),
+        ({"messages": "chat"}, "sft", "p", "c"),
+    ],
+)
+def test_columns_can_be_mapped(columns, kind, prompt, response):
+    chat = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}]
+    dataset = load([{"ask": "a", "more": "m", "tell": "t", "n": 4, "chat": chat}], columns=columns)
+    assert (dataset.schema.name, dataset.kind) == ("mapped", kind)
+    assert dataset.frame.select("prompt", "response").rows() == [(prompt, response)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        ({"promt": "ask"}, SettingsError, "did you mean 'prompt'"),
+        ({"prompt": "ask"}, SettingsError, "do not fit together"),
+        ({"text": "ask", "system": "more"}, SettingsError, "do not fit together"),
+        ({"text": "ask", "label": "a+b"}, SettingsError, "takes one column"),
+        ({"text": ""}, SettingsError, "must be a name"),
+        ({"text": "asks"}, InputError, "did you mean 'ask'"),
+    ],
+)
+def test_a_faulty_map_is_refused(columns, error, message):
+    with pytest.raises(error, match=message):
+        load([{"ask": "a", "more": "m"}], columns=columns)
+
+
+def test_map_and_schema_exclude_each_other():
+    with pytest.raises(SettingsError, match="exclude each other"):
+        load([{"text": "a"}], schema="text", columns={"text": "text"})
+
+
+def test_class_names_replace_class_numbers():
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
+    dataset = load(data)
+    assert dataset.frame["response"].to_list() == ["yes", "no"]
+    assert dataset.rejected["reason"].to_list() == ["field 'label' must be a class number in 0..1"]
+
+
+CHAT = {
+    "messages": [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "weather"}, {"type": "text", "text": "in Bonn"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "w"}}]},
+        {"role": "tool", "content": "rain", "tool_call_id": "1", "name": "w"},
+        {"role": "assistant", "content": "It rains."},
+        {"role": "user", "content": "thanks"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "w"}}],
+}
+
+
+def test_a_conversation_keeps_system_tools_and_later_turns():
+    dataset = load([CHAT])
+    [conversation] = dataset.messages([0])
+    assert [m["role"] for m in conversation.messages] == ["system", "user", "assistant", "tool", "assistant", "user"]
+    assert conversation.messages[1]["content"] == "weather\nin Bonn"
+    assert conversation.messages[2] == CHAT["messages"][2]
+    assert conversation.messages[3] == CHAT["messages"][3]
+    assert conversation.tools == CHAT["tools"]
+    [(prompt, response)] = dataset.frame.select("prompt", "response").rows()
+    assert response == "It rains."
+    assert prompt.startswith("system: be brief\nuser: weather\nin Bonn\nassistant: [{")
+    assert prompt.endswith("tool: rain")
+
+
+def test_conversations_of_a_table_equal_those_of_json(tmp_path):
+    pl = pytest.importorskip("polars")
+    rows = [CHAT, {"messages": CHAT["messages"][1:2] + CHAT["messages"][4:5], "tools": None}]
+    rows = [{**row, "messages": [{**m, "content": _plain(m["content"])} for m in row["messages"]]} for row in rows]
+    pl.DataFrame(rows).write_parquet(tmp_path / "rows.parquet")
+    as_text = [{name: json.dumps(value) for name, value in row.items()} for row in rows]
+    pl.DataFrame(as_text).write_csv(tmp_path / "rows.csv")
+    expected = load(rows)
+    for path in (tmp_path / "rows.parquet", tmp_path / "rows.csv"):
+        found = load(path)
+        assert found.messages([0, 1]) == expected.messages([0, 1])
+        assert found.frame["row_id"].equals(expected.frame["row_id"])
+
+
+def _plain(content):
+    return "\n".join(part["text"] for part in content) if isinstance(content, list) else content
+
+
+def test_sharegpt_roles_are_named_as_chat_templates_name_them():
+    turns = [
+        {"from": "human", "value": "q"},
+        {"from": "function_call", "value": '{"name": "w"}'},
+        {"from": "observation", "value": "rain"},
+        {"from": "gpt", "value": "a"},
+    ]
+    [conversation] = load([{"conversations": turns, "system": "s"}]).messages([0])
+    assert [m["role"] for m in conversation.messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert [m["content"] for m in conversation.messages] == ["s", "q", '{"name": "w"}', "rain", "a"]
+
+
+def _turns(*pairs):
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (_turns(("user", "q")), "no assistant turn"),
+        (_turns(("assistant", "a")), "nothing stands before the last assistant turn"),
+        (_turns(("user", ""), ("assistant", "a")), "nothing stands before the last assistant turn"),
+        (_turns(("user", "q"), ("assistant", " ")), "the last assistant turn is empty"),
+        (_turns(("user", "q"), ("assistant", None)), "a message of 'messages' has neither content nor tool_calls"),
+        (_turns(("user", "q"), ("judge", "a")), "a message of 'messages' has an unknown role"),
+        (_turns(("user", 5), ("assistant", "a")), "the content of a message of 'messages' must be text, found a num"),
+        (_turns(("user", [{"type": "image_url"}]), ("assistant", "a")), "a message of 'messages' has a part that is"),
+        (_turns(("user", "q\0"), ("assistant", "a")), "a message of 'messages' holds a NUL character"),
+        ([{"content": "q"}], "a message of 'messages' has no role"),
+        (["q"], "field 'messages' must hold objects, found text"),
+        ([], "field 'messages' is empty"),
+        (None, "field 'messages' is null"),
+        ("hello", "field 'messages' must be a list, found text that is not JSON"),
+        (5, "field 'messages' must be a list of messages, found a number"),
+    ],
+)
+def test_a_bad_conversation_is_set_aside_with_its_reason(messages, reason):
+    good = _turns(("user", "q"), ("assistant", "a"))
+    dataset = load([{"messages": good}, {"messages": messages}])
+    assert len(dataset) == 1
+    assert dataset.rejected["reason"][0].startswith(reason)
+
+
+def test_alpaca_rows_become_messages():
+    row = {"instruction": "b", "input": "x", "output": "c", "history": [["q", "a"]], "system": "s"}
+    [conversation] = load([row]).messages([0])
+    assert conversation.messages == _turns(
+        ("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "b\nx"), ("assistant", "c")
+    )
+    assert conversation.tools is None
+
+
+def test_messages_of_classification_rows_are_refused():
+    with pytest.raises(InputError, match="kind 'sft' are required, got 'classification'"):
+        load([{"text": "a", "label": "b"}]).messages([0])
+
+
+def test_recognise_prefers_the_alternative_that_more_rows_have():
+    rows = [{"text": "a", "label": "x"}, {"text": "a", "category": "x"}, {"text": "a", "category": "x"}]
+    assert recognise(rows, name=None, where="rows").columns["label"] == ("category",)
+
+
+def test_prompt_and_completion_may_be_lists_of_messages():
+    row = {"prompt": _turns(("user", "q")), "completion": _turns(("assistant", "a"))}
+    dataset = load([row, {"prompt": "q", "completion": "b"}])
+    assert dataset.schema.name == "prompt-completion"
+    assert dataset.frame.select("prompt", "response").rows() == [("q", "a"), ("q", "b")]
+    assert dataset.messages([0])[0].messages == _turns(("user", "q"), ("assistant", "a"))

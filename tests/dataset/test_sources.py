@@ -1,0 +1,206 @@
+"""Everything that holds rows can be loaded."""
+
+import io
+import json
+import sys
+
+import polars as pl
+import pytest
+
+from thresher.dataset import load
+from thresher.errors import InputError, MissingExtraError, NotFoundError, SettingsError
+
+ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(6)]
+
+
+def write_lines(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def prompts(dataset):
+    return dataset.frame["prompt"].to_list()
+
+
+EXPECTED = [row["prompt"] for row in ROWS]
+
+
+def test_a_list_of_files_a_glob_and_a_folder_read_the_shards_in_order(tmp_path):
+    first = write_lines(tmp_path / "shards" / "a-0.jsonl", ROWS[:4])
+    second = write_lines(tmp_path / "shards" / "a-1.jsonl", ROWS[4:])
+    write_lines(tmp_path / "shards" / ".hidden.jsonl", ROWS)
+    (tmp_path / "shards" / "README.md").write_text("no rows")
+    for source in ([first, second], str(tmp_path / "shards" / "a-*.jsonl"), tmp_path / "shards"):
+        dataset = load(source)
+        assert prompts(dataset) == EXPECTED
+        assert dataset.frame["file"].cast(pl.String).to_list() == [str(first)] * 4 + [str(second)] * 2
+        assert dataset.frame["line"].to_list() == [1, 2, 3, 4, 1, 2]
+        assert [source.name for source in dataset.sources] == ["a-0.jsonl", "a-1.jsonl"]
+
+
+def test_sources_carry_size_and_sha256(tmp_path):
+    import hashlib
+
+    path = write_lines(tmp_path / "rows.jsonl", ROWS)
+    [source] = load(path).sources
+    assert (source.path, source.bytes) == (str(path), path.stat().st_size)
+    assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_folder_with_several_splits_needs_one_named(tmp_path):
+    write_lines(tmp_path / "train-00000.jsonl", ROWS[:2])
+    write_lines(tmp_path / "test-00000.jsonl", ROWS[2:])
+    with pytest.raises(InputError, match=r"holds the splits test, train; choose one with --split"):
+        load(tmp_path)
+    assert prompts(load(tmp_path, split="train")) == EXPECTED[:2]
+    with pytest.raises(InputError, match="split 'dev' not found; there are: test, train"):
+        load(tmp_path, split="dev")
+
+
+def test_a_folder_of_several_kinds_or_without_rows_is_refused(tmp_path):
+    with pytest.raises(InputError, match="found none"):
+        load(tmp_path)
+    write_lines(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "b.csv").write_text("text\na\n")
+    with pytest.raises(InputError, match=r"found \.csv, \.jsonl"):
+        load(tmp_path)
+
+
+def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path):
+    write_lines(tmp_path / "alpaca.jsonl", ROWS)
+    with pytest.raises(InputError, match=r"no such file; did you mean 'alpaca.jsonl'"):
+        load(tmp_path / "alpacca.jsonl")
+    with pytest.raises(InputError, match="the folder .* does not exist"):
+        load(tmp_path / "nowhere" / "a.jsonl")
+    with pytest.raises(InputError, match="no file matches"):
+        load(str(tmp_path / "*.csv"))
+    with pytest.raises(InputError, match="named twice"):
+        load([tmp_path / "alpaca.jsonl", tmp_path / "alpaca.jsonl"])
+
+
+class Piped:
+    def __init__(self, content):
+        self.buffer = io.BytesIO(content)
+
+
+@pytest.mark.parametrize(
+    "content", [json.dumps(ROWS, indent=1), "\n".join(map(json.dumps, ROWS))], ids=["array", "lines"]
+)
+def test_standard_input_is_read(monkeypatch, tmp_path, content):
+    monkeypatch.setattr(sys, "stdin", Piped(content.encode()))
+    dataset = load("-")
+    assert prompts(dataset) == EXPECTED
+    assert dataset.frame["file"].cast(pl.String)[0] == dataset.sources[0].name == "<stdin>"
+    assert dataset.rows([5, 0]) == [ROWS[5], ROWS[0]]
+    assert dataset.write([0], tmp_path, "subset").suffix in {".json", ".jsonl"}
+
+
+def test_frames_and_lists_are_read():
+    pandas = pytest.importorskip("pandas")
+    sources = [ROWS, pl.DataFrame(ROWS), pl.LazyFrame(ROWS), pandas.DataFrame(ROWS)]
+    names = ["<list>", "<polars>", "<polars>", "<pandas>"]
+    for source, name in zip(sources, names, strict=True):
+        dataset = load(source)
+        assert prompts(dataset) == EXPECTED
+        assert dataset.rows([1]) == [ROWS[1]]
+        assert dataset.sources[0].path == name
+        assert dataset.fingerprint == load(ROWS).fingerprint
+
+
+def test_a_pandas_frame_of_mixed_types_is_read():
+    pandas = pytest.importorskip("pandas")
+    dataset = load(pandas.DataFrame({"text": ["a", 5, "c"], "label": ["x", "y", "z"]}, dtype=object))
+    assert dataset.frame["prompt"].to_list() == ["a", "c"]
+    assert dataset.rejected["reason"].to_list() == ["field 'text' must be text, found a number"]
+
+
+def test_values_that_json_cannot_hold_are_refused():
+    with pytest.raises(InputError, match="row 1 does not"):
+        load([ROWS[0], {"prompt": "a", "completion": {1, 2}}])
+    with pytest.raises(InputError, match="a path, a frame"):
+        load(5)
+    with pytest.raises(InputError, match="an empty list"):
+        load([])
+
+
+def test_a_folder_of_save_to_disk_is_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_list(ROWS)
+    data.select([3, 1]).save_to_disk(tmp_path / "one")
+    assert prompts(load(tmp_path / "one")) == ["p3", "p1"]
+    datasets.DatasetDict({"train": data, "test": data.select([0])}).save_to_disk(tmp_path / "dict")
+    with pytest.raises(InputError, match="has train, test; choose one with --split"):
+        load(tmp_path / "dict")
+    with pytest.raises(NotFoundError, match="did you mean 'train'"):
+        load(tmp_path / "dict", split="trian")
+    dataset = load(tmp_path / "dict", split="train")
+    assert prompts(dataset) == EXPECTED
+    written = dataset.write([4, 0], tmp_path, "subset")
+    assert datasets.Dataset.from_file(str(written)).to_list() == [ROWS[4], ROWS[0]]
+
+
+def test_objects_of_datasets_are_read():
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_list(ROWS)
+    assert prompts(load(data.select([5, 2]))) == ["p5", "p2"]
+    splits = datasets.DatasetDict({"train": data, "test": data})
+    with pytest.raises(InputError, match="choose one with --split"):
+        load(splits)
+    assert prompts(load(splits, split="test")) == EXPECTED
+    with pytest.raises(InputError, match="got a stream"):
+        load(data.to_iterable_dataset())
+
+
+def test_a_hub_id_that_cannot_be_reached_is_one_sentence(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def unreachable(path, name=None, split=None):
+        assert (path, name, split) == ("owner/name", "en", "train")
+        raise ConnectionError("Couldn't reach 'owner/name' on the Hub (OfflineModeIsEnabled)\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(InputError, match="owner/name: the Hub dataset must be reachable, got 'Couldn't") as caught:
+        load("owner/name", config="en", split="train")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_dataset_is_read(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(ROWS))
+    dataset = load("owner/name")
+    assert prompts(dataset) == EXPECTED
+    assert dataset.sources[0].path == "hub:owner/name"
+
+
+def test_a_hub_id_without_datasets_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"thresher\[hub\]"):
+        load("owner/name")
+
+
+def test_loading_imports_no_heavy_package():
+    import subprocess
+
+    code = (
+        "import sys, thresher.dataset as d; d.load([{'text': 'a'}]);"
+        "bad = {'torch', 'transformers', 'pandas', 'datasets', 'numba', 'sklearn'} & set(sys.modules);"
+        "sys.exit(', '.join(bad) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_split_and_config_are_refused_where_they_mean_nothing(tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", ROWS)
+    for source, arguments in ((path, {"split": "train"}), (path, {"config": "en"}), (ROWS, {"split": "train"})):
+        with pytest.raises(SettingsError, match="is only for a Hub dataset"):
+            load(source, **arguments)
+
+
+def test_folders_named_after_splits_are_told_apart(tmp_path):
+    write_lines(tmp_path / "train" / "0.jsonl", ROWS[:2])
+    write_lines(tmp_path / "test" / "0.jsonl", ROWS[2:])
+    with pytest.raises(InputError, match="holds the splits test, train"):
+        load(tmp_path)
+    assert prompts(load(tmp_path, split="test")) == EXPECTED[2:]

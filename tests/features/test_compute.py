@@ -1,0 +1,139 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.errors import InputError, NotFoundError, SettingsError
+from thresher.features import FeatureContext, column_values, compute, fingerprints
+from thresher.features import compute as compute_function
+from thresher.features.static_encoder import StaticEncoder
+
+STATIC = FeatureContext(encoder="static")
+
+
+def test_every_array_follows_the_rows_when_they_change_order(make_rows, make_sentences):
+    texts = make_sentences(60)
+    labels = [text.split()[1] for text in texts]
+    order = np.random.default_rng(0).permutation(60)
+    needs = ["embedding", "length", "column:label", "column:source"]
+    here = compute(make_rows(texts, kind="classification", labels=labels), needs, STATIC)
+    there = compute(
+        make_rows([texts[i] for i in order], kind="classification", labels=[labels[i] for i in order]), needs, STATIC
+    )
+    assert set(here) == set(needs)
+    for name in needs:
+        np.testing.assert_array_equal(there[name], here[name][order])
+
+
+def test_values_from_the_cache_equal_fresh_ones(make_rows, make_sentences):
+    rows = make_rows(make_sentences(40))
+    fresh = compute(rows, ["embedding", "length"], FeatureContext(encoder="static", cache=None))
+    for _ in range(2):
+        cached = compute(rows, ["embedding", "length"], STATIC)
+        np.testing.assert_array_equal(cached["embedding"], fresh["embedding"])
+        np.testing.assert_array_equal(cached["length"], fresh["length"])
+
+
+def test_a_second_run_loads_no_model(make_rows, make_sentences, monkeypatch):
+    rows = make_rows(make_sentences(10))
+    compute(rows, ["embedding"], STATIC)
+    monkeypatch.setattr(StaticEncoder, "_model", property(lambda _self: pytest.fail("the model was loaded")))
+    compute(rows, ["embedding"], STATIC)
+
+
+def test_no_rows_have_features_of_the_right_shape(make_rows):
+    features = compute(make_rows([]), ["embedding", "length", "column:source"], STATIC)
+    assert features["embedding"].shape == (0, 256)
+    assert features["length"].shape == features["column:source"].shape == (0,)
+
+
+def test_codes_are_ranks_of_the_sorted_distinct_values(make_rows):
+    rows = make_rows(["a", "b", "c", "d"], columns={"shop": pl.Series(["z", "B", None, "z"])})
+    assert column_values(rows, "shop").to_list() == ["z", "B", "", "z"]
+    codes = compute(rows, ["column:shop"])["column:shop"]
+    assert codes.dtype == np.int64
+    assert codes.tolist() == [2, 1, 0, 2]
+    assert column_values(rows, "shop").unique().sort().to_list() == ["", "B", "z"]
+
+
+def test_numbers_are_grouped_by_their_text(make_rows):
+    rows = make_rows(["a", "b", "c"], columns={"stars": pl.Series([5, 1, 5])})
+    assert compute(rows, ["column:stars"])["column:stars"].tolist() == [1, 0, 1]
+
+
+def test_label_is_the_response_of_classification_data_and_else_a_column(make_rows):
+    columns = {"label": pl.Series(["mine", "yours"])}
+    classified = make_rows(["a", "b"], kind="classification", labels=["cat", "dog"], columns=columns)
+    assert column_values(classified, "label").to_list() == ["cat", "dog"]
+    assert column_values(make_rows(["a", "b"], columns=columns), "label").to_list() == ["mine", "yours"]
+    with pytest.raises(NotFoundError, match="column 'label' not found"):
+        column_values(make_rows(["a", "b"]), "label")
+
+
+def test_source_is_the_users_column_and_else_the_file(make_rows):
+    files = ["x.jsonl", "y.jsonl"]
+    assert column_values(make_rows(["a", "b"], files=files), "source").to_list() == files
+    columns = {"source": pl.Series(["s", "t"])}
+    assert column_values(make_rows(["a", "b"], files=files, columns=columns), "source").to_list() == ["s", "t"]
+
+
+def test_a_column_of_lists_is_refused(make_rows):
+    rows = make_rows(["a"], columns={"tags": pl.Series([["x", "y"]])})
+    with pytest.raises(InputError, match=r"column 'tags' must hold one plain value per row, got List"):
+        compute(rows, ["column:tags"])
+
+
+def test_an_unknown_feature_is_refused_with_the_nearest_name(make_rows):
+    with pytest.raises(NotFoundError, match=r"feature 'embeding' not found; available: .*; did you mean 'embedding'\?"):
+        compute(make_rows(["a"]), ["embeding"])
+
+
+def test_a_wrong_column_is_refused_before_anything_is_embedded(make_rows, monkeypatch):
+    monkeypatch.setattr(StaticEncoder, "encode_batches", lambda *_: pytest.fail("embedded"))
+    with pytest.raises(NotFoundError, match="column 'nope' not found"):
+        compute(make_rows(["a"]), ["embedding", "column:nope"], STATIC)
+
+
+def test_a_feature_of_a_plug_in_is_found_by_its_entry_point(make_rows, monkeypatch):
+    class Vowels:
+        name = "vowels"
+
+        def describe(self, context):
+            return {"rule": "aeiou"}
+
+        def compute(self, dataset, context):
+            return np.array([sum(letter in "aeiou" for letter in text) for text in dataset.texts()])
+
+    class Point:
+        name = "vowels"
+
+        def load(self):
+            return Vowels
+
+    monkeypatch.setattr("thresher.features.providers.entry_points", lambda group: [Point()])
+    assert compute(make_rows(["aha", "mm"]), ["vowels"])["vowels"].tolist() == [2, 0]
+    assert fingerprints(["vowels", "column:x"], STATIC) == {"vowels": {"rule": "aeiou"}}
+
+
+def test_fingerprints_name_the_models(make_rows):
+    found = fingerprints(["embedding", "length"], FeatureContext().resolved(10**9))
+    assert found["embedding"] == {"encoder": "static-minilm-256", "fingerprint": StaticEncoder().fingerprint}
+    assert found["length"]["tokenizer"] == "static-minilm-256"
+
+
+def test_progress_ends_with_all_rows_done(make_rows, make_sentences):
+    events = []
+    context = FeatureContext(encoder="static", on_progress=events.append)
+    compute(make_rows(make_sentences(30)), ["embedding", "length"], context)
+    last = {event.stage: (event.done, event.total) for event in events}
+    assert last == {"embedding": (30, 30), "length": (30, 30)}
+
+
+def test_illegal_settings_are_refused():
+    with pytest.raises(SettingsError, match="batch_tokens must be 1 or more tokens, got 0"):
+        FeatureContext(batch_tokens=0)
+    with pytest.raises(SettingsError, match="dtype must be one of float32, bfloat16, float16, got 'int3'"):
+        FeatureContext(dtype="int3")
+
+
+def test_compute_is_the_function_of_the_package():
+    assert callable(compute_function)

@@ -1,0 +1,151 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.errors import InputError
+from thresher.features import FeatureContext, compute, load_encoder
+from thresher.features.minilm import find_minilm
+from thresher.features.sentence_encoder import SentenceEncoder, token_batches
+from thresher.features.static_encoder import FOLDER as STATIC_FOLDER
+
+pytest.importorskip("sentence_transformers")
+LIMIT = 48  # tokens that the tiny model reads
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A random BERT of two small layers, saved as a sentence-transformers folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.from_file(str(STATIC_FOLDER / "tokenizer.json"))
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder / "plain")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    fast.save_pretrained(folder / "plain")
+    transformer = Transformer(str(folder / "plain"), max_seq_length=LIMIT)
+    SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu").save(str(folder / "model"))
+    return str(folder / "model")
+
+
+def encoder(folder, **settings):
+    return load_encoder(folder, device="cpu", **settings)
+
+
+def test_vectors_equal_those_of_sentence_transformers_one_text_at_a_time(tiny_model, make_sentences):
+    from sentence_transformers import SentenceTransformer
+
+    texts = make_sentences(30)
+    reference = SentenceTransformer(tiny_model, device="cpu")
+    expected = np.concatenate([reference.encode([text], normalize_embeddings=True) for text in texts])
+    found = encoder(tiny_model, batch_tokens=100).encode(texts)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_text_without_tokens_has_the_zero_vector(tiny_model):
+    x = encoder(tiny_model).encode(["", "mug", " "])
+    np.testing.assert_array_equal(x[[0, 2]], np.zeros((2, 32)))
+    assert np.linalg.norm(x[1]) == pytest.approx(1)
+
+
+def test_order_and_batch_size_change_a_vector_by_rounding_only(tiny_model, make_sentences):
+    texts = make_sentences(50)
+    together = encoder(tiny_model).encode(texts)
+    np.testing.assert_allclose(encoder(tiny_model, batch_tokens=1).encode(texts[::-1])[::-1], together, atol=1e-5)
+
+
+def test_texts_that_the_model_cuts_are_counted(tiny_model, make_rows):
+    texts = ["mug " * LIMIT, "mug " * (LIMIT + 1), "mug " * 500]
+    notes = []
+    context = FeatureContext(encoder=tiny_model, device="cpu", on_progress=lambda event: notes.append(event.note))
+    vectors = compute(make_rows(texts), ["embedding"], context)["embedding"]
+    np.testing.assert_allclose(vectors[1], vectors[2], atol=1e-5)
+    assert [note for note in notes if note] == [
+        f"encoder '{tiny_model}' read only the first {LIMIT} tokens of 2 of 3 texts"
+    ]
+
+
+def test_a_second_run_loads_no_model(tiny_model, make_rows, make_sentences, monkeypatch):
+    rows = make_rows(make_sentences(12))
+    context = FeatureContext(encoder=tiny_model, device="cpu")
+    first = compute(rows, ["embedding"], context)["embedding"]
+    monkeypatch.setattr(SentenceEncoder, "_model", property(lambda _self: pytest.fail("the model was loaded")))
+    np.testing.assert_array_equal(compute(rows, ["embedding"], context)["embedding"], first)
+
+
+def test_the_fingerprint_covers_weights_pooling_tokenizer_and_precision(tiny_model, tmp_path):
+    import shutil
+
+    before = encoder(tiny_model).fingerprint
+    assert encoder(tiny_model, dtype="bfloat16").fingerprint != before
+    for pattern in ("**/model.safetensors", "*Pooling/config.json", "tokenizer.json"):
+        copy = tmp_path / pattern.replace("/", "-").replace("*", "")
+        shutil.copytree(tiny_model, copy)
+        assert encoder(str(copy)).fingerprint == before
+        (path,) = copy.glob(pattern)
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + b" " if content[-1:] != b" " else content[:-1])
+        assert encoder(str(copy)).fingerprint != before, pattern
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="must hold a model, found none"):
+        _ = encoder(str(tmp_path)).fingerprint
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no-such-model"}))
+    with pytest.raises(InputError, match=r"must hold a sentence-transformers model, but loading it says '.+'; check"):
+        encoder(str(tmp_path)).encode(["x"])
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_model):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="check the files and the device"):
+        load_encoder(tiny_model, device="cuda").encode(["x"])
+
+
+def test_too_little_memory_names_the_setting(tiny_model, monkeypatch):
+    import torch
+
+    def full(*_arguments, **_settings):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    tiny = encoder(tiny_model, batch_tokens=64)
+    monkeypatch.setattr(tiny._model, "encode", full)
+    with pytest.raises(InputError, match=r"a batch of 2 texts must fit .* set batch_tokens below 64"):
+        tiny.encode(["mug", "cup"])
+
+
+def test_batches_keep_their_budget_and_hold_every_text_once_longest_first():
+    rng = np.random.default_rng(0)
+    for budget in (1, 50, 1000):
+        tokens = rng.integers(0, 80, size=300)
+        batches = list(token_batches(tokens, budget))
+        assert sorted(np.concatenate(batches).tolist()) == list(range(300))
+        assert all(len(rows) == 1 or len(rows) * tokens[rows].max() <= budget for rows in batches if tokens[rows].max())
+        assert np.all(np.diff(tokens[np.concatenate(batches)]) <= 0)
+
+
+def test_the_embedded_minilm_reads_meaning_without_the_network():
+    if find_minilm() is None:
+        pytest.skip("the encoders extra is not installed")
+    x = load_encoder("minilm", device="cpu").encode(pl.Series(["a coffee mug", "a cup for tea", "card was declined"]))
+    assert x.shape == (3, 384)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-6)
+    assert x[0] @ x[1] > x[0] @ x[2] + 0.2

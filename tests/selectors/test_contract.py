@@ -1,0 +1,172 @@
+"""What every selector must keep to, ours and plug-ins': run over every entry point that is installed."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.errors import InputError, NotFoundError, SettingsError
+from thresher.features.container import Features
+from thresher.selectors import Selector, available, create
+from thresher.selectors.registry import load_class
+
+NAMES = list(available())
+ILLEGAL = {
+    "stratified": [("by", ""), ("balance", "even"), ("n_clusters", 0)],
+    "length": [("order", "long")],
+    "k-center": [("metric", "manhattan")],
+    "deft-ucs": [("n_clusters", 0), ("easy_share", 1.5), ("easy_share", "x"), ("balance", "even")],
+    "facility-location": [("kernel", "full"), ("n_neighbors", 0), ("max_kernel_gb", -1.0)],
+}
+
+
+def features(n=60, *, seed=0, d=16, kind="random"):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)).astype(np.float32)
+    label = rng.integers(0, 3, n)
+    length = rng.integers(1, 200, n)
+    if kind == "duplicates":
+        x, label, length = np.repeat(x[:1], n, axis=0), np.zeros(n, np.int64), np.full(n, 7)
+    elif kind == "ties":
+        x, label, length = np.repeat(x[: (n + 2) // 3], 3, axis=0)[:n], np.arange(n) % 2, np.arange(n) % 4
+    elif kind == "zeros":
+        x[: n // 2] = 0
+    elif kind == "all-zero":
+        x[:] = 0
+    ids = pl.Series("row_id", sorted(f"{v:032x}" for v in rng.choice(1 << 62, n, replace=False)))
+    arrays = {"embedding": x, "length": length.astype(np.int64), "column:label": label.astype(np.int64)}
+    for array in arrays.values():
+        array.setflags(write=False)
+    return Features(row_id=ids, arrays=arrays)
+
+
+def score(name, data, n_ranked, seed=3):
+    return create(name).score(data, n_ranked=n_ranked, rng=np.random.default_rng(seed))
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+def test_every_declared_selector_satisfies_the_protocol(name):
+    selector = create(name)
+    assert isinstance(selector, Selector)
+    assert selector.name == name
+    assert dataclasses.is_dataclass(selector)
+    assert isinstance(selector.needs, frozenset)
+    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
+        selector.anything = 1
+
+
+def test_docstring_says_what_how_and_when_it_fails(name):
+    text = load_class(name).__doc__
+    for word in ("Optimises", "Source:", "Cost:", "Needs:", "Ties:", "empty pool", "Fails:"):
+        assert word in " ".join(text.split()), word
+
+
+def test_same_seed_gives_the_same_bytes(name):
+    first, second = (score(name, features(), 30) for _ in range(2))
+    assert first.value.tobytes() == second.value.tobytes()
+
+
+def test_global_random_state_does_not_matter(name):
+    np.random.seed(1)  # noqa: NPY002
+    first = score(name, features(), 30)
+    np.random.seed(2)  # noqa: NPY002
+    before = np.random.get_state()[1].tobytes()  # noqa: NPY002
+    second = score(name, features(), 30)
+    assert first.value.tobytes() == second.value.tobytes()
+    assert np.random.get_state()[1].tobytes() == before  # noqa: NPY002
+
+
+def test_every_row_gets_one_score_and_keeps_its_id(name):
+    data = features()
+    scores = score(name, data, 30)
+    assert scores.row_id.to_list() == data.row_id.to_list()
+    assert scores.value.shape == (60,)
+    assert scores.by == name
+    assert scores.n_ranked >= 30
+
+
+def test_input_arrays_are_not_modified(name):
+    data = features()
+    before = {key: array.tobytes() for key, array in data.items()}
+    score(name, data, 60)
+    assert {key: array.tobytes() for key, array in data.items()} == before
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "zeros"])
+def test_ranking_for_k_is_a_prefix_of_the_ranking_for_2k(name, kind):
+    data = features(kind=kind)
+    longest = score(name, data, 60).ranking()
+    for k in (1, 15, 30):
+        assert score(name, data, k).ranking()[:k].tolist() == longest[:k].tolist()
+
+
+@pytest.mark.parametrize("kind", ["duplicates", "ties", "zeros", "all-zero"])
+@pytest.mark.parametrize("n", [1, 2, 7, 60])
+def test_degenerate_rows_are_ranked_without_repeats(name, kind, n):
+    ranking = score(name, features(n, kind=kind), n).ranking()
+    assert sorted(ranking.tolist()) == list(range(n))
+
+
+@pytest.mark.parametrize("n_ranked", [0, -1, 61])
+def test_more_rows_than_there_are_is_refused(name, n_ranked):
+    with pytest.raises(InputError, match=rf"{name}.*1\.\.60.*{n_ranked}"):
+        score(name, features(), n_ranked)
+
+
+def test_picked_ids_do_not_depend_on_the_order_of_the_file(name):
+    data = features()
+    shuffle = np.random.default_rng(9).permutation(60)
+    shuffled_ids = data.row_id.gather(shuffle)
+    order = np.argsort(shuffled_ids.to_numpy())  # what `select` does before it calls a selector
+    back = Features(
+        row_id=shuffled_ids.gather(order), arrays={key: array[shuffle][order] for key, array in data.items()}
+    )
+    kept = [set(f.row_id.gather(score(name, f, 20).ranking()[:20]).to_list()) for f in (data, back)]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(("name", "setting", "value"), [(n, s, v) for n, pairs in ILLEGAL.items() for s, v in pairs])
+def test_illegal_setting_is_refused_by_name_and_value(name, setting, value):
+    with pytest.raises(SettingsError) as caught:
+        create(name, {setting: value})
+    assert setting in str(caught.value)
+    assert repr(value) in str(caught.value) or str(value) in str(caught.value)
+
+
+def test_unknown_setting_names_the_nearest_one():
+    with pytest.raises(SettingsError, match="did you mean 'n_neighbors'"):
+        create("facility-location", {"n_neighbours": 3})
+
+
+def test_unknown_selector_names_the_nearest_one():
+    with pytest.raises(NotFoundError, match="did you mean 'k-center'"):
+        create("k-centre")
+
+
+def test_settings_given_as_text_are_converted():
+    assert create("deft-ucs", {"n_clusters": "3", "easy_share": "0.25"}) == create(
+        "deft-ucs", {"n_clusters": 3, "easy_share": 0.25}
+    )
+    assert create("stratified", {"by": "cluster", "n_clusters": "8"}).n_clusters == 8
+
+
+def test_text_that_is_no_number_is_refused():
+    with pytest.raises(SettingsError, match="n_clusters must be int, got 'many'"):
+        create("deft-ucs", {"n_clusters": "many"})
+
+
+def test_scoring_with_every_selector_imports_no_torch():
+    code = (
+        "import sys; from thresher.selectors import available, create\n"
+        "for name in available(): create(name)\n"
+        "import thresher.selectors.greedy, thresher.selectors.neighbors\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

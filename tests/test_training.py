@@ -1,0 +1,313 @@
+"""`train` from rows to a folder: what it promises whoever reads the folder."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.dataset import load
+from thresher.errors import InputError, OutputError, SettingsError
+from thresher.trainer.settings import TrainSettings
+from thresher.training import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*Redirects are currently not supported.*")
+
+QUICK = TrainSettings(max_steps=12, batch_size=8, learning_rate=1e-2, max_length=32)
+FILES = {
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "loss.csv",
+    "loss.png",
+    "manifest.json",
+    "metrics.json",
+    "predictions.parquet",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+def content(folder):
+    """Return the hash of every file, without the section `run` of the manifest."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        if path.name == "manifest.json":
+            data = json.dumps({key: value for key, value in json.loads(data).items() if key != "run"}).encode()
+        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bert, colour_rows, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "adapter"
+    return train(colour_rows[:45], model=tiny_bert, eval=load(colour_rows[45:]), out=out, settings=QUICK)
+
+
+def test_the_folder_holds_what_it_promises(classifier):
+    assert {path.name for path in classifier.path.iterdir()} >= FILES
+    assert [path for path in classifier.path.parent.iterdir() if path.name.startswith(".")] == []
+    assert classifier.manifest.content["kind"] == "adapter"
+    assert classifier.metrics["held_out"]["accuracy"]["value"] == 1.0
+
+
+def test_every_number_has_its_standard_error_and_n(classifier):
+    def check(value):
+        if isinstance(value, dict):
+            if "value" in value:
+                assert set(value) == {"value", "stderr", "n"}
+            for entry in value.values():
+                check(entry)
+
+    check(classifier.metrics["held_out"])
+    assert classifier.metrics["held_out"]["accuracy"]["n"] == 15
+
+
+def test_plain_peft_gives_the_predictions_that_were_written(classifier, tiny_bert, colour_rows):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    labels = classifier.metrics["labels"]
+    assert labels == ["blue", "green", "red"]
+    base = AutoModelForSequenceClassification.from_pretrained(
+        tiny_bert, num_labels=3, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
+    )
+    model = PeftModel.from_pretrained(base, classifier.path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(classifier.path)
+    written = pl.read_parquet(classifier.path / "predictions.parquet")
+    rows = load(colour_rows[45:]).frame.join(written, on="row_id")
+    for prompt, prediction, confidence in rows.select("prompt", "prediction", "confidence").iter_rows():
+        with torch.inference_mode():
+            share = model(**tokenizer(prompt, return_tensors="pt")).logits.softmax(-1)[0]
+        assert labels[int(share.argmax())] == prediction
+        assert float(share.max()) == pytest.approx(confidence, abs=1e-5)
+
+
+def test_the_same_work_is_not_done_twice_and_other_work_is_refused(classifier, tiny_bert, colour_rows):
+    events = []
+    given = {"model": tiny_bert, "eval": load(colour_rows[45:]), "out": classifier.path}
+    again = train(colour_rows[:45], settings=QUICK, on_event=events.append, **given)
+    assert events == []
+    assert again.metrics == classifier.metrics
+    with pytest.raises(OutputError, match="must be new or empty"):
+        train(colour_rows[:45], settings=QUICK, seed=1, **given)
+
+
+def test_the_order_of_the_rows_does_not_matter(classifier, tiny_bert, colour_rows, tmp_path):
+    other = train(
+        colour_rows[:45][::-1], model=tiny_bert, eval=load(colour_rows[45:]), out=tmp_path / "a", settings=QUICK
+    )
+    assert (other.path / "adapter_model.safetensors").read_bytes() == (
+        classifier.path / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+def test_without_a_folder_the_result_goes_with_the_object(tiny_bert, colour_rows, tmp_path):
+    adapter = train(colour_rows, model=tiny_bert, settings=QUICK)
+    path = adapter.path
+    assert path.is_dir()
+    assert "rows" in repr(adapter)
+    saved = adapter.save(tmp_path / "kept")
+    assert content(saved) == content(path)
+    del adapter
+    assert not path.exists()
+
+
+def test_rows_with_the_text_of_a_held_out_row_are_not_learned(tiny_bert, colour_rows, tmp_path):
+    leaked = [dict(row, label="red") for row in colour_rows[:3]]
+    adapter = train(colour_rows, model=tiny_bert, eval=load(leaked), settings=QUICK)
+    assert adapter.metrics["counts"]["same_text_as_held_out"] == 3
+    assert adapter.metrics["counts"]["train"]["rows"] == 57
+
+
+def test_a_label_the_model_never_saw_counts_as_wrong(tiny_bert, colour_rows):
+    held_out = [*colour_rows[50:], {"text": "the sky is a leaf", "label": "zebra"}]
+    adapter = train(colour_rows[:50], model=tiny_bert, eval=load(held_out), settings=QUICK)
+    assert adapter.metrics["counts"]["eval"] == {"rows": 11, "rows_left_out": 0, "rows_of_unknown_label": 1}
+    assert adapter.metrics["held_out"]["classes"]["zebra"]["recall"]["value"] == 0.0
+    assert adapter.metrics["held_out"]["loss"]["n"] == 10
+
+
+def test_random_rows_of_the_pool_are_trained_on_beside(tiny_bert, colour_rows):
+    pool, chosen, held_out = load(colour_rows[:48]), load(colour_rows[:20]), load(colour_rows[48:])
+    adapter = train(chosen, model=tiny_bert, eval=held_out, control=pool, seeds=2, seed=3, settings=QUICK)
+    metrics = adapter.metrics
+    assert [(run["role"], run["seed"], run["rows"], run["n_steps"]) for run in metrics["runs"]] == [
+        ("main", 3, 20, 12),
+        ("control", 3, 20, 12),
+        ("main", 4, 20, 12),
+        ("control", 4, 20, 12),
+    ]
+    comparison = metrics["comparison"]
+    assert comparison["difference"]["value"] == pytest.approx(comparison["subset"]["value"] - comparison["random"]["value"])
+    assert (adapter.path / "control" / "predictions.parquet").is_file()
+    alone = train(chosen, model=tiny_bert, eval=held_out, seed=3, settings=QUICK)
+    name = "adapter_model.safetensors"
+    assert (alone.path / name).read_bytes() == (adapter.path / name).read_bytes()
+
+
+def test_a_language_model_is_trained_and_measured(tiny_llama, question_rows, tmp_path):
+    settings = TrainSettings(max_steps=8, batch_size=8, eval_generations=3, max_new_tokens=4, max_length=128)
+    adapter = train(question_rows, model=tiny_llama, eval="20%", out=tmp_path / "a", settings=settings, merge=True)
+    held_out = adapter.metrics["held_out"]
+    assert held_out["perplexity"]["value"] == pytest.approx(np.exp(held_out["loss"]["value"]))
+    assert {name: held_out[name]["n"] for name in ("loss", "exact_match", "rouge_l", "chrf")} == {
+        "loss": 8,
+        "exact_match": 3,
+        "rouge_l": 3,
+        "chrf": 3,
+    }
+    assert adapter.metrics["counts"]["held_out"] == 8
+    written = pl.read_parquet(adapter.path / "predictions.parquet")
+    assert written["loss"].sum() / written["n_tokens"].sum() == pytest.approx(held_out["loss"]["value"])
+    _check_losses(adapter.path, tiny_llama, written, question_rows)
+
+
+def _check_losses(folder, base, written, rows):
+    """Compare the written losses with those of plain peft, and of the merged model, on one row at a time."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).eval()
+    merged = AutoModelForCausalLM.from_pretrained(folder / "merged").eval()
+    data = load(rows)
+    for prompt, response, loss in (
+        data.frame.join(written.select("row_id", "loss"), on="row_id").select("prompt", "response", "loss").iter_rows()
+    ):
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False).rstrip()
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        n_answer = len(tokenizer(f"{response}<|im_end|>")["input_ids"])
+        labels = torch.full_like(ids, -100)
+        labels[0, -n_answer:] = ids[0, -n_answer:]
+        for model in (adapted, merged):
+            with torch.inference_mode():
+                assert float(model(input_ids=ids, labels=labels).loss) * n_answer == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_text_task_learns_plain_texts(tiny_llama):
+    rows = [{"text": f"the quick brown fox {number}"} for number in range(20)]
+    adapter = train(rows, model=tiny_llama, eval=0.2, settings=TrainSettings(max_steps=3))
+    assert adapter.metrics["task"] == "text"
+    assert adapter.metrics["held_out"]["loss"]["n"] == 4
+
+
+SCRIPT = """
+import sys
+from thresher.trainer.settings import TrainSettings
+from thresher.training import train
+data, model, out = sys.argv[1:]
+train(data, model=model, eval="20%", out=out, settings=TrainSettings(
+    max_steps=40, batch_size=8, lora_dropout=0.1, save_every_s=0, eval_every=10, max_length=32))
+"""
+
+
+def start(arguments):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "random"}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, stderr=subprocess.PIPE)
+
+
+def test_a_killed_run_gives_the_same_bytes_when_it_is_repeated(tiny_bert, colour_rows, tmp_path):
+    """Killed when the n-th checkpoint appears, while the work goes on."""
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in colour_rows))
+    whole = start([data, tiny_bert, tmp_path / "whole"])
+    assert whole.wait(timeout=120) == 0, whole.stderr.read().decode()
+    for number, wanted in enumerate([1, 13, 38]):
+        out = tmp_path / f"cut{number}"
+        process = start([data, tiny_bert, out])
+        _wait_for_checkpoint(tmp_path / f".cut{number}.partial", wanted, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not out.exists() or content(out) == content(tmp_path / "whole")
+        again = start([data, tiny_bert, out])
+        assert again.wait(timeout=120) == 0, again.stderr.read().decode()
+        assert content(out) == content(tmp_path / "whole")
+
+
+def _wait_for_checkpoint(work: Path, wanted: int, process) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        steps = [int(path.stem.removeprefix("checkpoint-")) for path in work.glob(".runs/*/checkpoint-*")]
+        if steps and max(steps) >= wanted:
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom thresher.trainer.settings import TrainSettings\nfrom thresher.training import train\n"
+        "train(sys.argv[1], model=sys.argv[2], eval='20%', out=sys.argv[3], settings=TrainSettings("
+        "max_steps=9, batch_size=7, learning_rate=1e-2, eval_generations=3, max_new_tokens=4, eval_every=3,"
+        "early_stopping_patience=5))\n"
+    )
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in question_rows))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    for n in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n}", "--master-port=29611"]
+        subprocess.run([*command, script, data, tiny_llama, tmp_path / f"by{n}"], env=environment, check=True, timeout=240)
+    from safetensors.numpy import load_file
+
+    one, two = (load_file(tmp_path / f"by{n}" / "adapter_model.safetensors") for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    first, second = (json.loads((tmp_path / f"by{n}" / "metrics.json").read_bytes()) for n in (1, 2))
+    assert second["held_out"]["loss"]["value"] == pytest.approx(first["held_out"]["loss"]["value"], rel=1e-5)
+    assert second["counts"] == first["counts"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"eval": "0%"}, InputError, "between 0% and 100%, got '0%'"),
+        ({"seeds": 0}, SettingsError, "seeds must be at least 1"),
+        ({"task": "sft"}, InputError, "rows of kind 'classification' can be trained for classification, got 'sft'"),
+        ({"settings": TrainSettings(max_length=65)}, SettingsError, "max_length must be at most 64"),
+        ({"settings": TrainSettings(early_stopping_patience=1)}, SettingsError, "early stopping needs held-out rows"),
+        ({"settings": TrainSettings(packing=True)}, SettingsError, "packing is for language models"),
+        ({"control": [{"text": "sky", "label": "blue"}]}, InputError, "found none; give --eval"),
+        ({"eval": [{"prompt": "a", "completion": "b"}]}, InputError, r"same kind as the training rows \(classification\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_training(tiny_bert, colour_rows, options, error, text):
+    with pytest.raises(error, match=text):
+        train(colour_rows, model=tiny_bert, on_event=lambda event: pytest.fail("training started"), **options)
+
+
+def test_one_label_is_refused(tiny_bert):
+    with pytest.raises(InputError, match=r"at least two labels, found \['blue'\]"):
+        train([{"text": "sky", "label": "blue"}, {"text": "sea", "label": "blue"}], model=tiny_bert)
+
+
+def test_conversations_without_a_model_are_refused(question_rows):
+    with pytest.raises(InputError, match="sft needs a causal language model, got none"):
+        train(question_rows)
+
+
+def test_an_interrupted_run_keeps_its_checkpoint(tiny_bert, colour_rows, tmp_path):
+    def interrupt(event):
+        if event.kind == "step" and event.step == 7:
+            raise KeyboardInterrupt
+
+    settings = TrainSettings(max_steps=9, save_every_s=0, max_length=32)
+    with pytest.raises(KeyboardInterrupt):
+        train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=interrupt)
+    assert not (tmp_path / "a").exists()
+    started = []
+    train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=started.append)
+    assert (started[0].kind, started[0].step) == ("start", 6)

@@ -1,0 +1,111 @@
+import pytest
+from transformers import AutoTokenizer
+
+from thresher.errors import InputError
+from thresher.trainer.chat import REWRITES, prepare_template, render, render_prompt
+
+TALK = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "hello"},
+    {"role": "user", "content": "bye"},
+    {"role": "assistant", "content": "see you"},
+]
+# Drops the words of every assistant turn but the last, as templates that strip earlier reasoning do.
+FORGETFUL = (
+    "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{%- if m['role'] != 'assistant' or loop.last %}{{ m['content'] }}{% endif -%}{{ '<|im_end|>\n' }}{%- endfor -%}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif -%}"
+)
+MARKED = (
+    "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{%- if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{%- else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{%- endfor -%}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif -%}"
+)
+
+
+@pytest.fixture
+def tokenizer(tiny_llama):
+    return AutoTokenizer.from_pretrained(tiny_llama)
+
+
+def learned(rendered):
+    return [rendered.text[start:end] for start, end in rendered.spans]
+
+
+def test_every_assistant_turn_is_learned_with_the_token_that_ends_it(tokenizer):
+    assert learned(render(tokenizer, TALK, None, loss_on="all-assistant")) == ["hello<|im_end|>", "see you<|im_end|>"]
+
+
+def test_only_the_last_turn_is_learned_when_asked(tokenizer):
+    assert learned(render(tokenizer, TALK, None, loss_on="last-assistant")) == ["see you<|im_end|>"]
+
+
+@pytest.mark.parametrize("loss_on", ["all-assistant", "last-assistant"])
+def test_generation_blocks_and_prefixes_find_the_same_spans(tokenizer, loss_on):
+    by_prefix = render(tokenizer, TALK, None, loss_on=loss_on)
+    tokenizer.chat_template = MARKED
+    by_blocks = render(tokenizer, TALK, None, loss_on=loss_on)
+    assert (by_blocks.text, by_blocks.spans) == (by_prefix.text, by_prefix.spans)
+
+
+def test_a_template_that_rewrites_history_is_refused_for_all_turns_but_not_for_the_last(tokenizer):
+    tokenizer.chat_template = FORGETFUL
+    refused = render(tokenizer, TALK, None, loss_on="all-assistant")
+    assert refused.problem == REWRITES
+    assert refused.spans == ()
+    assert learned(render(tokenizer, TALK, None, loss_on="last-assistant")) == ["see you<|im_end|>"]
+
+
+def test_an_end_token_is_added_where_the_template_has_none(tokenizer):
+    tokenizer.chat_template = "{%- for m in messages -%}{{ m['role'] + ': ' + m['content'] + '\n' }}{%- endfor -%}"
+    tokenizer.chat_template += "{%- if add_generation_prompt %}{{ 'assistant: ' }}{% endif -%}"
+    rendered = render(tokenizer, TALK[1:3], None, loss_on="all-assistant")
+    assert learned(rendered) == ["hello\n<|im_end|>"]
+
+
+def test_what_follows_the_last_assistant_turn_is_left_out(tokenizer):
+    more = [*TALK, {"role": "user", "content": "unanswered"}]
+    assert render(tokenizer, more, None, loss_on="all-assistant") == render(tokenizer, TALK, None, loss_on="all-assistant")
+
+
+def test_the_words_of_the_template_in_a_response_do_not_confuse_the_spans(tokenizer):
+    talk = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "assistant\nhello user"}]
+    assert learned(render(tokenizer, talk, None, loss_on="all-assistant")) == ["assistant\nhello user<|im_end|>"]
+
+
+def test_a_conversation_that_the_template_refuses_gives_its_reason(tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('only two turns') }}"
+    assert "only two turns" in str(render(tokenizer, TALK, None, loss_on="all-assistant").problem)
+
+
+def test_the_plain_template_learns_the_response_and_the_end(plain_llama):
+    tokenizer = AutoTokenizer.from_pretrained(plain_llama)
+    assert prepare_template(tokenizer)
+    rendered = render(tokenizer, TALK, None, loss_on="all-assistant")
+    assert learned(rendered) == ["hello<|im_end|>", "see you<|im_end|>"]
+    assert rendered.text.startswith("### system:\nbe brief\n\n### user:\nhi\n\n### assistant:\nhello")
+
+
+def test_the_plain_template_shows_tools_and_tool_calls(plain_llama):
+    tokenizer = AutoTokenizer.from_pretrained(plain_llama)
+    prepare_template(tokenizer)
+    call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
+    talk = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    rendered = render(tokenizer, talk, [{"type": "function", "function": {"name": "add"}}], loss_on="all-assistant")
+    assert rendered.problem is None
+    assert '"name": "add"' in rendered.text[: rendered.spans[0][0]]
+    assert '"name": "add"' in learned(rendered)[0]
+
+
+def test_a_tokenizer_that_cannot_end_a_turn_is_refused(plain_llama):
+    tokenizer = AutoTokenizer.from_pretrained(plain_llama)
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="neither a chat template nor an end-of-sequence token"):
+        prepare_template(tokenizer)
+
+
+def test_the_prompt_ends_where_the_answer_starts(tokenizer):
+    rendered = render(tokenizer, TALK, None, loss_on="last-assistant")
+    assert render_prompt(tokenizer, TALK, None) == rendered.text[: rendered.spans[0][0]]

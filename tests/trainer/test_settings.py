@@ -1,0 +1,38 @@
+import pytest
+
+from thresher.errors import SettingsError
+from thresher.trainer.settings import TrainSettings
+
+
+def test_all_problems_are_reported_together():
+    with pytest.raises(SettingsError) as raised:
+        TrainSettings(learning_rate=0, lora_rank=0, schedule="step", warmup_share=1.0, epochs=1, max_steps=5)
+    text = str(raised.value)
+    for part in ("learning_rate", "lora_rank", "'step'", "warmup_share", "exclude each other"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    "field", ["learning_rate", "epochs", "max_steps", "batch_size", "weight_decay", "max_grad_norm", "lora_dropout"]
+)
+def test_nan_is_refused(field):
+    with pytest.raises(SettingsError, match=field):
+        TrainSettings(**{field: float("nan")})
+
+
+def test_a_layer_name_that_is_no_tuple_is_refused():
+    with pytest.raises(SettingsError, match="lora_targets must be 'auto' or a tuple of layer names, got 'query'"):
+        TrainSettings(lora_targets="query")
+
+
+def test_what_is_not_set_is_chosen_by_task_and_what_is_set_stays():
+    resolved = TrainSettings(learning_rate=3e-5).resolved("sft")
+    assert resolved.learning_rate == 3e-5
+    assert resolved.epochs is not None
+    assert resolved.lora_alpha == 2 * resolved.lora_rank
+    assert TrainSettings().resolved("classification").learning_rate != TrainSettings().resolved("sft").learning_rate
+
+
+def test_max_steps_leaves_epochs_unset():
+    resolved = TrainSettings(max_steps=7).resolved("sft")
+    assert (resolved.epochs, resolved.max_steps) == (None, 7)
