@@ -16,7 +16,11 @@ CHATML = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif -%}"
 )
-CORPUS = ["the quick brown fox jumps over the lazy dog", "what is the capital of France? Paris is.", "add 2 and 3: 5"] * 4
+CORPUS = [
+    "the quick brown fox jumps over the lazy dog",
+    "what is the capital of France? Paris is.",
+    "add 2 and 3: 5",
+] * 4
 
 
 def write_tokenizer(folder: Path, *, chat_template: str | None) -> None:
@@ -91,7 +95,16 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-bert")
     letters = "abcdefghijklmnopqrstuvwxyz0123456789?."
     words = ["red", "green", "blue", "apple", "leaf", "sky", "the", "is", "a"]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *words,
+        *letters,
+        *(f"##{letter}" for letter in letters),
+    ]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     BertTokenizerFast(vocab={word: code for code, word in enumerate(vocabulary)}).save_pretrained(folder)
     config = BertConfig(
@@ -101,6 +114,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=64,
+        initializer_range=0.3,  # at the usual 0.02, a random encoder gives every text the same vector
     )
     torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
     with torch.random.fork_rng():
@@ -123,7 +137,11 @@ def colour_rows() -> list[dict[str, str]]:
 @pytest.fixture(scope="session")
 def question_rows() -> list[dict[str, str]]:
     """Return 40 prompt/completion rows of different lengths."""
-    return [{"prompt": f"add {a} and {b}:" + " please" * (a % 4), "completion": f"{a + b}"} for a in range(8) for b in range(5)]
+    return [
+        {"prompt": f"add {a} and {b}:" + " please" * (a % 4), "completion": f"{a + b}"}
+        for a in range(8)
+        for b in range(5)
+    ]
 
 
 def read_metrics(folder: Path) -> dict[str, object]:

@@ -18,7 +18,8 @@ from thresher.errors import InputError, OutputError, SettingsError
 from thresher.trainer.settings import TrainSettings
 from thresher.training import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*Redirects are currently not supported.*")
+# peft 0.21 reads a property that transformers 5.23 renamed, when a user loads an adapter
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 QUICK = TrainSettings(max_steps=12, batch_size=8, learning_rate=1e-2, max_length=32)
 FILES = {
@@ -148,7 +149,9 @@ def test_random_rows_of_the_pool_are_trained_on_beside(tiny_bert, colour_rows):
         ("control", 4, 20, 12),
     ]
     comparison = metrics["comparison"]
-    assert comparison["difference"]["value"] == pytest.approx(comparison["subset"]["value"] - comparison["random"]["value"])
+    assert comparison["difference"]["value"] == pytest.approx(
+        comparison["subset"]["value"] - comparison["random"]["value"]
+    )
     assert (adapter.path / "control" / "predictions.parquet").is_file()
     alone = train(chosen, model=tiny_bert, eval=held_out, seed=3, settings=QUICK)
     name = "adapter_model.safetensors"
@@ -215,24 +218,30 @@ train(data, model=model, eval="20%", out=out, settings=TrainSettings(
 
 def start(arguments):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "random"}
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)], env=environment, stderr=subprocess.PIPE
+    )
 
 
-def test_a_killed_run_gives_the_same_bytes_when_it_is_repeated(tiny_bert, colour_rows, tmp_path):
+def finish(process):
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+
+
+@pytest.mark.parametrize("moments", [[13], pytest.param([1, 25, 38], marks=pytest.mark.slow)])
+def test_a_killed_run_gives_the_same_bytes_when_it_is_repeated(tiny_bert, colour_rows, tmp_path, moments):
     """Killed when the n-th checkpoint appears, while the work goes on."""
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in colour_rows))
-    whole = start([data, tiny_bert, tmp_path / "whole"])
-    assert whole.wait(timeout=120) == 0, whole.stderr.read().decode()
-    for number, wanted in enumerate([1, 13, 38]):
+    finish(start([data, tiny_bert, tmp_path / "whole"]))
+    for number, wanted in enumerate(moments):
         out = tmp_path / f"cut{number}"
         process = start([data, tiny_bert, out])
         _wait_for_checkpoint(tmp_path / f".cut{number}.partial", wanted, process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not out.exists() or content(out) == content(tmp_path / "whole")
-        again = start([data, tiny_bert, out])
-        assert again.wait(timeout=120) == 0, again.stderr.read().decode()
+        finish(start([data, tiny_bert, out]))
         assert content(out) == content(tmp_path / "whole")
 
 
@@ -259,7 +268,9 @@ def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_pat
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
     for n in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n}", "--master-port=29611"]
-        subprocess.run([*command, script, data, tiny_llama, tmp_path / f"by{n}"], env=environment, check=True, timeout=240)
+        subprocess.run(
+            [*command, script, data, tiny_llama, tmp_path / f"by{n}"], env=environment, check=True, timeout=240
+        )
     from safetensors.numpy import load_file
 
     one, two = (load_file(tmp_path / f"by{n}" / "adapter_model.safetensors") for n in (1, 2))
@@ -281,7 +292,11 @@ def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_pat
         ({"settings": TrainSettings(early_stopping_patience=1)}, SettingsError, "early stopping needs held-out rows"),
         ({"settings": TrainSettings(packing=True)}, SettingsError, "packing is for language models"),
         ({"control": [{"text": "sky", "label": "blue"}]}, InputError, "found none; give --eval"),
-        ({"eval": [{"prompt": "a", "completion": "b"}]}, InputError, r"same kind as the training rows \(classification\)"),
+        (
+            {"eval": [{"prompt": "a", "completion": "b"}]},
+            InputError,
+            r"same kind as the training rows \(classification\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_training(tiny_bert, colour_rows, options, error, text):

@@ -111,6 +111,20 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
         encoder(str(tmp_path)).encode(["x"])
 
 
+def test_code_that_comes_with_a_model_is_not_run(tiny_model, tmp_path):
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    (copy / "custom.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Module: pass\n")
+    modules = json.loads((copy / "modules.json").read_text())
+    modules[1]["type"] = "custom.Module"
+    (copy / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(InputError, match="must hold a sentence-transformers model, but loading it says"):
+        encoder(str(copy)).encode(["x"])
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_device_that_is_not_there_is_refused(tiny_model):
     import torch
 

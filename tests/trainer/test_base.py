@@ -54,7 +54,9 @@ def test_a_model_that_needs_its_own_code_is_refused_and_the_code_is_not_run(tiny
 def test_an_encoder_is_refused_as_a_language_model(tiny_bert):
     tokenizer = load_tokenizer(find_base(tiny_bert))
     with pytest.raises(InputError, match="is an encoder"):
-        load_model(find_base(tiny_bert), task="sft", settings=TrainSettings(), is_bf16=False, pad_id=tokenizer.pad_token_id)
+        load_model(
+            find_base(tiny_bert), task="sft", settings=TrainSettings(), is_bf16=False, pad_id=tokenizer.pad_token_id
+        )
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tiny_llama, tmp_path):

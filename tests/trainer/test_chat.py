@@ -67,7 +67,9 @@ def test_an_end_token_is_added_where_the_template_has_none(tokenizer):
 
 def test_what_follows_the_last_assistant_turn_is_left_out(tokenizer):
     more = [*TALK, {"role": "user", "content": "unanswered"}]
-    assert render(tokenizer, more, None, loss_on="all-assistant") == render(tokenizer, TALK, None, loss_on="all-assistant")
+    assert render(tokenizer, more, None, loss_on="all-assistant") == render(
+        tokenizer, TALK, None, loss_on="all-assistant"
+    )
 
 
 def test_the_words_of_the_template_in_a_response_do_not_confuse_the_spans(tokenizer):

@@ -27,7 +27,9 @@ def run(tiny_llama, question_rows, tmp_path):
         asked = {"max_steps": 6, "batch_size": 7, "learning_rate": 1e-2, "max_length": 128, **options}
         settings = TrainSettings(**asked).resolved("sft")
         rows = tokenize(load(question_rows), tokenizer, task="sft", max_length=128, loss_on="all-assistant").rows
-        recipe = Recipe(base=base, tokenizer=tokenizer, task="sft", settings=settings, classes=(), n_steps=settings.max_steps)
+        recipe = Recipe(
+            base=base, tokenizer=tokenizer, task="sft", settings=settings, classes=(), n_steps=settings.max_steps
+        )
         return fit(
             recipe,
             rows,
@@ -119,11 +121,20 @@ def test_a_run_that_is_cut_off_continues_to_the_same_bits(run, stop_at):
 def test_early_stopping_keeps_the_weights_of_the_lowest_loss(run):
     script = iter([3.0, 1.0, 2.0, 2.5, 0.1])
     stopped = run(
-        name="early", max_steps=20, eval_every=2, early_stopping_patience=2, evaluate=lambda _: HeldOutLoss(next(script), 0.1, 9)
+        name="early",
+        max_steps=20,
+        eval_every=2,
+        early_stopping_patience=2,
+        evaluate=lambda _: HeldOutLoss(next(script), 0.1, 9),
     )
     assert (stopped.history.step, stopped.history.best_step, stopped.history.is_stopped) == (8, 4, True)
     kept = []
-    run(name="until-4", max_steps=20, eval_every=4, evaluate=lambda model: kept.append(_copy(model)) or HeldOutLoss(1, 0, 1))
+    run(
+        name="until-4",
+        max_steps=20,
+        eval_every=4,
+        evaluate=lambda model: kept.append(_copy(model)) or HeldOutLoss(1, 0, 1),
+    )
     for name, value in trainable_copy(stopped.model).items():
         assert torch.equal(value, kept[0][name])
 
@@ -155,14 +166,19 @@ def test_auto_targets_are_all_linear_layers_but_the_head(tiny_llama):
         names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trainable(build(recipe, seed=0))}
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     wrong = replace(recipe, settings=replace(settings, lora_targets=("query",)))
-    with torch.random.fork_rng(), pytest.raises(InputError, match=r"lora_targets: must name layers of the model.*q_proj"):
+    with (
+        torch.random.fork_rng(),
+        pytest.raises(InputError, match=r"lora_targets: must name layers of the model.*q_proj"),
+    ):
         build(wrong, seed=0)
 
 
 def test_packing_is_refused_where_rows_could_see_each_other():
     with pytest.raises(SettingsError, match="one|classification"):
         refuse_packing(SimpleNamespace(model_type="bert"), "classification", 64)
-    windowed = SimpleNamespace(model_type="gemma", layer_types=["sliding_attention", "full_attention"], sliding_window=32)
+    windowed = SimpleNamespace(
+        model_type="gemma", layer_types=["sliding_attention", "full_attention"], sliding_window=32
+    )
     with pytest.raises(SettingsError, match="full attention in every layer"):
         refuse_packing(windowed, "sft", 64)
     refuse_packing(windowed, "sft", 32)

@@ -72,7 +72,7 @@ class Shard(Protocol):
     def rows(self, positions: Positions) -> list[dict[str, Any]]:
         """Return rows in the order of the positions."""
 
-    def copier(self, path: Path, n_rows: int) -> AbstractContextManager[Copier]:
+    def copier(self, path: Path) -> AbstractContextManager[Copier]:
         """Open a file to copy rows of shards of this layout into."""
 
 

@@ -36,7 +36,7 @@ def write_rows(shards: Sequence[Shard], shard: NDArray[np.int32], position: Posi
         one.source.check_unchanged()
     if len({(one.suffix, one.layout) for one in used}) == 1:
         path = folder / f"{stem}{used[0].suffix}"
-        with used[0].copier(path, len(position)) as copier:
+        with used[0].copier(path) as copier:
             for start, stop in runs(shard):
                 copier.copy(shards[shard[start]], position[start:stop])
     else:

@@ -43,7 +43,7 @@ class CsvRows:
         self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], text: bytes
     ) -> NDArray[np.bool_]:
         """Tell which rows the columnar parser reads as the row parser does: (n,) bool."""
-        is_plain: NDArray[np.bool_] = data[start] >= 0
+        is_plain: NDArray[np.bool_] = data[start] != BYTE_ORDER_MARK[0]
         return is_plain
 
     def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table:

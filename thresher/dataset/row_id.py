@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 import xxhash
 
@@ -40,8 +39,3 @@ def fingerprint(row_id: pl.Series) -> str:
     for start in range(0, len(ordered), 1 << 16):
         hasher.update(("\n".join(ordered[start : start + (1 << 16)].to_list()) + "\n").encode())
     return hasher.hexdigest()
-
-
-def first_appearance(row_id: pl.Series) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return (n,) bool: whether the row is the first with its id."""
-    return row_id.is_first_distinct().to_numpy()

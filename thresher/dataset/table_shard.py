@@ -192,7 +192,7 @@ class TableShard:
         return table.take(pa.array(inverse))
 
     @contextmanager
-    def copier(self, path: Path, n_rows: int) -> Iterator[TableCopier]:
+    def copier(self, path: Path) -> Iterator[TableCopier]:
         """Open a file to copy rows of shards of this layout into."""
         if self.suffix == ".arrow":
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, self.schema) as writer:

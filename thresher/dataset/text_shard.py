@@ -239,7 +239,7 @@ class TextShard:
         return rows
 
     @contextmanager
-    def copier(self, path: Path, n_rows: int) -> Iterator[TextCopier]:
+    def copier(self, path: Path) -> Iterator[TextCopier]:
         """Open a file to copy rows of shards of this layout into."""
         with compressed_writer(path, self.layout.compression) as write:
             copier = TextCopier(write, self.layout)

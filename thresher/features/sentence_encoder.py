@@ -99,9 +99,13 @@ class SentenceEncoder:
         try:
             with _no_loading_bar():
                 model = SentenceTransformer(
-                    str(folder), device=self._device, local_files_only=True, model_kwargs={"dtype": self._dtype}
+                    str(folder),
+                    device=self._device,
+                    trust_remote_code=False,  # a model is data: code that comes with one is never run
+                    local_files_only=True,
+                    model_kwargs={"dtype": self._dtype},
                 )
-        except (OSError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, AssertionError, ImportError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"encoder '{self._name}': {folder} must hold a sentence-transformers model, but loading it says "

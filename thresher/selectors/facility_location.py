@@ -53,6 +53,7 @@ class FacilityLocation:
 
     name: ClassVar[str] = "facility-location"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
 
     kernel: str = "auto"
     n_neighbors: int = 64

@@ -45,6 +45,7 @@ class KCenter:
 
     name: ClassVar[str] = "k-center"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
 
     metric: str = "cosine"
 

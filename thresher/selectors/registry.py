@@ -21,7 +21,9 @@ class Selector(Protocol):
     """Three members, no base class: a name, the features it needs, and a pure `score`.
 
     A selector is a frozen dataclass whose fields are its settings. `score` reads nothing but its
-    arguments: the same features and generator give the same bytes.
+    arguments: the same features and generator give the same bytes. One that looks at rows the user
+    already has says so with a class attribute `accepts = frozenset({"existing_embedding"})`, and
+    finds them in `features.context`.
     """
 
     name: ClassVar[str]

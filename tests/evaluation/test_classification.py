@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from thresher.errors import InputError
+from thresher.evaluation.classification import report
+
+
+def labels(n, n_classes, seed, hit=0.6):
+    rng = np.random.default_rng(seed)
+    names = np.array([f"class {i}" for i in range(n_classes)])
+    truth = names[rng.integers(n_classes, size=n)]
+    guess = np.where(rng.random(n) < hit, truth, names[rng.integers(n_classes, size=n)])
+    return truth.tolist(), guess.tolist()
+
+
+@pytest.mark.parametrize(("n", "n_classes", "seed"), [(1, 2, 0), (7, 5, 1), (400, 12, 2), (50, 40, 3)])
+def test_all_numbers_are_those_of_scikit_learn(n, n_classes, seed):
+    truth, guess = labels(n, n_classes, seed)
+    found = report(truth, guess)
+    names = sorted({*truth, *guess})
+    precision, recall, f1, count = precision_recall_fscore_support(truth, guess, labels=names, zero_division=0)
+    assert [entry.label for entry in found.classes] == names
+    assert np.nan_to_num([entry.precision.value for entry in found.classes]) == pytest.approx(precision)
+    assert np.nan_to_num([entry.recall.value for entry in found.classes]) == pytest.approx(recall)
+    assert [entry.f1.value for entry in found.classes] == pytest.approx(f1)
+    assert [entry.recall.n for entry in found.classes] == count.tolist()
+    assert found.macro_f1.value == pytest.approx(f1.mean())
+    assert found.accuracy.value == np.mean(np.array(truth) == np.array(guess))
+
+
+def test_the_error_of_macro_f1_is_its_spread_over_samples():
+    found = [report(*labels(300, 4, seed)).macro_f1 for seed in range(60)]
+    spread = np.std([estimate.value for estimate in found], ddof=1)
+    assert np.mean([estimate.stderr for estimate in found]) == pytest.approx(spread, rel=0.3)
+
+
+def test_the_same_predictions_have_the_same_errors():
+    assert report(*labels(50, 3, 0)).macro_f1 == report(*labels(50, 3, 0)).macro_f1
+
+
+def test_a_class_that_is_never_predicted_has_no_precision():
+    entry = report(["a", "b"], ["a", "a"]).classes[1]
+    assert (entry.precision.to_json(), entry.recall.value) == ({"value": None, "stderr": None, "n": 0}, 0.0)
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(InputError, match="got 2 and 1"):
+        report(["a", "b"], ["a"])

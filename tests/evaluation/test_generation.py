@@ -1,0 +1,28 @@
+import pytest
+
+from thresher.evaluation.generation import score
+
+
+def test_exact_match_ignores_white_space_at_the_ends_only():
+    assert score(["Paris ", "Pa ris", "paris"], ["Paris"] * 3).exact_match == [True, False, False]
+
+
+def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence():
+    # words in common, in order: the, cat, mat (3); 4 words against 5
+    (found,) = score(["the cat mat sat"], ["the cat on the mat"]).rouge_l
+    assert found == pytest.approx(2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5))
+
+
+def test_chrf_is_100_for_equal_texts_and_0_for_texts_that_share_nothing():
+    assert score(["abcdef", "abcdef"], ["abcdef", "uvwxyz"]).chrf == [100.0, 0.0]
+
+
+def test_an_empty_answer_scores_nothing():
+    found = score([""], ["Paris"])
+    assert (found.exact_match, found.rouge_l, found.chrf) == ([False], [0.0], [0.0])
+
+
+def test_each_mean_has_its_error_and_n():
+    estimates = score(["a b", "c d"], ["a b", "x y"]).estimates()
+    assert set(estimates) == {"exact_match", "rouge_l", "chrf"}
+    assert all(estimate.n == 2 and estimate.stderr > 0 for estimate in estimates.values())

@@ -1,0 +1,63 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from thresher.evaluation.run import classify, generate, token_losses
+
+
+def row(ids, labels):
+    return SimpleNamespace(input_ids=ids, labels=labels)
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_llama):
+    return AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
+
+
+def prompts(seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, 320, size=size).tolist() for size in (5, 1, 12, 7, 30)]
+
+
+def test_losses_are_those_of_each_row_alone(llama):
+    rows = [row(ids, [-100] * (len(ids) // 2) + ids[len(ids) // 2 :]) for ids in prompts()]
+    found = token_losses(llama, rows, pad_id=0, device="cpu")
+    for i, each in enumerate(rows):
+        targets = [label for label in each.labels[1:] if label != -100]
+        assert found.n_tokens[i] == len(targets)
+        if targets:
+            loss = llama(input_ids=torch.tensor([each.input_ids]), labels=torch.tensor([each.labels])).loss
+            assert found.total[i] == pytest.approx(float(loss) * len(targets), rel=1e-5)
+
+
+def test_answers_of_a_batch_are_those_of_each_prompt_alone(llama, tiny_llama):
+    """The oracle appends the likeliest token without a cache and without padding."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    found = generate(llama, prompts(), tokenizer, max_new_tokens=6, device="cpu")
+    for ids, answer in zip(prompts(), found, strict=True):
+        grown = list(ids)
+        for _ in range(6):
+            with torch.inference_mode():
+                grown.append(int(llama(input_ids=torch.tensor([grown])).logits[0, -1].argmax()))
+            if grown[-1] == tokenizer.eos_token_id:
+                break
+        assert answer == tokenizer.decode(grown[len(ids) :], skip_special_tokens=True)
+
+
+def test_classes_are_those_of_each_row_alone(tiny_bert):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=3).eval()
+    rows = [row(ids, [code]) for ids, code in zip([[2, 9, 3], [2, 5, 6, 7, 8, 3], [2, 3]], [0, 2, 7], strict=True)]
+    found = classify(model, rows, pad_id=0, device="cpu")
+    for i, each in enumerate(rows):
+        with torch.inference_mode():
+            share = model(input_ids=torch.tensor([each.input_ids])).logits.softmax(-1)[0]
+        assert found.predicted[i] == int(share.argmax())
+        assert found.confidence[i] == pytest.approx(float(share.max()), rel=1e-5)
+        if i < 2:
+            assert found.loss[i] == pytest.approx(-float(share[each.labels[0]].log()), rel=1e-4)
+    assert np.isnan(found.loss[2])  # label 7 is not among the model's three

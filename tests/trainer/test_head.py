@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from thresher.dataset import load
+from thresher.trainer.base import find_base, load_tokenizer
+from thresher.trainer.batches import pad
+from thresher.trainer.examples import tokenize
+from thresher.trainer.fit import Recipe, build
+from thresher.trainer.head import SPREAD, start_head
+from thresher.trainer.settings import TrainSettings
+
+
+def layout(rows):
+    return pad(rows, pad_id=0)
+
+
+@pytest.fixture
+def made(tiny_bert, colour_rows):
+    """Return a function from labels to a fresh model and its rows."""
+
+    def make(labels, known):
+        base = find_base(tiny_bert)
+        tokenizer = load_tokenizer(base)
+        settings = TrainSettings(max_steps=1, max_length=32).resolved("classification")
+        recipe = Recipe(
+            base=base, tokenizer=tokenizer, task="classification", settings=settings, classes=labels, n_steps=1
+        )
+        rows = load([row for row in colour_rows if row["label"] in known])
+        examples = tokenize(
+            rows, tokenizer, task="classification", max_length=32, loss_on="all-assistant", classes=labels
+        )
+        with torch.random.fork_rng():
+            return build(recipe, seed=0).eval(), examples.rows
+
+    return make
+
+
+def logits(model, rows):
+    with torch.inference_mode():
+        return torch.cat([model(**layout([row]).inputs).logits for row in rows]).double().numpy()
+
+
+@pytest.mark.parametrize("labels", [("blue", "green", "red"), ("blue", "red")])
+def test_the_head_gives_the_log_odds_of_the_regression(made, labels):
+    model, rows = made(labels, set(labels))
+    start_head(model, rows, layout=layout, device="cpu")
+    taken = []
+    head = model.base_model.model.classifier.modules_to_save["default"]
+    hook = head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].double().numpy()))
+    found = logits(model, rows)
+    hook.remove()
+    x = np.concatenate(taken)
+    x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
+    probe = LogisticRegression(C=0.1, max_iter=200, tol=1e-3).fit(x, [row.labels[0] for row in rows])
+    share = np.exp(found) / np.exp(found).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(share, probe.predict_proba(x), atol=2e-2)
+
+
+def test_the_pooler_gets_outputs_of_one_spread(made):
+    model, rows = made(("blue", "green", "red"), {"blue", "green", "red"})
+    start_head(model, rows, layout=layout, device="cpu")
+    taken = []
+    dense = model.base_model.model.bert.pooler.modules_to_save["default"].dense
+    dense.register_forward_hook(lambda _, __, output: taken.append(output.double().numpy()))
+    logits(model, rows)
+    outputs = np.concatenate(taken)
+    np.testing.assert_allclose(outputs.mean(axis=0), 0, atol=1e-3)
+    assert np.median(outputs.std(axis=0)) == pytest.approx(SPREAD, rel=1e-3)
+
+
+def test_a_class_without_a_row_is_not_predicted(made):
+    model, rows = made(("blue", "green", "red"), {"blue", "red"})
+    start_head(model, rows, layout=layout, device="cpu")
+    assert set(logits(model, rows).argmax(axis=1).tolist()) == {0, 2}
+
+
+def test_one_class_leaves_the_head_as_it_is(made):
+    model, rows = made(("blue", "red"), {"red"})
+    before = logits(model, rows)
+    start_head(model, rows, layout=layout, device="cpu")
+    np.testing.assert_array_equal(logits(model, rows), before)
