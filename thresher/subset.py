@@ -283,7 +283,7 @@ def open_subset(folder: str | Path) -> Subset:
     Raises:
         ManifestError: the folder is no subset, or its pool is gone or has changed.
     """
-    from thresher.dataset import load
+    from thresher.dataset import Schema, load
 
     manifest = Manifest.read(folder)
     if manifest.content.get("kind") != "subset":
@@ -296,13 +296,9 @@ def open_subset(folder: str | Path) -> Subset:
             f"{folder}: the pool that it was chosen from is not at {gone[0]} any more; name the pool with --control, "
             f"or train without a comparison with --control none"
         )
-    known = content["schema"]["name"] != "mapped"
-    pool = load(
-        paths,
-        schema=content["schema"]["name"] if known else None,
-        columns=None if known else {role: "+".join(names) for role, names in content["schema"]["columns"].items()},
-        id_column=content["id_column"],
-    )
+    columns = {role: tuple(names) for role, names in content["schema"]["columns"].items()}
+    schema = Schema(name=content["schema"]["name"], kind=content["schema"]["kind"], columns=columns)
+    pool = load(paths, schema=schema, id_column=content["id_column"])
     if pool.fingerprint != content["pool"]:
         raise ManifestError(
             f"{folder}: the pool at {paths[0]} has changed since these rows were chosen from it; run select again, "

@@ -29,7 +29,8 @@ def test_losses_are_those_of_each_row_alone(llama):
         targets = [label for label in each.labels[1:] if label != -100]
         assert found.n_tokens[i] == len(targets)
         if targets:
-            loss = llama(input_ids=torch.tensor([each.input_ids]), labels=torch.tensor([each.labels])).loss
+            with torch.inference_mode():
+                loss = llama(input_ids=torch.tensor([each.input_ids]), labels=torch.tensor([each.labels])).loss
             assert found.total[i] == pytest.approx(float(loss) * len(targets), rel=1e-5)
 
 

@@ -48,7 +48,7 @@ MAX_ROW_BYTES = 4 << 20
 def load(
     source: Source,
     *,
-    schema: str | None = None,
+    schema: str | Schema | None = None,
     columns: Mapping[str, str] | None = None,
     id_column: str | None = None,
     config: str | None = None,
@@ -65,8 +65,8 @@ def load(
         source: a path, a glob, a list of paths, a folder of shards, a folder of `datasets.save_to_disk`, a Hub
             id "owner/name", "-" for standard input (JSONL, or JSON when it begins with "["), a `datasets.Dataset`, a
             polars or pandas frame, or a list of dicts.
-        schema: "alpaca", "prompt-completion", "query-response", "messages", "sharegpt", "text-label" or "text";
-            None to recognise it from the first rows.
+        schema: "alpaca", "prompt-completion", "query-response", "messages", "sharegpt", "text-label" or "text"; the
+            schema of another Dataset, to read these rows as those were read; None to recognise it from the first rows.
         columns: role -> the user's column, for rows of no known schema: prompt and response (and system), or
             text and label, or text, or messages. "A+B" joins columns.
         id_column: names the rows; None for a hash of their content.
@@ -203,7 +203,7 @@ def _open_list(rows: Sequence[Any], name: str, max_row_bytes: int) -> Shard:
 
 
 def _schema(
-    shards: Sequence[Shard], *, schema: str | None, columns: Mapping[str, str] | None, id_column: str | None
+    shards: Sequence[Shard], *, schema: str | Schema | None, columns: Mapping[str, str] | None, id_column: str | None
 ) -> Schema:
     """Return the schema the user named or mapped, or the one that the first rows of the first file have."""
     from thresher.dataset.text_files import sample_rows
@@ -215,11 +215,12 @@ def _schema(
         raise InputError(
             f"{where}: rows are required, found none that can be read; it begins with {first[:60]!r}{shards[0].advice}"
         )
-    chosen = (
-        recognise(rows, name=schema, where=where, advice=shards[0].advice)
-        if columns is None
-        else mapped_schema(columns)
-    )
+    if isinstance(schema, Schema):
+        chosen = schema
+    elif columns is not None:
+        chosen = mapped_schema(columns)
+    else:
+        chosen = recognise(rows, name=schema, where=where, advice=shards[0].advice)
     chosen = replace(chosen, id_column=id_column)
     check_columns_exist(chosen, column_counts(rows), where=where)
     if "label" in chosen.columns:
