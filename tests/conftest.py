@@ -1,14 +1,153 @@
-"""One temporary feature cache for the whole suite: tests never touch the user's."""
+"""What all tests share: a temporary feature cache, and tiny models made here, so that nothing is downloaded."""
+
+from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache():
+    """Give the whole suite one temporary feature cache: tests never touch the user's."""
     with tempfile.TemporaryDirectory(prefix="thresher-test-cache-") as folder:
         os.environ["THRESHER_CACHE"] = folder
         yield
         del os.environ["THRESHER_CACHE"]
+
+
+CHATML = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif -%}"
+)
+CORPUS = [
+    "the quick brown fox jumps over the lazy dog",
+    "what is the capital of France? Paris is.",
+    "add 2 and 3: 5",
+] * 4
+
+
+def write_tokenizer(folder: Path, *, chat_template: str | None) -> None:
+    """Write a byte-level BPE tokenizer of 320 tokens with <|pad|>, <|im_start|> and <|im_end|> (end of sequence)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|im_end|>")
+    fast.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    fast.chat_template = chat_template
+    fast.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a random Llama: hidden 32, 2 layers, 512 positions, ChatML template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    write_tokenizer(folder, chat_template=CHATML)
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+        initializer_range=0.2,  # a random model of this size whose logits can move
+    )
+    torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same Llama without a chat template."""
+    folder = tmp_path_factory.mktemp("plain-llama")
+    shutil.copytree(tiny_llama, folder, dirs_exist_ok=True)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    write_tokenizer(folder, chat_template=None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a random BERT: hidden 32, 2 layers, 64 positions, words of CORPUS and a few more."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789?."
+    words = ["red", "green", "blue", "apple", "leaf", "sky", "the", "is", "a"]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *words,
+        *letters,
+        *(f"##{letter}" for letter in letters),
+    ]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    BertTokenizerFast(vocab={word: code for code, word in enumerate(vocabulary)}).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.3,  # at the usual 0.02, a random encoder gives every text the same vector
+    )
+    torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colour_rows() -> list[dict[str, str]]:
+    """Return 60 short texts of three labels, easy to tell apart."""
+    things = {"red": "apple", "green": "leaf", "blue": "sky"}
+    return [
+        {"text": f"the {thing} is {colour} {number}", "label": colour}
+        for number in range(20)
+        for colour, thing in things.items()
+    ]
+
+
+@pytest.fixture(scope="session")
+def question_rows() -> list[dict[str, str]]:
+    """Return 40 prompt/completion rows of different lengths."""
+    return [
+        {"prompt": f"add {a} and {b}:" + " please" * (a % 4), "completion": f"{a + b}"}
+        for a in range(8)
+        for b in range(5)
+    ]

@@ -122,3 +122,21 @@ def test_a_quota_without_a_share_for_a_value_says_which():
 @pytest.mark.parametrize("text", ["label", "label=balanced", "source:a=0.7,b=0.3", "label:a<=5,*<=2"])
 def test_a_quota_reads_back_what_it_prints(text):
     assert parse_quota(str(parse_quota(text))) == parse_quota(text)
+
+
+@pytest.mark.parametrize("value", ["9" * 400 + "tok", "9" * 5000, 10**400])
+def test_a_number_too_large_for_a_float_is_refused(value):
+    with pytest.raises(InputError, match="must be at most 1000000000000000"):
+        parse_budget(value)
+
+
+def test_budgets_and_quotas_that_differ_print_differently():
+    assert str(parse_budget("12.3456781%")) != str(parse_budget("12.3456782%"))
+    assert str(parse_budget("score>0.12345678")) == "score>0.12345678"
+    assert str(parse_quota("x:a=0.12345678,*=1")) == "x:a=0.12345678,*=1"
+
+
+@pytest.mark.parametrize("text", ["label:*<=50%", "label:a<=0.5"])
+def test_a_limit_that_is_no_whole_number_is_refused(text):
+    with pytest.raises(InputError, match="a limit must be a whole number of rows"):
+        parse_quota(text)

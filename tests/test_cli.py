@@ -247,3 +247,43 @@ def test_cache_shows_what_it_holds_and_forgets_it(pool, tmp_path, capsys):
     capsys.readouterr()
     assert main(["cache", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["entries"] == []
+
+
+def test_existing_rows_are_read_as_the_pool_is(tmp_path, capsys):
+    for name, numbers in (("pool", range(30)), ("have", range(5))):
+        rows = [{"q": f"question {i}", "a": f"answer {i}"} for i in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--map", "prompt=q,response=a", "--method", "k-center", "--encoder", "static", "--budget", "3"]
+    assert main(["select", str(tmp_path / "pool.jsonl"), "--existing", str(tmp_path / "have.jsonl"), *options]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_reader_that_leaves_early_is_no_error(pool):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "thresher", "select", str(pool), "--method", "random", "--budget", "5", "--quiet"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminated_run_leaves_no_temporary_files(tmp_path):
+    command = [sys.executable, "-m", "thresher", "select", "-", "--method", "random", "--budget", "5"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("thresher-*/plain")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    process.stdin.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reasons_beyond_the_first_five_are_counted_together(tmp_path, capsys):
+    bad = ["{", '{"text": 1, "label": "a"}', '{"text": "", "label": "a"}', '{"text": null, "label": "a"}', "[]"]
+    bad += ['{"text": "a"}', '{"text": "a", "label": [1]}']
+    good = [json.dumps({"text": f"row {i}", "label": "a"}) for i in range(20)]
+    (tmp_path / "pool.jsonl").write_text("\n".join([*good, *bad]) + "\n")
+    assert main(["select", str(tmp_path / "pool.jsonl"), "--method", "random", "--budget", "5"]) == 0
+    assert "  2 for 2 more reasons\n" in capsys.readouterr().err

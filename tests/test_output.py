@@ -119,3 +119,8 @@ def test_a_parent_that_is_a_file_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose another --out"):
         make(tmp_path / "file" / "out")
+
+
+def test_the_root_of_the_file_system_is_refused():
+    with pytest.raises(OutputError, match="a folder of its own"):
+        make("/")

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 import thresher as th
-from thresher.errors import InputError, ManifestError
+from thresher.errors import InputError, ManifestError, OutputError
 from thresher.subset import open_subset, read_subset
 
 WORDS = ["shirt", "lamp", "phone", "garden", "oak", "steel", "red", "blue", "large", "small", "case", "toy", "cotton"]
@@ -191,3 +191,93 @@ def test_scores_and_reasons_are_tables_anybody_can_read(tmp_path):
     assert scores.columns == ["row_id", "value", "rank", "position"]
     assert sorted(scores["position"].drop_nulls()) == list(range(8))
     assert (pl.read_parquet(tmp_path / "out" / "dropped.parquet")["reason"] == "covered").sum() > 0
+
+
+def test_other_texts_under_the_same_ids_are_other_work(tmp_path):
+    rows = [{"id": i, "q": "why", "a": "x " * (i + 1), "b": "x " * (50 - i)} for i in range(20)]
+    pool = write(tmp_path / "pool.jsonl", rows)
+    by_a, by_b = (th.load(pool, columns={"prompt": "q", "response": name}, id_column="id") for name in ("a", "b"))
+    assert th.select(by_a, "length", budget=1, out=tmp_path / "out").rows[0]["id"] == 19
+    assert th.select(by_b, "length", budget=1, out=tmp_path / "out", force=True).rows[0]["id"] == 0
+
+
+def test_another_column_in_a_frame_is_other_work(tmp_path):
+    frame = pl.DataFrame({"text": [f"row {i}" for i in range(20)], "source": ["x"] * 10 + ["y"] * 10})
+    other = frame.with_columns(pl.col("source").reverse())
+    for rows in (frame, other):
+        subset = th.select(rows, "random", budget=4, quota="source:x=1,y=0", out=tmp_path / "out", force=True)
+        assert {row["source"] for row in subset.rows} == {"x"}
+
+
+@pytest.mark.parametrize("budget", [7, "40tok"])
+def test_ranks_say_which_rows_were_kept_among_ties_too(budget):
+    rows = [{"text": f"word{i % 3} same"} for i in range(40)]
+    subset = th.select(rows, "length", budget=budget)
+    ranks = subset.score_table()["rank"].gather(subset.kept).sort().to_list()
+    assert ranks == list(range(1, len(subset) + 1))
+
+
+def test_a_row_that_only_a_quota_dropped_says_so():
+    rows = [{"text": f"row {i}", "label": "rare" if i < 5 else "common"} for i in range(60)]
+    subset = th.select(rows, "random", budget=8, quota="label=balanced")
+    last = subset.score_table()["rank"].gather(subset.kept).max()
+    by_quota = subset.dropped.filter(pl.col("reason") == "over-quota")
+    assert by_quota["rank"].max() < last < subset.dropped.filter(pl.col("reason") == "over-budget")["rank"].min()
+    assert by_quota["explanation"][0] == f"ranked {by_quota['rank'][0]}, and its group has its quota of rows"
+
+
+def test_below_a_limit_that_leaves_room_in_the_budget_every_dropped_row_is_over_its_quota():
+    subset = th.select(make_rows(), "random", budget=20, quota="label:*<=3")
+    assert len(subset) == 12
+    assert subset.dropped["reason"].unique().to_list() == ["over-quota"]
+
+
+def test_a_threshold_comes_before_a_quota_as_the_reason():
+    subset = th.select(make_rows(), "random", budget="score>0.5", quota="label:*<=3")
+    is_above = pl.col("value") > 0.5
+    assert set(subset.dropped.filter(is_above)["reason"]) == {"over-quota"}
+    assert set(subset.dropped.filter(~is_above)["reason"]) == {"below-threshold"}
+
+
+def test_a_quota_that_allows_no_row_is_refused():
+    with pytest.raises(InputError, match=r"label:\*<=0 allows no row of the 80 in the pool"):
+        th.select(make_rows(), "random", budget=5, quota="label:*<=0")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    with pytest.raises(InputError, match="seed: must be a whole number from 0"):
+        th.select(make_rows(), "random", budget=5, seed=seed)
+
+
+def test_a_class_or_another_object_in_place_of_a_selector_is_refused():
+    from thresher.selectors.uniform import Uniform
+
+    for method in (Uniform, object()):
+        with pytest.raises(InputError, match="method: must be the name of a selector"):
+            th.select(make_rows(), method, budget=5)
+
+
+def test_a_subset_of_a_relative_path_finds_its_pool_from_another_folder(tmp_path, monkeypatch):
+    write(tmp_path / "pool.jsonl", make_rows())
+    monkeypatch.chdir(tmp_path)
+    th.select("pool.jsonl", "random", budget=9, out="out")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(open_subset(tmp_path / "out")) == 9
+
+
+def test_a_result_is_not_replaced_by_rows_chosen_from_it(tmp_path):
+    th.select(make_rows(), "random", budget=9, out=tmp_path / "out")
+    with pytest.raises(OutputError, match=r"must not replace its own input, it holds subset\.jsonl"):
+        th.select(tmp_path / "out" / "subset.jsonl", "random", budget=3, out=tmp_path / "out", force=True)
+    assert len((tmp_path / "out" / "subset.jsonl").read_text().splitlines()) == 9
+
+
+def test_a_result_that_is_there_already_is_told(tmp_path):
+    told = []
+    for _ in range(2):
+        th.select(make_rows(), "random", budget=9, out=tmp_path / "out", on_progress=told.append)
+    assert [progress.note for progress in told] == [
+        f"{tmp_path / 'out'}: holds the result of this very command already, which is read back"
+    ]

@@ -206,6 +206,24 @@ def test_the_text_task_learns_plain_texts(tiny_llama):
     assert adapter.metrics["held_out"]["loss"]["n"] == 4
 
 
+@pytest.mark.parametrize("kind", ["colours", "questions"])
+def test_bfloat16_trains_an_adapter_in_float32_and_gives_nearly_the_same(
+    tiny_bert, tiny_llama, colour_rows, question_rows, kind
+):
+    from dataclasses import replace
+
+    from safetensors.numpy import load_file
+
+    rows, model = (colour_rows, tiny_bert) if kind == "colours" else (question_rows, tiny_llama)
+    settings = TrainSettings(max_steps=6, max_length=64, eval_generations=2, max_new_tokens=3)
+    exact = train(rows, model=model, eval="20%", settings=settings)
+    rough = train(rows, model=model, eval="20%", settings=replace(settings, precision="bf16"))
+    assert {str(value.dtype) for value in load_file(rough.path / "adapter_model.safetensors").values()} == {"float32"}
+    losses = [adapter.metrics["held_out"]["loss"]["value"] for adapter in (exact, rough)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05, abs=0.02)
+
+
 SCRIPT = """
 import sys
 from thresher.trainer.settings import TrainSettings

@@ -20,6 +20,7 @@ _SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _TOKENS = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)\s*tok(?:ens?)?", re.IGNORECASE)
 _THRESHOLD = re.compile(r"score\s*>\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)", re.IGNORECASE)
 _ROWS = re.compile(r"(\d[\d_,]*)\s*(?:rows?)?")
+_MAX_AMOUNT = 10**15  # rows or tokens; whole numbers up to here are exact as floats
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _FORMS = "rows (500), a share (30% or 0.3), tokens (200ktok) or a threshold (score>0.8)"
 
@@ -40,9 +41,9 @@ class Budget:
         """Return the form a user would type."""
         return {
             "rows": f"{self.amount:.0f}",
-            "share": f"{100 * self.amount:g}%",
+            "share": f"{100 * self.amount:.15g}%",
             "tokens": f"{self.amount:.0f}tok",
-            "threshold": f"score>{self.amount:g}",
+            "threshold": f"score>{self.amount:.15g}",
         }[self.unit]
 
     def n_rows(self, n: int, lengths: NDArray[np.int64] | None = None) -> int:
@@ -97,6 +98,8 @@ def parse_budget(value: int | float | str | Budget) -> Budget:
         raise InputError(f"budget: must be {_FORMS}, got {value!r}")
     if budget.unit != "threshold" and not budget.amount > 0:
         raise InputError(f"budget: must be larger than zero, got {value!r}; give {_FORMS}")
+    if budget.unit in ("rows", "tokens") and budget.amount > _MAX_AMOUNT:
+        raise InputError(f"budget: must be at most {_MAX_AMOUNT} {budget.unit}, got more; give {_FORMS}")
     if budget.unit == "share" and budget.amount > 1:
         raise InputError(f"budget: a share must be at most 100%, got {value!r}; give {_FORMS}")
     return budget
@@ -113,17 +116,22 @@ def _from_number(value: int | float) -> Budget | None:
 def _from_text(text: str) -> Budget | None:
     text = text.strip()
     if match := _ROWS.fullmatch(text):
-        return Budget("rows", int(re.sub("[_,]", "", match[1])))
+        return Budget("rows", _whole(re.sub("[_,]", "", match[1])))
     if match := _SHARE.fullmatch(text):
         return Budget("share", float(match[1]) / 100)
     if match := _TOKENS.fullmatch(text):
-        return Budget("tokens", float(int(float(match[1]) * _SCALE[match[2].lower()])))
+        return Budget("tokens", float(_whole(match[1], scale=_SCALE[match[2].lower()])))
     if match := _THRESHOLD.fullmatch(text):
         return Budget("threshold", float(match[1]))
     try:
         return _from_number(float(text)) if "." in text else None
     except ValueError:
         return None
+
+
+def _whole(digits: str, *, scale: int = 1) -> int:
+    """Return the whole part of a number in text times the scale; any number too large as one above the limit."""
+    return int(min(float(digits) * scale, _MAX_AMOUNT + 1))
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,7 @@ class Quota:
             return f"{self.column}:" + ",".join(f"{name}<={limit}" for name, limit in self.limits.items())
         if isinstance(self.shares, str):
             return f"{self.column}={self.shares}"
-        return f"{self.column}:" + ",".join(f"{name}={share:g}" for name, share in self.shares.items())
+        return f"{self.column}:" + ",".join(f"{name}={share:.15g}" for name, share in self.shares.items())
 
     def reorder(self, ranking: NDArray[np.int64], codes: NDArray[np.int64], names: list[str]) -> NDArray[np.int64]:
         """Return the ranking reordered so that every prefix keeps the proportions as nearly as whole rows allow.
@@ -229,6 +237,8 @@ def parse_quota(text: str | Quota) -> Quota:
         raise _not_a_quota(text)
     numbers = {match[1]: float(match[3]) / (100 if match[4] else 1) for match in parts if match}
     if operators == {"<="}:
+        if any(match[4] or "." in match[3] for match in parts if match):
+            raise InputError(f"quota: a limit must be a whole number of rows, got '{text}'; give {column}:*<=100")
         return Quota(column, limits={name: int(number) for name, number in numbers.items()})
     if not sum(numbers.values()) > 0:
         raise _not_a_quota(text)

@@ -37,6 +37,8 @@ class OutputFolder:
 
     def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:
         self.path = Path(os.path.abspath(path))
+        if not self.path.name:
+            raise OutputError(f"{self.path}: the output must be a folder of its own; choose another --out")
         self.work = self._sibling("partial")
         self.is_done = False
         self._old = self._sibling("old")
@@ -56,7 +58,7 @@ class OutputFolder:
             raise OutputError(
                 f"{self.path}: another run is writing this folder; wait for it or choose another --out"
             ) from None
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
             raise OutputError(
                 f"{self.path}: its parent folder must be writable, got '{error.strerror}'; choose another --out"
             ) from None

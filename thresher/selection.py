@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from thresher.budget import Budget, Quota, parse_budget, parse_quota
 from thresher.dataset import Dataset, load
-from thresher.errors import InputError
+from thresher.errors import InputError, OutputError
 from thresher.manifest import FORMAT, Manifest, digest, versions
 from thresher.output import OutputFolder
 from thresher.scores import Scores
@@ -22,6 +23,7 @@ from thresher.selectors import Selector, create
 from thresher.subset import Cut, Subset, cut, dropped_table, read_subset
 
 if TYPE_CHECKING:
+    from thresher.dataset.files import SourceFile
     from thresher.features import FeatureContext, Features, Progress
 
 Order = Literal["file", "rank"]
@@ -113,9 +115,11 @@ def select(
     )  # fmt: skip
     if out is None:
         return _run(plan, started)
+    _check_apart(Path(out), plan)
     identity = digest(_identity(plan))
     with OutputFolder(out, identity=identity, force=force) as folder:
         if folder.is_done:
+            _tell_done(folder.path, on_progress)
             return read_subset(folder.path, plan.pool)
         subset = _run(plan, started)
         try:
@@ -149,6 +153,8 @@ def _plan(
     parsed_quota = None if quota is None else parse_quota(quota)
     if order not in ("file", "rank"):
         raise InputError(f"order: must be 'file' or 'rank', got '{order}'")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed: must be a whole number from 0, got {seed!r}")
     dataset = pool if isinstance(pool, Dataset) else load(pool)
     if parsed_budget.unit in ("rows", "share"):
         parsed_budget.n_rows(len(dataset))
@@ -166,21 +172,36 @@ def _plan(
             len(dataset)
         ),
         order=order,
-        seed=seed,
+        seed=int(seed),
     )
 
 
 def _selector(method: str | Selector, settings: Mapping[str, Any] | None) -> Selector:
     if isinstance(method, str):
         return create(method, settings)
+    if isinstance(method, type) or not isinstance(method, Selector):
+        raise InputError(f"method: must be the name of a selector, or a selector with its settings, got {method!r}")
     if settings:
         raise InputError(f"settings: give them to {type(method).__name__}(...) itself, found {', '.join(settings)}")
     return method
 
 
 def _identity(plan: _Plan) -> dict[str, Any]:
-    sources = [[source.bytes, source.sha256] for source in plan.pool.sources]
-    return {"request": plan.settings(), "sources": sources, "thresher": versions(())}
+    # Ids from a column of the user say nothing of the texts: how the rows were read belongs to the identity.
+    read = [
+        [_schema(rows), rows.id_column, [[source.bytes, source.sha256] for source in rows.sources]]
+        for rows in (plan.pool, plan.existing)
+        if rows is not None
+    ]
+    return {"request": plan.settings(), "read": read, "thresher": versions(())}
+
+
+def _schema(pool: Dataset) -> dict[str, Any]:
+    return {
+        "name": pool.schema.name,
+        "kind": pool.kind,
+        "columns": {role: list(names) for role, names in pool.schema.columns.items()},
+    }
 
 
 def _run(plan: _Plan, started: float) -> Subset:
@@ -266,11 +287,7 @@ def _manifest(
         "identity": digest(_identity(plan)),
         **plan.settings(),
         "inputs": [{"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in pool.sources],
-        "schema": {
-            "name": pool.schema.name,
-            "kind": pool.kind,
-            "columns": {role: list(names) for role, names in pool.schema.columns.items()},
-        },
+        "schema": _schema(pool),
         "id_column": pool.id_column,
         "counts": {
             "read": pool.n_read,
@@ -288,7 +305,30 @@ def _manifest(
         "run": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "inputs": [str(source.path) for source in pool.sources],
+            "inputs": [_place(source) for source in pool.sources],
         },
     }
     return Manifest(content)
+
+
+def _check_apart(out: Path, plan: _Plan) -> None:
+    """Refuse to replace a folder that rows are read from."""
+    read = [source for rows in (plan.pool, plan.existing) if rows is not None for source in rows.sources]
+    for source in read:
+        if source.mtime_ns is not None and Path(os.path.realpath(source.path)).is_relative_to(os.path.realpath(out)):
+            raise OutputError(
+                f"{out}: the output must not replace its own input, it holds {source.name}; choose another --out"
+            )
+
+
+def _tell_done(path: Path, on_progress: Callable[[Progress], None] | None) -> None:
+    from thresher.features import Progress
+
+    if on_progress is not None:
+        note = f"{path}: holds the result of this very command already, which is read back"
+        on_progress(Progress(stage="select", done=1, total=1, note=note))
+
+
+def _place(source: SourceFile) -> str:
+    """Return where a file is, for whoever reads the manifest in another folder; names such as "<stdin>" stay."""
+    return source.path if source.mtime_ns is None else os.path.abspath(source.path)

@@ -67,13 +67,13 @@ def cut(
         InputError: the budget does not fit the pool, or a threshold is asked of a method that only ranks.
     """
     n, ranking = len(scores), scores.ranking()
-    over_quota = np.zeros(n, dtype=bool)
+    by_score = ranking
     if quota is not None:
         if codes is None or names is None:
             raise AssertionError("a quota needs codes and names")
-        before, ranking = ranking, quota.reorder(ranking, codes, names)
-        over_quota[before] = True
-        over_quota[ranking] = False
+        ranking = quota.reorder(by_score, codes, names)
+        if not len(ranking):
+            raise InputError(f"quota: {quota} allows no row of the {n} in the pool; raise a limit")
     if budget.unit == "threshold":
         if is_ranking(scores):
             raise InputError(
@@ -96,7 +96,8 @@ def cut(
             )
     else:
         kept = ranking[: budget.n_rows(n)]
-    return Cut(kept=kept, reason=_reasons(scores, kept, over_quota, threshold=budget.unit == "threshold"))
+    passed_over = np.empty(0, np.int64) if quota is None else _passed_over(scores, by_score, ranking, kept, budget)
+    return Cut(kept=kept, reason=_reasons(scores, kept, passed_over, threshold=budget.unit == "threshold"))
 
 
 def is_ranking(scores: Scores) -> bool:
@@ -105,8 +106,27 @@ def is_ranking(scores: Scores) -> bool:
     return bool(np.array_equal(scores.value[ranking], -np.arange(len(ranking), dtype=np.float64)))
 
 
+def _passed_over(
+    scores: Scores, by_score: NDArray[np.int64], allowed: NDArray[np.int64], kept: NDArray[np.int64], budget: Budget
+) -> NDArray[np.int64]:
+    """Return the rows that the budget alone would not have dropped, but a quota did (kept rows may be among them).
+
+    Args:
+        scores: of n rows.
+        by_score: (m,) positions of the ranked rows, best first.
+        allowed: (<= m,) those that the quota allows, in its order.
+        kept: positions of the kept rows.
+        budget: a threshold drops the rows below it; another budget, when it is used up, those behind the last kept row.
+    """
+    if budget.unit == "threshold":
+        return by_score[scores.value[by_score] > budget.amount]
+    if len(kept) == len(allowed):
+        return by_score
+    return by_score[: int(np.flatnonzero(np.isin(by_score, kept))[-1])]
+
+
 def _reasons(
-    scores: Scores, kept: NDArray[np.int64], over_quota: NDArray[np.bool_], *, threshold: bool
+    scores: Scores, kept: NDArray[np.int64], passed_over: NDArray[np.int64], *, threshold: bool
 ) -> NDArray[np.int8]:
     code = {name: number for number, name in enumerate(REASONS)}
     reason = np.full(len(scores), code["below-threshold" if threshold else "over-budget"], dtype=np.int8)
@@ -116,7 +136,7 @@ def _reasons(
         covered = scores.covered_by >= 0
         covered[covered] = is_kept[scores.covered_by[covered]]
         reason[covered] = code["covered"]
-    reason[over_quota] = code["over-quota"]
+    reason[passed_over] = code["over-quota"]
     reason[is_kept] = -1
     return reason
 
@@ -308,9 +328,13 @@ def open_subset(folder: str | Path) -> Subset:
 
 
 def rank_column(scores: Scores) -> pl.Series:
-    """Return the rank of each row, 1 = best, null where the method did not rank it."""
+    """Return the rank of each row, 1 = best, null where the method did not rank it.
+
+    Ties go to the lower row id, as when the rows were picked: the order of the file does not matter.
+    """
+    by_id = scores.row_id.arg_sort().to_numpy()
+    ranking = by_id[np.argsort(-scores.value[by_id], kind="stable")[: scores.n_ranked]]
     rank = np.zeros(len(scores), dtype=np.int64)
-    ranking = scores.ranking()
     rank[ranking] = np.arange(1, len(ranking) + 1)
     return pl.Series("rank", rank, dtype=pl.Int64).replace(0, None)
 
@@ -356,7 +380,7 @@ def dropped_table(pool: Dataset, scores: Scores, made: Cut, budget: Budget) -> p
         .when(pl.col("reason") == "below-threshold")
         .then(pl.format(f"its score {{}} does not satisfy {budget}", pl.col("value").round(6)))
         .when(pl.col("reason") == "over-quota")
-        .then(pl.lit("its group already has its quota of better rows"))
+        .then(pl.format("ranked {}, and its group has its quota of rows", pl.col("rank")))
         .when(pl.col("rank").is_null())
         .then(pl.lit(f"not among the {kept} rows picked first"))
         .otherwise(pl.format(f"ranked {{}}, and {kept} rows fit the budget {budget}", pl.col("rank")))

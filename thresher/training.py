@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import tempfile
 import time
 import weakref
@@ -11,7 +12,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
 
-from thresher.errors import MissingExtraError
+from thresher.errors import InputError, MissingExtraError
 from thresher.manifest import digest
 from thresher.output import OutputFolder
 from thresher.trainer.adapter import Adapter
@@ -86,6 +87,8 @@ def train(
     listen = ignore if on_event is None else on_event
     if out is not None:
         return _run(request, Path(out), force=force, on_event=listen, started=started)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("out: several processes need one folder for the result, got none; give --out")
     kept = Path(tempfile.mkdtemp(prefix="thresher-adapter-"))
     try:
         adapter = _run(request, kept / "adapter", force=False, on_event=listen, started=started)
@@ -105,7 +108,8 @@ def _require_packages() -> None:
 def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started: float) -> Adapter:
     """Open the output folder on the first process, run, and publish; the other processes only compute."""
     from thresher.trainer.processes import from_main, open_accelerator
-    from thresher.training_runs import run_all, write_result
+    from thresher.training_result import write_result
+    from thresher.training_runs import run_all
 
     accelerator = open_accelerator(request.settings)
     identity = digest(request.identity())

@@ -163,7 +163,7 @@ def test_strict_refuses_with_count_and_first_three(tmp_path):
     ("name", "content", "message"),
     [
         ("rows.jsonl", b"", "must hold rows, it is empty"),
-        ("rows.jsonl", b"\n \n", "found none that can be read"),
+        ("rows.jsonl", b"\n \n", "found none"),
         ("rows.jsonl", b"{\n{\n", "found none that can be read"),
         ("rows.jsonl", b'{"instruction": "", "output": ""}', "at least one usable row"),
         ("rows.json", b"[]", "it is empty"),
@@ -171,7 +171,7 @@ def test_strict_refuses_with_count_and_first_three(tmp_path):
         ("rows.json", b'{\n  "data": [\n{"prompt": "a"}\n]\n}', "the file is one object: write its list 'data' to"),
         ("rows.jsonl", b"\xff\xfe{\0}\0", "iconv"),
         ("rows.csv", b"", "must hold a header and rows"),
-        ("rows.csv", b"text,label\n", "found none that can be read"),
+        ("rows.csv", b"text,label\n", "rows are required, found none"),
         ("rows.csv", b"text,text\na,b\n", "found 'text' twice"),
         ("rows.csv", b'"text,label\na,b\n', "a quote is opened and never closed"),
         ("rows.csv", b"\xff,label\na,b\n", "header must be UTF-8"),

@@ -204,3 +204,35 @@ def test_folders_named_after_splits_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="holds the splits test, train"):
         load(tmp_path)
     assert prompts(load(tmp_path, split="test")) == EXPECTED[2:]
+
+
+@pytest.fixture
+def result(tmp_path):
+    """Give a folder of shards with a result of thresher in it."""
+    write_lines(tmp_path / "shards" / "a-0.jsonl", ROWS)
+    folder = tmp_path / "shards" / "chosen"
+    write_lines(folder / "subset.jsonl", ROWS[:2])
+    write_lines(folder / "rejected.jsonl", [{"file": "a", "line": 1}])
+    pl.DataFrame({"row_id": ["a"]}).write_parquet(folder / "scores.parquet")
+    (folder / "manifest.json").write_text(json.dumps({"identity": "one"}))
+    return folder
+
+
+def test_a_result_inside_a_folder_of_shards_is_no_shard(result):
+    assert prompts(load(result.parent)) == EXPECTED
+
+
+def test_of_a_folder_that_select_wrote_the_kept_rows_are_read(result):
+    assert prompts(load(result)) == EXPECTED[:2]
+
+
+def test_other_text_on_standard_input_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Piped(b"text,label\na,b\n"))
+    with pytest.raises(InputError, match="standard input must be JSON lines or a JSON array: give other formats as a"):
+        load("-")
+
+
+def test_frames_of_equal_size_and_other_values_have_other_hashes():
+    frames = [pl.DataFrame({"text": ["a", "b"], "source": source}) for source in (["x", "y"], ["y", "x"], ["x", "y"])]
+    first, second, third = [load(frame).sources[0].sha256 for frame in frames]
+    assert first == third != second

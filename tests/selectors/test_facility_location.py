@@ -8,7 +8,7 @@ import pytest
 
 from thresher.errors import InputError
 from thresher.features.container import Features
-from thresher.selectors import facility_location, greedy, neighbors
+from thresher.selectors import dense_kernel, greedy, neighbors
 from thresher.selectors.facility_location import FacilityLocation
 
 
@@ -82,7 +82,7 @@ def test_dense_picks_and_objective_equal_plain_greedy_up_to_all_rows(name):
 def test_where_the_dense_stage_ends_changes_no_pick(n_dense, monkeypatch):
     x = SETS["duplicates"]()
     expected = run(x, 300).ranking().tolist()
-    monkeypatch.setattr(greedy, "N_DENSE_PICKS", n_dense)
+    monkeypatch.setattr(dense_kernel, "N_DENSE_PICKS", n_dense)
     assert run(x, 300).ranking().tolist() == expected
 
 
@@ -184,6 +184,7 @@ def test_number_of_threads_changes_nothing(monkeypatch):
     x = clustered(600, 24, 20, 7)
     two = run(x, 200)
     monkeypatch.setattr(greedy, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(dense_kernel, "get_num_threads", lambda: 1)
     one = run(x, 200)
     assert one.value.tobytes() == two.value.tobytes()
     assert one.objective.tobytes() == two.objective.tobytes()
@@ -200,13 +201,13 @@ def test_dense_kernel_beyond_the_memory_plan_is_refused_and_auto_goes_sparse():
 def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(monkeypatch):
     x = SETS["duplicates"]() * np.linspace(0.1, 9, 300)[:, None]  # equal directions, unequal bytes: nothing merges
     picks, _ = plain_greedy(kernel(x), 150)
-    exact = facility_location.lower_kernel
+    exact = dense_kernel.lower_kernel
     noise = np.random.default_rng(0)
 
     def noisy(unit):
         out = np.tril(exact(unit))
         return out + (noise.standard_normal(out.shape) * 6e-8).astype(np.float32)
 
-    monkeypatch.setattr(facility_location, "lower_kernel", noisy)
+    monkeypatch.setattr(dense_kernel, "lower_kernel", noisy)
     agree = np.mean(np.array(run(x, 150).ranking()) == np.array(picks))
     assert agree == 1.0

@@ -72,6 +72,8 @@ def test_random_rows_do_not_repeat_and_depend_on_the_seed_alone(pool):
     assert ids(draw(pool.take(range(199, -1, -1)), 30, seed=1)) == ids(drawn) != ids(draw(pool, 30, seed=2))
 
 
-def test_more_random_rows_than_there_are_is_refused(pool):
-    with pytest.raises(InputError, match="needs 201 random rows, found 200"):
-        draw(pool, 201, seed=0)
+def test_a_pool_with_too_few_rows_is_refused(pool):
+    with pytest.raises(InputError, match="needs 150 random rows, found 100 in the pool"):
+        split(
+            pool.take(range(150)), pool=pool.take(range(100)), held_out=pool.take(range(190, 200)), seed=0, control=True
+        )

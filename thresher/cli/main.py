@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -19,6 +20,16 @@ from thresher.cli.methods import methods
 from thresher.cli.select import select
 from thresher.cli.train import train
 from thresher.errors import ThresherError
+
+_ENVIRONMENT = {  # what the operating system refuses for reasons that the user can mend
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+}
 
 app = typer.Typer(
     name="thresher",
@@ -53,7 +64,13 @@ def _top(
 
 def run() -> None:
     """Run the command line and exit with the code that fits."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main(sys.argv[1:]))
+
+
+def _terminate(number: int, _frame: object) -> None:
+    """Leave as by an error, so that locks and temporary files are cleared up."""
+    sys.exit(128 + number)
 
 
 def main(arguments: list[str]) -> int:
@@ -62,16 +79,20 @@ def main(arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except (SystemExit, BrokenPipeError) as leaving:
+        # The reader of our output has gone, for which typer would exit with 1: nothing is wrong. Keep Python from
+        # complaining when it flushes at exit.
+        if not isinstance(leaving, BrokenPipeError) and not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ThresherError as error:
         return _fail(str(error), debug=debug)
     except TyperException as error:
-        return _fail(f"{error.format_message()}; see 'thresher --help'", debug=debug)
-    except BrokenPipeError:
-        # The reader of our output has gone: nothing is wrong. Keep Python from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _fail(f"{error.format_message().rstrip('.')}; see 'thresher --help'", debug=debug)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE):
+        if error.errno not in _ENVIRONMENT:
             return _bug(error, debug=debug)
         where = f"{error.filename}: " if error.filename else ""
         what = (error.strerror or str(error)).lower()

@@ -52,7 +52,6 @@ def select(
     [bold]Example:[/bold] thresher select alpaca.json --method facility-location --budget 30% --out chosen
     """
     from thresher.cli.progress import progress_display
-    from thresher.dataset import load
     from thresher.errors import InputError
     from thresher.selection import select as select_rows
 
@@ -67,7 +66,7 @@ def select(
             method,
             budget=budget,
             settings=options.parse_settings(settings),
-            existing=None if existing is None else load(existing),
+            existing=None if existing is None else options.read_rows(existing, schema=schema, columns=columns),
             encoder=encoder,
             tokenizer=tokenizer,
             device=device,
@@ -104,7 +103,10 @@ def summary(subset: Subset, out: Path | None) -> str:
     lines = [
         f"{counts['read']:,} rows read ({content['schema']['name']}), {counts['rejected']:,} set aside as unusable"
     ]
-    lines += [f"  {count:,} {reason}" for reason, count in list(counts["rejected_by_reason"].items())[:5]]
+    reasons = list(counts["rejected_by_reason"].items())
+    lines += [f"  {count:,} {reason}" for reason, count in reasons[:5]]
+    if len(reasons) > 5:
+        lines.append(f"  {sum(count for _, count in reasons[5:]):,} for {len(reasons) - 5} more reasons")
     lines.append(
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
         f"{counts['dropped']:,} dropped"

@@ -40,8 +40,8 @@ class SourceFile:
 
     Attributes:
         path: the path, or a name such as "<stdin>" or "<polars>".
-        bytes: size of the file; None for rows that came from memory.
-        sha256: of the file's bytes; None for rows that came from memory.
+        bytes: size of the file or of the table in memory; None before it was read.
+        sha256: of the file's bytes, or of the table's values; None before it was read.
         mtime_ns: time of the last change in nanoseconds; None where there is no file.
     """
 

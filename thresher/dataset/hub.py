@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from thresher.dataset.files import SourceFile
-from thresher.dataset.table_shard import TableInMemory, TableShard, open_table
+from thresher.dataset.table_shard import TableShard, open_table, table_in_memory
 from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
 
 _OFFLINE_HINT = (
@@ -62,7 +61,7 @@ def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -
         raise InputError(f"{name}: a datasets.Dataset is required, got a stream; materialise it with Dataset.from_list")
     table: pa.Table = dataset.with_format("arrow")[:]
     table = table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
-    return TableShard(TableInMemory(table), SourceFile(path=name, bytes=table.nbytes), suffix=".parquet")
+    return table_in_memory(table, name)
 
 
 def chosen_split(splits: Iterable[str], split: str | None, *, where: str) -> str:

@@ -13,7 +13,6 @@ import polars as pl
 
 from thresher.dataset.block import Shard
 from thresher.dataset.dataset import Dataset
-from thresher.dataset.files import SourceFile
 from thresher.dataset.read import read_rows
 from thresher.dataset.schema import (
     Schema,
@@ -125,10 +124,9 @@ def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: 
     if isinstance(source, pl.LazyFrame):
         source = source.collect()
     if isinstance(source, pl.DataFrame):
-        from thresher.dataset.table_shard import TableInMemory, TableShard
+        from thresher.dataset.table_shard import table_in_memory
 
-        table = source.to_arrow(compat_level=pl.CompatLevel.oldest())
-        return [TableShard(TableInMemory(table), SourceFile(path="<polars>", bytes=table.nbytes), suffix=".parquet")]
+        return [table_in_memory(source.to_arrow(compat_level=pl.CompatLevel.oldest()), "<polars>")]
     module = type(source).__module__.partition(".")[0]
     if module == "pandas":
         return [_open_pandas(source, max_row_bytes)]
@@ -177,13 +175,13 @@ def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
     """Return the rows of a pandas frame, whose columns may mix types: such a frame is read as a list of dicts."""
     import pyarrow as pa
 
-    from thresher.dataset.table_shard import TableInMemory, TableShard
+    from thresher.dataset.table_shard import table_in_memory
 
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return _open_list(frame.to_dict(orient="records"), "<pandas>", max_row_bytes)
-    return TableShard(TableInMemory(table), SourceFile(path="<pandas>", bytes=table.nbytes), suffix=".parquet")
+    return table_in_memory(table, "<pandas>")
 
 
 def _open_list(rows: Sequence[Any], name: str, max_row_bytes: int) -> Shard:
@@ -212,9 +210,8 @@ def _schema(
     rows = sample_rows(shards[0])
     if not rows:
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
-        raise InputError(
-            f"{where}: rows are required, found none that can be read; it begins with {first[:60]!r}{shards[0].advice}"
-        )
+        found = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
+        raise InputError(f"{where}: rows are required, found {found}{shards[0].advice}")
     if isinstance(schema, Schema):
         chosen = schema
     elif columns is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from thresher.dataset.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
+from thresher.output import MANIFEST, identity_of
 
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 TABLE_SUFFIXES = (".parquet", ".arrow")
@@ -70,8 +71,14 @@ def _nearest(path: Path) -> str:
 
 
 def _folder(folder: Path, split: str | None) -> list[Path]:
-    """Return the shards of a folder: all its files of one kind, hidden files and metadata left out."""
-    shards = [path for path in sorted(folder.rglob("*")) if _is_shard(path, folder)]
+    """Return the shards of a folder: all its files of one kind, without hidden files, metadata and results in it.
+
+    Of a folder that `select` wrote, the kept rows.
+    """
+    results = {path.parent for path in folder.rglob(MANIFEST) if identity_of(path.parent) is not None}
+    found = folder.glob("subset.*") if folder in results else folder.rglob("*")
+    nested = results - {folder}
+    shards = [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
     if not shards:
         raise InputError(f"{folder}: a folder must hold files of rows ({KNOWN}), found none")
     names = {path: _split_of(path.relative_to(folder)) for path in shards}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -225,6 +226,29 @@ def open_table(path: Path, suffix: str) -> TableShard:
         source = _hashed(path)
         table: Batches = ParquetFile(path) if suffix == ".parquet" else ArrowFile(path)
     return TableShard(table, source, suffix=suffix)
+
+
+def table_in_memory(table: pa.Table, name: str) -> TableShard:
+    """Return the rows of a table in memory; the name stands for it, for example "<polars>"."""
+    sink = _HashSink()
+    with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    source = SourceFile(path=name, bytes=table.nbytes, sha256=sink.digest.hexdigest())
+    return TableShard(TableInMemory(table), source, suffix=".parquet")
+
+
+class _HashSink(io.RawIOBase):
+    """A binary stream that only hashes what is written to it."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return memoryview(data).nbytes
 
 
 def _hashed(path: Path) -> SourceFile:

@@ -100,7 +100,9 @@ def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: in
     )
     rows = sample_rows(shard)
     shard.column_names = list(column_counts(rows))
-    if len(rows) <= 1 and not is_array:
+    if not rows and file.name == STDIN:
+        shard.advice = "; standard input must be JSON lines or a JSON array: give other formats as a file"
+    elif len(rows) <= 1 and not is_array:
         shard.advice = _advice_on_one_object(file)
     return shard
 

@@ -111,7 +111,7 @@ class FacilityLocation:
         self, unit: Float32, cover: Cover, n_picks: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], Notes]:
         """Run the engine on the kernel that the settings and the number of distinct rows call for."""
-        from thresher.selectors import greedy
+        from thresher.selectors import dense_kernel, greedy
 
         n = len(unit)
         size_gb = 4e-9 * n * n
@@ -137,9 +137,9 @@ class FacilityLocation:
                     "n_pair_updates": n_visited,
                 },
             )
-        kernel = lower_kernel(unit)
-        first, first_gains = greedy.dense_stage(kernel, cover, min(n_picks, greedy.N_DENSE_PICKS))
-        graph = greedy.surviving_pairs(kernel, cover.best)
+        kernel = dense_kernel.lower_kernel(unit)
+        first, first_gains = dense_kernel.dense_stage(kernel, cover, min(n_picks, dense_kernel.N_DENSE_PICKS))
+        graph = dense_kernel.surviving_pairs(kernel, cover.best)
         picks, gains, n_visited = greedy.graph_stage(graph, cover, n_picks - len(first))
         return (
             np.concatenate([np.asarray(first, np.int64), picks]),
@@ -151,15 +151,6 @@ class FacilityLocation:
                 "n_pair_updates": len(first) * n * n + n_visited,
             },
         )
-
-
-def lower_kernel(unit: Float32) -> Float32:
-    """Return the (n, n) cosines of unit rows; only the lower triangle is written, which halves the work."""
-    from scipy.linalg.blas import ssyrk  # type: ignore[import-untyped]
-
-    out = np.empty((len(unit), len(unit)), np.float32)
-    filled = ssyrk(1.0, unit.T, trans=1, c=out.T, overwrite_c=1, lower=0)  # Fortran's upper is C's lower
-    return np.asarray(filled, dtype=np.float32).T
 
 
 def _floor(vectors: Float32, scale: NDArray[np.float64], existing: NDArray[np.float32] | None) -> NDArray[np.float64]:

@@ -58,8 +58,10 @@ def _row_hashes(x: Float32) -> NDArray[np.uint64]:
     multiplier = np.random.default_rng(0).integers(1 << 64, size=(d + 1) // 2, dtype=np.uint64) | np.uint64(1)
     hashes = np.empty(n, np.uint64)
     for first in range(0, n, 512):  # blocks that stay in the cache
-        rows = x[first : first + 512] + np.float32(0.0)  # -0.0 + 0.0 = 0.0
-        words = np.ascontiguousarray(np.pad(rows, ((0, 0), (0, d % 2)))).view(np.uint64)
+        block = x[first : first + 512]
+        rows = np.zeros((len(block), d + d % 2), np.float32)  # an even number of components
+        np.add(block, np.float32(0.0), out=rows[:, :d])  # -0.0 + 0.0 = 0.0
+        words = rows.view(np.uint64)
         words ^= words >> np.uint64(29)  # differences in the sign alone would cancel in the sum
         hashes[first : first + 512] = np.einsum("ij,j->i", words, multiplier)
     return hashes

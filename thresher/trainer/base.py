@@ -23,13 +23,15 @@ class BaseModel:
     """A base model on this disk.
 
     Attributes:
-        name: what the user called it; written into the adapter.
+        name: folder or Hub id; written into the adapter.
+        revision: branch, tag or commit that was asked for on the Hub, or None.
         folder: where its files lie.
         fingerprint: commit on the Hub, or sha256 over weights and configuration.
         max_positions: longest input, or None where the configuration does not say.
     """
 
     name: str
+    revision: str | None = None
     folder: Path
     fingerprint: str
     max_positions: int | None
@@ -48,7 +50,8 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
     """
     path = Path(name).expanduser()
     is_folder = path.is_dir()
-    folder = path if is_folder else _from_hub(str(name))
+    repository, _, revision = (str(name), "", "") if is_folder else str(name).partition("@")
+    folder = path if is_folder else _from_hub(repository, revision or None)
     config = folder / "config.json"
     if not config.is_file():
         raise InputError(f"model '{name}': must hold config.json, found none in {folder}; choose a transformers model")
@@ -63,14 +66,15 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
     if positions is not None and content.get("model_type") in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
         positions -= 2  # these count positions from the padding id on
     return BaseModel(
-        name=str(name),
+        name=repository,
+        revision=revision or None,
         folder=folder,
         fingerprint=fingerprint or (_sha256((config, *weights)) if is_folder else folder.name),
         max_positions=positions,
     )
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -79,9 +83,8 @@ def _from_hub(name: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(PATTERNS)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
     except HFValidationError:
         raise NotFoundError(f"model '{name}': found no such folder, and it is not a Hub id (org/name)") from None
     except RepositoryNotFoundError:

@@ -74,7 +74,7 @@ def build(recipe: Recipe, *, seed: int) -> Any:
     )
     if settings.packing:
         refuse_packing(model.config, recipe.task, int(settings.max_length or 0))
-    return attach(model, settings, task=recipe.task, base_name=recipe.base.name)
+    return attach(model, settings, task=recipe.task, base=recipe.base)
 
 
 def fit(
@@ -105,13 +105,16 @@ def fit(
     settings = recipe.settings
     plan = Plan(rows, batch_size=int(settings.batch_size or 1), seed=seed, n_steps=recipe.n_steps)
     with torch.random.fork_rng():  # the caller's random state is not ours to change
-        model = build(recipe, seed=seed).to(accelerator.device)
+        model = build(recipe, seed=seed)
+        if not settings.load_in_4bit:  # those weights are loaded to where they stay
+            model = model.to(accelerator.device)
         layout = _layout(recipe, model)
         parameters = trainable(model)
         optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=settings.weight_decay)
         history = checkpoint.restore(folder, parameters, optimizer)
         if recipe.task == "classification" and not history.step:
-            start_head(model, rows, layout=layout, device=accelerator.device)
+            with accelerator.autocast():
+                start_head(model, rows, layout=layout, device=accelerator.device)
         if accelerator.is_main_process:
             message = f"continuing from step {history.step}" if history.step else ""
             on_event(TrainEvent(kind="start", run=run, step=history.step, n_steps=plan.n_steps, message=message))

@@ -11,6 +11,7 @@ import torch
 
 from thresher.errors import InputError
 from thresher.output import write_whole
+from thresher.trainer.base import BaseModel
 from thresher.trainer.settings import Task, TrainSettings
 
 # Layers between encoder and head that are trained whole where the base has them: an encoder that was trained for
@@ -18,7 +19,7 @@ from thresher.trainer.settings import Task, TrainSettings
 POOLERS = ("pooler", "pre_classifier")
 
 
-def attach(model: Any, settings: TrainSettings, *, task: Task, base_name: str) -> Any:
+def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel) -> Any:
     """Return the model with an adapter; only the adapter, the head and a pooler are trainable, all in float32.
 
     The new matrices are drawn from torch's current random state.
@@ -27,7 +28,7 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base_name: str) -
         model: the base model for the task.
         settings: the fields `lora_*`, `rslora`, `dora`, `load_in_4bit`, `gradient_checkpointing` are read.
         task: of the training run.
-        base_name: name of the base that is written into the adapter.
+        base: its name and revision are written into the adapter.
 
     Raises:
         InputError: the model has no layer of a name in `lora_targets`.
@@ -64,7 +65,8 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base_name: str) -
             f"lora_targets: must name layers of the model, got {targets}; its linear layers are {', '.join(linear)} "
             f"({str(error).splitlines()[0][:120]})"
         ) from None
-    adapted.peft_config["default"].base_model_name_or_path = base_name
+    adapted.peft_config["default"].base_model_name_or_path = base.name
+    adapted.peft_config["default"].revision = base.revision
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

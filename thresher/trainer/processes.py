@@ -14,7 +14,10 @@ Item = TypeVar("Item")
 def open_accelerator(settings: TrainSettings) -> Any:
     """Return accelerate's Accelerator for the processes and devices that the launcher gave us."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    # one process may train in float32 and then in bfloat16; the state that is shared by all Accelerators refuses that
+    AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(mixed_precision="bf16" if wants_bf16(settings.precision) else "no")
 
 
@@ -39,7 +42,7 @@ def gather(results: list[Item], accelerator: Any) -> list[Item]:
     from accelerate.utils import gather_object
 
     shares = gather_object([results])
-    whole: list[Item] = [results[0]] * sum(len(part) for part in shares) if results else list(shares[0])
+    whole: list[Any] = [None] * sum(len(part) for part in shares)
     for rank, part in enumerate(shares):
         whole[rank :: len(shares)] = part
     return whole

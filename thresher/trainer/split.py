@@ -78,6 +78,7 @@ def split(data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | No
         held_out = source.take(np.flatnonzero(drawn))
         is_drawn = data.frame["row_id"].is_in(held_out.frame["row_id"].implode()).to_numpy()
         n_drawn = int(is_drawn.sum())
+    held_out = by_id(held_out)
     if not len(held_out):
         raise InputError("eval: at least one held-out row is needed, found none")
     is_known = same_text(data, held_out)
@@ -87,6 +88,11 @@ def split(data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | No
     drawn_from = None
     if control and pool is not None:
         drawn_from = pool.take(np.flatnonzero(~same_text(pool, held_out)))
+        if len(drawn_from) < len(train):
+            raise InputError(
+                f"control: needs {len(train)} random rows, found {len(drawn_from)} in the pool that are not held out; "
+                f"give a larger pool, or --control none"
+            )
     return Parts(
         train=train,
         held_out=held_out,
@@ -121,13 +127,7 @@ def _text(rows: Dataset) -> pl.Series:
 
 
 def draw(pool: Dataset, n: int, *, seed: int) -> Dataset:
-    """Draw n random rows of the pool without repeats; the same for a seed whatever the order of the file.
-
-    Raises:
-        InputError: the pool has fewer rows.
-    """
-    if n > len(pool):
-        raise InputError(f"control: needs {n} random rows, found {len(pool)} in the pool; leave out --control")
+    """Draw n random rows of the pool without repeats; the same for a seed whatever the order of the file."""
     order = pool.frame["row_id"].arg_sort().to_numpy()
     return pool.take(order[np.random.default_rng(seed).permutation(len(pool))[:n]])
 
