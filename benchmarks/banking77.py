@@ -2,10 +2,10 @@
 
     python benchmarks/banking77.py --data PATH/banking77          # train.csv and test.csv with text,category
 
-For each method and seed: `select` 10 % of the training set, `train` MiniLM + LoRA for the same number of steps, accuracy and
-macro-F1 on the whole test set. The seed drives the selection (where it is random) and the training. The difference to random
-is paired by seed and by test row: its standard error is that of the mean over seeds of the per-row difference, plus the spread
-between seeds.
+For each method and seed: `select` 10 % of the training set, `train` MiniLM + LoRA for the same number of steps, then
+accuracy and macro-F1 on the whole test set. The seed drives the selection (where it is random) and the training. The
+difference to random is paired by seed and by test row: its standard error joins that of the mean over test rows of the
+per-row difference with the spread between seeds.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def refused(capsys, *arguments):
 
 
 def test_importing_thresher_loads_no_heavy_package():
-    code = "import sys, thresher; print([m for m in ('torch', 'polars', 'pyarrow', 'faiss', 'numba', 'typer') if m in sys.modules])"
+    heavy = ("torch", "polars", "pyarrow", "faiss", "numba", "typer")
+    code = f"import sys, thresher; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

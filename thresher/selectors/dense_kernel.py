@@ -23,7 +23,7 @@ N_DENSE_PICKS = 10  # picks made from the dense kernel; 8 to 16 are equally fast
 
 def lower_kernel(unit: Float32) -> Float32:
     """Return the (n, n) cosines of unit rows; only the lower triangle is written, which halves the work."""
-    from scipy.linalg.blas import ssyrk  # type: ignore[import-untyped]
+    from scipy.linalg.blas import ssyrk
 
     out = np.empty((len(unit), len(unit)), np.float32)
     filled = ssyrk(1.0, unit.T, trans=1, c=out.T, overwrite_c=1, lower=0)  # Fortran's upper is C's lower
