@@ -233,6 +233,8 @@ def test_methods_tells_about_one(capsys):
     text = capsys.readouterr().out
     assert "arg" in text or "max" in text
     assert "--set n_neighbors=" in text
+    assert main(["methods", "stratified"]) == 0
+    assert "--set n_clusters=VALUE (not set)" in capsys.readouterr().out
     assert "did you mean" in refused(capsys, "methods", "facility-locatio")
 
 

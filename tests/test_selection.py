@@ -281,3 +281,9 @@ def test_a_result_that_is_there_already_is_told(tmp_path):
     assert [progress.note for progress in told] == [
         f"{tmp_path / 'out'}: holds the result of this very command already, which is read back"
     ]
+
+
+def test_counts_add_up_for_a_part_of_a_dataset():
+    pool = th.load([*make_rows(), {"text": "", "label": "a"}])
+    counts = th.select(pool.take(range(30)), "random", budget=10).manifest.content["counts"]
+    assert counts["kept"] + counts["dropped"] + counts["rejected"] == counts["read"] == 30

@@ -281,9 +281,7 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
     Raises:
         ManifestError: the folder is no subset, or the pool is not the one it was chosen from.
     """
-    manifest = Manifest.read(folder)
-    if manifest.content.get("kind") != "subset":
-        raise ManifestError(f"{folder}: must be a subset, found '{manifest.content.get('kind')}'")
+    manifest = _subset_manifest(folder)
     table = pl.read_parquet(Path(folder) / "scores.parquet")
     if not table["row_id"].equals(pool.frame["row_id"]):
         raise ManifestError(
@@ -303,12 +301,7 @@ def open_subset(folder: str | Path) -> Subset:
     Raises:
         ManifestError: the folder is no subset, or its pool is gone or has changed.
     """
-    from thresher.dataset import Schema, load
-
-    manifest = Manifest.read(folder)
-    if manifest.content.get("kind") != "subset":
-        raise ManifestError(f"{folder}: must be a subset, found '{manifest.content.get('kind')}'")
-    content = manifest.content
+    content = _subset_manifest(folder).content
     paths = [Path(path) for path in content["run"]["inputs"]]
     gone = [path for path in paths if not path.is_file()]
     if gone:
@@ -316,15 +309,39 @@ def open_subset(folder: str | Path) -> Subset:
             f"{folder}: the pool that it was chosen from is not at {gone[0]} any more; name the pool with --control, "
             f"or train without a comparison with --control none"
         )
-    columns = {role: tuple(names) for role, names in content["schema"]["columns"].items()}
-    schema = Schema(name=content["schema"]["name"], kind=content["schema"]["kind"], columns=columns)
-    pool = load(paths, schema=schema, id_column=content["id_column"])
+    pool = _load_as(paths, content)
     if pool.fingerprint != content["pool"]:
         raise ManifestError(
             f"{folder}: the pool at {paths[0]} has changed since these rows were chosen from it; run select again, "
             f"or train without a comparison with --control none"
         )
     return read_subset(folder, pool)
+
+
+def read_subset_rows(folder: str | Path) -> Dataset:
+    """Read the kept rows of a subset folder alone, without the pool they were chosen from.
+
+    Raises:
+        ManifestError: the folder is no subset.
+    """
+    content = _subset_manifest(folder).content
+    return _load_as(sorted(Path(folder).glob("subset.*")), content)
+
+
+def _subset_manifest(folder: str | Path) -> Manifest:
+    manifest = Manifest.read(folder)
+    if manifest.content.get("kind") != "subset":
+        raise ManifestError(f"{folder}: must be a subset, found '{manifest.content.get('kind')}'")
+    return manifest
+
+
+def _load_as(paths: list[Path], content: Mapping[str, Any]) -> Dataset:
+    """Load rows with the schema that a manifest tells."""
+    from thresher.dataset import Schema, load
+
+    columns = {role: tuple(names) for role, names in content["schema"]["columns"].items()}
+    schema = Schema(name=content["schema"]["name"], kind=content["schema"]["kind"], columns=columns)
+    return load(paths, schema=schema, id_column=content["id_column"])
 
 
 def rank_column(scores: Scores) -> pl.Series:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import polars as pl
@@ -236,3 +237,25 @@ def test_frames_of_equal_size_and_other_values_have_other_hashes():
     frames = [pl.DataFrame({"text": ["a", "b"], "source": source}) for source in (["x", "y"], ["y", "x"], ["x", "y"])]
     first, second, third = [load(frame).sources[0].sha256 for frame in frames]
     assert first == third != second
+
+
+def test_a_file_and_a_link_to_it_are_one_file(tmp_path):
+    write_lines(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "b.jsonl").symlink_to("a.jsonl")
+    with pytest.raises(InputError, match=r"each file is read once, .*b\.jsonl is named twice"):
+        load(tmp_path)
+    assert prompts(load(tmp_path / "b.jsonl")) == EXPECTED
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.jsonl"
+    with open(path, "w") as file:
+        file.write("{}")
+    with pytest.raises(InputError, match="the name of a file must be UTF-8"):
+        load(os.fsdecode(path))
+
+
+def test_a_pandas_frame_with_a_column_twice_is_refused():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(InputError, match="<pandas>: the columns of a frame must differ, found 'text' twice"):
+        load(pandas.DataFrame([["a", "b"]], columns=["text", "text"]))

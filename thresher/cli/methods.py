@@ -34,7 +34,8 @@ def methods(
     else:
         typer.echo(f"{name}\n\n{inspect.getdoc(classes[name])}\n")
         for setting in dataclasses.fields(classes[name]):
-            typer.echo(f"  --set {setting.name}={setting.default}")
+            value = "VALUE (not set)" if setting.default is None else setting.default
+            typer.echo(f"  --set {setting.name}={value}")
 
 
 def _first_line(cls: type) -> str:

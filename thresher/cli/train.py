@@ -126,8 +126,8 @@ def train(
         adapter = train_rows(
             _rows(data, reading),
             model=model,
-            eval=eval if eval is None or _is_share(eval) else options.read_rows(eval, **reading),
-            control=control if control in ("auto", "none") else options.read_rows(control, **reading),
+            eval=eval,
+            control=control,
             seeds=seeds,
             out=out,
             task=task.value,
@@ -145,10 +145,6 @@ def train(
 
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, StrEnum) else value
-
-
-def _is_share(text: str) -> bool:
-    return text.endswith("%") and text[:-1].replace(".", "", 1).isdigit()
 
 
 def _rows(data: str, reading: dict[str, Any]) -> Any:

@@ -135,11 +135,16 @@ class Dataset:
             raise InputError(f"messages: a file changed since it was read ({reason}); run again") from None
 
     def take(self, indices: Indices) -> Dataset:
-        """Return the rows at these indices, in this order; nothing is read."""
+        """Return the rows at these indices, in this order; nothing is read.
+
+        The view counts as read what it holds, and nothing as rejected.
+        """
         at = self._checked(indices)
         return replace(
             self,
             frame=self.frame[at],
+            rejected=self.rejected.clear(),
+            n_read=len(at),
             shard=self.shard[at],
             position=self.position[at],
             _columns={name: column.gather(at) for name, column in self._columns.items()},

@@ -177,6 +177,9 @@ def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
 
     from thresher.dataset.table_shard import table_in_memory
 
+    if not frame.columns.is_unique:
+        repeated = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"<pandas>: the columns of a frame must differ, found '{repeated}' twice; rename one")
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError):

@@ -43,7 +43,13 @@ def files_to_read(source: str | Path | Sequence[str | Path], *, split: str | Non
     if not named:
         raise InputError("load: at least one file is required, got an empty list")
     found = [path for name in named for path in _expanded(Path(name), split)]
-    repeated = [path for i, path in enumerate(found) if path in found[:i]] if len(found) < 10_000 else []
+    seen: set[str] = set()
+    repeated = []
+    for path in found:
+        place = os.path.realpath(path)  # a link and its target are one file
+        if place in seen:
+            repeated.append(path)
+        seen.add(place)
     if repeated:
         raise InputError(f"load: each file is read once, {first_three(repeated)} is named twice; name it once")
     return [kind_of(path) for path in found]
@@ -120,8 +126,13 @@ def kind_of(path: Path) -> FileToRead:
     """Return how to read a file, from its name.
 
     Raises:
-        InputError: the suffix is unknown.
+        InputError: the suffix is unknown, or the name is not UTF-8.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise InputError(f"{shown}: the name of a file must be UTF-8, because results hold it; rename it") from None
     suffixes = _suffixes(path)
     if suffixes is None:
         raise InputError(

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from thresher.dataset import Dataset, load
+from thresher.dataset import Dataset, Schema, load
 from thresher.errors import InputError, SettingsError
 from thresher.manifest import Manifest, versions
 from thresher.output import MANIFEST
-from thresher.subset import Subset, open_subset
+from thresher.subset import Subset, open_subset, read_subset_rows
 from thresher.trainer.base import BaseModel, embedded_base, find_base, four_bit
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import Parts, by_id, share_of, split
@@ -90,16 +90,17 @@ def resolve(
     """
     if seeds < 1 or seed < 0:
         raise SettingsError(f"train: seeds must be at least 1 and seed at least 0, got {seeds} and {seed}")
-    rows, pool, subset_hash = _rows_of(data, has_own_pool=control != "auto" or eval is None)
-    if control not in ("auto", "none"):
-        pool, has_control = load_rows(control), True
+    is_named = isinstance(control, str) and control in ("auto", "none")
+    rows, pool, subset_hash = _rows_of(data, with_pool=is_named and control == "auto" and eval is not None)
+    if not is_named:
+        pool, has_control = load_rows(control, rows.schema), True
     else:
         has_control = control == "auto" and pool is not None and eval is not None
     if has_control and eval is None:
         raise InputError("control: random rows are compared on held-out rows, found none; give --eval")
     chosen = _task(rows, task)
     share = share_of(eval)
-    held_out = share if share is not None or eval is None else load_rows(eval)
+    held_out = share if share is not None or eval is None else load_rows(eval, rows.schema)
     for other, name in ((pool, "control"), (held_out, "eval")):
         if other is not None and not isinstance(other, float) and other.kind != rows.kind:
             raise InputError(
@@ -124,30 +125,20 @@ def resolve(
     )
 
 
-def _rows_of(data: Any, *, has_own_pool: bool) -> tuple[Dataset, Dataset | None, str | None]:
-    """Return the rows, the pool they were chosen from, and the hash of the subset's manifest.
-
-    Args:
-        data: as given.
-        has_own_pool: the pool of a subset folder is not needed, so it may be gone.
-    """
+def _rows_of(data: Any, *, with_pool: bool) -> tuple[Dataset, Dataset | None, str | None]:
+    """Return the rows, the pool they were chosen from, and the hash of the subset's manifest."""
+    if isinstance(data, str | Path) and (Path(data) / MANIFEST).is_file():
+        if not with_pool:
+            return read_subset_rows(data), None, Manifest.read(data).hash
+        data = open_subset(data)
     if isinstance(data, Subset):
         return data.dataset, data.pool, data.manifest.hash
-    if isinstance(data, str | Path) and (Path(data) / MANIFEST).is_file():
-        if not has_own_pool:
-            return _rows_of(open_subset(data), has_own_pool=False)
-        files = sorted(Path(data).glob("subset.*"))
-        manifest = Manifest.read(data)
-        if manifest.content["kind"] != "subset" or len(files) != 1:
-            kind = manifest.content["kind"]
-            raise InputError(f"{data}: must be a subset or a dataset, found a folder of kind '{kind}'")
-        return load_rows(files[0]), None, manifest.hash
     return load_rows(data), None, None
 
 
-def load_rows(data: Any) -> Dataset:
-    """Return a Dataset as it is, and load anything else."""
-    return data if isinstance(data, Dataset) else load(data)
+def load_rows(data: Any, schema: Schema | None = None) -> Dataset:
+    """Return a Dataset as it is, and load anything else, with the schema of other rows when one is given."""
+    return data if isinstance(data, Dataset) else load(data, schema=schema)
 
 
 def content_hash(rows: Dataset) -> str:
