@@ -287,3 +287,9 @@ def test_counts_add_up_for_a_part_of_a_dataset():
     pool = th.load([*make_rows(), {"text": "", "label": "a"}])
     counts = th.select(pool.take(range(30)), "random", budget=10).manifest.content["counts"]
     assert counts["kept"] + counts["dropped"] + counts["rejected"] == counts["read"] == 30
+
+
+def test_a_quota_that_does_not_fit_is_refused_before_any_model_runs():
+    for quota, message in (("label:rare=1,*=1", "'rare' is not a value"), ("label:class 0=1", "'class 1' has none")):
+        with pytest.raises(InputError, match=message):
+            th.select(make_rows(), "k-center", budget=5, quota=quota, encoder="no/such-encoder")

@@ -311,7 +311,7 @@ def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_pat
         ({"settings": TrainSettings(packing=True)}, SettingsError, "packing is for language models"),
         ({"control": [{"text": "sky", "label": "blue"}]}, InputError, "found none; give --eval"),
         (
-            {"eval": [{"prompt": "a", "completion": "b"}]},
+            {"eval": load([{"prompt": "a", "completion": "b"}])},
             InputError,
             r"same kind as the training rows \(classification\)",
         ),

@@ -157,6 +157,17 @@ class Quota:
             return f"{self.column}={self.shares}"
         return f"{self.column}:" + ",".join(f"{name}={share:.15g}" for name, share in self.shares.items())
 
+    def check(self, names: list[str]) -> None:
+        """Refuse a quota that does not fit the values of its column, before anything is computed.
+
+        Raises:
+            InputError: a named value does not occur, or a value has neither a share nor a "*" to fall under.
+        """
+        if self.limits:
+            self._check_names(self.limits, names)
+        else:
+            self._weights(names, np.ones(len(names), dtype=np.int64))
+
     def reorder(self, ranking: NDArray[np.int64], codes: NDArray[np.int64], names: list[str]) -> NDArray[np.int64]:
         """Return the ranking reordered so that every prefix keeps the proportions as nearly as whole rows allow.
 

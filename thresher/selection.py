@@ -212,16 +212,17 @@ def _run(plan: _Plan, started: float) -> Subset:
     order = plan.pool.frame["row_id"].arg_sort().to_numpy().astype(np.int64)
     pool = plan.pool.take(order)
     seconds: dict[str, float] = {}
+    names = None
+    if plan.quota is not None:
+        names = column_values(pool, plan.quota.column).unique().sort().to_list()
+        plan.quota.check(names)
     clock = time.monotonic()
     features = _features(plan, pool)
     seconds["features"], clock = time.monotonic() - clock, time.monotonic()
     lengths = features.get("length")
     scores = plan.selector.score(features, n_ranked=_n_ranked(plan, lengths), rng=np.random.default_rng(plan.seed))
     seconds["selection"] = time.monotonic() - clock
-    codes, names = None, None
-    if plan.quota is not None:
-        codes = features[f"column:{plan.quota.column}"]
-        names = column_values(pool, plan.quota.column).unique().sort().to_list()
+    codes = None if plan.quota is None else features[f"column:{plan.quota.column}"]
     made = cut(scores, plan.budget, lengths=lengths, quota=plan.quota, codes=codes, names=names)
     made, scores = _in_file_order(made, order), _scores_in_file_order(scores, order, plan.pool)
     kept = made.kept if plan.order == "rank" else np.sort(made.kept)

@@ -214,7 +214,7 @@ class Shelf:
                 temporary.unlink()
             raise OutputError(
                 f"{self.cache.root}: the feature cache must be writable, got '{error.strerror}'; free space there, "
-                "point THRESHER_CACHE to another folder, or run without a cache"
+                "or point THRESHER_CACHE to another folder"
             ) from None
         return path
 
