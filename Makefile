@@ -20,7 +20,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on as many random rows, compare
-	$(BIN)/python examples/demo.py
+	$(BIN)/thresher select data/products/train.jsonl --method facility-location --budget 20% --out out/demo/subset --force
+	$(BIN)/thresher train out/demo/subset --eval data/products/test.jsonl --out out/demo/adapter --force
 
 test: lint types imports fast  ## everything that CI checks
 
