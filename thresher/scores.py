@@ -58,9 +58,13 @@ class Scores:
         return int((self.value > -np.inf).sum())
 
     def ranking(self) -> NDArray[np.int64]:
-        """Return the ranked rows, best first: (n_ranked,) positions; ties go to the lower position."""
-        order = np.argsort(-self.value, kind="stable")
-        return order[: self.n_ranked].astype(np.int64)
+        """Return the ranked rows, best first: (n_ranked,) positions.
+
+        Ties go to the lower row id, so that the order of the rows does not matter.
+        """
+        by_id = self.row_id.arg_sort().to_numpy().astype(np.int64)
+        ranking: NDArray[np.int64] = by_id[np.argsort(-self.value[by_id], kind="stable")[: self.n_ranked]]
+        return ranking
 
 
 def ranked(n: int, picks: NDArray[np.int64]) -> NDArray[np.float64]:

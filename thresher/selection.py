@@ -156,6 +156,11 @@ def _plan(
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed: must be a whole number from 0, got {seed!r}")
     dataset = pool if isinstance(pool, Dataset) else load(pool)
+    if parsed_budget.unit == "threshold" and getattr(selector, "ranks_only", False):
+        raise InputError(
+            f"budget: {selector.name} ranks rows and has no score to compare with {parsed_budget}; "
+            f"give rows (500), a share (30%) or tokens (200ktok)"
+        )
     if parsed_budget.unit in ("rows", "share"):
         parsed_budget.n_rows(len(dataset))
     if existing is not None:

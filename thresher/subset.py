@@ -64,7 +64,7 @@ def cut(
         names: the value behind each code, for a quota.
 
     Raises:
-        InputError: the budget does not fit the pool, or a threshold is asked of a method that only ranks.
+        InputError: the budget does not fit the pool.
     """
     n, ranking = len(scores), scores.ranking()
     by_score = ranking
@@ -75,11 +75,6 @@ def cut(
         if not len(ranking):
             raise InputError(f"quota: {quota} allows no row of the {n} in the pool; raise a limit")
     if budget.unit == "threshold":
-        if is_ranking(scores):
-            raise InputError(
-                f"budget: {scores.by} ranks rows and has no score to compare with {budget}; "
-                f"give rows (500), a share (30%) or tokens (200ktok)"
-            )
         kept = ranking[scores.value[ranking] > budget.amount]
         if not len(kept):
             best = f"the highest is {scores.value.max():.4g}"
@@ -98,12 +93,6 @@ def cut(
         kept = ranking[: budget.n_rows(n)]
     passed_over = np.empty(0, np.int64) if quota is None else _passed_over(scores, by_score, ranking, kept, budget)
     return Cut(kept=kept, reason=_reasons(scores, kept, passed_over, threshold=budget.unit == "threshold"))
-
-
-def is_ranking(scores: Scores) -> bool:
-    """Tell whether the values are ranks (0, -1, -2, ...), which a threshold cannot cut."""
-    ranking = scores.ranking()
-    return bool(np.array_equal(scores.value[ranking], -np.arange(len(ranking), dtype=np.float64)))
 
 
 def _passed_over(
@@ -345,12 +334,8 @@ def _load_as(paths: list[Path], content: Mapping[str, Any]) -> Dataset:
 
 
 def rank_column(scores: Scores) -> pl.Series:
-    """Return the rank of each row, 1 = best, null where the method did not rank it.
-
-    Ties go to the lower row id, as when the rows were picked: the order of the file does not matter.
-    """
-    by_id = scores.row_id.arg_sort().to_numpy()
-    ranking = by_id[np.argsort(-scores.value[by_id], kind="stable")[: scores.n_ranked]]
+    """Return the rank of each row, 1 = best, null where the method did not rank it."""
+    ranking = scores.ranking()
     rank = np.zeros(len(scores), dtype=np.int64)
     rank[ranking] = np.arange(1, len(ranking) + 1)
     return pl.Series("rank", rank, dtype=pl.Int64).replace(0, None)

@@ -40,6 +40,7 @@ class DeftUcs:
     """
 
     name: ClassVar[str] = "deft-ucs"
+    ranks_only: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
 
     n_clusters: int = 7

@@ -52,6 +52,7 @@ class FacilityLocation:
     """
 
     name: ClassVar[str] = "facility-location"
+    ranks_only: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
     accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
 

@@ -40,6 +40,7 @@ class Herding:
     """
 
     name: ClassVar[str] = "herding"
+    ranks_only: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:

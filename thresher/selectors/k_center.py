@@ -44,6 +44,7 @@ class KCenter:
     """
 
     name: ClassVar[str] = "k-center"
+    ranks_only: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
     accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
 

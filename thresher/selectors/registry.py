@@ -23,7 +23,8 @@ class Selector(Protocol):
     A selector is a frozen dataclass whose fields are its settings. `score` reads nothing but its
     arguments: the same features and generator give the same bytes. One that looks at rows the user
     already has says so with a class attribute `accepts = frozenset({"existing_embedding"})`, and
-    finds them in `features.context`.
+    finds them in `features.context`. One whose values are ranks, with no meaning to a threshold,
+    has `ranks_only = True`.
     """
 
     name: ClassVar[str]

@@ -38,6 +38,7 @@ class Stratified:
     """
 
     name: ClassVar[str] = "stratified"
+    ranks_only: ClassVar[bool] = True
 
     by: str = "label"
     balance: str = "balanced"
