@@ -25,11 +25,12 @@ demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on 
 
 test: lint types imports fast  ## everything that CI checks
 
+# One thread each in two processes: threads of several processes that wait for one another on few cores are slow.
 fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 slow: $(INSTALLED)  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -308,6 +308,7 @@ def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_pat
         ({"task": "sft"}, InputError, "rows of kind 'classification' can be trained for classification, got 'sft'"),
         ({"settings": TrainSettings(max_length=65)}, SettingsError, "max_length must be at most 64"),
         ({"settings": TrainSettings(early_stopping_patience=1)}, SettingsError, "early stopping needs held-out rows"),
+        ({"eval": load([{"text": "a", "label": "zebra"}])}, InputError, "at least one row must have a label of the"),
         ({"settings": TrainSettings(packing=True)}, SettingsError, "packing is for language models"),
         ({"control": [{"text": "sky", "label": "blue"}]}, InputError, "found none; give --eval"),
         (
@@ -341,6 +342,102 @@ def test_an_interrupted_run_keeps_its_checkpoint(tiny_bert, colour_rows, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=interrupt)
     assert not (tmp_path / "a").exists()
+    (tmp_path / ".a.partial" / ".metrics.json.tmp7").write_bytes(b"half")  # as a kill in the middle of a write leaves
     started = []
     train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=started.append)
     assert (started[0].kind, started[0].step) == ("start", 6)
+    assert [path for path in (tmp_path / "a").rglob(".*")] == []
+
+
+def test_an_answer_longer_than_the_model_can_read_is_refused(tiny_llama, question_rows):
+    with pytest.raises(SettingsError, match="max_new_tokens must be below 512"):
+        train(question_rows, model=tiny_llama, eval="20%", settings=TrainSettings(max_new_tokens=512))
+
+
+def test_as_many_random_rows_are_learned_even_when_some_drawn_ones_are_cut_away(tiny_llama):
+    short = [{"prompt": f"add {n}", "completion": "5"} for n in range(24)]
+    long = [{"prompt": f"{'the ' * 90} {n}", "completion": "5"} for n in range(24)]
+    adapter = train(
+        load(short[:8]),
+        model=tiny_llama,
+        eval=load(short[20:]),
+        control=load([*short[:20], *long]),
+        settings=TrainSettings(max_steps=1, max_length=64, eval_generations=0),
+    )
+    assert [run["rows"] for run in adapter.metrics["runs"]] == [8, 8]
+    assert sum(adapter.metrics["control"]["train"]["rows_left_out"].values()) > 0
+
+
+def test_the_card_loads_the_adapter_onto_a_base_with_a_head_of_its_own(tiny_bert, colour_rows, tmp_path):
+    """And with early stopping, it says that the held-out rows have chosen the weights."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=7)
+    base.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "base")
+    settings = TrainSettings(max_steps=4, early_stopping_patience=1, eval_every=2, max_length=32)
+    adapter = train(colour_rows, model=tmp_path / "base", eval="20%", settings=settings)
+    card = (adapter.path / "README.md").read_text()
+    assert f"of step {adapter.metrics['best_step']}) by the loss on these same rows" in card
+    code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(adapter.path))
+    found = {}
+    exec(code, found)
+    assert found["model"].config.num_labels == 3
+
+
+def test_a_merged_model_generates_with_its_cache(tiny_llama, question_rows):
+    settings = TrainSettings(max_steps=1, max_length=64)
+    adapter = train(question_rows, model=tiny_llama, settings=settings, merge=True)
+    assert json.loads((adapter.path / "merged" / "config.json").read_bytes())["use_cache"] is True
+
+
+def test_a_full_disk_at_the_adapter_is_one_sentence(tiny_bert, colour_rows, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    from thresher import training_runs
+
+    def fill(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(training_runs, "save_adapter", fill)
+    with pytest.raises(OutputError, match="could not be written .*No space left"):
+        train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=QUICK)
+
+
+def test_train_command_has_the_names_and_defaults_of_the_function_and_of_the_settings():
+    import inspect
+    from dataclasses import fields
+    from enum import Enum
+
+    from thresher.cli.train import train as command
+
+    function = {name: entry.default for name, entry in inspect.signature(train).parameters.items()}
+    function |= {"out": inspect.Parameter.empty}  # the command has nobody to give a temporary folder to
+    told = {name: entry.default for name, entry in inspect.signature(load).parameters.items()}
+    told |= function | {field.name: field.default for field in fields(TrainSettings)}
+    has = inspect.signature(command).parameters
+    assert {field.name for field in fields(TrainSettings)} <= set(has)
+    assert set(function) - {"settings", "on_event"} <= set(has)
+    for name, entry in has.items():
+        if name not in {"as_json", "quiet"}:
+            default = entry.default.value if isinstance(entry.default, Enum) else entry.default
+            assert default == told[name], name
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_taken_is_one_sentence_from_every_process(tiny_bert, colour_rows, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in colour_rows))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "other").touch()
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29613", "-m", "thresher", "train"]
+    done = subprocess.run(
+        [sys.executable, *launch, data, "--model", tiny_bert, "--out", tmp_path / "taken", "-q"],
+        env=environment,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert b"must be new or empty" in done.stderr
+    assert b"bug of ours" not in done.stderr

@@ -7,12 +7,13 @@ import os
 import tempfile
 import time
 import weakref
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
 
-from thresher.errors import InputError, MissingExtraError
+from thresher.errors import InputError, MissingExtraError, OutputError
 from thresher.manifest import digest
 from thresher.output import OutputFolder
 from thresher.trainer.adapter import Adapter
@@ -115,12 +116,20 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
     identity = digest(request.identity())
     folder = OutputFolder(out, identity=identity, force=force)
     if not accelerator.is_main_process:
-        if not from_main(None):
+        found = from_main(None)
+        if isinstance(found, OutputError):
+            raise found
+        if not found:
             run_all(request, folder.work, accelerator, ignore)
         accelerator.wait_for_everyone()
         return Adapter.read(folder.path)
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    with folder:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder)
+        except OutputError as error:
+            from_main(error)  # the other processes wait for word
+            raise
         from_main(folder.is_done)
         if not folder.is_done:
             _note_leaks(request, on_event)

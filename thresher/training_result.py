@@ -27,6 +27,8 @@ def write_result(request: Request, runs: list[Run], work: Path, *, identity: str
         facts: what may differ between two runs of the same work, for the manifest's section `run`.
     """
     first = runs[0]
+    for unfinished in work.rglob(".*.tmp*"):  # a file that an earlier call was killed at
+        unfinished.unlink()
     copytree(first.folder / ADAPTER, work, dirs_exist_ok=True)
     metrics = _metrics(request, runs)
     _write_run(first, work, metrics["held_out"])

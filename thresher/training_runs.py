@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from safetensors import SafetensorError
 
 from thresher.dataset import Dataset
+from thresher.errors import OutputError
 from thresher.evaluation.estimate import mean, ratio
 from thresher.evaluation.outcomes import Judge, classification_outcomes, language_outcomes
 from thresher.output import write_whole
@@ -21,7 +23,7 @@ from thresher.trainer.base import load_tokenizer
 from thresher.trainer.chat import prepare_template, render_prompt
 from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent
-from thresher.trainer.examples import Examples, require_rows, tokenize
+from thresher.trainer.examples import Examples, require_rows, tokenize, turn_ends
 from thresher.trainer.fit import Fitted, Recipe, count_steps, fit
 from thresher.trainer.loop import HeldOutLoss
 from thresher.trainer.lora import save_adapter
@@ -57,11 +59,19 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Held-out rows, tokenised once for all runs; `prompts` are the first rows' tokens before the answer."""
+    """Held-out rows, tokenised once for all runs.
+
+    Attributes:
+        rows: all of them.
+        examples: the usable ones.
+        prompts: tokens before the answer, of the first rows.
+        ends: tokens that end an answer in these rows.
+    """
 
     rows: Dataset
     examples: Examples
     prompts: list[list[int]]
+    ends: frozenset[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +136,22 @@ def run_all(request: Request, work: Path, accelerator: Any, on_event: OnEvent) -
     for seed in request.seeds:
         runs.append(_run(session, examples, role=MAIN, seed=seed))
         if request.parts.control is not None:
-            drawn = _tokenize(request, tokenizer, draw(request.parts.control, len(examples), seed=seed))
-            require_rows(drawn, "control")
+            drawn = _control(request, tokenizer, request.parts.control, len(examples), seed=seed)
             runs.append(_run(session, drawn, role=CONTROL, seed=seed))
+    accelerator.wait_for_everyone()  # all have read what the runs left before it is cleared away
     return runs
+
+
+def _control(request: Request, tokenizer: Any, pool: Dataset, n_rows: int, *, seed: int) -> Examples:
+    """Draw random rows until as many can be learned from as on the other side, or the pool is used up."""
+    n_drawn = n_rows
+    while True:
+        drawn = _tokenize(request, tokenizer, draw(pool, n_drawn, seed=seed))
+        if len(drawn) == n_rows or n_drawn >= len(pool):
+            break
+        n_drawn += n_rows - len(drawn)
+    require_rows(drawn, "control")
+    return drawn
 
 
 def _tokenize(request: Request, tokenizer: Any, rows: Dataset, labels: Sequence[str] | None = None) -> Examples:
@@ -155,7 +177,8 @@ def _prepare(request: Request, rows: Dataset, tokenizer: Any) -> HeldOut:
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         room = (request.base.max_positions or 1 << 30) - request.settings.max_new_tokens
         prompts = [ids[-max(1, room) :] for ids in encoded]
-    return HeldOut(rows=rows, examples=examples, prompts=prompts)
+    ends = turn_ends(examples, tokenizer, int(request.settings.max_length or 0))
+    return HeldOut(rows=rows, examples=examples, prompts=prompts, ends=ends)
 
 
 def _run(session: Session, examples: Examples, *, role: str, seed: int) -> Run:
@@ -221,7 +244,19 @@ def _measure(session: Session, held_out: HeldOut, model: Any) -> pl.DataFrame:
             references=response,
             prompts=held_out.prompts,
             max_new_tokens=request.settings.max_new_tokens,
+            ends=held_out.ends,
         )
+
+
+def _save(session: Session, model: Any, folder: Path) -> None:
+    rmtree(folder, ignore_errors=True)
+    save_adapter(model, folder)
+    session.recipe.tokenizer.save_pretrained(folder)
+    if session.request.is_merged:
+        merged = model.merge_and_unload()
+        merged.config.use_cache = True  # it was off for training, and would make generation slow
+        merged.save_pretrained(folder / "merged")
+        session.recipe.tokenizer.save_pretrained(folder / "merged")
 
 
 def _keep(session: Session, folder: Path, fitted: Fitted, outcomes: pl.DataFrame | None, *, is_result: bool) -> None:
@@ -230,13 +265,10 @@ def _keep(session: Session, folder: Path, fitted: Fitted, outcomes: pl.DataFrame
     if outcomes is not None:
         outcomes.write_parquet(folder / PREDICTIONS)
     if is_result:
-        rmtree(folder / ADAPTER, ignore_errors=True)
-        save_adapter(fitted.model, folder / ADAPTER)
-        session.recipe.tokenizer.save_pretrained(folder / ADAPTER)
-        if session.request.is_merged:
-            merged = fitted.model.merge_and_unload()
-            merged.save_pretrained(folder / ADAPTER / "merged")
-            session.recipe.tokenizer.save_pretrained(folder / ADAPTER / "merged")
+        try:
+            _save(session, fitted.model, folder / ADAPTER)
+        except SafetensorError as error:  # not an OSError, though a full disk is what it tells of
+            raise OutputError(f"{folder}: the adapter could not be written ({error}); run the same again") from None
     write_whole(folder / DONE, json.dumps(vars(fitted.history)).encode())
     for path in folder.glob("*.safetensors"):
         path.unlink()

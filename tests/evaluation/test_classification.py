@@ -44,6 +44,11 @@ def test_a_class_that_is_never_predicted_has_no_precision():
     assert (entry.precision.to_json(), entry.recall.value) == ({"value": None, "stderr": None, "n": 0}, 0.0)
 
 
+def test_one_row_has_no_known_error():
+    found = report(["a"], ["b"])
+    assert [found.accuracy.to_json()["stderr"], found.macro_f1.to_json()["stderr"]] == [None, None]
+
+
 def test_unequal_lengths_are_refused():
     with pytest.raises(InputError, match="got 2 and 1"):
         report(["a", "b"], ["a"])

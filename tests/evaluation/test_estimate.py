@@ -21,6 +21,7 @@ def test_a_mean_has_the_error_of_the_mean():
 
 def test_one_row_has_no_known_error():
     assert math.isnan(mean([2.0]).stderr)
+    assert math.isnan(proportion([True]).stderr)
     assert mean([2.0]).to_json() == {"value": 2.0, "stderr": None, "n": 1}
 
 

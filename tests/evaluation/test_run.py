@@ -48,6 +48,23 @@ def test_answers_of_a_batch_are_those_of_each_prompt_alone(llama, tiny_llama):
         assert answer == tokenizer.decode(grown[len(ids) :], skip_special_tokens=True)
 
 
+def test_answers_are_greedy_and_end_where_told_whatever_the_model_sets(llama, tiny_llama, monkeypatch):
+    from transformers import GenerationConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    expected = generate(llama, prompts(), tokenizer, max_new_tokens=6, device="cpu")
+    own = GenerationConfig(
+        do_sample=True, temperature=0.7, top_k=3, repetition_penalty=5.0, num_beams=3, no_repeat_ngram_size=1
+    )
+    monkeypatch.setattr(llama, "generation_config", own)
+    assert generate(llama, prompts(), tokenizer, max_new_tokens=6, device="cpu") == expected
+    ids = prompts()[0]
+    with torch.inference_mode():
+        first = int(llama(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+    (cut,) = generate(llama, [ids], tokenizer, max_new_tokens=6, device="cpu", ends={first})
+    assert cut == tokenizer.decode([first], skip_special_tokens=True)
+
+
 def test_classes_are_those_of_each_row_alone(tiny_bert):
     with torch.random.fork_rng():
         torch.manual_seed(0)

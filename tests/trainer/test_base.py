@@ -17,6 +17,14 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(tiny_llama, tmp_p
     assert find_base(copy).fingerprint != find_base(tiny_llama).fingerprint
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"])
+def test_the_fingerprint_follows_tokenizer_and_chat_template(tiny_llama, tmp_path, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_llama, copy)
+    (copy / name).write_text((copy / name).read_text() + " ")
+    assert find_base(copy).fingerprint != find_base(tiny_llama).fingerprint
+
+
 def test_a_model_that_cannot_be_reached_is_one_sentence():
     with pytest.raises(NotFoundError, match="^model 'nobody/nothing': .*name a local folder$") as raised:
         find_base("nobody/nothing")

@@ -3,7 +3,15 @@ from transformers import AutoTokenizer
 
 from thresher.dataset import load
 from thresher.errors import InputError
-from thresher.trainer.examples import CUT_AWAY, IGNORED, UNKNOWN_LABEL, learned_labels, require_rows, tokenize
+from thresher.trainer.examples import (
+    CUT_AWAY,
+    IGNORED,
+    UNKNOWN_LABEL,
+    learned_labels,
+    require_rows,
+    tokenize,
+    turn_ends,
+)
 
 TALKS = [
     {
@@ -49,6 +57,25 @@ def test_tokens_are_those_of_the_whole_text(tokenizer):
 )
 def test_a_token_is_learned_when_it_holds_a_character_of_a_span(spans, expected):
     assert learned_labels([10, 11, 12, 13], [(0, 2), (2, 4), (4, 6), (6, 9)], spans) == expected
+
+
+@pytest.mark.parametrize("is_trimming", [False, True])
+@pytest.mark.parametrize("response", ["x\n\n   y", "  \n x", "x \n", "   "])
+def test_white_space_of_a_response_is_learned_whatever_the_offsets_say(tokenizer, is_trimming, response):
+    from tokenizers import processors
+
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=is_trimming)
+    talk = {"messages": [{"role": "user", "content": " a  "}, {"role": "assistant", "content": f"{response}z"}]}
+    (row,) = read(tokenizer, [talk]).rows
+    kept = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
+    assert tokenizer.decode(kept) == f"{response}z<|im_end|>"
+
+
+def test_the_token_that_ends_the_turns_is_found_whatever_the_tokenizer_calls_the_end(tokenizer):
+    tokenizer.eos_token = "<|pad|>"
+    found = read(tokenizer, TALKS)
+    assert turn_ends(found, tokenizer, 512) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    assert turn_ends(found, tokenizer, len(found.rows[0].input_ids)) == frozenset()  # it may have been cut
 
 
 def test_truncation_is_counted_in_rows_and_tokens(tokenizer):

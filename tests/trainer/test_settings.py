@@ -36,3 +36,17 @@ def test_what_is_not_set_is_chosen_by_task_and_what_is_set_stays():
 def test_max_steps_leaves_epochs_unset():
     resolved = TrainSettings(max_steps=7).resolved("sft")
     assert (resolved.epochs, resolved.max_steps) == (None, 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"batch_size": "8"}, "batch_size must be a whole number, got '8'"),
+        ({"max_steps": 2.5}, "max_steps must be a whole number, got 2.5"),
+        ({"lora_rank": True}, "lora_rank must be a whole number, got True"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_sentence(options, text):
+    with pytest.raises(SettingsError, match=text):
+        TrainSettings(**options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -68,36 +69,97 @@ def train(
     seed: options.Seed = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
     force: options.Force = False,
-    learning_rate: Annotated[float | None, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.learning_rate,
-    schedule: Annotated[Schedule, typer.Option(rich_help_panel=_OPTIMIZER)] = SCHEDULE,
-    warmup_share: Annotated[float, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.warmup_share,
-    epochs: Annotated[float | None, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.epochs,
-    max_steps: Annotated[int | None, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.max_steps,
-    weight_decay: Annotated[float, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.weight_decay,
-    max_grad_norm: Annotated[float, typer.Option(rich_help_panel=_OPTIMIZER)] = DEFAULTS.max_grad_norm,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=_BATCHES)] = DEFAULTS.batch_size,
-    gradient_accumulation: Annotated[int, typer.Option(rich_help_panel=_BATCHES)] = DEFAULTS.gradient_accumulation,
-    max_length: Annotated[int | None, typer.Option(rich_help_panel=_BATCHES)] = DEFAULTS.max_length,
-    packing: Annotated[bool, typer.Option("--packing", rich_help_panel=_BATCHES)] = DEFAULTS.packing,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak rate of AdamW; not set: 1e-3 for classification, else 2e-4.", rich_help_panel=_OPTIMIZER
+        ),
+    ] = DEFAULTS.learning_rate,
+    schedule: Annotated[
+        Schedule, typer.Option(help="How the rate falls after the warm-up.", rich_help_panel=_OPTIMIZER)
+    ] = SCHEDULE,
+    warmup_share: Annotated[
+        float, typer.Option(help="Share of the steps in which the rate rises.", rich_help_panel=_OPTIMIZER)
+    ] = DEFAULTS.warmup_share,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Passes over the rows; not set: 5, 3 (sft) or 1 (text).", rich_help_panel=_OPTIMIZER),
+    ] = DEFAULTS.epochs,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps, in place of epochs.", rich_help_panel=_OPTIMIZER)
+    ] = DEFAULTS.max_steps,
+    weight_decay: Annotated[
+        float, typer.Option(help="Decoupled decay of AdamW.", rich_help_panel=_OPTIMIZER)
+    ] = DEFAULTS.weight_decay,
+    max_grad_norm: Annotated[
+        float, typer.Option(help="Gradients are scaled down to this norm.", rich_help_panel=_OPTIMIZER)
+    ] = DEFAULTS.max_grad_norm,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows per step, over all processes; not set: 16.", rich_help_panel=_BATCHES)
+    ] = DEFAULTS.batch_size,
+    gradient_accumulation: Annotated[
+        int, typer.Option(help="Forward passes per step: saves memory, same result.", rich_help_panel=_BATCHES)
+    ] = DEFAULTS.gradient_accumulation,
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens per row, longer ones are cut; not set: 256 or 2048.", rich_help_panel=_BATCHES),
+    ] = DEFAULTS.max_length,
+    packing: Annotated[
+        bool,
+        typer.Option(
+            "--packing", help="Lay rows end to end in place of padding; same result.", rich_help_panel=_BATCHES
+        ),
+    ] = DEFAULTS.packing,
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", rich_help_panel=_BATCHES)
+        bool,
+        typer.Option(
+            "--gradient-checkpointing",
+            help="Recompute activations: saves memory, costs time.",
+            rich_help_panel=_BATCHES,
+        ),
     ] = DEFAULTS.gradient_checkpointing,
-    precision: Annotated[Precision, typer.Option(rich_help_panel=_BATCHES)] = PRECISION,
-    load_in_4bit: Annotated[bool, typer.Option("--load-in-4bit", rich_help_panel=_BATCHES)] = DEFAULTS.load_in_4bit,
-    loss_on: Annotated[LossOn, typer.Option(rich_help_panel=_BATCHES)] = LOSS_ON,
-    lora_rank: Annotated[int, typer.Option(rich_help_panel=_LORA)] = DEFAULTS.lora_rank,
-    lora_alpha: Annotated[float | None, typer.Option(rich_help_panel=_LORA)] = DEFAULTS.lora_alpha,
-    lora_dropout: Annotated[float, typer.Option(rich_help_panel=_LORA)] = DEFAULTS.lora_dropout,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bf16 where the GPU has it.", rich_help_panel=_BATCHES)
+    ] = PRECISION,
+    load_in_4bit: Annotated[
+        bool,
+        typer.Option(
+            "--load-in-4bit", help="Hold the base in 4-bit NF4 (QLoRA); needs CUDA.", rich_help_panel=_BATCHES
+        ),
+    ] = DEFAULTS.load_in_4bit,
+    loss_on: Annotated[
+        LossOn, typer.Option(help="Turns of a conversation that are learned.", rich_help_panel=_BATCHES)
+    ] = LOSS_ON,
+    lora_rank: Annotated[int, typer.Option(help="Rank of each update.", rich_help_panel=_LORA)] = DEFAULTS.lora_rank,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Scale of the update; not set: twice the rank.", rich_help_panel=_LORA)
+    ] = DEFAULTS.lora_alpha,
+    lora_dropout: Annotated[
+        float, typer.Option(help="Dropout before the first low-rank matrix.", rich_help_panel=_LORA)
+    ] = DEFAULTS.lora_dropout,
     lora_targets: Annotated[str, typer.Option(help="auto, or names: q_proj,v_proj.", rich_help_panel=_LORA)] = "auto",
-    rslora: Annotated[bool, typer.Option("--rslora", rich_help_panel=_LORA)] = DEFAULTS.rslora,
-    dora: Annotated[bool, typer.Option("--dora", rich_help_panel=_LORA)] = DEFAULTS.dora,
+    rslora: Annotated[
+        bool, typer.Option("--rslora", help="Scale by the square root of the rank.", rich_help_panel=_LORA)
+    ] = DEFAULTS.rslora,
+    dora: Annotated[
+        bool, typer.Option("--dora", help="Weight-decomposed update (DoRA).", rich_help_panel=_LORA)
+    ] = DEFAULTS.dora,
     early_stopping_patience: Annotated[
-        int | None, typer.Option(rich_help_panel=_MEASURE)
+        int | None,
+        typer.Option(help="Evaluations without a lower held-out loss before stopping.", rich_help_panel=_MEASURE),
     ] = DEFAULTS.early_stopping_patience,
-    eval_every: Annotated[int | None, typer.Option(rich_help_panel=_MEASURE)] = DEFAULTS.eval_every,
-    eval_generations: Annotated[int, typer.Option(rich_help_panel=_MEASURE)] = DEFAULTS.eval_generations,
-    max_new_tokens: Annotated[int, typer.Option(rich_help_panel=_MEASURE)] = DEFAULTS.max_new_tokens,
-    save_every_s: Annotated[float, typer.Option(rich_help_panel=_MEASURE)] = DEFAULTS.save_every_s,
+    eval_every: Annotated[
+        int | None, typer.Option(help="Steps between evaluations; not set: at the end only.", rich_help_panel=_MEASURE)
+    ] = DEFAULTS.eval_every,
+    eval_generations: Annotated[
+        int, typer.Option(help="Held-out rows that get a generated answer.", rich_help_panel=_MEASURE)
+    ] = DEFAULTS.eval_generations,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Limit of a generated answer.", rich_help_panel=_MEASURE)
+    ] = DEFAULTS.max_new_tokens,
+    save_every_s: Annotated[
+        float, typer.Option(help="Seconds between checkpoints.", rich_help_panel=_MEASURE)
+    ] = DEFAULTS.save_every_s,
     schema: options.Schema = None,
     columns: options.Map = None,
     id_column: options.IdColumn = None,
@@ -137,6 +199,8 @@ def train(
             force=force,
             on_event=show,
         )
+    if int(os.environ.get("RANK", "0")):
+        return  # of several processes, the first one speaks
     if as_json:
         sys.stdout.write((adapter.path / "metrics.json").read_text())
     if not quiet:
@@ -171,16 +235,22 @@ def _table(metrics: Any) -> list[str]:
         columns["random rows"] = metrics["control"]["held_out"]
     names = [name for name in metrics["held_out"] if name != "classes"]
     width = max(map(len, names))
-    lines = [f"{'held out':<{width}}" + "".join(f"{name:>22}" for name in columns)]
+    title = "held out" if len(metrics["runs"]) <= len(columns) else f"seed {metrics['seed']}"
+    width = max(width, len(title))
+    lines = [f"{title:<{width}}" + "".join(f"{name:>22}" for name in columns)]
     for name in names:
         cells = (_cell(column[name]) for column in columns.values())
         lines.append(f"{name:<{width}}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append(f"{'rows measured':<{width}}{metrics['held_out'][names[0]]['n']:>22,}")
+    if metrics["settings"]["early_stopping_patience"] is not None:
+        lines.append("early stopping chose the weights on these same rows: scores are somewhat too good")
     comparison = metrics["comparison"]
     if comparison is not None:
-        seeds = f"{len(comparison['seeds'])} seed{'s' if len(comparison['seeds']) > 1 else ''}"
+        n_seeds = len(comparison["seeds"])
+        ours, theirs, gap = (_cell(comparison[name]) for name in ("subset", "random", "difference"))
         lines.append(
-            f"{comparison['metric']}: these rows minus random rows = {_cell(comparison['difference'])} ({seeds})"
+            f"{comparison['metric']}, {n_seeds} seed{'s' if n_seeds > 1 else ''}: "
+            f"these rows {ours}, random rows {theirs}, difference {gap}"
         )
     return lines
 

@@ -48,7 +48,7 @@ def proportion(hits: ArrayLike) -> Estimate:
     x = np.asarray(hits, dtype=np.float64)
     _require(len(x))
     p = float(x.mean())
-    return Estimate(p, math.sqrt(p * (1 - p) / len(x)), len(x))
+    return Estimate(p, math.sqrt(p * (1 - p) / len(x)) if len(x) > 1 else math.nan, len(x))
 
 
 def mean(values: ArrayLike) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +42,14 @@ class Judge:
         found = token_losses(model, own, pad_id=self.tokenizer.pad_token_id, device=self.device)
         return self.gather(list(zip(found.total.tolist(), found.n_tokens.tolist(), strict=True)))
 
-    def answers(self, model: Any, prompts: Sequence[list[int]], *, max_new_tokens: int) -> list[str]:
+    def answers(
+        self, model: Any, prompts: Sequence[list[int]], *, max_new_tokens: int, ends: Collection[int]
+    ) -> list[str]:
         """Return a greedy answer to each prompt."""
-        own = self.share(prompts)
-        return self.gather(generate(model, own, self.tokenizer, max_new_tokens=max_new_tokens, device=self.device))
+        own, device = self.share(prompts), self.device
+        return self.gather(
+            generate(model, own, self.tokenizer, max_new_tokens=max_new_tokens, device=device, ends=ends)
+        )
 
 
 def classification_outcomes(
@@ -81,6 +85,7 @@ def language_outcomes(
     references: Sequence[str],
     prompts: Sequence[list[int]],
     max_new_tokens: int,
+    ends: Collection[int],
 ) -> pl.DataFrame:
     """Return `row_id`, `response`, `loss` (summed), `n_tokens`, and for the first rows the answer and its scores.
 
@@ -92,9 +97,10 @@ def language_outcomes(
         references: the response of each row.
         prompts: tokens before the response, of the first rows: these get an answer. The others have nulls.
         max_new_tokens: limit of an answer.
+        ends: special tokens that end an answer.
     """
     losses = judge.losses(model, rows)
-    answers = judge.answers(model, prompts, max_new_tokens=max_new_tokens) if prompts else []
+    answers = judge.answers(model, prompts, max_new_tokens=max_new_tokens, ends=ends) if prompts else []
     scores = score(answers, references[: len(answers)])
     rest = [None] * (len(rows) - len(answers))
     return pl.DataFrame(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -83,9 +83,17 @@ def classify(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -> Cl
 
 
 def generate(
-    model: Any, prompts: Sequence[list[int]], tokenizer: Any, *, max_new_tokens: int, device: Any
+    model: Any,
+    prompts: Sequence[list[int]],
+    tokenizer: Any,
+    *,
+    max_new_tokens: int,
+    device: Any,
+    ends: Collection[int] = (),
 ) -> list[str]:
     """Answer prompts greedily, with a key-value cache and left padding; special tokens are left out of the answers.
+
+    What the model's own generation settings say of sampling, beams and penalties does not count.
 
     Args:
         model: a causal language model in evaluation mode.
@@ -93,16 +101,26 @@ def generate(
         tokenizer: of the model.
         max_new_tokens: limit of an answer.
         device: where the model lies.
+        ends: tokens that end an answer, besides those that the model and the tokenizer name.
     """
     from transformers import GenerationConfig
 
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+    own = getattr(model.generation_config, "eos_token_id", None)
+    stops = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, *ends} - {None}
     config = GenerationConfig(
         do_sample=False,
+        # transformers fills what is not set here from the model's generation_config.json
+        num_beams=1,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_length=0,
+        min_new_tokens=0,
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=sorted(end for end in ends if end is not None),
+        eos_token_id=sorted(stops),
         use_cache=True,
     )
 

@@ -26,7 +26,7 @@ class BaseModel:
         name: folder or Hub id; written into the adapter.
         revision: branch, tag or commit that was asked for on the Hub, or None.
         folder: where its files lie.
-        fingerprint: commit on the Hub, or sha256 over weights and configuration.
+        fingerprint: commit on the Hub, or sha256 over weights, configuration, tokenizer and chat template.
         max_positions: longest input, or None where the configuration does not say.
     """
 
@@ -55,8 +55,7 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
     config = folder / "config.json"
     if not config.is_file():
         raise InputError(f"model '{name}': must hold config.json, found none in {folder}; choose a transformers model")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
+    if not any(folder.glob("*.safetensors")):
         raise InputError(
             f"model '{name}': weights must be safetensors, found none in {folder}; convert it or choose another"
         )
@@ -69,7 +68,7 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
         name=repository,
         revision=revision or None,
         folder=folder,
-        fingerprint=fingerprint or (_sha256((config, *weights)) if is_folder else folder.name),
+        fingerprint=fingerprint or (_sha256(folder) if is_folder else folder.name),
         max_positions=positions,
     )
 
@@ -97,9 +96,10 @@ def _from_hub(name: str, revision: str | None) -> Path:
         ) from None
 
 
-def _sha256(files: Sequence[Path]) -> str:
+def _sha256(folder: Path) -> str:
     hashed = hashlib.sha256()
-    for path in files:
+    for path in sorted({path for pattern in PATTERNS for path in folder.glob(pattern)}):
+        hashed.update(f"{path.name}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
                 hashed.update(chunk)

@@ -201,7 +201,8 @@ def learned_labels(
 ) -> list[int]:
     """Return the labels of a text: a token is learned when it holds a character of a span.
 
-    A token that straddles the start of a span is learned too, so that no character of a response goes unlearned.
+    A token that straddles the start of a span is learned too, so that no character of a response goes unlearned. Some
+    tokenizers (GPT-NeoX, RoBERTa) trim white space from the offsets: a token of white space alone then is (end, end).
     Cost: O(tokens + spans).
     """
     labels = [IGNORED] * len(ids)
@@ -209,11 +210,25 @@ def learned_labels(
     for start, end in spans:
         while token < len(ids) and offsets[token][1] <= start:
             token += 1
-        while token < len(ids) and offsets[token][0] < end:
-            if offsets[token][1] > offsets[token][0]:
-                labels[token] = ids[token]
+        while token < len(ids) and (offsets[token][0] < end or offsets[token] == (end, end)):
+            labels[token] = ids[token]
             token += 1
     return labels
+
+
+def turn_ends(examples: Examples, tokenizer: Any, max_length: int) -> frozenset[int]:
+    """Return the special tokens that end what is learned, in rows that are not cut.
+
+    A chat template may end a turn with another token than the one the tokenizer and the model name as the end, as
+    Qwen's base models do; an answer must stop there too.
+    """
+    special = {code for code, token in tokenizer.added_tokens_decoder.items() if token.special}
+    last = (
+        next((label for label in reversed(row.labels) if label != IGNORED), IGNORED)
+        for row in examples.rows
+        if len(row.input_ids) < max_length
+    )
+    return frozenset(special.intersection(last))
 
 
 def require_rows(examples: Examples, what: str) -> None:

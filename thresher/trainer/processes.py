@@ -15,10 +15,15 @@ def open_accelerator(settings: TrainSettings) -> Any:
     """Return accelerate's Accelerator for the processes and devices that the launcher gave us."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin
 
     # one process may train in float32 and then in bfloat16; the state that is shared by all Accelerators refuses that
     AcceleratorState._reset_state(reset_partial_state=False)
-    return Accelerator(mixed_precision="bf16" if wants_bf16(settings.precision) else "no")
+    return Accelerator(
+        mixed_precision="bf16" if wants_bf16(settings.precision) else "no",
+        # the loop weighs its pieces itself; a number from the launcher's configuration would scale the gradients again
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
 
 
 def from_main(value: Any) -> Any:

@@ -40,6 +40,7 @@ def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     steps = np.array([row["step"] for row in history.losses])
     losses = np.array([row["loss"] for row in history.losses])
@@ -52,8 +53,9 @@ def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None
     )
     points = [(row["step"], row["loss"], row["stderr"]) for row in history.evaluations]
     if final is not None and final["value"] is not None:
-        points = [point for point in points if point[0] != steps[-1]]
-        points.append((history.best_step or int(steps[-1]), final["value"], final["stderr"] or 0.0))
+        at = history.best_step or int(steps[-1])
+        points = [point for point in points if point[0] != at]
+        points.append((at, final["value"], final["stderr"] or 0.0))
     if points:
         x, y, error = zip(*points, strict=True)
         axes.errorbar(
@@ -61,6 +63,7 @@ def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None
         )
     axes.set(xlabel="optimizer step", ylabel="loss (nats)", title="Loss during training")
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     drawn = io.BytesIO()
@@ -104,7 +107,7 @@ Trained by thresher {manifest["versions"].get("thresher", "")} on {metrics["coun
 {facts}
 
 Numbers are on held-out rows, ± one standard error; `metrics.json` has all of them, `predictions.parquet` has every
-held-out row.{_comparison(metrics)}
+held-out row.{_chosen_on(metrics)}{_comparison(metrics)}
 
 ## Load it
 
@@ -123,6 +126,15 @@ Content fingerprint `{manifest["data"]["fingerprint"]}`{_subset(manifest)}. {_le
 {settings}
 | seed | {metrics["seed"]} |
 """
+
+
+def _chosen_on(metrics: Mapping[str, Any]) -> str:
+    if metrics["settings"]["early_stopping_patience"] is None:
+        return ""
+    return (
+        f" Early stopping chose the weights (of step {metrics['best_step']}) by the loss on these same rows, so the "
+        f"scores are somewhat better than on new ones."
+    )
 
 
 def _comparison(metrics: Mapping[str, Any]) -> str:
@@ -165,7 +177,8 @@ def _loading(base: str, task: str, metrics: Mapping[str, Any]) -> str:
         'folder = "path/to/this/folder"\n'
         'labels = json.load(open(f"{folder}/metrics.json"))["labels"]\n'
         f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels=len(labels),\n'
-        "    id2label=dict(enumerate(labels)), label2id={name: code for code, name in enumerate(labels)})\n"
+        "    id2label=dict(enumerate(labels)), label2id={name: code for code, name in enumerate(labels)},\n"
+        "    ignore_mismatched_sizes=True)  # a head of the base for other labels is replaced\n"
         "model = PeftModel.from_pretrained(base, folder)\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)"
     )

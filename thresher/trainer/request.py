@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.dataset import Dataset, Schema, load
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError, SettingsError, first_three
 from thresher.manifest import Manifest, versions
 from thresher.output import MANIFEST
 from thresher.subset import Subset, open_subset, read_subset_rows
@@ -111,11 +111,14 @@ def resolve(
     parts = split(
         by_id(rows), pool=None if pool is None else by_id(pool), held_out=held_out, seed=seed, control=has_control
     )
+    labels = _labels(rows, pool) if chosen == "classification" else ()
+    if labels and parts.held_out is not None:
+        _require_known_label(parts.held_out, labels)
     base = _base(model, chosen)
     return Request(
         parts=parts,
         data=rows,
-        labels=_labels(rows, pool) if chosen == "classification" else (),
+        labels=labels,
         subset_hash=subset_hash,
         base=base,
         task=chosen,
@@ -166,6 +169,15 @@ def _labels(rows: Dataset, pool: Dataset | None) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
+def _require_known_label(held_out: Dataset, labels: tuple[str, ...]) -> None:
+    found = sorted(held_out.frame["response"].unique())
+    if not set(found) & set(labels):
+        raise InputError(
+            f"eval: at least one row must have a label of the training rows ({first_three(list(labels))}), "
+            f"found {first_three(found)}; check its label column"
+        )
+
+
 def _base(model: str | Path | None, task: Task) -> BaseModel:
     if model is not None:
         return find_base(model)
@@ -182,6 +194,12 @@ def _resolved(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_
         raise SettingsError(f"train: max_length must be at most {limit}, the model's longest input, got {wanted}")
     if limit is not None and resolved.max_length is not None:
         resolved = replace(resolved, max_length=min(resolved.max_length, limit))
+    is_answering = task == "sft" and has_held_out and settings.eval_generations > 0
+    if is_answering and limit is not None and settings.max_new_tokens >= limit:
+        raise SettingsError(
+            f"train: max_new_tokens must be below {limit}, the model's longest input, got {settings.max_new_tokens}; "
+            f"lower it, or set eval_generations to 0"
+        )
     if settings.early_stopping_patience is not None and not has_held_out:
         raise SettingsError("train: early stopping needs held-out rows; give --eval")
     if settings.load_in_4bit:

@@ -136,8 +136,13 @@ _BOUNDS: dict[str, tuple[float, bool]] = {
 
 
 def _problems(settings: TrainSettings) -> Iterator[str]:
+    kind = {field.name: str(field.type) for field in fields(settings)}
     for name, (low, is_open) in _BOUNDS.items():
         value = getattr(settings, name)
+        is_whole = kind[name].startswith("int")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int if is_whole else int | float)):
+            yield f"{name} must be a {'whole ' if is_whole else ''}number, got {value!r}"
+            continue
         is_legal = value is None or (low < value < float("inf") if is_open else low <= value < float("inf"))
         if not is_legal:  # NaN fails both comparisons
             yield f"{name} must be {'above' if is_open else 'at least'} {low}, got {value}"
