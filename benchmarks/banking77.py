@@ -100,16 +100,19 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "banking77.json")
     options = parser.parse_args()
-    pool, test = th.load(options.data / "train.csv"), th.load(options.data / "test.csv")
+    os.environ["OMP_NUM_THREADS"] = "1"  # of each worker
     cells: dict[str, list[dict]] = {}
-    for method in options.methods.split(","):
-        cells[method] = []
-        for seed in range(options.seeds):
-            cell = run_cell(pool, test, method, seed, options)
-            cells[method].append(cell)
-            print(
-                f"{method:<18} seed {seed}: accuracy {cell['accuracy']:.4f} ({cell['train_seconds']:.0f} s)", flush=True
-            )
+    with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as workers:
+        running = {
+            (method, seed): workers.submit(run_cell, method, seed, options)
+            for seed in range(options.seeds)
+            for method in options.methods.split(",")
+        }
+        for (method, seed), job in running.items():
+            cell = job.result()
+            cells.setdefault(method, []).append(cell)
+            seconds = cell["train_seconds"]
+            print(f"{method:<18} seed {seed}: accuracy {cell['accuracy']:.4f} ({seconds:.0f} s)", flush=True)
     results = {
         method: {
             "accuracy": mean_and_error([cell["accuracy"] for cell in runs]),
