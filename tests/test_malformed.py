@@ -87,6 +87,7 @@ def test_malformed_files_are_refused_or_accounted_for(file):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @settings(max_examples=1000, **RULES)
 @given(FILE, st.sampled_from(["random", "length"]))
 def test_a_thousand_malformed_files_are_refused_or_accounted_for(file, method):

@@ -170,6 +170,7 @@ def test_a_language_model_is_trained_and_measured(tiny_llama, question_rows, tmp
         "chrf": 3,
     }
     assert adapter.metrics["counts"]["held_out"] == 8
+    assert json.loads((adapter.path / "merged" / "config.json").read_bytes())["use_cache"] is True
     written = pl.read_parquet(adapter.path / "predictions.parquet")
     assert written["loss"].sum() / written["n_tokens"].sum() == pytest.approx(held_out["loss"]["value"])
     _check_losses(adapter.path, tiny_llama, written, question_rows)
@@ -385,12 +386,6 @@ def test_the_card_loads_the_adapter_onto_a_base_with_a_head_of_its_own(tiny_bert
     assert found["model"].config.num_labels == 3
 
 
-def test_a_merged_model_generates_with_its_cache(tiny_llama, question_rows):
-    settings = TrainSettings(max_steps=1, max_length=64)
-    adapter = train(question_rows, model=tiny_llama, settings=settings, merge=True)
-    assert json.loads((adapter.path / "merged" / "config.json").read_bytes())["use_cache"] is True
-
-
 def test_a_full_disk_at_the_adapter_is_one_sentence(tiny_bert, colour_rows, tmp_path, monkeypatch):
     from safetensors import SafetensorError
 
@@ -402,42 +397,3 @@ def test_a_full_disk_at_the_adapter_is_one_sentence(tiny_bert, colour_rows, tmp_
     monkeypatch.setattr(training_runs, "save_adapter", fill)
     with pytest.raises(OutputError, match="could not be written .*No space left"):
         train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=QUICK)
-
-
-def test_train_command_has_the_names_and_defaults_of_the_function_and_of_the_settings():
-    import inspect
-    from dataclasses import fields
-    from enum import Enum
-
-    from thresher.cli.train import train as command
-
-    function = {name: entry.default for name, entry in inspect.signature(train).parameters.items()}
-    function |= {"out": inspect.Parameter.empty}  # the command has nobody to give a temporary folder to
-    told = {name: entry.default for name, entry in inspect.signature(load).parameters.items()}
-    told |= function | {field.name: field.default for field in fields(TrainSettings)}
-    has = inspect.signature(command).parameters
-    assert {field.name for field in fields(TrainSettings)} <= set(has)
-    assert set(function) - {"settings", "on_event"} <= set(has)
-    for name, entry in has.items():
-        if name not in {"as_json", "quiet"}:
-            default = entry.default.value if isinstance(entry.default, Enum) else entry.default
-            assert default == told[name], name
-
-
-@pytest.mark.slow
-def test_a_folder_that_is_taken_is_one_sentence_from_every_process(tiny_bert, colour_rows, tmp_path):
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in colour_rows))
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "other").touch()
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29613", "-m", "thresher", "train"]
-    done = subprocess.run(
-        [sys.executable, *launch, data, "--model", tiny_bert, "--out", tmp_path / "taken", "-q"],
-        env=environment,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert b"must be new or empty" in done.stderr
-    assert b"bug of ours" not in done.stderr

@@ -172,10 +172,10 @@ def _loading(base: str, task: str, metrics: Mapping[str, Any]) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")'
         )
     return (
-        "import json\n\nfrom peft import PeftModel\n"
+        "import json\nfrom pathlib import Path\n\nfrom peft import PeftModel\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         'folder = "path/to/this/folder"\n'
-        'labels = json.load(open(f"{folder}/metrics.json"))["labels"]\n'
+        'labels = json.loads(Path(folder, "metrics.json").read_text())["labels"]\n'
         f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels=len(labels),\n'
         "    id2label=dict(enumerate(labels)), label2id={name: code for code, name in enumerate(labels)},\n"
         "    ignore_mismatched_sizes=True)  # a head of the base for other labels is replaced\n"
