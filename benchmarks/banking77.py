@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -90,49 +87,33 @@ def difference(cells: list[dict], control: list[dict]) -> dict:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--budget", default="10%")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2, help="cells at a time, with one thread each")
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "banking77.json")
-    options = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of each worker
-    cells: dict[str, list[dict]] = {}
-    with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as workers:
-        running = {
-            (method, seed): workers.submit(run_cell, method, seed, options)
-            for seed in range(options.seeds)
-            for method in options.methods.split(",")
-        }
-        for (method, seed), job in running.items():
-            cell = job.result()
-            cells.setdefault(method, []).append(cell)
-            seconds = cell["train_seconds"]
-            print(f"{method:<18} seed {seed}: accuracy {cell['accuracy']:.4f} ({seconds:.0f} s)", flush=True)
+def summarise(cells: dict[str, list[dict]], options: argparse.Namespace) -> dict:
+    """Return what goes into the results file, for the seeds that all methods have finished."""
+    n_seeds = min(map(len, cells.values()))
+    done = {method: runs[:n_seeds] for method, runs in cells.items()}
     results = {
         method: {
             "accuracy": mean_and_error([cell["accuracy"] for cell in runs]),
             "macro_f1": mean_and_error([cell["macro_f1"] for cell in runs]),
-            "difference_to_random": None if method == "random" else difference(runs, cells["random"]),
+            "difference_to_random": None if method == "random" else difference(runs, done["random"]),
             "rows": runs[0]["rows"],
             "classes_seen": [cell["classes"] for cell in runs],
             "select_seconds": round(float(np.mean([cell["select_seconds"] for cell in runs])), 2),
             "train_seconds": round(float(np.mean([cell["train_seconds"] for cell in runs])), 1),
         }
-        for method, runs in cells.items()
+        for method, runs in done.items()
     }
-    content = {
+    return {
         "command": "python benchmarks/banking77.py " + " ".join(sys.argv[1:]),
         "test_rows": len(cells["random"][0]["correct"]),
         "steps": options.steps,
         "results": results,
         "machine": machine("torch", "transformers", "peft", "faiss-cpu"),
     }
-    options.out.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def show(results: dict) -> None:
+    """Print the table."""
     print(f"\n{'method':<18} {'accuracy':>16} {'macro-F1':>16} {'difference to random':>24}")
     for method, result in results.items():
         gap = result["difference_to_random"]
@@ -140,8 +121,30 @@ def main() -> None:
         accuracy, f1 = result["accuracy"], result["macro_f1"]
         print(
             f"{method:<18} {100 * accuracy['value']:8.2f} ± {100 * accuracy['stderr']:.2f} "
-            f"{100 * f1['value']:9.2f} ± {100 * f1['stderr']:.2f}   {told}"
+            f"{100 * f1['value']:9.2f} ± {100 * f1['stderr']:.2f}   {told}",
+            flush=True,
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--budget", default="10%")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "banking77.json")
+    options = parser.parse_args()
+    cells: dict[str, list[dict]] = {method: [] for method in options.methods.split(",")}
+    for seed in range(options.seeds):
+        for method, runs in cells.items():
+            runs.append(cell := run_cell(method, seed, options))
+            seconds = cell["train_seconds"]
+            print(f"{method:<18} seed {seed}: accuracy {cell['accuracy']:.4f} ({seconds:.0f} s)", flush=True)
+        if seed:  # one seed has no spread
+            content = summarise(cells, options)
+            options.out.write_text(json.dumps(content, indent=2) + "\n")
+            show(content["results"])
 
 
 if __name__ == "__main__":
