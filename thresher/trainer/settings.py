@@ -18,7 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 # Chosen by task when a setting is not set. Classification: found on 500-1,000 rows of short text with MiniLM.
 BY_TASK: dict[str, dict[str, Any]] = {
-    "classification": {"learning_rate": 1e-3, "epochs": 5.0, "max_length": 256, "batch_size": 16},
+    "classification": {"learning_rate": 1e-3, "epochs": 3.0, "max_length": 256, "batch_size": 16},
     "sft": {"learning_rate": 2e-4, "epochs": 3.0, "max_length": 2048, "batch_size": 16},
     "text": {"learning_rate": 2e-4, "epochs": 1.0, "max_length": 2048, "batch_size": 16},
 }
