@@ -95,6 +95,19 @@ class PlainFile:
         self.n_plain = 0
         self._plain = path if path is not None and not compression else _new_spool(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: a temporary file goes along, the user's own file is opened there again."""
+        spooled = None if self._plain == self._path else Path(self._plain).read_bytes()
+        return {**self.__dict__, "_stream": None, "_plain": self._path, "_spooled": spooled}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over in another process."""
+        spooled = state.pop("_spooled")
+        self.__dict__.update(state)
+        if spooled is not None:
+            self._plain = _new_spool(self)
+            Path(self._plain).write_bytes(spooled)
+
     def scan(self) -> Iterator[bytes]:
         """Read the input from its start, in chunks of plain bytes; sets `source` at the end."""
         digest = hashlib.sha256()

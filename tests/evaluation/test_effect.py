@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from thresher.errors import InputError
+from thresher.evaluation.effect import effect, holm, seeds_needed
+
+
+def table(rng, *, seeds, rows, gain=0.0, seed_sd=0.05):
+    latent = rng.normal(1, 1, rows) + rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, 0.8, (seeds, rows))
+    return (latent + gain > 0).astype(float)
+
+
+def test_without_a_spread_between_rows_the_test_is_the_paired_t_test_over_seeds():
+    rng = np.random.default_rng(0)
+    gap = rng.normal(0.02, 0.03, 6)
+    ours = np.repeat(gap[:, None], 50, axis=1)
+    found = effect(ours, np.zeros_like(ours), is_higher_better=True)
+    expected = stats.ttest_1samp(gap, 0)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.dof == 5
+
+
+def test_without_a_spread_between_seeds_the_test_is_the_paired_t_test_over_rows():
+    rng = np.random.default_rng(0)
+    gap = rng.normal(0.1, 1, 80)
+    ours = np.repeat(gap[None], 4, axis=0)
+    found = effect(ours, np.zeros_like(ours), is_higher_better=True)
+    assert found.p == pytest.approx(stats.ttest_1samp(gap, 0).pvalue)
+    assert (found.low, found.high) == pytest.approx(stats.ttest_1samp(gap, 0).confidence_interval(), abs=0.03)
+
+
+def test_lower_is_better_turns_the_sign():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(1, 1, (3, 50)), rng.normal(2, 1, (3, 50))
+    assert effect(ours, theirs, is_higher_better=False).value == pytest.approx(
+        -effect(ours, theirs, is_higher_better=True).value
+    )
+
+
+def test_totals_are_compared_per_unit_of_weight():
+    weights = np.array([1.0, 10.0, 5.0])
+    ours, theirs = np.array([[1.0, 10, 5], [1.0, 10, 5]]), np.array([[2.0, 20, 10], [2.0, 20, 10]])
+    assert effect(ours, theirs, weights, is_higher_better=False).value == pytest.approx(1.0)
+
+
+def test_equal_runs_show_no_difference():
+    same = np.ones((3, 20))
+    found = effect(same, same, is_higher_better=True)
+    assert (found.value, found.p, found.low, found.high) == (0, 1, 0, 0)
+
+
+def test_two_draws_of_one_method_are_rarely_called_different():
+    rng = np.random.default_rng(3)
+    called = [
+        effect(table(rng, seeds=5, rows=300), table(rng, seeds=5, rows=300), is_higher_better=True).p < 0.05
+        for _ in range(100)
+    ]
+    assert np.mean(called) <= 0.12  # nominal 0.05 with a standard error of 0.022
+
+
+def test_a_large_gain_is_found_and_its_interval_holds_it():
+    rng = np.random.default_rng(4)
+    ours, theirs = table(rng, seeds=5, rows=1000, gain=0.8), table(rng, seeds=5, rows=1000)
+    found = effect(ours, theirs, is_higher_better=True)
+    assert found.p < 0.001
+    assert found.low < ours.mean() - theirs.mean() < found.high
+    assert found.low > 0
+
+
+def test_the_pilot_asks_for_more_seeds_for_a_smaller_gain_and_none_when_rows_are_too_few():
+    rng = np.random.default_rng(5)
+    ours, theirs = table(rng, seeds=4, rows=2000), table(rng, seeds=4, rows=2000)
+    large, small = (seeds_needed(ours, theirs, gain=gain) for gain in (0.05, 0.02))
+    assert large is not None
+    assert small is None or small >= large
+    rows_differ = np.repeat(rng.normal(0, 1, 20)[None], 3, axis=0)
+    assert seeds_needed(rows_differ, np.zeros((3, 20)), gain=0.01) is None
+
+
+def test_holm_is_that_of_the_definition():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_one_seed_is_refused():
+    with pytest.raises(InputError, match="at least 2 seeds"):
+        effect(np.ones((1, 20)), np.zeros((1, 20)), is_higher_better=True)

@@ -1,0 +1,55 @@
+"""The closed-form grid fits against scipy's own least squares at the same shape, and against curves without noise."""
+
+import numpy as np
+import pytest
+from scipy.optimize import lsq_linear
+
+from thresher.evaluation.laws import N_PARAMETERS, fit_law
+
+SIZES = np.array([50, 100, 200, 400, 800, 1600.0])
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("law", list(N_PARAMETERS))
+def test_height_and_floor_are_those_of_bounded_least_squares_at_the_same_shape(law):
+    for _ in range(20):
+        y = RNG.uniform(0.05, 0.6, len(SIZES))
+        weights = RNG.uniform(1, 100, len(SIZES))
+        fits = fit_law(law, SIZES, y[None], weights)
+        unit = fit_law(law, SIZES, y[None], weights)
+        falling = unit.__class__(law, np.zeros(1), np.ones(1), fits.shape, np.zeros(1)).errors(SIZES)[0]
+        design = np.column_stack([np.ones_like(SIZES), falling]) * np.sqrt(weights)[:, None]
+        best = lsq_linear(design, y * np.sqrt(weights), bounds=(0, np.inf))
+        assert fits.chi2[0] == pytest.approx(2 * best.cost, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("law", "truth"),
+    [
+        ("power", lambda n: 0.08 + 1.2 * n**-0.5),
+        ("rectified", lambda n: 0.1 + 12 / (40 + n**0.75)),
+        ("exponential", lambda n: 0.12 + 0.25 * np.exp(-n / 300)),
+        ("constant", lambda n: np.full_like(n, 0.3)),
+    ],
+)
+def test_a_curve_of_the_family_is_met_closely_and_foretold_at_four_times_the_size(law, truth):
+    fits = fit_law(law, SIZES, truth(SIZES)[None], np.ones(len(SIZES)))
+    assert np.abs(fits.errors(SIZES)[0] - truth(SIZES)).max() < 2e-3
+    assert fits.errors([6400.0])[0, 0] == pytest.approx(truth(np.array([6400.0]))[0], abs=5e-3)
+
+
+def test_the_unit_of_the_sizes_does_not_matter():
+    y = 0.1 + 0.5 * np.exp(-SIZES / 300)
+    for law in ("exponential", "rectified"):
+        small = fit_law(law, SIZES, y[None], np.ones(len(SIZES)))
+        large = fit_law(law, SIZES * 1000, y[None], np.ones(len(SIZES)))
+        assert large.chi2[0] == pytest.approx(small.chi2[0], rel=0.05, abs=1e-5)
+
+
+def test_floor_and_height_are_never_negative():
+    y = RNG.uniform(0, 1, (200, len(SIZES)))
+    for law in N_PARAMETERS:
+        fits = fit_law(law, SIZES, y, np.ones(len(SIZES)))
+        assert (fits.a >= 0).all()
+        assert (fits.c >= 0).all()
+        assert np.isfinite(fits.errors([1.0, 1e9])).all()

@@ -1,0 +1,148 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from thresher.errors import InputError
+from thresher.evaluation.saturation import fit_curve
+
+SIZES = [50, 100, 200, 400, 800, 1600]
+
+
+def runs(truth, *, seeds=3, sd=0.01, rng=None, sizes=SIZES):
+    rng = rng or np.random.default_rng(0)
+    return [list(1 - truth(np.float64(n)) + rng.normal(0, sd, seeds)) for n in sizes]
+
+
+def fit(truth, **options):
+    return fit_curve(options.get("sizes", SIZES), runs(truth, **options), is_higher_better=True)
+
+
+def exact_saturation(truth, delta):
+    """Return the last size at which a doubling gains delta, by a plain scan."""
+    sizes = np.arange(50, 200_000)
+    pays = np.flatnonzero(truth(sizes.astype(float)) - truth(2.0 * sizes) >= delta)
+    return sizes[pays[-1]] if len(pays) else sizes[0]
+
+
+def early(n):
+    return 0.12 + 0.25 * np.exp(-n / 100)
+
+
+def slow(n):
+    return 0.05 + 0.9 * n**-0.2
+
+
+def test_a_curve_that_flattens_within_the_sizes_is_reached_and_near_the_truth():
+    found = fit(early, sd=0.002).saturation(delta=0.005)
+    assert found.status == "reached"
+    assert found.low <= exact_saturation(early, 0.005) <= found.high
+    assert found.low <= found.rows <= found.high
+
+
+def test_a_slow_curve_is_not_identifiable_and_names_sizes_that_exist():
+    found = fit(slow).saturation(delta=0.005, pool=4000)
+    assert found.status == "not identifiable"
+    assert found.rows is None
+    assert found.high is None
+    assert found.next_sizes == (3200,)
+    assert fit(slow).saturation(delta=0.005, pool=2000).next_sizes == (2000,)
+    assert "measure 3,200 rows next" in str(found)
+
+
+def test_a_flat_curve_saturates_at_its_smallest_size():
+    found = fit(lambda n: np.full_like(n, 0.3), seeds=5).saturation(delta=0.02)
+    assert found.rows == 50
+
+
+def test_more_noise_gives_a_wider_interval():
+    quiet, loud = (fit(early, sd=sd).metric(6400) for sd in (0.002, 0.02))
+    assert quiet.high - quiet.low < loud.high - loud.low
+
+
+def test_losses_and_rates_give_the_same_answer():
+    values = runs(early, sd=0.005)
+    rate = fit_curve(SIZES, values, is_higher_better=True)
+    loss = fit_curve(SIZES, [[1 - v for v in run] for run in values], is_higher_better=False)
+    assert rate.saturation(delta=0.005) == loss.saturation(delta=0.005)
+    assert rate.metric(3200).median == pytest.approx(1 - loss.metric(3200).median, abs=1e-3)
+
+
+def test_the_order_of_the_sizes_does_not_matter():
+    values = runs(early)
+    forward = fit_curve(SIZES, values, is_higher_better=True)
+    backward = fit_curve(SIZES[::-1], values[::-1], is_higher_better=True)
+    assert forward.saturation(delta=0.005) == backward.saturation(delta=0.005)
+
+
+def test_rows_for_a_target_invert_the_curve():
+    made = fit(early, sd=0.001)
+    wanted = 1 - float(early(250.0))
+    found = made.rows_for(wanted)
+    assert found.low <= 250 * 1.05
+    assert found.high >= 250 * 0.95
+    assert made.rows_for(0.999).median == math.inf
+
+
+def test_the_gain_of_more_rows_is_the_difference_of_the_curve():
+    found = fit(early, sd=0.001).gain(100, 100)
+    truth = float(early(100.0) - early(200.0))
+    assert found.low - 0.005 <= truth <= found.high + 0.005
+
+
+def test_rows_as_good_as_finds_the_size_on_the_other_curve():
+    better = fit(lambda n: early(2 * n), sd=0.001)
+    found = fit(early, sd=0.001).rows_as_good_as(better, 100)
+    assert 170 <= found.median <= 230
+
+
+def test_the_spread_between_seeds_is_pooled_over_the_sizes():
+    values = runs(early, sd=0.01)
+    made = fit_curve(SIZES, values, is_higher_better=True)
+    expected = math.sqrt(sum(np.var(run, ddof=1) for run in values) / len(values))
+    assert made.seed_sd == pytest.approx(expected)
+
+
+def test_points_that_no_law_meets_widen_the_interval():
+    zigzag = fit_curve(SIZES, [[0.7, 0.701], [0.5, 0.501], [0.8, 0.801], [0.6, 0.601], [0.9, 0.901], [0.7, 0.701]],
+                       is_higher_better=True)  # fmt: skip
+    assert zigzag.misfit > 10
+
+
+def test_the_answer_is_json_without_infinities():
+    made = fit(slow)
+    text = json.dumps([made.rows_for(0.999).to_json(), made.saturation(delta=0.005).to_json()], allow_nan=False)
+    assert json.loads(text)[0]["median"] is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "values", "words"),
+    [
+        ([100], [[0.5, 0.6]], "at least 3 sizes"),
+        ([100, 200, 400], [[0.5], [0.6], [0.7]], "two runs"),
+        ([100, 200, 400], [[0.5, 0.6], [float("nan"), 0.6], [0.7, 0.7]], "finite number, got others at 200"),
+        ([100, 100, 400], [[0.5, 0.6], [0.6, 0.6], [0.7, 0.7]], "found one twice"),
+        ([100, 200, 400], [[0.5, 0.6], [], [0.7, 0.7]], "found none at 200"),
+        ([0, 200, 400], [[0.5, 0.6], [0.6], [0.7, 0.7]], "at least 1 row"),
+    ],
+)
+def test_bad_curves_are_refused_in_one_sentence(sizes, values, words):
+    with pytest.raises(InputError, match=words):
+        fit_curve(sizes, values, is_higher_better=True)
+
+
+def test_equal_runs_at_every_size_do_not_divide_by_zero():
+    made = fit_curve(SIZES, [[0.8, 0.8]] * 6, is_higher_better=True)
+    assert made.saturation(delta=0.005).rows == 50
+
+
+@pytest.mark.parametrize("truth", [early, lambda n: 0.08 + 1.2 * n**-0.5], ids=["exponential", "power"])
+def test_the_interval_covers_as_often_as_it_says(truth):
+    rng = np.random.default_rng(1)
+    hits = 0
+    for number in range(60):
+        made = fit_curve(SIZES, runs(truth, rng=rng), is_higher_better=True, n_draws=300, seed=number)
+        found = made.metric(6400)
+        hits += found.low <= 1 - truth(6400.0) <= found.high
+    assert 0.65 <= hits / 60 <= 0.97  # nominal 0.8, four standard errors of 60 trials are 0.2

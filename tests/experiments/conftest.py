@@ -1,0 +1,42 @@
+"""A bench of tiny parts: 3 colours, a random BERT, one epoch."""
+
+import numpy as np
+import pytest
+
+from thresher.dataset import load
+from thresher.trainer.settings import TrainSettings
+
+
+@pytest.fixture(scope="session")
+def quick():
+    return TrainSettings(epochs=1, batch_size=8)
+
+
+@pytest.fixture(scope="session")
+def pool_rows():
+    rng = np.random.default_rng(0)
+    things = {"red": "apple", "green": "leaf", "blue": "sky"}
+    colours = list(things)
+    rows = []
+    for number in range(120):
+        colour = colours[rng.integers(3)]
+        shown = colour if rng.random() < 0.8 else colours[rng.integers(3)]
+        rows.append({"text": f"the {things[shown]} is {number}", "label": colour, "half": str(number % 2)})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def pool(pool_rows):
+    return load(pool_rows[:80])
+
+
+@pytest.fixture(scope="session")
+def test_rows(pool_rows):
+    return load(pool_rows[80:])
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Give a test a cache of its own, so that no cell is done already."""
+    monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

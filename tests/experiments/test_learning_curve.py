@@ -1,0 +1,205 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.dataset import load
+from thresher.errors import InputError, NotFoundError, OutputError, SettingsError
+from thresher.evaluation.estimate import over_seeds
+from thresher.experiments import workers
+from thresher.experiments.learning_curve import learning_curve
+
+SIZES = [8, 16, 32, 64]
+
+
+@pytest.fixture(scope="module")
+def made(pool, test_rows, tiny_bert, quick, tmp_path_factory):
+    out = tmp_path_factory.mktemp("curve") / "out"
+    notes = []
+    curve = learning_curve(
+        pool, eval=test_rows, methods="random,length", sizes=SIZES, seeds=2, grid=True, model=tiny_bert,
+        settings=quick, slices=["half"], targets=[0.5], more=[100], out=out, on_progress=notes.append,
+    )  # fmt: skip
+    return curve, notes
+
+
+def test_every_cell_of_the_grid_is_there_once(made):
+    curve, _ = made
+    expected = sorted((m, n, s) for m in ("random", "length") for n in SIZES for s in range(2))
+    assert curve.cells.select("method", "n_rows", "seed").rows() == expected
+    assert set(curve.cells["status"]) == {"done"}
+    assert curve.cells["n"].to_list() == [40] * 16
+
+
+def test_values_are_those_of_the_outcomes(made):
+    curve, _ = made
+    table = pl.read_parquet(curve.path / "outcomes.parquet")
+    again = table.group_by("method", "n_rows", "seed").agg(pl.col("correct").mean()).sort("method", "n_rows", "seed")
+    assert again["correct"].to_list() == pytest.approx(curve.cells["value"].to_list())
+    point = next(p for p in curve.content["methods"]["random"]["points"] if p["n_rows"] == 16)
+    runs = table.filter((pl.col("method") == "random") & (pl.col("n_rows") == 16)).partition_by("seed")
+    crossed = over_seeds(np.stack([run["correct"].cast(pl.Float64).to_numpy() for run in runs]))
+    assert (point["value"], point["stderr"]) == pytest.approx((crossed.value, crossed.stderr))
+
+
+def test_the_subsets_are_nested_and_drawn_from_the_pool(made, pool):
+    curve, _ = made
+    picks = pl.read_parquet(curve.path / "picks.parquet")
+    assert set(picks["row_id"]) <= set(pool.frame["row_id"])
+    for (_, _), part in picks.group_by("method", "seed"):
+        assert part["rank"].to_list() == list(range(1, 65))
+        assert part["row_id"].n_unique() == 64
+
+
+def test_slices_divide_the_test_set(made, test_rows):
+    curve, _ = made
+    table = pl.read_csv(curve.path / "slices.csv", schema_overrides={"group": pl.String})
+    sums = table.group_by("method", "n_rows", "slice").agg(pl.col("n").sum())
+    assert set(sums["n"]) == {len(test_rows)}
+    assert set(table["slice"]) == {"label", "half"}
+
+
+def test_the_answer_has_a_status_and_the_questions_an_answer(made):
+    curve, _ = made
+    assert set(curve.saturation) == {"random", "length"}
+    assert curve.saturation["random"].status in ("reached", "extrapolated", "not identifiable")
+    entry = curve.content["methods"]["random"]
+    assert [target["target"] for target in entry["targets"]] == [0.5]
+    assert [gain["more"] for gain in entry["gains"]] == [100]
+    assert sum(entry["laws"].values()) == pytest.approx(1, abs=1e-5)
+    assert curve.content["cost_share"] == 1
+
+
+def test_the_same_call_reads_the_folder_back(made, pool, test_rows, tiny_bert, quick):
+    curve, _ = made
+    again = learning_curve(
+        pool, eval=test_rows, methods="random,length", sizes=SIZES, seeds=2, grid=True, model=tiny_bert,
+        settings=quick, slices=["half"], targets=[0.5], more=[100], out=curve.path,
+    )  # fmt: skip
+    assert again.cells.equals(curve.cells)
+    assert again.saturation == curve.saturation
+    with pytest.raises(OutputError):
+        learning_curve(pool, eval=test_rows, sizes=SIZES, model=tiny_bert, settings=quick, out=curve.path)
+
+
+def test_cells_of_an_earlier_command_are_not_run_again(made, pool, test_rows, tiny_bert, quick, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a finished cell was run again")
+
+    monkeypatch.setattr(workers, "run", refuse)
+    again = learning_curve(
+        pool, eval=test_rows, methods=["random"], sizes=SIZES[:3], seeds=2, grid=True, model=tiny_bert, settings=quick
+    )
+    assert set(again.cells["status"]) == {"done"}
+    assert again.path is None
+
+
+def test_the_whole_pool_is_one_cell_whoever_chose_it(pool, test_rows, tiny_bert, quick):
+    curve = learning_curve(
+        pool, eval=test_rows, methods=["length"], sizes=[8, 16, 80], seeds=2, grid=True, model=tiny_bert, settings=quick
+    )
+    whole = curve.cells.filter(pl.col("n_rows") == 80)
+    assert whole.filter(pl.col("seed") == 0)["cell"].n_unique() == 1
+
+
+def test_the_adaptive_mode_runs_a_part_of_the_grid_and_says_why_it_stopped(pool, test_rows, tiny_bert, quick):
+    curve = learning_curve(pool, eval=test_rows, methods=["random"], seeds=5, model=tiny_bert, settings=quick)
+    assert 0 < curve.content["cost_share"] <= 0.41
+    assert curve.content["stopped"]
+    assert len(curve.cells) < 5 * 7
+
+
+def test_max_runs_is_kept(pool, test_rows, tiny_bert, quick):
+    curve = learning_curve(
+        pool, eval=test_rows, methods=["random"], sizes=SIZES, max_runs=7, model=tiny_bert, settings=quick
+    )
+    assert len(curve.cells) <= 7
+    assert curve.content["stopped"] == "7 runs were allowed"
+
+
+def test_equal_steps_gives_every_size_the_steps_of_the_largest(pool, test_rows, tiny_bert, quick, own_cache):
+    curve = learning_curve(
+        pool, eval=test_rows, methods=["random"], sizes=[8, 16, 64], seeds=2, grid=True, equal="steps",
+        model=tiny_bert, settings=quick,
+    )  # fmt: skip
+    assert set(curve.cells["steps"]) == {8}  # 64 rows in batches of 8
+
+
+def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(
+    pool, test_rows, tiny_bert, quick, own_cache, monkeypatch, tmp_path
+):
+    real = workers.run
+
+    def fail_at_16(request, work):
+        if len(request.parts.train) == 16:
+            raise MemoryError("out of memory")
+        return real(request, work)
+
+    monkeypatch.setattr(workers, "run", fail_at_16)
+    curve = learning_curve(
+        pool, eval=test_rows, methods=["random"], sizes=SIZES, seeds=2, grid=True, model=tiny_bert,
+        settings=quick, out=tmp_path / "out",
+    )  # fmt: skip
+    failed = curve.cells.filter(pl.col("status") == "failed")
+    assert failed["n_rows"].to_list() == [16, 16]
+    assert "out of memory" in failed["reason"][0]
+    assert [p["n_rows"] for p in curve.content["methods"]["random"]["points"]] == [8, 32, 64]
+
+
+def test_when_every_cell_fails_the_first_reason_is_told(pool, test_rows, tiny_bert, quick, own_cache, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(workers, "run", fail)
+    with pytest.raises(InputError, match="all 12 cells failed.*no such device"):
+        learning_curve(
+            pool, eval=test_rows, methods="length", sizes=SIZES[:3], seeds=2, grid=True, model=tiny_bert, settings=quick
+        )
+
+
+def test_a_test_row_in_the_pool_is_refused_by_name_or_dropped(pool_rows, tiny_bert, quick):
+    pool, leaky = load(pool_rows[:80]), load(pool_rows[78:])
+    with pytest.raises(InputError, match=r"found 2 of 42 there .*:"):
+        learning_curve(pool, eval=leaky, sizes=SIZES, model=tiny_bert, settings=quick)
+    curve = learning_curve(
+        pool, eval=leaky, methods=["random"], sizes=[8, 16, 32], seeds=2, grid=True, overlap="drop", model=tiny_bert,
+        settings=quick,
+    )  # fmt: skip
+    assert curve.content["pool"] == 78
+
+
+def test_a_share_of_the_pool_is_held_out(pool, tiny_bert, quick):
+    curve = learning_curve(
+        pool, eval="25%", methods=["random"], sizes=[8, 16, 32], seeds=2, grid=True, model=tiny_bert, settings=quick
+    )
+    assert curve.content["pool"] == 60
+    assert set(curve.cells["n"]) == {20}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"sizes": [8]}, InputError, "at least 3 sizes"),
+        ({"sizes": [8, 16, 1000]}, InputError, "at most the 80 rows of the pool, got 1,000"),
+        ({"sizes": [8, 16, 2.5]}, SettingsError, "whole numbers"),
+        ({"sizes": [0, 16, 32]}, SettingsError, "from 1"),
+        ({"seeds": 1}, SettingsError, "seeds must be a whole number of at least 2"),
+        ({"methods": "randon"}, NotFoundError, "random"),
+        ({"metric": "acuracy"}, NotFoundError, "accuracy"),
+        ({"delta": 0.0}, SettingsError, "delta must be above 0"),
+        ({"equal": "time"}, SettingsError, "equal must be"),
+        ({"engine": "spark"}, NotFoundError, "engine"),
+        ({"workers": 0}, InputError, "workers"),
+    ],
+)
+def test_bad_use_is_told_in_one_sentence(pool, test_rows, tiny_bert, quick, options, error, words):
+    with pytest.raises(error, match=words) as caught:
+        learning_curve(pool, eval=test_rows, model=tiny_bert, settings=quick, **({"sizes": SIZES} | options))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_folder_says_nothing_of_the_clock_outside_cost_and_manifest(made):
+    curve, _ = made
+    assert "seconds" not in (curve.path / "curve.csv").read_text()
+    assert "seconds" not in json.dumps({k: v for k, v in curve.content.items() if k != "stopped"})

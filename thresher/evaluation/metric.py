@@ -1,0 +1,94 @@
+"""The metrics that experiments compare, as functions of the table of outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError, NotFoundError, did_you_mean
+from thresher.evaluation.classification import report
+from thresher.evaluation.estimate import Estimate, mean, proportion, ratio
+
+MetricName = Literal["accuracy", "macro_f1", "loss", "exact_match", "rouge_l", "chrf"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: as users know it.
+        tasks: that have it.
+        is_higher_better: direction.
+        column: of the table of outcomes that holds its value for each row; None where no row has a value of its own.
+        weight: column of weights, where the column holds totals.
+        scale: by which the column is divided, so that every rate lies in 0..1 (chrF counts to 100).
+    """
+
+    name: MetricName
+    tasks: tuple[str, ...]
+    is_higher_better: bool
+    column: str | None
+    weight: str | None = None
+    scale: float = 1.0
+
+    def per_row(self, outcomes: pl.DataFrame) -> NDArray[np.float64]:
+        """Return the value of each test row that has one: (n,).
+
+        Raises:
+            InputError: the metric has no value per row.
+        """
+        if self.column is None:
+            raise InputError(
+                f"metric: {self.name} has no value per row, so differences cannot be paired; "
+                f"choose accuracy or loss to compare"
+            )
+        return outcomes[self.column].drop_nulls().cast(pl.Float64).to_numpy() / self.scale
+
+    def weights(self, outcomes: pl.DataFrame) -> NDArray[np.float64] | None:
+        """Return the weight of each test row: (n,), or None where all weigh the same."""
+        return None if self.weight is None else outcomes[self.weight].cast(pl.Float64).to_numpy()
+
+    def measure(self, outcomes: pl.DataFrame) -> Estimate:
+        """Return the value over all test rows, with its standard error over rows."""
+        if self.column is None:
+            return report(outcomes["label"].to_list(), outcomes["prediction"].to_list()).macro_f1
+        values = self.per_row(outcomes)
+        if outcomes[self.column].dtype == pl.Boolean:
+            return proportion(values)
+        weights = self.weights(outcomes)
+        return mean(values) if weights is None else ratio(values, weights)
+
+
+METRICS: dict[str, dict[str, Metric]] = {  # the first of each task is its default
+    "classification": {
+        "accuracy": Metric(name="accuracy", tasks=("classification",), is_higher_better=True, column="correct"),
+        "macro_f1": Metric(name="macro_f1", tasks=("classification",), is_higher_better=True, column=None),
+        "loss": Metric(name="loss", tasks=("classification",), is_higher_better=False, column="loss"),
+    },
+    "sft": {
+        "loss": Metric(name="loss", tasks=("sft", "text"), is_higher_better=False, column="loss", weight="n_tokens"),
+        "exact_match": Metric(name="exact_match", tasks=("sft",), is_higher_better=True, column="exact_match"),
+        "rouge_l": Metric(name="rouge_l", tasks=("sft",), is_higher_better=True, column="rouge_l"),
+        "chrf": Metric(name="chrf", tasks=("sft",), is_higher_better=True, column="chrf", scale=100.0),
+    },
+}
+METRICS["text"] = {"loss": METRICS["sft"]["loss"]}
+
+
+def find_metric(name: str | None, task: str) -> Metric:
+    """Return a metric of a task by name; the task's default when none is given.
+
+    Raises:
+        NotFoundError: the task has no such metric.
+    """
+    known = METRICS[task]
+    if name is None:
+        return next(iter(known.values()))
+    if name not in known:
+        raise NotFoundError(f"metric: {task} has {', '.join(known)}, found no '{name}'{did_you_mean(name, known)}")
+    return known[name]

@@ -1,0 +1,333 @@
+"""How many rows are enough: a learning curve's law, and the size from which more data stops paying, with intervals.
+
+The laws of `laws.py` are weighted by AICc (Burnham and Anderson 2002, section 2.9) and drawn from by a parametric
+bootstrap, in proportion to the weights. The spread of a point is that between seeds, pooled over all sizes: three seeds
+say too little about one size alone. Where every law misses the points by more than that spread, it is widened to fit
+(Birge 1932, doi:10.1103/PhysRev.40.207).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from thresher.errors import InputError
+from thresher.evaluation.laws import N_PARAMETERS, Array, Fits, LawName, fit_law
+
+Status = Literal["reached", "extrapolated", "not identifiable"]
+
+MIN_DELTA = 0.005  # half a point
+COVERAGE = 0.8
+BELIEVED = 4  # an interval that ends beyond so many times the largest measured size says nothing
+_HORIZON = 64  # sizes up to so many times the largest one are searched
+_PER_OCTAVE = 16  # sizes per doubling on the grid that is searched
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The median of the draws with its central interval (80 %); infinite where draws run beyond what was searched."""
+
+    median: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return JSON values; infinity becomes null."""
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """The smallest number of rows from which doubling the data gains less than `delta`.
+
+    Attributes:
+        rows: median of the draws; None where it is not identifiable.
+        low: lower end of the 80 % interval, rows.
+        high: upper end, rows; None where it is beyond what can be said.
+        status: "reached" (the interval ends within the measured sizes), "extrapolated" (within four times the largest
+            one), or "not identifiable".
+        delta: gain of a doubling that no longer pays, in units of the metric.
+        next_sizes: rows to measure next, when it is not identifiable.
+    """
+
+    rows: int | None
+    low: int
+    high: int | None
+    status: Status
+    delta: float
+    next_sizes: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**vars(self), "next_sizes": list(self.next_sizes)}
+
+    def __str__(self) -> str:
+        """Return the answer as a sentence."""
+        gain = f"doubling gains less than {self.delta:.2g}"
+        if self.status == "not identifiable":
+            advice = f"; measure {', '.join(f'{n:,}' for n in self.next_sizes)} rows next" if self.next_sizes else ""
+            return f"not identifiable: {gain} at {self.low:,} rows or later{advice}"
+        return f"{self.rows:,} rows [{self.low:,}, {self.high:,}] ({self.status}): from there {gain}"
+
+
+@dataclass(frozen=True)
+class CurveFit:
+    """A learning curve with its laws.
+
+    Attributes:
+        sizes: (m,) measured sizes, rising.
+        errors: (m,) mean error over seeds (one minus the metric where higher is better).
+        stderr: (m,) of the mean over seeds.
+        n_seeds: (m,) runs behind each point.
+        seed_sd: spread between seeds at one size, pooled over the sizes.
+        misfit: factor by which the spread was widened because no law meets the points; 1 where one does.
+        weights: of the laws, summing to 1.
+        best: each law fitted to the points.
+        draws: of the bootstrap, per law.
+        is_higher_better: direction of the metric.
+    """
+
+    sizes: Array
+    errors: Array
+    stderr: Array
+    n_seeds: Array
+    seed_sd: float
+    misfit: float
+    weights: Mapping[LawName, float]
+    best: Mapping[LawName, Fits]
+    draws: tuple[Fits, ...]
+    is_higher_better: bool
+
+    def draw_errors(self, sizes: ArrayLike) -> Array:
+        """Return the error of every draw at each size: (draws, m)."""
+        return np.concatenate([fits.errors(sizes) for fits in self.draws])
+
+    def metric(self, size: float) -> Interval:
+        """Return the metric expected at a size."""
+        return _interval(self._as_metric(self.draw_errors([size])[:, 0]))
+
+    def asymptote(self) -> Interval:
+        """Return the metric expected of endless rows."""
+        return _interval(self._as_metric(np.concatenate([fits.c for fits in self.draws])))
+
+    def gain(self, size: float, more: float) -> Interval:
+        """Return how much better the metric gets by `more` rows on top of `size`."""
+        errors = self.draw_errors([size, size + more])
+        return _interval(errors[:, 0] - errors[:, 1])
+
+    def rows_for(self, target: float) -> Interval:
+        """Return the rows needed for a target value of the metric; infinite where it is out of reach."""
+        wanted = 1 - target if self.is_higher_better else target
+        sizes = self._grid()
+        errors = self.draw_errors(sizes)
+        return _interval(_first_crossing(sizes, wanted - errors))
+
+    def rows_as_good_as(self, other: CurveFit, size: int) -> Interval:
+        """Return how many rows on this curve reach what another curve reaches at a size; draws are paired at random."""
+        reached = other.draw_errors([size])[:, 0]
+        sizes = self._grid()
+        errors = self.draw_errors(sizes)
+        n = min(len(reached), len(errors))
+        shuffled = np.random.default_rng(0).permutation(len(reached))[:n]
+        return _interval(_first_crossing(sizes, reached[shuffled, None] - errors[:n]))
+
+    def saturation(self, *, delta: float, pool: int | None = None) -> Saturation:
+        """Return from which size on doubling the data gains less than delta.
+
+        Args:
+            delta: in units of the metric.
+            pool: rows there are; sizes beyond it are not proposed.
+        """
+        return self._judged(_interval(self.saturation_draws(delta)), delta, pool)
+
+    def saturation_draws(self, delta: float) -> Array:
+        """Return the saturation point of every draw: (draws,), infinite beyond what was searched."""
+        sizes = self._grid()
+        errors = self.draw_errors(np.concatenate([sizes, 2 * sizes[-_PER_OCTAVE:]]))
+        return _last_crossing(sizes, errors[:, : len(sizes)] - errors[:, _PER_OCTAVE:] - delta)
+
+    def _judged(self, found: Interval, delta: float, pool: int | None) -> Saturation:
+        largest = float(self.sizes[-1])
+        low = math.floor(min(found.low, sizes_end := largest * _HORIZON))
+        if found.high > BELIEVED * largest:
+            ahead = [round(largest * factor) for factor in (2, 4)]
+            ahead = [n for n in ahead if pool is None or n <= pool]
+            if not ahead and pool is not None and pool > largest:
+                ahead = [pool]
+            low = min(low, round(sizes_end))
+            return Saturation(None, low, None, "not identifiable", delta, tuple(ahead))
+        status: Status = "reached" if found.high <= largest else "extrapolated"
+        return Saturation(round(found.median), low, math.ceil(found.high), status, delta)
+
+    def _grid(self) -> Array:
+        """Return sizes from the smallest measured one on, evenly spaced on a log scale, doubling every _PER_OCTAVE."""
+        octaves = math.ceil(math.log2(_HORIZON * self.sizes[-1] / self.sizes[0]))
+        grid: Array = self.sizes[0] * 2.0 ** (np.arange(octaves * _PER_OCTAVE + 1) / _PER_OCTAVE)
+        return grid
+
+    def _as_metric(self, errors: Array) -> Array:
+        return 1 - errors if self.is_higher_better else errors
+
+
+def fit_curve(
+    sizes: Sequence[int],
+    values: Sequence[Sequence[float]],
+    *,
+    is_higher_better: bool,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> CurveFit:
+    """Fit the laws to the runs of a learning curve.
+
+    Args:
+        sizes: (m,) rows of each point, at least 3 different ones.
+        values: the metric of each run, per size; at least one size with two runs.
+        is_higher_better: True for rates in 0..1 (their error is one minus them), False for losses.
+        n_draws: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: too few sizes or runs, or a value that is not finite.
+    """
+    order = np.argsort(np.asarray(sizes))
+    n = np.asarray(sizes, dtype=np.float64)[order]
+    runs = [np.asarray(values[i], dtype=np.float64) for i in order]
+    _check(n, runs)
+    errors = [1 - run if is_higher_better else run for run in runs]
+    y = np.array([run.mean() for run in errors])
+    n_seeds = np.array([len(run) for run in errors], dtype=np.float64)
+    dof = float(n_seeds.sum() - len(n))
+    variance = sum(float(((run - run.mean()) ** 2).sum()) for run in errors) / dof
+    variance = max(variance, (1e-6 * max(1.0, float(np.abs(y).max()))) ** 2)  # equal runs: rounding is all the spread
+    best = {law: fit_law(law, n, y[None], n_seeds / variance) for law in N_PARAMETERS if _is_fittable(law, len(n))}
+    misfit = _misfit(best, len(n), dof)
+    weights = _weights({law: float(fits.chi2[0]) / misfit**2 for law, fits in best.items()}, int(n_seeds.sum()))
+    draws = _bootstrap(n, best, weights, variance * misfit**2, n_seeds, dof, n_draws, np.random.default_rng(seed))
+    return CurveFit(
+        sizes=n,
+        errors=y,
+        stderr=np.sqrt(variance / n_seeds),
+        n_seeds=n_seeds,
+        seed_sd=math.sqrt(variance),
+        misfit=misfit,
+        weights=weights,
+        best=best,
+        draws=draws,
+        is_higher_better=is_higher_better,
+    )
+
+
+def _check(n: Array, runs: list[Array]) -> None:
+    if len(np.unique(n)) != len(n):
+        raise InputError("saturation: each size must be given once, found one twice")
+    if len(n) < 3:
+        raise InputError(f"saturation: at least 3 sizes are needed to fit a law, got {len(n)}; measure more sizes")
+    if n[0] < 1:
+        raise InputError(f"saturation: sizes must be at least 1 row, got {n[0]:g}")
+    empty = [f"{size:g}" for size, run in zip(n, runs, strict=True) if not len(run)]
+    if empty:
+        raise InputError(f"saturation: every size needs at least one run, found none at {', '.join(empty)} rows")
+    if max(map(len, runs)) < 2:
+        raise InputError(
+            "saturation: at least one size needs two runs, because the spread between seeds is the error bar; "
+            "found one run each; use more seeds"
+        )
+    broken = [f"{size:g}" for size, run in zip(n, runs, strict=True) if not np.isfinite(run).all()]
+    if broken:
+        raise InputError(f"saturation: the metric must be a finite number, got others at {', '.join(broken)} rows")
+
+
+def _is_fittable(law: LawName, n_sizes: int) -> bool:
+    """Tell whether the sizes outnumber the parameters, so that the law could miss a point."""
+    return n_sizes >= N_PARAMETERS[law]
+
+
+def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
+    """Return by which factor the spread must be widened for the best law to meet the points.
+
+    1 unless every law misses them by more than chance (F test of lack of fit at 5 %, Draper and Smith 1998, section
+    2.1): widening at every ratio above 1 would make the intervals of true laws too wide.
+    """
+    from scipy.stats import f as f_distribution
+
+    free = {law: n_sizes - N_PARAMETERS[law] for law in best}
+    ratios = {law: float(fits.chi2[0]) / free[law] for law, fits in best.items() if free[law] > 0}
+    if not ratios or any(ratio <= f_distribution.ppf(0.95, free[law], dof) for law, ratio in ratios.items()):
+        return 1.0
+    return math.sqrt(max(1.0, min(ratios.values())))
+
+
+def _weights(chi2: Mapping[LawName, float], n_runs: int) -> dict[LawName, float]:
+    """Return the AICc weights of the laws; each run is one observation."""
+    score = {}
+    for law, value in chi2.items():
+        k = N_PARAMETERS[law]
+        score[law] = value + 2 * k + 2 * k * (k + 1) / max(n_runs - k - 1, 1)
+    lowest = min(score.values())
+    raw = {law: math.exp(-0.5 * (value - lowest)) for law, value in score.items()}
+    total = sum(raw.values())
+    return {law: value / total for law, value in raw.items()}
+
+
+def _bootstrap(
+    n: Array,
+    best: Mapping[LawName, Fits],
+    weights: Mapping[LawName, float],
+    variance: float,
+    n_seeds: Array,
+    dof: float,
+    n_draws: int,
+    rng: np.random.Generator,
+) -> tuple[Fits, ...]:
+    """Draw curves around each law's fit, with a variance that is itself only known to `dof` degrees of freedom."""
+    counts = rng.multinomial(n_draws, list(weights.values()))
+    draws = []
+    for law, count in zip(weights, counts, strict=True):
+        if count:
+            drawn = variance * dof / rng.chisquare(dof, count)
+            noise = rng.normal(size=(count, len(n))) * np.sqrt(drawn[:, None] / n_seeds)
+            draws.append(fit_law(law, n, best[law].errors(n) + noise, n_seeds / variance))
+    return tuple(draws)
+
+
+def _interval(values: Array) -> Interval:
+    """Return median and central interval; with observed values only, because infinite ones cannot be averaged."""
+    tail = (1 - COVERAGE) / 2
+    low, median, high = np.quantile(values, [tail, 0.5, 1 - tail], method="inverted_cdf")
+    return Interval(float(median), float(low), float(high))
+
+
+def _last_crossing(sizes: Array, above: Array) -> Array:
+    """Return from which size on each row of `above` stays below zero; infinite where it is not below at the end.
+
+    Args:
+        sizes: (g,) rising.
+        above: (r, g).
+    """
+    is_above = above >= 0
+    last = len(sizes) - 1 - is_above[:, ::-1].argmax(axis=1)
+    found = np.full(len(above), sizes[0])
+    inside = is_above.any(axis=1)
+    found[inside & (last == len(sizes) - 1)] = np.inf
+    rows = np.flatnonzero(inside & (last < len(sizes) - 1))
+    i = last[rows]
+    share = above[rows, i] / (above[rows, i] - above[rows, i + 1])
+    found[rows] = sizes[i] * (sizes[i + 1] / sizes[i]) ** share
+    return found
+
+
+def _first_crossing(sizes: Array, above: Array) -> Array:
+    """Return the first size at which each row of `above` is at least zero; infinite where it never is."""
+    is_above = above >= 0
+    first = is_above.argmax(axis=1)
+    found = np.where(is_above.any(axis=1), sizes[0], np.inf)
+    rows = np.flatnonzero(is_above.any(axis=1) & (first > 0))
+    i = first[rows]
+    share = -above[rows, i - 1] / (above[rows, i] - above[rows, i - 1])
+    found[rows] = sizes[i - 1] * (sizes[i] / sizes[i - 1]) ** share
+    return found

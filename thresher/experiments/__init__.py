@@ -1,0 +1,1 @@
+"""Experiments: the same question asked many times, one cell each (decision record 3)."""

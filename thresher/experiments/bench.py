@@ -1,0 +1,123 @@
+"""The bench of an experiment: what all its cells share, checked before the first one runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from thresher.dataset import Dataset, Schema
+from thresher.errors import InputError, first_three
+from thresher.evaluation.metric import Metric, find_metric
+from thresher.trainer.request import Request, load_rows, resolve
+from thresher.trainer.settings import TrainSettings
+from thresher.trainer.split import by_id, drawn_by_id, same_text, share_of
+
+Overlap = Literal["refuse", "drop"]
+
+SPLIT_SEED = 0  # the test set is the same in every experiment on the same pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all cells of an experiment share.
+
+    Attributes:
+        pool: rows to choose from, sorted by id, none of them in the test set.
+        test: rows to measure on, sorted by id.
+        model: Hub id or folder of the base model, or None for the embedded one.
+        settings: of the training.
+        metric: that is compared.
+        labels: of the pool, so that every cell has the same head; empty for language models.
+        n_equal_steps: steps of every cell, or None for equal epochs.
+    """
+
+    pool: Dataset
+    test: Dataset
+    model: str | Path | None
+    settings: TrainSettings
+    metric: Metric
+    labels: tuple[str, ...]
+    n_equal_steps: int | None = None
+
+    def request(self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None) -> Request:
+        """Return what training on these rows of the pool asks for."""
+        chosen = self.settings if settings is None else settings
+        if self.n_equal_steps is not None:
+            chosen = replace(chosen, epochs=None, max_steps=self.n_equal_steps)
+        asked = resolve(
+            rows,
+            model=self.model,
+            eval=self.test,
+            control="none",
+            seeds=1,
+            task="auto",
+            settings=chosen,
+            seed=seed,
+            is_merged=False,
+            labels=self.labels,
+        )
+        return asked
+
+
+def make_bench(
+    pool: Any,
+    *,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    model: str | Path | None,
+    settings: TrainSettings,
+    metric: str | None,
+    overlap: Overlap = "refuse",
+) -> Bench:
+    """Load and check what an experiment was given.
+
+    Args:
+        pool: rows to choose from, anything `load` accepts.
+        eval: rows to measure on, or a share of the pool to hold out.
+        model: Hub id or folder, or None for the embedded one.
+        settings: of the training.
+        metric: name, or None for the task's default.
+        overlap: what happens when a test row is also in the pool: "refuse", or "drop" it from the pool.
+
+    Raises:
+        InputError: pool and test set do not fit each other.
+        NotFoundError: there is no such metric or model.
+    """
+    rows = by_id(load_rows(pool))
+    share = share_of(eval)
+    if share is not None:
+        is_test = drawn_by_id(rows.frame["row_id"], share, seed=SPLIT_SEED)
+        test, rows = rows.take(np.flatnonzero(is_test)), rows.take(np.flatnonzero(~is_test))
+        rows = rows.take(np.flatnonzero(~same_text(rows, test)))  # repeats of a drawn row, which nobody chose
+    else:
+        test = by_id(load_rows(eval, _schema_for(rows, eval)))
+    if test.kind != rows.kind:
+        raise InputError(f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}")
+    if not len(rows) or not len(test):
+        raise InputError(f"experiment: needs rows to choose from and to measure on, got {len(rows)} and {len(test)}")
+    rows = _apart(rows, test, overlap)
+    found = find_metric(metric, rows.kind)
+    if found.column in ("exact_match", "rouge_l", "chrf") and not settings.eval_generations:
+        raise InputError(f"metric: {found.name} needs generated answers; set eval_generations above 0")
+    labels = tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else ()
+    return Bench(pool=rows, test=test, model=model, settings=settings, metric=found, labels=labels)
+
+
+def _schema_for(rows: Dataset, eval_rows: Any) -> Schema | None:
+    return None if isinstance(eval_rows, Dataset) else rows.schema
+
+
+def _apart(pool: Dataset, test: Dataset, overlap: Overlap) -> Dataset:
+    """Return the rows of the pool that are not in the test set; refuse any that are, unless they are to be dropped."""
+    if overlap == "drop":
+        return pool.take(np.flatnonzero(~same_text(pool, test)))
+    shared = np.flatnonzero(same_text(test, pool))
+    if len(shared):
+        places = [f"{file}:{line}" for file, line in test.frame[shared].select("file", "line").iter_rows()]
+        raise InputError(
+            f"eval: no test row may be in the pool, because every score would be too good; found {len(shared)} of "
+            f"{len(test)} there ({first_three(places)}); take them out, or leave them out with --overlap drop"
+        )
+    return pool

@@ -1,0 +1,97 @@
+"""One cell: rows chosen by a method, trained once, measured on the test set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.experiments.bench import Bench
+from thresher.manifest import digest
+from thresher.trainer.events import OnEvent, ignore
+from thresher.trainer.request import Request
+from thresher.trainer.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is asked once.
+
+    Attributes:
+        method: name of the selector.
+        n_rows: rows to train on, the first ones of its ranking.
+        seed: of the ranking and of the training.
+        rows: (n_rows,) positions in the bench's pool.
+        settings: of the training, where they differ from the bench's.
+        select_seconds: what choosing the rows took.
+    """
+
+    method: str
+    n_rows: int
+    seed: int
+    rows: NDArray[np.int64]
+    settings: TrainSettings | None = None
+    select_seconds: float = 0.0
+
+    def request(self, bench: Bench) -> Request:
+        """Return what the cell asks of the trainer."""
+        return bench.request(bench.pool.take(self.rows), seed=self.seed, settings=self.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a cell.
+
+    Attributes:
+        key: content address: equal for all cells that train on the same rows in the same way.
+        outcomes: one row per test row, or None when the cell failed.
+        facts: `steps`, `train_seconds`, `rows_learned`, `tokens_learned`.
+        reason: why it failed, or None.
+        is_reused: it had been done by an earlier command.
+    """
+
+    key: str
+    outcomes: pl.DataFrame | None
+    facts: Mapping[str, Any]
+    reason: str | None = None
+    is_reused: bool = False
+
+
+def key_of(request: Request) -> str:
+    """Return the content address of a request: it does not say how the rows were chosen, only which they are."""
+    asked = request.identity()
+    # the file that the rows were read from says nothing beyond the rows, and `subset` names how they were chosen
+    return digest({name: value for name, value in asked.items() if name not in ("data", "sources", "subset")})
+
+
+def run(request: Request, work: Path, on_event: OnEvent = ignore) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Train and measure once; a killed call continues in the same folder.
+
+    Args:
+        request: of a cell.
+        work: folder for checkpoints, which survives a kill.
+        on_event: listener.
+
+    Returns:
+        One row per test row, and facts of the training.
+    """
+    from thresher.trainer.processes import open_accelerator
+    from thresher.training_runs import run_all
+
+    began = time.monotonic()
+    (made,) = run_all(request, work, open_accelerator(request.settings), on_event)
+    if made.outcomes is None:
+        raise AssertionError("a cell has a test set")
+    facts = {
+        "steps": made.history.step,
+        "rows_learned": made.counts["rows"],
+        "tokens_learned": made.counts.get("tokens_learned"),
+        "train_seconds": round(time.monotonic() - began, 3),
+    }
+    return made.outcomes, facts

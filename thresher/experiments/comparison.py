@@ -1,0 +1,325 @@
+"""Is any selector better than random on these rows? Each against random, with the same seeds on the same test set."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from thresher.budget import parse_budget
+from thresher.errors import InputError, ManifestError, SettingsError
+from thresher.evaluation.effect import LEVEL, Effect, effect, holm, seeds_needed
+from thresher.experiments.bench import Overlap
+from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.tables import (
+    cell_table,
+    cost_table,
+    experiment_manifest,
+    identity,
+    outcome_table,
+    pick_table,
+)
+from thresher.manifest import Manifest
+from thresher.output import MANIFEST, OutputFolder, write_whole
+from thresher.trainer.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from thresher.features import Progress
+
+KIND = "comparison"
+BASELINE, LENGTH = "random", "length"
+CELLS, COMPARISON = "cells.csv", "comparison.json"
+DEFAULTS = TrainSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One method at one budget against random.
+
+    Attributes:
+        method: name.
+        n_rows: rows trained on.
+        effect: paired difference to random, positive where the method is better.
+        p_holm: adjusted for all methods and budgets of the comparison.
+        sentence: in words.
+        seeds_needed: to see half a point with these test rows; None where they are too few.
+        select_seconds: mean over seeds, features included (as spent now: cached ones cost nothing).
+        train_seconds: mean over seeds.
+    """
+
+    method: str
+    n_rows: int
+    effect: Effect
+    p_holm: float
+    sentence: str
+    seeds_needed: int | None
+    select_seconds: float
+    train_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Selectors against random.
+
+    Attributes:
+        cells: one row per cell, as in `LearningCurve`.
+        verdicts: of every method and budget but random itself.
+        content: of `comparison.json`.
+        path: of the folder, or None when none was asked for.
+        manifest: what ran.
+    """
+
+    cells: pl.DataFrame
+    verdicts: tuple[Verdict, ...]
+    content: Mapping[str, Any]
+    path: Path | None
+    manifest: Manifest
+
+    def __str__(self) -> str:
+        """Return one sentence per method and budget."""
+        return "\n".join(f"{v.method}, {v.n_rows:,} rows: {v.sentence}" for v in self.verdicts)
+
+
+def compare(
+    pool: Any,
+    *,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    methods: str | Sequence[str] = "all",
+    budget: str | int | float | Sequence[str | int | float] = "10%",
+    seeds: int = 5,
+    detect: float = 0.01,
+    model: str | Path | None = None,
+    metric: str | None = None,
+    equal: Literal["epochs", "steps"] = "steps",
+    settings: TrainSettings = DEFAULTS,
+    method_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    encoder: str | None = None,
+    device: str | None = None,
+    overlap: Overlap = "refuse",
+    workers: int | None = 1,
+    engine: str = "local",
+    out: str | Path | None = None,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Comparison:
+    """Compare selectors with random at given budgets, with the same seeds on the same test set.
+
+    Args:
+        pool: rows to choose from, anything `load` accepts.
+        eval: rows to measure on, or a share of the pool to hold out ("10%").
+        methods: names of selectors, as a list or with commas, or "all"; random is always among them, and length too
+            unless it is the only one asked for.
+        budget: rows or a share, one or several.
+        seeds: runs of each method at each budget, at least 2.
+        detect: true difference for which the number of needed seeds is reported.
+        model: Hub id or folder of the base model; not set: the embedded one.
+        metric: with a value per row: accuracy or loss; loss, exact_match, rouge_l or chrf for language models.
+        equal: "steps": all cells of a budget train for as many optimizer steps; "epochs": for as many epochs.
+        settings: of the training.
+        method_settings: of the selectors, by name.
+        encoder: as for `select`.
+        device: as for `select`.
+        overlap: a test row that is also in the pool is refused ("refuse"), or taken out of the pool ("drop").
+        workers: processes that run cells at once; None for one per core or GPU.
+        engine: "local", or "ray" for a Ray cluster.
+        out: folder for the result; cells are kept in the cache either way.
+        force: replace an earlier result in `out`.
+        on_progress: listener.
+
+    Raises:
+        InputError: pool, test set, budgets or methods do not fit.
+        NotFoundError: there is no such method, metric or model.
+        SettingsError: a setting has an illegal value.
+        OutputError: `out` holds something else.
+    """
+    if isinstance(seeds, bool) or seeds < 2:
+        raise SettingsError(f"compare: seeds must be at least 2, because their spread is the error bar, got {seeds}")
+    if not 0 < detect < 1:
+        raise SettingsError(f"compare: detect must be between 0 and 1, in units of the metric, got {detect}")
+    if equal not in ("epochs", "steps"):
+        raise SettingsError(f"compare: equal must be 'epochs' or 'steps', got '{equal}'")
+    lab = Laboratory.open(
+        pool,
+        eval=eval,
+        model=model,
+        metric=metric,
+        settings=settings,
+        overlap=overlap,
+        method_settings=method_settings,
+        select_options={"encoder": encoder, "device": device},
+        workers=workers,
+        engine=engine,
+        on_progress=on_progress,
+    )
+    if lab.bench.metric.column is None:
+        raise InputError(f"compare: {lab.bench.metric.name} has no value per row to pair; choose accuracy or loss")
+    names, sizes = _methods(methods), _sizes(budget, len(lab.bench.pool))
+    asked = {"methods": names, "budgets": sizes, "seeds": seeds, "equal": equal, "detect": detect}
+    return _run(lab, asked, out=out, force=force)
+
+
+def _run(lab: Laboratory, asked: dict[str, Any], *, out: str | Path | None, force: bool) -> Comparison:
+    started, began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    named = identity(lab, asked)
+    with ExitStack() as stack:
+        folder = None if out is None else stack.enter_context(OutputFolder(out, identity=named, force=force))
+        if folder is not None and folder.is_done:
+            return read_comparison(folder.path)
+        for size in asked["budgets"]:
+            if asked["equal"] == "steps":
+                lab.set_equal_steps(size)
+            lab.run([(m, size, seed) for seed in range(asked["seeds"]) for m in asked["methods"]])
+        lab.require_results()
+        verdicts = judge(lab, detect=asked["detect"])
+        content = {
+            "metric": lab.bench.metric.name,
+            "is_higher_better": lab.bench.metric.is_higher_better,
+            "budgets": asked["budgets"],
+            "baseline": BASELINE,
+            "level": LEVEL,
+            "values": _values(lab),
+            "verdicts": [_as_json(verdict) for verdict in verdicts],
+            "failed": [
+                {"method": name[0], "n_rows": name[1], "seed": name[2], "reason": outcome.reason}
+                for name, outcome in sorted(lab.outcomes.items())
+                if outcome.reason is not None
+            ],
+        }
+        manifest = experiment_manifest(lab, KIND, named, asked, began=began, started=started)
+        if folder is None:
+            return Comparison(
+                cells=cell_table(lab), verdicts=tuple(verdicts), content=content, path=None, manifest=manifest
+            )
+        work = folder.work
+        cell_table(lab).write_csv(work / CELLS)
+        cost_table(lab).write_csv(work / "cost.csv")
+        outcome_table(lab).write_parquet(work / "outcomes.parquet")
+        pick_table(lab).write_parquet(work / "picks.parquet")
+        write_whole(work / COMPARISON, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+        write_whole(work / MANIFEST, manifest.to_json())
+        folder.publish()
+        return read_comparison(folder.path)
+
+
+def judge(lab: Laboratory, *, detect: float) -> list[Verdict]:
+    """Return the verdict on every method and budget, from the seeds that finished on both sides."""
+    found: list[tuple[str, int, Effect, int | None]] = []
+    metric = lab.bench.metric
+    for method, size in sorted({name[:2] for name in lab.outcomes if name[0] != BASELINE}):
+        ours, theirs, weights = lab.paired(method, BASELINE, size)
+        if len(ours) < 2:
+            continue
+        made = effect(ours, theirs, weights, is_higher_better=metric.is_higher_better)
+        found.append((method, size, made, seeds_needed(ours, theirs, weights, gain=detect)))
+    adjusted = holm([entry[2].p for entry in found])
+    costs = cost_table(lab).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
+    seconds = {(m, n): (s, t) for m, n, s, t in costs.iter_rows()}
+    return [
+        Verdict(
+            method=method,
+            n_rows=size,
+            effect=made,
+            p_holm=p,
+            sentence=sentence(made, p, is_rate=metric.name != "loss"),
+            seeds_needed=needed,
+            select_seconds=round(seconds[method, size][0], 3),
+            train_seconds=round(seconds[method, size][1], 3),
+        )
+        for (method, size, made, needed), p in zip(found, adjusted, strict=True)
+    ]
+
+
+def sentence(made: Effect, p_holm: float, *, is_rate: bool) -> str:
+    """Return the verdict in words: rates in points (hundredths), losses in nats per token."""
+    factor, unit = (100.0, "points") if is_rate else (1.0, "nats")
+    digits = 1 if is_rate else 3
+    size = f"{abs(made.value) * factor:.{digits}f} {unit}"
+    if p_holm >= LEVEL:
+        return f"no difference seen; {made.detectable * factor:.{digits}f} {unit} would have been detectable"
+    low, high = sorted((abs(made.low), abs(made.high)))
+    word = "better" if made.value > 0 else "worse"
+    return f"{word} by {size} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"
+
+
+def read_comparison(path: str | Path) -> Comparison:
+    """Read a comparison's folder.
+
+    Raises:
+        ManifestError: the folder is not one that `compare` wrote.
+    """
+    folder = Path(path)
+    manifest = Manifest.read(folder)
+    if manifest.content.get("kind") != KIND:
+        raise ManifestError(f"{folder}: must be a comparison, found '{manifest.content.get('kind')}'")
+    content = json.loads((folder / COMPARISON).read_bytes())
+    cells = pl.read_csv(folder / CELLS, schema_overrides={"reason": pl.String, "cell": pl.String})
+    verdicts = tuple(_from_json(entry) for entry in content["verdicts"])
+    return Comparison(cells=cells, verdicts=verdicts, content=content, path=folder, manifest=manifest)
+
+
+def _as_json(verdict: Verdict) -> dict[str, Any]:
+    made = asdict(verdict)
+    net = verdict.train_seconds / (verdict.train_seconds + verdict.select_seconds) if verdict.train_seconds else 1.0
+    parts = made.pop("effect")
+    return {**made, "difference": parts, "train_share_of_cost": round(net, 4)}
+
+
+def _from_json(entry: Mapping[str, Any]) -> Verdict:
+    rest = {k: v for k, v in entry.items() if k not in ("difference", "train_share_of_cost")}
+    return Verdict(effect=Effect(**entry["difference"]), **rest)
+
+
+def _values(lab: Laboratory) -> list[dict[str, Any]]:
+    """Return mean and standard error of every method and budget, random among them."""
+    found = []
+    for method, size in sorted({name[:2] for name in lab.outcomes}):
+        values = [v for m, n, s in sorted(lab.outcomes) if (m, n) == (method, size) and (v := lab.value((m, n, s)))]
+        if values:
+            stderr = lab.stderr(method, size)
+            mean = float(np.mean(values))
+            found.append({"method": method, "n_rows": size, "value": mean, "stderr": stderr, "n_seeds": len(values)})
+    return found
+
+
+def _methods(methods: str | Sequence[str]) -> list[str]:
+    from thresher.selectors import available
+
+    if methods == "all":
+        asked = [name for name in available() if not _needs_model(name)]
+    else:
+        asked = methods.split(",") if isinstance(methods, str) else list(methods)
+        asked = [name.strip() for name in asked if name.strip()]
+    others = [name for name in asked if name != BASELINE]
+    if not others:
+        raise InputError(f"compare: at least one method beside {BASELINE} is needed, got {asked}")
+    return list(dict.fromkeys([BASELINE, *others, LENGTH] if others != [LENGTH] else [BASELINE, LENGTH]))
+
+
+def _needs_model(name: str) -> bool:
+    """Tell whether a method asks a language model, which "all" does not pay for unasked."""
+    from thresher.selectors import create
+
+    known = {"embedding", "length"}
+    return any(need not in known and not need.startswith("column:") for need in create(name, None).needs)
+
+
+def _sizes(budget: str | int | float | Sequence[str | int | float], n_pool: int) -> list[int]:
+    wanted = [budget] if isinstance(budget, str | int | float) else list(budget)
+    wanted = [part for entry in wanted for part in (entry.split(",") if isinstance(entry, str) else [entry])]
+    sizes = set()
+    for entry in wanted:
+        parsed = parse_budget(entry)
+        if parsed.unit not in ("rows", "share"):
+            raise InputError(f"compare: the budget must be rows or a share, so that all sides get as many, got {entry}")
+        sizes.add(parsed.n_rows(n_pool))
+    if not sizes:
+        raise InputError("compare: at least one budget is needed, got none")
+    return sorted(sizes)

@@ -1,0 +1,220 @@
+"""The folder of a learning curve: written whole, and read back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from thresher.evaluation.saturation import CurveFit, Saturation
+from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.tables import (
+    cell_table,
+    cost_table,
+    experiment_manifest,
+    identity,
+    outcome_table,
+    pick_table,
+    slice_table,
+)
+from thresher.manifest import Manifest
+from thresher.output import MANIFEST, OutputFolder, write_whole
+
+if TYPE_CHECKING:
+    from thresher.experiments.learning_curve import LearningCurve, Progression
+
+KIND = "curve"
+CURVE, SATURATION = "curve.csv", "saturation.json"
+BAND_SIZES = 60  # points of the drawn band
+BEYOND = 4  # it reaches so many times beyond the largest measured size
+N_SIGMA = 2.0  # a fall of so many standard errors is told
+
+
+def write_curve(
+    lab: Laboratory,
+    asked: Mapping[str, Any],
+    run: Callable[[], Progression],
+    *,
+    out: str | Path | None,
+    force: bool,
+    slices: Sequence[str],
+) -> LearningCurve:
+    """Run a plan and write its folder, or read back the one that is there.
+
+    Args:
+        lab: to run in.
+        asked: what the curve asks for, as JSON values.
+        run: runs the plan.
+        out: folder, or None for none.
+        force: replace an earlier result.
+        slices: columns of the test set.
+    """
+    started, began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    named = identity(lab, dict(asked))
+    with ExitStack() as stack:
+        folder = None if out is None else stack.enter_context(OutputFolder(out, identity=named, force=force))
+        if folder is not None and folder.is_done:
+            return read_curve(folder.path)
+        state = run()
+        content = saturation_content(lab, state)
+        manifest = experiment_manifest(lab, KIND, named, asked, began=began, started=started)
+        cells = cell_table(lab)
+        if folder is None:
+            return _as_curve(cells, content, _fits(lab, state), manifest, None)
+        work = folder.work
+        cells.write_csv(work / CURVE)
+        cost_table(lab).write_csv(work / "cost.csv")
+        outcome_table(lab).write_parquet(work / "outcomes.parquet")
+        pick_table(lab).write_parquet(work / "picks.parquet")
+        slice_table(lab, slices).write_csv(work / "slices.csv")
+        write_whole(work / SATURATION, _json(content))
+        write_whole(work / MANIFEST, manifest.to_json())
+        folder.publish()
+        return read_curve(folder.path)
+
+
+def read_curve(path: str | Path) -> LearningCurve:
+    """Read a curve's folder; its laws are fitted again, which gives the same draws.
+
+    Raises:
+        ManifestError: the folder is not one that `curve` wrote.
+    """
+    from thresher.errors import ManifestError
+    from thresher.experiments.learning_curve import fit_runs
+
+    folder = Path(path)
+    manifest = Manifest.read(folder)
+    if manifest.content.get("kind") != KIND:
+        raise ManifestError(f"{folder}: must be a learning curve, found '{manifest.content.get('kind')}'")
+    content = json.loads((folder / SATURATION).read_bytes())
+    cells = pl.read_csv(folder / CURVE, schema_overrides={"reason": pl.String, "cell": pl.String})
+    runs = {(m, n, s): v for m, n, s, v in cells.select("method", "n_rows", "seed", "value").iter_rows()}
+    fits = {name: fit_runs(runs, name, is_higher_better=content["is_higher_better"]) for name in content["methods"]}
+    return _as_curve(cells, content, {k: v for k, v in fits.items() if v is not None}, manifest, folder)
+
+
+def saturation_content(lab: Laboratory, state: Progression) -> dict[str, Any]:
+    """Return the content of `saturation.json`: nothing in it depends on the clock."""
+    from thresher.experiments.learning_curve import BASELINE, delta_of
+
+    plan = state.plan
+    delta, fits, n_pool = delta_of(plan, lab, state), _fits(lab, state), len(lab.bench.pool)
+    return {
+        "metric": lab.bench.metric.name,
+        "is_higher_better": lab.bench.metric.is_higher_better,
+        "delta": delta,
+        "pool": n_pool,
+        "stopped": state.stopped,
+        "cost_share": round(state.cost / state.full_cost, 4),
+        "methods": {method: _method_content(lab, state, method, fits.get(method), delta) for method in plan.methods},
+        "trade": _trades(fits, BASELINE, {method: state.points(method) for method in fits}),
+    }
+
+
+def _method_content(
+    lab: Laboratory, state: Progression, method: str, fit: CurveFit | None, delta: float
+) -> dict[str, Any]:
+    points = [
+        {"n_rows": size, "value": float(np.mean(values)), "stderr": lab.stderr(method, size), "n_seeds": len(values)}
+        for size, values in state.points(method).items()
+    ]
+    if fit is None:
+        return {"points": points, "saturation": None, "notes": ["too few runs to fit a law"]}
+    n_pool, last = len(lab.bench.pool), float(fit.sizes[-1])
+    sizes = np.unique(np.geomspace(fit.sizes[0], last * BEYOND, BAND_SIZES).round())
+    return {
+        "points": points,
+        "saturation": fit.saturation(delta=delta, pool=n_pool).to_json(),
+        "asymptote": fit.asymptote().to_json(),
+        "laws": {law: round(weight, 6) for law, weight in fit.weights.items()},
+        "misfit": fit.misfit,
+        "seed_sd": fit.seed_sd,
+        "band": [{"n_rows": int(size), **fit.metric(float(size)).to_json()} for size in sizes],
+        "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
+        "targets": _targets(state, fit),
+        "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in state.plan.more],
+        "notes": dips(lab, method, list(state.points(method))),
+    }
+
+
+def _targets(state: Progression, fit: CurveFit) -> list[dict[str, Any]]:
+    return [{"target": target, **fit.rows_for(target).to_json()} for target in state.plan.targets]
+
+
+def dips(lab: Laboratory, method: str, sizes: Sequence[int]) -> list[str]:
+    """Say where more rows made the metric worse, by more than chance."""
+    from thresher.evaluation.estimate import paired_difference
+
+    notes: list[str] = []
+    metric = lab.bench.metric
+    if metric.column is None:
+        return notes
+    for small, large in zip(sizes, sizes[1:], strict=False):
+        seeds = [s for m, n, s in sorted(lab.outcomes) if (m, n) == (method, small) and (m, large, s) in lab.outcomes]
+        pairs = [(lab.outcomes[method, small, s].outcomes, lab.outcomes[method, large, s].outcomes) for s in seeds]
+        pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if not pairs:
+            continue
+        values = [
+            np.stack([metric.per_row(table) for table in side if table is not None])
+            for side in zip(*pairs, strict=True)
+        ]
+        first = pairs[0][0]
+        change = paired_difference(values[1], values[0], None if first is None else metric.weights(first))
+        worse = -change.value if metric.is_higher_better else change.value
+        if worse > N_SIGMA * change.stderr:
+            notes.append(
+                f"from {small:,} to {large:,} rows the {metric.name} gets worse by {worse:.4f} ± {change.stderr:.4f}"
+            )
+    return notes
+
+
+def _trades(
+    fits: Mapping[str, CurveFit], baseline: str, points: Mapping[str, Mapping[int, Any]]
+) -> list[dict[str, Any]]:
+    """Return how many random rows are as good as so many chosen ones: choosing better against labelling more."""
+    base = fits.get(baseline)
+    if base is None:
+        return []
+    found = []
+    for method, fit in fits.items():
+        for size in points[method] if method != baseline else ():
+            rows = base.rows_as_good_as(fit, size)
+            found.append({"method": method, "n_rows": size, "baseline": baseline, "baseline_rows": rows.to_json()})
+    return found
+
+
+def _fits(lab: Laboratory, state: Progression) -> dict[str, CurveFit]:
+    fits = {m: state.fit(m, is_higher_better=lab.bench.metric.is_higher_better) for m in state.plan.methods}
+    return {method: fit for method, fit in fits.items() if fit is not None}
+
+
+def _as_curve(
+    cells: pl.DataFrame, content: Mapping[str, Any], fits: Mapping[str, CurveFit], manifest: Manifest, path: Path | None
+) -> LearningCurve:
+    from thresher.experiments.learning_curve import LearningCurve
+
+    saturation = {
+        method: Saturation(**{**entry["saturation"], "next_sizes": tuple(entry["saturation"]["next_sizes"])})
+        for method, entry in content["methods"].items()
+        if entry["saturation"] is not None
+    }
+    return LearningCurve(
+        cells=cells,
+        fits=fits,
+        saturation=saturation,
+        content=content,
+        path=path,
+        manifest=manifest,
+    )
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"

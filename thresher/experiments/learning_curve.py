@@ -1,0 +1,344 @@
+"""The arrow to a curve: the same method at rising numbers of rows, until the answer is firm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from thresher.errors import InputError, SettingsError
+from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
+from thresher.experiments.bench import Bench, Overlap
+from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.planning import Cost, geometric_sizes, is_firm, propose, start
+from thresher.manifest import Manifest
+from thresher.trainer.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from thresher.features import Progress
+
+BASELINE = "random"
+MIN_SIZES, MIN_SEEDS = 3, 2
+SHARE_OF_GRID = 0.4  # of the full grid's cost that the adaptive mode spends at most
+DEFAULTS = TrainSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """Learning curves of several methods on one test set.
+
+    Attributes:
+        cells: one row per cell: `method`, `n_rows`, `seed`, `metric`, `value`, `stderr` and `n` (test rows),
+            `loss`, `steps`, `status`, `reason`, `cell`.
+        fits: of the methods that have runs enough.
+        saturation: of the same methods: from how many rows on more data stops paying.
+        content: of `saturation.json`: metric, delta, why no more cells were run, and per method its points, laws, band,
+            targets and notes.
+        path: of the folder, or None when none was asked for.
+        manifest: what ran.
+    """
+
+    cells: pl.DataFrame
+    fits: Mapping[str, CurveFit]
+    saturation: Mapping[str, Saturation]
+    content: Mapping[str, Any]
+    path: Path | None
+    manifest: Manifest
+
+    def __str__(self) -> str:
+        """Return one sentence per method."""
+        return "\n".join(f"{method}: {found}" for method, found in self.saturation.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePlan:
+    """What a curve asks for, checked.
+
+    Attributes:
+        methods: names of selectors, the baseline among them.
+        sizes: rising.
+        n_seeds: most runs at one size.
+        delta: gain of a doubling that no longer pays; None for half a point or one standard error.
+        is_grid: run every cell.
+        max_runs: most cells, reused ones included.
+        max_seconds: after which no cell is begun.
+        targets: values of the metric to find the rows for.
+        more: rows on top of the largest size, to find the gain of.
+    """
+
+    methods: tuple[str, ...]
+    sizes: tuple[int, ...]
+    n_seeds: int
+    delta: float | None
+    is_grid: bool
+    max_runs: int | None
+    max_seconds: float | None
+    targets: tuple[float, ...] = ()
+    more: tuple[int, ...] = ()
+
+
+def learning_curve(
+    pool: Any,
+    *,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    methods: str | Sequence[str] = (BASELINE, "facility-location"),
+    sizes: Literal["auto"] | Sequence[int] = "auto",
+    seeds: int = 5,
+    grid: bool = False,
+    model: str | Path | None = None,
+    metric: str | None = None,
+    delta: float | None = None,
+    equal: Literal["epochs", "steps"] = "epochs",
+    max_time: float | None = None,
+    max_runs: int | None = None,
+    targets: Sequence[float] = (),
+    more: Sequence[int] = (),
+    settings: TrainSettings = DEFAULTS,
+    method_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    encoder: str | None = None,
+    device: str | None = None,
+    slices: Sequence[str] = (),
+    overlap: Overlap = "refuse",
+    workers: int | None = 1,
+    engine: str = "local",
+    out: str | Path | None = None,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> LearningCurve:
+    """Measure how the score rises with the number of rows, and from where on more rows stop paying.
+
+    Every cell is kept: a killed call continues with the cell it was at, and cells that any earlier command has run on
+    the same rows with the same settings are not run again.
+
+    Args:
+        pool: rows to choose from, anything `load` accepts.
+        eval: rows to measure on, or a share of the pool to hold out ("10%").
+        methods: names of selectors, as a list or with commas; random is always among them.
+        sizes: numbers of rows, or "auto": doubling up to the whole pool.
+        seeds: runs at each size; in the adaptive mode, at most.
+        grid: run every size with every seed. Otherwise (adaptive) the small sizes come first, and then the cell that
+            narrows the answer most for its cost, until the answer is firm or 40 % of the grid's cost is spent.
+        model: Hub id or folder of the base model; not set: the embedded one.
+        metric: accuracy, macro_f1 or loss; loss, exact_match, rouge_l or chrf for language models.
+        delta: gain of a doubling that no longer pays, in units of the metric; not set: the larger of 0.005 and one
+            standard error of the metric at the largest size.
+        equal: "epochs": every size is passed over equally often; "steps": every size gets as many optimizer steps as
+            the largest one needs.
+        max_time: seconds after which no cell is begun.
+        max_runs: most cells.
+        targets: values of the metric to find the needed rows for.
+        more: numbers of further rows, on top of the largest size, to find the gain of.
+        settings: of the training.
+        method_settings: of the selectors, by name.
+        encoder: as for `select`.
+        device: as for `select`.
+        slices: columns of the test set to draw curves for, beside the label.
+        overlap: a test row that is also in the pool is refused ("refuse"), or taken out of the pool ("drop").
+        workers: processes that run cells at once; None for one per core or GPU.
+        engine: "local", or "ray" for a Ray cluster.
+        out: folder for the result; cells are kept in the cache either way.
+        force: replace an earlier result in `out`.
+        on_progress: listener.
+
+    Raises:
+        InputError: pool, test set, sizes or methods do not fit.
+        NotFoundError: there is no such method, metric or model.
+        SettingsError: a setting has an illegal value.
+        OutputError: `out` holds something else.
+    """
+    from thresher.experiments.curve_files import write_curve
+
+    lab = Laboratory.open(
+        pool,
+        eval=eval,
+        model=model,
+        metric=metric,
+        settings=settings,
+        overlap=overlap,
+        method_settings=method_settings,
+        select_options={"encoder": encoder, "device": device},
+        workers=workers,
+        engine=engine,
+        on_progress=on_progress,
+    )
+    plan = CurvePlan(
+        methods=_methods(methods),
+        sizes=_sizes(sizes, lab.bench),
+        n_seeds=_at_least(seeds, MIN_SEEDS, "seeds", "the spread between seeds is the error bar"),
+        delta=None if delta is None else _positive(delta, "delta"),
+        is_grid=grid,
+        max_runs=None if max_runs is None else _at_least(max_runs, 1, "max_runs", "nothing would run"),
+        max_seconds=None if max_time is None else _positive(max_time, "max_time"),
+        targets=tuple(float(target) for target in targets),
+        more=tuple(_at_least(rows, 1, "more", "rows are whole") for rows in more),
+    )
+    if equal not in ("epochs", "steps"):
+        raise SettingsError(f"curve: equal must be 'epochs' or 'steps', got '{equal}'")
+    if equal == "steps":
+        lab.set_equal_steps(plan.sizes[-1])
+    asked = {"plan": vars(plan) | {"equal": equal}, "slices": list(slices)}
+    return write_curve(lab, asked, lambda: run_plan(plan, lab), out=out, force=force, slices=slices)
+
+
+@dataclass
+class Progression:
+    """A curve while it is measured.
+
+    Attributes:
+        plan: that is followed.
+        runs: (method, size, seed) -> value of the metric; None where the cell failed.
+        stopped: why it ended.
+        cost: spent, in rows that pass through the model.
+        full_cost: of the whole grid.
+    """
+
+    plan: CurvePlan
+    runs: dict[tuple[str, int, int], float | None] = field(default_factory=dict)
+    stopped: str = ""
+    cost: float = 0.0
+    full_cost: float = 1.0
+
+    def points(self, method: str) -> dict[int, list[float]]:
+        """Return the values of a method by size, rising."""
+        return points(self.runs, method)
+
+    def fit(self, method: str, *, is_higher_better: bool) -> CurveFit | None:
+        """Return the law of a method, or None where there are too few runs."""
+        return fit_runs(self.runs, method, is_higher_better=is_higher_better)
+
+
+def points(runs: Mapping[tuple[str, int, int], float | None], method: str) -> dict[int, list[float]]:
+    """Return the finite values of a method by size, rising, and by seed."""
+    found: dict[int, list[float]] = {}
+    for name, size, seed in sorted(runs):
+        value = runs[name, size, seed]
+        if name == method and value is not None and np.isfinite(value):
+            found.setdefault(size, []).append(value)
+    return found
+
+
+def fit_runs(
+    runs: Mapping[tuple[str, int, int], float | None], method: str, *, is_higher_better: bool
+) -> CurveFit | None:
+    """Return the law of a method, or None where there are too few runs."""
+    found = points(runs, method)
+    if len(found) < MIN_SIZES or max(map(len, found.values())) < MIN_SEEDS:
+        return None
+    return fit_curve(list(found), list(found.values()), is_higher_better=is_higher_better)
+
+
+def run_plan(plan: CurvePlan, lab: Laboratory) -> Progression:
+    """Run the cells of a plan, all of them or those that it takes."""
+    began, cost = time.monotonic(), lab.cost()
+    state = Progression(
+        plan=plan, full_cost=len(plan.methods) * plan.n_seeds * sum(cost.of(size) for size in plan.sizes)
+    )
+    grid = [(size, seed) for seed in range(plan.n_seeds) for size in plan.sizes]
+    first = grid if plan.is_grid else start(plan.sizes, plan.n_seeds)
+    todo = [(method, size, seed) for size, seed in first for method in plan.methods]
+    while todo:
+        if plan.max_runs is not None and len(state.runs) + len(todo) > plan.max_runs:
+            todo = todo[: plan.max_runs - len(state.runs)]
+            state.stopped = f"{plan.max_runs} runs were allowed"
+        if plan.max_seconds is not None and time.monotonic() - began > plan.max_seconds:
+            state.stopped = f"{plan.max_seconds:g} seconds were allowed"
+            break
+        if not todo:
+            break
+        batch = todo[: lab.n_workers] if plan.max_seconds is not None else todo
+        state.runs |= lab.run(batch)
+        state.cost += sum(cost.of(size) for _, size, _ in batch)
+        todo = todo[len(batch) :]
+        if not todo and not plan.is_grid and not state.stopped:
+            todo = _next(plan, lab, state, cost)
+    state.stopped = state.stopped or "every cell of the grid was run"
+    lab.require_results()
+    return state
+
+
+def delta_of(plan: CurvePlan, lab: Laboratory, state: Progression) -> float:
+    """Return the gain of a doubling that no longer pays: as given, or the larger of half a point and one error."""
+    if plan.delta is not None:
+        return plan.delta
+    sizes = list(state.points(BASELINE))
+    return max(MIN_DELTA, lab.stderr(BASELINE, sizes[-1])) if sizes else MIN_DELTA
+
+
+def _next(plan: CurvePlan, lab: Laboratory, state: Progression, cost: Cost) -> list[tuple[str, int, int]]:
+    """Return the next cells of the adaptive mode; none, and why, when it is time to stop."""
+    delta, found, open_methods = delta_of(plan, lab, state), [], []
+    room = SHARE_OF_GRID * state.full_cost - state.cost
+    for method in plan.methods:
+        fit = state.fit(method, is_higher_better=lab.bench.metric.is_higher_better)
+        counts = {size: sum((method, size, seed) in state.runs for seed in range(plan.n_seeds)) for size in plan.sizes}
+        if fit is None:
+            found += [(method, size, counts[size]) for size in plan.sizes if counts[size] < plan.n_seeds][:1]
+            continue
+        if is_firm(fit, delta=delta, largest=plan.sizes[-1]):
+            continue
+        open_methods.append(method)
+        rng = np.random.default_rng(len(state.runs))
+        proposed = propose(
+            fit, counts=counts, n_seeds=plan.n_seeds, delta=delta, cost=cost, n=max(1, lab.n_workers), rng=rng
+        )
+        found += [(method, size, seed) for size, seed in proposed]
+    payable = _within(found, room, cost)
+    if found and not payable:
+        state.stopped = f"{SHARE_OF_GRID:.0%} of the full grid's cost is spent"
+    elif not found:
+        state.stopped = "the answer is firm" if not open_methods else "no further cell would narrow the answer much"
+    return payable
+
+
+def _within(cells: Iterable[tuple[str, int, int]], room: float, cost: Cost) -> list[tuple[str, int, int]]:
+    payable = []
+    for cell in cells:
+        room -= cost.of(cell[1])
+        if room < 0:
+            break
+        payable.append(cell)
+    return payable
+
+
+def _methods(methods: str | Sequence[str]) -> tuple[str, ...]:
+    names = methods.split(",") if isinstance(methods, str) else list(methods)
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise InputError("curve: at least one method is needed, got none")
+    return tuple(dict.fromkeys([BASELINE, *names]))
+
+
+def _sizes(sizes: str | Sequence[int], bench: Bench) -> tuple[int, ...]:
+    n_pool = len(bench.pool)
+    if isinstance(sizes, str):
+        if sizes != "auto":
+            raise SettingsError(f"curve: sizes must be 'auto' or numbers of rows, got '{sizes}'")
+        found = geometric_sizes(n_pool, n_classes=len(bench.labels))
+    else:
+        found = sorted(set(sizes))
+    if any(isinstance(size, bool) or size != int(size) or size < 1 for size in found):
+        raise SettingsError(f"curve: sizes must be whole numbers from 1, got {found}")
+    if found and found[-1] > n_pool:
+        raise InputError(f"curve: sizes must be at most the {n_pool:,} rows of the pool, got {found[-1]:,}")
+    if len(found) < MIN_SIZES:
+        raise InputError(
+            f"curve: at least {MIN_SIZES} sizes are needed to see a law, got {len(found)} ({found}); give more sizes"
+        )
+    return tuple(int(size) for size in found)
+
+
+def _at_least(value: int, least: int, name: str, why: str) -> int:
+    if isinstance(value, bool) or value != int(value) or value < least:
+        raise SettingsError(f"curve: {name} must be a whole number of at least {least} ({why}), got {value}")
+    return int(value)
+
+
+def _positive(value: float, name: str) -> float:
+    if not 0 < value < float("inf"):
+        raise SettingsError(f"curve: {name} must be above 0, got {value}")
+    return float(value)

@@ -1,0 +1,136 @@
+"""Which cell of a learning curve to run next: the one that narrows the answer most for its cost.
+
+The draws of the fitted laws stand for what may be true. For a possible next run, outcomes are drawn from them, each
+draw is weighted by how well it would foretell the outcome, and the width of the interval that would be left is averaged
+(expected information by importance weights; Chaloner and Verdinelli 1995, doi:10.1214/ss/1177009939).
+
+Costs are counted in rows that pass through the model, not in seconds, so that a killed and resumed experiment plans as
+an undisturbed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from thresher.evaluation.laws import Array
+from thresher.evaluation.saturation import COVERAGE, CurveFit
+
+START_SIZES = 4  # the smallest ones are measured first, because they cost least
+START_SEEDS = 2
+FIRM = 2.0  # upper over lower end of an interval that needs no more runs
+BACKWARD = 2.0  # a backward pass costs as much as two forward ones
+_OUTCOMES = 64  # imagined outcomes of each possible run
+_WORTH = 0.01  # a run that would narrow the interval by less than this share is not worth its cost
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a cell costs, in rows that pass forward through the model.
+
+    Attributes:
+        epochs: passes over the rows; None where every cell has the same steps.
+        equal_rows: rows that pass in those steps.
+        n_test: test rows.
+    """
+
+    epochs: float | None
+    equal_rows: int
+    n_test: int
+
+    def of(self, n_rows: int) -> float:
+        """Return the cost of a cell of this size."""
+        learned = self.equal_rows if self.epochs is None else self.epochs * n_rows
+        return (1 + BACKWARD) * learned + self.n_test
+
+
+def geometric_sizes(n_pool: int, *, n_classes: int = 0, n_sizes: int = 7) -> list[int]:
+    """Return sizes that double up to the whole pool: few enough to pay for, wide enough to see a law.
+
+    Args:
+        n_pool: rows there are.
+        n_classes: of the data; the smallest size has at least two rows per class where the pool allows it.
+        n_sizes: at most.
+    """
+    smallest = max(16, min(2 * n_classes, n_pool // 8))
+    sizes = [n_pool]
+    while len(sizes) < n_sizes and sizes[-1] / 2 >= smallest:
+        sizes.append(round(n_pool / 2 ** len(sizes)))
+    return sorted(sizes)
+
+
+def start(sizes: Sequence[int], n_seeds: int) -> list[tuple[int, int]]:
+    """Return the first cells as (size, seed), small ones first."""
+    return [(size, seed) for size in sorted(sizes)[:START_SIZES] for seed in range(min(START_SEEDS, n_seeds))]
+
+
+def is_firm(fit: CurveFit, *, delta: float, largest: int) -> bool:
+    """Tell whether more runs would not change the answer: a narrow interval, or surely beyond the rows there are."""
+    points = crossings(fit, delta, fit.sizes[-1])
+    low, high = np.quantile(points, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="inverted_cdf")
+    return bool(low > largest or (np.isfinite(high) and high <= FIRM * low))
+
+
+def crossings(fit: CurveFit, delta: float, largest: float) -> Array:
+    """Return the saturation point of every draw, at most 64 times the largest measured size: (draws,)."""
+    return np.minimum(fit.saturation_draws(delta), 64 * largest)
+
+
+def expected_width(fit: CurveFit, size: int, *, delta: float, rng: np.random.Generator) -> float:
+    """Return the width of the interval (log scale) that is to be expected after one more run at a size."""
+    point = np.log(crossings(fit, delta, float(fit.sizes[-1])))
+    order = np.argsort(point)
+    point, errors = point[order], fit.draw_errors([size])[order, 0]
+    sd = fit.seed_sd * fit.misfit
+    outcomes = rng.choice(errors, _OUTCOMES) + rng.normal(0, sd, _OUTCOMES)
+    fit_to = -0.5 * ((outcomes[None, :] - errors[:, None]) / sd) ** 2
+    weight = np.exp(fit_to - fit_to.max(axis=0))
+    share = np.cumsum(weight / weight.sum(axis=0), axis=0)  # (draws, outcomes)
+    ends = [point[(share < q).sum(axis=0).clip(max=len(point) - 1)] for q in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)]
+    return float((ends[1] - ends[0]).mean())
+
+
+def width(fit: CurveFit, delta: float) -> float:
+    """Return the width of the present interval on a log scale."""
+    point = np.log(crossings(fit, delta, float(fit.sizes[-1])))
+    low, high = np.quantile(point, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="inverted_cdf")
+    return float(high - low)
+
+
+def propose(
+    fit: CurveFit,
+    *,
+    counts: dict[int, int],
+    n_seeds: int,
+    delta: float,
+    cost: Cost,
+    n: int,
+    rng: np.random.Generator,
+) -> list[tuple[int, int]]:
+    """Return up to n next cells as (size, seed), the best for its cost first; none when no run is worth it.
+
+    Args:
+        fit: of what is known.
+        counts: runs done (or failed) so far at each size that may be measured.
+        n_seeds: at most, per size.
+        delta: gain of a doubling that no longer pays.
+        cost: of a cell.
+        n: cells wanted.
+        rng: for the imagined outcomes.
+    """
+    now = width(fit, delta)
+    found = []
+    for size, done in sorted(counts.items()):
+        if done >= n_seeds:
+            continue
+        saved = now - expected_width(fit, size, delta=delta, rng=rng)
+        if saved > _WORTH * now:
+            found.append((saved / cost.of(size), size, done))
+    found.sort(key=lambda entry: (-entry[0], entry[1]))
+    cells = [(size, done) for _, size, done in found[:n]]
+    if cells and len(cells) < n:  # fewer sizes than workers: more seeds of the best size
+        size, done = cells[0]
+        cells += [(size, seed) for seed in range(done + 1, min(n_seeds, done + 1 + n - len(cells)))]
+    return cells

@@ -1,0 +1,204 @@
+"""The tables of an experiment folder: cells, their outcomes, the rows they were trained on, and what it all cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from thresher.dataset import Dataset
+from thresher.errors import InputError
+from thresher.evaluation.estimate import over_seeds
+from thresher.experiments.bench import Bench
+from thresher.experiments.laboratory import Laboratory
+from thresher.manifest import FORMAT, Manifest, digest, versions
+from thresher.trainer.request import PACKAGES, content_hash
+
+MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than a group
+
+
+def bench_identity(bench: Bench) -> dict[str, Any]:
+    """Return what determines the results on a bench, as JSON values."""
+    asked = bench.request(bench.pool.take(np.arange(1)), seed=0).identity()
+    return {
+        "pool": {"fingerprint": bench.pool.fingerprint, "content": content_hash(bench.pool), "rows": len(bench.pool)},
+        "test": {"fingerprint": bench.test.fingerprint, "content": content_hash(bench.test), "rows": len(bench.test)},
+        "model": asked["model"],
+        "task": asked["task"],
+        "settings": asked["settings"],
+        "labels": list(bench.labels),
+        "metric": bench.metric.name,
+        "versions": versions(PACKAGES),
+    }
+
+
+def cell_table(lab: Laboratory) -> pl.DataFrame:
+    """Return one line per cell; nothing in it depends on the clock or on who ran the cell."""
+    lines = []
+    for method, n_rows, seed in sorted(lab.outcomes):
+        outcome, found = lab.outcomes[method, n_rows, seed], lab.estimate((method, n_rows, seed))
+        table = outcome.outcomes
+        lines.append(
+            {
+                "method": method,
+                "n_rows": n_rows,
+                "seed": seed,
+                "metric": lab.bench.metric.name,
+                "value": None if found is None else found.value,
+                "stderr": None if found is None else found.stderr,
+                "n": None if found is None else found.n,
+                "loss": None if table is None else _mean_loss(table),
+                "steps": outcome.facts.get("steps"),
+                "status": "failed" if table is None else "done",
+                "reason": outcome.reason,
+                "cell": outcome.key,
+            }
+        )
+    schema = {"value": pl.Float64, "stderr": pl.Float64, "n": pl.Int64, "loss": pl.Float64, "steps": pl.Int64}
+    return pl.DataFrame(lines, schema_overrides=schema | {"reason": pl.String, "cell": pl.String})
+
+
+def _mean_loss(table: pl.DataFrame) -> float | None:
+    weights = table["n_tokens"].to_numpy().sum() if "n_tokens" in table.columns else table["loss"].count()
+    return None if not weights else float(table["loss"].drop_nulls().to_numpy().sum() / weights)
+
+
+def cost_table(lab: Laboratory) -> pl.DataFrame:
+    """Return the seconds of each cell: `method`, `n_rows`, `seed`, `select_seconds`, `train_seconds`, `is_reused`."""
+    return pl.DataFrame(
+        [
+            {
+                "method": name[0],
+                "n_rows": name[1],
+                "seed": name[2],
+                "select_seconds": lab.cells[name].select_seconds,
+                "train_seconds": lab.outcomes[name].facts.get("train_seconds"),
+                "is_reused": lab.outcomes[name].is_reused,
+            }
+            for name in sorted(lab.outcomes)
+        ],
+        schema_overrides={"train_seconds": pl.Float64},
+    )
+
+
+def outcome_table(lab: Laboratory) -> pl.DataFrame:
+    """Return one row per finished cell and test row, so that differences can be paired."""
+    found = []
+    for name in sorted(lab.outcomes):
+        table = lab.outcomes[name].outcomes
+        if table is not None:
+            place = [pl.lit(name[0]).alias("method"), pl.lit(name[1]).alias("n_rows"), pl.lit(name[2]).alias("seed")]
+            found.append(table.select(*place, pl.all()))
+    return pl.concat(found)
+
+
+def pick_table(lab: Laboratory) -> pl.DataFrame:
+    """Return the rankings as far as they were used: `method`, `seed`, `rank` (from 1), `row_id`."""
+    ids, found = lab.bench.pool.frame["row_id"], []
+    for method, seed in sorted({(method, seed) for method, _, seed in lab.cells}):
+        rows = max((cell.rows for name, cell in lab.cells.items() if (name[0], name[2]) == (method, seed)), key=len)
+        rank = pl.Series("rank", np.arange(1, len(rows) + 1))
+        found.append(
+            pl.DataFrame({"rank": rank, "row_id": ids.gather(rows)}).select(
+                pl.lit(method).alias("method"), pl.lit(seed).alias("seed"), "rank", "row_id"
+            )
+        )
+    return pl.concat(found)
+
+
+def slice_table(lab: Laboratory, columns: Sequence[str]) -> pl.DataFrame:
+    """Return the metric of each group of test rows, over all seeds.
+
+    Args:
+        lab: with finished cells.
+        columns: of the test set; classification data is also sliced by its label.
+
+    Raises:
+        InputError: a column has too many values to be a group, or the metric has no value per row.
+    """
+    names = {"method": pl.String, "n_rows": pl.Int64, "slice": pl.String, "group": pl.String}
+    schema: dict[str, Any] = {**names, "value": pl.Float64, "stderr": pl.Float64, "n": pl.Int64}
+    metric, lines = lab.bench.metric, []
+    groups = _groups(lab.bench.test, columns, is_labelled=bool(lab.bench.labels))
+    if metric.column is None:
+        groups = {}
+    for method, n_rows in sorted({name[:2] for name in lab.outcomes}):
+        tables = lab.tables(method, n_rows)
+        if not tables:
+            continue
+        usable = tables[0].filter(pl.col(str(metric.column)).is_not_null())["row_id"].to_list() if groups else []
+        values = np.stack([metric.per_row(table) for table in tables]) if groups else np.empty((0, 0))
+        weights = metric.weights(tables[0])
+        for name, group_of in groups.items():
+            group = np.array([group_of[row] for row in usable])
+            for value in sorted(set(group)):
+                index = np.flatnonzero(group == value)
+                found = over_seeds(values[:, index], None if weights is None else weights[index])
+                place = {"method": method, "n_rows": n_rows, "slice": name, "group": value}
+                lines.append(place | {"value": found.value, "stderr": found.stderr, "n": found.n})
+    return pl.DataFrame(lines, schema=schema)
+
+
+def _groups(test: Dataset, columns: Sequence[str], *, is_labelled: bool) -> dict[str, dict[str, str]]:
+    """Return slice -> row id -> group."""
+    found = {}
+    for name in dict.fromkeys([*(["label"] if is_labelled else []), *columns]):
+        column = test.frame["response"] if name == "label" and is_labelled else test.column(name)
+        n_groups = column.n_unique()
+        if n_groups > MAX_GROUPS:
+            if name == "label":
+                continue
+            raise InputError(f"slices: {name} must have at most {MAX_GROUPS} values, found {n_groups}")
+        text = column.cast(pl.String).fill_null("(none)")
+        found[name] = dict(zip(test.frame["row_id"], text, strict=True))
+    return found
+
+
+def experiment_manifest(
+    lab: Laboratory, kind: str, named: str, asked: Mapping[str, Any], *, began: str, started: float
+) -> Manifest:
+    """Return the manifest of an experiment.
+
+    Args:
+        lab: with finished cells.
+        kind: of the folder.
+        named: identity of the experiment.
+        asked: what it asked for, as JSON values.
+        began: time of day.
+        started: on the monotonic clock.
+    """
+    pool = lab.bench.pool
+    return Manifest(
+        {
+            "format": FORMAT,
+            "kind": kind,
+            "identity": named,
+            **bench_identity(lab.bench),
+            "asked": dict(asked),
+            "select": dict(lab.rankings.options),
+            "inputs": [
+                {"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in pool.sources
+            ],
+            "schema": {
+                "name": pool.schema.name,
+                "columns": {role: list(names) for role, names in pool.schema.columns.items()},
+            },
+            "cells": len(lab.outcomes),
+            "run": {
+                "created": began,
+                "seconds": round(time.monotonic() - started, 3),
+                "workers": lab.n_workers,
+                "engine": lab.engine,
+                "inputs": [source.path for source in pool.sources],
+            },
+        }
+    )
+
+
+def identity(lab: Laboratory, asked: dict[str, Any]) -> str:
+    """Return the identity of an experiment on a bench."""
+    options = {"options": dict(lab.rankings.options), "methods": {k: dict(v) for k, v in lab.rankings.settings.items()}}
+    return digest({"bench": bench_identity(lab.bench), "asked": asked, "select": options})
