@@ -293,3 +293,55 @@ def test_a_quota_that_does_not_fit_is_refused_before_any_model_runs():
     for quota, message in (("label:rare=1,*=1", "'rare' is not a value"), ("label:class 0=1", "'class 1' has none")):
         with pytest.raises(InputError, match=message):
             th.select(make_rows(), "k-center", budget=5, quota=quota, encoder="no/such-encoder")
+
+
+def talks(n=20):
+    rows = [{"prompt": f"question {i} {WORDS[i % 13]}", "completion": f"answer {i}"} for i in range(n)]
+    rows[3]["prompt"] = "too long " * 300
+    return rows
+
+
+def test_a_row_that_the_model_cannot_score_is_dropped_with_its_reason(tiny_llama):
+    subset = th.select(talks(), "perplexity", budget=20, model=str(tiny_llama), device="cpu")
+    assert len(subset) == 19
+    assert subset.dropped["reason"].to_list() == ["excluded"]
+    assert subset.dropped["line"].to_list() == [4]
+    reason = "nothing of the response is within max_length"
+    assert subset.dropped["explanation"].to_list() == [reason]
+    assert subset.manifest.content["counts"]["excluded_by_reason"] == {reason: 1}
+    notes = subset.manifest.content["feature_notes"]["loss"]
+    assert (notes["rows"], notes["rows_missing"], notes["rows_truncated"]) == (20, 1, 0)
+
+
+def test_difficulty_drops_rows_whose_prompt_does_not_help_and_keeps_the_hardest_others(tiny_llama):
+    from thresher.features import FeatureContext, compute
+
+    pool = th.load(talks(40))
+    context = FeatureContext(model=str(tiny_llama), device="cpu", cache=None)
+    found = compute(pool, ["loss", "loss_unconditional"], context)
+    difficulty = found["loss"] / found["loss_unconditional"]
+    subset = th.select(pool, "difficulty", budget=5, model=str(tiny_llama), device="cpu", order="rank")
+    hardest = np.argsort(np.where(difficulty <= 1, -difficulty, np.inf))[:5]  # NaN compares false
+    assert subset.kept.tolist() == hardest.tolist()
+    counts = subset.manifest.content["counts"]
+    assert counts["dropped_by_reason"]["excluded"] == 1 + (difficulty > 1).sum()
+    assert sum(counts["excluded_by_reason"].values()) == counts["dropped_by_reason"]["excluded"]
+
+
+def test_a_pool_of_which_nothing_is_left_is_refused(tiny_llama):
+    rows = [{"prompt": "too long " * 300, "completion": f"answer {i}"} for i in range(3)]
+    with pytest.raises(InputError, match="at least one row must be left, but all 3 are excluded \\(nothing of the"):
+        th.select(rows, "perplexity", budget=2, model=str(tiny_llama), device="cpu")
+
+
+def test_another_model_is_another_request(tiny_llama, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_llama, tmp_path / "other")
+    config = json.loads((tmp_path / "other/config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    first, second = (
+        th.select(talks(), "perplexity", budget=5, model=str(folder), device="cpu").manifest
+        for folder in (tiny_llama, tmp_path / "other")
+    )
+    assert first.identity != second.identity

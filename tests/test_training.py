@@ -329,9 +329,10 @@ def test_one_label_is_refused(tiny_bert):
         train([{"text": "sky", "label": "blue"}, {"text": "sea", "label": "blue"}], model=tiny_bert)
 
 
-def test_conversations_without_a_model_are_refused(question_rows):
-    with pytest.raises(InputError, match="sft needs a causal language model, got none"):
-        train(question_rows)
+def test_conversations_without_a_model_are_learned_by_the_embedded_one(question_rows, tmp_path):
+    train(question_rows, settings=TrainSettings(max_steps=1, max_length=32), out=tmp_path / "a")
+    adapter = json.loads((tmp_path / "a" / "adapter_config.json").read_bytes())
+    assert adapter["base_model_name_or_path"] == "thresher/tiny-llama"
 
 
 def test_an_interrupted_run_keeps_its_checkpoint(tiny_bert, colour_rows, tmp_path):

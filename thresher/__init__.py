@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from thresher.budget import Budget, Quota
     from thresher.dataset import Dataset, load
     from thresher.errors import ThresherError
+    from thresher.experiments.comparison import Comparison, compare
+    from thresher.experiments.learning_curve import LearningCurve, learning_curve
+    from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
     from thresher.manifest import Manifest
+    from thresher.reporting import report
     from thresher.scores import Scores
     from thresher.selection import select
     from thresher.subset import Subset
@@ -30,34 +34,48 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "Budget",
+    "Comparison",
     "Dataset",
     "Features",
+    "LearningCurve",
     "Manifest",
     "Quota",
     "Scores",
     "Subset",
     "ThresherError",
     "TrainSettings",
+    "Tuning",
     "__version__",
+    "compare",
+    "learning_curve",
     "load",
+    "report",
     "select",
     "train",
+    "tune",
 ]
 
 _HOME = {
     "Adapter": "thresher.training",
     "Budget": "thresher.budget",
+    "Comparison": "thresher.experiments.comparison",
     "Dataset": "thresher.dataset",
     "Features": "thresher.features",
+    "LearningCurve": "thresher.experiments.learning_curve",
     "Manifest": "thresher.manifest",
     "Quota": "thresher.budget",
     "Scores": "thresher.scores",
     "Subset": "thresher.subset",
     "ThresherError": "thresher.errors",
     "TrainSettings": "thresher.training",
+    "Tuning": "thresher.experiments.tuning",
+    "compare": "thresher.experiments.comparison",
+    "learning_curve": "thresher.experiments.learning_curve",
     "load": "thresher.dataset",
+    "report": "thresher.reporting",
     "select": "thresher.selection",
     "train": "thresher.training",
+    "tune": "thresher.experiments.tuning",
 }
 
 

@@ -1,14 +1,16 @@
 """Budgets and quotas: how many rows to keep, and from which group.
 
-A budget is a number of rows (`500`), a share (`30%`, `0.3`), a number of tokens (`200ktok`) or a threshold on the score
-(`score>0.8`). A quota reorders a ranking so that every prefix of it keeps the wanted proportions.
+A budget is a number of rows (`500`), a share (`30%`, `0.3`), a number of tokens (`200ktok`), a threshold on the score
+(`score>0.8`), or the saturation point of a learning curve (`saturation:FOLDER`, which becomes a number of rows). A quota reorders a ranking so that every prefix of it keeps the wanted proportions.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,7 +24,8 @@ _THRESHOLD = re.compile(r"score\s*>\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)", re.IGNORECA
 _ROWS = re.compile(r"(\d[\d_,]*)\s*(?:rows?)?")
 _MAX_AMOUNT = 10**15  # rows or tokens; whole numbers up to here are exact as floats
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_FORMS = "rows (500), a share (30% or 0.3), tokens (200ktok) or a threshold (score>0.8)"
+_FORMS = "rows (500), a share (30% or 0.3), tokens (200ktok), a threshold (score>0.8) or a curve (saturation:FOLDER)"
+_CURVE = "saturation:"
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,26 @@ def _from_number(value: int | float) -> Budget | None:
     return Budget("share", float(value)) if np.isfinite(value) else None
 
 
+def _of_curve(folder: Path) -> Budget:
+    """Return the rows at which the best of a curve's methods saturates: the lowest firm point, at its upper end."""
+    try:
+        methods = json.loads((folder / "saturation.json").read_bytes())["methods"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"budget: {folder} must be a folder that 'thresher curve' wrote, found no readable saturation.json there"
+        ) from None
+    found = {name: entry["saturation"] for name, entry in methods.items() if entry["saturation"] is not None}
+    firm = [entry["high"] for entry in found.values() if entry["status"] != "not identifiable"]
+    if not firm:
+        said = "; ".join(f"{name}: {entry['status']}" for name, entry in found.items()) or "no law could be fitted"
+        raise InputError(f"budget: {folder} must hold a saturation point, found none ({said}); measure more sizes")
+    return Budget("rows", int(min(firm)))
+
+
 def _from_text(text: str) -> Budget | None:
     text = text.strip()
+    if text.startswith(_CURVE):
+        return _of_curve(Path(text.removeprefix(_CURVE)))
     if match := _ROWS.fullmatch(text):
         return Budget("rows", _whole(re.sub("[_,]", "", match[1])))
     if match := _SHARE.fullmatch(text):

@@ -23,6 +23,8 @@ class Scores:
         covered_by: (n,) int64 or None: position of the picked row that stands for this row
             (itself for a pick), -1 where none does. Becomes the reason of a dropped row.
         similarity: (n,) float32 or None: cosine with the row in `covered_by`.
+        excluded: (n,) string or None: why the method gives a row no place at all, null for the others. Its value is
+            -inf, and no budget is large enough for it. Becomes the explanation of a dropped row.
         objective: (k,) float64 or None: value of the method's objective after each pick.
         notes: facts the manifest should carry (for example "kernel": "exact", "n_neighbors": 64).
     """
@@ -32,16 +34,19 @@ class Scores:
     by: str
     covered_by: NDArray[np.int64] | None = None
     similarity: NDArray[np.float32] | None = None
+    excluded: pl.Series | None = None
     objective: NDArray[np.float64] | None = None
     notes: dict[str, str | int | float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse NaN and arrays that do not match the rows."""
+        """Refuse NaN, arrays that do not match the rows, and excluded rows with a value."""
         n = len(self.row_id)
         for name in ("value", "covered_by", "similarity"):
             array = getattr(self, name)
             if array is not None and array.shape != (n,):
                 raise InputError(f"scores of '{self.by}': {name} must have shape ({n},), got {array.shape}")
+        if self.excluded is not None and (self.value[self.excluded.is_not_null().to_numpy()] > -np.inf).any():
+            raise InputError(f"scores of '{self.by}': rows that are excluded must have the value -inf")
         n_nan = int(np.isnan(self.value).sum())
         if n_nan:
             raise InputError(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from thresher.budget import Budget, Quota, parse_budget, parse_quota
@@ -74,6 +75,7 @@ def select(
     settings: Mapping[str, Any] | None = None,
     existing: Any = None,
     encoder: str | None = None,
+    model: str | None = None,
     tokenizer: str | None = None,
     device: str | None = None,
     quota: str | Quota | None = None,
@@ -93,6 +95,8 @@ def select(
         existing: rows the user already has and trains on anyway (anything `load` accepts): methods that spread their
             picks avoid what these cover.
         encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by the number of rows.
+        model: causal language model for methods that ask one, by folder or Hub id, or the folder of an adapter on one;
+            not set: the embedded one.
         tokenizer: whose tokens are counted, by name or folder; not set: the embedded encoder's.
         device: "cpu", "cuda", ...; not set: the best there is.
         quota: proportions or limits per value of a column, for example "label=balanced" (see `Quota`).
@@ -111,7 +115,7 @@ def select(
     started = time.monotonic()
     plan = _plan(
         pool, method, budget, settings, existing, quota, order, seed,
-        encoder=encoder, tokenizer=tokenizer, device=device, on_progress=on_progress,
+        encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress,
     )  # fmt: skip
     if out is None:
         return _run(plan, started)
@@ -142,6 +146,7 @@ def _plan(
     seed: int,
     *,
     encoder: str | None,
+    model: str | None,
     tokenizer: str | None,
     device: str | None,
     on_progress: Callable[[Progress], None] | None,
@@ -173,9 +178,9 @@ def _plan(
         budget=parsed_budget,
         quota=parsed_quota,
         existing=existing,
-        context=FeatureContext(encoder=encoder, tokenizer=tokenizer, device=device, on_progress=on_progress).resolved(
-            len(dataset)
-        ),
+        context=FeatureContext(
+            encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress
+        ).resolved(len(dataset)),
         order=order,
         seed=int(seed),
     )
@@ -225,7 +230,10 @@ def _run(plan: _Plan, started: float) -> Subset:
     features = _features(plan, pool)
     seconds["features"], clock = time.monotonic() - clock, time.monotonic()
     lengths = features.get("length")
-    scores = plan.selector.score(features, n_ranked=_n_ranked(plan, lengths), rng=np.random.default_rng(plan.seed))
+    rng = np.random.default_rng(plan.seed)
+    untouched = rng.bit_generator.state
+    scores = plan.selector.score(features, n_ranked=_n_ranked(plan, lengths), rng=rng)
+    depends_on_seed = rng.bit_generator.state != untouched
     seconds["selection"] = time.monotonic() - clock
     codes = None if plan.quota is None else features[f"column:{plan.quota.column}"]
     made = cut(scores, plan.budget, lengths=lengths, quota=plan.quota, codes=codes, names=names)
@@ -233,22 +241,18 @@ def _run(plan: _Plan, started: float) -> Subset:
     kept = made.kept if plan.order == "rank" else np.sort(made.kept)
     dropped = dropped_table(plan.pool, scores, made, plan.budget)
     seconds["total"] = time.monotonic() - started
-    manifest = _manifest(plan, scores, kept, dropped, seconds)
+    manifest = _manifest(plan, scores, kept, dropped, features.notes, seconds, depends_on_seed=depends_on_seed)
     return Subset(pool=plan.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 
 
 def _features(plan: _Plan, pool: Dataset) -> Features:
-    from thresher.features import Features, compute
+    from thresher.features import compute
 
     features = compute(pool, plan.needs, plan.context)
     if plan.existing is None:
         return features
     existing = compute(plan.existing, {"embedding"}, plan.context)
-    return Features(
-        row_id=features.row_id,
-        arrays=features.arrays,
-        context={**features.context, "existing_embedding": existing["embedding"]},
-    )
+    return replace(features, context={**features.context, "existing_embedding": existing["embedding"]})
 
 
 def _n_ranked(plan: _Plan, lengths: NDArray[np.int64] | None) -> int:
@@ -275,17 +279,24 @@ def _scores_in_file_order(scores: Scores, order: NDArray[np.int64], pool: Datase
         by=scores.by,
         covered_by=covered_by,
         similarity=None if scores.similarity is None else scores.similarity[back],
+        excluded=None if scores.excluded is None else scores.excluded.gather(back),
         objective=scores.objective,
         notes=scores.notes,
     )
 
 
 def _manifest(
-    plan: _Plan, scores: Scores, kept: NDArray[np.int64], dropped: Any, seconds: Mapping[str, float]
+    plan: _Plan,
+    scores: Scores,
+    kept: NDArray[np.int64],
+    dropped: pl.DataFrame,
+    feature_notes: Mapping[str, Mapping[str, int]],
+    seconds: Mapping[str, float],
+    *,
+    depends_on_seed: bool,
 ) -> Manifest:
     pool = plan.pool
-    by_reason = dropped["reason"].value_counts().sort("count", "reason", descending=[True, False])
-    rejected = pool.rejected["reason"].value_counts().sort("count", "reason", descending=[True, False])
+    excluded = dropped.filter(pl.col("reason") == "excluded")["explanation"]
     objective = scores.objective
     content = {
         "format": FORMAT,
@@ -298,12 +309,15 @@ def _manifest(
         "counts": {
             "read": pool.n_read,
             "rejected": pool.rejected.height,
-            "rejected_by_reason": dict(rejected.iter_rows()),
+            "rejected_by_reason": _counted(pool.rejected["reason"]),
             "usable": len(pool),
             "kept": len(kept),
             "dropped": dropped.height,
-            "dropped_by_reason": dict(by_reason.iter_rows()),
+            "dropped_by_reason": _counted(dropped["reason"]),
+            "excluded_by_reason": _counted(excluded),
         },
+        "depends_on_seed": depends_on_seed,
+        "feature_notes": {name: dict(notes) for name, notes in feature_notes.items()},
         "objective": None if objective is None or not len(objective) else float(objective[-1]),
         "notes": dict(scores.notes or {}),
         "kept_rows": digest(pool.frame["row_id"].gather(kept).to_list()),
@@ -315,6 +329,11 @@ def _manifest(
         },
     }
     return Manifest(content)
+
+
+def _counted(reasons: pl.Series) -> dict[str, int]:
+    """Return how often each value occurs, the most frequent first."""
+    return dict(reasons.value_counts().sort("count", reasons.name, descending=[True, False]).iter_rows())
 
 
 def _check_apart(out: Path, plan: _Plan) -> None:

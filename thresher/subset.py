@@ -28,6 +28,7 @@ REASONS = {
     "over-budget": "ranked after the last row that fits the budget",
     "over-quota": "its group has its quota of rows",
     "below-threshold": "its score is not above the threshold",
+    "excluded": "the method gives it no place",
 }
 
 
@@ -67,6 +68,9 @@ def cut(
         InputError: the budget does not fit the pool.
     """
     n, ranking = len(scores), scores.ranking()
+    if not len(ranking) and scores.excluded is not None:
+        why = scores.excluded.value_counts().sort("count", descending=True)
+        raise InputError(f"{scores.by}: at least one row must be left, but all {n} are excluded ({why.row(0)[0]})")
     by_score = ranking
     if quota is not None:
         if codes is None or names is None:
@@ -126,6 +130,8 @@ def _reasons(
         covered[covered] = is_kept[scores.covered_by[covered]]
         reason[covered] = code["covered"]
     reason[passed_over] = code["over-quota"]
+    if scores.excluded is not None:
+        reason[scores.excluded.is_not_null().to_numpy()] = code["excluded"]
     reason[is_kept] = -1
     return reason
 
@@ -379,6 +385,8 @@ def dropped_table(pool: Dataset, scores: Scores, made: Cut, budget: Budget) -> p
                 .otherwise(pl.format(" (cosine {})", pl.col("similarity").round(3))),
             )
         )
+        .when(pl.col("reason") == "excluded")
+        .then(pl.lit(None) if scores.excluded is None else scores.excluded.gather(dropped))
         .when(pl.col("reason") == "below-threshold")
         .then(pl.format(f"its score {{}} does not satisfy {budget}", pl.col("value").round(6)))
         .when(pl.col("reason") == "over-quota")

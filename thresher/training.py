@@ -51,7 +51,8 @@ def train(
 
     Args:
         data: a Subset, a Dataset, or anything `load` accepts (also a folder that `select` wrote).
-        model: Hub id or folder of the base model; not set: the embedded MiniLM, for classification.
+        model: Hub id or folder of the base model; not set: the embedded one, MiniLM for
+            classification and thresher/tiny-llama for sft and text.
         eval: rows to measure on (anything `load` accepts), or a share to hold out ("5%" or 0.05); not set: none.
         control: "auto" (random rows of the pool of a Subset, when there are held-out rows), "none", or the pool itself.
         seeds: number of repetitions, with seed, seed + 1, ...; the adapter is that of the first.

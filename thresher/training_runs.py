@@ -18,9 +18,9 @@ from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.evaluation.estimate import mean, ratio
 from thresher.evaluation.outcomes import Judge, classification_outcomes, language_outcomes
+from thresher.features.base_model import load_tokenizer
+from thresher.features.chat import prepare_template, render_prompt
 from thresher.output import write_whole
-from thresher.trainer.base import load_tokenizer
-from thresher.trainer.chat import prepare_template, render_prompt
 from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent
 from thresher.trainer.examples import Examples, require_rows, tokenize, turn_ends

@@ -19,6 +19,8 @@ ILLEGAL = {
     "length": [("order", "long")],
     "k-center": [("metric", "manhattan")],
     "deft-ucs": [("n_clusters", 0), ("easy_share", 1.5), ("easy_share", "x"), ("balance", "even")],
+    "perplexity": [("band", "hot")],
+    "difficulty": [("ratio", "sum")],
     "facility-location": [("kernel", "full"), ("n_neighbors", 0), ("max_kernel_gb", -1.0)],
 }
 
@@ -37,7 +39,14 @@ def features(n=60, *, seed=0, d=16, kind="random"):
     elif kind == "all-zero":
         x[:] = 0
     ids = pl.Series("row_id", sorted(f"{v:032x}" for v in rng.choice(1 << 62, n, replace=False)))
-    arrays = {"embedding": x, "length": length.astype(np.int64), "column:label": label.astype(np.int64)}
+    loss = (length + 1) / 100.0
+    arrays = {
+        "embedding": x,
+        "length": length.astype(np.int64),
+        "column:label": label.astype(np.int64),
+        "loss": loss,
+        "loss_unconditional": loss * (1 + (label + 1) / 10),
+    }
     for array in arrays.values():
         array.setflags(write=False)
     return Features(row_id=ids, arrays=arrays)

@@ -4,7 +4,8 @@ import shutil
 import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
-from thresher.trainer.base import find_base, four_bit, load_model, load_tokenizer
+from thresher.features.base_model import find_base, load_tokenizer
+from thresher.trainer.base import four_bit, load_model
 from thresher.trainer.settings import TrainSettings
 
 

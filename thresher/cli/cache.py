@@ -19,16 +19,22 @@ def show(
     """Show the cache of computed features, or make room in it."""
     if context.invoked_subcommand is not None:
         return
+    from thresher.experiments.store import CellStore
     from thresher.features import FeatureCache
 
     cache = FeatureCache()
     entries = cache.entries()
+    n_cells, cell_bytes = CellStore().size()
     if as_json:
         import dataclasses
 
         import orjson
 
-        content = {"root": str(cache.root), "entries": [dataclasses.asdict(entry) for entry in entries]}
+        content = {
+            "root": str(cache.root),
+            "entries": [dataclasses.asdict(entry) for entry in entries],
+            "cells": {"n": n_cells, "bytes": cell_bytes},
+        }
         sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
     total = sum(entry.bytes for entry in entries)
@@ -38,6 +44,7 @@ def show(
             f"  {entry.feature:<10} {entry.model:<28} {entry.n_rows:>12,} rows  {_size(entry.bytes):>9}  "
             f"last used {entry.last_used:%Y-%m-%d %H:%M}"
         )
+    typer.echo(f"{n_cells:,} finished cells of experiments, {_size(cell_bytes)}")
 
 
 @cache_app.command()
@@ -46,17 +53,21 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete computed features; they are computed again when they are needed.
+    """Delete computed features, and cells of experiments; they are computed again when they are needed.
+
+    The limit holds for each of the two.
 
     Raises:
         InputError: not exactly one of the options was given.
     """
+    from thresher.experiments.store import CellStore
     from thresher.features import FeatureCache
 
     if sum((max_gb is not None, older_than_days is not None, everything)) != 1:
         raise InputError("cache prune: needs exactly one of --max-gb, --older-than-days and --all")
     max_bytes = 0 if everything else None if max_gb is None else int(max_gb * 1e9)
     freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += CellStore().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     typer.echo(f"freed {_size(freed)}")
 
 

@@ -16,9 +16,13 @@ import typer
 from typer.exceptions import TyperException
 
 from thresher.cli.cache import cache_app
+from thresher.cli.compare import compare
+from thresher.cli.curve import curve
 from thresher.cli.methods import methods
+from thresher.cli.report import report
 from thresher.cli.select import select
 from thresher.cli.train import train
+from thresher.cli.tune import tune
 from thresher.errors import ThresherError
 
 _ENVIRONMENT = {  # what the operating system refuses for reasons that the user can mend
@@ -41,6 +45,10 @@ app = typer.Typer(
 )
 app.command()(select)
 app.command()(train)
+app.command()(curve)
+app.command()(compare)
+app.command()(tune)
+app.command()(report)
 app.command()(methods)
 app.add_typer(cache_app, name="cache")
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from thresher.subset import Subset
 
 
+ROLES = ("encoder", "model")  # what a feature says of the model behind it
+
+
 class Order(StrEnum):
     """Order of the kept rows."""
 
@@ -26,11 +29,12 @@ class Order(StrEnum):
 
 def select(
     pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
-    budget: Annotated[str, typer.Option(help="500, 30%, 200ktok or score>0.8.")],
+    budget: Annotated[str, typer.Option(help="500, 30%, 200ktok, score>0.8 or saturation:CURVE.")],
     method: Annotated[str, typer.Option(help="'thresher methods' lists them.")] = "facility-location",
     settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of the method; repeatable.")] = None,
     existing: Annotated[str | None, typer.Option(help="Rows you have already; picks avoid what they cover.")] = None,
     encoder: Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")] = None,
+    model: Annotated[str | None, typer.Option(help="Causal language model or adapter: Hub id or folder.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
     quota: Annotated[str | None, typer.Option(help="label=balanced, source:web=70%,forum=30%, label:*<=100.")] = None,
@@ -68,6 +72,7 @@ def select(
             settings=options.parse_settings(settings),
             existing=None if existing is None else options.read_rows(existing, schema=schema, columns=columns),
             encoder=encoder,
+            model=model,
             tokenizer=tokenizer,
             device=device,
             quota=quota,
@@ -112,10 +117,11 @@ def summary(subset: Subset, out: Path | None) -> str:
         f"{counts['dropped']:,} dropped"
     )
     lines += [f"  {count:,} {reason}: {REASONS[reason]}" for reason, count in counts["dropped_by_reason"].items()]
-    features = content["features"].get("embedding")
-    encoder = f" (encoder {features['encoder']})" if features else ""
+    lines += [f"    {count:,} {reason}" for reason, count in counts["excluded_by_reason"].items()]
+    used = {f"{role} {about[role]}" for about in content["features"].values() for role in ROLES if role in about}
+    models = f" ({', '.join(sorted(used))})" if used else ""
     seconds = content["run"]["seconds"]
-    spent = f"features {seconds['features']:.1f} s{encoder}, selection {seconds['selection']:.1f} s"
+    spent = f"features {seconds['features']:.1f} s{models}, selection {seconds['selection']:.1f} s"
     lines.append(f"{seconds['total']:.1f} s, of it {spent}")
     if out is not None:
         names = ", ".join(sorted(path.name for path in out.iterdir()))

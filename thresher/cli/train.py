@@ -61,7 +61,7 @@ SCHEDULE, PRECISION, LOSS_ON = Schedule(DEFAULTS.schedule), Precision(DEFAULTS.p
 def train(
     data: Annotated[str, typer.Argument(help="A folder that 'thresher select' wrote, a file, glob, folder or Hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
-    model: Annotated[str | None, typer.Option(help="Hub id or folder; not set: the embedded MiniLM.")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id or folder; not set: the embedded one.")] = None,
     eval: Annotated[str | None, typer.Option(help="Rows to measure on, or a share to hold out (5%).")] = None,  # noqa: A002
     control: Annotated[str, typer.Option(help="auto: random rows of the subset's pool; none; or a pool.")] = "auto",
     seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,
@@ -88,6 +88,10 @@ def train(
     max_steps: Annotated[
         int | None, typer.Option(help="Optimizer steps, in place of epochs.", rich_help_panel=_OPTIMIZER)
     ] = DEFAULTS.max_steps,
+    stop_at: Annotated[
+        float,
+        typer.Option(help="Share of the steps after which to stop, as for an early look.", rich_help_panel=_OPTIMIZER),
+    ] = DEFAULTS.stop_at,
     weight_decay: Annotated[
         float, typer.Option(help="Decoupled decay of AdamW.", rich_help_panel=_OPTIMIZER)
     ] = DEFAULTS.weight_decay,

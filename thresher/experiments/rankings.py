@@ -42,13 +42,14 @@ class Rankings:
         options: of `select`: encoder, device, ...
         settings: of the methods, by name.
         on_progress: listener.
+        known: by method and seed; seed None where the method does not draw, so that every seed has the same ranking.
     """
 
     pool: Dataset
     options: Mapping[str, Any]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     on_progress: Callable[[Progress], None] | None = None
-    known: dict[tuple[str, int], Ranking] = field(default_factory=dict)
+    known: dict[tuple[str, int | None], Ranking] = field(default_factory=dict)
 
     def first(self, method: str, n_rows: int, *, seed: int) -> Ranking:
         """Return the ranking, at least `n_rows` long.
@@ -56,7 +57,7 @@ class Rankings:
         Raises:
             InputError: the method ranks fewer rows, or not in a nested way.
         """
-        have = self.known.get((method, seed))
+        have = self.known.get((method, seed)) or self.known.get((method, None))
         if have is not None and len(have.rows) >= n_rows:
             return have
         began = time.monotonic()
@@ -76,5 +77,6 @@ class Rankings:
             raise InputError(f"{method}: ranks only {len(made.rows)} of the {n_rows} rows that are wanted")
         if have is not None and not np.array_equal(made.rows[: len(have.rows)], have.rows):
             raise InputError(f"{method}: its first {len(have.rows)} rows change with the budget; it cannot be compared")
-        self.known[method, seed] = made
+        is_for_all = not subset.manifest.content["depends_on_seed"]
+        self.known[method, None if is_for_all else seed] = made
         return made

@@ -7,12 +7,14 @@ from thresher.features.context import FeatureContext
 from thresher.features.encoders import load_encoder, resolve_encoder
 from thresher.features.minilm import minilm_folder
 from thresher.features.progress import Progress
+from thresher.features.providers import Measured
 
 __all__ = [
     "CacheEntry",
     "FeatureCache",
     "FeatureContext",
     "Features",
+    "Measured",
     "Progress",
     "column_values",
     "compute",

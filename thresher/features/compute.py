@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
-from thresher.features.providers import load_provider
+from thresher.features.providers import Measured, load_provider
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -25,11 +25,12 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
 
     Args:
         dataset: its rows.
-        needs: "length", "embedding", "column:NAME", or the name of a plug-in's feature.
+        needs: "length", "embedding", "loss", "column:NAME", or any other feature that `available` lists.
         context: models, device and cache; None for the defaults.
 
     Returns:
-        `embedding` (n, d) float32 unit rows, `length` (n,) int64 tokens, `column:NAME` (n,) int64 codes.
+        `embedding` (n, d) float32 unit rows, `length` (n,) int64 tokens, `column:NAME` (n,) int64 codes, `loss` and
+        `loss_unconditional` (n,) float64 nats per token or NaN with a reason, `n_scored` (n,) int64 tokens.
     """
     context = FeatureContext() if context is None else context
     names = sorted(set(needs))
@@ -37,8 +38,15 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
     arrays: dict[str, Array] = {
         name: column_codes(dataset, name.removeprefix(COLUMN)) for name in names if name.startswith(COLUMN)
     }  # cheap ones first: a wrong column name must not cost an embedding run
-    arrays |= {name: provider.compute(dataset, context) for name, provider in providers.items()}
-    return Features(row_id=dataset.frame["row_id"], arrays=arrays)
+    computed = {name: provider.compute(dataset, context) for name, provider in providers.items()}
+    measured = {name: found for name, found in computed.items() if isinstance(found, Measured)}
+    arrays |= {name: found.values if isinstance(found, Measured) else found for name, found in computed.items()}
+    return Features(
+        row_id=dataset.frame["row_id"],
+        arrays=arrays,
+        missing={name: found.missing for name, found in measured.items()},
+        notes={name: found.notes for name, found in measured.items()},
+    )
 
 
 def fingerprints(needs: Iterable[str], context: FeatureContext) -> dict[str, dict[str, str]]:

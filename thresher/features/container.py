@@ -25,22 +25,37 @@ class Features(Mapping[str, Array]):
             `column:NAME` (n,) int64 codes of the values of a column, and so on.
         context: name -> array that is not aligned with the rows: `existing_embedding` (m, d)
             float32 of rows the user already has, `target_embedding` (q, d) float32.
+        missing: name -> (n,) string: why the array has no value (NaN) for a row, null where it has one. Only features
+            that can lack values are in it.
+        notes: name -> facts about how an array came to be that belong into a manifest, such as rows that were cut.
     """
 
     row_id: pl.Series
     arrays: Mapping[str, Array]
     context: Mapping[str, Array] = field(default_factory=dict)
+    missing: Mapping[str, pl.Series] = field(default_factory=dict)
+    notes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse NaN, infinities and arrays of the wrong length."""
+        """Refuse arrays of the wrong length, infinities, and NaN without a reason."""
         n = len(self.row_id)
         for name, array in self.arrays.items():
             if len(array) != n:
                 raise InputError(f"feature '{name}' must have one entry per row ({n}), got {len(array)}")
         for name, array in (*self.arrays.items(), *self.context.items()):
-            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-                bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+            bad = self._bad_rows(name, array) if np.issubdtype(array.dtype, np.floating) else np.zeros(0, np.int64)
+            if len(bad):
                 raise InputError(f"feature '{name}' has {len(bad)} rows with NaN or infinity (first: {bad[0]})")
+
+    def _bad_rows(self, name: str, array: Array) -> NDArray[np.int64]:
+        """Return the rows that are not finite, but for those that have a reason and are NaN throughout."""
+        inner = tuple(range(1, array.ndim))
+        is_finite = np.isfinite(array).all(axis=inner)
+        if name not in self.missing or name not in self.arrays:
+            return np.flatnonzero(~is_finite)
+        has_reason = self.missing[name].is_not_null().to_numpy()
+        is_nan = np.isnan(array).all(axis=inner)
+        return np.flatnonzero(np.where(has_reason, ~is_nan, ~is_finite))
 
     def __getitem__(self, name: str) -> Array:
         """Return the array of that name, or say which names there are."""

@@ -9,6 +9,8 @@ from thresher.features.cache import FeatureCache
 from thresher.features.encoders import BATCH_TOKENS, DTYPES, resolve_encoder
 from thresher.features.progress import OnProgress
 
+LOSS_ON = ("last-assistant", "all-assistant")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureContext:
@@ -17,16 +19,25 @@ class FeatureContext:
     Attributes:
         encoder: "static", "minilm", "auto" (None means the same), or the name or folder of a sentence-transformers
             model.
+        model: causal language model behind `loss` and its kin: a folder or a Hub id of a model, or the folder of a peft
+            adapter on one; None for the embedded one.
+        loss_on: turns whose tokens are scored: "all-assistant" or "last-assistant", as in training.
+        max_length: tokens the language model reads of a row, the rest is cut and counted; None for 2,048 or the
+            model's longest input, whichever is less.
         tokenizer: folder, file or Hub id of a tokenizer for lengths; None for the embedded static encoder's.
         device: "cpu", "cuda", "cuda:1", "mps"; None for the best there is.
-        dtype: of a transformer encoder: "bfloat16" and "float16" are faster on a GPU, but a vector then depends a
-            little (about 1e-3) on its batch; None for float32.
+        dtype: of a transformer: "bfloat16" and "float16" are faster on a GPU, but a value then depends a little (about
+            1e-3) on its batch. None: float32 for encoders and on a CPU; a language model of more than 2 GB of weights
+            runs in bfloat16 on a GPU that has it.
         batch_tokens: tokens in one forward pass, padding included.
         cache: where finished values are kept, by default the platform's cache folder; None computes everything anew.
         on_progress: called after each batch, and with a note when there is one.
     """
 
     encoder: str | None = None
+    model: str | None = None
+    loss_on: str = LOSS_ON[0]
+    max_length: int | None = None
     tokenizer: str | None = None
     device: str | None = None
     dtype: str | None = None
@@ -38,10 +49,14 @@ class FeatureContext:
         """Refuse illegal settings.
 
         Raises:
-            SettingsError: batch_tokens is not positive, or dtype is unknown.
+            SettingsError: batch_tokens or max_length is too small, or dtype or loss_on is unknown.
         """
         if self.dtype is not None and self.dtype not in DTYPES:
             raise SettingsError(f"features: dtype must be one of {', '.join(DTYPES)}, got '{self.dtype}'")
+        if self.loss_on not in LOSS_ON:
+            raise SettingsError(f"features: loss_on must be one of {', '.join(LOSS_ON)}, got '{self.loss_on}'")
+        if self.max_length is not None and self.max_length < 2:
+            raise SettingsError(f"features: max_length must be 2 or more tokens, got {self.max_length}")
         if self.batch_tokens < 1:
             raise SettingsError(f"features: batch_tokens must be 1 or more tokens, got {self.batch_tokens}")
 

@@ -26,6 +26,11 @@ def fingerprint(files: Iterable[tuple[str, Path]], *, recipe: str) -> str:
     return total.hexdigest()
 
 
+def joined_fingerprint(*parts: str) -> str:
+    """Return 32 hex digits over texts in their order, such as a fingerprint and the settings beside it."""
+    return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
+
+
 @lru_cache(maxsize=256)
 def _file_hash(path: Path, size: int, mtime_ns: int) -> str:  # size and time are part of the key
     total = xxhash.xxh3_128()

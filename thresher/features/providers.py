@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+import polars as pl
 
 from thresher.errors import NotFoundError, did_you_mean
 from thresher.features.container import Array
@@ -13,6 +17,21 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 GROUP = "thresher.features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a feature returns that can lack values.
+
+    Attributes:
+        values: (n,) floating, NaN where there is no value.
+        missing: (n,) string: why there is no value, null where there is one.
+        notes: facts for the manifest, such as the number of rows that were cut.
+    """
+
+    values: Array
+    missing: pl.Series
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -28,8 +47,8 @@ class FeatureProvider(Protocol):
         a result, and costs no model run.
         """
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Array:
-        """Return (n, ...), one entry per row in dataset order.
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Array | Measured:
+        """Return (n, ...), one entry per row in dataset order; `Measured` if some rows have no value.
 
         The entry of a row depends on that row alone: not on its place, not on the other rows, not on the cache.
         """

@@ -19,11 +19,11 @@ from thresher.features.encoders import EMBEDDED, MINILM
 from thresher.features.fingerprint import fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.minilm import find_minilm, minilm_folder
+from thresher.features.token_batches import token_batches
 from thresher.features.vectors import gathered, unit_rows
 
 RECIPE = "sentence-1"
 WINDOW_ROWS = 16_384  # texts sorted by length together
-MAX_BATCH_ROWS = 512
 SHAPING = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 SAFE_WEIGHTS = ("*.safetensors",)
 OTHER_WEIGHTS = ("*.bin",)  # read by torch with weights_only, which runs no code
@@ -176,17 +176,6 @@ class SentenceEncoder:
             return []
         limit = self._model.max_seq_length
         return [f"encoder '{self._name}' read only the first {limit} tokens of {self._n_cut} of {self._n_read} texts"]
-
-
-def token_batches(tokens: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Yield positions, longest texts first, in batches of at most `budget` tokens with padding, and of one at least."""
-    order = np.argsort(-tokens, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = max(int(tokens[order[start]]), 1)
-        size = min(max(budget // longest, 1), MAX_BATCH_ROWS)
-        yield order[start : start + size]
-        start += size
 
 
 @contextmanager

@@ -1,130 +1,17 @@
-"""Base models: where they lie, what they are, and loading them without running anybody's code."""
+"""Base models for training: loading them for a task, with the precision that the settings ask for."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from thresher.errors import InputError, MissingExtraError, NotFoundError, SettingsError
+from thresher.errors import InputError, MissingExtraError, SettingsError
+from thresher.features.base_model import BaseModel, QuietLoading, find_base, first_line, refuse_encoder
+from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.trainer.settings import Task, TrainSettings
 
-# What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
-PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
-CHUNK = 1 << 22  # bytes read at a time when hashing
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseModel:
-    """A base model on this disk.
-
-    Attributes:
-        name: folder or Hub id; written into the adapter.
-        revision: branch, tag or commit that was asked for on the Hub, or None.
-        folder: where its files lie.
-        fingerprint: commit on the Hub, or sha256 over weights, configuration, tokenizer and chat template.
-        max_positions: longest input, or None where the configuration does not say.
-    """
-
-    name: str
-    revision: str | None = None
-    folder: Path
-    fingerprint: str
-    max_positions: int | None
-
-
-def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
-    """Find a model by folder, or by Hub id ("org/name" or "org/name@revision"), fetching it when it is not cached.
-
-    Args:
-        name: folder or Hub id.
-        fingerprint: of its files, where it is known already; else they are hashed.
-
-    Raises:
-        NotFoundError: no such folder, and the Hub does not have it or cannot be reached.
-        InputError: the folder has no configuration or no safetensors.
-    """
-    path = Path(name).expanduser()
-    is_folder = path.is_dir()
-    repository, _, revision = (str(name), "", "") if is_folder else str(name).partition("@")
-    folder = path if is_folder else _from_hub(repository, revision or None)
-    config = folder / "config.json"
-    if not config.is_file():
-        raise InputError(f"model '{name}': must hold config.json, found none in {folder}; choose a transformers model")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"model '{name}': weights must be safetensors, found none in {folder}; convert it or choose another"
-        )
-    content: dict[str, Any] = json.loads(config.read_bytes())
-    text = content.get("text_config", content)
-    positions = text.get("max_position_embeddings", text.get("n_positions"))
-    if positions is not None and content.get("model_type") in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-        positions -= 2  # these count positions from the padding id on
-    return BaseModel(
-        name=repository,
-        revision=revision or None,
-        folder=folder,
-        fingerprint=fingerprint or (_sha256(folder) if is_folder else folder.name),
-        max_positions=positions,
-    )
-
-
-def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
-    except HFValidationError:
-        raise NotFoundError(f"model '{name}': found no such folder, and it is not a Hub id (org/name)") from None
-    except RepositoryNotFoundError:
-        raise NotFoundError(f"model '{name}': found neither as a folder nor on the Hub (or it is private)") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NotFoundError(
-            f"model '{name}': found no such folder, it is not in the local cache, and the Hub cannot be reached "
-            f"({reason[:120]}); download it first, or name a local folder"
-        ) from None
-
-
-def _sha256(folder: Path) -> str:
-    hashed = hashlib.sha256()
-    for path in sorted({path for pattern in PATTERNS for path in folder.glob(pattern)}):
-        hashed.update(f"{path.name}\0".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                hashed.update(chunk)
-    return hashed.hexdigest()
-
-
-def load_tokenizer(base: BaseModel) -> Any:
-    """Load the tokenizer; a missing padding token becomes the end-of-sequence token.
-
-    Raises:
-        InputError: there is no tokenizer that transformers can read.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"model '{base.name}': has no tokenizer that transformers can read ({_first(error)})"
-        ) from None
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise InputError(f"model '{base.name}': its tokenizer has neither a padding nor an end-of-sequence token")
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def load_model(
@@ -162,41 +49,12 @@ def load_model(
         options |= {"num_labels": len(classes), "id2label": id2label, "label2id": label2id}
         options["ignore_mismatched_sizes"] = True  # a base with a head of its own for other labels
     else:
-        _refuse_encoder(base, task)
+        refuse_encoder(base, task)
     try:
-        with _QuietLoading():
+        with QuietLoading():
             return loader.from_pretrained(base.folder, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model '{base.name}': cannot be loaded for {task} ({_first(error)})") from None
-
-
-def _refuse_encoder(base: BaseModel, task: Task) -> None:
-    """Refuse a masked language model: transformers would load it as a causal one and let tokens see what follows."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    config = json.loads((base.folder / "config.json").read_bytes())
-    kind = config.get("model_type")
-    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder", False):
-        raise InputError(f"model '{base.name}': {task} needs a causal language model, and '{kind}' is an encoder")
-
-
-class _QuietLoading:
-    """Silence transformers while it loads: that the new head has no weights yet is what we want."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self.verbosity = logging.get_verbosity()
-        self.had_bar = logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self.verbosity)
-        if self.had_bar:
-            logging.enable_progress_bar()
+        raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
 
 
 def four_bit(*, is_bf16: bool) -> dict[str, Any]:
@@ -232,12 +90,14 @@ def wants_bf16(precision: str) -> bool:
     return precision == "bf16"
 
 
-def _first(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
+def embedded_base(task: Task) -> BaseModel:
+    """Return the model that comes with the package for a task, under the name that its adapters give as their base.
 
+    MiniLM has its name on the Hub, so that an adapter made here can be loaded anywhere; the causal language model is
+    where thresher is installed.
+    """
+    if task == "classification":
+        from thresher.features.minilm import SHA256, minilm_folder
 
-def embedded_base() -> BaseModel:
-    """Return the embedded MiniLM under its name on the Hub, so that an adapter made here can be loaded anywhere."""
-    from thresher.features.minilm import SHA256, minilm_folder
-
-    return replace(find_base(minilm_folder(), fingerprint=SHA256), name=EMBEDDED)
+        return replace(find_base(minilm_folder(), fingerprint=SHA256), name=MINILM)
+    return find_base(EMBEDDED_NAME)

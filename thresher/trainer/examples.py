@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.errors import InputError, first_three
-from thresher.trainer.chat import render
+from thresher.features.chat import render, tokens_in
 from thresher.trainer.settings import Task
 
 if TYPE_CHECKING:
@@ -199,21 +199,8 @@ def _add_texts(account: _Account, rows: Dataset, tokenizer: Any) -> None:
 def learned_labels(
     ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
 ) -> list[int]:
-    """Return the labels of a text: a token is learned when it holds a character of a span.
-
-    A token that straddles the start of a span is learned too, so that no character of a response goes unlearned. Some
-    tokenizers (GPT-NeoX, RoBERTa) trim white space from the offsets: a token of white space alone then is (end, end).
-    Cost: O(tokens + spans).
-    """
-    labels = [IGNORED] * len(ids)
-    token = 0
-    for start, end in spans:
-        while token < len(ids) and offsets[token][1] <= start:
-            token += 1
-        while token < len(ids) and (offsets[token][0] < end or offsets[token] == (end, end)):
-            labels[token] = ids[token]
-            token += 1
-    return labels
+    """Return the labels of a text: a token is learned when it holds a character of a span."""
+    return [code if learned else IGNORED for code, learned in zip(ids, tokens_in(spans, offsets), strict=True)]
 
 
 def turn_ends(examples: Examples, tokenizer: Any, max_length: int) -> frozenset[int]:

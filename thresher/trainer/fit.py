@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from thresher.errors import SettingsError
+from thresher.features.base_model import BaseModel
 from thresher.trainer import checkpoint
-from thresher.trainer.base import BaseModel, load_model, wants_bf16
+from thresher.trainer.base import load_model, wants_bf16
 from thresher.trainer.batches import Batch, Plan, pack, pad, steps_per_epoch
 from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent

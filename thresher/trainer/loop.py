@@ -77,7 +77,8 @@ def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> N
     """
     saved_at = time.monotonic()
     work.model.train()
-    while history.step < plan.n_steps and not history.is_stopped:
+    n_steps = math.ceil(settings.stop_at * plan.n_steps)
+    while history.step < n_steps and not history.is_stopped:
         rate = _set_rate(work.optimizer, settings, history.step, plan.n_steps)
         loss, n_learned = _take_step(work, plan, settings, history.step)
         if not math.isfinite(loss):
@@ -93,7 +94,7 @@ def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> N
         if work.evaluate is not None and _is_evaluation_due(settings, history.step, plan):
             _evaluate(work, plan, settings, history)
         is_due = time.monotonic() - saved_at >= settings.save_every_s
-        if work.accelerator.is_main_process and is_due and history.step < plan.n_steps:
+        if work.accelerator.is_main_process and is_due and history.step < n_steps:
             checkpoint.save(work.folder, work.parameters, work.optimizer, history)
             saved_at = time.monotonic()
             _tell(work, "save", history, plan, {})

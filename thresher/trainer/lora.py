@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from thresher.errors import InputError
+from thresher.features.base_model import BaseModel
 from thresher.output import write_whole
-from thresher.trainer.base import BaseModel
 from thresher.trainer.settings import Task, TrainSettings
 
 # Layers between encoder and head that are trained whole where the base has them: an encoder that was trained for

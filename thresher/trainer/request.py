@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.errors import InputError, SettingsError, first_three
+from thresher.features.base_model import BaseModel, find_base
 from thresher.manifest import Manifest, versions
 from thresher.output import MANIFEST
 from thresher.subset import Subset, open_subset, read_subset_rows
-from thresher.trainer.base import BaseModel, embedded_base, find_base, four_bit
+from thresher.trainer.base import embedded_base, four_bit
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import Parts, by_id, share_of, split
 
@@ -81,8 +83,11 @@ def resolve(
     settings: TrainSettings,
     seed: int,
     is_merged: bool,
+    labels: Sequence[str] | None = None,
 ) -> Request:
     """Load and check what `train` was given; its arguments are described there.
+
+    `labels` names all classes of the head, where the caller knows of more than the rows show.
 
     Raises:
         InputError: the rows, the model or the held-out rows do not fit.
@@ -111,14 +116,14 @@ def resolve(
     parts = split(
         by_id(rows), pool=None if pool is None else by_id(pool), held_out=held_out, seed=seed, control=has_control
     )
-    labels = _labels(rows, pool) if chosen == "classification" else ()
-    if labels and parts.held_out is not None:
-        _require_known_label(parts.held_out, labels)
+    classes = _labels(rows, pool, labels or ()) if chosen == "classification" else ()
+    if classes and parts.held_out is not None:
+        _require_known_label(parts.held_out, classes)
     base = _base(model, chosen)
     return Request(
         parts=parts,
         data=rows,
-        labels=labels,
+        labels=classes,
         subset_hash=subset_hash,
         base=base,
         task=chosen,
@@ -159,9 +164,9 @@ def _task(rows: Dataset, task: str) -> Task:
     return legal[0] if task == "auto" else task  # type: ignore[return-value]
 
 
-def _labels(rows: Dataset, pool: Dataset | None) -> tuple[str, ...]:
+def _labels(rows: Dataset, pool: Dataset | None, more: Sequence[str]) -> tuple[str, ...]:
     """Return all labels, sorted. Those of the pool count, so that both sides of a comparison have the same head."""
-    labels = set(rows.frame["response"].unique())
+    labels = set(rows.frame["response"].unique()) | set(more)
     if pool is not None:
         labels |= set(pool.frame["response"].unique())
     if len(labels) < 2:
@@ -179,11 +184,7 @@ def _require_known_label(held_out: Dataset, labels: tuple[str, ...]) -> None:
 
 
 def _base(model: str | Path | None, task: Task) -> BaseModel:
-    if model is not None:
-        return find_base(model)
-    if task != "classification":
-        raise InputError(f"model: {task} needs a causal language model, got none; give --model a Hub id or a folder")
-    return embedded_base()
+    return embedded_base(task) if model is None else find_base(model)
 
 
 def _resolved(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:

@@ -34,6 +34,8 @@ class TrainSettings:
         warmup_share: share of the optimizer steps in which the rate rises linearly from zero.
         epochs: passes over the rows; excludes `max_steps`.
         max_steps: optimizer steps; excludes `epochs`.
+        stop_at: share of the optimizer steps after which training stops, as a run that is judged early: the learning
+            rate falls as if it went on.
         batch_size: rows per optimizer step, over all processes and all accumulation pieces together. The recipe
             therefore does not change with the number of devices.
         gradient_accumulation: forward passes into which each process cuts its share of a step; costs time, saves
@@ -68,6 +70,7 @@ class TrainSettings:
     warmup_share: float = 0.1
     epochs: float | None = None
     max_steps: int | None = None
+    stop_at: float = 1.0
     batch_size: int | None = None
     gradient_accumulation: int = 1
     max_length: int | None = None
@@ -146,9 +149,7 @@ def _problems(settings: TrainSettings) -> Iterator[str]:
         is_legal = value is None or (low < value < float("inf") if is_open else low <= value < float("inf"))
         if not is_legal:  # NaN fails both comparisons
             yield f"{name} must be {'above' if is_open else 'at least'} {low}, got {value}"
-    for name in ("warmup_share", "lora_dropout"):
-        if not 0 <= getattr(settings, name) < 1:
-            yield f"{name} must be in 0..1 (1 excluded), got {getattr(settings, name)}"
+    yield from _problems_of_shares(settings)
     for name, legal in CHOICES.items():
         if getattr(settings, name) not in legal:
             yield f"{name} must be one of {', '.join(legal)}, got '{getattr(settings, name)}'"
@@ -157,3 +158,11 @@ def _problems(settings: TrainSettings) -> Iterator[str]:
     targets: object = settings.lora_targets
     if targets != "auto" and (isinstance(targets, str) or not targets):
         yield f"lora_targets must be 'auto' or a tuple of layer names, got {targets!r}"
+
+
+def _problems_of_shares(settings: TrainSettings) -> Iterator[str]:
+    for name in ("warmup_share", "lora_dropout"):
+        if not 0 <= getattr(settings, name) < 1:
+            yield f"{name} must be in 0..1 (1 excluded), got {getattr(settings, name)}"
+    if not 0 < settings.stop_at <= 1:
+        yield f"stop_at must be in 0..1 (0 excluded), got {settings.stop_at}"

@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from thresher.errors import InputError
-from thresher.trainer.chat import REWRITES, prepare_template, render, render_prompt
+from thresher.features.chat import REWRITES, prepare_template, render, render_prompt
 
 TALK = [
     {"role": "system", "content": "be brief"},

@@ -7,7 +7,7 @@ text, never by tokenising a prefix on its own, since the tokens of a prefix are 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,3 +170,25 @@ def _end_of_turn(tokenizer: Any, text: str) -> int:
 
 def _ends_with_special(tokenizer: Any, text: str) -> bool:
     return text.endswith(tuple({token.content for token in tokenizer.added_tokens_decoder.values() if token.content}))
+
+
+def tokens_in(spans: Iterable[Span], offsets: Sequence[Span]) -> list[bool]:
+    """Tell of each token of a text whether it holds a character of a span.
+
+    A token that straddles the start of a span is in it too, so that no character of a response is left out. Some
+    tokenizers (GPT-NeoX, RoBERTa) trim white space from the offsets: a token of white space alone then is (end, end).
+    Cost: O(tokens + spans).
+
+    Args:
+        spans: [start, end) characters, in order.
+        offsets: [start, end) characters of each token.
+    """
+    is_in = [False] * len(offsets)
+    token = 0
+    for start, end in spans:
+        while token < len(offsets) and offsets[token][1] <= start:
+            token += 1
+        while token < len(offsets) and (offsets[token][0] < end or offsets[token] == (end, end)):
+            is_in[token] = True
+            token += 1
+    return is_in

@@ -1,0 +1,109 @@
+"""Do the 80 % intervals of the saturation point cover it in 80 of 100 cases? Simulated curves whose truth is known.
+
+    python benchmarks/saturation_coverage.py            # 400 curves of each truth, about 3 minutes on one core
+
+Sizes 50..1600, three seeds, a test set of 500 rows drawn anew for each run, a spread of one point between seeds. Four
+truths: two power laws, a rectified law (flat at first), and an exponential one that saturates early. Asked of each
+curve: the saturation point at two deltas, the metric at four times the largest size, and the asymptote. A saturation
+point that is "not identifiable" is covered when the truth lies above its lower end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+
+from thresher.evaluation.laws import N_PARAMETERS, fit_law
+from thresher.evaluation.saturation import fit_curve
+
+SIZES = np.array([50, 100, 200, 400, 800, 1600.0])
+N_SEEDS, N_TEST, SEED_SD, FAR = 3, 500, 0.01, 6400
+TRUTHS = {
+    "power, exponent 0.5": lambda n: 0.08 + 1.2 * n**-0.5,
+    "power, exponent 0.3": lambda n: 0.12 + 0.8 * n**-0.3,
+    "rectified": lambda n: 0.10 + 12 / (40 + n**0.75),
+    "exponential": lambda n: 0.12 + 0.25 * np.exp(-n / 300),
+}
+
+
+def true_saturation(truth, delta: float) -> float:
+    """Return the last size at which a doubling gains delta, by a scan of 400 sizes per doubling."""
+    sizes = SIZES[0] * 2.0 ** (np.arange(0, 24 * 400) / 400)
+    pays = np.flatnonzero(truth(sizes) - truth(2 * sizes) >= delta)
+    return float(sizes[pays[-1]]) if len(pays) else float(SIZES[0])
+
+
+def coverage(truth, n_curves: int, seed: int) -> dict:
+    """Return how often the intervals hold the truth, how wide they are, and what the statuses say."""
+    rng = np.random.default_rng(seed)
+    hits: dict[str, list[bool]] = {
+        "saturation, delta 0.005": [],
+        "saturation, delta 0.02": [],
+        "metric": [],
+        "asymptote": [],
+    }
+    statuses: dict[str, int] = {}
+    widths, seconds = [], []
+    for number in range(n_curves):
+        error = np.clip(rng.normal(truth(SIZES), SEED_SD, (N_SEEDS, len(SIZES))), 0.001, 0.999)
+        values = 1 - rng.binomial(N_TEST, error) / N_TEST
+        began = time.perf_counter()
+        made = fit_curve(list(SIZES), list(values.T), is_higher_better=True, seed=number)
+        seconds.append(time.perf_counter() - began)
+        for delta in (0.005, 0.02):
+            found = made.saturation(delta=delta)
+            high = np.inf if found.high is None else found.high
+            hits[f"saturation, delta {delta}"].append(found.low <= true_saturation(truth, delta) <= high)
+            if delta == 0.02:
+                statuses[found.status] = statuses.get(found.status, 0) + 1
+        metric, asymptote = made.metric(FAR), made.asymptote()
+        hits["metric"].append(metric.low <= 1 - truth(float(FAR)) <= metric.high)
+        hits["asymptote"].append(asymptote.low <= 1 - truth(1e15) <= asymptote.high)
+        widths.append(metric.high - metric.low)
+    return {
+        "coverage": {name: round(float(np.mean(found)), 3) for name, found in hits.items()},
+        "true_saturation": {str(delta): round(true_saturation(truth, delta)) for delta in (0.005, 0.02)},
+        "statuses_at_delta_0.02": statuses,
+        "median_width_of_metric": round(float(np.median(widths)), 4),
+        "seconds_per_curve_with_1000_draws": round(float(np.median(seconds)), 4),
+    }
+
+
+def fit_seconds() -> dict:
+    """Return the time of one fit of each law."""
+    y, found = 0.1 + 1.2 * SIZES**-0.5, {}
+    for law in N_PARAMETERS:
+        began = time.perf_counter()
+        for _ in range(20):
+            fit_law(law, SIZES, y[None], np.ones(len(SIZES)))
+        found[law] = round((time.perf_counter() - began) / 20, 5)
+    return found
+
+
+def main() -> None:
+    """Simulate, print, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--curves", type=int, default=400)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "saturation_coverage.json")
+    options = parser.parse_args()
+    result = {
+        "command": f"python benchmarks/saturation_coverage.py --curves {options.curves}",
+        "machine": machine(),
+        "nominal": 0.8,
+        "curves": options.curves,
+        "standard_error_of_a_coverage_of_0.8": round(float(np.sqrt(0.16 / options.curves)), 3),
+        "seconds_per_fit": fit_seconds(),
+        "truths": {name: coverage(truth, options.curves, 1) for name, truth in TRUTHS.items()},
+    }
+    for name, found in result["truths"].items():
+        print(name, found["coverage"], found["statuses_at_delta_0.02"])
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+import pytest
+
+from thresher.errors import InputError, SettingsError
+from thresher.experiments import workers
+from thresher.experiments.search import Tried
+from thresher.experiments.tuning import agreement, tune
+from thresher.trainer.settings import TrainSettings
+
+pytest.importorskip("optuna")
+
+
+@pytest.fixture(scope="module")
+def options(pool, test_rows, tiny_bert):
+    return {"data": pool, "eval": test_rows, "model": tiny_bert, "trials": 5, "finalists": 2, "seeds": 2}
+
+
+@pytest.fixture(scope="module")
+def made(options, tmp_path_factory):
+    return tune(**options, out=tmp_path_factory.mktemp("tune") / "out")
+
+
+def test_the_first_trial_is_the_default_and_every_trial_is_listed(made):
+    assert made.trials["trial"].to_list() == [0, 1, 2, 3, 4]
+    assert made.trials["learning_rate"][0] == 1e-3
+    assert made.trials["lora_rank"][0] == 8
+    assert made.trials["early"].null_count() == 0
+
+
+def test_the_best_early_trials_and_the_default_run_to_the_end(made):
+    table = made.trials
+    finals = set(table.filter(table["final"].is_not_null())["trial"])
+    best = table.sort(["early", "trial"], descending=[True, False])["trial"].to_list()[:2]
+    assert finals == {0, *best}
+
+
+def test_the_winner_is_the_best_at_the_end_and_judged_on_the_test_set(made):
+    table = made.trials
+    assert table["final"][made.content["best_trial"]] == table["final"].max()
+    if made.content["best_trial"]:
+        assert made.against_default.n_rows == 40
+    else:
+        assert made.content["verdict"] == "the default settings won the search"
+
+
+def test_the_same_search_gives_the_same_trials_and_a_killed_one_goes_on(
+    made, options, own_cache, monkeypatch, tmp_path
+):
+    real, n_runs = workers.run, []
+
+    def stop_at_the_third(request, work):
+        n_runs.append(request)
+        if len(n_runs) == 3:
+            raise KeyboardInterrupt
+        return real(request, work)
+
+    monkeypatch.setattr(workers, "run", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        tune(**options, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(workers, "run", real)
+    again = tune(**options, out=tmp_path / "out")
+    assert again.trials.equals(made.trials)
+
+
+def test_agreement_counts_how_many_of_the_early_top_five_stay():
+    early = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    tried = [Tried(settings=TrainSettings(), early=value, reason=None) for value in early]
+    finals = dict(enumerate([0.9, 0.2, 0.3, 0.4, 0.5, 0.6, 0.1]))
+    found = agreement(tried, finals, is_higher_better=True)
+    assert found["top_five_kept"] == 4  # early: 2..6; at the end: 0, 2, 3, 4, 5
+    assert -1 <= found["rank_correlation"] <= 1
+    assert agreement(tried, {0: 0.1, 1: 0.2, 2: 0.3}, is_higher_better=True) == {
+        "n": 3,
+        "rank_correlation": pytest.approx(1.0),
+        "top_five_kept": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"trials": 1}, SettingsError, "trials"),
+        ({"seeds": 1}, SettingsError, "seeds"),
+        ({"sampler": "grid"}, SettingsError, "sampler"),
+        ({"metric": "macro_f1"}, InputError, "no value per row"),
+    ],
+)
+def test_bad_use_is_told_in_one_sentence(options, change, error, words):
+    with pytest.raises(error, match=words):
+        tune(**(options | change))

@@ -1,0 +1,148 @@
+"""`thresher curve`, `compare` and `tune`: their options, and what their users are told."""
+
+import inspect
+import json
+from enum import Enum
+
+import pytest
+
+from thresher.budget import parse_budget
+from thresher.cli.compare import compare as compare_command
+from thresher.cli.curve import curve as curve_command
+from thresher.cli.experiment_options import method_settings, seconds, train_settings, whole_numbers
+from thresher.cli.main import main
+from thresher.cli.tune import tune as tune_command
+from thresher.errors import InputError, SettingsError
+from thresher.experiments.comparison import compare
+from thresher.experiments.learning_curve import learning_curve
+from thresher.experiments.tuning import tune
+
+RENAMED = {"eval_rows": "eval", "target": "targets", "settings": "method_settings", "train": "settings"}
+ONLY_COMMAND = {"page", "schema", "columns", "id_column", "as_json", "quiet"}
+
+
+@pytest.mark.parametrize(
+    ("command", "function"), [(curve_command, learning_curve), (compare_command, compare), (tune_command, tune)]
+)
+def test_commands_have_the_names_and_defaults_of_their_functions(command, function):
+    told = {name: entry.default for name, entry in inspect.signature(function).parameters.items()}
+    has = {}
+    for name, entry in inspect.signature(command).parameters.items():
+        if name not in ONLY_COMMAND:
+            has[RENAMED.get(name, name)] = entry.default.value if isinstance(entry.default, Enum) else entry.default
+    assert set(has) == set(told) - {"on_progress"}
+    spelled = {"settings", "method_settings", "targets", "more", "slices", "methods", "workers", "sizes"}
+    for name in set(has) - spelled:
+        assert has[name] == told[name], name
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    things = {"red": "apple", "green": "leaf", "blue": "sky"}
+    rows = [
+        {"text": f"the {thing} is {number}", "label": colour}
+        for number in range(40)
+        for colour, thing in things.items()
+    ]
+    for name, part in (("pool", rows[:90]), ("test", rows[90:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    return folder
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_a_curve_from_the_shell_ends_in_an_answer_and_feeds_a_budget(files, tiny_bert, tmp_path, capsys):
+    code = run(
+        "curve", files / "pool.jsonl", "--eval", files / "test.jsonl", "--methods", "length", "--sizes", "8,16,32,64",
+        "--seeds", 2, "--grid", "--model", tiny_bert, "--train", "epochs=1", "--target", 0.4, "--workers", 1,
+        "--delta", 0.4, "--out", tmp_path / "curve", "--no-page", "--json",
+    )  # fmt: skip
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    content = json.loads(told.out)
+    assert content["methods"]["random"]["saturation"]["delta"] == 0.4
+    assert "random: " in told.err
+    assert "every cell of the grid was run" in told.err
+    firm = [
+        entry["saturation"]["high"]
+        for entry in content["methods"].values()
+        if entry["saturation"]["status"] != "not identifiable"
+    ]
+    assert firm  # a gain of 0.4 by doubling is soon out of reach
+    assert parse_budget(f"saturation:{tmp_path / 'curve'}").amount == min(firm)
+
+
+def test_a_comparison_from_the_shell_ends_in_verdicts(files, tiny_bert, tmp_path, capsys):
+    code = run(
+        "compare", files / "pool.jsonl", "--eval", files / "test.jsonl", "--methods", "herding", "--budget", "20%",
+        "--seeds", 2, "--model", tiny_bert, "--encoder", "static", "--train", "epochs=1", "--workers", 1,
+        "--out", tmp_path / "out", "--no-page",
+    )  # fmt: skip
+    told = capsys.readouterr().err
+    assert code == 0, told
+    verdicts = json.loads((tmp_path / "out" / "comparison.json").read_bytes())["verdicts"]
+    assert [entry["method"] for entry in verdicts] == ["herding", "length"]
+    for entry in verdicts:
+        assert entry["sentence"] in told
+        assert entry["difference"]["low"] <= entry["difference"]["value"] <= entry["difference"]["high"]
+        assert entry["p_holm"] >= entry["difference"]["p"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sizes", "8"], "at least 3 sizes"),
+        (["--sizes", "8,16,9999"], "at most the 90 rows"),
+        (["--sizes", "small"], "--sizes: must be auto or whole numbers"),
+        (["--seeds", "1"], "at least 2"),
+        (["--max-time", "soon"], "--max-time: must be a time"),
+        (["--train", "epoch=2"], "did you mean 'epochs'"),
+        (["--train", "epochs=two"], "epochs must be a number"),
+        (["--set", "epochs=2"], "--set: must be METHOD.NAME=VALUE"),
+        (["--workers", "many"], "--workers: must be auto or a whole number"),
+        (["--metric", "acuracy"], "did you mean 'accuracy'"),
+    ],
+)
+def test_bad_use_of_curve_is_one_sentence_and_exit_2(files, arguments, words, capsys):
+    code = run("curve", files / "pool.jsonl", "--eval", files / "test.jsonl", "--quiet", *arguments)
+    told = capsys.readouterr().err
+    assert code == 2
+    assert words in told
+    assert told.strip().count("\n") == 0
+
+
+def test_overlapping_files_are_refused_with_the_rows_named(files, capsys):
+    code = run("curve", files / "pool.jsonl", "--eval", files / "pool.jsonl", "--quiet")
+    told = capsys.readouterr().err
+    assert code == 2
+    assert "pool.jsonl:" in told
+    assert "--overlap drop" in told
+
+
+def test_texts_become_values():
+    assert seconds("--max-time", "90s") == 90
+    assert seconds("--max-time", "1.5h") == 5400
+    assert seconds("--max-time", "60") == 60
+    assert whole_numbers("--sizes", "1,20") == [1, 20]
+    assert method_settings(["deft-ucs.easy-share=0.3"]) == {"deft-ucs": {"easy_share": "0.3"}}
+    made = train_settings(["epochs=2", "dora=true", "lora_rank=4", "lora_targets=q,v", "schedule=linear"])
+    assert (made.epochs, made.dora, made.lora_rank, made.lora_targets, made.schedule) == (
+        2.0,
+        True,
+        4,
+        ("q", "v"),
+        "linear",
+    )
+    with pytest.raises(SettingsError, match="true or false"):
+        train_settings(["dora=yes"])
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"methods": {"random": {"saturation": null}}}'])
+def test_a_budget_from_a_folder_without_an_answer_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "saturation.json").write_text(content)
+    with pytest.raises(InputError, match="budget"):
+        parse_budget(f"saturation:{tmp_path}")

@@ -1,0 +1,25 @@
+"""`thresher report`: the page of an output folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thresher.cli import options
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder that select, train, curve, compare or tune wrote.")],
+    quiet: options.Quiet = False,
+) -> None:
+    """Write report.html into an output folder: one page that needs no network, and its figures as PNG and SVG.
+
+    [bold]Example:[/bold] thresher report chosen
+    """
+    from thresher.reporting import report as write_report
+
+    page = write_report(folder)
+    if not quiet:
+        typer.echo(str(page))

@@ -1,0 +1,185 @@
+"""The trials of a search for training settings: optuna asks, cells answer, early."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thresher.experiments.bench import Bench
+from thresher.experiments.cell import Cell, Outcome
+from thresher.experiments.store import CellStore
+from thresher.experiments.tables import bench_identity
+from thresher.experiments.workers import run_cells
+from thresher.manifest import digest
+from thresher.trainer.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+    from thresher.features import Progress
+
+EARLY = 0.2
+RANKS, ALPHAS, BATCHES = (4, 8, 16, 32, 64), (1.0, 2.0, 4.0), (8, 16, 32, 64)
+LEARNING_RATES = (2e-5, 1e-2)
+DROPOUTS, EPOCHS = (0.0, 0.2), (1, 6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search, checked.
+
+    Attributes:
+        dev: bench whose test set is held out of the data, to judge trials.
+        test: bench with the user's test set, which judges the winner only.
+        n_trials: settings to try.
+        n_finalists: trials that run to the end.
+        n_seeds: runs of winner and default on the test set.
+        sampler: of optuna.
+        seed: of the search.
+        n_workers: trials at once.
+        on_progress: listener.
+    """
+
+    dev: Bench
+    test: Bench
+    n_trials: int
+    n_finalists: int
+    n_seeds: int
+    sampler: str
+    seed: int
+    n_workers: int
+    on_progress: Callable[[Progress], None] | None
+
+    def identity(self) -> str:
+        """Return what determines the search."""
+        asked = {k: v for k, v in vars(self).items() if k not in ("dev", "test", "n_workers", "on_progress")}
+        return digest({"dev": bench_identity(self.dev), "test": bench_identity(self.test), "asked": asked})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One trial: its settings and its early value, or why it has none."""
+
+    settings: TrainSettings
+    early: float | None
+    reason: str | None
+
+
+def run_trials(search: Search, database: Path | None) -> list[Tried]:
+    """Run the trials to 20 % of their steps; those that a killed call has finished are in the study already."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    higher = search.dev.metric.is_higher_better
+    study = optuna.create_study(
+        storage=None if database is None else f"sqlite:///{database}",
+        study_name="tune",
+        direction="maximize" if higher else "minimize",
+        load_if_exists=True,
+    )
+    for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # by a killed call
+        value = left.user_attrs.get("value")
+        if value is None:
+            study.tell(left.number, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(left.number, value)
+    base = search.dev.request(search.dev.pool.take(np.arange(1)), seed=search.seed).settings
+    while (n_done := len(_finished(study))) < search.n_trials:
+        # a fresh sampler for each batch: what it proposes depends on the finished trials only, not on kills
+        study.sampler = _sampler(search.sampler, search.seed + n_done)
+        asked = [_ask(study, base, is_first=not n_done and not i) for i in range(_batch(search, n_done))]
+        runs = run_settings(search.dev, search, [replace(s, stop_at=EARLY) for _, s in asked], seed=search.seed)
+        for (trial, settings), outcome in zip(asked, runs, strict=True):
+            _tell(study, trial, settings, outcome, search)
+    return [
+        Tried(
+            settings=TrainSettings(**settings_from_json(trial.user_attrs["settings"])),
+            early=trial.user_attrs["value"],
+            reason=trial.user_attrs["reason"],
+        )
+        for trial in _finished(study)
+    ]
+
+
+def _batch(search: Search, n_done: int) -> int:
+    return min(search.n_workers, search.n_trials - n_done)
+
+
+def _finished(study: Study) -> list[Any]:
+    return [trial for trial in study.get_trials(deepcopy=False) if "value" in trial.user_attrs]
+
+
+def _sampler(name: str, seed: int) -> Any:
+    import optuna
+
+    if name == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=8)
+
+
+def _ask(study: Study, base: TrainSettings, *, is_first: bool) -> tuple[Trial, TrainSettings]:
+    trial = study.ask()
+    if is_first:  # the default settings, whatever the space
+        return trial, base
+    rank = trial.suggest_categorical("lora_rank", RANKS)
+    return trial, replace(
+        base,
+        learning_rate=trial.suggest_float("learning_rate", *LEARNING_RATES, log=True),
+        lora_rank=rank,
+        lora_alpha=float(rank) * trial.suggest_categorical("alpha_over_rank", ALPHAS),
+        lora_dropout=trial.suggest_float("lora_dropout", *DROPOUTS),
+        batch_size=trial.suggest_categorical("batch_size", BATCHES),
+        epochs=float(trial.suggest_int("epochs", *EPOCHS)),
+        max_steps=None,
+    )
+
+
+def _tell(study: Study, trial: Trial, settings: TrainSettings, outcome: Outcome, search: Search) -> None:
+    import optuna
+
+    found = None if outcome.outcomes is None else search.dev.metric.measure(outcome.outcomes).value
+    trial.set_user_attr("settings", settings.to_json())
+    trial.set_user_attr("reason", outcome.reason)
+    trial.set_user_attr("value", found)
+    if found is None:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    else:
+        study.tell(trial, found)
+    if search.on_progress is not None:
+        from thresher.features import Progress
+
+        done = len(_finished(study))
+        shown = outcome.reason if found is None else f"{search.dev.metric.name} {found:.4f} at {EARLY:.0%}"
+        note = f"trial {done}: {shown} ({_short(settings)})"
+        search.on_progress(Progress(stage="trials", done=done, total=search.n_trials, note=note))
+
+
+def run_settings(bench: Bench, search: Search, wanted: Sequence[TrainSettings], *, seed: int) -> list[Outcome]:
+    """Train on all rows of a bench with each of several settings."""
+    rows = np.arange(len(bench.pool))
+    cells = [Cell(method="all", n_rows=len(rows), seed=seed, rows=rows, settings=settings) for settings in wanted]
+    return [
+        outcome
+        for _, outcome in sorted(
+            run_cells(bench, cells, CellStore(), n_workers=search.n_workers), key=lambda run: run[0]
+        )
+    ]
+
+
+def settings_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as the dataclass takes them: lists were tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _short(settings: TrainSettings) -> str:
+    return (
+        f"rate {settings.learning_rate:.2g}, rank {settings.lora_rank}, alpha {settings.lora_alpha:g}, "
+        f"batch {settings.batch_size}, epochs {settings.epochs:g}"
+    )

@@ -1,0 +1,282 @@
+"""Which training settings are best? Bayesian search, judged early; the best few run to the end.
+
+Oliver and Wang 2024 (arXiv:2407.13906) saw four of the five best trials at 20 % of the training time among the five
+best at its end. Every trial is a cell that stops at that share; how well the early order held is reported, not assumed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from thresher.errors import InputError, MissingExtraError, SettingsError
+from thresher.evaluation.effect import Effect, effect
+from thresher.experiments.bench import Overlap, make_bench
+from thresher.experiments.comparison import sentence
+from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_trials, settings_from_json
+from thresher.experiments.tables import bench_identity
+from thresher.experiments.workers import default_workers
+from thresher.manifest import FORMAT, Manifest
+from thresher.output import MANIFEST, OutputFolder, write_whole
+from thresher.trainer.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from thresher.features import Progress
+
+KIND = "tuning"
+TRIALS, RESULT, STUDY = "trials.csv", "tune.json", "study.db"
+TOP = 5
+DEFAULTS = TrainSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What a search found.
+
+    Attributes:
+        trials: one row per trial: its settings, `early` (value at 20 % of the steps, on rows held out of the data),
+            `final` (at the end; null for trials that did not go so far), `status`, `reason`.
+        best: settings of the winner.
+        against_default: the winner against the default settings on the test set, which the search has not seen.
+        content: of `tune.json`.
+        path: of the folder, or None when none was asked for.
+        manifest: what ran.
+    """
+
+    trials: pl.DataFrame
+    best: TrainSettings
+    against_default: Effect | None
+    content: Mapping[str, Any]
+    path: Path | None
+    manifest: Manifest
+
+
+def tune(
+    data: Any,
+    *,
+    eval: Any,  # noqa: A002 - the name of the command's option
+    trials: int = 20,
+    finalists: int = TOP,
+    seeds: int = 3,
+    dev: str | float = "15%",
+    model: str | Path | None = None,
+    metric: str | None = None,
+    settings: TrainSettings = DEFAULTS,
+    sampler: Literal["tpe", "gp"] = "tpe",
+    overlap: Overlap = "refuse",
+    seed: int = 0,
+    workers: int | None = 1,
+    out: str | Path | None = None,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Tuning:
+    """Search for learning rate, rank, alpha, dropout, batch size and epochs.
+
+    Args:
+        data: rows to train on, anything `load` accepts.
+        eval: test rows; the search does not see them, they judge the winner against the default.
+        trials: settings to try; the first are the default ones.
+        finalists: the best trials, by their early value, that run to the end.
+        seeds: runs of the winner and of the default on the test set, at least 2.
+        dev: share of the data that is held out to judge trials.
+        model: Hub id or folder of the base model; not set: the embedded one.
+        metric: as for `learning_curve`; with a value per row.
+        settings: of the training, where they are not searched.
+        sampler: "tpe" (tree-structured Parzen estimator) or "gp" (Gaussian process).
+        overlap: a test row that is also in the data is refused ("refuse"), or taken out of the data ("drop").
+        seed: of the search.
+        workers: trials at once; None for one per core or GPU.
+        out: folder for the result.
+        force: replace an earlier result in `out`.
+        on_progress: listener.
+
+    Raises:
+        InputError: the rows do not fit.
+        SettingsError: a setting has an illegal value.
+        MissingExtraError: optuna is not installed.
+        OutputError: `out` holds something else.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise MissingExtraError("optuna", "tune", "tune")
+    if sampler not in ("tpe", "gp"):
+        raise SettingsError(f"tune: sampler must be tpe or gp, got '{sampler}'")
+    for name, value, least in (("trials", trials, 2), ("finalists", finalists, 1), ("seeds", seeds, 2)):
+        if isinstance(value, bool) or value < least:
+            raise SettingsError(f"tune: {name} must be a whole number of at least {least}, got {value}")
+    test = make_bench(data, eval=eval, model=model, settings=settings, metric=metric, overlap=overlap)
+    judged = make_bench(test.pool, eval=dev, model=model, settings=settings, metric=test.metric.name)
+    if test.metric.column is None:
+        raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
+    search = Search(
+        dev=judged,
+        test=test,
+        n_trials=trials,
+        n_finalists=min(finalists, trials),
+        n_seeds=seeds,
+        sampler=sampler,
+        seed=seed,
+        n_workers=default_workers() if workers is None else workers,
+        on_progress=on_progress,
+    )
+    return _run(search, out=out, force=force)
+
+
+def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
+    started, began, named = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds"), search.identity()
+    with ExitStack() as stack:
+        folder = None if out is None else stack.enter_context(OutputFolder(out, identity=named, force=force))
+        if folder is not None and folder.is_done:
+            return read_tuning(folder.path)
+        tried = run_trials(search, None if folder is None else folder.work / STUDY)
+        finals = _finish(search, tried)
+        best = max(finals, key=lambda number: (finals[number], -number))
+        chosen = tried[best].settings
+        against, values = _against_default(search, chosen) if best else (None, {})
+        content = _content(search, tried, finals, best, against, values)
+        table = _table(tried, finals)
+        manifest = Manifest(
+            {
+                "format": FORMAT,
+                "kind": KIND,
+                "identity": named,
+                **bench_identity(search.test),
+                "asked": {"trials": search.n_trials, "finalists": search.n_finalists, "sampler": search.sampler},
+                "run": {"created": began, "seconds": round(time.monotonic() - started, 3)},
+            }
+        )
+        if folder is None:
+            return Tuning(
+                trials=table, best=chosen, against_default=against, content=content, path=None, manifest=manifest
+            )
+        table.write_csv(folder.work / TRIALS)
+        write_whole(folder.work / RESULT, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+        write_whole(folder.work / MANIFEST, manifest.to_json())
+        folder.publish()
+        return read_tuning(folder.path)
+
+
+def _finish(search: Search, tried: Sequence[Tried]) -> dict[int, float]:
+    """Run the best trials and the default to the end; return their values, higher being better."""
+    sign = 1.0 if search.dev.metric.is_higher_better else -1.0
+    early = {number: sign * trial.early for number, trial in enumerate(tried) if trial.early is not None}
+    if not early:
+        raise InputError(f"tune: all {len(tried)} trials failed; the first one by {tried[0].reason}")
+    order = sorted(early, key=lambda number: (-early[number], number))
+    chosen = sorted({*order[: search.n_finalists], *([0] if 0 in early else [])})
+    outcomes = run_settings(search.dev, search, [tried[number].settings for number in chosen], seed=search.seed)
+    finals = {
+        number: sign * search.dev.metric.measure(outcome.outcomes).value
+        for number, outcome in zip(chosen, outcomes, strict=True)
+        if outcome.outcomes is not None
+    }
+    if not finals:
+        raise InputError(f"tune: no finalist ran to the end; the first one failed by {outcomes[0].reason}")
+    return finals
+
+
+def _against_default(search: Search, chosen: TrainSettings) -> tuple[Effect | None, dict[str, float]]:
+    """Run winner and default on the test set, with the same seeds."""
+    metric, sides, values = search.test.metric, [], {}
+    base = search.test.request(search.test.pool.take(np.arange(1)), seed=search.seed).settings
+    for name, settings in (("winner", chosen), ("default", base)):
+        seeds = range(search.seed, search.seed + search.n_seeds)
+        runs = [run_settings(search.test, search, [settings], seed=seed)[0].outcomes for seed in seeds]
+        sides.append(runs)
+        finished = [metric.measure(run).value for run in runs if run is not None]
+        values[name] = float(np.mean(finished)) if finished else float("nan")
+    pairs = [(a, b) for a, b in zip(*sides, strict=True) if a is not None and b is not None]
+    if len(pairs) < 2:
+        return None, values
+    ours, theirs = (np.stack([metric.per_row(run) for run in side]) for side in zip(*pairs, strict=True))
+    weights = metric.weights(pairs[0][0])
+    return effect(ours, theirs, weights, is_higher_better=metric.is_higher_better), values
+
+
+def _content(
+    search: Search,
+    tried: Sequence[Tried],
+    finals: Mapping[int, float],
+    best: int,
+    against: Effect | None,
+    values: Mapping[str, float],
+) -> dict[str, Any]:
+    metric = search.test.metric
+    return {
+        "metric": metric.name,
+        "is_higher_better": metric.is_higher_better,
+        "best_trial": best,
+        "best_settings": tried[best].settings.to_json(),
+        "early_share": EARLY,
+        "agreement": agreement(tried, finals, is_higher_better=metric.is_higher_better),
+        "test": None if against is None else {**values, "difference": asdict(against)},
+        "verdict": "the default settings won the search"
+        if not best
+        else "the winner could not be compared on the test set"
+        if against is None
+        else sentence(against, against.p, is_rate=metric.name != "loss"),
+    }
+
+
+def agreement(tried: Sequence[Tried], finals: Mapping[int, float], *, is_higher_better: bool) -> dict[str, Any]:
+    """Return how well the early order held among the trials that ran to the end.
+
+    Args:
+        tried: all trials.
+        finals: value at the end by trial, higher being better.
+        is_higher_better: direction of the early values.
+    """
+    from scipy.stats import spearmanr
+
+    sign = 1.0 if is_higher_better else -1.0
+    numbers = sorted(finals)
+    early = [sign * float(tried[number].early or 0.0) for number in numbers]
+    late = [finals[number] for number in numbers]
+    is_known = len(numbers) >= 3 and len(set(early)) > 1 and len(set(late)) > 1
+    top = {n for _, n in sorted(zip(early, numbers, strict=True), key=lambda pair: (-pair[0], pair[1]))[:TOP]}
+    still = {n for _, n in sorted(zip(late, numbers, strict=True), key=lambda pair: (-pair[0], pair[1]))[:TOP]}
+    return {
+        "n": len(numbers),
+        "rank_correlation": float(spearmanr(early, late).statistic) if is_known else None,
+        "top_five_kept": len(top & still) if len(numbers) > TOP else None,
+    }
+
+
+def _table(tried: Sequence[Tried], finals: Mapping[int, float]) -> pl.DataFrame:
+    names = ("learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs")
+    lines = [
+        {
+            "trial": number,
+            **{name: getattr(trial.settings, name) for name in names},
+            "early": trial.early,
+            "final": None if number not in finals else abs(finals[number]),
+            "status": "failed" if trial.early is None else "done",
+            "reason": trial.reason,
+        }
+        for number, trial in enumerate(tried)
+    ]
+    return pl.DataFrame(lines, schema_overrides={"early": pl.Float64, "final": pl.Float64, "reason": pl.String})
+
+
+def read_tuning(path: str | Path) -> Tuning:
+    """Read the folder of a search."""
+    folder = Path(path)
+    content = json.loads((folder / RESULT).read_bytes())
+    against = None if content["test"] is None else Effect(**content["test"]["difference"])
+    return Tuning(
+        trials=pl.read_csv(folder / TRIALS, schema_overrides={"reason": pl.String, "final": pl.Float64}),
+        best=TrainSettings(**settings_from_json(content["best_settings"])),
+        against_default=against,
+        content=content,
+        path=folder,
+        manifest=Manifest.read(folder),
+    )

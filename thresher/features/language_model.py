@@ -1,0 +1,309 @@
+"""Causal language models that read tokens: a base model, perhaps with an adapter on it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from thresher.errors import InputError, MissingExtraError
+from thresher.features.base_model import (
+    PATTERNS,
+    BaseModel,
+    QuietLoading,
+    find_base,
+    first_line,
+    load_tokenizer,
+    refuse_encoder,
+)
+from thresher.features.causal_lm import EMBEDDED_NAME
+from thresher.features.chat import prepare_template
+from thresher.features.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+RECIPE = "language-model-1"
+ADAPTER_CONFIG = "adapter_config.json"
+# What shapes its values; beside it lie metrics and a manifest with the time of its training.
+ADAPTER_FILES = (
+    ADAPTER_CONFIG,
+    "*.safetensors",
+    "*.jinja",
+    "*.model",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+)
+FULL_PRECISION_BYTES = 2 * 10**9  # of weights on the disk: smaller models are fast enough in float32 on any device
+# On a CPU, what fits its caches is read fastest: there small batches and pieces cost less time, not more.
+CPU_BATCH_TOKENS = 1024
+CPU_LOGITS = 1 << 20  # 4 MB of float32
+GPU_LOGITS = 1 << 26
+MIN_LOGIT_ROWS = 128  # below, reading the head's weights costs more than using them
+PROBE_TOKENS = 8
+
+
+class LanguageModel:
+    """A causal language model by name. Nothing is loaded before it is needed.
+
+    The vocabulary is wide and prompts are long, so logits are made only where they are asked for: the body of the model
+    gives hidden states, and its head is applied to a few of them. Models that do more between the two (soft-capped or
+    scaled logits) are found out by a probe and run whole.
+
+    Attributes:
+        name: as it was given, "thresher/tiny-llama" for the embedded one.
+        n_tokens: tokens read so far, without padding.
+    """
+
+    def __init__(self, name: str | None = None, *, device: str | None = None, dtype: str | None = None) -> None:
+        """Name a model.
+
+        Args:
+            name: a folder, a Hub id, or the folder of a peft adapter, whose base is then found by the name it gives;
+                None for the embedded model.
+            device: None for the best there is.
+            dtype: of the weights; None for bfloat16 where weights of more than 2 GB meet a GPU, else float32.
+
+        Raises:
+            MissingExtraError: torch, transformers or, for an adapter, peft is not installed.
+        """
+        self.name = EMBEDDED_NAME if name is None else name
+        self.n_tokens = 0
+        folder = Path(self.name).expanduser()
+        self._adapter = folder if (folder / ADAPTER_CONFIG).is_file() else None
+        self._device = device
+        self._dtype = dtype
+        for package in ("torch", "transformers", *(("peft",) if self._adapter else ())):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(package, f"model '{self.name}'", "train")
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The base model on this disk; downloads it when it is on the Hub and not cached yet."""
+        name = self.name
+        if self._adapter is not None:
+            config = json.loads((self._adapter / ADAPTER_CONFIG).read_bytes())
+            name, revision = config.get("base_model_name_or_path"), config.get("revision")
+            if not name:
+                raise InputError(
+                    f"model '{self.name}': {ADAPTER_CONFIG} must name its base_model_name_or_path, found none"
+                )
+            name = f"{name}@{revision}" if revision else name
+        return find_base(name, fingerprint=RECIPE)  # the files are hashed below, once per process
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, configuration, tokenizer, adapter and the precision they run in."""
+        files = {(f"base/{path.name}", path) for glob in PATTERNS for path in self.base.folder.glob(glob)}
+        if self._adapter is not None:
+            files |= {(f"adapter/{path.name}", path) for glob in ADAPTER_FILES for path in self._adapter.glob(glob)}
+        return fingerprint(files, recipe=f"{RECIPE}-{self.dtype}")
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest input in tokens, or None where the configuration does not say."""
+        return self.base.max_positions
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer, with a chat template; an adapter's own where it has one."""
+        own = self._adapter is not None and (self._adapter / "tokenizer.json").is_file()
+        tokenizer = load_tokenizer(_moved(self.base, self._adapter) if own else self.base)
+        if not tokenizer.is_fast:
+            raise InputError(
+                f"model '{self.name}': needs a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}"
+            )
+        prepare_template(tokenizer)
+        return tokenizer
+
+    @property
+    def start_id(self) -> int:
+        """The token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2)."""
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return int(eos if bos is None else bos)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        import torch
+
+        if self._device is not None:
+            return torch.device(self._device)
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    @cached_property
+    def dtype(self) -> str:
+        """Precision of the weights and activations; probabilities are always taken in float32."""
+        import torch
+
+        if self._dtype is not None:
+            return self._dtype
+        n_bytes = sum(path.stat().st_size for path in self.base.folder.glob("*.safetensors"))
+        is_large = n_bytes > FULL_PRECISION_BYTES
+        return "bfloat16" if is_large and self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+    @cached_property
+    def model(self) -> Any:
+        """The transformers model in evaluation mode, with the adapter's layers in place.
+
+        Raises:
+            InputError: the weights cannot be loaded as a causal language model, or do not fit the device.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        refuse_encoder(self.base, "scoring")
+        try:
+            with QuietLoading():
+                model = AutoModelForCausalLM.from_pretrained(
+                    self.base.folder,
+                    dtype=getattr(torch, self.dtype),
+                    use_safetensors=True,
+                    trust_remote_code=False,  # a model is data: code that comes with one is never run
+                )
+            model = model.to(self.device)
+            model = model if self._adapter is None else self._adapted(model, self._adapter)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InputError(
+                f"model '{self.name}': cannot be loaded for scoring on {self.device} ({first_line(error)})"
+            ) from None
+        return model.eval()
+
+    @cached_property
+    def is_run_whole(self) -> bool:
+        """Whether the logits are more than the head makes of the body's hidden states, so that all are computed."""
+        return not _head_follows_body(self.model, self.device)
+
+    def _adapted(self, model: Any, folder: Path) -> Any:
+        from peft import PeftModel
+
+        with warnings.catch_warnings():
+            # peft 0.21 reads a property that transformers 5.23 renamed; nothing a user could act on
+            warnings.filterwarnings(
+                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+            )
+            adapted = PeftModel.from_pretrained(model, folder)
+        if adapted.active_peft_config.is_prompt_learning:
+            raise InputError(
+                f"model '{self.name}': an adapter must change layers (LoRA and its kin), got one that adds prompt "
+                f"tokens ({adapted.active_peft_config.peft_type.value}); merge or choose another"
+            )
+        return adapted.get_base_model()
+
+    @property
+    def n_vocabulary(self) -> int:
+        """Number of token ids."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    def log_probabilities(
+        self, inputs: dict[str, Any], at: torch.Tensor, targets: torch.Tensor
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Run the model and return log p(target) at some positions: (s,) float32.
+
+        Args:
+            inputs: of the model's forward: `input_ids` (b, w) on its device, and what else it needs.
+            at: (s,) positions into the flattened (b * w) tokens after which a target is predicted.
+            targets: (s,) token ids.
+
+        Raises:
+            InputError: the batch does not fit the device's memory.
+        """
+        import torch
+
+        model, use_cache = self.model, "past_key_values" in inputs
+        try:
+            with torch.inference_mode():
+                if self.is_run_whole:
+                    logits = model(**inputs, use_cache=use_cache).logits.flatten(0, 1)[at]
+                    return _log_softmax_at(logits, targets).cpu().numpy()
+                hidden = model.base_model(**inputs, use_cache=use_cache).last_hidden_state
+                return self._by_head(hidden.flatten(0, 1)[at], targets).cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens must fit the device's "
+                f"memory and does not; set batch_tokens lower, or use another device"
+            ) from None
+
+    def _by_head(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        head = self.model.get_output_embeddings()
+        n_at_once = max(MIN_LOGIT_ROWS, self._n_logits // self.n_vocabulary)
+        parts = [
+            _log_softmax_at(head(part), target)
+            for part, target in zip(torch.split(hidden, n_at_once), torch.split(targets, n_at_once), strict=True)
+        ]
+        return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+    @property
+    def _n_logits(self) -> int:
+        return CPU_LOGITS if self.device.type == "cpu" else GPU_LOGITS
+
+    def fitting(self, batch_tokens: int) -> int:
+        """Return the tokens of a batch: fewer on a CPU, and where the logits of all of them are computed."""
+        if self.is_run_whole:
+            batch_tokens = min(batch_tokens, max(MIN_LOGIT_ROWS, 4 * self._n_logits // self.n_vocabulary))
+        return min(batch_tokens, CPU_BATCH_TOKENS) if self.device.type == "cpu" else batch_tokens
+
+    def notes(self) -> Iterator[str]:
+        """Yield what the user should know of how the model was run."""
+        if "model" in self.__dict__ and self.is_run_whole:  # nothing is loaded for the sake of a note
+            yield (
+                f"model '{self.name}': its logits are more than its head makes of its hidden states, "
+                f"so that all of them are computed, which is slower"
+            )
+
+
+_ALIVE: WeakValueDictionary[tuple[str | None, ...], LanguageModel] = WeakValueDictionary()
+
+
+def language_model(name: str | None, *, device: str | None = None, dtype: str | None = None) -> LanguageModel:
+    """Return the model of that name, the one in use already where there is one: weights are loaded once.
+
+    A model is let go with its last user, so that it does not hold memory that the next step of a run needs.
+    """
+    lm = LanguageModel(name, device=device, dtype=dtype)
+    return _ALIVE.setdefault((name, device, dtype, lm.fingerprint), lm)
+
+
+def _moved(base: BaseModel, folder: Path | None) -> BaseModel:
+    from dataclasses import replace
+
+    return base if folder is None else replace(base, folder=folder)
+
+
+def _log_softmax_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return (s,) float32 log p(target) from (s, vocabulary) logits of any precision."""
+    logits = logits.float()
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+
+
+def _head_follows_body(model: Any, device: torch.device) -> bool:
+    """Tell whether the head on the body's last hidden states gives the model's own logits."""
+    import torch
+
+    head, body = model.get_output_embeddings(), model.base_model
+    if head is None or body is model:
+        return False
+    ids = torch.arange(PROBE_TOKENS, device=device)[None] % int(model.config.get_text_config().vocab_size)
+    with torch.inference_mode():
+        output = body(input_ids=ids, use_cache=False)
+        hidden = getattr(output, "last_hidden_state", None)
+        if hidden is None:
+            return False
+        logits = model(input_ids=ids, use_cache=False).logits
+        made = head(hidden)
+    tolerance = 1e-4 if logits.dtype == torch.float32 else 2e-2
+    return made.shape == logits.shape and bool(torch.allclose(made, logits, rtol=tolerance, atol=tolerance))

@@ -1,0 +1,201 @@
+"""How likely a language model finds the responses: `loss`, `loss_unconditional`, and how many tokens that is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.features.cached import Batch, ComputeBatches, values_of
+from thresher.features.context import FeatureContext
+from thresher.features.fingerprint import joined_fingerprint
+from thresher.features.language_model import language_model
+from thresher.features.likelihood import score_rows
+from thresher.features.progress import Progress
+from thresher.features.providers import Measured
+from thresher.features.scored_rows import (
+    DEFAULT_MAX_LENGTH,
+    PROBLEMS,
+    RECIPE,
+    RowReader,
+    row_texts,
+    without_prompt,
+)
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+WINDOW_ROWS = 4096  # rows tokenised and sorted by length together
+LOSS, N_SCORED, N_CUT, PROBLEM = range(4)  # columns of the cached (n, 4) float64
+
+
+class Loss:
+    """Mean negative log-likelihood of a row's response tokens given all before them, in nats per token.
+
+    The response is the last assistant turn with the token that ends it, or all assistant turns (`loss_on`); a plain
+    text is all response. A response that is cut at `max_length` is scored on what is there, and counted.
+    """
+
+    name: ClassVar[str] = "loss"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the model, what is scored, and the fingerprint of both."""
+        return _describe(row_reader(context))
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+        """Return (n,) float64, NaN with its reason for a row without a scored token."""
+        self._reader = row_reader(context)  # kept, so that the features computed after this one share the loaded model
+        reader = self._reader
+
+        def batches(texts: pl.Series) -> Iterator[Batch]:
+            return _loss_batches(reader, texts, context.batch_tokens, is_conditional=True)
+
+        return _measured(self.name, reader, dataset, context, batches)
+
+
+class LossUnconditional:
+    """Mean negative log-likelihood of the same response tokens behind BOS alone, in nats per token.
+
+    The tokens are those that `loss` scores, cut where it cuts. Of several assistant turns it reads one after the other.
+    """
+
+    name: ClassVar[str] = "loss_unconditional"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the model, what is scored, and the fingerprint of both."""
+        return _describe(row_reader(context))
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+        """Return (n,) float64, NaN with its reason for a row without a scored token.
+
+        Raises:
+            InputError: the rows are plain text, which has no prompt to leave out.
+        """
+        if dataset.kind == "text":
+            raise InputError("loss_unconditional: rows need a prompt and a response, found plain text")
+        self._reader = row_reader(context)  # kept, so that the features computed after this one share the loaded model
+        reader = self._reader
+
+        def batches(texts: pl.Series) -> Iterator[Batch]:
+            return _loss_batches(reader, texts, context.batch_tokens, is_conditional=False)
+
+        return _measured(self.name, reader, dataset, context, batches)
+
+
+class NScored:
+    """Number of response tokens that `loss` is the mean of; 0 for a row that has no loss. Needs no weights."""
+
+    name: ClassVar[str] = "n_scored"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the model, what is scored, and the fingerprint of both."""
+        return _describe(row_reader(context))
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
+        """Return (n,) int64."""
+        return _token_counts(dataset, context)[:, N_SCORED]
+
+
+class NCut:
+    """Number of response tokens behind `max_length`, which `loss` does not know of. Needs no weights."""
+
+    name: ClassVar[str] = "n_cut"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the model, what is scored, and the fingerprint of both."""
+        return _describe(row_reader(context))
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
+        """Return (n,) int64."""
+        return _token_counts(dataset, context)[:, N_CUT]
+
+
+def row_reader(context: FeatureContext) -> RowReader:
+    """Return how rows are read under these settings: by which model, which turns, how far."""
+    lm = language_model(context.model, device=context.device, dtype=context.dtype)
+    limits = (context.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
+    return RowReader(lm=lm, loss_on=context.loss_on, max_length=min(limit for limit in limits if limit is not None))
+
+
+def _describe(reader: RowReader) -> dict[str, str]:
+    how = f"{RECIPE}-{reader.loss_on}-{reader.max_length}"
+    return {
+        "model": reader.lm.name,
+        "loss_on": reader.loss_on,
+        "max_length": str(reader.max_length),
+        "dtype": reader.lm.dtype,
+        "fingerprint": joined_fingerprint(reader.lm.fingerprint, how),
+    }
+
+
+def _loss_batches(reader: RowReader, texts: pl.Series, batch_tokens: int, *, is_conditional: bool) -> Iterator[Batch]:
+    """Yield (b, 4) float64: loss, tokens scored, tokens cut, problem."""
+    for start in range(0, len(texts), WINDOW_ROWS):
+        readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())
+        rows = [reading.row for reading in readings]
+        if not is_conditional:
+            rows = [without_prompt(row, reader.lm.start_id) if row.is_scored.any() else row for row in rows]
+        counts = np.array([(np.nan, each.n_scored, each.n_cut, each.problem) for each in readings], dtype=np.float64)
+        for positions, log_probs in score_rows(reader.lm, rows, batch_tokens=batch_tokens):
+            values = counts[positions]
+            values[:, LOSS] = [-float(each.mean(dtype=np.float64)) if len(each) else np.nan for each in log_probs]
+            yield Batch(start + positions, values)
+
+
+def _token_counts(dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
+    """Return (n, 4) int64: nothing, tokens scored, tokens cut, problem."""
+    reader = row_reader(context)
+
+    def batches(texts: pl.Series) -> Iterator[Batch]:
+        for start in range(0, len(texts), WINDOW_ROWS):
+            readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())
+            counts = [(0, each.n_scored, each.n_cut, each.problem) for each in readings]
+            yield Batch(np.arange(start, start + len(readings)), np.array(counts, dtype=np.int32))
+
+    values = _cached("response_tokens", reader, dataset, context, batches)
+    return np.zeros((0, 4), dtype=np.int64) if values is None else values.astype(np.int64)
+
+
+def _cached(
+    feature: str, reader: RowReader, dataset: Dataset, context: FeatureContext, batches: ComputeBatches
+) -> NDArray[Any] | None:
+    shelf = None
+    if context.cache is not None:
+        shelf = context.cache.shelf(feature, reader.lm.name, _describe(reader)["fingerprint"])
+    return values_of(row_texts(dataset), batches, feature=feature, shelf=shelf, on_progress=context.on_progress)
+
+
+def _measured(
+    feature: str, reader: RowReader, dataset: Dataset, context: FeatureContext, batches: ComputeBatches
+) -> Measured:
+    values = _cached(feature, reader, dataset, context, batches)
+    values = np.zeros((0, 4)) if values is None else values
+    problem = values[:, PROBLEM].astype(np.int64)
+    n_cut = values[:, N_CUT]
+    missing = pl.Series("missing", [PROBLEMS[code] or None for code in problem], dtype=pl.String)
+    notes = {
+        "rows": len(values),
+        "rows_missing": int((problem > 0).sum()),
+        "rows_truncated": int(((n_cut > 0) & (problem == 0)).sum()),
+        "tokens_scored": int(values[:, N_SCORED].sum()),
+        "tokens_truncated": int(n_cut[problem == 0].sum()),
+    }
+    for note in (*reader.lm.notes(), *_sentences(feature, reader.max_length, notes, missing)):
+        if context.on_progress is not None:
+            context.on_progress(Progress(stage=feature, done=len(values), total=len(values), note=note))
+    return Measured(values=np.ascontiguousarray(values[:, LOSS]), missing=missing, notes=notes)
+
+
+def _sentences(feature: str, max_length: int, notes: dict[str, int], missing: pl.Series) -> Iterator[str]:
+    """Yield what the user should know of rows that were cut or have no value."""
+    if notes["rows_truncated"]:
+        yield (
+            f"{feature}: {notes['rows_truncated']:,} of {notes['rows']:,} rows are longer than {max_length:,} tokens; "
+            f"{notes['tokens_truncated']:,} tokens of their responses were not scored"
+        )
+    for reason, count in missing.drop_nulls().value_counts().sort("count", "missing", descending=[True, False]).rows():
+        yield f"{feature}: {count:,} of {notes['rows']:,} rows have no value: {reason}"

@@ -1,0 +1,157 @@
+"""Rows of a dataset as tokens, with those of the response marked: what a language model is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import polars as pl
+
+from thresher.features.chat import (
+    NO_ASSISTANT,
+    REWRITES,
+    REWRITES_LAST,
+    TEMPLATE_REFUSES,
+    render,
+    tokens_in,
+)
+from thresher.features.likelihood import TokenRow
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+    from thresher.features.language_model import LanguageModel
+
+RECIPE = "scored-rows-1"
+DEFAULT_MAX_LENGTH = 2048  # what training reads of a conversation
+SLICE_ROWS = 16_384  # conversations turned into Python objects at a time
+
+# Why a row has no scored token; its place is its code in the cache, so new ones go to the end. 0: it has some.
+PROBLEMS = (
+    "",
+    "nothing of the response is within max_length",
+    "the response has no token",
+    "there is no assistant turn to score",
+    "the chat template rewrites earlier turns, so that their tokens cannot be told",
+    "the chat template shows the last turn differently from its prompt, so that its tokens cannot be told",
+    "the chat template refuses the conversation",
+)
+CUT_AWAY, NO_TOKEN = 1, 2
+_RENDERING = {NO_ASSISTANT: 3, REWRITES: 4, REWRITES_LAST: 5}
+_REFUSED = 6
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a row.
+
+    Attributes:
+        row: its tokens, BOS first; empty where there is a problem.
+        n_cut: tokens of the response that are behind max_length.
+        problem: index into PROBLEMS, 0 for none.
+    """
+
+    row: TokenRow
+    n_cut: int
+    problem: int
+
+    @property
+    def n_scored(self) -> int:
+        """Number of scored tokens."""
+        return int(self.row.is_scored.sum())
+
+
+def row_texts(dataset: Dataset) -> pl.Series:
+    """Return all that the model is shown of each row, as JSON: (n,) string, equal for equal rows only.
+
+    A conversation is {"messages", "tools"} with every turn, a classified text one question and its label as the answer,
+    a plain text {"text"}. The order of keys counts, since a chat template may print them.
+    """
+    if dataset.kind == "text":
+        return pl.Series("row", [_json({"text": text}) for text in dataset.frame["response"]], dtype=pl.String)
+    if dataset.kind == "classification":
+        pairs = dataset.frame.select("prompt", "response").iter_rows()
+        return pl.Series("row", [_json({"messages": _turns(*pair), "tools": None}) for pair in pairs], dtype=pl.String)
+    texts: list[str] = []
+    for start in range(0, len(dataset), SLICE_ROWS):
+        talks = dataset.messages(range(start, min(start + SLICE_ROWS, len(dataset))))
+        texts += [_json({"messages": talk.messages, "tools": talk.tools}) for talk in talks]
+    return pl.Series("row", texts, dtype=pl.String)
+
+
+def _json(content: Any) -> str:
+    return orjson.dumps(content, default=str).decode()
+
+
+def _turns(prompt: str, response: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowReader:
+    """Turns the texts of `row_texts` into tokens.
+
+    A row is tokenised once, as a whole; the tokens of the response are found by their character offsets. The text
+    starts with BOS, whether or not the chat template writes it; with a model that has none, a text whose first token is
+    scored stands behind the end of another (`LanguageModel.start_id`).
+
+    Attributes:
+        lm: whose tokenizer and chat template are used; its weights are not.
+        loss_on: turns that are scored: "last-assistant" or "all-assistant".
+        max_length: tokens of a row, BOS included; what is behind is cut.
+    """
+
+    lm: LanguageModel
+    loss_on: str
+    max_length: int
+
+    def read(self, texts: Sequence[str]) -> list[Reading]:
+        """Return what is read of each row."""
+        rendered = [self._rendered(orjson.loads(text)) for text in texts]
+        usable = [i for i, (_, _, problem) in enumerate(rendered) if not problem]
+        nothing = TokenRow(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_))
+        readings = [Reading(nothing, 0, problem) for _, _, problem in rendered]
+        if not usable:
+            return readings
+        encoded = self.lm.tokenizer(
+            [rendered[i][0] for i in usable],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # its warning about long texts: they are cut and counted here
+        )
+        for i, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            readings[i] = self._reading(ids, tokens_in(rendered[i][1], offsets))
+        return readings
+
+    def _rendered(self, content: dict[str, Any]) -> tuple[str, Sequence[tuple[int, int]], int]:
+        """Return the text, the characters to score, and the problem."""
+        tokenizer = self.lm.tokenizer
+        if "text" in content:
+            text = content["text"] + (tokenizer.eos_token or "")  # the end of a text is learned, so it is scored
+            return text, [(0, len(text))], 0
+        talk = render(tokenizer, content["messages"], content["tools"], loss_on=self.loss_on)
+        if talk.problem is None:
+            return talk.text, talk.spans, 0
+        if talk.problem.startswith(TEMPLATE_REFUSES):
+            return "", (), _REFUSED
+        return "", (), _RENDERING[talk.problem]
+
+    def _reading(self, ids: list[int], is_in: list[bool]) -> Reading:
+        bos = self.lm.tokenizer.bos_token_id
+        if ids and (is_in[0] or (bos is not None and ids[0] != bos)):
+            ids, is_in = [self.lm.start_id, *ids], [False, *is_in]
+        is_scored = np.array(is_in, dtype=np.bool_)
+        row = TokenRow(np.array(ids[: self.max_length], dtype=np.int32), is_scored[: self.max_length])
+        n_cut = int(is_scored[self.max_length :].sum())
+        problem = 0 if row.is_scored.any() else CUT_AWAY if n_cut else NO_TOKEN
+        return Reading(row, n_cut, problem)
+
+
+def without_prompt(row: TokenRow, start_id: int) -> TokenRow:
+    """Return the scored tokens of a row alone, behind the start of a text: the same tokens, given nothing else."""
+    ids = np.concatenate([np.array([start_id], dtype=np.int32), row.ids[row.is_scored]])
+    return TokenRow(ids, np.arange(len(ids)) > 0)

@@ -1,0 +1,78 @@
+"""From an output folder to its page."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thresher.errors import ManifestError, MissingExtraError
+from thresher.manifest import Manifest
+from thresher.output import write_whole
+
+if TYPE_CHECKING:
+    from thresher.reporting.page import Page
+
+REPORT = "report.html"
+PAGES = {
+    "subset": "thresher.reporting.subset_page:subset_page",
+    "adapter": "thresher.reporting.adapter_page:adapter_page",
+    "curve": "thresher.reporting.curve_page:curve_page",
+    "comparison": "thresher.reporting.comparison_page:comparison_page",
+    "tuning": "thresher.reporting.tuning_page:tuning_page",
+}
+KEYS = {
+    "subset": ("method", "settings", "budget", "quota", "order", "seed", "features", "inputs", "schema", "id_column",
+               "counts", "notes", "objective", "versions", "run"),
+    "adapter": ("settings", "versions", "run"),
+}  # fmt: skip
+
+
+def report(folder: str | Path) -> Path:
+    """Write the page of an output folder, `report.html`, and each of its figures as PNG and SVG beside it.
+
+    The page is one file that fetches nothing. The same folder gives the same bytes; nothing else in it is changed.
+
+    Args:
+        folder: written by `select`, `train`, `learning_curve`, `compare` or `tune`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ManifestError: the folder is not one that has a page, or a file of it is missing or damaged.
+        MissingExtraError: the packages of the extra `report` are not installed.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ManifestError(
+            f"{path}: must be a folder that thresher wrote, found {'a file' if path.exists() else 'nothing'}"
+        )
+    manifest = Manifest.read(path)
+    kind = manifest.content.get("kind")
+    if kind not in PAGES:
+        raise ManifestError(f"{path}: must be a {', '.join(PAGES)} folder to have a report, found '{kind}'")
+    lacking = [key for key in KEYS.get(str(kind), ()) if key not in manifest.content]
+    if lacking:
+        raise ManifestError(f"{path}: its manifest must have {', '.join(lacking)}, which were taken out; make it again")
+    for package in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "report", "report")
+    from thresher.reporting.plot import figure_files
+    from thresher.reporting.rendering import render
+
+    page = _maker(PAGES[kind])(path, manifest)
+    for figure in page.figures():
+        for name, content in figure_files(figure).items():
+            write_whole(path / name, content)
+    write_whole(path / REPORT, render(page))
+    return path / REPORT
+
+
+def _maker(place: str) -> Callable[[Path, Manifest], Page]:
+    """Return the function that makes the page of a kind: only its module is imported."""
+    module, _, name = place.partition(":")
+    maker: Callable[[Path, Manifest], Page] = getattr(importlib.import_module(module), name)
+    return maker

@@ -1,0 +1,146 @@
+"""What the fitted laws foretell: gains, rows for a score, the worth of choosing, and how much each law counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from thresher.reporting.experiment import Experiment
+from thresher.reporting.page import Block, Notice, Paragraph, Table
+from thresher.reporting.wording import NOTHING, PERCENT, count, is_number, listed, plain_name, share
+
+INTERVAL = f"80{PERCENT} interval"
+LAWS = {
+    "power": "power: c + a · n^(−b)",
+    "rectified": "rectified: c + a / (d^b + n^b)",
+    "exponential": "exponential: c + a · exp(−k n)",
+    "constant": "constant: c",
+}
+OUT_OF_REACH = "out of reach"
+
+
+def outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
+    """Return gains of doublings and of more rows, rows for targets, and choosing better against labelling more."""
+    metric = experiment.metric
+
+    def gain(place: Mapping[str, Any]) -> str:
+        return f"{metric.difference(place['median'])} ({metric.difference_range(place['low'], place['high'])})"
+
+    def doubled(place: Mapping[str, Any]) -> str:
+        return f"{count(place['n_rows'])} → {count(2 * place['n_rows'])}"
+
+    def added(place: Mapping[str, Any]) -> str:
+        return f"{count(place['more'])} on top of {count(place['from'])}"
+
+    tables = (
+        _by_method(experiment, fitted, "gain_of_doubling", ("Gain of doubling the rows", "rows"), doubled, gain),
+        _by_method(experiment, fitted, "gains", ("Gain of more rows", "more rows"), added, gain),
+        _by_method(
+            experiment,
+            fitted,
+            "targets",
+            ("Rows needed for a score", plain_name(metric.name)),
+            lambda place: metric.text(place["target"]),
+            _reached,
+        ),
+        _trades(fitted),
+    )
+    return [table for table in tables if table.rows]
+
+
+def _by_method(
+    experiment: Experiment,
+    fitted: Mapping[str, Any],
+    key: str,
+    titles: tuple[str, str],
+    name: Callable[[Mapping[str, Any]], str],
+    text: Callable[[Mapping[str, Any]], str],
+) -> Table:
+    """Return a table with one line per place and one column per method.
+
+    Args:
+        experiment: whose methods.
+        fitted: content of `saturation.json`.
+        key: of the list in each method's entry.
+        titles: caption, and heading of the first column.
+        name: what an entry of the list is about.
+        text: what it says.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for method in experiment.methods:
+        for place in (fitted["methods"].get(method) or {}).get(key) or []:
+            cells.setdefault(name(place), {})[method] = text(place)
+    methods = [method for method in experiment.methods if any(method in line for line in cells.values())]
+    return Table(
+        caption=f"{titles[0]}, with {INTERVAL}",
+        columns=(titles[1], *methods),
+        rows=tuple((place, *(line.get(method, NOTHING) for method in methods)) for place, line in cells.items()),
+        numeric=frozenset(range(1, 1 + len(methods))),
+    )
+
+
+def _reached(place: Mapping[str, Any]) -> str:
+    """Return "1,113 (1,006 to 1,225)", with words for what the laws never reach."""
+    low, median, high = (place[name] for name in ("low", "median", "high"))
+    if not is_number(low):
+        return OUT_OF_REACH
+    ends = f"{count(low)} to {count(high)}" if is_number(high) else f"{count(low)} or more"
+    return f"{count(median) if is_number(median) else OUT_OF_REACH} ({ends})"
+
+
+def _trades(fitted: Mapping[str, Any]) -> Table:
+    """Return how many random rows are as good as so many chosen ones."""
+    cells = []
+    for trade in fitted.get("trade") or []:
+        found = trade["baseline_rows"]
+        factor = f"{found['median'] / trade['n_rows']:.2g} ×" if is_number(found["median"]) else NOTHING
+        cells.append((trade["method"], count(trade["n_rows"]), _reached(found), factor))
+    return Table(
+        caption="Choosing better against labelling more",
+        columns=("method", "chosen rows", f"as good as so many random rows ({INTERVAL})", "factor"),
+        rows=tuple(cells),
+        numeric=frozenset({1, 2, 3}),
+    )
+
+
+def laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
+    """Return the weights of the laws, where none of them fits, and the spread between seeds."""
+    entries = {m: entry for m in experiment.methods if (entry := fitted["methods"].get(m) or {}).get("laws")}
+    if not entries:
+        return []
+    names = list(dict.fromkeys([*LAWS, *(law for entry in entries.values() for law in entry["laws"])]))
+    blocks: list[Block] = [
+        Paragraph(
+            "Several laws of how the error falls with the number of rows n are fitted; each counts by its AICc weight."
+        ),
+        Table(
+            caption="Weights of the laws",
+            columns=("law of the error", *entries),
+            rows=tuple(
+                (LAWS.get(law, law), *(_weight(entry["laws"].get(law)) for entry in entries.values())) for law in names
+            ),
+            numeric=frozenset(range(1, 1 + len(entries))),
+        ),
+    ]
+    blocks += [
+        Notice(
+            f"{method}: no law meets the points by chance alone, so the spread was widened "
+            f"{entry['misfit']:.2g} times; trust the measured points more than the law."
+        )
+        for method, entry in entries.items()
+        if is_number(entry.get("misfit")) and entry["misfit"] > 1
+    ]
+    spreads = [
+        f"{method} {experiment.metric.amount(entry['seed_sd'])}"
+        for method, entry in entries.items()
+        if is_number(entry.get("seed_sd"))
+    ]
+    if spreads:
+        blocks.append(Paragraph(f"Spread between seeds at one size (standard deviation, pooled): {listed(spreads)}."))
+    return blocks
+
+
+def _weight(weight: Any) -> str:
+    if not is_number(weight):
+        return "not fitted"
+    return share(weight, 1) if weight >= 0.001 else f"< 0.1{PERCENT}"

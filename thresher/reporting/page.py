@@ -1,0 +1,223 @@
+"""A page as data: a sentence that answers, and sections of text, tables and figures. `rendering.py` makes the HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+from thresher.reporting.chart import Chart
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of text."""
+
+    kind: ClassVar[str] = "paragraph"
+    text: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the reader must not overlook, such as what is missing and why."""
+
+    kind: ClassVar[str] = "notice"
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of short sentences."""
+
+    kind: ClassVar[str] = "items"
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command or a piece of a file, as it is typed."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table; its first column names the row.
+
+    Attributes:
+        caption: what it shows.
+        columns: headings.
+        rows: texts, as many as there are headings.
+        numeric: indices of columns that hold numbers.
+        text: indices of columns that hold text of the user's rows.
+        is_folded: shown only when asked for.
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+    text: frozenset[int] = frozenset()
+    is_folded: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that every row is as long as the heading."""
+        assert all(len(row) == len(self.columns) for row in self.rows), self.caption
+
+
+@dataclass(frozen=True)
+class Share:
+    """One bar of `ShareBars`."""
+
+    name: str
+    value: float  # 0..1 of the longest bar's scale
+    text: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class ShareBars:
+    """Names with a bar each: a table that can be seen at a glance."""
+
+    kind: ClassVar[str] = "shares"
+    caption: str
+    columns: tuple[str, str]
+    shares: tuple[Share, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One of the user's rows.
+
+    Attributes:
+        text: of the row.
+        reason: why it is here.
+        beside: text of the row that stands for it, or None.
+        place: file and line.
+    """
+
+    text: str
+    reason: str
+    beside: str | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of the user, each with the reason why it is shown."""
+
+    kind: ClassVar[str] = "examples"
+    title: str
+    note: str
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One or several charts with what they say.
+
+    Attributes:
+        name: stem of the PNG and SVG files.
+        title: what it shows.
+        caption: how to read it.
+        alt: what can be seen, for who cannot see it.
+        charts: one, or panels side by side.
+        table: the same numbers.
+    """
+
+    kind: ClassVar[str] = "figure"
+    name: str
+    title: str
+    caption: str
+    alt: str
+    charts: tuple[Chart, ...]
+    table: Table
+
+
+@dataclass(frozen=True)
+class MapPanel:
+    """The kept and the dropped points of one choice: indices into the points of the map."""
+
+    title: str
+    kept: Sequence[int]
+    dropped: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolMap:
+    """A map of the pool, as panels over the same points.
+
+    Attributes:
+        name: stem of the PNG and SVG files.
+        title: what it shows.
+        caption: how to read it.
+        alt: what can be seen.
+        x: (n,) 0..1000.
+        y: (n,) 0..640, downwards.
+        texts: (n,) beginning of each row.
+        notes: (n,) label or other fact of each row, "" for none.
+        panels: one per choice.
+        table: some of the rows.
+    """
+
+    kind: ClassVar[str] = "map"
+    name: str
+    title: str
+    caption: str
+    alt: str
+    x: Sequence[int]
+    y: Sequence[int]
+    texts: Sequence[str]
+    notes: Sequence[str]
+    panels: tuple[MapPanel, ...]
+    table: Table
+
+
+Block: TypeAlias = Paragraph | Notice | Items | Code | Table | ShareBars | Examples | Figure | PoolMap
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under a heading."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number to see first, with its name and a remark."""
+
+    name: str
+    value: str
+    remark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        kind: of the folder, in words.
+        title: of the page.
+        answer: one sentence.
+        more: sentences that qualify it.
+        tiles: numbers to see first.
+        sections: the rest.
+        footer: facts on how the folder was made.
+    """
+
+    kind: str
+    title: str
+    answer: str
+    more: tuple[str, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    sections: tuple[Section, ...] = ()
+    footer: Mapping[str, Any] = field(default_factory=dict)
+
+    def figures(self) -> list[Figure | PoolMap]:
+        """Return every figure, in order."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Figure | PoolMap)]

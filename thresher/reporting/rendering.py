@@ -1,0 +1,130 @@
+"""The page as one HTML file: style, script and data are in it, and nothing is fetched from anywhere.
+
+Every string passes through jinja2's autoescape, and data for the script through its escaping of JSON, which leaves no
+"<" in a script element. A content security policy with the hashes of our own style and script is the second lock: a
+script or a style from anywhere else would not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from thresher.reporting.page import Figure, Page, PoolMap
+from thresher.reporting.palette import DARK, LIGHT
+from thresher.reporting.svg import Drawing, draw, marker
+
+TEMPLATES = Path(__file__).parent / "templates"
+WIDE, NARROW, PANEL = 820.0, 344.0, 300.0
+MAP_WIDTH, MAP_HEIGHT = 1000, 640
+
+
+def render(page: Page) -> bytes:
+    """Return the HTML of a page: the same bytes for the same page."""
+    style, script = _style(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    html = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            style=Markup(style),
+            script=Markup(script),
+            policy=_policy(style, script),
+        )
+    )
+    return _clean(html).encode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(drawings=_drawings, swatch=_swatch, map_data=_map_data, scatter=_scatter)
+    environment.filters["slug"] = _slug
+    return environment
+
+
+def _drawings(figure: Figure) -> list[dict[str, Any]]:
+    """Return what the template draws of each chart: one drawing per width, or one for a panel among several."""
+    if len(figure.charts) > 1:
+        return [{"chart": chart, "drawings": {"small": draw(chart, PANEL, 210)}} for chart in figure.charts]
+    chart = figure.charts[0]
+    pair: dict[str, Drawing] = {"wide": draw(chart, WIDE), "narrow": draw(chart, NARROW)}
+    return [{"chart": chart, "drawings": pair}]
+
+
+def _swatch(shape: str) -> dict[str, str]:
+    """Return the path of a legend's shape in a box of 22 by 12, with its class and dashes."""
+    if shape == "box":
+        return {"d": "M1 1h20v10h-20z", "classes": "band", "dash": ""}
+    if shape in ("bar", "step"):
+        return {"d": "M1 1h20v10h-20z", "classes": shape, "dash": ""}
+    if shape in ("line", "dashed"):
+        return {"d": "M1 6h20", "classes": "line solid", "dash": "" if shape == "line" else "6 4"}
+    if shape == "faint":
+        return {"d": marker("circle", 11, 6, 3), "classes": "faint", "dash": ""}
+    return {"d": marker(shape, 11, 6, 4.5), "classes": "dot open" if shape == "ring" else "dot", "dash": ""}
+
+
+def _scatter(pool_map: PoolMap, rows: Any) -> str:
+    """Return one path that puts a dot at each of the points: a few bytes per dot."""
+    return "".join(f"M{pool_map.x[i]} {pool_map.y[i]}h0" for i in rows)
+
+
+def _map_data(pool_map: PoolMap) -> Markup:
+    data: Mapping[str, Any] = {
+        "x": list(pool_map.x),
+        "y": list(pool_map.y),
+        "text": list(pool_map.texts),
+        "note": list(pool_map.notes),
+        "panels": [{"kept": list(panel.kept), "dropped": list(panel.dropped)} for panel in pool_map.panels],
+    }
+    return htmlsafe_json_dumps(data, dumps=json.dumps, ensure_ascii=False, separators=(",", ":"))
+
+
+def _style() -> str:
+    """Return the style sheet, with the colours of both modes."""
+
+    def variables(colours: Mapping[str, str]) -> str:
+        return "".join(f"--{name}:{value};" for name, value in colours.items())
+
+    dark = f"@media screen and (prefers-color-scheme:dark){{:root{{{variables(DARK)}color-scheme:dark}}}}\n"
+    tones = "".join(f".{name}{{color:var(--{name})}}" for name in LIGHT if name not in ("page", "panel", "grid"))
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return f":root{{{variables(LIGHT)}color-scheme:light}}\n{dark}{tones}\n{css}"
+
+
+def _policy(style: str, script: str) -> str:
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; style-src {source(style)}; script-src {source(script)}; "
+        f"base-uri 'none'; form-action 'none'"
+    )
+
+
+def _slug(text: str) -> str:
+    """Return a name for a link's target."""
+    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()) or "part"
+
+
+def _clean(html: str) -> str:
+    """Return the text without the control characters and lone surrogates that HTML does not allow."""
+    bad = {c for c in set(html) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}
+    return html.translate({ord(c): "\ufffd" for c in bad}) if bad else html

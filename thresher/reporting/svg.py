@@ -1,0 +1,261 @@
+"""Charts as shapes at places in a drawing, for the page's inline SVG; the template writes them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from thresher.reporting.chart import Axis, Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Style, Whiskers
+from thresher.reporting.wording import cut
+
+LETTER = 7.0  # mean width of a letter of a tick, in the widest of the usual fonts
+ROW_LETTER = 7.8  # of the name of a row
+NAME_LETTER = 8.6  # of the name of a line, in bold
+MAX_NAME = 22  # letters of the name of a line
+ROW = 30  # height of a named row
+DASHES: dict[Style, str] = {"solid": "", "dashed": "6 4", "thin": "", "dotted": "2 4"}
+
+
+@dataclass(frozen=True)
+class Path:
+    """A path with the class names that style it."""
+
+    d: str
+    classes: str
+    dash: str = ""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text at a place; `anchor` is "start", "middle" or "end"."""
+
+    x: float
+    y: float
+    text: str
+    classes: str
+    anchor: Literal["start", "middle", "end"] = "start"
+    turn: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point that can be read out: its shape, and the text that belongs to it."""
+
+    d: str
+    classes: str
+    x: float
+    y: float
+    tip: str
+
+
+@dataclass
+class Drawing:
+    """Everything in one SVG, in drawing order."""
+
+    width: float
+    height: float
+    is_list: bool = False  # the points lie in named rows
+    paths: list[Path] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The area inside the axes."""
+
+    chart: Chart
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def x(self, value: float) -> float:
+        return round(self.left + self.chart.x.share(value) * (self.right - self.left), 1)
+
+    def y(self, value: float) -> float:
+        axis = self.chart.y
+        if isinstance(axis, Rows):
+            return round(self.top + (value + 0.5) * (self.bottom - self.top) / len(axis.labels), 1)
+        return round(self.bottom - axis.share(value) * (self.bottom - self.top), 1)
+
+
+def draw(chart: Chart, width: float, height: float | None = None) -> Drawing:
+    """Lay a chart out in a drawing of this width.
+
+    Args:
+        chart: what to draw.
+        width: of the drawing, in the units of its text (12 per line).
+        height: of the drawing; not set: by the width, or by the number of rows.
+    """
+    is_narrow = width < 500
+    frame = _frame(chart, width, height, is_narrow)
+    drawing = Drawing(width, frame.bottom + 44, is_list=isinstance(chart.y, Rows))
+    _axes(drawing, frame, is_narrow)
+    ends: list[tuple[float, float, str, str]] = []
+    for mark in chart.marks:
+        if isinstance(mark, Band):
+            _band(drawing, frame, mark)
+        elif isinstance(mark, Line):
+            drawing.paths.append(
+                Path(_through(frame, mark.x, mark.y), f"line {mark.style} {mark.tone}", DASHES[mark.style])
+            )
+            if mark.label is not None and not is_narrow:
+                ends.append((frame.x(mark.x[-1]), frame.y(mark.y[-1]), mark.label, mark.tone))
+        elif isinstance(mark, Dots):
+            _dots(drawing, frame, mark)
+        elif isinstance(mark, Note):
+            if not is_narrow:
+                side: Literal["start", "end"] = "end" if mark.is_left else "start"
+                x = frame.x(mark.x) + (-9 if mark.is_left else 9)
+                drawing.labels.append(Label(x, frame.y(mark.y) + 4, mark.text, f"note {mark.tone}", side))
+        elif isinstance(mark, Whiskers):
+            _whiskers(drawing, frame, mark)
+        elif isinstance(mark, Rule):
+            _rule(drawing, frame, mark, is_narrow)
+        else:
+            _bars(drawing, frame, mark)
+    drawing.labels += _apart(ends, frame)
+    return drawing
+
+
+def _frame(chart: Chart, width: float, height: float | None, is_narrow: bool) -> _Frame:
+    if isinstance(chart.y, Rows):
+        longest = max(len(label) for label in chart.y.labels)
+        left = 8.0 if is_narrow else min(14 + ROW_LETTER * longest, width * 0.35)
+        per_row = ROW * 1.7 if is_narrow else ROW
+        return _Frame(chart, left, width - 14, 10, 10 + per_row * len(chart.y.labels) + 4)
+    left = 16 + LETTER * max([len(tick.text) for tick in chart.y.ticks] or [2])
+    named = [len(mark.label) for mark in chart.marks if isinstance(mark, Line) and mark.label is not None]
+    right = width - (12 if is_narrow or not named else 14 + NAME_LETTER * min(max(named), MAX_NAME))
+    return _Frame(chart, left, right, 26, (height or width * (0.85 if is_narrow else 0.52)) - 44)
+
+
+def _axes(drawing: Drawing, frame: _Frame, is_narrow: bool) -> None:
+    chart = frame.chart
+    last = -100.0
+    for tick in chart.x.ticks:
+        x = frame.x(tick.at)
+        drawing.paths.append(Path(f"M{x:g} {frame.top:g}V{frame.bottom:g}", "grid"))
+        room = LETTER * len(tick.text) / 2 + 5
+        if x - room > last:
+            drawing.labels.append(Label(x, frame.bottom + 17, tick.text, "tick", "middle"))
+            last = x + room
+    drawing.labels.append(Label((frame.left + frame.right) / 2, frame.bottom + 37, chart.x.label, "axis", "middle"))
+    if isinstance(chart.y, Rows):
+        for i, label in enumerate(chart.y.labels):
+            y = frame.y(i)
+            if is_narrow:
+                drawing.labels.append(Label(frame.left, y - 14, cut(label, 44), "row"))
+            else:
+                shown = cut(label, int((frame.left - 14) / ROW_LETTER) + 1)
+                drawing.labels.append(Label(frame.left - 10, y + 4, shown, "row", "end"))
+            drawing.paths.append(Path(f"M{frame.left:g} {y:g}H{frame.right:g}", "grid"))
+        return
+    for tick in chart.y.ticks:
+        y = frame.y(tick.at)
+        drawing.paths.append(Path(f"M{frame.left:g} {y:g}H{frame.right:g}", "grid"))
+        drawing.labels.append(Label(frame.left - 7, y + 4, tick.text, "tick", "end"))
+    drawing.paths.append(Path(f"M{frame.left:g} {frame.bottom:g}H{frame.right:g}", "edge"))
+    drawing.labels.append(Label(4, 13, chart.y.label, "axis"))
+
+
+def _through(frame: _Frame, xs: Sequence[float], ys: Sequence[float]) -> str:
+    return "M" + "L".join(f"{frame.x(x):g} {frame.y(y):g}" for x, y in zip(xs, ys, strict=True))
+
+
+def _band(drawing: Drawing, frame: _Frame, mark: Band) -> None:
+    x = [*mark.x, *reversed(mark.x)]
+    y = [*mark.high, *reversed(mark.low)]
+    drawing.paths.append(Path(_through(frame, x, y) + "Z", f"band {mark.tone}"))
+
+
+def _dots(drawing: Drawing, frame: _Frame, mark: Dots) -> None:
+    classes = f"{'faint' if mark.is_faint else 'dot'} {mark.tone}{' open' if mark.shape == 'ring' else ''}"
+    tips = mark.tips or ("",) * len(mark.x)
+    for i, (x, y) in enumerate((frame.x(x), frame.y(y)) for x, y in zip(mark.x, mark.y, strict=True)):
+        shape = marker(mark.shape, x, y, mark.size)
+        if tips[i]:
+            drawing.points.append(Point(shape, classes, x, y, tips[i]))
+        else:
+            drawing.paths.append(Path(shape, classes))
+
+
+def marker(shape: str, x: float, y: float, r: float) -> str:
+    """Return the path of a point."""
+    if shape == "square":
+        s = r * 0.9
+        return f"M{x - s:.1f} {y - s:.1f}h{2 * s:.1f}v{2 * s:.1f}h{-2 * s:.1f}z"
+    if shape == "triangle":
+        return f"M{x:.1f} {y - 1.2 * r:.1f}L{x + 1.1 * r:.1f} {y + 0.8 * r:.1f}H{x - 1.1 * r:.1f}z"
+    if shape == "diamond":
+        s = r * 1.25
+        return f"M{x:.1f} {y - s:.1f}l{s:.1f} {s:.1f}l{-s:.1f} {s:.1f}l{-s:.1f} {-s:.1f}z"
+    if shape == "cross":
+        a, b = r * 0.4, r * 1.05
+        return (
+            f"M{x - a:.1f} {y - b:.1f}h{2 * a:.1f}v{b - a:.1f}h{b - a:.1f}v{2 * a:.1f}h{a - b:.1f}v{b - a:.1f}"
+            f"h{-2 * a:.1f}v{a - b:.1f}h{a - b:.1f}v{-2 * a:.1f}h{b - a:.1f}z"
+        )
+    return f"M{x - r:.1f} {y:.1f}a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0z"
+
+
+def _whiskers(drawing: Drawing, frame: _Frame, mark: Whiskers) -> None:
+    d = []
+    for at, low, high in zip(mark.at, mark.low, mark.high, strict=True):
+        if mark.is_lying:
+            y, left, right = frame.y(at), frame.x(low), frame.x(high)
+            d.append(f"M{left:g} {y:g}H{right:g}M{left:g} {y - 4:g}v8M{right:g} {y - 4:g}v8")
+        else:
+            x, bottom, top = frame.x(at), frame.y(low), frame.y(high)
+            d.append(f"M{x:g} {bottom:g}V{top:g}M{x - 3:g} {bottom:g}h6M{x - 3:g} {top:g}h6")
+    drawing.paths.append(Path("".join(d), f"whisker {mark.tone}{' strong' if mark.width > 2 else ''}"))
+
+
+def _rule(drawing: Drawing, frame: _Frame, mark: Rule, is_narrow: bool) -> None:
+    if mark.is_upright:
+        x = frame.x(mark.at)
+        drawing.paths.append(Path(f"M{x:g} {frame.top:g}V{frame.bottom:g}", f"rule {mark.tone}", DASHES[mark.style]))
+        if mark.label and not is_narrow:
+            drawing.labels.append(Label(x + 5, frame.top + 12, mark.label, f"note {mark.tone}"))
+        return
+    y = frame.y(mark.at)
+    drawing.paths.append(Path(f"M{frame.left:g} {y:g}H{frame.right:g}", f"rule {mark.tone}", DASHES[mark.style]))
+    if mark.label and not is_narrow:
+        drawing.labels.append(Label(frame.left + 6, y - 6, mark.label, f"note {mark.tone}"))
+
+
+def _bars(drawing: Drawing, frame: _Frame, mark: Bars) -> None:
+    assert isinstance(frame.chart.y, Axis)
+    floor = frame.y(max(0.0, frame.chart.y.low))
+    if mark.is_outline:
+        d = f"M{frame.x(mark.edges[0]):g} {floor:g}"
+        for i, height in enumerate(mark.heights):
+            d += f"V{frame.y(height):g}H{frame.x(mark.edges[i + 1]):g}"
+        drawing.paths.append(Path(f"{d}V{floor:g}", f"step {mark.tone}"))
+        return
+    d = ""
+    for i, height in enumerate(mark.heights):
+        if height > 0:
+            left, right = frame.x(mark.edges[i]) + 0.5, frame.x(mark.edges[i + 1]) - 0.5
+            d += f"M{left:g} {floor:g}V{frame.y(height):g}H{right:g}V{floor:g}z"
+    drawing.paths.append(Path(d, f"bar {mark.tone}"))
+
+
+def _apart(ends: Iterable[tuple[float, float, str, str]], frame: _Frame) -> list[Label]:
+    """Return the names at the ends of lines, pushed apart so that none covers another."""
+    line = 15.0
+    placed: list[tuple[float, float, str, str]] = []
+    for x, y, text, tone in sorted(ends, key=lambda end: end[1]):
+        lowest = placed[-1][1] + line if placed else frame.top
+        placed.append((x, max(y, lowest), text, tone))
+    over = placed[-1][1] - frame.bottom if placed else 0.0
+    if over > 0:  # pushed out at the bottom: move the whole stack up as far as it needs
+        shifted, ceiling = [], frame.bottom
+        for x, y, text, tone in reversed(placed):
+            y = min(y, ceiling)
+            ceiling = y - line
+            shifted.append((x, y, text, tone))
+        placed = shifted
+    return [Label(frame.right + 8, y + 4, cut(text, MAX_NAME), f"name {tone}") for _, y, text, tone in placed]

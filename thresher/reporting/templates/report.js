@@ -1,0 +1,133 @@
+"use strict";
+(() => {
+  const tip = document.getElementById("tip");
+  const live = document.getElementById("live");
+
+  const hide = () => { tip.hidden = true; };
+  const show = (text, box) => {
+    tip.textContent = text;
+    tip.hidden = false;
+    const size = tip.getBoundingClientRect();
+    const left = Math.min(Math.max(8, box.x - size.width / 2), innerWidth - size.width - 8);
+    const above = box.y - size.height - 14;
+    tip.style.left = `${left}px`;
+    tip.style.top = `${above > 4 ? above : box.y + 16}px`;
+  };
+  const leave = (element, clear) => {
+    for (const event of ["pointerleave", "blur"]) element.addEventListener(event, clear);
+    element.addEventListener("keydown", (event) => { if (event.key === "Escape") clear(); });
+  };
+  addEventListener("scroll", hide, { passive: true });
+
+  // Of all candidates, the nearest one in the direction of an arrow key; sideways distance counts double.
+  const DIRECTIONS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const next = (from, key, candidates, at) => {
+    const [dx, dy] = DIRECTIONS[key];
+    let best = null, least = Infinity;
+    for (const candidate of candidates) {
+      if (candidate === from) continue;
+      const x = at(candidate)[0] - at(from)[0], y = at(candidate)[1] - at(from)[1];
+      const along = x * dx + y * dy, aside = Math.abs(x * dy) + Math.abs(y * dx);
+      if (along <= 0 || aside > 3 * along) continue;
+      const distance = along + 2 * aside;
+      if (distance < least) { least = distance; best = candidate; }
+    }
+    return best;
+  };
+
+  // Charts: every point has its text in <title>, which serves where this script does not run.
+  for (const holder of document.querySelectorAll(".chart, .panels .panel")) {
+    const points = [...holder.querySelectorAll(".point")];
+    let here = null;
+    const clear = () => { here?.classList.remove("here"); here = null; hide(); };
+    const go = (point, isSpoken) => {
+      here?.classList.remove("here");
+      here = point;
+      point.classList.add("here");
+      const box = point.getBoundingClientRect();
+      show(point.dataset.tip, { x: box.x + box.width / 2, y: box.y + box.height / 2 });
+      if (isSpoken) live.textContent = point.dataset.tip;
+    };
+    for (const point of points) {
+      const title = point.querySelector("title");
+      point.dataset.tip = title.textContent;
+      title.remove();
+      point.addEventListener("pointerenter", () => go(point, false));
+      point.addEventListener("pointerleave", clear);
+    }
+    const visible = () => points.filter((point) => point.getClientRects().length);
+    holder.addEventListener("keydown", (event) => {
+      if (!(event.key in DIRECTIONS) || !points.length) return;
+      event.preventDefault();
+      const shown = visible();
+      const place = (point) => [Number(point.dataset.x), Number(point.dataset.y)];
+      let found = shown[0];
+      if (here !== null && "rows" in here.ownerSVGElement.dataset) {  // a list: from row to row, whatever the values
+        const list = shown.sort((a, b) => place(a)[1] - place(b)[1] || place(a)[0] - place(b)[0]);
+        found = list[list.indexOf(here) + (event.key === "ArrowDown" || event.key === "ArrowRight" ? 1 : -1)];
+      } else if (here !== null) {
+        found = next(here, event.key, shown, place);
+      }
+      if (found) go(found, true);
+    });
+    leave(holder, clear);
+  }
+
+  // Maps: one path per layer, so the points are found by their coordinates.
+  for (const holder of document.querySelectorAll(".map")) {
+    const data = JSON.parse(document.getElementById(holder.dataset.map).textContent);
+    const panel = data.panels[Number(holder.dataset.panel)];
+    const figure = holder.closest("figure");
+    const svg = holder.querySelector("svg");
+    const ring = svg.querySelector(".here");
+    const kept = new Set(panel.kept);
+    let here = null;
+    const isShown = (name) => figure.querySelector(`.show-${name}`).checked;
+    const points = () => [...(isShown("kept") ? panel.kept : []), ...(isShown("dropped") ? panel.dropped : [])];
+    const at = (i) => [data.x[i], data.y[i]];
+    const words = (i) => `${kept.has(i) ? "Kept" : "Dropped"}${data.note[i] ? ` · ${data.note[i]}` : ""}\n${data.text[i]}`;
+    const clear = () => { here = null; ring.setAttribute("visibility", "hidden"); hide(); };
+    const go = (i, isSpoken) => {
+      here = i;
+      ring.setAttribute("d", `M${data.x[i]} ${data.y[i]}h0`);
+      ring.setAttribute("visibility", "visible");
+      const spot = new DOMPoint(data.x[i], data.y[i]).matrixTransform(svg.getScreenCTM());
+      show(words(i), spot);
+      if (isSpoken) live.textContent = words(i);
+    };
+    const follow = (event) => {
+      const spot = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      let best = null, least = 60 * 60;
+      for (const i of points()) {
+        const distance = (data.x[i] - spot.x) ** 2 + (data.y[i] - spot.y) ** 2;
+        if (distance < least) { least = distance; best = i; }
+      }
+      if (best === null) clear(); else if (best !== here || tip.hidden) go(best, false);
+    };
+    holder.addEventListener("pointermove", follow);
+    holder.addEventListener("pointerdown", follow);
+    holder.addEventListener("keydown", (event) => {
+      if (!(event.key in DIRECTIONS)) return;
+      event.preventDefault();
+      const shown = points();
+      const found = here === null ? shown[0] : next(here, event.key, shown, at);
+      if (found !== undefined && found !== null) go(found, true);
+    });
+    leave(holder, clear);
+  }
+
+  // A table that is wider than the page scrolls by the keyboard too.
+  for (const box of document.querySelectorAll(".scroll")) {
+    if (box.scrollWidth <= box.clientWidth) continue;
+    box.tabIndex = 0;
+    box.setAttribute("role", "region");
+    box.setAttribute("aria-label", box.querySelector("caption").textContent);
+  }
+
+  // On paper, nothing can be unfolded.
+  const folded = [];
+  addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("details:not([open])")) { folded.push(details); details.open = true; }
+  });
+  addEventListener("afterprint", () => { for (const details of folded.splice(0)) details.open = false; });
+})();

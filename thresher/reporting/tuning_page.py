@@ -1,0 +1,103 @@
+"""The page of a search for settings: the trials, and whether early scores foretell final ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from thresher.manifest import Manifest
+from thresher.reporting.chart import Chart, Dots, linear_axis
+from thresher.reporting.experiment import footer
+from thresher.reporting.files import read_table
+from thresher.reporting.page import Block, Figure, Notice, Page, Paragraph, Section, Table, Tile
+from thresher.reporting.reproduce import reproduce
+from thresher.reporting.wording import count, cut, is_number, metric_of, significant
+
+TRIALS = "trials.csv"
+MAX_TRIALS = 200  # in the table
+EARLY, FINAL = ("early", "early_score", "early_value"), ("final", "final_score", "final_value", "value")
+
+
+def tuning_page(folder: Path, manifest: Manifest) -> Page:
+    """Return the page of a folder that `tune` wrote."""
+    content = manifest.content
+    is_there = (folder / TRIALS).is_file()
+    trials = read_table(folder / TRIALS, ()) if is_there else pl.DataFrame()
+    early, final = (next((name for name in names if name in trials.columns), None) for names in (EARLY, FINAL))
+    judged = 0 if final is None else int(trials[final].is_not_null().sum())
+    blocks: list[Block] = (
+        [] if is_there else [Notice(f"There is no {TRIALS} in this folder, so there is little to see.")]
+    )
+    if early is not None and final is not None:
+        blocks += _foretold(trials, early, final)
+    if len(trials):
+        blocks.append(_table(trials))
+    return Page(
+        kind="tuning",
+        title="Search for settings",
+        answer=str(
+            content.get("answer") or f"{count(len(trials))} settings were tried, {count(judged)} of them to the end."
+        ),
+        tiles=(Tile("Trials", count(len(trials))), Tile("To the end", count(judged))),
+        sections=(Section("Trials", tuple(blocks)), reproduce(manifest, folder)),
+        footer=footer(content),
+    )
+
+
+def _foretold(trials: pl.DataFrame, early: str, final: str) -> list[Block]:
+    """Return early against final scores of the trials that have both."""
+    both = trials.with_row_index("line", offset=1).with_columns(pl.col(early, final).cast(pl.Float64, strict=False))
+    both = both.filter(pl.col(early).is_finite() & pl.col(final).is_finite())
+    if len(both) < 2:
+        return [Paragraph("Fewer than two trials have both an early and a final score.")]
+    x, y = both[early].to_list(), both[final].to_list()
+    metric = metric_of("score", [*x, *y], is_higher_better=True)
+    names = both["trial" if "trial" in both.columns else "line"].to_list()
+    words = [(str(n), metric.text(a), metric.text(b)) for n, a, b in zip(names, x, y, strict=True)]
+    rank = both.select(pl.corr(early, final, method="spearman")).item()
+    marks = Dots(
+        tone="blue",
+        x=[metric.scaled(v) for v in x],
+        y=[metric.scaled(v) for v in y],
+        tips=tuple(f"trial {name}: early {a}, final {b}" for name, a, b in words),
+    )
+    agreement = f"Rank correlation {rank:.2f} over {len(both)} trials." if is_number(rank) else "No rank correlation."
+    return [
+        Figure(
+            name="early_final",
+            title="Early against final scores",
+            caption=f"Each point is a trial that was run to the end. {agreement}",
+            alt=f"Scatter of early and final scores of {len(both)} trials. {agreement}",
+            charts=(
+                Chart(
+                    x=linear_axis("early score" + (" (%)" if metric.is_rate else ""), min(marks.x), max(marks.x)),
+                    y=linear_axis("final score" + (" (%)" if metric.is_rate else ""), min(marks.y), max(marks.y)),
+                    marks=(marks,),
+                ),
+            ),
+            table=Table(
+                caption="Scores of these trials",
+                columns=("trial", "early", "final"),
+                rows=tuple(words),
+                numeric=frozenset({1, 2}),
+            ),
+        )
+    ]
+
+
+def _table(trials: pl.DataFrame) -> Table:
+    numeric = frozenset(i for i, kind in enumerate(trials.dtypes) if kind.is_numeric())
+    more = f" (the first {MAX_TRIALS} of {len(trials):,})" if len(trials) > MAX_TRIALS else ""
+    return Table(
+        caption=f"All trials{more}",
+        columns=tuple(trials.columns),
+        rows=tuple(tuple(_cell(value) for value in row) for row in trials.head(MAX_TRIALS).iter_rows()),
+        numeric=numeric,
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return significant(value) if isinstance(value, float) and is_number(value) else cut(str(value), 200)

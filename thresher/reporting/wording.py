@@ -1,0 +1,164 @@
+"""Numbers in words: rates as percent, differences of rates as points, everything else with the digits that count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+RATES = frozenset({"accuracy", "macro_f1", "exact_match", "rouge_l", "precision", "recall", "f1"})
+NOTHING = "–"
+PERCENT = "\u00a0%"  # the sign stays with its number
+
+
+@dataclass(frozen=True)
+class MetricDisplay:
+    """How the values of a metric are shown.
+
+    Attributes:
+        name: as in the files.
+        is_higher_better: its direction.
+        is_rate: its values are shares in 0..1, shown as percent.
+    """
+
+    name: str
+    is_higher_better: bool
+    is_rate: bool
+
+    @property
+    def label(self) -> str:
+        """Return the name for people, with the unit."""
+        unit = " (%)" if self.is_rate else " (nats per token)" if self.name == "loss" else ""
+        return plain_name(self.name) + unit
+
+    def scaled(self, value: float) -> float:
+        """Return the value on the axis: percent for a rate."""
+        return 100 * value if self.is_rate else value
+
+    def text(self, value: float | None, stderr: float | None = None) -> str:
+        """Return "81.2 %" or "81.2 ± 0.9 %"; "1.234" for what is no rate."""
+        if not is_number(value):
+            return NOTHING
+        error = stderr if is_number(stderr) else None
+        if self.is_rate:
+            return f"{100 * value:.1f}{'' if error is None else f' ± {100 * error:.1f}'}{PERCENT}"
+        return f"{significant(value)}{'' if error is None else f' ± {error:.2g}'}"
+
+    def difference(self, value: float | None) -> str:
+        """Return "+1.2 points", or "-0.031" for what is no rate."""
+        if not is_number(value):
+            return NOTHING
+        return f"{signed(100 * value, 1)} points" if self.is_rate else signed(value, 3)
+
+    def difference_range(self, low: float | None, high: float | None) -> str:
+        """Return "+0.4 to +2.0 points"."""
+        return f"{self.difference(low).removesuffix(' points')} to {self.difference(high)}"
+
+    def text_range(self, low: float | None, high: float | None) -> str:
+        """Return "80.1 to 82.3 %"."""
+        return f"{self.text(low).removesuffix(PERCENT)} to {self.text(high)}"
+
+    def amount(self, value: float | None) -> str:
+        """Return the size of a difference without its sign: "1.2 points"."""
+        return self.difference(value).lstrip("+−") if is_number(value) and value >= 0 else self.difference(value)
+
+
+def metric_of(name: str, values: Iterable[float | None], *, is_higher_better: bool) -> MetricDisplay:
+    """Tell from name, direction and values whether a metric is a rate."""
+    found = [value for value in values if is_number(value)]
+    in_range = bool(found) and all(0 <= value <= 1 for value in found)
+    return MetricDisplay(name, is_higher_better, is_higher_better and in_range and (name in RATES or bool(found)))
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Tell whether a value is there and finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """Return a number with so many significant digits, without an exponent where people do without."""
+    if value == 0 or 1e-4 <= abs(value) < 1e7:
+        places = max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
+        return minus(f"{value:,.{min(places, 6)}f}")
+    return minus(f"{value:.{digits - 1}g}")
+
+
+def signed(value: float, places: int) -> str:
+    """Return a number with its sign; what rounds to zero has none."""
+    text = f"{value:+,.{places}f}"
+    return minus(text if float(text.replace(",", "")) else text[1:])
+
+
+def minus(text: str) -> str:
+    """Return the text with the sign that is as wide as a plus."""
+    return text.replace("-", "−")
+
+
+def rows(count: float | None) -> str:
+    """Return "1 row" or "6,500 rows"."""
+    if not is_number(count):
+        return NOTHING
+    return f"{count:,.0f} row{'' if count == 1 else 's'}"
+
+
+def count(number: float | None) -> str:
+    """Return "6,500"."""
+    return f"{number:,.0f}" if is_number(number) else NOTHING
+
+
+def roughly(number: float | None) -> str:
+    """Return a number with two digits that count: "6,500" for 6,487."""
+    if not is_number(number) or not number:
+        return count(number)
+    return count(round(number, 1 - math.floor(math.log10(abs(number)))))
+
+
+def share(part: float, whole: float) -> str:
+    """Return "30 %", or "0.4 %" where it is little."""
+    if not whole:
+        return NOTHING
+    percent = 100 * part / whole
+    places = 0 if percent >= 10 or percent in (0, round(percent)) else 1
+    return f"{percent:.{places}f}{PERCENT}"
+
+
+def seconds(value: float | None) -> str:
+    """Return "0.4 s", "12 s", "3 min 20 s" or "2 h 05 min"."""
+    if not is_number(value):
+        return NOTHING
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(n_bytes: float | None) -> str:
+    """Return "12.3 MB"."""
+    if not is_number(n_bytes):
+        return NOTHING
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} GB"
+
+
+def plain_name(name: str) -> str:
+    """Return a key of a file as words."""
+    return {"macro_f1": "macro F1", "f1": "F1", "rouge_l": "ROUGE-L", "chrf": "chrF"}.get(name, name.replace("_", " "))
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Return "a", "a and b", or "a, b and c"."""
+    found = list(parts)
+    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}" if found else ""
+
+
+def cut(text: str, length: int) -> str:
+    """Return the text, with an ellipsis where it was longer."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,0 +1,65 @@
+"""Perplexity: the rows that a language model finds most, least or averagely likely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from thresher.features.container import Features
+from thresher.scores import Scores
+from thresher.selectors.checks import check_n_ranked, check_one_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perplexity:
+    """Rank rows by how well a language model predicts their responses.
+
+    Optimises the sum over the picks of -loss (low), of -|loss - median of the pool| (middle) or of loss (high). The
+    loss is the logarithm of the perplexity: nats per response token given the prompt.
+
+    Source: Marion et al. 2023, arXiv:2309.04564 (the middle is best for pretraining); Ankner et al. 2024,
+    arXiv:2405.20541 (it depends on the data which band is).
+    Cost: one pass of the model over the rows, then O(n) time.
+    Needs: `loss`, from --model or the embedded model.
+    Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
+    excluded with its reason, never counted as easy.
+    Fails: the mean over tokens depends on length: short answers spread widest, so "high" collects short odd ones and
+    "low" boilerplate and copies. "high" also collects wrong answers and garbage. What the model was trained on looks
+    easy to it.
+
+    Attributes:
+        band: "low" (likeliest first), "middle" (nearest to the median) or "high" (least likely first).
+    """
+
+    name: ClassVar[str] = "perplexity"
+    needs: ClassVar[frozenset[str]] = frozenset({"loss"})
+
+    band: str = "middle"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_one_of(self.name, "band", self.band, ("low", "middle", "high"))
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Score every row that has a loss.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n.
+        """
+        check_n_ranked(self.name, n_ranked, features.n_rows)
+        loss = features["loss"]  # (n,) float64 nats per token, NaN where there is a reason
+        has_loss = np.isfinite(loss)
+        if self.band == "low":
+            value = -loss
+        elif self.band == "high":
+            value = loss
+        else:
+            value = -np.abs(loss - np.median(loss[has_loss])) if has_loss.any() else loss
+        return Scores(
+            row_id=features.row_id,
+            value=np.where(has_loss, value, -np.inf),
+            by=self.name,
+            excluded=features.missing.get("loss"),
+        )
