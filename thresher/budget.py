@@ -1,7 +1,8 @@
 """Budgets and quotas: how many rows to keep, and from which group.
 
 A budget is a number of rows (`500`), a share (`30%`, `0.3`), a number of tokens (`200ktok`), a threshold on the score
-(`score>0.8`), or the saturation point of a learning curve (`saturation:FOLDER`, which becomes a number of rows). A quota reorders a ranking so that every prefix of it keeps the wanted proportions.
+(`score>0.8`), or the saturation point of a learning curve (`saturation:FOLDER`, which becomes a number of rows). A
+quota reorders a ranking so that every prefix of it keeps the wanted proportions.
 """
 
 from __future__ import annotations
