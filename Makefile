@@ -19,9 +19,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on as many random rows, compare
+demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on random rows, compare; a small curve
 	$(BIN)/thresher select data/products/train.jsonl --method facility-location --budget 20% --out out/demo/subset --force
 	$(BIN)/thresher train out/demo/subset --eval data/products/test.jsonl --out out/demo/adapter --force
+	$(BIN)/thresher curve data/products/train.jsonl --eval 8% --methods random --sizes 20,40,80,160,320 --seeds 3 --out out/demo/curve --force
 
 test: lint types imports fast  ## everything that CI checks
 
@@ -52,6 +53,8 @@ docs: $(INSTALLED)  ## build the documentation into site/
 bench: $(INSTALLED)  ## measure against the peers; results go to benchmarks/results
 	$(BIN)/python benchmarks/facility_location.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/saturation_coverage.py
+	$(BIN)/python benchmarks/compare_null.py
 
 lock: $(INSTALLED)  ## write the installed versions to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+cpu$$//' > requirements.lock

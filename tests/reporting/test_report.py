@@ -446,3 +446,14 @@ def test_a_command_that_the_manifest_knows_is_shown_as_it_is(made):
     content = Manifest.read(made["curve"]).content
     content = {**content, "run": {"command": ["thresher", "curve", "a b.jsonl"]}}
     assert command(content, Path("out")) == "thresher curve 'a b.jsonl'"
+
+
+def test_a_comparison_too_small_to_see_anything_says_so(folder_of):
+    folder = folder_of("comparison")
+    content = json.loads((folder / "comparison.json").read_text())
+    for verdict in content["verdicts"]:
+        verdict["p_holm"] = 0.4
+        verdict["difference"]["detectable"] = 3.2
+    (folder / "comparison.json").write_text(json.dumps(content))
+    text = lead(Reader(report(folder).read_text()))
+    assert text.endswith("; with so few runs and test rows, no difference could have been seen.")

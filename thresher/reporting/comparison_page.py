@@ -114,6 +114,8 @@ def _answer(experiment: Experiment, verdicts: list[dict[str, Any]], baseline: st
         return f"Every method is worse than {baseline} here."
     told = [v["detectable"] for v in verdicts if is_number(v.get("detectable"))]
     size = f"; differences from {experiment.metric.amount(max(told))} on would have been seen" if told else ""
+    if told and experiment.metric.is_rate and max(told) >= 1:  # beyond any difference that two rates can have
+        size = "; with so few runs and test rows, no difference could have been seen"
     but = f", and {listed(sorted({v['method'] for v in worse}))} is worse" if worse else ""
     return f"No method beats {baseline} here{but}{size}."
 
