@@ -51,10 +51,10 @@ def geometric_sizes(n_pool: int, *, n_classes: int = 0, n_sizes: int = 7) -> lis
 
     Args:
         n_pool: rows there are.
-        n_classes: of the data; the smallest size has at least two rows per class where the pool allows it.
+        n_classes: of the data; the smallest size has as many rows where that leaves six sizes.
         n_sizes: at most.
     """
-    smallest = max(16, min(2 * n_classes, n_pool // 8))
+    smallest = max(16, min(n_classes, n_pool // 32))
     sizes = [n_pool]
     while len(sizes) < n_sizes and sizes[-1] / 2 >= smallest:
         sizes.append(round(n_pool / 2 ** len(sizes)))
