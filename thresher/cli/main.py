@@ -28,6 +28,7 @@ from thresher.errors import ThresherError
 _ENVIRONMENT = {  # what the operating system refuses for reasons that the user can mend
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from thresher.errors import SettingsError
 from thresher.features.cache import FeatureCache
+from thresher.features.device import check_device
 from thresher.features.encoders import BATCH_TOKENS, DTYPES, resolve_encoder
 from thresher.features.progress import OnProgress
 
@@ -61,5 +62,10 @@ class FeatureContext:
             raise SettingsError(f"features: batch_tokens must be 1 or more tokens, got {self.batch_tokens}")
 
     def resolved(self, n_rows: int) -> FeatureContext:
-        """Return this context with the encoder that "auto" means for so many rows."""
+        """Return this context with the encoder that "auto" means for so many rows.
+
+        Raises:
+            SettingsError: there is no such device.
+        """
+        check_device(self.device)
         return replace(self, encoder=resolve_encoder(self.encoder, n_rows, device=self.device))
