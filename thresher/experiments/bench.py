@@ -32,6 +32,7 @@ class Bench:
         metric: that is compared.
         labels: of the pool, so that every cell has the same head; empty for language models.
         n_equal_steps: steps of every cell, or None for equal epochs.
+        eval_name: where the test rows came from, for people: a path, or a share of the pool.
     """
 
     pool: Dataset
@@ -41,6 +42,7 @@ class Bench:
     metric: Metric
     labels: tuple[str, ...]
     n_equal_steps: int | None = None
+    eval_name: str = ""
 
     def request(self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None) -> Request:
         """Return what training on these rows of the pool asks for."""
@@ -102,7 +104,15 @@ def make_bench(
     if found.column in ("exact_match", "rouge_l", "chrf") and not settings.eval_generations:
         raise InputError(f"metric: {found.name} needs generated answers; set eval_generations above 0")
     labels = tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else ()
-    return Bench(pool=rows, test=test, model=model, settings=settings, metric=found, labels=labels)
+    return Bench(
+        pool=rows,
+        test=test,
+        model=model,
+        settings=settings,
+        metric=found,
+        labels=labels,
+        eval_name=str(eval) if share is not None else ", ".join(source.path for source in test.sources),
+    )
 
 
 def _schema_for(rows: Dataset, eval_rows: Any) -> Schema | None:

@@ -53,6 +53,7 @@ class Verdict:
         seeds_needed: to see half a point with these test rows; None where they are too few.
         select_seconds: mean over seeds, features included (as spent now: cached ones cost nothing).
         train_seconds: mean over seeds.
+        net: the effect net of selection time, with its interval; None where only one budget was measured.
     """
 
     method: str
@@ -63,6 +64,7 @@ class Verdict:
     seeds_needed: int | None
     select_seconds: float
     train_seconds: float
+    net: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,9 +234,42 @@ def judge(lab: Laboratory, *, detect: float) -> list[Verdict]:
             seeds_needed=needed,
             select_seconds=round(seconds[method, size][0], 3),
             train_seconds=round(seconds[method, size][1], 3),
+            net=net_of_selection(lab, made, size, *seconds[method, size]),
         )
         for (method, size, made, needed), p in zip(found, adjusted, strict=True)
     ]
+
+
+def net_of_selection(
+    lab: Laboratory, made: Effect, n_rows: int, select_seconds: float, train_seconds: float
+) -> dict[str, float] | None:
+    """Return the effect against random rows that got the time of choosing too, as further rows to train on.
+
+    How much those rows would gain is read off random's own scores: straight between the nearest two budgets on a log
+    scale of rows, and on beyond them.
+
+    Args:
+        lab: with finished cells.
+        made: the effect at equal numbers of rows.
+        n_rows: that number.
+        select_seconds: spent on choosing.
+        train_seconds: spent on training.
+
+    Returns:
+        `value`, `low`, `high`, `random_rows` (those random could train on in the same time); None where random was
+        measured at one budget only.
+    """
+    scores = {size: lab.mean(BASELINE, size) for size in sorted({name[1] for name in lab.outcomes})}
+    known = [(size, score) for size, score in scores.items() if score is not None]
+    if len(known) < 2 or not train_seconds:
+        return None
+    wanted = n_rows * (1 + select_seconds / train_seconds)
+    above = next((i for i, (size, _) in enumerate(known) if size >= wanted), len(known) - 1)
+    (small, low), (large, high) = known[max(above, 1) - 1], known[max(above, 1)]
+    slope = (high - low) / np.log(large / small)
+    gain = float(slope * np.log(wanted / n_rows)) * (1 if lab.bench.metric.is_higher_better else -1)
+    ends = {name: float(getattr(made, name) - gain) for name in ("value", "low", "high")}
+    return {**ends, "random_rows": float(round(wanted))}
 
 
 def sentence(made: Effect, p_holm: float, *, is_rate: bool) -> str:
@@ -267,13 +302,12 @@ def read_comparison(path: str | Path) -> Comparison:
 
 def _as_json(verdict: Verdict) -> dict[str, Any]:
     made = asdict(verdict)
-    net = verdict.train_seconds / (verdict.train_seconds + verdict.select_seconds) if verdict.train_seconds else 1.0
     parts = made.pop("effect")
-    return {**made, "difference": parts, "train_share_of_cost": round(net, 4)}
+    return {**made, "difference": parts}
 
 
 def _from_json(entry: Mapping[str, Any]) -> Verdict:
-    rest = {k: v for k, v in entry.items() if k not in ("difference", "train_share_of_cost")}
+    rest = {k: v for k, v in entry.items() if k != "difference"}
     return Verdict(effect=Effect(**entry["difference"]), **rest)
 
 
@@ -281,11 +315,10 @@ def _values(lab: Laboratory) -> list[dict[str, Any]]:
     """Return mean and standard error of every method and budget, random among them."""
     found = []
     for method, size in sorted({name[:2] for name in lab.outcomes}):
-        values = [v for m, n, s in sorted(lab.outcomes) if (m, n) == (method, size) and (v := lab.value((m, n, s)))]
-        if values:
+        mean, n_seeds = lab.mean(method, size), len(lab.tables(method, size))
+        if mean is not None:
             stderr = lab.stderr(method, size)
-            mean = float(np.mean(values))
-            found.append({"method": method, "n_rows": size, "value": mean, "stderr": stderr, "n_seeds": len(values)})
+            found.append({"method": method, "n_rows": size, "value": mean, "stderr": stderr, "n_seeds": n_seeds})
     return found
 
 

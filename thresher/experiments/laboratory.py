@@ -139,6 +139,11 @@ class Laboratory:
             return float(np.mean([metric.measure(table).stderr for table in tables]))
         return over_seeds(np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])).stderr
 
+    def mean(self, method: str, n_rows: int) -> float | None:
+        """Return the mean of the metric over the finished runs of a method at a size, or None without any."""
+        values = [self.bench.metric.measure(table).value for table in self.tables(method, n_rows)]
+        return float(np.mean(values)) if values else None
+
     def tables(self, method: str, n_rows: int) -> list[pl.DataFrame]:
         """Return the outcomes of the finished runs of a method at a size, by seed."""
         names = sorted(name for name in self.outcomes if name[:2] == (method, n_rows))

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from thresher.dataset import Dataset
+from thresher.dataset.files import SourceFile
 from thresher.errors import InputError
 from thresher.evaluation.estimate import over_seeds
 from thresher.experiments.bench import Bench
@@ -170,7 +171,7 @@ def experiment_manifest(
         began: time of day.
         started: on the monotonic clock.
     """
-    pool = lab.bench.pool
+    pool, test = lab.bench.pool, lab.bench.test
     return Manifest(
         {
             "format": FORMAT,
@@ -179,9 +180,8 @@ def experiment_manifest(
             **bench_identity(lab.bench),
             "asked": dict(asked),
             "select": dict(lab.rankings.options),
-            "inputs": [
-                {"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in pool.sources
-            ],
+            "inputs": [_source(source) for source in pool.sources],
+            "eval": [_source(source) for source in test.sources],
             "schema": {
                 "name": pool.schema.name,
                 "columns": {role: list(names) for role, names in pool.schema.columns.items()},
@@ -193,9 +193,14 @@ def experiment_manifest(
                 "workers": lab.n_workers,
                 "engine": lab.engine,
                 "inputs": [source.path for source in pool.sources],
+                "eval": lab.bench.eval_name,
             },
         }
     )
+
+
+def _source(source: SourceFile) -> dict[str, Any]:
+    return {"name": source.name, "bytes": source.bytes, "sha256": source.sha256}
 
 
 def identity(lab: Laboratory, asked: dict[str, Any]) -> str:

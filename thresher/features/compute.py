@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 COLUMN = "column:"
+NUMBER = "number:"
+NO_NUMBER = "its column '{}' holds no number"
 
 
 def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | None = None) -> Features:
@@ -25,20 +27,22 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
 
     Args:
         dataset: its rows.
-        needs: "length", "embedding", "loss", "column:NAME", or any other feature that `available` lists.
+        needs: "length", "embedding", "loss", "column:NAME", "number:NAME", or any other feature that `available` lists.
         context: models, device and cache; None for the defaults.
 
     Returns:
-        `embedding` (n, d) float32 unit rows, `length` (n,) int64 tokens, `column:NAME` (n,) int64 codes, `loss` and
-        `loss_unconditional` (n,) float64 nats per token or NaN with a reason, `n_scored` (n,) int64 tokens.
+        `embedding` (n, d) float32 unit rows, `length` (n,) int64 tokens, `column:NAME` (n,) int64 codes,
+        `number:NAME` (n,) float64, `loss` and `loss_unconditional` (n,) float64 nats per token, NaN with a reason,
+        `n_scored` (n,) int64 tokens.
     """
     context = FeatureContext() if context is None else context
     names = sorted(set(needs))
-    providers = {name: load_provider(name) for name in names if not name.startswith(COLUMN)}
+    providers = {name: load_provider(name) for name in names if not name.startswith((COLUMN, NUMBER))}
     arrays: dict[str, Array] = {
         name: column_codes(dataset, name.removeprefix(COLUMN)) for name in names if name.startswith(COLUMN)
     }  # cheap ones first: a wrong column name must not cost an embedding run
-    computed = {name: provider.compute(dataset, context) for name, provider in providers.items()}
+    numbers = {name: column_numbers(dataset, name.removeprefix(NUMBER)) for name in names if name.startswith(NUMBER)}
+    computed = numbers | {name: provider.compute(dataset, context) for name, provider in providers.items()}
     measured = {name: found for name, found in computed.items() if isinstance(found, Measured)}
     arrays |= {name: found.values if isinstance(found, Measured) else found for name, found in computed.items()}
     return Features(
@@ -56,7 +60,7 @@ def fingerprints(needs: Iterable[str], context: FeatureContext) -> dict[str, dic
         needs: as for `compute`; columns need no model and are left out.
         context: with its encoder resolved (`FeatureContext.resolved`).
     """
-    names = sorted(name for name in set(needs) if not name.startswith(COLUMN))
+    names = sorted(name for name in set(needs) if not name.startswith((COLUMN, NUMBER)))
     return {name: load_provider(name).describe(context) for name in names}
 
 
@@ -65,6 +69,27 @@ def column_codes(dataset: Dataset, name: str) -> NDArray[np.int64]:
     ranks = column_values(dataset, name).rank("dense").to_numpy()
     codes: NDArray[np.int64] = ranks.astype(np.int64) - 1
     return codes
+
+
+def column_numbers(dataset: Dataset, name: str) -> Measured:
+    """Return the numbers of one of the user's columns, (n,) float64; NaN with its reason where it is empty.
+
+    Raises:
+        InputError: the column holds something else than numbers.
+    """
+    given = dataset.column(name)
+    is_plain = not (given.dtype.is_nested() or given.dtype == pl.Object)
+    values = given.cast(pl.Float64, strict=False) if is_plain else given.is_null().cast(pl.Float64)
+    wrong = given.filter(given.is_not_null() & values.is_null()) if is_plain else given.drop_nulls()
+    if len(wrong):
+        raise InputError(
+            f"column '{name}' must hold numbers, found {len(wrong):,} other values (first: {str(wrong[0])[:40]!r}); "
+            f"choose another column"
+        )
+    numbers: NDArray[np.float64] = values.fill_null(np.nan).to_numpy().copy()
+    numbers[np.isinf(numbers)] = np.nan
+    reasons = np.where(np.isnan(numbers), NO_NUMBER.format(name), "")
+    return Measured(values=numbers, missing=pl.Series("missing", reasons, dtype=pl.String).replace("", None))
 
 
 def column_values(dataset: Dataset, name: str) -> pl.Series:

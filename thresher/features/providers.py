@@ -67,7 +67,7 @@ def load_provider(name: str) -> FeatureProvider:
     """
     found = available()
     if name not in found:
-        known = [*found, "column:NAME"]
+        known = [*found, "column:NAME", "number:NAME"]
         raise NotFoundError(f"feature '{name}' not found; available: {', '.join(known)}{did_you_mean(name, found)}")
     provider: FeatureProvider = found[name].load()()
     return provider

@@ -125,7 +125,7 @@ def _other_words(content: Mapping[str, Any]) -> list[str]:
     """Return data and options of the other commands; what a manifest does not name stands in capitals."""
     places = places_of(content)
     words = [places[0]] if places else ["DATA" if content["kind"] in ("adapter", "tuning") else "POOL"]
-    words += ["--eval", "EVAL"]
+    words += ["--eval", content.get("run", {}).get("eval") or "EVAL"]
     model = content.get("model")
     asked = content.get("asked", {})
     options = {

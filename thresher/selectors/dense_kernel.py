@@ -101,18 +101,22 @@ def _add_dense(kernel: Any, cover: Any, pick: Any) -> None:
             cover.by[i] = pick
 
 
-def dense_stage(kernel: Float32, cover: Cover, n_picks: int) -> tuple[list[int], list[float]]:
+def dense_stage(
+    kernel: Float32, cover: Cover, n_picks: int, bonus: NDArray[np.float64] | None = None
+) -> tuple[list[int], list[float]]:
     """Make up to `n_picks` greedy picks from a dense kernel.
 
     Args:
         kernel: (n, n) float32; only the lower triangle is read.
         cover: state, updated.
         n_picks: how many.
+        bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that cover nothing.
 
     Returns:
-        The picks and their gains; fewer than `n_picks` when nothing more can be gained.
+        The picks and their gains without the bonus; fewer than `n_picks` when nothing more can be gained.
     """
     n = len(kernel)
+    own, least = (np.zeros(n), NOTHING) if bonus is None else (bonus, -np.inf)
     picks: list[int] = []
     gains: list[float] = []
     edges = _chunk_edges(n)
@@ -123,12 +127,13 @@ def dense_stage(kernel: Float32, cover: Cover, n_picks: int) -> tuple[list[int],
             list(pool.map(lambda c: _gains_of_chunk(kernel, cover.best, cover.weight, *c), chunks))
             gain = parts.sum(axis=0)
             gain[cover.is_pick] = -np.inf
-            most = float(gain.max())
-            if most <= NOTHING:
+            value = gain + own
+            most = float(value.max())
+            if most <= least:
                 break
-            close = np.flatnonzero(gain >= most - CLOSE * (1 + most))[:N_COMPARED]
+            close = np.flatnonzero(value >= most - CLOSE * (1 + most))[:N_COMPARED]
             if len(close) > 1:
-                exact = [exact_gain(cover, v, _reach(kernel, cover.best, v, 1e-5)) for v in close]
+                exact = [exact_gain(cover, v, _reach(kernel, cover.best, v, 1e-5)) + own[v] for v in close]
                 pick = int(close[first_of_best(close, np.array(exact))])
             else:
                 pick = int(close[0])

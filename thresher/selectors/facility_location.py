@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.scores import Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
-from thresher.selectors.vectors import Float32, distinct_rows, inverse_norms
-
-if TYPE_CHECKING:
-    from thresher.selectors.greedy import Cover
-
-Notes = dict[str, str | int | float]
+from thresher.selectors.vectors import distinct_rows, inverse_norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +65,8 @@ class FacilityLocation:
         Raises:
             InputError: `n_ranked` is not in 1..n, or the dense kernel was asked for and is too large.
         """
-        from thresher.selectors.greedy import new_cover  # compiles on first use
+        from thresher.selectors.covering import KernelPlan, cover_greedily, floor_of  # compiles on first use
+        from thresher.selectors.greedy import new_cover
 
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(x)
@@ -80,10 +74,11 @@ class FacilityLocation:
         distinct = distinct_rows(x)
         vectors = x if len(distinct.first) == n else x[distinct.first]
         scale = inverse_norms(vectors)
-        floor = _floor(vectors, scale, features.context.get("existing_embedding"))
+        floor = floor_of(vectors, scale, features.context.get("existing_embedding"))
         cover = new_cover(vectors, scale, distinct.size.astype(np.float32), floor)
         unit = vectors * scale.astype(np.float32)[:, None]
-        picked, gains, notes = self._run(unit, cover, min(n_ranked, len(vectors)), rng)
+        plan = KernelPlan(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb)
+        picked, gains, notes = cover_greedily(plan, unit, cover, min(n_ranked, len(vectors)), rng)
 
         picks = distinct.first[picked]
         rest = np.ones(n, np.bool_)
@@ -107,64 +102,3 @@ class FacilityLocation:
             objective=objective,
             notes={**notes, "n_distinct_rows": len(vectors), "n_picks_with_gain": len(picks)},
         )
-
-    def _run(
-        self, unit: Float32, cover: Cover, n_picks: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], Notes]:
-        """Run the engine on the kernel that the settings and the number of distinct rows call for."""
-        from thresher.selectors import dense_kernel, greedy
-
-        n = len(unit)
-        size_gb = 4e-9 * n * n
-        if self.kernel == "dense" and size_gb > self.max_kernel_gb:
-            raise InputError(
-                f"{self.name}: a dense kernel of {n} distinct rows needs {size_gb:.1f} GB and max_kernel_gb is "
-                f"{self.max_kernel_gb:g}; set kernel to 'sparse', or max_kernel_gb higher"
-            )
-        if self.kernel == "sparse" or size_gb > self.max_kernel_gb:
-            from thresher.selectors.neighbors import nearest_neighbors
-
-            found = nearest_neighbors(unit, self.n_neighbors, rng)
-            picks, gains, n_visited = greedy.graph_stage(found.graph, cover, n_picks)
-            return (
-                picks,
-                gains,
-                {
-                    "kernel": "sparse",
-                    "n_neighbors": self.n_neighbors,
-                    "search": found.search,
-                    "recall": round(found.recall, 4),
-                    "n_pairs": len(found.graph.row),
-                    "n_pair_updates": n_visited,
-                },
-            )
-        kernel = dense_kernel.lower_kernel(unit)
-        first, first_gains = dense_kernel.dense_stage(kernel, cover, min(n_picks, dense_kernel.N_DENSE_PICKS))
-        graph = dense_kernel.surviving_pairs(kernel, cover.best)
-        picks, gains, n_visited = greedy.graph_stage(graph, cover, n_picks - len(first))
-        return (
-            np.concatenate([np.asarray(first, np.int64), picks]),
-            np.concatenate([np.asarray(first_gains, np.float64), gains]),
-            {
-                "kernel": "dense",
-                "guarantee": "at least 1 - 1/e of the largest objective for every prefix",
-                "n_pairs": n * n,
-                "n_pair_updates": len(first) * n * n + n_visited,
-            },
-        )
-
-
-def _floor(vectors: Float32, scale: NDArray[np.float64], existing: NDArray[np.float32] | None) -> NDArray[np.float64]:
-    """Return each row's cosine with the nearest existing row, (n,) float64, at least 0; 0 when there are none."""
-    floor = np.zeros(len(vectors))
-    if existing is None or len(existing) == 0:
-        return floor
-    existing = np.ascontiguousarray(existing, dtype=np.float32)
-    existing_scale = inverse_norms(existing)
-    unit = (existing * existing_scale.astype(np.float32)[:, None]).T
-    for first in range(0, len(vectors), 1024):
-        rows = slice(first, first + 1024)
-        nearest = (vectors[rows] @ unit).argmax(axis=1)
-        cosine = np.einsum("ij,ij->i", vectors[rows], existing[nearest], dtype=np.float64)
-        floor[rows] = np.maximum(0.0, cosine * scale[rows] * existing_scale[nearest])
-    return floor

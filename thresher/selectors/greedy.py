@@ -4,6 +4,8 @@ Works on a sparse symmetric graph. The gain of every row is kept exact: when a p
 neighbour of that row loses what it could have gained there. A nearest-neighbour graph enters here directly; a dense
 kernel after a few picks, when most pairs can no longer change anything (`dense_kernel`).
 
+A row may bring a bonus of its own besides what it covers, such as its quality; it is counted in units of the gain.
+
 Similarities are float32, sums float64. Gains closer than float32 can tell apart are recomputed from the vectors in
 float64, and what is still equal goes to the lowest row, so that picks depend neither on the BLAS nor on threads.
 """
@@ -127,22 +129,30 @@ def _first_gains(graph: Any, cover: Any, chunk: Any, gain: Any, live_end: Any) -
 
 
 @compiled
-def _largest(gain: Any, bound: Any) -> Any:
-    """Largest gain. `bound` holds an upper bound per block: gains only fall, so a stale maximum is one."""
+def _largest_of_block(gain: Any, bonus: Any, b: Any) -> Any:
+    most = -np.inf
+    for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
+        most = max(most, gain[v] + bonus[v])
+    return most
+
+
+@compiled
+def _largest(gain: Any, bonus: Any, bound: Any) -> Any:
+    """Largest value. `bound` holds an upper bound per block: gains only fall, so a stale maximum is one."""
     while True:
         b = 0
         for m in range(1, len(bound)):
             if bound[m] > bound[b]:
                 b = m
-        most = gain[b * BLOCK : (b + 1) * BLOCK].max()
+        most = _largest_of_block(gain, bonus, b)
         if most == bound[b]:
             return most
         bound[b] = most
 
 
 @compiled
-def _choose(graph: Any, cover: Any, gain: Any, bound: Any, most: Any) -> Any:
-    """Row of the largest gain; those within float32 error of it are compared in float64."""
+def _choose(graph: Any, cover: Any, gain: Any, bonus: Any, bound: Any, most: Any) -> Any:
+    """Row of the largest value; those within float32 error of it are compared in float64."""
     close = np.empty(N_COMPARED, np.int64)
     m = 0
     low = most - CLOSE * (1.0 + most)
@@ -150,7 +160,7 @@ def _choose(graph: Any, cover: Any, gain: Any, bound: Any, most: Any) -> Any:
         if bound[b] < low:
             continue
         for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
-            if gain[v] >= low and m < N_COMPARED:
+            if gain[v] + bonus[v] >= low and m < N_COMPARED:
                 close[m] = v
                 m += 1
     if m == 1:
@@ -158,7 +168,7 @@ def _choose(graph: Any, cover: Any, gain: Any, bound: Any, most: Any) -> Any:
     exact = np.empty(m)
     for c in range(m):
         v = close[c]
-        exact[c] = exact_gain(cover, v, graph.row[graph.start[v] : graph.start[v + 1]])
+        exact[c] = exact_gain(cover, v, graph.row[graph.start[v] : graph.start[v + 1]]) + bonus[v]
     return close[first_of_best(close[:m], exact)]
 
 
@@ -185,32 +195,36 @@ def _add(graph: Any, cover: Any, pick: Any, gain: Any, live_end: Any) -> Any:
 
 
 @compiled
-def _graph_loop(graph: Any, cover: Any, gain: Any, live_end: Any, picks: Any, gains: Any) -> Any:
+def _graph_loop(
+    graph: Any, cover: Any, gain: Any, bonus: Any, least: Any, live_end: Any, picks: Any, gains: Any
+) -> Any:
     n_blocks = (len(gain) + BLOCK - 1) // BLOCK
     bound = np.empty(n_blocks)
     for b in range(n_blocks):
-        bound[b] = gain[b * BLOCK : (b + 1) * BLOCK].max()
+        bound[b] = _largest_of_block(gain, bonus, b)
     n_visited = 0
     for t in range(len(picks)):
-        most = _largest(gain, bound)
-        if most <= NOTHING:
+        most = _largest(gain, bonus, bound)
+        if most <= least:
             return t, n_visited
-        pick = _choose(graph, cover, gain, bound, most)
+        pick = _choose(graph, cover, gain, bonus, bound, most)
         picks[t], gains[t] = pick, gain[pick]
         n_visited += _add(graph, cover, pick, gain, live_end)
     return len(picks), n_visited
 
 
-def graph_stage(graph: Graph, cover: Cover, n_picks: int) -> tuple[Int64, Float64, int]:
+def graph_stage(graph: Graph, cover: Cover, n_picks: int, bonus: Float64 | None = None) -> tuple[Int64, Float64, int]:
     """Make up to `n_picks` greedy picks from a sparse graph.
 
     Args:
         graph: symmetric similarities; the order within its rows is changed.
         cover: state, updated.
         n_picks: how many.
+        bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that cover nothing.
 
     Returns:
-        The picks, their gains, and the number of pairs visited; fewer picks when nothing more can be gained.
+        The picks, their gains without the bonus, and the number of pairs visited; fewer picks when nothing more can be
+        gained.
     """
     n = len(cover.best)
     gain, live_end = np.empty(n), np.empty(n, np.int64)
@@ -219,5 +233,6 @@ def graph_stage(graph: Graph, cover: Cover, n_picks: int) -> tuple[Int64, Float6
         chunks = zip(edges[:-1], edges[1:], strict=True)
         list(pool.map(lambda chunk: _first_gains(graph, cover, chunk, gain, live_end), chunks))
     picks, gains = np.empty(n_picks, np.int64), np.empty(n_picks)
-    n_made, n_visited = _graph_loop(graph, cover, gain, live_end, picks, gains)
+    own, least = (np.zeros(n), NOTHING) if bonus is None else (bonus, -np.inf)
+    n_made, n_visited = _graph_loop(graph, cover, gain, own, least, live_end, picks, gains)
     return picks[:n_made], gains[:n_made], int(n_visited)

@@ -1,0 +1,103 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.errors import InputError, NotFoundError, SettingsError
+from thresher.evaluation.effect import Effect, effect, holm
+from thresher.experiments.comparison import compare, net_of_selection, sentence
+
+
+@pytest.fixture(scope="module")
+def made(pool, test_rows, tiny_bert, quick, tmp_path_factory):
+    return compare(
+        pool, eval=test_rows, methods="herding", budget=[16, 32], seeds=3, model=tiny_bert, settings=quick,
+        encoder="static", out=tmp_path_factory.mktemp("compare") / "out",
+    )  # fmt: skip
+
+
+def test_random_and_length_are_always_there(made):
+    assert set(made.cells["method"]) == {"random", "length", "herding"}
+    assert {(v.method, v.n_rows) for v in made.verdicts} == {(m, n) for m in ("herding", "length") for n in (16, 32)}
+
+
+def test_effects_are_those_of_the_outcomes(made):
+    table = pl.read_parquet(made.path / "outcomes.parquet").with_columns(pl.col("correct").cast(pl.Float64))
+    sides = {}
+    for method in ("herding", "random"):
+        runs = table.filter((pl.col("method") == method) & (pl.col("n_rows") == 16)).sort("seed", "row_id")
+        sides[method] = np.stack(
+            [part["correct"].to_numpy() for part in runs.partition_by("seed", maintain_order=True)]
+        )
+    expected = effect(sides["herding"], sides["random"], is_higher_better=True)
+    found = next(v for v in made.verdicts if (v.method, v.n_rows) == ("herding", 16)).effect
+    assert (found.value, found.stderr, found.p) == pytest.approx((expected.value, expected.stderr, expected.p))
+
+
+def test_verdicts_are_corrected_for_their_number(made):
+    assert [v.p_holm for v in made.verdicts] == pytest.approx(holm([v.effect.p for v in made.verdicts]))
+
+
+def test_all_cells_of_a_budget_have_the_same_steps(made):
+    steps = made.cells.group_by("n_rows").agg(pl.col("steps").n_unique())
+    assert set(steps["steps"]) == {1}
+
+
+def test_the_folder_is_read_back(made, pool, test_rows, tiny_bert, quick):
+    again = compare(
+        pool, eval=test_rows, methods="herding", budget=[16, 32], seeds=3, model=tiny_bert, settings=quick,
+        encoder="static", out=made.path,
+    )  # fmt: skip
+    assert again.verdicts == made.verdicts
+
+
+def outcome(**changes):
+    values = {"value": 0.012, "low": 0.004, "high": 0.02, "stderr": 0.004, "dof": 9.0, "p": 0.01, "detectable": 0.008}
+    return Effect(**(values | {"n_rows": 100, "n_seeds": 5} | changes))
+
+
+def test_verdicts_are_plain_words():
+    assert sentence(outcome(), 0.01, is_rate=True) == "better by 1.2 points [0.4, 2.0]"
+    assert (
+        sentence(outcome(value=-0.012, low=-0.02, high=-0.004), 0.01, is_rate=True) == "worse by 1.2 points [0.4, 2.0]"
+    )
+    assert sentence(outcome(), 0.2, is_rate=True) == "no difference seen; 0.8 points would have been detectable"
+    assert sentence(outcome(), 0.01, is_rate=False) == "better by 0.012 nats [0.004, 0.020]"
+
+
+class Scores:
+    """Stands for a laboratory whose random rows score 0.5, 0.6, 0.7 at 100, 200, 400."""
+
+    def __init__(self, sizes):
+        self.outcomes = {("random", size, 0): None for size in sizes}
+        self.bench = type("Bench", (), {"metric": type("Metric", (), {"is_higher_better": True})})
+
+    def mean(self, _, size):
+        return 0.5 + 0.1 * np.log2(size / 100)
+
+
+def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
+    found = net_of_selection(Scores([100, 200, 400]), outcome(), 200, select_seconds=10.0, train_seconds=10.0)
+    assert found["random_rows"] == 400
+    assert found["value"] == pytest.approx(0.012 - 0.1)
+    free = net_of_selection(Scores([100, 200]), outcome(), 200, select_seconds=0.0, train_seconds=10.0)
+    assert free["value"] == pytest.approx(0.012)
+    assert net_of_selection(Scores([200]), outcome(), 200, select_seconds=1.0, train_seconds=10.0) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"seeds": 1}, SettingsError, "at least 2"),
+        ({"methods": "random"}, InputError, "beside random"),
+        ({"methods": "herdin"}, NotFoundError, "herding"),
+        ({"budget": "200ktok"}, InputError, "rows or a share"),
+        ({"budget": 5000}, InputError, "at most"),
+        ({"metric": "macro_f1"}, InputError, "no value per row"),
+        ({"detect": 0.0}, SettingsError, "detect"),
+    ],
+)
+def test_bad_use_is_told_in_one_sentence(pool, test_rows, tiny_bert, quick, options, error, words):
+    with pytest.raises(error, match=words):
+        compare(
+            pool, eval=test_rows, model=tiny_bert, settings=quick, **({"methods": "herding", "budget": 16} | options)
+        )
