@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from thresher.errors import SettingsError
 from thresher.features.cache import FeatureCache
@@ -10,7 +11,11 @@ from thresher.features.device import check_device
 from thresher.features.encoders import BATCH_TOKENS, DTYPES, resolve_encoder
 from thresher.features.progress import OnProgress
 
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
 LOSS_ON = ("last-assistant", "all-assistant")
+N_EXAMPLES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,9 @@ class FeatureContext:
             model.
         model: causal language model behind `loss` and its kin: a folder or a Hub id of a model, or the folder of a peft
             adapter on one; None for the embedded one.
+        reference: causal language model behind `reference_loss`: one that has learned the rows, such as an adapter.
+        examples: rows whose worth as examples in the prompt `utility` measures; None for the rows themselves.
+        n_examples: of these, how many of the nearest are tried for each row; None for all.
         loss_on: turns whose tokens are scored: "all-assistant" or "last-assistant", as in training.
         max_length: tokens the language model reads of a row, the rest is cut and counted; None for 2,048 or the
             model's longest input, whichever is less.
@@ -37,6 +45,9 @@ class FeatureContext:
 
     encoder: str | None = None
     model: str | None = None
+    reference: str | None = None
+    examples: Dataset | None = None
+    n_examples: int | None = N_EXAMPLES
     loss_on: str = LOSS_ON[0]
     max_length: int | None = None
     tokenizer: str | None = None
@@ -50,7 +61,7 @@ class FeatureContext:
         """Refuse illegal settings.
 
         Raises:
-            SettingsError: batch_tokens or max_length is too small, or dtype or loss_on is unknown.
+            SettingsError: batch_tokens, max_length or n_examples is too small, or dtype or loss_on is unknown.
         """
         if self.dtype is not None and self.dtype not in DTYPES:
             raise SettingsError(f"features: dtype must be one of {', '.join(DTYPES)}, got '{self.dtype}'")
@@ -58,6 +69,8 @@ class FeatureContext:
             raise SettingsError(f"features: loss_on must be one of {', '.join(LOSS_ON)}, got '{self.loss_on}'")
         if self.max_length is not None and self.max_length < 2:
             raise SettingsError(f"features: max_length must be 2 or more tokens, got {self.max_length}")
+        if self.n_examples is not None and self.n_examples < 1:
+            raise SettingsError(f"features: n_examples must be 1 or more, got {self.n_examples}")
         if self.batch_tokens < 1:
             raise SettingsError(f"features: batch_tokens must be 1 or more tokens, got {self.batch_tokens}")
 

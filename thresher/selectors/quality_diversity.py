@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -14,10 +14,7 @@ from thresher.features.container import Features
 from thresher.features.providers import available as available_features
 from thresher.scores import Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
-from thresher.selectors.vectors import Float32, inverse_norms
-
-if TYPE_CHECKING:
-    from thresher.selectors.greedy import Cover
+from thresher.selectors.vectors import inverse_norms
 
 COLUMN = "column:"
 NUMBER = "number:"
@@ -39,9 +36,9 @@ class QualityDiversity:
     search; besides, what the quality costs.
     Needs: `embedding` and the quality: a column of yours with numbers, or a feature (`loss`, `length`, ...); uses
     `existing_embedding` of the context, if there, as rows already picked.
-    Ties: to the lowest row. Equal rows cover each other, so that after one only its quality speaks for another. An empty
-    pool is refused. A row without a quality is represented like any other, but never picked: it is excluded with its
-    reason.
+    Ties: to the lowest row. Equal rows cover each other, so that after one only its quality speaks for another. An
+    empty pool is refused. A row without a quality is represented like any other, but never picked: it is excluded with
+    its reason.
     Fails: as good as the quality is: with `loss` or `length` it collects what these collect. With alpha near 1 repeats
     of one good row come together. Sparse: more than n_neighbors copies of one row see only each other; remove
     duplicates before.
@@ -118,17 +115,19 @@ class QualityDiversity:
         weight = self._weights(reach, worth)
         if weight[0] == 0:  # only quality counts, or nothing is left to cover
             picks = np.argsort(np.where(has_quality, -quality, np.inf), kind="stable")[:n_picks].astype(np.int64)
-            gains, notes = np.zeros(n_picks), {}
+            gains, notes = np.zeros(n_picks), None
         else:
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
             plan = KernelPlan(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb)
             unit = vectors * scale.astype(np.float32)[:, None]
             picks, gains, notes = cover_greedily(plan, unit, cover, n_picks, rng, bonus)
+        cover.by[picks], cover.best[picks] = picks, 1.0  # a pick stands for itself
         return Scores(
             row_id=features.row_id,
             value=ranked(n, picks),
             by=self.name,
-            **_covered(cover, picks),
+            covered_by=cover.by,
+            similarity=cover.best,
             excluded=features.missing.get(self._source),
             objective=np.cumsum(gains * weight[0] + quality[picks] * weight[1]),
             notes=notes,
@@ -156,10 +155,3 @@ class QualityDiversity:
             known = (known - known.min()) / span if span > 0 else np.zeros_like(known)
         value[has_value] = known
         return value
-
-
-def _covered(cover: Cover, picks: NDArray[np.int64]) -> dict[str, NDArray[np.int64] | Float32]:
-    """Return which pick stands for each row, and their cosine; a pick stands for itself."""
-    by, similarity = cover.by.copy(), cover.best.copy()
-    by[picks], similarity[picks] = picks, 1.0
-    return {"covered_by": by, "similarity": similarity}
