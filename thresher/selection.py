@@ -26,8 +26,10 @@ from thresher.subset import Cut, Subset, cut, dropped_table, read_subset
 if TYPE_CHECKING:
     from thresher.dataset.files import SourceFile
     from thresher.features import FeatureContext, Features, Progress
+    from thresher.features.container import Array
 
 Order = Literal["file", "rank"]
+ROLES = {"existing": "rows you already have", "target": "rows of a target"}  # rows beside the pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +41,15 @@ class _Plan:
     budget: Budget
     quota: Quota | None
     existing: Dataset | None
+    target: Dataset | None
     context: FeatureContext
     order: Order
     seed: int
+
+    @property
+    def others(self) -> dict[str, Dataset]:
+        """Rows beside the pool, by their role."""
+        return {role: rows for role in ROLES if (rows := getattr(self, role)) is not None}
 
     @property
     def needs(self) -> frozenset[str]:
@@ -63,6 +71,7 @@ class _Plan:
             "seed": self.seed,
             "pool": self.pool.fingerprint,
             "existing": None if self.existing is None else self.existing.fingerprint,
+            **({} if self.target is None else {"target": self.target.fingerprint}),
             "features": fingerprints(self.needs, self.context),
         }
 
@@ -74,6 +83,7 @@ def select(
     budget: int | float | str | Budget,
     settings: Mapping[str, Any] | None = None,
     existing: Any = None,
+    target: Any = None,
     encoder: str | None = None,
     model: str | None = None,
     tokenizer: str | None = None,
@@ -94,6 +104,8 @@ def select(
         settings: values for the selector's own settings, when `method` is a name.
         existing: rows the user already has and trains on anyway (anything `load` accepts): methods that spread their
             picks avoid what these cover.
+        target: rows of the task that is trained for (anything `load` accepts): methods with a target keep what serves
+            them.
         encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by the number of rows.
         model: causal language model for methods that ask one, by folder or Hub id, or the folder of an adapter on one;
             not set: the embedded one.
@@ -114,7 +126,7 @@ def select(
     """
     started = time.monotonic()
     plan = _plan(
-        pool, method, budget, settings, existing, quota, order, seed,
+        pool, method, budget, settings, {"existing": existing, "target": target}, quota, order, seed,
         encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress,
     )  # fmt: skip
     if out is None:
@@ -140,7 +152,7 @@ def _plan(
     method: str | Selector,
     budget: int | float | str | Budget,
     settings: Mapping[str, Any] | None,
-    existing: Any,
+    others: Mapping[str, Any],
     quota: str | Quota | None,
     order: Order,
     seed: int,
@@ -168,22 +180,35 @@ def _plan(
         )
     if parsed_budget.unit in ("rows", "share"):
         parsed_budget.n_rows(len(dataset))
-    if existing is not None:
-        if "existing_embedding" not in getattr(selector, "accepts", ()):
-            raise InputError(f"existing: {selector.name} does not look at rows you already have; leave it out")
-        existing = existing if isinstance(existing, Dataset) else load(existing)
+    context = FeatureContext(
+        encoder=encoder,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        on_progress=on_progress,
+        **getattr(selector, "feature_settings", {}),
+    )
     return _Plan(
         pool=dataset,
         selector=selector,
         budget=parsed_budget,
         quota=parsed_quota,
-        existing=existing,
-        context=FeatureContext(
-            encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress
-        ).resolved(len(dataset)),
+        **{role: _rows_beside(role, others[role], selector) for role in ROLES},
+        context=context.resolved(len(dataset)),
         order=order,
         seed=int(seed),
     )
+
+
+def _rows_beside(role: str, rows: Any, selector: Selector) -> Dataset | None:
+    """Return the rows of that role, if there are any; refuse those that the selector does not look at."""
+    if rows is None:
+        if role in getattr(selector, "requires", ()):
+            raise InputError(f"{role}: {selector.name} needs {ROLES[role]}, found none; give --{role} FILE")
+        return None
+    if not any(name.startswith(f"{role}_") for name in getattr(selector, "accepts", ())):
+        raise InputError(f"{role}: {selector.name} does not look at {ROLES[role]}; leave it out")
+    return rows if isinstance(rows, Dataset) else load(rows)
 
 
 def _selector(method: str | Selector, settings: Mapping[str, Any] | None) -> Selector:
@@ -200,8 +225,7 @@ def _identity(plan: _Plan) -> dict[str, Any]:
     # Ids from a column of the user say nothing of the texts: how the rows were read belongs to the identity.
     read = [
         [_schema(rows), rows.id_column, [[source.bytes, source.sha256] for source in rows.sources]]
-        for rows in (plan.pool, plan.existing)
-        if rows is not None
+        for rows in (plan.pool, *plan.others.values())
     ]
     return {"request": plan.settings(), "read": read, "thresher": versions(())}
 
@@ -249,10 +273,24 @@ def _features(plan: _Plan, pool: Dataset) -> Features:
     from thresher.features import compute
 
     features = compute(pool, plan.needs, plan.context)
-    if plan.existing is None:
-        return features
-    existing = compute(plan.existing, {"embedding"}, plan.context)
-    return replace(features, context={**features.context, "existing_embedding": existing["embedding"]})
+    beside: dict[str, Array] = {}
+    for role, rows in plan.others.items():
+        for name in sorted(getattr(plan.selector, "accepts", ())):
+            if name.startswith(f"{role}_"):
+                beside[name] = _beside(name.removeprefix(f"{role}_"), rows, pool, plan.context)
+    return replace(features, context={**features.context, **beside})
+
+
+def _beside(feature: str, rows: Dataset, pool: Dataset, context: FeatureContext) -> Array:
+    """Return a feature of rows beside the pool; one of pairs is that of the pool's rows with these as examples."""
+    from thresher.features import compute
+    from thresher.features.providers import is_of_pairs
+
+    if is_of_pairs(feature):
+        return compute(pool, {feature}, replace(context, examples=rows))[feature]
+    found = compute(rows, {feature}, context)
+    without = found.missing.get(feature)
+    return found[feature] if without is None else found[feature][without.is_null().to_numpy()]
 
 
 def _n_ranked(plan: _Plan, lengths: NDArray[np.int64] | None) -> int:
@@ -338,7 +376,7 @@ def _counted(reasons: pl.Series) -> dict[str, int]:
 
 def _check_apart(out: Path, plan: _Plan) -> None:
     """Refuse to replace a folder that rows are read from."""
-    read = [source for rows in (plan.pool, plan.existing) if rows is not None for source in rows.sources]
+    read = [source for rows in (plan.pool, *plan.others.values()) for source in rows.sources]
     for source in read:
         if source.mtime_ns is not None and Path(os.path.realpath(source.path)).is_relative_to(os.path.realpath(out)):
             raise OutputError(

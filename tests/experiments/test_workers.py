@@ -62,6 +62,7 @@ def test_a_cell_is_found_by_what_it_trains_on_and_not_by_who_chose_it(bench, cel
 def test_a_broken_cell_in_the_store_is_made_anew(bench, cells, tmp_path):
     store = CellStore(tmp_path)
     ((_, first),) = run_cells(bench, cells[:1], store, n_workers=1)
+    assert {path.name for path in (store.root / first.key).iterdir()} == {"manifest.json", "outcomes.parquet"}
     (store.root / first.key / "outcomes.parquet").write_bytes(b"not parquet")
     ((_, again),) = run_cells(bench, cells[:1], store, n_workers=1)
     assert not again.is_reused

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def run(request: Request, work: Path, on_event: OnEvent = ignore) -> tuple[pl.Da
         One row per test row, and facts of the training.
     """
     from thresher.trainer.processes import open_accelerator
-    from thresher.training_runs import run_all
+    from thresher.training_runs import RUNS, run_all
 
     began = time.monotonic()
     (made,) = run_all(request, work, open_accelerator(request.settings), on_event)
@@ -94,4 +95,5 @@ def run(request: Request, work: Path, on_event: OnEvent = ignore) -> tuple[pl.Da
         "tokens_learned": made.counts.get("tokens_learned"),
         "train_seconds": round(time.monotonic() - began, 3),
     }
+    rmtree(work / RUNS)  # checkpoints and adapter: a cell keeps what it measured, not the model
     return made.outcomes, facts

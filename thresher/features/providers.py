@@ -71,3 +71,9 @@ def load_provider(name: str) -> FeatureProvider:
         raise NotFoundError(f"feature '{name}' not found; available: {', '.join(known)}{did_you_mean(name, found)}")
     provider: FeatureProvider = found[name].load()()
     return provider
+
+
+def is_of_pairs(name: str) -> bool:
+    """Tell whether a feature is of pairs of rows: the rows it is measured with are then `context.examples`."""
+    point = available().get(name)
+    return point is not None and getattr(point.load(), "is_of_pairs", False)
