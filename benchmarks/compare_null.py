@@ -22,7 +22,7 @@ from thresher.evaluation.effect import LEVEL, effect, seeds_needed
 GAIN = 0.02
 SPREAD, LUCK = 1.0, 0.8  # of row difficulties, and of a run on a row
 NULLS = [(seeds, rows, level) for seeds in (3, 5) for rows in (300, 1000, 3000) for level in (0.0, 0.05, 0.2)]
-PILOTS = [(5, 1000, 0.05), (5, 3000, 0.05), (5, 3000, 0.1)]
+PILOTS = [(2, 3000, 0.05), (3, 3000, 0.05), (3, 3000, 0.1), (5, 1000, 0.05), (5, 3000, 0.1)]
 
 
 def runs(rng: np.random.Generator, difficulty: np.ndarray, *, seeds: int, level: float, shift: float = 0.0):

@@ -261,6 +261,17 @@ def test_existing_rows_are_read_as_the_pool_is(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_target_rows_are_read_as_the_pool_is(tmp_path, capsys):
+    for name, numbers in (("pool", range(30)), ("aim", (7, 19))):
+        rows = [{"q": f"question {i}", "a": f"answer {i}"} for i in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--map", "prompt=q,response=a", "--method", "target-similarity", "--set", "kernel=embedding"]
+    command = ["select", str(tmp_path / "pool.jsonl"), "--encoder", "static", "--budget", "2", *options]
+    assert main([*command, "--target", str(tmp_path / "aim.jsonl")]) == 0
+    assert [json.loads(line)["a"] for line in capsys.readouterr().out.splitlines()] == ["answer 7", "answer 19"]
+    assert "give --target FILE" in refused(capsys, *command)
+
+
 def test_a_reader_that_leaves_early_is_no_error(pool):
     reader, writer = os.pipe()
     os.close(reader)

@@ -271,26 +271,13 @@ def _run(plan: _Plan, started: float) -> Subset:
 
 def _features(plan: _Plan, pool: Dataset) -> Features:
     from thresher.features import compute
+    from thresher.features.beside import features_beside
 
     features = compute(pool, plan.needs, plan.context)
     beside: dict[str, Array] = {}
     for role, rows in plan.others.items():
-        for name in sorted(getattr(plan.selector, "accepts", ())):
-            if name.startswith(f"{role}_"):
-                beside[name] = _beside(name.removeprefix(f"{role}_"), rows, pool, plan.context)
+        beside |= features_beside(role, getattr(plan.selector, "accepts", ()), rows, pool, plan.context)
     return replace(features, context={**features.context, **beside})
-
-
-def _beside(feature: str, rows: Dataset, pool: Dataset, context: FeatureContext) -> Array:
-    """Return a feature of rows beside the pool; one of pairs is that of the pool's rows with these as examples."""
-    from thresher.features import compute
-    from thresher.features.providers import is_of_pairs
-
-    if is_of_pairs(feature):
-        return compute(pool, {feature}, replace(context, examples=rows))[feature]
-    found = compute(rows, {feature}, context)
-    without = found.missing.get(feature)
-    return found[feature] if without is None else found[feature][without.is_null().to_numpy()]
 
 
 def _n_ranked(plan: _Plan, lengths: NDArray[np.int64] | None) -> int:

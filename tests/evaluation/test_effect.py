@@ -87,3 +87,27 @@ def test_holm_is_that_of_the_definition():
 def test_one_seed_is_refused():
     with pytest.raises(InputError, match="at least 2 seeds"):
         effect(np.ones((1, 20)), np.zeros((1, 20)), is_higher_better=True)
+
+
+def test_values_that_are_not_numbers_are_refused():
+    ours = np.ones((2, 20))
+    ours[0, 3] = np.nan
+    with pytest.raises(InputError, match="finite number"):
+        effect(ours, np.zeros((2, 20)), is_higher_better=True)
+
+
+def test_more_comparisons_at_once_need_a_larger_difference():
+    rng = np.random.default_rng(6)
+    ours, theirs = table(rng, seeds=5, rows=500), table(rng, seeds=5, rows=500)
+    one, ten = (effect(ours, theirs, is_higher_better=True, n_tests=n) for n in (1, 10))
+    assert one.detectable < ten.detectable
+    assert (one.p, one.low, one.high) == (ten.p, ten.low, ten.high)
+
+
+def test_a_pilot_whose_seeds_agree_by_chance_still_plans_for_their_spread():
+    rng = np.random.default_rng(8)
+    gap = rng.choice([-1.0, 0.0, 1.0], size=(2, 2000), p=[0.15, 0.7, 0.15])
+    ours = np.vstack([gap[0], np.roll(gap[0], 7)])  # both seeds give the same mean
+    assert ours.mean(axis=1)[0] == pytest.approx(ours.mean(axis=1)[1])
+    needed = seeds_needed(ours, np.zeros_like(ours), gain=0.02)
+    assert needed is None or needed >= 3

@@ -110,6 +110,24 @@ def test_points_that_no_law_meets_widen_the_interval():
     assert zigzag.misfit > 10
 
 
+@pytest.mark.parametrize("means", [(0.5, 0.7, 0.8), (0.6, 0.75, 0.85), (0.7, 0.74, 0.76)])
+def test_three_rising_sizes_are_not_called_flat(means):
+    values = [[mean - 0.005, mean, mean + 0.005] for mean in means]
+    made = fit_curve([100, 200, 400], values, is_higher_better=True)
+    assert made.misfit == 1
+    assert made.weights["constant"] < 0.01
+    assert made.saturation(delta=0.005).rows != 100
+
+
+def test_test_rows_that_all_runs_share_widen_what_is_said_of_others_and_not_the_saturation_point():
+    values = runs(early, sd=0.003)
+    sure, unsure = (fit_curve(SIZES, values, is_higher_better=True, test_stderr=noise) for noise in (0.0, 0.02))
+    assert sure.saturation(delta=0.005) == unsure.saturation(delta=0.005)
+    for ask in (lambda fit: fit.metric(1600), lambda fit: fit.asymptote()):
+        assert ask(unsure).high - ask(unsure).low > 2 * (ask(sure).high - ask(sure).low)
+    assert unsure.metric(1600, same_test=True) == sure.metric(1600)
+
+
 def test_the_answer_is_json_without_infinities():
     made = fit(slow)
     text = json.dumps([made.rows_for(0.999).to_json(), made.saturation(delta=0.005).to_json()], allow_nan=False)

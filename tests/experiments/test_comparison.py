@@ -64,6 +64,13 @@ def test_verdicts_are_plain_words():
     assert sentence(outcome(), 0.01, is_rate=False) == "better by 0.012 nats [0.004, 0.020]"
 
 
+def test_words_keep_the_sign_of_the_interval_and_say_nothing_it_does_not():
+    beyond = outcome(value=-0.357, low=-0.669, high=0.022)
+    assert sentence(beyond, 0.045, is_rate=True).startswith("no difference seen")
+    same = outcome(value=0.0, low=0.0, high=0.0, stderr=0.0, detectable=0.0)
+    assert sentence(same, 1.0, is_rate=True) == "no difference at all: both gave the same outcomes"
+
+
 class Scores:
     """Stands for a laboratory whose random rows score 0.5, 0.6, 0.7 at 100, 200, 400."""
 
@@ -81,6 +88,10 @@ def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
     assert found["value"] == pytest.approx(0.012 - 0.1)
     free = net_of_selection(Scores([100, 200]), outcome(), 200, select_seconds=0.0, train_seconds=10.0)
     assert free["value"] == pytest.approx(0.012)
+    bent = Scores([100, 200, 400])
+    bent.mean = lambda _, size: {100: 0.5, 200: 0.6, 400: 0.62}[size]
+    both = net_of_selection(bent, outcome(), 100, select_seconds=30.0, train_seconds=10.0)
+    assert both["value"] == pytest.approx(0.012 - 0.12)
     assert net_of_selection(Scores([200]), outcome(), 200, select_seconds=1.0, train_seconds=10.0) is None
 
 
@@ -94,6 +105,7 @@ def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
         ({"budget": 5000}, InputError, "at most"),
         ({"metric": "macro_f1"}, InputError, "no value per row"),
         ({"detect": 0.0}, SettingsError, "detect"),
+        ({"method_settings": {"herdin": {}}}, SettingsError, "herdin"),
     ],
 )
 def test_bad_use_is_told_in_one_sentence(pool, test_rows, tiny_bert, quick, options, error, words):

@@ -7,7 +7,7 @@ from thresher.experiments.cell import Cell
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.ray_engine import run_cells_on_ray
 from thresher.experiments.store import CellStore
-from thresher.experiments.workers import run_cells
+from thresher.experiments.workers import Crew
 
 ray = pytest.importorskip("ray")
 
@@ -28,7 +28,8 @@ def test_a_cluster_gives_what_this_process_gives_and_records_what_fails(
     bench = make_bench(pool, eval=test_rows, model=tiny_bert, settings=quick, metric=None)
     rows = Rankings(pool=bench.pool, options={}).first("random", 64, seed=0).rows
     cells = [Cell(method="random", n_rows=n, seed=0, rows=rows[:n]) for n in (8, 16, 64)]
-    here = dict(run_cells(bench, cells, CellStore(tmp_path / "a"), n_workers=1))
+    with Crew(CellStore(tmp_path / "a"), 1) as crew:
+        here = dict(crew.run(bench, cells))
     store = CellStore(tmp_path / "b")
     there = dict(run_cells_on_ray(bench, cells, store))
     for index, outcome in here.items():

@@ -1,3 +1,4 @@
+import polars as pl
 import pytest
 
 from thresher.errors import InputError, SettingsError
@@ -11,7 +12,7 @@ pytest.importorskip("optuna")
 
 @pytest.fixture(scope="module")
 def options(pool, test_rows, tiny_bert):
-    return {"data": pool, "eval": test_rows, "model": tiny_bert, "trials": 5, "finalists": 2, "seeds": 2}
+    return {"data": pool, "eval": test_rows, "model": tiny_bert, "trials": 5, "finalists": 2, "checks": 1, "seeds": 2}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,8 @@ def test_the_best_early_trials_and_the_default_run_to_the_end(made):
     table = made.trials
     finals = set(table.filter(table["final"].is_not_null())["trial"])
     best = table.sort(["early", "trial"], descending=[True, False])["trial"].to_list()[:2]
-    assert finals == {0, *best}
+    assert finals >= {0, *best}
+    assert len(finals - {0, *best}) <= 1  # one drawn at random, to check the early values
 
 
 def test_the_winner_is_the_best_at_the_end_and_judged_on_the_test_set(made):
@@ -60,6 +62,23 @@ def test_the_same_search_gives_the_same_trials_and_a_killed_one_goes_on(
     monkeypatch.setattr(workers, "run", real)
     again = tune(**options, out=tmp_path / "out")
     assert again.trials.equals(made.trials)
+
+
+def test_trials_that_diverge_are_failed_and_never_finalists(options, own_cache, monkeypatch):
+    real = workers.run
+
+    def diverge(request, work):
+        outcomes, facts = real(request, work)
+        if request.settings.lora_rank != 8:
+            outcomes = outcomes.with_columns(loss=pl.lit(float("nan")))
+        return outcomes, facts
+
+    monkeypatch.setattr(workers, "run", diverge)
+    made = tune(**(options | {"metric": "loss"}))
+    failed = made.trials.filter(pl.col("lora_rank") != 8)
+    assert len(failed)
+    assert set(failed["status"]) == {"failed"}
+    assert failed["final"].null_count() == len(failed)
 
 
 def test_agreement_counts_how_many_of_the_early_top_five_stay():

@@ -1,19 +1,31 @@
+import errno
 import os
 import signal
+from dataclasses import replace
 
+import numpy as np
+import polars as pl
 import psutil
 import pytest
 
+from thresher.dataset import load
+from thresher.errors import OutputError
+from thresher.experiments import workers
 from thresher.experiments.bench import make_bench
 from thresher.experiments.cell import Cell, key_of
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.store import CellStore
-from thresher.experiments.workers import run_cells
+from thresher.experiments.workers import Crew
 
 
 @pytest.fixture
 def bench(pool, test_rows, tiny_bert, quick):
     return make_bench(pool, eval=test_rows, model=tiny_bert, settings=quick, metric=None)
+
+
+def run_cells(bench, cells, store, *, n_workers):
+    with Crew(store, n_workers) as crew:
+        yield from crew.run(bench, cells)
 
 
 @pytest.fixture
@@ -76,3 +88,79 @@ def test_the_store_counts_and_prunes(bench, cells, tmp_path):
     assert count == 2
     assert store.prune(max_bytes=0) == n_bytes
     assert store.size() == (0, 0)
+
+
+def test_a_crew_serves_several_batches_and_benches_with_the_same_workers(bench, cells, tmp_path, test_rows):
+    with Crew(CellStore(tmp_path), 2) as crew:
+        first = dict(crew.run(bench, cells[:2]))
+        pids = {worker.process.pid for worker in crew._workers}
+        second = dict(crew.run(replace(bench, test=test_rows.take(np.arange(10))), cells[:2]))
+        assert {worker.process.pid for worker in crew._workers} == pids
+    assert {len(outcome.outcomes) for outcome in first.values()} == {40}
+    assert {len(outcome.outcomes) for outcome in second.values()} == {10}
+
+
+def test_workers_that_cannot_start_are_told_and_not_waited_for(bench, cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
+    with pytest.raises(OutputError, match="cannot start .exit code 1."):
+        list(run_cells(bench, cells[:2], CellStore(tmp_path), n_workers=2))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_fatal"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), False),
+        (ConnectionError("no route to the model"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+    ],
+)
+def test_only_the_disk_ends_the_experiment(bench, cells, tmp_path, monkeypatch, error, is_fatal):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(workers, "run", fail)
+    if is_fatal:
+        with pytest.raises(OSError, match="No space"):
+            list(run_cells(bench, cells[:1], CellStore(tmp_path), n_workers=1))
+    else:
+        ((_, outcome),) = run_cells(bench, cells[:1], CellStore(tmp_path), n_workers=1)
+        assert str(error) in outcome.reason
+        assert [path for path in CellStore(tmp_path).root.iterdir() if "partial" in path.name] == []
+
+
+def test_a_metric_that_is_not_a_number_fails_the_cell(pool, test_rows, tiny_bert, quick, cells, tmp_path, monkeypatch):
+    bench = make_bench(pool, eval=test_rows, model=tiny_bert, settings=quick, metric="loss")
+    real = workers.run
+
+    def diverge(request, work):
+        outcomes, facts = real(request, work)
+        return outcomes.with_columns(loss=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("loss")), facts
+
+    monkeypatch.setattr(workers, "run", diverge)
+    ((_, outcome),) = run_cells(bench, cells[:1], CellStore(tmp_path), n_workers=1)
+    assert outcome.outcomes is None
+    assert outcome.reason == "loss is not a finite number for 3 of 40 test rows"
+
+
+def test_each_worker_gets_a_gpu_of_those_that_are_ours(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert [workers._share_of_machine(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["2", "3"]
+
+
+def test_turns_and_tools_count_where_a_column_names_the_rows(tiny_llama, quick, tmp_path):
+    def key(tool):
+        talk = [{"role": "user", "content": "add 2 and 3"}, {"role": "assistant", "content": "5"}]
+        tools = [{"type": "function", "function": {"name": "add", "description": tool}}]
+        rows = [{"id": str(number), "messages": talk, "tools": tools} for number in range(4)]
+        data = load(rows, id_column="id")
+        bench = make_bench(data.take(np.arange(2)), eval=question(), model=tiny_llama, settings=quick, metric=None)
+        return key_of(Cell(method="random", n_rows=2, seed=0, rows=np.arange(2)).request(bench))
+
+    def question():
+        talk = [{"role": "user", "content": "what is 1 and 1"}, {"role": "assistant", "content": "2"}]
+        return load([{"messages": talk}])
+
+    assert key("adds two numbers") != key("adds numbers")

@@ -10,6 +10,7 @@ import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.features.container import Features
+from thresher.features.utility import UTILITY
 from thresher.selectors import Selector, available, create
 from thresher.selectors.registry import load_class
 
@@ -21,6 +22,17 @@ ILLEGAL = {
     "deft-ucs": [("n_clusters", 0), ("easy_share", 1.5), ("easy_share", "x"), ("balance", "even")],
     "perplexity": [("band", "hot")],
     "difficulty": [("ratio", "sum")],
+    "quality-diversity": [("alpha", 1.5), ("alpha", "x"), ("prefer", "best"), ("scale", "z"), ("n_neighbors", 0)],
+    "delift": [
+        ("kernel", "full"),
+        ("neighbors", "0"),
+        ("neighbors", "few"),
+        ("scale", "z"),
+        ("eta", -1.0),
+        ("nu", -1.0),
+    ],
+    "target-similarity": [("kernel", "full")],
+    "learnability": [("form", "ratio"), ("min_loss", -1.0), ("reference", "")],
     "facility-location": [("kernel", "full"), ("n_neighbors", 0), ("max_kernel_gb", -1.0)],
 }
 
@@ -39,17 +51,25 @@ def features(n=60, *, seed=0, d=16, kind="random"):
     elif kind == "all-zero":
         x[:] = 0
     ids = pl.Series("row_id", sorted(f"{v:032x}" for v in rng.choice(1 << 62, n, replace=False)))
-    loss = (length + 1) / 100.0
+    loss = (length + 6) / 100.0
+    utility = np.empty((n, n), UTILITY)
+    utility["example"], utility["utility"] = np.arange(n), np.round(x @ x.T, 3) / 20
     arrays = {
         "embedding": x,
         "length": length.astype(np.int64),
         "column:label": label.astype(np.int64),
         "loss": loss,
         "loss_unconditional": loss * (1 + (label + 1) / 10),
+        "reference_loss": loss / (2 + label),
+        "number:score": label.astype(np.float64),
+        "hidden": x[:, ::-1].copy(),
+        "utility": utility,
     }
     for array in arrays.values():
         array.setflags(write=False)
-    return Features(row_id=ids, arrays=arrays)
+    return Features(
+        row_id=ids, arrays=arrays, context={"target_hidden": rng.standard_normal((3, d)).astype(np.float32)}
+    )
 
 
 def score(name, data, n_ranked, seed=3):
@@ -135,7 +155,9 @@ def test_picked_ids_do_not_depend_on_the_order_of_the_file(name):
     shuffled_ids = data.row_id.gather(shuffle)
     order = np.argsort(shuffled_ids.to_numpy())  # what `select` does before it calls a selector
     back = Features(
-        row_id=shuffled_ids.gather(order), arrays={key: array[shuffle][order] for key, array in data.items()}
+        row_id=shuffled_ids.gather(order),
+        arrays={key: array[shuffle][order] for key, array in data.items()},
+        context=data.context,
     )
     kept = [set(f.row_id.gather(score(name, f, 20).ranking()[:20]).to_list()) for f in (data, back)]
     assert kept[0] == kept[1]

@@ -27,6 +27,9 @@ def tune(
     eval_rows: Annotated[str, typer.Option("--eval", help="Test rows, which the search does not see, or a share.")],
     trials: Annotated[int, typer.Option(help="Settings to try; the first are the default ones.")] = 20,
     finalists: Annotated[int, typer.Option(help="Best trials that run to the end.")] = 5,
+    checks: Annotated[
+        int, typer.Option(help="Further trials, drawn at random, that run to the end to check the early values.")
+    ] = 3,
     seeds: Annotated[int, typer.Option(help="Runs of winner and default on the test rows.")] = 3,
     dev: Annotated[str, typer.Option(help="Share of the data held out to judge trials.")] = "15%",
     sampler: Annotated[Sampler, typer.Option(help="Parzen estimator or Gaussian process.")] = Sampler.tpe,
@@ -58,6 +61,7 @@ def tune(
             eval=shared.eval_rows(eval_rows, schema=schema, columns=columns, id_column=id_column),
             trials=trials,
             finalists=finalists,
+            checks=checks,
             seeds=seeds,
             dev=dev,
             model=model,

@@ -35,7 +35,8 @@ class Effect:
         stderr: over rows and seeds.
         dof: degrees of freedom of the standard error.
         p: two-sided, of no difference.
-        detectable: the smallest true difference that would have been seen in four of five such experiments.
+        detectable: the smallest true difference that would have been seen in four of five such experiments, after
+            correction for their number.
         n_rows: test rows.
         n_seeds: runs of each side.
     """
@@ -52,7 +53,13 @@ class Effect:
 
 
 def effect(
-    ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None, *, is_higher_better: bool, seed: int = 0
+    ours: ArrayLike,
+    theirs: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    is_higher_better: bool,
+    n_tests: int = 1,
+    seed: int = 0,
 ) -> Effect:
     """Return the difference of two methods that were judged on the same rows with the same seeds.
 
@@ -61,20 +68,23 @@ def effect(
         theirs: of the other method, same shape.
         weights: (n,) where the values are totals.
         is_higher_better: direction of the metric.
+        n_tests: comparisons that are made together, for `detectable`.
         seed: of the bootstrap.
 
     Raises:
-        InputError: fewer than two seeds or rows, or unequal shapes.
+        InputError: fewer than two seeds or rows, unequal shapes, or values that are not finite.
     """
     a, b = np.atleast_2d(np.asarray(ours, np.float64)), np.atleast_2d(np.asarray(theirs, np.float64))
     if min(a.shape) < 2:
         raise InputError(f"compare: at least 2 seeds and 2 test rows are needed, got {a.shape[0]} and {a.shape[1]}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InputError("compare: the metric must be a finite number for every test row, found others")
     if not is_higher_better:
         a, b = b, a
     found = paired_difference(a, b, weights)
     gap = _per_unit(a - b, weights)
     dof = _satterthwaite(*_mean_squares(gap), n_seeds=gap.shape[0], n=gap.shape[1])
-    low, high, p, detectable = _interval(gap, found.value, found.stderr, dof, np.random.default_rng(seed))
+    low, high, p = _interval(gap, found.value, found.stderr, dof, np.random.default_rng(seed))
     return Effect(
         value=found.value,
         low=low,
@@ -82,7 +92,7 @@ def effect(
         stderr=found.stderr,
         dof=dof,
         p=p,
-        detectable=detectable,
+        detectable=_detectable(found.stderr, dof, LEVEL / n_tests) if found.stderr > 0 else 0.0,
         n_rows=gap.shape[1],
         n_seeds=gap.shape[0],
     )
@@ -99,7 +109,9 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def seeds_needed(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None, *, gain: float) -> int | None:
+def seeds_needed(
+    ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None, *, gain: float, n_tests: int = 1
+) -> int | None:
     """Return how many seeds it takes to see a gain in four of five experiments on these test rows.
 
     Args:
@@ -107,6 +119,7 @@ def seeds_needed(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None =
         theirs: of the other method, same shape.
         weights: (n,) where the values are totals.
         gain: true difference that shall be seen.
+        n_tests: comparisons that are made together.
 
     Returns:
         The number of seeds, or None where the test rows are too few, however many the seeds.
@@ -117,13 +130,14 @@ def seeds_needed(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None =
     gap = _per_unit(a - b, weights)
     ms_row, ms_seed, ms_rest = _mean_squares(gap)
     n_seeds, n = gap.shape
-    of_row, of_seed = max(ms_row - ms_rest, 0.0) / n_seeds, max(ms_seed - ms_rest, 0.0) / n
     # a pilot of few seeds may see too little spread: plan for the upper end of what it is compatible with
-    of_seed *= (n_seeds - 1) / stats.chi2.ppf(1 - POWER, n_seeds - 1)
+    upper = ms_seed * (n_seeds - 1) / stats.chi2.ppf(1 - POWER, n_seeds - 1)
+    of_row, of_seed = max(ms_row - ms_rest, 0.0) / n_seeds, max(upper - ms_rest, 0.0) / n
     for seeds in range(2, MOST_SEEDS + 1):
         squares = ms_rest + seeds * of_row, ms_rest + n * of_seed, ms_rest
         variance = (squares[0] + squares[1] - squares[2]) / (n * seeds)
-        if _detectable(math.sqrt(variance), _satterthwaite(*squares, n_seeds=seeds, n=n)) <= gain:
+        dof = _satterthwaite(*squares, n_seeds=seeds, n=n)
+        if _detectable(math.sqrt(variance), dof, LEVEL / n_tests) <= gain:
             return seeds
     return None
 
@@ -161,22 +175,22 @@ def _satterthwaite(ms_row: float, ms_seed: float, ms_rest: float, *, n_seeds: in
 
 def _interval(
     gap: Array, value: float, stderr: float, dof: float, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """Return both ends of the interval, the p-value and the detectable difference."""
+) -> tuple[float, float, float]:
+    """Return both ends of the interval, and the p-value."""
     from scipy import stats
 
     if not stderr > 0:  # every row and seed agrees, as when both sides trained on the same rows
-        return value, value, 1.0 if value == 0 else 0.0, 0.0
+        return value, value, 1.0 if value == 0 else 0.0
     draws = _bootstrap(gap, rng) - value
     widen = stats.t.ppf(1 - LEVEL / 2, dof) / stats.norm.ppf(1 - LEVEL / 2) * stderr / draws.std()
     low, high = value + widen * np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high), float(2 * stats.t.sf(abs(value) / stderr, dof)), _detectable(stderr, dof)
+    return float(low), float(high), float(2 * stats.t.sf(abs(value) / stderr, dof))
 
 
-def _detectable(stderr: float, dof: float) -> float:
+def _detectable(stderr: float, dof: float, level: float) -> float:
     from scipy import stats
 
-    return float((stats.t.ppf(1 - LEVEL / 2, dof) + stats.t.ppf(POWER, dof)) * stderr)
+    return float((stats.t.ppf(1 - level / 2, dof) + stats.t.ppf(POWER, dof)) * stderr)
 
 
 def _bootstrap(gap: Array, rng: np.random.Generator) -> Array:

@@ -85,6 +85,7 @@ class CurveFit:
         stderr: (m,) of the mean over seeds.
         n_seeds: (m,) runs behind each point.
         seed_sd: spread between seeds at one size, pooled over the sizes.
+        test_stderr: standard error of the metric over test rows, which all points share.
         misfit: factor by which the spread was widened because no law meets the points; 1 where one does.
         weights: of the laws, summing to 1.
         best: each law fitted to the points.
@@ -97,6 +98,7 @@ class CurveFit:
     stderr: Array
     n_seeds: Array
     seed_sd: float
+    test_stderr: float
     misfit: float
     weights: Mapping[LawName, float]
     best: Mapping[LawName, Fits]
@@ -107,13 +109,20 @@ class CurveFit:
         """Return the error of every draw at each size: (draws, m)."""
         return np.concatenate([fits.errors(sizes) for fits in self.draws])
 
-    def metric(self, size: float) -> Interval:
-        """Return the metric expected at a size."""
-        return _interval(self._as_metric(self.draw_errors([size])[:, 0]))
+    def metric(self, size: float, *, same_test: bool = False) -> Interval:
+        """Return the metric expected at a size.
+
+        Args:
+            size: rows.
+            same_test: on these very test rows; otherwise on any rows like them, which their number makes less certain.
+        """
+        errors = self.draw_errors([size])[:, 0]
+        return _interval(self._as_metric(errors if same_test else errors + self._test_noise(len(errors))))
 
     def asymptote(self) -> Interval:
-        """Return the metric expected of endless rows."""
-        return _interval(self._as_metric(np.concatenate([fits.c for fits in self.draws])))
+        """Return the metric expected of endless rows, on any test rows like these."""
+        floor = np.concatenate([fits.c for fits in self.draws])
+        return _interval(self._as_metric(floor + self._test_noise(len(floor))))
 
     def gain(self, size: float, more: float) -> Interval:
         """Return how much better the metric gets by `more` rows on top of `size`."""
@@ -125,6 +134,7 @@ class CurveFit:
         wanted = 1 - target if self.is_higher_better else target
         sizes = self._grid()
         errors = self.draw_errors(sizes)
+        errors += self._test_noise(len(errors))[:, None]
         return _interval(_first_crossing(sizes, wanted - errors))
 
     def rows_as_good_as(self, other: CurveFit, size: int) -> Interval:
@@ -170,6 +180,11 @@ class CurveFit:
         grid: Array = self.sizes[0] * 2.0 ** (np.arange(octaves * _PER_OCTAVE + 1) / _PER_OCTAVE)
         return grid
 
+    def _test_noise(self, n: int) -> Array:
+        """Return by how much the error on other test rows may differ from that on these: (n,), one per draw."""
+        noise: Array = np.random.default_rng(1).normal(0, self.test_stderr, n)
+        return noise
+
     def _as_metric(self, errors: Array) -> Array:
         return 1 - errors if self.is_higher_better else errors
 
@@ -179,6 +194,7 @@ def fit_curve(
     values: Sequence[Sequence[float]],
     *,
     is_higher_better: bool,
+    test_stderr: float = 0.0,
     n_draws: int = 1000,
     seed: int = 0,
 ) -> CurveFit:
@@ -188,6 +204,8 @@ def fit_curve(
         sizes: (m,) rows of each point, at least 3 different ones.
         values: the metric of each run, per size; at least one size with two runs.
         is_higher_better: True for rates in 0..1 (their error is one minus them), False for losses.
+        test_stderr: standard error of the metric over test rows, where all runs share them: it widens what is said of
+            other rows like them, and not the saturation point, which rests on differences.
         n_draws: of the bootstrap.
         seed: of the bootstrap.
 
@@ -207,13 +225,15 @@ def fit_curve(
     best = {law: fit_law(law, n, y[None], n_seeds / variance) for law in N_PARAMETERS if _is_fittable(law, len(n))}
     misfit = _misfit(best, len(n), dof)
     weights = _weights({law: float(fits.chi2[0]) / misfit**2 for law, fits in best.items()}, int(n_seeds.sum()))
-    draws = _bootstrap(n, best, weights, variance * misfit**2, n_seeds, dof, n_draws, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    draws = _bootstrap(n, best, weights, n_seeds, variance=variance * misfit**2, dof=dof, n_draws=n_draws, rng=rng)
     return CurveFit(
         sizes=n,
         errors=y,
         stderr=np.sqrt(variance / n_seeds),
         n_seeds=n_seeds,
         seed_sd=math.sqrt(variance),
+        test_stderr=test_stderr,
         misfit=misfit,
         weights=weights,
         best=best,
@@ -256,6 +276,8 @@ def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
     from scipy.stats import f as f_distribution
 
     free = {law: n_sizes - N_PARAMETERS[law] for law in best}
+    if all(free[law] <= 0 for law in best if law != "constant"):
+        return 1.0  # so few sizes that every rising law meets them: only the constant one could miss
     ratios = {law: float(fits.chi2[0]) / free[law] for law, fits in best.items() if free[law] > 0}
     if not ratios or any(ratio <= f_distribution.ppf(0.95, free[law], dof) for law, ratio in ratios.items()):
         return 1.0
@@ -278,8 +300,9 @@ def _bootstrap(
     n: Array,
     best: Mapping[LawName, Fits],
     weights: Mapping[LawName, float],
-    variance: float,
     n_seeds: Array,
+    *,
+    variance: float,
     dof: float,
     n_draws: int,
     rng: np.random.Generator,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 
 from thresher.dataset import Dataset, Schema
 from thresher.errors import InputError, first_three
@@ -43,6 +44,22 @@ class Bench:
     labels: tuple[str, ...]
     n_equal_steps: int | None = None
     eval_name: str = ""
+
+    def problem(self, outcomes: pl.DataFrame) -> str | None:
+        """Say why the outcomes of a cell cannot be compared (a metric that is not a number); None where they can."""
+        name = self.metric.column
+        if name is None:
+            return None
+        known = outcomes
+        if name == "loss" and self.labels:  # a label that the pool lacks has no loss, and that is no fault
+            known = outcomes.filter(pl.col("label").is_in(list(self.labels)))
+            n_bad = known[name].null_count()
+        else:
+            n_bad = 0
+        values = known[name].drop_nulls()
+        if values.dtype.is_float():
+            n_bad += int((~values.is_finite()).sum())
+        return None if not n_bad else f"{self.metric.name} is not a finite number for {n_bad} of {len(known)} test rows"
 
     def request(self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None) -> Request:
         """Return what training on these rows of the pool asks for."""

@@ -19,6 +19,8 @@ from thresher.trainer.events import OnEvent, ignore
 from thresher.trainer.request import Request
 from thresher.trainer.settings import TrainSettings
 
+FORMAT = 1  # raise it when cells of earlier versions of the code must not be used again
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -66,9 +68,12 @@ class Outcome:
 
 def key_of(request: Request) -> str:
     """Return the content address of a request: it does not say how the rows were chosen, only which they are."""
+    from thresher.trainer.base import wants_bf16
+
     asked = request.identity()
     # the file that the rows were read from says nothing beyond the rows, and `subset` names how they were chosen
-    return digest({name: value for name, value in asked.items() if name not in ("data", "sources", "subset")})
+    kept = {name: value for name, value in asked.items() if name not in ("data", "sources", "subset")}
+    return digest({**kept, "format": FORMAT, "is_bf16": wants_bf16(request.settings.precision)})
 
 
 def run(request: Request, work: Path, on_event: OnEvent = ignore) -> tuple[pl.DataFrame, dict[str, Any]]:

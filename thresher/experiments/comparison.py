@@ -50,7 +50,7 @@ class Verdict:
         effect: paired difference to random, positive where the method is better.
         p_holm: adjusted for all methods and budgets of the comparison.
         sentence: in words.
-        seeds_needed: to see half a point with these test rows; None where they are too few.
+        seeds_needed: to see `detect` with these test rows; None where they are too few, however many the seeds.
         select_seconds: mean over seeds, features included (as spent now: cached ones cost nothing).
         train_seconds: mean over seeds.
         net: the effect net of selection time, with its interval; None where only one budget was measured.
@@ -148,7 +148,11 @@ def compare(
         raise SettingsError(f"compare: detect must be between 0 and 1, in units of the metric, got {detect}")
     if equal not in ("epochs", "steps"):
         raise SettingsError(f"compare: equal must be 'epochs' or 'steps', got '{equal}'")
-    lab = Laboratory.open(
+    names = _methods(methods)
+    unknown = [name for name in method_settings or {} if name not in names]
+    if unknown:
+        raise SettingsError(f"compare: settings must be of the methods {', '.join(names)}, got some of {unknown[0]}")
+    with Laboratory.open(
         pool,
         eval=eval,
         model=model,
@@ -160,12 +164,12 @@ def compare(
         workers=workers,
         engine=engine,
         on_progress=on_progress,
-    )
-    if lab.bench.metric.column is None:
-        raise InputError(f"compare: {lab.bench.metric.name} has no value per row to pair; choose accuracy or loss")
-    names, sizes = _methods(methods), _sizes(budget, len(lab.bench.pool))
-    asked = {"methods": names, "budgets": sizes, "seeds": seeds, "equal": equal, "detect": detect}
-    return _run(lab, asked, out=out, force=force)
+    ) as lab:
+        if lab.bench.metric.column is None:
+            raise InputError(f"compare: {lab.bench.metric.name} has no value per row to pair; choose accuracy or loss")
+        sizes = _sizes(budget, len(lab.bench.pool))
+        asked = {"methods": names, "budgets": sizes, "seeds": seeds, "equal": equal, "detect": detect}
+        return _run(lab, asked, out=out, force=force)
 
 
 def _run(lab: Laboratory, asked: dict[str, Any], *, out: str | Path | None, force: bool) -> Comparison:
@@ -178,7 +182,8 @@ def _run(lab: Laboratory, asked: dict[str, Any], *, out: str | Path | None, forc
         for size in asked["budgets"]:
             if asked["equal"] == "steps":
                 lab.set_equal_steps(size)
-            lab.run([(m, size, seed) for seed in range(asked["seeds"]) for m in asked["methods"]])
+            wanted = [(m, size, seed) for seed in range(asked["seeds"]) for m in asked["methods"]]
+            lab.run(wanted, largest=asked["budgets"][-1])
         lab.require_results()
         verdicts = judge(lab, detect=asked["detect"])
         content = {
@@ -215,12 +220,14 @@ def judge(lab: Laboratory, *, detect: float) -> list[Verdict]:
     """Return the verdict on every method and budget, from the seeds that finished on both sides."""
     found: list[tuple[str, int, Effect, int | None]] = []
     metric = lab.bench.metric
-    for method, size in sorted({name[:2] for name in lab.outcomes if name[0] != BASELINE}):
+    asked = sorted({name[:2] for name in lab.outcomes if name[0] != BASELINE})
+    for method, size in asked:
         ours, theirs, weights = lab.paired(method, BASELINE, size)
-        if len(ours) < 2:
-            continue
-        made = effect(ours, theirs, weights, is_higher_better=metric.is_higher_better)
-        found.append((method, size, made, seeds_needed(ours, theirs, weights, gain=detect)))
+        if len(ours) >= 2:
+            n_tests = len(asked)
+            made = effect(ours, theirs, weights, is_higher_better=metric.is_higher_better, n_tests=n_tests)
+            needed = seeds_needed(ours, theirs, weights, gain=detect, n_tests=n_tests)
+            found.append((method, size, made, needed))
     adjusted = holm([entry[2].p for entry in found])
     costs = cost_table(lab).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
     seconds = {(m, n): (s, t) for m, n, s, t in costs.iter_rows()}
@@ -245,8 +252,8 @@ def net_of_selection(
 ) -> dict[str, float] | None:
     """Return the effect against random rows that got the time of choosing too, as further rows to train on.
 
-    How much those rows would gain is read off random's own scores: straight between the nearest two budgets on a log
-    scale of rows, and on beyond them.
+    How much those rows would gain is read off random's own scores: straight lines between the measured budgets on a log
+    scale of rows, and the last one on beyond them.
 
     Args:
         lab: with finished cells.
@@ -264,10 +271,12 @@ def net_of_selection(
     if len(known) < 2 or not train_seconds:
         return None
     wanted = n_rows * (1 + select_seconds / train_seconds)
-    above = next((i for i, (size, _) in enumerate(known) if size >= wanted), len(known) - 1)
-    (small, low), (large, high) = known[max(above, 1) - 1], known[max(above, 1)]
-    slope = (high - low) / np.log(large / small)
-    gain = float(slope * np.log(wanted / n_rows)) * (1 if lab.bench.metric.is_higher_better else -1)
+    sizes, values = np.log([size for size, _ in known]), np.array([score for _, score in known])
+    slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
+    reached = float(np.interp(np.log(wanted), sizes, values)) + slope * max(0.0, float(np.log(wanted) - sizes[-1]))
+    gain = (reached - float(np.interp(np.log(n_rows), sizes, values))) * (
+        1 if lab.bench.metric.is_higher_better else -1
+    )
     ends = {name: float(getattr(made, name) - gain) for name in ("value", "low", "high")}
     return {**ends, "random_rows": float(round(wanted))}
 
@@ -276,12 +285,14 @@ def sentence(made: Effect, p_holm: float, *, is_rate: bool) -> str:
     """Return the verdict in words: rates in points (hundredths), losses in nats per token."""
     factor, unit = (100.0, "points") if is_rate else (1.0, "nats")
     digits = 1 if is_rate else 3
-    size = f"{abs(made.value) * factor:.{digits}f} {unit}"
-    if p_holm >= LEVEL:
+    if not made.stderr > 0 and made.value == 0:
+        return "no difference at all: both gave the same outcomes"
+    if p_holm >= LEVEL or made.low <= 0 <= made.high:
         return f"no difference seen; {made.detectable * factor:.{digits}f} {unit} would have been detectable"
-    low, high = sorted((abs(made.low), abs(made.high)))
-    word = "better" if made.value > 0 else "worse"
-    return f"{word} by {size} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"
+    is_better = made.value > 0
+    value, low, high = (made.value, made.low, made.high) if is_better else (-made.value, -made.high, -made.low)
+    word = "better" if is_better else "worse"
+    return f"{word} by {value * factor:.{digits}f} {unit} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"
 
 
 def read_comparison(path: str | Path) -> Comparison:

@@ -96,7 +96,12 @@ def read_curve(path: str | Path) -> LearningCurve:
     content = json.loads((folder / SATURATION).read_bytes())
     cells = pl.read_csv(folder / CURVE, schema_overrides={"reason": pl.String, "cell": pl.String})
     runs = {(m, n, s): v for m, n, s, v in cells.select("method", "n_rows", "seed", "value").iter_rows()}
-    fits = {name: fit_runs(runs, name, is_higher_better=content["is_higher_better"]) for name in content["methods"]}
+    fits = {
+        name: fit_runs(
+            runs, name, is_higher_better=content["is_higher_better"], test_stderr=entry.get("test_stderr", 0.0)
+        )
+        for name, entry in content["methods"].items()
+    }
     return _as_curve(cells, content, {k: v for k, v in fits.items() if v is not None}, manifest, folder)
 
 
@@ -136,6 +141,7 @@ def _method_content(
         "laws": {law: round(weight, 6) for law, weight in fit.weights.items()},
         "misfit": fit.misfit,
         "seed_sd": fit.seed_sd,
+        "test_stderr": fit.test_stderr,
         "band": [{"n_rows": int(size), **fit.metric(float(size)).to_json()} for size in sizes],
         "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
         "targets": _targets(state, fit),
@@ -160,7 +166,7 @@ def dips(lab: Laboratory, method: str, sizes: Sequence[int]) -> list[str]:
         seeds = [s for m, n, s in sorted(lab.outcomes) if (m, n) == (method, small) and (m, large, s) in lab.outcomes]
         pairs = [(lab.outcomes[method, small, s].outcomes, lab.outcomes[method, large, s].outcomes) for s in seeds]
         pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
-        if not pairs:
+        if len(pairs) < 2:  # one pair says nothing of the spread between seeds
             continue
         values = [
             np.stack([metric.per_row(table) for table in side if table is not None])
@@ -192,8 +198,14 @@ def _trades(
 
 
 def _fits(lab: Laboratory, state: Progression) -> dict[str, CurveFit]:
-    fits = {m: state.fit(m, is_higher_better=lab.bench.metric.is_higher_better) for m in state.plan.methods}
-    return {method: fit for method, fit in fits.items() if fit is not None}
+    higher, found = lab.bench.metric.is_higher_better, {}
+    for method in state.plan.methods:
+        sizes = list(state.points(method))
+        noise = lab.test_stderr(method, sizes[-1]) if sizes else 0.0
+        fit = state.fit(method, is_higher_better=higher, test_stderr=noise)
+        if fit is not None:
+            found[method] = fit
+    return found
 
 
 def _as_curve(

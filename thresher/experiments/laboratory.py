@@ -18,7 +18,7 @@ from thresher.experiments.cell import Cell, Outcome
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.store import CellStore
-from thresher.experiments.workers import default_workers, run_cells
+from thresher.experiments.workers import Crew, default_workers
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Laboratory:
     Attributes:
         bench: what the cells share.
         rankings: of the methods.
-        store: of finished cells.
+        crew: that runs cells.
         n_workers: processes at once.
         engine: "local" or "ray".
         on_progress: listener.
@@ -44,7 +44,7 @@ class Laboratory:
 
     bench: Bench
     rankings: Rankings
-    store: CellStore
+    crew: Crew
     n_workers: int
     engine: str
     on_progress: Callable[[Progress], None] | None
@@ -71,14 +71,15 @@ class Laboratory:
             raise NotFoundError(f"engine: must be local or ray, got '{engine}'{did_you_mean(engine, ['local', 'ray'])}")
         if workers is not None and workers < 1:
             raise InputError(f"workers: must be at least 1, got {workers}")
+        n_workers = default_workers() if workers is None else workers
         bench = make_bench(pool, eval=eval, model=model, settings=settings, metric=metric, overlap=overlap)
         return Laboratory(
             bench=bench,
             rankings=Rankings(
                 pool=bench.pool, options=select_options, settings=method_settings or {}, on_progress=on_progress
             ),
-            store=CellStore(),
-            n_workers=default_workers() if workers is None else workers,
+            crew=Crew(CellStore(), n_workers),
+            n_workers=n_workers,
             engine=engine,
             on_progress=on_progress,
         )
@@ -98,11 +99,23 @@ class Laboratory:
             return Cost(epochs=float(asked.epochs or 1), equal_rows=0, n_test=len(self.bench.test))
         return Cost(epochs=None, equal_rows=asked.max_steps * int(asked.batch_size or 1), n_test=len(self.bench.test))
 
-    def run(self, wanted: Sequence[CellId]) -> dict[CellId, float | None]:
-        """Run cells, and return the metric of each; None where it failed."""
+    def __enter__(self) -> Laboratory:
+        """Return the laboratory."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the workers."""
+        self.crew.__exit__(*error)
+
+    def run(self, wanted: Sequence[CellId], *, largest: int) -> dict[CellId, float | None]:
+        """Run cells, and return the metric of each; None where it failed.
+
+        Args:
+            wanted: cells.
+            largest: number of rows that will be wanted of any method, so that each ranks once.
+        """
         for method, size, seed in wanted:
             if (method, size, seed) not in self.cells:
-                largest = max(n for name, n, s in wanted if (name, s) == (method, seed))
                 made = self.rankings.first(method, largest, seed=seed)
                 spent = made.feature_seconds + made.select_seconds
                 self.cells[method, size, seed] = Cell(
@@ -118,8 +131,8 @@ class Laboratory:
         if self.engine == "ray":
             from thresher.experiments.ray_engine import run_cells_on_ray
 
-            return run_cells_on_ray(self.bench, cells, self.store)
-        return run_cells(self.bench, cells, self.store, n_workers=self.n_workers)
+            return run_cells_on_ray(self.bench, cells, self.crew.store)
+        return self.crew.run(self.bench, cells)
 
     def value(self, name: CellId) -> float | None:
         """Return the metric of a cell, or None where it failed."""
@@ -138,6 +151,10 @@ class Laboratory:
         if metric.column is None:
             return float(np.mean([metric.measure(table).stderr for table in tables]))
         return over_seeds(np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])).stderr
+
+    def test_stderr(self, method: str, n_rows: int) -> float:
+        """Return the standard error over test rows of one run, which the runs of a method at a size share."""
+        return float(np.mean([self.bench.metric.measure(table).stderr for table in self.tables(method, n_rows)]))
 
     def mean(self, method: str, n_rows: int) -> float | None:
         """Return the mean of the metric over the finished runs of a method at a size, or None without any."""

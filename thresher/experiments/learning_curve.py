@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from thresher.errors import InputError, SettingsError
+from thresher.evaluation.metric import Metric
 from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
 from thresher.experiments.bench import Bench, Overlap
 from thresher.experiments.laboratory import Laboratory
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 BASELINE = "random"
 MIN_SIZES, MIN_SEEDS = 3, 2
-SHARE_OF_GRID = 0.4  # of the full grid's cost that the adaptive mode spends at most
+SHARE_OF_GRID = 0.4  # of the full grid's cost that the adaptive mode spends at most, beyond its first cells
+CELLS_AT_ONCE = 2  # of each method; not the number of workers, on which no result may depend
 DEFAULTS = TrainSettings()
 
 
@@ -122,7 +124,8 @@ def learning_curve(
         sizes: numbers of rows, or "auto": doubling up to the whole pool.
         seeds: runs at each size; in the adaptive mode, at most.
         grid: run every size with every seed. Otherwise (adaptive) the small sizes come first, and then the cell that
-            narrows the answer most for its cost, until the answer is firm or 40 % of the grid's cost is spent.
+            narrows the answer most for its cost, until the answer is firm or 40 % of the grid's cost is spent (the
+            first cells, four sizes with two seeds, are run in any case).
         model: Hub id or folder of the base model; not set: the embedded one.
         metric: accuracy, macro_f1 or loss; loss, exact_match, rouge_l or chrf for language models.
         delta: gain of a doubling that no longer pays, in units of the metric; not set: the larger of 0.005 and one
@@ -152,8 +155,13 @@ def learning_curve(
         OutputError: `out` holds something else.
     """
     from thresher.experiments.curve_files import write_curve
+    from thresher.experiments.tables import check_slices
 
-    lab = Laboratory.open(
+    names = _methods(methods)
+    unknown = [name for name in method_settings or {} if name not in names]
+    if unknown:
+        raise SettingsError(f"curve: settings must be of the methods {', '.join(names)}, got some of {unknown[0]}")
+    with Laboratory.open(
         pool,
         eval=eval,
         model=model,
@@ -165,24 +173,25 @@ def learning_curve(
         workers=workers,
         engine=engine,
         on_progress=on_progress,
-    )
-    plan = CurvePlan(
-        methods=_methods(methods),
-        sizes=_sizes(sizes, lab.bench),
-        n_seeds=_at_least(seeds, MIN_SEEDS, "seeds", "the spread between seeds is the error bar"),
-        delta=None if delta is None else _positive(delta, "delta"),
-        is_grid=grid,
-        max_runs=None if max_runs is None else _at_least(max_runs, 1, "max_runs", "nothing would run"),
-        max_seconds=None if max_time is None else _positive(max_time, "max_time"),
-        targets=tuple(float(target) for target in targets),
-        more=tuple(_at_least(rows, 1, "more", "rows are whole") for rows in more),
-    )
-    if equal not in ("epochs", "steps"):
-        raise SettingsError(f"curve: equal must be 'epochs' or 'steps', got '{equal}'")
-    if equal == "steps":
-        lab.set_equal_steps(plan.sizes[-1])
-    asked = {"plan": vars(plan) | {"equal": equal}, "slices": list(slices)}
-    return write_curve(lab, asked, lambda: run_plan(plan, lab), out=out, force=force, slices=slices)
+    ) as lab:
+        plan = CurvePlan(
+            methods=names,
+            sizes=_sizes(sizes, lab.bench),
+            n_seeds=_at_least(seeds, MIN_SEEDS, "seeds", "the spread between seeds is the error bar"),
+            delta=None if delta is None else _positive(delta, "delta"),
+            is_grid=grid,
+            max_runs=None if max_runs is None else _at_least(max_runs, 1, "max_runs", "nothing would run"),
+            max_seconds=None if max_time is None else _positive(max_time, "max_time"),
+            targets=tuple(_target(target, lab.bench.metric) for target in targets),
+            more=tuple(_at_least(rows, 1, "more", "rows are whole") for rows in more),
+        )
+        if equal not in ("epochs", "steps"):
+            raise SettingsError(f"curve: equal must be 'epochs' or 'steps', got '{equal}'")
+        check_slices(lab, slices)
+        if equal == "steps":
+            lab.set_equal_steps(plan.sizes[-1])
+        asked = {"plan": vars(plan) | {"equal": equal}, "slices": list(slices)}
+        return write_curve(lab, asked, lambda: run_plan(plan, lab), out=out, force=force, slices=slices)
 
 
 @dataclass
@@ -207,9 +216,9 @@ class Progression:
         """Return the values of a method by size, rising."""
         return points(self.runs, method)
 
-    def fit(self, method: str, *, is_higher_better: bool) -> CurveFit | None:
+    def fit(self, method: str, *, is_higher_better: bool, test_stderr: float = 0.0) -> CurveFit | None:
         """Return the law of a method, or None where there are too few runs."""
-        return fit_runs(self.runs, method, is_higher_better=is_higher_better)
+        return fit_runs(self.runs, method, is_higher_better=is_higher_better, test_stderr=test_stderr)
 
 
 def points(runs: Mapping[tuple[str, int, int], float | None], method: str) -> dict[int, list[float]]:
@@ -223,21 +232,21 @@ def points(runs: Mapping[tuple[str, int, int], float | None], method: str) -> di
 
 
 def fit_runs(
-    runs: Mapping[tuple[str, int, int], float | None], method: str, *, is_higher_better: bool
+    runs: Mapping[tuple[str, int, int], float | None], method: str, *, is_higher_better: bool, test_stderr: float
 ) -> CurveFit | None:
     """Return the law of a method, or None where there are too few runs."""
     found = points(runs, method)
     if len(found) < MIN_SIZES or max(map(len, found.values())) < MIN_SEEDS:
         return None
-    return fit_curve(list(found), list(found.values()), is_higher_better=is_higher_better)
+    values = list(found.values())
+    return fit_curve(list(found), values, is_higher_better=is_higher_better, test_stderr=test_stderr)
 
 
 def run_plan(plan: CurvePlan, lab: Laboratory) -> Progression:
     """Run the cells of a plan, all of them or those that it takes."""
-    began, cost = time.monotonic(), lab.cost()
-    state = Progression(
-        plan=plan, full_cost=len(plan.methods) * plan.n_seeds * sum(cost.of(size) for size in plan.sizes)
-    )
+    cost, began = lab.cost(), time.monotonic()
+    full_cost = len(plan.methods) * plan.n_seeds * sum(cost.of(size) for size in plan.sizes)
+    state = Progression(plan=plan, full_cost=full_cost)
     grid = [(size, seed) for seed in range(plan.n_seeds) for size in plan.sizes]
     first = grid if plan.is_grid else start(plan.sizes, plan.n_seeds)
     todo = [(method, size, seed) for size, seed in first for method in plan.methods]
@@ -245,13 +254,11 @@ def run_plan(plan: CurvePlan, lab: Laboratory) -> Progression:
         if plan.max_runs is not None and len(state.runs) + len(todo) > plan.max_runs:
             todo = todo[: plan.max_runs - len(state.runs)]
             state.stopped = f"{plan.max_runs} runs were allowed"
-        if plan.max_seconds is not None and time.monotonic() - began > plan.max_seconds:
+        if plan.max_seconds is not None and state.runs and time.monotonic() - began > plan.max_seconds:
             state.stopped = f"{plan.max_seconds:g} seconds were allowed"
             break
-        if not todo:
-            break
         batch = todo[: lab.n_workers] if plan.max_seconds is not None else todo
-        state.runs |= lab.run(batch)
+        state.runs |= lab.run(batch, largest=plan.sizes[-1])
         state.cost += sum(cost.of(size) for _, size, _ in batch)
         todo = todo[len(batch) :]
         if not todo and not plan.is_grid and not state.stopped:
@@ -271,37 +278,42 @@ def delta_of(plan: CurvePlan, lab: Laboratory, state: Progression) -> float:
 
 def _next(plan: CurvePlan, lab: Laboratory, state: Progression, cost: Cost) -> list[tuple[str, int, int]]:
     """Return the next cells of the adaptive mode; none, and why, when it is time to stop."""
-    delta, found, open_methods = delta_of(plan, lab, state), [], []
-    room = SHARE_OF_GRID * state.full_cost - state.cost
+    wanted, are_firm = [], []
     for method in plan.methods:
-        fit = state.fit(method, is_higher_better=lab.bench.metric.is_higher_better)
-        counts = {size: sum((method, size, seed) in state.runs for seed in range(plan.n_seeds)) for size in plan.sizes}
-        if fit is None:
-            found += [(method, size, counts[size]) for size in plan.sizes if counts[size] < plan.n_seeds][:1]
-            continue
-        if is_firm(fit, delta=delta, largest=plan.sizes[-1]):
-            continue
-        open_methods.append(method)
-        rng = np.random.default_rng(len(state.runs))
-        proposed = propose(
-            fit, counts=counts, n_seeds=plan.n_seeds, delta=delta, cost=cost, n=max(1, lab.n_workers), rng=rng
-        )
-        found += [(method, size, seed) for size, seed in proposed]
-    payable = _within(found, room, cost)
-    if found and not payable:
-        state.stopped = f"{SHARE_OF_GRID:.0%} of the full grid's cost is spent"
-    elif not found:
-        state.stopped = "the answer is firm" if not open_methods else "no further cell would narrow the answer much"
+        cells, is_done = _wanted(plan, lab, state, cost, method)
+        wanted += [(method, size, seed) for size, seed in cells]
+        are_firm.append(is_done)
+    payable = _within(wanted, SHARE_OF_GRID * state.full_cost - state.cost, cost)
+    if wanted and not payable:
+        state.stopped = f"the next cell would cost more than {SHARE_OF_GRID:.0%} of the full grid"
+    elif not wanted:
+        state.stopped = "the answer is firm" if all(are_firm) else "no further cell would narrow the answer much"
     return payable
+
+
+def _wanted(
+    plan: CurvePlan, lab: Laboratory, state: Progression, cost: Cost, method: str
+) -> tuple[list[tuple[int, int]], bool]:
+    """Return the cells that would help a method's answer most, as (size, seed), and whether the answer is firm."""
+    done = {size: sum((method, size, seed) in state.runs for seed in range(plan.n_seeds)) for size in plan.sizes}
+    fit = state.fit(method, is_higher_better=lab.bench.metric.is_higher_better)
+    if fit is None:  # cells failed, or there are few sizes
+        return [(size, n) for size, n in done.items() if n < plan.n_seeds][:1], False
+    delta, largest = delta_of(plan, lab, state), plan.sizes[-1]
+    if is_firm(fit, delta=delta, largest=largest):
+        # a curve may be flat at first and rise later: the end is looked at before it is foretold
+        return ([], True) if done[largest] else ([(largest, 0)], False)
+    rng = np.random.default_rng(len(state.runs))
+    cells = propose(fit, counts=done, n_seeds=plan.n_seeds, delta=delta, cost=cost, n=CELLS_AT_ONCE, rng=rng)
+    return cells, False
 
 
 def _within(cells: Iterable[tuple[str, int, int]], room: float, cost: Cost) -> list[tuple[str, int, int]]:
     payable = []
     for cell in cells:
-        room -= cost.of(cell[1])
-        if room < 0:
-            break
-        payable.append(cell)
+        if cost.of(cell[1]) <= room:
+            room -= cost.of(cell[1])
+            payable.append(cell)
     return payable
 
 
@@ -336,6 +348,13 @@ def _at_least(value: int, least: int, name: str, why: str) -> int:
     if isinstance(value, bool) or value != int(value) or value < least:
         raise SettingsError(f"curve: {name} must be a whole number of at least {least} ({why}), got {value}")
     return int(value)
+
+
+def _target(value: float, metric: Metric) -> float:
+    if not (0 < value < float("inf")) or (metric.is_higher_better and value > 1):
+        legal = "in 0..1" if metric.is_higher_better else "above 0"
+        raise SettingsError(f"curve: a target of {metric.name} must be {legal}, got {value}")
+    return float(value)
 
 
 def _positive(value: float, name: str) -> float:

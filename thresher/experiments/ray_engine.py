@@ -16,6 +16,7 @@ from thresher.errors import MissingExtraError
 from thresher.experiments.bench import Bench
 from thresher.experiments.cell import Cell, Outcome, key_of, run
 from thresher.experiments.store import CellStore
+from thresher.experiments.workers import checked
 
 
 def run_cells_on_ray(bench: Bench, cells: Sequence[Cell], store: CellStore) -> Iterator[tuple[int, Outcome]]:
@@ -42,7 +43,7 @@ def run_cells_on_ray(bench: Bench, cells: Sequence[Cell], store: CellStore) -> I
         if found is None:
             todo[index] = key
         else:
-            yield index, found
+            yield index, checked(bench, found)
     if not todo:
         return
     if not ray.is_initialized():
@@ -61,7 +62,7 @@ def run_cells_on_ray(bench: Bench, cells: Sequence[Cell], store: CellStore) -> I
         if isinstance(answer, str):
             yield index, Outcome(key=todo[index], outcomes=None, facts={}, reason=answer)
             continue
-        yield index, store.make(todo[index], partial(_unpacked, answer))
+        yield index, checked(bench, store.make(todo[index], partial(_unpacked, answer)))
 
 
 def _remote(bench: Bench, cell: Cell) -> tuple[bytes, Mapping[str, Any]] | str:

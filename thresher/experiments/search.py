@@ -12,9 +12,8 @@ import numpy as np
 
 from thresher.experiments.bench import Bench
 from thresher.experiments.cell import Cell, Outcome
-from thresher.experiments.store import CellStore
 from thresher.experiments.tables import bench_identity
-from thresher.experiments.workers import run_cells
+from thresher.experiments.workers import Crew
 from thresher.manifest import digest
 from thresher.trainer.settings import TrainSettings
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from thresher.features import Progress
 
 EARLY = 0.2
+TRIALS_AT_ONCE = 2  # not the number of workers, on which no result may depend
 RANKS, ALPHAS, BATCHES = (4, 8, 16, 32, 64), (1.0, 2.0, 4.0), (8, 16, 32, 64)
 LEARNING_RATES = (2e-5, 1e-2)
 DROPOUTS, EPOCHS = (0.0, 0.2), (1, 6)
@@ -41,7 +41,8 @@ class Search:
         n_seeds: runs of winner and default on the test set.
         sampler: of optuna.
         seed: of the search.
-        n_workers: trials at once.
+        n_checks: further trials, drawn at random, that run to the end to see whether early values can be trusted.
+        crew: that runs cells.
         on_progress: listener.
     """
 
@@ -52,12 +53,13 @@ class Search:
     n_seeds: int
     sampler: str
     seed: int
-    n_workers: int
+    n_checks: int
+    crew: Crew
     on_progress: Callable[[Progress], None] | None
 
     def identity(self) -> str:
         """Return what determines the search."""
-        asked = {k: v for k, v in vars(self).items() if k not in ("dev", "test", "n_workers", "on_progress")}
+        asked = {k: v for k, v in vars(self).items() if k not in ("dev", "test", "crew", "on_progress")}
         return digest({"dev": bench_identity(self.dev), "test": bench_identity(self.test), "asked": asked})
 
 
@@ -91,9 +93,10 @@ def run_trials(search: Search, database: Path | None) -> list[Tried]:
     base = search.dev.request(search.dev.pool.take(np.arange(1)), seed=search.seed).settings
     while (n_done := len(_finished(study))) < search.n_trials:
         # a fresh sampler for each batch: what it proposes depends on the finished trials only, not on kills
-        study.sampler = _sampler(search.sampler, search.seed + n_done)
+        study.sampler = _sampler(search.sampler, np.random.SeedSequence([search.seed, n_done]))
         asked = [_ask(study, base, is_first=not n_done and not i) for i in range(_batch(search, n_done))]
-        runs = run_settings(search.dev, search, [replace(s, stop_at=EARLY) for _, s in asked], seed=search.seed)
+        early = [replace(settings, stop_at=EARLY) for _, settings in asked]
+        runs = run_settings(search, search.dev, early, [search.seed] * len(early))
         for (trial, settings), outcome in zip(asked, runs, strict=True):
             _tell(study, trial, settings, outcome, search)
     return [
@@ -107,16 +110,17 @@ def run_trials(search: Search, database: Path | None) -> list[Tried]:
 
 
 def _batch(search: Search, n_done: int) -> int:
-    return min(search.n_workers, search.n_trials - n_done)
+    return min(TRIALS_AT_ONCE, search.n_trials - n_done)
 
 
 def _finished(study: Study) -> list[Any]:
     return [trial for trial in study.get_trials(deepcopy=False) if "value" in trial.user_attrs]
 
 
-def _sampler(name: str, seed: int) -> Any:
+def _sampler(name: str, sequence: np.random.SeedSequence) -> Any:
     import optuna
 
+    seed = int(sequence.generate_state(1)[0])
     if name == "tpe":
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8)
     with warnings.catch_warnings():
@@ -161,16 +165,15 @@ def _tell(study: Study, trial: Trial, settings: TrainSettings, outcome: Outcome,
         search.on_progress(Progress(stage="trials", done=done, total=search.n_trials, note=note))
 
 
-def run_settings(bench: Bench, search: Search, wanted: Sequence[TrainSettings], *, seed: int) -> list[Outcome]:
-    """Train on all rows of a bench with each of several settings."""
+def run_settings(search: Search, bench: Bench, wanted: Sequence[TrainSettings], seeds: Sequence[int]) -> list[Outcome]:
+    """Train on all rows of a bench with each of several settings and seeds, which go in pairs."""
     rows = np.arange(len(bench.pool))
-    cells = [Cell(method="all", n_rows=len(rows), seed=seed, rows=rows, settings=settings) for settings in wanted]
-    return [
-        outcome
-        for _, outcome in sorted(
-            run_cells(bench, cells, CellStore(), n_workers=search.n_workers), key=lambda run: run[0]
-        )
+    cells = [
+        Cell(method="all", n_rows=len(rows), seed=seed, rows=rows, settings=settings)
+        for settings, seed in zip(wanted, seeds, strict=True)
     ]
+    outcomes = dict(search.crew.run(bench, cells))
+    return [outcomes[index] for index in range(len(cells))]
 
 
 def settings_from_json(values: Mapping[str, Any]) -> dict[str, Any]:

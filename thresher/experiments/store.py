@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ class CellStore:
         except (OSError, ValueError, pl.exceptions.PolarsError):
             shutil.rmtree(folder, ignore_errors=True)
             return None
-        os.utime(folder / MANIFEST)  # the time of last use, for pruning
+        with suppress(OSError):  # a cache that cannot be written can be read
+            os.utime(folder / MANIFEST)  # the time of last use, for pruning
         return Outcome(key=key, outcomes=outcomes, facts=content["facts"], is_reused=True)
 
     def make(self, key: str, run: Callable[[Path], tuple[pl.DataFrame, Mapping[str, Any]]]) -> Outcome:
@@ -55,6 +57,7 @@ class CellStore:
             key: of the cell.
             run: gets a folder for checkpoints, returns outcomes and facts.
         """
+        n_refused = 0
         while True:
             found = self.find(key)
             if found is not None:
@@ -63,7 +66,8 @@ class CellStore:
             try:
                 folder.__enter__()
             except OutputError:
-                if not (self.root / f".{key}.lock").exists():
+                n_refused = 0 if (self.root / f".{key}.lock").exists() else n_refused + 1
+                if n_refused > 1:  # nobody holds it: it is the disk; once may be a lock that was freed meanwhile
                     raise
                 time.sleep(WAIT_S)
                 continue
@@ -77,6 +81,13 @@ class CellStore:
                 folder.publish()
                 return Outcome(key=key, outcomes=outcomes, facts=facts)
 
+    def discard(self, key: str) -> None:
+        """Delete what a failed cell left, unless another process is at it."""
+        folder = OutputFolder(self.root / key, identity=key)
+        with suppress(OutputError), folder:
+            if not folder.is_done:
+                folder.discard()
+
     def size(self) -> tuple[int, int]:
         """Return the number of cells and their bytes."""
         cells = list(self._cells())
@@ -89,14 +100,24 @@ class CellStore:
             max_bytes: that may stay; None for any number.
             older_than_days: cells not used for so long go; None for none.
         """
+        freed = self._discard_left()
         cells = sorted(self._cells(), key=lambda cell: (cell / MANIFEST).stat().st_mtime)
-        left, freed = sum(_bytes(cell) for cell in cells), 0
+        left = sum(_bytes(cell) for cell in cells)
         expired = -1.0 if older_than_days is None else time.time() - older_than_days * 86_400
         for cell in cells:
             if (cell / MANIFEST).stat().st_mtime < expired or (max_bytes is not None and left > max_bytes):
                 size = _bytes(cell)
                 shutil.rmtree(cell)
                 left, freed = left - size, freed + size
+        return freed
+
+    def _discard_left(self) -> int:
+        """Delete what killed runs left and no process is at, and return the bytes freed."""
+        freed = 0
+        for work in self.root.glob(".*.partial"):
+            size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+            self.discard(work.name[1:].removesuffix(".partial"))
+            freed += 0 if work.exists() else size
         return freed
 
     def _cells(self) -> Iterator[Path]:

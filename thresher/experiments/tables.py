@@ -110,6 +110,18 @@ def pick_table(lab: Laboratory) -> pl.DataFrame:
     return pl.concat(found)
 
 
+def check_slices(lab: Laboratory, columns: Sequence[str]) -> None:
+    """Refuse slices that cannot be drawn, before anything is run.
+
+    Raises:
+        InputError: a column has too many values, or the metric has no value per row.
+        NotFoundError: there is no such column.
+    """
+    if columns and lab.bench.metric.column is None:
+        raise InputError(f"slices: {lab.bench.metric.name} has no value per row to slice; choose accuracy or loss")
+    _groups(lab.bench.test, columns, is_labelled=bool(lab.bench.labels))
+
+
 def slice_table(lab: Laboratory, columns: Sequence[str]) -> pl.DataFrame:
     """Return the metric of each group of test rows, over all seeds.
 
@@ -118,7 +130,7 @@ def slice_table(lab: Laboratory, columns: Sequence[str]) -> pl.DataFrame:
         columns: of the test set; classification data is also sliced by its label.
 
     Raises:
-        InputError: a column has too many values to be a group, or the metric has no value per row.
+        InputError: a column has too many values to be a group.
     """
     names = {"method": pl.String, "n_rows": pl.Int64, "slice": pl.String, "group": pl.String}
     schema: dict[str, Any] = {**names, "value": pl.Float64, "stderr": pl.Float64, "n": pl.Int64}

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from thresher.errors import InputError, MissingExtraError, SettingsError
+from thresher.errors import InputError, ManifestError, MissingExtraError, SettingsError
 from thresher.evaluation.effect import Effect, effect
 from thresher.experiments.bench import Overlap, make_bench
 from thresher.experiments.comparison import sentence
 from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_trials, settings_from_json
+from thresher.experiments.store import CellStore
 from thresher.experiments.tables import bench_identity
-from thresher.experiments.workers import default_workers
+from thresher.experiments.workers import Crew, default_workers
 from thresher.manifest import FORMAT, Manifest
 from thresher.output import MANIFEST, OutputFolder, write_whole
 from thresher.trainer.settings import TrainSettings
@@ -67,6 +68,7 @@ def tune(
     eval: Any,  # noqa: A002 - the name of the command's option
     trials: int = 20,
     finalists: int = TOP,
+    checks: int = 3,
     seeds: int = 3,
     dev: str | float = "15%",
     model: str | Path | None = None,
@@ -87,6 +89,8 @@ def tune(
         eval: test rows; the search does not see them, they judge the winner against the default.
         trials: settings to try; the first are the default ones.
         finalists: the best trials, by their early value, that run to the end.
+        checks: further trials, drawn at random, that run to the end too: without them, nothing could be said of how far
+            early values can be trusted.
         seeds: runs of the winner and of the default on the test set, at least 2.
         dev: share of the data that is held out to judge trials.
         model: Hub id or folder of the base model; not set: the embedded one.
@@ -117,18 +121,22 @@ def tune(
     judged = make_bench(test.pool, eval=dev, model=model, settings=settings, metric=test.metric.name)
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
-    search = Search(
-        dev=judged,
-        test=test,
-        n_trials=trials,
-        n_finalists=min(finalists, trials),
-        n_seeds=seeds,
-        sampler=sampler,
-        seed=seed,
-        n_workers=default_workers() if workers is None else workers,
-        on_progress=on_progress,
-    )
-    return _run(search, out=out, force=force)
+    if isinstance(checks, bool) or checks < 0:
+        raise SettingsError(f"tune: checks must be a whole number from 0, got {checks}")
+    with Crew(CellStore(), default_workers() if workers is None else workers) as crew:
+        search = Search(
+            dev=judged,
+            test=test,
+            n_trials=trials,
+            n_finalists=min(finalists, trials),
+            n_checks=checks,
+            n_seeds=seeds,
+            sampler=sampler,
+            seed=seed,
+            crew=crew,
+            on_progress=on_progress,
+        )
+        return _run(search, out=out, force=force)
 
 
 def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
@@ -150,7 +158,15 @@ def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
                 "kind": KIND,
                 "identity": named,
                 **bench_identity(search.test),
-                "asked": {"trials": search.n_trials, "finalists": search.n_finalists, "sampler": search.sampler},
+                "dev": {"rows": len(search.dev.test), "fingerprint": search.dev.test.fingerprint},
+                "asked": {
+                    "trials": search.n_trials,
+                    "finalists": search.n_finalists,
+                    "checks": search.n_checks,
+                    "seeds": search.n_seeds,
+                    "sampler": search.sampler,
+                    "seed": search.seed,
+                },
                 "run": {"created": began, "seconds": round(time.monotonic() - started, 3)},
             }
         )
@@ -172,8 +188,11 @@ def _finish(search: Search, tried: Sequence[Tried]) -> dict[int, float]:
     if not early:
         raise InputError(f"tune: all {len(tried)} trials failed; the first one by {tried[0].reason}")
     order = sorted(early, key=lambda number: (-early[number], number))
-    chosen = sorted({*order[: search.n_finalists], *([0] if 0 in early else [])})
-    outcomes = run_settings(search.dev, search, [tried[number].settings for number in chosen], seed=search.seed)
+    rest = order[search.n_finalists :]
+    drawn = np.random.default_rng(search.seed).permutation(rest)[: search.n_checks]
+    chosen = sorted({*order[: search.n_finalists], *map(int, drawn), *([0] if 0 in early else [])})
+    settings = [tried[number].settings for number in chosen]
+    outcomes = run_settings(search, search.dev, settings, [search.seed] * len(settings))
     finals = {
         number: sign * search.dev.metric.measure(outcome.outcomes).value
         for number, outcome in zip(chosen, outcomes, strict=True)
@@ -186,18 +205,21 @@ def _finish(search: Search, tried: Sequence[Tried]) -> dict[int, float]:
 
 def _against_default(search: Search, chosen: TrainSettings) -> tuple[Effect | None, dict[str, float]]:
     """Run winner and default on the test set, with the same seeds."""
-    metric, sides, values = search.test.metric, [], {}
+    metric, seeds = search.test.metric, list(range(search.seed, search.seed + search.n_seeds))
     base = search.test.request(search.test.pool.take(np.arange(1)), seed=search.seed).settings
-    for name, settings in (("winner", chosen), ("default", base)):
-        seeds = range(search.seed, search.seed + search.n_seeds)
-        runs = [run_settings(search.test, search, [settings], seed=seed)[0].outcomes for seed in seeds]
-        sides.append(runs)
-        finished = [metric.measure(run).value for run in runs if run is not None]
-        values[name] = float(np.mean(finished)) if finished else float("nan")
-    pairs = [(a, b) for a, b in zip(*sides, strict=True) if a is not None and b is not None]
+    wanted = [chosen] * len(seeds) + [base] * len(seeds)
+    runs = [outcome.outcomes for outcome in run_settings(search, search.test, wanted, seeds * 2)]
+    pairs = [
+        (ours, theirs)
+        for ours, theirs in zip(runs[: len(seeds)], runs[len(seeds) :], strict=True)
+        if ours is not None and theirs is not None
+    ]
     if len(pairs) < 2:
-        return None, values
-    ours, theirs = (np.stack([metric.per_row(run) for run in side]) for side in zip(*pairs, strict=True))
+        return None, {}
+    names = ("winner", "default")
+    sides = dict(zip(names, zip(*pairs, strict=True), strict=True))
+    values = {name: float(np.mean([metric.measure(run).value for run in sides[name]])) for name in names}
+    ours, theirs = (np.stack([metric.per_row(run) for run in sides[name]]) for name in names)
     weights = metric.weights(pairs[0][0])
     return effect(ours, theirs, weights, is_higher_better=metric.is_higher_better), values
 
@@ -268,8 +290,15 @@ def _table(tried: Sequence[Tried], finals: Mapping[int, float]) -> pl.DataFrame:
 
 
 def read_tuning(path: str | Path) -> Tuning:
-    """Read the folder of a search."""
+    """Read the folder of a search.
+
+    Raises:
+        ManifestError: the folder is not one that `tune` wrote.
+    """
     folder = Path(path)
+    manifest = Manifest.read(folder)
+    if manifest.content.get("kind") != KIND:
+        raise ManifestError(f"{folder}: must be a search for settings, found '{manifest.content.get('kind')}'")
     content = json.loads((folder / RESULT).read_bytes())
     against = None if content["test"] is None else Effect(**content["test"]["difference"])
     return Tuning(
@@ -278,5 +307,5 @@ def read_tuning(path: str | Path) -> Tuning:
         against_default=against,
         content=content,
         path=folder,
-        manifest=Manifest.read(folder),
+        manifest=manifest,
     )

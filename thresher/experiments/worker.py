@@ -1,4 +1,4 @@
-"""The process that runs cells for another one: `python -m thresher.experiments.worker SOCKET`."""
+"""The process that runs cells for another one: `python -m thresher.experiments.worker DESCRIPTOR`."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ import signal
 import sys
 import threading
 import time
-from multiprocessing.connection import Client
+from multiprocessing.connection import Connection
 
-MODULE = "thresher.experiments.worker"
 PARENT_S = 1.0  # between two looks whether the parent is still there
 
 
-def main(address: str) -> None:
-    """Run the cells that come over the socket, until it is closed."""
-    from thresher.experiments.workers import KEY_VARIABLE, run_cell
-
+def main(descriptor: int) -> None:
+    """Run the cells that come over the socket, until it is closed; a bench comes before its first cell."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers itself
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    line = Client(address, "AF_UNIX", authkey=bytes.fromhex(os.environ.pop(KEY_VARIABLE)))
+    line = Connection(descriptor)
+    bench = store = None
     try:
-        bench, store = line.recv()
+        line.send(None)  # the first word: this process has started
         while True:
-            cell = line.recv()
-            try:
-                answer = run_cell(bench, cell, store)
-            except OSError as error:  # the disk: it ends the experiment, and so belongs to the parent
-                line.send(error)
+            message = line.recv()
+            if isinstance(message, tuple):
+                bench, store = message
                 continue
-            line.send(answer)
+            line.send(_answer(bench, message, store))
     except (EOFError, ConnectionError):
         return
+
+
+def _answer(bench: object, cell: object, store: object) -> object:
+    from thresher.experiments.workers import run_cell
+
+    try:
+        return run_cell(bench, cell, store)  # type: ignore[arg-type]
+    except OSError as error:  # the disk: it ends the experiment, and so belongs to the parent
+        return error
 
 
 def _leave_with(parent: int) -> None:
@@ -42,4 +47,4 @@ def _leave_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(int(sys.argv[1]))

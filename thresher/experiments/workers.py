@@ -1,33 +1,31 @@
 """Running cells: in this process, or in several that can die one at a time.
 
-Each worker is a Python process of its own (`python -m thresher.experiments.worker`) that speaks with this one over a
-socket only this user can open. It is not forked, so threads and GPUs are safe, and it does not import the user's
-script, so scripts need no `__main__` guard.
+Each worker is a Python process of its own (`python -m thresher.experiments.worker`) at the other end of a socket pair.
+It is not forked, so threads and GPUs are safe, and it does not import the user's script, so scripts need no
+`__main__` guard.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import secrets
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, Listener, wait
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
 
+from thresher.errors import OutputError
 from thresher.experiments.bench import Bench
 from thresher.experiments.cell import Cell, Outcome, key_of, run
 from thresher.experiments.store import CellStore
 
-KEY_VARIABLE = "THRESHER_WORKER_KEY"
 CPU_WORKERS = 8  # at most, when nobody says how many
 GB_PER_WORKER = 3  # a base model, its optimizer and a batch, on a CPU
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 def default_workers() -> int:
@@ -40,9 +38,13 @@ def default_workers() -> int:
 
     if torch.cuda.is_available():
         return torch.cuda.device_count()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**9
-    return max(1, min(cores, CPU_WORKERS, memory // GB_PER_WORKER))
+    return max(1, min(_cores(), CPU_WORKERS, memory // GB_PER_WORKER))
+
+
+def is_of_the_disk(error: OSError) -> bool:
+    """Tell an error that would meet every cell, and so ends the experiment, from one of a single cell."""
+    return isinstance(error, OutputError) or error.errno in _DISK
 
 
 def run_cell(bench: Bench, cell: Cell, store: CellStore) -> Outcome:
@@ -51,136 +53,170 @@ def run_cell(bench: Bench, cell: Cell, store: CellStore) -> Outcome:
     key = key_of(request)
     try:
         return store.make(key, lambda work: run(request, work))
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001 - an experiment outlives its cells: the reason is recorded
+    except Exception as error:
+        if isinstance(error, OSError) and is_of_the_disk(error):
+            raise
+        store.discard(key)
         return Outcome(key=key, outcomes=None, facts={}, reason=f"{type(error).__name__}: {str(error).strip()[:500]}")
 
 
-def run_cells(
-    bench: Bench, cells: Sequence[Cell], store: CellStore, *, n_workers: int
-) -> Iterator[tuple[int, Outcome]]:
-    """Run cells, and give the outcome of each with its index, in the order in which they finish.
-
-    Args:
-        bench: that they share.
-        cells: to run.
-        store: of finished cells.
-        n_workers: processes at once; 1 runs in this process.
-    """
-    todo = []
-    for index, cell in enumerate(cells):
-        found = store.find(key_of(cell.request(bench)))
-        if found is None:
-            todo.append(index)
-        else:
-            yield index, found
-    if min(n_workers, len(todo)) <= 1:
-        for index in todo:
-            yield index, run_cell(bench, cells[index], store)
-        return
-    with _Crew(bench, store, min(n_workers, len(todo))) as crew:
-        yield from crew.run({index: cells[index] for index in todo})
+def checked(bench: Bench, outcome: Outcome) -> Outcome:
+    """Return an outcome as it is, or as failed where its metric is not a number."""
+    problem = None if outcome.outcomes is None else bench.problem(outcome.outcomes)
+    return outcome if problem is None else replace(outcome, outcomes=None, reason=problem)
 
 
 @dataclass
 class _Worker:
+    slot: int
     process: subprocess.Popen[bytes]
     line: Connection
+    bench: Bench | None = None  # that it was sent
     index: int | None = None  # of the cell it is at
+    has_started: bool = False
 
 
-class _Crew:
-    """Several workers, and the cells they are at."""
+class Crew:
+    """Runs cells, in this process (one worker) or in several processes; use it as a context manager.
 
-    def __init__(self, bench: Bench, store: CellStore, n_workers: int) -> None:
-        self._bench, self._store, self._n = bench, store, n_workers
-        self._key = secrets.token_bytes(32)
+    A worker process that crashes or runs out of memory costs the cell it was at, and is replaced. With one worker there
+    is no such protection.
+    """
+
+    def __init__(self, store: CellStore, n_workers: int) -> None:
+        """Hire nobody yet.
+
+        Args:
+            store: of finished cells.
+            n_workers: processes at once; 1 runs in this process.
+        """
+        self.store, self._n = store, n_workers
         self._workers: list[_Worker] = []
 
-    def __enter__(self) -> _Crew:
-        self._folder = tempfile.TemporaryDirectory(prefix="thresher-", ignore_cleanup_errors=True)
-        self._listener = Listener(str(Path(self._folder.name) / "line"), "AF_UNIX", authkey=self._key)
+    def __enter__(self) -> Crew:
+        """Return the crew."""
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
+        """End all workers."""
         for worker in self._workers:
             worker.line.close()
             worker.process.terminate()
         for worker in self._workers:
             worker.process.wait()
-        self._listener.close()
-        self._folder.cleanup()
+        self._workers.clear()
 
-    def run(self, cells: dict[int, Cell]) -> Iterator[tuple[int, Outcome]]:
-        """Give the outcome of each cell."""
-        todo = deque(cells.items())
-        while len(self._workers) < self._n:
-            self._hire()
-        for worker in self._workers:
-            self._assign(worker, todo)
-        left = len(cells)
+    def run(self, bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[int, Outcome]]:
+        """Run cells, and give the outcome of each with its index, in the order in which they finish.
+
+        Args:
+            bench: that they share.
+            cells: to run; those that are done already are not run again.
+        """
+        todo: deque[int] = deque()
+        keys = {}
+        for index, cell in enumerate(cells):
+            keys[index] = key_of(cell.request(bench))
+            found = self.store.find(keys[index])
+            if found is None:
+                todo.append(index)
+            else:
+                yield index, checked(bench, found)
+        if self._n == 1:
+            for index in todo:
+                yield index, checked(bench, run_cell(bench, cells[index], self.store))
+            return
+        left = len(todo)
         while left:
+            self._keep_busy(bench, cells, todo)
             busy = {worker.line: worker for worker in self._workers if worker.index is not None}
             for line in wait(list(busy)):
                 worker = busy[line]  # type: ignore[index]
-                index, answer = worker.index, self._hear(worker)
-                if isinstance(answer, OSError):
-                    raise answer
-                if isinstance(answer, str):  # it died
-                    self._workers.remove(worker)
-                    self._hire()
-                    worker = self._workers[-1]
-                    outcome = Outcome(key="", outcomes=None, facts={}, reason=answer)
-                else:
-                    outcome = answer
-                worker.index = None
-                self._assign(worker, todo)
-                left -= 1
-                yield int(index or 0), outcome
+                index = int(worker.index or 0)
+                outcome = self._hear(worker, keys[index])
+                if outcome is not None:
+                    worker.index = None
+                    left -= 1
+                    yield index, checked(bench, outcome)
 
-    def _hire(self) -> None:
-        from thresher.experiments.worker import MODULE
+    def _keep_busy(self, bench: Bench, cells: Sequence[Cell], todo: deque[int]) -> None:
+        """Give every worker a cell, as far as there are any; hire as many as can be kept busy."""
+        while todo and (len(self._workers) < self._n or any(worker.index is None for worker in self._workers)):
+            worker = next((worker for worker in self._workers if worker.index is None), None) or self._hire()
+            try:
+                if worker.bench is not bench:
+                    worker.line.send((bench, self.store))
+                    worker.bench = bench
+                worker.line.send(cells[todo[0]])
+            except ConnectionError:
+                self._bury(worker)
+                continue
+            worker.index = todo.popleft()
 
-        number = len(self._workers)
-        environment = os.environ | {KEY_VARIABLE: self._key.hex(), **_share_of_machine(number, self._n)}
-        process = subprocess.Popen([sys.executable, "-m", MODULE, str(self._listener.address)], env=environment)
-        line = self._listener.accept()
-        line.send((self._bench, self._store))
-        self._workers.append(_Worker(process, line))
+    def _hire(self) -> _Worker:
+        slot = next(slot for slot in range(self._n) if slot not in {worker.slot for worker in self._workers})
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "thresher.experiments.worker", str(theirs.fileno())],
+                env=os.environ | _share_of_machine(slot, self._n),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
+            )
+        worker = _Worker(slot, process, Connection(ours.detach()))
+        self._workers.append(worker)
+        return worker
 
-    def _assign(self, worker: _Worker, todo: deque[tuple[int, Cell]]) -> None:
-        if todo:
-            index, cell = todo.popleft()
-            worker.line.send(cell)
-            worker.index = index
-
-    def _hear(self, worker: _Worker) -> Outcome | OSError | str:
-        """Return a worker's answer, or in words how it died."""
+    def _hear(self, worker: _Worker, key: str) -> Outcome | None:
+        """Return a worker's answer, or how it died; None for its first word. Raise what belongs to the disk."""
         try:
-            answer: Outcome | OSError = worker.line.recv()
+            answer: Outcome | OSError | None = worker.line.recv()
         except (EOFError, ConnectionError):
-            worker.line.close()
-            return _death(worker.process.wait())
+            reason = self._bury(worker)
+            self.store.discard(key)
+            return Outcome(key=key, outcomes=None, facts={}, reason=reason)
+        worker.has_started = True
+        if isinstance(answer, OSError):
+            raise answer
         return answer
 
+    def _bury(self, worker: _Worker) -> str:
+        """Take a dead worker off the list, and return in words how it died.
 
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"the worker process ended with exit code {code}"
-    name = signal.Signals(-code).name
-    memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
-    return f"the worker process was ended by {name}{memory}"
+        Raises:
+            OutputError: it died before its first word, and so would the next one.
+        """
+        self._workers.remove(worker)
+        worker.line.close()
+        code = worker.process.wait()
+        if not worker.has_started:
+            raise OutputError(f"workers: a worker process cannot start (exit code {code}); run with --workers 1")
+        if code >= 0:
+            return f"the worker process ended with exit code {code}"
+        memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
+        return f"the worker process was ended by {signal.Signals(-code).name}{memory}"
 
 
-def _share_of_machine(number: int, n_workers: int) -> dict[str, str]:
-    """Return the environment that gives a worker its share of the cores or its GPU."""
-    share: dict[str, str] = {}
-    with suppress(ImportError):
-        import torch
+def _share_of_machine(slot: int, n_workers: int) -> dict[str, str]:
+    """Return the environment that gives a worker its share of the cores, or its GPU of those that we may use."""
+    import torch
 
-        n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if n_gpus:
-            share["CUDA_VISIBLE_DEVICES"] = str(number % n_gpus)
-    cores = os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // n_workers)), **share}
+    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // n_workers))}
+    if torch.cuda.is_available():
+        ours = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = [name for name in ours if name] or [str(number) for number in range(torch.cuda.device_count())]
+        share["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
+    return share
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _has_descriptor(stream: object) -> bool:
+    try:
+        stream.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):  # a notebook's stream
+        return False
+    return True

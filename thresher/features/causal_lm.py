@@ -10,7 +10,7 @@ from thresher.errors import InputError
 
 EMBEDDED_NAME = "thresher/tiny-llama"  # what adapters made on it name as their base; it is on no Hub
 FOLDER = Path(__file__).parents[1] / "models" / "tiny-llama"
-SHA256 = "a4367332925d8a668b34c40ca69b8ba5c883449e119b6b0cbdd26a723bf5b2c3"  # of model.safetensors
+SHA256 = "455d8239271c8986b660a712785ec6e02c2908c6f7e36ce440c6ea5e01c98d9e"  # of model.safetensors
 
 
 def causal_lm_folder() -> Path:

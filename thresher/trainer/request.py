@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +155,10 @@ def content_hash(rows: Dataset) -> str:
     hashed = hashlib.sha256()
     for row in rows.frame.select("row_id", "prompt", "response").sort("row_id").iter_rows():
         hashed.update("\0".join(row).encode() + b"\1")
+    if rows.kind == "sft" and rows.id_column is not None:  # then no id tells of turns and tools
+        order = rows.frame["row_id"].arg_sort().to_numpy()
+        for talk in rows.messages(order):
+            hashed.update(json.dumps([talk.messages, talk.tools], sort_keys=True).encode())
     return hashed.hexdigest()
 
 

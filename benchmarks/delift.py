@@ -1,0 +1,134 @@
+"""DELIFT with neighbours and a prefix cache against all pairs: tokens read, and objective on the kernel of all pairs.
+
+    OMP_NUM_THREADS=1 python benchmarks/delift.py --data train.jsonl [--rows 1000] [--neighbors 16] [--model FOLDER]
+
+Tokens that the model reads, padding not counted:
+
+- neighbors: as `delift` runs by default: each row with itself and its nearest rows, each example's prefix kept.
+- all, kept: all pairs, each example's prefix kept.
+- all pairs: all pairs as the official script reads them, example and row together each time. Counted, not run.
+
+The objective of a stage is evaluated on the kernel of all pairs, clipped at 0, for the picks of the neighbour kernel,
+of the embedding kernel and of random rows (mean of 10 draws), as a share of the objective of the exact picks. Target
+and existing rows are other rows of the same file. Without --model it is the embedded model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+
+import thresher as th
+from thresher.features import FeatureContext, compute
+from thresher.features.container import Features
+from thresher.features.language_model import language_model
+from thresher.features.utility import _Asked, _Queries
+from thresher.selectors.delift import Delift
+
+RESULT = Path(__file__).parent / "results" / "delift.json"
+SHARES = (0.05, 0.1, 0.3)
+N_BESIDE = 20
+
+
+def kernel(found):
+    """Return (n, m) of utilities of all m examples, clipped at 0, from what the feature gives."""
+    full = np.zeros(found.shape)
+    np.put_along_axis(full, found["example"], np.maximum(found["utility"], 0), axis=1)
+    return full
+
+
+def objective(s, picks, cap, floor):
+    """Return f of some picks on a dense kernel."""
+    best = np.minimum(s[:, picks].max(axis=1), cap)
+    return float(np.maximum(best - floor, 0).sum())
+
+
+def ranking(features, beside, **settings):
+    """Return delift's picks, best first."""
+    data = Features(
+        row_id=features.row_id, arrays=dict(features), context=beside, missing={"utility": features.missing["utility"]}
+    )
+    scores = Delift(**settings).score(data, n_ranked=features.n_rows, rng=np.random.default_rng(0))
+    return scores.ranking()
+
+
+def tokens_of_all_pairs(pool, lm, limit):
+    """Return the tokens of all pairs when every example is read again with every row, the last of each row never."""
+    rows = _Queries.of(pool, lm, limit)
+    asked = _Asked(lm, rows, pool, limit)
+    prefixes = [len(ids) for ids in asked._prefixes(np.arange(len(pool)))]
+    read = np.array([row.n_read for row in rows.rows])
+    return int(len(pool) * read.sum() + len(pool) * sum(prefixes[1:]) + read.sum() + len(pool) * prefixes[0])
+
+
+def measure(pool, beside, lm, context, n_neighbors):
+    """Return tokens and seconds of each way, and the shares of the objective."""
+    tokens, seconds, found = {}, {}, {}
+    for name, n_examples in (("neighbors", n_neighbors), ("all, kept", None)):
+        before, began = lm.n_tokens, time.process_time()
+        found[name] = compute(pool, {"utility", "embedding"}, replace(context, n_examples=n_examples))
+        tokens[name], seconds[name] = lm.n_tokens - before, time.process_time() - began
+    tokens["all pairs"] = tokens_of_all_pairs(pool, lm, int(lm.max_positions) // 2)
+    full = kernel(found["all, kept"]["utility"])
+    n, rng = len(pool), np.random.default_rng(0)
+    shares = []
+    of_beside = compute(pool, {"utility"}, replace(context, examples=beside, n_examples=None))["utility"]
+    for stage, roles in (("instruction tuning", ()), ("task-specific", ("target",)), ("continual", ("existing",))):
+        context_of = {f"{role}_utility": of_beside for role in roles}
+        most = kernel(of_beside).max(axis=1)
+        cap = most if stage == "task-specific" else np.full(n, np.inf)
+        floor = most if stage == "continual" else np.zeros(n)
+        embedding = {f"{role}_embedding": compute(beside, {"embedding"}, context)["embedding"] for role in roles}
+        order = {
+            "exact": ranking(found["all, kept"], context_of),
+            "neighbors": ranking(found["neighbors"], context_of),
+            "embedding": ranking(found["neighbors"], embedding, kernel="embedding", neighbors="all"),
+        }
+        for share in SHARES:
+            k = max(1, round(share * n))
+            best = objective(full, order["exact"][:k], cap, floor)
+            of = {name: objective(full, picks[:k], cap, floor) / best for name, picks in order.items()}
+            draws = [objective(full, rng.choice(n, k, replace=False), cap, floor) / best for _ in range(10)]
+            shares.append({"stage": stage, "n_picks": k, **of, "random": float(np.mean(draws))})
+    return {"tokens": tokens, "seconds": seconds, "objective": shares}
+
+
+def main():
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--neighbors", type=int, default=16)
+    parser.add_argument("--model")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    every = th.load(given.data)
+    chosen = np.random.default_rng(0).permutation(len(every))[: given.rows + N_BESIDE]
+    pool, beside = every.take(np.sort(chosen[: given.rows])), every.take(np.sort(chosen[given.rows :]))
+    lm = language_model(given.model, device=given.device)
+    context = FeatureContext(model=given.model, device=given.device, encoder="static", cache=None)
+    result = {
+        "rows": len(pool),
+        "data": Path(given.data).name,
+        "model": lm.name,
+        "neighbors": given.neighbors,
+        **measure(pool, beside, lm, context, given.neighbors),
+        "machine": machine("torch", "transformers"),
+    }
+    tokens = result["tokens"]
+    result["times_fewer_tokens"] = tokens["all pairs"] / tokens["neighbors"]
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps({name: result[name] for name in ("tokens", "seconds", "times_fewer_tokens")}, indent=2))
+    for line in result["objective"]:
+        print({key: round(value, 3) if isinstance(value, float) else value for key, value in line.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Where a language model places a row: the position-weighted mean of its last hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import polars as pl
+
+from thresher.errors import InputError
+from thresher.features.cached import Batch, values_of
+from thresher.features.context import FeatureContext
+from thresher.features.fingerprint import joined_fingerprint
+from thresher.features.language_model import LanguageModel
+from thresher.features.likelihood import TokenRow, padded
+from thresher.features.loss import WINDOW_ROWS, row_reader
+from thresher.features.progress import Progress
+from thresher.features.providers import Measured
+from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
+from thresher.features.token_batches import token_batches
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+OWN_RECIPE = "hidden-1"
+N_CUT, PROBLEM = -2, -1  # columns behind the vector in the cached (n, d + 2) float32
+
+
+class Hidden:
+    """Unit vectors of whole rows, prompt and response: sum of i h_i / sum of i over the tokens i = 1, 2, ...
+
+    h_i is the last hidden state of a token. Later tokens have seen more of the row, so they weigh more (Ivison et al.
+    2025, arXiv:2503.01807). A row is read as `loss` reads it, and has no value where it has no loss.
+    """
+
+    name: ClassVar[str] = "hidden"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the model, what is read of a row, and the fingerprint of both."""
+        reader = row_reader(context)
+        return {
+            "model": reader.lm.name,
+            "max_length": str(reader.max_length),
+            "dtype": reader.lm.dtype,
+            "fingerprint": _fingerprint(reader),
+        }
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+        """Return (n, d) float32 rows of length 1, NaN with its reason for a row without a response token."""
+        self._reader = reader = row_reader(context)  # kept, so that features computed after this one share the model
+        shelf = None
+        if context.cache is not None:
+            shelf = context.cache.shelf(self.name, reader.lm.name, _fingerprint(reader))
+
+        def batches(texts: pl.Series) -> Iterator[Batch]:
+            return _batches(reader, texts, context.batch_tokens)
+
+        values = values_of(row_texts(dataset), batches, feature=self.name, shelf=shelf, on_progress=context.on_progress)
+        values = np.zeros((0, 3), dtype=np.float32) if values is None else values
+        problem, n_cut = values[:, PROBLEM].astype(np.int64), values[:, N_CUT]
+        missing = pl.Series("missing", [PROBLEMS[code] or None for code in problem], dtype=pl.String)
+        notes = {
+            "rows": len(values),
+            "rows_missing": int((problem > 0).sum()),
+            "rows_truncated": int(((n_cut > 0) & (problem == 0)).sum()),
+        }
+        for note in (*reader.lm.notes(), *_sentences(notes, reader.max_length)):
+            if context.on_progress is not None:
+                context.on_progress(Progress(stage=self.name, done=len(values), total=len(values), note=note))
+        return Measured(values=np.ascontiguousarray(values[:, :N_CUT]), missing=missing, notes=notes)
+
+
+def _batches(reader: RowReader, texts: pl.Series, batch_tokens: int) -> Iterator[Batch]:
+    """Yield (b, d + 2) float32: the vector, tokens cut, problem."""
+    for start in range(0, len(texts), WINDOW_ROWS):
+        readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())
+        facts = np.array([(each.n_cut, each.problem) for each in readings], dtype=np.float32)
+        fine = np.flatnonzero(facts[:, PROBLEM] == 0)
+        for found in weighted_means(reader.lm, [readings[i].row for i in fine], batch_tokens=batch_tokens):
+            at = fine[found.positions]
+            yield Batch(start + at, np.concatenate([found.values, facts[at]], axis=1))
+        rest = np.flatnonzero(facts[:, PROBLEM])
+        if len(rest):
+            nothing = np.full((len(rest), reader.lm.model.config.get_text_config().hidden_size), np.nan, np.float32)
+            yield Batch(start + rest, np.concatenate([nothing, facts[rest]], axis=1))
+
+
+def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int) -> Iterator[Batch]:
+    """Yield (b, d) float32 unit vectors of rows of at least one token, batch by batch, the longest first.
+
+    Rows are padded on the right, where causal attention never looks, and padding has no weight.
+
+    Raises:
+        InputError: a batch does not fit the device's memory.
+    """
+    import torch
+
+    n_tokens = np.array([len(row.ids) for row in rows], dtype=np.int64)
+    body = lm.model.base_model
+    for batch in token_batches(n_tokens, lm.fitting(batch_tokens)):
+        ids = padded([rows[i].ids for i in batch])
+        position = np.arange(1, ids.shape[1] + 1, dtype=np.float32)
+        weight = np.where(position <= n_tokens[batch, None], position, np.float32(0))  # (b, w)
+        weight /= weight.sum(axis=1, keepdims=True)
+        try:
+            with torch.inference_mode():
+                hidden = body(input_ids=torch.from_numpy(ids).to(lm.device), use_cache=False).last_hidden_state
+                mean = torch.einsum("bwd,bw->bd", hidden.float(), torch.from_numpy(weight).to(lm.device))
+                vectors = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"model '{lm.name}': a batch of {ids.shape} tokens must fit the device's memory and does not; set "
+                f"batch_tokens lower, or use another device"
+            ) from None
+        lm.n_tokens += int(n_tokens[batch].sum())
+        yield Batch(batch, vectors)
+
+
+def _fingerprint(reader: RowReader) -> str:
+    how = f"{OWN_RECIPE}-{RECIPE}-{reader.loss_on}-{reader.max_length}"
+    return joined_fingerprint(reader.lm.fingerprint, how)
+
+
+def _sentences(notes: dict[str, int], max_length: int) -> Iterator[str]:
+    """Yield what the user should know of rows that were cut or have no value."""
+    if notes["rows_truncated"]:
+        yield f"hidden: {notes['rows_truncated']:,} of {notes['rows']:,} rows are longer than {max_length:,} tokens"
+    if notes["rows_missing"]:
+        yield f"hidden: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"

@@ -1,0 +1,258 @@
+"""How much a row helps a language model with another one when it stands in the prompt as an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import polars as pl
+import xxhash
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.features.cached import Batch, values_of
+from thresher.features.chat import tokens_in
+from thresher.features.context import FeatureContext
+from thresher.features.embedding import Embedding
+from thresher.features.fingerprint import joined_fingerprint
+from thresher.features.language_model import LanguageModel, language_model
+from thresher.features.likelihood import TokenRow
+from thresher.features.progress import Progress
+from thresher.features.providers import Measured
+from thresher.features.scored_rows import CUT_AWAY, DEFAULT_MAX_LENGTH, NO_TOKEN, PROBLEMS
+from thresher.features.shared_prefix import score_pairs
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+RECIPE = "utility-1"
+UTILITY = np.dtype([("example", np.int64), ("utility", np.float64)])
+
+# The paper's prompts, but for the query, whose words are the same in both, so that exactly the same tokens are scored.
+ALONE = "Instruction: Please generate a response to the following query."
+GUIDED = (
+    "Instruction:\nUse the following example as a guide to answer the query in the same format and style, "
+    "providing a clear and concise response.\n\n\nExample:\n"
+)
+BREAK = "\n\n\n"
+QUERY = "Query:\n"
+BLOCK_ROWS = 1024  # rows whose nearest examples are searched at a time
+DIGEST = 32  # characters of a row's key
+
+
+class Utility:
+    """Utility of examples for each row: distance of the model from the response without the example, minus with it.
+
+    The distance is that between the response's tokens and the model's probabilities of them under teacher forcing,
+    sqrt(mean over tokens of (1 - p)^2), 0 to 1, as in DELIFT (Agarwal et al. 2025, arXiv:2411.04425). Above 0: the
+    example helps. An entry depends on the row and on the examples that were tried: unlike other features, a row's value
+    changes with the other rows.
+
+    Each row is tried with itself and its `n_examples` nearest rows by embedding, or with the nearest of
+    `context.examples`. The example stands first, so that its keys and values are computed once for all rows it is
+    tried with. Of the longest input, half is for the example and half for the row.
+    """
+
+    name: ClassVar[str] = "utility"
+    is_of_pairs: ClassVar[bool] = True
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the models, how many examples are tried, and the fingerprint of the model that is asked."""
+        lm = _language_model(context)
+        return {
+            "model": lm.name,
+            "max_length": str(_max_length(lm, context)),
+            "n_examples": "all" if context.n_examples is None else str(context.n_examples),
+            "dtype": lm.dtype,
+            "fingerprint": _fingerprint(lm, context),
+            **{f"neighbors_{key}": value for key, value in Embedding().describe(context).items()},
+        }
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+        """Return (n, m) of UTILITY: positions of the examples that were tried, the row itself first, and their utility.
+
+        A row without a scored token has NaN throughout, and its reason.
+
+        Raises:
+            InputError: the rows are plain text, which has no prompt to put an example before.
+        """
+        examples = dataset if context.examples is None else context.examples
+        if "text" in (dataset.kind, examples.kind):
+            raise InputError("utility: rows need a prompt and a response, found plain text")
+        context = context.resolved(len(dataset))
+        self._lm = lm = _language_model(context)  # kept, so that the features computed after this one share it
+        limit = _max_length(lm, context) // 2
+        pool = _Queries.of(dataset, lm, limit)
+        tried = _tried(dataset, examples, context)  # (n, m)
+        n, m = tried.shape
+        with_example = np.stack([np.repeat(np.arange(n), m), tried.reshape(-1)], axis=1)
+        asked = _Asked(lm, pool, examples, limit)
+        alone = np.stack([np.flatnonzero(pool.problem == 0), np.full(int((pool.problem == 0).sum()), -1)], axis=1)
+        pairs = np.concatenate([alone, with_example[pool.problem[with_example[:, 0]] == 0]])
+        distance = asked.distances(pairs, context)
+        before = np.full(n, np.nan)
+        before[alone[:, 0]] = distance[: len(alone)]
+        utility = np.full((n, m), np.nan)
+        is_fine = pool.problem == 0
+        utility[is_fine] = before[is_fine, None] - distance[len(alone) :].reshape(-1, m)
+        values = np.empty((n, m), UTILITY)
+        values["example"], values["utility"] = tried, utility
+        notes = {
+            "rows": n,
+            "rows_missing": int((~is_fine).sum()),
+            "rows_truncated": int(pool.is_cut[is_fine].sum()),
+            "examples_truncated": asked.n_cut_examples,
+            "pairs": len(pairs) - len(alone),
+        }
+        for note in (*lm.notes(), *_sentences(notes, limit)):
+            if context.on_progress is not None:
+                context.on_progress(Progress(stage=self.name, done=n, total=n, note=note))
+        missing = pl.Series("missing", [PROBLEMS[code] or None for code in pool.problem], dtype=pl.String)
+        return Measured(values=values, missing=missing, notes=notes)
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """Rows as they stand behind an example.
+
+    Attributes:
+        rows: (n,) the query and its response, which is scored.
+        problem: (n,) int64 into PROBLEMS.
+        is_cut: (n,) bool, whether a part of the response is behind the limit.
+        digests: (n,) what a row is known by in the cache.
+    """
+
+    rows: list[TokenRow]
+    problem: NDArray[np.int64]
+    is_cut: NDArray[np.bool_]
+    digests: list[str]
+
+    @classmethod
+    def of(cls, dataset: Dataset, lm: LanguageModel, limit: int) -> _Queries:
+        prompts, responses = (dataset.frame[name].to_list() for name in ("prompt", "response"))
+        rows, problem, is_cut = [], [], []
+        heads = [f"{QUERY}{prompt}\n" for prompt in prompts]
+        texts = [head + response for head, response in zip(heads, responses, strict=True)]
+        for head, text, (ids, offsets) in zip(heads, texts, _tokenised(lm, texts), strict=True):
+            is_scored = np.array(tokens_in([(len(head), len(text))], offsets), dtype=np.bool_)
+            rows.append(TokenRow(np.array(ids[:limit], dtype=np.int32), is_scored[:limit]))
+            problem.append(0 if rows[-1].is_scored.any() else CUT_AWAY if is_scored.any() else NO_TOKEN)
+            is_cut.append(bool(is_scored[limit:].any()))
+        return cls(rows, np.array(problem, dtype=np.int64), np.array(is_cut, dtype=np.bool_), _digests(dataset))
+
+
+class _Asked:
+    """The distances of pairs of a query and an example, computed once and kept in the cache."""
+
+    def __init__(self, lm: LanguageModel, pool: _Queries, examples: Dataset, limit: int) -> None:
+        self.lm = lm
+        self.pool = pool
+        self.n_cut_examples = 0
+        self._limit = limit
+        self._examples = examples
+        self._digests = _digests(examples)
+
+    def distances(self, pairs: NDArray[np.int64], context: FeatureContext) -> NDArray[np.float64]:
+        """Return (p,) float64 of pairs (p, 2) of a row and an example, -1 for none."""
+        used = np.unique(pairs[:, 1])
+        prefixes = self._prefixes(used[used >= 0])
+        row_of = {digest: row for row, digest in enumerate(self.pool.digests)}
+        slot_of = {self._digests[example]: slot for slot, example in enumerate(used[used >= 0], start=1)}
+        keys = [self.pool.digests[row] + (self._digests[example] if example >= 0 else "") for row, example in pairs]
+
+        def batches(texts: pl.Series) -> Iterator[Batch]:
+            keys = texts.to_list()
+            asked = [(slot_of[key[DIGEST:]] if len(key) > DIGEST else 0, row_of[key[:DIGEST]]) for key in keys]
+            at = np.array(asked, dtype=np.int64)
+            for found in score_pairs(self.lm, prefixes, self.pool.rows, at, batch_tokens=context.batch_tokens):
+                yield Batch(found.positions, np.array([_distance(each) for each in found.log_probs]))
+
+        shelf = None
+        if context.cache is not None:
+            shelf = context.cache.shelf("utility", self.lm.name, _fingerprint(self.lm, context))
+        texts = pl.Series("pair", keys, dtype=pl.String)
+        values = values_of(texts, batches, feature="utility", shelf=shelf, on_progress=context.on_progress)
+        return np.zeros(0) if values is None else values
+
+    def _prefixes(self, examples: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+        """Return what stands before a query: nothing but the instruction, then each of the examples."""
+        frame = self._examples.frame[examples]
+        bodies = [f"{GUIDED}{x}\n{y}" for x, y in zip(frame["prompt"], frame["response"], strict=True)]
+        (end, _), *tokens = _tokenised(self.lm, [BREAK, ALONE, *bodies])
+        room = self._limit - 1 - len(end)
+        self.n_cut_examples = sum(len(ids) > room for ids, _ in tokens[1:])
+        return [np.array([self.lm.start_id, *ids[:room], *end], dtype=np.int32) for ids, _ in tokens]
+
+
+def _distance(log_probs: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean((1 - np.exp(log_probs.astype(np.float64))) ** 2)))
+
+
+def _tried(dataset: Dataset, examples: Dataset, context: FeatureContext) -> NDArray[np.int64]:
+    """Return the examples each row is tried with, (n, m): itself first, if it is one of them, then the nearest."""
+    is_own = examples is dataset
+    m = len(examples) if context.n_examples is None else min(context.n_examples + is_own, len(examples))
+    if m == len(examples) and not is_own:
+        return np.tile(np.arange(m), (len(dataset), 1))
+    provider = Embedding()
+    x = provider.compute(dataset, context)
+    return nearest_examples(x, x if is_own else provider.compute(examples, context), m, is_own=is_own)
+
+
+def nearest_examples(
+    x: NDArray[np.float32], examples: NDArray[np.float32], m: int, *, is_own: bool
+) -> NDArray[np.int64]:
+    """Return the `m` nearest examples of each row by cosine of unit rows, (n, m); a row that is one of them is first.
+
+    Cosines are compared to six digits, and what is equal goes to the lowest example.
+    """
+    found = np.empty((len(x), m), dtype=np.int64)
+    for first in range(0, len(x), BLOCK_ROWS):
+        block = np.round(x[first : first + BLOCK_ROWS] @ examples.T, 6)
+        if is_own:
+            own = np.arange(len(block))
+            block[own, first + own] = np.inf
+        found[first : first + BLOCK_ROWS] = np.argsort(-block, axis=1, kind="stable")[:, :m]
+    return found
+
+
+def _tokenised(lm: LanguageModel, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    encoded = lm.tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,  # its warning about long texts: they are cut and counted here
+    )
+    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+
+
+def _digests(dataset: Dataset) -> list[str]:
+    rows = zip(dataset.frame["prompt"], dataset.frame["response"], strict=True)
+    return [xxhash.xxh3_128_hexdigest(f"{len(prompt)}\0{prompt}{response}".encode()) for prompt, response in rows]
+
+
+def _language_model(context: FeatureContext) -> LanguageModel:
+    return language_model(context.model, device=context.device, dtype=context.dtype)
+
+
+def _max_length(lm: LanguageModel, context: FeatureContext) -> int:
+    limits = (context.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
+    return min(limit for limit in limits if limit is not None)
+
+
+def _fingerprint(lm: LanguageModel, context: FeatureContext) -> str:
+    return joined_fingerprint(lm.fingerprint, f"{RECIPE}-{_max_length(lm, context)}")
+
+
+def _sentences(notes: dict[str, int], limit: int) -> Iterator[str]:
+    """Yield what the user should know of rows that were cut or have no value."""
+    if notes["rows_truncated"]:
+        yield f"utility: {notes['rows_truncated']:,} responses end behind the {limit:,} tokens of a row and were cut"
+    if notes["examples_truncated"]:
+        yield f"utility: {notes['examples_truncated']:,} examples are longer than {limit:,} tokens and were cut"
+    if notes["rows_missing"]:
+        yield f"utility: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"

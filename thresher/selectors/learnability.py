@@ -1,0 +1,96 @@
+"""Learnability: rows that a model does not know yet and that learning such rows makes likely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+
+from thresher.errors import InputError, SettingsError
+from thresher.features.container import Features
+from thresher.scores import Scores
+from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
+
+KNOWN = "the base model's loss is below min_loss: it knows the response already"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnability:
+    """Rank rows by how much of their loss goes away once a model has learned such rows.
+
+    Optimises the sum over the picks of (loss - reference loss) / loss ("relative", DavIR), or of loss - reference loss
+    ("difference", LoBaSS, the same as RHO-LM's). High: unknown to the base model and learned by the reference. Low:
+    known already, or not learned even so.
+
+    Source: Zhou et al. 2023, arXiv:2310.13008 (LoBaSS in its first version, DavIR in the second).
+    Cost: two passes of a model over the rows, then O(n) time; and the training of the reference, 1 epoch on the pool or
+    on rows like it.
+    Needs: `loss`, from --model or the embedded model, and `reference_loss`, from the model or adapter that the setting
+    `reference` names.
+    Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
+    excluded with its reason, and so is one whose loss is below `min_loss`, where the ratio says nothing.
+    Fails: the reference has seen the rows it scores when it was trained on the pool: after several epochs it knows all
+    of them by heart and every score is near 1, so train it for 1 epoch, or on other rows. The difference follows length
+    closely (rank correlation 0.6 to 0.8 in the paper), the relative form less. It costs more than training once on
+    everything, so it pays when several trainings follow.
+
+    Attributes:
+        reference: folder or Hub id of the reference, or folder of its adapter on the base.
+        form: "relative" or "difference".
+        min_loss: least loss of the base model in nats per token.
+
+    Differs: the paper has no least loss. The reference is not trained here: `thresher train` does that.
+    """
+
+    name: ClassVar[str] = "learnability"
+    needs: ClassVar[frozenset[str]] = frozenset({"loss", "reference_loss"})
+
+    reference: str | None = None
+    form: str = "relative"
+    min_loss: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        check_one_of(self.name, "form", self.form, ("relative", "difference"))
+        check_number(self.name, "min_loss", self.min_loss, 0.0, 1e6)
+        if self.reference is not None and not self.reference:
+            raise SettingsError(f"{self.name}: reference must name a model or an adapter, got {self.reference!r}")
+
+    @property
+    def feature_settings(self) -> Mapping[str, Any]:
+        """The reference model.
+
+        Raises:
+            InputError: none was given.
+        """
+        if self.reference is None:
+            from thresher.features.reference_loss import NO_REFERENCE
+
+            raise InputError(f"{self.name}: {NO_REFERENCE}")
+        return {"reference": self.reference}
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Score every row whose learnability is defined.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n.
+        """
+        check_n_ranked(self.name, n_ranked, features.n_rows)
+        loss, reference = features["loss"], features["reference_loss"]  # (n,) float64 nats per token
+        gone = loss - reference
+        if self.form == "relative":
+            gone = np.divide(gone, loss, out=np.zeros_like(gone), where=loss > 0)
+        is_known = loss < max(self.min_loss, np.finfo(np.float64).tiny)  # NaN: has a reason of its own
+        excluded = pl.Series("excluded", np.where(is_known, KNOWN, ""), dtype=pl.String).replace("", None)
+        for name in ("reference_loss", "loss"):
+            if name in features.missing:
+                excluded = pl.select(pl.coalesce(features.missing[name], excluded)).to_series()
+        value = np.where(excluded.is_null().to_numpy(), gone, -np.inf)
+        return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)
