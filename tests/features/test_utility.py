@@ -11,7 +11,7 @@ from thresher.features import FeatureCache, FeatureContext, compute, fingerprint
 from thresher.features import utility as utility_module
 from thresher.features.language_model import LanguageModel
 from thresher.features.scored_rows import PROBLEMS
-from thresher.features.utility import nearest_examples
+from thresher.features.utility import distance, nearest_examples
 
 ALONE = "Instruction: Please generate a response to the following query.\n\n\n"
 GUIDED = (
@@ -85,6 +85,11 @@ def test_utility_is_how_much_nearer_the_response_is_behind_an_example(tiny_llama
         wanted = [plain.distance(row) - plain.distance(row, rows[j]) for j in found["example"][i]]
         np.testing.assert_allclose(found["utility"][i], wanted, atol=1e-4, rtol=0)
     assert np.abs(found["utility"]).max() > 1e-3
+
+
+def test_distance_is_0_for_a_certain_response_and_1_for_an_impossible_one():
+    for p, expected in (([1.0, 1.0], 0), ([1e-30], 1), ([0.4, 1.0], 0.6 / np.sqrt(2)), ([0.2, 0.5], np.sqrt(0.445))):
+        assert distance(np.log(np.array(p, np.float32))) == pytest.approx(expected, abs=1e-6)
 
 
 def test_only_the_nearest_rows_are_tried_and_a_row_itself_comes_first(tiny_llama):

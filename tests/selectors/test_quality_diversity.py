@@ -128,6 +128,14 @@ def test_without_quality_it_is_facility_location_and_with_nothing_else_the_order
     assert run(data, 250, alpha=1.0).ranking().tolist() == np.argsort(-raw, kind="stable").tolist()
 
 
+@pytest.mark.parametrize("kernel", ["dense", "sparse"])
+def test_a_tie_between_cover_and_quality_goes_to_the_lowest_row(kernel):
+    x = np.eye(3)[[0, 1, 1, 2]]  # row 1 stands for two rows, row 0 has the quality that makes up for the other
+    found = run(build(x, [1.0, 0.5, 0.5, 0.0]), 4, scale="range", kernel=kernel)
+    assert found.ranking()[:2].tolist() == [0, 1]
+    assert found.objective[:2].tolist() == pytest.approx([0.375, 0.75])
+
+
 def test_existing_rows_count_as_picked():
     x, raw, existing = clusters(), ratings(), clusters(30, seed=5)
     floor = kernel(x, existing).max(axis=1)

@@ -167,7 +167,7 @@ class _Asked:
             asked = [(slot_of[key[DIGEST:]] if len(key) > DIGEST else 0, row_of[key[:DIGEST]]) for key in keys]
             at = np.array(asked, dtype=np.int64)
             for found in score_pairs(self.lm, prefixes, self.pool.rows, at, batch_tokens=context.batch_tokens):
-                yield Batch(found.positions, np.array([_distance(each) for each in found.log_probs]))
+                yield Batch(found.positions, np.array([distance(each) for each in found.log_probs]))
 
         shelf = None
         if context.cache is not None:
@@ -186,7 +186,8 @@ class _Asked:
         return [np.array([self.lm.start_id, *ids[:room], *end], dtype=np.int32) for ids, _ in tokens]
 
 
-def _distance(log_probs: NDArray[np.float32]) -> float:
+def distance(log_probs: NDArray[np.float32]) -> float:
+    """Return how far the model is from a response: sqrt(mean over its tokens of (1 - p)^2), 0 to 1."""
     return float(np.sqrt(np.mean((1 - np.exp(log_probs.astype(np.float64))) ** 2)))
 
 

@@ -65,8 +65,10 @@ class Delift:
     most alone. Equal rows help alike and are picked one by one. An empty pool is refused. A row with no response token
     to score is excluded with its reason.
     Fails: a small model follows examples badly: in the authors' own follow-up, DistilGPT2 as the model did worse than
-    embeddings alone (arXiv:2502.09969). No result has error bars. Neighbours only is an approximation that is not in
-    the paper: an example far from a row counts as no help.
+    embeddings alone (arXiv:2502.09969), and no published result has error bars. Neighbours only is an approximation
+    that is not in the paper: an example that was not tried counts as no help. With the embedded model on 100 rows, 16
+    neighbours gave 0.88 to 0.96 of the exact f for 5 to 30 % of the rows (random rows 0.47 to 0.83), and 16 examples
+    drawn at random would have done as well: take more neighbors than the default where you can.
 
     `covered_by` is the pick that does most for each row, -1 where none does anything; `objective` is f after each pick.
 
