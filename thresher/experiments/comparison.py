@@ -24,8 +24,7 @@ from thresher.experiments.tables import (
     cost_table,
     experiment_manifest,
     identity,
-    outcome_table,
-    pick_table,
+    write_tables,
 )
 from thresher.manifest import Manifest
 from thresher.output import MANIFEST, OutputFolder, write_whole
@@ -206,10 +205,7 @@ def _run(lab: Laboratory, asked: dict[str, Any], *, out: str | Path | None, forc
                 cells=cell_table(lab), verdicts=tuple(verdicts), content=content, path=None, manifest=manifest
             )
         work = folder.work
-        cell_table(lab).write_csv(work / CELLS)
-        cost_table(lab).write_csv(work / "cost.csv")
-        outcome_table(lab).write_parquet(work / "outcomes.parquet")
-        pick_table(lab).write_parquet(work / "picks.parquet")
+        write_tables(lab, work, CELLS)
         write_whole(work / COMPARISON, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
         write_whole(work / MANIFEST, manifest.to_json())
         folder.publish()

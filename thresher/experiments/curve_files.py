@@ -17,12 +17,10 @@ from thresher.evaluation.saturation import CurveFit, Saturation
 from thresher.experiments.laboratory import Laboratory
 from thresher.experiments.tables import (
     cell_table,
-    cost_table,
     experiment_manifest,
     identity,
-    outcome_table,
-    pick_table,
     slice_table,
+    write_tables,
 )
 from thresher.manifest import Manifest
 from thresher.output import MANIFEST, OutputFolder, write_whole
@@ -69,10 +67,7 @@ def write_curve(
         if folder is None:
             return _as_curve(cells, content, _fits(lab, state), manifest, None)
         work = folder.work
-        cells.write_csv(work / CURVE)
-        cost_table(lab).write_csv(work / "cost.csv")
-        outcome_table(lab).write_parquet(work / "outcomes.parquet")
-        pick_table(lab).write_parquet(work / "picks.parquet")
+        write_tables(lab, work, CURVE)
         slice_table(lab, slices).write_csv(work / "slices.csv")
         write_whole(work / SATURATION, _json(content))
         write_whole(work / MANIFEST, manifest.to_json())

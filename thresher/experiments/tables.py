@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,14 @@ def _groups(test: Dataset, columns: Sequence[str], *, is_labelled: bool) -> dict
         text = column.cast(pl.String).fill_null("(none)")
         found[name] = dict(zip(test.frame["row_id"], text, strict=True))
     return found
+
+
+def write_tables(lab: Laboratory, folder: Path, cells_name: str) -> None:
+    """Write the tables that every experiment has: cells, cost, outcomes and picks."""
+    cell_table(lab).write_csv(folder / cells_name)
+    cost_table(lab).write_csv(folder / "cost.csv")
+    outcome_table(lab).write_parquet(folder / "outcomes.parquet")
+    pick_table(lab).write_parquet(folder / "picks.parquet")
 
 
 def experiment_manifest(
