@@ -10,7 +10,7 @@ from thresher.errors import InputError
 
 EMBEDDED_NAME = "thresher/tiny-llama"  # what adapters made on it name as their base; it is on no Hub
 FOLDER = Path(__file__).parents[1] / "models" / "tiny-llama"
-SHA256 = "455d8239271c8986b660a712785ec6e02c2908c6f7e36ce440c6ea5e01c98d9e"  # of model.safetensors
+SHA256 = "6b5c44d3d3b6ceaf8fad56d93187e8f147f9cb6e1c9db3f3c2f69a871e17bc63"  # of model.safetensors
 
 
 def causal_lm_folder() -> Path:
