@@ -96,7 +96,7 @@ def hidden(curve: th.LearningCurve) -> list[dict]:
         seen = sizes[:-n_hidden]
         fit = fit_curve(seen, [runs[size] for size in seen], is_higher_better=curve.content["is_higher_better"])
         for size in sizes[-n_hidden:]:
-            foretold, value = fit.metric(size), float(np.mean(runs[size]))
+            foretold, value = fit.metric(size, same_test=True), float(np.mean(runs[size]))
             found.append(
                 {
                     "hidden_sizes": n_hidden,

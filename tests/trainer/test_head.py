@@ -81,3 +81,16 @@ def test_one_class_leaves_the_head_as_it_is(made):
     before = logits(model, rows)
     start_head(model, rows, layout=layout, device="cpu")
     np.testing.assert_array_equal(logits(model, rows), before)
+
+
+def test_many_classes_of_few_rows_are_no_reason_for_a_warning(tiny_bert):
+    base = find_base(tiny_bert)
+    labels = tuple(f"label {i:02d}" for i in range(20))
+    settings = TrainSettings(max_steps=1, max_length=32).resolved("classification")
+    tokenizer = load_tokenizer(base)
+    recipe = Recipe(base=base, tokenizer=tokenizer, task="classification", settings=settings, classes=labels, n_steps=1)
+    rows = load([{"text": f"the ball number {i} is red", "label": labels[i % 20]} for i in range(36)])
+    examples = tokenize(rows, tokenizer, task="classification", max_length=32, loss_on="all-assistant", classes=labels)
+    model = build(recipe, seed=0).eval()
+    start_head(model, examples.rows, layout=layout, device="cpu")  # warnings are errors here
+    assert np.isfinite(logits(model, examples.rows)).all()

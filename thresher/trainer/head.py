@@ -6,6 +6,7 @@ at five times the rate 0.61, this start 0.71.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,7 +71,9 @@ def _set_probe(head: torch.nn.Linear, x: Array, code: NDArray[np.int64]) -> None
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = x.mean(axis=0), x.std(axis=0) + FLOOR
-    probe = LogisticRegression(C=C, max_iter=200, tol=1e-3).fit((x - mean) / spread, code)
+    with warnings.catch_warnings():  # few rows of many classes are what this start is for
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+        probe = LogisticRegression(C=C, max_iter=200, tol=1e-3).fit((x - mean) / spread, code)
     coef, intercept = probe.coef_, probe.intercept_
     if len(probe.classes_) == 2:  # scikit-learn gives one row for two classes: the log-odds of the second
         coef, intercept = np.concatenate([-coef / 2, coef / 2]), np.concatenate([-intercept / 2, intercept / 2])
