@@ -116,8 +116,7 @@ def generate(
         top_p=1.0,
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
-        min_length=0,
-        min_new_tokens=0,
+        min_new_tokens=0,  # stands above min_length
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=sorted(stops),
