@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
-from thresher.evaluation.laws import N_PARAMETERS, fit_law
+from thresher.evaluation.laws import N_PARAMETERS, fit_law, weigh_shapes
 
 SIZES = np.array([50, 100, 200, 400, 800, 1600.0])
 RNG = np.random.default_rng(0)
@@ -53,3 +53,40 @@ def test_floor_and_height_are_never_negative():
         assert (fits.a >= 0).all()
         assert (fits.c >= 0).all()
         assert np.isfinite(fits.errors([1.0, 1e9])).all()
+
+
+def test_each_shape_is_weighed_by_bounded_least_squares_at_that_shape():
+    y = np.array([0.6, 0.5, 0.42, 0.3, 0.28, 0.25])
+    weights = np.array([900.0, 900, 400, 400, 900, 900])
+    found = weigh_shapes("rectified", SIZES, y, weights, dof=12)
+    for index in RNG.integers(len(found.shapes), size=30):
+        b, d = found.shapes[index]
+        design = np.column_stack([np.ones(6), 1 / (d**b + SIZES**b)]) * np.sqrt(weights)[:, None]
+        best = lsq_linear(design / design.max(axis=0), y * np.sqrt(weights), bounds=(0, np.inf))
+        assert found.chi2[index] == pytest.approx(2 * best.cost, rel=1e-5, abs=1e-8)
+    # Student's likelihood of m points whose variance has 12 degrees of freedom
+    wanted = -0.5 * (12 + 6) * np.log1p(found.chi2 / 12)
+    np.testing.assert_allclose(found.log_likelihood, wanted)
+    assert found.log_evidence == pytest.approx(np.log(np.mean(np.exp(wanted))))
+
+
+def test_draws_at_one_shape_scatter_like_weighted_least_squares():
+    """A constant has one shape, so its draws must follow Student's distribution of a weighted mean."""
+    y, weights = np.array([0.3, 0.32, 0.29]), np.array([3e4, 1e4, 2e4])
+    found = weigh_shapes("constant", np.array([10.0, 20, 40]), y, weights, dof=9)
+    draws = found.draw(20_000, np.random.default_rng(0))
+    mean = (weights @ y) / weights.sum()
+    chi2 = weights @ (y - mean) ** 2
+    freedom = 9 + 3 - 1
+    scale = np.sqrt((9 + chi2) / freedom / weights.sum())
+    assert draws.c.mean() == pytest.approx(mean, abs=4 * scale / np.sqrt(20_000))
+    assert draws.c.std() == pytest.approx(scale * np.sqrt(freedom / (freedom - 2)), rel=0.03)
+
+
+def test_three_points_leave_the_shape_open():
+    """Four parameters on three points: the draws must spread over what the points cannot tell."""
+    sizes, y = np.array([50.0, 100, 200]), np.array([0.6, 0.45, 0.3])
+    draws = weigh_shapes("rectified", sizes, y, np.full(3, 1e4), dof=6).draw(1000, np.random.default_rng(0))
+    far = draws.errors([1600.0])[:, 0]
+    assert np.abs(np.median(draws.errors(sizes), axis=0) - y).max() < 0.02
+    assert np.quantile(far, 0.9) - np.quantile(far, 0.1) > 0.1

@@ -7,6 +7,9 @@
 
 with a >= 0 and c >= 0. For a given shape (b; b and d; k) each is linear in (a, c). Shapes lie on a grid and (a, c)
 follow in closed form by weighted least squares, so that a fit has no starting value and cannot diverge.
+
+A few points hardly tell the shape: `weigh_shapes` keeps every shape of the grid with its likelihood, and curves are
+drawn from all of them, instead of from the neighbourhood of the best one.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 LawName = Literal["power", "rectified", "exponential", "constant"]
 N_PARAMETERS: dict[LawName, int] = {"power": 3, "rectified": 4, "exponential": 3, "constant": 1}
+N_LINEAR: dict[LawName, int] = {"power": 2, "rectified": 2, "exponential": 2, "constant": 1}  # height and floor
 
-_EXPONENTS = np.linspace(0.05, 1.5, 291)  # steps of 0.005
-_FEW_EXPONENTS = np.linspace(0.05, 1.5, 117)  # where there is a second shape beside
-_PRE_LEARNED = 12  # values of d, from a quarter of the smallest size to twice the largest
-_DECAYS = np.geomspace(0.25, 64, 400)  # values of k, in decays over the largest size
+_EXPONENTS = np.linspace(0.05, 1.5, 1161)  # steps of 0.00125
+_FEW_EXPONENTS = np.linspace(0.05, 1.5, 233)  # where there is a second shape beside
+_PRE_LEARNED = 48  # values of d, from a quarter of the smallest size to twice the largest
+_DECAYS = np.geomspace(0.25, 64, 1600)  # values of k, in decays over the largest size
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,85 @@ def fit_law(law: LawName, sizes: ArrayLike, errors: ArrayLike, weights: ArrayLik
     y = np.atleast_2d(np.asarray(errors, dtype=np.float64))
     w = np.asarray(weights, dtype=np.float64)
     shapes = _shapes(law, n)
-    phi = _falling(law, shapes, n)  # (g, m)
+    c, a, residual = _fit_shapes(_falling(law, shapes, n), y, w)
+    best, curve = residual.argmin(axis=1), np.arange(len(y))
+    found = Fits(law, c[curve, best], a[curve, best], shapes[best], np.zeros(len(y)))
+    chi2 = ((y - found.errors(n)) ** 2) @ w  # again without the cancellation of the sum above
+    return Fits(law, found.c, found.a, found.shape, chi2)
+
+
+@dataclass(frozen=True)
+class ShapeWeights:
+    """All shapes of a law, each with its likelihood on one curve; the prior over the grid is uniform.
+
+    The variance of the points is known to `dof` degrees of freedom only, so the likelihood is Student's.
+
+    Attributes:
+        law: which.
+        sizes: (m,) rows.
+        errors: (m,) points of the curve.
+        weights: (m,) one over the estimated variance of each point.
+        shapes: (g, 2) grid.
+        chi2: (g,) weighted sum of squared residuals at the best height and floor.
+        dof: degrees of freedom of the variance.
+    """
+
+    law: LawName
+    sizes: Array
+    errors: Array
+    weights: Array
+    shapes: Array
+    chi2: Array
+    dof: float
+
+    @property
+    def log_likelihood(self) -> Array:
+        """Log-likelihood of each shape up to a constant that all laws share, (g,)."""
+        found: Array = -0.5 * (self.dof + len(self.sizes)) * np.log1p(self.chi2 / self.dof)
+        return found
+
+    @property
+    def log_evidence(self) -> float:
+        """Log of the mean likelihood over the grid: a law with shapes for everything pays for them."""
+        highest = float(self.log_likelihood.max())
+        return highest + float(np.log(np.exp(self.log_likelihood - highest).mean()))
+
+    def draw(self, n_draws: int, rng: np.random.Generator) -> Fits:
+        """Return curves: shapes by their likelihood, height and floor from points moved by their noise.
+
+        Args:
+            n_draws: curves.
+            rng: source of randomness.
+        """
+        share = np.exp(self.log_likelihood - self.log_likelihood.max())
+        chosen = rng.choice(len(self.shapes), n_draws, p=share / share.sum())
+        freedom = self.dof + len(self.sizes) - N_LINEAR[self.law]
+        spread = np.sqrt((self.dof + self.chi2[chosen]) / rng.chisquare(max(freedom, 1.0), n_draws))
+        y = self.errors + rng.normal(size=(n_draws, len(self.sizes))) * spread[:, None] / np.sqrt(self.weights)
+        c, a = _solve_each(_falling(self.law, self.shapes[chosen], self.sizes), y, self.weights)
+        return Fits(self.law, c, a, self.shapes[chosen], self.chi2[chosen])
+
+
+def weigh_shapes(law: LawName, sizes: ArrayLike, errors: ArrayLike, weights: ArrayLike, *, dof: float) -> ShapeWeights:
+    """Weigh every shape of a law against one curve.
+
+    Args:
+        law: which.
+        sizes: (m,) rows, above 0.
+        errors: (m,) points.
+        weights: (m,) one over the estimated variance of each point.
+        dof: degrees of freedom of that variance.
+    """
+    n, y, w = (np.asarray(values, dtype=np.float64) for values in (sizes, errors, weights))
+    shapes = _shapes(law, n)
+    phi = _falling(law, shapes, n)
+    c, a, _ = _fit_shapes(phi, y[None], w)
+    chi2 = ((y - c[0][:, None] - a[0][:, None] * phi) ** 2) @ w
+    return ShapeWeights(law, n, y, w, shapes, chi2, dof)
+
+
+def _fit_shapes(phi: Array, y: Array, w: Array) -> tuple[Array, Array, Array]:
+    """Return c, a and the weighted sum of squared residuals for each curve and shape: (r, g) each."""
     c, a = _solve(phi, y, w)
     # sum of w (y - c - a phi)^2, written out so that no (r, g, m) array is made
     residual = (
@@ -80,10 +162,7 @@ def fit_law(law: LawName, sizes: ArrayLike, errors: ArrayLike, weights: ArrayLik
         - 2 * a * ((y * w) @ phi.T)
         + 2 * a * c * (phi @ w)
     )
-    best, curve = residual.argmin(axis=1), np.arange(len(y))
-    found = Fits(law, c[curve, best], a[curve, best], shapes[best], np.zeros(len(y)))
-    chi2 = ((y - found.errors(n)) ** 2) @ w  # again without the cancellation of the sum above
-    return Fits(law, found.c, found.a, found.shape, chi2)
+    return c, a, residual
 
 
 def _solve(phi: Array, y: Array, w: Array) -> tuple[Array, Array]:
@@ -94,8 +173,23 @@ def _solve(phi: Array, y: Array, w: Array) -> tuple[Array, Array]:
     a = ((y * w) @ centred.T) / spread
     c = mean_y[:, None] - a * mean_phi
     through_zero = ((y * w) @ phi.T) / np.maximum((phi**2) @ w, np.finfo(float).tiny)
+    return _bounded(c, a, through_zero, mean_y[:, None])
+
+
+def _solve_each(phi: Array, y: Array, w: Array) -> tuple[Array, Array]:
+    """Return c and a as `_solve` does, for curve i with shape i alone: (r,) each."""
+    mean_phi, mean_y = (phi @ w) / w.sum(), (y @ w) / w.sum()
+    centred = phi - mean_phi[:, None]
+    spread = np.maximum((centred**2) @ w, np.finfo(float).tiny)
+    a = ((y * centred) @ w) / spread
+    through_zero = ((y * phi) @ w) / np.maximum((phi**2) @ w, np.finfo(float).tiny)
+    return _bounded(mean_y - a * mean_phi, a, through_zero, mean_y)
+
+
+def _bounded(c: Array, a: Array, through_zero: Array, mean_y: Array) -> tuple[Array, Array]:
+    """Move a solution to the edge of c >= 0 and a >= 0 where it lies outside."""
     a, c = np.where(c < 0, through_zero, a), np.where(c < 0, 0.0, c)
-    return np.where(a < 0, np.maximum(mean_y, 0.0)[:, None], c), np.where(a < 0, 0.0, a)
+    return np.where(a < 0, np.maximum(mean_y, 0.0), c), np.where(a < 0, 0.0, a)
 
 
 def _shapes(law: LawName, n: Array) -> Array:

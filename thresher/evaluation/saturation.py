@@ -1,9 +1,11 @@
 """How many rows are enough: a learning curve's law, and the size from which more data stops paying, with intervals.
 
-The laws of `laws.py` are weighted by AICc (Burnham and Anderson 2002, section 2.9) and drawn from by a parametric
-bootstrap, in proportion to the weights. The spread of a point is that between seeds, pooled over all sizes: three seeds
-say too little about one size alone. Where every law misses the points by more than that spread, it is widened to fit
-(Birge 1932, doi:10.1103/PhysRev.40.207).
+The laws of `laws.py` are averaged (Hoeting et al. 1999, doi:10.1214/ss/1009212519): each counts by its likelihood,
+averaged over all of its shapes, with AICc's price for height and floor (Burnham and Anderson 2002, section 2.9). Curves
+are drawn in proportion to the weights, from every shape that the points allow. The spread of a point is that between
+seeds, pooled over all sizes: three seeds say too little about one size alone. Where every law misses the points by more
+than that spread, it is widened to fit (Birge 1932, doi:10.1103/PhysRev.40.207). Why not the best shape and a bootstrap
+around it: decision 0008.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
-from thresher.evaluation.laws import N_PARAMETERS, Array, Fits, LawName, fit_law
+from thresher.evaluation.laws import N_LINEAR, N_PARAMETERS, Array, Fits, LawName, fit_law, weigh_shapes
 
 Status = Literal["reached", "extrapolated", "not identifiable"]
 
@@ -89,7 +91,7 @@ class CurveFit:
         misfit: factor by which the spread was widened because no law meets the points; 1 where one does.
         weights: of the laws, summing to 1.
         best: each law fitted to the points.
-        draws: of the bootstrap, per law.
+        draws: curves that the points allow, per law.
         is_higher_better: direction of the metric.
     """
 
@@ -206,8 +208,8 @@ def fit_curve(
         is_higher_better: True for rates in 0..1 (their error is one minus them), False for losses.
         test_stderr: standard error of the metric over test rows, where all runs share them: it widens what is said of
             other rows like them, and not the saturation point, which rests on differences.
-        n_draws: of the bootstrap.
-        seed: of the bootstrap.
+        n_draws: curves to draw.
+        seed: of the draws.
 
     Raises:
         InputError: too few sizes or runs, or a value that is not finite.
@@ -222,11 +224,17 @@ def fit_curve(
     dof = float(n_seeds.sum() - len(n))
     variance = sum(float(((run - run.mean()) ** 2).sum()) for run in errors) / dof
     variance = max(variance, (1e-6 * max(1.0, float(np.abs(y).max()))) ** 2)  # equal runs: rounding is all the spread
-    best = {law: fit_law(law, n, y[None], n_seeds / variance) for law in N_PARAMETERS if _is_fittable(law, len(n))}
+    best = {law: fit_law(law, n, y[None], n_seeds / variance) for law in N_PARAMETERS}
     misfit = _misfit(best, len(n), dof)
-    weights = _weights({law: float(fits.chi2[0]) / misfit**2 for law, fits in best.items()}, int(n_seeds.sum()))
-    rng = np.random.default_rng(seed)
-    draws = _bootstrap(n, best, weights, n_seeds, variance=variance * misfit**2, dof=dof, n_draws=n_draws, rng=rng)
+    precision = n_seeds / (variance * misfit**2)
+    shapes = {law: weigh_shapes(law, n, y, precision, dof=dof) for law in N_PARAMETERS}
+    weights = _weights({law: each.log_evidence for law, each in shapes.items()}, int(n_seeds.sum()))
+    counts = np.random.default_rng([seed, 0]).multinomial(n_draws, list(weights.values()))
+    draws = tuple(
+        shapes[law].draw(count, np.random.default_rng([seed, 1, number]))
+        for number, (law, count) in enumerate(zip(weights, counts, strict=True))
+        if count
+    )
     return CurveFit(
         sizes=n,
         errors=y,
@@ -262,11 +270,6 @@ def _check(n: Array, runs: list[Array]) -> None:
         raise InputError(f"saturation: the metric must be a finite number, got others at {', '.join(broken)} rows")
 
 
-def _is_fittable(law: LawName, n_sizes: int) -> bool:
-    """Tell whether the sizes outnumber the parameters, so that the law could miss a point."""
-    return n_sizes >= N_PARAMETERS[law]
-
-
 def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
     """Return by which factor the spread must be widened for the best law to meet the points.
 
@@ -284,38 +287,19 @@ def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
     return math.sqrt(max(1.0, min(ratios.values())))
 
 
-def _weights(chi2: Mapping[LawName, float], n_runs: int) -> dict[LawName, float]:
-    """Return the AICc weights of the laws; each run is one observation."""
+def _weights(log_evidence: Mapping[LawName, float], n_runs: int) -> dict[LawName, float]:
+    """Return the weights of the laws: their likelihood, averaged over shapes, with AICc's price of height and floor.
+
+    The shape is not counted as a parameter, because it is averaged over and not chosen; each run is one observation.
+    """
     score = {}
-    for law, value in chi2.items():
-        k = N_PARAMETERS[law]
-        score[law] = value + 2 * k + 2 * k * (k + 1) / max(n_runs - k - 1, 1)
-    lowest = min(score.values())
-    raw = {law: math.exp(-0.5 * (value - lowest)) for law, value in score.items()}
+    for law, value in log_evidence.items():
+        k = N_LINEAR[law]
+        score[law] = value - k - k * (k + 1) / max(n_runs - k - 1, 1)
+    highest = max(score.values())
+    raw = {law: math.exp(value - highest) for law, value in score.items()}
     total = sum(raw.values())
     return {law: value / total for law, value in raw.items()}
-
-
-def _bootstrap(
-    n: Array,
-    best: Mapping[LawName, Fits],
-    weights: Mapping[LawName, float],
-    n_seeds: Array,
-    *,
-    variance: float,
-    dof: float,
-    n_draws: int,
-    rng: np.random.Generator,
-) -> tuple[Fits, ...]:
-    """Draw curves around each law's fit, with a variance that is itself only known to `dof` degrees of freedom."""
-    counts = rng.multinomial(n_draws, list(weights.values()))
-    draws = []
-    for law, count in zip(weights, counts, strict=True):
-        if count:
-            drawn = variance * dof / rng.chisquare(dof, count)
-            noise = rng.normal(size=(count, len(n))) * np.sqrt(drawn[:, None] / n_seeds)
-            draws.append(fit_law(law, n, best[law].errors(n) + noise, n_seeds / variance))
-    return tuple(draws)
 
 
 def _interval(values: Array) -> Interval:
