@@ -22,9 +22,9 @@ from thresher.features.base_model import load_tokenizer
 from thresher.features.chat import prepare_template, render_prompt
 from thresher.output import write_whole
 from thresher.trainer.checkpoint import History
-from thresher.trainer.events import OnEvent, TrainEvent
+from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.examples import Examples, require_rows, tokenize, turn_ends
-from thresher.trainer.fit import Fitted, Recipe, count_steps, fit
+from thresher.trainer.fit import Fitted, Recipe, count_steps, fit, restore
 from thresher.trainer.loop import HeldOutLoss
 from thresher.trainer.lora import save_adapter
 from thresher.trainer.processes import gather, share
@@ -106,6 +106,33 @@ def run_all(request: Request, work: Path, accelerator: Any, on_event: OnEvent) -
         accelerator: of accelerate.
         on_event: listener; only the main process calls it.
     """
+    session, examples = _open(request, work, accelerator, on_event)
+    tokenizer = session.recipe.tokenizer
+    runs = []
+    for seed in request.seeds:
+        runs.append(_run(session, examples, role=MAIN, seed=seed))
+        if request.parts.control is not None:
+            drawn = _control(request, tokenizer, request.parts.control, len(examples), seed=seed)
+            runs.append(_run(session, drawn, role=CONTROL, seed=seed))
+    accelerator.wait_for_everyone()  # all have read what the runs left before it is cleared away
+    return runs
+
+
+def measure_adapter(request: Request, adapter: Path, accelerator: Any) -> pl.DataFrame:
+    """Return one row per held-out row of a request, as `run_all` measures them, for an adapter that exists already.
+
+    Args:
+        request: resolved, with held-out rows; what it says of training is not used.
+        adapter: peft folder of an adapter on the request's base.
+        accelerator: of accelerate.
+    """
+    session, _ = _open(request, adapter, accelerator, ignore)
+    if session.held_out is None:
+        raise AssertionError("nothing to measure on")
+    return _measure(session, session.held_out, restore(session.recipe, adapter).to(accelerator.device))
+
+
+def _open(request: Request, work: Path, accelerator: Any, on_event: OnEvent) -> tuple[Session, Examples]:
     tokenizer = load_tokenizer(request.base)
     if request.task == "sft":
         prepare_template(tokenizer)
@@ -132,14 +159,7 @@ def run_all(request: Request, work: Path, accelerator: Any, on_event: OnEvent) -
         accelerator=accelerator,
         on_event=on_event,
     )
-    runs = []
-    for seed in request.seeds:
-        runs.append(_run(session, examples, role=MAIN, seed=seed))
-        if request.parts.control is not None:
-            drawn = _control(request, tokenizer, request.parts.control, len(examples), seed=seed)
-            runs.append(_run(session, drawn, role=CONTROL, seed=seed))
-    accelerator.wait_for_everyone()  # all have read what the runs left before it is cleared away
-    return runs
+    return session, examples
 
 
 def _control(request: Request, tokenizer: Any, pool: Dataset, n_rows: int, *, seed: int) -> Examples:

@@ -1,3 +1,5 @@
+import json
+
 import polars as pl
 import pytest
 
@@ -107,3 +109,23 @@ def test_agreement_counts_how_many_of_the_early_top_five_stay():
 def test_bad_use_is_told_in_one_sentence(options, change, error, words):
     with pytest.raises(error, match=words):
         tune(**(options | change))
+
+
+def test_the_finalists_are_averaged_and_compared_with_the_winner(made, options, tmp_path):
+    again = tune(**options, average=2, out=tmp_path / "out")
+    found = again.content["average"]
+    finals = again.trials.drop_nulls("final").sort(["final", "trial"], descending=[True, False])["trial"].to_list()
+    assert found["trials"] == finals[:2]
+    assert found["difference"]["n_seeds"] == 2
+    assert found["difference"]["n_rows"] == 40
+    assert found["difference"]["value"] == pytest.approx(found["average"] - found["winner"])
+    ranks = again.trials.filter(pl.col("trial").is_in(found["trials"]))["lora_rank"]
+    config = json.loads((tmp_path / "out" / "averaged" / "adapter_config.json").read_text())
+    assert config["r"] == ranks.sum()
+    assert not (tmp_path / "out" / ".averaging").exists()
+
+
+@pytest.mark.parametrize("average", [1, 9, True])
+def test_an_average_of_too_few_or_too_many_is_refused(options, average):
+    with pytest.raises(SettingsError, match="average must be 0 or between 2 and"):
+        tune(**options, average=average)

@@ -365,6 +365,25 @@ def test_a_tuning_folder_without_trials_still_has_a_page(folder_of):
     assert "There is no trials.csv" in report(folder).read_text()
 
 
+def test_the_page_of_a_search_opens_with_its_verdict(folder_of):
+    folder = folder_of("tuning")
+    found = {
+        "metric": "accuracy",
+        "best_trial": 3,
+        "best_settings": {"learning_rate": 0.0021, "lora_rank": 16},
+        "test": {"winner": 0.812, "default": 0.79},
+        "verdict": "better by 2.2 points [0.4, 4.0]",
+        "average": {"trials": [3, 5], "average": 0.83, "winner": 0.812, "verdict": "no difference <seen>"},
+    }
+    (folder / "tune.json").write_text(json.dumps(found))
+    text = report(folder).read_text()
+    page = Reader(text)
+    assert lead(page).startswith("Trial 3 won; against the default settings on the test rows: better by 2.2 points")
+    assert "0.0021" in text
+    assert "The adapters of trials 3, 5 averaged into one: accuracy 0.8300" in text
+    assert "no difference &lt;seen&gt;" in text
+
+
 def test_a_subset_that_keeps_every_row_has_a_page(made, tmp_path):
     from thresher.dataset import load
     from thresher.selection import select

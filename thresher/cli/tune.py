@@ -31,6 +31,7 @@ def tune(
         int, typer.Option(help="Further trials, drawn at random, that run to the end to check the early values.")
     ] = 3,
     seeds: Annotated[int, typer.Option(help="Runs of winner and default on the test rows.")] = 3,
+    average: Annotated[int, typer.Option(help="Finalists to average into one adapter, beside the winner.")] = 0,
     dev: Annotated[str, typer.Option(help="Share of the data held out to judge trials.")] = "15%",
     sampler: Annotated[Sampler, typer.Option(help="Parzen estimator or Gaussian process.")] = Sampler.tpe,
     model: shared.Model = None,
@@ -63,6 +64,7 @@ def tune(
             finalists=finalists,
             checks=checks,
             seeds=seeds,
+            average=average,
             dev=dev,
             model=model,
             metric=metric,
@@ -99,6 +101,12 @@ def summary(made: Tuning) -> str:
         values = f"{test['winner']:.4f}, with the default settings {test['default']:.4f}"
         lines.append(f"on the test rows: {content['metric']} {values}")
     lines.append(f"winner against default: {content['verdict']}")
+    average = content.get("average")
+    if average is not None:
+        lines.append(
+            f"{len(average['trials'])} finalists averaged: {content['metric']} {average['average']:.4f}; against the "
+            f"winner: {average['verdict']}"
+        )
     agreement = content["agreement"]
     if agreement["rank_correlation"] is not None:
         kept = agreement["top_five_kept"]

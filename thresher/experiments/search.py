@@ -39,6 +39,7 @@ class Search:
         n_trials: settings to try.
         n_finalists: trials that run to the end.
         n_seeds: runs of winner and default on the test set.
+        n_averaged: finalists whose adapters are averaged, or 0.
         sampler: of optuna.
         seed: of the search.
         n_checks: further trials, drawn at random, that run to the end to see whether early values can be trusted.
@@ -51,6 +52,7 @@ class Search:
     n_trials: int
     n_finalists: int
     n_seeds: int
+    n_averaged: int
     sampler: str
     seed: int
     n_checks: int

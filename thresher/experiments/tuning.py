@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ import polars as pl
 
 from thresher.errors import InputError, ManifestError, MissingExtraError, SettingsError
 from thresher.evaluation.effect import Effect, effect
+from thresher.experiments.averaging import average_finalists
 from thresher.experiments.bench import Overlap, make_bench
 from thresher.experiments.comparison import sentence
 from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_trials, settings_from_json
@@ -70,6 +72,7 @@ def tune(
     finalists: int = TOP,
     checks: int = 3,
     seeds: int = 3,
+    average: int = 0,
     dev: str | float = "15%",
     model: str | Path | None = None,
     metric: str | None = None,
@@ -92,6 +95,8 @@ def tune(
         checks: further trials, drawn at random, that run to the end too: without them, nothing could be said of how far
             early values can be trusted.
         seeds: runs of the winner and of the default on the test set, at least 2.
+        average: finalists whose adapters are averaged into one and compared with the winner, which trains each of them
+            on all rows with every seed; 0 for none. The mean adapter is kept in the folder `averaged`.
         dev: share of the data that is held out to judge trials.
         model: Hub id or folder of the base model; not set: the embedded one.
         metric: as for `learning_curve`; with a value per row.
@@ -123,6 +128,11 @@ def tune(
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
     if isinstance(checks, bool) or checks < 0:
         raise SettingsError(f"tune: checks must be a whole number from 0, got {checks}")
+    if isinstance(average, bool) or (average and not 2 <= average <= finalists + checks + 1):
+        raise SettingsError(
+            f"tune: average must be 0 or between 2 and the {finalists + checks + 1} trials that run to the end, "
+            f"got {average}"
+        )
     with Crew(CellStore(), default_workers() if workers is None else workers) as crew:
         search = Search(
             dev=judged,
@@ -131,6 +141,7 @@ def tune(
             n_finalists=min(finalists, trials),
             n_checks=checks,
             n_seeds=seeds,
+            n_averaged=average,
             sampler=sampler,
             seed=seed,
             crew=crew,
@@ -151,6 +162,10 @@ def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
         chosen = tried[best].settings
         against, values = _against_default(search, chosen) if best else (None, {})
         content = _content(search, tried, finals, best, against, values)
+        if search.n_averaged:
+            with ExitStack() as temporary:
+                work = Path(temporary.enter_context(TemporaryDirectory())) if folder is None else folder.work
+                content["average"] = average_finalists(search, tried, finals, best, search.n_averaged, work)
         table = _table(tried, finals)
         manifest = Manifest(
             {
@@ -164,6 +179,7 @@ def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
                     "finalists": search.n_finalists,
                     "checks": search.n_checks,
                     "seeds": search.n_seeds,
+                    "average": search.n_averaged,
                     "sampler": search.sampler,
                     "seed": search.seed,
                 },

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from thresher.manifest import Manifest
 from thresher.reporting.chart import Chart, Dots, linear_axis
 from thresher.reporting.experiment import footer
-from thresher.reporting.files import read_table
+from thresher.reporting.files import read_json, read_table
 from thresher.reporting.page import Block, Figure, Notice, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.reproduce import reproduce
 from thresher.reporting.wording import count, cut, is_number, metric_of, significant
 
-TRIALS = "trials.csv"
+TRIALS, RESULT = "trials.csv", "tune.json"
+NEEDED = ("best_trial", "best_settings", "metric", "test", "verdict")
+SHOWN = ("learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs", "max_steps")
 MAX_TRIALS = 200  # in the table
 EARLY, FINAL = ("early", "early_score", "early_value"), ("final", "final_score", "final_value", "value")
 
@@ -22,6 +26,7 @@ EARLY, FINAL = ("early", "early_score", "early_value"), ("final", "final_score",
 def tuning_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `tune` wrote."""
     content = manifest.content
+    found = read_json(folder / RESULT, NEEDED) if (folder / RESULT).is_file() else {}
     is_there = (folder / TRIALS).is_file()
     trials = read_table(folder / TRIALS, ()) if is_there else pl.DataFrame()
     early, final = (next((name for name in names if name in trials.columns), None) for names in (EARLY, FINAL))
@@ -36,13 +41,52 @@ def tuning_page(folder: Path, manifest: Manifest) -> Page:
     return Page(
         kind="tuning",
         title="Search for settings",
-        answer=str(
-            content.get("answer") or f"{count(len(trials))} settings were tried, {count(judged)} of them to the end."
-        ),
+        answer=_answer(found, len(trials), judged),
         tiles=(Tile("Trials", count(len(trials))), Tile("To the end", count(judged))),
-        sections=(Section("Trials", tuple(blocks)), reproduce(manifest, folder)),
+        sections=(
+            *([Section("The winner", tuple(_winner(found)))] if found else []),
+            Section("Trials", tuple(blocks)),
+            reproduce(manifest, folder),
+        ),
         footer=footer(content),
     )
+
+
+def _answer(found: Mapping[str, Any], n_trials: int, n_judged: int) -> str:
+    """Return what the search says in a sentence."""
+    tried = f"{count(n_trials)} settings were tried, {count(n_judged)} of them to the end"
+    if not found:
+        return f"{tried}."
+    if not found["best_trial"]:
+        return f"Stay with the default settings: {tried}, and none was better than they."
+    return (
+        f"Trial {found['best_trial']} won; against the default settings on the test rows: {found['verdict']}. {tried}."
+    )
+
+
+def _winner(found: Mapping[str, Any]) -> list[Block]:
+    """Return the winner's settings, what the test rows say of it, and of the averaged adapter if there is one."""
+    best, test, average = found["best_settings"], found["test"], found.get("average")
+    lines: list[Block] = [
+        Table(
+            caption=f"Settings of trial {found['best_trial']}",
+            columns=("setting", "value"),
+            rows=tuple((name, str(best[name])) for name in SHOWN if name in best),
+        )
+    ]
+    if test is not None:
+        values = f"winner {significant(test['winner'])}, default {significant(test['default'])}"
+        lines.append(Paragraph(f"{found['metric']} on the test rows: {values}; {found['verdict']}."))
+    if average is not None:
+        trials = ", ".join(str(number) for number in average["trials"])
+        lines.append(
+            Paragraph(
+                f"The adapters of trials {trials} averaged into one: {found['metric']} "
+                f"{significant(average['average'])}; "
+                f"against the winner: {average['verdict']}."
+            )
+        )
+    return lines
 
 
 def _foretold(trials: pl.DataFrame, early: str, final: str) -> list[Block]:

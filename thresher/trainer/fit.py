@@ -20,7 +20,7 @@ from thresher.trainer.events import OnEvent, TrainEvent
 from thresher.trainer.examples import Example
 from thresher.trainer.head import start_head
 from thresher.trainer.loop import BEST, HeldOutLoss, Work, loop
-from thresher.trainer.lora import attach, trainable
+from thresher.trainer.lora import attach, load_adapter, trainable
 from thresher.trainer.losses import class_loss, token_loss
 from thresher.trainer.settings import Task, TrainSettings
 
@@ -64,18 +64,32 @@ def count_steps(n_rows: int, settings: TrainSettings) -> int:
 def build(recipe: Recipe, *, seed: int) -> Any:
     """Load the base and attach a fresh adapter; the same seed gives the same weights. Changes torch's random state."""
     torch.manual_seed(seed)
-    settings = recipe.settings
-    model = load_model(
+    model = _load(recipe)
+    if recipe.settings.packing:
+        refuse_packing(model.config, recipe.task, int(recipe.settings.max_length or 0))
+    return attach(model, recipe.settings, task=recipe.task, base=recipe.base)
+
+
+def restore(recipe: Recipe, adapter: Path) -> Any:
+    """Load the base with an adapter that was saved, in evaluation mode.
+
+    Args:
+        recipe: of the base and the task.
+        adapter: peft folder.
+    """
+    with torch.random.fork_rng():  # a head is drawn before it is read
+        return load_adapter(_load(recipe), adapter)
+
+
+def _load(recipe: Recipe) -> Any:
+    return load_model(
         recipe.base,
         task=recipe.task,
-        settings=settings,
-        is_bf16=wants_bf16(settings.precision),
+        settings=recipe.settings,
+        is_bf16=wants_bf16(recipe.settings.precision),
         pad_id=recipe.tokenizer.pad_token_id,
         classes=recipe.classes,
     )
-    if settings.packing:
-        refuse_packing(model.config, recipe.task, int(settings.max_length or 0))
-    return attach(model, settings, task=recipe.task, base=recipe.base)
 
 
 def fit(
@@ -88,6 +102,7 @@ def fit(
     run: str,
     evaluate: Callable[[Any], HeldOutLoss] | None,
     on_event: OnEvent,
+    epochs: Path | None = None,
 ) -> Fitted:
     """Train one adapter, continuing from the newest checkpoint in the folder.
 
@@ -102,6 +117,7 @@ def fit(
         run: name of the run in events.
         evaluate: model -> held-out loss, for evaluations during training.
         on_event: listener.
+        epochs: folder to keep weights and the optimizer's state in after each epoch; None keeps none.
     """
     settings = recipe.settings
     plan = Plan(rows, batch_size=int(settings.batch_size or 1), seed=seed, n_steps=recipe.n_steps)
@@ -132,6 +148,7 @@ def fit(
             folder=folder,
             run=run,
             on_event=on_event,
+            epochs=epochs,
         )
         loop(work, plan, settings, history)
         accelerator.wait_for_everyone()  # the best weights are on the disk

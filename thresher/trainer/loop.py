@@ -49,6 +49,7 @@ class Work:
         folder: of the checkpoints.
         run: name of the run in events.
         on_event: listener.
+        epochs: folder to keep the state after each whole epoch in; None keeps none.
     """
 
     accelerator: Any
@@ -61,6 +62,7 @@ class Work:
     folder: Path
     run: str
     on_event: OnEvent
+    epochs: Path | None = None
 
 
 def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> None:
@@ -93,11 +95,18 @@ def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> N
         _tell(work, "step", history, plan, {"loss": loss, "learning_rate": rate, "epoch": epoch})
         if work.evaluate is not None and _is_evaluation_due(settings, history.step, plan):
             _evaluate(work, plan, settings, history)
+        _keep_epoch(work, plan, history)
         is_due = time.monotonic() - saved_at >= settings.save_every_s
         if work.accelerator.is_main_process and is_due and history.step < n_steps:
             checkpoint.save(work.folder, work.parameters, work.optimizer, history)
             saved_at = time.monotonic()
             _tell(work, "save", history, plan, {})
+
+
+def _keep_epoch(work: Work, plan: Plan, history: History) -> None:
+    epoch, n_beyond = divmod(history.step, plan.n_epoch_steps)
+    if work.epochs is not None and not n_beyond and work.accelerator.is_main_process:
+        checkpoint.save(work.epochs / f"epoch-{epoch}", work.parameters, work.optimizer, history)
 
 
 def _set_rate(optimizer: Any, settings: TrainSettings, step: int, n_steps: int) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,7 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel) 
         use_dora=settings.dora,
     )
     try:
-        with warnings.catch_warnings():
-            # peft 0.21 reads a property that transformers 5.23 renamed; nothing a user could act on
-            warnings.filterwarnings(
-                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
-            )
+        with _quiet():
             adapted = get_peft_model(model, config)
     except ValueError as error:
         linear = sorted(
@@ -74,6 +72,22 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel) 
         _checkpoint_activations(adapted)
     adapted.config.use_cache = False
     return adapted
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """Return the base model with the adapter of a peft folder, in evaluation mode."""
+    from peft import PeftModel
+
+    with _quiet():
+        return PeftModel.from_pretrained(model, folder).eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what peft 0.21 says of a property that transformers 5.23 renamed; nothing a user could act on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def _checkpoint_activations(model: Any) -> None:

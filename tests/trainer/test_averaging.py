@@ -1,0 +1,94 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+
+from thresher.errors import InputError
+from thresher.features.base_model import find_base, load_tokenizer
+from thresher.trainer.averaging import average_adapters
+from thresher.trainer.fit import Recipe, build
+from thresher.trainer.lora import save_adapter
+from thresher.trainer.settings import TrainSettings
+
+# peft 0.21 reads a property that transformers 5.23 renamed
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+VARIANTS = ({"lora_rank": 2, "lora_alpha": 8.0}, {"lora_rank": 5, "lora_alpha": 5.0, "rslora": True}, {"lora_rank": 3})
+
+
+@pytest.fixture
+def adapters(tiny_bert, tmp_path):
+    """Three adapters with random weights, of three ranks and scales: their folders and the models."""
+    base = find_base(tiny_bert)
+    folders, models = [], []
+    for number, variant in enumerate(VARIANTS):
+        settings = TrainSettings(max_steps=1, max_length=32, **variant).resolved("classification")
+        recipe = Recipe(
+            base=base,
+            tokenizer=load_tokenizer(base),
+            task="classification",
+            settings=settings,
+            classes=("blue", "red"),
+            n_steps=1,
+        )
+        with torch.random.fork_rng():
+            model = build(recipe, seed=number).eval()
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = torch.randn_like(parameter) * 0.3
+        folders.append(tmp_path / f"adapter-{number}")
+        save_adapter(model, folders[-1])
+        models.append(model)
+    return folders, models
+
+
+def updates(model):
+    """Return what the adapter adds to each layer, and the layers it trained whole."""
+    merged = copy.deepcopy(model).merge_and_unload()
+    base = copy.deepcopy(model).unload()
+    ours, theirs = merged.state_dict(), base.state_dict()
+    return {name: (ours[name] - theirs[name]).double().numpy() for name in ours if name in theirs}
+
+
+def test_the_mean_adapter_adds_the_mean_of_the_updates(adapters, tiny_bert, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    folders, models = adapters
+    average_adapters(folders, tmp_path / "mean")
+    plain = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+    mean = PeftModel.from_pretrained(plain, tmp_path / "mean").eval()
+    wanted = [updates(model) for model in models]
+    found = updates(mean)
+    layers = [name for name in found if name.endswith("query.weight")]
+    assert layers
+    for name in layers:
+        oracle = np.mean([each[name] for each in wanted], axis=0)
+        assert np.abs(oracle).max() > 0.01
+        np.testing.assert_allclose(found[name], oracle, atol=1e-5)
+    head = [name for name, _ in mean.named_parameters() if name.endswith("classifier.modules_to_save.default.weight")]
+    whole = [dict(model.named_parameters())[head[0]] for model in models]
+    torch.testing.assert_close(dict(mean.named_parameters())[head[0]], torch.stack(whole).mean(0))
+
+
+def test_one_adapter_is_its_own_mean(adapters, tmp_path, tiny_bert):
+    from transformers import AutoModelForSequenceClassification
+
+    folders, models = adapters
+    average_adapters(folders[1:2], tmp_path / "mean")
+    mean = PeftModel.from_pretrained(
+        AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2), tmp_path / "mean"
+    )
+    found, wanted = updates(mean.eval()), updates(models[1])
+    for name in wanted:
+        if name.endswith("query.weight"):
+            np.testing.assert_allclose(found[name], wanted[name], atol=1e-6)
+
+
+def test_adapters_of_other_layers_are_refused(adapters, tmp_path):
+    folders, _ = adapters
+    path = folders[2] / "adapter_config.json"
+    path.write_text(path.read_text().replace("layer.1.attention.self.query", "layer.1.of.nothing"))
+    with pytest.raises(InputError, match="same target_modules"):
+        average_adapters(folders, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()

@@ -1,0 +1,82 @@
+"""The mean of several adapters of one base model, as one adapter.
+
+The mean of low-rank updates is itself a low-rank update, whose rank is at most the sum of theirs:
+sum_i w s_i B_i A_i = [w s_1 B_1, w s_2 B_2, ...] [A_1; A_2; ...] with w = 1 / m and s_i the scale of adapter i.
+Averaging the A_i and the B_i apart would give other products. Layers that were trained whole, such as a classifier's
+head, are averaged weight by weight (as in "model soups", Wortsman et al. 2022, arXiv:2203.05482).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from thresher.errors import InputError
+from thresher.output import write_whole
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+SAME = ("base_model_name_or_path", "revision", "task_type", "peft_type", "target_modules", "modules_to_save")
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+
+
+def average_adapters(folders: Sequence[Path], out: Path) -> None:
+    """Write the mean of the adapters as a peft folder that computes exactly the mean of their updates.
+
+    Args:
+        folders: peft folders of adapters on one base, at least one.
+        out: folder to make.
+
+    Raises:
+        InputError: the adapters are of different bases or layers, or of a kind whose mean is no adapter.
+    """
+    configs = [json.loads((folder / CONFIG).read_bytes()) for folder in folders]
+    _check(folders, configs)
+    weights = [load_file(folder / WEIGHTS) for folder in folders]
+    share = 1 / len(folders)
+    merged: dict[str, torch.Tensor] = {}
+    for name in weights[0]:
+        tensors = [each[name] for each in weights]
+        if name.endswith(DOWN):
+            merged[name] = torch.cat(tensors, dim=0)  # (sum of ranks, n_in)
+        elif name.endswith(UP):
+            scaled = [share * _scale(config) * tensor for config, tensor in zip(configs, tensors, strict=True)]
+            merged[name] = torch.cat(scaled, dim=1)  # (n_out, sum of ranks)
+        else:
+            merged[name] = torch.stack([tensor.float() for tensor in tensors]).mean(0).to(tensors[0].dtype)
+    rank = sum(int(config["r"]) for config in configs)
+    config = {**configs[0], "r": rank, "lora_alpha": rank, "use_rslora": False}  # the scales are in the matrices
+    out.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in merged.items()}, out / WEIGHTS, metadata={"format": "pt"})
+    write_whole(out / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _scale(config: Mapping[str, Any]) -> float:
+    rank = int(config["r"])
+    return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _check(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> None:
+    if not configs:
+        raise InputError("average_adapters: needs at least one adapter, got none")
+    for folder, config in zip(folders, configs, strict=True):
+        for name in SAME:
+            if _sorted(config.get(name)) != _sorted(configs[0].get(name)):
+                raise InputError(
+                    f"average_adapters: all adapters must have the same {name}, got {configs[0].get(name)} in "
+                    f"{folders[0].name} and {config.get(name)} in {folder.name}; average adapters of one base"
+                )
+        if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
+            raise InputError(
+                f"average_adapters: needs plain low-rank adapters, found one with DoRA or ranks per layer in "
+                f"{folder.name}; train it without them"
+            )
+
+
+def _sorted(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list) else value
