@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,12 @@ class CsvRows:
         return dict(zip(self.header, values, strict=True))
 
     exact_row = row  # every value is text
+
+    def encoded(self, row: Mapping[str, Any]) -> bytes:
+        """Return one record, quoted where it must be, without a line end."""
+        line = io.StringIO()
+        csv.writer(line, delimiter=self.delimiter, lineterminator="").writerow([row[name] for name in self.header])
+        return line.getvalue().encode()
 
 
 def ragged(expected: int, found: int) -> str:

@@ -89,6 +89,10 @@ class JsonRows:
             return self.row(text)
         return row if isinstance(row, dict) else self.row(text)
 
+    def encoded(self, row: Mapping[str, Any]) -> bytes:
+        """Return one object on one line, without a line end."""
+        return json.dumps(row, ensure_ascii=False).encode()
+
 
 def _occurrences(text: bytes, word: bytes) -> Iterable[int]:
     at = text.find(word)

@@ -40,6 +40,9 @@ class RowSyntax(Protocol):
     def exact_row(self, text: bytes) -> dict[str, Any]:
         """Parse a good row with whole numbers of any size."""
 
+    def encoded(self, row: Mapping[str, Any]) -> bytes:
+        """Return the bytes of a row, without a line end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -237,6 +240,10 @@ class TextShard:
                         f"{self.name}: the file changed while it was being read ({reason}); run again"
                     ) from None
         return rows
+
+    def encoded(self, row: Mapping[str, Any]) -> bytes:
+        """Return the bytes of a row as this file would hold it, without a line end."""
+        return self._syntax.encoded(row)
 
     @contextmanager
     def copier(self, path: Path) -> Iterator[TextCopier]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import polars as pl
 
-from thresher.errors import NotFoundError, did_you_mean
+from thresher import plugins
 from thresher.features.container import Array
 from thresher.features.context import FeatureContext
 
@@ -36,7 +36,11 @@ class Measured:
 
 @runtime_checkable
 class FeatureProvider(Protocol):
-    """Three members, no base class: a name, what stands behind the values, and `compute`."""
+    """Three members, no base class: a name, what stands behind the values, and `compute`.
+
+    Two more are optional: `passes`, a class attribute that says in words how often a model reads the n rows, and `cost`
+    (see `thresher.features.rehearsal`), for a provider whose cost a dry run cannot find out by itself.
+    """
 
     name: ClassVar[str]
 
@@ -50,26 +54,19 @@ class FeatureProvider(Protocol):
     def compute(self, dataset: Dataset, context: FeatureContext) -> Array | Measured:
         """Return (n, ...), one entry per row in dataset order; `Measured` if some rows have no value.
 
-        The entry of a row depends on that row alone: not on its place, not on the other rows, not on the cache.
+        The entry of a row depends on that row alone: not on its place, not on the other rows, not on the cache. A
+        feature that compares rows says so, and keeps its values under the content of all that it compares.
         """
 
 
 def available() -> dict[str, EntryPoint]:
     """Return every feature that is installed, ours and plug-ins', by name."""
-    return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+    return plugins.available(GROUP)
 
 
 def load_provider(name: str) -> FeatureProvider:
-    """Return the provider of that feature.
-
-    Raises:
-        NotFoundError: no feature has this name.
-    """
-    found = available()
-    if name not in found:
-        known = [*found, "column:NAME", "number:NAME"]
-        raise NotFoundError(f"feature '{name}' not found; available: {', '.join(known)}{did_you_mean(name, found)}")
-    provider: FeatureProvider = found[name].load()()
+    """Return the provider of that feature."""
+    provider: FeatureProvider = plugins.load_class(GROUP, name, what="feature", also=("column:NAME", "number:NAME"))()
     return provider
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from thresher.checks import check_number, check_one_of, check_whole
+from thresher.errors import InputError
 
-from thresher.errors import InputError, SettingsError, did_you_mean
+__all__ = ["check_n_ranked", "check_number", "check_one_of", "check_whole"]
 
 
 def check_n_ranked(name: str, n_ranked: int, n: int) -> None:
@@ -15,35 +16,3 @@ def check_n_ranked(name: str, n_ranked: int, n: int) -> None:
     """
     if not 1 <= n_ranked <= n:
         raise InputError(f"{name}: the number of rows to rank must be in 1..{n}, got {n_ranked}")
-
-
-def check_one_of(name: str, setting: str, value: object, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not one of the allowed words.
-
-    Raises:
-        SettingsError: `value` is not in `allowed`.
-    """
-    if value not in allowed:
-        words = ", ".join(f"'{word}'" for word in allowed)
-        hint = did_you_mean(str(value), allowed)
-        raise SettingsError(f"{name}: {setting} must be one of {words}, got {value!r}{hint}")
-
-
-def check_whole(name: str, setting: str, value: object, low: int) -> None:
-    """Refuse anything but a whole number of at least `low`.
-
-    Raises:
-        SettingsError: `value` is not an int or is smaller.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise SettingsError(f"{name}: {setting} must be a whole number of at least {low}, got {value!r}")
-
-
-def check_number(name: str, setting: str, value: object, low: float, high: float) -> None:
-    """Refuse anything but a number in `low`..`high`, both included.
-
-    Raises:
-        SettingsError: `value` is not a number or lies outside.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise SettingsError(f"{name}: {setting} must be a number in {low:g}..{high:g}, got {value!r}")

@@ -1,20 +1,5 @@
-"""Typed forms of numba's `njit`: compiled once, kept on disk, without the interpreter lock."""
+"""Typed forms of numba's `njit`, as selectors use them."""
 
-from __future__ import annotations
+from thresher.compiled import compiled, compiled_fast
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-from numba import njit
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """Compile a function with strict floating-point order."""
-    return cast("F", njit(cache=True, nogil=True)(function))
-
-
-def compiled_fast(function: F) -> F:
-    """Compile a function whose float sums may be reordered to use vector instructions."""
-    return cast("F", njit(cache=True, nogil=True, fastmath=True)(function))
+__all__ = ["compiled", "compiled_fast"]

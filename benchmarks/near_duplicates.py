@@ -1,0 +1,124 @@
+"""Near-duplicates in a million short rows: time and memory of the rule, beside datasketch's plain loop.
+
+    OMP_NUM_THREADS=1 python benchmarks/near_duplicates.py [--rows 1000000] [--peer-rows 20000]
+
+Rows are generated: about 25 words drawn by Zipf's law, one row in four a copy of an earlier one with one or two words
+changed. Each contestant runs in a process of its own, from the texts in memory to the list of dropped rows; peak memory
+is that process's, interpreter and texts included.
+
+- thresher: the rule `near-duplicates` with its defaults (character 5-grams, Jaccard 0.7, 128 permutations), every
+  candidate verified on the sets.
+- datasketch: the loop of its documentation, with the same pieces, threshold and permutations: a MinHash per row,
+  `update_batch`, `query`, `insert` if nothing was found. Candidates are not verified. It takes `--peer-rows` rows; its
+  time grows in proportion to the rows at best, and the time for all rows is told as such an extrapolation.
+
+Both are measured at `--peer-rows` rows as well, so that one pair of numbers is free of any extrapolation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from machine import machine
+
+RESULT = Path(__file__).parent / "results" / "near_duplicates.json"
+N_WORDS = 30_000
+COPY_SHARE = 0.25
+PERMUTATIONS, THRESHOLD, N_GRAM = 128, 0.7, 5
+
+
+def texts(n: int, seed: int = 0) -> list[str]:
+    """Return n short rows; one in four is an earlier one with one or two words changed."""
+    rng = np.random.default_rng(seed)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(rng.choice(letters, size)) for size in rng.integers(3, 10, N_WORDS)]
+    weight = 1 / np.arange(1, N_WORDS + 1)
+    drawn = rng.choice(N_WORDS, size=(n, 25), p=weight / weight.sum())
+    is_copy = rng.random(n) < COPY_SHARE
+    for row in np.flatnonzero(is_copy[1:]) + 1:
+        drawn[row] = drawn[rng.integers(row)]
+        for place in rng.integers(25, size=rng.integers(1, 3)):
+            drawn[row, place] = rng.integers(N_WORDS)
+    return [" ".join(words[i] for i in row) for row in drawn.tolist()]
+
+
+def ours(rows: list[str]) -> int:
+    import thresher as th
+    from thresher.curation.judging import judge
+    from thresher.curation.near_duplicates import NearDuplicates
+    from thresher.features import FeatureContext
+
+    warm = th.load(pl.DataFrame({"text": rows[:100]}))
+    judge(warm, [NearDuplicates()], context=FeatureContext(cache=None))  # compiles the kernels, if they are not yet
+    pool = th.load(pl.DataFrame({"text": rows}))
+    started = time.perf_counter()
+    judgement = judge(pool, [NearDuplicates()], context=FeatureContext(cache=None))
+    return report(len(rows), judgement.dropped.height, time.perf_counter() - started, judgement.results[0].notes)
+
+
+def datasketch(rows: list[str]) -> int:
+    from datasketch import MinHash, MinHashLSH
+
+    started = time.perf_counter()
+    index = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
+    dropped = 0
+    for number, text in enumerate(rows):
+        signature = MinHash(num_perm=PERMUTATIONS)
+        signature.update_batch([text[i : i + N_GRAM].encode() for i in range(max(len(text) - N_GRAM + 1, 1))])
+        if index.query(signature):
+            dropped += 1
+        else:
+            index.insert(str(number), signature)
+    return report(len(rows), dropped, time.perf_counter() - started, {})
+
+
+def report(n: int, dropped: int, seconds: float, notes: dict) -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    told = {
+        "rows": n,
+        "dropped": dropped,
+        "seconds": round(seconds, 2),
+        "peak_gb": round(peak, 2),
+        "notes": dict(notes),
+    }
+    print(json.dumps(told))
+    return 0
+
+
+def run(who: str, n: int) -> dict:
+    done = subprocess.run([sys.executable, __file__, "--only", who, "--rows", str(n)], check=True, capture_output=True)
+    return {"who": who, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--peer-rows", type=int, default=20_000)
+    parser.add_argument("--only", choices=["thresher", "datasketch"])
+    given = parser.parse_args()
+    if given.only:
+        rows = texts(given.rows)
+        return ours(rows) if given.only == "thresher" else datasketch(rows)
+    runs = [run("thresher", given.peer_rows), run("datasketch", given.peer_rows), run("thresher", given.rows)]
+    for each in runs:
+        print(
+            f"{each['who']:<11} {each['rows']:>9,} rows  {each['seconds']:>8.1f} s  {each['peak_gb']:.2f} GB  "
+            f"{each['dropped']:,} dropped"
+        )
+    extrapolated = runs[1]["seconds"] * given.rows / given.peer_rows
+    print(f"datasketch, in proportion, for {given.rows:,} rows: {extrapolated:,.0f} s")
+    result = {"machine": machine("rensa", "datasketch", "polars", "numba"), "runs": runs}
+    RESULT.write_text(json.dumps(result | {"datasketch_seconds_in_proportion": round(extrapolated)}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""Each rule that judges rows one by one, or beside an evaluation set."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.curation.confidence import Confidence
+from thresher.curation.conflicts import Conflicts
+from thresher.curation.contamination import Contamination
+from thresher.curation.expression import Expression
+from thresher.curation.label_issues import LabelIssues
+from thresher.curation.language import Language
+from thresher.curation.length import Length
+from thresher.curation.pii import Pii, is_card, is_iban
+from thresher.curation.repetition import Repetition
+from thresher.errors import InputError, NotFoundError, SettingsError
+
+LONG = "the quick brown fox jumps over the lazy dog and runs far away from the hungry wolf at night"
+
+
+def gone(verdict):
+    return verdict.is_dropped.tolist()
+
+
+# Contamination
+
+
+def test_an_evaluation_row_in_the_pool_is_dropped_and_named(rows, check):
+    pool = rows({"text": ["The Question?", "another text", f"before {LONG} behind", LONG[:60]]})
+    test = rows({"id": ["q0", "q1"], "text": ["the question", LONG]})
+    verdict = check(Contamination(), pool, eval=test)
+    assert verdict.reason.to_list() == ["leak", None, "n-gram-leak", "n-gram-leak"]
+    assert verdict.duplicate_of.to_list() == ["q0", None, "q1", "q1"]
+    assert verdict.duplicate_in.drop_nulls().unique().to_list() == ["eval"]
+    assert verdict.notes["evaluation_rows_found"] == 2
+
+
+def test_the_overlap_is_that_of_brute_force(rows, check):
+    rng = np.random.default_rng(0)
+    words = [f"w{i}" for i in range(12)]
+    ours = [" ".join(rng.choice(words, 15)) for _ in range(40)]
+    theirs = [" ".join(rng.choice(words, 12)) for _ in range(30)]
+
+    def grams(text):
+        parts = text.split()
+        return {tuple(parts[i : i + 2]) for i in range(len(parts) - 1)}
+
+    best = [max(len(grams(a) & grams(b)) / min(len(grams(a)), len(grams(b))) for b in theirs) for a in ours]
+    verdict = check(Contamination(n_gram=2, overlap=0.3), rows({"text": ours}), eval=rows({"text": theirs}))
+    assert gone(verdict) == [value >= 0.3 for value in best]
+    assert 0 < sum(gone(verdict)) < 40
+    for found, value in zip(verdict.similarity, best, strict=True):
+        assert found is None or found == pytest.approx(value, abs=1e-6)
+
+
+def test_a_paraphrase_is_found_by_its_cosine_only_when_asked(rows, check):
+    pool = rows({"text": ["one thing", "other thing"]}, embedding=np.eye(2, dtype=np.float32))
+    test = rows({"text": ["said otherwise"]}, embedding=np.array([[1.0, 0.1]], np.float32))
+    assert Contamination().needs == frozenset()
+    assert gone(check(Contamination(), pool, eval=test)) == [False, False]
+    asked = Contamination(cosine=0.9)
+    assert asked.needs == asked.accepts["eval"] == frozenset({"embedding"})
+    assert check(asked, pool, eval=test).reason.to_list() == ["semantic-leak", None]
+
+
+def test_a_label_in_common_is_no_leak(rows, check):
+    pool = rows({"text": ["a text"], "label": ["greeting"]})
+    test = rows({"text": ["another one"], "label": ["greeting"]})
+    assert gone(check(Contamination(scope="row"), pool, eval=test)) == [False]
+
+
+# Length, language
+
+
+def test_limits_are_inclusive_and_say_what_was_found(rows, check):
+    pool = rows({"text": ["one", "one two", "one two three", "one two three four"]}, length=[1, 2, 3, 40])
+    verdict = check(Length(min_words=2, max_words=3), pool)
+    assert verdict.reason.to_list() == ["too-short", None, None, "too-long"]
+    assert verdict.explanation[0] == "has 1 words, at least 2 are allowed"
+    assert gone(check(Length(max_tokens=3), pool)) == [False, False, False, True]
+    assert gone(check(Length(max_characters=3), pool)) == [False, True, True, True]
+    assert Length(max_words=3).needs == frozenset()
+
+
+def test_limits_that_exclude_everything_or_nothing_are_refused():
+    with pytest.raises(SettingsError, match="at least one limit"):
+        Length()
+    with pytest.raises(SettingsError, match="min_words must not be above max_words, got 5 and 2"):
+        Length(min_words=5, max_words=2)
+
+
+def test_rows_in_another_language_are_dropped_when_it_is_sure(rows, check):
+    pytest.importorskip("py3langid")
+    texts = [
+        "This is a plain English sentence about the weather of today.",
+        "Dies ist ein ganz gewöhnlicher deutscher Satz über das heutige Wetter.",
+        "Ceci est une phrase française tout à fait ordinaire sur le temps.",
+        "ja",
+    ]
+    assert gone(check(Language(), rows({"text": texts}))) == [False, True, True, False]
+    assert gone(check(Language(languages=("en", "de")), rows({"text": texts}))) == [False, False, True, False]
+    with pytest.raises(SettingsError, match="ISO 639-1 codes, got 'english'"):
+        check(Language(languages=("english",)), rows({"text": texts}))
+
+
+# Repetition
+
+
+def test_gram_shares_are_those_of_a_slow_count():
+    from thresher.curation.repetition import _gram_shares
+
+    rng = np.random.default_rng(5)
+    texts = [" ".join(rng.choice(["aa", "b", "cccc", "dd", "e"], 70)) for _ in range(20)]
+    found = _gram_shares(pl.Series(texts))
+    for text, shares in zip(texts, found, strict=True):
+        words = text.split()
+        total = sum(map(len, words))
+        for i, n in enumerate((2, 3, 4)):
+            grams = [tuple(words[k : k + n]) for k in range(len(words) - n + 1)]
+            best = max(grams.count(gram) for gram in set(grams))
+            sizes = [sum(map(len, gram)) for gram in set(grams) if grams.count(gram) == best]
+            expected = best * max(sizes) / total if best > 1 else shares[i]
+            assert shares[i] == pytest.approx(expected)
+        for i, n in enumerate(range(5, 11)):
+            grams = [tuple(words[k : k + n]) for k in range(len(words) - n + 1)]
+            covered = {k + j for k, gram in enumerate(grams) if gram in grams[:k] for j in range(n)}
+            assert shares[3 + i] == pytest.approx(sum(len(words[k]) for k in covered) / total)
+
+
+def test_rows_that_repeat_themselves_are_dropped_and_prose_stays(rows, check):
+    rng = np.random.default_rng(6)
+    prose = " ".join("".join(rng.choice(list("abcdefghij"), rng.integers(3, 9))) for _ in range(80))
+    texts = [
+        prose,
+        "buy now and save money today " * 20,
+        "\n".join(["the very same line again"] * 12),
+        " ".join(["12345"] * 40 + prose.split()[:20]),
+        "I think that, as an AI language model, I cannot.",
+        "short short short",
+    ]
+    verdict = check(Repetition(), rows({"text": texts}))
+    assert verdict.reason[0] is None, verdict.explanation[0]
+    assert verdict.reason[1] == verdict.reason[2] == "repetition"
+    assert verdict.reason[3] is not None
+    assert verdict.reason[4] == "boilerplate"
+    assert verdict.reason[5] is None
+    assert gone(check(Repetition(phrases=()), rows({"text": texts[4:]}))) == [False, False]
+
+
+def test_words_without_a_letter_are_counted_once_each():
+    from thresher.curation.repetition import _word_shares
+
+    assert _word_shares(pl.Series(["1 2 3 four"]))["letterless"][0] == pytest.approx(0.75)
+    assert _word_shares(pl.Series(["it's co-op 3rd 99"]))["letterless"][0] == pytest.approx(0.25)
+
+
+# Personal data
+
+
+def test_personal_data_are_found_by_kind_and_checked(rows, check):
+    pytest.importorskip("phonenumbers")
+    texts = [
+        "write to jane.doe@mail.net or call +1 650 253 0000",
+        "card 4111 1111 1111 1111, not 4111 1111 1111 1112",
+        "account DE89 3704 0044 0532 0130 00 and not DE88 3704 0044 0532 0130 00",
+        "host 8.8.8.8 and 192.168.0.1 and 999.1.1.1",
+        "token AKIAIOSFODNN7EXAMPLE",
+        "nothing here, version 1.2.3 from 2024-01-02, id 12345678",
+        "write to me@example.com",
+    ]
+    verdict = check(Pii(action="report"), rows({"text": texts}))
+    told = verdict.explanation.to_list()
+    assert told[:5] == ["holds 1 email, 1 phone", "holds 1 credit-card", "holds 1 iban", "holds 1 ip", "holds 1 key"]
+    assert told[5:] == [None, None]
+    assert not verdict.is_dropped.any()
+    assert verdict.is_masked is None
+    assert gone(check(Pii(action="drop"), rows({"text": texts}))) == [True] * 5 + [False] * 2
+
+
+def test_a_mask_replaces_each_finding_and_nothing_else():
+    pytest.importorskip("phonenumbers")
+    texts = pl.Series(["mail a@b.org, a@b.org or c.a@b.org; call +1 650 253 0000.", "nothing"])
+    assert Pii().mask(texts).to_list() == ["mail [EMAIL], [EMAIL] or [EMAIL]; call [PHONE].", "nothing"]
+
+
+def test_a_national_number_needs_a_region(rows, check):
+    pytest.importorskip("phonenumbers")
+    pool = rows({"text": ["call (650) 253-0000 today"]})
+    assert check(Pii(action="report"), pool).explanation[0] is None
+    assert check(Pii(action="report", region="US"), pool).explanation[0] == "holds 1 phone"
+
+
+def test_checksums():
+    assert is_card("4111-1111-1111-1111")
+    assert is_card("378282246310005")
+    assert not is_card("4111111111111112")
+    assert not is_card("0000 0000 0000 0000")
+    assert is_iban("GB82 WEST 1234 5698 7654 32")
+    assert not is_iban("GB82 WEST 1234 5698 7654 33")
+
+
+def test_hostile_text_costs_no_more_than_its_length(rows, check):
+    pytest.importorskip("phonenumbers")
+    texts = ["a" * 20_000 + "@", "1-" * 20_000, "." * 20_000, "a@" + "a." * 20_000, "+1 " * 10_000, ":" * 20_000]
+    assert not check(Pii(action="drop"), rows({"text": texts})).is_dropped[[0, 2, 5]].any()
+
+
+# Conflicts
+
+
+def test_the_label_of_the_majority_stays(rows, check):
+    columns = {"text": ["same", "Same", " same", "tie", "tie", "alone"], "label": ["a", "b", "a", "a", "b", "a"]}
+    pool = rows(columns)
+    assert gone(check(Conflicts(), pool)) == [False, True, False, True, True, False]
+    assert gone(check(Conflicts(keep="first"), pool)) == [False, True, False, False, True, False]
+    assert gone(check(Conflicts(keep="none"), pool)) == [True, True, True, True, True, False]
+    verdict = check(Conflicts(), pool)
+    assert verdict.cluster.null_count() == 1
+    assert verdict.explanation[1] == "1 of the 3 rows with this prompt answer so, the others otherwise"
+
+
+def test_an_existing_row_decides_a_conflict(rows, check):
+    pool = rows({"text": ["same", "same", "same"], "label": ["b", "b", "a"]})
+    existing = rows({"text": ["same"], "label": ["a"]})
+    assert gone(check(Conflicts(), pool, existing=existing)) == [True, True, False]
+
+
+def test_long_answers_to_one_prompt_may_differ(rows, check):
+    long = " ".join(["word"] * 30)
+    pool = rows({"prompt": ["q", "q", "r", "r"], "response": [long, long + " more", "4", "5"]})
+    verdict = check(Conflicts(), pool)
+    assert gone(verdict) == [False, False, True, True]
+    assert verdict.notes["rows_with_long_answers_not_judged"] == 2
+
+
+def test_rows_of_text_have_no_conflicts(rows, check):
+    with pytest.raises(InputError, match="conflicts: rows need a prompt and a response"):
+        check(Conflicts(), rows({"text": ["a"]}))
+
+
+# Expression
+
+
+def test_a_condition_keeps_rows_for_which_it_is_true(rows, check):
+    pool = rows({"text": ["aa", "bbbb", "cc"], "stars": [5, 2, None]})
+    verdict = check(Expression(where="stars >= 3 AND LENGTH(text) < 4"), pool)
+    assert verdict.reason.to_list() == [None, "condition", "no-value"]
+    assert verdict.explanation[1] == "does not satisfy: stars >= 3 AND LENGTH(text) < 4"
+    assert gone(check(Expression(where="response LIKE 'b%'"), pool)) == [True, False, True]
+    assert gone(check(Expression(where="TRUE"), pool)) == [False] * 3
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "stars IN (SELECT stars FROM read_csv('/etc/passwd'))",
+        "EXISTS (select 1)",
+        "read_parquet('x') > 1",
+        "__import__('os').system('true')",
+        "stars >= ; drop",
+        "x" * 2001,
+    ],
+)
+def test_a_condition_reaches_nothing_but_its_row(where):
+    with pytest.raises(SettingsError, match="expression: where must"):
+        Expression(where=where)
+
+
+def test_words_in_quotes_are_text():
+    Expression(where="text LIKE '%select from%'")
+
+
+def test_a_condition_that_does_not_fit_the_columns_is_explained(rows, check):
+    pool = rows({"text": ["aa"], "stars": [5]})
+    with pytest.raises(NotFoundError, match="expression: column 'star' not found.*did you mean 'stars'"):
+        check(Expression(where="star > 1"), pool)
+    with pytest.raises(InputError, match="must be true or false, got Int64"):
+        check(Expression(where="stars + 1"), pool)
+    with pytest.raises(InputError, match="must fit the columns"):
+        check(Expression(where="text > 1"), pool)
+
+
+# Confidence and labels
+
+
+def test_gamma_is_a_quantile_or_a_threshold(rows, check):
+    missing = {"confidence": pl.Series([None, None, None, None, "too long"], dtype=pl.String)}
+    pool = rows({"text": list("abcde")}, missing=missing, confidence=[0.1, 0.2, 0.3, 0.4, np.nan])
+    verdict = check(Confidence(), pool)
+    assert gone(verdict) == [True, True, False, False, False]
+    assert verdict.explanation[4] == "has no confidence: too long"
+    assert gone(check(Confidence(threshold=0.2), pool)) == [True, False, False, False, False]
+
+
+def test_rows_named_by_confident_learning_are_dropped(rows, check):
+    probability = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.05, 0.95]], np.float32)
+    pool = rows({"text": list("abcde"), "label": ["x", "x", "y", "y", "x"]}, class_probability=probability)
+    verdict = check(LabelIssues(), pool)
+    assert gone(verdict) == [False] * 4 + [True]
+    assert "'x' has probability 0.050" in verdict.explanation[4]
+    assert gone(check(LabelIssues(max_probability=0.01), pool)) == [False] * 5

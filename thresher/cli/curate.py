@@ -1,0 +1,174 @@
+"""`thresher curate`: clean a pool once; what rules there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thresher.cli import options
+from thresher.errors import InputError
+
+if TYPE_CHECKING:
+    from thresher.curated import Curated
+
+curate_app = typer.Typer(help="Clean a pool: duplicates, leaks, wrong labels, personal data.", no_args_is_help=True)
+
+
+@curate_app.command()
+def clean(
+    pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
+    out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    rules: Annotated[
+        str | None,
+        typer.Option(help="In order, divided by commas; not set: exact-duplicates,near-duplicates."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="RULE.NAME=VALUE: near-duplicates.threshold=0.8; repeatable."),
+    ] = None,
+    existing: Annotated[str | None, typer.Option(help="Rows you have already; what repeats one is dropped.")] = None,
+    eval: Annotated[str | None, typer.Option(help="Rows to evaluate on, which the pool must not hold.")] = None,  # noqa: A002
+    report: Annotated[str | None, typer.Option(help="Rules that only report what they find.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")] = None,
+    model: Annotated[str | None, typer.Option(help="Causal language model or adapter: Hub id or folder.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    schema: options.Schema = None,
+    columns: options.Map = None,
+    id_column: options.IdColumn = None,
+    config: options.Config = None,
+    split: options.Split = None,
+    strict: options.Strict = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Drop the rows that rules find fault with; each dropped row gets its rule and reason.
+
+    [bold]Example:[/bold] thresher curate clean pool.jsonl --eval test.jsonl --out cleaned
+    """
+    from thresher.cli.progress import progress_display
+    from thresher.curating import curate
+
+    rows = options.read_rows(
+        pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict
+    )
+    beside = {"existing": existing, "eval": eval}
+    with progress_display(quiet=quiet) as show:
+        curated = curate(
+            rows,
+            _names(rules),
+            settings=rule_settings(settings),
+            **{
+                role: None if each is None else options.read_rows(each, schema=schema, columns=columns)
+                for role, each in beside.items()
+            },
+            report=_names(report) or (),
+            encoder=encoder,
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            seed=seed,
+            out=out,
+            force=force,
+            on_progress=show,
+        )
+    if as_json:
+        sys.stdout.write(curated.manifest.to_json().decode())
+    if not quiet:
+        typer.echo(summary(curated, out), err=True)
+
+
+@curate_app.command("rules")
+def list_rules(
+    name: Annotated[str | None, typer.Argument(help="A rule, for all there is to know about it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """List the rules, or tell about one: what it drops, source, cost, needs, settings, when it fails."""
+    from thresher.curation.rule import available, load_class
+
+    names = list(available()) if name is None else [name]
+    classes = {each: load_class(each) for each in names}
+    if as_json:
+        import orjson
+
+        told = [_described(each, cls) for each, cls in classes.items()]
+        sys.stdout.write(orjson.dumps(told if name is None else told[0], option=orjson.OPT_INDENT_2).decode() + "\n")
+    elif name is None:
+        width = max(map(len, names))
+        for each, cls in classes.items():
+            typer.echo(f"{each:<{width}}  {_first_line(cls)}")
+        typer.echo("\nthresher curate rules NAME tells all about one of them.")
+    else:
+        typer.echo(f"{name}\n\n{inspect.getdoc(classes[name])}\n")
+        for setting, default in _settings(classes[name]).items():
+            value = "VALUE (not set)" if default is None else default
+            typer.echo(f"  --set {name}.{setting}={value}")
+
+
+def rule_settings(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
+    """Return {"near-duplicates": {"threshold": "0.8"}} from ["near-duplicates.threshold=0.8"].
+
+    Raises:
+        InputError: a pair is not RULE.NAME=VALUE.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        rule, dot, setting = name.strip().partition(".")
+        if not (equals and dot and rule and setting):
+            raise InputError(
+                f"--set: must be RULE.NAME=VALUE, got '{pair}'; for example --set near-duplicates.threshold=0.8"
+            )
+        settings.setdefault(rule, {})[setting.replace("-", "_")] = value.strip()
+    return settings
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").splitlines()[0]
+
+
+def _settings(cls: type) -> dict[str, Any]:
+    """Return the settings with their defaults as text of the command line; None where there is none."""
+    defaults: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        default = None if field.default is dataclasses.MISSING else field.default
+        defaults[field.name] = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return defaults
+
+
+def _described(name: str, cls: type) -> dict[str, object]:
+    return {"name": name, "summary": _first_line(cls), "text": inspect.getdoc(cls), "settings": _settings(cls)}
+
+
+def summary(curated: Curated, out: Path) -> str:
+    """Return what happened, in a few lines."""
+    content = curated.manifest.content
+    counts = content["counts"]
+    lines = [
+        f"{counts['read']:,} rows read ({content['schema']['name']}), {counts['rejected']:,} set aside as unusable"
+    ]
+    lines += [f"  {count:,} {reason}" for reason, count in list(counts["rejected_by_reason"].items())[:5]]
+    for rule in content["rules"]:
+        did = ", ".join(f"{count:,} {reason}" for reason, count in rule["dropped"].items()) or "none dropped"
+        more = f", {rule['masked']:,} masked" if rule["masked"] else ""
+        more += f", {rule['findings']:,} reported" if rule["findings"] and not rule["masked"] else ""
+        lines.append(f"{rule['name']}: of {rule['rows']:,} rows {did}{more}")
+    lines.append(f"{counts['kept']:,} of {counts['usable']:,} rows kept, {counts['dropped']:,} dropped")
+    if counts["orphaned"]:
+        lines.append(
+            f"  {counts['orphaned']:,} of them repeat a row that a later rule dropped; put rules for duplicates last"
+        )
+    lines.append(f"{content['run']['seconds']['total']:.1f} s")
+    lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    return "\n".join(lines)

@@ -1,0 +1,144 @@
+"""Curated: the rows that the rules kept, and every other row with its rule and reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import polars as pl
+import pyarrow.parquet
+
+from thresher.curation.judging import Judgement
+from thresher.manifest import Manifest
+from thresher.output import MANIFEST, OutputFolder, write_whole
+
+if TYPE_CHECKING:
+    import datasets
+
+    from thresher.dataset import Dataset
+
+STEM = "rows"
+DROPPED, FINDINGS, CLUSTERS, MASKED = "dropped.parquet", "findings.parquet", "clusters.parquet", "masked.jsonl"
+REJECTED = "rejected.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curated:
+    """Kept rows and dropped rows of one pool, with the manifest of how they came to be.
+
+    Attributes:
+        pool: the rows that were judged, (n,).
+        dataset: the kept rows, in the order of the pool, with masked texts where a rule masks.
+        judgement: what the rules said.
+        manifest: what ran, with which settings, counts by rule and reason.
+    """
+
+    pool: Dataset
+    dataset: Dataset
+    judgement: Judgement
+    manifest: Manifest
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The kept rows, each with all of the user's own columns."""
+        return self.dataset.rows(np.arange(len(self)))
+
+    @property
+    def dropped(self) -> pl.DataFrame:
+        """One row per dropped row, in the order of the pool.
+
+        Columns: `row_id`, `file`, `line`, `rule`, `reason`, `explanation`, `duplicate_of`, `duplicate_in`,
+        `similarity`, `cluster`, `preview`.
+        """
+        return self.judgement.dropped.drop("position")
+
+    @property
+    def findings(self) -> pl.DataFrame:
+        """One row per finding on a row that was not dropped for it."""
+        return self.judgement.findings.drop("position")
+
+    @property
+    def clusters(self) -> pl.DataFrame:
+        """One row per member of a group of duplicates, the kept one first."""
+        return self.judgement.clusters
+
+    def __len__(self) -> int:
+        """Return the number of kept rows."""
+        return len(self.dataset)
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return the kept rows as a Hugging Face `datasets.Dataset`.
+
+        Raises:
+            MissingExtraError: the package `datasets` is not installed.
+        """
+        from thresher.errors import MissingExtraError
+
+        try:
+            import datasets
+        except ModuleNotFoundError:
+            raise MissingExtraError("datasets", "Curated.to_dataset", "hub") from None
+        return datasets.Dataset.from_list(self.rows)
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write the folder, whole or not at all, and return its path.
+
+        Files: `rows.*` (the kept rows in the user's format), `dropped.parquet`, `findings.parquet`, `clusters.parquet`,
+        `masked.jsonl` (the originals of masked rows, if there are any), `rejected.jsonl`, `manifest.json`.
+        """
+        with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
+            if not out.is_done:
+                self.write_into(out.work)
+                out.publish()
+            return out.path
+
+    def write_into(self, folder: Path) -> None:
+        """Write the files into an existing folder, the manifest last."""
+        self.dataset.write(np.arange(len(self)), folder, STEM)
+        _write_parquet(self.dropped, folder / DROPPED)
+        _write_parquet(self.findings, folder / FINDINGS)
+        _write_parquet(self.clusters, folder / CLUSTERS)
+        if self.judgement.masked:
+            _write_originals(self.pool, self.judgement, folder / MASKED)
+        (folder / REJECTED).write_text(self.pool.rejected.write_ndjson(), encoding="utf-8")
+        write_whole(folder / MANIFEST, self.manifest.to_json())
+
+    def _summary(self) -> list[tuple[str, str]]:
+        counts = self.manifest.content["counts"]
+        lines = [("kept", f"{counts['kept']:,} of {counts['usable']:,} rows")]
+        lines += [(rule, f"{n:,} rows dropped") for rule, n in counts["dropped_by_rule"].items()]
+        lines += [("masked", f"{counts['masked']:,} rows")] if counts["masked"] else []
+        return [*lines, ("rejected", f"{counts['rejected']:,} rows that could not be used")]
+
+    def __repr__(self) -> str:
+        """Return the counts, one line each."""
+        width = max(len(name) for name, _ in self._summary()) + 2
+        return "Curated\n" + "\n".join(f"  {name:<{width}}{text}" for name, text in self._summary())
+
+    def _repr_html_(self) -> str:
+        """Return the counts and the first dropped rows as HTML; all text is escaped."""
+        head = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self._summary())
+        lost = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{escape(str(cell)[:160])}</td>" for cell in row) + "</tr>"
+            for row in self.dropped.head(5).select("rule", "explanation", "preview").iter_rows()
+        )
+        return f"<table>{head}</table><b>Dropped</b><table>{lost}</table>"
+
+
+def _write_originals(pool: Dataset, judgement: Judgement, path: Path) -> None:
+    at = sorted(judgement.masked)
+    ids = pool.frame["row_id"].gather(at).to_list()
+    with open(path, "wb") as file:
+        for position, row_id, original in zip(at, ids, pool.rows(at), strict=True):
+            rules = [rule.name for rule in judgement.masked[position]]
+            entry = {"row_id": row_id, "rules": rules, "original": original}
+            file.write(orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))
+
+
+def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
+    pyarrow.parquet.write_table(frame.to_arrow(), path)

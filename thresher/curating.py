@@ -1,0 +1,285 @@
+"""The arrow from a dataset to a cleaner dataset: rules judge the rows, one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thresher.curated import Curated
+from thresher.curation.judging import Judgement, counted, judge, rule_settings
+from thresher.curation.masking import masked
+from thresher.curation.rule import Rule, accepts, available, create
+from thresher.dataset import Dataset, load
+from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
+from thresher.errors import InputError, SettingsError, did_you_mean
+from thresher.manifest import FORMAT, Manifest, digest, versions
+from thresher.output import OutputFolder
+
+if TYPE_CHECKING:
+    from thresher.features import FeatureContext, Progress
+
+DEFAULT_RULES = ("exact-duplicates", "near-duplicates")
+WITH_EVAL = "contamination"
+KIND = "curated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Everything that determines the result, resolved and checked before any model runs."""
+
+    pool: Dataset
+    rules: tuple[Rule, ...]
+    existing: Dataset | None
+    eval: Dataset | None
+    report: tuple[str, ...]
+    context: FeatureContext
+    seed: int
+
+    @property
+    def inputs(self) -> list[Dataset]:
+        return [rows for rows in (self.pool, self.existing, self.eval) if rows is not None]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the manifest says of the request, in JSON values."""
+        from thresher.features import fingerprints
+
+        needs = {name for rule in self.rules for group in (rule.needs, *accepts(rule).values()) for name in group}
+        return {
+            "request": [
+                {"name": rule.name, "settings": rule_settings(rule), "report": rule.name in self.report}
+                for rule in self.rules
+            ],
+            "seed": self.seed,
+            "pool": self.pool.fingerprint,
+            "existing": None if self.existing is None else self.existing.fingerprint,
+            "eval": None if self.eval is None else self.eval.fingerprint,
+            "features": fingerprints(needs, self.context),
+        }
+
+    def identity(self) -> str:
+        read = [reading_entry(rows) for rows in self.inputs]
+        return digest({"request": self.settings(), "read": read, "thresher": versions(())})
+
+
+def curate(
+    pool: Any,
+    rules: Sequence[str | Rule] | None = None,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    existing: Any = None,
+    eval: Any = None,  # noqa: A002
+    report: Collection[str] = (),
+    encoder: str | None = None,
+    model: str | None = None,
+    tokenizer: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Curated:
+    """Clean a pool: drop duplicates, leaks of the test set, and whatever else the rules find.
+
+    Args:
+        pool: a Dataset, or anything `load` accepts.
+        rules: names (`thresher curate rules` lists them) or rules, in the order in which they judge; None for
+            "exact-duplicates" and "near-duplicates". With `eval`, "contamination" comes first if it is not among them.
+        settings: rule -> setting -> value, for rules given by name.
+        existing: rows kept earlier (anything `load` accepts): none of them is dropped, and rows that repeat one are.
+        eval: rows to evaluate on (anything `load` accepts), which must not be in the pool.
+        report: names of rules that only report what they find, and drop nothing.
+        encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by the number of rows.
+        model: causal language model for rules that ask one, by folder or Hub id; not set: the embedded one.
+        tokenizer: whose tokens are counted, by name or folder; not set: the embedded encoder's.
+        device: "cpu", "cuda", ...; not set: the best there is.
+        seed: of everything random.
+        out: folder to write the result to; it appears whole or not at all.
+        force: replace an earlier result in `out`.
+        on_progress: called with a Progress while features are computed.
+
+    Raises:
+        InputError: the rules keep no row.
+    """
+    started = time.monotonic()
+    plan = _plan(
+        pool, rules, settings, existing, eval, report, seed,
+        encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress,
+    )  # fmt: skip
+    if out is None:
+        return _run(plan, started)
+    check_apart(Path(out), plan.inputs)
+    with OutputFolder(out, identity=plan.identity(), force=force) as folder:
+        if folder.is_done:
+            _tell_done(folder.path, on_progress)
+            return _run(plan, started)
+        curated = _run(plan, started)
+        try:
+            curated.write_into(folder.work)
+            folder.publish()
+        except OSError:
+            folder.discard()  # a full disk: the computed features are cached, so nothing worth keeping is lost
+            raise
+    return curated
+
+
+def chosen_rules(
+    rules: Sequence[str | Rule] | None, settings: Mapping[str, Mapping[str, Any]] | None, *, has_eval: bool
+) -> tuple[Rule, ...]:
+    """Return the rules of a request, built and in order.
+
+    Args:
+        rules: names or rules; None for the default ones.
+        settings: rule -> setting -> value, for rules given by name.
+        has_eval: there are rows to evaluate on, so that "contamination" runs in any case.
+
+    Raises:
+        InputError: something else than a rule was given, or none.
+        SettingsError: settings are of a rule that is not among the named ones.
+    """
+    wanted = list(DEFAULT_RULES if rules is None else rules)
+    names = [rule if isinstance(rule, str) else getattr(rule, "name", "") for rule in wanted]
+    if has_eval and WITH_EVAL not in names:
+        wanted, names = [WITH_EVAL, *wanted], [WITH_EVAL, *names]
+    if not wanted:
+        raise InputError(f"rules: at least one is required, found none; there are: {', '.join(available())}")
+    by_name = [rule for rule in wanted if isinstance(rule, str)]
+    for name in settings or {}:
+        if name not in by_name:
+            raise SettingsError(
+                f"settings: '{name}' must be one of the rules named, {', '.join(by_name) or 'none'}"
+                f"{did_you_mean(name, by_name)}"
+            )
+    return tuple(_rule(rule, settings or {}) for rule in wanted)
+
+
+def _rule(rule: str | Rule, settings: Mapping[str, Mapping[str, Any]]) -> Rule:
+    if isinstance(rule, str):
+        return create(rule, settings.get(rule))
+    if isinstance(rule, type) or not isinstance(rule, Rule):
+        raise InputError(f"rules: must be names of rules, or rules with their settings, got {rule!r}")
+    return rule
+
+
+def _plan(
+    pool: Any,
+    rules: Sequence[str | Rule] | None,
+    settings: Mapping[str, Mapping[str, Any]] | None,
+    existing: Any,
+    eval_rows: Any,
+    report: Collection[str],
+    seed: int,
+    *,
+    encoder: str | None,
+    model: str | None,
+    tokenizer: str | None,
+    device: str | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> _Plan:
+    from thresher.features import FeatureContext
+
+    built = chosen_rules(rules, settings, has_eval=eval_rows is not None)
+    names = [rule.name for rule in built]
+    for name in report:
+        if name not in names:
+            raise SettingsError(f"report: '{name}' must be one of {', '.join(names)}{did_you_mean(name, names)}")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed: must be a whole number from 0, got {seed!r}")
+    dataset = _loaded(pool)
+    context = FeatureContext(encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress)
+    return _Plan(
+        pool=dataset,
+        rules=built,
+        existing=None if existing is None else _loaded(existing),
+        eval=None if eval_rows is None else _loaded(eval_rows),
+        report=tuple(sorted(report)),
+        context=context.resolved(len(dataset)),
+        seed=int(seed),
+    )
+
+
+def _loaded(rows: Any) -> Dataset:
+    return rows if isinstance(rows, Dataset) else load(rows)
+
+
+def _run(plan: _Plan, started: float) -> Curated:
+    judgement = judge(
+        plan.pool,
+        plan.rules,
+        existing=plan.existing,
+        eval=plan.eval,
+        context=plan.context,
+        report=plan.report,
+        seed=plan.seed,
+    )
+    if not len(judgement.kept):
+        why = ", ".join(f"{n:,} {reason}" for reason, n in counted(judgement.dropped["reason"]).items())
+        raise InputError(f"rules: must keep at least one row, but all {len(plan.pool):,} are dropped ({why})")
+    place = {position: number for number, position in enumerate(judgement.kept.tolist())}
+    kept = masked(
+        plan.pool.take(judgement.kept), {place[position]: rules for position, rules in judgement.masked.items()}
+    )
+    manifest = _manifest(plan, judgement, time.monotonic() - started)
+    return Curated(pool=plan.pool, dataset=kept, judgement=judgement, manifest=manifest)
+
+
+def _manifest(plan: _Plan, judgement: Judgement, seconds: float) -> Manifest:
+    pool, settings = plan.pool, plan.settings()
+    asked = settings.pop("request")
+    did = [
+        {
+            "rows": result.n_in,
+            "dropped": dict(result.dropped),
+            "masked": result.n_masked,
+            "findings": result.n_found,
+            "notes": dict(result.notes),
+        }
+        for result in judgement.results
+    ]
+    content = {
+        "format": FORMAT,
+        "kind": KIND,
+        "identity": plan.identity(),
+        "rules": [{**one, **outcome} for one, outcome in zip(asked, did, strict=True)],
+        **settings,
+        "inputs": source_entries(pool),
+        "schema": schema_entry(pool),
+        "id_column": pool.id_column,
+        "counts": {
+            "read": pool.n_read,
+            "rejected": pool.rejected.height,
+            "rejected_by_reason": counted(pool.rejected["reason"]),
+            "usable": len(pool),
+            "kept": len(judgement.kept),
+            "dropped": judgement.dropped.height,
+            "dropped_by_rule": counted(judgement.dropped["rule"]),
+            "dropped_by_reason": counted(judgement.dropped["reason"]),
+            "masked": len(judgement.masked),
+            "findings": judgement.findings.height,
+            "orphaned": judgement.n_orphaned,
+        },
+        "kept_rows": digest(pool.frame["row_id"].gather(judgement.kept).to_list()),
+        "versions": versions(("numpy", "polars", "pyarrow", "faiss-cpu", "rensa", "py3langid", "phonenumbers")),
+        "run": {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": {
+                "total": round(seconds, 3),
+                "rules": [round(result.seconds, 3) for result in judgement.results],
+            },
+            "inputs": source_places(pool),
+        },
+    }
+    return Manifest(content)
+
+
+def _tell_done(path: Path, on_progress: Callable[[Progress], None] | None) -> None:
+    from thresher.features import Progress
+
+    if on_progress is not None:
+        note = f"{path}: holds the result of this very command already, which is left as it is"
+        on_progress(Progress(stage="curate", done=1, total=1, note=note))

@@ -1,0 +1,126 @@
+"""Conflicts: one prompt, answers that contradict one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+
+from thresher.checks import check_one_of, check_whole
+from thresher.curation.normalise import normalised
+from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.verdict import Verdict
+from thresher.errors import InputError
+
+KEEP = ("majority", "none", "first")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conflicts:
+    """Drop rows with the same prompt and contradicting answers: no model can learn both.
+
+    Of classification data, two labels on one text contradict each other. Of other data two different answers do, if
+    both are short (`max_words`): a question that has one answer gets one. Long answers to one prompt may differ and all
+    be right, and are not judged. Prompts and answers are normalised before they are compared.
+
+    Cost: linear in the length of the texts.
+    Existing rows: none is dropped; a row that contradicts one is, whatever `keep` says.
+    Ties: where no answer has more than half of the rows, "majority" drops them all.
+    Fails: short answers to open requests ("name a colour") differ and are right; report only, or lower `max_words`.
+
+    Attributes:
+        keep: "majority": rows with the answer that more than half of the rows of a prompt give stay; "none": all go;
+            "first": rows with the answer of the first row stay.
+        max_words: longest answer of a prompt, in words, up to which different answers contradict each other; labels
+            always do.
+    """
+
+    name: ClassVar[str] = "conflicts"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset()}
+
+    keep: str = "majority"
+    max_words: int = 12
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_one_of(self.name, "keep", self.keep, KEEP)
+        check_whole(self.name, "max_words", self.max_words, 1)
+
+    def check(
+        self,
+        pool: Rows,
+        *,
+        existing: Rows | None,
+        eval: Rows | None,  # noqa: A002
+        rng: np.random.Generator,
+    ) -> Verdict:
+        """Drop the rows of contradicting answers.
+
+        Raises:
+            InputError: the rows are text alone.
+        """
+        if pool.dataset.kind == "text":
+            raise InputError(f"{self.name}: rows need a prompt and a response, found rows of text; leave out the rule")
+        is_label = pool.dataset.kind == "classification"
+        parts = [_answers(rows, is_existing=rows is existing, is_label=is_label) for rows in (existing, pool) if rows]
+        groups = pl.concat(parts).with_row_index("at")
+        count = pl.len().over("prompt", "answer")
+        first = pl.col("at") == pl.col("at").min().over("prompt")
+        groups = groups.with_columns(
+            n=pl.len().over("prompt"),
+            n_same=count,
+            n_answers=pl.col("answer").n_unique().over("prompt"),
+            most=count.max().over("prompt"),
+            longest=pl.col("words").max().over("prompt"),
+            of_first=pl.col("answer").filter(first).first().over("prompt"),
+            of_existing=pl.col("answer").filter("is_existing").first().over("prompt"),
+        ).filter(~pl.col("is_existing"))
+        judged = pl.lit(value=True) if is_label else pl.col("longest") <= self.max_words
+        is_conflict = (pl.col("n_answers") > 1) & judged
+        same_as_kept = (
+            pl.when(pl.col("of_existing").is_not_null())
+            .then(pl.col("answer") == pl.col("of_existing"))
+            .otherwise(self._stays())
+        )
+        goes = is_conflict & ~same_as_kept
+        told = pl.format(
+            "{} of the {} rows with this prompt answer so, the others {}", "n_same", "n",
+            pl.when(pl.col("n_answers") == 2).then(pl.lit("otherwise")).otherwise(pl.lit("in several ways")),
+        )  # fmt: skip
+        out = groups.select(
+            reason=pl.when(goes).then(pl.lit("conflict")),
+            explanation=pl.when(goes).then(told),
+            cluster=pl.when(is_conflict).then(pl.col("row_id").first().over("prompt")),
+            is_unjudged=(pl.col("n_answers") > 1) & ~judged,
+        )
+        return Verdict(
+            reason=out["reason"],
+            explanation=out["explanation"],
+            cluster=out["cluster"],
+            notes={"rows_with_long_answers_not_judged": int(out["is_unjudged"].sum())},
+        )
+
+    def _stays(self) -> pl.Expr:
+        """Return which rows of a contradiction stay."""
+        if self.keep == "none":
+            return pl.lit(value=False)
+        if self.keep == "first":
+            return pl.col("answer") == pl.col("of_first")
+        return (pl.col("n_same") == pl.col("most")) & (pl.col("n_same") * 2 > pl.col("n"))
+
+
+def _answers(rows: Rows, *, is_existing: bool, is_label: bool) -> pl.DataFrame:
+    frame = rows.dataset.frame
+    return pl.DataFrame(
+        {
+            "row_id": frame["row_id"],
+            "prompt": normalised(frame["prompt"]),
+            "answer": frame["response"] if is_label else normalised(frame["response"]),
+            "words": frame["response"].str.count_matches(r"\S+"),
+            "is_existing": pl.Series([is_existing]).new_from_index(0, len(frame)),
+        }
+    )

@@ -1,0 +1,213 @@
+"""Contamination: rows of the pool that hold what the model will be evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.checks import check_number, check_one_of, check_whole
+from thresher.compiled import compiled
+from thresher.curation.cosine_groups import COLUMNS, unit_rows
+from thresher.curation.normalise import SCOPES, normalised, scope_texts
+from thresher.curation.rule import EVAL, Rows
+from thresher.curation.shingles import Shingles, shingles
+from thresher.curation.verdict import Verdict
+
+EMBEDDING = "embedding"
+COMMON = 1000  # a piece that so many evaluation rows share is a template, and no sign of a leak
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+
+class _Match(NamedTuple):
+    """The evaluation row that each row of the pool is closest to.
+
+    Attributes:
+        row: (n,) int64, -1 for none.
+        value: (n,) float32.
+    """
+
+    row: Int64
+    value: Float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contamination:
+    """Drop rows that are, or hold, a row of the evaluation set: they would make every score too good.
+
+    Three tests, in this order: the normalised texts are equal; the share of common word n-grams among those of the
+    shorter text is at least `overlap`; the cosine of the embeddings is at least `cosine` (off unless it is set).
+
+    Source: n-gram overlap as Brown et al. 2020 (arXiv:2005.14165, appendix C; 13-grams) and Chowdhery et al. 2022
+    (arXiv:2204.02311, section 8; share of 8-grams).
+    Differs: the share is of the shorter of the two texts, so that an evaluation row inside a long document is found,
+    and an excerpt of one too; n-grams that more than 1,000 evaluation rows share are passed over.
+    Cost: O(n-grams of the pool, times the evaluation rows that share one); `cosine`: O(n q d).
+    Needs: rows to evaluate on; `embedding` if `cosine` is set. Existing rows play no part.
+    Fails: translations and paraphrases pass the n-grams; set `cosine` for them. Texts of fewer than `n_gram` words are
+    found only when they are equal.
+
+    Attributes:
+        scope: which text is compared: "prompt" (classification: the text), "response" or "row". Rows that are text
+            alone have only one.
+        n_gram: words in a piece.
+        overlap: smallest share of common pieces.
+        cosine: smallest cosine of a semantic leak; not set: embeddings are not compared.
+    """
+
+    name: ClassVar[str] = "contamination"
+    requires: ClassVar[frozenset[str]] = frozenset({EVAL})
+
+    scope: str = "prompt"
+    n_gram: int = 8
+    overlap: float = 0.5
+    cosine: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_one_of(self.name, "scope", self.scope, SCOPES)
+        check_whole(self.name, "n_gram", self.n_gram, 1)
+        check_number(self.name, "overlap", self.overlap, 1e-6, 1.0)
+        if self.cosine is not None:
+            check_number(self.name, "cosine", self.cosine, -1.0, 1.0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The embedding, if it is compared."""
+        return frozenset() if self.cosine is None else frozenset({EMBEDDING})
+
+    @property
+    def accepts(self) -> Mapping[str, frozenset[str]]:
+        """Rows to evaluate on, with the same features."""
+        return {EVAL: self.needs}
+
+    def check(
+        self,
+        pool: Rows,
+        *,
+        existing: Rows | None,
+        eval: Rows | None,  # noqa: A002
+        rng: np.random.Generator,
+    ) -> Verdict:
+        """Drop every row that the evaluation set holds.
+
+        Raises:
+            AssertionError: the caller gave no rows to evaluate on, though the rule requires them.
+        """
+        if eval is None:
+            raise AssertionError(f"{self.name} requires rows to evaluate on")
+        ours, theirs = self._texts(pool), self._texts(eval)
+        tests = {
+            "leak": (_equal(ours, theirs), 1.0, "is equal to"),
+            "n-gram-leak": (
+                _overlapping(shingles(ours, n=self.n_gram, unit="word"), shingles(theirs, n=self.n_gram, unit="word")),
+                self.overlap,
+                f"shares {{}} of the {self.n_gram}-word pieces with",
+            ),
+        }
+        if self.cosine is not None:
+            match = _most_similar(pool.features[EMBEDDING], eval.features[EMBEDDING])
+            tests["semantic-leak"] = (match, self.cosine, "has cosine {} with")
+        return _verdict(tests, eval.row_id, len(pool))
+
+    def _texts(self, rows: Rows) -> pl.Series:
+        is_text = rows.dataset.kind == "classification" and self.scope == "row"  # labels are no leak
+        return normalised(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
+
+
+def _verdict(tests: Mapping[str, tuple[_Match, float, str]], ids: pl.Series, n: int) -> Verdict:
+    """Return the verdict in which the first test that a row fails speaks."""
+    reason, text = np.full(n, None, dtype=object), np.full(n, None, dtype=object)
+    row, value = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
+    for name, (match, least, words) in tests.items():
+        hit = np.flatnonzero((match.row >= 0) & (match.value >= least) & (row < 0))
+        row[hit], value[hit], reason[hit] = match.row[hit], match.value[hit], name
+        for i in hit.tolist():
+            text[i] = f"{words.format(f'{match.value[i]:.2f}')} evaluation row {ids[int(match.row[i])]}"
+    hit_rows = pl.Series(row >= 0)
+    nothing = pl.Series([None], dtype=pl.String).new_from_index(0, n)
+    named = ids.gather(np.maximum(row, 0)).zip_with(hit_rows, nothing)
+    return Verdict(
+        reason=pl.Series("reason", reason.tolist(), dtype=pl.String),
+        explanation=pl.Series("explanation", text.tolist(), dtype=pl.String),
+        duplicate_of=named,
+        duplicate_in=pl.Series([EVAL], dtype=pl.String).new_from_index(0, n).zip_with(hit_rows, nothing),
+        similarity=pl.Series(value).fill_nan(None),
+        notes={"evaluation_rows": len(ids), "evaluation_rows_found": len(np.unique(row[row >= 0]))},
+    )
+
+
+def _equal(ours: pl.Series, theirs: pl.Series) -> _Match:
+    known = pl.DataFrame({"text": theirs, "row": np.arange(len(theirs))}).unique("text", keep="first")
+    found = ours.alias("text").to_frame().join(known, on="text", how="left", maintain_order="left")["row"]
+    row = found.fill_null(-1).to_numpy().astype(np.int64)
+    return _Match(row, np.where(row >= 0, 1.0, 0.0).astype(np.float32))
+
+
+def _most_similar(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> _Match:
+    x, y = unit_rows(ours), unit_rows(theirs)
+    row, value = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
+    for start in range(0, len(x), COLUMNS):
+        cosine = x[start : start + COLUMNS] @ y.T
+        at = cosine.argmax(axis=1)
+        row[start : start + COLUMNS], value[start : start + COLUMNS] = at, cosine[np.arange(len(at)), at]
+    return _Match(row, value)
+
+
+def _overlapping(ours: Shingles, theirs: Shingles) -> _Match:
+    """Return the evaluation row that shares the largest part of the smaller set of pieces."""
+    owner = np.repeat(np.arange(len(theirs.offsets) - 1, dtype=np.int64), theirs.sizes())
+    order = np.argsort(theirs.hashes, kind="stable")
+    keys, first, counts = np.unique(theirs.hashes[order], return_index=True, return_counts=True)
+    is_rare = counts <= COMMON
+    keys, first, counts = keys[is_rare], first[is_rare].astype(np.int64), counts[is_rare].astype(np.int64)
+    at = np.minimum(np.searchsorted(keys, ours.hashes), max(len(keys) - 1, 0)).astype(np.int64)
+    known = np.flatnonzero(keys[at] == ours.hashes) if len(keys) else np.zeros(0, np.int64)
+    row_of = np.searchsorted(ours.offsets, known, side="right") - 1
+    row, value = _best_overlap(
+        row_of.astype(np.int64), at[known], first, counts, owner[order], ours.sizes(), theirs.sizes()
+    )
+    return _Match(row, value)
+
+
+@compiled
+def _best_overlap(
+    row_of: Int64, key: Int64, first: Int64, counts: Int64, owner: Int64, our_sizes: Int64, their_sizes: Int64
+) -> tuple[Int64, Float32]:
+    """Count common pieces row by row.
+
+    Args:
+        row_of: (m,) the pool's row of each common piece, ascending.
+        key: (m,) its number among the evaluation set's pieces.
+        first: (k,) where the owners of a piece begin in `owner`.
+        counts: (k,) how many they are.
+        owner: evaluation rows, sorted by piece.
+        our_sizes: (n,) pieces of the pool's rows.
+        their_sizes: (q,) pieces of the evaluation rows.
+    """
+    best = np.full(len(our_sizes), -1, np.int64)
+    value = np.zeros(len(our_sizes), np.float32)
+    shared = np.zeros(len(their_sizes), np.int64)
+    touched = np.empty(len(their_sizes), np.int64)
+    at = 0
+    while at < len(row_of):
+        row, n_touched = row_of[at], 0
+        while at < len(row_of) and row_of[at] == row:
+            for other in owner[first[key[at]] : first[key[at]] + counts[key[at]]]:
+                if shared[other] == 0:
+                    touched[n_touched] = other
+                    n_touched += 1
+                shared[other] += 1
+            at += 1
+        for other in touched[:n_touched]:
+            overlap = shared[other] / min(our_sizes[row], their_sizes[other])
+            if overlap > value[row] or (overlap == value[row] and other < best[row]):
+                best[row], value[row] = other, overlap
+            shared[other] = 0
+    return best, value

@@ -1,0 +1,118 @@
+"""Expression: a condition on the user's columns, written in SQL."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import polars as pl
+
+from thresher.curation.rule import Rows
+from thresher.curation.verdict import Verdict
+from thresher.errors import InputError, NotFoundError, SettingsError
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+MAX_CHARACTERS = 2_000
+CANONICAL = ("row_id", "prompt", "response", "file", "line")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_REACHES_OUT = re.compile(r"\b(select|from|join|with|read_\w+|scan_\w+)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expression:
+    """Keep rows for which an SQL condition on their columns is true.
+
+    The condition is parsed by polars' SQL, not by Python: nothing in it is executed. It may use comparison, arithmetic,
+    AND, OR, NOT, IN, LIKE, BETWEEN, CASE and polars' SQL functions (LENGTH, LOWER, REGEXP_LIKE, STARTS_WITH, ...), and
+    no subquery and no function that reads a file. Regular expressions are Rust's, whose time is linear in the text.
+
+    Columns are the user's; `row_id`, `prompt`, `response`, `file` and `line` are the canonical ones where the user has
+    no column of that name. A row for which the condition has no value (a column is empty) is dropped as `no-value`.
+
+    Attributes:
+        where: the condition, at most 2,000 characters, such as "stars >= 4 AND LENGTH(response) < 4000".
+    """
+
+    name: ClassVar[str] = "expression"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    where: str
+
+    def __post_init__(self) -> None:
+        """Check that the condition can be parsed."""
+        self._parsed()
+
+    def _parsed(self) -> pl.Expr:
+        if not isinstance(self.where, str) or not self.where.strip():
+            raise SettingsError(f"{self.name}: where must be a condition such as 'stars >= 4', got {self.where!r}")
+        if len(self.where) > MAX_CHARACTERS:
+            raise SettingsError(
+                f"{self.name}: where must have at most {MAX_CHARACTERS:,}, got {len(self.where):,} characters"
+            )
+        found = _REACHES_OUT.search(_QUOTED.sub("''", self.where))
+        if found:
+            raise SettingsError(
+                f"{self.name}: where must look at the row's own columns, found '{found[0]}'; leave it out"
+            )
+        try:
+            return pl.sql_expr(self.where)
+        except pl.exceptions.PolarsError as error:
+            problem = str(error).splitlines()[0]
+            raise SettingsError(
+                f"{self.name}: where must be an SQL condition, got {self.where!r} ({problem})"
+            ) from None
+
+    def check(
+        self,
+        pool: Rows,
+        *,
+        existing: Rows | None,
+        eval: Rows | None,  # noqa: A002
+        rng: np.random.Generator,
+    ) -> Verdict:
+        """Drop every row for which the condition is not true.
+
+        Raises:
+            InputError: the condition does not fit the columns' types, or is no condition.
+        """
+        condition = self._parsed()
+        frame = _columns(pool.dataset, condition.meta.root_names(), self.name)
+        try:
+            value = frame.select(condition.alias("value")).to_series()
+        except pl.exceptions.PolarsError as error:
+            problem = str(error).splitlines()[0]
+            raise InputError(f"{self.name}: {self.where!r} must fit the columns, found: {problem}") from None
+        if value.dtype != pl.Boolean:
+            raise InputError(
+                f"{self.name}: {self.where!r} must be true or false, got {value.dtype}; compare it with a value"
+            )
+        value = value.new_from_index(0, len(pool)) if len(value) == 1 else value
+        goes = ~value.fill_null(value=False)
+        told = (
+            pl.when(pl.lit(value.is_null())).then(pl.lit("has no value for: ")).otherwise(pl.lit("does not satisfy: "))
+        )
+        out = pl.select(
+            reason=pl.when(pl.lit(goes)).then(
+                pl.when(pl.lit(value.is_null())).then(pl.lit("no-value")).otherwise(pl.lit("condition"))
+            ),
+            explanation=pl.when(pl.lit(goes)).then(told + pl.lit(self.where)),
+        )
+        return Verdict(reason=out["reason"], explanation=out["explanation"])
+
+
+def _columns(rows: Dataset, names: list[str], rule: str) -> pl.DataFrame:
+    """Return the named columns, the user's or the canonical ones; one column at least, so that there are n rows."""
+    columns = {"row_id": rows.frame["row_id"]}
+    for name in dict.fromkeys(names):
+        if name in CANONICAL and name not in rows.column_names:
+            columns[name] = rows.frame[name]
+        else:
+            try:
+                columns[name] = rows.column(name)
+            except NotFoundError as error:
+                raise NotFoundError(f"{rule}: {error}") from None
+    return pl.DataFrame(columns)

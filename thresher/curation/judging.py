@@ -1,0 +1,345 @@
+"""Rules over a dataset, one after another: each sees the rows that the rules before it kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.curation.rule import ROLES, Rows, Rule, accepts
+from thresher.curation.verdict import POOL, Verdict
+from thresher.errors import InputError
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+    from thresher.features import FeatureContext
+
+PREVIEW_CHARACTERS = 200
+ROW = {"position": pl.Int64, "row_id": pl.String, "file": pl.String, "line": pl.UInt64}
+DROPPED = ROW | {
+    "rule": pl.String,
+    "reason": pl.String,
+    "explanation": pl.String,
+    "duplicate_of": pl.String,
+    "duplicate_in": pl.String,
+    "similarity": pl.Float32,
+    "cluster": pl.String,
+    "preview": pl.String,
+}
+FINDINGS = ROW | {
+    "rule": pl.String,
+    "reason": pl.String,
+    "finding": pl.String,
+    "duplicate_of": pl.String,
+    "duplicate_in": pl.String,
+    "similarity": pl.Float32,
+    "is_masked": pl.Boolean,
+    "preview": pl.String,
+}
+CLUSTERS = {
+    "rule": pl.String,
+    "cluster": pl.String,
+    "row_id": pl.String,
+    "is_kept": pl.Boolean,
+    "similarity": pl.Float32,
+    "preview": pl.String,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleResult:
+    """What one rule did.
+
+    Attributes:
+        rule: the rule.
+        n_in: rows it saw.
+        n_found: rows it gave a finding without dropping them.
+        n_masked: rows whose texts it masks.
+        dropped: rows it dropped, by reason, the most frequent first.
+        notes: facts of its verdict.
+        seconds: of features and check together.
+        is_report: its drops were turned into findings.
+    """
+
+    rule: Rule
+    n_in: int
+    n_found: int
+    n_masked: int
+    dropped: Mapping[str, int]
+    notes: Mapping[str, int | float | str]
+    seconds: float
+    is_report: bool
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the rule, in JSON values."""
+        return rule_settings(self.rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the rules say of a pool of n rows.
+
+    Attributes:
+        kept: (k,) positions, ascending.
+        dropped: one row per dropped row, by position: columns `DROPPED`.
+        findings: one row per finding on a row that a rule did not drop: columns `FINDINGS`.
+        clusters: one row per member of a group of duplicates: columns `CLUSTERS`; rows kept earlier are not in it.
+        masked: position -> the rules that mask the row's texts, in order; kept rows only.
+        results: one for each rule, in order.
+    """
+
+    kept: NDArray[np.int64]
+    dropped: pl.DataFrame
+    findings: pl.DataFrame
+    clusters: pl.DataFrame
+    masked: Mapping[int, tuple[Rule, ...]]
+    results: tuple[RuleResult, ...]
+
+    @property
+    def n_orphaned(self) -> int:
+        """Rows dropped as duplicates for which no row stays: the row they repeat was dropped later, as no duplicate."""
+        of, where = self.dropped["duplicate_of"].to_list(), self.dropped["duplicate_in"].to_list()
+        repeats = dict(zip(self.dropped["row_id"].to_list(), zip(of, where, strict=True), strict=True))
+        n = 0
+        for row_id, (_, place) in repeats.items():
+            if place != POOL:
+                continue
+            last = row_id
+            while last in repeats and repeats[last][1] == POOL:
+                last = str(repeats[last][0])
+            n += last in repeats and repeats[last][1] is None
+        return n
+
+
+def rule_settings(rule: Rule) -> dict[str, Any]:
+    """Return the settings of a rule, in JSON values; a rule that is no dataclass has none."""
+    settings: Any = rule
+    names = [field.name for field in fields(settings)] if is_dataclass(settings) else []
+    values = {name: getattr(rule, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def judge(
+    pool: Dataset,
+    rules: Sequence[Rule],
+    *,
+    existing: Dataset | None = None,
+    eval: Dataset | None = None,  # noqa: A002
+    context: FeatureContext | None = None,
+    report: Collection[str] = (),
+    seed: int = 0,
+) -> Judgement:
+    """Run rules in order; features are computed only of the rows that are still there.
+
+    All rules judge the rows as the user gave them: what a rule masks is changed when the rows are written.
+
+    Args:
+        pool: n rows.
+        rules: in order; each sees the rows that the ones before it kept.
+        existing: rows kept earlier. None of them is dropped; a row of the pool that repeats one is.
+        eval: rows to evaluate on, which the pool must not contain.
+        context: models, device and cache for the features; None for the defaults.
+        report: names of rules whose drops become findings: the rows are kept.
+        seed: of everything random.
+    """
+    beside = _Beside({"existing": existing, "eval": eval}, context)
+    for rule in rules:
+        _check_roles(rule, beside)
+    alive = np.arange(len(pool), dtype=np.int64)
+    steps, masked = [], dict[int, tuple[Rule, ...]]()
+    for number, rule in enumerate(rules):
+        rng = np.random.default_rng([seed, number])
+        step = _step(rule, pool, alive, beside, context, rng, is_report=rule.name in report)
+        for position in step.masked.tolist():
+            masked[position] = (*masked.get(position, ()), rule)
+        steps.append(step)
+        alive = step.kept
+    last = set(alive.tolist())
+    findings = pl.concat([pl.DataFrame(schema=FINDINGS), *(step.findings for step in steps)])
+    clusters = pl.concat([pl.DataFrame(schema=CLUSTERS), *(step.clusters for step in steps)])
+    private = findings.filter("is_masked")["row_id"].implode()
+    return Judgement(
+        kept=alive,
+        dropped=pl.concat([pl.DataFrame(schema=DROPPED), *(step.dropped for step in steps)]).sort("position"),
+        findings=findings.sort("position", maintain_order=True),
+        clusters=clusters.with_columns(preview=pl.when(~pl.col("row_id").is_in(private)).then("preview")),
+        masked={position: names for position, names in masked.items() if position in last},
+        results=tuple(step.result for step in steps),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What one rule did: its parts of a `Judgement`.
+
+    Attributes:
+        kept: positions of the rows that it kept.
+        dropped: columns `DROPPED`.
+        findings: columns `FINDINGS`.
+        clusters: columns `CLUSTERS`.
+        masked: positions of kept rows whose texts it masks.
+        result: in numbers.
+    """
+
+    kept: NDArray[np.int64]
+    dropped: pl.DataFrame
+    findings: pl.DataFrame
+    clusters: pl.DataFrame
+    masked: NDArray[np.int64]
+    result: RuleResult
+
+
+def _step(
+    rule: Rule,
+    pool: Dataset,
+    alive: NDArray[np.int64],
+    beside: _Beside,
+    context: FeatureContext | None,
+    rng: np.random.Generator,
+    *,
+    is_report: bool,
+) -> _Step:
+    """Let one rule judge the rows that are still there."""
+    started = time.monotonic()
+    rows = pool if len(alive) == len(pool) else pool.take(alive)
+    verdict = _verdict(rule, rows, beside, context, rng)
+    is_dropped = np.zeros(len(rows), np.bool_) if is_report else verdict.is_dropped
+    table = _table(rows, alive, rule, verdict)
+    dropped = table.filter(is_dropped).select(list(DROPPED))
+    findings = table.filter(~pl.Series(is_dropped) & table["finding"].is_not_null()).select(list(FINDINGS))
+    masked = alive[~is_dropped & _masked(verdict)]
+    result = RuleResult(
+        rule=rule,
+        n_in=len(rows),
+        n_found=findings.height,
+        n_masked=len(masked),
+        dropped=counted(dropped["reason"]),
+        notes=dict(verdict.notes),
+        seconds=time.monotonic() - started,
+        is_report=is_report,
+    )
+    return _Step(
+        kept=alive[~is_dropped],
+        dropped=dropped,
+        findings=findings,
+        clusters=_clusters(rows, rule, verdict, is_dropped),
+        masked=masked,
+        result=result,
+    )
+
+
+def counted(reasons: pl.Series) -> dict[str, int]:
+    """Return how often each value occurs, the most frequent first."""
+    return dict(reasons.value_counts().sort("count", reasons.name, descending=[True, False]).iter_rows())
+
+
+class _Beside:
+    """Rows beside the pool, with the features that rules ask of them, each computed once."""
+
+    def __init__(self, rows: Mapping[str, Dataset | None], context: FeatureContext | None) -> None:
+        self.rows = {role: each for role, each in rows.items() if each is not None and len(each)}
+        self._context = context
+        self._known: dict[tuple[str, frozenset[str], str], Rows] = {}
+
+    def get(self, role: str, rule: Rule) -> Rows | None:
+        """Return the rows of a role as a rule wants them; None when it does not look at them or there are none."""
+        wanted = accepts(rule)
+        if role not in wanted or role not in self.rows:
+            return None
+        key = (role, wanted[role], str(getattr(rule, "feature_settings", "")))
+        if key not in self._known:
+            self._known[key] = _with_features(self.rows[role], wanted[role], rule, self._context)
+        return self._known[key]
+
+
+def _check_roles(rule: Rule, beside: _Beside) -> None:
+    missing = sorted(set(getattr(rule, "requires", ())) - set(beside.rows))
+    if missing:
+        role = missing[0]
+        raise InputError(f"{rule.name}: needs {ROLES[role]}, found none; give --{role} FILE, or leave out the rule")
+
+
+def _with_features(rows: Dataset, needs: frozenset[str], rule: Rule, context: FeatureContext | None) -> Rows:
+    from thresher.features import FeatureContext, compute
+
+    context = FeatureContext() if context is None else context
+    settings = getattr(rule, "feature_settings", {})
+    return Rows(dataset=rows, features=compute(rows, needs, replace(context, **settings) if settings else context))
+
+
+def _verdict(
+    rule: Rule, rows: Dataset, beside: _Beside, context: FeatureContext | None, rng: np.random.Generator
+) -> Verdict:
+    """Return the verdict of one rule; a pool without rows needs no rule and no feature."""
+    if not len(rows):
+        empty = pl.Series([], dtype=pl.String)
+        return Verdict(reason=empty, explanation=empty)
+    verdict = rule.check(
+        _with_features(rows, frozenset(rule.needs), rule, context),
+        existing=beside.get("existing", rule),
+        eval=beside.get("eval", rule),
+        rng=rng,
+    )
+    if len(verdict) != len(rows):
+        raise ValueError(f"rule '{rule.name}': its verdict must have {len(rows)} rows, got {len(verdict)}")
+    return verdict
+
+
+def _masked(verdict: Verdict) -> NDArray[np.bool_]:
+    return np.zeros(len(verdict), np.bool_) if verdict.is_masked is None else verdict.is_masked
+
+
+def _table(rows: Dataset, positions: NDArray[np.int64], rule: Rule, verdict: Verdict) -> pl.DataFrame:
+    """Return what the rule says of each row, with the columns of `DROPPED` and `FINDINGS` together."""
+    return pl.DataFrame(
+        {
+            "position": positions,
+            "row_id": rows.frame["row_id"],
+            "file": rows.frame["file"].cast(pl.String),
+            "line": rows.frame["line"].cast(pl.UInt64),
+            "rule": pl.Series([rule.name], dtype=pl.String).new_from_index(0, len(rows)),
+            "reason": verdict.reason,
+            "explanation": verdict.explanation,
+            "finding": verdict.explanation,
+            "duplicate_of": _or_null(verdict.duplicate_of, pl.String, len(rows)),
+            "duplicate_in": _or_null(verdict.duplicate_in, pl.String, len(rows)),
+            "similarity": _or_null(verdict.similarity, pl.Float32, len(rows)),
+            "cluster": _or_null(verdict.cluster, pl.String, len(rows)),
+            "is_masked": _masked(verdict),
+            "preview": _or_null(None, pl.String, len(rows)) if getattr(rule, "is_private", False) else preview(rows),
+        }
+    )
+
+
+def _clusters(rows: Dataset, rule: Rule, verdict: Verdict, is_dropped: NDArray[np.bool_]) -> pl.DataFrame:
+    if verdict.cluster is None:
+        return pl.DataFrame(schema=CLUSTERS)
+    members = pl.DataFrame(
+        {
+            "rule": pl.Series([rule.name], dtype=pl.String).new_from_index(0, len(rows)),
+            "cluster": verdict.cluster,
+            "row_id": rows.frame["row_id"],
+            "is_kept": ~is_dropped,
+            "similarity": _or_null(verdict.similarity, pl.Float32, len(rows)),
+            "preview": preview(rows),
+        }
+    )
+    members = members.filter(pl.col("cluster").is_not_null())
+    return members.sort("cluster", "is_kept", descending=[False, True], maintain_order=True)
+
+
+def _or_null(column: pl.Series | None, dtype: Any, n: int) -> pl.Series:
+    if column is None:
+        return pl.Series([None], dtype=dtype).new_from_index(0, n)
+    return column.cast(dtype)
+
+
+def preview(rows: Dataset) -> pl.Series:
+    """Return the beginning of each row's text, (n,)."""
+    column = "response" if rows.kind == "text" else "prompt"
+    return rows.frame[column].str.slice(0, PREVIEW_CHARACTERS).alias("preview")

@@ -1,0 +1,63 @@
+"""Label issues: rows whose label is probably wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+
+from thresher.checks import check_number
+from thresher.curation.rule import Rows
+from thresher.curation.verdict import Verdict
+
+PROBABILITY = "class_probability"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelIssues:
+    """Drop rows of classification data whose label is probably wrong, by confident learning.
+
+    Classifiers that have not seen a row say how likely each label is; a row is named when some other label is at least
+    as likely as for the average row of that label (see `find_label_issues`).
+
+    Source: Northcutt et al. 2021, arXiv:1911.00068. Cost: the feature's, see `class_probability`.
+    Needs: `class_probability`, and so rows with labels.
+    Fails: labels that are wrong by a rule, and classes most of whose rows are wrong; rare hard rows are named too. Use
+    it as a report first.
+
+    Attributes:
+        max_probability: rows whose own label is more likely than this stay.
+    """
+
+    name: ClassVar[str] = "label-issues"
+    needs: ClassVar[frozenset[str]] = frozenset({PROBABILITY})
+
+    max_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_number(self.name, "max_probability", self.max_probability, 0.0, 1.0)
+
+    def check(
+        self,
+        pool: Rows,
+        *,
+        existing: Rows | None,
+        eval: Rows | None,  # noqa: A002
+        rng: np.random.Generator,
+    ) -> Verdict:
+        """Drop every row whose label is probably wrong."""
+        from thresher.features.class_probability import class_names, given_classes
+        from thresher.features.label_issues import find_label_issues
+
+        found = find_label_issues(
+            pool.features[PROBABILITY], given_classes(pool.dataset), class_names(pool.dataset)
+        ).filter(pl.col("given_probability") <= self.max_probability)
+        told = pl.DataFrame({"row": np.arange(len(pool))}).join(
+            found.select("row", "reason"), on="row", how="left", maintain_order="left"
+        )
+        is_issue = told["reason"].is_not_null()
+        reason = pl.select(pl.when(pl.lit(is_issue)).then(pl.lit("wrong-label"))).to_series()
+        return Verdict(reason=reason, explanation=told["reason"], notes={"issues": found.height})

@@ -1,0 +1,285 @@
+"""Near-duplicates: rows that share most of their shingles, found by MinHash and verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.checks import check_number, check_one_of, check_whole
+from thresher.compiled import compiled
+from thresher.curation.duplicates import FIRST, Copies, check_keep, keep_needs, label_codes, line_up, verdict_of
+from thresher.curation.normalise import SCOPES, normalised, scope_texts
+from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.shingles import UNITS, Shingles, n_shared, shingles
+from thresher.curation.verdict import Verdict
+
+DIGEST_ROWS = 16_384
+FOUND_SHARE = 0.99  # of the pairs at the threshold that the bands must find
+_SEED = 1  # of the permutations: the same in every run, so that runs on parts of a pool agree
+
+Int64 = NDArray[np.int64]
+UInt32 = NDArray[np.uint32]
+Int32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicates:
+    """Drop rows that share most of their text with a row that stays.
+
+    Two rows are near-duplicates when the Jaccard similarity of their sets of shingles is at least the threshold:
+    |A and B| / |A or B|. Candidates come from MinHash signatures (Broder 1997, doi:10.1109/SEQUEN.1997.666900), which
+    rensa computes, cut into bands (Leskovec, Rajaraman and Ullman 2014, chapter 3); each is verified on the sets
+    themselves, so no row is dropped for a similarity that is only estimated. Rows are judged in order of preference
+    and compared with those that stay: each dropped row is similar to the row that is named, not to a chain of others.
+
+    Cost: O(n (shingles + permutations)) time and memory of about 4 bytes per shingle and 4 per band and row.
+    Existing rows: none is dropped; a row that repeats one is. Judging the pool in parts, each beside the rows kept
+    before, gives what judging it at once gives (`keep` "first").
+    Differs: of a pair exactly at the threshold one in a hundred is missed by the bands, less above it.
+    Fails: short rows from a template ("Translate X to French") share most of their shingles; raise the threshold.
+
+    Attributes:
+        threshold: smallest Jaccard similarity of duplicates.
+        unit: shingles of "word" or "character".
+        n_gram: words or characters in a shingle.
+        scope: "row" compares prompt and response, "prompt" or "response" only that; of classification data, "row" and
+            "prompt" mean the text.
+        same_label: rows of classification data with different labels are no duplicates.
+        keep: "first", "longest", "highest:NAME" or "lowest:NAME" with a column of numbers or a feature.
+        permutations: length of a signature; more find more at low thresholds.
+        max_candidates: rows of one band's bucket that a row is compared with, the most preferred first.
+    """
+
+    name: ClassVar[str] = "near-duplicates"
+    accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset()}
+
+    threshold: float = 0.7
+    unit: str = "character"
+    n_gram: int = 5
+    scope: str = "row"
+    same_label: bool = True
+    keep: str = FIRST
+    permutations: int = 128
+    max_candidates: int = 1000
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_number(self.name, "threshold", self.threshold, 0.05, 1.0)
+        check_one_of(self.name, "unit", self.unit, UNITS)
+        check_whole(self.name, "n_gram", self.n_gram, 1)
+        check_one_of(self.name, "scope", self.scope, SCOPES)
+        check_keep(self.name, self.keep)
+        check_whole(self.name, "permutations", self.permutations, 1)
+        check_whole(self.name, "max_candidates", self.max_candidates, 1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The feature that decides which row stays, if one does."""
+        return keep_needs(self.keep)
+
+    def check(
+        self,
+        pool: Rows,
+        *,
+        existing: Rows | None,
+        eval: Rows | None,  # noqa: A002
+        rng: np.random.Generator,
+    ) -> Verdict:
+        """Drop every row that is similar to a preferred row that stays."""
+        line = line_up(pool, existing, self.keep)
+        texts = pl.concat([self._texts(rows) for rows in (existing, pool) if rows is not None])
+        sets = shingles(texts, n=self.n_gram, unit=self.unit)
+        n_rows = band_rows(self.threshold, self.permutations)
+        buckets = band_buckets(sets, permutations=self.permutations, rows=n_rows)
+        labels = label_codes(pool.dataset, None if existing is None else existing.dataset) if self.same_label else None
+        stands, similarity, n_verified, n_capped = _greedy(
+            line.order,
+            line.n_existing,
+            sets.hashes,
+            sets.offsets,
+            buckets,
+            np.zeros(len(texts), np.int64) if labels is None else labels,
+            _empty_index(buckets),
+            (float(self.threshold), self.max_candidates),
+        )
+        notes: dict[str, int | float | str] = {
+            "bands": len(buckets),
+            "rows_of_a_band": n_rows,
+            "pairs_verified": int(n_verified),
+            "rows_with_too_many_candidates": int(n_capped),
+        }
+        return verdict_of(
+            Copies(stands, similarity), pool, existing, reason="near-duplicate", measure="Jaccard", notes=notes
+        )
+
+    def _texts(self, rows: Rows) -> pl.Series:
+        is_text = rows.dataset.kind == "classification" and self.scope == "row"  # labels are no text
+        texts = scope_texts(rows.dataset, "prompt" if is_text else self.scope)
+        return normalised(texts, punctuation=True)
+
+
+def band_rows(threshold: float, permutations: int) -> int:
+    """Return the largest number of rows in a band with which a pair at the threshold is found almost surely.
+
+    A pair of similarity t shares a band of r rows with probability t^r, and one of b = permutations // r bands with
+    1 - (1 - t^r)^b.
+    """
+    fitting = [
+        rows
+        for rows in range(1, permutations + 1)
+        if 1 - (1 - threshold**rows) ** (permutations // rows) >= FOUND_SHARE
+    ]
+    return max(fitting, default=1)
+
+
+def band_buckets(sets: Shingles, *, permutations: int, rows: int) -> Int32:
+    """Return for each band which bucket each row is in, (bands, n) int32 with numbers from 0; -1 for a row alone in it.
+
+    Args:
+        sets: of n rows; one without shingles is in no bucket.
+        permutations: length of a signature.
+        rows: of the signature in a band.
+    """
+    from rensa import RMinHash
+
+    n, n_bands = len(sets.offsets) - 1, permutations // rows
+    keys = np.empty((n_bands, n), np.uint64)
+    for start in range(0, n, DIGEST_ROWS):
+        stop = min(start + DIGEST_ROWS, n)
+        low, high = sets.offsets[start], sets.offsets[stop]
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+            sets.hashes[low:high].astype(np.uint64),
+            (sets.offsets[start : stop + 1] - low).astype(np.uint64),
+            num_perm=permutations,
+            seed=_SEED,
+        )
+        digest = np.array(matrix.to_rows(), dtype=np.uint64)[:, : n_bands * rows]
+        keys[:, start:stop] = _band_keys(digest.reshape(stop - start, n_bands, rows)).T
+    buckets = np.empty((n_bands, n), np.int32)
+    is_empty = sets.sizes() == 0
+    for band in range(n_bands):
+        _, inverse, counts = np.unique(keys[band], return_inverse=True, return_counts=True)
+        number = np.where(counts > 1, np.cumsum(counts > 1) - 1, -1)
+        buckets[band] = np.where(is_empty, -1, number[inverse])
+    return buckets
+
+
+def _band_keys(digest: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return one hash per band, (n, bands), of (n, bands, rows) signatures."""
+    key = np.full(digest.shape[:2], 0xCBF29CE484222325, np.uint64)
+    for row in range(digest.shape[2]):
+        key = (key ^ digest[:, :, row]) * np.uint64(0x100000001B3)
+        key ^= key >> np.uint64(31)
+    return key
+
+
+class _Index(NamedTuple):
+    """Rows that stayed, by bucket: linked lists, oldest first, -1 at the end.
+
+    Attributes:
+        head: (bands, buckets) first row of each list.
+        tail: (bands, buckets) last row.
+        behind: (bands, n) the row behind each row.
+        seen_by: (n,) the last row that was compared with each row.
+    """
+
+    head: NDArray[np.int32]
+    tail: NDArray[np.int32]
+    behind: NDArray[np.int32]
+    seen_by: Int64
+
+
+def _empty_index(buckets: Int32) -> _Index:
+    n_bands, n = buckets.shape
+    n_buckets = int(buckets.max(initial=-1)) + 1
+    return _Index(
+        np.full((n_bands, n_buckets), -1, np.int32),
+        np.full((n_bands, n_buckets), -1, np.int32),
+        np.full((n_bands, n), -1, np.int32),
+        np.full(n, -1, np.int64),
+    )
+
+
+@compiled
+def _jaccard(a: UInt32, b: UInt32, least: float) -> float:
+    """Return the similarity of two sorted sets, 0 where their sizes alone keep it below `least`."""
+    small, large = min(len(a), len(b)), max(len(a), len(b))
+    if small < least * large:
+        return 0.0
+    shared = n_shared(a, b)
+    return float(shared / (len(a) + len(b) - shared))
+
+
+@compiled
+def _nearest(
+    row: int, hashes: UInt32, offsets: Int64, buckets: Int32, labels: Int64, index: _Index, limits: tuple[float, int]
+) -> tuple[int, float, int, bool]:
+    """Return the most similar row that stayed, its similarity, the pairs compared, and if a bucket was too long."""
+    threshold, max_candidates = limits
+    best, best_similarity, n_verified, is_capped = -1, 0.0, 0, False
+    mine = hashes[offsets[row] : offsets[row + 1]]
+    for band in range(len(buckets)):
+        bucket = buckets[band, row]
+        other = index.head[band, bucket] if bucket >= 0 else -1
+        n_compared = 0
+        while other >= 0 and n_compared < max_candidates:
+            n_compared += 1
+            if index.seen_by[other] != row and labels[other] == labels[row]:
+                index.seen_by[other] = row
+                n_verified += 1
+                theirs = hashes[offsets[other] : offsets[other + 1]]
+                found = _jaccard(mine, theirs, max(threshold, best_similarity))
+                if found >= threshold and found > best_similarity:
+                    best, best_similarity = other, found
+            other = index.behind[band, other]
+        is_capped = is_capped or other >= 0
+    return best, best_similarity, n_verified, is_capped
+
+
+@compiled
+def _insert(row: int, buckets: Int32, index: _Index) -> None:
+    """Append a row that stays to the list of each of its buckets."""
+    for band in range(len(buckets)):
+        bucket = buckets[band, row]
+        if bucket < 0:
+            continue
+        if index.head[band, bucket] < 0:
+            index.head[band, bucket] = row
+        else:
+            index.behind[band, index.tail[band, bucket]] = row
+        index.tail[band, bucket] = row
+
+
+@compiled
+def _greedy(
+    order: Int64,
+    n_existing: int,
+    hashes: UInt32,
+    offsets: Int64,
+    buckets: Int32,
+    labels: Int64,
+    index: _Index,
+    limits: tuple[float, int],
+) -> tuple[Int64, NDArray[np.float32], int, int]:
+    """Judge rows in order: one that is similar to a row that stayed is a copy of the most similar such row."""
+    stands = np.arange(len(order))
+    similarity = np.full(len(order), np.nan, np.float32)
+    n_verified = n_capped = 0
+    for row in order:
+        if row < n_existing:
+            _insert(row, buckets, index)
+            continue
+        best, found, n_compared, is_capped = _nearest(row, hashes, offsets, buckets, labels, index, limits)
+        n_verified += n_compared
+        if best >= 0:
+            stands[row] = best
+            similarity[row] = found
+        else:
+            n_capped += is_capped
+            _insert(row, buckets, index)
+    return stands, similarity, n_verified, n_capped

@@ -1,0 +1,68 @@
+"""Which text of a row a rule compares, and what it sets aside in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+SCOPES = ("row", "prompt", "response")
+SEPARATOR = "\n\0\n"  # between prompt and response: no canonical text holds a NUL
+
+
+def scope_texts(rows: Dataset, scope: str) -> pl.Series:
+    """Return the text of each row that is compared, (n,).
+
+    Args:
+        rows: n rows.
+        scope: "row" for prompt and response (text rows have no prompt), "prompt" or "response".
+    """
+    if scope == "row" and rows.kind != "text":
+        whole = pl.concat_str("prompt", pl.lit(SEPARATOR), "response")
+        return rows.frame.select(whole.alias("text")).to_series()
+    column = "response" if rows.kind == "text" else scope
+    return rows.frame[column].alias("text")
+
+
+def plain_texts(rows: Dataset, scope: str) -> pl.Series:
+    """Return the text of each row as it reads, (n,): prompt and response on lines of their own; never a label.
+
+    Args:
+        rows: n rows.
+        scope: "row", "prompt" or "response"; of classification data always the text.
+    """
+    texts = scope_texts(rows, "prompt" if rows.kind == "classification" else scope)
+    return texts.str.replace(SEPARATOR, "\n", literal=True)
+
+
+def normalised(
+    texts: pl.Series,
+    *,
+    unicode: bool = True,
+    case: bool = True,
+    space: bool = True,
+    punctuation: bool = False,
+) -> pl.Series:
+    """Return texts without differences that do not count, (n,); a text of which nothing would be left stays as it is.
+
+    Args:
+        texts: (n,) string, no nulls.
+        unicode: bring compatible characters to one form (NFKC), such as full-width letters and ligatures.
+        case: make all lower case.
+        space: make each run of white space one space, none at the ends.
+        punctuation: make each run of punctuation (Unicode category P, so not + < = $) a space.
+    """
+    column = pl.col("text")
+    if unicode:
+        column = column.str.normalize("NFKC")
+    if case:
+        column = column.str.to_lowercase()
+    if punctuation:
+        column = column.str.replace_all(r"\p{P}+", " ")
+    if space:
+        column = column.str.replace_all(r"\s+", " ").str.strip_chars(" ")
+    frame = texts.alias("text").to_frame()
+    return frame.select(pl.when(column == "").then(pl.col("text")).otherwise(column)).to_series()

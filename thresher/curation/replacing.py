@@ -1,0 +1,49 @@
+"""A row of the user with another answer in it, in the columns that the answer stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from thresher.dataset.conversation import ROLES
+from thresher.dataset.schema import Schema
+
+Row = dict[str, Any]
+
+
+def with_answer(row: Mapping[str, Any], schema: Schema, answer: str, *, original: str, column: str) -> Row:
+    """Return a row with another last answer, and the one it had in a column of its own.
+
+    Args:
+        row: as the user has it; it is left as it is.
+        schema: of kind "sft".
+        answer: takes the place of the last assistant turn or of the response column.
+        original: the answer that is replaced.
+        column: name of the column for it.
+    """
+    name = schema.columns["messages" if schema.is_chat else "response"][0]
+    value = row[name]
+    value = _with_last_turn(value, answer) if schema.is_chat or isinstance(value, list) else answer
+    return {**row, name: value, column: original}
+
+
+def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
+    """Tell whether the last answer is text alone, and not a call of tools."""
+    value = row[schema.columns["messages" if schema.is_chat else "response"][0]]
+    turns = orjson.loads(value) if schema.is_chat and isinstance(value, str) else value
+    return not isinstance(turns, list) or not turns[_last(turns)].get("tool_calls")
+
+
+def _with_last_turn(value: Any, answer: str) -> Any:
+    """Return messages with another last answer, as JSON text where they are."""
+    turns = orjson.loads(value) if isinstance(value, str) else value
+    at = _last(turns)
+    content = "content" if "content" in turns[at] else "value"
+    found = [*turns[:at], {**turns[at], content: answer}, *turns[at + 1 :]]
+    return orjson.dumps(found).decode() if isinstance(value, str) else found
+
+
+def _last(turns: list[Mapping[str, Any]]) -> int:
+    return max(i for i, turn in enumerate(turns) if ROLES[turn.get("role", turn.get("from", ""))] == "assistant")

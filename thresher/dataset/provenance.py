@@ -1,0 +1,48 @@
+"""Where rows come from, as manifests and identities tell it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from thresher.dataset.dataset import Dataset
+from thresher.errors import OutputError
+
+
+def schema_entry(rows: Dataset) -> dict[str, Any]:
+    """Return the schema in JSON values."""
+    return {
+        "name": rows.schema.name,
+        "kind": rows.kind,
+        "columns": {role: list(names) for role, names in rows.schema.columns.items()},
+    }
+
+
+def source_entries(rows: Dataset) -> list[dict[str, Any]]:
+    """Return name, size and hash of each file, independent of its folder."""
+    return [{"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in rows.sources]
+
+
+def source_places(rows: Dataset) -> list[str]:
+    """Return where each file is, for whoever reads it in another folder; names such as "<stdin>" stay."""
+    return [source.path if source.mtime_ns is None else os.path.abspath(source.path) for source in rows.sources]
+
+
+def reading_entry(rows: Dataset) -> list[Any]:
+    """Return how the rows were read, for an identity: ids from a column of the user say nothing of the texts."""
+    return [schema_entry(rows), rows.id_column, [[source.bytes, source.sha256] for source in rows.sources]]
+
+
+def check_apart(out: Path, inputs: Iterable[Dataset]) -> None:
+    """Refuse to replace a folder that rows are read from.
+
+    Raises:
+        OutputError: a file of the rows lies in the folder.
+    """
+    for source in (source for rows in inputs for source in rows.sources):
+        if source.mtime_ns is not None and Path(os.path.realpath(source.path)).is_relative_to(os.path.realpath(out)):
+            raise OutputError(
+                f"{out}: the output must not replace its own input, it holds {source.name}; choose another --out"
+            )

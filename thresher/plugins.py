@@ -1,0 +1,90 @@
+"""Plug-ins by entry point: how a selector, a feature or a rule is found by its name and built from settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from thresher.errors import NotFoundError, SettingsError, did_you_mean
+
+
+def available(group: str) -> dict[str, EntryPoint]:
+    """Return everything that is installed in an entry-point group, ours and others', by name."""
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
+
+
+def load_class(group: str, name: str, *, what: str, also: Iterable[str] = ()) -> Any:
+    """Return the class behind a name.
+
+    Args:
+        group: of entry points, such as "thresher.selectors".
+        name: as in the entry point.
+        what: the noun for the message: "selector".
+        also: names to tell of besides the installed ones.
+
+    Raises:
+        NotFoundError: nothing in the group has this name.
+    """
+    found = available(group)
+    if name not in found:
+        known = ", ".join([*found, *also])
+        raise NotFoundError(f"{what} '{name}' not found; available: {known}{did_you_mean(name, found)}")
+    return found[name].load()
+
+
+def build(cls: Any, name: str, settings: Mapping[str, Any] | None) -> Any:
+    """Build a plug-in from its settings.
+
+    Args:
+        cls: a dataclass whose fields are its settings.
+        name: for messages.
+        settings: values of the fields; strings are converted to the field's type.
+
+    Raises:
+        SettingsError: a setting is unknown, missing, or has an illegal value.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    for key, value in (settings or {}).items():
+        if key not in fields:
+            known = ", ".join(fields) or "none"
+            raise SettingsError(f"{name}: unknown setting '{key}'; it has: {known}{did_you_mean(key, fields)}")
+        values[key] = _converted(name, fields[key], value)
+    missing = [key for key, field in fields.items() if key not in values and _is_required(field)]
+    if missing:
+        raise SettingsError(f"{name}: needs the setting '{missing[0]}', found none; give {missing[0]}=VALUE")
+    return cls(**values)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    """Turn a string from the command line into the type that the field declares."""
+    kind = _kind(field)
+    if not isinstance(value, str) or kind is str:
+        return value
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[value.lower()]
+        if kind is tuple:
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return kind(value)
+    except (KeyError, ValueError):
+        raise SettingsError(f"{name}: {field.name} must be {kind.__name__}, got '{value}'") from None
+
+
+def _kind(field: dataclasses.Field[Any]) -> type:
+    """Return bool, int, float, tuple or str: the type of the default, else what the annotation says."""
+    default = field.default
+    if default is not None and default is not dataclasses.MISSING:
+        return type(default) if isinstance(default, bool | int | float | tuple) else str
+    text = str(field.type).removesuffix(" | None")
+    if isinstance(field.type, types.UnionType | type):  # a module without postponed annotations
+        text = next(part for part in typing.get_args(field.type) or (field.type,) if part is not type(None)).__name__
+    return {"int": int, "float": float, "bool": bool}.get(text, tuple if text.startswith("tuple") else str)
