@@ -98,6 +98,35 @@ def test_existing_rows_push_the_picks_elsewhere():
     assert {row["text"] for row in alone.rows} == {"garden hose", "oak lamp"}
 
 
+@pytest.mark.parametrize("method", ["k-center", "facility-location", "quality-diversity", "delift"])
+def test_a_row_that_existing_rows_cover_says_so(method):
+    """It used to say that it was ranked too late for the budget."""
+    rows = make_rows(30)
+    existing = [{**row, "text": row["text"] + " new"} for row in rows[:10]]
+    settings = {"quality-diversity": {"quality": "price", "alpha": 0.0}, "delift": {"kernel": "embedding"}}.get(method)
+    subset = th.select(rows, method, budget=4, encoder="static", existing=existing, settings=settings)
+    embedding = {
+        name: th.features.compute(th.load(part), {"embedding"}, th.features.FeatureContext(encoder="static"))[
+            "embedding"
+        ]
+        for name, part in (("rows", rows), ("existing", existing))
+    }
+    to_existing = (embedding["rows"] @ embedding["existing"].T).max(axis=1)
+    to_picks = (embedding["rows"] @ embedding["rows"][subset.kept].T).max(axis=1)
+    reasons = dict(subset.dropped.select("line", "reason").iter_rows())
+    by_row = {line: subset.dropped.row(by_predicate=pl.col("line") == line, named=True) for line in reasons}
+    for i in set(range(30)) - set(subset.kept.tolist()):
+        row = by_row[i + 1]
+        if to_existing[i] > to_picks[i] + 1e-3 and to_existing[i] > 0:
+            assert row["reason"] == "covered-by-existing", (i, row)
+            assert row["explanation"].startswith("a row you have already stands for it")
+            if row["similarity"] is not None:
+                assert row["similarity"] == pytest.approx(to_existing[i], abs=1e-3)
+        elif to_picks[i] > to_existing[i] + 1e-3:
+            assert row["reason"] == "covered"
+    assert "covered-by-existing" in subset.manifest.content["counts"]["dropped_by_reason"]
+
+
 def test_a_second_run_reads_the_finished_result(tmp_path):
     pool = write(tmp_path / "pool.jsonl", make_rows())
     first = th.select(pool, "k-center", budget=9, encoder="static", order="rank", out=tmp_path / "out")
@@ -345,3 +374,20 @@ def test_another_model_is_another_request(tiny_llama, tmp_path):
         for folder in (tiny_llama, tmp_path / "other")
     )
     assert first.identity != second.identity
+
+
+def test_how_much_of_a_row_is_read_and_which_turns_reaches_the_model(tiny_llama):
+    turns = [{"role": "user", "content": "add 1 and 2"}, {"role": "assistant", "content": "3"}]
+    rows = [{"messages": [*turns, {"role": "user", "content": f"and {i}"}, *turns[1:]]} for i in range(6)]
+    options = {"budget": 6, "model": str(tiny_llama), "device": "cpu"}
+    values = {
+        (max_length, loss_on): th.select(rows, "perplexity", max_length=max_length, loss_on=loss_on, **options)
+        for max_length in (None, 60)
+        for loss_on in ("last-assistant", "all-assistant")
+    }
+    about = {key: subset.manifest.content["features"]["loss"] for key, subset in values.items()}
+    assert {(a["max_length"], a["loss_on"]) for a in about.values()} == {
+        (limit, turns) for limit in ("512", "60") for turns in ("last-assistant", "all-assistant")
+    }
+    first, second = (values[None, turns].scores.value for turns in ("last-assistant", "all-assistant"))
+    assert np.abs(first - second).max() > 1e-3

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError
 
+EXISTING = -2  # in `covered_by`: a row that the user has already
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
@@ -21,8 +23,9 @@ class Scores:
             rows gives its picks 0, -1, -2, ... in pick order and -inf to the rest.
         by: name of the selector.
         covered_by: (n,) int64 or None: position of the picked row that stands for this row
-            (itself for a pick), -1 where none does. Becomes the reason of a dropped row.
-        similarity: (n,) float32 or None: cosine with the row in `covered_by`.
+            (itself for a pick), -1 where none does, EXISTING where a row the user has already does. Becomes the reason
+            of a dropped row.
+        similarity: (n,) float32 or None: cosine with that row.
         excluded: (n,) string or None: why the method gives a row no place at all, null for the others. Its value is
             -inf, and no budget is large enough for it. Becomes the explanation of a dropped row.
         objective: (k,) float64 or None: value of the method's objective after each pick.

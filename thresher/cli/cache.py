@@ -21,10 +21,12 @@ def show(
         return
     from thresher.experiments.store import CellStore
     from thresher.features import FeatureCache
+    from thresher.preparation import store as trained_store
 
     cache = FeatureCache()
     entries = cache.entries()
     n_cells, cell_bytes = CellStore().size()
+    n_trained, trained_bytes = trained_store().size()
     if as_json:
         import dataclasses
 
@@ -34,6 +36,7 @@ def show(
             "root": str(cache.root),
             "entries": [dataclasses.asdict(entry) for entry in entries],
             "cells": {"n": n_cells, "bytes": cell_bytes},
+            "trained": {"n": n_trained, "bytes": trained_bytes},
         }
         sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
@@ -45,6 +48,7 @@ def show(
             f"last used {entry.last_used:%Y-%m-%d %H:%M}"
         )
     typer.echo(f"{n_cells:,} finished cells of experiments, {_size(cell_bytes)}")
+    typer.echo(f"{n_trained:,} folders of adapters that methods had trained, {_size(trained_bytes)}")
 
 
 @cache_app.command()
@@ -53,21 +57,23 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete computed features, and cells of experiments; they are computed again when they are needed.
+    """Delete computed features, cells of experiments and trained adapters; they are made again when they are needed.
 
-    The limit holds for each of the two.
+    The limit holds for each of the three.
 
     Raises:
         InputError: not exactly one of the options was given.
     """
     from thresher.experiments.store import CellStore
     from thresher.features import FeatureCache
+    from thresher.preparation import store as trained_store
 
     if sum((max_gb is not None, older_than_days is not None, everything)) != 1:
         raise InputError("cache prune: needs exactly one of --max-gb, --older-than-days and --all")
     max_bytes = 0 if everything else None if max_gb is None else int(max_gb * 1e9)
     freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += CellStore().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += trained_store().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     typer.echo(f"freed {_size(freed)}")
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from thresher.selectors import Selector
 
 
 def methods(
@@ -15,7 +18,7 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """List the selectors, or tell about one: objective, source, cost, needs, settings, when it fails."""
-    from thresher.selectors.registry import available, load_class
+    from thresher.selectors.registry import available, create, load_class
 
     names = list(available()) if name is None else [name]
     classes = {each: load_class(each) for each in names}
@@ -36,6 +39,20 @@ def methods(
         for setting in dataclasses.fields(classes[name]):
             value = "VALUE (not set)" if setting.default is None else setting.default
             typer.echo(f"  --set {setting.name}={value}")
+        typer.echo("\nPasses over a pool of n rows:")
+        for what, passes in _passes(create(name)).items():
+            typer.echo(f"  {what}: {passes}")
+
+
+def _passes(selector: Selector) -> dict[str, str]:
+    """Return how often models read the rows, by feature, and what is trained before."""
+    from thresher.features.providers import available, load_provider
+
+    told = {f"train {order.role}": order.passes() for order in getattr(selector, "prepares", ())}
+    for need in sorted(selector.needs):
+        passes = getattr(load_provider(need), "passes", "not declared") if need in available() else "none"
+        told[need] = passes
+    return told or {"features": "none"}
 
 
 def _first_line(cls: type) -> str:
@@ -43,5 +60,14 @@ def _first_line(cls: type) -> str:
 
 
 def _described(name: str, cls: type) -> dict[str, object]:
+    from thresher.selectors.registry import create
+
     settings = {field.name: field.default for field in dataclasses.fields(cls)}
-    return {"name": name, "summary": _first_line(cls), "text": inspect.getdoc(cls), "settings": settings}
+    passes = _passes(create(name))
+    return {
+        "name": name,
+        "summary": _first_line(cls),
+        "text": inspect.getdoc(cls),
+        "settings": settings,
+        "passes": passes,
+    }

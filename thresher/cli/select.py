@@ -7,17 +7,25 @@ import sys
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from thresher.cli import options
 
 if TYPE_CHECKING:
+    from thresher.selection_plan import Plan
     from thresher.subset import Subset
 
 
 ROLES = ("encoder", "model")  # what a feature says of the model behind it
+
+
+class LossOn(StrEnum):
+    """Turns of a conversation."""
+
+    last = "last-assistant"
+    all = "all-assistant"
 
 
 class Order(StrEnum):
@@ -35,14 +43,17 @@ def select(
     existing: Annotated[str | None, typer.Option(help="Rows you have already; picks avoid what they cover.")] = None,
     target: Annotated[str | None, typer.Option(help="Rows of the task you train for, for methods that aim.")] = None,
     encoder: Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")] = None,
-    model: Annotated[str | None, typer.Option(help="Causal language model or adapter: Hub id or folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens the language model reads of a row.")] = None,
+    loss_on: Annotated[LossOn, typer.Option(help="Turns the language model is asked about.")] = LossOn.last,
     quota: Annotated[str | None, typer.Option(help="label=balanced, source:web=70%,forum=30%, label:*<=100.")] = None,
     order: Annotated[Order, typer.Option(help="Order of the kept rows.")] = Order.file,
     seed: options.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the result; not set: kept rows go to stdout.")] = None,
     force: options.Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it will take, and spend nothing.")] = False,
     schema: options.Schema = None,
     columns: options.Map = None,
     id_column: options.IdColumn = None,
@@ -59,37 +70,50 @@ def select(
     from thresher.cli.progress import progress_display
     from thresher.errors import InputError
     from thresher.selection import select as select_rows
+    from thresher.selection_plan import plan
 
-    if as_json and out is None:
+    if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
     rows = options.read_rows(
         pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict
     )
     with progress_display(quiet=quiet) as show:
-        subset = select_rows(
-            rows,
-            method,
-            budget=budget,
-            settings=options.parse_settings(settings),
-            existing=None if existing is None else options.read_rows(existing, schema=schema, columns=columns),
-            target=None if target is None else options.read_rows(target, schema=schema, columns=columns),
-            encoder=encoder,
-            model=model,
-            tokenizer=tokenizer,
-            device=device,
-            quota=quota,
-            order=order.value,
-            seed=seed,
-            out=out,
-            force=force,
-            on_progress=show,
-        )
+        asked: dict[str, Any] = {
+            "budget": budget,
+            "settings": options.parse_settings(settings),
+            "existing": None if existing is None else options.read_rows(existing, schema=schema, columns=columns),
+            "target": None if target is None else options.read_rows(target, schema=schema, columns=columns),
+            "encoder": encoder,
+            "model": model,
+            "tokenizer": tokenizer,
+            "device": device,
+            "max_length": max_length,
+            "loss_on": loss_on.value,
+            "quota": quota,
+            "order": order.value,
+            "seed": seed,
+            "on_progress": show,
+        }
+        if dry_run:
+            _tell_plan(plan(rows, method, **asked), as_json=as_json)
+            return
+        subset = select_rows(rows, method, **asked, out=out, force=force)
     if out is None:
         _to_stdout(subset)
     if as_json:
         sys.stdout.write(subset.manifest.to_json().decode())
     if not quiet:
         typer.echo(summary(subset, out), err=True)
+
+
+def _tell_plan(made: Plan, *, as_json: bool) -> None:
+    """Print a plan on stdout: it is what a dry run is for."""
+    if as_json:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(made.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        typer.echo(str(made))
 
 
 def _to_stdout(subset: Subset) -> None:
@@ -103,7 +127,7 @@ def _to_stdout(subset: Subset) -> None:
 
 def summary(subset: Subset, out: Path | None) -> str:
     """Return what happened, in a few lines."""
-    from thresher.subset import REASONS
+    from thresher.cut import REASONS
 
     content = subset.manifest.content
     counts = content["counts"]
@@ -123,7 +147,8 @@ def summary(subset: Subset, out: Path | None) -> str:
     used = {f"{role} {about[role]}" for about in content["features"].values() for role in ROLES if role in about}
     models = f" ({', '.join(sorted(used))})" if used else ""
     seconds = content["run"]["seconds"]
-    spent = f"features {seconds['features']:.1f} s{models}, selection {seconds['selection']:.1f} s"
+    trained = f"training {seconds['preparation']:.1f} s, " if seconds.get("preparation", 0) >= 0.1 else ""
+    spent = f"{trained}features {seconds['features']:.1f} s{models}, selection {seconds['selection']:.1f} s"
     lines.append(f"{seconds['total']:.1f} s, of it {spent}")
     if out is not None:
         names = ", ".join(sorted(path.name for path in out.iterdir()))

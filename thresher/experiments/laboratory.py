@@ -73,11 +73,12 @@ class Laboratory:
             raise InputError(f"workers: must be at least 1, got {workers}")
         n_workers = default_workers() if workers is None else workers
         bench = make_bench(pool, eval=eval, model=model, settings=settings, metric=metric, overlap=overlap)
+        asked = dict(select_options)
+        if bench.pool.kind != "classification" and model is not None:
+            asked["model"] = str(model)  # methods that ask a language model ask the one that is trained
         return Laboratory(
             bench=bench,
-            rankings=Rankings(
-                pool=bench.pool, options=select_options, settings=method_settings or {}, on_progress=on_progress
-            ),
+            rankings=Rankings(pool=bench.pool, options=asked, settings=method_settings or {}, on_progress=on_progress),
             crew=Crew(CellStore(), n_workers),
             n_workers=n_workers,
             engine=engine,

@@ -39,7 +39,7 @@ class Rankings:
 
     Attributes:
         pool: rows to rank.
-        options: of `select`: encoder, device, ...
+        options: of `select`: encoder, model, device, ...
         settings: of the methods, by name.
         on_progress: listener.
         known: by method and seed; seed None where the method does not draw, so that every seed has the same ranking.

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -26,6 +26,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from thresher.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from thresher.features.rehearsal import Rehearsal
 
 VERSION = "v1"  # of the layout above
 KEY_BYTES = 16
@@ -72,14 +75,22 @@ class _Chunk:
 class FeatureCache:
     """The feature store below one folder. Opening it touches no disk."""
 
-    def __init__(self, root: str | Path | None = None, *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        max_bytes: int | None = None,
+        rehearsal: Rehearsal | None = None,
+    ) -> None:
         """Point to a store.
 
         Args:
             root: its folder; None for THRESHER_CACHE or the platform's cache folder.
             max_bytes: least recently used chunks beyond this are deleted; None for THRESHER_CACHE_MAX_GB or 20 GB.
+            rehearsal: features are only rehearsed: values are looked up and a few are computed, none is stored.
         """
         self.root = default_root() if root is None else Path(root).absolute()
+        self.rehearsal = rehearsal
         self.max_bytes = _max_bytes_from_environment() if max_bytes is None else max_bytes
 
     def shelf(self, feature: str, model: str, fingerprint: str) -> Shelf:
@@ -154,7 +165,7 @@ class Shelf:
         self._model = model
 
     def read(
-        self, wanted: NDArray[np.bytes_], *, on_damage: Callable[[Path], None]
+        self, wanted: NDArray[np.bytes_], *, on_damage: Callable[[Path], None], is_used: bool = True
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Yield, chunk by chunk, positions in `wanted` and their values; a key is yielded once.
 
@@ -163,6 +174,7 @@ class Shelf:
         Args:
             wanted: (n,) S16, sorted, distinct.
             on_damage: told of each chunk that was found damaged and was deleted.
+            is_used: whether to note the time as that of the last use.
 
         Raises:
             OutputError: a chunk cannot be read or, when it is damaged, deleted.
@@ -186,7 +198,8 @@ class Shelf:
                 ) from None
             if hit is not None:
                 is_missing[hit[0]] = False
-                _touch(chunk.path)
+                if is_used:
+                    _touch(chunk.path)
                 yield hit
 
     def write(self, keys: NDArray[np.bytes_], values: NDArray[Any]) -> Path:

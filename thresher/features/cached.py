@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.cache import Shelf, text_keys
+from thresher.features.mapped import empty_array
 from thresher.features.progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from thresher.features.rehearsal import Rehearsal
 
 Array = NDArray[Any]
 CHUNK_ROWS = 4096
@@ -43,6 +47,7 @@ def values_of(
     feature: str,
     shelf: Shelf | None,
     on_progress: OnProgress | None,
+    together: NDArray[np.int64] | None = None,
 ) -> Array | None:
     """Return (n, ...) values, one per text in order, or None when there are no texts.
 
@@ -55,10 +60,13 @@ def values_of(
         feature: its name, for progress.
         shelf: the cache's part for this feature and model; None computes everything.
         on_progress: told of each batch, and of damaged cache chunks.
+        together: (n,) groups of texts that share work; only a rehearsal looks at them.
     """
     if len(texts) == 0:
         return None
-    work = _Work(texts, feature, on_progress)
+    work = _Work(texts, feature, on_progress, folder=None if shelf is None else shelf.cache.root)
+    if shelf is not None and shelf.cache.rehearsal is not None:
+        return _rehearsed(work, texts, compute, feature, shelf, shelf.cache.rehearsal, together)
     if shelf is not None:
         for positions, values in shelf.read(work.keys, on_damage=work.report_damage):
             work.fill(positions, values)
@@ -78,10 +86,41 @@ def values_of(
     return work.result()
 
 
+def _rehearsed(
+    work: _Work,
+    texts: pl.Series,
+    compute: ComputeBatches,
+    feature: str,
+    shelf: Shelf,
+    rehearsal: Rehearsal,
+    together: NDArray[np.int64] | None,
+) -> Array:
+    """Run a few batches, and give the texts that were not computed the values of others: only the costs are true."""
+    if rehearsal.reads_cache:
+        for positions, values in shelf.read(work.keys, on_damage=work.report_damage, is_used=False):
+            work.fill(positions, values)
+    missing = np.flatnonzero(work.is_missing)
+    first = work.first[missing]
+    found = rehearsal.run(
+        feature,
+        lambda chosen: compute(texts.gather(first[chosen])),
+        texts.gather(first).str.len_bytes().to_numpy().astype(np.int64),
+        None if together is None else together[first],
+        n_cached=work.n_done,
+    )
+    for entries, values in found:
+        work.fill(missing[entries], values)
+    left = np.flatnonzero(work.is_missing)
+    if len(left):
+        values = found[-1][1]
+        work.fill(left, values[np.arange(len(left)) % len(values)])
+    return work.result()
+
+
 class _Work:
     """The distinct texts, which of them are done, and the array that the result grows in."""
 
-    def __init__(self, texts: pl.Series, feature: str, on_progress: OnProgress | None) -> None:
+    def __init__(self, texts: pl.Series, feature: str, on_progress: OnProgress | None, *, folder: Path | None) -> None:
         slices = (texts[start : start + SLICE_ROWS].to_list() for start in range(0, len(texts), SLICE_ROWS))
         keys = np.concatenate([text_keys(part) for part in slices])
         # keys (u,) S16 sorted; first (u,) row of the first such text; group (n,) key of each row
@@ -90,12 +129,13 @@ class _Work:
         self.n_done = 0
         self.n_cached = 0
         self._out: Array | None = None
+        self._folder = folder
         self._feature = feature
         self._on_progress = on_progress
 
     def fill(self, positions: NDArray[np.int64], values: Array) -> None:
         if self._out is None:
-            self._out = np.empty((len(self.group), *values.shape[1:]), dtype=values.dtype)
+            self._out = empty_array((len(self.group), *values.shape[1:]), values.dtype, self._folder)
         self._out[self.first[positions]] = values
         self.is_missing[positions] = False
         self.n_done += len(positions)

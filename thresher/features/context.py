@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from thresher.errors import SettingsError
+from thresher.features.asking import ConfidenceSettings, KnowledgeSettings
 from thresher.features.cache import FeatureCache
 from thresher.features.device import check_device
 from thresher.features.encoders import BATCH_TOKENS, DTYPES, resolve_encoder
 from thresher.features.progress import OnProgress
+from thresher.features.trained import GradientSettings, TrainedFolder
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -26,10 +28,17 @@ class FeatureContext:
         encoder: "static", "minilm", "auto" (None means the same), or the name or folder of a sentence-transformers
             model.
         model: causal language model behind `loss` and its kin: a folder or a Hub id of a model, or the folder of a peft
-            adapter on one; None for the embedded one.
-        reference: causal language model behind `reference_loss`: one that has learned the rows, such as an adapter.
+            adapter on one, or the address of a server (see `thresher.features.server`) for features that need written
+            answers only; None for the embedded one.
+        reference: causal language model behind `reference_loss`: one that has learned the rows, such as an adapter, or
+            a folder of adapters that were trained for it.
         examples: rows whose worth as examples in the prompt `utility` measures; None for the rows themselves.
         n_examples: of these, how many of the nearest are tried for each row; None for all.
+        confidence: how `confidence` asks the model and weighs what it says.
+        knowledge: how `knowledge` asks the model.
+        checkpoints: folder of an adapter on the model that was kept after each epoch, at which `gradient` and
+            `gradient_plain` are taken.
+        gradient: how these are kept.
         loss_on: turns whose tokens are scored: "all-assistant" or "last-assistant", as in training.
         max_length: tokens the language model reads of a row, the rest is cut and counted; None for 2,048 or the
             model's longest input, whichever is less.
@@ -45,9 +54,13 @@ class FeatureContext:
 
     encoder: str | None = None
     model: str | None = None
-    reference: str | None = None
+    reference: str | TrainedFolder | None = None
     examples: Dataset | None = None
     n_examples: int | None = N_EXAMPLES
+    confidence: ConfidenceSettings = field(default_factory=ConfidenceSettings)
+    knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
+    checkpoints: str | TrainedFolder | None = None
+    gradient: GradientSettings = field(default_factory=GradientSettings)
     loss_on: str = LOSS_ON[0]
     max_length: int | None = None
     tokenizer: str | None = None

@@ -20,6 +20,7 @@ class Embedding:
     """Unit vectors of the rows' texts under the encoder of the context."""
 
     name: ClassVar[str] = "embedding"
+    passes: ClassVar[str] = "the encoder reads each of the n rows once"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the encoder's name and fingerprint; the context must be `resolved`."""

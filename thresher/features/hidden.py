@@ -35,6 +35,7 @@ class Hidden:
     """
 
     name: ClassVar[str] = "hidden"
+    passes: ClassVar[str] = "the language model reads each of the n rows once"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is read of a row, and the fingerprint of both."""

@@ -17,6 +17,7 @@ from thresher.features.context import FeatureContext
 from thresher.features.fingerprint import fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.static_encoder import FOLDER as STATIC_FOLDER
+from thresher.features.word_pieces import WordPieces
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -31,6 +32,7 @@ class Length:
     """Tokens of the whole text: nothing is cut, no special tokens are added."""
 
     name: ClassVar[str] = "length"
+    passes: ClassVar[str] = "none: the rows are tokenised, and no weights are needed"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the tokenizer's name and fingerprint."""
@@ -55,7 +57,12 @@ class Length:
 
 
 def count_batches(path: Path, texts: pl.Series) -> Iterator[Batch]:
-    """Yield the number of tokens of 4,096 texts at a time, as (b,) int32."""
+    """Yield the number of tokens of some texts at a time, as (b,) int32."""
+    if WordPieces.reads(path):
+        for runs in WordPieces(path).encode_batches(texts):
+            counts = np.diff(runs.start).astype(np.int32)
+            yield Batch(np.arange(runs.first, runs.first + len(counts)), counts)
+        return
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()

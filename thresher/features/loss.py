@@ -41,6 +41,7 @@ class Loss:
     """
 
     name: ClassVar[str] = "loss"
+    passes: ClassVar[str] = "the language model reads each of the n rows once"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
@@ -64,6 +65,7 @@ class LossUnconditional:
     """
 
     name: ClassVar[str] = "loss_unconditional"
+    passes: ClassVar[str] = "the language model reads the responses of the n rows once"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
@@ -90,6 +92,7 @@ class NScored:
     """Number of response tokens that `loss` is the mean of; 0 for a row that has no loss. Needs no weights."""
 
     name: ClassVar[str] = "n_scored"
+    passes: ClassVar[str] = "none: the rows are tokenised, and no weights are needed"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
@@ -104,6 +107,7 @@ class NCut:
     """Number of response tokens behind `max_length`, which `loss` does not know of. Needs no weights."""
 
     name: ClassVar[str] = "n_cut"
+    passes: ClassVar[str] = "none: the rows are tokenised, and no weights are needed"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""

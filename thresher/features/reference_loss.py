@@ -5,24 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+import polars as pl
+
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
+from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.loss import Loss, row_reader
 from thresher.features.providers import Measured
+from thresher.features.rehearsal import StageCost, merged, run_rehearsal
+from thresher.features.scored_rows import row_texts
+from thresher.features.trained import TrainedFolder, folds_of
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-NO_REFERENCE = (
-    "needs a reference that has learned such rows, found none; train one for 1 epoch "
-    "(thresher train POOL --model MODEL --epochs 1 --control none --out REFERENCE) and give --set reference=REFERENCE"
-)
+NO_REFERENCE = "needs a reference that has learned such rows, found none; name a model or an adapter as the reference"
 
 
 class ReferenceLoss:
-    """`loss` under `context.reference` instead of the model: the same rows, the same tokens, the same reasons."""
+    """`loss` under `context.reference` instead of the model: the same rows, the same tokens, the same reasons.
+
+    The reference is a model, an adapter, or a folder of cross-fitted adapters: then each row is scored by the adapter
+    that has not seen it.
+    """
 
     name: ClassVar[str] = "reference_loss"
+    passes: ClassVar[str] = "the reference reads each of the n rows once"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the reference model, what is scored, and the fingerprint of both.
@@ -30,7 +39,13 @@ class ReferenceLoss:
         Raises:
             InputError: there is no reference, it is the model itself, or it reads text as other tokens.
         """
-        return Loss().describe(_asking_reference(context))
+        folder = _folder(context)
+        if folder is None:
+            return Loss().describe(_asking(context, context.reference))
+        about = Loss().describe(context)  # a folder may be promised: nothing of it is read here
+        kind = "adapter" if folder.n_folds == 1 else f"{folder.n_folds} cross-fitted adapters"
+        fingerprint = joined_fingerprint(about["fingerprint"], folder.identity)
+        return about | {"model": f"{kind} on {about['model']}", "fingerprint": fingerprint}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
         """Return (n,) float64, NaN with its reason for a row without a scored token.
@@ -38,15 +53,43 @@ class ReferenceLoss:
         Raises:
             InputError: there is no reference, it is the model itself, or it reads text as other tokens.
         """
+        folder = _folder(context)
         self._loss = Loss()  # kept, so that the features computed after this one share the loaded model
-        return self._loss.compute(dataset, _asking_reference(context))
+        if folder is None:
+            return self._loss.compute(dataset, _asking(context, context.reference))
+        if folder.n_folds == 1:
+            return self._loss.compute(dataset, _asking(context, str(folder.adapters[0])))
+        fold = folds_of(row_texts(dataset), folder.n_folds)
+        values = np.full(len(dataset), np.nan)
+        missing = np.full(len(dataset), None, dtype=object)
+        notes: dict[str, int] = {}
+        for number in np.unique(fold).tolist():
+            at = np.flatnonzero(fold == number)
+            found = self._loss.compute(dataset.take(at), _asking(context, str(folder.adapters[number])))
+            values[at], missing[at] = found.values, found.missing.to_numpy()
+            notes = {name: notes.get(name, 0) + count for name, count in found.notes.items()}
+        return Measured(values=values, missing=pl.Series("missing", missing.tolist(), dtype=pl.String), notes=notes)
+
+    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+        """Return what scoring the rows will take; where the adapters are not trained yet, as the base model shows."""
+        folder = _folder(context)
+        is_promised = folder is not None and not folder.is_there
+        provider = Loss() if is_promised else self
+        return [merged(self.name, run_rehearsal(provider, dataset, context, reads_cache=not is_promised))]
 
 
-def _asking_reference(context: FeatureContext) -> FeatureContext:
+def _folder(context: FeatureContext) -> TrainedFolder | None:
+    """Return the folder of trained adapters that is the reference, or None where it is something else."""
+    if isinstance(context.reference, str):
+        return TrainedFolder.find(context.reference)
+    return context.reference
+
+
+def _asking(context: FeatureContext, name: str | TrainedFolder | None) -> FeatureContext:
     """Return the context whose model is the reference, once its losses can be compared with those of the model."""
-    if context.reference is None:
+    if not isinstance(name, str):
         raise InputError(f"reference_loss: {NO_REFERENCE}")
-    asking = replace(context, model=context.reference)
+    asking = replace(context, model=name)
     reference, base = row_reader(asking), row_reader(context)
     if reference.lm.fingerprint == base.lm.fingerprint:
         raise InputError(

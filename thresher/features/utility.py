@@ -56,6 +56,10 @@ class Utility:
     """
 
     name: ClassVar[str] = "utility"
+    passes: ClassVar[str] = (
+        "the language model reads n rows alone and n (m + 1) rows behind an example, m examples "
+        "for each row; each example is read once"
+    )
     is_of_pairs: ClassVar[bool] = True
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
@@ -173,7 +177,14 @@ class _Asked:
         if context.cache is not None:
             shelf = context.cache.shelf("utility", self.lm.name, _fingerprint(self.lm, context))
         texts = pl.Series("pair", keys, dtype=pl.String)
-        values = values_of(texts, batches, feature="utility", shelf=shelf, on_progress=context.on_progress)
+        values = values_of(
+            texts,
+            batches,
+            feature="utility",
+            shelf=shelf,
+            on_progress=context.on_progress,
+            together=pairs[:, 1],  # an example is read once for all rows it is tried with
+        )
         return np.zeros(0) if values is None else values
 
     def _prefixes(self, examples: NDArray[np.int64]) -> list[NDArray[np.int32]]:

@@ -33,7 +33,7 @@ from thresher.reporting.pool import Pool, read_pool
 from thresher.reporting.pool_map import Choice, balance, pool_map
 from thresher.reporting.reproduce import reproduce
 from thresher.reporting.wording import count, cut, rows, seconds, share, significant
-from thresher.subset import REASONS
+from thresher.cut import REASONS
 
 N_EXAMPLES = 5  # of each reason
 N_BINS = 30

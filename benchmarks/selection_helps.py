@@ -1,0 +1,233 @@
+"""Does selection help? Every selector against random and against length, at equal rows and at equal tokens.
+
+    python benchmarks/selection_helps.py --data PATH       # the folder with banking77, product_attributes and gsm8k
+
+Three tasks (those of `curves.py`): Banking77 intents and AE-110k attributes with MiniLM, GSM8K answers with the
+embedded causal language model (loss per token). 1,000 rows are the pool, 500 (GSM8K: 200) the test set. For each
+method, budget and seed an adapter is trained on what the method chose, and all are judged on the same test rows; the
+difference to random and to length is paired by seed and row, with the interval and Holm's correction that `compare`
+uses (for the number of verdicts of a task at equal rows, or at equal tokens).
+
+Equal rows: 5, 10 and 30 % of the pool, as many optimizer steps for all. Equal tokens: rows until the next would exceed
+5, 10 and 30 % of the pool's tokens, as many epochs for all, so that all sides read as much.
+
+Finished cells are kept in the cache, so a killed run goes on. `perplexity`, `difficulty` and `learnability` ask the
+embedded language model in every task, and `delift` compares embeddings. Methods that aim need a target and are left
+out, and so is `confidence` of written answers, which has a benchmark of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import curves
+import numpy as np
+from machine import machine
+
+import thresher as th
+from thresher.evaluation.effect import effect, holm
+from thresher.experiments.cell import Cell, Outcome
+from thresher.experiments.comparison import sentence
+from thresher.experiments.laboratory import Laboratory
+from thresher.features import FeatureContext, compute
+from thresher.selectors import available
+
+N_POOL, N_TEST = 1000, 500
+BASELINES = ("random", "length")
+OF_ROWS = ("random", "length", "stratified", "k-center", "facility-location", "deft-ucs", "herding", "delift")
+OF_MODELS = ("perplexity", "difficulty", "learnability", "quality-diversity", "novelty")
+SETTINGS = {
+    "delift": {"kernel": "embedding"},
+    "quality-diversity": {"quality": "loss", "prefer": "low"},
+    "stratified": {"by": "label"},
+}
+EQUAL = ("rows", "tokens")
+
+Chosen = dict[tuple[str, str, int], Cell]  # by method, budget and seed
+
+
+def task(name: str, folder: Path) -> tuple[th.Dataset, th.Dataset, dict]:
+    """Return pool, test and options of a task."""
+    pool, test, options = curves.TASKS[name](folder)
+    return pool.take(np.arange(min(N_POOL, len(pool)))), test.take(np.arange(min(N_TEST, len(test)))), options
+
+
+def methods_for(pool: th.Dataset) -> list[str]:
+    """Return the methods that fit the rows and are installed."""
+    there = [name for name in (*OF_ROWS, *OF_MODELS) if name in available()]
+    return there if pool.kind == "classification" else [name for name in there if name != "stratified"]
+
+
+def chosen(lab: Laboratory, methods: list[str], shares: list[float], seeds: int, equal: str) -> Chosen:
+    """Return the cells: what each method picks for each budget and seed."""
+    pool = lab.bench.pool
+    lengths = compute(pool, {"length"}, FeatureContext())["length"]
+    cells: Chosen = {}
+    for share in shares:
+        budget = round(share * len(pool)) if equal == "rows" else f"{round(share * lengths.sum())}tok"
+        for method in methods:
+            is_fixed = False
+            for seed in range(seeds):
+                if seed == 0 or not is_fixed:
+                    began = time.monotonic()
+                    made = th.select(
+                        pool,
+                        method,
+                        budget=budget,
+                        settings=SETTINGS.get(method),
+                        seed=seed,
+                        order="rank",
+                        encoder="static",
+                    )
+                    spent = time.monotonic() - began
+                    is_fixed = not made.manifest.content["depends_on_seed"]
+                cells[method, f"{share:.0%}", seed] = Cell(
+                    method=method, n_rows=len(made), seed=seed, rows=made.kept, select_seconds=round(spent, 3)
+                )
+    return cells
+
+
+def run(lab: Laboratory, cells: Chosen) -> dict[tuple[str, str, int], Outcome]:
+    """Return what came of the cells; finished ones come from the cache."""
+    names, found = list(cells), {}
+    for index, outcome in lab.crew.run(lab.bench, [cells[name] for name in names]):
+        found[names[index]] = outcome
+        if outcome.reason is not None:
+            print(f"  {names[index]} failed: {outcome.reason}", flush=True)
+    return found
+
+
+def verdicts(lab: Laboratory, cells: Chosen, outcomes: dict[tuple[str, str, int], Outcome]) -> list[dict]:
+    """Return mean, rows and the paired differences to both baselines of each method and budget."""
+    metric = lab.bench.metric
+    values: dict[tuple[str, str], dict[int, np.ndarray]] = {}
+    weights = None
+    for (method, budget, seed), outcome in outcomes.items():
+        if outcome.outcomes is not None:
+            values.setdefault((method, budget), {})[seed] = metric.per_row(outcome.outcomes)
+            weights = metric.weights(outcome.outcomes)
+    asked = [(m, b, base) for m, b in values for base in BASELINES if m != base and (base, b) in values]
+    made = {}
+    for method, budget, base in asked:
+        ours, theirs = values[method, budget], values[base, budget]
+        both = sorted(set(ours) & set(theirs))
+        if len(both) >= 2:
+            sides = (np.stack([side[seed] for seed in both]) for side in (ours, theirs))
+            made[method, budget, base] = effect(
+                *sides, weights, is_higher_better=metric.is_higher_better, n_tests=len(asked)
+            )
+    adjusted = dict(zip(made, holm([found.p for found in made.values()]), strict=True))
+    rows = []
+    for method, budget in values:
+        mine = [cells[name] for name in cells if name[:2] == (method, budget)]
+        scores = [metric.measure(outcomes[name].outcomes).value for name in outcomes if name[:2] == (method, budget)
+                  and outcomes[name].outcomes is not None]  # fmt: skip
+        against = {
+            base: {
+                **asdict(made[method, budget, base]),
+                "p_holm": adjusted[method, budget, base],
+                "verdict": sentence(
+                    made[method, budget, base], adjusted[method, budget, base], is_rate=metric.name != "loss"
+                ),
+            }
+            for base in BASELINES
+            if (method, budget, base) in made
+        }
+        rows.append(
+            {
+                "method": method,
+                "budget": budget,
+                "rows": float(np.mean([cell.n_rows for cell in mine])),
+                "value": float(np.mean(scores)),
+                "select_seconds": float(np.mean([cell.select_seconds for cell in mine])),
+                "against": against,
+            }
+        )
+    return rows
+
+
+def measure(name: str, options: argparse.Namespace, equal: str) -> dict:
+    """Return the verdicts of one task."""
+    pool, test, given = task(name, options.data)
+    began = time.monotonic()
+    lab = Laboratory.open(
+        pool,
+        eval=test,
+        model=None,
+        metric=None,
+        settings=given.get("settings", th.TrainSettings(eval_generations=0)),
+        overlap="drop",
+        method_settings=SETTINGS,
+        select_options={"encoder": "static"},
+        workers=options.workers,
+        engine="local",
+        on_progress=None,
+    )
+    with lab:
+        methods = methods_for(pool) if options.methods is None else options.methods.split(",")
+        shares = [float(part) / 100 for part in options.budgets.split(",")]
+        cells = chosen(lab, methods, shares, options.seeds, equal)
+        bench, outcomes = lab.bench, {}
+        for share in shares:
+            part = {key: cell for key, cell in cells.items() if key[1] == f"{share:.0%}"}
+            if equal == "rows":
+                lab.set_equal_steps(round(share * len(bench.pool)))
+            outcomes |= run(lab, part)
+            print(
+                f"  {name}, equal {equal}, {share:.0%}: {len(part)} cells, {time.monotonic() - began:.0f} s", flush=True
+            )
+        lab.bench = replace(bench)
+        told = verdicts(lab, cells, outcomes)
+    return {
+        "metric": bench.metric.name,
+        "pool_rows": len(bench.pool),
+        "test_rows": len(bench.test),
+        "seeds": options.seeds,
+        "train_seconds": round(sum(found.facts.get("train_seconds", 0) for found in outcomes.values()), 1),
+        "failed": sum(found.reason is not None for found in outcomes.values()),
+        "verdicts": told,
+    }
+
+
+def table(made: dict) -> str:
+    """Return the verdicts of one task as text."""
+    lines = [f"  {'budget':<7}{'method':<20}{'rows':>7}{made['metric']:>10}  against random | against length"]
+    for row in sorted(made["verdicts"], key=lambda row: (float(row["budget"][:-1]), row["method"])):
+        said = " | ".join(row["against"].get(base, {}).get("verdict", "-") for base in BASELINES)
+        lines.append(f"  {row['budget']:<7}{row['method']:<20}{row['rows']:>7.0f}{row['value']:>10.4f}  {said}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run every task both ways, print the tables, and write the result after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", default=",".join(curves.TASKS))
+    parser.add_argument("--methods", help="with commas; not set: all that fit")
+    parser.add_argument("--budgets", default="5,10,30", help="percent")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--equal", default=",".join(EQUAL))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "selection_helps.json")
+    options = parser.parse_args()
+    given = {name: getattr(options, name) for name in ("sets", "methods", "budgets", "seeds", "equal")}
+    result = {
+        "command": "python benchmarks/selection_helps.py --data PATH",
+        "options": given,
+        "machine": machine("torch", "transformers", "peft"),
+        "tasks": {},
+    }
+    for name in options.sets.split(","):
+        for equal in options.equal.split(","):
+            made = measure(name, options, equal)
+            print(f"{name}, equal {equal}\n{table(made)}", flush=True)
+            result["tasks"].setdefault(name, {})[equal] = made
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

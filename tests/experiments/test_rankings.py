@@ -1,0 +1,47 @@
+"""Rankings of methods that train before they rank: by the model of the experiment, and anew for each seed."""
+
+import numpy as np
+import pytest
+
+import thresher as th
+from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.rankings import Rankings
+from thresher.preparation import store
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_reference_is_trained_once_for_each_seed_and_never_again(tiny_llama, question_rows):
+    options = {"encoder": "static", "model": str(tiny_llama), "device": "cpu"}
+    rankings = Rankings(pool=th.load(question_rows), options=options)
+    first = rankings.first("learnability", 10, seed=0)
+    assert rankings.first("learnability", 5, seed=0) is first
+    other = rankings.first("learnability", 10, seed=1)
+    assert store().size()[0] == 2
+    again = Rankings(pool=th.load(question_rows), options=options).first("learnability", 20, seed=0)
+    assert store().size()[0] == 2
+    np.testing.assert_array_equal(again.rows[:10], first.rows)
+    assert other is not first
+
+
+@pytest.mark.parametrize("kind", ["questions", "colours"])
+def test_methods_ask_the_language_model_that_is_trained(kind, tiny_llama, tiny_bert, question_rows, colour_rows):
+    rows, model = (question_rows, tiny_llama) if kind == "questions" else (colour_rows, tiny_bert)
+    with Laboratory.open(
+        rows,
+        eval="20%",
+        model=model,
+        metric=None,
+        settings=th.TrainSettings(),
+        overlap="drop",
+        method_settings=None,
+        select_options={"encoder": "static"},
+        workers=1,
+        engine="local",
+        on_progress=None,
+    ) as lab:
+        asked = lab.rankings.options.get("model")
+    assert asked == (str(tiny_llama) if kind == "questions" else None)  # a classifier cannot be asked for likelihoods

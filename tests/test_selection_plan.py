@@ -1,0 +1,195 @@
+"""A dry run: its counts are those of the run, its times are near those of the run, and it leaves nothing behind."""
+
+import inspect
+import json
+import time
+
+import numpy as np
+import pytest
+
+import thresher as th
+from thresher.cli.main import main
+from thresher.features import FeatureCache, FeatureContext
+from thresher.features.loss import Loss
+from thresher.features.rehearsal import StageCost, merged, rehearse
+from thresher.selection_plan import cost_line, duration, size
+
+ROWS = [{"prompt": f"add {i} and {i % 7}:" + " please" * (i % 9), "completion": f"{i + i % 7}"} for i in range(120)]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
+
+
+def planned(method, rows=ROWS, **options):
+    return th.plan(rows, method, budget=10, device="cpu", **options)
+
+
+def stage(plan, name):
+    return next(each for each in plan.stages if each.stage == name)
+
+
+def test_plan_takes_what_select_takes_but_for_where_the_result_goes():
+    ours, theirs = inspect.signature(th.plan).parameters, inspect.signature(th.select).parameters
+    assert set(theirs) - set(ours) == {"out", "force"}
+    assert all(ours[name].default == theirs[name].default for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("random", {}),
+        ("length", {}),
+        ("facility-location", {}),
+        ("difficulty", {}),
+        ("learnability", {}),
+        ("delift", {"neighbors": "4"}),
+        ("quality-diversity", {"quality": "loss"}),
+    ],
+)
+def test_every_kind_of_method_can_be_planned_and_nothing_is_written(method, settings, tiny_llama, tmp_path):
+    made = planned(method, model=str(tiny_llama), settings=settings)
+    assert not (tmp_path / "cache").exists()
+    assert made.n_rows == 120
+    assert made.n_kept == 10
+    assert made.seconds is not None
+    assert made.memory_bytes > 10_000_000
+    assert str(made).startswith(f"{method}: 10 rows of 120")
+    assert "nothing was written" in str(made)
+
+
+def test_the_tokens_foretold_are_those_that_are_read(tiny_llama):
+    made = planned("perplexity", model=str(tiny_llama))
+    foretold = stage(made, "loss").tokens
+    context = FeatureContext(model=str(tiny_llama), device="cpu", cache=None)
+    provider = Loss()
+    provider.compute(th.load(ROWS), context)
+    read = provider._reader.lm.n_tokens
+    assert foretold == pytest.approx(read, rel=0.1)
+
+
+def test_pairs_are_counted_and_their_tokens_foretold_within_a_quarter(tiny_llama):
+    from thresher.features.language_model import language_model
+
+    made = planned("delift", model=str(tiny_llama), settings={"neighbors": "6"})
+    pairs = stage(made, "utility")
+    assert pairs.n == 120 * 7 + 120  # itself and 6 neighbours, and each row without an example
+    lm = language_model(str(tiny_llama), device="cpu")
+    before = lm.n_tokens
+    th.select(ROWS, "delift", budget=10, device="cpu", model=str(tiny_llama), settings={"neighbors": "6"})
+    assert pairs.tokens == pytest.approx(lm.n_tokens - before, rel=0.25)
+
+
+def test_what_is_cached_costs_nothing(tiny_llama):
+    options = {"model": str(tiny_llama)}
+    th.select(ROWS[:40], "perplexity", budget=10, device="cpu", **options)
+    made = stage(planned("perplexity", **options), "loss")
+    assert (made.n, made.n_cached, made.n_to_do) == (120, 40, 80)
+    th.select(ROWS, "perplexity", budget=10, device="cpu", **options)
+    done = planned("perplexity", **options)
+    assert stage(done, "loss").n_to_do == 0
+    assert done.seconds == 0
+    assert done.disk_bytes == 0
+
+
+def test_a_dry_run_does_not_count_as_a_use_of_the_cache(tiny_llama):
+    th.select(ROWS, "perplexity", budget=10, device="cpu", model=str(tiny_llama))
+    before = {path: path.stat().st_mtime_ns for path in FeatureCache().root.rglob("*")}
+    planned("perplexity", model=str(tiny_llama))
+    assert {path: path.stat().st_mtime_ns for path in FeatureCache().root.rglob("*")} == before
+
+
+def test_training_that_is_needed_is_told_and_what_is_trained_costs_nothing(tiny_llama):
+    made = planned("learnability", model=str(tiny_llama))
+    (trial,) = made.training
+    assert trial.n_steps == sum(-(-n // 16) for n in (len(ROWS) - 60, 60)) or trial.n_steps in (8, 9)
+    assert trial.seconds > 0
+    assert "trains 2 adapters" in str(made)
+    th.select(ROWS, "learnability", budget=10, device="cpu", model=str(tiny_llama))
+    from thresher.preparation import store
+
+    (folder,) = [path for path in store().root.iterdir() if not path.name.startswith(".")]
+    facts = json.loads((folder / "trained.json").read_text())["adapters"]
+    assert trial.n_steps == sum(each["steps"] for each in facts)
+    assert trial.tokens == sum(each["tokens"] for each in facts)
+    weights = sum((folder / each["folder"] / "adapter_model.safetensors").stat().st_size for each in facts)
+    assert trial.bytes == pytest.approx(weights, rel=0.2)
+    done = planned("learnability", model=str(tiny_llama))
+    assert done.training[0].n_steps == 0
+    assert done.seconds == 0
+
+
+def test_rows_beside_the_pool_are_rehearsed_too(tiny_llama):
+    made = planned("facility-location", existing=ROWS[:30], encoder="static")
+    assert stage(made, "existing: embedding").n == 30
+
+
+class Slow:
+    """A feature of a plug-in that knows nothing of the cache."""
+
+    name = "slow"
+    n_computed = 0
+
+    def describe(self, context):
+        return {}
+
+    def compute(self, dataset, context):
+        time.sleep(0.002 * len(dataset))
+        Slow.n_computed += len(dataset)
+        return np.zeros(len(dataset))
+
+
+def test_a_feature_that_knows_no_cache_is_tried_on_a_few_rows():
+    Slow.n_computed = 0
+    (made,) = rehearse(Slow(), th.load(ROWS), FeatureContext())
+    assert Slow.n_computed == 64
+    assert 0.2 < made.seconds < 0.6  # 120 rows of 2 ms
+    assert "64 rows" in made.note
+
+
+class Declared(Slow):
+    def cost(self, dataset, context):
+        return [StageCost(stage="slow", n=len(dataset), n_cached=0, seconds=1.5)]
+
+
+def test_a_feature_may_say_itself_what_it_costs():
+    (made,) = rehearse(Declared(), th.load(ROWS), FeatureContext())
+    assert made.seconds == 1.5
+
+
+def test_steps_add_up_and_what_is_not_known_stays_unknown():
+    one = StageCost(stage="a", n=10, n_cached=4, seconds=1.0, tokens=100, bytes=5)
+    two = StageCost(stage="b", n=3, n_cached=0, seconds=None)
+    both = merged("both", [one, two])
+    assert (both.n, both.n_cached, both.seconds, both.tokens, both.bytes) == (13, 4, None, 100, 5)
+
+
+def test_the_command_prints_the_plan_and_makes_no_folder(tmp_path, capsys):
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    command = ["select", str(pool), "--method", "k-center", "--encoder", "static", "--budget", "5", "--quiet"]
+    assert main([*command, "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    assert "k-center: 5 rows of 120" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["stage"] == "embedding"
+
+
+def test_the_cost_of_a_method_is_read_off_its_docstring():
+    from thresher.selectors import create
+
+    told = cost_line(create("learnability"))
+    assert told.startswith("two passes of a model over the rows")
+    assert "Needs" not in told
+
+
+def test_amounts_are_told_in_fitting_units():
+    assert [duration(s) for s in (0.44, 12.4, 600, 9000)] == ["0.4 s", "12 s", "10 min", "2.5 h"]
+    assert [size(n) for n in (12, 12_300, 4_560_000, 7_800_000_000)] == ["12 B", "12.3 kB", "4.6 MB", "7.8 GB"]
+
+
+def test_a_server_is_not_asked():
+    made = planned("confidence", model="http://127.0.0.1:9/v1#none")
+    assert made.seconds is None
+    assert "a server is not asked" in str(made)

@@ -1,0 +1,163 @@
+"""Cross-fitted class probabilities: each text is judged by classifiers that have seen neither it nor a copy of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.features.folds import stratified_folds
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+N_FOLDS = 5
+PENALTY = 1.0  # C of the logistic regressions: the inverse strength of their L2 penalty
+MAX_FIT_ROWS = 100_000  # rows that one classifier learns from
+MIN_FIT_ROWS = 20  # of each class, as far as there are so many
+MAX_ITERATIONS = 200
+LEAST = 1e-12  # probability of a class that the classifier knows
+WORD_CELLS = 1 << 22  # weights of the classifier on words, at most
+WORD_BITS = (10, 18)  # log2 of the number of hashed words, least and most
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Distinct texts and the labels they were given, in an order that does not depend on that of the rows.
+
+    Attributes:
+        n_texts: number of distinct texts, u.
+        n_classes: number of classes.
+        text: (p,) text of each distinct pair of a text and a label.
+        label: (p,) class of each pair.
+        weight: (p,) rows with this pair.
+    """
+
+    n_texts: int
+    n_classes: int
+    text: Int64
+    label: Int64
+    weight: Int64
+
+    @classmethod
+    def of(cls, text: Int64, label: Int64, *, n_texts: int, n_classes: int) -> LabelledTexts:
+        """Gather rows: (n,) text and (n,) class of each."""
+        pairs, counts = np.unique(text * n_classes + label, return_counts=True)
+        return cls(n_texts, n_classes, pairs // n_classes, pairs % n_classes, counts.astype(np.int64))
+
+    @property
+    def n_folds(self) -> int:
+        """Folds: five, or one for each text where there are fewer."""
+        return min(N_FOLDS, self.n_texts)
+
+    @cached_property
+    def fold(self) -> Int64:
+        """Fold of each text, (u,): stratified by its most frequent label, the lowest of equally frequent ones."""
+        order = np.lexsort((self.label, -self.weight, self.text))
+        first = np.unique(self.text[order], return_index=True)[1]
+        return stratified_folds(self.label[order][first], self.n_folds)
+
+    @cached_property
+    def learned_order(self) -> Int64:
+        """Pairs in the order in which they are learned from: some of each class, then by the hash of the text."""
+        by_label = np.argsort(self.label, kind="stable")
+        starts = np.searchsorted(self.label[by_label], np.arange(self.n_classes))
+        place = np.empty(len(by_label), dtype=np.int64)
+        place[by_label] = np.arange(len(by_label)) - starts[self.label[by_label]]
+        return np.argsort(place >= MIN_FIT_ROWS, kind="stable")
+
+    def learned(self, fold: int) -> Int64:
+        """Return the pairs to learn from when a fold is held out."""
+        order = self.learned_order
+        return np.sort(order[self.fold[self.text[order]] != fold][:MAX_FIT_ROWS])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Class probabilities of the texts of one fold.
+
+    Attributes:
+        texts: (t,) their positions.
+        probability: (t, k) float64, rows sum to 1; 0 for a class that occurs in no other fold.
+        n_unfinished: classifiers that stopped at the limit of their iterations.
+    """
+
+    texts: Int64
+    probability: Float64
+    n_unfinished: int
+
+
+def judge(
+    rows: LabelledTexts, views: Sequence[Any], folds: Sequence[int], *, penalty: float = PENALTY
+) -> Iterator[Judged]:
+    """Yield the class probabilities of the texts of some folds.
+
+    Each view of the texts gives a multinomial logistic regression with an L2 penalty; their log-probabilities are
+    averaged.
+
+    Args:
+        rows: texts and their given labels.
+        views: of the texts, (u, d) each, dense or sparse; rows of length 1, so that one penalty suits all.
+        folds: to judge.
+        penalty: C of the logistic regressions.
+    """
+    for fold in folds:
+        texts = np.flatnonzero(rows.fold == fold)
+        fits = [_Fit(rows, view, rows.learned(fold), penalty) for view in views]
+        logs = np.mean([fit.log_probability(view[texts]) for fit, view in zip(fits, views, strict=True)], axis=0)
+        shares = np.exp(logs - logs.max(axis=1, keepdims=True))
+        yield Judged(
+            texts=texts,
+            probability=shares / shares.sum(axis=1, keepdims=True),
+            n_unfinished=sum(fit.is_unfinished for fit in fits),
+        )
+
+
+class _Fit:
+    """A logistic regression on some pairs of texts and labels."""
+
+    def __init__(self, rows: LabelledTexts, view: Any, learned: Int64, penalty: float) -> None:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        self._n_classes = rows.n_classes
+        self._known = np.unique(rows.label[learned])
+        self._model = None
+        self.is_unfinished = False
+        if len(self._known) < 2:  # all the others have one label: there is nothing to tell apart
+            return
+        self._model = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # counted and told
+            self._model.fit(view[rows.text[learned]], rows.label[learned], sample_weight=rows.weight[learned])
+        self.is_unfinished = bool(self._model.n_iter_.max() >= MAX_ITERATIONS)
+
+    def log_probability(self, x: Any) -> Float64:
+        """Return (t, k) float64: -inf for classes that were not learned."""
+        logs = np.full((x.shape[0], self._n_classes), -np.inf)
+        if self._model is None:
+            logs[:, self._known] = 0.0
+        else:
+            logs[:, self._known] = np.log(np.maximum(self._model.predict_proba(x), LEAST))
+        return logs
+
+
+def word_view(texts: Sequence[str], n_classes: int) -> Any:
+    """Return the words of texts as unit rows of TF-IDF, sparse (u, w): 1 + log(count), words hashed.
+
+    A word of one text alone tells nothing of another and is left out. A text without words is a row of zeros.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
+    least, most = WORD_BITS
+    n_words = 1 << max(least, min(most, (WORD_CELLS // n_classes).bit_length() - 1))
+    counts = HashingVectorizer(n_features=n_words, alternate_sign=False, norm=None).transform(texts)
+    is_shared = np.bincount(counts.indices, minlength=n_words) > 1
+    if not is_shared.any():
+        is_shared[0] = True  # a column of zeros: the classifier then knows how frequent the classes are
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, is_shared])

@@ -1,0 +1,135 @@
+"""Adapters that are trained so that rows can be scored: what a method orders, and the folder that it gets.
+
+    FOLDER/trained.json              what was trained, on how many rows
+    FOLDER/adapter-0/, adapter-1/    peft folders; of several folds, number f has not seen the rows of fold f
+    FOLDER/adapter-0/epoch-1/        with `keeps_epochs`: weights and moments of AdamW after each epoch
+
+`thresher/preparation.py` makes the folder, features read it. Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import xxhash
+from numpy.typing import NDArray
+
+from thresher.checks import check_whole
+from thresher.errors import ManifestError
+
+FORMAT = "thresher-trained/1"
+FILE = "trained.json"
+FOLDS = "xxh3-64 of the row as a language model reads it, modulo n_folds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Adapters that a method needs before its features can be computed: it names them in its attribute `prepares`.
+
+        prepares = (Preparation(role="reference", n_folds=2),)
+
+    The arrow `select` trains them on the pool, tells the user beforehand what that costs, keeps them, and hands their
+    folder to the features in the field `role` of the FeatureContext, as a `TrainedFolder`.
+
+    Attributes:
+        role: field of the FeatureContext.
+        n_folds: 1: one adapter, which sees all rows that are learned; k: k adapters, each without one fold.
+        epochs: passes over the rows.
+        share: of the rows that is learned, drawn by the hash of their ids and the seed; for one fold only.
+        keeps_epochs: also keep weights and the state of the optimizer after each epoch.
+    """
+
+    role: str
+    n_folds: int = 1
+    epochs: int = 1
+    share: float = 1.0
+    keeps_epochs: bool = False
+
+    def passes(self) -> str:
+        """Say how many rows are learned, as a function of n."""
+        epochs = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+        if self.n_folds == 1:
+            told, share = f"an adapter learns {self.share:.0%} of the n rows for {epochs}", self.share
+        else:
+            told, share = f"{self.n_folds} adapters learn the rows outside their folds for {epochs}", self.n_folds - 1
+        return f"{told}: {self.epochs * share:g} n rows forward and backward"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedFolder:
+    """A folder of such adapters, which exists already or is promised.
+
+    Attributes:
+        path: the folder.
+        identity: hash of all that determines the adapters, known before they are trained.
+        n_folds: as it was ordered.
+    """
+
+    path: Path
+    identity: str
+    n_folds: int
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the adapters are trained: the folder appears whole or not at all."""
+        return (self.path / FILE).is_file()
+
+    @property
+    def adapters(self) -> list[Path]:
+        """Folders of the adapters, one per fold."""
+        return [self.path / f"adapter-{fold}" for fold in range(self.n_folds)]
+
+    def epochs(self, fold: int = 0) -> list[Path]:
+        """Return the kept states of an adapter, by epoch.
+
+        Each is a safetensors file with `parameter/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` of every trained matrix.
+        """
+        return sorted(self.adapters[fold].glob("epoch-*/*.safetensors"), key=lambda path: int(path.parent.name[6:]))
+
+    @staticmethod
+    def find(name: str | Path) -> TrainedFolder | None:
+        """Return the folder of that name if it is of this kind, or None.
+
+        Raises:
+            ManifestError: its format is unknown.
+        """
+        path = Path(name).expanduser()
+        if not (path / FILE).is_file():
+            return None
+        content = json.loads((path / FILE).read_bytes())
+        if content.get("format") != FORMAT:
+            raise ManifestError(f"{path / FILE}: format must be '{FORMAT}', found '{content.get('format')}'")
+        return TrainedFolder(path=path, identity=content["identity"], n_folds=content["n_folds"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientSettings:
+    """How the gradients of rows are taken at the kept states of an adapter.
+
+    Attributes:
+        dim: numbers that stand for the gradient of a row at one checkpoint.
+        epochs: of the warm-up, one checkpoint each.
+    """
+
+    dim: int = 1024
+    epochs: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse illegal settings."""
+        check_whole("gradient", "dim", self.dim, 1)
+        check_whole("gradient", "epochs", self.epochs, 1)
+
+
+def folds_of(texts: pl.Series, n_folds: int) -> NDArray[np.int64]:
+    """Return the fold of each row, (n,) int64: of its text alone, so that repeats of a row lie in the same fold.
+
+    Args:
+        texts: (n,) rows as a language model reads them (`row_texts`).
+        n_folds: number of folds.
+    """
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(text.encode()) % n_folds for text in texts), dtype=np.int64, count=len(texts))

@@ -1,0 +1,252 @@
+"""What a selection will take, told before anything is spent: `plan`, and `thresher select --dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thresher.budget import Budget, Quota
+from thresher.preparation import Trial, rehearse_training
+from thresher.selection_request import Asked, LossOn, Order, Request, resolve
+from thresher.selectors import Selector
+
+if TYPE_CHECKING:
+    from thresher.features import Progress
+    from thresher.features.rehearsal import StageCost
+
+SERVER = "a server is not asked in a dry run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a selection will take. `str` of it is the whole account.
+
+    Attributes:
+        method: name of the selector.
+        n_rows: rows of the pool.
+        n_tokens: tokens of their texts, by the tokenizer that counts lengths.
+        n_kept: rows that the budget keeps at the most; None for a threshold.
+        training: adapters to train first.
+        stages: steps of computing the features, in their order.
+        memory_bytes: this process's peak while batches of every size ran, and the features of all rows on top.
+        disk_bytes: that adapters and features will take in the cache.
+        cost: what the method itself says of its cost.
+    """
+
+    method: str
+    n_rows: int
+    n_tokens: int
+    n_kept: int | None
+    training: tuple[Trial, ...]
+    stages: tuple[StageCost, ...]
+    memory_bytes: int
+    disk_bytes: int
+    cost: str
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time of training and features; None where a part of it cannot be measured."""
+        parts = [*(trial.seconds for trial in self.training), *(stage.seconds for stage in self.stages)]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
+
+    @property
+    def model_tokens(self) -> int:
+        """Estimated tokens that language models read, each pass over a training row counted once."""
+        return sum(trial.tokens for trial in self.training) + sum(stage.tokens or 0 for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        from dataclasses import asdict
+
+        return {**asdict(self), "seconds": self.seconds, "model_tokens": self.model_tokens}
+
+    def __str__(self) -> str:
+        """Return the account, in a few lines."""
+        kept = "rows above the threshold" if self.n_kept is None else f"{self.n_kept:,} rows"
+        lines = [f"{self.method}: {kept} of {self.n_rows:,}, which hold {self.n_tokens:,} tokens"]
+        lines += [f"  {trial}" for trial in self.training]
+        lines += [f"  {_stage_line(stage)}" for stage in self.stages]
+        total = "not known" if self.seconds is None else duration(self.seconds)
+        read = f", {self.model_tokens:,} tokens through the model" if self.model_tokens else ""
+        lines.append(f"in all: {total}{read}; {size(self.memory_bytes)} of memory, {size(self.disk_bytes)} of disk")
+        if self.cost:
+            lines.append(f"choosing the rows comes on top: {self.cost}")
+        lines.append("measured on a few batches of these rows on this machine; nothing was written")
+        return "\n".join(lines)
+
+
+def plan(
+    pool: Any,
+    method: str | Selector = "facility-location",
+    *,
+    budget: int | float | str | Budget,
+    settings: Mapping[str, Any] | None = None,
+    existing: Any = None,
+    target: Any = None,
+    encoder: str | None = None,
+    model: str | None = None,
+    tokenizer: str | None = None,
+    device: str | None = None,
+    max_length: int | None = None,
+    loss_on: LossOn = "last-assistant",
+    quota: str | Quota | None = None,
+    order: Order = "file",
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Plan:
+    """Tell what `select` with the same arguments will take, without spending it: nothing is written.
+
+    A few batches of the rows are run, and a few steps of training where a method trains adapters; models are loaded for
+    that (and downloaded, where they are on the Hub and not here yet). What the cache holds costs nothing. A server is
+    not asked.
+
+    Args:
+        pool: as for `select`.
+        method: as for `select`.
+        budget: as for `select`.
+        settings: as for `select`.
+        existing: as for `select`.
+        target: as for `select`.
+        encoder: as for `select`.
+        model: as for `select`.
+        tokenizer: as for `select`.
+        device: as for `select`.
+        max_length: as for `select`.
+        loss_on: as for `select`.
+        quota: as for `select`.
+        order: as for `select`.
+        seed: as for `select`.
+        on_progress: called with a Progress as each part has been measured.
+    """
+    request = resolve(
+        Asked(
+            pool=pool,
+            method=method,
+            budget=budget,
+            settings=settings,
+            existing=existing,
+            target=target,
+            encoder=encoder,
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            max_length=max_length,
+            loss_on=loss_on,
+            quota=quota,
+            order=order,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    )
+    lengths = _lengths(request)
+    budgeted = request.budget
+    trials = tuple(rehearse_training(promise) for promise in request.promises)
+    stages = tuple(_stages(request, on_progress))
+    values = sum(stage.bytes * stage.n // max(stage.n_to_do, 1) for stage in stages)
+    return Plan(
+        method=request.selector.name,
+        n_rows=len(request.pool),
+        n_tokens=int(lengths.sum()),
+        n_kept=None if budgeted.unit == "threshold" else budgeted.n_rows(len(request.pool), lengths),
+        training=trials,
+        stages=stages,
+        memory_bytes=_peak_bytes() + values,
+        disk_bytes=sum(trial.bytes for trial in trials) + sum(stage.bytes for stage in stages),
+        cost=cost_line(request.selector),
+    )
+
+
+def _lengths(request: Request) -> Any:
+    """Return (n,) tokens of each row: no model is needed for these, so they are counted and not estimated."""
+    from thresher.features import compute
+
+    return compute(request.pool, {"length"}, replace(request.context, cache=None, on_progress=None))["length"]
+
+
+def _stages(request: Request, on_progress: Callable[[Progress], None] | None) -> list[StageCost]:
+    """Rehearse every feature of the pool and of the rows beside it."""
+    from thresher.features import Progress
+    from thresher.features.compute import COLUMN, NUMBER
+
+    wanted: list[tuple[str, str, Any, Any]] = [("", name, request.pool, None) for name in sorted(request.needs)]
+    for role, rows in request.others.items():
+        accepted = sorted(name for name in getattr(request.selector, "accepts", ()) if name.startswith(f"{role}_"))
+        wanted += [(f"{role}: ", name.removeprefix(f"{role}_"), rows, request.pool) for name in accepted]
+    found: list[StageCost] = []
+    for number, (label, name, rows, pool) in enumerate(wanted, start=1):
+        if not name.startswith((COLUMN, NUMBER)):
+            found += [replace(stage, stage=f"{label}{stage.stage}") for stage in _of(name, rows, pool, request)]
+        if on_progress is not None:
+            on_progress(Progress(stage="dry run", done=number, total=len(wanted)))
+    return found
+
+
+def _of(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
+    from thresher.features.providers import is_of_pairs, load_provider
+    from thresher.features.rehearsal import StageCost, rehearse
+    from thresher.features.respondent import is_server
+
+    provider, context = load_provider(name), request.context
+    if is_server(context.model) and "model" in provider.describe(replace(context, model=None)):
+        return [StageCost(stage=name, n=len(rows), n_cached=0, seconds=None, note=SERVER)]
+    if pool is not None and is_of_pairs(name):
+        return rehearse(provider, pool, replace(context, examples=rows))
+    return rehearse(provider, rows, context)
+
+
+def cost_line(selector: Any) -> str:
+    """Return what a selector's docstring says of its cost, in one line."""
+    import inspect
+
+    lines = (inspect.getdoc(type(selector)) or "").splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("Cost: ")), None)
+    if start is None:
+        return ""
+    told = [lines[start].removeprefix("Cost: ")]
+    for line in lines[start + 1 :]:
+        if not line.strip() or line.split(" ")[0].endswith(":"):
+            break
+        told.append(line.strip())
+    return " ".join(told)
+
+
+def _stage_line(stage: StageCost) -> str:
+    done = f", {stage.n_cached:,} of them cached" if stage.n_cached else ""
+    tokens = f", {stage.tokens:,} tokens" if stage.tokens else ""
+    time = "time not known" if stage.seconds is None else duration(stage.seconds)
+    note = f" ({stage.note})" if stage.note else ""
+    return f"{stage.stage}: {stage.n:,} entries{done}{tokens}: {time}{note}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as "0.4 s", "12 s", "34 min" or "5.6 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(n_bytes: int) -> str:
+    """Return a number of bytes as "12.3 MB"."""
+    amount = float(n_bytes)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has held, and that it holds on a GPU."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    torch = sys.modules.get("torch")
+    on_gpu = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_available() else 0
+    return int(peak * (1 if sys.platform == "darwin" else 1024) + np.int64(on_gpu))
