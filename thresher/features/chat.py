@@ -83,6 +83,27 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[A
     return _text(tokenizer, messages[:last], tools, add_generation_prompt=True)
 
 
+def render_question(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str | None:
+    """Return a conversation up to where the model starts to answer its last turn; None if the template refuses it."""
+    from jinja2 import TemplateError
+
+    try:
+        return _text(tokenizer, messages, tools, add_generation_prompt=True)
+    except (TemplateError, TypeError):  # TypeError: the template adds text to a content that is not there
+        return None
+
+
+def turn_end_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the special token that the chat template ends an assistant turn with, if there is one."""
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = render(tokenizer, talk, None, loss_on="last-assistant")
+    learned = [rendered.text[start:end] for start, end in rendered.spans]
+    tokens = tokenizer.added_tokens_decoder.items()
+    return frozenset(
+        code for code, token in tokens if learned and token.content and learned[-1].endswith(token.content)
+    )
+
+
 def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, loss_on: str) -> Rendered:
     """Render a conversation and find what is learned: the assistant's words and the token that ends the turn.
 

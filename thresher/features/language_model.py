@@ -26,6 +26,8 @@ from thresher.features.base_model import (
 from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.chat import prepare_template
 from thresher.features.fingerprint import fingerprint
+from thresher.features.respondent import is_server
+from thresher.features.server_address import ServerAddress
 
 if TYPE_CHECKING:
     import torch
@@ -273,9 +275,23 @@ def language_model(name: str | None, *, device: str | None = None, dtype: str | 
     """Return the model of that name, the one in use already where there is one: weights are loaded once.
 
     A model is let go with its last user, so that it does not hold memory that the next step of a run needs.
+
+    Raises:
+        InputError: the name is the address of a server.
     """
+    if is_server(name):
+        raise InputError(
+            f"model '{ServerAddress.parse(str(name)).url}': this method needs log-probabilities of given text, which a "
+            f"server does not give; name a folder or a Hub id, or take a method that reads answers (confidence, "
+            f"known-unknown)"
+        )
     lm = LanguageModel(name, device=device, dtype=dtype)
     return _ALIVE.setdefault((name, device, dtype, lm.fingerprint), lm)
+
+
+def tokens_read() -> int:
+    """Return the tokens that the models in use have read so far, without padding."""
+    return sum(lm.n_tokens for lm in _ALIVE.values())
 
 
 def _moved(base: BaseModel, folder: Path | None) -> BaseModel:

@@ -1,0 +1,202 @@
+"""Answers in batches against one row at a time, and drawn answers against a draw made by hand."""
+
+import numpy as np
+import orjson
+import pytest
+
+from thresher.errors import SettingsError
+from thresher.features import FeatureCache, FeatureContext, cached
+from thresher.features.asking import Decoding
+from thresher.features.generation import LocalRespondent, draws
+from thresher.features.respondent import question, respondent, talk_text
+
+NEW = 12
+TEXTS = [
+    "the fox",
+    "add 2 and 3:" + " please" * 40,
+    "é 数学 😀",
+    "x",
+    "what is the capital of France?",
+    *(f"{'jumps over ' * (i % 7)}the dog {i}" for i in range(20)),
+]
+TALKS = [question(text) for text in TEXTS]
+DRAWN = Decoding(n_samples=3, temperature=1.0, max_new_tokens=NEW)
+
+
+def context(folder, **settings):
+    return FeatureContext(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
+
+
+def answers(folder, talks, decoding, **settings):
+    here = context(folder, **settings)
+    return LocalRespondent(here).answers(talks, decoding, stage="answers", context=here)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(
+        tiny_llama
+    )
+
+
+def by_hand(model, talk, pick):
+    """Return what the model says to one conversation, all tokens read again at each step."""
+    import torch
+
+    lm, tokenizer = model
+    text = "".join(
+        f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in orjson.loads(talk)["messages"]
+    )
+    ids = tokenizer(text + "<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+    new = []
+    while len(new) < NEW and (not new or new[-1] != tokenizer.eos_token_id):
+        with torch.no_grad():
+            logits = lm(torch.tensor([ids + new])).logits[0, -1].double().numpy()
+        new.append(int(pick(logits, len(new))))
+    return tokenizer.decode(new, skip_special_tokens=True).strip(), new[-1] != tokenizer.eos_token_id
+
+
+def drawn_by_hand(uniforms, temperature=1.0, top_p=1.0):
+    def pick(logits, step):
+        p = np.exp(logits / temperature - np.logaddexp.reduce(logits / temperature))
+        order = np.argsort(-p)
+        n_kept = int(np.searchsorted(np.cumsum(p[order]), top_p)) + 1
+        p[order[n_kept:]] = 0
+        running = np.cumsum(p)
+        return np.searchsorted(running, uniforms[step] * running[-1], side="right")
+
+    return pick
+
+
+def test_greedy_answers_equal_one_row_at_a_time_without_a_cache(tiny_llama, model):
+    found = answers(tiny_llama, TALKS, Decoding(max_new_tokens=NEW))
+    expected = [by_hand(model, talk, lambda logits, _: logits.argmax()) for talk in TALKS]
+    assert [(row[0].text, row[0].is_cut) for row in found] == expected
+    assert len({text for text, _ in expected}) > 5
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.3, 0.6)])
+def test_drawn_answers_equal_draws_made_by_hand(tiny_llama, model, temperature, top_p):
+    decoding = Decoding(n_samples=3, temperature=temperature, top_p=top_p, max_new_tokens=NEW, seed=5)
+    for talk, row in zip(TALKS[:6], answers(tiny_llama, TALKS[:6], decoding), strict=True):
+        for uniforms, answer in zip(draws(talk, decoding), row, strict=True):
+            expected = by_hand(model, talk, drawn_by_hand(uniforms, temperature, top_p))
+            assert (answer.text, answer.is_cut) == expected
+
+
+def test_answers_do_not_depend_on_batch_order_or_neighbours(tiny_llama):
+    whole = answers(tiny_llama, TALKS, DRAWN)
+    order = np.random.default_rng(0).permutation(len(TALKS))
+    shuffled = answers(tiny_llama, [TALKS[i] for i in order], DRAWN, batch_tokens=600)
+    assert [shuffled[list(order).index(i)] for i in range(len(TALKS))] == whole
+    assert answers(tiny_llama, TALKS[3:4], DRAWN, batch_tokens=1) == whole[3:4]
+
+
+def test_drawn_tokens_have_the_frequencies_of_the_model(tiny_llama, model):
+    import torch
+
+    lm, tokenizer = model
+    ids = tokenizer("<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        p = lm(torch.tensor([ids])).logits[0, -1].double().softmax(-1).numpy()
+    decoding = Decoding(n_samples=2000, temperature=1.0, max_new_tokens=1)
+    here = context(tiny_llama)
+    values = next(LocalRespondent(here)._answer_batches(__import__("polars").Series([question("x")]), decoding, 10**6))
+    counts = np.bincount(values.values[0, :, 0], minlength=len(p))
+    assert (np.abs(counts / 2000 - p) < 5 * np.sqrt(p * (1 - p) / 2000) + 1e-3).all()
+
+
+def test_more_samples_keep_the_first_ones_and_another_seed_changes_them(tiny_llama):
+    few, many = (
+        answers(tiny_llama, TALKS[:4], Decoding(n_samples=n, temperature=1.0, max_new_tokens=NEW)) for n in (2, 4)
+    )
+    assert [row[:2] for row in many] == few
+    other = Decoding(n_samples=2, temperature=1.0, max_new_tokens=NEW, seed=1)
+    assert answers(tiny_llama, TALKS[:4], other) != few
+
+
+def test_a_prompt_without_room_and_one_that_the_template_refuses_are_told_apart(tiny_llama):
+    talks = [question("long " * 600), question("short"), talk_text([{"role": "user", "content": None}])]
+    found = answers(tiny_llama, talks, Decoding(max_new_tokens=NEW))
+    assert [row[0].problem for row in found] == [
+        "the prompt leaves no room for an answer within max_length",
+        None,
+        "the chat template refuses the conversation",
+    ]
+    assert found[0][0].text is None
+
+
+def test_the_context_of_the_global_generator_does_not_matter(tiny_llama):
+    import torch
+
+    before = answers(tiny_llama, TALKS[:3], DRAWN)
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert answers(tiny_llama, TALKS[:3], DRAWN) == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_interrupted_run_continues_where_it_was(tiny_llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(cached, "CHUNK_SECONDS", 0)
+    cache, asked = FeatureCache(tmp_path), []
+    generate = LocalRespondent._generate
+    monkeypatch.setattr(
+        LocalRespondent,
+        "_generate",
+        lambda self, prompts, *rest: asked.append(len(prompts)) or generate(self, prompts, *rest),
+    )
+
+    def stop(progress):
+        if progress.done >= 8:
+            raise KeyboardInterrupt
+
+    settings = {"cache": cache, "batch_tokens": 400}
+    with pytest.raises(KeyboardInterrupt):
+        answers(tiny_llama, TALKS, DRAWN, on_progress=stop, **settings)
+    assert 0 < sum(asked) < len(TALKS)
+    assert answers(tiny_llama, TALKS, DRAWN, **settings) == answers(tiny_llama, TALKS, DRAWN)
+    assert sum(asked) == 2 * len(TALKS)  # each once with the cache, each once without
+
+
+def test_cached_answers_load_no_weights(tiny_llama, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    first = answers(tiny_llama, TALKS[:3], DRAWN, cache=FeatureCache(tmp_path))
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    assert answers(tiny_llama, TALKS[:3], DRAWN, cache=FeatureCache(tmp_path)) == first
+
+
+def test_choices_are_the_shares_of_the_options_in_the_next_token(tiny_llama, model):
+    import torch
+
+    lm, tokenizer = model
+    here = context(tiny_llama)
+    found = respondent(here).choices(TALKS, ("A", "B"), stage="choices", context=here)
+    a, b = (tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in "AB")
+    for text, share in zip(TEXTS, found.shares, strict=True):
+        prompt = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+        with torch.no_grad():
+            ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            p = lm(ids).logits[0, -1].double().softmax(-1)
+        assert share[0] == pytest.approx(float(p[a[0]] / (p[a[0]] + p[b[0]])), abs=1e-5)
+        assert share.sum() == pytest.approx(1)
+    assert found.problems == [None] * len(TALKS)
+
+
+def test_options_that_begin_with_the_same_token_have_a_reason_and_no_share(tiny_llama):
+    here = context(tiny_llama)
+    found = respondent(here).choices(TALKS[:1], ("xA", "xB"), stage="choices", context=here)
+    assert np.isnan(found.shares).all()
+    assert found.problems == ["the model's tokenizer does not tell the options apart"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"n_samples": 2}, "temperature 0"), ({"top_p": 0.0}, "top_p"), ({"max_new_tokens": 0}, "max_new_tokens")],
+)
+def test_an_illegal_setting_is_refused_by_name(settings, named):
+    with pytest.raises(SettingsError, match=named):
+        Decoding(**settings)

@@ -1,0 +1,191 @@
+"""Knowledge against counting by hand, with a model that knows some rows behind some examples."""
+
+import json
+
+import numpy as np
+import pytest
+
+import thresher as th
+from thresher.errors import InputError
+from thresher.features import FeatureCache, FeatureContext, compute, knowledge
+from thresher.features.asking import KnowledgeSettings
+from thresher.features.respondent import Answer
+from thresher.selectors.known_unknown import groups
+
+CAPITALS = ["Paris", "Rome", "Berlin", "Madrid", "Vienna", "Oslo", "Bern", "Lima"]
+ROWS = [{"prompt": f"capital of land {i}?", "completion": city, "kind": "odd" if i % 2 else "even"}
+        for i, city in enumerate(CAPITALS)]  # fmt: skip
+FEW = KnowledgeSettings(n_prompts=3, n_examples=2, n_samples=4)
+
+
+class Pupil:
+    """Knows land 0 always, land 1 behind some examples, land 2 when lucky, and nothing else."""
+
+    name, fingerprint = "pupil", "p"
+
+    def __init__(self):
+        self.asked = []
+
+    def says(self, talk, sample, is_drawn):
+        turns = [turn["content"] for turn in json.loads(talk)["messages"]]
+        land = int(turns[-1].split()[-1].rstrip("?"))
+        is_right = land == 0 or (land == 1 and hash_of(turns) % 2 == 0) or (land == 2 and is_drawn and sample == 3)
+        return f"  {CAPITALS[land]}\n" if is_right else "no idea"
+
+    def answers(self, talks, decoding, *, stage, context):
+        self.asked += [(talk, decoding) for talk in talks]
+        is_drawn = decoding.temperature > 0
+        return [[Answer(self.says(talk, i, is_drawn)) for i in range(decoding.n_samples)] for talk in talks]
+
+    def notes(self):
+        return []
+
+
+def hash_of(turns):
+    return sum(map(len, turns[1::2]))
+
+
+@pytest.fixture
+def pupil(monkeypatch):
+    who = Pupil()
+    monkeypatch.setattr(knowledge, "respondent", lambda context: who)
+    return who
+
+
+def context(settings=FEW, **more):
+    return FeatureContext(**{"cache": None, "knowledge": settings, "device": "cpu", **more})
+
+
+def found_for(rows, settings=FEW, **more):
+    return compute(th.load(rows), ["knowledge"], context(settings, **more))
+
+
+def test_shares_are_those_of_right_answers_over_prompts_and_draws(pupil):
+    found = found_for(ROWS)["knowledge"]
+    talks = [
+        talk
+        for talk, decoding in pupil.asked
+        if decoding.temperature == 0 and talk.endswith('land 1?"}],"tools":null}')
+    ]
+    expected = np.mean([pupil.says(talk, 0, False) != "no idea" for talk in talks])
+    assert len(talks) == 3
+    assert found["likeliest"].tolist() == [1.0, pytest.approx(expected), 0, 0, 0, 0, 0, 0]
+    assert found["drawn"][2:].tolist() == [0.25, 0, 0, 0, 0, 0]
+    assert np.isnan(found["drawn"][0])  # not drawn for: it makes no difference
+
+
+def test_answers_are_drawn_only_for_rows_that_the_likeliest_answers_miss(pupil):
+    found = found_for(ROWS)
+    missed = int((found["knowledge"]["likeliest"] == 0).sum())
+    n_drawn = sum(decoding.temperature > 0 for _, decoding in pupil.asked)
+    assert len(pupil.asked) - n_drawn == 3 * len(ROWS)
+    assert n_drawn == 3 * missed == 3 * found.notes["knowledge"]["rows_drawn"]
+    assert {decoding.n_samples for _, decoding in pupil.asked if decoding.temperature > 0} == {4}
+
+
+def test_prompts_show_other_rows_and_never_the_question_itself(pupil):
+    found_for([*ROWS, {"prompt": ROWS[0]["prompt"], "completion": "Lyon", "kind": "even"}])
+    for talk, _ in pupil.asked:
+        turns = json.loads(talk)["messages"]
+        assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"]
+        assert turns[-1]["content"] not in [turn["content"] for turn in turns[:-1]]
+        assert turns[0] != turns[2]
+    shown = {}
+    for talk, decoding in pupil.asked:
+        if decoding.temperature == 0:
+            turns = json.loads(talk)["messages"]
+            shown.setdefault(turns[-1]["content"], []).append(str(turns[:-1]))
+    assert any(len(set(each)) == 3 for each in shown.values())
+
+
+def test_the_order_of_rows_does_not_matter_and_a_growing_pool_changes_little(pupil):
+    found_for(ROWS)
+    first = {talk for talk, _ in pupil.asked}
+    pupil.asked.clear()
+    found_for(ROWS[::-1])
+    assert {talk for talk, _ in pupil.asked} == first
+    many = [{"prompt": f"capital of land {i}?", "completion": f"city {i}", "kind": "x"} for i in range(8, 400)]
+    pupil.says = lambda talk, sample, is_drawn: "no idea"
+    pupil.asked.clear()
+    found_for(many)
+    before = {talk for talk, _ in pupil.asked}
+    pupil.asked.clear()
+    found_for([*many, *ROWS[:4]])
+    again = {talk for talk, _ in pupil.asked}
+    assert len(before & again) > 0.9 * len(before)
+
+
+def test_examples_are_of_the_rows_own_group_on_request(pupil):
+    found_for(ROWS, KnowledgeSettings(n_prompts=2, n_examples=2, n_samples=1, by="kind"))
+    for talk, _ in pupil.asked:
+        lands = [int(turn["content"].split()[-1].rstrip("?")) for turn in json.loads(talk)["messages"][::2]]
+        assert len({land % 2 for land in lands}) == 1
+
+
+def test_examples_can_come_from_other_rows(pupil):
+    others = th.load([{"prompt": f"add {i}", "completion": str(i)} for i in range(5)])
+    found_for(ROWS, examples=others)
+    shown = {turn["content"] for talk, _ in pupil.asked for turn in json.loads(talk)["messages"][:-1]}
+    assert shown <= {f"add {i}" for i in range(5)} | set("01234")
+
+
+def test_long_responses_and_rows_without_enough_examples_have_a_reason(pupil):
+    rows = [*ROWS[:3], {"prompt": "tell me", "completion": "one two three four five six seven eight nine ten eleven"}]
+    found = found_for(rows)
+    assert found.missing["knowledge"].to_list() == [None] * 3 + [
+        "its response has more than 10 words, and only short answers are compared"
+    ]
+    assert np.isnan(found["knowledge"]["likeliest"]).tolist() == [False] * 3 + [True]
+    found = found_for(ROWS[:2])
+    assert found.missing["knowledge"][0] == "fewer than 2 other rows with short answers are there as examples"
+
+
+def test_a_row_without_any_answer_has_its_reason(pupil):
+    answers = pupil.answers
+
+    def some(talks, decoding, **how):
+        given = answers(talks, decoding, **how)
+        return [
+            [Answer(None, problem="no room")] * len(row) if "land 5?" in talk.rsplit("user", 1)[1] else row
+            for talk, row in zip(talks, given, strict=True)
+        ]
+
+    pupil.answers = some
+    found = found_for(ROWS)
+    assert found.missing["knowledge"][5] == "no room"
+    assert found.missing["knowledge"].null_count() == len(ROWS) - 1
+
+
+def test_without_examples_the_question_stands_alone(pupil):
+    found_for(ROWS[:1], KnowledgeSettings(n_prompts=1, n_examples=0, n_samples=1))
+    assert len(json.loads(pupil.asked[0][0])["messages"]) == 1
+
+
+def test_plain_text_is_refused():
+    with pytest.raises(InputError, match="knowledge: rows need a prompt and a response, found plain text"):
+        found_for([{"text": "a"}, {"text": "b"}])
+
+
+def test_a_real_model_gives_the_same_with_and_without_the_cache(tiny_llama, tmp_path):
+    settings = KnowledgeSettings(n_prompts=2, n_examples=1, n_samples=2, max_new_tokens=3)
+    first = found_for(ROWS, settings, model=str(tiny_llama))["knowledge"]
+    cache = FeatureCache(tmp_path)
+    for _ in range(2):
+        again = found_for(ROWS[::-1], settings, model=str(tiny_llama), cache=cache)["knowledge"][::-1]
+        np.testing.assert_array_equal(again["likeliest"], first["likeliest"])
+    assert set(groups(first)) <= {2, 3}  # a random model knows nothing by its likeliest answer
+
+
+def test_groups_are_those_of_the_paper():
+    nan = np.nan
+    values = np.array([(1, nan), (0.5, nan), (0, 0.1), (0, 0), (nan, nan), (1, 0)], dtype=knowledge.KNOWLEDGE)
+    assert groups(values).tolist() == [0, 1, 2, 3, -1, 0]
+
+
+def test_select_keeps_group_after_group_and_says_why_a_group_is_left_out(pupil):
+    settings = {"n_prompts": 3, "n_examples": 2, "n_samples": 4, "order": "weakly-known,highly-known"}
+    subset = th.select(ROWS, "known-unknown", budget=2, settings=settings)
+    assert [row["completion"] for row in subset.rows] == ["Paris", "Berlin"]
+    assert subset.manifest.content["notes"]["weakly_known"] == 1
+    explanations = set(subset.dropped["explanation"])
+    assert any("group 'unknown', which the setting order leaves out" in each for each in explanations)

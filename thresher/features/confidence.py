@@ -1,0 +1,191 @@
+"""How much a language model trusts the answer that a row gives: by its own answers and by its judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.features.asked_rows import AskedRows, missing_series, plain
+from thresher.features.cached import values_of
+from thresher.features.class_probability import ClassProbability, self_confidence
+from thresher.features.context import FeatureContext
+from thresher.features.embedding import Embedding
+from thresher.features.encoders import load_encoder
+from thresher.features.entailment import Entailment
+from thresher.features.fingerprint import joined_fingerprint
+from thresher.features.progress import Progress
+from thresher.features.providers import Measured
+from thresher.features.respondent import Answer, Respondent, question, respondent
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+RECIPE = "confidence-1"
+LETTERS = ("A", "B")
+REFLECTIONS = (
+    "Question:\n{prompt}\n\nProposed answer:\n{response}\n\nIs the proposed answer:\n(A) Correct\n(B) Incorrect\n\n"
+    "The output should be the letter A or B only.",
+    "Question:\n{prompt}\n\nProposed answer:\n{response}\n\nAre you really sure that the proposed answer is correct?\n"
+    "(A) Yes\n(B) No\n\nThe output should be the letter A or B only.",
+)
+
+
+class Confidence:
+    """Confidence in the answer that a row gives, 0 to 1: beta O + (1 - beta) S, as BSDetector has it.
+
+    O, observed consistency: the model answers the row's prompt `n_samples` times; the mean over these answers of
+    alpha s + (1 - alpha) r, where r is 1 if an answer and the given one are the same words, and s is their agreement in
+    meaning. With an entailment model, s = 1 - the mean of its probability of contradiction in both orders; without one,
+    s is the cosine of the encoder's vectors of the two answers, 0 where it is negative. An empty answer agrees with
+    none.
+
+    S, self-reflection: the model is asked whether the given answer is correct, and whether it is really sure;
+    P(A) / (P(A) + P(B)) of the next token, averaged over the two questions.
+
+    Of classification data it is the cross-fitted probability of the given label (`class_probability`), and no language
+    model is asked.
+
+    Source: Chen & Mueller 2024, arXiv:2308.16175 (BSDetector); of the given answer: arXiv:2403.12776 (CLEAR).
+    """
+
+    name: ClassVar[str] = "confidence"
+    passes: ClassVar[str] = (
+        "the language model writes n_samples answers of each of n prompts and reads 2 n prompts with their responses; "
+        "of classification data the encoder reads n texts"
+    )
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the models and the weights; the context must be `resolved`."""
+        settings = context.confidence
+        who = respondent(context)
+        encoder = Embedding().describe(context)
+        labels = ClassProbability().describe(context)
+        about = {"model": who.name, "encoder": encoder["encoder"]}
+        parts = [RECIPE, *REFLECTIONS, str(settings.decoding), str(settings.alpha), str(settings.beta)]
+        parts += [who.fingerprint, encoder["fingerprint"], labels["fingerprint"]]
+        if settings.entailment is not None:
+            judge = Entailment(settings.entailment, device=context.device)
+            about["entailment"] = judge.name
+            parts.append(judge.fingerprint)
+        settled = {name: str(getattr(settings, name)) for name in ("n_samples", "temperature", "alpha", "beta")}
+        return {**about, **settled, "fingerprint": joined_fingerprint(*parts)}
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+        """Return (n,) float64, NaN with its reason for a row that got no answer or no verdict.
+
+        Raises:
+            InputError: the rows are plain text, or a model or server cannot be asked.
+        """
+        context = context.resolved(len(dataset))
+        if dataset.kind == "classification":
+            return self_confidence(dataset, context)
+        rows = AskedRows.of(dataset, by=self.name)
+        self._who = who = respondent(context)  # kept, so that the features computed after this one share the model
+        settings = context.confidence
+        values = np.zeros(len(dataset))
+        problems: list[str | None] = [None] * len(dataset)
+        notes = {"rows": len(dataset), "answers_cut": 0, "pairs_cut": 0}
+        if settings.beta > 0:
+            values += settings.beta * _consistency(rows, problems, who, context, notes)
+        if settings.beta < 1:
+            values += (1 - settings.beta) * _reflection(rows, problems, who, context)
+        values[[problem is not None for problem in problems]] = np.nan
+        notes["rows_missing"] = int(np.isnan(values).sum())
+        for note in (*who.notes(), *_sentences(notes)):
+            if context.on_progress is not None:
+                context.on_progress(Progress(stage=self.name, done=len(values), total=len(values), note=note))
+        return Measured(values=values, missing=missing_series(problems), notes=notes)
+
+
+def _consistency(
+    rows: AskedRows, problems: list[str | None], who: Respondent, context: FeatureContext, notes: dict[str, int]
+) -> NDArray[np.float64]:
+    """Return O of each row, (n,); where there is none, the reason goes into `problems`."""
+    settings = context.confidence
+    answers = who.answers(rows.talks, settings.decoding, stage="confidence: answers", context=context)
+    of: list[int] = []
+    texts: list[str] = []
+    for i, found in enumerate(answers):
+        said = [answer.text for answer in found if answer.text is not None]
+        if not said:
+            problems[i] = _first_problem(found)
+        of += [i] * len(said)
+        texts += said
+        notes["answers_cut"] += sum(answer.is_cut for answer in found)
+    given = [rows.responses[i] for i in of]
+    meaning, notes["pairs_cut"] = _agreement(given, texts, context)
+    same = np.array([plain(a) == plain(b) for a, b in zip(given, texts, strict=True)], dtype=np.float64)
+    meaning[[not text.strip() for text in texts]] = 0.0
+    n = len(rows.talks)
+    count = np.bincount(of, minlength=n)
+    total = np.bincount(of, weights=settings.alpha * meaning + (1 - settings.alpha) * same, minlength=n)
+    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
+    return mean
+
+
+def _first_problem(answers: Sequence[Answer]) -> str:
+    return next(answer.problem for answer in answers if answer.problem is not None)
+
+
+def _agreement(given: list[str], said: list[str], context: FeatureContext) -> tuple[NDArray[np.float64], int]:
+    """Return the agreement in meaning of pairs of texts, (p,) 0 to 1, and how many were cut."""
+    if context.confidence.entailment is not None:
+        judge = Entailment(context.confidence.entailment, device=context.device)
+        pairs = [*zip(given, said, strict=True), *zip(said, given, strict=True)]
+        p, n_cut = judge.contradictions(pairs, stage="confidence: entailment", context=context)
+        return 1 - p.reshape(2, -1).mean(axis=0), n_cut
+    x, y = (_vectors(texts, context) for texts in (given, said))
+    return np.clip(np.einsum("pd,pd->p", x, y, dtype=np.float64), 0.0, 1.0), 0
+
+
+def _vectors(texts: list[str], context: FeatureContext) -> NDArray[np.float32]:
+    """Return (p, d) unit vectors; the cache is that of `embedding`."""
+    encoder = load_encoder(
+        context.encoder, device=context.device, dtype=context.dtype, batch_tokens=context.batch_tokens
+    )
+    shelf = None if context.cache is None else context.cache.shelf("embedding", encoder.name, encoder.fingerprint)
+    found = values_of(
+        pl.Series("text", texts, dtype=pl.String),
+        encoder.encode_batches,
+        feature="confidence: agreement",
+        shelf=shelf,
+        on_progress=context.on_progress,
+    )
+    return np.zeros((0, 1), dtype=np.float32) if found is None else found
+
+
+def _reflection(
+    rows: AskedRows, problems: list[str | None], who: Respondent, context: FeatureContext
+) -> NDArray[np.float64]:
+    """Return S of each row, (n,): the mean over the questions that got an answer."""
+    asked = [
+        question(text.format(prompt=prompt, response=response))
+        for text in REFLECTIONS
+        for prompt, response in zip(rows.prompts, rows.responses, strict=True)
+    ]
+    found = who.choices(asked, LETTERS, stage="confidence: reflection", context=context)
+    n = len(rows.talks)
+    yes = found.shares[:, 0].reshape(len(REFLECTIONS), n)
+    is_there = np.isfinite(yes)
+    count = is_there.sum(axis=0)
+    for row in np.flatnonzero(count == 0):
+        problems[row] = problems[row] or found.problems[row]
+    total = np.where(is_there, yes, 0.0).sum(axis=0)
+    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
+    return mean
+
+
+def _sentences(notes: dict[str, int]) -> list[str]:
+    """Return what the user should know of answers that were cut and rows without a value."""
+    told = []
+    if notes["answers_cut"]:
+        told.append(f"confidence: {notes['answers_cut']:,} drawn answers ended at max_new_tokens and were cut")
+    if notes["pairs_cut"]:
+        told.append(f"confidence: {notes['pairs_cut']:,} pairs of answers were longer than the entailment model reads")
+    if notes["rows_missing"]:
+        told.append(f"confidence: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value")
+    return told

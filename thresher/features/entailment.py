@@ -1,0 +1,132 @@
+"""Whether two texts contradict each other, as a natural-language-inference model sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.features.base_model import PATTERNS, BaseModel, QuietLoading, find_base, first_line, load_tokenizer
+from thresher.features.cached import Batch, values_of
+from thresher.features.fingerprint import fingerprint
+from thresher.features.token_batches import token_batches
+
+if TYPE_CHECKING:
+    from thresher.features.context import FeatureContext
+
+RECIPE = "entailment-1"
+WINDOW_PAIRS = 4096  # pairs tokenised and sorted by length together
+MAX_LENGTH = 512  # what such models were trained on
+P, IS_CUT = range(2)  # columns of the cached (n, 2) float64
+
+
+class Entailment:
+    """A sequence-classification model with a label for contradiction, by folder or Hub id. Loaded when it is needed."""
+
+    def __init__(self, name: str, *, device: str | None) -> None:
+        self.name = name
+        self._device = device
+
+    @cached_property
+    def _base(self) -> BaseModel:
+        return find_base(self.name, fingerprint=RECIPE)  # the files are hashed below
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, configuration and tokenizer."""
+        files = {(path.name, path) for pattern in PATTERNS for path in self._base.folder.glob(pattern)}
+        return fingerprint(files, recipe=RECIPE)
+
+    @cached_property
+    def contradiction(self) -> int:
+        """Place of the label for contradiction.
+
+        Raises:
+            InputError: not exactly one label speaks of contradiction.
+        """
+        config = json.loads((self._base.folder / "config.json").read_bytes())
+        labels = {int(code): str(label) for code, label in (config.get("id2label") or {}).items()}
+        found = [code for code, label in labels.items() if "contradict" in label.lower()]
+        if len(found) != 1:
+            raise InputError(
+                f"entailment model '{self.name}': must have one label for contradiction, found the labels "
+                f"{', '.join(labels.values()) or 'none'}; choose a model for natural language inference"
+            )
+        return found[0]
+
+    def contradictions(
+        self, pairs: Sequence[tuple[str, str]], *, stage: str, context: FeatureContext
+    ) -> tuple[NDArray[np.float64], int]:
+        """Return the probability that the second text contradicts the first, (n,) float64, and how many were cut.
+
+        A pair is read as far as the model reads (512 tokens at most), the longer text is cut first.
+        """
+        label = self.contradiction  # refuses before anything runs
+
+        def batches(texts: pl.Series) -> Iterator[Batch]:
+            return self._batches(texts, label, context.batch_tokens)
+
+        shelf = None if context.cache is None else context.cache.shelf("entailment", self.name, self.fingerprint)
+        keys = pl.Series("pair", [orjson.dumps(pair).decode() for pair in pairs], dtype=pl.String)
+        values = values_of(keys, batches, feature=stage, shelf=shelf, on_progress=context.on_progress)
+        if values is None:
+            return np.zeros(0), 0
+        return np.ascontiguousarray(values[:, P]), int(values[:, IS_CUT].sum())
+
+    def _batches(self, keys: pl.Series, label: int, batch_tokens: int) -> Iterator[Batch]:
+        limit = min(limit for limit in (self._base.max_positions, MAX_LENGTH) if limit is not None)
+        for start in range(0, len(keys), WINDOW_PAIRS):
+            pairs = [orjson.loads(key) for key in keys[start : start + WINDOW_PAIRS].to_list()]
+            firsts, seconds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            whole = self._tokenizer(firsts, seconds, verbose=False)["input_ids"]
+            n_tokens = np.array([len(ids) for ids in whole], dtype=np.int64)
+            for batch in token_batches(np.minimum(n_tokens, limit), batch_tokens):
+                p = self._forward([firsts[i] for i in batch], [seconds[i] for i in batch], limit)[:, label]
+                yield Batch(start + batch, np.stack([p, n_tokens[batch] > limit], axis=1).astype(np.float64))
+
+    def _forward(self, firsts: list[str], seconds: list[str], limit: int) -> NDArray[np.float32]:
+        import torch
+
+        inputs = self._tokenizer(
+            firsts, seconds, truncation="longest_first", max_length=limit, padding=True, return_tensors="pt"
+        ).to(self._model.device)
+        try:
+            with torch.inference_mode():
+                p: NDArray[np.float32] = self._model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"entailment model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens must fit the "
+                f"device's memory and does not; set batch_tokens lower, or use another device"
+            ) from None
+        return p
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._base)
+
+    @cached_property
+    def _model(self) -> Any:
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            with QuietLoading():
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    self._base.folder,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=False,  # a model is data: code that comes with one is never run
+                )
+            return model.to(device).eval()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InputError(
+                f"entailment model '{self.name}': cannot be loaded for classification ({first_line(error)})"
+            ) from None

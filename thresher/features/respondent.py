@@ -1,0 +1,100 @@
+"""Who is asked: a causal language model here, or a server that answers for one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from thresher.features.asking import Decoding
+
+if TYPE_CHECKING:
+    from thresher.features.context import FeatureContext
+
+SCHEMES = ("http://", "https://")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote.
+
+    Attributes:
+        text: without special tokens; None where there is a problem.
+        is_cut: it ended at the limit of an answer, not where the model wanted to.
+        problem: why there is no answer, or None.
+    """
+
+    text: str | None
+    is_cut: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a model chose among options.
+
+    Attributes:
+        shares: (n, m) float64 probability of each option among the options; NaN where there is a problem.
+        problems: (n,) why there is no choice, or None.
+    """
+
+    shares: NDArray[np.float64]
+    problems: list[str | None]
+
+
+class Respondent(Protocol):
+    """Answers conversations and questions with options. A model is loaded, or a server asked, when it is needed."""
+
+    @property
+    def name(self) -> str:
+        """The name for people and manifests; it holds no secret."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what determines the answers: weights and tokenizer, or address and name of what a server serves."""
+
+    def answers(
+        self, talks: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
+    ) -> list[list[Answer]]:
+        """Return `decoding.n_samples` answers of each conversation (as `talk_text` writes it)."""
+
+    def choices(self, talks: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext) -> Choices:
+        """Return how likely the model begins its answer of each conversation with each option, such as "A" and "B"."""
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of how the model was asked."""
+
+
+def respondent(context: FeatureContext) -> Respondent:
+    """Return who answers for `context.model`."""
+    if is_server(context.model):
+        from thresher.features.server import Server
+
+        return Server(str(context.model))
+    from thresher.features.generation import LocalRespondent
+
+    return LocalRespondent(context)
+
+
+def is_server(model: str | None) -> bool:
+    """Tell whether the name of a model is the address of a server."""
+    return model is not None and model.lower().startswith(SCHEMES)
+
+
+def talk_text(messages: Sequence[Any], tools: Sequence[Any] | None = None) -> str:
+    """Return a conversation that waits for an answer as JSON, equal for equal conversations only."""
+    return orjson.dumps({"messages": messages, "tools": tools}, default=str).decode()
+
+
+def question(text: str) -> str:
+    """Return a conversation of one question."""
+    return talk_text([{"role": "user", "content": text}])
+
+
+def no_choices(n: int, m: int) -> NDArray[np.float64]:
+    """Return (n, m) shares that are not there yet."""
+    return np.full((n, m), np.nan)

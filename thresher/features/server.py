@@ -1,0 +1,382 @@
+"""An OpenAI-compatible server in place of a local model: vLLM, llama.cpp, TGI, Ollama, `transformers serve`.
+
+    --model http://localhost:8000/v1#Qwen/Qwen2.5-7B-Instruct
+    --model 'https://api.example.com/v1?in_flight=16&per_minute=600&timeout=60&tries=8#model-name'
+
+The model's name may be left out where the server has one only. A key is taken from the environment variable
+THRESHER_API_KEY, and stands in no manifest, message or cache.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import xxhash
+
+from thresher.errors import InputError, did_you_mean, first_three
+from thresher.features.answer_store import FILE, AnswerStore
+from thresher.features.asking import Decoding
+from thresher.features.fingerprint import joined_fingerprint
+from thresher.features.progress import OnProgress, Progress
+from thresher.features.respondent import Answer, Choices, no_choices
+from thresher.features.server_address import ServerAddress
+from thresher.features.server_client import RefusedError, ServerClient
+
+if TYPE_CHECKING:
+    from thresher.features.context import FeatureContext
+    from thresher.features.rehearsal import Rehearsal
+
+RECIPE = "server-1"
+MAX_REFUSED = 3  # refusals before any answer, after which no more is asked
+N_TOP = 20  # likeliest tokens whose log-probability is asked for: the most that OpenAI gives
+CHOICE_TOKENS = 8
+UNPARSABLE = "the server's answer names none of the options, or several"
+
+Body = dict[str, Any]
+Reduce = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Request:
+    key: str
+    body: Body
+
+
+Fetch = Callable[[_Request], dict[str, Any]]
+
+
+class Server:
+    """A model behind an OpenAI-compatible server.
+
+    Each answer is one request, stored as soon as it is there under the hash of the address, the model and the request:
+    after a kill only what was under way is asked for again. A drawn answer has a seed of its own, from the
+    conversation, the settings' seed and its place among the samples; whether the server keeps to it, and whether its
+    batches change an answer, is the server's affair, so here a stored answer is what makes a run repeatable. A server
+    that changes the model behind a name is not found out.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = ServerAddress.parse(address)
+        self._n_by_text = 0
+        self._takes_logprobs = True
+
+    @cached_property
+    def model(self) -> str:
+        """The name of the model on the server; asks the server where the address has none.
+
+        Raises:
+            InputError: the server does not have exactly one model.
+        """
+        if self._address.model is not None:
+            return self._address.model
+        client = ServerClient(self._address)
+        try:
+            found = client.models() or []
+        finally:
+            client.close()
+        if len(found) != 1:
+            raise InputError(
+                f"model '{self._address.url}': must name one of the server's models behind a #, found "
+                f"{first_three(found) or 'no list of them'}; for example {self._address.url}#{[*found, 'MODEL'][0]}"
+            )
+        return found[0]
+
+    @property
+    def name(self) -> str:
+        """Address and model."""
+        return f"{self._address.url}#{self.model}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of address and model: what the server's weights are cannot be known."""
+        return joined_fingerprint(RECIPE, self.name)
+
+    def answers(
+        self, talks: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
+    ) -> list[list[Answer]]:
+        """Return the answers of each conversation; one request for each that is not stored.
+
+        Raises:
+            InputError: the server cannot be reached, does not know the model, refuses the key or does not answer.
+        """
+        n = decoding.n_samples
+        requests = [self._request(talk, decoding, i) for talk in talks for i in range(n)]
+        found = self._ask(requests, _written, stage=stage, context=context)
+        flat = [_answer(found[request.key]) for request in requests]
+        return [flat[start : start + n] for start in range(0, len(flat), n)]
+
+    def choices(self, talks: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext) -> Choices:
+        """Return the share of each option: by its probability as the answer's first word, or 1 for the one named.
+
+        The probabilities are those of the 20 likeliest tokens, where the server gives them; an option that is not among
+        them has the share 0. Otherwise the answer is read, and one that names no option, or several, has no share.
+
+        Raises:
+            InputError: the server cannot be reached, does not know the model, refuses the key or does not answer.
+        """
+        likeliest = Decoding(max_new_tokens=CHOICE_TOKENS)
+        requests = [self._request(talk, likeliest, 0, with_top=True) for talk in talks]
+        found = self._ask(requests, _chosen, stage=stage, context=context)
+        shares = no_choices(len(talks), len(options))
+        problems: list[str | None] = [None] * len(talks)
+        for i, request in enumerate(requests):
+            content = found[request.key]
+            if "problem" in content:
+                problems[i] = str(content["problem"])
+                continue
+            share = shares_of(content["top"], options)
+            if share is None:
+                share = named_option(content["text"], options)
+                self._n_by_text += share is not None
+            if share is None:
+                problems[i] = UNPARSABLE
+            else:
+                shares[i] = share
+        return Choices(shares, problems)
+
+    def notes(self) -> list[str]:
+        """Return whether choices had to be read from text."""
+        if not self._n_by_text:
+            return []
+        return [
+            f"model '{self.name}': gives no log-probabilities, so {self._n_by_text:,} choices are 1 or 0 as its answer "
+            f"says"
+        ]
+
+    def _request(self, talk: str, decoding: Decoding, sample: int, *, with_top: bool = False) -> _Request:
+        content = orjson.loads(talk)
+        body: Body = {
+            "model": self.model,
+            "messages": content["messages"],
+            "max_tokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+        }
+        if content["tools"]:
+            body["tools"] = content["tools"]
+        if decoding.top_p < 1:
+            body["top_p"] = decoding.top_p
+        if decoding.temperature > 0:
+            seed = xxhash.xxh3_64_intdigest(f"{decoding.seed}\0{sample}\0{talk}".encode())
+            body["seed"] = seed % 2**31
+        if with_top:
+            body |= {"logprobs": True, "top_logprobs": N_TOP}
+        text = orjson.dumps([RECIPE, self._address.url, sample, body], option=orjson.OPT_SORT_KEYS, default=str)
+        return _Request(xxhash.xxh3_128_hexdigest(text), body)
+
+    def _ask(
+        self, requests: Sequence[_Request], reduce: Reduce, *, stage: str, context: FeatureContext
+    ) -> dict[str, dict[str, Any]]:
+        """Return what is kept of the answer to each request, by its key: from the store, or from the server."""
+        wanted = {request.key: request for request in requests}
+        if context.cache is not None and context.cache.rehearsal is not None:
+            return _rehearsed(list(wanted), context.cache.root, context.cache.rehearsal, stage)
+        store = AnswerStore(None if context.cache is None else context.cache.root)
+        try:
+            found = store.get(list(wanted))
+            missing = [request for key, request in wanted.items() if key not in found]
+            run = _Run(store, found, total=len(wanted), stage=stage, on_progress=context.on_progress)
+            run.report()
+            if missing:
+                self._finish(run, missing, reduce)
+        finally:
+            store.close()
+        return found
+
+    def _finish(self, run: _Run, missing: Sequence[_Request], reduce: Reduce) -> None:
+        client = ServerClient(self._address)
+        try:
+            known = client.models()  # refuses a server that cannot be reached, before a request is tried often
+
+            def fetch(request: _Request) -> dict[str, Any]:
+                return self._fetch(request, client, known, reduce, run.store)
+
+            run.finish(missing, fetch, self._unusable, client)
+        finally:
+            client.close()
+
+    def _fetch(
+        self, request: _Request, client: ServerClient, known: list[str] | None, reduce: Reduce, store: AnswerStore
+    ) -> dict[str, Any]:
+        """Ask for one answer and store it; a refusal of this one request is not stored, and costs nothing.
+
+        Raises:
+            InputError: the server does not know the model, refuses the key or does not answer.
+        """
+        try:
+            content = reduce(self._answer(request.body, client))
+        except RefusedError as refused:
+            if refused.status == 404:
+                raise InputError(self._unknown(refused.reason, known or [])) from None
+            return {"problem": f"the server refuses the request: {refused.reason}"}
+        store.put(request.key, self.name, content)
+        return content
+
+    def _answer(self, body: Body, client: ServerClient) -> dict[str, Any]:
+        """Ask the server, without log-probabilities where it does not take a request for them."""
+        if self._takes_logprobs or "logprobs" not in body:
+            try:
+                return client.chat(body)
+            except RefusedError as refused:
+                if "logprobs" not in body or "logprob" not in refused.reason.lower():
+                    raise
+        self._takes_logprobs = False
+        return client.chat({name: value for name, value in body.items() if "logprobs" not in name})
+
+    def _unusable(self, reason: str) -> InputError:
+        return InputError(
+            f"model '{self.name}': the server must take requests for chat completions, and it refuses the first with "
+            f"'{reason}'; check the model's name and what the server supports"
+        )
+
+    def _unknown(self, reason: str, known: Sequence[str]) -> str:
+        has = f"it has: {first_three(known)}{did_you_mean(self.model, known)}" if known else f"it says '{reason}'"
+        return f"model '{self.name}': the server must have this model, and does not find it (status 404); {has}"
+
+
+class _Run:
+    """Requests on their way, so many at a time, and what has come back of them."""
+
+    def __init__(
+        self,
+        store: AnswerStore,
+        found: dict[str, dict[str, Any]],
+        *,
+        total: int,
+        stage: str,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.store = store
+        self._found = found
+        self._n_cached = self._n_good = len(found)
+        self._total = total
+        self._stage = stage
+        self._on_progress = on_progress
+
+    def report(self) -> None:
+        if self._on_progress is not None:
+            done = Progress(stage=self._stage, done=len(self._found), total=self._total, n_cached=self._n_cached)
+            self._on_progress(done)
+
+    def finish(
+        self,
+        missing: Sequence[_Request],
+        fetch: Fetch,
+        unusable: Callable[[str], InputError],
+        client: ServerClient,
+    ) -> None:
+        """Ask for all that is missing; one after the other until the server has taken a request.
+
+        After an interruption or an error nothing new is sent, and what is under way is waited for and stored.
+        """
+        start = 0
+        while start < len(missing) and not self._n_good:
+            self._keep(missing[start], fetch(missing[start]))
+            start += 1
+            if not self._n_good and start == min(MAX_REFUSED, len(missing)):
+                raise unusable(str(self._found[missing[start - 1].key]["problem"]))
+        pool = ThreadPoolExecutor(client.address.n_in_flight, thread_name_prefix="server")
+        try:
+            self._finish_in(pool, missing[start:], fetch, 2 * client.address.n_in_flight)
+        except BaseException:
+            client.stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _finish_in(self, pool: ThreadPoolExecutor, missing: Sequence[_Request], fetch: Fetch, n_queued: int) -> None:
+        left = iter(missing)
+        under_way: dict[Future[dict[str, Any]], _Request] = {}
+        while True:
+            while len(under_way) < n_queued and (request := next(left, None)) is not None:
+                under_way[pool.submit(fetch, request)] = request
+            if not under_way:
+                return
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                self._keep(under_way.pop(future), future.result())
+
+    def _keep(self, request: _Request, content: dict[str, Any]) -> None:
+        self._found[request.key] = content
+        self._n_good += "problem" not in content
+        self.report()
+
+
+def _rehearsed(keys: list[str], root: Path, rehearsal: Rehearsal, stage: str) -> dict[str, dict[str, Any]]:
+    """Note what a run would ask for, and ask for nothing: a dry run must not cost anything."""
+    from thresher.features.rehearsal import StageCost
+
+    found: dict[str, dict[str, Any]] = {}
+    if rehearsal.reads_cache and (root / FILE).is_file():
+        store = AnswerStore(root)
+        found = store.get(keys)
+        store.close()
+    note = "requests to a server, not tried: their time and price are the server's"
+    rehearsal.stages.append(StageCost(stage=stage, n=len(keys), n_cached=len(found), seconds=None, note=note))
+    return {key: found.get(key, {"text": "", "is_cut": False, "top": []}) for key in keys}
+
+
+def _answer(content: Mapping[str, Any]) -> Answer:
+    if "problem" in content:
+        return Answer(None, problem=str(content["problem"]))
+    return Answer(str(content["text"]), is_cut=bool(content["is_cut"]))
+
+
+def _choice(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first choice of a response.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    choices = response.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        return choices[0]
+    raise RefusedError(200, "its answer holds no choices")
+
+
+def _written(response: dict[str, Any]) -> dict[str, Any]:
+    """Keep the text of a response, and whether it was cut."""
+    choice = _choice(response)
+    text = (choice.get("message") or {}).get("content")
+    return {"text": str(text or "").strip(), "is_cut": choice.get("finish_reason") == "length"}
+
+
+def _chosen(response: dict[str, Any]) -> dict[str, Any]:
+    """Keep the text of a response, and the likeliest tokens at its first places: [[token, log-probability], ...]."""
+    places = (_choice(response).get("logprobs") or {}).get("content") or []
+    top = [
+        [[str(token["token"]), float(token["logprob"])] for token in place.get("top_logprobs") or []]
+        for place in places
+    ]
+    return {**_written(response), "top": [place for place in top if place]}
+
+
+def shares_of(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]) -> list[float] | None:
+    """Return the shares of the options at the first place where one is among the likeliest tokens, or None.
+
+    A token counts as an option when nothing but it is left without white space and the marks around it.
+    """
+    for place in top:
+        found = dict.fromkeys(options, 0.0)
+        for token, log_p in place:
+            word = token.strip(" \n\t().:*\"'\u0120\u2581")
+            if word in found:
+                found[word] += math.exp(log_p)
+        total = sum(found.values())
+        if total > 0:
+            return [share / total for share in found.values()]
+    return None
+
+
+def named_option(text: str, options: Sequence[str]) -> list[float] | None:
+    """Return 1 for the option that an answer begins with or names in parentheses and 0 for the others, or None."""
+    words = "|".join(map(re.escape, options))
+    first = re.match(rf"\W*({words})(?!\w)(?!\s+[a-z])", text)  # not the article: "A good answer"
+    named = {first.group(1)} if first else set(re.findall(rf"\(({words})\)", text))
+    return [float(option in named) for option in options] if len(named) == 1 else None

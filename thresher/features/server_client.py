@@ -1,0 +1,228 @@
+"""Requests to an OpenAI-compatible server: paced, tried again, and never repeating the key."""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from thresher.errors import InputError, MissingExtraError
+from thresher.features.server_address import ServerAddress
+
+if TYPE_CHECKING:
+    import httpx2
+
+KEY = "THRESHER_API_KEY"
+CONNECT_S = 10.0
+FIRST_WAIT_S = 0.5  # doubles with each try
+LONGEST_WAIT_S = 60.0
+LONGEST_ASKED_S = 600.0  # a server that asks to wait for longer is not waited for
+TRIED_AGAIN = frozenset({408, 409, 425, 429})
+NEVER_AGAIN = frozenset({501, 505})
+
+
+class RefusedError(Exception):
+    """The server refuses a request, and would refuse it again.
+
+    Attributes:
+        status: of HTTP.
+        reason: the server's words, without the key.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class ServerClient:
+    """Talks to one server. Used from several threads at the same time."""
+
+    def __init__(self, address: ServerAddress) -> None:
+        """Name a server; nothing is sent.
+
+        Raises:
+            MissingExtraError: httpx2 is not installed.
+        """
+        try:
+            import httpx2
+        except ModuleNotFoundError:
+            raise MissingExtraError("httpx2", f"the server {address.url}", "server") from None
+        self.address = address
+        self._key = os.environ.get(KEY) or None
+        self._pace = Pace(address.n_per_minute)
+        self._http = httpx2.Client(
+            headers={} if self._key is None else {"Authorization": f"Bearer {self._key}"},
+            timeout=httpx2.Timeout(address.timeout_s, connect=min(CONNECT_S, address.timeout_s)),
+            limits=httpx2.Limits(max_connections=address.n_in_flight),
+            follow_redirects=False,  # the key is for this server alone
+        )
+
+    def models(self) -> list[str] | None:
+        """Return the names of the models that the server says it has; None where it does not say.
+
+        Raises:
+            InputError: the server cannot be reached, or refuses the key.
+        """
+        import httpx2
+
+        try:
+            response = self._http.get(f"{self.address.url}/models")
+        except httpx2.TransportError as error:
+            raise InputError(
+                f"model '{self.address.url}': the server must be reachable, got '{_words(error)}'; start it, or check "
+                f"the address"
+            ) from None
+        self._check_key(response.status_code)
+        content = _content(response)
+        listed = content.get("data") if isinstance(content, dict) else None
+        if response.status_code != 200 or not isinstance(listed, list):
+            return None
+        return [str(model["id"]) for model in listed if isinstance(model, dict) and "id" in model]
+
+    def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the server's answer to one request.
+
+        No answer within the timeout, a lost connection, 408, 409, 425, 429 and 5xx are tried again, after the time that
+        the server names or else after 0.5, 1, 2, ... 60 seconds; all threads wait together when the server asks for it.
+
+        Raises:
+            InputError: the server refuses the key, asks to wait for very long, or does not answer in any try.
+            RefusedError: the server refuses the request.
+        """
+        import httpx2
+
+        reason = ""
+        for attempt in range(self.address.n_tries):
+            if not self._pace.wait():
+                break
+            wait = min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S)
+            try:
+                response = self._http.post(f"{self.address.url}/chat/completions", json=body)
+            except httpx2.TimeoutException:
+                reason = f"no answer within {self.address.timeout_s:g} s"
+            except httpx2.TransportError as error:
+                reason = _words(error)
+            else:
+                content = _content(response)
+                if response.status_code == 200 and isinstance(content, dict):
+                    return content
+                reason = self._refusal(response, content)
+                asked = retry_after(response.headers, now=time.time())
+                if asked is not None:
+                    self._check_wait(asked)
+                    self._pace.pause(asked)
+            if attempt + 1 < self.address.n_tries:
+                self._pace.sleep(wait)
+        raise InputError(
+            f"model '{self.address.url}': the server must answer, got '{reason}' in the last of {self.address.n_tries} "
+            f"tries; run the same command again to continue, the answers so far are kept"
+        )
+
+    def stop(self) -> None:
+        """Send nothing more; threads that wait to send go on at once and fail."""
+        self._pace.stop()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def _refusal(self, response: httpx2.Response, content: Any) -> str:
+        """Return why a request is to be tried again.
+
+        Raises:
+            RefusedError: it is not to be tried again.
+        """
+        status = response.status_code
+        self._check_key(status)
+        said = self._said(content)
+        if status == 200:
+            return "an answer that is no JSON object"
+        if status in TRIED_AGAIN or (status >= 500 and status not in NEVER_AGAIN):
+            return f"status {status}{said and f': {said}'}"
+        raise RefusedError(status, said or f"status {status}")
+
+    def _said(self, content: Any) -> str:
+        """Return the server's own words for an error, one line of 200 characters at most, without the key."""
+        found = content
+        for name in ("error", "message"):
+            if isinstance(found, dict):
+                found = found.get(name, found.get("detail", found))
+        text = " ".join(str(found or "").split())[:200]
+        return text if self._key is None else text.replace(self._key, "***")
+
+    def _check_key(self, status: int) -> None:
+        if status in (401, 403):  # the server's words are left out: they may repeat the key
+            found = "no key" if self._key is None else "the key there"
+            raise InputError(
+                f"model '{self.address.url}': the server must accept the key in the environment variable {KEY}, and it "
+                f"refuses {found} (status {status}); set the right one"
+            )
+
+    def _check_wait(self, seconds: float) -> None:
+        if seconds > LONGEST_ASKED_S:
+            raise InputError(
+                f"model '{self.address.url}': the server asks to wait {seconds:,.0f} s, and {LONGEST_ASKED_S:,.0f} s "
+                f"are waited for at most; run the same command again then, the answers so far are kept"
+            )
+
+
+class Pace:
+    """When the next request may start, for all threads together."""
+
+    def __init__(self, n_per_minute: int | None) -> None:
+        self._gap = 0.0 if n_per_minute is None else 60.0 / n_per_minute
+        self._next = 0.0  # time.monotonic of the next start
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def wait(self) -> bool:
+        """Wait for a start, and take it; return whether there is one: not after a stop."""
+        while not self._stopped.is_set():
+            with self._lock:
+                now = time.monotonic()
+                left = self._next - now
+                if left <= 0:
+                    self._next = now + self._gap
+                    return True
+            self._stopped.wait(left)
+        return False
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing start for so long."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless all is stopped."""
+        self._stopped.wait(seconds)
+
+    def stop(self) -> None:
+        """End all waiting."""
+        self._stopped.set()
+
+
+def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return the seconds that Retry-After asks to wait, as a number or as a date; None for no such wish."""
+    text = headers.get("retry-after", "").strip()
+    if text.replace(".", "", 1).isdecimal():
+        return float(text)
+    try:
+        return max(email.utils.parsedate_to_datetime(text).timestamp() - now, 0.0)
+    except ValueError:
+        return None
+
+
+def _content(response: httpx2.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _words(error: Exception) -> str:
+    """Return an error of the connection as a few words."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
