@@ -1,0 +1,232 @@
+"""Gradients of rows against one backward pass per row, AdamW's own step, and a dense projection."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import thresher as th
+from thresher.errors import InputError
+from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
+from thresher.features import row_gradients as module
+from thresher.features.row_gradients import AdapterState, adam_direction, sketch_of
+from thresher.features.scored_rows import PROBLEMS
+from thresher.features.trained import GradientSettings, TrainedFolder
+from thresher.preparation import keep, promises
+from thresher.selectors.gradient import Gradient
+
+DIM = 48
+ROWS = [
+    {"prompt": f"add {i} and 1:" + " please" * (i % 3), "completion": f"{i + 1} fox " * (1 + i % 4)} for i in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_llama, tmp_path_factory):
+    """Return the checkpoints of a warm-up of two epochs on half of the rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THRESHER_CACHE", str(tmp_path_factory.mktemp("warm-up")))
+        context = FeatureContext(model=str(tiny_llama), device="cpu", cache=None)
+        selector = Gradient(share=0.5, epochs=2, dim=DIM)
+        (promise,), context = promises(selector, th.load(ROWS), context, seed=0)
+        keep(promise)
+    assert context.checkpoints == promise.folder
+    return promise.folder
+
+
+@pytest.fixture
+def context(tiny_llama, folder):
+    settings = GradientSettings(dim=DIM, epochs=2)
+    return FeatureContext(model=str(tiny_llama), device="cpu", cache=None, checkpoints=folder, gradient=settings)
+
+
+class Plain:
+    """A peft model in one of its kept states, asked for one row at a time."""
+
+    def __init__(self, base, folder, path):
+        import torch
+        from peft import PeftModel
+        from safetensors.torch import load_file
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        self.model = PeftModel.from_pretrained(model, folder.adapters[0], is_trainable=True).eval()
+        self.state = load_file(path)
+        self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(self.state[f"parameter/{name}"])
+
+    def gradient(self, row):
+        """Return the gradient of the mean loss of the response's tokens, by parameter."""
+        import torch
+
+        talk = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+        text = self.tokenizer.apply_chat_template(talk, tokenize=False)
+        head = self.tokenizer.apply_chat_template(talk[:1], tokenize=False, add_generation_prompt=True)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        end = text.rindex("<|im_end|>") + len("<|im_end|>")
+        ids = torch.tensor([encoded["input_ids"]])
+        asked = [i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if stop > len(head) and start < end]
+        logits = self.model(input_ids=ids).logits[0].log_softmax(-1)
+        loss = -torch.stack([logits[i - 1, ids[0, i]] for i in asked]).mean()
+        found = torch.autograd.grad(loss, list(self.parameters.values()))
+        return dict(zip(self.parameters, found, strict=True))
+
+    def adam(self, gradients):
+        """Return how each parameter moves in one step of torch's AdamW of rate 1, with the sign turned."""
+        import torch
+
+        moved = {}
+        for name, gradient in gradients.items():
+            weight = torch.nn.Parameter(torch.zeros_like(gradient, dtype=torch.float64))
+            optimizer = torch.optim.AdamW([weight], lr=1.0, weight_decay=0.0)
+            optimizer.state[weight] = {
+                key: self.state[f"{key}/{name}"].clone().double()
+                if key != "step"
+                else self.state[f"step/{name}"].clone()
+                for key in ("exp_avg", "exp_avg_sq", "step")
+            }
+            weight.grad = gradient.double()
+            optimizer.step()
+            moved[name] = -weight.detach()
+        return moved
+
+
+def dense(gradients, number):
+    """Return the sketch by a dense matrix of signs, of length 1."""
+    total = np.zeros(DIM)
+    for name, gradient in gradients.items():
+        module_name = name.removeprefix("base_model.model.").removesuffix(".weight")
+        place, sign = sketch_of(module_name, gradient.numel(), dim=DIM, number=number)
+        matrix = np.zeros((DIM, gradient.numel()))
+        matrix[place.numpy(), np.arange(gradient.numel())] = sign.numpy()
+        total += matrix @ gradient.double().flatten().numpy()
+    return total / np.linalg.norm(total)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("feature", ["gradient", "gradient_plain"])
+def test_a_batch_gives_the_gradients_of_its_rows_one_by_one(tiny_llama, folder, context, feature):
+    found = compute(th.load(ROWS), {feature}, context)[feature].astype(np.float64)
+    assert found.shape == (12, 2 * DIM)
+    rates = np.array([AdapterState.read(path).rate for path in folder.epochs()])
+    for number, path in enumerate(folder.epochs()):
+        plain = Plain(tiny_llama, folder, path)
+        for i, row in enumerate(ROWS):
+            gradients = plain.gradient(row)
+            wanted = dense(plain.adam(gradients) if feature == "gradient" else gradients, number)
+            scale = np.sqrt(rates[number] / rates.sum())
+            np.testing.assert_allclose(found[i, number * DIM : (number + 1) * DIM], wanted * scale, atol=1e-3)
+
+
+def test_moments_are_corrected_as_the_optimizer_does():
+    import torch
+
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(5))
+    optimizer = torch.optim.AdamW([weight], lr=1.0, weight_decay=0.0)
+    for _ in range(3):
+        weight.grad = torch.randn(5)
+        optimizer.step()
+    state = {key: value.clone() for key, value in optimizer.state[weight].items()}
+    before, gradient = weight.detach().clone(), torch.randn(5)
+    weight.grad = gradient
+    optimizer.step()
+    found = adam_direction(gradient, state["exp_avg"], state["exp_avg_sq"], int(state["step"]))
+    np.testing.assert_allclose(found, (before - weight.detach()).numpy(), atol=1e-6)
+
+
+def test_sketches_keep_inner_products_on_average_and_their_error_falls_with_their_size():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 3000))
+    x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+    y = (x + y) / np.linalg.norm(x + y)
+    errors = {}
+    for dim in (64, 1024):
+        found = []
+        for number in range(60):
+            place, sign = (each.numpy() for each in sketch_of("m", 3000, dim=dim, number=number))
+            a, b = (np.bincount(place, weights=sign * each, minlength=dim) for each in (x, y))
+            found.append(a @ b)
+        assert np.mean(found) == pytest.approx(x @ y, abs=4 * np.std(found) / np.sqrt(60))
+        errors[dim] = np.std(found)
+    assert errors[64] == pytest.approx(np.sqrt((1 + (x @ y) ** 2) / 64), rel=0.35)
+    assert errors[1024] < errors[64] / 2
+
+
+@pytest.mark.parametrize("batch_tokens", [20, 4000])
+def test_batches_and_order_change_no_value(context, batch_tokens):
+    order = np.random.default_rng(0).permutation(12)
+    usual = compute(th.load(ROWS), {"gradient"}, context)["gradient"]
+    rows = th.load([ROWS[i] for i in order])
+    found = compute(rows, {"gradient"}, replace(context, batch_tokens=batch_tokens))["gradient"]
+    np.testing.assert_allclose(found.astype(np.float64), usual[order].astype(np.float64), atol=1e-3)
+
+
+def test_a_row_without_a_scored_token_has_no_value_and_its_reason(context):
+    rows = th.load([*ROWS[:3], {"prompt": "add " * 300, "completion": "1"}])
+    found = compute(rows, {"gradient"}, replace(context, max_length=120))
+    assert np.isnan(found["gradient"][3]).all()
+    assert found.missing["gradient"].to_list() == [None, None, None, PROBLEMS[1]]
+    assert found.notes["gradient"]["rows_missing"] == 1
+
+
+def test_a_killed_run_goes_on_where_it_stopped(context, tmp_path, monkeypatch):
+    monkeypatch.setattr("thresher.features.cached.CHUNK_ROWS", 1)
+    context = replace(context, cache=FeatureCache(tmp_path), batch_tokens=20)
+    usual = module.RowGradients._sketches
+    asked = []
+
+    def killed(self, rows, ids, **settings):
+        asked.append(len(rows))
+        if len(asked) == 18:
+            raise KeyboardInterrupt
+        return usual(self, rows, ids, **settings)
+
+    monkeypatch.setattr(module.RowGradients, "_sketches", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compute(th.load(ROWS), {"gradient"}, context)
+    n_done = sum(asked[:-1])
+    found = compute(th.load(ROWS), {"gradient"}, context)["gradient"]
+    assert sum(asked[18:]) == 2 * 12 - n_done
+    assert n_done > 12  # the first checkpoint was done, and a part of the second
+    fresh = compute(th.load(ROWS), {"gradient"}, replace(context, cache=None))["gradient"]
+    np.testing.assert_allclose(found.astype(np.float64), fresh.astype(np.float64), atol=1e-3)
+
+
+def test_a_large_result_is_held_in_a_file(context, monkeypatch, tmp_path):
+    monkeypatch.setattr("thresher.features.gradient.MAPPED_BYTES", 100)
+    found = compute(th.load(ROWS), {"gradient"}, replace(context, cache=FeatureCache(tmp_path / "new")))["gradient"]
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, compute(th.load(ROWS), {"gradient"}, context)["gradient"])
+
+
+def test_what_stands_behind_the_values_is_told_before_anything_is_trained(tiny_llama, tmp_path):
+    promised = TrainedFolder(path=tmp_path / "not-there", identity="one", n_folds=1)
+    one = FeatureContext(model=str(tiny_llama), checkpoints=promised)
+    other = replace(one, gradient=GradientSettings(dim=7))
+    names = {"gradient", "gradient_plain"}
+    found = [fingerprints(names, each)[name]["fingerprint"] for each in (one, other) for name in sorted(names)]
+    assert len(set(found)) == 4
+
+
+def test_a_folder_without_kept_epochs_is_refused(tiny_llama, folder, tmp_path):
+    with pytest.raises(
+        InputError, match=r"gradient: needs adapters that were kept after each epoch .* found none; leave"
+    ):
+        compute(th.load(ROWS), {"gradient"}, FeatureContext(model=str(tiny_llama)))
+    named = FeatureContext(model=str(tiny_llama), checkpoints=str(tmp_path))
+    with pytest.raises(InputError, match="found none in '"):
+        compute(th.load(ROWS), {"gradient"}, named)
+    content = json.loads((folder.path / "trained.json").read_bytes())
+    (tmp_path / "trained.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="gradient: needs adapters that were kept after each epoch"):
+        compute(th.load(ROWS), {"gradient"}, named)
+
+
+def test_checkpoints_of_another_base_are_refused(plain_llama, context):
+    with pytest.raises(InputError, match=r"are of '.*', and the model is '.*'; give that base as --model"):
+        compute(th.load(ROWS), {"gradient"}, replace(context, model=str(plain_llama)))

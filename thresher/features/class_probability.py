@@ -1,0 +1,206 @@
+"""`class_probability`: how likely each class is for a text, by classifiers that have not seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import polars as pl
+import xxhash
+from numpy.typing import NDArray
+
+from thresher.errors import InputError, first_three
+from thresher.features.cache import text_keys
+from thresher.features.cached import Batch, values_of
+from thresher.features.compute import column_codes
+from thresher.features.context import FeatureContext
+from thresher.features.cross_fit import N_FOLDS, LabelledTexts, judge, word_view
+from thresher.features.embedding import Embedding
+from thresher.features.fingerprint import joined_fingerprint
+from thresher.features.progress import Progress
+from thresher.features.providers import Measured
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
+RECIPE = "class-probability-1"
+MAX_CLASSES = 1_000
+MAX_CELLS = 10**9  # of the array: 4 GB
+UNKNOWN = "its label stands on no other text, so that nothing tells how likely it is"
+
+
+class ClassProbability:
+    """Probabilities of the classes of a text, cross-fitted: by classifiers that learned from the other folds alone.
+
+    Two logistic regressions, on the encoder's embeddings and on TF-IDF of the words, whose log-probabilities are
+    averaged (a logarithmic opinion pool): the first knows meanings, the second words that the encoder blurs, and no one
+    knows beforehand which of them tells the classes of a data set apart. Their penalty is fixed (C = 1): a weaker one
+    that the log-loss of held-out given labels would choose reproduces labels that follow a wrong rule, and so hides
+    them.
+
+    Five folds, stratified by label, follow from the hash of the texts; copies of a text are in one fold. A class is
+    known to a fold as soon as one text of it lies outside; else its probability is 0. A classifier learns from at most
+    100,000 rows, at least 20 of each class among them. Unlike other features, a row's value changes with the other rows
+    and their labels: the cache knows it by the content of all of them.
+    """
+
+    name: ClassVar[str] = "class_probability"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the encoder, the number of folds, and the fingerprint of all; the context must be `resolved`."""
+        about = Embedding().describe(context)
+        return {
+            "encoder": about["encoder"],
+            "n_folds": str(N_FOLDS),
+            "fingerprint": joined_fingerprint(RECIPE, about["fingerprint"]),
+        }
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.float32]:
+        """Return (n, k) float32, rows sum to 1: the classes are `class_names`.
+
+        Raises:
+            InputError: the rows have no labels, one label, too many of them, or all the same text.
+        """
+        names = class_names(dataset)
+        _check(dataset, names)
+        context = context.resolved(len(dataset))
+        work = _Work(dataset, names, context)
+        about = self.describe(context)
+        shelf = None
+        if context.cache is not None:
+            whole = joined_fingerprint(about["fingerprint"], work.content)
+            shelf = context.cache.shelf(self.name, about["encoder"], whole)
+        values = values_of(
+            dataset.texts(),
+            work.batches,
+            feature=self.name,
+            shelf=shelf,
+            on_progress=context.on_progress,
+            together=work.rows.fold[work.text],  # the classifiers of a fold judge all its texts
+        )
+        if values is None:
+            raise AssertionError("a dataset with two labels has rows")
+        if work.n_unfinished and context.on_progress is not None:
+            note = f"{self.name}: {work.n_unfinished} classifiers were stopped before they had converged"
+            context.on_progress(Progress(stage=self.name, done=len(dataset), total=len(dataset), note=note))
+        return values
+
+
+class _Work:
+    """Texts and labels in the order of the hashes of the texts, and the classifiers' views of them."""
+
+    def __init__(self, dataset: Dataset, names: list[str], context: FeatureContext) -> None:
+        self._dataset = dataset
+        self._context = context
+        self._texts = dataset.texts()
+        self._keys, self._first, self.text = np.unique(
+            text_keys(self._texts.to_list()), return_index=True, return_inverse=True
+        )
+        self.rows = LabelledTexts.of(
+            self.text.astype(np.int64), given_classes(dataset), n_texts=len(self._keys), n_classes=len(names)
+        )
+        self.n_unfinished = 0
+
+    @property
+    def content(self) -> str:
+        """Hash of all texts and their labels, whatever the order of the rows."""
+        found = xxhash.xxh3_128("\0".join(sorted(self._dataset.frame["response"].unique())).encode())
+        for part in (self._keys, self.rows.text, self.rows.label, self.rows.weight):
+            found.update(part.tobytes())
+        return found.hexdigest()
+
+    @cached_property
+    def _views(self) -> list[NDArray[np.float64]]:
+        texts = self._texts.gather(self._first)
+        embedding = Embedding().compute(self._dataset, self._context)[self._first].astype(np.float64)
+        return [embedding, word_view(texts.to_list(), self.rows.n_classes)]
+
+    def batches(self, texts: pl.Series) -> Iterator[Batch]:
+        """Yield (b, k) float32 of some of the texts, fold by fold."""
+        wanted = np.searchsorted(self._keys, text_keys(texts.to_list()))
+        folds = np.unique(self.rows.fold[wanted]).tolist()
+        for judged in judge(self.rows, self._views, folds):
+            self.n_unfinished += judged.n_unfinished
+            positions = np.flatnonzero(np.isin(wanted, judged.texts))
+            at = np.searchsorted(judged.texts, wanted[positions])
+            yield Batch(positions, judged.probability[at].astype(np.float32))
+
+
+def class_names(dataset: Dataset) -> list[str]:
+    """Return the labels of classification data, sorted: the columns of `class_probability`.
+
+    Raises:
+        InputError: the rows have no labels.
+    """
+    if dataset.kind != "classification":
+        raise InputError(f"class_probability: rows need a text and a label, found rows of kind '{dataset.kind}'")
+    return sorted(dataset.frame["response"].unique().to_list())
+
+
+def given_classes(dataset: Dataset) -> NDArray[np.int64]:
+    """Return (n,) int64: the place of each row's label in `class_names`."""
+    return column_codes(dataset, "label")
+
+
+def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised: bool = False) -> Measured:
+    """Return the cross-fitted probability of each row's given label: low where the label may be wrong.
+
+    Plain by default, as cleanlab ranks label errors (its `adjust_pred_probs` is off) and as Kuan & Mueller 2022
+    (doi:10.5281/zenodo.18168246) take it for their basic score.
+
+    Args:
+        dataset: rows with a text and a label.
+        context: encoder, device and cache.
+        is_normalised: first take off the mean self-confidence of the rows given each class, add the largest of these
+            means, and make the sum 1 (confident learning's thresholds; Northcutt et al. 2021, arXiv:1911.00068). A
+            frequent class then does not look surer than a rare one.
+
+    Returns:
+        (n,) float64 in 0..1, NaN with a reason for a row whose label stands on no other text.
+    """
+    probability = ClassProbability().compute(dataset, context).astype(np.float64)
+    given = given_classes(dataset)
+    own = probability[np.arange(len(given)), given]
+    is_unknown = own == 0
+    if is_normalised:
+        shifted = normalised(probability, given)
+        own = shifted[np.arange(len(given)), given]
+    own = np.where(is_unknown, np.nan, own)
+    reasons = pl.Series("missing", np.where(is_unknown, UNKNOWN, ""), dtype=pl.String).replace("", None)
+    notes = {"rows": len(given), "rows_missing": int(is_unknown.sum()), "classes": probability.shape[1]}
+    return Measured(values=own, missing=reasons, notes=notes)
+
+
+def normalised(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (n, k) probabilities with each class's mean self-confidence taken off, rows summing to 1."""
+    threshold = class_thresholds(probability, given)
+    shifted = probability - threshold + threshold.max()  # none is below 0
+    scaled: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def class_thresholds(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (k,): mean probability of a class over the rows that were given it; 0 for a class without rows."""
+    k = probability.shape[1]
+    own = probability[np.arange(len(given)), given]
+    total = np.bincount(given, weights=own, minlength=k)
+    mean: NDArray[np.float64] = total / np.maximum(np.bincount(given, minlength=k), 1)
+    return mean
+
+
+def _check(dataset: Dataset, names: list[str]) -> None:
+    n = len(dataset)
+    if len(names) < 2:
+        raise InputError(
+            f"class_probability: needs at least two labels, found {first_three(names) or 'no rows'}; "
+            f"check the label column"
+        )
+    if len(names) > MAX_CLASSES or n * len(names) > MAX_CELLS:
+        raise InputError(
+            f"class_probability: at most {MAX_CLASSES:,} labels, and rows x labels up to {MAX_CELLS:,}, are told "
+            f"apart, found {len(names):,} labels on {n:,} rows; check the label column, or gather rare labels into one"
+        )
+    if dataset.frame["prompt"].n_unique() < 2:
+        raise InputError(f"class_probability: needs at least two different texts, found one on {n:,} rows")

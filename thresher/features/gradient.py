@@ -1,0 +1,215 @@
+"""`gradient` and `gradient_plain`: which way a row pulls the adapter of a language model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.features.cached import Batch, values_of
+from thresher.features.fingerprint import joined_fingerprint
+from thresher.features.loss import Loss, row_reader
+from thresher.features.progress import Progress
+from thresher.features.providers import Measured
+from thresher.features.rehearsal import StageCost, merged, run_rehearsal
+from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
+from thresher.features.trained import TrainedFolder
+
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+    from thresher.features.context import FeatureContext
+    from thresher.features.row_gradients import AdapterState, RowGradients
+
+OWN_RECIPE = "gradient-1"
+WINDOW_ROWS = 1024  # rows tokenised and sorted by length together
+MAPPED_BYTES = 1 << 30  # a larger result is held in a file and not in memory
+BACKWARD = 3.0  # a forward and a backward pass, in forward passes
+NO_CHECKPOINTS = (
+    "needs adapters that were kept after each epoch with the state of their optimizer, found none; leave the setting "
+    "`checkpoints` out, and they are trained"
+)
+
+
+class Gradient:
+    """Sketches of the steps that AdamW would take on a row alone: what training on it does to the adapter.
+
+    At each checkpoint of the adapter the gradient of the row's mean loss goes through AdamW's moments, into a sketch of
+    `dim` numbers and to length 1, times the square root of the checkpoint's share of the learning rate. The checkpoints
+    stand side by side: the inner product with `gradient_plain` is the cosine of LESS, averaged over checkpoints by
+    their learning rates (Xia et al. 2024, arXiv:2402.04333). A row is read as `loss` reads it.
+    """
+
+    name: ClassVar[str] = "gradient"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
+        return _describe(context, self.name)
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+        """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
+        return _compute(dataset, context, self.name, is_preconditioned=True)
+
+    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+        """Return what it will take; where no adapter is trained yet, as the base model shows."""
+        return _cost(self, dataset, context)
+
+
+class GradientPlain:
+    """The same of the plain gradient, without AdamW's moments: which way a row would have the adapter go."""
+
+    name: ClassVar[str] = "gradient_plain"
+
+    def describe(self, context: FeatureContext) -> dict[str, str]:
+        """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
+        return _describe(context, self.name)
+
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+        """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
+        return _compute(dataset, context, self.name, is_preconditioned=False)
+
+    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+        """Return what it will take; where no adapter is trained yet, as the base model shows."""
+        return _cost(self, dataset, context)
+
+
+def _describe(context: FeatureContext, feature: str) -> dict[str, str]:
+    about = Loss().describe(context)
+    about["dim"] = str(context.gradient.dim)
+    how = f"{feature}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
+    return about | {"fingerprint": joined_fingerprint(about["fingerprint"], _folder(context).identity, how)}
+
+
+def _compute(dataset: Dataset, context: FeatureContext, feature: str, *, is_preconditioned: bool) -> Measured:
+    from thresher.features.row_gradients import AdapterState
+
+    folder, reader, dim = _folder(context), row_reader(context), context.gradient.dim
+    paths = folder.epochs()
+    if not paths:
+        raise InputError(f"{feature}: {NO_CHECKPOINTS}")
+    states = [AdapterState.read(path) for path in paths]
+    rates = np.array([state.rate for state in states])
+    share = rates / rates.sum()
+    texts = row_texts(dataset)
+    out = _allocated((len(dataset), len(states) * dim), context)
+    for number, state in enumerate(states):
+        values = _at_checkpoint(
+            texts, context, feature, state, number=number, reader=reader, is_preconditioned=is_preconditioned
+        )
+        if values is not None:
+            np.multiply(values, np.sqrt(share[number]), out=out[:, number * dim : (number + 1) * dim], casting="unsafe")
+    return _measured(feature, out, texts, reader, context)
+
+
+def _at_checkpoint(
+    texts: pl.Series,
+    context: FeatureContext,
+    feature: str,
+    state: AdapterState,
+    *,
+    number: int,
+    reader: RowReader,
+    is_preconditioned: bool,
+) -> NDArray[Any] | None:
+    """Return (n, dim) float16 of length 1, NaN for rows without a scored token; None without rows."""
+    loaded: list[RowGradients] = []
+
+    def batches(wanted: pl.Series) -> Iterator[Batch]:
+        if not loaded:  # no model is loaded where the cache has all
+            loaded.append(_loaded(context, reader, state, number))
+        for start in range(0, len(wanted), WINDOW_ROWS):
+            readings = reader.read(wanted[start : start + WINDOW_ROWS].to_list())
+            fine = np.array([i for i, each in enumerate(readings) if not each.problem], dtype=np.int64)
+            rest = np.array([i for i, each in enumerate(readings) if each.problem], dtype=np.int64)
+            if len(rest):
+                yield Batch(start + rest, np.full((len(rest), context.gradient.dim), np.nan, np.float16))
+            rows = [readings[i].row for i in fine]
+            for found in loaded[0].batches(
+                rows, batch_tokens=context.batch_tokens, is_preconditioned=is_preconditioned
+            ):
+                reader.lm.n_tokens += sum(rows[i].n_read for i in found.positions)
+                yield Batch(start + fine[found.positions], found.values)
+
+    shelf = None
+    if context.cache is not None:
+        whole = joined_fingerprint(_describe(context, feature)["fingerprint"], str(number))
+        shelf = context.cache.shelf(feature, reader.lm.name, whole)
+    stage = f"{feature} at checkpoint {number + 1}"
+    return values_of(texts, batches, feature=stage, shelf=shelf, on_progress=context.on_progress)
+
+
+def _loaded(context: FeatureContext, reader: RowReader, state: AdapterState, number: int) -> RowGradients:
+    from thresher.features.language_model import LanguageModel
+    from thresher.features.row_gradients import RowGradients
+
+    adapter = _folder(context).adapters[0]
+    lm = LanguageModel(str(adapter), device=context.device, dtype=context.dtype)  # its own: weights are changed
+    if lm.base.folder.resolve() != reader.lm.base.folder.resolve():
+        raise InputError(
+            f"gradient: the checkpoints in {adapter.parent} are of '{lm.base.name}', and the model is "
+            f"'{reader.lm.name}'; give that base as --model"
+        )
+    return RowGradients(lm, state, dim=context.gradient.dim, number=number)
+
+
+def _measured(
+    feature: str, out: NDArray[Any], texts: pl.Series, reader: RowReader, context: FeatureContext
+) -> Measured:
+    """Return the values with the reasons of the rows that have none: these are read once more."""
+    n_dim = max(1, out.shape[1])
+    lacking = np.flatnonzero(np.isnan(out[:, : min(1, n_dim)]).any(axis=1))
+    reasons = np.full(len(texts), None, dtype=object)
+    if len(lacking):
+        problems = [each.problem for each in reader.read(texts.gather(lacking).to_list())]
+        reasons[lacking] = [PROBLEMS[problem] for problem in problems]
+    notes = {"rows": len(texts), "rows_missing": len(lacking)}
+    if len(lacking) and context.on_progress is not None:
+        note = f"{feature}: {len(lacking):,} of {len(texts):,} rows have no value"
+        context.on_progress(Progress(stage=feature, done=len(texts), total=len(texts), note=note))
+    return Measured(values=out, missing=pl.Series("missing", reasons.tolist(), dtype=pl.String), notes=notes)
+
+
+def _allocated(shape: tuple[int, int], context: FeatureContext) -> NDArray[np.float16]:
+    """Return an array in memory, or one in an unnamed file in the cache's folder where it is large."""
+    if shape[0] * shape[1] * 2 <= MAPPED_BYTES:
+        return np.empty(shape, dtype=np.float16)
+    root = None if context.cache is None else context.cache.root
+    if root is not None:
+        root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=root) as file:  # the mapping keeps it, and it goes with the mapping
+        return np.memmap(file, dtype=np.float16, mode="w+", shape=shape)
+
+
+def _cost(provider: Gradient | GradientPlain, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+    if _folder(context).is_there:
+        return [merged(provider.name, run_rehearsal(provider, dataset, context))]
+    base = merged(provider.name, run_rehearsal(Loss(), dataset, context, reads_cache=False))
+    times = context.gradient.epochs
+    return [
+        replace(
+            base,
+            seconds=None if base.seconds is None else base.seconds * BACKWARD * times,
+            tokens=None if base.tokens is None else base.tokens * times,
+            bytes=base.n * times * context.gradient.dim * 2,
+            note="a backward pass taken as two forward ones",
+        )
+    ]
+
+
+def _folder(context: FeatureContext) -> TrainedFolder:
+    """Return the folder of the checkpoints, there or promised.
+
+    Raises:
+        InputError: none was given, or what was given is not one.
+    """
+    given = context.checkpoints
+    folder = TrainedFolder.find(given) if isinstance(given, str) else given
+    if folder is None:
+        found = "" if given is None else f" in '{given}'"
+        raise InputError(f"gradient: {NO_CHECKPOINTS.replace('found none', f'found none{found}')}")
+    return folder

@@ -1,0 +1,122 @@
+"""Wrong labels, named by confident learning: which rows, what they should be, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+from thresher.features.class_probability import class_thresholds
+
+NONE = -1  # a row that is sure of no class
+
+
+def find_label_issues(
+    probabilities: NDArray[np.floating], given: NDArray[np.int64], names: Sequence[str]
+) -> pl.DataFrame:
+    """Return the rows whose label is probably wrong, the surest first.
+
+    A row is named when it is counted off the diagonal of the confident joint: some other class is at least as likely
+    for it as for the average row that was given that class, and no class that clears its own average is likelier; and
+    when that class is likelier than the given one. A row whose own class the classifiers do not know (probability 0)
+    says nothing and is never named.
+
+    Source: Northcutt et al. 2021, arXiv:1911.00068 (its method "C confusion"). Cost: O(n k) time.
+    Differs: the paper names rows whose given label is the likeliest all the same, where unsure classifiers give it a
+    little less than its average; as in cleanlab, these stay.
+    Fails: where labels are wrong by a rule that classifiers can learn, the rule is reproduced and hides them; where
+    most rows of a class are wrong, its average means nothing.
+
+    Args:
+        probabilities: (n, k) out-of-fold, rows sum to 1, as `class_probability` gives them.
+        given: (n,) class of each row's label.
+        names: (k,) of the classes.
+
+    Returns:
+        One line per issue, by the probability of the given label, then by row: `row` Int64 (position), `given`,
+        `suggested`, `given_probability`, `suggested_probability`, `reason`.
+
+    Raises:
+        InputError: the arrays do not fit one another.
+    """
+    p = _checked(probabilities, given, len(names))
+    sure = confident_classes(p, given)
+    own = p[np.arange(len(given)), given]
+    likelier = p[np.arange(len(given)), sure] > own  # where no class is sure, that of the last one, which is not used
+    row = np.flatnonzero((sure != NONE) & (sure != given) & likelier & (own > 0))
+    row = row[np.lexsort((row, own[row]))]
+    threshold = class_thresholds(p, given)
+    reasons = [
+        f"'{names[given[i]]}' has probability {own[i]:.3f} by classifiers that have not seen the row; "
+        f"'{names[sure[i]]}' has {p[i, sure[i]]:.3f}, no less than rows of that label have on average "
+        f"({threshold[sure[i]]:.3f})"
+        for i in row
+    ]
+    label = np.array(names, dtype=object)
+    return pl.DataFrame(
+        {
+            "row": row,
+            "given": label[given[row]],
+            "suggested": label[sure[row]],
+            "given_probability": own[row],
+            "suggested_probability": p[row, sure[row]],
+            "reason": reasons,
+        },
+        schema={
+            "row": pl.Int64,
+            "given": pl.String,
+            "suggested": pl.String,
+            "given_probability": pl.Float64,
+            "suggested_probability": pl.Float64,
+            "reason": pl.String,
+        },
+    )
+
+
+def confident_joint(probabilities: NDArray[np.floating], given: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (k, k): estimated number of rows given class i whose true class is j.
+
+    Rows that are sure of a class are counted, and each line is scaled to the number of rows given its class; a line
+    without a sure row has them all on the diagonal (arXiv:1911.00068, section 3.1).
+
+    Raises:
+        InputError: the arrays do not fit one another.
+    """
+    p = _checked(probabilities, given, probabilities.shape[1])
+    k = p.shape[1]
+    sure = confident_classes(p, given)
+    is_sure = sure != NONE
+    counts = np.bincount(given[is_sure] * k + sure[is_sure], minlength=k * k).reshape(k, k).astype(np.float64)
+    n_given = np.bincount(given, minlength=k)
+    total = counts.sum(axis=1)
+    empty = total == 0
+    counts[empty, empty], total[empty] = 1.0, 1.0
+    scaled: NDArray[np.float64] = counts * (n_given / total)[:, None]
+    return scaled
+
+
+def confident_classes(p: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (n,) the likeliest class of each row among those at or above their average, NONE where none is.
+
+    The average of a class is the mean probability of it over the rows that were given it.
+    """
+    threshold = class_thresholds(p, given)
+    threshold[threshold == 0] = np.inf  # a class that is not known outside its own rows
+    cleared = np.where(p >= threshold, p, -1.0)
+    best = cleared.argmax(axis=1)
+    return np.where(cleared[np.arange(len(p)), best] >= 0, best, NONE)
+
+
+def _checked(probabilities: NDArray[np.floating], given: NDArray[np.int64], n_names: int) -> NDArray[np.float64]:
+    is_fitting = probabilities.ndim == 2 and probabilities.shape == (len(given), n_names)
+    if not is_fitting or not np.isfinite(probabilities).all():
+        raise InputError(
+            f"label issues: probabilities must be finite, one line per row and one column per class "
+            f"({len(given)}, {n_names}), got shape {probabilities.shape}"
+        )
+    if len(given) and not 0 <= given.min() <= given.max() < n_names:
+        raise InputError(f"label issues: given must be in 0..{n_names - 1}, got {given.min()}..{given.max()}")
+    return probabilities.astype(np.float64)

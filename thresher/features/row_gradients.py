@@ -1,0 +1,224 @@
+"""Gradients of single rows with respect to the matrices of a LoRA adapter, as sketches of a few numbers each.
+
+All rows of a batch share one forward and one backward pass. The backward pass stops at the outputs of the adapter's
+matrices; the gradient of a row is then the product of what a matrix was given for that row and what came back, summed
+over its tokens (Goodfellow 2015, arXiv:1510.01799).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xxhash
+from torch.nn.functional import cross_entropy, normalize
+
+from thresher.errors import InputError, first_three
+from thresher.features.cached import Batch
+from thresher.features.language_model import LanguageModel
+from thresher.features.likelihood import TokenRow, padded, predictions
+from thresher.features.token_batches import token_batches
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MATRICES = (".lora_A.default", ".lora_B.default")
+PREFIX, SUFFIX = "base_model.model.", ".weight"  # around a module's name in a checkpoint
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of the trainer's AdamW
+GPU_BATCH_SHARE = 4  # a backward pass holds all activations, so its batches are smaller
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterState:
+    """An adapter and its optimizer at the end of an epoch.
+
+    Attributes:
+        weight: (out, in) of each matrix, by module.
+        first: its moving mean of gradients, as AdamW keeps it (not corrected for its start at 0).
+        second: its moving mean of squared gradients.
+        step: optimizer steps taken.
+        rate: mean learning rate of the epoch.
+    """
+
+    weight: Mapping[str, torch.Tensor]
+    first: Mapping[str, torch.Tensor]
+    second: Mapping[str, torch.Tensor]
+    step: int
+    rate: float
+
+    @classmethod
+    def read(cls, path: Path) -> AdapterState:
+        """Read what the trainer kept after an epoch.
+
+        Raises:
+            InputError: there is more in it than the two matrices of plain LoRA.
+        """
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            history = json.loads(file.metadata()["history"])
+            found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+        names = [key.removeprefix("parameter/") for key in found if key.startswith("parameter/")]
+        other = [name for name in names if not name.removesuffix(SUFFIX).endswith(MATRICES)]
+        if other:
+            raise InputError(
+                f"gradient: {path} must hold the matrices of plain LoRA alone, found also {first_three(other)}"
+            )
+        module = {name: name.removeprefix(PREFIX).removesuffix(SUFFIX) for name in names}
+        zero = {name: torch.zeros_like(found[f"parameter/{name}"]) for name in names}
+        epoch = max(entry["epoch"] for entry in history["losses"])
+        rates = [entry["learning_rate"] for entry in history["losses"] if entry["epoch"] > epoch - 1 + 1e-9]
+        return cls(
+            weight={module[name]: found[f"parameter/{name}"] for name in names},
+            first={module[name]: found.get(f"exp_avg/{name}", zero[name]) for name in names},
+            second={module[name]: found.get(f"exp_avg_sq/{name}", zero[name]) for name in names},
+            step=int(history["step"]),
+            rate=float(np.mean(rates)),
+        )
+
+
+def adam_direction(g: torch.Tensor, first: torch.Tensor, second: torch.Tensor, step: int) -> torch.Tensor:
+    """Return the direction in which AdamW would step if g were its next gradient, without weight decay.
+
+    (b1 m + (1 - b1) g) / (1 - b1^t), over sqrt of (b2 v + (1 - b2) g^2) / (1 - b2^t), plus epsilon, with t = step + 1:
+    the moments are corrected for their start at 0, as the optimizer does.
+    """
+    b1, b2 = BETAS
+    mean = (b1 * first + (1 - b1) * g) / (1 - b1 ** (step + 1))
+    square = (b2 * second + (1 - b2) * g * g) / (1 - b2 ** (step + 1))
+    return mean / (square.sqrt() + EPSILON)
+
+
+def sketch_of(module: str, n_weights: int, *, dim: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the place (n_weights,) int64 in 0..dim-1 and the sign (n_weights,) float32 of each weight in a sketch.
+
+    Entry j of the sketch is the sum of sign * gradient over the weights placed in j (Charikar et al. 2002,
+    doi:10.1016/S0304-3975(03)00400-6). Inner products of sketches estimate those of gradients without bias, with the
+    same variance as dense random signs, at one addition per weight in place of `dim`, and two numbers per weight are
+    all that is ever held.
+
+    Args:
+        module: name of the matrix.
+        n_weights: of it.
+        dim: entries of a sketch.
+        number: of the checkpoint: each has a sketch of its own, so that their errors average out.
+    """
+    seed = xxhash.xxh3_64_intdigest(f"{number}/{dim}/{module}".encode()) >> 1
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.randint(dim, (n_weights,), generator=generator)
+    sign = torch.randint(2, (n_weights,), generator=generator).float() * 2 - 1
+    return place, sign
+
+
+class RowGradients:
+    """A model with an adapter in one of its states, which gives sketches of the gradients of rows."""
+
+    def __init__(self, lm: LanguageModel, state: AdapterState, *, dim: int, number: int) -> None:
+        """Load a state into the adapter.
+
+        Args:
+            lm: named by the folder of the adapter, and not shared: its weights are changed.
+            state: of the adapter.
+            dim: entries of a sketch.
+            number: of the state, which chooses the sketch.
+
+        Raises:
+            InputError: the adapter of the model has other matrices.
+        """
+        self._lm = lm
+        self._state = state
+        self._dim = dim
+        self._modules = {name: part for name, part in lm.model.named_modules() if name.endswith(MATRICES)}
+        if self._modules.keys() != state.weight.keys():
+            differing = sorted(self._modules.keys() ^ state.weight.keys())
+            raise InputError(f"gradient: model '{lm.name}' and its kept states differ in {first_three(differing)}")
+        device = lm.device
+        self._moments = {
+            name: (state.first[name].to(device).float(), state.second[name].to(device).float()) for name in state.weight
+        }
+        self._sketch = {}
+        for name, part in self._modules.items():
+            with torch.no_grad():
+                part.weight.copy_(state.weight[name])
+            part.weight.requires_grad_(True)  # else no gradient would come back to the first matrices
+            place, sign = sketch_of(name, part.weight.numel(), dim=dim, number=number)
+            self._sketch[name] = place.to(device), sign.to(device)
+
+    def batches(self, rows: Sequence[TokenRow], *, batch_tokens: int, is_preconditioned: bool) -> Iterator[Batch]:
+        """Yield (b, dim) float16 sketches of length 1, the longest rows first; zero where the gradient is zero.
+
+        Args:
+            rows: each with a scored token; the loss of a row is the mean over these.
+            batch_tokens: tokens in one pass, padding included.
+            is_preconditioned: give the direction of AdamW's step rather than the gradient.
+
+        Raises:
+            InputError: a batch does not fit the device's memory.
+        """
+        n_read = np.array([row.n_read for row in rows], dtype=np.int64)
+        budget = self._lm.fitting(batch_tokens)
+        budget = budget if self._lm.device.type == "cpu" else max(1, budget // GPU_BATCH_SHARE)
+        for batch in token_batches(n_read, budget):
+            chosen = [rows[i] for i in batch]
+            ids = padded([row.ids[: row.n_read] for row in chosen])
+            try:
+                sketches = self._sketches(chosen, ids, is_preconditioned=is_preconditioned)
+            except torch.OutOfMemoryError:
+                raise InputError(
+                    f"model '{self._lm.name}': gradients of a batch of {ids.shape} tokens must fit the device's memory "
+                    f"and do not; set batch_tokens lower, or use another device"
+                ) from None
+            yield Batch(batch, sketches)
+
+    def _sketches(
+        self, rows: Sequence[TokenRow], ids: NDArray[np.int64], *, is_preconditioned: bool
+    ) -> NDArray[np.float16]:
+        total = torch.zeros(len(rows), self._dim, device=self._lm.device)
+        for name, gradient in self._gradients(rows, ids):
+            if is_preconditioned:
+                gradient = adam_direction(gradient, *self._moments[name], self._state.step)
+            place, sign = self._sketch[name]
+            total.index_add_(1, place, gradient.flatten(1) * sign)
+        return normalize(total, dim=1).half().cpu().numpy()
+
+    def _gradients(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield (b, out, in) float32 of each matrix: the gradients of the rows' mean losses."""
+        given: dict[str, torch.Tensor] = {}
+        made: dict[str, torch.Tensor] = {}
+
+        def watch(name: str) -> Any:
+            def keep(_: Any, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+                given[name], made[name] = arguments[0].detach(), output
+
+            return keep
+
+        hooks = [part.register_forward_hook(watch(name)) for name, part in self._modules.items()]
+        try:
+            with torch.enable_grad():
+                loss = self._loss(rows, ids)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        returned = torch.autograd.grad(loss, [made[name] for name in made])
+        for name, back in zip(made, returned, strict=True):
+            yield name, torch.einsum("bto,bti->boi", back.float(), given[name].float())
+
+    def _loss(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> torch.Tensor:
+        """Return the sum of the rows' mean losses."""
+        lm = self._lm
+        at, targets, n_scored = predictions(rows, width=ids.shape[1], shift=1)
+        where = torch.from_numpy(at).to(lm.device)
+        inputs = torch.from_numpy(ids).to(lm.device)
+        if lm.is_run_whole:
+            logits = lm.model(input_ids=inputs, use_cache=False).logits.flatten(0, 1)[where]
+        else:  # the vocabulary is wide: logits of scored positions alone
+            hidden = lm.model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+            logits = lm.model.get_output_embeddings()(hidden.flatten(0, 1)[where])
+        losses = cross_entropy(logits.float(), torch.from_numpy(targets).to(lm.device), reduction="none")
+        share = np.repeat(1.0 / n_scored, n_scored).astype(np.float32)
+        return (losses * torch.from_numpy(share).to(lm.device)).sum()

@@ -1,0 +1,132 @@
+"""Gradient: rows whose training step goes where a target wants to go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.errors import InputError, SettingsError
+from thresher.features.container import Array, Features
+from thresher.features.trained import GradientSettings, Preparation
+from thresher.scores import Scores
+from thresher.selectors.checks import check_n_ranked, check_number, check_whole
+
+BLOCK_CELLS = 1 << 24  # entries of the gradients taken to float32 at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """Rank rows by their influence on a target: how far a step on the row alone would lower the target's loss.
+
+    Optimises the sum over the picks of max over tasks of mean over the task's rows z' of sum over checkpoints c of
+    rate_c * cos(AdamW's step on z at c, gradient of the loss of z' at c), with the learning rates as shares (LESS). The
+    parameters are those of a LoRA adapter in its warm-up.
+
+    Source: Xia et al. 2024, arXiv:2402.04333 (LESS).
+    Cost: training an adapter on `share` of the pool for `epochs` epochs; then at each of as many checkpoints a forward
+    and a backward pass over pool and target, about 3 * epochs passes of the model, and 2 * epochs * dim bytes per row;
+    then O(n * epochs * dim * tasks) time. Finished rows are kept, so a killed run goes on.
+    Needs: `gradient` of the pool and `gradient_plain` of the target's rows (--target), from --model or the embedded
+    model.
+    Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
+    excluded with its reason.
+    Fails: it costs far more than `target-similarity`, which was the best of the compared methods on average (Ivison et
+    al. 2025, arXiv:2503.01807; LESS could not be afforded on their larger pool). What the target lacks is not kept, and
+    rows of the target in the pool come first. Equal rows pull alike, so repeats come together. Target rows that the
+    warm-up has learned have small gradients whose direction is noise.
+
+    Attributes:
+        checkpoints: folder of a warm-up that kept its epochs (`trained/` in the cache); not set: it is trained.
+        share: of the pool that the warm-up learns from, drawn by the seed.
+        epochs: of the warm-up, one checkpoint each.
+        dim: numbers that stand for a gradient at one checkpoint. The error of a cosine is about 1 / sqrt(dim), and
+            1 / sqrt(dim * epochs) of their mean.
+        by: column of the target whose values are its tasks; not set: the target is one task.
+
+    Differs: AdamW's moments are corrected for their start at 0 and epsilon stands outside the root, as the optimizer
+    itself has it (the official code does neither). Gradients go into a sparse sketch of random signs, one addition per
+    weight, in place of a dense projection to 8,192, and each checkpoint has a sketch of its own: an entry estimates as
+    well. The rank and the learning rate of the warm-up are those of `thresher train`.
+    """
+
+    name: ClassVar[str] = "gradient"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
+    requires: ClassVar[frozenset[str]] = frozenset({"target"})
+
+    checkpoints: str | None = None
+    share: float = 0.05
+    epochs: int = 4
+    dim: int = 1024
+    by: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        check_number(self.name, "share", self.share, 1e-6, 1.0)
+        check_whole(self.name, "epochs", self.epochs, 1)
+        check_whole(self.name, "dim", self.dim, 1)
+        if self.checkpoints is not None and not self.checkpoints:
+            raise SettingsError(f"{self.name}: checkpoints must name a folder, got {self.checkpoints!r}")
+
+    @property
+    def accepts(self) -> frozenset[str]:
+        """Plain gradients of the target, and its column of tasks."""
+        return frozenset({"target_gradient_plain"} | ({f"target_column:{self.by}"} if self.by else set()))
+
+    @property
+    def feature_settings(self) -> Mapping[str, Any]:
+        """How gradients are kept, and the checkpoints where they are given."""
+        settings = GradientSettings(dim=self.dim, epochs=self.epochs)
+        return {"gradient": settings, **({} if self.checkpoints is None else {"checkpoints": self.checkpoints})}
+
+    @property
+    def prepares(self) -> tuple[Preparation, ...]:
+        """The warm-up to train where no checkpoints are given."""
+        if self.checkpoints is not None:
+            return ()
+        return (Preparation(role="checkpoints", epochs=self.epochs, share=self.share, keeps_epochs=True),)
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Score every row that has a gradient.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n, or there is no target.
+        """
+        check_n_ranked(self.name, n_ranked, features.n_rows)
+        target = features.context.get("target_gradient_plain")  # (q, checkpoints * dim) float16
+        if target is None or not len(target):
+            raise InputError(f"{self.name}: needs rows of a target, found none; give --target FILE")
+        means = task_means(target, features.context.get(f"target_column:{self.by}"))
+        influence = largest_product(features["gradient"], means)  # (n,), NaN for rows without a value
+        value = np.where(np.isnan(influence), -np.inf, influence)
+        return Scores(
+            row_id=features.row_id,
+            value=value,
+            by=self.name,
+            excluded=features.missing.get("gradient"),
+            notes={"n_target_rows": len(target), "n_tasks": len(means)},
+        )
+
+
+def task_means(target: Array, tasks: NDArray[np.int64] | None) -> NDArray[np.float32]:
+    """Return (t, d) float32: the mean over the rows of each task, or over all."""
+    if tasks is None:
+        tasks = np.zeros(len(target), dtype=np.int64)
+    return np.stack([target[tasks == task].astype(np.float32).mean(axis=0) for task in np.unique(tasks)])
+
+
+def largest_product(vectors: Array, means: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return (n,) float64: of each vector, the largest inner product with one of the means."""
+    found = np.empty(len(vectors), dtype=np.float64)
+    n_rows = max(1, BLOCK_CELLS // max(1, vectors.shape[1]))
+    for first in range(0, len(vectors), n_rows):
+        block = vectors[first : first + n_rows].astype(np.float32)
+        found[first : first + n_rows] = (block @ means.T).max(axis=1)
+    return found

@@ -1,0 +1,85 @@
+"""Novelty: rows that hold what fine-tuning taught a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from thresher.errors import SettingsError
+from thresher.features.container import Features
+from thresher.features.trained import Preparation
+from thresher.scores import Scores
+from thresher.selectors.checks import check_n_ranked, check_whole
+from thresher.selectors.learnability import loss_gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Novelty:
+    """Rank rows by how much likelier a fine-tuned model finds them than its base does: what is new in the data.
+
+    Optimises the sum over the picks of the mean over the response's tokens of log p(fine-tuned) - log p(base), in nats
+    per token: the contrastive score of "What's New in My Data?", of rows that are given rather than generated. High:
+    the base did not expect it, and training taught it. Around 0: known before, or not learned. Below 0: unlearned.
+
+    Source: Isonuma & Titov 2025, arXiv:2410.14765. The same quantity as `learnability` with form=difference (LoBaSS,
+    RHO-LM), and the same code.
+    Cost: two passes of a model over the rows, then O(n) time. Where no reference is given, one adapter is trained on
+    the whole pool for `epochs` epochs: as many forward and backward passes over it.
+    Needs: `loss`, from --model or the embedded model, and `reference_loss`, from the fine-tuned model or adapter that
+    the setting `reference` names, or else from an adapter that is trained here and kept in the cache.
+    Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
+    excluded with its reason.
+    Fails: it follows length closely (rank correlation 0.6 to 0.8 for this form, arXiv:2310.13008), and a format that
+    all rows share is new in each of them. A reference of many epochs knows all rows by heart, and the score is then the
+    base's loss. It tells what a model learned, not what is worth learning: wrong and odd rows that were learned come
+    first.
+
+    Differs: `learnability` asks what can be learned from other rows, so it is cross-fitted, leaves out what the base
+    knows, and divides by the loss; here the reference has seen the rows, whose novelty is looked for, and nothing is
+    left out. The paper generates texts and fine-tunes on them to find more; here the rows are at hand.
+
+    Attributes:
+        reference: folder or Hub id of the fine-tuned model, or folder of its adapter on the base; not set: one is
+            trained.
+        epochs: of the adapter that is trained.
+    """
+
+    name: ClassVar[str] = "novelty"
+    needs: ClassVar[frozenset[str]] = frozenset({"loss", "reference_loss"})
+
+    reference: str | None = None
+    epochs: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        check_whole(self.name, "epochs", self.epochs, 1)
+        if self.reference is not None and not self.reference:
+            raise SettingsError(f"{self.name}: reference must name a model or an adapter, got {self.reference!r}")
+
+    @property
+    def feature_settings(self) -> Mapping[str, Any]:
+        """The reference, where one is given."""
+        return {} if self.reference is None else {"reference": self.reference}
+
+    @property
+    def prepares(self) -> tuple[Preparation, ...]:
+        """The adapter to train where no reference is given."""
+        return () if self.reference is not None else (Preparation(role="reference", epochs=self.epochs),)
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Score every row that both models can score.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n.
+        """
+        check_n_ranked(self.name, n_ranked, features.n_rows)
+        gone, excluded = loss_gone(features)
+        value = np.where(excluded.is_null().to_numpy(), gone, -np.inf)
+        return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)
