@@ -109,7 +109,7 @@ def test_a_feature_of_a_plug_in_is_found_by_its_entry_point(make_rows, monkeypat
         def load(self):
             return Vowels
 
-    monkeypatch.setattr("thresher.features.providers.entry_points", lambda group: [Point()])
+    monkeypatch.setattr("thresher.plugins.entry_points", lambda group: [Point()])
     assert compute(make_rows(["aha", "mm"]), ["vowels"])["vowels"].tolist() == [2, 0]
     assert fingerprints(["vowels", "column:x"], STATIC) == {"vowels": {"rule": "aeiou"}}
 

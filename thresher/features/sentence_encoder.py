@@ -23,6 +23,9 @@ from thresher.features.token_batches import token_batches
 from thresher.features.vectors import gathered, unit_rows
 
 RECIPE = "sentence-1"
+CPU_BATCH_TOKENS = (
+    2_048  # activations of more do not stay in a processor's cache: a third slower (benchmarks/encoders.py)
+)
 WINDOW_ROWS = 16_384  # texts sorted by length together
 SHAPING = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 SAFE_WEIGHTS = ("*.safetensors",)
@@ -43,7 +46,7 @@ class SentenceEncoder:
             name: "minilm", a folder, or a name on the Hub.
             device: None for the best there is.
             dtype: of the weights and sums.
-            batch_tokens: tokens in one forward pass, padding included.
+            batch_tokens: tokens in one forward pass, padding included; on a CPU at most 2,048 are read at once.
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
@@ -134,10 +137,15 @@ class SentenceEncoder:
             if len(empty):
                 yield Batch(start + empty, np.zeros((len(empty), self.dimension), dtype=np.float32))
             filled = np.flatnonzero(tokens)
-            for batch in token_batches(tokens[filled], self._batch_tokens):
+            for batch in token_batches(tokens[filled], self._tokens_at_once):
                 rows = filled[batch]
                 vectors = self._forward([part[row] for row in rows])
                 yield Batch(start + rows, unit_rows(vectors, by=self._name))
+
+    @property
+    def _tokens_at_once(self) -> int:
+        is_cpu = self._model.device.type == "cpu"
+        return min(self._batch_tokens, CPU_BATCH_TOKENS) if is_cpu else self._batch_tokens
 
     def _forward(self, texts: list[str]) -> NDArray[np.float32]:
         import torch
