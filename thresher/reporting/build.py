@@ -22,11 +22,13 @@ PAGES = {
     "curve": "thresher.reporting.curve_page:curve_page",
     "comparison": "thresher.reporting.comparison_page:comparison_page",
     "tuning": "thresher.reporting.tuning_page:tuning_page",
+    "snapshot": "thresher.reporting.snapshot_page:snapshot_page",
 }
 KEYS = {
     "subset": ("method", "settings", "budget", "quota", "order", "seed", "features", "inputs", "schema", "id_column",
                "counts", "notes", "objective", "versions", "run"),
     "adapter": ("settings", "versions", "run"),
+    "snapshot": ("job", "version", "rules", "weight", "objective", "versions", "run"),
 }  # fmt: skip
 
 

@@ -1,0 +1,101 @@
+"""The command line of jobs: what it prints, logs and exits with."""
+
+import inspect
+import json
+
+import pytest
+import typer
+
+from thresher.cli import curate_job
+from thresher.cli.main import main
+from thresher.jobs import run_job
+
+
+@pytest.fixture
+def made(kit, rows):
+    kit.write()
+    kit.add("a", rows(6, 1))
+    return kit
+
+
+def test_the_verb_has_the_names_and_defaults_of_the_function():
+    function = {
+        name: one.default
+        for name, one in inspect.signature(run_job).parameters.items()
+        if name not in ("path", "on_event")
+    }
+    verb = {name: one.default for name, one in inspect.signature(curate_job.run).parameters.items()}
+    assert {name: verb[name] for name in function} == function
+    assert set(verb) - set(function) == {"job", "log_json", "as_json", "quiet"}
+
+
+def test_run_twice_then_look(made, capsys, rows):
+    assert main(["curate", "run", str(made.file)]) == 0
+    assert "6 rows in the snapshot: 6 entered, 0 left" in capsys.readouterr().err
+    assert main(["curate", "run", str(made.file), "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (told["outcome"], told["exit_code"], told["version"]) == ("nothing-new", 3, 1)
+    made.add("b", rows(4, 2))
+    assert main(["curate", "check", str(made.file)]) == 0
+    assert "1 new files, 1 known" in capsys.readouterr().out
+    assert main(["curate", "run", str(made.file), "--dry-run"]) == 0
+    assert "would be: done" in capsys.readouterr().err
+    assert main(["curate", "run", str(made.file), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["curate", "history", "--job", str(made.out), "--json"]) == 0
+    assert [run["outcome"] for run in json.loads(capsys.readouterr().out)] == ["done", "nothing-new", "done"]
+    assert main(["curate", "show", "latest", "--job", str(made.file)]) == 0
+    assert "run 3 at" in capsys.readouterr().out
+    assert main(["curate", "diff", "v1", "3", "--job", str(made.file)]) == 0
+    assert "v000001 -> v000002: 6 rows -> 10; 4 entered, 0 left, 6 stayed" in capsys.readouterr().out
+
+
+def test_every_line_of_the_log_is_an_object_with_the_same_names(made, capsys):
+    main(["curate", "run", str(made.file), "--log-json"])
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert all({"time", "level", "event", "message"} <= set(line) for line in lines)
+    assert lines[-1]["event"] == "end"
+    assert lines[-1]["exit_code"] == 0
+
+
+def test_an_error_is_one_object_of_the_log_and_exit_2(made, capsys):
+    made.file.write_text("nonsense = 1\n")
+    assert main(["curate", "run", str(made.file), "--log-json"]) == 2
+    last = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (last["event"], last["exit_code"]) == ("error", 2)
+    assert "unknown key 'nonsense'" in last["message"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["show", "77"], ["show", "v9"], ["diff", "v1", "nonsense"], ["history", "--job", "/nowhere.toml"]]
+)
+def test_what_is_not_there_is_told(made, capsys, arguments):
+    main(["curate", "run", str(made.file), "--quiet"])
+    where = [] if "--job" in arguments else ["--job", str(made.file)]
+    assert main(["curate", *arguments, *where]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_page_of_a_snapshot_tells_what_entered_and_why_rows_left(made, rows, capsys):
+    pytest.importorskip("jinja2")
+    main(["curate", "run", str(made.file), "--quiet"])
+    made.add("b", [*rows(3, 2), {"prompt": "<script>alert(1)</script>", "completion": "x"}])
+    main(["curate", "run", str(made.file), "--quiet"])
+    assert main(["report", str(made.out / "latest")]) == 0, capsys.readouterr().err
+    page = (made.out / "latest" / "report.html").read_text()
+    assert "The pool has 10 rows: 4 are new, 0 left." in page
+    assert "Drift since the last run" in page
+    assert "<script>alert" not in page
+    assert main(["curate", "run", str(made.file), "--quiet"]) == 3  # the page beside it disturbs nothing
+
+
+def test_all_verbs_are_in_the_group():
+    app = typer.Typer()
+    curate_job.register(app)
+    assert {command.callback.__name__ for command in app.registered_commands} == {
+        "run",
+        "check",
+        "history",
+        "show",
+        "diff",
+    }

@@ -1,0 +1,93 @@
+"""A snapshot as other tools read it: the Hub, LLaMA-Factory, axolotl, TRL."""
+
+import importlib.util
+import json
+
+import pytest
+
+from thresher.dataset import load
+from thresher.jobs.exports import yaml
+
+SHAPES = {
+    "alpaca": {"instruction": "add", "input": "1 and 2", "output": "3"},
+    "prompt-completion": {"prompt": "add 1 and 2", "completion": "3"},
+    "messages": {"messages": [{"role": "user", "content": "add"}, {"role": "assistant", "content": "3"}]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "add"}, {"from": "gpt", "value": "3"}]},
+    "text-label": {"text": "add", "label": "sum"},
+    "text": {"text": "once upon a time"},
+}
+
+
+def varied(row, n):
+    """Return the row with a number in its first text, so that rows differ."""
+    text = json.dumps(row)
+    for word in ("add", "once"):
+        text = text.replace(word, f"{word} {n}", 1)
+    return json.loads(text)
+
+
+@pytest.fixture(params=list(SHAPES))
+def snapshot(request, kit):
+    kit.write(
+        steps="",
+        more="[gates]\nn_topics = 0\n",
+        output='title = "A <b>pool</b>"\nlicense = "cc0-1.0"\nlanguage = ["en"]',
+    )
+    kit.add("a", [varied(SHAPES[request.param], n) for n in range(5)])
+    kit.run()
+    return request.param, kit.out / "latest"
+
+
+def test_stanzas_name_columns_that_the_shards_have(snapshot):
+    pyyaml = pytest.importorskip("yaml")
+    shape, folder = snapshot
+    columns = set(SHAPES[shape])
+    entry = json.loads((folder / "dataset_info.json").read_bytes())["job"]
+    assert (folder / entry["file_name"]).is_dir()
+    assert set(entry["columns"].values()) <= columns
+    stanza = pyyaml.safe_load((folder / "axolotl.yaml").read_text())["datasets"][0]
+    assert list(folder.glob(stanza["data_files"][0]))
+    if isinstance(stanza["type"], dict):
+        assert {stanza["type"]["field_instruction"], stanza["type"]["field_output"]} <= columns
+    else:
+        assert stanza.get("field_messages", stanza.get("field")) in columns
+
+
+def test_the_card_has_front_matter_that_the_hub_reads(snapshot):
+    pyyaml = pytest.importorskip("yaml")
+    _, folder = snapshot
+    _, front, body = (folder / "README.md").read_text().split("---\n", 2)
+    told = pyyaml.safe_load(front)
+    assert (told["license"], told["language"], told["size_categories"]) == ("cc0-1.0", ["en"], ["n<1K"])
+    assert list(folder.glob(told["configs"][0]["data_files"][0]["path"]))
+    assert "<b>" not in body
+
+
+@pytest.mark.filterwarnings("ignore")  # what `datasets` warns of is not ours
+def test_trl_gets_rows_in_its_own_form(snapshot):
+    pytest.importorskip("datasets")
+    shape, folder = snapshot
+    spec = importlib.util.spec_from_file_location("trl_stanza", folder / "trl.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows = module.load()
+    assert len(rows) == 5
+    expected = {"messages": ["messages"], "sharegpt": ["messages"], "text": ["text"]}.get(
+        shape, ["completion", "prompt"]
+    )
+    assert sorted(rows.column_names) == expected
+    if expected == ["messages"]:
+        assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"]
+    if shape == "alpaca":
+        assert rows[0] == {"prompt": "add 0\n1 and 2", "completion": "3"}
+
+
+def test_the_shards_are_rows_for_everything_else_here(snapshot):
+    shape, folder = snapshot
+    assert load(folder / "data").schema.name == shape
+
+
+def test_yaml_is_what_a_yaml_reader_reads():
+    pyyaml = pytest.importorskip("yaml")
+    value = {"a": 'x: "y" #z', "b": [1, "two", {"c": None, "d": [True]}], "e": {"f": 1.5, "g": "ünï\n"}, "h": []}
+    assert pyyaml.safe_load(yaml(value)) == value

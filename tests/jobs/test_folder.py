@@ -1,0 +1,85 @@
+"""Versions, the pointer, and what a killed run leaves behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from thresher.errors import ManifestError, OutputError
+from thresher.jobs.folder import JobFolder
+from thresher.manifest import FORMAT
+
+
+def put(folder, version):
+    """Publish a snapshot that holds nothing but its manifest."""
+    work = folder.open_work(version)
+    content = {"format": FORMAT, "kind": "snapshot", "identity": f"i{version}", "version": version}
+    (work / "manifest.json").write_text(json.dumps(content))
+    return folder.publish(version)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = JobFolder(tmp_path / "out")
+    made.make()
+    return made
+
+
+def test_the_pointer_names_the_newest_and_old_ones_are_pruned(folder):
+    assert folder.latest() is None
+    for version in (1, 2, 3, 4):
+        assert folder.next_version() == version
+        put(folder, version)
+    assert folder.latest().version == 4
+    assert folder.prune(2) == [1, 2]
+    assert folder.versions() == [3, 4]
+    assert (folder.pointer / "manifest.json").is_file()
+
+
+def test_without_links_the_pointer_is_a_file(folder, monkeypatch):
+    def refuse(self, target, target_is_directory=False):
+        raise OSError(1, "no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    put(folder, 1)
+    assert not folder.pointer.is_symlink()
+    assert folder.pointer.read_text() == "snapshots/v000001"
+    assert folder.latest().version == 1
+
+
+def test_a_kill_between_the_two_renames_is_finished_by_the_next_run(folder, monkeypatch):
+    put(folder, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(JobFolder, "_point", lambda self, version: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            put(folder, 2)
+    assert folder.latest().version == 1
+    assert folder.recover().version == 2
+    assert folder.latest().version == 2
+    assert not folder.work.exists()
+
+
+def test_a_pointer_that_the_user_set_back_stays_back(folder):
+    put(folder, 1)
+    put(folder, 2)
+    folder.pointer.unlink()
+    folder.pointer.symlink_to("snapshots/v000001")
+    assert folder.recover() is None
+    assert folder.latest().version == 1
+    assert folder.next_version() == 3  # versions never come twice
+    assert folder.prune(1) == []  # neither the newest nor the one pointed to
+
+
+def test_a_pointer_to_nothing_is_told(folder):
+    put(folder, 1)
+    folder.pointer.unlink()
+    folder.pointer.symlink_to("snapshots/v000009")
+    with pytest.raises(ManifestError, match="found 'v000009'; point it to one of those there \\(v000001\\)"):
+        folder.latest()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.doc").write_text("mine")
+    with pytest.raises(OutputError, match="it holds thesis.doc"):
+        JobFolder(tmp_path / "out").make()

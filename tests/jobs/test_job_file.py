@@ -1,0 +1,100 @@
+"""Job files: everything that is wrong is told at once, with its line and the nearest known key."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from thresher.errors import SettingsError, ThresherError
+from thresher.jobs.job_file import read_job
+
+GOOD = '[[sources]]\nfiles = ["a.jsonl"]\n[output]\nfolder = "out"\n'
+
+
+def problems(tmp_path, text):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        read_job(path)
+    return str(caught.value)
+
+
+def test_a_small_job_is_read_with_its_defaults(tmp_path):
+    path = tmp_path / "nightly.toml"
+    path.write_text(GOOD)
+    job = read_job(path)
+    assert (job.name, job.settings.output.keep, job.rules, job.budget) == ("nightly", 7, (), None)
+    assert job.source_name(0) == "files-1"
+    assert job.folder == tmp_path / "out"
+
+
+def test_all_problems_are_told_at_once_with_line_and_nearest_key(tmp_path):
+    text = """sead = 3
+
+[[sources]]
+files = ["a.jsonl"]
+[[sources]]
+hub = "../../etc"
+[select]
+totl = 5
+[output]
+folder = "out"
+keep = 0
+"""
+    told = problems(tmp_path, text)
+    assert "4 problems" in told
+    assert "line 1: unknown key 'sead' in the file; did you mean 'seed'?" in told
+    assert "line 6: sources.2.hub: " in told
+    assert "line 8: unknown key 'totl' in [select]; did you mean 'total'?" in told
+    assert "line 11: output.keep: " in told
+    assert "got 0" in told
+
+
+def test_rules_selector_and_budget_are_checked_together(tmp_path):
+    text = (
+        GOOD
+        + '[[steps]]\nrule = "near-duplicate"\n[[steps]]\nrule = "length"\nmax_token = 3\n[select]\nbudget = "lots"\n'
+    )
+    told = problems(tmp_path, text)
+    assert "3 problems" in told
+    assert "did you mean 'near-duplicates'?" in told
+    assert "line 7: length: unknown setting 'max_token'" in told
+    assert "line 11: budget: must be" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[[sources]\n", "must be TOML"),
+        ("", "2 problems"),
+        (GOOD.replace('files = ["a.jsonl"]', 'files = ["a"]\nhub = "a/b"'), "exactly one of files, hub and sql"),
+        (GOOD.replace('files = ["a.jsonl"]', 'sql = "select 1"'), "sql and url go together"),
+        (GOOD.replace("a.jsonl", "a\\u0000b"), "sources.1.files.1"),
+        (GOOD + "[gates]\nlengths = {warm = 0.1}\n", "did you mean 'warn'?"),
+        (GOOD + "[notify]\nprometheus = 'x.txt'\n", "notify.prometheus"),
+        (GOOD + "[gates]\nlengths = 0.1\n", "must be a section or a table such as {warn = 0.1}, got 0.1"),
+        (GOOD + "eval = 3\n", "unknown key 'eval' in [output]"),
+    ],
+)
+def test_each_kind_of_problem_has_its_sentence(tmp_path, text, told):
+    assert told in problems(tmp_path, text)
+
+
+@pytest.mark.parametrize("hub", ["../x", "a/../b", "/etc/passwd", "a/b/c", "a", "a/.git", "a/b\n"])
+def test_a_hub_id_cannot_be_a_path(tmp_path, hub):
+    path = tmp_path / "job.toml"
+    path.write_text(GOOD.replace('files = ["a.jsonl"]', f"hub = {hub!r}".replace("'", '"')))
+    with pytest.raises(SettingsError, match="hub"):
+        read_job(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: (GOOD + text).encode(errors="replace")))
+def test_any_bytes_are_a_job_or_one_error_of_ours(tmp_path, content):
+    path = tmp_path / "job.toml"
+    path.write_bytes(content)
+    told = str(path)
+    try:
+        read_job(path)
+    except ThresherError as error:
+        told = str(error)
+    assert str(path) in told

@@ -1,0 +1,130 @@
+"""The lock: one run at a time, and an owner that is dead is told from one that is slow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from thresher.jobs import heartbeat
+from thresher.jobs.lock import BusyError, Lock, LostLockError, Owner
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from thresher.jobs.lock import BusyError, Lock
+try:
+    with Lock(Path(sys.argv[1]), stale_s=2):
+        print("held", flush=True)
+        time.sleep(float(sys.argv[2]))
+except BusyError:
+    print("busy", flush=True)
+"""
+
+
+def hold(folder, seconds=60):
+    return subprocess.Popen([sys.executable, "-c", HOLD, str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
+
+
+def pretend(folder, *, host, count=0):
+    """Write a lock that a run elsewhere holds."""
+    (folder / ".lock").mkdir(exist_ok=True)
+    owner = {"state": "held", "host": host, "boot": "b", "space": "s", "pid": 1, "start": "1"}
+    (folder / ".lock" / "000007").write_text(json.dumps(owner))
+    beat = folder / ".lock" / "000007.beat"
+    beat.write_text(str(count).zfill(heartbeat.WIDTH))
+    return beat
+
+
+def test_a_lock_can_be_taken_again_after_it_was_freed(tmp_path):
+    for _ in range(3):
+        with Lock(tmp_path, stale_s=2) as lock:
+            lock.check()
+    assert [path.name for path in (tmp_path / ".lock").iterdir()] == ["000003"]
+
+
+def test_a_second_run_in_the_same_process_is_busy(tmp_path):
+    with (
+        Lock(tmp_path, stale_s=2),
+        pytest.raises(BusyError, match=f"process {os.getpid()} on"),
+        Lock(tmp_path, stale_s=2),
+    ):
+        pass
+
+
+def test_a_living_process_holds_it_and_a_killed_one_loses_it_at_once(tmp_path):
+    process = hold(tmp_path)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(BusyError), Lock(tmp_path, stale_s=30):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    began = time.monotonic()
+    with Lock(tmp_path, stale_s=30) as lock:
+        assert lock.taken_from is not None
+    assert time.monotonic() - began < 5
+
+
+def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    owner = {**vars(Owner.this()), "start": "1", "state": "held"}  # our number, another start
+    (tmp_path / ".lock" / "000001").write_text(json.dumps(owner))
+    with Lock(tmp_path, stale_s=30) as lock:
+        assert lock.taken_from is not None
+
+
+def test_a_run_elsewhere_is_dead_when_its_counter_stands_still(tmp_path):
+    pretend(tmp_path, host="elsewhere")
+    said = []
+    began = time.monotonic()
+    with Lock(tmp_path, stale_s=1, on_wait=said.append) as lock:
+        assert lock.taken_from == "process 1 on elsewhere"
+    assert 1 <= time.monotonic() - began < 5
+    assert "process 1 on elsewhere" in said[0]
+
+
+def test_a_run_elsewhere_is_alive_while_its_counter_moves_whatever_the_clocks_say(tmp_path):
+    beat = pretend(tmp_path, host="elsewhere")
+    os.utime(beat, (0, 0))  # its clock is decades behind
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", heartbeat.__file__, str(beat), "0.1"], stdin=subprocess.PIPE
+    )
+    try:
+        began = time.monotonic()
+        with pytest.raises(BusyError), Lock(tmp_path, stale_s=30):
+            pass
+        assert time.monotonic() - began < 10
+    finally:
+        process.stdin.close()
+        assert process.wait(timeout=10) == 0
+
+
+def test_the_heartbeat_dies_with_its_parent(tmp_path):
+    process = hold(tmp_path)
+    assert process.stdout.readline() == "held\n"
+    beat = next((tmp_path / ".lock").glob("*.beat"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    time.sleep(0.7)
+    first = beat.read_bytes()
+    time.sleep(0.8)  # more than two beats of a third of a second
+    assert beat.read_bytes() == first
+
+
+def test_of_many_at_once_exactly_one_gets_it(tmp_path):
+    pretend(tmp_path, host="elsewhere")  # all of them watch it, and find it dead together
+    processes = [hold(tmp_path, 3) for _ in range(6)]
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(said) == ["busy\n"] * 5 + ["held\n"]
+
+
+def test_an_owner_that_was_taken_for_dead_notices(tmp_path):
+    with Lock(tmp_path, stale_s=2) as lock:
+        (tmp_path / ".lock" / "000099").write_text("{}")
+        with pytest.raises(LostLockError, match="taken over"):
+            lock.check()

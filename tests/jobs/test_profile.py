@@ -1,0 +1,79 @@
+"""Drift measures against scipy, closed forms and simulation."""
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.spatial.distance import jensenshannon
+
+from thresher.jobs.profile import (
+    chance,
+    drifts,
+    jensen_shannon,
+    length_counts,
+    population_stability,
+    topic_centroids,
+    topic_counts,
+    value_counts,
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_jensen_shannon_is_that_of_scipy(seed):
+    rng = np.random.default_rng(seed)
+    p, q = rng.integers(0, 20, 8) + 1, rng.integers(0, 20, 8)
+    names = [f"bin{n}" for n in range(8)]
+    ours = jensen_shannon(dict(zip(names, p.tolist(), strict=True)), dict(zip(names, q.tolist(), strict=True)))
+    assert ours == pytest.approx(jensenshannon(p, q, base=2) ** 2, abs=1e-12)
+
+
+def test_equal_spreads_have_no_drift_and_disjoint_ones_have_all():
+    assert jensen_shannon({"a": 3, "b": 6}, {"a": 1, "b": 2}) == pytest.approx(0, abs=1e-12)
+    assert jensen_shannon({"a": 3}, {"b": 5}) == pytest.approx(1)
+
+
+def test_stability_index_of_two_bins_in_closed_form():
+    expected = (0.6 - 0.5) * np.log(0.6 / 0.5) + (0.4 - 0.5) * np.log(0.4 / 0.5)
+    assert population_stability({"a": 5, "b": 5}, {"a": 6, "b": 4}) == pytest.approx(expected)
+
+
+def test_what_chance_gives_is_what_samples_of_one_distribution_show():
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.ones(10) * 5)
+    seen = []
+    for _ in range(400):
+        p, q = rng.multinomial(500, shares), rng.multinomial(800, shares)
+        before, after = ({str(n): int(count) for n, count in enumerate(counts)} for counts in (p, q))
+        seen.append(jensen_shannon(before, after))
+    assert np.mean(seen) == pytest.approx(chance(before, after), rel=0.1)
+
+
+def test_lengths_fall_into_bins_named_by_their_lower_bound():
+    assert length_counts(np.array([1, 2, 3, 4, 5, 6, 7, 8, 100])) == {
+        "1": 1,
+        "2": 1,
+        "3": 1,
+        "4": 2,
+        "6": 2,
+        "8": 1,
+        "91": 1,
+    }
+
+
+def test_rare_values_count_together():
+    found = value_counts(pl.Series("v", [str(n) for n in range(300)] + ["often"] * 5))
+    assert found["often"] == 5
+    assert sum(found.values()) == 305
+    assert found["(other)"] == 101
+
+
+def test_topics_of_separate_groups_are_found_and_counted():
+    x = np.repeat(np.eye(3, 5, dtype=np.float32), [4, 5, 6], axis=0)
+    centroids = topic_centroids(x, 3, np.random.default_rng(0))
+    assert sorted(topic_counts(x, centroids).values()) == [4, 5, 6]
+
+
+def test_only_what_both_have_is_compared():
+    before = {"incoming": {"lengths": {"8": 4}}, "snapshot": {}}
+    after = {"incoming": {"lengths": {"8": 4}, "labels": {"a": 1}}, "snapshot": {"lengths": {"8": 4}}}
+    assert [(one.measure, one.of) for one in drifts(before, after)] == [("lengths", "incoming")]
+    assert drifts(None, after) == []

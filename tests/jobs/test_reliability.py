@@ -1,0 +1,235 @@
+"""Kills, full disks, read-only folders: nothing half, one sentence, and the next run ends as if nothing had been."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+# Runs a job, and dies without any clean-up at the n-th operation that changes the disk.
+DYING = """
+import itertools, os, sys
+count, at = itertools.count(1), int(sys.argv[2])
+def dying(function):
+    def wrapped(*arguments, **options):
+        if next(count) == at:
+            os._exit(9)
+        return function(*arguments, **options)
+    return wrapped
+for name in ("fsync", "rename", "replace", "link", "symlink", "unlink", "rmdir"):
+    setattr(os, name, dying(getattr(os, name)))
+from thresher.jobs.job import run_job
+result = run_job(sys.argv[1])
+print(next(count))
+"""
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+from thresher.cli.main import main
+sys.exit(main(["curate", "run", sys.argv[1]]))
+"""
+
+
+def python(code, *arguments, cache):
+    environment = {**os.environ, "THRESHER_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def nights(kit, rows):
+    """Yield after each delivery of three, for a run."""
+    kit.write(select="total = 40", steps='[[steps]]\nrule = "exact-duplicates"\n[[steps]]\nrule = "near-duplicates"\n')
+    for night in range(3):
+        kit.add(f"n{night}", [*rows(30, night), *rows(4, 0)])
+        yield night
+
+
+def undisturbed(kit, rows, tmp_path, content_of):
+    other = type(kit)(tmp_path / "undisturbed")
+    for _ in nights(other, rows):
+        other.run()
+    return content_of(other.out / "latest")
+
+
+def n_operations(kit, rows, tmp_path):
+    other = type(kit)(tmp_path / "counted")
+    next(nights(other, rows))
+    return int(python(DYING, other.file, 0, cache=tmp_path / "cache-counted").stdout)
+
+
+def killed_everywhere(kit, rows, tmp_path, content_of, moments):
+    expected = undisturbed(kit, rows, tmp_path, content_of)
+    cache = tmp_path / "cache-killed"
+    for night in nights(kit, rows):
+        for at in moments[night]:
+            done = python(DYING, kit.file, at, cache=cache)
+            assert done.returncode in (0, 9), done.stderr
+            for path in (kit.out / "snapshots").glob("*"):
+                assert (path / "manifest.json").is_file()  # whatever can be seen is whole
+        done = python(DYING, kit.file, 0, cache=cache)
+        assert done.returncode == 0, done.stderr
+    assert content_of(kit.out / "latest") == expected
+    assert not (kit.out / ".work").exists()
+
+
+def test_killed_at_a_random_operation_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, content_of):
+    expected = undisturbed(kit, rows, tmp_path, content_of)
+    at = int(np.random.default_rng(0).integers(12, 40))  # of about 50
+    for night in nights(kit, rows):
+        if night == 1:
+            assert python(DYING, kit.file, at, cache=tmp_path / "cache-killed").returncode == 9
+        kit.run()
+    assert content_of(kit.out / "latest") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_every_operation_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, content_of):
+    n = n_operations(kit, rows, tmp_path)
+    killed_everywhere(kit, rows, tmp_path, content_of, [range(1, n), range(1, n, 3), range(2, n, 3)])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_twenty_random_moments_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, content_of):
+    expected = undisturbed(kit, rows, tmp_path, content_of)
+    rng = np.random.default_rng(1)
+    environment = {**os.environ, "THRESHER_CACHE": str(tmp_path / "cache-killed"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "thresher", "curate", "run", str(kit.file), "--quiet"]
+    for _ in nights(kit, rows):
+        for moment in rng.uniform(0.2, 4.0, 7):
+            process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+            time.sleep(moment)
+            process.kill()
+            process.wait()
+        done = subprocess.run(command, env=environment, check=False)
+        assert done.returncode in (0, 3)  # 3 when a run that was to be killed had come to its end
+    assert content_of(kit.out / "latest") == expected
+
+
+def test_a_file_size_limit_leaves_nothing_half_and_is_one_sentence(kit, tmp_path):
+    rng = np.random.default_rng(0)
+    texts = ["".join(map(chr, rng.integers(97, 123, 400))) for _ in range(400)]
+    kit.write(steps="", more="[gates]\nn_topics = 0\n")
+    kit.add("a", [{"prompt": text, "completion": "yes"} for text in texts])
+    kit.run(dry_run=True)  # the features are in the cache
+    done = python(LIMITED, kit.file, cache=tmp_path / "cache")
+    assert done.returncode == 2, done.stderr
+    assert "file too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (kit.out / "latest").exists()
+    assert list((kit.out / "snapshots").iterdir()) == []
+    assert kit.run().outcome == "done"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Give a function that mounts a disk of so many kB, or skip where this process may not."""
+    mounted = []
+
+    def mount(folder, kilobytes, *options):
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = ",".join([f"size={kilobytes}k", *options])
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", flags, "tmpfs", str(folder)], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("mounting a small disk needs rights that this process does not have")
+        mounted.append(folder)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=False)
+
+
+def test_a_full_disk_leaves_nothing_half_and_the_old_snapshot(kit, rows, small_disk, tmp_path, content_of):
+    small_disk(kit.out, 200)
+    kit.write(steps="")
+    kit.add("a", rows(30, 1))
+    kit.run()
+    before = content_of(kit.out / "latest")
+    rng = np.random.default_rng(0)
+    texts = ["".join(map(chr, rng.integers(97, 123, 600))) for _ in range(700)]
+    path = kit.add("b", [{"prompt": text, "completion": "yes"} for text in texts])
+    done = python(
+        "import sys\nfrom thresher.cli.main import main\nsys.exit(main(['curate', 'run', sys.argv[1]]))",
+        kit.file,
+        cache=tmp_path / "cache",
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no space left" in done.stderr.lower()
+    assert "Traceback" not in done.stderr
+    assert content_of(kit.out / "latest") == before
+    assert [entry.name for entry in (kit.out / "snapshots").iterdir()] == ["v000001"]
+    path.unlink()
+    kit.add("c", rows(10, 2))
+    assert kit.run().version == 2
+
+
+def test_a_read_only_output_is_one_sentence(kit, rows, small_disk):
+    from thresher.errors import OutputError
+
+    kit.write(steps="")
+    kit.add("a", rows(5, 1))
+    small_disk(kit.out, 100, "ro")
+    with pytest.raises(OutputError, match="must be writable"):
+        kit.run()
+
+
+def test_a_second_run_exits_75_and_changes_nothing(kit, rows):
+    from thresher.jobs.lock import Lock
+
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.run()
+    kit.add("b", rows(5, 2))
+    with Lock(kit.out, stale_s=5):
+        busy = kit.run()
+    assert (busy.outcome, busy.exit_code) == ("busy", 75)
+    assert len(kit.table()) == 5
+    assert kit.run().outcome == "done"
+
+
+def test_a_damaged_history_and_scan_cost_nothing_but_themselves(kit, rows):
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.run()
+    for damage in (b"", b"SQLite format 3\0 but no more than that" * 50, b"\xff" * 5000):
+        (kit.out / "history.sqlite").write_bytes(damage)
+        (kit.out / "scan.json").write_bytes(damage)
+        assert kit.run().outcome == "nothing-new"
+    from thresher.jobs.inspecting import runs_of
+
+    assert runs_of(kit.out)[0].outcome == "nothing-new"
+
+
+def test_a_lost_list_of_known_rows_is_told(kit, rows):
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.run()
+    next((kit.out / "seen").iterdir()).unlink()
+    kit.add("b", [*rows(5, 1), *rows(5, 2)])
+    result = kit.run()
+    assert any("count as new again" in message for message in kit.warnings())
+    assert result.report["counts"]["entered"] == 5  # kept rows are known by the snapshot itself
+
+
+def test_a_run_that_was_killed_is_told_as_such(kit, rows, tmp_path):
+    from thresher.jobs.inspecting import runs_of
+
+    kit.write()
+    kit.add("a", rows(5, 1))
+    at = itertools.count(12)
+    while python(DYING, kit.file, next(at), cache=tmp_path / "cache").returncode != 9:
+        pass
+    kit.run()
+    outcomes = [run.outcome for run in runs_of(kit.file)]
+    assert outcomes[0] in ("done", "nothing-new")
+    assert set(outcomes[1:]) <= {"killed", "done", "nothing-new"}
+    assert json.loads((kit.out / "latest" / "manifest.json").read_bytes())["version"] == 1

@@ -1,0 +1,77 @@
+"""The dataset card of a snapshot: README.md with the front matter that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from thresher.jobs.exports import PATTERN, yaml
+from thresher.jobs.folder import name_of
+from thresher.jobs.settings import Output
+
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
+_TASKS = {"sft": "text-generation", "text": "text-generation", "classification": "text-classification"}
+
+
+def card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
+    """Return the card.
+
+    Args:
+        name: of the job.
+        output: title, license, language and tags.
+        content: of the manifest.
+    """
+    n_rows = content["counts"]["rows"]
+    size = next((label for limit, label in _SIZES if n_rows < limit), "n>10M")
+    front: dict[str, Any] = {"pretty_name": output.title or name}
+    if output.license is not None:
+        front["license"] = output.license
+    if output.language:
+        front["language"] = list(output.language)
+    front |= {
+        "task_categories": [_TASKS[content["schema"]["kind"]]],
+        "size_categories": [size],
+        "tags": ["thresher", *output.tags],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": PATTERN}]}],
+    }
+    counts = content["counts"]
+    lines = [
+        f"# {_escaped(output.title or name)}",
+        "",
+        f"{n_rows:,} rows, snapshot {name_of(content['version'])}, made by `thresher curate run`.",
+        "",
+        "| | rows |",
+        "|---|---|",
+        f"| in this snapshot | {n_rows:,} |",
+        f"| of them new | {counts['entered']:,} |",
+        f"| left since the snapshot before | {counts['left']:,} |",
+        f"| judged in all runs | {content['weight']:,} passed the rules |",
+        "",
+        "## Rules",
+        "",
+        *(f"- {_escaped(rule['name'])}{' (reports only)' if rule['report'] else ''}" for rule in content["rules"]),
+        *([] if content["rules"] else ["- none but one row per content"]),
+        "",
+        "## Columns",
+        "",
+        "`thresher_row_id` names the row by its content, `thresher_weight` is the number of rows it stands for,",
+        "`thresher_source` and `thresher_file` say where it came from, `thresher_since` in which snapshot it appeared.",
+        "",
+        "Rows that left or did not enter are in `dropped.parquet`, each with its reason; how it all came about is in",
+        "`manifest.json`. `dataset_info.json` is for LLaMA-Factory, `axolotl.yaml` for axolotl, `trl.py` for TRL.",
+        "",
+    ]
+    return f"---\n{yaml(front)}---\n\n".encode() + "\n".join(lines).encode()
+
+
+def _escaped(text: str) -> str:
+    """Return a text that Markdown shows as it is."""
+    return _MARKUP.sub(r"\\\1", text)

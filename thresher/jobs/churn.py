@@ -1,0 +1,66 @@
+"""The churn report: rows in, rows out, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from thresher.jobs.choosing import Choice
+from thresher.jobs.gates import Alarm
+from thresher.jobs.incoming import Incoming
+from thresher.jobs.profile import Drift, value_counts
+from thresher.jobs.scanning import Scan
+from thresher.jobs.table import SOURCE
+
+
+def incoming_counts(found: Scan, incoming: Incoming) -> dict[str, int]:
+    """Return how many files and rows there were, and how many of them are new."""
+    return {
+        "files_new": len(found.fresh),
+        "files_known": len(found.known),
+        "files_gone": len(found.gone),
+        "read": incoming.n_read,
+        "unusable": sum(incoming.unusable.values()),
+        "known": incoming.n_known,
+        "repeated": incoming.n_repeated,
+        "new": 0 if incoming.rows is None else len(incoming.rows),
+    }
+
+
+def all_counts(counts: dict[str, int], choice: Choice) -> dict[str, int]:
+    """Return the counts with those of the next snapshot."""
+    return counts | {
+        "passed": choice.n_passed,
+        "entered": choice.n_entered,
+        "left": choice.n_left,
+        "masked": choice.n_masked,
+        "rows": choice.table.num_rows,
+    }
+
+
+def churn_report(
+    choice: Choice, incoming: Incoming, counts: dict[str, int], drifts: Sequence[Drift], alarms: Sequence[Alarm]
+) -> dict[str, Any]:
+    """Return what changed and why, in JSON values."""
+    why = (
+        choice.dropped.group_by("stage", "rule", "reason", "was_kept")
+        .len()
+        .sort("len", "stage", "rule", "reason", "was_kept", descending=[True, False, False, False, False])
+    )
+    entered = pl.Series(
+        "source", choice.table[SOURCE].to_pylist()[choice.table.num_rows - choice.n_entered :], dtype=pl.String
+    )
+    return {
+        "counts": counts,
+        "out": [
+            {"stage": stage, "rule": rule, "reason": reason, "was_kept": was_kept, "rows": n}
+            for stage, rule, reason, was_kept, n in why.iter_rows()
+        ],
+        "entered_by_source": value_counts(entered),
+        "unusable": incoming.unusable,
+        "skipped": [{"name": name, "why": why_not} for name, why_not in incoming.skipped],
+        "drift": [one.to_json() for one in drifts],
+        "alarms": [alarm.to_json() for alarm in alarms],
+    }

@@ -1,0 +1,103 @@
+"""The cap of a snapshot: which of the old and new rows stay, and for how many rows each of them stands."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+BLOCK_ROWS = 1024
+
+
+class CoreSet(NamedTuple):
+    """Rows that stay of n.
+
+    Attributes:
+        kept: (k,) positions, ascending.
+        stands_for: (n,) position of the kept row that stands for each row, its own for a kept one.
+        cosine: (n,) float32 with that row.
+    """
+
+    kept: Int64
+    stands_for: Int64
+    cosine: Float32
+
+
+def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.random.Generator) -> CoreSet:
+    """Keep the rows that maximise f(S) = sum_i weight_i max_{j in S} max(0, cosine_ij), greedily.
+
+    Facility location over rows that each stand for `weight` rows, themselves included. A set of rows that were
+    chosen so, and weighted with what they stand for, is a core-set of everything before; the union with new rows is
+    reduced again (merge and reduce, Har-Peled and Mazumdar 2004, doi:10.1145/1007352.1007400). f is monotone and
+    submodular, so the picks have at least 1 - 1/e of the largest f over these weighted rows; what the weights lose
+    against the rows they stand for is measured, not bounded.
+
+    Cost: as for `facility-location` of n rows. Ties: to the lowest row.
+
+    Args:
+        embedding: (n, d), any length.
+        weight: (n,) at least 1.
+        n_kept: how many, at most n.
+        rng: of the neighbour search.
+    """
+    from thresher.selectors.choosing import new_chooser  # these compile on first use
+    from thresher.selectors.covering import kernel_of, pick_greedily
+    from thresher.selectors.facility_location import FacilityLocation
+    from thresher.selectors.greedy import new_cover
+    from thresher.selectors.memory import KernelSettings, plan_memory
+    from thresher.selectors.vectors import inverse_norms
+
+    x = np.ascontiguousarray(embedding, dtype=np.float32)
+    n = len(x)
+    if n_kept >= n:
+        return nearest_kept(x, np.arange(n, dtype=np.int64))
+    scale = inverse_norms(x)
+    cover = new_cover(x, scale, weight.astype(np.float32), np.zeros(n))
+    method = FacilityLocation()
+    plan = plan_memory(KernelSettings("total", method.kernel, method.n_neighbors, method.max_kernel_gb), *x.shape)
+    kernel, _ = kernel_of(plan, x * scale.astype(np.float32)[:, None], rng)
+    chooser = new_chooser(method.optimizer, method.epsilon, rng, cover.is_pick)
+    picks = pick_greedily(kernel, cover, n_kept, chooser).rows
+    is_kept = np.zeros(n, np.bool_)
+    is_kept[picks[:n_kept]] = True
+    # When nothing more can be gained, as among equal rows, the heaviest of the others fill up, the lowest first.
+    others = np.flatnonzero(~is_kept)
+    order = others[np.argsort(-weight[others], kind="stable")]
+    is_kept[order[: n_kept - int(is_kept.sum())]] = True
+    return nearest_kept(x, np.flatnonzero(is_kept))
+
+
+def nearest_kept(embedding: Float32, kept: Int64) -> CoreSet:
+    """Return which of the kept rows stands for each row: the nearest by cosine, the lowest of equally near ones."""
+    from thresher.selectors.vectors import unit_rows
+
+    unit = unit_rows(embedding)
+    n = len(unit)
+    stands_for, cosine = np.empty(n, np.int64), np.empty(n, np.float32)
+    pool = unit[kept].T
+    for low in range(0, n, BLOCK_ROWS):
+        block = unit[low : low + BLOCK_ROWS]
+        nearest = (block @ pool).argmax(axis=1)
+        stands_for[low : low + BLOCK_ROWS] = kept[nearest]
+        cosine[low : low + BLOCK_ROWS] = np.einsum("ij,ij->i", block, unit[kept[nearest]])
+    stands_for[kept] = kept
+    cosine[kept] = 1.0
+    return CoreSet(np.asarray(kept, np.int64), stands_for, cosine)
+
+
+def objective(embedding: Float32, kept: Int64, weight: Int64 | None = None) -> float:
+    """Return f(S) / sum of weights, 0..1: how well the kept rows cover all rows."""
+    found = nearest_kept(embedding, kept)
+    value = np.maximum(found.cosine.astype(np.float64), 0.0)
+    counts = np.ones(len(value)) if weight is None else weight.astype(np.float64)
+    return float((value * counts).sum() / counts.sum())
+
+
+def passed_on(weight: Int64, core: CoreSet) -> Int64:
+    """Return (n,) weights after each row gave its own to the one that stands for it; their sum stays."""
+    after = np.zeros_like(weight)
+    np.add.at(after, core.stands_for, weight)
+    return after

@@ -1,0 +1,99 @@
+"""Rows from a database: SQLite by the standard library, others by polars with connectorx."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import polars as pl
+
+from thresher.errors import InputError, MissingExtraError, SettingsError
+from thresher.jobs.addresses import Addresses, shown
+
+SQLITE = "sqlite"
+SINCE = ":since"
+BEGINNING = "0001-01-01T00:00:00+00:00"
+
+
+def read_query(url: str, query: str, *, since: datetime | None, addresses: Addresses, where: str) -> pl.DataFrame:
+    """Return the result of a query.
+
+    `:since` in the query stands for the time of `--since` as text, or for the beginning of time without one.
+
+    Args:
+        url: of the database, with `${NAME}` for environment variables.
+        query: SQL that reads.
+        since: for `:since`.
+        addresses: resolves the address, and remembers its secrets.
+        where: name of the source, for messages.
+
+    Raises:
+        InputError: the database cannot be read, or the result has no rows' columns.
+    """
+    resolved = addresses.resolve(url, where=where)
+    moment = BEGINNING if since is None else since.isoformat()
+    try:
+        if urlsplit(resolved).scheme == SQLITE:
+            return _sqlite(resolved, query, moment)
+        return _other(resolved, query, moment)
+    except (sqlite3.Error, OSError, RuntimeError, ValueError, pl.exceptions.PolarsError) as error:
+        if isinstance(error, InputError | SettingsError):
+            raise
+        first_line = addresses.redact(str(error)).split("\n")[0].rstrip(".")
+        raise InputError(
+            f"{where}: the query must be readable at {shown(url)}, got '{first_line}'; check address, rights and query"
+        ) from None
+
+
+def _sqlite(url: str, query: str, moment: str) -> pl.DataFrame:
+    """Read a SQLite file, which is opened for reading only."""
+    path = unquote(urlsplit(url).path)
+    path = path[1:] if path.startswith("//") else path.removeprefix("/")  # sqlite:///pool.db and sqlite:////srv/pool.db
+    if not path:
+        raise InputError(f"sqlite: the address must name a file such as sqlite:///pool.db, got '{shown(url)}'")
+    from pathlib import Path
+
+    database = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)
+    try:
+        cursor = database.execute(query, {"since": moment} if SINCE in query else {})
+        names = [column[0] for column in cursor.description or ()]
+        rows = cursor.fetchall()
+    finally:
+        database.close()
+    if not names:
+        raise InputError("sqlite: the query must return rows, it is no SELECT; give one")
+    return _frame(names, rows)
+
+
+def _frame(names: list[str], rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+    """Return rows as a frame; a column of mixed types becomes text, as SQLite has no types of columns."""
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"the columns of a query must differ, found '{repeated}' twice; rename one with AS")
+    columns: dict[str, pl.Series] = {}
+    for number, name in enumerate(names):
+        values = [row[number] for row in rows]
+        kinds = {type(value) for value in values if value is not None}
+        if kinds == {int, float}:
+            values = [None if value is None else float(value) for value in values]
+        elif len(kinds) > 1 or kinds == {bytes}:
+            values = [_text(value) for value in values]
+        columns[name] = pl.Series(name, values, dtype=None if kinds else pl.String, strict=True)
+    return pl.DataFrame(columns)
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return None if value is None else str(value)
+
+
+def _other(url: str, query: str, moment: str) -> pl.DataFrame:
+    import importlib.util
+
+    if importlib.util.find_spec("connectorx") is None:
+        raise MissingExtraError("connectorx", f"a database of {urlsplit(url).scheme}", "sql")
+    # The moment is ours, an ISO time, and holds nothing that could end the quotes.
+    return pl.read_database_uri(query.replace(SINCE, f"'{moment}'"), url)

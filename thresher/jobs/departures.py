@@ -1,0 +1,128 @@
+"""The table of the rows that did not enter a snapshot or left it, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.curation.judging import Judgement, preview
+from thresher.jobs.core_set import CoreSet
+from thresher.jobs.incoming import Incoming
+from thresher.jobs.pool import Pool
+from thresher.jobs.table import FILE, ROW_ID, SOURCE
+
+Int64 = NDArray[np.int64]
+RULE, BUDGET, CAP = "rule", "budget", "total"  # stages at which a row can leave
+DROPPED_COLUMNS = {
+    "row_id": pl.String,
+    "source": pl.String,
+    "file": pl.String,
+    "line": pl.UInt64,
+    "stage": pl.String,
+    "rule": pl.String,
+    "reason": pl.String,
+    "explanation": pl.String,
+    "duplicate_of": pl.String,
+    "similarity": pl.Float32,
+    "was_kept": pl.Boolean,
+    "preview": pl.String,
+}
+
+
+def rule_drops(incoming: Incoming, judgement: Judgement) -> pl.DataFrame:
+    """Return the new rows that rules dropped."""
+    at = judgement.dropped["position"]
+    return judgement.dropped.with_columns(
+        source=incoming.sources.gather(at),
+        file=incoming.files.gather(at),
+        stage=pl.lit(RULE),
+        was_kept=pl.lit(value=False),
+    ).select(_typed())
+
+
+def _typed() -> list[pl.Expr]:
+    return [pl.col(name).cast(kind) for name, kind in DROPPED_COLUMNS.items()]
+
+
+def budget_drops(incoming: Incoming, at: Int64, why: pl.DataFrame) -> pl.DataFrame:
+    """Return the new rows that the budget left out.
+
+    Args:
+        incoming: new rows.
+        at: positions of those that passed the rules.
+        why: what the selection says of those it dropped.
+    """
+    if not why.height:
+        return pl.DataFrame(schema=DROPPED_COLUMNS)
+    ids = incoming.rows.frame["row_id"].gather(at) if incoming.rows is not None else pl.Series([], dtype=pl.String)
+    where = pl.DataFrame({"row_id": ids, "source": incoming.sources.gather(at), "file": incoming.files.gather(at)})
+    return (
+        why.drop("file")
+        .join(where, on="row_id", how="left", maintain_order="left")
+        .with_columns(
+            stage=pl.lit(BUDGET),
+            rule=pl.lit(None, pl.String),
+            duplicate_of=pl.col("covered_by"),
+            was_kept=pl.lit(value=False),
+        )
+        .select(_typed())
+    )
+
+
+def cap_drops(pool: Pool | None, incoming: Incoming, at: Int64, chosen: Int64, core: CoreSet) -> pl.DataFrame:
+    """Return the rows of the union that the cap leaves out, each with the row that stands for it."""
+    n_old = 0 if pool is None else len(pool.rows)
+    facts = _union_facts(pool, incoming, at)[chosen]
+    is_out = np.ones(len(chosen), np.bool_)
+    is_out[core.kept] = False
+    out = np.flatnonzero(is_out)
+    return (
+        facts[out]
+        .with_columns(
+            stage=pl.lit(CAP),
+            rule=pl.lit(None, pl.String),
+            reason=pl.lit("covered"),
+            duplicate_of=facts["row_id"].gather(core.stands_for[out]),
+            similarity=pl.Series(core.cosine[out]),
+            was_kept=pl.Series(chosen[out] < n_old),
+        )
+        .with_columns(
+            explanation=pl.format(
+                "kept row {} stands for it (cosine {})", pl.col("duplicate_of"), pl.col("similarity").round(3)
+            )
+        )
+        .select(_typed())
+    )
+
+
+def _union_facts(pool: Pool | None, incoming: Incoming, at: Int64) -> pl.DataFrame:
+    """Return name, place and beginning of the old rows and the new ones that passed."""
+    parts = []
+    if pool is not None:
+        names: Mapping[str, Any] = {"row_id": ROW_ID, "source": SOURCE, "file": FILE}
+        parts.append(
+            pl.DataFrame(
+                {
+                    **{new: pl.Series(new, pool.table[old].to_pylist(), dtype=pl.String) for new, old in names.items()},
+                    "line": pl.Series([None] * len(pool.rows), dtype=pl.UInt64),
+                    "preview": preview(pool.rows),
+                }
+            )
+        )
+    if incoming.rows is not None:
+        parts.append(
+            pl.DataFrame(
+                {
+                    "row_id": incoming.rows.frame["row_id"].gather(at),
+                    "source": incoming.sources.gather(at),
+                    "file": incoming.files.gather(at),
+                    "line": incoming.rows.frame["line"].gather(at).cast(pl.UInt64),
+                    "preview": preview(incoming.rows).gather(at),
+                }
+            )
+        )
+    return pl.concat(parts)

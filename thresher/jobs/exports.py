@@ -1,0 +1,175 @@
+"""What lets other trainers read a snapshot as it is: entries for LLaMA-Factory, axolotl and TRL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from thresher.dataset import Schema
+
+PATTERN = "data/*.parquet"
+_CHAT_TAGS = {
+    "messages": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    },
+    "sharegpt": {
+        "role_tag": "from",
+        "content_tag": "value",
+        "user_tag": "human",
+        "assistant_tag": "gpt",
+        "system_tag": "system",
+    },
+}
+
+
+def with_columns(schema: Schema, present: Collection[str]) -> Schema:
+    """Return the schema without optional columns that no row has: a trainer would ask for them."""
+    columns = {role: tuple(name for name in names if name in present) for role, names in schema.columns.items()}
+    return replace(schema, columns={role: names for role, names in columns.items() if names})
+
+
+def _column(schema: Schema, role: str, number: int = 0) -> str | None:
+    names = schema.columns.get(role, ())
+    return names[number] if number < len(names) else None
+
+
+def _chat_keys(schema: Schema) -> Mapping[str, str]:
+    name = "sharegpt" if _column(schema, "messages") in ("conversations", "conversation") else "messages"
+    return _CHAT_TAGS[name]
+
+
+def _pair(schema: Schema) -> tuple[tuple[str, ...], str]:
+    """Return the columns of the prompt and that of the response, of rows that have both."""
+    if schema.kind == "classification":
+        return schema.columns["text"], schema.columns["label"][0]
+    return schema.columns["prompt"], schema.columns["response"][0]
+
+
+def llama_factory(name: str, schema: Schema) -> bytes:
+    """Return `dataset_info.json`: give the snapshot as `dataset_dir` and the job's name as `dataset`."""
+    entry: dict[str, Any] = {"file_name": "data"}
+    if schema.is_chat:
+        columns = {
+            "messages": _column(schema, "messages"),
+            "system": _column(schema, "system"),
+            "tools": _column(schema, "tools"),
+        }
+        entry |= {"formatting": "sharegpt", "columns": columns, "tags": dict(_chat_keys(schema))}
+    elif schema.kind == "text":
+        entry["columns"] = {"prompt": _column(schema, "text")}
+    else:
+        prompt, response = _pair(schema)
+        entry["columns"] = {
+            "prompt": prompt[0],
+            "query": prompt[1] if len(prompt) > 1 else None,
+            "response": response,
+            "system": _column(schema, "system"),
+            "history": _column(schema, "history"),
+        }
+    entry["columns"] = {role: column for role, column in entry["columns"].items() if column is not None}
+    return json.dumps({name: entry}, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def axolotl(schema: Schema) -> bytes:
+    """Return the `datasets` stanza of an axolotl configuration."""
+    entry: dict[str, Any] = {"path": ".", "ds_type": "parquet", "data_files": [PATTERN], "split": "train"}
+    if schema.is_chat:
+        keys = _chat_keys(schema)
+        entry |= {
+            "type": "chat_template",
+            "field_messages": _column(schema, "messages"),
+            "message_property_mappings": {"role": keys["role_tag"], "content": keys["content_tag"]},
+        }
+    elif schema.kind == "text":
+        entry |= {"type": "completion", "field": _column(schema, "text")}
+    else:
+        prompt, response = _pair(schema)
+        form: dict[str, Any] = {
+            "field_instruction": prompt[0],
+            "field_output": response,
+            "no_input_format": "{instruction}",
+        }
+        if len(prompt) > 1:
+            form |= {"field_input": prompt[1], "format": "{instruction}\n{input}"}
+        else:
+            form |= {"format": "{instruction}"}
+        if (system := _column(schema, "system")) is not None:
+            form["field_system"] = system
+        entry["type"] = form
+    head = "# Paths are from this folder: start axolotl here, or put the folder before them.\n"
+    return (head + yaml({"datasets": [entry]})).encode()
+
+
+def trl(schema: Schema) -> bytes:
+    """Return `trl.py`, whose `load()` gives what TRL's SFTTrainer takes as `train_dataset`."""
+    if schema.is_chat:
+        body = _TRL_CHAT.format(column=json.dumps(_column(schema, "messages")), keys=_trl_keys(schema))
+    elif schema.kind == "text":
+        column = json.dumps(_column(schema, "text"))
+        renamed = "" if column == '"text"' else f'.rename_column({column}, "text")'
+        body = f"    return rows.select_columns([{column}]){renamed}\n"
+    else:
+        prompt, response = _pair(schema)
+        body = _TRL_PAIR.format(prompt=json.dumps(list(prompt)), response=json.dumps(response))
+    return (_TRL_HEAD + body).encode()
+
+
+def _trl_keys(schema: Schema) -> str:
+    keys = _chat_keys(schema)
+    return f"{json.dumps(keys['role_tag'])}, {json.dumps(keys['content_tag'])}"
+
+
+_TRL_HEAD = '''"""The rows of this snapshot as TRL's SFTTrainer takes them: SFTTrainer(..., train_dataset=load())."""
+
+import json
+from pathlib import Path
+
+from datasets import load_dataset
+
+FOLDER = Path(__file__).parent
+
+
+def load():
+    rows = load_dataset("parquet", data_files=str(FOLDER / "data" / "*.parquet"), split="train")
+'''
+_TRL_PAIR = """
+    def pair(row):
+        parts = [row[name] for name in {prompt} if row[name] not in (None, "")]
+        return {{"prompt": "\\n".join(map(str, parts)), "completion": str(row[{response}])}}
+
+    return rows.map(pair, remove_columns=rows.column_names)
+"""
+_TRL_CHAT = """
+    role, content = {keys}
+    names = {{"human": "user", "gpt": "assistant"}}
+
+    def chat(row):
+        turns = row[{column}]
+        turns = json.loads(turns) if isinstance(turns, str) else turns
+        said = [{{"role": names.get(turn[role], turn[role]), "content": turn[content]}} for turn in turns]
+        return {{"messages": said}}
+
+    return rows.map(chat, remove_columns=rows.column_names)
+"""
+
+
+def yaml(value: Any, indent: int = 0) -> str:
+    """Return dicts, lists and plain values as YAML. Texts are quoted as JSON, which YAML takes as it is."""
+    pad = " " * indent
+    lines = []
+    items = value.items() if isinstance(value, dict) else [(None, item) for item in value]
+    for key, item in items:
+        head = f"{pad}- " if key is None else f"{pad}{key}:"
+        if isinstance(item, dict | list) and item:
+            inner = yaml(item, indent + 2)
+            lines.append(head + inner[indent + 2 :] if key is None else f"{head}\n{inner}")
+        else:
+            plain = json.dumps(item, ensure_ascii=False)
+            lines.append(f"{head}{plain}\n" if key is None else f"{head} {plain}\n")
+    return "".join(lines)

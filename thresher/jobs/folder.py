@@ -1,0 +1,214 @@
+"""The folder of a job's output: versions, the pointer to the newest, and how a snapshot appears there whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from thresher.errors import ManifestError, OutputError
+from thresher.manifest import Manifest
+from thresher.output import write_whole
+
+SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
+KIND = "snapshot"
+_MARKER = "publishing"
+_VERSION = re.compile(r"v(\d{6,})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A snapshot on the disk.
+
+    Attributes:
+        version: its number, from 1.
+        path: its folder.
+        manifest: read.
+    """
+
+    version: int
+    path: Path
+    manifest: Manifest
+
+
+class JobFolder:
+    """One output folder. Whoever changes it must hold its lock.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.snapshots = self.path / SNAPSHOTS
+        self.seen = self.path / SEEN
+        self.work = self.path / WORK
+        self.pointer = self.path / LATEST
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            OutputError: it cannot be made, or is a folder of something else.
+        """
+        try:
+            if self.path.is_dir() and not self.snapshots.is_dir():
+                held = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+                if held:
+                    raise OutputError(
+                        f"{self.path}: the output folder must be new, empty or of this job, it holds {held[0]}; "
+                        "choose another folder in [output]"
+                    )
+            self.snapshots.mkdir(parents=True, exist_ok=True)
+            self.seen.mkdir(exist_ok=True)
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: the output folder must be writable, got '{error.strerror}'; choose another in [output]"
+            ) from None
+
+    def versions(self) -> list[int]:
+        """Return the versions that are there, ascending."""
+        if not self.snapshots.is_dir():
+            return []
+        matches = (_VERSION.fullmatch(entry.name) for entry in self.snapshots.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def folder_of(self, version: int) -> Path:
+        """Return the folder of a version."""
+        return self.snapshots / name_of(version)
+
+    def latest(self) -> Place | None:
+        """Return the snapshot that the pointer names, or None when there is none yet.
+
+        Raises:
+            ManifestError: the pointer names nothing that can be read.
+        """
+        named = self._pointed()
+        if named is None:
+            return None
+        match = _VERSION.fullmatch(named)
+        if match is None or not self.folder_of(int(match[1])).is_dir():
+            there = ", ".join(name_of(version) for version in self.versions()) or "none"
+            raise ManifestError(
+                f"{self.pointer}: must name a snapshot, found '{named}'; point it to one of those there ({there})"
+            )
+        return self.place(int(match[1]))
+
+    def place(self, version: int) -> Place:
+        """Return a snapshot.
+
+        Raises:
+            ManifestError: it is not there, or not whole.
+        """
+        path = self.folder_of(version)
+        if not path.is_dir():
+            there = ", ".join(name_of(number) for number in self.versions()) or "none"
+            raise ManifestError(f"{path}: no such snapshot; there are: {there}")
+        manifest = Manifest.read(path)
+        if manifest.content.get("kind") != KIND or manifest.content.get("version") != version:
+            raise ManifestError(f"{path}: must be the snapshot {name_of(version)}, its manifest tells of another")
+        return Place(version=version, path=path, manifest=manifest)
+
+    def next_version(self) -> int:
+        """Return the number of the next snapshot: a counter, whatever the clock says."""
+        latest = self.latest()
+        return max([0 if latest is None else latest.version, *self.versions()]) + 1
+
+    def recover(self) -> Place | None:
+        """Clear up after a killed run; return the snapshot that it had finished but not yet pointed to."""
+        marker = self.work / _MARKER
+        finished = None
+        if marker.is_file():
+            match = _VERSION.fullmatch(marker.read_text().strip())
+            latest = self.latest()
+            if match is not None and self.folder_of(int(match[1])).is_dir():
+                version = int(match[1])
+                if latest is None or latest.version < version:
+                    finished = self.place(version)
+                    self._point(version)
+        self._clear_work()
+        return finished
+
+    def open_work(self, version: int) -> Path:
+        """Return an empty folder to write a snapshot into."""
+        self._clear_work()
+        folder = self.work / name_of(version)
+        folder.mkdir(parents=True)
+        return folder
+
+    def publish(self, version: int) -> Place:
+        """Make the snapshot in the work folder visible, and point to it.
+
+        Raises:
+            OutputError: there is a snapshot of this version already.
+        """
+        made, path = self.work / name_of(version), self.folder_of(version)
+        for folder, _, names in os.walk(made):
+            for name in names:
+                sync(Path(folder, name))
+            sync(Path(folder))
+        write_whole(self.work / _MARKER, name_of(version).encode())
+        if path.exists():
+            raise OutputError(f"{path}: a snapshot of this version appeared during the run; run again")
+        made.rename(path)
+        sync(self.snapshots)
+        self._point(version)
+        self._clear_work()
+        return self.place(version)
+
+    def prune(self, keep: int) -> list[int]:
+        """Delete all but the newest snapshots, never the one pointed to; return the versions deleted."""
+        latest = self.latest()
+        old = [version for version in self.versions()[:-keep] if latest is None or version != latest.version]
+        for version in old:
+            self.work.mkdir(exist_ok=True)
+            grave = self.work / f"deleted-{name_of(version)}"  # out of sight first: no reader finds half a snapshot
+            self.folder_of(version).rename(grave)
+            shutil.rmtree(grave)
+        self._clear_work()
+        return old
+
+    def discard(self) -> None:
+        """Delete what a failed run has written so far: it is cheaper to make again than to keep."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def _clear_work(self) -> None:
+        if self.work.exists():
+            shutil.rmtree(self.work)
+
+    def _pointed(self) -> str | None:
+        if self.pointer.is_symlink():
+            return Path(os.readlink(self.pointer)).name
+        if self.pointer.is_file():
+            return Path(self.pointer.read_text(errors="replace").strip()).name
+        return None
+
+    def _point(self, version: int) -> None:
+        """Replace the pointer by a rename: a reader sees the old snapshot or the new one."""
+        target = f"{SNAPSHOTS}/{name_of(version)}"
+        temporary = self.path / f".{LATEST}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.symlink_to(target)
+        except OSError:  # a file system without links: a file with the name
+            write_whole(temporary, target.encode())
+        temporary.replace(self.pointer)
+        sync(self.path)
+
+
+def name_of(version: int) -> str:
+    """Return the name of a version's folder."""
+    return f"v{version:06d}"
+
+
+def sync(path: Path) -> None:
+    """Ask the operating system to put a file or folder on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,85 @@
+"""Gates: what makes a run warn, or fail instead of publishing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thresher.jobs.profile import MEASURES, Drift
+from thresher.jobs.settings import Gates
+
+_NAMES = {"jensen-shannon": "Jensen-Shannon divergence", "psi": "population stability index"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """A value beyond its limit.
+
+    Attributes:
+        gate: key in [gates].
+        is_failure: it fails the run.
+        value: what was measured.
+        limit: what it was held to.
+        message: both in a sentence.
+    """
+
+    gate: str
+    is_failure: bool
+    value: float
+    limit: float
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        level = "fail" if self.is_failure else "warn"
+        return {"gate": self.gate, "level": level, "value": round(self.value, 6), "limit": self.limit}
+
+
+def drift_alarms(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:
+    """Return the drifts beyond their limits."""
+    alarms = []
+    for drift in drifts:
+        if drift.of != gates.of or drift.measure not in MEASURES:
+            continue
+        limits = getattr(gates, drift.measure)
+        value = drift.value(gates.measure)
+        for limit, is_failure in ((limits.fail, True), (limits.warn, False)):
+            if limit is not None and value > limit:
+                message = (
+                    f"drift of {drift.measure} ({gates.of} rows): {_NAMES[gates.measure]} must be at most {limit:g}, "
+                    f"got {value:.3g}; compare the rows with 'thresher curate diff', or accept them with --accept"
+                )
+                alarms.append(
+                    Alarm(gate=drift.measure, is_failure=is_failure, value=value, limit=limit, message=message)
+                )
+                break
+    return alarms
+
+
+def quality_alarms(
+    gates: Gates, *, n_rows: int, n_new: int, n_dropped: int, n_read: int, n_unusable: int
+) -> list[Alarm]:
+    """Return the counts beyond their limits.
+
+    Args:
+        gates: the limits.
+        n_rows: rows of the new snapshot.
+        n_new: new rows that the rules judged.
+        n_dropped: of them, dropped by rules.
+        n_read: rows read.
+        n_unusable: of them, unusable.
+    """
+    alarms = []
+    if gates.min_rows is not None and n_rows < gates.min_rows:
+        message = f"min_rows: a snapshot must have at least {gates.min_rows:,} rows, got {n_rows:,}"
+        alarms.append(Alarm(gate="min_rows", is_failure=True, value=n_rows, limit=gates.min_rows, message=message))
+    shares = (
+        ("max_dropped_share", gates.max_dropped_share, n_dropped, n_new, "the rules may drop"),
+        ("max_unusable_share", gates.max_unusable_share, n_unusable, n_read, "unusable rows may be"),
+    )
+    for name, limit, part, whole, what in shares:
+        if limit is not None and whole and part / whole > limit:
+            message = f"{name}: {what} at most {limit:.1%} of {whole:,} rows, got {part / whole:.1%}"
+            alarms.append(Alarm(gate=name, is_failure=True, value=part / whole, limit=limit, message=message))
+    return alarms

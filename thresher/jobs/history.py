@@ -1,0 +1,166 @@
+"""The history of a job: one row per run, in SQLite. It is for people; no run depends on it.
+
+The journal mode is DELETE: WAL needs memory that processes share, which network shares do not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thresher.errors import NotFoundError
+
+FILE = "history.sqlite"
+FORMAT = 1
+RUNNING, KILLED = "running", "killed"
+_TABLE = """
+CREATE TABLE IF NOT EXISTS run (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    started TEXT NOT NULL,
+    seconds REAL,
+    outcome TEXT NOT NULL,
+    exit_code INTEGER,
+    version INTEGER,
+    parent INTEGER,
+    owner TEXT NOT NULL,
+    message TEXT,
+    report TEXT NOT NULL
+)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run as the history tells it.
+
+    Attributes:
+        number: a counter; runs are ordered by it.
+        started: UTC, ISO 8601, by the clock of the machine it ran on.
+        seconds: how long it took; None while it runs, or when it was killed.
+        outcome: "done", "nothing-new", "gate", "error", "bug", "interrupted", "running" or "killed".
+        exit_code: None while it runs, or when it was killed.
+        version: of the snapshot it published, or None.
+        parent: version of the snapshot it started from, or None.
+        owner: the process.
+        message: what went wrong, or None.
+        report: counts, churn, drift, warnings and notifications, in JSON values.
+    """
+
+    number: int
+    started: str
+    seconds: float | None
+    outcome: str
+    exit_code: int | None
+    version: int | None
+    parent: int | None
+    owner: str
+    message: str | None
+    report: Mapping[str, Any]
+
+
+class History:
+    """The runs of one job.
+
+    Args:
+        folder: the job's output folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+
+    def begin(self, *, started: str, owner: str, parent: int | None) -> int:
+        """Note that a run begins, and that unfinished ones before it were killed; return its number."""
+        with self._open(write=True) as database:
+            database.execute("UPDATE run SET outcome = ? WHERE outcome = ?", (KILLED, RUNNING))
+            cursor = database.execute(
+                "INSERT INTO run (started, outcome, parent, owner, report) VALUES (?, ?, ?, ?, '{}')",
+                (started, RUNNING, parent, owner),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def end(
+        self,
+        number: int,
+        *,
+        seconds: float,
+        outcome: str,
+        exit_code: int,
+        version: int | None,
+        message: str | None,
+        report: Mapping[str, Any],
+    ) -> None:
+        """Note how a run ended."""
+        with self._open(write=True) as database:
+            database.execute(
+                "UPDATE run SET seconds = ?, outcome = ?, exit_code = ?, version = ?, message = ?, report = ? "
+                "WHERE number = ?",
+                (seconds, outcome, exit_code, version, message, json.dumps(report, ensure_ascii=False), number),
+            )
+
+    def runs(self, *, limit: int | None = None) -> list[Run]:
+        """Return the runs, newest first."""
+        if not self._path.is_file():
+            return []
+        with self._open(write=False) as database:
+            found = database.execute(
+                "SELECT number, started, seconds, outcome, exit_code, version, parent, owner, message, report "
+                "FROM run ORDER BY number DESC LIMIT ?",
+                (-1 if limit is None else limit,),
+            ).fetchall()
+        return [_run(row) for row in found]
+
+    def run(self, number: int) -> Run:
+        """Return one run.
+
+        Raises:
+            NotFoundError: there is none of this number.
+        """
+        found = [run for run in self.runs() if run.number == number]
+        if not found:
+            known = [run.number for run in self.runs()]
+            there = f"{min(known)} to {max(known)}" if known else "none"
+            raise NotFoundError(f"{self._path}: run {number} not found; there are: {there}")
+        return found[0]
+
+    def set_aside(self) -> Path:
+        """Rename a history that cannot be read, so that a new one begins; return where it is."""
+        number = 1
+        while (aside := self._path.with_name(f"{FILE}.damaged-{number}")).exists():
+            number += 1
+        self._path.rename(aside)
+        self._path.with_name(f"{FILE}-journal").unlink(missing_ok=True)
+        return aside
+
+    @contextmanager
+    def _open(self, *, write: bool) -> Iterator[sqlite3.Connection]:
+        if write:
+            database = sqlite3.connect(self._path, timeout=10.0)
+        else:
+            database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0)
+        with contextlib.closing(database), database:
+            if write:
+                database.execute("PRAGMA journal_mode = DELETE")
+                database.execute(_TABLE)
+                database.execute(f"PRAGMA user_version = {FORMAT}")
+            yield database
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    number, started, seconds, outcome, exit_code, version, parent, owner, message, report = row
+    return Run(
+        number=number,
+        started=started,
+        seconds=seconds,
+        outcome=outcome,
+        exit_code=exit_code,
+        version=version,
+        parent=parent,
+        owner=owner,
+        message=message,
+        report=json.loads(report),
+    )

@@ -1,0 +1,312 @@
+"""Rows that are new: what the sources hold, read once, without the rows that were judged before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from thresher.dataset import Dataset, Schema, load
+from thresher.errors import InputError
+from thresher.jobs.addresses import Addresses, shown
+from thresher.jobs.database import read_query
+from thresher.jobs.events import Event, OnEvent
+from thresher.jobs.job_file import Job
+from thresher.jobs.scanning import FoundFile
+from thresher.jobs.seen import ID_DIGITS, Names, is_in, names
+from thresher.jobs.settings import Source
+
+ATTEMPTS = 3
+WAIT_S = 0.5
+# What `load` says of a file that it could read and that holds nothing: it has no other sign of it.
+_NO_ROWS = ("it is empty", "at least one usable row is required", "rows are required, found none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """Rows of one kind of source as they were read.
+
+    Attributes:
+        rows: the rows.
+        sources: (n,) string, name of the source of each row.
+        files: (n,) string, where each row stands: a file's name, "hub:owner/name" or "sql:NAME".
+        ledger: entries of what was read.
+    """
+
+    rows: Dataset
+    sources: pl.Series
+    files: pl.Series
+    ledger: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """The rows of a run that no run before has judged.
+
+    Attributes:
+        rows: n rows, each content once; None when there are none.
+        sources: (n,) string, name of the source.
+        files: (n,) string, where each row stands.
+        ledger: entries of everything that was read, new or not.
+        n_read: rows read, usable or not.
+        n_known: usable rows that were judged before.
+        n_repeated: usable rows that repeat another of these.
+        unusable: rows that cannot be used, by reason.
+        rejected: the same as a table: file, line, reason, preview.
+        skipped: what could not be read and will be tried again: (name, why).
+    """
+
+    rows: Dataset | None
+    sources: pl.Series
+    files: pl.Series
+    ledger: list[dict[str, Any]]
+    n_read: int
+    n_known: int
+    n_repeated: int
+    unusable: dict[str, int]
+    rejected: pl.DataFrame
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Reader:
+    """Reads the sources of a job.
+
+    Args:
+        job: the job.
+        schema: of the rows before, or None.
+        since: for `:since` in queries.
+        addresses: for databases.
+        on_event: told of files that change or cannot be read.
+    """
+
+    def __init__(
+        self, job: Job, *, schema: Schema | None, since: datetime | None, addresses: Addresses, on_event: OnEvent
+    ) -> None:
+        self._job = job
+        self.schema = schema
+        self._since = since
+        self._addresses = addresses
+        self._on_event = on_event
+        self.skipped: list[tuple[str, str]] = []
+        self.empty: list[dict[str, Any]] = []
+
+    def files(self, found: Sequence[FoundFile]) -> Delivery | None:
+        """Read files; one that keeps changing, or is damaged where the job skips such, is left to the next run.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        for attempt in range(ATTEMPTS if found else 0):
+            try:
+                return self._files(found)
+            except InputError as error:
+                if attempt < ATTEMPTS - 1 and _is_changing(error):
+                    self._tell("changing", f"{error}; reading again")
+                    time.sleep(WAIT_S)
+                    continue
+                if not self._is_borne(error):
+                    raise
+                break
+        return self._files_singly(found)
+
+    def _files_singly(self, found: Sequence[FoundFile]) -> Delivery | None:
+        """Read the files that can be read, after finding out which those are.
+
+        Raises:
+            InputError: a file cannot be read, and the job does not skip such.
+        """
+        good = []
+        for one in found:
+            try:
+                self._files([one])
+            except InputError as error:
+                if not self._is_borne(error):
+                    raise
+                self._leave_out(one, error)
+            else:
+                good.append(one)
+        return self._files(good) if good else None
+
+    def _is_borne(self, error: InputError) -> bool:
+        """Tell whether the run goes on without a file that gave this error."""
+        return _is_changing(error) or _is_empty(error) or self._job.settings.rows.unreadable == "skip"
+
+    def _leave_out(self, one: FoundFile, error: InputError) -> None:
+        if _is_empty(error):
+            size = {"bytes": one.bytes, "sha256": one.sha256}
+            self.empty.append({"kind": "file", "source": one.source, "name": one.name, **size})
+            self._tell("empty", f"{one.name} holds no usable row: {error}")
+            return
+        self.skipped.append((one.name, str(error)))
+        self._tell("skipped", f"{one.name} is left to the next run: {error}")
+
+    def _files(self, found: Sequence[FoundFile]) -> Delivery:
+        rows = self._load([str(one.file.path) for one in found])
+        by_path = {str(one.file.path): one for one in found}
+        where = rows.frame["file"].cast(pl.String)
+        ledger = []
+        for source in rows.sources:
+            one = by_path[source.path]
+            size = {"bytes": source.bytes, "sha256": source.sha256}
+            ledger.append({"kind": "file", "source": one.source, "name": one.name, **size})
+        return Delivery(
+            rows=rows,
+            sources=where.replace_strict({path: one.source for path, one in by_path.items()}, return_dtype=pl.String),
+            files=where.replace_strict({path: one.name for path, one in by_path.items()}, return_dtype=pl.String),
+            ledger=ledger,
+        )
+
+    def others(self, known_hashes: set[str]) -> list[Delivery]:
+        """Read Hub datasets and databases whose content is another than before.
+
+        Raises:
+            InputError: one cannot be read.
+        """
+        found = []
+        for number, source in enumerate(self._job.settings.sources):
+            if source.files is not None:
+                continue
+            name = self._job.source_name(number)
+            where = f"sql:{name}" if source.hub is None else f"hub:{source.hub}"
+            rows = self._guarded(where, source, name)
+            entry: dict[str, Any] = {"kind": where.partition(":")[0], "source": name, "name": where}
+            entry |= {} if source.url is None else {"url": shown(source.url)}
+            if rows is None:
+                continue
+            content = rows.sources[0]
+            if content.sha256 in known_hashes:
+                continue
+            n = len(rows)
+            found.append(
+                Delivery(
+                    rows=rows,
+                    sources=pl.Series([name], dtype=pl.String).new_from_index(0, n),
+                    files=pl.Series([where], dtype=pl.String).new_from_index(0, n),
+                    ledger=[entry | {"bytes": content.bytes, "sha256": content.sha256}],
+                )
+            )
+        return found
+
+    def _guarded(self, where: str, source: Source, name: str) -> Dataset | None:
+        try:
+            if source.hub is not None:
+                return self._load(source.hub, config=source.config, split=source.split)
+            return self._query(source, name)
+        except InputError as error:
+            if not self._is_borne(error):
+                raise
+            self.skipped.append((where, str(error)))
+            self._tell("skipped", f"{where} is left to the next run: {error}")
+            return None
+
+    def _query(self, source: Source, name: str) -> Dataset | None:
+        url, query = source.url or "", source.sql or ""
+        frame = read_query(url, query, since=self._since, addresses=self._addresses, where=name)
+        return self._load(frame) if frame.height else None
+
+    def _load(self, source: Any, *, config: str | None = None, split: str | None = None) -> Dataset:
+        """Load rows in the schema of the rows before, which the first ones decide."""
+        reading = self._job.settings.rows
+        if self.schema is not None:
+            how: dict[str, Any] = {"schema": self.schema}
+        elif reading.columns is not None:
+            how = {"columns": reading.columns}
+        else:
+            how = {"schema": reading.schema_name}
+        rows = load(source, config=config, split=split, max_row_bytes=reading.max_row_bytes, **how)
+        if self.schema is None:
+            self.schema = replace(rows.schema, label_names=None, integer_columns=frozenset())
+        return rows
+
+    def _tell(self, name: str, message: str) -> None:
+        self._on_event(Event(name=name, message=self._addresses.redact(message), level="warning"))
+
+
+def join(deliveries: Sequence[Delivery], known: Names, skipped: list[tuple[str, str]]) -> Incoming:
+    """Return the rows of all deliveries that are new, each content once: the first stays.
+
+    Args:
+        deliveries: rows of one schema.
+        known: sorted names of the rows judged before.
+        skipped: what could not be read.
+    """
+    ids = [names(delivery.rows.frame["row_id"]) for delivery in deliveries]
+    every = np.concatenate([np.zeros(0, known.dtype), *ids])
+    is_known = is_in(every, known)
+    is_first = np.zeros(len(every), np.bool_)
+    is_first[np.unique(every, return_index=True)[1]] = True
+    is_fresh = is_first & ~is_known
+    parts, sources, files, start = [], [], [], 0
+    for delivery in deliveries:
+        at = np.flatnonzero(is_fresh[start : start + len(delivery.rows)])
+        start += len(delivery.rows)
+        if len(at):
+            parts.append(delivery.rows.take(at))
+            sources.append(delivery.sources.gather(at))
+            files.append(delivery.files.gather(at))
+    nothing = pl.Series([], dtype=pl.String)
+    rejected = pl.concat([delivery.rows.rejected for delivery in deliveries]) if deliveries else None
+    counts = {} if rejected is None else dict(rejected["reason"].value_counts(sort=True).iter_rows())
+    return Incoming(
+        rows=_joined(parts) if parts else None,
+        sources=pl.concat([nothing, *sources]),
+        files=pl.concat([nothing, *files]),
+        ledger=[entry for delivery in deliveries for entry in delivery.ledger],
+        n_read=sum(delivery.rows.n_read for delivery in deliveries),
+        n_known=int(is_known.sum()),
+        n_repeated=int((~is_first & ~is_known).sum()),
+        unusable=counts,
+        rejected=pl.DataFrame() if rejected is None else rejected,
+        skipped=skipped,
+    )
+
+
+def _joined(parts: Sequence[Dataset]) -> Dataset:
+    """Return rows of several datasets of one schema as one, named by their content alone."""
+    first = parts[0]
+    for part in parts[1:]:
+        if part.schema.columns != first.schema.columns:
+            raise InputError(
+                f"sources: rows of one job must have one schema, found {first.schema.name} in {first.sources[0].name} "
+                f"and {part.schema.name} in {part.sources[0].name}; name the columns in [rows], or make two jobs"
+            )
+    offsets = np.cumsum([0, *(len(part.shards) for part in parts)])
+    frame = pl.concat([part.frame.with_columns(pl.col("file").cast(pl.String)) for part in parts])
+    return replace(
+        first,
+        frame=frame.with_columns(pl.col("row_id").str.slice(0, ID_DIGITS)),
+        rejected=first.rejected.clear(),
+        n_read=frame.height,
+        shards=tuple(shard for part in parts for shard in part.shards),
+        shard=np.concatenate([part.shard + offset for part, offset in zip(parts, offsets, strict=False)]).astype(
+            np.int32
+        ),
+        position=np.concatenate([part.position for part in parts]),
+        _columns={},
+    )
+
+
+def _is_changing(error: InputError) -> bool:
+    return "changed while it was being read" in str(error)
+
+
+def _is_empty(error: InputError) -> bool:
+    """Tell whether a file was read and holds no row, which is no error of a nightly delivery."""
+    said = str(error)
+    return any(words in said for words in _NO_ROWS)
+
+
+def changed_files(rows: Dataset) -> list[str]:
+    """Return the files of the rows that changed since they were read."""
+    found = []
+    for source in rows.sources:
+        try:
+            source.check_unchanged()
+        except InputError:
+            found.append(source.path)
+    return found

@@ -1,0 +1,194 @@
+"""Looking at a job without running it: what it would read, its runs, and the difference of two snapshots."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from thresher.errors import InputError, ManifestError, NotFoundError
+from thresher.jobs.addresses import has_plain_password, references, shown
+from thresher.jobs.folder import JobFolder, Place, name_of
+from thresher.jobs.history import FILE, History, Run
+from thresher.jobs.job_file import Job, read_job
+from thresher.jobs.pool import DATA, PROFILE, SOURCES, TOPICS, read_json
+from thresher.jobs.profile import Drift, drifts, value_counts
+from thresher.jobs.scanning import HashCache, scan
+from thresher.jobs.table import ROW_ID, SOURCE
+
+_VERSION = re.compile(r"v0*(\d+)")
+
+
+def check_job(path: str | Path) -> dict[str, Any]:
+    """Check a job file, and tell what a run would read; no row is read and nothing is written.
+
+    Args:
+        path: of the job file.
+
+    Returns:
+        `job`, `steps`, `sources`, `files_new`, `files_known`, `output`, `latest`, `notes`.
+
+    Raises:
+        SettingsError: the job file has problems.
+        InputError: a named file is not there.
+    """
+    job = read_job(path)
+    folder = JobFolder(job.folder)
+    latest = folder.latest()
+    ledger = [] if latest is None else read_json(latest, SOURCES)
+    hashes = {str(entry["sha256"]) for entry in ledger}
+    found = scan(job, ledger, known_hashes=hashes, since=None, cache=HashCache(None))
+    return {
+        "job": job.name,
+        "steps": [rule.name for rule in job.rules],
+        "sources": [
+            {"name": job.source_name(number), "what": _what(job, number)} for number in range(len(job.settings.sources))
+        ],
+        "files_new": len(found.fresh),
+        "files_known": len(found.known),
+        "output": str(folder.path),
+        "latest": None if latest is None else name_of(latest.version),
+        "notes": [*found.notes, *_notes(job, folder)],
+    }
+
+
+def _what(job: Job, number: int) -> str:
+    source = job.settings.sources[number]
+    if source.files is not None:
+        return ", ".join(source.files)
+    return f"Hub dataset {source.hub}" if source.hub is not None else f"query at {shown(source.url or '')}"
+
+
+def _notes(job: Job, folder: JobFolder) -> list[str]:
+    """Return what a run may stumble over, in sentences."""
+    notes: list[str] = []
+    addresses = [source.url for source in job.settings.sources if source.url is not None]
+    addresses += [job.settings.notify.webhook] if job.settings.notify.webhook is not None else []
+    unset = sorted({name for address in addresses for name in references(address)} - set(os.environ))
+    notes += [f"the environment variable {name} is not set here" for name in unset]
+    if any(has_plain_password(address) for address in addresses):
+        notes.append("an address holds a password in plain; write ${NAME} and set the variable where the job runs")
+    parent = next((path for path in (folder.path, *folder.path.parents) if path.exists()), None)
+    if parent is None or not os.access(parent, os.W_OK):
+        notes.append(f"{folder.path} cannot be written")
+    return notes
+
+
+def folder_of(where: str | Path) -> JobFolder:
+    """Return the output folder that a job file or the folder itself names.
+
+    Raises:
+        InputError: it is neither.
+    """
+    path = Path(where)
+    if path.is_dir():
+        folder = JobFolder(path)
+        if not folder.snapshots.is_dir():
+            raise InputError(f"{path}: must be a job file or the output folder of a job, found another folder")
+        return folder
+    return JobFolder(read_job(path).folder)
+
+
+def runs_of(where: str | Path, *, limit: int | None = None) -> list[Run]:
+    """Return the runs of a job, newest first.
+
+    Args:
+        where: the job file, or the output folder.
+        limit: at most so many; None for all.
+
+    Raises:
+        ManifestError: the history cannot be read.
+    """
+    folder = folder_of(where)
+    try:
+        return History(folder.path).runs(limit=limit)
+    except sqlite3.Error as error:
+        raise ManifestError(
+            f"{folder.path / FILE}: the history must be a SQLite database, got '{error}'; the next run begins a new one"
+        ) from None
+
+
+def find_run(where: str | Path, name: str) -> Run:
+    """Return the run of a number, or the one that made a version ("v12", "latest").
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    runs = runs_of(where)
+    if name.isdecimal():
+        found = [run for run in runs if run.number == int(name)]
+    else:
+        version = _version(folder_of(where), name)
+        found = [run for run in runs if run.version == version]
+    if not found:
+        known = f"{runs[-1].number} to {runs[0].number}" if runs else "none"
+        raise NotFoundError(f"run '{name}' not found; there are: {known}; or give a version such as v1, or latest")
+    return found[0]
+
+
+def _version(folder: JobFolder, name: str) -> int:
+    match = _VERSION.fullmatch(name)
+    if match is not None:
+        return int(match[1])
+    latest = folder.latest()
+    if name != "latest" or latest is None:
+        there = ", ".join(name_of(version) for version in folder.versions()) or "none"
+        raise NotFoundError(f"snapshot '{name}' not found; there are: {there}; or give the number of a run, or latest")
+    return latest.version
+
+
+def _place(where: str | Path, name: str) -> Place:
+    folder = folder_of(where)
+    version = find_run(where, name).version if name.isdecimal() else _version(folder, name)
+    if version is None:
+        raise NotFoundError(f"run {name} published no snapshot; choose one that did from 'thresher curate history'")
+    return folder.place(version)
+
+
+def compare_snapshots(where: str | Path, before: str, after: str) -> dict[str, Any]:
+    """Compare two snapshots that are still there.
+
+    Args:
+        where: the job file, or the output folder.
+        before: number of a run, a version, or "latest".
+        after: the same.
+
+    Returns:
+        `before`, `after` (versions), `rows_before`, `rows_after`, `entered`, `left`, `stayed`, `entered_by_source`,
+        `left_by_source`, `drift`.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    places = _place(where, before), _place(where, after)
+    old, new = (_ids(place) for place in places)
+    entered = new.join(old, on=ROW_ID, how="anti")
+    left = old.join(new, on=ROW_ID, how="anti")
+    return {
+        "before": places[0].version,
+        "after": places[1].version,
+        "rows_before": old.height,
+        "rows_after": new.height,
+        "entered": entered.height,
+        "left": left.height,
+        "stayed": old.height - left.height,
+        "entered_by_source": value_counts(entered[SOURCE]),
+        "left_by_source": value_counts(left[SOURCE]),
+        "drift": [one.to_json() for one in _drifts(*places)],
+    }
+
+
+def _drifts(before: Place, after: Place) -> list[Drift]:
+    hashes = [place.manifest.content["hashes"].get(TOPICS) for place in (before, after)]
+    return drifts(read_json(before, PROFILE), read_json(after, PROFILE), same_topics=hashes[0] == hashes[1])
+
+
+def _ids(place: Place) -> pl.DataFrame:
+    names = [place.path / DATA / entry["name"] for entry in place.manifest.content["files"]]
+    if not place.manifest.content["counts"]["rows"]:
+        return pl.DataFrame(schema={ROW_ID: pl.String, SOURCE: pl.String})
+    return pl.concat([pl.read_parquet(name, columns=[ROW_ID, SOURCE]) for name in names])

@@ -1,0 +1,302 @@
+"""The lock of a job's folder: one run at a time, also of two hosts on one share, and a dead owner is recognised.
+
+    .lock/NNNNNN        who: JSON, made whole and exclusively by a link
+    .lock/NNNNNN.beat   a counter that the owner's heartbeat process raises
+
+The highest number holds the lock, unless it says that it is free or its owner is dead. Taking the lock means making the
+next number, which only one can; nothing is ever renamed or deleted on the suspicion that it is stale.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from thresher.errors import OutputError
+from thresher.jobs import heartbeat
+
+FOLDER = ".lock"
+BEATS_PER_STALE = 6  # beats in the time after which an owner counts as dead
+POLL_S = 0.2
+
+
+class BusyError(OutputError):
+    """Another run holds the lock."""
+
+
+class LostLockError(OutputError):
+    """The lock was taken over while this run stood still."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """A process, told apart from any other that had or will have its number.
+
+    Attributes:
+        host: name of the machine.
+        boot: id of its boot; "" where there is none.
+        space: its namespace of process numbers; "" where there is none.
+        pid: number of the process.
+        start: when it started, in ticks since the boot; "" where that cannot be told.
+    """
+
+    host: str
+    boot: str
+    space: str
+    pid: int
+    start: str
+
+    @staticmethod
+    def this() -> Owner:
+        """Return this process."""
+        pid = os.getpid()
+        return Owner(host=socket.gethostname(), boot=_boot(), space=_space(), pid=pid, start=_start(pid) or "")
+
+    def is_here(self) -> bool:
+        """Whether it runs, or ran, where this process can see it."""
+        return (self.host, self.boot, self.space) == (socket.gethostname(), _boot(), _space())
+
+    def is_alive(self) -> bool:
+        """Whether a process that is here is alive."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it is alive and another user's
+        return not self.start or _start(self.pid) in (None, self.start)
+
+    def __str__(self) -> str:
+        """Return where to find it."""
+        return f"process {self.pid} on {self.host}"
+
+
+class Lock:
+    """The lock of one folder. Use it as a context manager.
+
+    Args:
+        folder: the job's output folder, which exists.
+        stale_s: how long the counter of a run elsewhere must stand still to count as dead, in seconds.
+        on_wait: told once that an owner elsewhere is being watched.
+
+    Raises:
+        BusyError: on entry, when another run holds it.
+        OutputError: on entry, when the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, stale_s: float, on_wait: Callable[[str], None] | None = None) -> None:
+        self._folder = folder / FOLDER
+        self._stale_s = stale_s
+        self._on_wait = on_wait
+        self._number = 0
+        self._beat: subprocess.Popen[bytes] | None = None
+        self.taken_from: str | None = None
+
+    def __enter__(self) -> Lock:
+        """Take the lock."""
+        try:
+            self._folder.mkdir(exist_ok=True)
+            self._take()
+        except BusyError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"{self._folder}: the lock of the job must be writable, got '{error.strerror or error}'; "
+                "make the output folder writable and give it space"
+            ) from None
+        return self
+
+    def _take(self) -> None:
+        held = self._newest()
+        if held is not None:
+            self._check_free(held)
+        self._number = (held or 0) + 1
+        if not self._make(self._number):
+            raise self._busy(self._number)
+        if self._newest() != self._number:  # the listing was old: others came and went since
+            self._path(self._number).unlink(missing_ok=True)
+            raise self._busy(self._newest() or self._number)
+        self._start_beating()
+        for path in self._folder.iterdir():
+            if _number_of(path) < self._number:
+                path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Refuse to go on when another run has taken the lock since.
+
+        Raises:
+            LostLockError: it has.
+        """
+        if self._newest() != self._number:
+            raise LostLockError(
+                f"{self._folder.parent}: the lock was taken over by another run while this one stood still; "
+                "nothing was published, run again"
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Say that the lock is free; the file stays, so that the numbers go on."""
+        if self._beat is not None:
+            if self._beat.stdin is not None:
+                self._beat.stdin.close()
+            self._beat.wait()
+        # A full disk or a share that is away: the next run finds this process dead.
+        with contextlib.suppress(OSError):
+            if self._newest() == self._number:
+                _replace(self._path(self._number), {"state": "free"})
+            self._path(self._number, ".beat").unlink(missing_ok=True)
+
+    def _path(self, number: int, suffix: str = "") -> Path:
+        return self._folder / f"{number:06d}{suffix}"
+
+    def _newest(self) -> int | None:
+        numbers = [_number_of(path) for path in self._folder.iterdir() if path.suffix == ""]
+        return max((number for number in numbers if number > 0), default=None)
+
+    def _make(self, number: int) -> bool:
+        """Make the file of a number, whole; tell whether it was not there."""
+        content = json.dumps({"state": "held", **asdict(Owner.this())}).encode()
+        beat = self._path(number, ".beat")
+        temporary = self._folder / f".{number:06d}.{socket.gethostname()}.{os.getpid()}"
+        _write(temporary, content)
+        try:
+            os.link(temporary, self._path(number))
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            try:
+                with open(self._path(number), "xb") as file:
+                    file.write(content)
+            except FileExistsError:
+                return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        _write(beat, b"0" * heartbeat.WIDTH)
+        return True
+
+    def _start_beating(self) -> None:
+        interval = self._stale_s / BEATS_PER_STALE
+        script = [sys.executable, "-I", "-S", str(heartbeat.__file__)]
+        self._beat = subprocess.Popen(
+            [*script, str(self._path(self._number, ".beat")), str(interval)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt at the keyboard is for the run, which then ends this
+        )
+
+    def _check_free(self, number: int) -> None:
+        content = _read(self._path(number))
+        if content is not None and content.get("state") == "free":
+            return
+        owner = None if content is None else _owner(content)
+        if owner is not None and owner.is_here():
+            if owner.is_alive():
+                raise self._busy(number)
+            self.taken_from = str(owner)
+            return
+        self._watch(number, owner)
+        self.taken_from = "an unknown run" if owner is None else str(owner)
+
+    def _watch(self, number: int, owner: Owner | None) -> None:
+        """Watch the counter of a run elsewhere; return when it stood still for long enough by our own clock."""
+        if self._on_wait is not None:
+            who = "a run whose name cannot be read" if owner is None else str(owner)
+            self._on_wait(f"the lock is held by {who}; watching its heartbeat for up to {self._stale_s:g} s")
+        first = self._state(number)
+        deadline = time.monotonic() + self._stale_s
+        while time.monotonic() < deadline:
+            time.sleep(min(POLL_S, self._stale_s / 10))
+            if self._newest() != number or self._state(number) != first:
+                raise self._busy(self._newest() or number)
+
+    def _state(self, number: int) -> tuple[bytes | None, bytes | None]:
+        return _bytes(self._path(number)), _bytes(self._path(number, ".beat"))
+
+    def _busy(self, number: int) -> BusyError:
+        content = _read(self._path(number))
+        owner = None if content is None else _owner(content)
+        who = "another run" if owner is None else f"another run ({owner})"
+        return BusyError(f"{self._folder.parent}: {who} is at work in this folder; wait for it to end")
+
+
+def _number_of(path: Path) -> int:
+    stem = path.name.partition(".")[0]
+    return int(stem) if stem.isdecimal() else sys.maxsize if path.suffix else 0
+
+
+def _owner(content: dict[str, object]) -> Owner | None:
+    try:
+        return Owner(
+            host=str(content["host"]),
+            boot=str(content["boot"]),
+            space=str(content["space"]),
+            pid=int(str(content["pid"])),
+            start=str(content["start"]),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: dict[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _write(temporary, json.dumps(content).encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    """Return the content of a lock file, or None when it is gone or not whole."""
+    try:
+        content = json.loads(_bytes(path) or b"")
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _boot() -> str:
+    return (_bytes(Path("/proc/sys/kernel/random/boot_id")) or b"").decode().strip()
+
+
+def _space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _start(pid: int) -> str | None:
+    """Return when a process started, in ticks since the boot; None where that cannot be told."""
+    stat = _bytes(Path(f"/proc/{pid}/stat"))
+    if stat is None:
+        return None
+    fields = stat.rpartition(b")")[2].split()  # the name before may hold spaces and brackets
+    if fields[0] == b"Z":
+        return "zombie"  # dead, and not yet collected by its parent
+    return fields[19].decode()

@@ -1,0 +1,82 @@
+"""Telling others how a run ended: a webhook and a Prometheus textfile. That they fail never fails the run."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from thresher.errors import SettingsError
+from thresher.jobs.addresses import Addresses, shown
+from thresher.jobs.settings import Notify
+from thresher.output import write_whole
+
+FAILURES = ("gate", "error", "bug", "interrupted")
+PAUSE_S = 1.0
+MAX_ANSWER = 4096
+
+
+def is_wanted(notify: Notify, outcome: str) -> bool:
+    """Tell whether the webhook is to be called for an outcome."""
+    if notify.on == "always":
+        return True
+    return outcome in FAILURES or (notify.on == "change" and outcome == "done")
+
+
+def post(notify: Notify, payload: Mapping[str, Any], addresses: Addresses) -> dict[str, Any]:
+    """Call the webhook, and return what came of it for the history."""
+    if notify.webhook is None:
+        raise AssertionError("no webhook")
+    found: dict[str, Any] = {"webhook": shown(notify.webhook, only_host=True), "attempts": 0}
+    try:
+        url = addresses.resolve(notify.webhook, where="notify.webhook")
+        if not url.startswith(("http://", "https://")):
+            raise SettingsError("notify.webhook: must begin with http:// or https://; give such an address")
+    except SettingsError as error:
+        return found | {"error": addresses.redact(str(error))}
+    body = json.dumps(payload, ensure_ascii=False).encode()
+    headers = {"Content-Type": "application/json", "User-Agent": "thresher"}
+    for attempt in range(1 + notify.retries):
+        found["attempts"] = attempt + 1
+        try:
+            request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+            with urllib.request.urlopen(request, timeout=notify.timeout_s) as answer:
+                answer.read(MAX_ANSWER)
+                return found | {"status": answer.status}
+        except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and HTTPError are OSErrors
+            what = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else str(error)
+            found["error"] = addresses.redact(what)[:500]
+            if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429:
+                return found  # it will not like the next attempt any better
+        if attempt < notify.retries:
+            time.sleep(PAUSE_S * 2**attempt)
+    return found
+
+
+def write_metrics(path: Path, job: str, metrics: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
+    """Write a textfile for Prometheus' node exporter, whole, and return what came of it for the history.
+
+    Args:
+        path: of the file.
+        job: its label.
+        metrics: name -> (what it is, value); a name may carry labels in braces.
+    """
+    lines, told = [], set()
+    for name, (what, value) in metrics.items():
+        bare, brace, labels = name.partition("{")
+        if bare not in told:
+            lines += [f"# HELP thresher_{bare} {what}", f"# TYPE thresher_{bare} gauge"]
+            told.add(bare)
+        more = f",{labels.removesuffix('}')}" if brace else ""
+        lines.append(f'thresher_{bare}{{job_name="{job}"{more}}} {value:.15g}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, ("\n".join(lines) + "\n").encode())
+    except OSError as error:
+        return {"prometheus": path.name, "error": error.strerror or str(error)}
+    return {"prometheus": path.name}

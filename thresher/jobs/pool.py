@@ -1,0 +1,112 @@
+"""The pool before a run: the rows of the newest snapshot, with everything the next one builds on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from thresher.dataset import Dataset, Schema, load
+from thresher.errors import ManifestError
+from thresher.jobs.folder import Place
+from thresher.jobs.table import ROW_ID, WEIGHT
+
+DATA = "data"
+SOURCES, PROFILE, CHURN, TOPICS, DROPPED = "sources.json", "profile.json", "churn.json", "topics.npy", "dropped.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """The rows of a snapshot.
+
+    Attributes:
+        rows: n rows, named by `thresher_row_id`.
+        table: the same as a table.
+        weight: (n,) how many rows each stands for.
+    """
+
+    rows: Dataset
+    table: pa.Table
+    weight: NDArray[np.int64]
+
+    def take(self, at: NDArray[np.int64]) -> Pool:
+        """Return some of the rows."""
+        return Pool(rows=self.rows.take(at), table=self.table.take(pa.array(at)), weight=self.weight[at])
+
+
+def read_pool(place: Place) -> Pool | None:
+    """Return the rows of a snapshot, or None when it has none.
+
+    Raises:
+        ManifestError: a file of it is not what was written.
+    """
+    entries: Sequence[Mapping[str, Any]] = place.manifest.content["files"]
+    paths = [place.path / DATA / entry["name"] for entry in entries]
+    if not place.manifest.content["counts"]["rows"]:
+        return None
+    rows = load([str(path) for path in paths], schema=read_schema(place.manifest.content["schema"]), id_column=ROW_ID)
+    for source, entry in zip(rows.sources, entries, strict=True):
+        if source.sha256 != entry["sha256"]:
+            raise ManifestError(
+                f"{source.path}: must be as it was written, its sha256 is another; point 'latest' to an older one, "
+                "or judge everything anew with --full after deleting this one"
+            )
+    if len(rows) != place.manifest.content["counts"]["rows"]:
+        raise ManifestError(
+            f"{place.path}: must have {place.manifest.content['counts']['rows']} rows, found {len(rows)}"
+        )
+    table = pa.concat_tables([pa.parquet.read_table(path, partitioning=None) for path in paths])
+    return Pool(rows=rows, table=table, weight=table[WEIGHT].to_numpy().astype(np.int64))
+
+
+def read_json(place: Place, name: str) -> Any:
+    """Return a JSON file of a snapshot.
+
+    Raises:
+        ManifestError: it is gone or damaged.
+    """
+    content = read_bytes(place, name)
+    return json.loads(content)
+
+
+def read_bytes(place: Place, name: str) -> bytes:
+    """Return a file of a snapshot, which must be as it was written.
+
+    Raises:
+        ManifestError: it is gone or damaged.
+    """
+    path: Path = place.path / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: a file of the snapshot must be readable, got '{error.strerror}'; point 'latest' to an older one"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != place.manifest.content["hashes"][name]:
+        raise ManifestError(
+            f"{path}: must be as it was written, its sha256 is another; point 'latest' to another snapshot"
+        )
+    return content
+
+
+def schema_entry(schema: Schema) -> dict[str, Any]:
+    """Return a schema in JSON values."""
+    return {
+        "name": schema.name,
+        "kind": schema.kind,
+        "columns": {role: list(names) for role, names in schema.columns.items()},
+    }
+
+
+def read_schema(entry: Mapping[str, Any]) -> Schema:
+    """Return the schema of JSON values."""
+    columns = {role: tuple(names) for role, names in entry["columns"].items()}
+    return Schema(name=entry["name"], kind=entry["kind"], columns=columns)

@@ -1,0 +1,156 @@
+"""Profiles: how rows are spread over lengths, sources, topics and labels; and how far two profiles are apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+MEASURES = ("lengths", "sources", "topics", "labels")
+BINS_PER_DOUBLING = 2
+MAX_VALUES = 200  # labels or sources; rarer ones count together
+OTHER = "(other)"
+PSI_FLOOR = 1e-4  # share that stands for an empty bin, which would make the index infinite
+Counts = dict[str, int]
+
+
+def length_counts(tokens: NDArray[np.int64]) -> Counts:
+    """Return how many rows have which length; bins grow by the square root of 2, and are named by their lower bound."""
+    step = np.floor(np.log2(np.maximum(tokens, 1)) * BINS_PER_DOUBLING).astype(np.int64)
+    bins, counts = np.unique(step, return_counts=True)
+    return {
+        f"{2 ** (at / BINS_PER_DOUBLING):.0f}": int(n) for at, n in zip(bins.tolist(), counts.tolist(), strict=True)
+    }
+
+
+def value_counts(values: pl.Series) -> Counts:
+    """Return how often each value occurs, the most frequent first; beyond 200 values they count together."""
+    table = values.value_counts().sort(["count", values.name], descending=[True, False])
+    found: Counts = {str(name): n for name, n in table.head(MAX_VALUES).iter_rows()}
+    rest = int(table["count"].slice(MAX_VALUES).sum())
+    return found | ({OTHER: rest} if rest else {})
+
+
+def topic_counts(embedding: NDArray[np.float32], centroids: NDArray[np.float32]) -> Counts:
+    """Return how many rows lie nearest to each centroid."""
+    group = np.concatenate(
+        [np.zeros(0, np.int64), *((block @ centroids.T).argmax(axis=1) for block in _blocks(embedding))]
+    )
+    counts = np.bincount(group, minlength=len(centroids))
+    return {f"topic-{number + 1}": int(n) for number, n in enumerate(counts.tolist())}
+
+
+def _blocks(embedding: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [embedding[low : low + 8192] for low in range(0, len(embedding), 8192)]
+
+
+def topic_centroids(embedding: NDArray[np.float32], n_topics: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return (k, d) centroids of spherical k-means over the rows, which later snapshots are counted by too."""
+    from thresher.selectors.clusters import spherical_kmeans
+    from thresher.selectors.vectors import unit_rows
+
+    found = spherical_kmeans(embedding, n_topics, rng)
+    sums = np.zeros((int(found.group.max()) + 1, embedding.shape[1]), np.float64)
+    np.add.at(sums, found.group, embedding.astype(np.float64))
+    return unit_rows(sums)
+
+
+def jensen_shannon(before: Mapping[str, int], after: Mapping[str, int]) -> float:
+    """Return the Jensen-Shannon divergence of two distributions in bits, 0 (equal) to 1 (disjoint).
+
+    Source: Lin 1991, doi:10.1109/18.61115.
+    """
+    p, q = _shares(before, after)
+    middle = (p + q) / 2
+    return max(0.0, float((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2))
+
+
+def population_stability(before: Mapping[str, int], after: Mapping[str, int]) -> float:
+    """Return the population stability index, the sum of (q - p) ln(q / p); an empty bin counts as 0.0001.
+
+    Source: Siddiqi 2006, Credit Risk Scorecards, ch. 8, where 0.1 to 0.25 is some change and more a large one.
+    """
+    p, q = (np.maximum(share, PSI_FLOOR) for share in _shares(before, after))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def chance(before: Mapping[str, int], after: Mapping[str, int]) -> float:
+    """Return the Jensen-Shannon divergence to expect of two samples of one distribution, by its chi-squared limit."""
+    n_bins = len(set(before) | set(after))
+    n, m = sum(before.values()), sum(after.values())
+    if not n or not m:
+        return 0.0
+    return min(1.0, (n_bins - 1) / (8 * math.log(2)) * (1 / n + 1 / m))
+
+
+def _shares(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    names = sorted(set(before) | set(after))
+    p, q = (np.array([counts.get(name, 0) for name in names], np.float64) for counts in (before, after))
+    return p / p.sum(), q / q.sum()
+
+
+def _relative_entropy(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    at = p > 0
+    return float((p[at] * np.log2(p[at] / q[at])).sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far one spread of rows is from the one before.
+
+    Attributes:
+        measure: "lengths", "sources", "topics" or "labels".
+        of: "incoming" or "snapshot".
+        jensen_shannon: 0..1.
+        psi: 0..
+        chance: Jensen-Shannon divergence to expect without any drift, for so many rows.
+    """
+
+    measure: str
+    of: str
+    jensen_shannon: float
+    psi: float
+    chance: float
+
+    def value(self, measure: str) -> float:
+        """Return the value that a gate is held to."""
+        return self.psi if measure == "psi" else self.jensen_shannon
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        numbers = {"jensen_shannon": self.jensen_shannon, "psi": self.psi, "chance": self.chance}
+        return {"measure": self.measure, "of": self.of} | {name: round(value, 6) for name, value in numbers.items()}
+
+
+Profile = Mapping[str, Mapping[str, Counts]]
+
+
+def drifts(before: Profile | None, after: Profile, *, same_topics: bool = True) -> list[Drift]:
+    """Return the drift of each measure between two profiles that both have it.
+
+    Args:
+        before: of the last run; None when there was none.
+        after: of this run.
+        same_topics: both count by the same centroids; other topics have no drift.
+    """
+    found: list[Drift] = []
+    for of in ("incoming", "snapshot"):
+        old, new = (before or {}).get(of, {}), after.get(of, {})
+        for measure in MEASURES:
+            p, q = old.get(measure, {}), new.get(measure, {})
+            if sum(p.values()) and sum(q.values()) and (same_topics or measure != "topics"):
+                found.append(
+                    Drift(
+                        measure=measure,
+                        of=of,
+                        jensen_shannon=jensen_shannon(p, q),
+                        psi=population_stability(p, q),
+                        chance=chance(p, q),
+                    )
+                )
+    return found

@@ -1,0 +1,344 @@
+"""A run of a job: from the snapshot before and the sources as they are now to the next snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from thresher.curation.judging import rule_settings
+from thresher.dataset import Dataset, load
+from thresher.errors import InputError
+from thresher.features import FeatureContext, Progress, fingerprints
+from thresher.jobs.addresses import Addresses
+from thresher.jobs.choosing import Choice, choose, needs_embedding
+from thresher.jobs.churn import all_counts, churn_report, incoming_counts
+from thresher.jobs.events import Event, OnEvent
+from thresher.jobs.folder import JobFolder
+from thresher.jobs.gates import drift_alarms, quality_alarms
+from thresher.jobs.incoming import ATTEMPTS, Incoming, Reader, changed_files, join
+from thresher.jobs.job_file import Job
+from thresher.jobs.pool import CHURN, PROFILE, SOURCES, Pool, read_pool, schema_entry
+from thresher.jobs.profile import drifts
+from thresher.jobs.scanning import HashCache, Scan, scan
+from thresher.jobs.seen import delete_others, is_in, names, read_segments, write_segment
+from thresher.jobs.snapshot import write_snapshot
+from thresher.jobs.spread import profile_of, topics_of
+from thresher.jobs.state import Before, Outcome, Task
+from thresher.jobs.table import ROW_ID, WEIGHT
+from thresher.manifest import FORMAT, Manifest, digest, versions
+
+RECIPE = 1  # raised when the same inputs would give another snapshot
+
+
+class Run:
+    """One attempt at a run.
+
+    Args:
+        job: the job.
+        folder: of its output.
+        full: judge everything anew.
+        since: pass over files that changed last before it.
+        addresses: for databases.
+        on_event: told what happens.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        folder: JobFolder,
+        *,
+        full: bool,
+        since: datetime | None,
+        addresses: Addresses,
+        on_event: OnEvent,
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._full = full
+        self._since = since
+        self._addresses = addresses
+        self._on_event = on_event
+        self._unsettled: set[str] = set()
+        self.notes: list[str] = []
+
+    def outcome(self, *, cache: HashCache) -> Outcome:
+        """Work out the next snapshot; starts again when a source changes meanwhile.
+
+        Raises:
+            InputError: a source cannot be read.
+        """
+        for attempt in range(ATTEMPTS):
+            self.notes.clear()
+            made: list[Incoming] = []
+            try:
+                found = self._outcome(cache, made)
+                changed = _changed(made)
+                if not changed:
+                    return found
+                message = f"{changed[0]}: the file changed while it was being read"
+            except InputError as error:
+                changed, message = _changed(made), str(error)
+                if not changed or attempt == ATTEMPTS - 1:
+                    raise
+            self._warn("changing", f"{message}; starting again")
+            if attempt == ATTEMPTS - 2:  # it does not come to rest: the last attempt does without it
+                self._unsettled |= set(changed)
+        raise InputError(f"{changed[0]}: the file must not change all the time; run again")
+
+    def _outcome(self, cache: HashCache, made: list[Incoming]) -> Outcome:
+        job, before = self._job, Before.read(self._folder.latest())
+        eval_rows = self._eval_rows()
+        basis = self._basis(eval_rows)
+        is_other = before.place is not None and before.place.manifest.content["basis"] != basis
+        is_full = self._full or is_other
+        if is_other and not self._full:
+            self._tell("full", "steps, selection, models or test set changed: every row of the sources is judged anew")
+        ledger = [] if is_full else before.ledger
+        lineage = {int(entry["version"]) for entry in before.segments}
+        hashes = {str(entry["sha256"]) for entry in ledger} | (set() if is_full else cache.spent(lineage))
+        found = scan(job, before.ledger, known_hashes=hashes, since=self._since, cache=cache)
+        for note in found.notes:
+            self._warn("scan", note)
+        self._tell_scan(found)
+        reader = Reader(
+            job, schema=before.schema, since=self._since, addresses=self._addresses, on_event=self._on_event
+        )
+        settled = [one for one in found.fresh if str(one.file.path) not in self._unsettled]
+        waiting = [one.name for one in found.fresh if str(one.file.path) in self._unsettled]
+        reader.skipped += [(name, "it kept changing while it was read") for name in waiting]
+        deliveries = [one for one in (reader.files(settled), *reader.others(hashes)) if one is not None]
+        known, problems = read_segments(self._folder.seen, [] if is_full else before.segments)
+        for problem in problems:
+            self._warn("seen", problem)
+        old = None if before.place is None else read_pool(before.place)
+        if old is not None and not is_full:
+            known = np.union1d(known, names(old.rows.frame["row_id"]))
+        incoming = join(deliveries, known, reader.skipped)
+        incoming = replace(incoming, ledger=[*incoming.ledger, *reader.empty])
+        made.append(incoming)
+        pool = _still_unread(old, incoming) if is_full else old
+        version = self._folder.next_version()
+        counts = incoming_counts(found, incoming)
+        if before.place is None and reader.schema is None:
+            raise InputError(
+                f"{job.path.name}: the sources must hold rows, found none; check the globs and folders in [[sources]]"
+            )
+        if incoming.rows is None and not (is_full and pool is not None):
+            report = {"counts": counts}
+            return Outcome(choice=None, version=version, is_full=is_full, report=report, incoming=incoming)
+        return self._chosen(
+            Task(
+                before=before,
+                incoming=incoming,
+                pool=pool,
+                eval_rows=eval_rows,
+                basis=basis,
+                version=version,
+                is_full=is_full,
+                counts=counts,
+            )
+        )
+
+    def _chosen(self, task: Task) -> Outcome:
+        job, before, incoming = self._job, task.before, task.incoming
+        n_new = 0 if incoming.rows is None else len(incoming.rows)
+        context = self._context(before.encoder).resolved(n_new + (0 if task.pool is None else len(task.pool.rows)))
+        choice = choose(job, task.pool, incoming, eval_rows=task.eval_rows, context=context, version=task.version)
+        topics, same_topics = topics_of(job, before, choice)
+        profile = profile_of(job, choice, incoming, topics)
+        found = drifts(before.profile, profile, same_topics=same_topics)
+        alarms = drift_alarms(job.settings.gates, found) + quality_alarms(
+            job.settings.gates,
+            n_rows=choice.table.num_rows,
+            n_new=n_new,
+            n_dropped=0 if choice.judgement is None else choice.judgement.dropped.height,
+            n_read=incoming.n_read,
+            n_unusable=sum(incoming.unusable.values()),
+        )
+        report = churn_report(choice, incoming, all_counts(task.counts, choice), found, alarms)
+        return Outcome(
+            choice=choice,
+            version=task.version,
+            is_full=task.is_full,
+            report=report,
+            alarms=alarms,
+            incoming=incoming,
+            ledger=task.ledger,
+            fresh_names=task.fresh_names,
+            content=self._content(task, choice, context, report),
+            topics=topics,
+            profile=profile,
+            rows_schema=task.schema,
+        )
+
+    def write(self, outcome: Outcome, *, run: Mapping[str, Any]) -> Manifest:
+        """Write the next snapshot into the work folder.
+
+        Args:
+            outcome: of `outcome`.
+            run: what may differ between two runs of the same work.
+        """
+        if (
+            outcome.choice is None
+            or outcome.incoming is None
+            or outcome.rows_schema is None
+            or outcome.fresh_names is None
+        ):
+            raise AssertionError("nothing to write")
+        before = [] if outcome.is_full else self._latest_segments()
+        newest = max([0, *self._folder.versions()])
+        delete_others(self._folder.seen, before, newest)
+        segment = write_segment(self._folder.seen, outcome.version, outcome.fresh_names)
+        work = self._folder.open_work(outcome.version)
+        return write_snapshot(
+            work,
+            self._job,
+            table=outcome.choice.table,
+            dropped=outcome.choice.dropped,
+            rejected=outcome.incoming.rejected,
+            schema=outcome.rows_schema,
+            topics=outcome.topics,
+            documents={PROFILE: outcome.profile, CHURN: outcome.report, SOURCES: outcome.ledger},
+            content=outcome.content | {"seen": [*before, segment], "run": dict(run)},
+        )
+
+    def _latest_segments(self) -> list[dict[str, Any]]:
+        latest = self._folder.latest()
+        return [] if latest is None else list(latest.manifest.content["seen"])
+
+    def _eval_rows(self) -> Dataset | None:
+        job = self._job
+        if not job.settings.eval:
+            return None
+        paths = [str(job.base / one) for one in job.settings.eval]
+        columns = job.settings.rows.columns
+        return load(paths) if columns is None else load(paths, columns=columns)
+
+    def _basis(self, eval_rows: Dataset | None) -> str:
+        """Return the hash of what makes a row stay or go, besides the rows: when it changes, all are judged anew."""
+        settings = self._job.settings
+        return digest(
+            {
+                "recipe": RECIPE,
+                "rules": [[rule.name, rule_settings(rule), rule.name in self._job.report] for rule in self._job.rules],
+                "select": settings.select.model_dump(mode="json"),
+                "features": settings.features.model_dump(mode="json", exclude={"device"}),
+                "rows": settings.rows.model_dump(mode="json", exclude={"unreadable"}),
+                "eval": None if eval_rows is None else eval_rows.fingerprint,
+                "seed": settings.seed,
+            }
+        )
+
+    def _context(self, encoder: str | None) -> FeatureContext:
+        models = self._job.settings.features
+        return FeatureContext(
+            encoder=models.encoder or encoder,
+            model=models.model,
+            tokenizer=models.tokenizer,
+            device=models.device,
+            on_progress=self._progress,
+        )
+
+    def _progress(self, progress: Progress) -> None:
+        if progress.note:
+            self._warn("feature", progress.note)
+
+    def _content(
+        self, task: Task, choice: Choice, context: FeatureContext, report: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the manifest but for files, segments and the section `run`."""
+        job, place = self._job, task.before.place
+        needs = {"length"} | ({"embedding"} if needs_embedding(job) else set())
+        parent = None if place is None else {"version": place.version, "identity": place.manifest.identity}
+        asked = {
+            "rules": [
+                {"name": rule.name, "settings": rule_settings(rule), "report": rule.name in job.report}
+                for rule in job.rules
+            ],
+            "select": job.settings.select.model_dump(mode="json"),
+            "seed": job.settings.seed,
+            "eval": None if task.eval_rows is None else task.eval_rows.fingerprint,
+            "features": fingerprints(needs, context),
+        }
+        return {
+            "format": FORMAT,
+            "kind": "snapshot",
+            "identity": digest(
+                {
+                    "parent": parent,
+                    "basis": task.basis,
+                    "asked": asked,
+                    "ledger": task.ledger,
+                    "thresher": versions(()),
+                    "full": task.is_full,
+                }
+            ),
+            "version": task.version,
+            "parent": parent,
+            "job": job.name,
+            "basis": task.basis,
+            "is_full": task.is_full,
+            **asked,
+            "encoder": context.encoder,
+            "n_topics": job.settings.gates.n_topics,
+            "schema": schema_entry(task.schema),
+            "counts": report["counts"],
+            "weight": int(np.sum(choice.table[WEIGHT].to_numpy())) if choice.table.num_rows else 0,
+            "objective": None if choice.objective is None else round(choice.objective, 6),
+            "kept_rows": digest(choice.table[ROW_ID].to_pylist() if choice.table.num_rows else []),
+            "versions": versions(("numpy", "polars", "pyarrow", "faiss-cpu", "numba", "rensa")),
+        }
+
+    def _tell_scan(self, found: Scan) -> None:
+        fields = {
+            "new": len(found.fresh),
+            "known": len(found.known),
+            "too_old": len(found.too_old),
+            "gone": len(found.gone),
+        }
+        message = f"{len(found.fresh):,} new files, {len(found.known):,} known"
+        message += f", {len(found.too_old):,} older than --since" if found.too_old else ""
+        message += f", {len(found.gone):,} gone (their rows stay)" if found.gone else ""
+        self._on_event(Event(name="scan", message=message, fields=fields))
+
+    def _tell(self, name: str, message: str) -> None:
+        self._on_event(Event(name=name, message=message))
+
+    def _warn(self, name: str, message: str) -> None:
+        message = self._addresses.redact(message)
+        self.notes.append(message)
+        self._on_event(Event(name=name, message=message, level="warning"))
+
+
+def _changed(made: list[Incoming]) -> list[str]:
+    """Return the files that changed since they were read."""
+    return [path for one in made if one.rows is not None for path in changed_files(one.rows)]
+
+
+def _still_unread(old: Pool | None, incoming: Incoming) -> Pool | None:
+    """Return the old rows that no source holds any more: they stay, and stand for themselves again."""
+    if old is None:
+        return None
+    ids = names(old.rows.frame["row_id"])
+    here = np.zeros(0, ids.dtype) if incoming.rows is None else np.sort(names(incoming.rows.frame["row_id"]))
+    at = np.flatnonzero(~is_in(ids, here))
+    if not len(at):
+        return None
+    return replace(old.take(at), weight=np.ones(len(at), np.int64))
+
+
+def moment(text: str) -> datetime:
+    """Return the time that a text such as "2026-11-20" or "2026-11-20T03:00:00+01:00" stands for; UTC without a zone.
+
+    Raises:
+        InputError: the text is no time.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"--since: must be a date or time such as 2026-11-20T03:00, got '{text}'") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

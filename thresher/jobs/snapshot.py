@@ -1,0 +1,97 @@
+"""Writing a snapshot: every file of it, the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from thresher.dataset import Schema
+from thresher.jobs import exports
+from thresher.jobs.card import card
+from thresher.jobs.job_file import Job
+from thresher.jobs.pool import CHURN, DATA, DROPPED, PROFILE, SOURCES, TOPICS
+from thresher.manifest import Manifest
+from thresher.output import MANIFEST
+
+CARD, LLAMA_FACTORY, AXOLOTL, TRL = "README.md", "dataset_info.json", "axolotl.yaml", "trl.py"
+
+
+def write_snapshot(
+    folder: Path,
+    job: Job,
+    *,
+    table: pa.Table,
+    dropped: pl.DataFrame,
+    rejected: pl.DataFrame,
+    schema: Schema,
+    topics: NDArray[np.float32] | None,
+    documents: Mapping[str, Any],
+    content: Mapping[str, Any],
+) -> Manifest:
+    """Write a snapshot into an empty folder.
+
+    Args:
+        folder: to write into.
+        job: its name and what it says of the output.
+        table: the rows.
+        dropped: rows that left or did not enter.
+        rejected: rows that could not be used.
+        schema: of the rows.
+        topics: centroids, or None.
+        documents: `profile.json`, `churn.json` and `sources.json`.
+        content: of the manifest, but for the files.
+    """
+    files = _write_shards(folder / DATA, table, job.settings.output.shard_rows)
+    _write_parquet(pa.table(dropped.to_arrow()), folder / DROPPED)
+    if rejected.height:
+        (folder / "rejected.jsonl").write_text(rejected.write_ndjson(), encoding="utf-8")
+    if topics is not None:
+        with open(folder / TOPICS, "wb") as file:
+            np.save(file, topics)
+    for name in (PROFILE, CHURN, SOURCES):
+        (folder / name).write_bytes(_json(documents[name]))
+    (folder / CARD).write_bytes(card(job.name, job.settings.output, content))
+    schema = exports.with_columns(schema, table.column_names)
+    (folder / LLAMA_FACTORY).write_bytes(exports.llama_factory(job.name, schema))
+    (folder / AXOLOTL).write_bytes(exports.axolotl(schema))
+    (folder / TRL).write_bytes(exports.trl(schema))
+    hashes = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    manifest = Manifest({**content, "files": files, "hashes": hashes})
+    (folder / MANIFEST).write_bytes(manifest.to_json())
+    return manifest
+
+
+def _write_shards(folder: Path, table: pa.Table, shard_rows: int) -> list[dict[str, Any]]:
+    """Write the rows in shards of equal size but for the last, and return name, rows and hash of each."""
+    folder.mkdir()
+    n_shards = max(1, -(-table.num_rows // shard_rows))
+    entries = []
+    for number in range(n_shards):
+        part = table.slice(number * shard_rows, shard_rows)
+        path = folder / f"rows-{number + 1:05d}-of-{n_shards:05d}.parquet"
+        _write_parquet(part, path)
+        entries.append({"name": path.name, "rows": part.num_rows, "sha256": _sha256(path)})
+    return entries
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    """Write through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
+    pyarrow.parquet.write_table(table, path, compression="zstd")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

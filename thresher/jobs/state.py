@@ -1,0 +1,134 @@
+"""What a run starts from, and what it comes to before anything is published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.dataset import Dataset, Schema
+from thresher.jobs.choosing import Choice
+from thresher.jobs.folder import Place
+from thresher.jobs.gates import Alarm
+from thresher.jobs.incoming import Incoming
+from thresher.jobs.pool import PROFILE, SOURCES, Pool, read_json, read_schema
+from thresher.jobs.profile import Profile
+from thresher.jobs.seen import Names, names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a run starts from.
+
+    Attributes:
+        place: the newest snapshot, or None.
+        schema: of its rows.
+        ledger: files it was made from.
+        segments: of the rows ever judged.
+        profile: of its rows.
+        encoder: that its run chose.
+    """
+
+    place: Place | None
+    schema: Schema | None
+    ledger: list[dict[str, Any]]
+    segments: list[dict[str, Any]]
+    profile: Profile | None
+    encoder: str | None
+
+    @staticmethod
+    def read(place: Place | None) -> Before:
+        """Read the state in a snapshot."""
+        if place is None:
+            return Before(place=None, schema=None, ledger=[], segments=[], profile=None, encoder=None)
+        content = place.manifest.content
+        return Before(
+            place=place,
+            schema=read_schema(content["schema"]),
+            ledger=read_json(place, SOURCES),
+            segments=content["seen"],
+            profile=read_json(place, PROFILE),
+            encoder=content["encoder"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a run has to decide on.
+
+    Attributes:
+        before: the snapshot before.
+        incoming: new rows.
+        pool: old rows that the new ones join; None when there are none.
+        eval_rows: rows to evaluate on.
+        basis: hash of what makes a row stay or go, besides the rows.
+        version: of the next snapshot.
+        is_full: everything is judged anew.
+        counts: of files and rows read.
+    """
+
+    before: Before
+    incoming: Incoming
+    pool: Pool | None
+    eval_rows: Dataset | None
+    basis: str
+    version: int
+    is_full: bool
+    counts: dict[str, int]
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        """Of the next snapshot: an entry of an older content of the same place is replaced."""
+        entries = [*([] if self.is_full else self.before.ledger), *self.incoming.ledger]
+        by_place = {(entry["source"], entry["name"]): entry for entry in entries}
+        return [by_place[place] for place in sorted(by_place)]
+
+    @property
+    def fresh_names(self) -> Names:
+        """Rows that are judged for the first time, or, in a full run, all that are known after it."""
+        rows = [one for one in (self.incoming.rows, self.pool.rows if self.is_full and self.pool else None) if one]
+        return np.unique(np.concatenate([np.zeros(0, "S16"), *(names(one.frame["row_id"]) for one in rows)]))
+
+    @property
+    def schema(self) -> Schema:
+        """Of the rows."""
+        if self.before.schema is not None:
+            return self.before.schema
+        if self.incoming.rows is None:
+            raise AssertionError("a first run without rows")
+        return replace(self.incoming.rows.schema, id_column=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run came to, before anything is published.
+
+    Attributes:
+        choice: the rows of the next snapshot; None when nothing is new.
+        version: of the next snapshot.
+        is_full: everything was judged anew.
+        report: counts, churn, drift and alarms, in JSON values.
+        alarms: values beyond their limits.
+        incoming: the new rows.
+        ledger: of the next snapshot.
+        fresh_names: rows that are judged for the first time.
+        content: of the next manifest, but for its files.
+        topics: centroids of the next snapshot.
+        profile: of the next snapshot.
+        rows_schema: of the next snapshot.
+    """
+
+    choice: Choice | None
+    version: int
+    is_full: bool
+    report: dict[str, Any]
+    alarms: list[Alarm] = field(default_factory=list)
+    incoming: Incoming | None = None
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+    fresh_names: Names | None = None
+    content: dict[str, Any] = field(default_factory=dict)
+    topics: NDArray[np.float32] | None = None
+    profile: Profile = field(default_factory=dict)
+    rows_schema: Schema | None = None

@@ -1,0 +1,183 @@
+"""The rows of a snapshot as one table: the user's columns, whatever types they have tonight, and a few of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from thresher.dataset import Dataset
+
+ROW_ID, WEIGHT, SOURCE, FILE, SINCE = (
+    "thresher_row_id",
+    "thresher_weight",
+    "thresher_source",
+    "thresher_file",
+    "thresher_since",
+)
+OWN = (ROW_ID, WEIGHT, SOURCE, FILE, SINCE)
+REST = "other_columns"  # JSON text: what does not fit MAX_COLUMNS
+MAX_COLUMNS = 500  # a row with keys of its own must not make a table with a million columns
+BLOCK_ROWS = 16_384
+_JSON = {b"thresher": b"json"}  # metadata of a column whose values are JSON text
+
+
+def own_columns(row_id: pl.Series, source: pl.Series, file: pl.Series, version: int) -> pa.Table:
+    """Return our columns of new rows; each stands for itself alone."""
+    n = len(row_id)
+    return pa.table(
+        {
+            ROW_ID: pa.array(row_id.to_list(), pa.string()),
+            WEIGHT: pa.array(np.ones(n, np.int64)),
+            SOURCE: pa.array(source.to_list(), pa.string()),
+            FILE: pa.array(file.to_list(), pa.string()),
+            SINCE: pa.array(np.full(n, version, np.int64)),
+        }
+    )
+
+
+def without_rows(schema_columns: Sequence[str]) -> pa.Table:
+    """Return the table of a snapshot from which the rules let no row in."""
+    nothing = pl.Series([], dtype=pl.String)
+    own = own_columns(nothing, nothing, nothing, 0)
+    names = [name for name in schema_columns if name not in OWN]
+    columns = {name: pa.array([], pa.string()) for name in names} | {name: own[name] for name in OWN}
+    return pa.table(columns)
+
+
+def table_of(rows: Dataset, own: pa.Table) -> pa.Table:
+    """Return the rows' own columns followed by ours.
+
+    Args:
+        rows: n rows.
+        own: n rows of our columns.
+    """
+    n = len(rows)
+    blocks = [_block(rows.rows(np.arange(low, min(low + BLOCK_ROWS, n))), rows) for low in range(0, n, BLOCK_ROWS)]
+    table = stacked(blocks, rows.schema.column_names)
+    for name in OWN:
+        table = table.append_column(own.schema.field(name), own[name])
+    return table
+
+
+def _block(rows: Sequence[dict[str, Any]], dataset: Dataset) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row if name not in OWN)
+    wanted = [name for name in dataset.schema.column_names if name in names]
+    wanted += [name for name in names if name not in wanted and name != REST]
+    kept, rest = wanted[:MAX_COLUMNS], set(wanted[MAX_COLUMNS:])
+    columns, fields = [], []
+    for name in kept:
+        column, field = _column(name, [row.get(name) for row in rows])
+        columns.append(column)
+        fields.append(field)
+    if rest or REST in names:
+        texts = [_json({key: row[key] for key in row if key in rest} | _old_rest(row)) for row in rows]
+        columns.append(pa.array(texts, pa.string()))
+        fields.append(pa.field(REST, pa.string()))
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _old_rest(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what an earlier snapshot, read as a source, had put aside."""
+    try:
+        found = json.loads(row[REST])
+    except (KeyError, TypeError, ValueError):
+        return {} if row.get(REST) is None else {REST: row[REST]}
+    return found if isinstance(found, dict) else {REST: found}
+
+
+def _column(name: str, values: list[Any]) -> tuple[pa.Array, pa.Field]:
+    """Return values in the type that fits all of them, or as JSON text where none does."""
+    try:
+        array = pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return _as_json(name, values)
+    if _has_empty_struct(array.type):  # Parquet cannot hold it
+        return _as_json(name, values)
+    return array, pa.field(name, array.type)
+
+
+def _as_json(name: str, values: Iterable[Any]) -> tuple[pa.Array, pa.Field]:
+    texts = [None if value is None else _json(value) for value in values]
+    return pa.array(texts, pa.string()), pa.field(name, pa.string(), metadata=_JSON)
+
+
+def _json(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(value, default=str)
+    return text
+
+
+def _has_empty_struct(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.num_fields == 0 or any(_has_empty_struct(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _has_empty_struct(kind.value_type)
+    return False
+
+
+def stacked(tables: Sequence[pa.Table], schema_columns: Sequence[str]) -> pa.Table:
+    """Return tables one below the other; a column whose types do not fit becomes text.
+
+    Args:
+        tables: each with its columns.
+        schema_columns: columns that the schema reads: values become plain text, not JSON text, which would be read as
+            another value. Lists of messages become JSON text, which is read as what it stands for.
+    """
+    tables = [table for table in tables if table.num_columns]
+    if not tables:
+        return pa.table({})
+    names = list(dict.fromkeys(name for table in tables for name in table.column_names if name not in OWN))
+    names += [name for name in OWN if any(name in table.column_names for table in tables)]
+    columns, fields = [], []
+    for name in names:
+        parts = [_part(table, name) for table in tables]
+        column, field = _one_type(name, parts, is_plain=name in schema_columns)
+        columns.append(column)
+        fields.append(field)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _part(table: pa.Table, name: str) -> tuple[pa.ChunkedArray, pa.Field]:
+    if name in table.column_names:
+        return table[name], table.schema.field(name)
+    return pa.chunked_array([pa.nulls(table.num_rows)]), pa.field(name, pa.null())
+
+
+def _one_type(
+    name: str, parts: Sequence[tuple[pa.ChunkedArray, pa.Field]], *, is_plain: bool
+) -> tuple[pa.ChunkedArray, pa.Field]:
+    used = [field for _, field in parts if not pa.types.is_null(field.type)]
+    if any(field.metadata == _JSON for field in used) and not all(field.metadata == _JSON for field in used):
+        return _text_column(name, parts, is_plain=is_plain)
+    try:
+        merged = pa.unify_schemas(
+            [pa.schema([pa.field(name, field.type)]) for _, field in parts], promote_options="permissive"
+        ).field(0)
+        tables = [pa.Table.from_arrays([column], names=[name]) for column, _ in parts]
+        column = pa.concat_tables(tables, promote_options="permissive")[name]
+    except (pa.ArrowException, TypeError, ValueError):
+        return _text_column(name, parts, is_plain=is_plain)
+    return column, pa.field(name, merged.type, metadata=used[0].metadata if used else None)
+
+
+def _text_column(
+    name: str, parts: Sequence[tuple[pa.ChunkedArray, pa.Field]], *, is_plain: bool
+) -> tuple[pa.ChunkedArray, pa.Field]:
+    texts: list[str | None] = []
+    for column, field in parts:
+        is_text = field.metadata == _JSON or (is_plain and pa.types.is_string(field.type))
+        for value in column.to_pylist():
+            if value is None or is_text:
+                texts.append(value)
+            else:
+                texts.append(str(value) if is_plain and not isinstance(value, dict | list) else _json(value))
+    metadata = None if is_plain else _JSON
+    return pa.chunked_array([pa.array(texts, pa.string())]), pa.field(name, pa.string(), metadata=metadata)
