@@ -51,7 +51,7 @@ docs: $(INSTALLED)  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)  ## measure against the peers; results go to benchmarks/results
-	$(BIN)/python benchmarks/facility_location.py
+	$(BIN)/python benchmarks/kernels.py --exact-large
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/saturation_coverage.py
 	$(BIN)/python benchmarks/compare_null.py

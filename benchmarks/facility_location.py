@@ -25,7 +25,7 @@ import polars as pl
 from machine import machine
 
 from thresher.features.container import Features
-from thresher.selectors import dense_kernel, greedy
+from thresher.selectors import choosing, dense_kernel, greedy
 from thresher.selectors.facility_location import FacilityLocation
 from thresher.selectors.vectors import distinct_rows, inverse_norms, unit_rows
 
@@ -75,10 +75,8 @@ def thresher_from_kernel(kernel, x, scale, n_picks):
     if len(first) < len(x):
         kernel, x, scale = kernel[np.ix_(first, first)], x[first], scale[first]
     cover = greedy.new_cover(x, scale, distinct.size.astype(np.float32), np.zeros(len(x)))
-    early, _ = dense_kernel.dense_stage(kernel, cover, min(n_picks, dense_kernel.N_DENSE_PICKS))
-    graph = dense_kernel.surviving_pairs(kernel, cover.best)
-    late, _, _ = greedy.graph_stage(graph, cover, n_picks - len(early))
-    return first[np.concatenate([early, late])]
+    chooser = choosing.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
+    return first[dense_kernel.dense_greedy(kernel, cover, n_picks, chooser).rows]
 
 
 def apricot(x, n_picks, metric, optimizer):
@@ -119,7 +117,7 @@ def timed(call, repeats):
 def compare(name, x, n_picks, repeats):
     data, kernel64 = features(x), clipped_kernel(x)
     scale = inverse_norms(x)
-    kernel32 = dense_kernel.lower_kernel(unit_rows(x))
+    kernel32 = dense_kernel.full_kernel(unit_rows(x))
     calls = {
         "thresher, embeddings": lambda: thresher_from_embeddings(data, n_picks),
         "apricot lazy, embeddings": lambda: apricot(x, n_picks, "cosine", "lazy"),

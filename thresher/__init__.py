@@ -16,16 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thresher.budget import Budget, Quota
+    from thresher.correcting import Corrected, correct
+    from thresher.curated import Curated
+    from thresher.curating import curate
     from thresher.dataset import Dataset, load
     from thresher.errors import ThresherError
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.learning_curve import LearningCurve, learning_curve
     from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
+    from thresher.jobs import run_job
     from thresher.manifest import Manifest
     from thresher.reporting import report
     from thresher.scores import Scores
     from thresher.selection import select
+    from thresher.selection_plan import Plan, plan
     from thresher.subset import Subset
     from thresher.training import Adapter, TrainSettings, train
 
@@ -35,10 +40,13 @@ __all__ = [
     "Adapter",
     "Budget",
     "Comparison",
+    "Corrected",
+    "Curated",
     "Dataset",
     "Features",
     "LearningCurve",
     "Manifest",
+    "Plan",
     "Quota",
     "Scores",
     "Subset",
@@ -47,9 +55,13 @@ __all__ = [
     "Tuning",
     "__version__",
     "compare",
+    "correct",
+    "curate",
     "learning_curve",
     "load",
+    "plan",
     "report",
+    "run_job",
     "select",
     "train",
     "tune",
@@ -58,21 +70,28 @@ __all__ = [
 _HOME = {
     "Adapter": "thresher.training",
     "Budget": "thresher.budget",
+    "Corrected": "thresher.correcting",
     "Comparison": "thresher.experiments.comparison",
+    "Curated": "thresher.curated",
     "Dataset": "thresher.dataset",
     "Features": "thresher.features",
     "LearningCurve": "thresher.experiments.learning_curve",
     "Manifest": "thresher.manifest",
+    "Plan": "thresher.selection_plan",
     "Quota": "thresher.budget",
     "Scores": "thresher.scores",
     "Subset": "thresher.subset",
     "ThresherError": "thresher.errors",
     "TrainSettings": "thresher.training",
     "Tuning": "thresher.experiments.tuning",
+    "correct": "thresher.correcting",
     "compare": "thresher.experiments.comparison",
+    "curate": "thresher.curating",
     "learning_curve": "thresher.experiments.learning_curve",
     "load": "thresher.dataset",
+    "plan": "thresher.selection_plan",
     "report": "thresher.reporting",
+    "run_job": "thresher.jobs",
     "select": "thresher.selection",
     "train": "thresher.training",
     "tune": "thresher.experiments.tuning",

@@ -10,12 +10,16 @@ import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.features.container import Features
+from thresher.features.knowledge import KNOWLEDGE
+from thresher.features.ngram import NGRAM
 from thresher.features.utility import UTILITY
 from thresher.selectors import Selector, available, create
 from thresher.selectors.registry import load_class
 
 NAMES = list(available())
 ILLEGAL = {
+    "confidence": [("alpha", 1.5), ("beta", -0.5), ("n_samples", 0), ("temperature", 0.0), ("entailment", "")],
+    "known-unknown": [("order", "known"), ("order", "unknown,unknown"), ("n_prompts", 0), ("max_words", 0), ("by", "")],
     "stratified": [("by", ""), ("balance", "even"), ("n_clusters", 0)],
     "length": [("order", "long")],
     "k-center": [("metric", "manhattan")],
@@ -32,8 +36,20 @@ ILLEGAL = {
         ("nu", -1.0),
     ],
     "target-similarity": [("kernel", "full")],
+    "novelty": [("epochs", 0), ("reference", "")],
+    "gradient": [("share", 0.0), ("share", 2.0), ("epochs", 0), ("dim", 0), ("checkpoints", "")],
     "learnability": [("form", "ratio"), ("min_loss", -1.0), ("reference", "")],
-    "facility-location": [("kernel", "full"), ("n_neighbors", 0), ("max_kernel_gb", -1.0)],
+    "facility-location": [
+        ("kernel", "full"),
+        ("n_neighbors", 0),
+        ("max_kernel_gb", -1.0),
+        ("optimizer", "greedy"),
+        ("epsilon", 0.0),
+    ],
+    "graph-cut": [("redundancy", -1.0), ("kernel", "full"), ("n_neighbors", 0)],
+    "saturated-coverage": [("saturation", 1.5), ("kernel", "full"), ("optimizer", "fast"), ("epsilon", 1.0)],
+    "feature-based": [("counts", "words"), ("concave", "cube"), ("n_topics", 0)],
+    "max-coverage": [("counts", "words"), ("times", 0.0), ("n_topics", 0)],
 }
 
 
@@ -54,6 +70,10 @@ def features(n=60, *, seed=0, d=16, kind="random"):
     loss = (length + 6) / 100.0
     utility = np.empty((n, n), UTILITY)
     utility["example"], utility["utility"] = np.arange(n), np.round(x @ x.T, 3) / 20
+    knowledge = np.zeros(n, KNOWLEDGE)
+    knowledge["likeliest"], knowledge["drawn"] = (label % 3) / 2, length % 2
+    ngram = np.empty((n, 4), NGRAM)
+    ngram["bucket"], ngram["count"] = np.arange(4), np.maximum(np.round(2 * x[:, :4]), 0)
     arrays = {
         "embedding": x,
         "length": length.astype(np.int64),
@@ -64,11 +84,19 @@ def features(n=60, *, seed=0, d=16, kind="random"):
         "number:score": label.astype(np.float64),
         "hidden": x[:, ::-1].copy(),
         "utility": utility,
+        "ngram": ngram,
+        "gradient": x.astype(np.float16),
+        "confidence": np.round(1 / (1 + loss), 3),
+        "knowledge": knowledge,
     }
     for array in arrays.values():
         array.setflags(write=False)
     return Features(
-        row_id=ids, arrays=arrays, context={"target_hidden": rng.standard_normal((3, d)).astype(np.float32)}
+        row_id=ids,
+        arrays=arrays,
+        context={
+            name: rng.standard_normal((3, d)).astype(np.float32) for name in ("target_hidden", "target_gradient_plain")
+        },
     )
 
 
@@ -76,7 +104,11 @@ def score(name, data, n_ranked, seed=3):
     return create(name).score(data, n_ranked=n_ranked, rng=np.random.default_rng(seed))
 
 
-@pytest.fixture(params=NAMES)
+# apricot-select compiles for a second or two in every call
+COMPILING = {"feature-based", "max-coverage"}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in COMPILING)) for name in NAMES])
 def name(request):
     return request.param
 

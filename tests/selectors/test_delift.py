@@ -12,7 +12,7 @@ from thresher.features.container import Features
 from thresher.features.utility import UTILITY
 from thresher.selectors import create, delift
 from thresher.selectors.delift import Delift
-from thresher.selectors.lazy_greedy import Pairs, lazy_cover
+from thresher.selectors.pairs import Pairs, cover_pairs
 
 N = 40
 REASON = "the response has no token"
@@ -227,13 +227,13 @@ def test_all_pairs_of_too_many_rows_are_refused(monkeypatch):
         run(data, 5, kernel="embedding", neighbors="all")
 
 
-def test_lazy_cover_equals_plain_greedy_on_sparse_kernels():
+def test_cover_of_pairs_equals_plain_greedy_on_sparse_kernels():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         s = np.maximum(rng.standard_normal((30, 30)), 0).round(1) * (rng.random((30, 30)) < 0.2)
         picks, values = plain_greedy(s, 30)
         row, candidate = np.nonzero(s)
-        found = lazy_cover(Pairs.of(row, candidate, s[row, candidate], 30), np.arange(30), 30)
+        found = cover_pairs(Pairs(row, candidate, s[row, candidate]), np.arange(30), 30, 30)
         assert found.picks.tolist() == picks
         np.testing.assert_allclose(np.cumsum(found.gains), values, atol=1e-9)
 

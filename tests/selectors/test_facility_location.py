@@ -78,11 +78,10 @@ def test_dense_picks_and_objective_equal_plain_greedy_up_to_all_rows(name):
     np.testing.assert_allclose(scores.objective, values, rtol=1e-5)
 
 
-@pytest.mark.parametrize("n_dense", [1, 40])
-def test_where_the_dense_stage_ends_changes_no_pick(n_dense, monkeypatch):
+def test_threads_for_every_pick_or_for_none_change_no_pick(monkeypatch):
     x = SETS["duplicates"]()
     expected = run(x, 300).ranking().tolist()
-    monkeypatch.setattr(dense_kernel, "N_DENSE_PICKS", n_dense)
+    monkeypatch.setattr(dense_kernel, "WORTH_THREADS", 0)
     assert run(x, 300).ranking().tolist() == expected
 
 
@@ -201,13 +200,14 @@ def test_dense_kernel_beyond_the_memory_plan_is_refused_and_auto_goes_sparse():
 def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(monkeypatch):
     x = SETS["duplicates"]() * np.linspace(0.1, 9, 300)[:, None]  # equal directions, unequal bytes: nothing merges
     picks, _ = plain_greedy(kernel(x), 150)
-    exact = dense_kernel.lower_kernel
+    exact = dense_kernel.full_kernel
     noise = np.random.default_rng(0)
 
     def noisy(unit):
-        out = np.tril(exact(unit))
-        return out + (noise.standard_normal(out.shape) * 6e-8).astype(np.float32)
+        out = exact(unit)
+        error = np.tril(noise.standard_normal(out.shape) * 6e-8)
+        return out + (error + np.tril(error, -1).T).astype(np.float32)
 
-    monkeypatch.setattr(dense_kernel, "lower_kernel", noisy)
+    monkeypatch.setattr(dense_kernel, "full_kernel", noisy)
     agree = np.mean(np.array(run(x, 150).ranking()) == np.array(picks))
     assert agree == 1.0

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from thresher.features.container import Features
+from thresher.scores import EXISTING
 from thresher.selectors import k_center
 from thresher.selectors.k_center import KCenter
 
@@ -68,7 +69,8 @@ def test_existing_rows_count_as_the_first_picks():
     assert scores.ranking()[0] == 3  # opposite to what is there
     assert scores.ranking()[-1] == 0  # equal in direction to what is there
     first = run(x, 1, existing=np.array([[0.0, 3]]))
-    assert first.covered_by.tolist() == [-1, -1, -1, 3]
+    assert first.covered_by.tolist() == [EXISTING, EXISTING, EXISTING, 3]
+    np.testing.assert_allclose(first.similarity, [1, 0, 0, 1], atol=1e-6)
 
 
 def test_first_pick_is_drawn_by_the_generator():

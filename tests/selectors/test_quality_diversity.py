@@ -177,9 +177,8 @@ def test_where_the_dense_stage_ends_changes_no_pick(monkeypatch):
     data = build(clusters(with_duplicates=True), ratings())
     expected = run(data, 250).ranking().tolist()
     assert sorted(expected) == list(range(250))
-    for n in (1, 60):
-        monkeypatch.setattr(dense_kernel, "N_DENSE_PICKS", n)
-        assert run(data, 250).ranking().tolist() == expected
+    monkeypatch.setattr(dense_kernel, "WORTH_THREADS", 0)
+    assert run(data, 250).ranking().tolist() == expected
 
 
 def test_a_feature_is_found_by_its_name_and_a_column_behind_its_prefix():

@@ -17,6 +17,9 @@ from typer.exceptions import TyperException
 
 from thresher.cli.cache import cache_app
 from thresher.cli.compare import compare
+from thresher.cli.correct import correct
+from thresher.cli.curate import curate_app
+from thresher.cli.curate_job import register as register_jobs
 from thresher.cli.curve import curve
 from thresher.cli.methods import methods
 from thresher.cli.report import report
@@ -49,9 +52,12 @@ app.command()(train)
 app.command()(curve)
 app.command()(compare)
 app.command()(tune)
+app.command()(correct)
 app.command()(report)
 app.command()(methods)
 app.add_typer(cache_app, name="cache")
+register_jobs(curate_app)
+app.add_typer(curate_app, name="curate")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,102 +1,62 @@
-"""Greedy cover of rows on the kernel that settings and memory call for, dense or sparse."""
+"""Greedy picks on the kernel that settings and memory call for, dense or sparse."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.errors import InputError
 from thresher.selectors import dense_kernel, greedy
-from thresher.selectors.greedy import Cover
-from thresher.selectors.vectors import Float32, inverse_norms
+from thresher.selectors.choosing import Chooser
+from thresher.selectors.greedy import Cover, Graph, Picks
+from thresher.selectors.memory import MemoryPlan
+from thresher.selectors.vectors import Float32, inverse_norms, unit_rows
 
+Float64 = NDArray[np.float64]
 Notes = dict[str, str | int | float]
 
-
-class KernelPlan(NamedTuple):
-    """Which pairs of rows are compared.
-
-    Attributes:
-        name: of the selector, for messages.
-        kernel: "dense", "sparse", or "auto" for dense where memory allows.
-        n_neighbors: neighbours per row of the sparse kernel.
-        max_kernel_gb: largest dense kernel, in 10^9 bytes.
-    """
-
-    name: str
-    kernel: str
-    n_neighbors: int
-    max_kernel_gb: float
+CELLS = 1 << 22  # cosines computed per block
 
 
-def cover_greedily(
-    plan: KernelPlan,
-    unit: Float32,
-    cover: Cover,
-    n_picks: int,
-    rng: np.random.Generator,
-    bonus: NDArray[np.float64] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float64], Notes]:
-    """Make up to `n_picks` greedy picks.
+def pick_greedily(
+    kernel: Float32 | Graph, cover: Cover, n_picks: int, chooser: Chooser, bonus: Float64 | None = None
+) -> Picks:
+    """Make up to `n_picks` greedy picks; without a bonus there are fewer when nothing more can be gained.
 
     Args:
-        plan: the kernel.
-        unit: (n, d) rows of length 1 (or 0).
+        kernel: (n, n) float32, or a symmetric graph, whose entries are reordered.
         cover: state, updated.
         n_picks: how many.
-        rng: of the neighbour search.
+        chooser: the rule, updated.
         bonus: (n,) float64 >= 0, what each row is worth besides what it covers, or None.
-
-    Returns:
-        The picks, their gains without the bonus, and notes for the manifest. Without a bonus there are fewer picks when
-        nothing more can be gained.
-
-    Raises:
-        InputError: the dense kernel was asked for and is too large.
     """
-    n = len(unit)
-    size_gb = 4e-9 * n * n
-    if plan.kernel == "dense" and size_gb > plan.max_kernel_gb:
-        raise InputError(
-            f"{plan.name}: a dense kernel of {n} distinct rows needs {size_gb:.1f} GB and max_kernel_gb is "
-            f"{plan.max_kernel_gb:g}; set kernel to 'sparse', or max_kernel_gb higher"
-        )
-    if plan.kernel == "sparse" or size_gb > plan.max_kernel_gb:
-        from thresher.selectors.neighbors import nearest_neighbors
-
-        found = nearest_neighbors(unit, plan.n_neighbors, rng)
-        picks, gains, n_visited = greedy.graph_stage(found.graph, cover, n_picks, bonus)
-        return (
-            picks,
-            gains,
-            {
-                "kernel": "sparse",
-                "n_neighbors": plan.n_neighbors,
-                "search": found.search,
-                "recall": round(found.recall, 4),
-                "n_pairs": len(found.graph.row),
-                "n_pair_updates": n_visited,
-            },
-        )
-    kernel = dense_kernel.lower_kernel(unit)
-    first, first_gains = dense_kernel.dense_stage(kernel, cover, min(n_picks, dense_kernel.N_DENSE_PICKS), bonus)
-    graph = dense_kernel.surviving_pairs(kernel, cover.best)
-    picks, gains, n_visited = greedy.graph_stage(graph, cover, n_picks - len(first), bonus)
-    return (
-        np.concatenate([np.asarray(first, np.int64), picks]),
-        np.concatenate([np.asarray(first_gains, np.float64), gains]),
-        {
-            "kernel": "dense",
-            "guarantee": "at least 1 - 1/e of the largest objective for every prefix",
-            "n_pairs": n * n,
-            "n_pair_updates": len(first) * n * n + n_visited,
-        },
-    )
+    if isinstance(kernel, Graph):
+        return greedy.graph_stage(kernel, cover, n_picks, chooser, bonus=bonus)
+    return dense_kernel.dense_greedy(kernel, cover, n_picks, chooser, bonus)
 
 
-def floor_of(vectors: Float32, scale: NDArray[np.float64], existing: NDArray[np.float32] | None) -> NDArray[np.float64]:
+def kernel_of(plan: MemoryPlan, unit: Float32, rng: np.random.Generator) -> tuple[Float32 | Graph, Notes]:
+    """Compute the kernel that was planned, and what the manifest should say of it.
+
+    Args:
+        plan: which pairs of rows are compared.
+        unit: (n, d) rows of length 1 (or 0).
+        rng: of the neighbour search.
+    """
+    if plan.kernel == "dense":
+        return dense_kernel.full_kernel(unit), {**plan.notes, "n_pairs": len(unit) ** 2}
+    from thresher.selectors.neighbors import nearest_neighbors
+
+    found = nearest_neighbors(unit, plan.n_neighbors, rng)
+    return found.graph, {
+        **plan.notes,
+        "n_neighbors": plan.n_neighbors,
+        "search": found.search,
+        "recall": round(found.recall, 4),
+        "n_pairs": len(found.graph.row),
+    }
+
+
+def floor_of(vectors: Float32, scale: Float64, existing: NDArray[np.float32] | None) -> Float64:
     """Return each row's cosine with the nearest existing row, (n,) float64, at least 0; 0 when there are none."""
     floor = np.zeros(len(vectors))
     if existing is None or len(existing) == 0:
@@ -110,3 +70,34 @@ def floor_of(vectors: Float32, scale: NDArray[np.float64], existing: NDArray[np.
         cosine = np.einsum("ij,ij->i", vectors[rows], existing[nearest], dtype=np.float64)
         floor[rows] = np.maximum(0.0, cosine * scale[rows] * existing_scale[nearest])
     return floor
+
+
+def existing_sums(unit: Float32, existing: NDArray[np.float32] | None) -> Float64:
+    """Return each row's similarity with the existing rows, summed, (n,) float64; cosines below 0 count as 0."""
+    if existing is None:
+        return np.zeros(len(unit))
+    return cosine_sums(unit, unit_rows(existing))
+
+
+def cosine_sums(unit: Float32, others: Float32) -> Float64:
+    """Return the sum over `others` of max(0, cos) for each row of `unit`, (n,) float64, block by block."""
+    sums = np.zeros(len(unit))
+    n_rows = max(1, CELLS // max(len(others), 1))
+    for first in range(0, len(unit), n_rows):
+        rows = slice(first, first + n_rows)
+        cosine = unit[rows] @ others.T
+        sums[rows] = np.maximum(cosine, 0, out=cosine).sum(axis=1, dtype=np.float64)
+    return sums
+
+
+def sums_of(kernel: Float32 | Graph) -> Float64:
+    """Return the sum of each row's similarities, (n,) float64; those below 0 count as 0."""
+    if isinstance(kernel, Graph):
+        n = len(kernel.start) - 1
+        rows = np.repeat(np.arange(n), np.diff(kernel.start))
+        return np.bincount(rows, weights=kernel.similarity, minlength=n).astype(np.float64)
+    sums = np.empty(len(kernel))
+    n_rows = max(1, CELLS // len(kernel))
+    for first in range(0, len(kernel), n_rows):
+        sums[first : first + n_rows] = np.maximum(kernel[first : first + n_rows], 0).sum(axis=1, dtype=np.float64)
+    return sums

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from thresher.errors import InputError, SettingsError
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
-from thresher.scores import Scores, ranked
+from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
+from thresher.selectors.optimizers import guarantee_of
 from thresher.selectors.vectors import inverse_norms
 
 Float64 = NDArray[np.float64]
@@ -70,7 +71,8 @@ class Delift:
     neighbours gave 0.88 to 0.96 of the exact f for 5 to 30 % of the rows (random rows 0.47 to 0.83), and 16 examples
     drawn at random would have done as well: take more neighbors than the default where you can.
 
-    `covered_by` is the pick that does most for each row, -1 where none does anything; `objective` is f after each pick.
+    `covered_by` is the pick that does most for each row, EXISTING where an existing row does at least as much, -1 where
+    none does anything; `objective` is f after each pick.
 
     Attributes:
         kernel: "utility" asks the language model, "embedding" takes the cosine, clipped at 0, instead.
@@ -136,21 +138,22 @@ class Delift:
         Raises:
             InputError: `n_ranked` is not in 1..n, or all pairs are asked for and are too many.
         """
-        from thresher.selectors.lazy_greedy import Pairs, lazy_cover
+        from thresher.selectors.pairs import Pairs, conditional_gain, cover_pairs, mutual_information
 
         n = features.n_rows
         check_n_ranked(self.name, n_ranked, n)
         kernel = self._embedding_kernel(features, rng) if self.kernel == "embedding" else self._utility_kernel(features)
-        worth = kernel.worth
-        if kernel.target is not None:
-            worth = np.minimum(worth, self.eta * kernel.target[kernel.row])
-        if kernel.existing is not None:
-            worth = worth - self.nu * kernel.existing[kernel.row]
         may_count = kernel.is_usable[kernel.row] & kernel.is_usable[kernel.candidate]
-        pairs = Pairs.of(kernel.row[may_count], kernel.candidate[may_count], worth[may_count], n)
+        pairs = Pairs(kernel.row[may_count], kernel.candidate[may_count], kernel.worth[may_count])
+        if kernel.target is not None:
+            pairs = mutual_information(pairs, kernel.target, self.eta)
+        if kernel.existing is not None:
+            pairs = conditional_gain(pairs, kernel.existing, self.nu)
         candidates = np.flatnonzero(kernel.is_usable)
-        covered = lazy_cover(pairs, candidates, min(n_ranked, len(candidates)))
+        covered = cover_pairs(pairs, candidates, min(n_ranked, len(candidates)), n)
         by = covered.by.copy()
+        if kernel.existing is not None:
+            by[(by < 0) & (kernel.existing > 0) & kernel.is_usable] = EXISTING
         by[covered.picks] = covered.picks
         return Scores(
             row_id=features.row_id,
@@ -162,6 +165,8 @@ class Delift:
             notes={
                 "stage": _stage(kernel),
                 "n_pairs": int(may_count.sum()),
+                "n_pair_updates": covered.n_visited,
+                "guarantee": guarantee_of("lazy", 0.0) + ", on the pairs that are compared",
                 "n_picks_with_gain": covered.n_with_gain,
             },
         )

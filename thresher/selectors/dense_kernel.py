@@ -1,204 +1,347 @@
-"""The first greedy picks, from a dense kernel, and the few pairs that matter after them.
+"""Greedy picks from a dense kernel.
 
-At first nearly every pair of rows matters: gains are recomputed from the kernel in one threaded pass per pick. Only
-the lower triangle is computed and read.
+A pick closes a part of the open interval of some rows, and each of these costs one pass over its row of the kernel, at
+the speed of the memory. Of rows that count with their nearest pick, about n / t get a nearer one from pick t, so that
+k picks cost about n^2 (1 + ln k) pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
+from thresher.selectors.choosing import (
+    ANYTHING,
+    BLOCK,
+    CLOSE,
+    N_COMPARED,
+    N_NEAR,
+    NOTHING,
+    PICKED,
+    Chooser,
+    block_bounds,
+    first_of_best,
+    near_best,
+    note_pick,
+    set_bound,
+)
 from thresher.selectors.compiled import compiled, compiled_fast
-from thresher.selectors.greedy import CLOSE, N_CHUNKS, N_COMPARED, NOTHING, Cover, Graph, exact_gain, first_of_best
+from thresher.selectors.greedy import Cover, Picks, close_interval, exact_gain, tie_width
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
-N_DENSE_PICKS = 10  # picks made from the dense kernel; 8 to 16 are equally fast at 5,000 rows
+DRIFT = 2e-7  # error of a gain that was summed in float32, as a share of the largest gain at that time
+RESUM = 8  # gains are summed anew when the largest has fallen to one in so many and too many are near it
+N_TILE = 256  # side of the squares in which the kernel is mirrored
+N_CHUNKS = 4  # of a pass, at least
+N_SUMMED = 256  # terms of a float32 sum before it goes to float64
+N_AT_ONCE = 16  # rows whose losses are summed in float32 before they go to float64
+N_COLUMNS = 4096  # candidates whose losses are summed while they stay in the cache
+N_SKIPPED = 64  # rows that are passed over at once when a pick is nearer to none of them
+WORTH_THREADS = 1 << 20  # pairs
 
 
-def lower_kernel(unit: Float32) -> Float32:
-    """Return the (n, n) cosines of unit rows; only the lower triangle is written, which halves the work."""
+def full_kernel(unit: Float32) -> Float32:
+    """Return the (n, n) cosines of unit rows, exactly symmetric: each is computed once and written twice."""
     from scipy.linalg.blas import ssyrk
 
-    out = np.empty((len(unit), len(unit)), np.float32)
-    filled = ssyrk(1.0, unit.T, trans=1, c=out.T, overwrite_c=1, lower=0)  # Fortran's upper is C's lower
-    return np.asarray(filled, dtype=np.float32).T
+    n = len(unit)
+    out = np.empty((n, n), np.float32)
+    # Fortran's upper triangle is C's lower one
+    filled = np.asarray(ssyrk(1.0, unit.T, trans=1, c=out.T, overwrite_c=1, lower=0), dtype=np.float32).T
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        list(pool.map(lambda first: _mirror(filled, slice(first, first + N_TILE)), range(0, n, N_TILE)))
+    return filled
+
+
+def _mirror(kernel: Float32, rows: slice) -> None:
+    """Copy some rows of the lower triangle to the upper one."""
+    block = kernel[rows, rows]
+    upper = np.triu_indices(len(block), 1)
+    block[upper] = block.T[upper]
+    for left in range(0, rows.start, N_TILE):
+        columns = slice(left, left + N_TILE)
+        kernel[columns, rows] = kernel[rows, columns].T
+
+
+class _Rows(NamedTuple):
+    """The open interval and the weight of rows, (m,) float32."""
+
+    low: Float32
+    high: Float32
+    weight: Float32
+
+
+class _Changed(NamedTuple):
+    """What a pick closed: rows (n,) int64, their intervals and weights (n,) float32; only the first places count."""
+
+    rows: Int64
+    low: Float32
+    high: Float32
+    weight: Float32
+
+
+class _Threads:
+    """Runs a function over fixed chunks of the rows, so that sums do not depend on the number of threads."""
+
+    def __init__(self, n: int, pool: ThreadPoolExecutor) -> None:
+        edges = np.linspace(0, n, max(N_CHUNKS, -(-n // N_COLUMNS)) + 1).astype(np.int64).tolist()
+        self.chunks = [(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True) if last > first]
+        self._pool = pool
+
+    def run(self, call: Callable[[int, int], None]) -> None:
+        """Call `call(first, last)` for each chunk."""
+        list(self._pool.map(lambda chunk: call(*chunk), self.chunks))
 
 
 @compiled_fast
-def _gains_of_row(line: Any, i: Any, best: Any, weight: Any, first: Any, gain: Any) -> None:
-    """Add the gains of the pairs (i, first..i)."""
-    zero = np.float32(0.0)
-    for j in range(first, i):
-        gain[i] += weight[j] * max(line[j] - best[j], zero)
-        gain[j] += weight[i] * max(line[j] - best[i], zero)
-    gain[i] += weight[i] * max(line[i] - best[i], zero)
+def _gains_of_chunk(kernel: Any, rows: Any, first: Any, last: Any, gain: Any) -> None:
+    """Sum the gains of candidates first..last: float32 terms, float64 sums."""
+    low, high, weight = rows.low, rows.high, rows.weight
+    n = len(low)
+    for v in range(first, last, 4):  # four candidates at once share what is read of the rows
+        v1, v2, v3 = min(v + 1, last - 1), min(v + 2, last - 1), min(v + 3, last - 1)
+        t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
+        for block in range(0, n, N_SUMMED):
+            end = min(n, block + N_SUMMED)
+            k0, k1, k2, k3 = kernel[v, block:end], kernel[v1, block:end], kernel[v2, block:end], kernel[v3, block:end]
+            a, b, w = low[block:end], high[block:end], weight[block:end]
+            g0, g1, g2, g3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for i in range(end - block):
+                g0 += w[i] * (max(min(k0[i], b[i]), a[i]) - a[i])
+                g1 += w[i] * (max(min(k1[i], b[i]), a[i]) - a[i])
+                g2 += w[i] * (max(min(k2[i], b[i]), a[i]) - a[i])
+                g3 += w[i] * (max(min(k3[i], b[i]), a[i]) - a[i])
+            t0 += float(g0)
+            t1 += float(g1)
+            t2 += float(g2)
+            t3 += float(g3)
+        gain[v3], gain[v2], gain[v1], gain[v] = t3, t2, t1, t0
 
 
 @compiled_fast
-def _gains_of_chunk(kernel: Any, best: Any, weight: Any, first: Any, last: Any, gain: Any) -> None:
-    """Add the gains that the pairs of rows first..last of the lower triangle bring, both ways."""
-    zero = np.float32(0.0)
-    above = np.zeros(last, np.float32)  # gain of the candidates on the other side of the diagonal
-    base = weight * best  # weight * max(similarity - best, 0) as one multiply-add
-    i = first
-    while i + 4 <= last:  # four rows at once: `above` is then read and written a quarter as often
-        k0, k1, k2, k3 = kernel[i], kernel[i + 1], kernel[i + 2], kernel[i + 3]
-        b0, b1, b2, b3 = base[i], base[i + 1], base[i + 2], base[i + 3]
-        w0, w1, w2, w3 = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
-        g0 = g1 = g2 = g3 = zero
-        for j in range(i):
-            b, w = base[j], weight[j]
-            g0 += max(w * k0[j] - b, zero)
-            g1 += max(w * k1[j] - b, zero)
-            g2 += max(w * k2[j] - b, zero)
-            g3 += max(w * k3[j] - b, zero)
-            above[j] += (
-                max(w0 * k0[j] - b0, zero)
-                + max(w1 * k1[j] - b1, zero)
-                + max(w2 * k2[j] - b2, zero)
-                + max(w3 * k3[j] - b3, zero)
-            )
-        gain[i] += g0
-        gain[i + 1] += g1
-        gain[i + 2] += g2
-        gain[i + 3] += g3
-        for r in range(i, i + 4):
-            _gains_of_row(kernel[r], r, best, weight, i, gain)
-        i += 4
-    for r in range(i, last):
-        _gains_of_row(kernel[r], r, best, weight, 0, gain)
-    for j in range(last):
-        gain[j] += above[j]
+def _lose(kernel: Any, changed: Any, n_rows: Any, first: Any, last: Any, gain: Any) -> None:
+    """Take from the gains of candidates first..last what they lose on the rows whose interval shrank."""
+    rows, low, high, weight = changed.rows, changed.low, changed.high, changed.weight
+    part = np.empty(last - first, np.float32)
+    m = 0
+    while m < n_rows:
+        part[:] = np.float32(0.0)
+        end = min(m + N_AT_ONCE, n_rows)
+        while m + 4 <= end:
+            k0, k1 = kernel[rows[m], first:last], kernel[rows[m + 1], first:last]
+            k2, k3 = kernel[rows[m + 2], first:last], kernel[rows[m + 3], first:last]
+            l0, l1, l2, l3 = low[m], low[m + 1], low[m + 2], low[m + 3]
+            h0, h1, h2, h3 = high[m], high[m + 1], high[m + 2], high[m + 3]
+            w0, w1, w2, w3 = weight[m], weight[m + 1], weight[m + 2], weight[m + 3]
+            for j in range(last - first):
+                part[j] += (
+                    w0 * (max(min(k0[j], h0), l0) - l0)
+                    + w1 * (max(min(k1[j], h1), l1) - l1)
+                    + w2 * (max(min(k2[j], h2), l2) - l2)
+                    + w3 * (max(min(k3[j], h3), l3) - l3)
+                )
+            m += 4
+        while m < end:
+            k0, l0, h0, w0 = kernel[rows[m], first:last], low[m], high[m], weight[m]
+            for j in range(last - first):
+                part[j] += w0 * (max(min(k0[j], h0), l0) - l0)
+            m += 1
+        for j in range(last - first):
+            gain[first + j] -= part[j]
+
+
+def _lose_chunk(kernel: Float32, changed: _Changed, n_rows: int, gain: Float64, first: int, last: int) -> None:
+    _lose(kernel, changed, n_rows, first, last, gain)
+
+
+@compiled_fast
+def _improved(line: Any, low: Any, rows: Any) -> Any:
+    """Write down the rows whose similarity is above `low`; blocks without any are passed over. Returns their number."""
+    m = 0
+    for first in range(0, len(line), N_SKIPPED):
+        last = min(first + N_SKIPPED, len(line))
+        n_above = np.int32(0)
+        for i in range(first, last):
+            n_above += np.int32(line[i] > low[i])
+        if n_above > 0:
+            for i in range(first, last):
+                if line[i] > low[i]:
+                    rows[m] = i
+                    m += 1
+    return m
 
 
 @compiled
-def _reach(kernel: Any, best: Any, v: Any, slack: Any) -> Any:
-    """Rows that v may improve, from the lower triangle."""
-    n = len(best)
-    rows = np.empty(n, np.int64)
+def _close_rows(line: Any, cover: Any, pick: Any, changed: Any) -> Any:
+    """Close the intervals that a pick closes; write down those in which some candidate loses. Returns their number."""
+    n_near = _improved(line, cover.open_from if cover.is_sum else cover.nearest, changed.rows)
     m = 0
-    for i in range(n):
-        similarity = kernel[v, i] if i <= v else kernel[i, v]
-        if similarity > best[i] - slack:
-            rows[m] = i
+    for e in range(n_near):  # m <= e: what is written was read
+        i = changed.rows[e]
+        low, high = close_interval(cover, i, line[i], pick)
+        if low < high:
+            changed.rows[m], changed.low[m], changed.high[m], changed.weight[m] = i, low, high, cover.weight[i]
             m += 1
+    cover.is_pick[pick] = True
+    return m
+
+
+@compiled
+def _reach(line: Any, cover: Any, slack: Any) -> Any:
+    """Rows that a candidate may improve."""
+    rows = np.empty(len(line), np.int64)
+    m = 0
+    for i in range(len(line)):
+        rows[m] = i
+        m += line[i] > max(cover.open_from[i] - slack, 0.0)
     return rows[:m]
 
 
+@compiled_fast
+def _sum_open(line: Any, cover: Any) -> Any:
+    """Return the gain of the candidate whose similarities these are, in float64."""
+    total = 0.0
+    for i in range(len(line)):
+        low = np.float64(cover.open_from[i])
+        total += cover.weight[i] * (max(min(np.float64(line[i]), np.float64(cover.open_to[i])), low) - low)
+    return total
+
+
 @compiled
-def _add_dense(kernel: Any, cover: Any, pick: Any) -> None:
-    cover.is_pick[pick] = True
-    for i in range(len(cover.best)):
-        similarity = kernel[pick, i] if i <= pick else kernel[i, pick]
-        if similarity > cover.best[i]:
-            cover.best[i] = similarity
-            cover.by[i] = pick
+def _resum(kernel: Any, cover: Any, gain: Any, scale: Any) -> None:
+    """Sum all gains anew: their errors are then a share of what is left to gain."""
+    n = len(kernel)
+    rows = _Rows(cover.open_from.astype(np.float32), cover.open_to.astype(np.float32), cover.weight)
+    _gains_of_chunk(kernel, rows, 0, n, gain)
+    gain[cover.is_pick] = PICKED
+    scale[0] = gain.max()
 
 
-def dense_stage(
-    kernel: Float32, cover: Cover, n_picks: int, bonus: NDArray[np.float64] | None = None
-) -> tuple[list[int], list[float]]:
+@compiled
+def _near(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
+    """Return the rows whose gains may be the largest, their gains summed in float64."""
+    near = near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
+    is_fresh = False
+    while len(near) > 0:
+        if is_fresh or len(near) < N_NEAR or gain[near].max() * RESUM > scale[0]:
+            value = np.empty(len(near))
+            for c in range(len(near)):
+                v = near[c]
+                gain[v] = _sum_open(kernel[v], cover)
+                value[c] = gain[v] + bonus[v]
+                if value[c] > bound[len(bound) // 2 + v // BLOCK]:
+                    set_bound(bound, v // BLOCK, value[c])
+            most = value.max()
+            if is_fresh or most > least:
+                return near[value >= most - CLOSE * (1 + abs(most))][:N_COMPARED]
+        _resum(kernel, cover, gain, scale)  # too many to compare, or what looked like a gain was an error of rounding
+        bound[:] = block_bounds(gain, bonus)
+        is_fresh = True
+        near = near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
+    return near
+
+
+@compiled
+def _choose(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
+    """Return the next pick, or -1 when nothing can be gained."""
+    near = _near(kernel, cover, chooser, gain, bonus, bound, least, scale)
+    if len(near) == 0:
+        return -1
+    pick = near[0]
+    if len(near) > 1:
+        exact = np.empty(len(near))
+        for c in range(len(near)):
+            line = kernel[near[c]]
+            rows = _reach(line, cover, 1e-5)
+            exact[c] = exact_gain(cover, near[c], rows, line[rows]) + bonus[near[c]]
+        pick = near[first_of_best(near, exact, tie_width(cover, kernel))]
+    note_pick(chooser, pick)
+    return pick
+
+
+@compiled
+def _pick_one(
+    kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any, changed: Any
+) -> Any:
+    """Choose a pick and close its intervals. Returns the pick, its gain, and how many rows changed; -1 if none."""
+    pick = _choose(kernel, cover, chooser, gain, bonus, bound, least, scale)
+    if pick < 0:
+        return -1, 0.0, 0
+    own = gain[pick]
+    gain[pick] = PICKED
+    return pick, own, _close_rows(kernel[pick], cover, pick, changed)
+
+
+@compiled
+def _loop(
+    kernel: Any,
+    cover: Any,
+    chooser: Any,
+    gain: Any,
+    bonus: Any,
+    bound: Any,
+    least: Any,
+    scale: Any,
+    space: Any,
+    picks: Any,
+    gains: Any,
+    t: Any,
+) -> Any:
+    """Make picks until one changes so many rows that threads are worth while, or to the end.
+
+    Returns the number of picks made, how many rows the last one changed whose losses are still to be taken, and the
+    number of pairs visited.
+    """
+    n = len(kernel)
+    n_visited = 0
+    while t < len(picks):
+        pick, own, m = _pick_one(kernel, cover, chooser, gain, bonus, bound, least, scale, space)
+        if pick < 0:
+            return t, -1, n_visited
+        picks[t], gains[t] = pick, own
+        t += 1
+        n_visited += n + m * n
+        if m * n > WORTH_THREADS:
+            return t, m, n_visited
+        for first in range(0, n, N_COLUMNS):
+            _lose(kernel, space, m, first, min(n, first + N_COLUMNS), gain)
+    return t, 0, n_visited
+
+
+def dense_greedy(kernel: Float32, cover: Cover, n_picks: int, chooser: Chooser, bonus: Float64 | None = None) -> Picks:
     """Make up to `n_picks` greedy picks from a dense kernel.
 
     Args:
-        kernel: (n, n) float32; only the lower triangle is read.
+        kernel: (n, n) float32, symmetric.
         cover: state, updated.
         n_picks: how many.
+        chooser: the rule, updated.
         bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that cover nothing.
-
-    Returns:
-        The picks and their gains without the bonus; fewer than `n_picks` when nothing more can be gained.
     """
     n = len(kernel)
-    own, least = (np.zeros(n), NOTHING) if bonus is None else (bonus, -np.inf)
-    picks: list[int] = []
-    gains: list[float] = []
-    edges = _chunk_edges(n)
+    own, least = (np.zeros(n), NOTHING) if bonus is None else (bonus, ANYTHING)
+    rows = _Rows(cover.open_from.astype(np.float32), cover.open_to.astype(np.float32), cover.weight)
+    space = _Changed(np.empty(n, np.int64), *(np.empty(n, np.float32) for _ in range(3)))
+    gain, picks, gains = np.empty(n), np.empty(n_picks, np.int64), np.empty(n_picks)
     with ThreadPoolExecutor(get_num_threads()) as pool:
-        while len(picks) < n_picks:
-            parts = np.zeros((len(edges) - 1, n))
-            chunks = zip(edges[:-1], edges[1:], parts, strict=True)
-            list(pool.map(lambda c: _gains_of_chunk(kernel, cover.best, cover.weight, *c), chunks))
-            gain = parts.sum(axis=0)
-            gain[cover.is_pick] = -np.inf
-            value = gain + own
-            most = float(value.max())
-            if most <= least:
+        threads = _Threads(n, pool)
+        threads.run(lambda first, last: _gains_of_chunk(kernel, rows, first, last, gain))
+        gain[cover.is_pick] = PICKED
+        bound, scale = block_bounds(gain, own), np.full(1, gain.max())
+        t, n_visited = 0, n * n
+        while t < n_picks:
+            t, m, more = _loop(kernel, cover, chooser, gain, own, bound, least, scale, space, picks, gains, t)
+            n_visited += more
+            if m < 0:
                 break
-            close = np.flatnonzero(value >= most - CLOSE * (1 + most))[:N_COMPARED]
-            if len(close) > 1:
-                exact = [exact_gain(cover, v, _reach(kernel, cover.best, v, 1e-5)) + own[v] for v in close]
-                pick = int(close[first_of_best(close, np.array(exact))])
-            else:
-                pick = int(close[0])
-            _add_dense(kernel, cover, pick)
-            picks.append(pick)
-            gains.append(float(gain[pick]))
-    return picks, gains
-
-
-def _chunk_edges(n: int) -> list[int]:
-    """Rows where the chunks of a lower triangle begin, so that each holds about the same number of pairs."""
-    inner = {4 * round(n * (m / N_CHUNKS) ** 0.5 / 4) for m in range(N_CHUNKS)}  # whole groups of four rows
-    return [*sorted(edge for edge in inner if edge < n), n]
-
-
-@compiled
-def _survivors_of_chunk(kernel: Any, need: Any, chunk: Any, column: Any, n_in_row: Any, n_entries: Any) -> None:
-    first, last = chunk
-    m = 0
-    for i in range(first, last):
-        begin = m
-        line, need_i = kernel[i], need[i]
-        for j in range(i + 1):
-            if line[j] > min(need_i, need[j]):
-                column[m] = j
-                m += 1
-        n_in_row[i] = m - begin
-        for e in range(begin, m):
-            n_entries[column[e]] += 1
-            if column[e] != i:
-                n_entries[i] += 1
-
-
-@compiled
-def _write_chunk(kernel: Any, chunk: Any, column: Any, n_in_row: Any, at: Any, row: Any, similarity: Any) -> None:
-    e = 0
-    for i in range(chunk[0], chunk[1]):
-        for _ in range(n_in_row[i]):
-            j = column[e]
-            e += 1
-            row[at[j]] = i
-            similarity[at[j]] = kernel[i, j]
-            at[j] += 1
-            if i != j:
-                row[at[i]] = j
-                similarity[at[i]] = kernel[i, j]
-                at[i] += 1
-
-
-def surviving_pairs(kernel: Float32, best: Float32) -> Graph:
-    """Return the pairs (i, j) whose similarity exceeds the cover of i or of j: no other can change a gain again."""
-    n = len(kernel)
-    need = np.maximum(best - np.float32(NOTHING), np.float32(0.0))
-    edges = _chunk_edges(n)
-    chunks = list(zip(edges[:-1], edges[1:], strict=True))
-    columns = [np.empty((last - first) * last + 1, np.int32) for first, last in chunks]
-    n_in_row = np.zeros(n, np.int64)
-    n_entries = np.zeros((len(chunks), n), np.int64)
-    with ThreadPoolExecutor(get_num_threads()) as pool:
-        jobs = zip(chunks, columns, n_entries, strict=True)
-        list(pool.map(lambda j: _survivors_of_chunk(kernel, need, j[0], j[1], n_in_row, j[2]), jobs))
-        start = np.zeros(n + 1, np.int64)
-        np.cumsum(n_entries.sum(axis=0), out=start[1:])
-        at = start[:-1] + np.cumsum(n_entries, axis=0) - n_entries  # where each chunk writes in each row
-        row, similarity = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
-        writes = zip(chunks, columns, at, strict=True)
-        list(pool.map(lambda j: _write_chunk(kernel, j[0], j[1], n_in_row, j[2], row, similarity), writes))
-    return Graph(start, row, similarity)
+            threads.run(partial(_lose_chunk, kernel, space, m, gain))
+    return Picks(picks[:t], gains[:t], int(n_visited))

@@ -8,8 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from thresher.features.container import Features
-from thresher.scores import Scores, ranked
+from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
+from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_memory
+from thresher.selectors.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
 from thresher.selectors.vectors import distinct_rows, inverse_norms
 
 
@@ -24,8 +26,9 @@ class FacilityLocation:
     rows. With the sparse kernel that holds for the graph's own f only, which ignores pairs outside the graph.
 
     Source: the greedy algorithm is exact; the oracle of the tests is apricot-select's `naive` optimizer.
-    Cost: dense O(n^2 d) time and 4 n^2 bytes of address space, half of it touched; sparse O(n n_neighbors) memory and
-    a neighbour search, O(n^2 d) up to 30,000 distinct rows, inverted lists with measured recall beyond.
+    Cost: dense O(n^2 d) time for the kernel, n^2 ln k for k picks, and 4 n^2 bytes; sparse O(n n_neighbors) memory and
+    a neighbour search, O(n^2 d) up to 30,000 distinct rows, inverted lists with measured recall beyond. The memory is
+    planned before any of it is taken.
     Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked.
     Ties: to the lowest row; gains within float32 error are compared in float64 first. Equal rows count as often as
     they occur and are picked once; a zero row is similar to nothing. When no row can raise f, the lowest rows
@@ -33,15 +36,21 @@ class FacilityLocation:
     Fails: prefers dense regions, so rare kinds of rows come late (`k-center` takes them first); repeats of one text
     with small changes attract picks (remove near-duplicates before).
 
-    `covered_by` is the pick nearest to each row, -1 if none is more similar to it than 0 or than the existing rows;
-    `similarity` is the cosine with that pick, or with the nearest existing row.
+    `covered_by` is the pick nearest to each row, EXISTING where an existing row is as near, -1 where nothing is more
+    similar to it than 0; `similarity` is the cosine with that pick, or with the nearest existing row.
 
     Attributes:
         kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where memory allows.
         n_neighbors: neighbours per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 distinct rows.
+        optimizer: "lazy" is the exact greedy; "stochastic" takes the best of a sample (Mirzasoleiman et al. 2015,
+            arXiv:1409.7938), "threshold" the first row above a falling threshold (Badanidiyuru and Vondrak 2014,
+            doi:10.1137/1.9781611973402.110). All gains are kept up to date, so these two do not save much time.
+        epsilon: what "stochastic" and "threshold" give away: 1 - 1/e - epsilon instead of 1 - 1/e.
 
-    Differs: cosines below 0 count as 0; apricot's metric="cosine" uses max(distance) - distance instead.
+    Differs: stochastic greedy samples n/t ln(1/epsilon) rows for pick t, not n/k ln(1/epsilon) for all k picks, so that
+    every prefix keeps the guarantee and rankings nest. Cosines below 0 count as 0; apricot's metric="cosine" uses
+    max(distance) - distance instead.
     """
 
     name: ClassVar[str] = "facility-location"
@@ -52,12 +61,32 @@ class FacilityLocation:
     kernel: str = "auto"
     n_neighbors: int = 64
     max_kernel_gb: float = 2.0
+    optimizer: str = OPTIMIZERS[0]
+    epsilon: float = EPSILON
 
     def __post_init__(self) -> None:
         """Check the settings."""
         check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
         check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
         check_number(self.name, "max_kernel_gb", self.max_kernel_gb, 0.0, 1e6)
+        check_optimizer(self.name, self.optimizer, self.epsilon)
+
+    def plan(self, features: Features) -> str:
+        """Say how pairs will be compared, in how much memory, and what is known of the picks.
+
+        Raises:
+            InputError: not even the sparse kernel fits into memory.
+        """
+        x = np.ascontiguousarray(features["embedding"], dtype=np.float32)
+        n = len(distinct_rows(x).first)
+        plan = self._memory(n, x.shape[1])
+        return plan.told(self.name, n, self._guarantee(plan))
+
+    def _memory(self, n: int, d: int) -> MemoryPlan:
+        return plan_memory(KernelSettings(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb), n, d)
+
+    def _guarantee(self, plan: MemoryPlan) -> str:
+        return guarantee_of(self.optimizer, self.epsilon, plan.n_neighbors)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily; the others score -inf.
@@ -65,7 +94,8 @@ class FacilityLocation:
         Raises:
             InputError: `n_ranked` is not in 1..n, or the dense kernel was asked for and is too large.
         """
-        from thresher.selectors.covering import KernelPlan, cover_greedily, floor_of  # compiles on first use
+        from thresher.selectors.choosing import new_chooser  # these compile on first use
+        from thresher.selectors.covering import floor_of, kernel_of, pick_greedily
         from thresher.selectors.greedy import new_cover
 
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
@@ -73,12 +103,14 @@ class FacilityLocation:
         check_n_ranked(self.name, n_ranked, n)
         distinct = distinct_rows(x)
         vectors = x if len(distinct.first) == n else x[distinct.first]
+        plan = self._memory(*vectors.shape)
         scale = inverse_norms(vectors)
         floor = floor_of(vectors, scale, features.context.get("existing_embedding"))
         cover = new_cover(vectors, scale, distinct.size.astype(np.float32), floor)
-        unit = vectors * scale.astype(np.float32)[:, None]
-        plan = KernelPlan(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb)
-        picked, gains, notes = cover_greedily(plan, unit, cover, min(n_ranked, len(vectors)), rng)
+        kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng)
+        chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
+        made = pick_greedily(kernel, cover, min(n_ranked, len(vectors)), chooser)
+        picked, gains = made.rows, made.gains
 
         picks = distinct.first[picked]
         rest = np.ones(n, np.bool_)
@@ -88,8 +120,8 @@ class FacilityLocation:
         objective[: len(gains)] += np.cumsum(gains)
         objective[len(gains) :] += gains.sum()
 
-        by = np.where(cover.by >= 0, distinct.first[cover.by], -1)[distinct.group]
-        similarity = cover.best[distinct.group]
+        by = np.where(cover.by >= 0, distinct.first[cover.by], np.where(floor > 0, EXISTING, -1))[distinct.group]
+        similarity = cover.nearest[distinct.group].astype(np.float32)
         ranking = np.concatenate([picks, filled])
         by[ranking] = ranking
         similarity[ranking] = 1.0
@@ -100,5 +132,11 @@ class FacilityLocation:
             covered_by=by,
             similarity=similarity,
             objective=objective,
-            notes={**notes, "n_distinct_rows": len(vectors), "n_picks_with_gain": len(picks)},
+            notes={
+                **notes,
+                "guarantee": self._guarantee(plan),
+                "n_pair_updates": made.n_visited,
+                "n_distinct_rows": len(vectors),
+                "n_picks_with_gain": len(picks),
+            },
         )

@@ -1,13 +1,18 @@
-"""The greedy engine of facility location: weighted cover of rows by similarity, exact, without duplicates.
+"""The greedy engine: one state and one loop for all objectives that sum what is open of each row.
 
-Works on a sparse symmetric graph. The gain of every row is kept exact: when a pick raises the cover of a row, each
-neighbour of that row loses what it could have gained there. A nearest-neighbour graph enters here directly; a dense
-kernel after a few picks, when most pairs can no longer change anything (`dense_kernel`).
+Every row i has an interval of similarity that is still open, and a candidate j gains weight_i times the part of it
+that lies below s_ij. A pick closes a part of the interval:
 
-A row may bring a bonus of its own besides what it covers, such as its quality; it is counted in units of the gain.
+- from below, up to s_ij: the row counts with its nearest pick (facility location, FLMI, FLCG, quality and diversity);
+- from above, by s_ij: the row counts with the sum over the picks, up to its cap (saturated coverage).
 
-Similarities are float32, sums float64. Gains closer than float32 can tell apart are recomputed from the vectors in
-float64, and what is still equal goes to the lowest row, so that picks depend neither on the BLAS nor on threads.
+The gain of every candidate is kept up to date: when an interval shrinks, each candidate loses what it could have
+gained in the closed part. A nearest-neighbour graph enters here directly, a dense kernel after a few picks, when most
+pairs can no longer change anything (`dense_kernel`).
+
+Similarities are float32 or float64, sums float64. Gains closer than float32 can tell apart are recomputed in float64,
+from the vectors where there are some, and what is still equal goes to the lowest row: picks depend neither on the BLAS
+nor on threads.
 """
 
 from __future__ import annotations
@@ -19,56 +24,86 @@ import numpy as np
 from numba import get_num_threads
 from numpy.typing import NDArray
 
+from thresher.selectors.choosing import (
+    ANYTHING,
+    CLOSE,
+    EQUAL,
+    N_COMPARED,
+    NOTHING,
+    PICKED,
+    Chooser,
+    block_bounds,
+    first_of_best,
+    near_best,
+    note_pick,
+)
 from thresher.selectors.compiled import compiled
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+Floats = NDArray[np.float32] | NDArray[np.float64]
 
+NO_CAP = 3e38  # finite: the fast sums may not see an infinity
 N_CHUNKS = 16  # row chunks of a pass: fixed, so that sums do not depend on the number of threads
-CLOSE = 1e-6  # gains within CLOSE * (1 + gain) are compared in float64: about ten times the float32 error
-EQUAL = 1e-11  # gains within EQUAL * (1 + gain) in float64 are ties
-NOTHING = 1e-6  # a gain below the resolution of one float32 similarity counts as 0
-N_COMPARED = 64  # at most so many close candidates (the lowest rows) are compared
-BLOCK = 64  # rows per block of the search for the largest gain
 
 
 class Graph(NamedTuple):
-    """Symmetric sparse similarities: row i has entries `start[i]:start[i + 1]`, itself included."""
+    """Sparse similarities by row: row i has entries `start[i]:start[i + 1]`, in a symmetric graph itself included."""
 
     start: Int64  # (n + 1,)
     row: Int32  # (nnz,)
-    similarity: Float32  # (nnz,), > 0
+    similarity: Floats  # (nnz,), > 0
 
 
 class Cover(NamedTuple):
     """State of a greedy run over n rows; the arrays are updated in place.
 
     Attributes:
-        vectors: (n, d) float32, any length.
+        vectors: (n, d) float32, any length; (n, 0) where similarities are not cosines.
         inverse_norm: (n,) float64, so that cosines can be recomputed in float64.
         weight: (n,) float32, how often each row counts.
-        floor: (n,) float64 >= 0, cosine with what the user already has, 0 if nothing.
-        best: (n,) float32, similarity of each row to its nearest pick or to the floor.
+        floor: (n,) float64 >= 0, similarity with what the user already has, 0 if nothing.
+        open_from, open_to: (n,) float, the interval of each row that is still open.
+        nearest: (n,) float, similarity of each row to its nearest pick, or to the floor.
         by: (n,) int64, that pick, -1 while none.
         is_pick: (n,) bool.
+        is_sum: whether picks close intervals from above (saturated coverage).
     """
 
     vectors: Float32
     inverse_norm: Float64
     weight: Float32
     floor: Float64
-    best: Float32
+    open_from: Floats
+    open_to: Floats
+    nearest: Floats
     by: Int64
     is_pick: NDArray[np.bool_]
+    is_sum: bool
 
 
 def new_cover(vectors: Float32, inverse_norm: Float64, weight: Float32, floor: Float64) -> Cover:
-    """Return the state before the first pick."""
+    """Return the state before the first pick, of rows that count with their nearest pick."""
     n = len(vectors)
-    none = np.full(n, -1, np.int64)
-    return Cover(vectors, inverse_norm, weight, floor, floor.astype(np.float32), none, np.zeros(n, np.bool_))
+    open_from = floor.astype(np.float32)
+    none, never = np.full(n, -1, np.int64), np.full(n, NO_CAP, np.float32)
+    is_pick = np.zeros(n, np.bool_)
+    return Cover(vectors, inverse_norm, weight, floor, open_from, never, open_from, none, is_pick, False)
+
+
+def new_saturation(n: int, room: Float64) -> Cover:
+    """Return the state before the first pick, of rows that count with the sum of all picks.
+
+    Args:
+        n: rows.
+        room: (n,) float64 >= 0, how much each row can still take.
+    """
+    zero, nearest = np.zeros(n), np.zeros(n, np.float32)
+    vectors, weight = np.empty((n, 0), np.float32), np.ones(n, np.float32)
+    none, is_pick = np.full(n, -1, np.int64), np.zeros(n, np.bool_)
+    return Cover(vectors, zero, weight, zero, np.zeros(n, np.float32), room.copy(), nearest, none, is_pick, True)
 
 
 @compiled
@@ -80,8 +115,21 @@ def _dot(x: Any, y: Any) -> Any:
 
 
 @compiled
-def exact_gain(cover: Any, v: Any, rows: Any) -> Any:
-    """Gain of v in float64; `rows` are all that v may improve."""
+def gain_of(cover: Any, rows: Any, similarity: Any) -> Any:
+    """Gain in float64 of a candidate with these similarities to these rows."""
+    total = 0.0
+    for m in range(len(rows)):
+        i = rows[m]
+        low = np.float64(cover.open_from[i])
+        total += max(min(np.float64(similarity[m]), np.float64(cover.open_to[i])) - low, 0.0) * cover.weight[i]
+    return total
+
+
+@compiled
+def exact_gain(cover: Any, v: Any, rows: Any, similarity: Any) -> Any:
+    """Gain of v in float64, from the vectors where there are some; `rows` are all that v may improve."""
+    if cover.vectors.shape[1] == 0:
+        return gain_of(cover, rows, similarity)
     total = 0.0
     for i in rows:
         now = cover.floor[i]
@@ -95,144 +143,177 @@ def exact_gain(cover: Any, v: Any, rows: Any) -> Any:
 
 
 @compiled
-def first_of_best(rows: Any, gain: Any) -> Any:
-    """Position in `rows` (ascending) of the largest gain; equal gains go to the first."""
-    most = gain.max()
-    for m in range(len(rows)):
-        if gain[m] >= most - EQUAL * (1.0 + most):
-            return m
-    return 0
+def tie_width(cover: Any, similarity: Any) -> Any:
+    """Relative difference below which gains are equal: those that only float32 similarities tell apart are."""
+    return CLOSE if cover.vectors.shape[1] == 0 and similarity.itemsize == 4 else EQUAL
 
 
 @compiled
-def _keep_live(graph: Any, i: Any, end: Any, best: Any) -> Any:
-    """Move the entries of row i that still exceed its cover to the front; return where they end."""
+def _keep_live(graph: Any, i: Any, end: Any, open_from: Any) -> Any:
+    """Move the entries of row i that reach into its open interval to the front; return where they end."""
     live = graph.start[i]
     for e in range(live, end):  # without a branch: every entry is swapped, `live` moves past the good ones
         v, similarity = graph.row[e], graph.similarity[e]
         graph.row[e], graph.similarity[e] = graph.row[live], graph.similarity[live]
         graph.row[live], graph.similarity[live] = v, similarity
-        live += similarity > best
+        live += similarity > open_from
     return live
 
 
 @compiled
-def _first_gains(graph: Any, cover: Any, chunk: Any, gain: Any, live_end: Any) -> None:
-    """Fill in the gains of the rows of a chunk, and move their live entries to the front."""
+def _first_gains(
+    by_row: Any, by_candidate: Any, cover: Any, is_plain: Any, chunk: Any, gain: Any, live_end: Any
+) -> None:
+    """Fill in the gains of a chunk of candidates, and move the live entries of these rows to the front."""
     for v in range(chunk[0], chunk[1]):
-        total = 0.0
-        for e in range(graph.start[v], graph.start[v + 1]):
-            i = graph.row[e]
-            total += max(np.float64(graph.similarity[e]) - np.float64(cover.best[i]), 0.0) * cover.weight[i]
-        gain[v] = -np.inf if cover.is_pick[v] else total
-        live_end[v] = _keep_live(graph, v, graph.start[v + 1], cover.best[v])
+        part = slice(by_candidate.start[v], by_candidate.start[v + 1])
+        if cover.is_pick[v]:
+            gain[v] = PICKED
+        elif is_plain:  # nothing is covered yet: no need to look at the rows
+            total = 0.0
+            for similarity in by_candidate.similarity[part]:
+                total += similarity
+            gain[v] = total
+        else:
+            gain[v] = gain_of(cover, by_candidate.row[part], by_candidate.similarity[part])
+    for i in range(chunk[0], chunk[1]):
+        live_end[i] = by_row.start[i + 1]
+        if cover.open_to[i] <= cover.open_from[i]:
+            live_end[i] = by_row.start[i]
+        elif cover.open_from[i] > 0:
+            live_end[i] = _keep_live(by_row, i, live_end[i], cover.open_from[i])
 
 
 @compiled
-def _largest_of_block(gain: Any, bonus: Any, b: Any) -> Any:
-    most = -np.inf
-    for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
-        most = max(most, gain[v] + bonus[v])
-    return most
-
-
-@compiled
-def _largest(gain: Any, bonus: Any, bound: Any) -> Any:
-    """Largest value. `bound` holds an upper bound per block: gains only fall, so a stale maximum is one."""
-    while True:
-        b = 0
-        for m in range(1, len(bound)):
-            if bound[m] > bound[b]:
-                b = m
-        most = _largest_of_block(gain, bonus, b)
-        if most == bound[b]:
-            return most
-        bound[b] = most
-
-
-@compiled
-def _choose(graph: Any, cover: Any, gain: Any, bonus: Any, bound: Any, most: Any) -> Any:
-    """Row of the largest value; those within float32 error of it are compared in float64."""
-    close = np.empty(N_COMPARED, np.int64)
-    m = 0
-    low = most - CLOSE * (1.0 + most)
-    for b in range(len(bound)):
-        if bound[b] < low:
-            continue
-        for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
-            if gain[v] + bonus[v] >= low and m < N_COMPARED:
-                close[m] = v
-                m += 1
-    if m == 1:
-        return close[0]
-    exact = np.empty(m)
-    for c in range(m):
-        v = close[c]
-        exact[c] = exact_gain(cover, v, graph.row[graph.start[v] : graph.start[v + 1]]) + bonus[v]
-    return close[first_of_best(close[:m], exact)]
-
-
-@compiled
-def _add(graph: Any, cover: Any, pick: Any, gain: Any, live_end: Any) -> Any:
-    """Add the pick; take from each candidate what it loses on the rows whose cover rises. Returns pairs visited."""
-    n_visited = 0
-    begin, end = graph.start[pick], graph.start[pick + 1]
-    rows, similarity = graph.row[begin:end].copy(), graph.similarity[begin:end].copy()  # its own row is reordered below
-    for i, now in zip(rows, similarity):  # noqa: B905  (numba has no strict zip)
-        was = cover.best[i]
-        if now <= was:
-            continue
-        cover.best[i] = now
+def close_interval(cover: Any, i: Any, similarity: Any, pick: Any) -> Any:
+    """Close what a pick closes of row i. Returns the closed part, (low, high); low >= high if there is none."""
+    low, high = np.float64(cover.open_from[i]), np.float64(cover.open_to[i])
+    if similarity > cover.nearest[i]:
+        cover.nearest[i] = similarity  # the array may be `open_from` itself
         cover.by[i] = pick
-        n_visited += live_end[i] - graph.start[i]
-        for e in range(graph.start[i], live_end[i]):
-            lost = np.float64(min(graph.similarity[e], now)) - np.float64(was)
-            gain[graph.row[e]] -= lost * cover.weight[i]
-        live_end[i] = _keep_live(graph, i, live_end[i], now)
+    if cover.is_sum:
+        low = max(high - similarity, 0.0)
+        cover.open_to[i] = low
+        return low, min(high, 1.0)  # no similarity is above 1
+    high = min(np.float64(similarity), high)
+    cover.open_from[i] = max(low, high)
+    return low, high
+
+
+@compiled
+def _lose(by_row: Any, i: Any, end: Any, low: Any, high: Any, open_from: Any, weight: Any, gain: Any) -> Any:
+    """Take from each candidate of row i what it loses; move the live entries to the front and return where they end."""
+    start = by_row.start[i]
+    row, similarity = by_row.row[start:end], by_row.similarity[start:end]
+    live = 0
+    for e in range(len(row)):  # without a branch: every entry is swapped, `live` moves past the good ones
+        v, s = row[e], similarity[e]
+        gain[v] -= max(min(np.float64(s), high) - low, 0.0) * weight
+        row[e], similarity[e] = row[live], similarity[live]
+        row[live], similarity[live] = v, s
+        live += s > open_from
+    return start + live
+
+
+@compiled
+def add_pick(rows: Any, similarity: Any, pick: Any, by_row: Any, cover: Any, gain: Any, live_end: Any) -> Any:
+    """Add a pick; take from each candidate what it loses on the rows that the pick closes. Returns pairs visited."""
+    n_visited = 0
+    for m in range(len(rows)):
+        i = rows[m]
+        low, high = close_interval(cover, i, similarity[m], pick)
+        if low >= high:
+            continue
+        n_visited += live_end[i] - by_row.start[i]
+        live_end[i] = _lose(by_row, i, live_end[i], low, high, cover.open_from[i], cover.weight[i], gain)
+        if cover.is_sum and low <= 0:
+            live_end[i] = by_row.start[i]
     cover.is_pick[pick] = True
-    gain[pick] = -np.inf
+    gain[pick] = PICKED
     return n_visited
 
 
 @compiled
 def _graph_loop(
-    graph: Any, cover: Any, gain: Any, bonus: Any, least: Any, live_end: Any, picks: Any, gains: Any
+    by_row: Any,
+    by_candidate: Any,
+    cover: Any,
+    chooser: Any,
+    gain: Any,
+    bonus: Any,
+    least: Any,
+    live_end: Any,
+    picks: Any,
+    gains: Any,
 ) -> Any:
-    n_blocks = (len(gain) + BLOCK - 1) // BLOCK
-    bound = np.empty(n_blocks)
-    for b in range(n_blocks):
-        bound[b] = _largest_of_block(gain, bonus, b)
+    bound = block_bounds(gain, bonus)
+    width = tie_width(cover, by_row.similarity)
     n_visited = 0
     for t in range(len(picks)):
-        most = _largest(gain, bonus, bound)
-        if most <= least:
+        near = near_best(chooser, gain, bonus, bound, least, 0.0)[:N_COMPARED]
+        if len(near) == 0:
             return t, n_visited
-        pick = _choose(graph, cover, gain, bonus, bound, most)
+        pick = near[0]
+        if len(near) > 1:
+            exact = np.empty(len(near))
+            for c in range(len(near)):
+                v = near[c]
+                part = slice(by_candidate.start[v], by_candidate.start[v + 1])
+                exact[c] = exact_gain(cover, v, by_candidate.row[part], by_candidate.similarity[part]) + bonus[v]
+                n_visited += by_candidate.start[v + 1] - by_candidate.start[v]
+            pick = near[first_of_best(near, exact, width)]
         picks[t], gains[t] = pick, gain[pick]
-        n_visited += _add(graph, cover, pick, gain, live_end)
+        note_pick(chooser, pick)
+        part = slice(by_candidate.start[pick], by_candidate.start[pick + 1])
+        rows, similarity = by_candidate.row[part].copy(), by_candidate.similarity[part].copy()  # reordered below
+        n_visited += add_pick(rows, similarity, pick, by_row, cover, gain, live_end)
     return len(picks), n_visited
 
 
-def graph_stage(graph: Graph, cover: Cover, n_picks: int, bonus: Float64 | None = None) -> tuple[Int64, Float64, int]:
+class Picks(NamedTuple):
+    """What a greedy run gives.
+
+    Attributes:
+        rows: (k,) int64; fewer than asked for when nothing more can be gained.
+        gains: (k,) float64, without the bonus.
+        n_visited: pairs of rows whose similarity was looked at.
+    """
+
+    rows: Int64
+    gains: Float64
+    n_visited: int
+
+
+def graph_stage(
+    graph: Graph,
+    cover: Cover,
+    n_picks: int,
+    chooser: Chooser,
+    *,
+    bonus: Float64 | None = None,
+    by_candidate: Graph | None = None,
+    least: float = NOTHING,
+) -> Picks:
     """Make up to `n_picks` greedy picks from a sparse graph.
 
     Args:
-        graph: symmetric similarities; the order within its rows is changed.
+        graph: similarities by row; the order within its rows is changed.
         cover: state, updated.
         n_picks: how many.
+        chooser: the rule, updated.
         bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that cover nothing.
-
-    Returns:
-        The picks, their gains without the bonus, and the number of pairs visited; fewer picks when nothing more can be
-        gained.
+        by_candidate: the same similarities by candidate; None for a symmetric graph.
+        least: gains up to this one count as nothing, without a bonus.
     """
-    n = len(cover.best)
+    n = len(cover.by)
+    columns = graph if by_candidate is None else by_candidate
     gain, live_end = np.empty(n), np.empty(n, np.int64)
+    is_plain = bool((cover.open_from == 0).all() and (cover.open_to > 1).all() and (cover.weight == 1).all())
     edges = np.linspace(0, n, N_CHUNKS + 1).astype(np.int64)
+    chunks = zip(edges[:-1], edges[1:], strict=True)
     with ThreadPoolExecutor(get_num_threads()) as pool:
-        chunks = zip(edges[:-1], edges[1:], strict=True)
-        list(pool.map(lambda chunk: _first_gains(graph, cover, chunk, gain, live_end), chunks))
+        list(pool.map(lambda chunk: _first_gains(graph, columns, cover, is_plain, chunk, gain, live_end), chunks))
     picks, gains = np.empty(n_picks, np.int64), np.empty(n_picks)
-    own, least = (np.zeros(n), NOTHING) if bonus is None else (bonus, -np.inf)
-    n_made, n_visited = _graph_loop(graph, cover, gain, own, least, live_end, picks, gains)
-    return picks[:n_made], gains[:n_made], int(n_visited)
+    own, nothing = (np.zeros(n), least) if bonus is None else (bonus, ANYTHING)
+    n_made, n_visited = _graph_loop(graph, columns, cover, chooser, gain, own, nothing, live_end, picks, gains)
+    return Picks(picks[:n_made], gains[:n_made], int(n_visited) + len(columns.row))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.scores import Scores, ranked
+from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_one_of
 from thresher.selectors.vectors import Float32, unit_rows
 
@@ -36,8 +36,8 @@ class KCenter:
     refused.
     Fails: the farthest rows are the odd ones: garbage, wrong language, broken rows come first. Clean the pool before.
 
-    `covered_by` is the nearest pick, -1 where an existing row is at least as near; `similarity` the cosine with the
-    pick (0 where -1); `objective` the radius after each pick.
+    `covered_by` is the nearest pick, EXISTING where an existing row is at least as near; `similarity` the cosine with
+    it; `objective` the radius after each pick.
 
     Attributes:
         metric: "cosine" (distance between unit vectors) or "euclidean".
@@ -86,8 +86,8 @@ class KCenter:
             row_id=features.row_id,
             value=ranked(n, ranking),
             by=self.name,
-            covered_by=covered_by,
-            similarity=_similarity(unit_rows(embedding), covered_by),
+            covered_by=np.maximum(covered_by, EXISTING),
+            similarity=_similarity(unit_rows(embedding), covered_by, existing),
             objective=np.concatenate([radius, np.zeros(n_ranked - len(picks))]) * unit_length,
         )
 
@@ -118,9 +118,9 @@ class _Traversal:
         self._activate()
 
     def start_from(self, existing: Float32) -> None:
-        """Begin with the gaps to rows that are already there."""
+        """Begin with the gaps to rows that are already there, which are named EXISTING, EXISTING - 1, ..."""
         square = np.einsum("ij,ij->i", existing, existing)
-        self._compare(np.arange(len(self.points)), existing, square, np.full(len(existing), -1))
+        self._compare(np.arange(len(self.points)), existing, square, EXISTING - np.arange(len(existing)))
         self._activate()
 
     def add(self, pick: int) -> None:
@@ -188,12 +188,19 @@ class _Traversal:
             self.nearest[block[closer]] = names[best[closer]]
 
 
-def _similarity(unit: Float32, covered_by: NDArray[np.int64]) -> Float32:
-    """Return the cosine of each row with the row that stands for it, (n,) float32; 0 where none does."""
+def _similarity(unit: Float32, covered_by: NDArray[np.int64], existing: Float32 | None) -> Float32:
+    """Return the cosine of each row with the row that stands for it, (n,) float32.
+
+    Args:
+        unit: (n, d) rows of length 1.
+        covered_by: (n,) a row, or EXISTING - i for row i of the existing ones.
+        existing: (m, d) rows, or None.
+    """
+    rows = unit if existing is None else np.concatenate([unit, unit_rows(existing)])
+    at = np.where(covered_by >= 0, covered_by, len(unit) + EXISTING - covered_by)
     similarity = np.zeros(len(unit), np.float32)
     for first in range(0, len(unit), 8192):
         block = slice(first, first + 8192)
-        similarity[block] = np.einsum("ij,ij->i", unit[block], unit[covered_by[block]])
-    similarity[covered_by < 0] = 0
+        similarity[block] = np.einsum("ij,ij->i", unit[block], rows[at[block]])
     similarity[covered_by == np.arange(len(unit))] = 1
     return similarity

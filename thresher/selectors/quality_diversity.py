@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.features.providers import available as available_features
-from thresher.scores import Scores, ranked
+from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
+from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_memory
+from thresher.selectors.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
 from thresher.selectors.vectors import inverse_norms
 
 COLUMN = "column:"
@@ -43,7 +45,7 @@ class QualityDiversity:
     of one good row come together. Sparse: more than n_neighbors copies of one row see only each other; remove
     duplicates before.
 
-    `covered_by` is the pick nearest to each row, -1 where none is more similar to it than 0 or than the existing rows;
+    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 for neither;
     `objective` is F after each pick.
 
     Attributes:
@@ -54,6 +56,8 @@ class QualityDiversity:
         kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where memory allows.
         n_neighbors: neighbours per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 rows.
+        optimizer: "lazy", "stochastic" or "threshold", as in `facility-location`.
+        epsilon: as in `facility-location`.
 
     Differs: the paper leaves open how the two parts are scaled to one another; here both are shares of the whole pool.
     """
@@ -69,6 +73,8 @@ class QualityDiversity:
     kernel: str = "auto"
     n_neighbors: int = 64
     max_kernel_gb: float = 2.0
+    optimizer: str = OPTIMIZERS[0]
+    epsilon: float = EPSILON
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -78,6 +84,7 @@ class QualityDiversity:
         check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
         check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
         check_number(self.name, "max_kernel_gb", self.max_kernel_gb, 0.0, 1e6)
+        check_optimizer(self.name, self.optimizer, self.epsilon)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -90,6 +97,22 @@ class QualityDiversity:
             return self.quality
         return NUMBER + self.quality.removeprefix(COLUMN)
 
+    def plan(self, features: Features) -> str:
+        """Say how pairs will be compared, in how much memory, and what is known of the picks.
+
+        Raises:
+            InputError: not even the sparse kernel fits into memory.
+        """
+        n, d = features["embedding"].shape
+        plan = self._memory(n, d)
+        return plan.told(self.name, n, self._guarantee(plan))
+
+    def _memory(self, n: int, d: int) -> MemoryPlan:
+        return plan_memory(KernelSettings(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb), n, d)
+
+    def _guarantee(self, plan: MemoryPlan) -> str:
+        return guarantee_of(self.optimizer, self.epsilon, plan.n_neighbors)
+
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily, or as many as have a quality; the others score -inf.
 
@@ -97,7 +120,8 @@ class QualityDiversity:
             InputError: `n_ranked` is not in 1..n, the quality is not one number per row, or the dense kernel was asked
                 for and is too large.
         """
-        from thresher.selectors.covering import KernelPlan, cover_greedily, floor_of  # compiles on first use
+        from thresher.selectors.choosing import new_chooser  # these compile on first use
+        from thresher.selectors.covering import floor_of, kernel_of, pick_greedily
         from thresher.selectors.greedy import new_cover
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
@@ -113,21 +137,30 @@ class QualityDiversity:
         cover = new_cover(vectors, scale, np.ones(n, np.float32), floor)
         cover.is_pick[~has_quality] = True  # of the engine: not to be picked
         weight = self._weights(reach, worth)
+        notes: dict[str, str | int | float] | None = None
         if weight[0] == 0:  # only quality counts, or nothing is left to cover
             picks = np.argsort(np.where(has_quality, -quality, np.inf), kind="stable")[:n_picks].astype(np.int64)
-            gains, notes = np.zeros(n_picks), None
+            gains = np.zeros(n_picks)
         else:
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
-            plan = KernelPlan(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb)
-            unit = vectors * scale.astype(np.float32)[:, None]
-            picks, gains, notes = cover_greedily(plan, unit, cover, n_picks, rng, bonus)
-        cover.by[picks], cover.best[picks] = picks, 1.0  # a pick stands for itself
+            plan = self._memory(*vectors.shape)
+            kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng)
+            chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
+            picks, gains, n_visited = pick_greedily(kernel, cover, n_picks, chooser, bonus)
+            notes = {
+                **notes,
+                "guarantee": self._guarantee(plan),
+                "n_pair_updates": n_visited,
+            }
+            picks, gains = _filled(picks, gains, has_quality, n_picks)
+        cover.by[(cover.by < 0) & (floor > 0)] = EXISTING
+        cover.by[picks], cover.nearest[picks] = picks, 1.0  # a pick stands for itself
         return Scores(
             row_id=features.row_id,
             value=ranked(n, picks),
             by=self.name,
             covered_by=cover.by,
-            similarity=cover.best,
+            similarity=cover.nearest.astype(np.float32),
             excluded=features.missing.get(self._source),
             objective=np.cumsum(gains * weight[0] + quality[picks] * weight[1]),
             notes=notes,
@@ -155,3 +188,13 @@ class QualityDiversity:
             known = (known - known.min()) / span if span > 0 else np.zeros_like(known)
         value[has_value] = known
         return value
+
+
+def _filled(
+    picks: NDArray[np.int64], gains: Float64, may_be_picked: NDArray[np.bool_], n_picks: int
+) -> tuple[NDArray[np.int64], Float64]:
+    """Append the lowest rows where the rule ended early: no gain was above its last threshold."""
+    is_left = may_be_picked.copy()
+    is_left[picks] = False
+    rest = np.flatnonzero(is_left)[: n_picks - len(picks)]
+    return np.concatenate([picks, rest]), np.concatenate([gains, np.zeros(len(rest))])

@@ -1,0 +1,116 @@
+"""Graph cut against a plain greedy in float64 with the paper's formula."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.errors import InputError
+from thresher.features.container import Features
+from thresher.selectors import memory
+from thresher.selectors.graph_cut import GraphCut
+
+
+def build(x, existing=None):
+    context = {} if existing is None else {"existing_embedding": np.asarray(existing, np.float32)}
+    ids = pl.Series([f"{i:06d}" for i in range(len(x))])
+    return Features(row_id=ids, arrays={"embedding": np.asarray(x, np.float32)}, context=context)
+
+
+def run(x, n_ranked, *, existing=None, **settings):
+    return GraphCut(**settings).score(build(x, existing), n_ranked=n_ranked, rng=np.random.default_rng(0))
+
+
+def kernel(x, y=None):
+    x = np.asarray(x, np.float32).astype(np.float64)
+    y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
+    length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
+    return np.maximum(np.einsum("id,jd->ij", x / length[0], y / length[1]), 0)
+
+
+def cut(s, picks, redundancy, beside=None):
+    """Return f of some picks and existing rows: `s` (n, n), `beside` (n, p)."""
+    rows = s[:, picks] if beside is None else np.concatenate([s[:, picks], beside], axis=1)
+    inner = s[np.ix_(picks, picks)].sum()
+    shared = 0 if beside is None else 2 * beside[picks].sum()
+    return rows.sum() - redundancy * (inner + shared)
+
+
+def plain_greedy(s, k, redundancy, beside=None):
+    """Try every candidate at every step, by the formula; ties (1e-9) to the lowest row."""
+    picks, values = [], []
+    for _ in range(k):
+        rest = [j for j in range(len(s)) if j not in picks]
+        found = np.array([cut(s, [*picks, j], redundancy, beside) for j in rest])
+        picks.append(rest[np.flatnonzero(found >= found.max() - 1e-9)[0]])
+        values.append(found.max())
+    return picks, np.array(values)
+
+
+def clustered(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((8, 12))[rng.integers(8, size=n)] + 0.6 * rng.standard_normal((n, 12))).astype(
+        np.float32
+    )
+
+
+@pytest.mark.parametrize("redundancy", [0.0, 0.3, 0.5, 2.0, 10.0])
+@pytest.mark.parametrize("with_duplicates", [False, True])
+def test_picks_and_objective_equal_plain_greedy(redundancy, with_duplicates):
+    x = clustered()
+    if with_duplicates:
+        x[[7, 20, 41, 5]] = x[3]
+    picks, values = plain_greedy(kernel(x), 30, redundancy)
+    found = run(x, 30, redundancy=redundancy)
+    assert found.ranking().tolist() == picks
+    np.testing.assert_allclose(found.objective, values, rtol=1e-5, atol=1e-4)
+
+
+def test_existing_rows_count_as_picked():
+    x, existing = clustered(), clustered(10, 5)
+    beside = kernel(x, existing)
+    picks, values = plain_greedy(kernel(x), 20, 0.8, beside)
+    found = run(x, 20, existing=existing, redundancy=0.8)
+    assert found.ranking().tolist() == picks
+    np.testing.assert_allclose(found.objective, values - beside.sum(), rtol=1e-5, atol=1e-4)
+
+
+def test_negative_gains_go_on_with_the_least_loss_and_the_notes_say_where_they_begin():
+    found = run(clustered(), 60, redundancy=3.0)
+    gains = np.diff(found.objective, prepend=0)
+    assert sorted(found.ranking().tolist()) == list(range(60))
+    best = found.notes["n_picks_with_gain"]
+    assert 0 < best < 60
+    assert found.objective.argmax() == best - 1
+    assert (gains[best:] < 1e-5).all()
+    assert "no bound" in found.notes["guarantee"]
+    assert "1 - 1/e" in run(clustered(), 60).notes["guarantee"]
+
+
+def test_complete_graph_gives_the_picks_of_all_pairs_and_a_sparse_one_those_of_its_own_kernel():
+    x = clustered()
+    s = kernel(x)
+    assert run(x, 50, kernel="sparse", n_neighbors=60).ranking().tolist() == run(x, 50).ranking().tolist()
+    near = np.zeros_like(s, dtype=bool)
+    np.put_along_axis(near, np.argsort(-s, axis=1, kind="stable")[:, :7], values=True, axis=1)
+    picks, values = plain_greedy(np.where(near | near.T, s, 0), 25, 0.5)
+    found = run(x, 25, kernel="sparse", n_neighbors=6)
+    assert found.ranking().tolist() == picks
+    np.testing.assert_allclose(found.objective, values, rtol=1e-5)
+
+
+def test_one_pass_and_one_row_of_similarities_per_pick():
+    assert run(clustered(), 20).notes["n_gain_evaluations"] == 60 + 20 * 60
+
+
+def test_covered_by_is_the_most_similar_pick():
+    x = clustered()
+    found = run(x, 8)
+    s = kernel(x)[:, found.ranking()]
+    np.testing.assert_allclose(found.similarity, s.max(axis=1), atol=1e-6)
+    np.testing.assert_allclose(kernel(x)[np.arange(60), found.covered_by], s.max(axis=1), atol=1e-6)
+
+
+def test_rows_that_do_not_fit_into_memory_are_refused_before_anything_is_computed(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    with pytest.raises(InputError, match="graph-cut: 60 rows of 12 components need .* GB are free"):
+        run(clustered(), 5)

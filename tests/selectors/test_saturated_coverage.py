@@ -1,0 +1,100 @@
+"""Saturated coverage against a plain greedy in float64 with the paper's formula."""
+
+import itertools
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.features.container import Features
+from thresher.selectors.saturated_coverage import SaturatedCoverage
+
+
+def build(x, existing=None):
+    context = {} if existing is None else {"existing_embedding": np.asarray(existing, np.float32)}
+    ids = pl.Series([f"{i:06d}" for i in range(len(x))])
+    return Features(row_id=ids, arrays={"embedding": np.asarray(x, np.float32)}, context=context)
+
+
+def run(x, n_ranked, *, existing=None, **settings):
+    return SaturatedCoverage(**settings).score(build(x, existing), n_ranked=n_ranked, rng=np.random.default_rng(0))
+
+
+def kernel(x, y=None):
+    x = np.asarray(x, np.float32).astype(np.float64)
+    y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
+    length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
+    return np.maximum(np.einsum("id,jd->ij", x / length[0], y / length[1]), 0)
+
+
+def covered(s, picks, saturation, beside=None):
+    begun = 0 if beside is None else beside.sum(axis=1)
+    return np.minimum(s[:, picks].sum(axis=1) + begun, saturation * (s.sum(axis=1) + begun)).sum()
+
+
+def plain_greedy(s, k, saturation, beside=None):
+    """Try every candidate at every step; gains within 1e-6 (relative) are ties and go to the lowest row."""
+    picks, values = [], [covered(s, [], saturation, beside)]
+    for _ in range(k):
+        rest = [j for j in range(len(s)) if j not in picks]
+        gain = np.array([covered(s, [*picks, j], saturation, beside) for j in rest]) - values[-1]
+        most = gain.max()
+        picks.append(rest[np.flatnonzero(gain >= most - 1e-6 * (1 + most))[0]] if most > 1e-6 else rest[0])
+        values.append(covered(s, picks, saturation, beside))
+    return picks, np.array(values[1:])
+
+
+def clustered(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((8, 12))[rng.integers(8, size=n)] + 0.6 * rng.standard_normal((n, 12))).astype(
+        np.float32
+    )
+
+
+@pytest.mark.parametrize("saturation", [0.0, 0.05, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("with_duplicates", [False, True])
+def test_picks_and_objective_equal_plain_greedy(saturation, with_duplicates):
+    x = clustered()
+    if with_duplicates:
+        x[[7, 20, 41, 5]] = x[3]
+    picks, values = plain_greedy(kernel(x), 40, saturation)
+    found = run(x, 40, saturation=saturation)
+    assert found.ranking().tolist() == picks
+    np.testing.assert_allclose(found.objective, values, rtol=1e-5)
+    assert found.notes["kernel"] == "dense"
+
+
+def test_existing_rows_count_as_picked():
+    x, existing = clustered(), clustered(12, 5)
+    picks, values = plain_greedy(kernel(x), 20, 0.3, kernel(x, existing))
+    found = run(x, 20, existing=existing, saturation=0.3)
+    assert found.ranking().tolist() == picks
+    np.testing.assert_allclose(found.objective, values, rtol=1e-5)
+
+
+def test_complete_graph_gives_the_dense_picks_and_a_sparse_one_those_of_its_own_kernel():
+    x = clustered()
+    s = kernel(x)
+    dense, sparse = run(x, 60, saturation=0.2), run(x, 60, saturation=0.2, kernel="sparse", n_neighbors=60)
+    assert dense.ranking().tolist() == sparse.ranking().tolist()
+    near = np.zeros_like(s, dtype=bool)
+    np.put_along_axis(near, np.argsort(-s, axis=1, kind="stable")[:, :7], values=True, axis=1)
+    picks, values = plain_greedy(np.where(near | near.T, s, 0), 25, 0.4)
+    found = run(x, 25, saturation=0.4, kernel="sparse", n_neighbors=6)
+    assert found.ranking().tolist() == picks
+    np.testing.assert_allclose(found.objective, values, rtol=1e-5)
+
+
+def test_every_prefix_has_63_percent_of_the_best_objective():
+    x = np.random.default_rng(0).standard_normal((8, 3))
+    s, objective = kernel(x), run(x, 8, saturation=0.4).objective
+    for k in range(1, 9):
+        best = max(covered(s, list(c), 0.4) for c in itertools.combinations(range(8), k))
+        assert (1 - 1 / np.e) * best <= objective[k - 1] <= best * (1 + 1e-6)
+
+
+def test_the_whole_pool_reaches_every_cap():
+    found = run(clustered(), 60, saturation=0.25)
+    assert found.objective[-1] == pytest.approx(0.25 * kernel(clustered()).sum(), rel=1e-5)
+    assert found.notes["n_saturated_rows"] == 60
+    assert found.notes["n_picks_with_gain"] < 60

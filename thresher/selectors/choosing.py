@@ -1,0 +1,206 @@
+"""Which row a greedy run takes next: the largest gain, the largest of a sample, or the first above a threshold.
+
+The engine keeps every gain exact up to float32 rounding. These rules only choose, and none of them looks at how many
+picks will be made, so that the ranking for k is the beginning of the ranking for any larger number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.selectors.compiled import compiled
+from thresher.selectors.optimizers import OPTIMIZERS
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+LAZY, STOCHASTIC, THRESHOLD = range(len(OPTIMIZERS))
+
+CLOSE = 1e-6  # gains within CLOSE * (1 + gain) may be equal: about ten times the float32 error
+EQUAL = 1e-11  # gains within EQUAL * (1 + gain) in float64 are ties
+NOTHING = 1e-6  # a gain below the resolution of one float32 similarity counts as 0
+PICKED = -1e300  # value of a row that is picked already
+ANYTHING = -1e299  # any row that is not is worth more
+N_COMPARED = 64  # at most so many close candidates (the lowest rows) are compared in float64
+N_NEAR = 256  # at most so many candidates are returned
+BLOCK = 64  # rows per block of the search for the largest gain
+
+
+class Chooser(NamedTuple):
+    """State of a rule; the arrays are updated in place.
+
+    Attributes:
+        kind: LAZY, STOCHASTIC or THRESHOLD.
+        epsilon: what the rule gives away of the guarantee 1 - 1/e.
+        rng: draws the samples.
+        state: (4,) float64: picks made, threshold (0 before the first pick), least threshold, next row to look at.
+        remaining: (n,) int64, rows not picked yet in its first `n_remaining[0]` places.
+        n_remaining: (1,) int64.
+    """
+
+    kind: int
+    epsilon: float
+    rng: np.random.Generator
+    state: Float64
+    remaining: Int64
+    n_remaining: Int64
+
+
+def new_chooser(optimizer: str, epsilon: float, rng: np.random.Generator, is_pick: NDArray[np.bool_]) -> Chooser:
+    """Return the state before the first pick; rows of `is_pick` are never chosen."""
+    left = np.flatnonzero(~is_pick).astype(np.int64)
+    kind = OPTIMIZERS.index(optimizer)
+    return Chooser(kind, float(epsilon), rng, np.zeros(4), left, np.array([len(left)], np.int64))
+
+
+@compiled
+def largest_of_block(gain: Any, bonus: Any, b: Any) -> Any:
+    """Return the largest value among the rows of block b."""
+    most = -np.inf
+    for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
+        most = max(most, gain[v] + bonus[v])
+    return most
+
+
+@compiled
+def block_bounds(gain: Any, bonus: Any) -> Any:
+    """Return a tree of maxima: node m is the larger of 2 m and 2 m + 1, and the last half are the blocks of rows."""
+    n_blocks = (len(gain) + BLOCK - 1) // BLOCK
+    half = 1
+    while half < n_blocks:
+        half *= 2
+    bound = np.full(2 * half, -np.inf)
+    for b in range(n_blocks):
+        bound[half + b] = largest_of_block(gain, bonus, b)
+    for m in range(half - 1, 0, -1):
+        bound[m] = max(bound[2 * m], bound[2 * m + 1])
+    return bound
+
+
+@compiled
+def set_bound(bound: Any, b: Any, value: Any) -> None:
+    """Give block b another bound."""
+    m = len(bound) // 2 + b
+    bound[m] = value
+    m //= 2
+    while m > 0:
+        bound[m] = max(bound[2 * m], bound[2 * m + 1])
+        m //= 2
+
+
+@compiled
+def largest(gain: Any, bonus: Any, bound: Any) -> Any:
+    """Return the largest value. `bound` bounds each block from above: gains only fall, so a stale maximum does."""
+    half = len(bound) // 2
+    while True:
+        m = 1
+        while m < half:
+            m = 2 * m if bound[2 * m] >= bound[2 * m + 1] else 2 * m + 1
+        most = largest_of_block(gain, bonus, m - half)
+        if most == bound[m]:
+            return most
+        set_bound(bound, m - half, most)
+
+
+@compiled
+def _near_largest(gain: Any, bonus: Any, bound: Any, low: Any) -> Any:
+    near = np.empty(N_NEAR, np.int64)
+    m = 0
+    half = len(bound) // 2
+    for b in range((len(gain) + BLOCK - 1) // BLOCK):
+        if bound[half + b] < low:
+            continue
+        for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
+            if gain[v] + bonus[v] >= low and m < N_NEAR:
+                near[m] = v
+                m += 1
+    return near[:m]
+
+
+@compiled
+def _near_largest_of_sample(chooser: Any, gain: Any, bonus: Any, slack: Any) -> Any:
+    """Draw n ln(1 / epsilon) / t of the remaining rows for pick t; return those next to the largest value."""
+    left, n_left = chooser.remaining, chooser.n_remaining[0]
+    t = chooser.state[0] + 1
+    size = min(n_left, max(1, int(np.ceil(len(gain) * np.log(1 / chooser.epsilon) / t))))
+    if size < n_left:
+        for m in range(size):  # the beginning of a shuffle
+            other = m + int(chooser.rng.random() * (n_left - m))
+            left[m], left[other] = left[other], left[m]
+    most = -np.inf
+    for m in range(size):
+        most = max(most, gain[left[m]] + bonus[left[m]])
+    near = np.empty(N_NEAR, np.int64)
+    n_near = 0
+    for m in range(size):
+        if gain[left[m]] + bonus[left[m]] >= most - CLOSE * (1 + abs(most)) - slack and n_near < N_NEAR:
+            near[n_near] = left[m]
+            n_near += 1
+    return np.sort(near[:n_near])
+
+
+@compiled
+def _first_over_threshold(chooser: Any, gain: Any, bonus: Any, most: Any) -> Any:
+    """Return the next row, in order, whose gain reaches the threshold, which falls by epsilon after each round."""
+    state = chooser.state
+    if state[1] == 0:
+        state[1], state[2] = most, chooser.epsilon / len(gain) * most
+    while state[1] >= state[2]:
+        for v in range(int(state[3]), len(gain)):
+            if gain[v] + bonus[v] >= state[1]:
+                state[3] = v + 1
+                return np.full(1, v)
+        state[1] = min(state[1] * (1 - chooser.epsilon), most)  # nothing reaches a threshold above the largest gain
+        state[3] = 0
+    return np.empty(0, np.int64)
+
+
+@compiled
+def near_best(chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, slack: Any) -> Any:
+    """Return the candidates for the next pick, ascending: those whose values may be equal to the best.
+
+    Args:
+        chooser: the rule.
+        gain: (n,) float64, PICKED for picks.
+        bonus: (n,) float64.
+        bound: tree of upper bounds of each block, updated.
+        least: values up to this one are nothing.
+        slack: error of the gains beyond the float32 error of similarities.
+
+    Returns:
+        (m,) int64, m <= N_NEAR; empty when no row gains anything any more.
+    """
+    most = largest(gain, bonus, bound)
+    if most <= least:
+        return np.empty(0, np.int64)
+    if chooser.kind == STOCHASTIC:
+        return _near_largest_of_sample(chooser, gain, bonus, slack)
+    if chooser.kind == THRESHOLD:
+        return _first_over_threshold(chooser, gain, bonus, most)
+    return _near_largest(gain, bonus, bound, most - CLOSE * (1 + abs(most)) - slack)
+
+
+@compiled
+def note_pick(chooser: Any, pick: Any) -> None:
+    """Tell the rule what was picked."""
+    chooser.state[0] += 1
+    if chooser.kind != STOCHASTIC:
+        return
+    for m in range(chooser.n_remaining[0]):
+        if chooser.remaining[m] == pick:
+            chooser.n_remaining[0] -= 1
+            chooser.remaining[m] = chooser.remaining[chooser.n_remaining[0]]
+            return
+
+
+@compiled
+def first_of_best(rows: Any, gain: Any, equal: Any) -> Any:
+    """Position in `rows` (ascending) of the largest gain; equal gains go to the first."""
+    most = gain.max()
+    for m in range(len(rows)):
+        if gain[m] >= most - equal * (1.0 + abs(most)):
+            return m
+    return 0

@@ -1,0 +1,103 @@
+"""Functions of counts (n-grams, topics) through apricot-select, behind a check of its picks."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from thresher.errors import InputError, MissingExtraError
+from thresher.features.container import Features
+from thresher.scores import Scores, ranked
+
+COUNTS = ("ngram", "topic")
+N_TOPICS = 100
+
+
+def counts_of(features: Features, kind: str, n_topics: int, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Return the counts of the rows, (n, m) CSR float64, and those of the existing rows summed, (1, m) or None.
+
+    Args:
+        features: with "ngram" or "embedding", and the existing rows' in its context, if there are any.
+        kind: "ngram", or "topic" for clusters of embeddings.
+        n_topics: clusters at most.
+        rng: seeds the clusters.
+    """
+    if kind == "topic":
+        return _topics(features["embedding"], features.context.get("existing_embedding"), n_topics, rng)
+    counted, existing = features["ngram"], features.context.get("existing_ngram")
+    known = np.unique(np.concatenate([part["bucket"].reshape(-1) for part in (counted, existing) if part is not None]))
+    known = known[known >= 0]
+
+    def matrix(part: NDArray[Any]) -> Any:
+        is_there = part["bucket"] >= 0
+        row = np.repeat(np.arange(len(part)), is_there.sum(axis=1))
+        column = np.searchsorted(known, part["bucket"][is_there])
+        return csr_matrix((part["count"][is_there].astype(np.float64), (row, column)), shape=(len(part), len(known)))
+
+    return matrix(counted), None if existing is None else np.asarray(matrix(existing).sum(axis=0))
+
+
+def _topics(
+    embedding: NDArray[np.float32], existing: NDArray[np.float32] | None, n_topics: int, rng: np.random.Generator
+) -> tuple[Any, Any]:
+    from thresher.selectors.clusters import spherical_kmeans
+
+    n = len(embedding)
+    together = embedding if existing is None else np.concatenate([embedding, existing])
+    group = spherical_kmeans(together, n_topics, rng).group
+    matrix = csr_matrix((np.ones(len(group)), (np.arange(len(group)), group)))
+    return matrix[:n], None if existing is None else np.asarray(matrix[n:].sum(axis=0))
+
+
+def apricot_ranking(
+    name: str, kind: str, features: Features, counts: Any, existing: Any, n_ranked: int, **settings: Any
+) -> Scores:
+    """Rank rows with one of apricot-select's functions, by its `naive` optimizer, the exact greedy.
+
+    Its other optimizers return rows twice (https://github.com/jmschrei/apricot/issues/19).
+
+    Args:
+        name: of the selector.
+        kind: class of apricot.
+        features: of the rows.
+        counts: (n, m) CSR float64.
+        existing: (1, m) counts that are there already, or None.
+        n_ranked: rows to rank.
+        settings: of the class.
+
+    Raises:
+        MissingExtraError: apricot-select is not installed.
+        InputError: apricot-select returned a row twice, or too few.
+    """
+    n = counts.shape[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its numba signatures are older than numba
+        try:
+            import apricot
+        except ImportError as error:
+            raise MissingExtraError("apricot-select", name, "counts") from error
+        function = getattr(apricot, kind)(n_ranked, optimizer="naive", initial_subset=existing, **settings)
+        function.fit(counts)
+    ranking = np.asarray(function.ranking, np.int64)
+    if len(ranking) != n_ranked or len(np.unique(ranking)) != n_ranked:
+        raise InputError(
+            f"{name}: apricot-select must return {n_ranked} different rows, got {len(ranking)} of which "
+            f"{len(np.unique(ranking))} differ; choose another method"
+        )
+    return Scores(
+        row_id=features.row_id,
+        value=ranked(n, ranking),
+        by=name,
+        objective=np.cumsum(np.asarray(function.gains, np.float64)),
+        notes={
+            "optimizer": "apricot-select naive",
+            "guarantee": "exact greedy: every prefix has at least 1 - 1/e of the largest objective",
+            "n_counts": int(counts.nnz),
+            "n_features": int(counts.shape[1]),
+            "n_gain_evaluations": n_ranked * n - n_ranked * (n_ranked - 1) // 2,
+        },
+    )

@@ -1,0 +1,248 @@
+"""Graph cut: pick rows that are like the pool and unlike one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.features.container import Features
+from thresher.scores import EXISTING, Scores, ranked
+from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
+from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_streamed
+from thresher.selectors.optimizers import guarantee_of, on_graph
+from thresher.selectors.vectors import Float32, distinct_rows, unit_rows
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+EXACT_ROWS = 50_000  # up to here "auto" compares all pairs
+CLOSE = 1e-6  # gains within CLOSE * (1 + gain) are computed anew in float64
+EQUAL = 1e-11  # relative; gains as close in float64 are ties
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphCut:
+    """Rank rows so that every prefix is similar to the pool and has little in common within, as far as greedy can.
+
+    Optimises f(S) = sum over all rows i and picks j of s_ij - redundancy * sum over picks i and j of s_ij with
+    s_ij = max(0, cos(i, j)). Each pick is the row that raises f most, or lowers it least. f is submodular, and monotone
+    for redundancy <= 0.5: then every prefix has at least 1 - 1/e of the largest f. Above 0.5 gains can become negative:
+    the ranking goes on with the row that costs least and f falls from there on; `n_picks_with_gain` of the notes is the
+    prefix with the largest f, and no bound is known.
+
+    Source: Iyer, Khargoankar, Bilmes and Asanani 2021 (ALT), arXiv:2006.15412; as a function of sets Lin and Bilmes
+    2009. The greedy algorithm is exact; the oracle of the tests is a plain one in float64.
+    Cost: all pairs O(n^2 d) time once and O(n d) per pick; the kernel is never stored, so memory is O(n d). Sparse
+    O(n n_neighbors) memory and a neighbour search.
+    Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked.
+    Ties: to the lowest row; gains within float32 error are compared in float64 first. Equal rows are picked one by one,
+    each at the price of what it shares with the others. An empty pool is refused.
+    Fails: with a small redundancy it takes the rows nearest to the mean of the pool, many of one kind.
+
+    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 where nothing
+    is more similar to it than 0; `similarity` is that cosine; `objective` is what f gains over the existing rows alone.
+
+    Attributes:
+        redundancy: price of similarity among the picks, lambda of the paper.
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" all pairs up to 50,000 rows.
+        n_neighbors: neighbours per row of the sparse kernel.
+
+    Differs: cosines below 0 count as 0, which submodularity needs.
+    """
+
+    name: ClassVar[str] = "graph-cut"
+    ranks_only: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
+
+    redundancy: float = 0.5
+    kernel: str = "auto"
+    n_neighbors: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_number(self.name, "redundancy", self.redundancy, 0.0, 1e6)
+        check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
+        check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
+
+    def plan(self, features: Features) -> str:
+        """Say how pairs will be compared, in how much memory, and what is known of the picks.
+
+        Raises:
+            InputError: it does not fit into memory.
+        """
+        n, d = features["embedding"].shape
+        plan = self._memory(n, d)
+        return plan.told(self.name, n, self._guarantee(plan))
+
+    def _memory(self, n: int, d: int) -> MemoryPlan:
+        kernel = self.kernel if self.kernel != "auto" else "dense" if n <= EXACT_ROWS else "sparse"
+        return plan_streamed(KernelSettings(self.name, kernel, self.n_neighbors, 0.0), n, d)
+
+    def _guarantee(self, plan: MemoryPlan) -> str:
+        if self.redundancy <= 0.5:
+            return guarantee_of("lazy", 0.0, plan.n_neighbors)
+        known = "exact greedy; no bound, the objective may fall with redundancy above 0.5"
+        return known + on_graph(plan.n_neighbors)
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Rank `n_ranked` rows greedily; the others score -inf.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n, or the kernel does not fit into memory.
+        """
+        from thresher.selectors.covering import kernel_of  # compiles on first use
+        from thresher.selectors.greedy import Graph
+
+        embedding = features["embedding"]  # (n, d)
+        n = len(embedding)
+        check_n_ranked(self.name, n_ranked, n)
+        plan = self._memory(*embedding.shape)
+        unit = unit_rows(embedding)
+        pairs: _Similarity = _AllPairs(unit)
+        notes: dict[str, str | int | float] = {**plan.notes}
+        if plan.kernel == "sparse":
+            graph, notes = kernel_of(plan, unit, rng)
+            assert isinstance(graph, Graph)
+            pairs = _Neighbors(graph.start, graph.row, graph.similarity)
+        existing = features.context.get("existing_embedding")
+        cut = _Cut(pairs, self.redundancy, None if existing is None else unit_rows(existing), unit)
+        for _ in range(n_ranked):
+            cut.add(cut.best())
+
+        gains = np.asarray(cut.gains)
+        negative = np.flatnonzero(gains < 0)
+        ranking = np.asarray(cut.picks, np.int64)
+        by, similarity = cut.by, cut.nearest
+        by[ranking], similarity[ranking] = ranking, 1.0
+        return Scores(
+            row_id=features.row_id,
+            value=ranked(n, ranking),
+            by=self.name,
+            covered_by=by,
+            similarity=similarity.astype(np.float32),
+            objective=np.cumsum(gains),
+            notes={
+                **notes,
+                "guarantee": self._guarantee(plan),
+                "n_gain_evaluations": cut.n_updates,
+                "n_picks_with_gain": int(negative[0]) if len(negative) else n_ranked,
+            },
+        )
+
+
+class _Similarity(Protocol):
+    """Where similarities come from."""
+
+    def sums(self) -> Float64:
+        """Return the sum over all rows for each row, (n,)."""
+
+    def row(self, pick: int) -> tuple[Int64 | slice, Float64]:
+        """Return rows and their similarities to one of them."""
+
+    def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
+        """Return the sums over all rows and over the picks of the similarity to a row, in float64."""
+
+
+class _AllPairs:
+    """Cosines of all pairs, computed when they are needed."""
+
+    def __init__(self, unit: Float32) -> None:
+        self._unit = unit
+        self._group = distinct_rows(unit).group
+        self._known: dict[int, float] = {}
+
+    def sums(self) -> Float64:
+        from thresher.selectors.covering import cosine_sums
+
+        return cosine_sums(self._unit, self._unit)
+
+    def row(self, pick: int) -> tuple[Int64 | slice, Float64]:
+        return slice(None), np.maximum(self._unit @ self._unit[pick], 0).astype(np.float64)
+
+    def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
+        group = int(self._group[row])
+        one = self._unit[row].astype(np.float64)
+        if group not in self._known:
+            total = 0.0
+            for first in range(0, len(self._unit), 8192):
+                total += float(np.maximum(self._cosine(self._unit[first : first + 8192], one), 0).sum())
+            self._known[group] = total
+        return self._known[group], float(np.maximum(self._cosine(self._unit[picks], one), 0).sum())
+
+    def _cosine(self, rows: Float32, one: Float64) -> Float64:
+        wide = rows.astype(np.float64)
+        length = np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(one @ one)
+        dot = np.einsum("ij,j->i", wide, one)
+        cosine: Float64 = np.divide(dot, length, out=np.zeros_like(dot), where=length > 0)
+        return cosine
+
+
+class _Neighbors:
+    """Cosines of a symmetric nearest-neighbour graph."""
+
+    def __init__(self, start: Int64, row: NDArray[np.int32], similarity: NDArray[np.floating]) -> None:
+        self._start, self._row, self._similarity = start, row, similarity.astype(np.float64)
+
+    def sums(self) -> Float64:
+        n = len(self._start) - 1
+        return np.bincount(np.repeat(np.arange(n), np.diff(self._start)), weights=self._similarity, minlength=n).astype(
+            np.float64
+        )
+
+    def row(self, pick: int) -> tuple[Int64 | slice, Float64]:
+        part = slice(self._start[pick], self._start[pick + 1])
+        return self._row[part].astype(np.int64), self._similarity[part]
+
+    def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
+        part = slice(self._start[row], self._start[row + 1])
+        rows, similarity = self._row[part], self._similarity[part]
+        return float(similarity.sum()), float(similarity[np.isin(rows, picks)].sum())
+
+
+class _Cut:
+    """State of a greedy run: the gain of every row, and what stands for it."""
+
+    def __init__(self, pairs: _Similarity, redundancy: float, existing: Float32 | None, unit: Float32) -> None:
+        from thresher.selectors.covering import cosine_sums, floor_of
+        from thresher.selectors.vectors import inverse_norms
+
+        n = len(unit)
+        self._pairs, self._redundancy = pairs, redundancy
+        self._own = (np.einsum("ij,ij->i", unit, unit) > 0).astype(np.float64)  # cosine of a row with itself
+        self._before = np.zeros(n) if existing is None else cosine_sums(unit, existing)
+        self.gain = pairs.sums() - redundancy * (2 * self._before + self._own)
+        self.nearest = floor_of(unit, inverse_norms(unit), existing)
+        self.by = np.where(self.nearest > 0, EXISTING, -1)
+        self.picks: list[int] = []
+        self.gains: list[float] = []
+        self.n_updates = n
+
+    def best(self) -> int:
+        """Return the row of the largest gain, the lowest of equal ones."""
+        most = float(self.gain.max())
+        near = np.flatnonzero(self.gain >= most - CLOSE * (1 + abs(most)))
+        if len(near) == 1:
+            return int(near[0])
+        exact = np.array([self._exact(int(row)) for row in near])
+        return int(near[np.flatnonzero(exact >= exact.max() - EQUAL * (1 + abs(exact.max())))[0]])
+
+    def _exact(self, row: int) -> float:
+        total, shared = self._pairs.exact(row, self.picks)
+        return total - self._redundancy * (2 * (shared + float(self._before[row])) + float(self._own[row]))
+
+    def add(self, pick: int) -> None:
+        """Add a pick and lower the gains of the rows that are like it."""
+        rows, similarity = self._pairs.row(pick)
+        self.picks.append(pick)
+        self.gains.append(float(self.gain[pick]))
+        self.gain[rows] -= 2 * self._redundancy * similarity
+        self.gain[pick] = -np.inf
+        self.n_updates += len(similarity)
+        nearest = self.nearest[rows]
+        is_nearer = similarity > nearest
+        self.nearest[rows] = np.maximum(nearest, similarity)
+        self.by[rows] = np.where(is_nearer, pick, self.by[rows])

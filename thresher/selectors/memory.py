@@ -1,0 +1,133 @@
+"""What a kernel needs in memory, said before any of it is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from thresher.errors import InputError
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+USABLE = 0.9  # of the available memory: the rest is for others
+DENSE_PAIR_BYTES = 4  # a float32
+BLOCK_BYTES = 1 << 25  # cosines that are computed and summed at once
+SPARSE_PAIR_BYTES = (
+    56  # found (4), keys and their sorted copy (16), both ends and the cosine (12), both ways (16), slack
+)
+
+
+class MemoryPlan(NamedTuple):
+    """How pairs of rows will be compared.
+
+    Attributes:
+        kernel: "dense" or "sparse".
+        n_bytes: peak beyond the features themselves, estimated from above.
+        n_neighbors: of the sparse kernel, 0 for the dense one.
+    """
+
+    kernel: str
+    n_bytes: int
+    n_neighbors: int
+
+    @property
+    def notes(self) -> dict[str, str | int | float]:
+        """What the manifest says of the plan."""
+        return {"kernel": self.kernel, "planned_bytes": self.n_bytes}
+
+    def told(self, name: str, n_rows: int, guarantee: str) -> str:
+        """Say in one sentence what will be done, before it is."""
+        pairs = "all pairs" if self.kernel == "dense" else f"{self.n_neighbors} nearest neighbours each"
+        return f"{name}: {pairs} of {n_rows:,} distinct rows, about {self.n_bytes / 1e9:.2g} GB; {guarantee}"
+
+
+class KernelSettings(NamedTuple):
+    """Which pairs of rows the user wants compared.
+
+    Attributes:
+        name: of the selector, for messages.
+        kernel: "dense", "sparse", or "auto" for dense where memory allows.
+        n_neighbors: neighbours per row of the sparse kernel.
+        max_kernel_gb: largest dense kernel, in 10^9 bytes.
+    """
+
+    name: str
+    kernel: str
+    n_neighbors: int
+    max_kernel_gb: float
+
+
+def plan_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
+    """Choose the kernel for n distinct rows of d components.
+
+    Raises:
+        InputError: the dense kernel was asked for and is too large, or not even the sparse one fits.
+    """
+    limit = available_bytes()
+    size_gb = 4e-9 * n * n
+    dense = MemoryPlan("dense", int(DENSE_PAIR_BYTES * n * n) + 8 * n * d, 0)
+    n_neighbors = min(settings.n_neighbors, max(n - 1, 0))
+    pairs = n * (n_neighbors + 1)
+    sparse = MemoryPlan("sparse", SPARSE_PAIR_BYTES * pairs + 8 * n * d + 64 * n, n_neighbors)
+    if settings.kernel != "sparse" and size_gb <= settings.max_kernel_gb and _fits(dense, limit):
+        return dense
+    if settings.kernel == "dense":
+        bound = f"max_kernel_gb is {settings.max_kernel_gb:g}"
+        if size_gb <= settings.max_kernel_gb:
+            bound = f"{(limit or 0) / 1e9:.1f} GB are free"
+        raise InputError(
+            f"{settings.name}: a dense kernel of {n:,} distinct rows needs {size_gb:.1f} GB and {bound}; set kernel to "
+            f"'sparse', or max_kernel_gb higher where there is more memory"
+        )
+    if not _fits(sparse, limit):
+        raise InputError(
+            f"{settings.name}: a graph of {settings.n_neighbors} neighbours of {n:,} rows needs "
+            f"{sparse.n_bytes / 1e9:.1f} GB and {(limit or 0) / 1e9:.1f} GB are free; set n_neighbors lower, or choose "
+            f"from fewer rows"
+        )
+    return sparse
+
+
+def _fits(plan: MemoryPlan, limit: int | None) -> bool:
+    return limit is None or plan.n_bytes <= USABLE * limit
+
+
+def available_bytes() -> int | None:
+    """Return the memory that is free for this process, the control group's limit included; None where unknown."""
+    found = [value for value in (_free_of_machine(), _free_of_group()) if value is not None]
+    return min(found) if found else None
+
+
+def _free_of_machine() -> int | None:
+    if not MEMINFO.exists():
+        return None
+    for line in MEMINFO.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def _free_of_group() -> int | None:
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if not (limit.exists() and used.exists()):
+        return None
+    text = limit.read_text().strip()
+    return None if text == "max" else max(int(text) - int(used.read_text()), 0)
+
+
+def plan_streamed(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
+    """Plan a method that compares all pairs without storing them, or the graph of nearest neighbours.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if settings.kernel == "sparse":
+        return plan_memory(settings, n, d)
+    plan = MemoryPlan("dense", 4 * n * d + 64 * n + BLOCK_BYTES, 0)
+    limit = available_bytes()
+    if not _fits(plan, limit):
+        raise InputError(
+            f"{settings.name}: {n:,} rows of {d} components need {plan.n_bytes / 1e9:.1f} GB and "
+            f"{(limit or 0) / 1e9:.1f} GB are free; choose from fewer rows"
+        )
+    return plan

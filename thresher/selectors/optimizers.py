@@ -1,0 +1,35 @@
+"""The named variants of the greedy algorithm, and what is known of each."""
+
+from __future__ import annotations
+
+from thresher.selectors.checks import check_number, check_one_of
+
+OPTIMIZERS = ("lazy", "stochastic", "threshold")
+EPSILON = 0.1
+
+
+def check_optimizer(name: str, optimizer: str, epsilon: float) -> None:
+    """Refuse a variant that does not exist, and an epsilon that is no share."""
+    check_one_of(name, "optimizer", optimizer, OPTIMIZERS)
+    check_number(name, "epsilon", epsilon, 1e-6, 1 - 1e-6)
+
+
+def guarantee_of(optimizer: str, epsilon: float, n_neighbors: int = 0) -> str:
+    """Say what every prefix of the picks has of the largest objective of so many rows.
+
+    Args:
+        optimizer: one of OPTIMIZERS.
+        epsilon: its setting.
+        n_neighbors: of a sparse kernel; 0 where all pairs are compared.
+    """
+    if optimizer == "lazy":
+        known = "exact greedy: every prefix has at least 1 - 1/e of the largest objective"
+    else:
+        kind = "in expectation " if optimizer == "stochastic" else ""
+        known = f"{optimizer} greedy: every prefix has {kind}at least 1 - 1/e - {epsilon:g} of the largest objective"
+    return known + on_graph(n_neighbors)
+
+
+def on_graph(n_neighbors: int) -> str:
+    """Say what a guarantee is restricted to by a sparse kernel."""
+    return f", on the graph of {n_neighbors} nearest neighbours: pairs outside it count as 0" if n_neighbors else ""

@@ -1,0 +1,141 @@
+"""Saturated coverage: pick rows until every row has its share of similar ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.features.container import Features
+from thresher.scores import EXISTING, Scores, ranked
+from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
+from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_memory
+from thresher.selectors.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
+from thresher.selectors.vectors import inverse_norms
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaturatedCoverage:
+    """Rank rows so that every prefix gives all rows as much similarity as greedy can, none more than its share.
+
+    Optimises f(S) = sum over rows i of min(sum over j in S of s_ij, saturation * sum over all rows j of s_ij) with
+    s_ij = max(0, cos(i, j)): a row that has its share of similar picks attracts no more. f is monotone submodular; the
+    guarantee is that of `facility-location`.
+
+    Source: Lin and Bilmes 2011 (ACL), https://aclanthology.org/P11-1052. The greedy algorithm is exact; the oracle of
+    the tests is a plain one in float64.
+    Cost: as `facility-location`; dense, a row that nears its cap costs a pass over its row of the kernel per pick.
+    Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked: they count in the
+    sums of S and in those of all rows.
+    Ties: gains within float32 error (1e-6) are ties and go to the lowest row. Equal rows are picked one by one, as each
+    adds to the sum. When no row can raise f, the lowest rows not yet picked follow. An empty pool is refused.
+    Fails: with saturation far above the share of rows that are kept, no row is ever saturated and the picks are the
+    rows nearest to the mean; set it to about the budget's share.
+
+    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 where nothing
+    is more similar to it than 0; `similarity` is that cosine; `objective` is f after each pick.
+
+    Attributes:
+        saturation: share of a row's similarity to all rows beyond which it has enough, 0..1.
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where memory allows.
+        n_neighbors: neighbours per row of the sparse kernel.
+        max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 rows.
+        optimizer: "lazy", "stochastic" or "threshold", as in `facility-location`.
+        epsilon: as in `facility-location`.
+
+    Differs: cosines below 0 count as 0.
+    """
+
+    name: ClassVar[str] = "saturated-coverage"
+    ranks_only: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
+
+    saturation: float = 0.1
+    kernel: str = "auto"
+    n_neighbors: int = 64
+    max_kernel_gb: float = 2.0
+    optimizer: str = OPTIMIZERS[0]
+    epsilon: float = EPSILON
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_number(self.name, "saturation", self.saturation, 0.0, 1.0)
+        check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
+        check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
+        check_number(self.name, "max_kernel_gb", self.max_kernel_gb, 0.0, 1e6)
+        check_optimizer(self.name, self.optimizer, self.epsilon)
+
+    def plan(self, features: Features) -> str:
+        """Say how pairs will be compared, in how much memory, and what is known of the picks.
+
+        Raises:
+            InputError: not even the sparse kernel fits into memory.
+        """
+        n, d = features["embedding"].shape
+        plan = self._memory(n, d)
+        return plan.told(self.name, n, self._guarantee(plan))
+
+    def _memory(self, n: int, d: int) -> MemoryPlan:
+        return plan_memory(KernelSettings(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb), n, d)
+
+    def _guarantee(self, plan: MemoryPlan) -> str:
+        return guarantee_of(self.optimizer, self.epsilon, plan.n_neighbors)
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Rank `n_ranked` rows greedily; the others score -inf.
+
+        Raises:
+            InputError: `n_ranked` is not in 1..n, or the kernel does not fit into memory.
+        """
+        from thresher.selectors.choosing import new_chooser  # these compile on first use
+        from thresher.selectors.covering import existing_sums, floor_of, kernel_of, pick_greedily, sums_of
+        from thresher.selectors.greedy import new_saturation
+
+        vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
+        n = len(vectors)
+        check_n_ranked(self.name, n_ranked, n)
+        plan = self._memory(*vectors.shape)
+        scale = inverse_norms(vectors)
+        unit = vectors * scale.astype(np.float32)[:, None]
+        existing = features.context.get("existing_embedding")
+        floor, begun = floor_of(vectors, scale, existing), existing_sums(unit, existing)
+        kernel, notes = kernel_of(plan, unit, rng)
+        cap = self.saturation * (sums_of(kernel) + begun)
+        cover = new_saturation(n, np.maximum(cap - begun, 0))
+        cover.nearest[:] = floor
+        chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
+        made = pick_greedily(kernel, cover, n_ranked, chooser)
+
+        filled = np.flatnonzero(~cover.is_pick)[: n_ranked - len(made.rows)]
+        ranking = np.concatenate([made.rows, filled])
+        gains = np.concatenate([made.gains, np.zeros(len(filled))])
+        by, similarity = _with_picks(cover.by, cover.nearest, floor, ranking)
+        return Scores(
+            row_id=features.row_id,
+            value=ranked(n, ranking),
+            by=self.name,
+            covered_by=by,
+            similarity=similarity,
+            objective=float(np.minimum(begun, cap).sum()) + np.cumsum(gains),
+            notes={
+                **notes,
+                "guarantee": self._guarantee(plan),
+                "n_pair_updates": made.n_visited,
+                "n_picks_with_gain": len(made.rows),
+                "n_saturated_rows": int((cover.open_to <= 0).sum()),
+            },
+        )
+
+
+def _with_picks(
+    by: NDArray[np.int64], nearest: NDArray[np.floating], floor: NDArray[np.float64], ranking: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return what stands for each row and how near it is; a pick stands for itself."""
+    by = np.where(by >= 0, by, np.where(floor > 0, EXISTING, -1))
+    similarity = nearest.astype(np.float32)
+    by[ranking] = ranking
+    similarity[ranking] = 1.0
+    return by, similarity
