@@ -176,6 +176,29 @@ def test_a_judge_must_be_named_where_the_model_is_no_adapter(tmp_path):
         th.correct(ROWS, model=str(tmp_path), eta=0.4)
 
 
+def test_a_damaged_adapter_and_an_address_with_a_password_are_refused_with_a_sentence(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match="adapter_config.json must be JSON"):
+        th.correct(ROWS, model=str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        th.correct(ROWS, model="http://me:very-secret@127.0.0.1:9/v1")
+    assert "very-secret" not in str(caught.value)
+
+
+def test_the_base_of_an_adapter_judges_in_its_own_revision(tmp_path, monkeypatch):
+    judges = []
+
+    def who(context):
+        judges.append(context.model)
+        return Writer() if context.model == str(tmp_path) else Judge()
+
+    monkeypatch.setattr(asked, "respondent", who)
+    told = {"base_model_name_or_path": "org/base", "revision": "v2"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told))
+    th.correct(ROWS, model=str(tmp_path))
+    assert set(judges) == {str(tmp_path), "org/base@v2"}
+
+
 def test_the_base_of_an_adapter_judges(tmp_path, monkeypatch):
     models = []
     monkeypatch.setattr(

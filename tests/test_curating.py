@@ -247,3 +247,21 @@ def test_kept_and_dropped_make_up_the_pool(texts, n_existing):
     assert [result.n_in for result in found.results][0] == len(pool)
     of_pool = found.dropped.filter(pl.col("duplicate_in") == "pool")["duplicate_of"].to_list()
     assert set(of_pool) <= set(pool.frame["row_id"])
+
+
+def test_a_masked_csv_row_with_a_line_end_in_a_field_stays_one_row(tmp_path):
+    path = tmp_path / "pool.csv"
+    path.write_bytes(b'text,label\n"mail jane@mail.net\nsoon",a\n"mail joe@mail.net\rsoon",b\nplain,a\n')
+    th.curate(path, [Pii()], out=tmp_path / "out")
+    with open(tmp_path / "out/rows.csv", newline="") as file:
+        found = list(csv.reader(file))
+    assert found[1:] == [["mail [EMAIL]\nsoon", "a"], ["mail [EMAIL]\rsoon", "b"], ["plain", "a"]]
+
+
+def test_no_table_shows_the_text_of_a_row_with_personal_data(tmp_path):
+    path, _ = write(tmp_path / "pool.jsonl", [{"text": f"{i} mail me at jane@mail.net"} for i in (1, 1, 2)])
+    for rules in ([Pii(), ExactDuplicates()], [ExactDuplicates(), Pii()], [Pii(action="report"), ExactDuplicates()]):
+        curated = th.curate(path, rules)
+        assert curated.dropped.height == 1
+        for table in (curated.dropped, curated.findings, curated.clusters):
+            assert table["preview"].null_count() == table.height > 0

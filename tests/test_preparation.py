@@ -179,6 +179,18 @@ def test_an_adapter_as_the_model_is_refused(tiny_llama, tmp_path):
         promised(ROWS, adapter)
 
 
+def test_a_password_in_the_address_of_a_server_is_not_repeated():
+    with pytest.raises(InputError, match="without a user name or password") as caught:
+        promised(ROWS, "http://me:very-secret@127.0.0.1:9/v1")
+    assert "very-secret" not in str(caught.value)
+
+
+def test_a_damaged_folder_is_refused_with_a_sentence(tmp_path):
+    (tmp_path / "trained.json").write_text("{")
+    with pytest.raises(th.ThresherError, match=r"trained\.json: must be JSON"):
+        TrainedFolder.find(tmp_path)
+
+
 def test_a_folder_of_another_format_is_refused(tmp_path):
     (tmp_path / "trained.json").write_text(json.dumps({"format": "thresher-trained/9"}))
     with pytest.raises(th.ThresherError, match="format must be 'thresher-trained/1', found 'thresher-trained/9'"):

@@ -9,6 +9,7 @@ import pytest
 
 import thresher as th
 from thresher.cli.main import main
+from thresher.errors import InputError
 from thresher.features import FeatureCache, FeatureContext
 from thresher.features.loss import Loss
 from thresher.features.rehearsal import StageCost, merged, rehearse
@@ -189,7 +190,17 @@ def test_amounts_are_told_in_fitting_units():
     assert [size(n) for n in (12, 12_300, 4_560_000, 7_800_000_000)] == ["12 B", "12.3 kB", "4.6 MB", "7.8 GB"]
 
 
-def test_a_server_is_not_asked():
-    made = planned("confidence", model="http://127.0.0.1:9/v1#none")
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1#none", "http://127.0.0.1:9/v1"])
+def test_a_server_is_not_asked_and_the_requests_are_counted(address):
+    made = planned("confidence", model=address, encoder="static", settings={"n_samples": 3})
     assert made.seconds is None
     assert "a server is not asked" in str(made)
+    assert stage(made, "confidence: answers").n == 3 * 120
+    assert stage(made, "confidence: reflection").n == 2 * 120
+
+
+@pytest.mark.parametrize("method", ["perplexity", "difficulty", "learnability", "novelty"])
+def test_a_dry_run_refuses_a_server_where_the_run_would(method):
+    for run in (th.plan, th.select):
+        with pytest.raises(InputError, match="which a server does not give"):
+            run(ROWS, method, budget=10, model="http://127.0.0.1:9/v1#none")

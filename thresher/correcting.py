@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -158,7 +157,7 @@ def correct(
         pool: a Dataset with prompts and responses, or anything `load` accepts.
         model: who writes the candidates: a fine-tuned model, its adapter, or the address of a server.
         judge: who compares; not set: the base of the adapter.
-        eta: least confidence that the candidate is better, above 0.5.
+        eta: least confidence that the candidate is better, 0.5 to 1.
         column: name for the column with original answers.
         max_new_tokens: limit of a candidate.
         device: "cpu", "cuda", ...; not set: the best there is.
@@ -219,14 +218,18 @@ def _base_of(model: str) -> str:
     Raises:
         InputError: the model is no adapter.
     """
-    path = Path(model).expanduser() / "adapter_config.json"
-    name = json.loads(path.read_bytes()).get("base_model_name_or_path") if path.is_file() else None
-    if not name:
-        raise InputError(
-            f"correct: '{model}' is no adapter whose base could judge; name who judges (--judge MODEL), best the model "
-            f"as it was before the fine-tuning"
-        )
-    return str(name)
+    from thresher.features.language_model import ADAPTER_CONFIG, base_of_adapter
+    from thresher.features.respondent import is_server
+    from thresher.features.server_address import ServerAddress
+
+    folder = Path(model).expanduser()
+    if (folder / ADAPTER_CONFIG).is_file():
+        return base_of_adapter(folder)
+    shown = ServerAddress.parse(model).url if is_server(model) else model  # an address may hold a password
+    raise InputError(
+        f"correct: '{shown}' is no adapter whose base could judge; name who judges (--judge MODEL), best the model "
+        f"as it was before the fine-tuning"
+    )
 
 
 def _run(plan: _Plan, started: float) -> Corrected:

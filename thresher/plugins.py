@@ -65,9 +65,14 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
-    """Turn a string from the command line into the type that the field declares."""
+    """Turn a string from the command line into the type that the field declares; other values must have it already.
+
+    Numbers are left to the plug-in, which checks their range too.
+    """
     kind = _kind(field)
-    if not isinstance(value, str) or kind is str:
+    if not isinstance(value, str):
+        return _of_type(name, field, value)
+    if kind is str:
         return value
     try:
         if kind is bool:
@@ -77,6 +82,26 @@ def _converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
         return kind(value)
     except (KeyError, ValueError):
         raise SettingsError(f"{name}: {field.name} must be {kind.__name__}, got '{value}'") from None
+
+
+def _of_type(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    """Return a value of text, truth or texts as it is, or refuse it.
+
+    Raises:
+        SettingsError: it is of another type.
+    """
+    declared = str(getattr(field.type, "__name__", field.type)).removesuffix(" | None")
+    if value is None and field.default is None:
+        return value
+    if declared.startswith("tuple[str") and isinstance(value, list | tuple):
+        if all(isinstance(part, str) for part in value):
+            return tuple(value)
+    elif declared not in ("str", "bool") and not declared.startswith("tuple[str"):
+        return value
+    elif declared == "bool" and isinstance(value, bool):
+        return value
+    wanted = {"str": "text", "bool": "true or false"}.get(declared, "a list of texts")
+    raise SettingsError(f"{name}: {field.name} must be {wanted}, got {value!r}")
 
 
 def _kind(field: dataclasses.Field[Any]) -> type:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
 from thresher.features.causal_lm import EMBEDDED_NAME
-from thresher.features.language_model import ADAPTER_CONFIG
+from thresher.features.language_model import ADAPTER_CONFIG, refuse_server
 from thresher.features.progress import OnProgress, Progress
 from thresher.features.scored_rows import DEFAULT_MAX_LENGTH, row_texts
 from thresher.features.trained import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, folds_of
@@ -158,6 +158,7 @@ def _request(order: Preparation, by: str, rows: Dataset, context: FeatureContext
     from thresher.trainer.settings import TrainSettings
 
     model = context.model
+    refuse_server(model)
     if model is not None and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())  # the adapter names its base, and is read from anywhere
         if (Path(model) / ADAPTER_CONFIG).is_file():

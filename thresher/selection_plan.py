@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from thresher.features import Progress
     from thresher.features.rehearsal import StageCost
 
-SERVER = "a server is not asked in a dry run"
+UNNAMED = "model"  # stands for the name of a server's only model, since the server is not asked for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,12 +187,13 @@ def _stages(request: Request, on_progress: Callable[[Progress], None] | None) ->
 
 def _of(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
     from thresher.features.providers import is_of_pairs, load_provider
-    from thresher.features.rehearsal import StageCost, rehearse
+    from thresher.features.rehearsal import rehearse
     from thresher.features.respondent import is_server
+    from thresher.features.server_address import ServerAddress
 
     provider, context = load_provider(name), request.context
-    if is_server(context.model) and "model" in provider.describe(replace(context, model=None)):
-        return [StageCost(stage=name, n=len(rows), n_cached=0, seconds=None, note=SERVER)]
+    if is_server(context.model) and ServerAddress.parse(str(context.model)).model is None:
+        context = replace(context, model=f"{str(context.model).rstrip('#')}#{UNNAMED}")
     if pool is not None and is_of_pairs(name):
         return rehearse(provider, pool, replace(context, examples=rows))
     return rehearse(provider, rows, context)

@@ -112,11 +112,25 @@ def test_a_dropped_row_has_a_sentence_and_a_duplicate_a_place(name, pool, one, c
         ("confidence", "quantile", 1.5),
         ("conflicts", "keep", "best"),
         ("expression", "where", ""),
+        ("exact-duplicates", "keep", 3),
+        ("exact-duplicates", "ignore_case", 3),
+        ("pii", "kinds", 3),
+        ("pii", "region", 3),
+        ("pii", "region", True),
+        ("language", "languages", ["en", 3]),
+        ("repetition", "phrases", [3]),
     ],
 )
 def test_an_illegal_setting_is_refused_by_name(name, setting, value):
     with pytest.raises(SettingsError, match=setting):
         create(name, SETTINGS.get(name, {}) | {setting: value})
+
+
+def test_settings_given_as_values_are_taken():
+    assert create("language", {"languages": ["en", "de"]}).languages == ("en", "de")
+    assert create("pii", {"region": None}).region is None
+    assert create("exact-duplicates", {"ignore_case": False}).ignore_case is False
+    assert create("confidence", {"threshold": 0.5}).threshold == 0.5
 
 
 def test_settings_given_as_text_are_converted():

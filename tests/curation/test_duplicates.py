@@ -15,6 +15,7 @@ from thresher.curation.near_duplicates import NearDuplicates, band_rows
 from thresher.curation.normalise import normalised
 from thresher.curation.semantic_duplicates import SemanticDuplicates
 from thresher.curation.shingles import shingles
+from thresher.errors import SettingsError
 from thresher.features import Features
 
 
@@ -181,3 +182,29 @@ def test_rows_of_one_template_do_not_make_the_comparison_quadratic():
     verdict = judged(NearDuplicates(threshold=0.7), text_rows(texts))
     assert verdict.is_dropped.sum() > 2500
     assert verdict.notes["pairs_verified"] < 3000 * 40
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_copy_found_in_clusters_is_similar_to_the_row_that_stays(seed):
+    rng = np.random.default_rng(seed)
+    centre = rng.normal(size=(40, 6))
+    x = (centre[rng.integers(40, size=600)] + 0.35 * rng.normal(size=(600, 6))).astype(np.float32)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    pool = text_rows([f"text {i}" for i in range(600)], embedding=x)
+    verdict = judged(SemanticDuplicates(threshold=0.9, exact_rows=10, cluster_rows=40), pool)
+    copies = np.flatnonzero(verdict.is_dropped)
+    named = np.array([int(verdict.duplicate_of[int(i)][1:]) for i in copies])
+    assert not verdict.is_dropped[named].any()
+    assert ((unit[copies] * unit[named]).sum(axis=1) >= 0.9 - 1e-5).all()
+
+
+def test_a_pair_exactly_at_the_threshold_is_a_duplicate():
+    words = [f"w{i}" for i in range(100)]
+    rule = NearDuplicates(threshold=0.55, unit="word", n_gram=1, permutations=512)
+    assert judged(rule, text_rows([" ".join(words), " ".join(words[:55])])).similarity[1] == pytest.approx(0.55)
+
+
+def test_the_preferred_row_is_told_by_one_number():
+    pool = text_rows(["a", "b"], embedding=np.eye(2, dtype=np.float32))
+    with pytest.raises(SettingsError, match="keep: 'highest:embedding' must name one number per row, got 2"):
+        judged(ExactDuplicates(keep="highest:embedding"), pool)

@@ -69,6 +69,34 @@ def test_a_label_in_common_is_no_leak(rows, check):
     assert gone(check(Contamination(scope="row"), pool, eval=test)) == [False]
 
 
+def test_a_system_prompt_in_common_is_no_leak(rows, check):
+    system = "you are a helpful assistant who answers as well as it can and says so when it does not know"
+
+    def chats(names, n):
+        words = [[f"{name}{i}w{k}" for k in range(12)] for name, i in ((names, i) for i in range(n))]
+        turns = [
+            [
+                {"role": "system", "content": system},
+                {"role": "user", "content": " ".join(each)},
+                {"role": "assistant", "content": "fine"},
+            ]
+            for each in words
+        ]
+        return [{"messages": each} for each in turns]
+
+    test = chats("test", 30)
+    leak = [{"messages": [*test[3]["messages"][:1], {"role": "user", "content": _asked(test[3]) + " x" * 9}]}]
+    leak[0]["messages"].append({"role": "assistant", "content": "well"})
+    for n_test in (4, 30):
+        verdict = check(Contamination(), rows(chats("pool", 5) + leak), eval=rows(test[:n_test]))
+        assert gone(verdict) == [False] * 5 + [True]
+        assert verdict.similarity[5] > 0.5
+
+
+def _asked(row):
+    return row["messages"][1]["content"]
+
+
 # Length, language
 
 
@@ -147,6 +175,13 @@ def test_rows_that_repeat_themselves_are_dropped_and_prose_stays(rows, check):
     assert gone(check(Repetition(phrases=()), rows({"text": texts[4:]}))) == [False, False]
 
 
+def test_a_limit_of_one_switches_a_test_of_repetition_off(rows, check):
+    texts = ["word " * 100, "one two three four " * 30]
+    off = {f"{name}": 1.0 for name in ("top_gram", "repeated_gram")}
+    assert gone(check(Repetition(), rows({"text": texts}))) == [True, True]
+    assert gone(check(Repetition(**off), rows({"text": texts}))) == [False, False]
+
+
 def test_words_without_a_letter_are_counted_once_each():
     from thresher.curation.repetition import _word_shares
 
@@ -181,6 +216,51 @@ def test_a_mask_replaces_each_finding_and_nothing_else():
     pytest.importorskip("phonenumbers")
     texts = pl.Series(["mail a@b.org, a@b.org or c.a@b.org; call +1 650 253 0000.", "nothing"])
     assert Pii().mask(texts).to_list() == ["mail [EMAIL], [EMAIL] or [EMAIL]; call [PHONE].", "nothing"]
+
+
+KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7+/abc\nshort==\n-----END RSA PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("anna-maria@x.org and maria@x.org", "[EMAIL] and [EMAIL]"),
+        ("card 4111 1111 1111 1111 12/26", "card [CREDIT-CARD] 12/26"),
+        ("pay 4111111111111111 123", "pay [CREDIT-CARD] 123"),
+        ("no 7 4111-1111-1111-1111", "no 7 [CREDIT-CARD]"),
+        ("请联系foo@bar.com谢谢", "请联系[EMAIL]谢谢"),
+        ("mail müller@web.de, info@müller.de", "mail [EMAIL], [EMAIL]"),
+        ("密钥AKIAIOSFODNN7EXAMPLE。", "密钥[KEY]。"),
+        (f"before\n{KEY}\nbehind", "before\n[KEY]\nbehind"),
+        (f"before\n{KEY[:54]}\nbehind", "before\n[KEY]\nbehind"),
+        ("sk-" + "a" * 30 + "-" + "b" * 250, "[KEY]"),
+        ("IBAN BE68 5390 0754 7034 THANKS", "IBAN [IBAN] THANKS"),
+        ("call +1 650 253 0000 2024-05-01", "call [PHONE] 2024-05-01"),
+        ("call +1 650 253 0000 / +1 650 253 0001", "call [PHONE] / [PHONE]"),
+    ],
+)
+def test_no_part_of_a_secret_is_left(text, expected):
+    pytest.importorskip("phonenumbers")
+    assert Pii().mask(pl.Series([text])).to_list() == [expected]
+
+
+def test_what_no_text_of_the_prompt_or_the_answer_says_is_found_in_a_chat(rows, check):
+    call = {"id": "1", "type": "function", "function": {"name": "send", "arguments": '{"to": "a@b.org"}'}}
+    asked, told = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "done"}
+    pool = rows(
+        [
+            {"messages": [asked, told, {"role": "user", "content": "mail a@b.org"}]},
+            {"messages": [asked, told | {"tool_calls": [call]}]},
+            {"messages": [asked, told]},
+        ]
+    )
+    assert check(Pii(kinds=("email",)), pool).is_masked.tolist() == [True, True, False]
+
+
+def test_an_unknown_region_is_refused(rows, check):
+    pytest.importorskip("phonenumbers")
+    with pytest.raises(SettingsError, match="region must be an ISO 3166 code.*got 'us'; did you mean 'US'"):
+        check(Pii(region="us"), rows({"text": ["call (650) 253-0000 today"]}))
 
 
 def test_a_national_number_needs_a_region(rows, check):
@@ -258,6 +338,10 @@ def test_a_condition_keeps_rows_for_which_it_is_true(rows, check):
         "read_parquet('x') > 1",
         "__import__('os').system('true')",
         "stars >= ; drop",
+        "stars > 1 -- '\n AND stars IN (SELECT a FROM read_csv('/etc/passwd')) --'",
+        "stars > 1 /* ' */ AND stars IN (SELECT a FROM read_csv('/etc/passwd')) -- '",
+        "text = E'\\'' AND stars IN (SELECT a FROM read_csv(' /etc/passwd')) OR text = '",
+        "LPAD(text, 3000000000, 'x') = 'x'",
         "x" * 2001,
     ],
 )

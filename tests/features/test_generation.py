@@ -2,6 +2,7 @@
 
 import numpy as np
 import orjson
+import polars as pl
 import pytest
 
 from thresher.errors import SettingsError
@@ -116,6 +117,20 @@ def test_more_samples_keep_the_first_ones_and_another_seed_changes_them(tiny_lla
     assert [row[:2] for row in many] == few
     other = Decoding(n_samples=2, temperature=1.0, max_new_tokens=NEW, seed=1)
     assert answers(tiny_llama, TALKS[:4], other) != few
+
+
+def test_what_ends_an_answer_is_no_part_of_its_text(tiny_llama):
+    """A tokenizer may not count the end of a turn among its special tokens."""
+    here = context(tiny_llama)
+    greedy = Decoding(max_new_tokens=NEW)
+    who = LocalRespondent(here)
+    shelf = list(who._answer_batches(pl.Series(TALKS[:1]), greedy, 1000))
+    ids = shelf[0].values[0, 0]
+    at = next(i for i in range(1, NEW) if ids[i] not in ids[:i])
+    who._stops = frozenset({int(ids[at])})
+    (found,) = who.answers(TALKS[:1], greedy, stage="answers", context=here)[0]
+    assert found.text == who.lm.tokenizer.decode(ids[:at], skip_special_tokens=True).strip()
+    assert not found.is_cut
 
 
 def test_a_prompt_without_room_and_one_that_the_template_refuses_are_told_apart(tiny_llama):

@@ -156,6 +156,28 @@ def test_a_row_without_any_answer_has_its_reason(pupil):
     assert found.missing["knowledge"].null_count() == len(ROWS) - 1
 
 
+@pytest.mark.parametrize("cut", ["Os", "O\ufffd"])
+def test_an_answer_that_was_right_as_far_as_it_went_is_neither_right_nor_wrong(pupil, cut):
+    answers = pupil.answers
+
+    def some(talks, decoding, **how):
+        given = answers(talks, decoding, **how)
+        for talk, row in zip(talks, given, strict=True):
+            last = talk.rsplit("user", 1)[1]
+            if "land 5?" in last or "land 6?" in last:  # Oslo is cut; of Bern something wrong is
+                row[:] = [Answer(cut, is_cut=True)] * len(row)
+        return given
+
+    pupil.answers = some
+    found = found_for(ROWS)
+    assert found.missing["knowledge"][5] == (
+        "an answer ended at max_new_tokens and was right so far; raise max_new_tokens"
+    )
+    assert found.missing["knowledge"].null_count() == len(ROWS) - 1
+    assert np.isnan(found["knowledge"]["likeliest"][5])
+    assert found["knowledge"]["likeliest"][6] == 0
+
+
 def test_without_examples_the_question_stands_alone(pupil):
     found_for(ROWS[:1], KnowledgeSettings(n_prompts=1, n_examples=0, n_samples=1))
     assert len(json.loads(pupil.asked[0][0])["messages"]) == 1

@@ -248,6 +248,36 @@ def test_the_key_goes_to_the_server_and_nowhere_else(stub, tmp_path, monkeypatch
     assert SECRET not in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize("ending", ["\n", " \r\n"])
+def test_a_line_break_behind_the_key_is_no_part_of_it(stub, monkeypatch, ending):
+    monkeypatch.setenv("THRESHER_API_KEY", SECRET + ending)
+    assert texts(context(stub), TALKS[:1]) == EXPECTED[:1]
+    assert stub.keys == [f"Bearer {SECRET}"]
+
+
+@pytest.mark.parametrize("odd", ["\r\nx: y", "\u2019", "\x07"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(stub, monkeypatch, odd):
+    monkeypatch.setenv("THRESHER_API_KEY", f"{SECRET}{odd}z")
+    with pytest.raises(InputError, match="must be of printable ASCII") as caught:
+        texts(context(stub), TALKS[:1])
+    assert SECRET not in str(caught.value)
+
+
+def test_an_answer_that_cannot_be_decoded_is_asked_for_again(stub):
+    reply = stub.reply
+    stub.reply = lambda body, number: (
+        (200, b"junk", {"content-encoding": "gzip"}) if number == 1 else reply(body, number)
+    )
+    assert texts(context(stub, "?in_flight=1"), TALKS[:2]) == EXPECTED[:2]
+
+
+@pytest.mark.parametrize("host", ["-\u00e9-", "a..b"])
+def test_a_host_that_is_no_name_is_refused_with_a_sentence(host):
+    here = FeatureContext(model=f"http://{host}:9/v1#m", cache=None)
+    with pytest.raises(InputError, match="the server must be reachable"):
+        texts(here, TALKS[:1])
+
+
 def test_no_key_is_sent_where_there_is_none_and_a_redirect_is_not_followed(stub):
     stub.reply = lambda body, number: (307, {}, {"Location": "http://127.0.0.1:9/v1"})
     with pytest.raises(InputError, match="refuses the first"):
@@ -367,6 +397,13 @@ def test_a_server_that_does_not_take_logprobs_is_asked_without_them(stub):
 )
 def test_options_named_in_text(text, expected):
     assert named_option(text, ("A", "B")) == expected
+
+
+def test_the_place_counts_where_the_options_are_likeliest_and_not_a_tail_before_it():
+    before = [("(", -0.05), ("A", -4.0), ("B", -5.0)]
+    choice = [("B", -0.02), ("A", -4.5)]
+    a, b = np.exp(-4.5), np.exp(-0.02)
+    np.testing.assert_allclose(shares_of([before, choice, [(")", -0.01)]], ("A", "B")), [a / (a + b), b / (a + b)])
 
 
 def test_tokens_that_hold_no_option_have_no_share():

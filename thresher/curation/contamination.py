@@ -19,7 +19,8 @@ from thresher.curation.shingles import Shingles, shingles
 from thresher.curation.verdict import Verdict
 
 EMBEDDING = "embedding"
-COMMON = 1000  # a piece that so many evaluation rows share is a template, and no sign of a leak
+# A piece that more evaluation rows share is of a template, such as a system prompt, and no sign of a leak.
+TEMPLATE_ROWS, TEMPLATE_SHARE, COMMON = 10, 0.1, 1000
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -47,7 +48,8 @@ class Contamination:
     Source: n-gram overlap as Brown et al. 2020 (arXiv:2005.14165, appendix C; 13-grams) and Chowdhery et al. 2022
     (arXiv:2204.02311, section 8; share of 8-grams).
     Differs: the share is of the shorter of the two texts, so that an evaluation row inside a long document is found,
-    and an excerpt of one too; n-grams that more than 1,000 evaluation rows share are passed over.
+    and an excerpt of one too; n-grams of a template, such as a system prompt, are passed over: those that more than a
+    tenth of the evaluation rows share (and more than 10, or all of 3 or more), or more than 1,000.
     Cost: O(n-grams of the pool, times the evaluation rows that share one); `cosine`: O(n q d).
     Needs: rows to evaluate on; `embedding` if `cosine` is set. Existing rows play no part.
     Fails: translations and paraphrases pass the n-grams; set `cosine` for them. Texts of fewer than `n_gram` words are
@@ -161,19 +163,32 @@ def _most_similar(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> _
 
 
 def _overlapping(ours: Shingles, theirs: Shingles) -> _Match:
-    """Return the evaluation row that shares the largest part of the smaller set of pieces."""
+    """Return the evaluation row that shares the largest part of the smaller set of pieces, those of templates aside."""
     owner = np.repeat(np.arange(len(theirs.offsets) - 1, dtype=np.int64), theirs.sizes())
     order = np.argsort(theirs.hashes, kind="stable")
     keys, first, counts = np.unique(theirs.hashes[order], return_index=True, return_counts=True)
-    is_rare = counts <= COMMON
+    is_rare = counts <= _most_owners(len(theirs.offsets) - 1)
+    their_sizes = np.bincount(owner[order][np.repeat(is_rare, counts)], minlength=len(theirs.offsets) - 1)
+    in_template = np.isin(ours.hashes, keys[~is_rare])
+    our_sizes = ours.sizes() - np.bincount(_row_of(ours, np.flatnonzero(in_template)), minlength=len(ours.sizes()))
     keys, first, counts = keys[is_rare], first[is_rare].astype(np.int64), counts[is_rare].astype(np.int64)
     at = np.minimum(np.searchsorted(keys, ours.hashes), max(len(keys) - 1, 0)).astype(np.int64)
     known = np.flatnonzero(keys[at] == ours.hashes) if len(keys) else np.zeros(0, np.int64)
-    row_of = np.searchsorted(ours.offsets, known, side="right") - 1
     row, value = _best_overlap(
-        row_of.astype(np.int64), at[known], first, counts, owner[order], ours.sizes(), theirs.sizes()
+        _row_of(ours, known), at[known], first, counts, owner[order], our_sizes, their_sizes.astype(np.int64)
     )
     return _Match(row, value)
+
+
+def _row_of(sets: Shingles, at: Int64) -> Int64:
+    """Return the row that each piece belongs to."""
+    return (np.searchsorted(sets.offsets, at, side="right") - 1).astype(np.int64)
+
+
+def _most_owners(n: int) -> int:
+    """Return how many of n evaluation rows may share a piece that is a sign of a leak."""
+    most = min(COMMON, max(TEMPLATE_ROWS, int(TEMPLATE_SHARE * n)))
+    return min(most, n - 1) if n > 2 else most
 
 
 @compiled
@@ -188,8 +203,8 @@ def _best_overlap(
         first: (k,) where the owners of a piece begin in `owner`.
         counts: (k,) how many they are.
         owner: evaluation rows, sorted by piece.
-        our_sizes: (n,) pieces of the pool's rows.
-        their_sizes: (q,) pieces of the evaluation rows.
+        our_sizes: (n,) pieces of the pool's rows that are not of a template.
+        their_sizes: (q,) such pieces of the evaluation rows.
     """
     best = np.full(len(our_sizes), -1, np.int64)
     value = np.zeros(len(our_sizes), np.float32)

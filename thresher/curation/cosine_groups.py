@@ -154,5 +154,22 @@ def _join_neighbours(
             stands[second] = first
     moved = stands[stands]  # what a row stood for goes to the row that stands for it now
     changed = np.flatnonzero(moved != np.arange(len(stands)))
+    is_handed_on = moved[changed] != stands[changed]
     stands[changed] = moved[changed]
     similarity[changed] = np.einsum("ij,ij->i", unit[changed], unit[stands[changed]])
+    far = changed[is_handed_on & (similarity[changed] < threshold)]
+    stands[far], similarity[far] = -1, np.nan
+    for row in far.tolist():  # similar to the row that is gone, not to the one that took its place
+        _judge_anew(
+            row, unit, np.concatenate([home[each] for each in nearest[row] if each in home]), stands, similarity
+        )
+        if not similarity[row] >= threshold:
+            stands[row], similarity[row] = row, np.nan
+
+
+def _judge_anew(row: int, unit: Float32, others: Int64, stands: Int64, similarity: Float32) -> None:
+    """Let the most similar of the other rows that stay stand for a row, if any stays."""
+    others = others[stands[others] == others]
+    if len(others):
+        cosine = unit[others] @ unit[row]
+        stands[row], similarity[row] = others[cosine.argmax()], cosine.max()

@@ -66,6 +66,9 @@ def line_up(pool: Rows, existing: Rows | None, keep: str) -> Line:
         existing: m rows, or None. They come first in any case.
         keep: "first" in the file, "longest" in characters, or "highest:NAME", "lowest:NAME"; ties go to the first, and
             rows without a number come last.
+
+    Raises:
+        SettingsError: NAME is a feature of more than one number per row.
     """
     n_existing = 0 if existing is None else len(existing)
     order = np.concatenate([np.arange(n_existing), n_existing + _preferred(pool, keep)]).astype(np.int64)
@@ -81,6 +84,8 @@ def _preferred(pool: Rows, keep: str) -> Int64:
     else:
         (need,) = keep_needs(keep)
         value = np.asarray(pool.features[need], dtype=np.float64)
+        if value.ndim != 1:
+            raise SettingsError(f"keep: '{keep}' must name one number per row, got {value.shape[1]:,}; name another")
         value = -value if keep.startswith(LOWEST) else value
     best_first: Int64 = np.argsort(np.where(np.isnan(value), np.inf, -value), kind="stable").astype(np.int64)
     return best_first

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 2_000
 CANONICAL = ("row_id", "prompt", "response", "file", "line")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# What lets the parser see other quotes than `_QUOTED` does, and so hides words from the search: comments, other quotes
+# than these two, a quote without its end, and literals with a prefix, in which a backslash may be special.
+_HIDES = re.compile(r"--|/\*|[#$`'\"]|\b(?:[enbrxq]|nq|br|rb|u&)\?", re.IGNORECASE)
+_ESCAPED = re.compile(r"\\['\"]")
+_PADS = re.compile(r"\b[lr]pad\b", re.IGNORECASE)  # one call makes texts of any length
 _REACHES_OUT = re.compile(r"\b(select|from|join|with|read_\w+|scan_\w+)\b", re.IGNORECASE)
 
 
@@ -28,7 +33,8 @@ class Expression:
 
     The condition is parsed by polars' SQL, not by Python: nothing in it is executed. It may use comparison, arithmetic,
     AND, OR, NOT, IN, LIKE, BETWEEN, CASE and polars' SQL functions (LENGTH, LOWER, REGEXP_LIKE, STARTS_WITH, ...), and
-    no subquery and no function that reads a file. Regular expressions are Rust's, whose time is linear in the text.
+    no subquery, no comment, and no function that reads a file or pads. Regular expressions are Rust's, whose time is
+    linear in the text.
 
     Columns are the user's; `row_id`, `prompt`, `response`, `file` and `line` are the canonical ones where the user has
     no column of that name. A row for which the condition has no value (a column is empty) is dropped as `no-value`.
@@ -53,7 +59,14 @@ class Expression:
             raise SettingsError(
                 f"{self.name}: where must have at most {MAX_CHARACTERS:,}, got {len(self.where):,} characters"
             )
-        found = _REACHES_OUT.search(_QUOTED.sub("''", self.where))
+        plain = _QUOTED.sub("?", self.where)
+        hidden = _HIDES.search(plain) or _ESCAPED.search(self.where)
+        if hidden:
+            raise SettingsError(
+                f"{self.name}: where must hold no comment and no quotes but whole '...' and \"...\", without prefix or "
+                f"backslash, found {hidden[0]!r}; leave it out"
+            )
+        found = _REACHES_OUT.search(plain) or _PADS.search(plain)
         if found:
             raise SettingsError(
                 f"{self.name}: where must look at the row's own columns, found '{found[0]}'; leave it out"

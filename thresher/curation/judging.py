@@ -162,15 +162,29 @@ def judge(
     last = set(alive.tolist())
     findings = pl.concat([pl.DataFrame(schema=FINDINGS), *(step.findings for step in steps)])
     clusters = pl.concat([pl.DataFrame(schema=CLUSTERS), *(step.clusters for step in steps)])
-    private = findings.filter("is_masked")["row_id"].implode()
+    dropped = pl.concat([pl.DataFrame(schema=DROPPED), *(step.dropped for step in steps)])
+    private = _private(rules, dropped, findings)
     return Judgement(
         kept=alive,
-        dropped=pl.concat([pl.DataFrame(schema=DROPPED), *(step.dropped for step in steps)]).sort("position"),
-        findings=findings.sort("position", maintain_order=True),
-        clusters=clusters.with_columns(preview=pl.when(~pl.col("row_id").is_in(private)).then("preview")),
+        dropped=_hidden(dropped, private, "duplicate_of").sort("position"),
+        findings=_hidden(findings, private, "duplicate_of").sort("position", maintain_order=True),
+        clusters=_hidden(clusters, private, "cluster"),
         masked={position: names for position, names in masked.items() if position in last},
         results=tuple(step.result for step in steps),
     )
+
+
+def _private(rules: Sequence[Rule], dropped: pl.DataFrame, findings: pl.DataFrame) -> pl.Series:
+    """Return, as one list, the ids of the rows in which a private rule found something."""
+    names = [rule.name for rule in rules if getattr(rule, "is_private", False)]
+    found = pl.concat([part.filter(pl.col("rule").is_in(names))["row_id"] for part in (dropped, findings)])
+    return found.implode()
+
+
+def _hidden(table: pl.DataFrame, private: pl.Series, copy_of: str) -> pl.DataFrame:
+    """Return a table that shows no text of private rows, nor of rows that are copies of one."""
+    is_private = pl.col("row_id").is_in(private) | pl.col(copy_of).is_in(private).fill_null(value=False)
+    return table.with_columns(preview=pl.when(~is_private).then("preview"))
 
 
 @dataclass(frozen=True, kw_only=True)

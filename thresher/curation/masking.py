@@ -13,6 +13,7 @@ from thresher.dataset.changed import with_changed_rows
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
+    from thresher.dataset.schema import Schema
 
 _LEFT = ("label", "tools")  # roles whose columns hold no free text
 _NAMES = frozenset({"role", "from", "name", "type", "id", "tool_call_id"})  # members of a message that are no free text
@@ -32,11 +33,21 @@ def masked(rows: Dataset, rules: Mapping[int, tuple[Rule, ...]]) -> Dataset:
     positions: dict[tuple[Rule, ...], list[int]] = {}
     for position, wanted in rules.items():
         positions.setdefault(wanted, []).append(position)
-    names = [name for role, group in rows.schema.columns.items() if role not in _LEFT for name in group]
+    names = text_columns(rows.schema)
     changed: dict[int, dict[str, Any]] = {}
     for wanted, at in positions.items():
         changed |= zip(at, _masked_rows(rows.rows(at), names, wanted), strict=True)
     return with_changed_rows(rows, changed)
+
+
+def text_columns(schema: Schema) -> list[str]:
+    """Return the user's columns that a mask changes."""
+    return [name for role, group in schema.columns.items() if role not in _LEFT for name in group]
+
+
+def free_texts(value: Any) -> list[str]:
+    """Return every text in a column's value that a mask changes: the value itself, or what its messages say."""
+    return list(_texts(_opened(value)))
 
 
 def _masked_rows(rows: list[dict[str, Any]], names: Sequence[str], rules: Sequence[Rule]) -> list[dict[str, Any]]:

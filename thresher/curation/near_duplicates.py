@@ -209,7 +209,7 @@ def _empty_index(buckets: Int32) -> _Index:
 def _jaccard(a: UInt32, b: UInt32, least: float) -> float:
     """Return the similarity of two sorted sets, 0 where their sizes alone keep it below `least`."""
     small, large = min(len(a), len(b)), max(len(a), len(b))
-    if small < least * large:
+    if small / large < least:  # divided as below: the product can round a pair at the threshold away
         return 0.0
     shared = n_shared(a, b)
     return float(shared / (len(a) + len(b) - shared))

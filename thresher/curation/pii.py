@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import polars as pl
 
 from thresher.checks import check_one_of
+from thresher.curation.masking import free_texts, text_columns
 from thresher.curation.normalise import plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
 
+if TYPE_CHECKING:
+    from thresher.dataset import Dataset
+
 ACTIONS = ("report", "mask", "drop")
 PHONE = "phone"
 # Rust's regular expressions: their time is linear in the text, whatever it holds. What they find is checked below.
+# Words end at ASCII borders, so that what stands between Chinese letters without a space is found too.
+_B = r"(?-u:\b)"
+_KEY_NAME = r"[A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
 PATTERNS = {
     "key": (
-        r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,255}\b|"
-        r"\bgithub_pat_[A-Za-z0-9_]{22,255}\b|\bsk-[A-Za-z0-9_-]{20,200}\b|\bxox[abprs]-[A-Za-z0-9-]{10,200}\b|"
-        r"\bAIza[0-9A-Za-z_-]{35}\b|\bhf_[A-Za-z0-9]{30,64}\b|"
-        r"\beyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,1000}"
+        # a private key up to its end; of one without an end the lines that look like it
+        rf"-----BEGIN {_KEY_NAME}(?:(?:[^-]|-[^-])*-----END {_KEY_NAME}|(?:(?:\s|\\[nr])*[A-Za-z0-9+/=]{{16,}})*)|"
+        rf"{_B}AKIA[0-9A-Z]{{16}}{_B}|{_B}gh[pousr]_[A-Za-z0-9]{{36,}}|{_B}github_pat_[A-Za-z0-9_]{{22,}}|"
+        rf"{_B}sk-[A-Za-z0-9_-]{{20,}}|{_B}xox[abprs]-[A-Za-z0-9-]{{10,}}|{_B}AIza[0-9A-Za-z_-]{{35}}|"
+        rf"{_B}hf_[A-Za-z0-9]{{30,}}|{_B}eyJ[A-Za-z0-9_-]{{10,}}\.eyJ[A-Za-z0-9_-]{{10,}}\.[A-Za-z0-9_-]{{10,}}"
     ),
-    "email": r"\b[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b",
-    "iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
-    "credit-card": r"\b\d(?:[ -]?\d){12,18}\b",
-    "ip": r"\b(?:\d{1,3}\.){3}\d{1,3}\b|(?:[0-9A-Fa-f]{1,4}:){2,7}(?::?[0-9A-Fa-f]{1,4}){1,7}",
-    PHONE: r"\+?\(?\d[\d ().\-/]{5,22}\d",
+    "email": r"[\p{Latin}0-9_%+][\p{Latin}\p{M}0-9._%+-]*@(?:[\p{Latin}\p{M}0-9-]+\.)+\p{Latin}{2,24}",
+    "iban": rf"{_B}[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?{_B}",
+    "credit-card": rf"{_B}\d(?:[ -]?\d){{12,}}{_B}",
+    "ip": rf"{_B}(?:\d{{1,3}}\.){{3}}\d{{1,3}}{_B}|(?:[0-9A-Fa-f]{{1,4}}:){{2,7}}(?::?[0-9A-Fa-f]{{1,4}}){{1,7}}",
+    PHONE: r"\+?\(?\d[\d ().\-/+]{5,}\d",
 }
+CARD_DIGITS = (13, 19)
+MIN_CARD_PART = 3  # digits that are written together in a card number that stands beside other numbers
+MAX_PHONE = 40  # characters
 IBAN_LENGTHS = (15, 34)
 NOT_PERSONAL = ("example.com", "example.org", "example.net")  # reserved for documentation, RFC 2606
 
@@ -43,7 +55,7 @@ class Pii:
     Found are e-mail addresses, telephone numbers (valid ones by phonenumbers, Apache-2.0; without a `region` only
     those with a country code), credit cards (Luhn's checksum), IBANs (ISO 7064 mod 97), public IP addresses, and keys
     of known forms (AWS, GitHub, OpenAI, Slack, Google, Hugging Face, private keys, JSON web tokens). Candidates are
-    found by regular expressions in linear time, in the prompt and the response, and checked one by one.
+    found by regular expressions in linear time, in every text that a mask can change, and checked one by one.
 
     A mask puts [EMAIL], [PHONE], [CREDIT-CARD], [IBAN], [IP] or [KEY] in the place of each finding, in the columns that
     the schema reads; the rows as they were stand in `masked.jsonl`, which is as private as the pool.
@@ -86,7 +98,7 @@ class Pii:
         rng: np.random.Generator,
     ) -> Verdict:
         """Find, and say what was found where; the finding itself is not repeated in the explanation."""
-        texts = plain_texts(pool.dataset, "row")
+        texts = _all_texts(pool.dataset)
         found = self._found(texts)
         told: list[str | None] = [None] * len(texts)
         for row, items in found.items():
@@ -108,64 +120,136 @@ class Pii:
         """Return texts with [EMAIL] and the like in the place of each finding, (n,)."""
         values = texts.to_list()
         for row, items in self._found(texts).items():
-            for kind, item in sorted(items, key=lambda pair: -len(pair[1])):  # a longer one may hold a shorter one
+            for kind, item in items:
                 values[row] = values[row].replace(item, f"[{kind.upper()}]")
         return pl.Series(texts.name, values, dtype=pl.String)
 
     def _found(self, texts: pl.Series) -> dict[int, list[tuple[str, str]]]:
-        """Return row -> what was found there: kind and text. A text that two kinds claim counts for the first."""
-        is_valid = self._checks()
+        """Return row -> what was found there: kind and text, in the order in which they are replaced.
+
+        A text that two kinds claim counts for the first; of one that holds another the longer comes first, and the
+        shorter one follows only if it stands elsewhere too.
+        """
+        finders = self._finders()
         found: dict[int, list[tuple[str, str]]] = {}
+        rest = texts.to_list()  # without what was found
         for kind in (kind for kind in PATTERNS if kind in self.kinds):
-            frame = texts.alias("text").to_frame().with_row_index("row")
-            hits = (
-                frame.filter(pl.col("text").str.contains(PATTERNS[kind]))
-                .select("row", pl.col("text").str.extract_all(PATTERNS[kind]))
-                .explode("text")
-                .unique(maintain_order=True)
+            frame = pl.DataFrame({"text": pl.Series(rest, dtype=pl.String)}).with_row_index("row")
+            hits = frame.filter(pl.col("text").str.contains(PATTERNS[kind])).select(
+                "row", pl.col("text").str.extract_all(PATTERNS[kind])
             )
-            for row, item in hits.iter_rows():
-                mine = found.get(row, [])
-                if is_valid[kind](item) and not any(item in other for _, other in mine):
-                    found.setdefault(row, []).append((kind, item))
+            for row, candidates in hits.iter_rows():
+                items = {item for candidate in dict.fromkeys(candidates) for item in finders[kind](candidate)}
+                for item in sorted(items, key=lambda item: (-len(item), item)):
+                    if item in rest[row]:
+                        found.setdefault(row, []).append((kind, item))
+                        rest[row] = rest[row].replace(item, "\n")
         return found
 
-    def _checks(self) -> Mapping[str, Callable[[str], bool]]:
-        """Return for each kind how a candidate is checked.
+    def _finders(self) -> Mapping[str, Callable[[str], Sequence[str]]]:
+        """Return for each kind what of a candidate is personal."""
+        finders: dict[str, Callable[[str], Sequence[str]]] = {
+            "key": lambda text: [text],
+            "email": lambda text: [] if text.rpartition("@")[2].lower() in NOT_PERSONAL else [text],
+            "iban": ibans,
+            "credit-card": cards,
+            "ip": lambda text: [text] if is_public_address(text) else [],
+        }
+        return finders | ({PHONE: self._phone_finder()} if PHONE in self.kinds else {})
+
+    def _phone_finder(self) -> Callable[[str], Sequence[str]]:
+        """Return what finds telephone numbers in a run of digits and separators.
 
         Raises:
-            MissingExtraError: telephone numbers are wanted and phonenumbers is not installed.
+            MissingExtraError: phonenumbers is not installed.
+            SettingsError: it does not know the region.
         """
-        checks: dict[str, Callable[[str], bool]] = {
-            "key": lambda _: True,
-            "email": lambda text: text.rpartition("@")[2].lower() not in NOT_PERSONAL,
-            "iban": is_iban,
-            "credit-card": is_card,
-            "ip": is_public_address,
-        }
-        if PHONE in self.kinds:
+        try:
+            import phonenumbers
+        except ModuleNotFoundError:
+            raise MissingExtraError("phonenumbers", f"the rule '{self.name}'", "pii") from None
+        known = phonenumbers.SUPPORTED_REGIONS
+        if self.region is not None and self.region not in known:
+            hint = did_you_mean(self.region.upper(), known)
+            raise SettingsError(
+                f"{self.name}: region must be an ISO 3166 code such as 'US' or 'DE', got '{self.region}'{hint}"
+            )
+
+        def is_phone(text: str) -> bool:
+            if self.region is None and not text.startswith("+"):
+                return False
             try:
-                import phonenumbers
-            except ModuleNotFoundError:
-                raise MissingExtraError("phonenumbers", f"the rule '{self.name}'", "pii") from None
+                number = phonenumbers.parse(text, self.region)
+            except phonenumbers.NumberParseException:
+                return False
+            return bool(phonenumbers.is_valid_number(number))
 
-            def is_phone(text: str) -> bool:
-                if self.region is None and not text.startswith("+"):
-                    return False
-                try:
-                    number = phonenumbers.parse(text, self.region)
-                except phonenumbers.NumberParseException:
-                    return False
-                return bool(phonenumbers.is_valid_number(number))
+        def phones(run: str) -> list[str]:
+            if len(run) <= MAX_PHONE and run.rfind("+") <= 0 and is_phone(run):
+                return [run]
+            items = [match.raw_string for match in phonenumbers.PhoneNumberMatcher(run, self.region)]
+            for start in re.findall(rf"\+[^+]{{5,{MAX_PHONE}}}", run):
+                if not any(start.startswith(item) for item in items):
+                    items += next(([part] for part in _beginnings(start) if is_phone(part)), [])
+            return items
 
-            checks[PHONE] = is_phone
-        return checks
+        return phones
+
+
+def _all_texts(rows: Dataset) -> pl.Series:
+    """Return the texts of each row that a mask can change, (n,): of a chat also calls and what follows the answer."""
+    if rows.kind != "sft":
+        return plain_texts(rows, "row")
+    columns = [rows.column(name).to_list() for name in text_columns(rows.schema) if name in rows.column_names]
+    texts = ["\n".join(text for value in values for text in free_texts(value)) for values in zip(*columns, strict=True)]
+    return pl.Series("text", texts, dtype=pl.String)
+
+
+def _beginnings(text: str) -> Iterator[str]:
+    """Yield a text, and what is left of it without its last group of digits, and so on."""
+    while groups := list(re.finditer(r"\d+", text)):
+        yield text[: groups[-1].end()]
+        text = text[: groups[-1].start()]
+
+
+def cards(text: str) -> list[str]:
+    """Return the card numbers in a run of digits; other numbers may stand beside them, such as a date of expiry."""
+    if is_card(text):
+        return [text]
+    parts = [part.span() for part in re.finditer(r"\d+", text)]
+    found, first = [], 0
+    while first < len(parts):
+        tries = [(last, text[parts[first][0] : parts[last][1]]) for last in _card_ends(parts, first)]
+        last, card = next(((last, each) for last, each in tries if is_card(each)), (first, ""))
+        found += [card] if card else []
+        first = last + 1
+    return found
+
+
+def _card_ends(parts: Sequence[tuple[int, int]], first: int) -> list[int]:
+    """Return where a card number that begins with the first of some groups of digits can end, the longest first."""
+    ends, n = [], 0
+    for last in range(first, len(parts)):
+        size = parts[last][1] - parts[last][0]
+        n += size
+        if size < MIN_CARD_PART or n > CARD_DIGITS[1]:
+            break
+        if n >= CARD_DIGITS[0]:
+            ends.append(last)
+    return ends[::-1]
+
+
+def ibans(text: str) -> list[str]:
+    """Return the account number at the beginning of a text; words in capitals may stand behind it."""
+    parts = text.split(" ")
+    tries = (" ".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next(([each] for each in tries if is_iban(each)), [])
 
 
 def is_card(text: str) -> bool:
     """Tell whether 13 to 19 digits pass Luhn's checksum (ISO/IEC 7812-1); a run of one digit is none."""
     digits = [int(character) for character in text if character.isdigit()]
-    if len(set(digits)) < 2:
+    if not CARD_DIGITS[0] <= len(digits) <= CARD_DIGITS[1] or len(set(digits)) < 2:
         return False
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

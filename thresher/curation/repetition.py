@@ -133,7 +133,10 @@ class Repetition:
 
     def _limit(self, setting: str) -> float:
         name, _, less = setting.partition("-")
-        return float(getattr(self, name)) - float(less or 0)
+        limit = float(getattr(self, name))
+        if less and limit >= 1:  # switched off, for longer runs of words too; occurrences that overlap make more than 1
+            return float("inf")
+        return limit - float(less or 0)
 
     def _phrases(self, texts: pl.Series) -> tuple[pl.Series, pl.Series]:
         """Return the reason and the explanation of rows that hold one of the phrases."""

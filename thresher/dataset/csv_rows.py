@@ -84,8 +84,9 @@ class CsvRows:
     def encoded(self, row: Mapping[str, Any]) -> bytes:
         """Return one record, quoted where it must be, without a line end."""
         line = io.StringIO()
-        csv.writer(line, delimiter=self.delimiter, lineterminator="").writerow([row[name] for name in self.header])
-        return line.getvalue().encode()
+        ends = "\r\n"  # the writer quotes fields that hold one of these characters, and no other line ends
+        csv.writer(line, delimiter=self.delimiter, lineterminator=ends).writerow([row[name] for name in self.header])
+        return line.getvalue().removesuffix(ends).encode()
 
 
 def ragged(expected: int, found: int) -> str:

@@ -86,8 +86,10 @@ class LocalRespondent:
         if values is None:
             return []
         flat: list[Ids] = [ids for row in values for ids in row]
-        texts = self.lm.tokenizer.batch_decode([ids[ids >= 0] for ids in flat], skip_special_tokens=True)
         stops = np.array(sorted(self._stops))
+        # What ends an answer is no part of it, and some tokenizers do not count it among their special tokens.
+        words = [ids[(ids >= 0) & ~np.isin(ids, stops)] for ids in flat]
+        texts = self.lm.tokenizer.batch_decode(words, skip_special_tokens=True)
         found = [self._answer(ids, text, stops) for ids, text in zip(flat, texts, strict=True)]
         n = decoding.n_samples
         return [found[start : start + n] for start in range(0, len(found), n)]

@@ -18,12 +18,13 @@ from thresher.features.context import FeatureContext
 from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.progress import Progress
 from thresher.features.providers import Measured
-from thresher.features.respondent import Respondent, respondent, talk_text
+from thresher.features.respondent import Answer, Respondent, respondent, talk_text
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-RECIPE = "knowledge-1"
+RECIPE = "knowledge-2"
+CUT = "an answer ended at max_new_tokens and was right so far; raise max_new_tokens"
 KNOWLEDGE = np.dtype([("likeliest", np.float64), ("drawn", np.float64)])
 
 
@@ -37,7 +38,8 @@ class Knowledge:
     The examples of a prompt are the rows that a hash of the seed, the prompt's number and the row's text puts first
     (of `context.examples`, or of the rows themselves), but for those that ask the row's own question. So an entry
     depends on the row and on these few examples, not on the order of the rows, and little changes with a pool that
-    grows. Responses of more than `max_words` words have no value: for them exact match says nothing.
+    grows. Responses of more than `max_words` words have no value: for them exact match says nothing. Nor has a row that
+    was given an answer which was right as far as `max_new_tokens` reached: the limit decides there, not the model.
 
     Source: Gekhman et al. 2024, arXiv:2405.05904. Differs: the paper's examples are of the row's relation, here they
     are only with `by`; questions and answers are turns of the model's chat template.
@@ -192,11 +194,21 @@ def _shares(
     for place, row in enumerate(rows):
         given = [answer for _ in questions.talks[row] for answer in next(supply)]
         said = [plain(answer.text) for answer in given if answer.text is not None]
-        if said:
+        if any(_is_undecided(answer, questions.answers[row]) for answer in given):
+            questions.problems[row] = CUT
+        elif said:
             shares[place] = float(np.mean([text == questions.answers[row] for text in said]))
         else:
             questions.problems[row] = next(answer.problem for answer in given if answer.problem is not None)
     return shares
+
+
+def _is_undecided(answer: Answer, right: str) -> bool:
+    """Tell whether an answer was cut before it could be right or wrong."""
+    if answer.text is None or not answer.is_cut:
+        return False
+    text = plain(answer.text.rstrip("\ufffd"))  # half a character at the limit
+    return text != right and right.startswith(text)
 
 
 def _sentences(notes: dict[str, int]) -> list[str]:

@@ -94,13 +94,7 @@ class LanguageModel:
         """The base model on this disk; downloads it when it is on the Hub and not cached yet."""
         name = self.name
         if self._adapter is not None:
-            config = json.loads((self._adapter / ADAPTER_CONFIG).read_bytes())
-            name, revision = config.get("base_model_name_or_path"), config.get("revision")
-            if not name:
-                raise InputError(
-                    f"model '{self.name}': {ADAPTER_CONFIG} must name its base_model_name_or_path, found none"
-                )
-            name = f"{name}@{revision}" if revision else name
+            name = base_of_adapter(self._adapter)
         return find_base(name, fingerprint=RECIPE)  # the files are hashed below, once per process
 
     @cached_property
@@ -279,14 +273,39 @@ def language_model(name: str | None, *, device: str | None = None, dtype: str | 
     Raises:
         InputError: the name is the address of a server.
     """
+    refuse_server(name)
+    lm = LanguageModel(name, device=device, dtype=dtype)
+    return _ALIVE.setdefault((name, device, dtype, lm.fingerprint), lm)
+
+
+def refuse_server(name: str | None) -> None:
+    """Refuse the address of a server where a model's own probabilities or weights are needed.
+
+    Raises:
+        InputError: the name is the address of a server.
+    """
     if is_server(name):
         raise InputError(
             f"model '{ServerAddress.parse(str(name)).url}': this method needs log-probabilities of given text, which a "
             f"server does not give; name a folder or a Hub id, or take a method that reads answers (confidence, "
             f"known-unknown)"
         )
-    lm = LanguageModel(name, device=device, dtype=dtype)
-    return _ALIVE.setdefault((name, device, dtype, lm.fingerprint), lm)
+
+
+def base_of_adapter(folder: Path) -> str:
+    """Return the name of an adapter's base, "NAME@REVISION" where the adapter says a revision.
+
+    Raises:
+        InputError: its configuration is damaged or names no base.
+    """
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+    except ValueError as error:
+        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must be JSON, got {error}; copy it anew") from None
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name:
+        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must name its base_model_name_or_path, found none")
+    return f"{name}@{revision}" if revision else str(name)
 
 
 def tokens_read() -> int:

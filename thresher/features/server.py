@@ -317,7 +317,7 @@ def _rehearsed(keys: list[str], root: Path, rehearsal: Rehearsal, stage: str) ->
         store = AnswerStore(root)
         found = store.get(keys)
         store.close()
-    note = "requests to a server, not tried: their time and price are the server's"
+    note = "requests to a server; a server is not asked in a dry run: time and price are its own"
     rehearsal.stages.append(StageCost(stage=stage, n=len(keys), n_cached=len(found), seconds=None, note=note))
     return {key: found.get(key, {"text": "", "is_cut": False, "top": []}) for key in keys}
 
@@ -358,10 +358,12 @@ def _chosen(response: dict[str, Any]) -> dict[str, Any]:
 
 
 def shares_of(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]) -> list[float] | None:
-    """Return the shares of the options at the first place where one is among the likeliest tokens, or None.
+    """Return the shares of the options at the place where they are likeliest in all, the first of such, or None.
 
-    A token counts as an option when nothing but it is left without white space and the marks around it.
+    A token counts as an option when nothing but it is left without white space and the marks around it. Of "(B)" the
+    place behind "(" counts: before it, options are among the likeliest tokens too, but with hardly any probability.
     """
+    best, shares = 0.0, None
     for place in top:
         found = dict.fromkeys(options, 0.0)
         for token, log_p in place:
@@ -369,9 +371,9 @@ def shares_of(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]
             if word in found:
                 found[word] += math.exp(log_p)
         total = sum(found.values())
-        if total > 0:
-            return [share / total for share in found.values()]
-    return None
+        if total > best:
+            best, shares = total, [share / total for share in found.values()]
+    return shares
 
 
 def named_option(text: str, options: Sequence[str]) -> list[float] | None:

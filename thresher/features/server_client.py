@@ -45,6 +45,7 @@ class ServerClient:
         """Name a server; nothing is sent.
 
         Raises:
+            InputError: the key in the environment cannot be sent.
             MissingExtraError: httpx2 is not installed.
         """
         try:
@@ -52,7 +53,7 @@ class ServerClient:
         except ModuleNotFoundError:
             raise MissingExtraError("httpx2", f"the server {address.url}", "server") from None
         self.address = address
-        self._key = os.environ.get(KEY) or None
+        self._key = _key()
         self._pace = Pace(address.n_per_minute)
         self._http = httpx2.Client(
             headers={} if self._key is None else {"Authorization": f"Bearer {self._key}"},
@@ -71,7 +72,7 @@ class ServerClient:
 
         try:
             response = self._http.get(f"{self.address.url}/models")
-        except httpx2.TransportError as error:
+        except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:  # the last two: no such host name
             raise InputError(
                 f"model '{self.address.url}': the server must be reachable, got '{_words(error)}'; start it, or check "
                 f"the address"
@@ -104,7 +105,7 @@ class ServerClient:
                 response = self._http.post(f"{self.address.url}/chat/completions", json=body)
             except httpx2.TimeoutException:
                 reason = f"no answer within {self.address.timeout_s:g} s"
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 reason = _words(error)
             else:
                 content = _content(response)
@@ -214,6 +215,21 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
         return max(email.utils.parsedate_to_datetime(text).timestamp() - now, 0.0)
     except ValueError:
         return None
+
+
+def _key() -> str | None:
+    """Return the key in the environment, or None; white space around it, such as a file's last line break, is no part.
+
+    Raises:
+        InputError: it holds what no header can hold; libraries would repeat it in their message.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            f"model: the key in the environment variable {KEY} must be of printable ASCII characters, found others; "
+            f"copy it anew"
+        )
+    return key or None
 
 
 def _content(response: httpx2.Response) -> Any:

@@ -95,12 +95,15 @@ class TrainedFolder:
         """Return the folder of that name if it is of this kind, or None.
 
         Raises:
-            ManifestError: its format is unknown.
+            ManifestError: it is damaged, or its format is unknown.
         """
         path = Path(name).expanduser()
         if not (path / FILE).is_file():
             return None
-        content = json.loads((path / FILE).read_bytes())
+        try:
+            content = json.loads((path / FILE).read_bytes())
+        except ValueError as error:
+            raise ManifestError(f"{path / FILE}: must be JSON, got {error}; train the adapters anew") from None
         if content.get("format") != FORMAT:
             raise ManifestError(f"{path / FILE}: format must be '{FORMAT}', found '{content.get('format')}'")
         return TrainedFolder(path=path, identity=content["identity"], n_folds=content["n_folds"])

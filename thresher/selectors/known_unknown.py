@@ -35,7 +35,8 @@ class KnownUnknown:
     is eleven times cheaper and coarser.
     Needs: `knowledge`, from --model (a model, an adapter or the address of a server) or the embedded model.
     Ties: within a group to the lowest row; where ids are hashes that is as good as drawn. An empty pool is refused.
-    Rows with longer responses than max_words, or that the model cannot answer, are excluded with their reason.
+    Rows with longer responses than max_words, rows that the model cannot answer, and rows whose answer was cut at
+    max_new_tokens while it was right are excluded with their reason.
     Fails: an answer in other words counts as wrong, so answers must have one form. What a model does not know it may
     still need: then add it to a store that is searched, or stop training early. A model that follows examples badly
     seems to know nothing.
@@ -47,6 +48,7 @@ class KnownUnknown:
         n_samples: answers drawn of each prompt.
         temperature: they are drawn at.
         max_words: of a response that counts as short.
+        max_new_tokens: limit of each answer.
         by: column that a row and its examples share, such as a relation; not set: any row can be an example.
         seed: of the examples and the draws.
 
@@ -63,6 +65,7 @@ class KnownUnknown:
     n_samples: int = KnowledgeSettings.n_samples
     temperature: float = KnowledgeSettings.temperature
     max_words: int = KnowledgeSettings.max_words
+    max_new_tokens: int = KnowledgeSettings.max_new_tokens
     by: str | None = KnowledgeSettings.by
     seed: int = KnowledgeSettings.seed
 
@@ -95,6 +98,7 @@ class KnownUnknown:
             n_samples=self.n_samples,
             temperature=self.temperature,
             max_words=self.max_words,
+            max_new_tokens=self.max_new_tokens,
             by=self.by,
             seed=self.seed,
         )
