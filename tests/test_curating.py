@@ -265,3 +265,9 @@ def test_no_table_shows_the_text_of_a_row_with_personal_data(tmp_path):
         assert curated.dropped.height == 1
         for table in (curated.dropped, curated.findings, curated.clusters):
             assert table["preview"].null_count() == table.height > 0
+
+
+def test_existing_rows_of_another_kind_are_refused():
+    pool = pl.DataFrame({"text": ["one", "two"], "label": ["a", "b"]})
+    with pytest.raises(InputError, match="existing: must hold rows of the pool's kind, classification, found text"):
+        th.curate(pool, existing=pool.select("text"))

@@ -93,12 +93,10 @@ def _of_type(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
     declared = str(getattr(field.type, "__name__", field.type)).removesuffix(" | None")
     if value is None and field.default is None:
         return value
-    if declared.startswith("tuple[str") and isinstance(value, list | tuple):
-        if all(isinstance(part, str) for part in value):
+    if declared.startswith("tuple[str"):
+        if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
             return tuple(value)
-    elif declared not in ("str", "bool") and not declared.startswith("tuple[str"):
-        return value
-    elif declared == "bool" and isinstance(value, bool):
+    elif declared != "str" and (declared != "bool" or isinstance(value, bool)):
         return value
     wanted = {"str": "text", "bool": "true or false"}.get(declared, "a list of texts")
     raise SettingsError(f"{name}: {field.name} must be {wanted}, got {value!r}")

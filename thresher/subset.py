@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from thresher.dataset import Dataset
 
+
 @dataclass(frozen=True, kw_only=True)
 class Subset:
     """Kept rows and dropped rows of one pool, with the manifest of how they came to be.

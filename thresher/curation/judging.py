@@ -146,7 +146,14 @@ def judge(
         context: models, device and cache for the features; None for the defaults.
         report: names of rules whose drops become findings: the rows are kept.
         seed: of everything random.
+
+    Raises:
+        InputError: the existing rows are of another kind than the pool's, so that no row of either could repeat one.
     """
+    if existing is not None and existing.kind != pool.kind:
+        raise InputError(
+            f"existing: must hold rows of the pool's kind, {pool.kind}, found {existing.kind}; name the columns (--map)"
+        )
     beside = _Beside({"existing": existing, "eval": eval}, context)
     for rule in rules:
         _check_roles(rule, beside)

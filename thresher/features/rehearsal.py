@@ -172,9 +172,7 @@ def run_rehearsal(
     """Return the stages of a feature that uses `values_of`; `reads_cache` says whether stored values count as done."""
     rehearsal = Rehearsal(reads_cache=reads_cache and context.cache is not None)
     root = None if context.cache is None else context.cache.root
-    provider.compute(
-        dataset, replace(context, cache=FeatureCache(root, rehearsal=rehearsal), on_progress=None)
-    )
+    provider.compute(dataset, replace(context, cache=FeatureCache(root, rehearsal=rehearsal), on_progress=None))
     return rehearsal.stages
 
 

@@ -111,7 +111,8 @@ def laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
     names = list(dict.fromkeys([*LAWS, *(law for entry in entries.values() for law in entry["laws"])]))
     blocks: list[Block] = [
         Paragraph(
-            "Several laws of how the error falls with the number of rows n are fitted; each counts by its likelihood over all of its shapes."
+            "Several laws of how the error falls with the number of rows n are fitted; "
+            "each counts by its likelihood over all of its shapes."
         ),
         Table(
             caption="Weights of the laws",

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.cut import REASONS
 from thresher.dataset import Dataset
 from thresher.manifest import Manifest
 from thresher.reporting.chart import Bars, Chart, LegendEntry, linear_axis
@@ -33,7 +34,6 @@ from thresher.reporting.pool import Pool, read_pool
 from thresher.reporting.pool_map import Choice, balance, pool_map
 from thresher.reporting.reproduce import reproduce
 from thresher.reporting.wording import count, cut, rows, seconds, share, significant
-from thresher.cut import REASONS
 
 N_EXAMPLES = 5  # of each reason
 N_BINS = 30
