@@ -9,6 +9,7 @@ rows are gone (duplicates), or the planted row is (leaks, wrong labels), or the 
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ def measure(name: str, *, encoder: str = "static", **settings) -> Score:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     runs = [
         measure("exact-duplicates"),
         *(measure("near-duplicates", threshold=threshold) for threshold in (0.6, 0.7, 0.8, 0.9)),

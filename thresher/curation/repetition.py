@@ -22,6 +22,7 @@ BOILERPLATE = (
     "as an ai language model",
     "as a large language model",
     "i'm sorry, but i cannot",
+    "i\u2019m sorry, but i cannot",
     "i cannot fulfill your request",
     "please enable javascript",
     "this page requires javascript",
