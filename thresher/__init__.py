@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from thresher.manifest import Manifest
     from thresher.reporting import report
     from thresher.scores import Scores
+    from thresher.scoring import FeatureTable, score
     from thresher.selection import select
     from thresher.selection_plan import Plan, plan
     from thresher.subset import Subset
@@ -43,6 +44,7 @@ __all__ = [
     "Corrected",
     "Curated",
     "Dataset",
+    "FeatureTable",
     "Features",
     "LearningCurve",
     "Manifest",
@@ -62,6 +64,7 @@ __all__ = [
     "plan",
     "report",
     "run_job",
+    "score",
     "select",
     "train",
     "tune",
@@ -74,6 +77,7 @@ _HOME = {
     "Comparison": "thresher.experiments.comparison",
     "Curated": "thresher.curated",
     "Dataset": "thresher.dataset",
+    "FeatureTable": "thresher.scoring",
     "Features": "thresher.features",
     "LearningCurve": "thresher.experiments.learning_curve",
     "Manifest": "thresher.manifest",
@@ -92,6 +96,7 @@ _HOME = {
     "plan": "thresher.selection_plan",
     "report": "thresher.reporting",
     "run_job": "thresher.jobs",
+    "score": "thresher.scoring",
     "select": "thresher.selection",
     "train": "thresher.training",
     "tune": "thresher.experiments.tuning",

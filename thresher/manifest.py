@@ -49,10 +49,19 @@ class Manifest:
             ManifestError: there is none, it is not JSON, or its format is unknown.
         """
         path = Path(folder) / MANIFEST
+        if not path.exists():
+            raise ManifestError(f"{folder}: must be a folder that thresher wrote, found no {MANIFEST}")
+        return Manifest.of_file(path)
+
+    @staticmethod
+    def of_file(path: Path) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            ManifestError: it is not JSON, or its format is unknown.
+        """
         try:
             content = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise ManifestError(f"{folder}: must be a folder that thresher wrote, found no {MANIFEST}") from None
         except ValueError as error:
             raise ManifestError(f"{path}: must be JSON, found {error}; the folder was changed by hand") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -23,6 +23,7 @@ from thresher.cli.curate_job import register as register_jobs
 from thresher.cli.curve import curve
 from thresher.cli.methods import methods
 from thresher.cli.report import report
+from thresher.cli.score import score
 from thresher.cli.select import select
 from thresher.cli.train import train
 from thresher.cli.tune import tune
@@ -53,6 +54,7 @@ app.command()(curve)
 app.command()(compare)
 app.command()(tune)
 app.command()(correct)
+app.command()(score)
 app.command()(report)
 app.command()(methods)
 app.add_typer(cache_app, name="cache")

@@ -1,0 +1,75 @@
+"""`thresher score`: the features alone, for rules of your own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thresher.cli import options
+from thresher.cli.select import LossOn
+
+
+def score(
+    pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
+    features: Annotated[str, typer.Option(help="With commas: length,loss,embedding,number:COLUMN, ...")],
+    encoder: Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")] = None,
+    model: Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Model that learned such rows, for reference_loss.")] = None,
+    examples: Annotated[str | None, typer.Option(help="Rows to try as examples, for utility.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens the language model reads of a row.")] = None,
+    loss_on: Annotated[LossOn, typer.Option(help="Turns the language model is asked about.")] = LossOn.last,
+    out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl; not set: JSON lines on stdout.")] = None,
+    force: options.Force = False,
+    schema: options.Schema = None,
+    columns: options.Map = None,
+    id_column: options.IdColumn = None,
+    config: options.Config = None,
+    split: options.Split = None,
+    strict: options.Strict = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compute features of each row, and choose nothing.
+
+    [bold]Example:[/bold] thresher score alpaca.json --features length,loss --out scores.parquet
+    """
+    from thresher.cli.progress import progress_display
+    from thresher.errors import InputError
+    from thresher.scoring import score as score_rows
+
+    if as_json and out is None:
+        raise InputError("--json: needs --out FILE, because without it the features go to stdout; add --out")
+    rows = options.read_rows(
+        pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict
+    )
+    with progress_display(quiet=quiet) as show:
+        made = score_rows(
+            rows,
+            features,
+            encoder=encoder,
+            model=model,
+            reference=reference,
+            examples=None if examples is None else options.read_rows(examples, schema=schema, columns=columns),
+            tokenizer=tokenizer,
+            device=device,
+            max_length=max_length,
+            loss_on=loss_on.value,
+            out=out,
+            force=force,
+            on_progress=show,
+        )
+    if out is None:
+        sys.stdout.write(made.frame.write_ndjson())
+    if as_json:
+        sys.stdout.write(made.manifest.to_json().decode())
+    if not quiet:
+        counts = made.manifest.content["counts"]
+        lacking = [f"{n:,} rows have no {name}" for name, n in counts["missing"].items() if n]
+        typer.echo("; ".join([f"{counts['usable']:,} rows, {counts['rejected']:,} set aside", *lacking]), err=True)
+        if out is not None:
+            typer.echo(f"features are in {out}", err=True)

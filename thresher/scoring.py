@@ -1,0 +1,232 @@
+"""The arrow from a dataset to features, on its own: `score`, for people with rules of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from thresher.dataset import Dataset, load
+from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
+from thresher.errors import InputError, OutputError
+from thresher.manifest import FORMAT, Manifest, digest, versions
+from thresher.output import whole_file, write_whole
+
+if TYPE_CHECKING:
+    from thresher.features import Features, Progress
+    from thresher.selection_request import LossOn
+
+FLAT = (".csv", ".jsonl", ".ndjson")
+SUFFIXES = (".parquet", *FLAT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureTable:
+    """Features of a dataset's rows, in the order of its file.
+
+    Attributes:
+        frame: one row per row of the dataset: `row_id`, a column per feature (null where a row has no value), and
+            `NAME_missing` with the reason for features that can lack values. A feature of several numbers is a column
+            of arrays (`embedding`), one of named parts a column for each part (`utility_example`, `utility_utility`).
+        manifest: the rows, the models behind each feature, and the versions.
+    """
+
+    frame: pl.DataFrame
+    manifest: Manifest
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.frame)
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write the table, whole or not at all, and its manifest beside it as `PATH.manifest.json`.
+
+        Args:
+            path: ends in .parquet, .csv or .jsonl; columns of arrays need .parquet or .jsonl.
+            force: replace a table that `score` wrote.
+
+        Raises:
+            OutputError: the file is there already, cannot be written, or its format cannot hold a column.
+        """
+        path = Path(path)
+        check_suffix(path)
+        nested = [name for name, kind in self.frame.schema.items() if kind.is_nested()]
+        if path.suffix == ".csv" and nested:
+            raise OutputError(f"{path}: a CSV file holds plain values, '{nested[0]}' has several; choose .parquet")
+        if not is_free(path, self.manifest.identity, force=force):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            _write(self.frame, temporary, path.suffix)
+            path.unlink(missing_ok=True)  # a kill from here on must not leave an old table beside a new manifest
+            write_whole(_manifest_of(path), self.manifest.to_json())
+        return path
+
+
+def score(
+    pool: Any,
+    features: str | Iterable[str],
+    *,
+    encoder: str | None = None,
+    model: str | None = None,
+    reference: str | None = None,
+    examples: Any = None,
+    tokenizer: str | None = None,
+    device: str | None = None,
+    max_length: int | None = None,
+    loss_on: LossOn = "last-assistant",
+    out: str | Path | None = None,
+    force: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> FeatureTable:
+    """Compute features of every row: what the selectors see, for rules of your own.
+
+    Args:
+        pool: a Dataset, or anything `load` accepts.
+        features: names, as a list or with commas: "length", "embedding", "loss", "number:COLUMN" and so on.
+        encoder: as for `select`.
+        model: as for `select`.
+        reference: model or adapter that has learned such rows, for `reference_loss`.
+        examples: rows whose worth as examples in the prompt `utility` measures; not set: the pool's own.
+        tokenizer: as for `select`.
+        device: as for `select`.
+        max_length: as for `select`.
+        loss_on: as for `select`.
+        out: file to write, .parquet, .csv or .jsonl; a finished one is read back.
+        force: replace an earlier table in `out`.
+        on_progress: called with a Progress while features are computed.
+
+    Raises:
+        InputError: no feature is named, or one cannot be computed of these rows.
+        NotFoundError: there is no such feature, column or encoder.
+        OutputError: `out` holds something else.
+    """
+    from thresher.features import FeatureContext, compute, fingerprints
+
+    names = _names(features)
+    rows = pool if isinstance(pool, Dataset) else load(pool)
+    beside = examples if examples is None or isinstance(examples, Dataset) else load(examples)
+    context = FeatureContext(
+        encoder=encoder,
+        model=model,
+        reference=reference,
+        examples=beside,
+        tokenizer=tokenizer,
+        device=device,
+        max_length=max_length,
+        loss_on=loss_on,
+        on_progress=on_progress,
+    ).resolved(len(rows))
+    asked = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context)}
+    read = [reading_entry(each) for each in (rows, beside) if each is not None]
+    identity = digest({"request": asked, "read": read, "thresher": versions(())})
+    path = None if out is None else Path(out)
+    if path is not None:
+        check_suffix(path)
+        check_apart(path, [each for each in (rows, beside) if each is not None])
+        if not is_free(path, identity, force=force):
+            return FeatureTable(frame=_read(path), manifest=Manifest.of_file(_manifest_of(path)))
+    found = compute(rows, names, context)
+    content = {"format": FORMAT, "kind": "features", "identity": identity, **asked, **_about(rows, found)}
+    made = FeatureTable(frame=table(found, names), manifest=Manifest(content))
+    if path is not None:
+        made.save(path, force=force)
+    return made
+
+
+def table(found: Features, names: Iterable[str]) -> pl.DataFrame:
+    """Return features as columns, in the order of the names."""
+    columns = [found.row_id.alias("row_id")]
+    for name in names:
+        values = found[name]
+        parts = {name: values}
+        if values.dtype.names is not None:
+            parts = {f"{name}_{part}": values[part] for part in values.dtype.names}
+        for column, array in parts.items():
+            series = pl.Series(column, np.ascontiguousarray(array))
+            columns.append(series.fill_nan(None) if array.ndim == 1 and series.dtype.is_float() else series)
+        if name in found.missing:
+            columns.append(found.missing[name].alias(f"{name}_missing"))
+    return pl.DataFrame(columns)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file name that tells no format that can be written.
+
+    Raises:
+        OutputError: it ends in something else.
+    """
+    if path.suffix not in SUFFIXES:
+        raise OutputError(f"{path}: must end in one of {', '.join(SUFFIXES)}, got '{path.suffix}'; rename it")
+
+
+def is_free(path: Path, identity: str, *, force: bool) -> bool:
+    """Return whether a table is still to be written: not when the finished one of the same work is there.
+
+    Raises:
+        OutputError: something else is there, and `force` is not set or `score` did not write it.
+    """
+    beside = _manifest_of(path)
+    if not path.exists():
+        return True
+    theirs = Manifest.of_file(beside) if beside.is_file() else None
+    if theirs is not None and theirs.identity == identity:
+        return False
+    if theirs is None or not force:
+        hint = "replace it with --force, or choose another --out" if theirs is not None else "choose another --out"
+        raise OutputError(f"{path}: must be a new file, found one of other work; {hint}")
+    return True
+
+
+def _names(features: str | Iterable[str]) -> list[str]:
+    parts = features.split(",") if isinstance(features, str) else features
+    names = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if not names:
+        raise InputError("features: must name at least one, got none; for example length,loss")
+    return names
+
+
+def _about(rows: Dataset, found: Features) -> dict[str, Any]:
+    """Return what the manifest says of the rows and of what came out."""
+    return {
+        "inputs": source_entries(rows),
+        "schema": schema_entry(rows),
+        "id_column": rows.id_column,
+        "counts": {
+            "read": rows.n_read,
+            "rejected": rows.rejected.height,
+            "usable": len(rows),
+            "missing": {name: int(reasons.is_not_null().sum()) for name, reasons in found.missing.items()},
+        },
+        "feature_notes": {name: dict(notes) for name, notes in found.notes.items()},
+        "versions": versions(),
+        "run": {"created": datetime.now(UTC).isoformat(timespec="seconds"), "inputs": source_places(rows)},
+    }
+
+
+def _manifest_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.manifest.json")
+
+
+def _write(frame: pl.DataFrame, path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(frame.to_arrow(), path)
+    elif suffix == ".csv":
+        frame.write_csv(path)
+    else:
+        frame.write_ndjson(path)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    if path.suffix == ".parquet":
+        return pl.read_parquet(path)
+    if path.suffix == ".csv":
+        return pl.read_csv(path, schema_overrides={"row_id": pl.String}, infer_schema_length=None)
+    return pl.read_ndjson(path, infer_schema_length=None)
