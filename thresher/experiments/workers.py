@@ -22,6 +22,7 @@ from thresher.errors import OutputError
 from thresher.experiments.bench import Bench
 from thresher.experiments.cell import Cell, Outcome, key_of, run
 from thresher.experiments.store import CellStore
+from thresher.threads import n_cores
 
 CPU_WORKERS = 8  # at most, when nobody says how many
 GB_PER_WORKER = 3  # a base model, its optimizer and a batch, on a CPU
@@ -39,7 +40,7 @@ def default_workers() -> int:
     if torch.cuda.is_available():
         return torch.cuda.device_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**9
-    return max(1, min(_cores(), CPU_WORKERS, memory // GB_PER_WORKER))
+    return max(1, min(n_cores(), CPU_WORKERS, memory // GB_PER_WORKER))
 
 
 def is_of_the_disk(error: OSError) -> bool:
@@ -202,16 +203,12 @@ def _share_of_machine(slot: int, n_workers: int) -> dict[str, str]:
     """Return the environment that gives a worker its share of the cores, or its GPU of those that we may use."""
     import torch
 
-    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // n_workers))}
+    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, n_cores() // n_workers))}
     if torch.cuda.is_available():
         ours = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = [name for name in ours if name] or [str(number) for number in range(torch.cuda.device_count())]
         share["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
     return share
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _has_descriptor(stream: object) -> bool:

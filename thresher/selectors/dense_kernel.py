@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import NDArray
 
 from thresher.selectors.choosing import (
@@ -33,6 +32,7 @@ from thresher.selectors.choosing import (
 )
 from thresher.selectors.compiled import compiled, compiled_fast
 from thresher.selectors.greedy import Cover, Picks, close_interval, exact_gain, tie_width
+from thresher.threads import n_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -57,7 +57,7 @@ def full_kernel(unit: Float32) -> Float32:
     out = np.empty((n, n), np.float32)
     # Fortran's upper triangle is C's lower one
     filled = np.asarray(ssyrk(1.0, unit.T, trans=1, c=out.T, overwrite_c=1, lower=0), dtype=np.float32).T
-    with ThreadPoolExecutor(get_num_threads()) as pool:
+    with ThreadPoolExecutor(n_threads()) as pool:
         list(pool.map(lambda first: _mirror(filled, slice(first, first + N_TILE)), range(0, n, N_TILE)))
     return filled
 
@@ -332,7 +332,7 @@ def dense_greedy(kernel: Float32, cover: Cover, n_picks: int, chooser: Chooser, 
     rows = _Rows(cover.open_from.astype(np.float32), cover.open_to.astype(np.float32), cover.weight)
     space = _Changed(np.empty(n, np.int64), *(np.empty(n, np.float32) for _ in range(3)))
     gain, picks, gains = np.empty(n), np.empty(n_picks, np.int64), np.empty(n_picks)
-    with ThreadPoolExecutor(get_num_threads()) as pool:
+    with ThreadPoolExecutor(n_threads()) as pool:
         threads = _Threads(n, pool)
         threads.run(lambda first, last: _gains_of_chunk(kernel, rows, first, last, gain))
         gain[cover.is_pick] = PICKED

@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import NDArray
 
 from thresher.selectors.choosing import (
@@ -38,6 +37,7 @@ from thresher.selectors.choosing import (
     note_pick,
 )
 from thresher.selectors.compiled import compiled
+from thresher.threads import n_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -311,7 +311,7 @@ def graph_stage(
     is_plain = bool((cover.open_from == 0).all() and (cover.open_to > 1).all() and (cover.weight == 1).all())
     edges = np.linspace(0, n, N_CHUNKS + 1).astype(np.int64)
     chunks = zip(edges[:-1], edges[1:], strict=True)
-    with ThreadPoolExecutor(get_num_threads()) as pool:
+    with ThreadPoolExecutor(n_threads()) as pool:
         list(pool.map(lambda chunk: _first_gains(graph, columns, cover, is_plain, chunk, gain, live_end), chunks))
     picks, gains = np.empty(n_picks, np.int64), np.empty(n_picks)
     own, nothing = (np.zeros(n), least) if bonus is None else (bonus, ANYTHING)

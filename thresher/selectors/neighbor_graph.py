@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import NDArray
 
 from thresher.compiled import compiled
 from thresher.selectors.greedy import Graph
+from thresher.threads import n_threads
 
 N_CHUNKS = 64  # of rows, dealt out to the threads
 
@@ -33,7 +33,7 @@ def symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -> Grap
     _fill(found, start[:-1].copy(), row)
     similarity = np.empty(start[-1], np.float32)
     chunks = np.linspace(0, n, N_CHUNKS + 1).astype(np.int64)
-    with ThreadPoolExecutor(get_num_threads()) as pool:
+    with ThreadPoolExecutor(n_threads()) as pool:
         parts = list(zip(chunks[:-1], chunks[1:], strict=True))
         list(pool.map(lambda part: _upper(unit, start, row, similarity, part), parts))
         list(pool.map(lambda part: _lower(start, row, similarity, part), parts))
