@@ -1,14 +1,14 @@
 import pytest
 
 from thresher.errors import InputError, MissingExtraError, NotFoundError
-from thresher.features import encoders, load_encoder, minilm, minilm_folder, resolve_encoder
+from thresher.features import device, encoders, load_encoder, minilm, minilm_folder, resolve_encoder
 
 
 @pytest.fixture
 def plain_cpu(monkeypatch):
     monkeypatch.setattr(encoders, "missing_for_minilm", lambda: None)
-    monkeypatch.setattr(encoders, "LINUX_ACCELERATORS", ())
-    monkeypatch.setattr(encoders.sys, "platform", "linux")
+    monkeypatch.setattr(device, "LINUX_ACCELERATORS", ())
+    monkeypatch.setattr(device.sys, "platform", "linux")
 
 
 @pytest.mark.usefixtures("plain_cpu")

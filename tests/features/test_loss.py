@@ -203,13 +203,13 @@ def test_the_whole_conversation_is_the_key_of_the_cache(tiny_llama, tmp_path):
 def rows_asked(monkeypatch):
     """Count the rows that a model is run on."""
     asked = []
-    run = LanguageModel.log_probabilities
+    run = LanguageModel.launched
 
     def counted(self, inputs, at, targets):
         asked.append(len(inputs["input_ids"]))
         return run(self, inputs, at, targets)
 
-    monkeypatch.setattr(LanguageModel, "log_probabilities", counted)
+    monkeypatch.setattr(LanguageModel, "launched", counted)
     return asked
 
 
@@ -237,10 +237,10 @@ def test_an_interrupted_run_continues_where_it_was(tiny_llama, tmp_path, monkeyp
 
     with pytest.raises(KeyboardInterrupt):
         compute(pool, ["loss"], context(tiny_llama, cache=cache, batch_tokens=800, on_progress=stop))
-    n_before = sum(rows_asked)
+    n_before, under_way = sum(rows_asked), rows_asked[-1]
     np.testing.assert_allclose(compute(pool, ["loss"], here)["loss"], whole, atol=1e-6)
     assert 30 < n_before < len(pool)
-    assert sum(rows_asked) == len(pool)  # nothing twice: each batch was kept
+    assert sum(rows_asked) == len(pool) + under_way  # each batch was kept but the one that was launched ahead
 
 
 def test_counting_tokens_runs_no_model(tiny_llama, pool, rows_asked):

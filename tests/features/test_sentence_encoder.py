@@ -142,7 +142,7 @@ def test_too_little_memory_names_the_setting(tiny_model, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     tiny = encoder(tiny_model, batch_tokens=64)
-    monkeypatch.setattr(tiny._model, "encode", full)
+    monkeypatch.setattr(tiny._model, "forward", full)
     with pytest.raises(InputError, match=r"a batch of 2 texts must fit .* set batch_tokens below 64"):
         tiny.encode(["mug", "cup"])
 

@@ -137,3 +137,11 @@ def test_select_finds_the_rows_with_new_words():
     for method in ("feature-based", "max-coverage"):
         subset = th.select(rows, method, budget=1)
         assert "birds" in subset.rows[0]["text"]
+
+
+@pytest.mark.parametrize("selector", [FeatureBased(), MaxCoverage()])
+@pytest.mark.parametrize("n_features", [0, 3])
+def test_rows_without_any_count_are_ranked_from_the_lowest(selector, n_features):
+    found = selector.score(build(np.zeros((5, n_features), int)), n_ranked=4, rng=np.random.default_rng(0))
+    assert found.ranking().tolist() == [0, 1, 2, 3]
+    assert found.objective.tolist() == [0, 0, 0, 0]

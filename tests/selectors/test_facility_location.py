@@ -203,8 +203,8 @@ def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(monkey
     exact = dense_kernel.full_kernel
     noise = np.random.default_rng(0)
 
-    def noisy(unit):
-        out = exact(unit)
+    def noisy(unit, products):
+        out = exact(unit, products)
         error = np.tril(noise.standard_normal(out.shape) * 6e-8)
         return out + (error + np.tril(error, -1).T).astype(np.float32)
 

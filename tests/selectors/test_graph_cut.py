@@ -114,3 +114,41 @@ def test_rows_that_do_not_fit_into_memory_are_refused_before_anything_is_compute
     monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
     with pytest.raises(InputError, match="graph-cut: 60 rows of 12 components need .* GB are free"):
         run(clustered(), 5)
+
+
+def test_ties_go_to_the_lowest_row_to_the_last_pick_where_gains_are_small_beside_the_sums_they_began_as():
+    rng = np.random.default_rng(1)
+    x = np.repeat(rng.standard_normal((40, 64)), 15, axis=0) * rng.uniform(0.3, 3, 600)[:, None]
+    x = np.abs(x) + 0.2
+    s = kernel(x)
+    picks, gain = [], s.sum(axis=0) - 0.5
+    for _ in range(600):
+        picks.append(int(np.flatnonzero(gain >= gain.max() - 1e-9 * (1 + abs(gain.max())))[0]))
+        gain -= s[:, picks[-1]]
+        gain[picks[-1]] = -np.inf
+    assert run(x, 600).ranking().tolist() == picks
+
+
+def test_no_bound_is_told_beside_existing_rows_where_the_objective_can_fall():
+    x = clustered()
+    found = run(x, 20, existing=np.repeat(x[:5], 20, axis=0))
+    assert np.diff(found.objective).min() < 0
+    assert found.notes["guarantee"] == "exact greedy; no bound, the objective may fall beside existing rows"
+    assert "1 - 1/e" in run(x, 20, existing=x[:5], redundancy=0.0).notes["guarantee"]
+
+
+@pytest.mark.parametrize("with_existing", [False, True])
+def test_equal_gains_go_to_the_lowest_row_with_both_kernels(with_existing):
+    """Rows of few whole numbers: many gains are equal, and float32 rounds the cosines in different ways."""
+    for seed in (*range(30, 61), 135, 157):
+        rng = np.random.default_rng(seed)
+        x = rng.integers(-1, 2, (int(rng.integers(1, 60)), int(rng.integers(1, 6)))).astype(np.float32)
+        existing = rng.integers(-1, 2, (5, x.shape[1])).astype(np.float32) if with_existing else None
+        s, picks = kernel(x), []
+        gain = s.sum(axis=0) - 0.7 * (np.diag(s) + (2 * kernel(x, existing).sum(axis=1) if with_existing else 0))
+        for _ in x:
+            picks.append(int(np.flatnonzero(gain >= gain.max() - 1e-9 * (1 + abs(gain.max())))[0]))
+            gain = gain - 1.4 * s[:, picks[-1]]
+            gain[picks] = -np.inf
+        for settings in ({}, {"kernel": "sparse", "n_neighbors": len(x)}):
+            assert run(x, len(x), existing=existing, redundancy=0.7, **settings).ranking().tolist() == picks

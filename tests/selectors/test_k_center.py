@@ -95,3 +95,24 @@ def test_similarity_is_the_cosine_with_the_covering_pick():
 def test_scale_far_from_one_does_not_matter_for_euclidean():
     x = np.random.default_rng(0).standard_normal((40, 4))
     assert run(x, 40, metric="euclidean").ranking().tolist() == run(x * 1e25, 40, metric="euclidean").ranking().tolist()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_equal_distances_go_to_the_lowest_row_whatever_float32_makes_of_them(metric):
+    """Rows of the same numbers in other orders: many distances are equal, and no two are rounded alike."""
+    x = np.array([np.random.default_rng(i).permutation(16) + 1.0 for i in range(300)])
+    square = distances(x, metric) ** 2
+    for seed in range(3):
+        picks = run(x, 30, seed=seed, metric=metric).ranking().tolist()
+        gap = square[picks[0]].copy()
+        for pick in picks[1:]:
+            assert pick == np.flatnonzero(gap >= gap.max() * (1 - 1e-11))[0]
+            gap = np.minimum(gap, square[pick])
+
+
+def test_of_equally_far_rows_the_lowest_are_active(monkeypatch):
+    monkeypatch.setattr(k_center, "MIN_ACTIVE", 16)
+    kind = np.random.default_rng(0).integers(0, 8, 900)
+    ranking = run(np.eye(8)[kind], 8).ranking().tolist()
+    first = [int(np.flatnonzero(kind == kind_of)[0]) for kind_of in range(8) if kind_of != kind[ranking[0]]]
+    assert ranking[1:] == sorted(first)

@@ -7,7 +7,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features.container import Features
-from thresher.selectors import covering, memory
+from thresher.selectors import covering, memory, neighbor_index
 from thresher.selectors.facility_location import FacilityLocation
 from thresher.selectors.memory import KernelSettings, plan_memory
 
@@ -28,7 +28,9 @@ def test_bytes_of_the_plan():
     assert plan_memory(settings(), 5_000, 384).n_bytes == 4 * 5_000**2 + 8 * 5_000 * 384
     large = plan_memory(settings(), 52_000, 384).n_bytes
     assert large < 3e9 / 2
-    assert plan_memory(settings(), 104_000, 384).n_bytes == 2 * large  # grows with n, not with its square
+    assert plan_memory(settings(), 104_000, 384).n_bytes < 2 * large  # grows with n, not with its square
+    assert memory.SEARCH_ROW_BYTES == 2 * 4 * neighbor_index.N_NEAR
+    assert memory.SEARCHED_ROWS == neighbor_index.BLOCK_ROWS
 
 
 def test_little_memory_makes_it_sparse_and_less_is_refused(monkeypatch):
@@ -65,6 +67,8 @@ def test_the_smaller_of_machine_and_control_group_counts(monkeypatch, tmp_path):
     assert memory.available_bytes() == 2_048_000
     (tmp_path / "memory.max").write_text("1500\n")
     assert memory.available_bytes() == 1000
+    (tmp_path / "memory.stat").write_text("anon 200\nactive_file 90\ninactive_file 110\n")  # files give way
+    assert memory.available_bytes() == 1200
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
     (tmp_path / "memory.max").unlink()
     assert memory.available_bytes() is None

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from thresher.products import NUMPY
 from thresher.selectors import neighbor_index
 from thresher.selectors.neighbor_graph import symmetric_graph
 from thresher.selectors.neighbor_index import nearest_by_lists
@@ -21,8 +22,8 @@ def share_found(found, truth):
     return np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, truth, strict=True)])
 
 
-def search(unit, k, *, min_recall=0.95, seed=0):
-    return nearest_by_lists(unit, k, np.random.default_rng(seed), min_recall=min_recall)
+def search(unit, k, *, min_recall=0.95, seed=0, products=NUMPY):
+    return nearest_by_lists(unit, k, np.random.default_rng(seed), products, min_recall=min_recall)
 
 
 @pytest.fixture
@@ -117,3 +118,14 @@ def test_the_graph_holds_found_pairs_both_ways(d):
     np.testing.assert_allclose(dense, reference_graph(unit, found), atol=1e-6)
     np.testing.assert_array_equal(dense, dense.T)
     assert len(graph.row) == len(graph.similarity) == graph.start[-1]
+
+
+def test_rows_that_are_all_equal_are_not_each_compared_with_each(small_lists):
+    unit = np.zeros((3_000, 4), np.float32)
+    unit[:, 0] = 1
+    unit[:1_000] = unit_rows(1_000, 4)
+    found = search(unit, 10)
+    assert found.n_compared < 600  # a list has at most 8 * 16 rows
+    assert found.recall > 0.95
+    graph = symmetric_graph(unit, found.row)
+    assert np.diff(graph.start)[1_000:].min() >= 10

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.kmeans import spherical_centers
+
 BLOCK = 1024
 COLUMNS = 8192
 ITERATIONS = 20
@@ -107,19 +109,7 @@ def _best(block: Float32, kept: Float32, kept_row: Int64) -> tuple[Float32, Int6
 
 def _nearest_clusters(unit: Float32, n_clusters: int, rng: np.random.Generator) -> Int64:
     """Return the two nearest clusters of each row, (n, 2)."""
-    import faiss
-
-    kmeans = faiss.Kmeans(
-        unit.shape[1],
-        n_clusters,
-        niter=ITERATIONS,
-        spherical=True,
-        seed=int(rng.integers(1, 1 << 31)),
-        min_points_per_centroid=1,
-        max_points_per_centroid=256,
-    )
-    kmeans.train(unit)
-    centroid = unit_rows(np.asarray(kmeans.centroids))
+    centroid = spherical_centers(unit, n_clusters, rng, n_iterations=ITERATIONS)
     nearest = np.empty((len(unit), 2), np.int64)
     for start in range(0, len(unit), COLUMNS):
         cosine = unit[start : start + COLUMNS] @ centroid.T

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError
+from thresher.products import NUMPY, Products
 
 Array = NDArray[Any]
 
@@ -28,6 +29,7 @@ class Features(Mapping[str, Array]):
         missing: name -> (n,) string: why the array has no value (NaN) for a row, null where it has one. Only features
             that can lack values are in it.
         notes: name -> facts about how an array came to be that belong into a manifest, such as rows that were cut.
+        products: makes matrix products of the arrays; numpy unless whoever computed them knows a device.
     """
 
     row_id: pl.Series
@@ -35,6 +37,7 @@ class Features(Mapping[str, Array]):
     context: Mapping[str, Array] = field(default_factory=dict)
     missing: Mapping[str, pl.Series] = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    products: Products = NUMPY
 
     def __post_init__(self) -> None:
         """Refuse arrays of the wrong length, infinities, and NaN without a reason."""

@@ -9,7 +9,7 @@ from thresher.errors import SettingsError
 from thresher.features.asking import ConfidenceSettings, KnowledgeSettings
 from thresher.features.cache import FeatureCache
 from thresher.features.device import check_device
-from thresher.features.encoders import BATCH_TOKENS, DTYPES, resolve_encoder
+from thresher.features.encoders import DTYPES, resolve_encoder
 from thresher.features.progress import OnProgress
 from thresher.features.trained import GradientSettings, TrainedFolder
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 LOSS_ON = ("last-assistant", "all-assistant")
-N_EXAMPLES = 16
+N_EXAMPLES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class FeatureContext:
         reference: causal language model behind `reference_loss`: one that has learned the rows, such as an adapter, or
             a folder of adapters that were trained for it.
         examples: rows whose worth as examples in the prompt `utility` measures; None for the rows themselves.
-        n_examples: of these, how many of the nearest are tried for each row; None for all.
+        n_examples: of these, how many are tried for each row; None for all.
         confidence: how `confidence` asks the model and weighs what it says.
         knowledge: how `knowledge` asks the model.
         checkpoints: folder of an adapter on the model that was kept after each epoch, at which `gradient` and
@@ -47,7 +47,8 @@ class FeatureContext:
         dtype: of a transformer: "bfloat16" and "float16" are faster on a GPU, but a value then depends a little (about
             1e-3) on its batch. None: float32 for encoders and on a CPU; a language model of more than 2 GB of weights
             runs in bfloat16 on a GPU that has it.
-        batch_tokens: tokens in one forward pass, padding included.
+        batch_tokens: tokens in one forward pass, padding included; None for 16,384, where a GPU has room for more up to
+            131,072. It changes a value by rounding only.
         cache: where finished values are kept, by default the platform's cache folder; None computes everything anew.
         on_progress: called after each batch, and with a note when there is one.
     """
@@ -66,7 +67,7 @@ class FeatureContext:
     tokenizer: str | None = None
     device: str | None = None
     dtype: str | None = None
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int | None = None
     cache: FeatureCache | None = field(default_factory=FeatureCache)
     on_progress: OnProgress | None = None
 
@@ -84,7 +85,7 @@ class FeatureContext:
             raise SettingsError(f"features: max_length must be 2 or more tokens, got {self.max_length}")
         if self.n_examples is not None and self.n_examples < 1:
             raise SettingsError(f"features: n_examples must be 1 or more, got {self.n_examples}")
-        if self.batch_tokens < 1:
+        if self.batch_tokens is not None and self.batch_tokens < 1:
             raise SettingsError(f"features: batch_tokens must be 1 or more tokens, got {self.batch_tokens}")
 
     def resolved(self, n_rows: int) -> FeatureContext:

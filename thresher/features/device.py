@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thresher.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+LINUX_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+def may_have_gpu() -> bool:
+    """Tell without torch, whose import takes a second, whether it is worth asking for a GPU."""
+    return sys.platform != "linux" or any(Path(path).exists() for path in LINUX_ACCELERATORS)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the memory of a CUDA device that is free or kept by torch for later; None for any other device."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + kept)
 
 
 def check_device(name: str | None) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import polars as pl
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.features.cached import Batch
+from thresher.features.device import may_have_gpu
 from thresher.features.minilm import find_minilm
 
 STATIC = "static"
@@ -22,8 +22,9 @@ AUTO = "auto"
 EMBEDDED = (STATIC, MINILM, AUTO)
 AUTO_MAX_ROWS = 20_000  # about four minutes of MiniLM on two cores; a static encoder takes over above
 DTYPES = ("float32", "bfloat16", "float16")
-BATCH_TOKENS = 16_384
-LINUX_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+# Weights are loaded once for all who use a model at the same time, and let go with the last of them.
+_ALIVE: WeakValueDictionary[tuple[str | int | None, ...], Encoder] = WeakValueDictionary()
 
 
 class Encoder(Protocol):
@@ -69,7 +70,7 @@ def resolve_encoder(name: str | None, n_rows: int, *, device: str | None = None)
 
 
 def load_encoder(
-    name: str | None, *, device: str | None = None, dtype: str | None = None, batch_tokens: int = BATCH_TOKENS
+    name: str | None, *, device: str | None = None, dtype: str | None = None, batch_tokens: int | None = None
 ) -> Encoder:
     """Return the encoder of that name: "static", "minilm", or a sentence-transformers model.
 
@@ -77,13 +78,21 @@ def load_encoder(
         name: as above; a model is a folder, or a name on the Hub.
         device: None for the best there is.
         dtype: of a transformer; None for float32.
-        batch_tokens: tokens in one forward pass, padding included.
+        batch_tokens: tokens in one forward pass, padding included; None for 16,384, or what a GPU has room for.
 
     Raises:
         InputError: "auto" or None was given: which one it means depends on the number of rows.
     """
     if name is None or name == AUTO:
         raise InputError("encoder 'auto' must be resolved for a number of rows first: use resolve_encoder")
+    key = (name, device, dtype, batch_tokens)
+    found = _ALIVE.get(key)
+    if found is None:
+        found = _ALIVE[key] = _opened(name, device=device, dtype=dtype, batch_tokens=batch_tokens)
+    return found
+
+
+def _opened(name: str, *, device: str | None, dtype: str | None, batch_tokens: int | None) -> Encoder:
     if name == STATIC:
         from thresher.features.static_encoder import StaticEncoder
 
@@ -104,8 +113,8 @@ def missing_for_minilm() -> str | None:
 def _is_accelerated(device: str | None) -> bool:
     if device is not None:
         return device != "cpu"
-    if sys.platform == "linux" and not any(Path(path).exists() for path in LINUX_ACCELERATORS):
-        return False  # spares the second that importing torch takes
+    if not may_have_gpu():
+        return False
     import torch
 
     return bool(torch.cuda.is_available() or torch.backends.mps.is_available())

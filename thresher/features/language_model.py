@@ -26,17 +26,21 @@ from thresher.features.base_model import (
 from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.chat import prepare_template
 from thresher.features.fingerprint import fingerprint
+from thresher.features.overlap import OnItsWay
 from thresher.features.respondent import is_server
 from thresher.features.server_address import ServerAddress
+from thresher.features.token_batches import bytes_per_token, token_budget
 
 if TYPE_CHECKING:
     import torch
 
 RECIPE = "language-model-1"
 ADAPTER_CONFIG = "adapter_config.json"
+GENERATION_CONFIG = "generation_config.json"  # of it counts what ends an answer
 # What shapes its values; beside it lie metrics and a manifest with the time of its training.
 ADAPTER_FILES = (
     ADAPTER_CONFIG,
+    GENERATION_CONFIG,
     "*.safetensors",
     "*.jinja",
     "*.model",
@@ -123,6 +127,12 @@ class LanguageModel:
         return tokenizer
 
     @property
+    def settings_files(self) -> list[Path]:
+        """Where it may say what ends an answer, the adapter's own file first; a file need not be there."""
+        own = [] if self._adapter is None else [self._adapter / GENERATION_CONFIG]
+        return [*own, self.base.folder / GENERATION_CONFIG, self.base.folder / "config.json"]
+
+    @property
     def start_id(self) -> int:
         """The token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2)."""
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
@@ -206,7 +216,11 @@ class LanguageModel:
     def log_probabilities(
         self, inputs: dict[str, Any], at: torch.Tensor, targets: torch.Tensor
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Run the model and return log p(target) at some positions: (s,) float32.
+        """Run the model and return log p(target) at some positions: (s,) float32. See `launched`."""
+        return self.launched(inputs, at, targets).array()
+
+    def launched(self, inputs: dict[str, Any], at: torch.Tensor, targets: torch.Tensor) -> OnItsWay:
+        """Return log p(target) at some positions, (s,) float32, on a GPU while it is being computed.
 
         Args:
             inputs: of the model's forward: `input_ids` (b, w) on its device, and what else it needs.
@@ -223,9 +237,9 @@ class LanguageModel:
             with torch.inference_mode():
                 if self.is_run_whole:
                     logits = model(**inputs, use_cache=use_cache).logits.flatten(0, 1)[at]
-                    return _log_softmax_at(logits, targets).cpu().numpy()
+                    return OnItsWay(_log_softmax_at(logits, targets))
                 hidden = model.base_model(**inputs, use_cache=use_cache).last_hidden_state
-                return self._by_head(hidden.flatten(0, 1)[at], targets).cpu().numpy()
+                return OnItsWay(self._by_head(hidden.flatten(0, 1)[at], targets))
         except torch.OutOfMemoryError:
             raise InputError(
                 f"model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens must fit the device's "
@@ -247,8 +261,15 @@ class LanguageModel:
     def _n_logits(self) -> int:
         return CPU_LOGITS if self.device.type == "cpu" else GPU_LOGITS
 
-    def fitting(self, batch_tokens: int) -> int:
-        """Return the tokens of a batch: fewer on a CPU, and where the logits of all of them are computed."""
+    def fitting(self, batch_tokens: int | None) -> int:
+        """Return the tokens of a batch: fewer on a CPU, and where the logits of all of them are computed.
+
+        Args:
+            batch_tokens: as the user set it; None for what a GPU has room for.
+        """
+        if batch_tokens is None:
+            config, n_bytes = self.model.config.get_text_config(), self.model.dtype.itemsize
+            batch_tokens = token_budget(self.device, bytes_per_token(config, n_bytes))
         if self.is_run_whole:
             batch_tokens = min(batch_tokens, max(MIN_LOGIT_ROWS, 4 * self._n_logits // self.n_vocabulary))
         return min(batch_tokens, CPU_BATCH_TOKENS) if self.device.type == "cpu" else batch_tokens

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.features.overlap import OnItsWay, moved, one_behind
 from thresher.features.token_batches import token_batches
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Scored(NamedTuple):
     log_probs: list[NDArray[np.float32]]
 
 
-def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int) -> Iterator[Scored]:
+def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int | None) -> Iterator[Scored]:
     """Yield log p(token | all tokens before it in the row) of the scored tokens, batch by batch.
 
     Rows are padded on the right and read without a mask: causal attention never looks at what follows, so padding,
@@ -58,7 +59,7 @@ def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int
     Args:
         lm: the model.
         rows: (n,) rows; one without scored tokens costs nothing and gets an empty array.
-        batch_tokens: tokens in one forward pass, padding included.
+        batch_tokens: tokens in one forward pass, padding included; None for what the device has room for.
     """
     import torch
 
@@ -69,18 +70,18 @@ def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int
     filled = np.flatnonzero(n_read)
     batches = list(token_batches(n_read[filled], lm.fitting(batch_tokens)))
     mixed = np.random.default_rng(0).permutation(np.arange(1, len(batches)))
-    for batch in (*batches[:1], *(batches[i] for i in mixed)):
-        chosen = filled[batch]
-        members = [rows[i] for i in chosen]
-        ids = padded([rows[i].ids[: n_read[i]] for i in chosen])
-        at, targets, n_scored = predictions(members, width=ids.shape[1], shift=1)
-        log_probs = lm.log_probabilities(
-            {"input_ids": torch.from_numpy(ids).to(lm.device)},
-            torch.from_numpy(at).to(lm.device),
-            torch.from_numpy(targets).to(lm.device),
-        )
+
+    def launched() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], OnItsWay]]:
+        for batch in (*batches[:1], *(batches[i] for i in mixed)):
+            chosen = filled[batch]
+            ids = padded([rows[i].ids[: n_read[i]] for i in chosen])
+            at, targets, n_scored = predictions([rows[i] for i in chosen], width=ids.shape[1], shift=1)
+            there = [moved(torch.from_numpy(each), lm.device) for each in (ids, at, targets)]
+            yield chosen, n_scored, lm.launched({"input_ids": there[0]}, there[1], there[2])
+
+    for chosen, n_scored, log_probs in one_behind(launched()):
         lm.n_tokens += int(n_read[chosen].sum())
-        yield Scored(chosen, np.split(log_probs, np.cumsum(n_scored)[:-1]))
+        yield Scored(chosen, np.split(log_probs.array(), np.cumsum(n_scored)[:-1]))
 
 
 def padded(rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:

@@ -136,7 +136,9 @@ def _describe(reader: RowReader) -> dict[str, str]:
     }
 
 
-def _loss_batches(reader: RowReader, texts: pl.Series, batch_tokens: int, *, is_conditional: bool) -> Iterator[Batch]:
+def _loss_batches(
+    reader: RowReader, texts: pl.Series, batch_tokens: int | None, *, is_conditional: bool
+) -> Iterator[Batch]:
     """Yield (b, 4) float64: loss, tokens scored, tokens cut, problem."""
     for start in range(0, len(texts), WINDOW_ROWS):
         readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 RECIPE = "ngram-1"
 NGRAM = np.dtype([("bucket", np.int32), ("count", np.int32)])
-N_BUCKETS = 1 << 20  # n-grams share a bucket with a probability of one in a million
+# Two n-grams share a bucket with a probability of one in a million; of a million, most share one with some other.
+N_BUCKETS = 1 << 20
 MAX_DISTINCT = 512  # per row; the most frequent are kept, the cut is counted
 N = (1, 2)
 WORD = re.compile(r"\w+")
@@ -33,6 +34,9 @@ class Ngram:
     """
 
     name: ClassVar[str] = "ngram"
+    passes: ClassVar[str] = "none: words are counted"
+    # the array is as wide as its richest row
+    compares_rows_of: ClassVar[frozenset[str]] = frozenset({"sft", "classification", "text"})
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the recipe."""

@@ -19,7 +19,8 @@ from thresher.features.encoders import EMBEDDED, MINILM
 from thresher.features.fingerprint import fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.minilm import find_minilm, minilm_folder
-from thresher.features.token_batches import token_batches
+from thresher.features.overlap import OnItsWay, moved, one_behind
+from thresher.features.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
 from thresher.features.vectors import gathered, unit_rows
 
 RECIPE = "sentence-1"
@@ -36,17 +37,18 @@ class SentenceEncoder:
     """A sentence-transformers model that reads texts of like length together.
 
     Batches are cut by tokens, longest texts first, so that padding is small and too little memory shows at once.
-    In float32, the default on every device, a text's vector does not depend on its batch.
+    In float32, the default on every device, a text's vector depends on its batch by rounding only.
     """
 
-    def __init__(self, name: str, *, device: str | None, dtype: str, batch_tokens: int) -> None:
+    def __init__(self, name: str, *, device: str | None, dtype: str, batch_tokens: int | None) -> None:
         """Name a model. Nothing is loaded.
 
         Args:
             name: "minilm", a folder, or a name on the Hub.
             device: None for the best there is.
             dtype: of the weights and sums.
-            batch_tokens: tokens in one forward pass, padding included; on a CPU at most 2,048 are read at once.
+            batch_tokens: tokens in one forward pass, padding included; on a CPU at most 2,048 are read at once. None
+                for what a GPU has room for.
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
@@ -137,29 +139,39 @@ class SentenceEncoder:
             if len(empty):
                 yield Batch(start + empty, np.zeros((len(empty), self.dimension), dtype=np.float32))
             filled = np.flatnonzero(tokens)
-            for batch in token_batches(tokens[filled], self._tokens_at_once):
-                rows = filled[batch]
-                vectors = self._forward([part[row] for row in rows])
-                yield Batch(start + rows, unit_rows(vectors, by=self._name))
+            batches = (filled[batch] for batch in token_batches(tokens[filled], self._tokens_at_once))
+            launched = ((rows, self._launched([part[row] for row in rows])) for rows in batches)
+            for rows, vectors in one_behind(launched):
+                yield Batch(start + rows, unit_rows(vectors.array(), by=self._name))
 
-    @property
+    @cached_property
     def _tokens_at_once(self) -> int:
-        is_cpu = self._model.device.type == "cpu"
-        return min(self._batch_tokens, CPU_BATCH_TOKENS) if is_cpu else self._batch_tokens
+        model, budget = self._model, self._batch_tokens
+        if budget is None:
+            config = getattr(getattr(model[0], "auto_model", None), "config", None)
+            n_bytes = next(model.parameters()).element_size()
+            known = config is not None and hasattr(config, "hidden_size")
+            budget = token_budget(model.device, bytes_per_token(config, n_bytes)) if known else BATCH_TOKENS
+        return min(budget, CPU_BATCH_TOKENS) if model.device.type == "cpu" else budget
 
-    def _forward(self, texts: list[str]) -> NDArray[np.float32]:
+    def _launched(self, texts: list[str]) -> OnItsWay:
+        """Return the vectors of a batch, on a GPU while they are being computed: what `encode` of the model does."""
         import torch
 
+        model = self._model
+        prompt = model.prompts.get(model.default_prompt_name)
         try:
-            vectors: NDArray[np.float32] = self._model.encode(
-                texts, batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True
-            )
+            with torch.inference_mode():
+                inputs = model.preprocess(texts, prompt=prompt)
+                for name, value in inputs.items():
+                    if isinstance(value, torch.Tensor):
+                        inputs[name] = moved(value, model.device)
+                return OnItsWay(model(inputs)["sentence_embedding"][:, : model.truncate_dim].float())
         except torch.OutOfMemoryError:
             raise InputError(
                 f"encoder '{self._name}': a batch of {len(texts)} texts must fit the device's memory and does not; "
-                f"set batch_tokens below {self._batch_tokens}, or use another device"
+                f"set batch_tokens below {self._tokens_at_once}, or use another device"
             ) from None
-        return vectors
 
     def _tokens_of(self, texts: list[str]) -> NDArray[np.int64]:
         """Return (n,) tokens that the model will read of each text, and count the texts that it cuts."""

@@ -1,13 +1,24 @@
-"""Batches of rows of like length under a budget of tokens."""
+"""Batches of rows of like length under a budget of tokens, and how large it may be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_BATCH_ROWS = 512
+from thresher.features.device import free_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH_TOKENS = 16_384
+MAX_BATCH_ROWS = 512  # or one in so many tokens of the budget:
+TOKENS_PER_ROW = 32
+GPU_SHARE = 0.5  # of its free memory, for the activations of one batch
+MIN_GPU_TOKENS = 1_024
+MAX_GPU_TOKENS = 131_072  # more keep no GPU busier
 
 
 def token_batches(tokens: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
@@ -16,6 +27,25 @@ def token_batches(tokens: NDArray[np.int64], budget: int) -> Iterator[NDArray[np
     start = 0
     while start < len(order):
         longest = max(int(tokens[order[start]]), 1)
-        size = min(max(budget // longest, 1), MAX_BATCH_ROWS)
+        size = min(max(budget // longest, 1), max(MAX_BATCH_ROWS, budget // TOKENS_PER_ROW))
         yield order[start : start + size]
         start += size
+
+
+def token_budget(device: torch.device, bytes_per_token: int) -> int:
+    """Return the tokens of one forward pass where the user names no number: more than 16,384 where a GPU has room."""
+    free = free_bytes(device)
+    if free is None:
+        return BATCH_TOKENS
+    return min(max(int(GPU_SHARE * free / bytes_per_token), MIN_GPU_TOKENS), MAX_GPU_TOKENS)
+
+
+def bytes_per_token(config: Any, bytes_per_number: int) -> int:
+    """Return what the activations of one token take in one layer at most, estimated from a model's configuration.
+
+    Eight vectors of the residual stream's width and four of the inner layer's are alive at once; attention is computed
+    block by block.
+    """
+    width = int(config.hidden_size)
+    inner = int(getattr(config, "intermediate_size", None) or 4 * width)
+    return bytes_per_number * (8 * width + 4 * inner)

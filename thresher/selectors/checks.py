@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from thresher.checks import check_number, check_one_of, check_whole
+from thresher.checks import check_named, check_number, check_one_of, check_whole
 from thresher.errors import InputError
 
-__all__ = ["check_n_ranked", "check_number", "check_one_of", "check_whole"]
+__all__ = ["check_n_ranked", "check_named", "check_number", "check_one_of", "check_whole"]
 
 
 def check_n_ranked(name: str, n_ranked: int, n: int) -> None:

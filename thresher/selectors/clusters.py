@@ -1,4 +1,4 @@
-"""Spherical k-means of embeddings, with faiss."""
+"""Clusters of embeddings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.kmeans import spherical_centers
 from thresher.selectors.vectors import distinct_rows, unit_rows
 
 N_ITERATIONS = 25
@@ -25,29 +26,16 @@ class Clusters(NamedTuple):
 
 
 def spherical_kmeans(embedding: NDArray[np.float32], n_clusters: int, rng: np.random.Generator) -> Clusters:
-    """Group rows by cosine (Dhillon and Modha 2001, doi:10.1023/A:1007612920971), started by k-means++.
+    """Group rows by cosine with k-means, started by k-means++.
 
     Args:
         embedding: (n, d), any length.
         n_clusters: at most; there are never more clusters than distinct rows.
         rng: seeds the centroids.
     """
-    import faiss
-
     unit = unit_rows(embedding)
     n_clusters = min(n_clusters, len(distinct_rows(unit).first))
-    kmeans = faiss.Kmeans(
-        unit.shape[1],
-        n_clusters,
-        niter=N_ITERATIONS,
-        spherical=True,
-        seed=int(rng.integers(1, 1 << 31)),
-        min_points_per_centroid=1,
-        max_points_per_centroid=256,
-    )
-    kmeans.cp.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
-    kmeans.train(unit)
-    centroid = unit_rows(np.asarray(kmeans.centroids))
+    centroid = spherical_centers(unit, n_clusters, rng, n_iterations=N_ITERATIONS, starts_spread=True)
     group = np.empty(len(unit), np.int64)
     for first in range(0, len(unit), 8192):
         group[first : first + 8192] = (unit[first : first + 8192] @ centroid.T).argmax(axis=1)

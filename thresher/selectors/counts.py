@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,31 @@ from scipy.sparse import csr_matrix
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.container import Features
 from thresher.scores import Scores, ranked
+from thresher.selectors.checks import check_n_ranked
 
 COUNTS = ("ngram", "topic")
 N_TOPICS = 100
+
+
+class Counting(Protocol):
+    """A selector that counts."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def counts(self) -> str:
+        """What it counts, one of COUNTS."""
+
+    @property
+    def n_topics(self) -> int:
+        """Clusters at most."""
+
+
+def feature_of(counts: str) -> str:
+    """Return the feature behind "ngram" or "topic"."""
+    return "ngram" if counts == "ngram" else "embedding"
 
 
 def counts_of(features: Features, kind: str, n_topics: int, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -54,35 +76,39 @@ def _topics(
 
 
 def apricot_ranking(
-    name: str, kind: str, features: Features, counts: Any, existing: Any, n_ranked: int, **settings: Any
+    selector: Counting, kind: str, features: Features, n_ranked: int, rng: np.random.Generator, **settings: Any
 ) -> Scores:
     """Rank rows with one of apricot-select's functions, by its `naive` optimizer, the exact greedy.
 
-    Its other optimizers return rows twice (https://github.com/jmschrei/apricot/issues/19).
+    Its other optimizers return rows twice (https://github.com/jmschrei/apricot/issues/19). Rows without any count are
+    ranked from the lowest.
 
     Args:
-        name: of the selector.
+        selector: says what is counted.
         kind: class of apricot.
         features: of the rows.
-        counts: (n, m) CSR float64.
-        existing: (1, m) counts that are there already, or None.
         n_ranked: rows to rank.
+        rng: seeds the topics.
         settings: of the class.
 
     Raises:
         MissingExtraError: apricot-select is not installed.
-        InputError: apricot-select returned a row twice, or too few.
+        InputError: `n_ranked` is not in 1..n, or apricot-select returned a row twice, or too few.
     """
-    n = counts.shape[0]
+    name, n = selector.name, features.n_rows
+    check_n_ranked(name, n_ranked, n)
+    counts, existing = counts_of(features, selector.counts, selector.n_topics, rng)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its numba signatures are older than numba
         try:
             import apricot
         except ImportError as error:
             raise MissingExtraError("apricot-select", name, "counts") from error
-        function = getattr(apricot, kind)(n_ranked, optimizer="naive", initial_subset=existing, **settings)
-        function.fit(counts)
-    ranking = np.asarray(function.ranking, np.int64)
+        ranking, gains = np.arange(n_ranked), np.zeros(n_ranked)
+        if counts.nnz:  # apricot-select ends with an error of numpy's where there is nothing to count
+            function = getattr(apricot, kind)(n_ranked, optimizer="naive", initial_subset=existing, **settings)
+            function.fit(counts)
+            ranking, gains = np.asarray(function.ranking, np.int64), np.asarray(function.gains, np.float64)
     if len(ranking) != n_ranked or len(np.unique(ranking)) != n_ranked:
         raise InputError(
             f"{name}: apricot-select must return {n_ranked} different rows, got {len(ranking)} of which "
@@ -92,7 +118,7 @@ def apricot_ranking(
         row_id=features.row_id,
         value=ranked(n, ranking),
         by=name,
-        objective=np.cumsum(np.asarray(function.gains, np.float64)),
+        objective=np.cumsum(gains),
         notes={
             "optimizer": "apricot-select naive",
             "guarantee": "exact greedy: every prefix has at least 1 - 1/e of the largest objective",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.products import NUMPY, Products
 from thresher.selectors import dense_kernel, greedy
 from thresher.selectors.choosing import Chooser
 from thresher.selectors.greedy import Cover, Graph, Picks
@@ -34,24 +35,30 @@ def pick_greedily(
     return dense_kernel.dense_greedy(kernel, cover, n_picks, chooser, bonus)
 
 
-def kernel_of(plan: MemoryPlan, unit: Float32, rng: np.random.Generator) -> tuple[Float32 | Graph, Notes]:
+def kernel_of(
+    plan: MemoryPlan, unit: Float32, rng: np.random.Generator, products: Products = NUMPY
+) -> tuple[Float32 | Graph, Notes]:
     """Compute the kernel that was planned, and what the manifest should say of it.
 
     Args:
         plan: which pairs of rows are compared.
         unit: (n, d) rows of length 1 (or 0).
         rng: of the neighbour search.
+        products: where the cosines are computed, if that is worth it.
     """
+    n, d = unit.shape
     if plan.kernel == "dense":
-        return dense_kernel.full_kernel(unit), {**plan.notes, "n_pairs": len(unit) ** 2}
+        there = products.for_work(n * n * d / 2, unit.nbytes)
+        return dense_kernel.full_kernel(unit, there), {**plan.notes, "n_pairs": n**2, "products": there.name}
     from thresher.selectors.neighbors import nearest_neighbors
 
-    found = nearest_neighbors(unit, plan.n_neighbors, rng)
+    found = nearest_neighbors(unit, plan.n_neighbors, rng, products)
     return found.graph, {
         **plan.notes,
         "n_neighbors": plan.n_neighbors,
         "search": found.search,
         "recall": round(found.recall, 4),
+        "products": found.products,
         "n_pairs": len(found.graph.row),
     }
 
@@ -64,8 +71,9 @@ def floor_of(vectors: Float32, scale: Float64, existing: NDArray[np.float32] | N
     existing = np.ascontiguousarray(existing, dtype=np.float32)
     existing_scale = inverse_norms(existing)
     unit = (existing * existing_scale.astype(np.float32)[:, None]).T
-    for first in range(0, len(vectors), 1024):
-        rows = slice(first, first + 1024)
+    n_rows = max(1, CELLS // len(existing))
+    for first in range(0, len(vectors), n_rows):
+        rows = slice(first, first + n_rows)
         nearest = (vectors[rows] @ unit).argmax(axis=1)
         cosine = np.einsum("ij,ij->i", vectors[rows], existing[nearest], dtype=np.float64)
         floor[rows] = np.maximum(0.0, cosine * scale[rows] * existing_scale[nearest])
@@ -93,9 +101,9 @@ def cosine_sums(unit: Float32, others: Float32) -> Float64:
 def sums_of(kernel: Float32 | Graph) -> Float64:
     """Return the sum of each row's similarities, (n,) float64; those below 0 count as 0."""
     if isinstance(kernel, Graph):
-        n = len(kernel.start) - 1
-        rows = np.repeat(np.arange(n), np.diff(kernel.start))
-        return np.bincount(rows, weights=kernel.similarity, minlength=n).astype(np.float64)
+        sums, has_any = np.zeros(len(kernel.start) - 1), np.diff(kernel.start) > 0
+        sums[has_any] = np.add.reduceat(kernel.similarity, kernel.start[:-1][has_any], dtype=np.float64)
+        return sums
     sums = np.empty(len(kernel))
     n_rows = max(1, CELLS // len(kernel))
     for first in range(0, len(kernel), n_rows):

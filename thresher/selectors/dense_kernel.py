@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.products import NUMPY, Products
 from thresher.selectors.choosing import (
     ANYTHING,
     BLOCK,
@@ -38,7 +39,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-DRIFT = 2e-7  # error of a gain that was summed in float32, as a share of the largest gain at that time
+DRIFT = 5e-7  # error of a gain that was summed in float32, as a share of the largest gain at that time
 RESUM = 8  # gains are summed anew when the largest has fallen to one in so many and too many are near it
 N_TILE = 256  # side of the squares in which the kernel is mirrored
 N_CHUNKS = 4  # of a pass, at least
@@ -49,14 +50,10 @@ N_SKIPPED = 64  # rows that are passed over at once when a pick is nearer to non
 WORTH_THREADS = 1 << 20  # pairs
 
 
-def full_kernel(unit: Float32) -> Float32:
+def full_kernel(unit: Float32, products: Products = NUMPY) -> Float32:
     """Return the (n, n) cosines of unit rows, exactly symmetric: each is computed once and written twice."""
-    from scipy.linalg.blas import ssyrk
-
     n = len(unit)
-    out = np.empty((n, n), np.float32)
-    # Fortran's upper triangle is C's lower one
-    filled = np.asarray(ssyrk(1.0, unit.T, trans=1, c=out.T, overwrite_c=1, lower=0), dtype=np.float32).T
+    filled = products.lower_triangle(unit)
     with ThreadPoolExecutor(n_threads()) as pool:
         list(pool.map(lambda first: _mirror(filled, slice(first, first + N_TILE)), range(0, n, N_TILE)))
     return filled

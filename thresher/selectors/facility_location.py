@@ -29,7 +29,8 @@ class FacilityLocation:
     Cost: dense O(n^2 d) time for the kernel, n^2 ln k for k picks, and 4 n^2 bytes; sparse O(n n_neighbors) memory and
     a neighbour search, O(n^2 d) up to 30,000 distinct rows, inverted lists with measured recall beyond. The memory is
     planned before any of it is taken.
-    Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked.
+    Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked, and the feature
+    `weight`, if there, as how often each row counts.
     Ties: to the lowest row; gains within float32 error are compared in float64 first. Equal rows count as often as
     they occur and are picked once; a zero row is similar to nothing. When no row can raise f, the lowest rows
     not yet picked follow. No row is ever picked twice. An empty pool is refused.
@@ -56,7 +57,7 @@ class FacilityLocation:
     name: ClassVar[str] = "facility-location"
     ranks_only: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding", "weight"})
 
     kernel: str = "auto"
     n_neighbors: int = 64
@@ -79,10 +80,11 @@ class FacilityLocation:
         """
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)
         n = len(distinct_rows(x).first)
-        plan = self._memory(n, x.shape[1])
+        plan = self.memory(n, x.shape[1])
         return plan.told(self.name, n, self._guarantee(plan))
 
-    def _memory(self, n: int, d: int) -> MemoryPlan:
+    def memory(self, n: int, d: int) -> MemoryPlan:
+        """Plan for n distinct rows of d components."""
         return plan_memory(KernelSettings(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb), n, d)
 
     def _guarantee(self, plan: MemoryPlan) -> str:
@@ -103,11 +105,13 @@ class FacilityLocation:
         check_n_ranked(self.name, n_ranked, n)
         distinct = distinct_rows(x)
         vectors = x if len(distinct.first) == n else x[distinct.first]
-        plan = self._memory(*vectors.shape)
+        weight = features.get("weight")
+        size = distinct.size if weight is None else np.bincount(distinct.group, weights=weight)
+        plan = self.memory(*vectors.shape)
         scale = inverse_norms(vectors)
         floor = floor_of(vectors, scale, features.context.get("existing_embedding"))
-        cover = new_cover(vectors, scale, distinct.size.astype(np.float32), floor)
-        kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng)
+        cover = new_cover(vectors, scale, size.astype(np.float32), floor)
+        kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
         chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
         made = pick_greedily(kernel, cover, min(n_ranked, len(vectors)), chooser)
         picked, gains = made.rows, made.gains
@@ -116,7 +120,7 @@ class FacilityLocation:
         rest = np.ones(n, np.bool_)
         rest[picks] = False
         filled = np.flatnonzero(rest)[: n_ranked - len(picks)]
-        objective = np.full(n_ranked, float((floor * distinct.size).sum()))
+        objective = np.full(n_ranked, float((floor * size).sum()))
         objective[: len(gains)] += np.cumsum(gains)
         objective[len(gains) :] += gains.sum()
 

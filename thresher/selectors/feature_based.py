@@ -9,8 +9,8 @@ import numpy as np
 
 from thresher.features.container import Features
 from thresher.scores import Scores
-from thresher.selectors.checks import check_n_ranked, check_one_of, check_whole
-from thresher.selectors.counts import COUNTS, N_TOPICS, apricot_ranking, counts_of
+from thresher.selectors.checks import check_one_of, check_whole
+from thresher.selectors.counts import COUNTS, N_TOPICS, apricot_ranking, feature_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +53,12 @@ class FeatureBased:
     @property
     def needs(self) -> frozenset[str]:
         """The feature that is counted."""
-        return frozenset({"ngram" if self.counts == "ngram" else "embedding"})
+        return frozenset({feature_of(self.counts)})
 
     @property
     def accepts(self) -> frozenset[str]:
-        """Rows that are there already."""
-        return frozenset(f"existing_{name}" for name in self.needs)
+        """The same of rows that are there already."""
+        return frozenset({f"existing_{feature_of(self.counts)}"})
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily; the others score -inf.
@@ -67,8 +67,4 @@ class FeatureBased:
             InputError: `n_ranked` is not in 1..n.
             MissingExtraError: apricot-select is not installed.
         """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
-        counts, existing = counts_of(features, self.counts, self.n_topics, rng)
-        return apricot_ranking(
-            self.name, "FeatureBasedSelection", features, counts, existing, n_ranked, concave_func=self.concave
-        )
+        return apricot_ranking(self, "FeatureBasedSelection", features, n_ranked, rng, concave_func=self.concave)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,15 @@ from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_streamed
 from thresher.selectors.optimizers import guarantee_of, on_graph
 from thresher.selectors.vectors import Float32, distinct_rows, unit_rows
 
+if TYPE_CHECKING:
+    from thresher.selectors.greedy import Graph
+
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 EXACT_ROWS = 50_000  # up to here "auto" compares all pairs
 CLOSE = 1e-6  # gains within CLOSE * (1 + gain) are computed anew in float64
+DRIFT = 2e-7  # error of a sum of float32 cosines, as a share of the largest sum: what is left of it keeps the error
 EQUAL = 1e-11  # relative; gains as close in float64 are ties
 
 
@@ -29,9 +33,10 @@ class GraphCut:
 
     Optimises f(S) = sum over all rows i and picks j of s_ij - redundancy * sum over picks i and j of s_ij with
     s_ij = max(0, cos(i, j)). Each pick is the row that raises f most, or lowers it least. f is submodular, and monotone
-    for redundancy <= 0.5: then every prefix has at least 1 - 1/e of the largest f. Above 0.5 gains can become negative:
-    the ranking goes on with the row that costs least and f falls from there on; `n_picks_with_gain` of the notes is the
-    prefix with the largest f, and no bound is known.
+    for redundancy <= 0.5 without existing rows: then every prefix has at least 1 - 1/e of the largest f. Above 0.5, or
+    with existing rows, whose similarity is taken off and not counted in, gains can become negative: the ranking goes on
+    with the row that costs least and f falls from there on; `n_picks_with_gain` of the notes is the prefix with the
+    largest f, and no bound is known.
 
     Source: Iyer, Khargoankar, Bilmes and Asanani 2021 (ALT), arXiv:2006.15412; as a function of sets Lin and Bilmes
     2009. The greedy algorithm is exact; the oracle of the tests is a plain one in float64.
@@ -50,7 +55,9 @@ class GraphCut:
         kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" all pairs up to 50,000 rows.
         n_neighbors: neighbours per row of the sparse kernel.
 
-    Differs: cosines below 0 count as 0, which submodularity needs.
+    Differs: cosines below 0 count as 0, which submodularity needs. It stands beside the greedy engine of the other
+    methods (`greedy`), which closes intervals of all rows and for that needs the whole kernel in memory: here a pick
+    changes the gains by its own row of the kernel alone, which is computed when it is needed.
     """
 
     name: ClassVar[str] = "graph-cut"
@@ -76,17 +83,18 @@ class GraphCut:
         """
         n, d = features["embedding"].shape
         plan = self._memory(n, d)
-        return plan.told(self.name, n, self._guarantee(plan))
+        return plan.told(self.name, n, self._guarantee(plan, features))
 
     def _memory(self, n: int, d: int) -> MemoryPlan:
         kernel = self.kernel if self.kernel != "auto" else "dense" if n <= EXACT_ROWS else "sparse"
         return plan_streamed(KernelSettings(self.name, kernel, self.n_neighbors, 0.0), n, d)
 
-    def _guarantee(self, plan: MemoryPlan) -> str:
-        if self.redundancy <= 0.5:
+    def _guarantee(self, plan: MemoryPlan, features: Features) -> str:
+        has_existing = len(features.context.get("existing_embedding", ())) > 0
+        if self.redundancy == 0 or (self.redundancy <= 0.5 and not has_existing):
             return guarantee_of("lazy", 0.0, plan.n_neighbors)
-        known = "exact greedy; no bound, the objective may fall with redundancy above 0.5"
-        return known + on_graph(plan.n_neighbors)
+        why = "beside existing rows" if self.redundancy <= 0.5 else "with redundancy above 0.5"
+        return f"exact greedy; no bound, the objective may fall {why}" + on_graph(plan.n_neighbors)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily; the others score -inf.
@@ -97,19 +105,19 @@ class GraphCut:
         from thresher.selectors.covering import kernel_of  # compiles on first use
         from thresher.selectors.greedy import Graph
 
-        embedding = features["embedding"]  # (n, d)
-        n = len(embedding)
+        vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
+        n = len(vectors)
         check_n_ranked(self.name, n_ranked, n)
-        plan = self._memory(*embedding.shape)
-        unit = unit_rows(embedding)
-        pairs: _Similarity = _AllPairs(unit)
+        plan = self._memory(*vectors.shape)
+        unit = unit_rows(vectors)
+        pairs: _Similarity = _AllPairs(unit, vectors)
         notes: dict[str, str | int | float] = {**plan.notes}
         if plan.kernel == "sparse":
-            graph, notes = kernel_of(plan, unit, rng)
+            graph, notes = kernel_of(plan, unit, rng, features.products)
             assert isinstance(graph, Graph)
-            pairs = _Neighbors(graph.start, graph.row, graph.similarity)
-        existing = features.context.get("existing_embedding")
-        cut = _Cut(pairs, self.redundancy, None if existing is None else unit_rows(existing), unit)
+            pairs = _Neighbors(graph, vectors)
+        existing = features.context.get("existing_embedding", vectors[:0])
+        cut = _Cut(pairs, self.redundancy, np.ascontiguousarray(existing, dtype=np.float32), vectors, unit)
         for _ in range(n_ranked):
             cut.add(cut.best())
 
@@ -127,7 +135,7 @@ class GraphCut:
             objective=np.cumsum(gains),
             notes={
                 **notes,
-                "guarantee": self._guarantee(plan),
+                "guarantee": self._guarantee(plan, features),
                 "n_gain_evaluations": cut.n_updates,
                 "n_picks_with_gain": int(negative[0]) if len(negative) else n_ranked,
             },
@@ -144,15 +152,15 @@ class _Similarity(Protocol):
         """Return rows and their similarities to one of them."""
 
     def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
-        """Return the sums over all rows and over the picks of the similarity to a row, in float64."""
+        """Return the sums over all rows and over the picks of the similarity to a row, in float64 from the vectors."""
 
 
 class _AllPairs:
     """Cosines of all pairs, computed when they are needed."""
 
-    def __init__(self, unit: Float32) -> None:
-        self._unit = unit
-        self._group = distinct_rows(unit).group
+    def __init__(self, unit: Float32, vectors: Float32) -> None:
+        self._unit, self._vectors = unit, vectors
+        self._group = distinct_rows(vectors).group
         self._known: dict[int, float] = {}
 
     def sums(self) -> Float64:
@@ -165,57 +173,63 @@ class _AllPairs:
 
     def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
         group = int(self._group[row])
-        one = self._unit[row].astype(np.float64)
+        one = self._vectors[row]
         if group not in self._known:
-            total = 0.0
-            for first in range(0, len(self._unit), 8192):
-                total += float(np.maximum(self._cosine(self._unit[first : first + 8192], one), 0).sum())
-            self._known[group] = total
-        return self._known[group], float(np.maximum(self._cosine(self._unit[picks], one), 0).sum())
-
-    def _cosine(self, rows: Float32, one: Float64) -> Float64:
-        wide = rows.astype(np.float64)
-        length = np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(one @ one)
-        dot = np.einsum("ij,j->i", wide, one)
-        cosine: Float64 = np.divide(dot, length, out=np.zeros_like(dot), where=length > 0)
-        return cosine
+            self._known[group] = _cosine_sum(self._vectors, one)
+        return self._known[group], _cosine_sum(self._vectors[picks], one)
 
 
 class _Neighbors:
     """Cosines of a symmetric nearest-neighbour graph."""
 
-    def __init__(self, start: Int64, row: NDArray[np.int32], similarity: NDArray[np.floating]) -> None:
-        self._start, self._row, self._similarity = start, row, similarity.astype(np.float64)
+    def __init__(self, graph: Graph, vectors: Float32) -> None:
+        self._graph, self._vectors = graph, vectors
 
     def sums(self) -> Float64:
-        n = len(self._start) - 1
-        return np.bincount(np.repeat(np.arange(n), np.diff(self._start)), weights=self._similarity, minlength=n).astype(
-            np.float64
-        )
+        from thresher.selectors.covering import sums_of
 
-    def row(self, pick: int) -> tuple[Int64 | slice, Float64]:
-        part = slice(self._start[pick], self._start[pick + 1])
-        return self._row[part].astype(np.int64), self._similarity[part]
+        return sums_of(self._graph)
+
+    def row(self, pick: int) -> tuple[Int64, Float64]:
+        part = slice(self._graph.start[pick], self._graph.start[pick + 1])
+        return self._graph.row[part].astype(np.int64), self._graph.similarity[part].astype(np.float64)
 
     def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
-        part = slice(self._start[row], self._start[row + 1])
-        rows, similarity = self._row[part], self._similarity[part]
-        return float(similarity.sum()), float(similarity[np.isin(rows, picks)].sum())
+        rows, _ = self.row(row)
+        picked = rows[np.isin(rows, picks)]
+        one = self._vectors[row]
+        return _cosine_sum(self._vectors[rows], one), _cosine_sum(self._vectors[picked], one)
+
+
+def _cosine_sum(rows: Float32, one: Float32) -> float:
+    """Return the sum of what is above 0 of the cosines of rows with one row, all in float64, block by block."""
+    single, total = one.astype(np.float64), 0.0
+    for first in range(0, len(rows), 8192):
+        wide = rows[first : first + 8192].astype(np.float64)
+        length = np.sqrt(np.einsum("ij,ij->i", wide, wide)) * np.sqrt(single @ single)
+        dot = np.maximum(np.einsum("ij,j->i", wide, single), 0)
+        total += float(np.divide(dot, length, out=np.zeros_like(dot), where=length > 0).sum())
+    return total
 
 
 class _Cut:
     """State of a greedy run: the gain of every row, and what stands for it."""
 
-    def __init__(self, pairs: _Similarity, redundancy: float, existing: Float32 | None, unit: Float32) -> None:
+    def __init__(
+        self, pairs: _Similarity, redundancy: float, existing: Float32, vectors: Float32, unit: Float32
+    ) -> None:
         from thresher.selectors.covering import cosine_sums, floor_of
         from thresher.selectors.vectors import inverse_norms
 
         n = len(unit)
         self._pairs, self._redundancy = pairs, redundancy
+        self._vectors, self._existing = vectors, existing
         self._own = (np.einsum("ij,ij->i", unit, unit) > 0).astype(np.float64)  # cosine of a row with itself
-        self._before = np.zeros(n) if existing is None else cosine_sums(unit, existing)
-        self.gain = pairs.sums() - redundancy * (2 * self._before + self._own)
-        self.nearest = floor_of(unit, inverse_norms(unit), existing)
+        sums, before = pairs.sums(), cosine_sums(unit, unit_rows(existing))
+        self._slack = DRIFT * float((sums + 2 * redundancy * before).max())
+        self._before: dict[int, float] = {}  # in float64
+        self.gain = sums - redundancy * (2 * before + self._own)
+        self.nearest = floor_of(vectors, inverse_norms(vectors), existing)
         self.by = np.where(self.nearest > 0, EXISTING, -1)
         self.picks: list[int] = []
         self.gains: list[float] = []
@@ -224,7 +238,7 @@ class _Cut:
     def best(self) -> int:
         """Return the row of the largest gain, the lowest of equal ones."""
         most = float(self.gain.max())
-        near = np.flatnonzero(self.gain >= most - CLOSE * (1 + abs(most)))
+        near = np.flatnonzero(self.gain >= most - CLOSE * (1 + abs(most)) - self._slack)
         if len(near) == 1:
             return int(near[0])
         exact = np.array([self._exact(int(row)) for row in near])
@@ -232,7 +246,9 @@ class _Cut:
 
     def _exact(self, row: int) -> float:
         total, shared = self._pairs.exact(row, self.picks)
-        return total - self._redundancy * (2 * (shared + float(self._before[row])) + float(self._own[row]))
+        if row not in self._before:
+            self._before[row] = _cosine_sum(self._existing, self._vectors[row])
+        return total - self._redundancy * (2 * (shared + self._before[row]) + float(self._own[row]))
 
     def add(self, pick: int) -> None:
         """Add a pick and lower the gains of the rows that are like it."""

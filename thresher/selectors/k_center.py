@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from thresher.features.container import Features
 from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_one_of
-from thresher.selectors.vectors import Float32, unit_rows
+from thresher.selectors.vectors import Float32, inverse_norms, unit_rows
 
 MIN_ACTIVE = 4_096  # rows that are compared with every pick at once
 ACTIVE_SHARE = 32  # or one row in so many
 CELLS = 1 << 23  # distances computed per block
 SAME = 1e-6  # squared distances below SAME * (sum of the squared lengths) are lost in float32 rounding: 0
+EQUAL = 1e-11  # relative; squared distances as close in float64 are ties
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class KCenter:
     brought up to date in blocks, which changes no pick.
     Needs: `embedding`; uses `existing_embedding` of the context, if there, as the first picks. Without it the first
     pick is drawn at random.
-    Ties: to the lowest row. Rows equal to a pick are at distance 0 and come last, lowest first. An empty pool is
-    refused.
+    Ties: to the lowest row; distances within float32 error are compared in float64 first. Rows equal to a pick are at
+    distance 0 and come last, lowest first. An empty pool is refused.
     Fails: the farthest rows are the odd ones: garbage, wrong language, broken rows come first. Clean the pool before.
 
     `covered_by` is the nearest pick, EXISTING where an existing row is at least as near; `similarity` the cosine with
@@ -65,9 +66,10 @@ class KCenter:
         check_n_ranked(self.name, n_ranked, n)
         existing = features.context.get("existing_embedding")
         n_existing = 0 if existing is None else len(existing)
-        points = embedding if existing is None else np.concatenate([embedding, existing])
-        points, unit_length = self._points(points)
-        traversal = _Traversal(points[:n])
+        together = embedding if existing is None else np.concatenate([embedding, existing])
+        points, unit_length = self._points(together)
+        scale = inverse_norms(together) if self.metric == "cosine" else np.ones(len(together))
+        traversal = _Traversal(points[:n], _Exact(together, scale))
         if n_existing:
             traversal.start_from(points[n:])
         else:
@@ -100,18 +102,41 @@ class KCenter:
         return np.ascontiguousarray(centred / unit_length, dtype=np.float32), unit_length
 
 
+class _Exact(NamedTuple):
+    """Points in float64 when they are asked for, those of the existing rows behind the others.
+
+    Attributes:
+        vectors: (n + m, d) float32.
+        scale: (n + m,) float64, what a unit of each is worth.
+    """
+
+    vectors: Float32
+    scale: NDArray[np.float64]
+
+    def squared_distance(self, rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return that of each row to the other one that is named for it."""
+        apart = self.vectors[rows] * self.scale[rows][:, None] - self.vectors[others] * self.scale[others][:, None]
+        square: NDArray[np.float64] = np.einsum("ij,ij->i", apart, apart)
+        return square
+
+
 class _Traversal:
     """State of one farthest-first traversal.
 
     Only the `active` rows, those with the largest gaps, are compared with each pick at once. The gap of the others
     is at most `bound`; while the farthest active row is farther than that, it is the farthest of all.
+
+    The greedy engine of the other methods (`greedy`) keeps sums of similarities; the largest of all distances is no
+    sum, and needs neither a kernel nor gains.
     """
 
-    def __init__(self, points: Float32) -> None:
+    def __init__(self, points: Float32, exact: _Exact) -> None:
         self.points = points
+        self._exact = exact
         self.square = np.einsum("ij,ij->i", points, points)
         self.gap = np.full(len(points), np.inf, np.float32)  # squared distance to the nearest pick
         self.nearest = np.full(len(points), -1, np.int64)
+        self._slack = 2 * SAME * float(self.square.max())  # squared distances as near may be equal
         self.picks: list[int] = []
         self._radius: list[float] = []
         self._pending: list[int] = []  # picks that only the active rows know
@@ -132,7 +157,7 @@ class _Traversal:
         closer = distance < self._active_gap
         self._active_gap[closer] = distance[closer]
         self._active_nearest[closer] = pick
-        if not self._active_gap.max() > self._bound:
+        if not self._active_gap.max() > self._bound + self._slack:
             self._catch_up()
         self._radius.append(self.radius())
 
@@ -141,8 +166,13 @@ class _Traversal:
         return float(self._active_gap.max())
 
     def farthest(self) -> int:
-        """Return the farthest row, the lowest among equals."""
-        return int(self.active[self._active_gap.argmax()])
+        """Return the farthest row, the lowest among equals; the radius is above 0."""
+        near = np.flatnonzero((self._active_gap > 0) & (self._active_gap >= self._active_gap.max() - self._slack))
+        if len(near) > 1:
+            others = _place(self._active_nearest[near], len(self.points))
+            gap = self._exact.squared_distance(self.active[near], others)
+            near = near[gap >= gap.max() * (1 - EQUAL)]
+        return int(self.active[near[0]])
 
     def finish(self) -> NDArray[np.float64]:
         """Bring all rows up to date and return the radius after each pick."""
@@ -162,9 +192,11 @@ class _Traversal:
     def _activate(self) -> None:
         n = len(self.points)
         n_active = min(n, max(MIN_ACTIVE, n // ACTIVE_SHARE))
-        order = np.argpartition(-self.gap, n_active - 1)
-        self.active = np.sort(order[:n_active])
-        self._bound = float(self.gap[order[n_active:]].max()) if n_active < n else -1.0
+        least = np.partition(self.gap, n - n_active)[n - n_active]
+        above = np.flatnonzero(self.gap > least)
+        equal = np.flatnonzero(self.gap == least)[: n_active - len(above)]  # the lowest rows
+        self.active = np.sort(np.concatenate([above, equal]))
+        self._bound = float(least) if n_active < n else -1.0
         self._active_points = self.points[self.active]
         self._active_square = self.square[self.active]
         self._active_gap = self.gap[self.active]
@@ -188,6 +220,11 @@ class _Traversal:
             self.nearest[block[closer]] = names[best[closer]]
 
 
+def _place(name: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return where rows lie when the existing ones, named EXISTING, EXISTING - 1, ..., stand behind the n others."""
+    return np.where(name >= 0, name, n + EXISTING - name)
+
+
 def _similarity(unit: Float32, covered_by: NDArray[np.int64], existing: Float32 | None) -> Float32:
     """Return the cosine of each row with the row that stands for it, (n,) float32.
 
@@ -197,7 +234,7 @@ def _similarity(unit: Float32, covered_by: NDArray[np.int64], existing: Float32 
         existing: (m, d) rows, or None.
     """
     rows = unit if existing is None else np.concatenate([unit, unit_rows(existing)])
-    at = np.where(covered_by >= 0, covered_by, len(unit) + EXISTING - covered_by)
+    at = _place(covered_by, len(unit))
     similarity = np.zeros(len(unit), np.float32)
     for first in range(0, len(unit), 8192):
         block = slice(first, first + 8192)

@@ -10,11 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.errors import SettingsError
 from thresher.features.container import Features
 from thresher.features.trained import Preparation
 from thresher.scores import Scores
-from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
+from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_one_of, check_whole
 
 KNOWN = "the base model's loss is below min_loss: it knows the response already"
 
@@ -35,8 +34,9 @@ class Learnability:
     Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
     excluded with its reason, and so is one whose loss is below `min_loss`, where the ratio says nothing.
     Fails: with a given reference that was trained on the pool for several epochs: it knows the rows by heart and every
-    score is near 1. The difference follows length closely (rank correlation 0.6 to 0.8 in the paper), the relative form
-    less. It costs about as much as training once on everything, so it pays when several trainings follow.
+    score is near 1. The difference follows length closely (rank correlations in the paper: 0.75 and 0.83 on Alpaca,
+    0.58 on GSM8K, 0.20 on LIMA), the relative form less (0.30, 0.47, 0.06, 0.02). It costs about as much as training
+    once on everything, so it pays when several trainings follow.
 
     Attributes:
         reference: folder or Hub id of the reference, folder of its adapter on the base, or folder of cross-fitted
@@ -57,16 +57,11 @@ class Learnability:
     min_loss: float = 0.05
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            SettingsError: a setting has an illegal value.
-        """
+        """Check the settings."""
         check_whole(self.name, "folds", self.folds, 2)
         check_one_of(self.name, "form", self.form, ("relative", "difference"))
         check_number(self.name, "min_loss", self.min_loss, 0.0, 1e6)
-        if self.reference is not None and not self.reference:
-            raise SettingsError(f"{self.name}: reference must name a model or an adapter, got {self.reference!r}")
+        check_named(self.name, "reference", self.reference, "a model or an adapter")
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:

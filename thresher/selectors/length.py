@@ -23,8 +23,10 @@ class Length:
     Cost: O(n) time, 8 n bytes.
     Needs: `length`.
     Ties: to the lowest row, so equal rows stay together. An empty pool is refused.
-    Fails: the longest rows also cost most to train on, so compare with random at an equal budget of tokens; on
-    classification data length says little, and it favours boilerplate.
+    Fails: from a large unfiltered pool it collects what is long for no reason: mean of seven tasks 17.8 where random
+    rows gave 40.7, with 5.8 million rows to choose from, though 43.5 against 40.9 with 200 thousand (Ivison et al.
+    2025, arXiv:2503.01807). The longest rows also cost most to train on, so compare with random at an equal budget of
+    tokens; on classification data length says little.
 
     Attributes:
         order: "longest", "shortest" or "middle" (nearest to the median of the pool).

@@ -12,9 +12,11 @@ CGROUP = Path("/sys/fs/cgroup")
 USABLE = 0.9  # of the available memory: the rest is for others
 DENSE_PAIR_BYTES = 4  # a float32
 BLOCK_BYTES = 1 << 25  # cosines that are computed and summed at once
-SPARSE_PAIR_BYTES = (
-    56  # found (4), keys and their sorted copy (16), both ends and the cosine (12), both ways (16), slack
-)
+GRAPH_PAIR_BYTES = 20  # what was found (4); row and cosine of the graph, each pair both ways at most (16)
+FOUND_PAIR_BYTES = 8  # row and similarity, while neighbours are sought
+SEARCH_ROW_BYTES = 1536  # lists that a row looks into, by row and by list, of the rows that are sought for at once
+SEARCHED_ROWS = 1 << 18
+FLAT_ROWS = 30_000  # up to here all pairs are compared, which needs none of this
 
 
 class MemoryPlan(NamedTuple):
@@ -68,7 +70,8 @@ def plan_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
     dense = MemoryPlan("dense", int(DENSE_PAIR_BYTES * n * n) + 8 * n * d, 0)
     n_neighbors = min(settings.n_neighbors, max(n - 1, 0))
     pairs = n * (n_neighbors + 1)
-    sparse = MemoryPlan("sparse", SPARSE_PAIR_BYTES * pairs + 8 * n * d + 64 * n, n_neighbors)
+    search = 0 if n <= FLAT_ROWS else FOUND_PAIR_BYTES * pairs + SEARCH_ROW_BYTES * min(n, SEARCHED_ROWS) + BLOCK_BYTES
+    sparse = MemoryPlan("sparse", max(search, GRAPH_PAIR_BYTES * pairs) + 8 * n * d + 64 * n, n_neighbors)
     if settings.kernel != "sparse" and size_gb <= settings.max_kernel_gb and _fits(dense, limit):
         return dense
     if settings.kernel == "dense":
@@ -112,7 +115,14 @@ def _free_of_group() -> int | None:
     if not (limit.exists() and used.exists()):
         return None
     text = limit.read_text().strip()
-    return None if text == "max" else max(int(text) - int(used.read_text()), 0)
+    return None if text == "max" else max(int(text) - int(used.read_text()) + _pages_of_files(), 0)
+
+
+def _pages_of_files() -> int:
+    """Return the bytes of files that the control group keeps in memory: they count as used, and give way."""
+    stat = CGROUP / "memory.stat"
+    lines = (line.split() for line in stat.read_text().splitlines()) if stat.exists() else ()
+    return sum(int(line[1]) for line in lines if line[0] in {"active_file", "inactive_file"})
 
 
 def plan_streamed(settings: KernelSettings, n: int, d: int) -> MemoryPlan:

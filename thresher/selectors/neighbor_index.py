@@ -11,16 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import NDArray
 
 from thresher.compiled import compiled
+from thresher.kmeans import spherical_centers
+from thresher.products import Held, Products
+from thresher.selectors.vectors import unit_rows
+from thresher.threads import n_threads
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 LIST_ROWS = 256  # rows per list on average
+LONGEST = 8  # no list has more than so many times LIST_ROWS: where many rows are equal, several share a centre
 SAMPLED_PER_LIST = 64  # rows that its centre is found from
 N_ITERATIONS = 8  # of k-means
 N_GROUPS_TRIED = 3  # groups of lists in which the list of a row is sought
@@ -99,7 +103,9 @@ class _Index(NamedTuple):
     near: Int32
 
 
-def nearest_by_lists(unit: Float32, k: int, rng: np.random.Generator, *, min_recall: float) -> Found:
+def nearest_by_lists(
+    unit: Float32, k: int, rng: np.random.Generator, products: Products, *, min_recall: float
+) -> Found:
     """Find the k rows of largest cosine for each row.
 
     Each row is compared with those in the nearest lists. How many rows these hold is raised from 2,048 until the recall
@@ -111,26 +117,28 @@ def nearest_by_lists(unit: Float32, k: int, rng: np.random.Generator, *, min_rec
         unit: (n, d) float32 rows of length 1 (or 0).
         k: how many, the row itself included; 1..n.
         rng: seeds the lists and draws the sample that measures them.
+        products: where queries are compared with the rows of a list.
         min_recall: share of the true neighbours that is enough.
     """
     import faiss
 
     n = len(unit)
-    index = _index(unit, rng)
+    held = products.hold(unit)
+    index = _index(unit, held, rng, products)
     sample = np.sort(rng.choice(n, min(N_SAMPLED, n), replace=False))
     truth, _ = faiss.knn(unit[sample], unit, k, metric=faiss.METRIC_INNER_PRODUCT)
     n_compared, recall = float(FIRST_COMPARED), 0.0
     while True:
-        nearest, _ = _search(unit, sample, index, n_compared, k)
+        nearest, _ = _search(unit, held, sample, index, n_compared, k)
         recall = float((nearest.similarity >= truth[:, -1:] - EQUAL).mean())
         if recall >= min_recall or n_compared >= min(MAX_COMPARED, n):
             break
         n_compared = min(STEP * n_compared, MAX_COMPARED)
-    nearest, n_products = _search(unit, np.arange(n), index, n_compared, k)
+    nearest, n_products = _search(unit, held, np.arange(n), index, n_compared, k)
     return Found(nearest.row, recall, len(index.center), n_products / n)
 
 
-def _index(unit: Float32, rng: np.random.Generator) -> _Index:
+def _index(unit: Float32, held: Held, rng: np.random.Generator, products: Products) -> _Index:
     """Cluster a sample into groups and each group into lists, and put each row into the list of the nearest centre."""
     n = len(unit)
     n_lists = max(n // LIST_ROWS, 1)
@@ -145,33 +153,38 @@ def _index(unit: Float32, rng: np.random.Generator) -> _Index:
             parts.append(_centers(mine, max(round(n_lists * len(mine) / len(sample)), 1), rng))
     center = np.concatenate(parts)
     of_group = np.repeat(np.arange(len(parts)), [len(part) for part in parts]).astype(np.int32)
-    middle = np.stack([_unit(part.mean(axis=0, keepdims=True))[0] for part in parts])
+    middle = unit_rows(np.stack([part.mean(axis=0) for part in parts]))
     groups = _by_list(of_group[:, None], len(parts))
     nearest = _Nearest.none(n, 1)
-    _look_up(unit, np.arange(n), center, groups, _largest(unit, middle, min(N_GROUPS_TRIED, len(parts))), nearest)
-    own = nearest.row[:, 0]
+    tried = _largest(unit, middle, min(N_GROUPS_TRIED, len(parts)))
+    _look_up(held, np.arange(n), products.hold(center), groups, tried, nearest)
+    own, origin = _dealt_out(nearest.row[:, 0], len(center))
+    center = center[origin]
     lists = _by_list(own[:, None], len(center))
     return _Index(center, own, lists, _near(center))
 
 
+def _dealt_out(own: Int32, n_lists: int) -> tuple[Int32, Int64]:
+    """Deal the rows of lists that are too long out to several.
+
+    Without it, rows that are all equal or zero would lie in one list, and each be compared with each.
+
+    Returns:
+        (n,) the list of each row now, (n_lists now,) the list that each one was before.
+    """
+    lists, longest = _by_list(own[:, None], n_lists), LONGEST * LIST_ROWS
+    size = np.diff(lists.start)
+    n_parts = np.maximum(-(-size // longest), 1)
+    place = np.empty(len(own), np.int64)  # of each row in its list
+    place[lists.row] = np.arange(len(own)) - np.repeat(lists.start[:-1], size)
+    first = np.cumsum(n_parts) - n_parts
+    return (first[own] + place // longest).astype(np.int32), np.repeat(np.arange(n_lists), n_parts)
+
+
 def _centers(x: Float32, n_centers: int, rng: np.random.Generator) -> Float32:
     """Return the centres of spherical k-means, at most as many as rows."""
-    import faiss
-
-    seed = int(rng.integers(1 << 31))
     n_centers = min(n_centers, len(x))
-    kmeans = faiss.Kmeans(
-        x.shape[1], n_centers, niter=N_ITERATIONS, seed=seed, spherical=True,
-        min_points_per_centroid=1, max_points_per_centroid=4 * SAMPLED_PER_LIST,
-    )  # fmt: skip
-    kmeans.train(x)
-    return _unit(np.asarray(kmeans.centroids, np.float32))
-
-
-def _unit(x: Float32) -> Float32:
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    scaled: Float32 = np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
-    return scaled
+    return spherical_centers(x, n_centers, rng, n_iterations=N_ITERATIONS, n_points=4 * SAMPLED_PER_LIST)
 
 
 def _largest(x: Float32, y: Float32, k: int) -> Int32:
@@ -200,7 +213,9 @@ def _near(center: Float32) -> Int32:
     return out
 
 
-def _search(unit: Float32, queries: Int64, index: _Index, n_compared: float, k: int) -> tuple[_Nearest, int]:
+def _search(
+    unit: Float32, held: Held, queries: Int64, index: _Index, n_compared: float, k: int
+) -> tuple[_Nearest, int]:
     """Search for the neighbours of some rows; returns them and the number of pairs compared."""
     nearest = _Nearest.none(len(queries), k)
     n_products = 0
@@ -209,8 +224,8 @@ def _search(unit: Float32, queries: Int64, index: _Index, n_compared: float, k: 
         part = _Nearest(nearest.similarity[block], nearest.row[block])
         probes = _probes(unit, queries[block], index, n_compared)
         # each row's own list first: what is found there spares most of the insertions later
-        n_products += _look_up(unit, queries[block], unit, index.lists, probes[:, :1], part)
-        n_products += _look_up(unit, queries[block], unit, index.lists, probes[:, 1:], part)
+        n_products += _look_up(held, queries[block], held, index.lists, probes[:, :1], part)
+        n_products += _look_up(held, queries[block], held, index.lists, probes[:, 1:], part)
     return nearest, n_products
 
 
@@ -230,32 +245,31 @@ def _probes(unit: Float32, queries: Int64, index: _Index, n_compared: float) -> 
     return probes
 
 
-def _look_up(x: Float32, queries: Int64, base: Float32, lists: _Lists, probes: Int32, nearest: _Nearest) -> int:
+def _look_up(x: Held, queries: Int64, base: Held, lists: _Lists, probes: Int32, nearest: _Nearest) -> int:
     """Compare each query with the rows of its lists; returns the number of pairs.
 
     Args:
-        x: (n, d), of which `queries` are rows.
+        x: n rows, of which `queries` are some.
         queries: (q,) rows.
-        base: (m, d) what lies in the lists.
+        base: m rows that lie in the lists.
         lists: rows of the base.
         probes: (q, p) lists of each query, all different; -1 for none.
         nearest: of the queries, updated.
     """
     asking = _by_list(probes, len(lists.start) - 1)
     n_products = 0
-    n_threads = get_num_threads()
-    with ThreadPoolExecutor(n_threads) as pool:
+    n_parts = n_threads()
+    with ThreadPoolExecutor(n_parts) as pool:
         for number in np.flatnonzero(np.diff(asking.start)).tolist():
             member, at = lists.of(number), asking.of(number)
             if len(member) == 0:
                 continue
-            block = base[member].T
             step = max(PRODUCT_ENTRIES // len(member), 1)
             for first in range(0, len(at), step):
                 part = at[first : first + step]
-                product = x[queries[part]] @ block
-                edges = np.linspace(0, len(part), n_threads + 1).astype(np.int64)
-                list(pool.map(lambda e: _keep_largest(product, part, member, e, *nearest), zip(edges, edges[1:])))  # noqa: B023, B905
+                product, found = x.largest(queries[part], base, member, nearest.row.shape[1])
+                edges = np.linspace(0, len(part), n_parts + 1).astype(np.int64)
+                list(pool.map(lambda e: _keep_largest(product, found, part, e, *nearest), zip(edges, edges[1:])))  # noqa: B023, B905
             n_products += len(member) * len(at)
     return n_products
 
@@ -290,12 +304,12 @@ def _deal(number: Any, at: Any, row: Any) -> None:
 
 
 @compiled
-def _keep_largest(product: Any, query: Any, member: Any, part: Any, similarity: Any, row: Any) -> None:
-    """Put the products of some queries with the members of a list into the queries' heaps."""
+def _keep_largest(product: Any, member: Any, query: Any, part: Any, similarity: Any, row: Any) -> None:
+    """Put the products of some queries with members of a list into the queries' heaps."""
     k = similarity.shape[1]
     for a in range(part[0], part[1]):
         s, r = similarity[query[a]], row[query[a]]
-        for b in range(len(member)):
+        for b in range(product.shape[1]):
             value = product[a, b]
             if not value > s[0]:
                 continue
@@ -307,4 +321,4 @@ def _keep_largest(product: Any, query: Any, member: Any, part: Any, similarity: 
                     break
                 s[i], r[i] = s[child], r[child]
                 i, child = child, 2 * child + 1
-            s[i], r[i] = value, member[b]
+            s[i], r[i] = value, member[a, b]

@@ -7,13 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.products import NUMPY, Products
 from thresher.selectors.greedy import Graph
+from thresher.selectors.memory import FLAT_ROWS
 from thresher.selectors.neighbor_graph import symmetric_graph
-from thresher.selectors.neighbor_index import nearest_by_lists
+from thresher.selectors.neighbor_index import FIRST_COMPARED, nearest_by_lists
 
 Float32 = NDArray[np.float32]
 
-EXACT_ROWS = 30_000  # up to here every pair is compared; beyond, inverted lists
+EXACT_ROWS = FLAT_ROWS  # up to here every pair is compared; beyond, inverted lists
 MIN_RECALL = 0.95  # that the inverted lists aim at, on a sample
 N_AT_ONCE = 4_096  # rows searched per call: bounds the memory of the answers
 
@@ -25,26 +27,32 @@ class Neighbors(NamedTuple):
         graph: pairs where one row is among the other's nearest, cosine > 0, and every row with itself.
         search: "flat" (exact) or "inverted lists".
         recall: share of the true nearest neighbours found, measured on a sample; 1.0 for "flat".
+        products: where cosines were computed.
     """
 
     graph: Graph
     search: str
     recall: float
+    products: str
 
 
-def nearest_neighbors(unit: Float32, n_neighbors: int, rng: np.random.Generator) -> Neighbors:
+def nearest_neighbors(
+    unit: Float32, n_neighbors: int, rng: np.random.Generator, products: Products = NUMPY
+) -> Neighbors:
     """Join each row to its nearest rows by cosine, both ways.
 
     Args:
         unit: (n, d) float32 rows of length 1 (or 0).
         n_neighbors: per row, itself not counted.
         rng: seeds the inverted lists and draws the sample that measures them.
+        products: where the rows of the lists are compared, if that is worth it.
     """
     k = min(n_neighbors + 1, len(unit))  # each row finds itself
     if len(unit) <= EXACT_ROWS:
-        return Neighbors(symmetric_graph(unit, _nearest_of_all(unit, k)), "flat", 1.0)
-    found = nearest_by_lists(unit, k, rng, min_recall=MIN_RECALL)
-    return Neighbors(symmetric_graph(unit, found.row), "inverted lists", found.recall)
+        return Neighbors(symmetric_graph(unit, _nearest_of_all(unit, k)), "flat", 1.0, NUMPY.name)
+    there = products.for_work(len(unit) * FIRST_COMPARED * unit.shape[1], unit.nbytes)
+    found = nearest_by_lists(unit, k, rng, there, min_recall=MIN_RECALL)
+    return Neighbors(symmetric_graph(unit, found.row), "inverted lists", found.recall, there.name)
 
 
 def _nearest_of_all(unit: Float32, k: int) -> NDArray[np.int32]:

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from thresher.errors import SettingsError
 from thresher.features.container import Features
 from thresher.features.trained import Preparation
 from thresher.scores import Scores
-from thresher.selectors.checks import check_n_ranked, check_whole
+from thresher.selectors.checks import check_n_ranked, check_named, check_whole
 from thresher.selectors.learnability import loss_gone
 
 
@@ -32,10 +31,10 @@ class Novelty:
     the setting `reference` names, or else from an adapter that is trained here and kept in the cache.
     Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
     excluded with its reason.
-    Fails: it follows length closely (rank correlation 0.6 to 0.8 for this form, arXiv:2310.13008), and a format that
-    all rows share is new in each of them. A reference of many epochs knows all rows by heart, and the score is then the
-    base's loss. It tells what a model learned, not what is worth learning: wrong and odd rows that were learned come
-    first.
+    Fails: it follows length closely (rank correlations of 0.75 and 0.83 on Alpaca, 0.58 on GSM8K, 0.20 on LIMA for this
+    form, arXiv:2310.13008), and a format that all rows share is new in each of them. A reference of many epochs knows
+    all rows by heart, and the score is then the base's loss. It tells what a model learned, not what is worth learning:
+    wrong and odd rows that were learned come first.
 
     Differs: `learnability` asks what can be learned from other rows, so it is cross-fitted, leaves out what the base
     knows, and divides by the loss; here the reference has seen the rows, whose novelty is looked for, and nothing is
@@ -54,14 +53,9 @@ class Novelty:
     epochs: int = 1
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            SettingsError: a setting has an illegal value.
-        """
+        """Check the settings."""
         check_whole(self.name, "epochs", self.epochs, 1)
-        if self.reference is not None and not self.reference:
-            raise SettingsError(f"{self.name}: reference must name a model or an adapter, got {self.reference!r}")
+        check_named(self.name, "reference", self.reference, "a model or an adapter")
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:

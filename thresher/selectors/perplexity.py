@@ -25,9 +25,10 @@ class Perplexity:
     Needs: `loss`, from --model or the embedded model.
     Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
     excluded with its reason, never counted as easy.
-    Fails: the mean over tokens depends on length: short answers spread widest, so "high" collects short odd ones and
-    "low" boilerplate and copies. "high" also collects wrong answers and garbage. What the model was trained on looks
-    easy to it.
+    Fails: in a like-for-like test both the middle (39.4) and the high band (34.2) did worse than random rows (40.9;
+    mean of seven tasks, Ivison et al. 2025, arXiv:2503.01807). The mean over tokens depends on length: short answers
+    spread widest, so "high" collects short odd ones and "low" boilerplate and copies. "high" also collects wrong
+    answers and garbage. What the model was trained on looks easy to it.
 
     Attributes:
         band: "low" (likeliest first), "middle" (nearest to the median) or "high" (least likely first).

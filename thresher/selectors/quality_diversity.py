@@ -45,8 +45,8 @@ class QualityDiversity:
     of one good row come together. Sparse: more than n_neighbors copies of one row see only each other; remove
     duplicates before.
 
-    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 for neither;
-    `objective` is F after each pick.
+    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 for neither, as
+    it is for all rows but picks when alpha is 1 and rows are not compared; `objective` is F after each pick.
 
     Attributes:
         quality: name of a feature, else of your column; "column:NAME" for a column that is called like a feature.
@@ -144,7 +144,7 @@ class QualityDiversity:
         else:
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
             plan = self._memory(*vectors.shape)
-            kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng)
+            kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
             chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
             picks, gains, n_visited = pick_greedily(kernel, cover, n_picks, chooser, bonus)
             notes = {

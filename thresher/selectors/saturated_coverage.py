@@ -102,7 +102,7 @@ class SaturatedCoverage:
         unit = vectors * scale.astype(np.float32)[:, None]
         existing = features.context.get("existing_embedding")
         floor, begun = floor_of(vectors, scale, existing), existing_sums(unit, existing)
-        kernel, notes = kernel_of(plan, unit, rng)
+        kernel, notes = kernel_of(plan, unit, rng, features.products)
         cap = self.saturation * (sums_of(kernel) + begun)
         cover = new_saturation(n, np.maximum(cap - begun, 0))
         cover.nearest[:] = floor

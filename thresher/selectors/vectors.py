@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
+N_AT_ONCE = 8_192  # rows compared per block
+
 
 class Distinct(NamedTuple):
     """The distinct rows of a matrix.
@@ -33,16 +35,20 @@ def unit_rows(x: NDArray[Any]) -> Float32:
 
 
 def inverse_norms(x: Float32) -> NDArray[np.float64]:
-    """Return 1 / length of each row, (n,) float64, accumulated in float64; 0 for a zero row."""
+    """Return 1 / length of each row, (n,) float64, accumulated in float64.
+
+    It is 0 for a zero row, and for one so short that float32 cannot hold it.
+    """
     norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
-    scale: NDArray[np.float64] = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+    is_long = norm >= np.finfo(np.float32).tiny
+    scale: NDArray[np.float64] = np.divide(1.0, norm, out=np.zeros_like(norm), where=is_long)
     return scale
 
 
 def distinct_rows(x: Float32) -> Distinct:
     """Group the rows that are equal in every component (0.0 and -0.0 are equal)."""
     _, first, group = np.unique(_row_hashes(x), return_index=True, return_inverse=True)
-    if len(first) < len(x) and not (x == x[first[group]]).all():  # two different rows with one 64-bit hash
+    if len(first) < len(x) and not _are_equal(x, first[group]):  # two different rows with one 64-bit hash
         _, first, group = np.unique(x + np.float32(0.0), axis=0, return_index=True, return_inverse=True)
         group = group.reshape(-1)
     order = np.argsort(first)
@@ -50,6 +56,13 @@ def distinct_rows(x: Float32) -> Distinct:
     place[order] = np.arange(len(order))
     group = place[group]
     return Distinct(first[order].astype(np.int64), group.astype(np.int64), np.bincount(group).astype(np.int64))
+
+
+def _are_equal(x: Float32, other: Int64) -> bool:
+    """Tell whether each row equals the other one that is named for it, block by block: x may be larger than memory."""
+    rows = np.flatnonzero(other != np.arange(len(x)))
+    blocks = (rows[first : first + N_AT_ONCE] for first in range(0, len(rows), N_AT_ONCE))
+    return all(bool((x[block] == x[other[block]]).all()) for block in blocks)
 
 
 def _row_hashes(x: Float32) -> NDArray[np.uint64]:

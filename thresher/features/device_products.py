@@ -1,0 +1,127 @@
+"""Matrix products of features on a GPU, through torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.features.device import free_bytes, may_have_gpu
+from thresher.features.overlap import OnItsWay, moved, one_behind
+from thresher.products import NUMPY, Products
+
+if TYPE_CHECKING:
+    import torch
+
+Float32 = NDArray[np.float32]
+Ints = NDArray[np.integer[Any]]
+
+# About a second of two cores: below it, loading and copying cost what the device saves. Reasoned, not measured.
+WORTH_A_DEVICE = 5e10
+USABLE = 0.8  # of the device's free memory
+BLOCK_CELLS = 1 << 25  # products made at a time: 128 MB
+
+
+def products_on(device: str | None) -> Products:
+    """Return what makes matrix products where features are computed: numpy but for CUDA devices.
+
+    Args:
+        device: as the user named it; None for a CUDA device where there is one.
+    """
+    if not (may_have_gpu() if device is None else device.startswith("cuda")):
+        return NUMPY
+    try:
+        import torch
+    except ImportError:
+        return NUMPY
+    return TorchProducts(device or "cuda") if torch.cuda.is_available() else NUMPY
+
+
+class TorchProducts:
+    """Products on one device, in float32 with TF32 switched off.
+
+    They differ from numpy's by rounding, like those of another BLAS: gains that are as close are compared in float64.
+    """
+
+    def __init__(self, device: str, *, worth: float = WORTH_A_DEVICE) -> None:
+        """Name a device.
+
+        Args:
+            device: as torch names it.
+            worth: multiplications below which the work stays in numpy.
+        """
+        import torch
+
+        self._device = torch.device(device)
+        self._worth = worth
+
+    @property
+    def name(self) -> str:
+        """The device."""
+        return f"torch on {self._device}"
+
+    def for_work(self, n_multiplications: float, n_bytes: int) -> Products:
+        """Return this for work that is large enough and fits the device's free memory, else numpy's."""
+        if n_multiplications < self._worth:
+            return NUMPY
+        free = free_bytes(self._device)
+        room = n_bytes + 3 * 4 * BLOCK_CELLS  # two blocks of products under way, and what their making takes
+        return self if free is None or room <= USABLE * free else NUMPY
+
+    def lower_triangle(self, x: Float32) -> Float32:
+        """Compute the triangle by blocks of rows; one is copied while the next is computed."""
+        import torch
+
+        out = np.empty((len(x), len(x)), np.float32)
+        step = max(1, BLOCK_CELLS // len(x))
+
+        def blocks() -> Iterator[tuple[int, int, OnItsWay]]:
+            held = torch.from_numpy(x).to(self._device)  # once: pinned, it would be in memory a second time
+            for first in range(0, len(x), step):
+                last = min(first + step, len(x))
+                yield first, last, OnItsWay(held[first:last] @ held[:last].T)
+
+        with torch.inference_mode(), _full_precision():
+            for first, last, product in one_behind(blocks()):
+                out[first:last, :last] = product.array()
+        return out
+
+    def hold(self, x: Float32) -> _TorchHeld:
+        """Copy rows to the device."""
+        import torch
+
+        return _TorchHeld(torch.from_numpy(x).to(self._device))
+
+
+class _TorchHeld:
+    def __init__(self, x: torch.Tensor) -> None:
+        self._x = x
+
+    def largest(self, rows: Ints, others: _TorchHeld, members: Ints, k: int) -> tuple[Float32, Ints]:
+        """Return the k largest alone: half the bytes of all products, and no row of numpy's is passed over."""
+        import torch
+
+        def at(numbers: Ints) -> torch.Tensor:
+            return moved(torch.from_numpy(numbers.astype(np.int64)), self._x.device)
+
+        with torch.inference_mode(), _full_precision():
+            product = self._x[at(rows)] @ others._x[at(members)].T
+            found = torch.topk(product, min(k, len(members)), dim=1, sorted=False)
+            value, place = OnItsWay(found.values), OnItsWay(found.indices)
+        return value.array(), members[place.array()]
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep torch from rounding float32 to TF32 or bfloat16 in products, whatever the process has set."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
