@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import thresher as th
+from thresher.amounts import size
 from thresher.cli.main import main
 from thresher.errors import InputError
 from thresher.features import FeatureCache, FeatureContext
 from thresher.features.loss import Loss
 from thresher.features.rehearsal import StageCost, merged, rehearse
-from thresher.selection_plan import cost_line, duration, size
+from thresher.selection_plan import cost_line, duration
 
 ROWS = [{"prompt": f"add {i} and {i % 7}:" + " please" * (i % 9), "completion": f"{i + i % 7}"} for i in range(120)]
 
@@ -31,9 +32,9 @@ def stage(plan, name):
     return next(each for each in plan.stages if each.stage == name)
 
 
-def test_plan_takes_what_select_takes_but_for_where_the_result_goes():
+def test_plan_takes_what_select_takes_but_for_where_the_work_and_the_result_go():
     ours, theirs = inspect.signature(th.plan).parameters, inspect.signature(th.select).parameters
-    assert set(theirs) - set(ours) == {"out", "force"}
+    assert set(theirs) - set(ours) == {"out", "force", "engine", "address", "partitions"}
     assert all(ours[name].default == theirs[name].default for name in ours)
 
 

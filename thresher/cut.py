@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -12,9 +11,6 @@ from numpy.typing import NDArray
 from thresher.budget import Budget, Quota
 from thresher.errors import InputError
 from thresher.scores import EXISTING, Scores
-
-if TYPE_CHECKING:
-    from thresher.dataset import Dataset
 
 REASONS = {
     "covered": "a kept row stands for it",
@@ -139,41 +135,58 @@ def rank_column(scores: Scores) -> pl.Series:
     return pl.Series("rank", rank, dtype=pl.Int64).replace(0, None)
 
 
-def dropped_table(pool: Dataset, scores: Scores, made: Cut, budget: Budget) -> pl.DataFrame:
-    """Return one row per dropped row of the pool, with the reason as a name and as a sentence."""
+def verdict_table(row_id: pl.Series, scores: Scores, made: Cut) -> pl.DataFrame:
+    """Return what became of each row: `value`, `rank`, `reason`, `covered_by`, `similarity`, `excluded`.
+
+    `reason` is the name of the reason, null for a kept row; `covered_by` is the id of the kept row that stands for it.
+    """
     names = list(REASONS)
-    ids = pool.frame["row_id"]
-    dropped = np.flatnonzero(made.reason >= 0)
-    covered_by = pl.Series("covered_by", [None], dtype=pl.String).new_from_index(0, len(dropped))
-    similarity = pl.Series("similarity", [None], dtype=pl.Float32).new_from_index(0, len(dropped))
+    covered_by = pl.Series("covered_by", [None], dtype=pl.String).new_from_index(0, len(scores))
+    similarity = pl.Series("similarity", [None], dtype=pl.Float32).new_from_index(0, len(scores))
     if scores.covered_by is not None:
-        position = scores.covered_by[dropped]
-        is_covered = pl.Series((position >= 0) & (made.reason[dropped] == names.index("covered")))
-        covered_by = ids.gather(np.maximum(position, 0)).zip_with(is_covered, covered_by)
+        is_covered = pl.Series((scores.covered_by >= 0) & (made.reason == names.index("covered")))
+        covered_by = row_id.gather(np.maximum(scores.covered_by, 0)).zip_with(is_covered, covered_by)
         if scores.similarity is not None:
-            is_covered |= pl.Series(made.reason[dropped] == names.index("covered-by-existing"))
-            similarity = pl.Series(scores.similarity[dropped]).zip_with(is_covered, similarity)
-    table = pl.DataFrame(
+            is_covered |= pl.Series(made.reason == names.index("covered-by-existing"))
+            similarity = pl.Series(scores.similarity).zip_with(is_covered, similarity)
+    reason = np.where(made.reason >= 0, made.reason, len(names)).astype(np.int64)
+    return pl.DataFrame(
         {
-            "row_id": ids.gather(dropped),
-            "file": pool.frame["file"].gather(dropped).cast(pl.String),
-            "line": pool.frame["line"].gather(dropped),
-            "reason": pl.Series(names).gather(made.reason[dropped].astype(np.int64)),
-            "value": scores.value[dropped],
-            "rank": rank_column(scores).gather(dropped),
+            "value": scores.value,
+            "rank": rank_column(scores),
+            "reason": pl.Series([*names, None], dtype=pl.String).gather(reason),
             "covered_by": covered_by,
             "similarity": similarity,
-            "preview": pool.frame["prompt"].gather(dropped).str.slice(0, 200),
+            "excluded": pl.Series([None] * len(scores), dtype=pl.String)
+            if scores.excluded is None
+            else scores.excluded,
         }
     )
-    excluded = pl.lit(None) if scores.excluded is None else scores.excluded.gather(dropped)
-    explanation = _explanation(excluded, len(made.kept), budget)
-    return table.with_columns(explanation=explanation).select(
+
+
+def dropped_table(rows: pl.DataFrame, verdicts: pl.DataFrame, n_kept: int, budget: Budget) -> pl.DataFrame:
+    """Return one row per dropped row, with the reason as a name and as a sentence.
+
+    Args:
+        rows: (n,) as in `Dataset.frame`.
+        verdicts: (n,) of `verdict_table`.
+        n_kept: rows of the whole pool that were kept.
+        budget: that they were kept for.
+    """
+    is_dropped = verdicts["reason"].is_not_null()
+    at = rows.filter(is_dropped)
+    table = verdicts.filter(is_dropped).with_columns(
+        row_id=at["row_id"],
+        file=at["file"].cast(pl.String),
+        line=at["line"],
+        preview=at["prompt"].str.slice(0, 200),
+    )
+    return table.with_columns(explanation=_explanation(pl.col("excluded"), n_kept, budget)).select(
         "row_id", "file", "line", "reason", "explanation", "value", "rank", "covered_by", "similarity", "preview"
     )
 
 
-def _explanation(excluded: pl.Series | pl.Expr, n_kept: int, budget: Budget) -> pl.Expr:
+def _explanation(excluded: pl.Expr, n_kept: int, budget: Budget) -> pl.Expr:
     """Return the reason of each dropped row as a sentence."""
     cosine = (
         pl.when(pl.col("similarity").is_null())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,12 +95,12 @@ class OutputFolder:
         (self.work / IDENTITY).unlink()
         for folder, _, names in os.walk(self.work):
             for name in names:
-                _sync(Path(folder, name))
-            _sync(Path(folder))
+                sync(Path(folder, name))
+            sync(Path(folder))
         if self.path.exists():
             self.path.rename(self._old)
         self.work.rename(self.path)
-        _sync(self.path.parent)
+        sync(self.path.parent)
         shutil.rmtree(self._old, ignore_errors=True)
 
     def discard(self) -> None:
@@ -155,11 +156,11 @@ def check_free(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to; at the end the file is synced and renamed, after an error it is gone."""
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    """Give a temporary name, unique among hosts, to write to; it is synced and renamed, or gone after an error."""
+    temporary = path.with_name(f".{path.name}.tmp{uuid.uuid4().hex}")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -171,7 +172,7 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Ask the operating system to put a file or folder on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from thresher.csv_cells import escaped, unescaped
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError, OutputError
@@ -78,6 +79,7 @@ def score(
     examples: Any = None,
     tokenizer: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     out: str | Path | None = None,
@@ -95,6 +97,7 @@ def score(
         examples: rows whose worth as examples in the prompt `utility` measures; not set: the pool's own.
         tokenizer: as for `select`.
         device: as for `select`.
+        dtype: as for `select`.
         max_length: as for `select`.
         loss_on: as for `select`.
         out: file to write, .parquet, .csv or .jsonl; a finished one is read back.
@@ -118,11 +121,12 @@ def score(
         examples=beside,
         tokenizer=tokenizer,
         device=device,
+        dtype=dtype,
         max_length=max_length,
         loss_on=loss_on,
         on_progress=on_progress,
     ).resolved(len(rows))
-    asked = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context)}
+    asked = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
     read = [reading_entry(each) for each in (rows, beside) if each is not None]
     identity = digest({"request": asked, "read": read, "thresher": versions(())})
     path = None if out is None else Path(out)
@@ -219,7 +223,7 @@ def _write(frame: pl.DataFrame, path: Path, suffix: str) -> None:
 
         pyarrow.parquet.write_table(frame.to_arrow(), path)
     elif suffix == ".csv":
-        frame.write_csv(path)
+        escaped(frame).write_csv(path)
     else:
         frame.write_ndjson(path)
 
@@ -228,5 +232,5 @@ def _read(path: Path) -> pl.DataFrame:
     if path.suffix == ".parquet":
         return pl.read_parquet(path)
     if path.suffix == ".csv":
-        return pl.read_csv(path, schema_overrides={"row_id": pl.String}, infer_schema_length=None)
+        return unescaped(pl.read_csv(path, schema_overrides={"row_id": pl.String}, infer_schema_length=None))
     return pl.read_ndjson(path, infer_schema_length=None)

@@ -6,23 +6,25 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.budget import Budget, Quota
-from thresher.cut import Cut, cut, dropped_table
+from thresher.cut import dropped_table, verdict_table
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import check_apart
+from thresher.errors import InputError
 from thresher.manifest import digest
 from thresher.output import OutputFolder
-from thresher.preparation import keep
-from thresher.scores import Scores
-from thresher.selection_manifest import subset_manifest
+from thresher.preparation import holding
+from thresher.selection_choice import choose
+from thresher.selection_manifest import chosen, subset_manifest
 from thresher.selection_request import Asked, LossOn, Order, Request, resolve
 from thresher.selectors import Selector
 from thresher.subset import Subset, read_subset
+
+EngineName = Literal["local", "ray"]
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
@@ -41,6 +43,7 @@ def select(
     model: str | None = None,
     tokenizer: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     quota: str | Quota | None = None,
@@ -48,6 +51,9 @@ def select(
     seed: int = 0,
     out: str | Path | None = None,
     force: bool = False,
+    engine: EngineName = "local",
+    address: str | None = None,
+    partitions: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Subset:
     """Choose the rows worth training on.
@@ -66,6 +72,9 @@ def select(
             not set: the embedded one.
         tokenizer: whose tokens are counted, by name or folder; not set: the embedded encoder's.
         device: "cpu", "cuda", ...; not set: the best there is.
+        dtype: precision of encoders and language models: "bfloat16" and "float16" are faster on a GPU, and a value then
+            depends a little (about 1e-3) on the rows it is computed with; not set: "float32", but for language models
+            of more than 2 GB on a GPU.
         max_length: tokens that the language model reads of a row, the rest is cut and counted; not set: 2,048 or the
             model's longest input, whichever is less.
         loss_on: turns of a conversation that the language model is asked about: "last-assistant" or "all-assistant".
@@ -74,6 +83,10 @@ def select(
         seed: of everything random.
         out: folder to write the result to; it appears whole or not at all, and a finished one is read back.
         force: replace an earlier result in `out`.
+        engine: "local" for this process, or "ray" for a cluster: the pool is then files, or `thresher.cluster.shards`.
+        address: of the Ray cluster, HOST:PORT or "auto"; not set: RAY_ADDRESS, or else Ray on this machine alone.
+        partitions: with Ray, parts of the pool that are chosen from separately before the choice among their picks;
+            not set: none up to 2,000,000 rows.
         on_progress: called with a Progress while features are computed.
 
     Raises:
@@ -83,26 +96,30 @@ def select(
         OutputError: `out` holds something else.
     """
     started = time.monotonic()
-    request = resolve(
-        Asked(
-            pool=pool,
-            method=method,
-            budget=budget,
-            settings=settings,
-            existing=existing,
-            target=target,
-            encoder=encoder,
-            model=model,
-            tokenizer=tokenizer,
-            device=device,
-            max_length=max_length,
-            loss_on=loss_on,
-            quota=quota,
-            order=order,
-            seed=seed,
-            on_progress=on_progress,
-        )
+    asked = Asked(
+        pool=pool,
+        method=method,
+        budget=budget,
+        settings=settings,
+        existing=existing,
+        target=target,
+        encoder=encoder,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        max_length=max_length,
+        loss_on=loss_on,
+        quota=quota,
+        order=order,
+        seed=seed,
+        on_progress=on_progress,
     )
+    if engine != "local":
+        return _select_on_ray(engine, asked, out, address=address, partitions=partitions, force=force)
+    if address is not None or partitions is not None:
+        raise InputError("address, partitions: are for the engine 'ray', got 'local'; add --engine ray")
+    request = resolve(asked)
     if out is None:
         return _run(request, started)
     check_apart(Path(out), (request.pool, *request.others.values()))
@@ -121,6 +138,18 @@ def select(
     return subset
 
 
+def _select_on_ray(
+    engine: str, asked: Asked, out: str | Path | None, *, address: str | None, partitions: int | None, force: bool
+) -> Subset:
+    from thresher.cluster import select_on
+    from thresher.cluster.ray_engine import connected
+
+    if engine != "ray":
+        raise InputError(f"engine: must be 'local' or 'ray', got '{engine}'")
+    with connected(address) as found:
+        return select_on(found, asked, None if out is None else Path(out), partitions=partitions, force=force)
+
+
 def _run(request: Request, started: float) -> Subset:
     """Train what the method orders, compute features, score, cut, and write down what happened."""
     from thresher.features import column_values
@@ -134,77 +163,32 @@ def _run(request: Request, started: float) -> Subset:
         names = column_values(pool, request.quota.column).unique().sort().to_list()
         request.quota.check(names)
     clock = time.monotonic()
-    for promise in request.promises:
-        keep(promise, request.context.on_progress)
-    seconds["preparation"], clock = time.monotonic() - clock, time.monotonic()
-    features = _features(request, pool)
+    with holding(request.promises, request.context.on_progress):
+        seconds["preparation"], clock = time.monotonic() - clock, time.monotonic()
+        features = _features(request, pool)
     seconds["features"], clock = time.monotonic() - clock, time.monotonic()
-    lengths = features.get("length")
-    rng = np.random.default_rng(request.seed)
-    untouched = rng.bit_generator.state
-    _tell_plan(request, features)
-    scores = request.selector.score(features, n_ranked=_n_ranked(request, lengths), rng=rng)
-    depends_on_seed = bool(request.promises) or rng.bit_generator.state != untouched
+    row_id = request.pool.frame["row_id"]
+    scores, made, kept, depends_on_seed = choose(request, features, order, row_id, names)
     seconds["selection"] = time.monotonic() - clock
-    codes = None if request.quota is None else features[f"column:{request.quota.column}"]
-    made = cut(scores, request.budget, lengths=lengths, quota=request.quota, codes=codes, names=names)
-    made, scores = _in_file_order(made, order), _scores_in_file_order(scores, order, request.pool)
-    kept = made.kept if request.order == "rank" else np.sort(made.kept)
-    dropped = dropped_table(request.pool, scores, made, request.budget)
+    verdicts = verdict_table(row_id, scores, made)
+    dropped = dropped_table(request.pool.frame, verdicts, len(kept), request.budget)
     seconds["total"] = time.monotonic() - started
-    manifest = subset_manifest(request, scores, kept, dropped, features.notes, seconds, depends_on_seed=depends_on_seed)
+    came_out = chosen(scores, row_id.gather(kept), verdicts, depends_on_seed=depends_on_seed)
+    manifest = subset_manifest(request, digest(request.identity()), came_out, features.notes, seconds)
     return Subset(pool=request.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 
 
 def _features(request: Request, pool: Dataset) -> Features:
     from thresher.features import compute
     from thresher.features.beside import features_beside
+    from thresher.features.device_products import products_on
 
     features = compute(pool, request.needs, request.context)
     beside: dict[str, Array] = {}
     for role, rows in request.others.items():
         beside |= features_beside(role, getattr(request.selector, "accepts", ()), rows, pool, request.context)
-    return replace(features, context={**features.context, **beside})
-
-
-def _n_ranked(request: Request, lengths: NDArray[np.int64] | None) -> int:
-    """Return how far the ranking must go: a quota may skip any row, so it needs all of them."""
-    return len(request.pool) if request.quota is not None else request.budget.n_rows(len(request.pool), lengths)
-
-
-def _in_file_order(made: Cut, order: NDArray[np.int64]) -> Cut:
-    reason = np.empty_like(made.reason)
-    reason[order] = made.reason
-    return Cut(kept=order[made.kept], reason=reason)
-
-
-def _scores_in_file_order(scores: Scores, order: NDArray[np.int64], pool: Dataset) -> Scores:
-    """Return the scores with row i of the file at position i."""
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    covered_by = scores.covered_by
-    if covered_by is not None:
-        covered_by = np.where(covered_by >= 0, order[np.maximum(covered_by, 0)], covered_by)[back]
-    return Scores(
-        row_id=pool.frame["row_id"],
-        value=scores.value[back],
-        by=scores.by,
-        covered_by=covered_by,
-        similarity=None if scores.similarity is None else scores.similarity[back],
-        excluded=None if scores.excluded is None else scores.excluded.gather(back),
-        objective=scores.objective,
-        notes=scores.notes,
-    )
-
-
-def _tell_plan(request: Request, features: Features) -> None:
-    """Say what the selector is about to do, where it can tell: method, memory and guarantee."""
-    from thresher.features import Progress
-
-    plan = getattr(request.selector, "plan", None)
-    if plan is not None and request.context.on_progress is not None:
-        n = features.n_rows
-        request.context.on_progress(Progress(stage="select", done=0, total=n, note=plan(features)))
+    products = products_on(request.context.device)
+    return replace(features, context={**features.context, **beside}, products=products)
 
 
 def _tell_done(path: Path, on_progress: Callable[[Progress], None] | None) -> None:

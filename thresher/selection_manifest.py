@@ -4,64 +4,98 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.dataset.provenance import schema_entry, source_entries, source_places
+from thresher.dataset.rejection import counted
 from thresher.manifest import FORMAT, Manifest, digest, versions
 from thresher.scores import Scores
 from thresher.selection_request import Request
 
 
+class Chosen(NamedTuple):
+    """What came out of a selection, as far as the manifest tells it.
+
+    Attributes:
+        kept: ids of the kept rows, in the order in which they are written.
+        dropped_by_reason: dropped rows by the name of their reason, the most frequent first.
+        excluded_by_reason: of those that the method gave no place, by its sentence.
+        objective: of the kept rows, None where the method has none.
+        notes: of the method.
+        depends_on_seed: whether another seed could have given another subset.
+    """
+
+    kept: pl.Series
+    dropped_by_reason: Mapping[str, int]
+    excluded_by_reason: Mapping[str, int]
+    objective: float | None
+    notes: Mapping[str, str | int | float]
+    depends_on_seed: bool
+
+
+def chosen(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *, depends_on_seed: bool) -> Chosen:
+    """Return what came out of scores that were cut.
+
+    Args:
+        scores: of all rows.
+        kept: ids, as in `Chosen`.
+        verdicts: of `verdict_table`.
+        depends_on_seed: as in `Chosen`.
+    """
+    objective = scores.objective
+    return Chosen(
+        kept=kept,
+        dropped_by_reason=counted(verdicts["reason"].drop_nulls()),
+        excluded_by_reason=counted(verdicts.filter(pl.col("reason") == "excluded")["excluded"]),
+        objective=None if objective is None or not len(objective) else float(objective[-1]),
+        notes=dict(scores.notes or {}),
+        depends_on_seed=depends_on_seed,
+    )
+
+
 def subset_manifest(
     request: Request,
-    scores: Scores,
-    kept: NDArray[np.int64],
-    dropped: pl.DataFrame,
+    identity: str,
+    made: Chosen,
     feature_notes: Mapping[str, Mapping[str, int]],
     seconds: Mapping[str, float],
-    *,
-    depends_on_seed: bool,
 ) -> Manifest:
     """Return the manifest.
 
     Args:
         request: what was asked.
-        scores: of the pool's rows.
-        kept: (k,) positions in the pool.
-        dropped: one row per dropped row, with `reason` and `explanation`.
+        identity: hash of everything that determines the result.
+        made: what came out.
         feature_notes: by feature, such as the number of rows that were cut.
         seconds: spent on each part.
-        depends_on_seed: whether another seed could have given another subset.
     """
     pool = request.pool
-    excluded = dropped.filter(pl.col("reason") == "excluded")["explanation"]
-    objective = scores.objective
+    n_dropped = len(pool) - len(made.kept)
     content = {
         "format": FORMAT,
         "kind": "subset",
-        "identity": digest(request.identity()),
+        "identity": identity,
         **request.settings(),
         "inputs": source_entries(pool),
         "schema": schema_entry(pool),
         "id_column": pool.id_column,
         "counts": {
             "read": pool.n_read,
-            "rejected": pool.rejected.height,
-            "rejected_by_reason": _counted(pool.rejected["reason"]),
+            "rejected": pool.n_rejected,
+            "rejected_by_reason": pool.rejected_by_reason,
             "usable": len(pool),
-            "kept": len(kept),
-            "dropped": dropped.height,
-            "dropped_by_reason": _counted(dropped["reason"]),
-            "excluded_by_reason": _counted(excluded),
+            "kept": len(made.kept),
+            "dropped": n_dropped,
+            "dropped_by_reason": dict(made.dropped_by_reason),
+            "excluded_by_reason": dict(made.excluded_by_reason),
         },
-        "depends_on_seed": depends_on_seed,
+        "depends_on_seed": made.depends_on_seed,
         "feature_notes": {name: dict(notes) for name, notes in feature_notes.items()},
-        "objective": None if objective is None or not len(objective) else float(objective[-1]),
-        "notes": dict(scores.notes or {}),
-        "kept_rows": digest(pool.frame["row_id"].gather(kept).to_list()),
+        "objective": made.objective,
+        "notes": dict(made.notes),
+        "kept_rows": digest(made.kept.to_list()),
         "versions": versions(),
         "run": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,8 +104,3 @@ def subset_manifest(
         },
     }
     return Manifest(content)
-
-
-def _counted(reasons: pl.Series) -> dict[str, int]:
-    """Return how often each value occurs, the most frequent first."""
-    return dict(reasons.value_counts().sort("count", reasons.name, descending=[True, False]).iter_rows())

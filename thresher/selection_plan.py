@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thresher.amounts import size
 from thresher.budget import Budget, Quota
 from thresher.preparation import Trial, rehearse_training
 from thresher.selection_request import Asked, LossOn, Order, Request, resolve
@@ -91,6 +92,7 @@ def plan(
     model: str | None = None,
     tokenizer: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     quota: str | Quota | None = None,
@@ -115,6 +117,7 @@ def plan(
         model: as for `select`.
         tokenizer: as for `select`.
         device: as for `select`.
+        dtype: as for `select`.
         max_length: as for `select`.
         loss_on: as for `select`.
         quota: as for `select`.
@@ -134,6 +137,7 @@ def plan(
             model=model,
             tokenizer=tokenizer,
             device=device,
+            dtype=dtype,
             max_length=max_length,
             loss_on=loss_on,
             quota=quota,
@@ -230,16 +234,6 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def size(n_bytes: int) -> str:
-    """Return a number of bytes as "12.3 MB"."""
-    amount = float(n_bytes)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
 
 
 def _peak_bytes() -> int:

@@ -38,6 +38,7 @@ class Asked:
     model: str | None
     tokenizer: str | None
     device: str | None
+    dtype: str | None
     max_length: int | None
     loss_on: LossOn
     quota: str | Quota | None
@@ -101,7 +102,7 @@ class Request:
             "pool": self.pool.fingerprint,
             "existing": None if self.existing is None else self.existing.fingerprint,
             **({} if self.target is None else {"target": self.target.fingerprint}),
-            "features": fingerprints(self.needs, self.context),
+            "features": fingerprints(self.needs, self.context, kind=self.pool.kind),
         }
 
     def identity(self) -> dict[str, Any]:
@@ -116,6 +117,21 @@ def resolve(asked: Asked) -> Request:
     Raises:
         InputError: the budget, the order, the seed or the rows do not fit.
     """
+    return resolve_on(asked, lambda: asked.pool if isinstance(asked.pool, Dataset) else load(asked.pool))
+
+
+def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Dataset] | None = None) -> Request:
+    """Check what `select` was given against the rows of the pool.
+
+    Args:
+        asked: by the user; its pool is not looked at.
+        read: gives the pool, once the rest of what was asked has been looked at.
+        whole: gives the rows for a method that trains on them before it chooses, where `read` tells only what an
+            identity and a manifest need; None for the rows of `read`.
+
+    Raises:
+        InputError: the budget, the order, the seed or the rows do not fit.
+    """
     from thresher.features import FeatureContext
 
     selector = _selector(asked.method, asked.settings)
@@ -125,7 +141,7 @@ def resolve(asked: Asked) -> Request:
         raise InputError(f"order: must be 'file' or 'rank', got '{asked.order}'")
     if not isinstance(asked.seed, int | np.integer) or asked.seed < 0:
         raise InputError(f"seed: must be a whole number from 0, got {asked.seed!r}")
-    pool = asked.pool if isinstance(asked.pool, Dataset) else load(asked.pool)
+    pool = read()
     if budget.unit == "threshold" and getattr(selector, "ranks_only", False):
         raise InputError(
             f"budget: {selector.name} ranks rows and has no score to compare with {budget}; "
@@ -139,12 +155,14 @@ def resolve(asked: Asked) -> Request:
         model=asked.model,
         tokenizer=asked.tokenizer,
         device=asked.device,
+        dtype=asked.dtype,
         max_length=asked.max_length,
         loss_on=asked.loss_on,
         on_progress=asked.on_progress,
         **getattr(selector, "feature_settings", {}),
     ).resolved(len(pool))
-    promised, context = promises(selector, pool, context, seed=int(asked.seed))
+    rows = whole() if whole is not None and getattr(selector, "prepares", ()) else pool
+    promised, context = promises(selector, rows, context, seed=int(asked.seed))
     return Request(
         pool=pool,
         selector=selector,

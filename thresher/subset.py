@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cut import REASONS, rank_column
+from thresher.dataset.sources import subset_files
 from thresher.errors import ManifestError
 from thresher.manifest import Manifest
 from thresher.output import MANIFEST, OutputFolder, write_whole
@@ -58,18 +59,10 @@ class Subset:
         return len(self.kept)
 
     def to_dataset(self) -> datasets.Dataset:
-        """Return the kept rows as a Hugging Face `datasets.Dataset`.
+        """Return the kept rows as a Hugging Face `datasets.Dataset`."""
+        from thresher.dataset.hub import hub_dataset
 
-        Raises:
-            MissingExtraError: the package `datasets` is not installed.
-        """
-        from thresher.errors import MissingExtraError
-
-        try:
-            import datasets
-        except ModuleNotFoundError:
-            raise MissingExtraError("datasets", "Subset.to_dataset", "hub") from None
-        return datasets.Dataset.from_list(self.rows)
+        return hub_dataset(self.rows, needed_by="Subset.to_dataset")
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the subset folder, whole or not at all, and return its path.
@@ -89,8 +82,8 @@ class Subset:
     def write_into(self, folder: Path) -> None:
         """Write the files of a subset folder into an existing folder, the manifest last."""
         self.pool.write(self.kept, folder, "subset")
-        _write_parquet(self.dropped, folder / "dropped.parquet")
-        _write_parquet(self.score_table(), folder / "scores.parquet")
+        write_parquet(self.dropped, folder / "dropped.parquet")
+        write_parquet(self.score_table(), folder / "scores.parquet")
         (folder / "rejected.jsonl").write_text(self.pool.rejected.write_ndjson(), encoding="utf-8")
         write_whole(folder / MANIFEST, self.manifest.to_json())
 
@@ -102,14 +95,7 @@ class Subset:
         """
         position = np.full(len(self.pool), -1, dtype=np.int64)
         position[self.kept] = np.arange(len(self.kept))
-        return pl.DataFrame(
-            {
-                "row_id": self.pool.frame["row_id"],
-                "value": self.scores.value,
-                "rank": rank_column(self.scores),
-                "position": pl.Series(position).replace(-1, None),
-            }
-        )
+        return score_table(self.pool.frame["row_id"], self.scores.value, rank_column(self.scores), position)
 
     def _summary(self) -> list[tuple[str, str]]:
         counts: Mapping[str, Any] = self.manifest.content["counts"]
@@ -137,8 +123,14 @@ class Subset:
         return f"<table>{head}</table><b>Kept</b>{_table(first)}<b>Dropped</b>{_table(lost)}"
 
 
-def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
+def score_table(row_id: pl.Series, value: Any, rank: pl.Series, position: NDArray[np.int64]) -> pl.DataFrame:
+    """Return the table of `Subset.score_table`; a position of -1 stands for a dropped row."""
+    place = pl.Series(position).replace(-1, None)
+    return pl.DataFrame({"row_id": row_id, "value": value, "rank": rank, "position": place})
+
+
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(frame.to_arrow(), path)
@@ -154,6 +146,24 @@ def _table(frame: pl.DataFrame) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
+def read_tables(folder: str | Path, stem: str) -> pl.DataFrame:
+    """Read a table of a subset folder, which is one file or one for each shard of the pool.
+
+    Raises:
+        ManifestError: it is not there.
+    """
+    paths = table_files(folder, f"{stem}.parquet")
+    if not paths:
+        raise ManifestError(f"{folder}: must hold {stem}.parquet, found none; run select again")
+    return pl.concat([pl.read_parquet(path) for path in paths])
+
+
+def table_files(folder: str | Path, name: str) -> list[Path]:
+    """Return the files of a table of a subset folder, in their order: NAME, or NAME with a number for each shard."""
+    stem, _, suffix = name.rpartition(".")
+    return sorted([*Path(folder).glob(name), *Path(folder).glob(f"{stem}-*.{suffix}")])
+
+
 def read_subset(folder: str | Path, pool: Dataset) -> Subset:
     """Read a subset folder back.
 
@@ -165,17 +175,22 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
         ManifestError: the folder is no subset, or the pool is not the one it was chosen from.
     """
     manifest = _subset_manifest(folder)
-    table = pl.read_parquet(Path(folder) / "scores.parquet")
-    if not table["row_id"].equals(pool.frame["row_id"]):
+    scores, kept = subset_of_tables(folder, manifest)
+    if not scores.row_id.equals(pool.frame["row_id"]):
         raise ManifestError(
             f"{folder}: was chosen from other rows than the {len(pool)} of the pool given; run select again"
         )
+    dropped = read_tables(folder, "dropped")
+    return Subset(pool=pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
+
+
+def subset_of_tables(folder: str | Path, manifest: Manifest) -> tuple[Scores, NDArray[np.int64]]:
+    """Return the scores of all rows, and the positions of the kept ones, from the tables of a subset folder."""
+    table = read_tables(folder, "scores")
     scores = Scores(row_id=table["row_id"], value=table["value"].to_numpy(), by=str(manifest.content["method"]))
     position = table["position"].fill_null(-1).to_numpy()
     kept = np.flatnonzero(position >= 0)
-    kept = kept[np.argsort(position[kept])]
-    dropped = pl.read_parquet(Path(folder) / "dropped.parquet")
-    return Subset(pool=pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
+    return scores, kept[np.argsort(position[kept])]
 
 
 def open_subset(folder: str | Path) -> Subset:
@@ -208,7 +223,7 @@ def read_subset_rows(folder: str | Path) -> Dataset:
         ManifestError: the folder is no subset.
     """
     content = _subset_manifest(folder).content
-    return _load_as(sorted(Path(folder).glob("subset.*")), content)
+    return _load_as(subset_files(Path(folder)), content)
 
 
 def _subset_manifest(folder: str | Path) -> Manifest:

@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from typer.exceptions import TyperException
@@ -19,6 +19,7 @@ from thresher.cli.cache import cache_app
 from thresher.cli.compare import compare
 from thresher.cli.correct import correct
 from thresher.cli.curate import curate_app
+from thresher.cli.curate_job import log_line
 from thresher.cli.curate_job import register as register_jobs
 from thresher.cli.curve import curve
 from thresher.cli.methods import methods
@@ -92,10 +93,9 @@ def _terminate(number: int, _frame: object) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; every error a user can act on becomes one sentence."""
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    manner = _Manner(is_debug="--debug" in arguments, is_json="--log-json" in arguments)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=[argument for argument in arguments if argument != "--debug"], standalone_mode=False)
         sys.stdout.flush()
     except (SystemExit, BrokenPipeError) as leaving:
         # The reader of our output has gone, for which typer would exit with 1: nothing is wrong. Keep Python from
@@ -105,37 +105,42 @@ def main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ThresherError as error:
-        return _fail(str(error), debug=debug)
+        return manner.fail(str(error))
     except TyperException as error:
-        return _fail(f"{error.format_message().rstrip('.')}; see 'thresher --help'", debug=debug)
+        return manner.fail(f"{error.format_message().rstrip('.')}; see 'thresher --help'")
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
-            return _bug(error, debug=debug)
+            return manner.bug(error)
         where = f"{error.filename}: " if error.filename else ""
         what = (error.strerror or str(error)).lower()
-        return _fail(
-            f"{where}could not be written or read: {what}; mend that and run the same command again", debug=debug
-        )
+        return manner.fail(f"{where}could not be written or read: {what}; mend that and run the same command again")
     except Exception as error:  # noqa: BLE001 - the last place where a bug of ours can be told apart from a user's error
-        return _bug(error, debug=debug)
+        return manner.bug(error)
     if code == 130:
-        typer.echo("interrupted; run the same command again to continue where it stopped", err=True)
+        manner.tell("interrupted; run the same command again to continue where it stopped", 130)
     return code if isinstance(code, int) else 0
 
 
-def _fail(sentence: str, *, debug: bool) -> int:
-    if debug:
-        raise  # the error that is being handled by the caller
-    typer.echo(f"thresher: {sentence}", err=True)
-    return 2
+class _Manner(NamedTuple):
+    """How the end of a command is told: as a sentence, as an object of the log, or by its traceback."""
 
+    is_debug: bool
+    is_json: bool
 
-def _bug(error: Exception, *, debug: bool) -> int:
-    if debug:
-        raise error
-    typer.echo(
-        f"thresher: this is a bug of ours: {type(error).__name__}: {error}; "
-        f"run again with --debug for the traceback and report it",
-        err=True,
-    )
-    return 1
+    def fail(self, sentence: str) -> int:
+        if self.is_debug:
+            raise  # the error that is being handled by the caller
+        return self.tell(sentence, 2, who="thresher: ")
+
+    def bug(self, error: Exception) -> int:
+        if self.is_debug:
+            raise error
+        told = f"this is a bug of ours: {type(error).__name__}: {error}"
+        return self.tell(f"{told}; run again with --debug for the traceback and report it", 1, who="thresher: ")
+
+    def tell(self, sentence: str, code: int, *, who: str = "") -> int:
+        if self.is_json:
+            log_line("error", "error", sentence, {"exit_code": code})
+        else:
+            typer.echo(f"{who}{sentence}", err=True)
+        return code

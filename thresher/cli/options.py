@@ -9,16 +9,17 @@ import typer
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
+    from thresher.cluster import PoolFiles
     from thresher.dataset import Dataset
 
-_READ = "How rows are read"
+READ = "How rows are read"
 
 Schema = Annotated[
     str | None,
     typer.Option(
         help="Name the schema instead of recognising it: alpaca, prompt-completion, query-response, messages, "
         "sharegpt, text-label, text.",
-        rich_help_panel=_READ,
+        rich_help_panel=READ,
     ),
 ]
 Map = Annotated[
@@ -26,20 +27,27 @@ Map = Annotated[
     typer.Option(
         "--map",
         help="Columns of your own: prompt=title+body,response=answer or text=title,label=kind.",
-        rich_help_panel=_READ,
+        rich_help_panel=READ,
     ),
 ]
 IdColumn = Annotated[
-    str | None, typer.Option(help="Column with a unique id; not set: a hash of the content.", rich_help_panel=_READ)
+    str | None, typer.Option(help="Column with a unique id; not set: a hash of the content.", rich_help_panel=READ)
 ]
-Config = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=_READ)]
-Split = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=_READ)]
+Config = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ)]
+Split = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ)]
+MaxRowBytes = Annotated[
+    int | None,
+    typer.Option(help="Longer rows of text files are set aside; not set: 4 MiB.", rich_help_panel=READ, min=1),
+]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at bad rows instead of setting them aside.", rich_help_panel=_READ)
+    bool, typer.Option("--strict", help="Stop at bad rows instead of setting them aside.", rich_help_panel=READ)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in --out.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16 of the models; not set: float32, but for large ones.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
@@ -86,10 +94,12 @@ def read_rows(
     config: str | None = None,
     split: str | None = None,
     strict: bool = False,
+    max_row_bytes: int | None = None,
 ) -> Dataset:
     """Load the rows that the options describe."""
     from thresher.dataset import load
 
+    limits: dict[str, Any] = {} if max_row_bytes is None else {"max_row_bytes": max_row_bytes}
     return load(
         source,
         schema=schema,
@@ -98,4 +108,27 @@ def read_rows(
         config=config,
         split=split,
         strict=strict,
+        **limits,
     )
+
+
+def name_shards(
+    source: str,
+    *,
+    schema: str | None = None,
+    columns: str | None = None,
+    id_column: str | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    strict: bool = False,
+) -> PoolFiles:
+    """Name the files that the options describe; they are read where the work is.
+
+    Raises:
+        InputError: a configuration was given, which only a Hub data set has.
+    """
+    from thresher.cluster import shards
+
+    if config is not None:
+        raise InputError(f"--config: is for a Hub data set, and engine ray reads files, got '{config}'; leave it out")
+    return shards(source, schema=schema, columns=parse_map(columns), id_column=id_column, split=split, strict=strict)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from thresher.subset import Subset
 
 
+_RAY = "Beyond one machine"
 ROLES = ("encoder", "model")  # what a feature says of the model behind it
 
 
@@ -26,6 +27,13 @@ class LossOn(StrEnum):
 
     last = "last-assistant"
     all = "all-assistant"
+
+
+class Engine(StrEnum):
+    """Who does the work."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Order(StrEnum):
@@ -46,6 +54,7 @@ def select(
     model: Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    dtype: options.Dtype = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens the language model reads of a row.")] = None,
     loss_on: Annotated[LossOn, typer.Option(help="Turns the language model is asked about.")] = LossOn.last,
     quota: Annotated[str | None, typer.Option(help="label=balanced, source:web=70%,forum=30%, label:*<=100.")] = None,
@@ -53,6 +62,15 @@ def select(
     seed: options.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the result; not set: kept rows go to stdout.")] = None,
     force: options.Force = False,
+    engine: Annotated[
+        Engine, typer.Option(help="local, or ray: shards of files on a cluster.", rich_help_panel=_RAY)
+    ] = (Engine.local),
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the cluster, or auto.", rich_help_panel=_RAY)
+    ] = None,
+    partitions: Annotated[
+        int | None, typer.Option(help="Parts that are chosen from separately first.", rich_help_panel=_RAY)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it will take, and spend nothing.")] = False,
     schema: options.Schema = None,
     columns: options.Map = None,
@@ -74,9 +92,8 @@ def select(
 
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
-    rows = options.read_rows(
-        pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict
-    )
+    read = options.name_shards if engine is Engine.ray and not dry_run else options.read_rows
+    rows = read(pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict)
     with progress_display(quiet=quiet) as show:
         asked: dict[str, Any] = {
             "budget": budget,
@@ -87,6 +104,7 @@ def select(
             "model": model,
             "tokenizer": tokenizer,
             "device": device,
+            "dtype": dtype,
             "max_length": max_length,
             "loss_on": loss_on.value,
             "quota": quota,
@@ -97,7 +115,8 @@ def select(
         if dry_run:
             _tell_plan(plan(rows, method, **asked), as_json=as_json)
             return
-        subset = select_rows(rows, method, **asked, out=out, force=force)
+        where: dict[str, Any] = {"engine": engine.value, "address": address, "partitions": partitions}
+        subset = select_rows(rows, method, **asked, out=out, force=force, **where)
     if out is None:
         _to_stdout(subset)
     if as_json:
@@ -151,6 +170,6 @@ def summary(subset: Subset, out: Path | None) -> str:
     spent = f"{trained}features {seconds['features']:.1f} s{models}, selection {seconds['selection']:.1f} s"
     lines.append(f"{seconds['total']:.1f} s, of it {spent}")
     if out is not None:
-        names = ", ".join(sorted(path.name for path in out.iterdir()))
-        lines.append(f"{out}: {names}")
+        names = sorted(path.name for path in out.iterdir())
+        lines.append(f"{out}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
     return "\n".join(lines)

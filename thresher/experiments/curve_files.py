@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from thresher.csv_cells import escaped
 from thresher.evaluation.saturation import CurveFit, Saturation
 from thresher.experiments.laboratory import Laboratory
 from thresher.experiments.tables import (
@@ -68,7 +69,7 @@ def write_curve(
             return _as_curve(cells, content, _fits(lab, state), manifest, None)
         work = folder.work
         write_tables(lab, work, CURVE)
-        slice_table(lab, slices).write_csv(work / "slices.csv")
+        escaped(slice_table(lab, slices)).write_csv(work / "slices.csv")
         write_whole(work / SATURATION, _json(content))
         write_whole(work / MANIFEST, manifest.to_json())
         folder.publish()

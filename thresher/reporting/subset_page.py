@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from thresher.reporting.pool import Pool, read_pool
 from thresher.reporting.pool_map import Choice, balance, pool_map
 from thresher.reporting.reproduce import reproduce
 from thresher.reporting.wording import count, cut, rows, seconds, share, significant
+from thresher.subset import table_files
 
 N_EXAMPLES = 5  # of each reason
 N_BINS = 30
@@ -85,18 +86,22 @@ def subset_page(folder: Path, manifest: Manifest) -> Page:
 
 
 def _read(folder: Path, manifest: Manifest) -> _Found:
-    scores = read_table(folder / "scores.parquet", ("row_id", "value", "rank", "position"))
-    dropped = read_table(folder / "dropped.parquet", DROPPED)
-    path = folder / "rejected.jsonl"
+    scores = _table(folder, "scores.parquet", ("row_id", "value", "rank", "position"))
+    dropped = _table(folder, "dropped.parquet", DROPPED)
     schema = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "preview": pl.String}
-    has_rejected = path.is_file() and path.stat().st_size
-    rejected = pl.read_ndjson(path, schema=schema) if has_rejected else pl.DataFrame(schema=schema)
+    paths = [path for path in table_files(folder, "rejected.jsonl") if path.stat().st_size]
+    rejected = pl.concat([pl.DataFrame(schema=schema), *(pl.read_ndjson(path, schema=schema) for path in paths)])
     pool = read_pool(manifest.content, row_ids=scores["row_id"])
     kept_ids = scores.filter(pl.col("position").is_not_null())["row_id"]
     kept = pool.positions(kept_ids) if pool.rows is not None else np.empty(0, np.int64)
     return _Found(
         content=manifest.content, scores=scores, dropped=dropped, rejected=rejected, pool=pool, kept=np.sort(kept)
     )
+
+
+def _table(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
+    """Return a table, which is one file or one for each shard of the pool."""
+    return pl.concat([read_table(path, columns) for path in table_files(folder, name) or [folder / name]])
 
 
 def _answer(found: _Found) -> str:

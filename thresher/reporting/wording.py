@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from thresher import amounts
+
 RATES = frozenset({"accuracy", "macro_f1", "exact_match", "rouge_l", "precision", "recall", "f1"})
 NOTHING = "–"
 PERCENT = "\u00a0%"  # the sign stays with its number
@@ -139,13 +141,7 @@ def seconds(value: float | None) -> str:
 
 def size(n_bytes: float | None) -> str:
     """Return "12.3 MB"."""
-    if not is_number(n_bytes):
-        return NOTHING
-    for unit in ("B", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} GB"
+    return amounts.size(n_bytes) if is_number(n_bytes) else NOTHING
 
 
 def plain_name(name: str) -> str:

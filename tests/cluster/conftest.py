@@ -1,0 +1,63 @@
+"""A pool in several files, what one machine makes of it, and engines."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thresher.cluster import InProcess, select_on
+from thresher.selection_request import Asked
+
+WORDS = [f"word{number}" for number in range(60)]
+
+
+def made_rows(n: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Return rows of some topics, of different lengths."""
+    rng = random.Random(seed)
+    topics = [rng.sample(WORDS, 8) for _ in range(12)]
+    rows = []
+    for number in range(n):
+        topic = rng.choice(topics)
+        prompt = " ".join(rng.choices(topic, k=rng.randint(3, 9)))
+        completion = " ".join(rng.choices(topic, k=rng.randint(2, 7)))
+        rows.append({"prompt": f"{prompt} {number % 97}", "completion": completion, "kind": rng.choice("abc")})
+    return rows
+
+
+def write_shards(folder: Path, rows: list[dict[str, Any]], n_shards: int) -> Path:
+    """Write rows as JSON lines, in so many files of different sizes."""
+    folder.mkdir(parents=True)
+    cuts = [len(rows) * number**2 // n_shards**2 for number in range(n_shards + 1)]
+    for number in range(n_shards):
+        lines = (json.dumps(row) + "\n" for row in rows[cuts[number] : cuts[number + 1]])
+        (folder / f"part-{number}.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 5 files with 300 rows: some repeat others in other files, two cannot be used."""
+    rows = made_rows(300)
+    rows[150] = rows[299] = rows[297] = dict(rows[3])
+    rows[40] = {"prompt": 5}
+    rows[222] = {"prompt": "no answer", "completion": ""}
+    return write_shards(tmp_path_factory.mktemp("pools") / "pool", rows, 5)
+
+
+def asking(pool: Any, method: Any = "facility-location", **given: Any) -> Asked:
+    """Return what a user asks for, with the defaults of `select` and the static encoder."""
+    asked: dict[str, Any] = dict.fromkeys(field.name for field in fields(Asked))
+    asked |= {"budget": 40, "encoder": "static", "loss_on": "last-assistant", "order": "file", "seed": 0}
+    return Asked(**{**asked, "pool": pool, "method": method, **given})
+
+
+def run_in_process(
+    pool: Any, out: Path, method: Any = "facility-location", *, partitions: int | None = None, **given: Any
+):
+    """Select with the engine that is this process."""
+    return select_on(InProcess(), asking(pool, method, **given), out, partitions=partitions)

@@ -1,0 +1,238 @@
+"""The stages in this process: the same picks, ids, tables and manifest as one machine gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import thresher as th
+from thresher.cluster import InProcess, select_on, shards
+from thresher.cluster.engine import run_stage
+from thresher.cluster.stage import check_version, find_record
+from thresher.errors import InputError, OutputError
+from thresher.subset import open_subset, read_subset, read_subset_rows
+
+spec = importlib.util.spec_from_file_location("cluster_conftest", Path(__file__).with_name("conftest.py"))
+kit = importlib.util.module_from_spec(spec)
+sys.modules.setdefault("cluster_conftest", kit)
+spec.loader.exec_module(kit)
+
+
+def told(subset):
+    return {key: value for key, value in subset.manifest.content.items() if key != "run"}
+
+
+def same(here, there):
+    assert told(there) == told(here)
+    assert there.manifest.hash == here.manifest.hash
+    assert there.scores.row_id.equals(here.scores.row_id)
+    assert np.array_equal(there.scores.value, here.scores.value)
+    assert np.array_equal(there.kept, here.kept)
+    assert there.dropped.equals(here.dropped)
+    assert there.rows == here.rows
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("facility-location", {"budget": 40}),
+        ("facility-location", {"budget": "10%", "existing": "beside"}),
+        ("random", {"budget": 25}),
+        ("length", {"budget": "900tok"}),
+        ("length", {"budget": "score>18"}),
+        ("random", {"budget": 30, "quota": "kind=balanced"}),
+        ("random", {"budget": 30, "quota": "source"}),
+        ("k-center", {"budget": 12}),
+    ],
+)
+def test_picks_scores_tables_and_manifest_are_those_of_one_machine(pool_folder, tmp_path, method, given):
+    if "existing" in given:
+        kit.write_shards(tmp_path / "beside", kit.made_rows(9, seed=3), 1)
+        given = {**given, "existing": str(tmp_path / "beside")}
+    here = th.select(str(pool_folder), method, encoder="static", out=tmp_path / "here", **given)
+    there = kit.run_in_process(str(pool_folder), tmp_path / "there", method, **given)
+    same(here, there)
+    assert not list(tmp_path.glob(".*")), "the files between the stages are gone"
+
+
+def test_scores_of_a_language_model_and_their_reasons_are_those_of_one_machine(pool_folder, tmp_path, tiny_llama):
+    files = sorted(pool_folder.iterdir())[:2]
+    given = {"budget": 8, "model": str(tiny_llama), "max_length": 60}
+    here = th.select(files, "perplexity", **given)
+    there = kit.run_in_process(files, tmp_path / "there", "perplexity", encoder=None, **given)
+    assert told(there)["feature_notes"] == told(here)["feature_notes"]
+    assert told(here)["counts"]["excluded_by_reason"], "some rows have a reason instead of a value"
+    assert told(there)["counts"] == told(here)["counts"]
+    assert np.array_equal(there.kept, here.kept)
+    assert np.allclose(there.scores.value, here.scores.value, atol=1e-5)
+
+
+def test_features_that_compare_rows_are_computed_of_all_rows_at_once(tmp_path, colour_rows):
+    pytest.importorskip("sklearn")
+    folder = kit.write_shards(tmp_path / "pool", colour_rows, 3)
+    here = th.select(str(folder), "confidence", budget=9, encoder="static", out=tmp_path / "here")
+    same(here, kit.run_in_process(str(folder), tmp_path / "there", "confidence", budget=9))
+
+
+def test_a_column_that_one_file_lacks_is_empty_there(tmp_path):
+    rows = [{"prompt": f"p {i}", "completion": f"c {i}", **({"kind": "ab"[i % 2]} if i < 9 else {})} for i in range(20)]
+    folder = kit.write_shards(tmp_path / "pool", rows, 3)
+    here = th.select(str(folder), "random", budget=9, quota="kind=balanced", out=tmp_path / "here")
+    same(
+        here,
+        kit.run_in_process(str(folder), tmp_path / "there", "random", budget=9, quota="kind=balanced", encoder=None),
+    )
+
+
+def test_an_id_that_another_file_has_used_is_set_aside_as_on_one_machine(tmp_path):
+    rows = [{"name": f"r{i % 17}", "prompt": f"p {i}", "completion": f"c {i}"} for i in range(20)]
+    folder = kit.write_shards(tmp_path / "pool", rows, 3)
+    here = th.select(th.load(folder, id_column="name"), "random", budget=5, out=tmp_path / "here")
+    there = kit.run_in_process(shards(folder, id_column="name"), tmp_path / "there", "random", budget=5, encoder=None)
+    assert told(there) == told(here)
+    assert there.scores.row_id.equals(here.scores.row_id)
+    aside = [line for path in sorted((tmp_path / "there").glob("rejected-*")) for line in path.read_text().splitlines()]
+    assert sorted(aside) == sorted((tmp_path / "here" / "rejected.jsonl").read_text().splitlines())
+
+
+def test_the_folder_is_read_as_any_other(pool_folder, tmp_path):
+    subset = kit.run_in_process(str(pool_folder), tmp_path / "out")
+    pool = th.load(str(pool_folder))
+    assert th.load(str(tmp_path / "out")).frame["row_id"].to_list() == subset.dataset.frame["row_id"].to_list()
+    assert read_subset_rows(tmp_path / "out").rows([0, 39]) == pool.rows(subset.kept[[0, 39]])
+    assert read_subset(tmp_path / "out", pool).kept.tolist() == subset.kept.tolist()
+    assert open_subset(tmp_path / "out").pool.fingerprint == pool.fingerprint
+    assert len(subset) == 40
+    here = th.select(str(pool_folder), budget=40, encoder="static", out=tmp_path / "out")
+    assert here.manifest.content == subset.manifest.content, "the other engine finds it done"
+    lines = {line for path in pool_folder.iterdir() for line in path.read_text().splitlines()}
+    for path in (tmp_path / "out").glob("subset-*"):
+        assert set(path.read_text().splitlines()) <= lines, "rows are copied byte for byte"
+
+
+def test_the_report_of_the_folder_can_be_made(pool_folder, tmp_path):
+    kit.run_in_process(str(pool_folder), tmp_path / "out", "random", budget=9)
+    assert "could not be used" in th.report(tmp_path / "out").read_text()
+
+
+def test_a_table_stays_a_table(tmp_path):
+    (tmp_path / "pool").mkdir()
+    for number in range(3):
+        pl.DataFrame(kit.made_rows(12, seed=number)).write_parquet(tmp_path / "pool" / f"{number}.parquet")
+    subset = kit.run_in_process(str(tmp_path / "pool"), tmp_path / "out", "random", budget=6)
+    found = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "out").glob("subset-*.parquet"))])
+    assert found.to_dicts() == subset.rows
+
+
+class Killed(InProcess):
+    """Ends after some shards, and counts what it does."""
+
+    def __init__(self, limits=()):
+        self.limits, self.done = dict(limits), []
+
+    def map_shards(self, work, numbers):
+        for number, record in zip(numbers, super().map_shards(work, numbers), strict=True):
+            self.done.append((work.name, number))
+            yield record
+            if sum(name == work.name for name, _ in self.done) == self.limits.get(work.name):
+                raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def alone(pool_folder, tmp_path_factory):
+    engine = Killed()
+    return engine.done, select_on(
+        engine, kit.asking(str(pool_folder)), tmp_path_factory.mktemp("a") / "o", partitions=4
+    )
+
+
+@pytest.mark.parametrize("stage", ["read", "features", "first round", "write"])
+def test_a_killed_run_goes_on_with_the_shards_that_are_not_done(pool_folder, tmp_path, alone, stage):
+    asked, (done, whole) = kit.asking(str(pool_folder)), alone
+    first, second = Killed({stage: 2}), Killed()
+    with pytest.raises(KeyboardInterrupt):
+        select_on(first, asked, tmp_path / "out", partitions=4)
+    assert not (tmp_path / "out").exists()
+    subset = select_on(second, asked, tmp_path / "out", partitions=4)
+    assert sorted(first.done + second.done) == sorted(done), "every shard of every stage is done once"
+    assert subset.manifest.hash == whole.manifest.hash
+    assert subset.dropped.equals(whole.dropped)
+
+
+def test_the_same_command_again_finds_its_result(pool_folder, tmp_path):
+    subset = kit.run_in_process(str(pool_folder), tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again = Killed()
+    found = select_on(again, kit.asking(str(pool_folder)), tmp_path / "out")
+    assert {name for name, _ in again.done} == {"read"}
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
+    assert found.manifest.content == subset.manifest.content
+
+
+def test_a_file_that_changed_after_a_kill_is_read_again(tmp_path):
+    folder = kit.write_shards(tmp_path / "pool", kit.made_rows(60), 3)
+    with pytest.raises(KeyboardInterrupt):
+        select_on(Killed({"features": 2}), kit.asking(str(folder), budget=5), tmp_path / "out")
+    with (folder / "part-1.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "new", "completion": "row", "kind": "a"}) + "\n")
+    subset = select_on(Killed(), kit.asking(str(folder), budget=5), tmp_path / "out")
+    assert told(subset)["counts"]["usable"] == 61
+    same(th.select(str(folder), budget=5, encoder="static", out=tmp_path / "here"), subset)
+
+
+def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("thresher.cluster.stage.versions", lambda names: {"thresher": "9.9"})
+    engine, work = InProcess(), type("W", (), {"name": "w", "folder": tmp_path, "memory_bytes": 0})()
+    type(work).__call__ = lambda self, number: {}
+    run_stage(engine, work, range(1))
+    record = find_record(tmp_path, 0)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"must have thresher .*, found 9.9; install one version on all nodes"):
+        check_version(record)
+
+
+def test_what_cannot_be_sharded_is_refused(pool_folder, tmp_path):
+    pool, out = str(pool_folder), tmp_path / "out"
+    with pytest.raises(InputError, match="needs a folder for the result"):
+        select_on(InProcess(), kit.asking(pool), None)
+    with pytest.raises(InputError, match="in the order of the files, got 'rank'"):
+        kit.run_in_process(pool, out, order="rank")
+    with pytest.raises(InputError, match="got standard input"):
+        kit.run_in_process("-", out)
+    with pytest.raises(InputError, match="got list"):
+        kit.run_in_process([{"prompt": "a", "completion": "b"}], out)
+    with pytest.raises(InputError, match="must be all rows of its files"):
+        kit.run_in_process(th.load(pool).take([0, 1, 2]), out)
+    with pytest.raises(InputError, match="cannot weigh rows"):
+        kit.run_in_process(pool, out, "random", partitions=3)
+    with pytest.raises(InputError, match=r"partitions: must be in 1\.\.298"):
+        kit.run_in_process(pool, out, partitions=299)
+    with pytest.raises(InputError, match="need a budget in rows"):
+        kit.run_in_process(pool, out, partitions=3, budget="100tok")
+    with pytest.raises(InputError, match="cannot be used .*mend them"):
+        kit.run_in_process(shards(pool, strict=True), out)
+    with pytest.raises(InputError, match="address, partitions: are for the engine 'ray'"):
+        th.select(pool, budget=3, partitions=3)
+    with pytest.raises(InputError, match="engine: must be 'local' or 'ray', got 'dask'"):
+        th.select(pool, budget=3, engine="dask")
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(OutputError, match="it holds precious.txt"):
+        kit.run_in_process(pool, out)
+
+
+def test_a_file_that_disagrees_is_named(tmp_path):
+    folder = kit.write_shards(tmp_path / "pool", kit.made_rows(30), 3)
+    (folder / "part-9.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    with pytest.raises(InputError, match=r"part-9.jsonl: rows of schema 'prompt-completion' are required.*1 x "):
+        kit.run_in_process(str(folder), tmp_path / "out")
+    (folder / "part-9.jsonl").unlink()
+    (folder / "part-9.csv").write_text("prompt,completion\na,b\n")
+    with pytest.raises(InputError, match=r"must be of one format, found \.csv, \.jsonl"):
+        kit.run_in_process([*folder.iterdir()], tmp_path / "out")

@@ -1,0 +1,182 @@
+"""Parts of a pool: rows near one centroid, so that equal and nearly equal rows are in one part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from thresher.cluster.measuring import features_path, read_features
+from thresher.cluster.stage import Record, shard_name
+from thresher.features.container import Array, Features
+from thresher.output import whole_file
+from thresher.selectors import Selector
+from thresher.selectors.vectors import unit_rows
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+EMBEDDING = "embedding"
+CLOSE = 1e-4  # cosines of a row with two centroids that float32 may confuse
+BLOCK_CELLS = 1 << 22  # cosines computed at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawRows:
+    """Fetches the embeddings of some rows of a shard.
+
+    Attributes:
+        features: folder of the feature files.
+        drawn: by shard, which of its rows.
+        folder: for the result.
+    """
+
+    features: Path
+    drawn: Mapping[int, Int64]
+    folder: Path
+    name: str = "sample"
+    memory_bytes: int = 0
+
+    def __call__(self, number: int) -> Record:
+        """Write the embeddings of the drawn rows of a shard."""
+        found, _ = read_features(features_path(self.features, number), [EMBEDDING])
+        write_arrays(self.folder, number, {EMBEDDING: found[EMBEDDING][self.drawn[number]]})
+        return {"rows": len(self.drawn[number])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssignShard:
+    """Puts the rows of a shard into parts and writes them part by part, so that each part is one stretch of the file.
+
+    Attributes:
+        features: folder of the feature files.
+        centroids: file of the (p, d) centroids.
+        numbers: folder with the numbers of each shard's rows in the order of ids.
+        folder: for the result.
+    """
+
+    features: Path
+    centroids: Path
+    numbers: Path
+    folder: Path
+    name: str = "partition"
+    memory_bytes: int = 0
+
+    def __call__(self, number: int) -> Record:
+        """Write `number`, `index`, `embedding` of the rows of a shard, sorted by part and number, and `start`."""
+        found, _ = read_features(features_path(self.features, number), [EMBEDDING])
+        x, numbers = found[EMBEDDING], np.load(number_path(self.numbers, number))
+        centroid: Float32 = np.load(self.centroids)
+        part = nearest_centroid(x, centroid)
+        index = np.lexsort((numbers, part)).astype(np.int64)
+        start = np.searchsorted(part[index], np.arange(len(centroid) + 1)).astype(np.int64)
+        arrays = {"number": numbers[index], "index": index, EMBEDDING: x[index], "start": start}
+        write_arrays(self.folder, number, arrays)
+        return {"rows": len(x), "parts": np.diff(start).tolist()}
+
+
+def nearest_centroid(x: Float32, centroid: Float32) -> Int64:
+    """Return the centroid with the largest cosine for each row, (n,): equal rows get one, wherever they stand.
+
+    Where float32 could confuse two, cosines are compared in float64, summed row by row; ties go to the lowest.
+    """
+    nearest = np.empty(len(x), np.int64)
+    step = max(1, BLOCK_CELLS // len(centroid))
+    for first in range(0, len(x), step):
+        unit = unit_rows(x[first : first + step])
+        cosine = unit @ centroid.T
+        best = cosine.max(axis=1)
+        nearest[first : first + step] = cosine.argmax(axis=1)
+        row, candidate = np.nonzero(cosine > (best - CLOSE)[:, None])
+        exact = np.einsum("ij,ij->i", unit[row].astype(np.float64), centroid[candidate].astype(np.float64))
+        order = np.lexsort((candidate, -np.round(exact, 9), row))
+        leads = np.concatenate([[True], row[order][1:] != row[order][:-1]]) if len(row) else np.zeros(0, np.bool_)
+        nearest[first + row[order][leads]] = candidate[order][leads]
+    return nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoosePart:
+    """Chooses from the rows of one part, for the first of two rounds.
+
+    Attributes:
+        assigned: folder of `AssignShard`.
+        n_shards: files in it.
+        selector: with its settings.
+        n_ranked: by part, how many rows to rank.
+        beside: file of the features of rows beside the pool.
+        seed: of the selection.
+        folder: for the result.
+        memory_bytes: of the largest part.
+    """
+
+    assigned: Path
+    n_shards: int
+    selector: Selector
+    n_ranked: tuple[int, ...]
+    beside: Path
+    seed: int
+    folder: Path
+    memory_bytes: int
+    name: str = "first round"
+
+    def __call__(self, number: int) -> Record:
+        """Write `number`, `embedding` and `weight` (rows it stands for) of the picks of a part, best first."""
+        numbers, x = self._rows(number)
+        features = Features(
+            row_id=ids_of(numbers), arrays={EMBEDDING: x}, context=load_file(self.beside) if len(x) else {}
+        )
+        picks, weight = np.empty(0, np.int64), np.empty(0, np.int64)
+        if len(x):
+            rng = np.random.default_rng([self.seed, number])
+            scores = self.selector.score(features, n_ranked=self.n_ranked[number], rng=rng)
+            picks = scores.ranking()
+            by = scores.covered_by if scores.covered_by is not None else np.arange(len(x))
+            weight = np.bincount(by[by >= 0], minlength=len(x))[picks].astype(np.int64)
+        write_arrays(self.folder, number, {"number": numbers[picks], EMBEDDING: x[picks], "weight": weight})
+        return {"rows": len(x), "picks": len(picks)}
+
+    def _rows(self, part: int) -> tuple[Int64, Float32]:
+        """Return numbers and embeddings of the rows of a part, in the order of the numbers."""
+        numbers, vectors = [], []
+        for shard in range(self.n_shards):
+            with safe_open(arrays_path(self.assigned, shard), framework="numpy") as file:
+                low, high = file.get_slice("start")[part : part + 2].tolist()
+                numbers.append(file.get_slice("number")[low:high])
+                vectors.append(file.get_slice(EMBEDDING)[low:high])
+        together, x = np.concatenate(numbers), np.concatenate(vectors)
+        order = np.argsort(together)
+        return together[order], x[order]
+
+
+def ids_of(numbers: Int64) -> pl.Series:
+    """Return ids that sort as the numbers do."""
+    return pl.Series("row_id", numbers).cast(pl.String).str.zfill(20)
+
+
+def write_arrays(folder: Path, number: int, arrays: Mapping[str, Array]) -> None:
+    """Write arrays of a shard or part to one file."""
+    with whole_file(arrays_path(folder, number)) as path:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+def arrays_path(folder: Path, number: int) -> Path:
+    """Return where the arrays of a shard or part lie."""
+    return folder / f"{shard_name(number)}.safetensors"
+
+
+def number_path(folder: Path, number: int) -> Path:
+    """Return where the numbers of a shard's rows lie."""
+    return folder / f"{shard_name(number)}.npy"
+
+
+def together(folder: Path, numbers: Sequence[int]) -> dict[str, Array]:
+    """Return the arrays of several files, one after the other."""
+    parts = [load_file(arrays_path(folder, number)) for number in numbers]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,271 @@
+"""The rows of a pool without its texts: ids that are the same as on one machine, and what manifests tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.cluster.pool_files import PoolFiles
+from thresher.cluster.stage import Record, shard_name
+from thresher.dataset import Dataset, Schema
+from thresher.dataset.files import SourceFile
+from thresher.dataset.read import DUPLICATED_ID, reject_repeated
+from thresher.dataset.rejection import RejectedRows
+from thresher.dataset.row_id import fingerprint, numbered
+from thresher.errors import InputError
+from thresher.output import whole_file
+
+HASH_DIGITS = 32  # of a content id, before the number of a repeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadShard:
+    """Reads a shard for the first time: its ids, and what a manifest tells of it."""
+
+    files: PoolFiles
+    folder: Path
+    name: str = "read"
+    memory_bytes: int = 0
+
+    def __call__(self, number: int) -> Record:
+        """Write the ids of a shard, repeats not numbered yet."""
+        rows = self.files.read(number)
+        ids = rows.frame["row_id"]
+        if rows.id_column is None:
+            ids = ids.str.slice(0, HASH_DIGITS)
+        with whole_file(ids_path(self.folder, number)) as path:
+            ids.to_frame().write_parquet(path)
+        source = rows.sources[0]
+        return {
+            "rows": len(rows),
+            "read": rows.n_read,
+            "rejected": rows.rejected_by_reason,
+            "columns": rows.column_names,
+            "source": {"bytes": source.bytes, "sha256": source.sha256, "mtime_ns": source.mtime_ns},
+        }
+
+
+def ids_path(folder: Path, number: int) -> Path:
+    """Return where the ids of a shard lie."""
+    return folder / f"{shard_name(number)}.ids.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReader:
+    """Reads a shard again, with the ids that its rows have in the whole pool. Small enough to be sent.
+
+    Attributes:
+        files: of the pool.
+        sha256: of each file when it was read first.
+        folder: of the ids.
+        renamed: shards in which rows have other ids than the shard alone would give, or are set aside.
+        column_names: of the whole pool; a shard may lack some.
+    """
+
+    files: PoolFiles
+    sha256: tuple[str, ...]
+    folder: Path
+    renamed: frozenset[int]
+    column_names: tuple[str, ...]
+
+    def rows(self, number: int) -> Dataset:
+        """Return the rows of a shard.
+
+        Raises:
+            InputError: the file has changed.
+        """
+        rows = self.files.read(number)
+        if rows.sources[0].sha256 != self.sha256[number]:
+            raise InputError(f"{self.files.names[number]}: the file changed while it was being read; run again")
+        if number not in self.renamed:
+            return rows
+        final = pl.read_parquet(final_path(self.folder, number))
+        kept = rows.take(final["index"])
+        repeated = np.setdiff1d(np.arange(len(rows)), final["index"].to_numpy())
+        rejected = RejectedRows()
+        if len(repeated):
+            place = np.stack([np.zeros(len(repeated), np.int64), rows.position[repeated]])
+            reject_repeated(rows.shards, str(rows.id_column), place, rows.frame["line"].to_numpy()[repeated], rejected)
+        frame = kept.frame.with_columns(final["row_id"])
+        aside = rejected.frame().with_columns(pl.lit(self.files.names[number]).alias("file"))
+        return replace(kept, frame=frame, rejected=pl.concat([rows.rejected, aside]), n_read=rows.n_read)
+
+
+def final_path(folder: Path, number: int) -> Path:
+    """Return where the final ids of a shard lie that differ from those it has alone."""
+    return folder / f"{shard_name(number)}.final.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardedPool:
+    """What `Dataset` tells of its rows to identities and manifests, and the id of every row, but no text.
+
+    Attributes:
+        reader: of its shards.
+        row_id: (n,) in the order of the files.
+        start: (n_shards + 1,) position of the first row of each shard.
+        n_read: rows, usable or not.
+        rejected_by_reason: rows that cannot be used, the most frequent reason first.
+        sources: the files as they were when they were read.
+    """
+
+    reader: ShardReader
+    row_id: pl.Series
+    start: NDArray[np.int64]
+    n_read: int
+    rejected_by_reason: Mapping[str, int]
+    sources: list[SourceFile]
+
+    def __len__(self) -> int:
+        """Return the number of usable rows."""
+        return len(self.row_id)
+
+    @property
+    def n_shards(self) -> int:
+        """Number of files."""
+        return len(self.start) - 1
+
+    @property
+    def schema(self) -> Schema:
+        """Of all rows."""
+        return self.reader.files.schema
+
+    @property
+    def kind(self) -> str:
+        """What the rows are for."""
+        return self.schema.kind
+
+    @property
+    def id_column(self) -> str | None:
+        """The user's column that names the rows."""
+        return self.schema.id_column
+
+    @property
+    def n_rejected(self) -> int:
+        """Number of rows that cannot be used."""
+        return sum(self.rejected_by_reason.values())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the row ids, as `Dataset.fingerprint`."""
+        return fingerprint(self.row_id)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """(n,) positions of the rows sorted by id: the order in which selectors see them."""
+        return self.row_id.arg_sort().to_numpy().astype(np.int64)
+
+    @cached_property
+    def rank(self) -> NDArray[np.int64]:
+        """(n,) place of each row in that order: its number in files that pass between stages."""
+        rank = np.empty(len(self.order), np.int64)
+        rank[self.order] = np.arange(len(rank))
+        return rank
+
+    @cached_property
+    def whole(self) -> Dataset:
+        """All rows with their texts, in this process's memory: for methods that look at all of them at once."""
+        return self.reader.files.load()
+
+    def shard(self, number: int) -> slice:
+        """Return the positions of the rows of a shard."""
+        return slice(int(self.start[number]), int(self.start[number + 1]))
+
+
+def gathered_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) -> ShardedPool:
+    """Put what was read together: repeats get their numbers in the order of the files, as one machine gives them.
+
+    Raises:
+        InputError: no row is usable, some are not and the user is strict, or the rows are not those expected.
+    """
+    parts = [pl.read_parquet(ids_path(work.folder, number))["row_id"] for number in range(len(files))]
+    counts = np.array([len(part) for part in parts], np.int64)
+    given = pl.concat(parts)
+    shard = np.repeat(np.arange(len(files)), counts)
+    is_kept = np.ones(len(given), np.bool_)
+    if files.schema.id_column is None:
+        row_id = numbered(given)
+    else:
+        is_kept = given.is_first_distinct().to_numpy()
+        row_id = given.filter(pl.Series(is_kept))
+    renamed = _write_final(work.folder, parts, row_id, is_kept, counts)
+    reasons: Counter[str] = Counter()
+    for record in records:
+        reasons.update(record["rejected"])
+    if not is_kept.all():
+        reasons[DUPLICATED_ID.format(files.schema.id_column)] += int((~is_kept).sum())
+    pool = ShardedPool(
+        reader=ShardReader(
+            files=files,
+            sha256=tuple(record["source"]["sha256"] for record in records),
+            folder=work.folder,
+            renamed=renamed,
+            column_names=tuple(dict.fromkeys(name for record in records for name in record["columns"])),
+        ),
+        row_id=row_id,
+        start=np.concatenate([[0], np.cumsum(np.bincount(shard[is_kept], minlength=len(files)))]).astype(np.int64),
+        n_read=sum(record["read"] for record in records),
+        rejected_by_reason=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        sources=[SourceFile(path=name, **record["source"]) for name, record in zip(files.names, records, strict=True)],
+    )
+    _check(pool, files)
+    return pool
+
+
+def _write_final(
+    folder: Path,
+    parts: Sequence[pl.Series],
+    row_id: pl.Series,
+    is_kept: NDArray[np.bool_],
+    counts: NDArray[np.int64],
+) -> frozenset[int]:
+    """Write the ids of shards whose rows are repeated in other shards, and return which these are."""
+    renamed = set()
+    first = given = 0
+    for number, part in enumerate(parts):
+        kept = np.flatnonzero(is_kept[given : given + counts[number]])
+        final = row_id[first : first + len(kept)]
+        first, given = first + len(kept), given + int(counts[number])
+        if len(kept) == len(part) and final.equals(numbered(part)):
+            continue  # what the shard alone gives
+        renamed.add(number)
+        with whole_file(final_path(folder, number)) as path:
+            pl.DataFrame({"row_id": final, "index": kept}).write_parquet(path)
+    return frozenset(renamed)
+
+
+def _check(pool: ShardedPool, files: PoolFiles) -> None:
+    first = next(iter(pool.rejected_by_reason), "the files are empty")
+    if not len(pool):
+        raise InputError(
+            f"{files.names[0]}: at least one usable row is required, found none in {pool.n_read} rows ({first})"
+        )
+    if files.is_strict and pool.n_rejected:
+        raise InputError(
+            f"{pool.n_rejected} of {pool.n_read} rows cannot be used ({first}); mend them, or load without strict to "
+            f"set them aside"
+        )
+    if files.expected is not None and files.expected != pool.fingerprint:
+        raise InputError(
+            f"engine ray: the pool must be all rows of its files, and these are others than the {len(pool):,} in "
+            f"{files.names[0]}; write the rows to files of their own"
+        )
+
+
+def key_of_read(files: PoolFiles) -> dict[str, Any]:
+    """Return what determines the records of the first reading, in JSON values."""
+    schema = files.schema
+    return {
+        "files": [[path, *size] for path, size in zip(files.paths, files.sizes(), strict=True)],
+        "schema": [schema.name, schema.kind, {role: list(names) for role, names in schema.columns.items()}],
+        "types": [list(schema.label_names or ()), schema.id_column, sorted(schema.integer_columns)],
+        "max_row_bytes": files.max_row_bytes,
+    }

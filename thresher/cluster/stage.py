@@ -1,0 +1,102 @@
+"""Stages: work done shard by shard, each shard whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from thresher.errors import InputError
+from thresher.manifest import versions
+from thresher.output import whole_file
+
+Record = dict[str, Any]
+
+
+class Work(Protocol):
+    """What a stage does with one of its shards. It is sent to other processes, so it is small.
+
+    Attributes:
+        name: of the stage, for progress.
+        folder: where its files and records lie, on storage that all nodes see; its name holds what determines them.
+        memory_bytes: that one shard may take, so that a node is not given more at once than it can hold.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files and records lie."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that one shard may take."""
+
+    def __call__(self, number: int) -> Record:
+        """Do one shard: write its files, and return what the driver must know of it, in JSON values."""
+
+
+@runtime_checkable
+class ModelWork(Work, Protocol):
+    """Work that may need a model, which is loaded once by each process that does it."""
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it does."""
+
+    def hold(self) -> object:
+        """Return what must stay in memory between shards so that the model is not loaded again."""
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a shard in file names, which sort as the numbers do."""
+    return f"{number:05d}"
+
+
+def record_path(folder: Path, number: int) -> Path:
+    """Return where the record of a shard lies: the shard is done when it is there."""
+    return folder / f"{shard_name(number)}.json"
+
+
+def do(work: Work, number: int) -> Record:
+    """Do one shard and write its record, the last of its files."""
+    started = time.monotonic()
+    work.folder.mkdir(parents=True, exist_ok=True)
+    facts = work(number)
+    record = {
+        **facts,
+        "number": number,
+        "seconds": round(time.monotonic() - started, 4),
+        "host": socket.gethostname(),
+        "thresher": versions(()),
+    }
+    with whole_file(record_path(work.folder, number)) as path:
+        path.write_text(json.dumps(record))
+    return record
+
+
+def find_record(folder: Path, number: int) -> Record | None:
+    """Return the record of a shard that is done, else None."""
+    try:
+        found: Record = json.loads(record_path(folder, number).read_bytes())
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def check_version(record: Record) -> None:
+    """Refuse the work of a node that has another version of thresher.
+
+    Raises:
+        InputError: it has.
+    """
+    if record["thresher"] != versions(()):
+        there, here = record["thresher"].get("thresher"), versions(()).get("thresher")
+        raise InputError(
+            f"{record['host']}: must have thresher {here}, as this machine has, found {there}; install one version on "
+            f"all nodes"
+        )

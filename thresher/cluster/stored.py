@@ -1,0 +1,71 @@
+"""A subset that stays in its folder: tables and rows are read when they are asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.dataset import Dataset
+from thresher.manifest import Manifest
+from thresher.scores import Scores
+from thresher.subset import Subset, read_subset_rows, read_tables, subset_of_tables
+
+
+class StoredSubset(Subset):
+    """A subset as `select(engine="ray")` returns it: it holds its folder and manifest, and reads the rest when asked.
+
+    `dataset` and `rows` read the kept rows alone; `pool` reads the whole pool.
+    """
+
+    def __init__(self, folder: Path, pool: Any) -> None:
+        """Point to a folder.
+
+        Args:
+            folder: that `select` wrote.
+            pool: called for the rows that were chosen from.
+        """
+        self.__dict__.update(folder=folder, manifest=Manifest.read(folder), _load=pool)
+
+    @cached_property
+    def pool(self) -> Dataset:
+        """The rows that were chosen from."""
+        pool: Dataset = self.__dict__["_load"]()
+        return pool
+
+    @cached_property
+    def dropped(self) -> pl.DataFrame:
+        """One row per dropped row."""
+        return read_tables(self.__dict__["folder"], "dropped")
+
+    @cached_property
+    def _tables(self) -> tuple[Scores, NDArray[np.int64]]:
+        return subset_of_tables(self.__dict__["folder"], self.manifest)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Of the pool's rows."""
+        return self._tables[0]
+
+    @cached_property
+    def kept(self) -> NDArray[np.int64]:
+        """Positions of the kept rows in the pool."""
+        return self._tables[1]
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The kept rows as a Dataset."""
+        return read_subset_rows(self.__dict__["folder"])
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The kept rows, each with all of the user's own columns."""
+        return self.dataset.rows(np.arange(len(self.dataset)))
+
+    def __len__(self) -> int:
+        """Return the number of kept rows."""
+        return int(self.manifest.content["counts"]["kept"])

@@ -1,0 +1,99 @@
+"""From features to scores to a cut: the part of a selection that is the same wherever the features were computed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from thresher.cut import Cut, cut
+from thresher.features.container import Features
+from thresher.scores import Scores
+from thresher.selection_request import Request
+
+
+class Choice(NamedTuple):
+    """What was chosen, in the order of the files.
+
+    Attributes:
+        scores: of all rows.
+        made: the cut.
+        kept: (k,) positions of the kept rows, in the order in which they are written.
+        depends_on_seed: whether another seed could have given another subset.
+    """
+
+    scores: Scores
+    made: Cut
+    kept: NDArray[np.int64]
+    depends_on_seed: bool
+
+
+def choose(
+    request: Request,
+    features: Features,
+    order: NDArray[np.int64],
+    row_id: pl.Series,
+    names: list[str] | None,
+) -> Choice:
+    """Score the rows and cut the ranking to the budget.
+
+    Args:
+        request: what was asked.
+        features: of the rows sorted by id, so that the result does not depend on the order of the files.
+        order: (n,) position in the files of each of these rows.
+        row_id: (n,) in the order of the files.
+        names: of the values of the quota's column, sorted; None without a quota.
+    """
+    lengths = features.get("length")
+    rng = np.random.default_rng(request.seed)
+    untouched = rng.bit_generator.state
+    _tell_plan(request, features)
+    scores = request.selector.score(features, n_ranked=_n_ranked(request, lengths), rng=rng)
+    depends_on_seed = bool(request.promises) or rng.bit_generator.state != untouched
+    codes = None if request.quota is None else features[f"column:{request.quota.column}"]
+    made = cut(scores, request.budget, lengths=lengths, quota=request.quota, codes=codes, names=names)
+    made, scores = _cut_in_file_order(made, order), _scores_in_file_order(scores, order, row_id)
+    kept = made.kept if request.order == "rank" else np.sort(made.kept)
+    return Choice(scores, made, kept, depends_on_seed)
+
+
+def _n_ranked(request: Request, lengths: NDArray[np.int64] | None) -> int:
+    """Return how far the ranking must go: a quota may skip any row, so it needs all of them."""
+    return len(request.pool) if request.quota is not None else request.budget.n_rows(len(request.pool), lengths)
+
+
+def _cut_in_file_order(made: Cut, order: NDArray[np.int64]) -> Cut:
+    reason = np.empty_like(made.reason)
+    reason[order] = made.reason
+    return Cut(kept=order[made.kept], reason=reason)
+
+
+def _scores_in_file_order(scores: Scores, order: NDArray[np.int64], row_id: pl.Series) -> Scores:
+    """Return the scores with row i of the files at position i."""
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    covered_by = scores.covered_by
+    if covered_by is not None:
+        covered_by = np.where(covered_by >= 0, order[np.maximum(covered_by, 0)], covered_by)[back]
+    return Scores(
+        row_id=row_id,
+        value=scores.value[back],
+        by=scores.by,
+        covered_by=covered_by,
+        similarity=None if scores.similarity is None else scores.similarity[back],
+        excluded=None if scores.excluded is None else scores.excluded.gather(back),
+        objective=scores.objective,
+        notes=scores.notes,
+    )
+
+
+def _tell_plan(request: Request, features: Features) -> None:
+    """Say what the selector is about to do, where it can tell: method, memory and guarantee."""
+    from thresher.features.progress import Progress
+
+    plan = getattr(request.selector, "plan", None)
+    if plan is not None and request.context.on_progress is not None:
+        n = features.n_rows
+        request.context.on_progress(Progress(stage="select", done=0, total=n, note=plan(features)))
