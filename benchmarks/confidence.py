@@ -108,10 +108,14 @@ def solutions(path: Path, n_questions: int, context: FeatureContext) -> dict[str
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "scores": {name: with_interval(score, is_right, group) for name, score in scores.items()},
         "rank_correlation_with_length": {
-            name: round(float(np.corrcoef(rankdata(score), rankdata(likelihood["n_scored"]))[0, 1]), 3)
-            for name, score in scores.items()
+            name: round(_rank_correlation(score, likelihood["n_scored"]), 3) for name, score in scores.items()
         },
     }
+
+
+def _rank_correlation(score: Score, length: NDArray[np.int64]) -> float:
+    fine = np.isfinite(score)
+    return float(np.corrcoef(rankdata(score[fine]), rankdata(length[fine]))[0, 1])
 
 
 def _with(context: FeatureContext, settings: ConfidenceSettings) -> FeatureContext:

@@ -1,16 +1,19 @@
-"""DELIFT with neighbours and a prefix cache against all pairs: tokens read, and objective on the kernel of all pairs.
+"""DELIFT with few examples and a prefix cache against all pairs: tokens read, and objective on the kernel of all pairs.
 
-    OMP_NUM_THREADS=1 python benchmarks/delift.py --data train.jsonl [--rows 1000] [--neighbors 16] [--model FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/delift.py --data train.jsonl [--rows 1000] [--neighbors 64] [--model FOLDER]
+        [--columns prompt=text,response=attributes] [--dtype bfloat16] [--cache FOLDER]
 
 Tokens that the model reads, padding not counted:
 
-- neighbors: as `delift` runs by default: each row with itself and its nearest rows, each example's prefix kept.
+- tried: as `delift` runs by default: each row with itself and some others, each example's prefix kept.
 - all, kept: all pairs, each example's prefix kept.
 - all pairs: all pairs as the official script reads them, example and row together each time. Counted, not run.
 
-The objective of a stage is evaluated on the kernel of all pairs, clipped at 0, for the picks of the neighbour kernel,
-of the embedding kernel and of random rows (mean of 10 draws), as a share of the objective of the exact picks. Target
-and existing rows are other rows of the same file. Without --model it is the embedded model.
+The objective of a stage is evaluated on the kernel of all pairs, clipped at 0, for the picks of the kernel of the tried
+examples, of as many nearest ones instead, of the embedding kernel and of random rows (mean of 10 draws), as a share of
+the objective of the exact picks. Target and existing rows are other rows of the same file. Without --model it is the
+embedded model. A --cache keeps finished pairs, so that a killed run goes on; tokens are then counted and not read, and
+the seconds are only those of what was left to do.
 """
 
 from __future__ import annotations
@@ -25,9 +28,11 @@ import numpy as np
 from machine import machine
 
 import thresher as th
-from thresher.features import FeatureContext, compute
+from thresher.features import FeatureCache, FeatureContext, compute
 from thresher.features.container import Features
+from thresher.features.context import N_EXAMPLES
 from thresher.features.language_model import language_model
+from thresher.features.tried_examples import nearest_examples
 from thresher.features.utility import _Asked, _Queries
 from thresher.selectors.delift import Delift
 
@@ -61,20 +66,44 @@ def ranking(features, beside, **settings):
 def tokens_of_all_pairs(pool, lm, limit):
     """Return the tokens of all pairs when every example is read again with every row, the last of each row never."""
     rows = _Queries.of(pool, lm, limit)
-    asked = _Asked(lm, rows, pool, limit)
+    asked = _Asked(lm, rows, pool, limit, FeatureContext(cache=None))
     prefixes = [len(ids) for ids in asked._prefixes(np.arange(len(pool)))]
     read = np.array([row.n_read for row in rows.rows])
     return int(len(pool) * read.sum() + len(pool) * sum(prefixes[1:]) + read.sum() + len(pool) * prefixes[0])
 
 
+def tokens_with_prefixes_kept(pool, lm, limit, tried):
+    """Return the tokens of rows alone and of the examples in `tried` (n, m): each example is read once per round."""
+    asked = _Asked(lm, _Queries.of(pool, lm, limit), pool, limit, FeatureContext(cache=None))
+    prefixes = np.array([len(ids) for ids in asked._prefixes(np.arange(len(pool)))])
+    read = np.array([row.n_read for row in asked.pool.rows])
+    again = 0 if tried.shape[1] == len(pool) else prefixes[1:][np.unique(tried[:, -(tried.shape[1] // 2) :])].sum()
+    return int(prefixes.sum() + again + read.sum() * (1 + tried.shape[1]))
+
+
+def nearest_alone(found, n_neighbors):
+    """Return the features with the nearest examples alone, taken from those of all pairs."""
+    x = found["embedding"]
+    tried = nearest_examples(x, x, min(n_neighbors + 1, len(x)), is_own=True)
+    every = np.zeros(found["utility"].shape)
+    np.put_along_axis(every, found["utility"]["example"], found["utility"]["utility"], axis=1)
+    few = np.empty(tried.shape, found["utility"].dtype)
+    few["example"], few["utility"] = tried, np.take_along_axis(every, tried, axis=1)
+    arrays = {**found, "utility": few}
+    return Features(row_id=found.row_id, arrays=arrays, missing=found.missing)
+
+
 def measure(pool, beside, lm, context, n_neighbors):
     """Return tokens and seconds of each way, and the shares of the objective."""
     tokens, seconds, found = {}, {}, {}
-    for name, n_examples in (("neighbors", n_neighbors), ("all, kept", None)):
-        before, began = lm.n_tokens, time.process_time()
+    limit = int(lm.max_positions) // 2
+    for name, n_examples in (("tried", n_neighbors), ("all, kept", None)):
+        began = time.process_time()
         found[name] = compute(pool, {"utility", "embedding"}, replace(context, n_examples=n_examples))
-        tokens[name], seconds[name] = lm.n_tokens - before, time.process_time() - began
-    tokens["all pairs"] = tokens_of_all_pairs(pool, lm, int(lm.max_positions) // 2)
+        seconds[name] = time.process_time() - began
+        tokens[name] = tokens_with_prefixes_kept(pool, lm, limit, found[name]["utility"]["example"])
+    tokens["all pairs"] = tokens_of_all_pairs(pool, lm, limit)
+    nearest = nearest_alone(found["all, kept"], n_neighbors)
     full = kernel(found["all, kept"]["utility"])
     n, rng = len(pool), np.random.default_rng(0)
     shares = []
@@ -87,8 +116,9 @@ def measure(pool, beside, lm, context, n_neighbors):
         embedding = {f"{role}_embedding": compute(beside, {"embedding"}, context)["embedding"] for role in roles}
         order = {
             "exact": ranking(found["all, kept"], context_of),
-            "neighbors": ranking(found["neighbors"], context_of),
-            "embedding": ranking(found["neighbors"], embedding, kernel="embedding", neighbors="all"),
+            "tried": ranking(found["tried"], context_of),
+            "nearest": ranking(nearest, context_of),
+            "embedding": ranking(found["tried"], embedding, kernel="embedding", neighbors="all"),
         }
         for share in SHARES:
             k = max(1, round(share * n))
@@ -104,26 +134,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--neighbors", type=int, default=16)
+    parser.add_argument("--neighbors", type=int, default=N_EXAMPLES)
     parser.add_argument("--model")
+    parser.add_argument("--columns", help="as --map of the command: prompt=COLUMN,response=COLUMN")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype")
+    parser.add_argument("--cache", type=Path, help="not set: nothing is kept")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    every = th.load(given.data)
+    columns = None if given.columns is None else dict(pair.split("=") for pair in given.columns.split(","))
+    every = th.load(given.data, columns=columns)
     chosen = np.random.default_rng(0).permutation(len(every))[: given.rows + N_BESIDE]
     pool, beside = every.take(np.sort(chosen[: given.rows])), every.take(np.sort(chosen[given.rows :]))
-    lm = language_model(given.model, device=given.device)
-    context = FeatureContext(model=given.model, device=given.device, encoder="static", cache=None)
+    lm = language_model(given.model, device=given.device, dtype=given.dtype)
+    cache = None if given.cache is None else FeatureCache(given.cache)
+    context = FeatureContext(model=given.model, device=given.device, dtype=given.dtype, encoder="static", cache=cache)
     result = {
         "rows": len(pool),
         "data": Path(given.data).name,
+        "columns": given.columns,
         "model": lm.name,
+        "dtype": lm.dtype,
         "neighbors": given.neighbors,
         **measure(pool, beside, lm, context, given.neighbors),
         "machine": machine("torch", "transformers"),
     }
     tokens = result["tokens"]
-    result["times_fewer_tokens"] = tokens["all pairs"] / tokens["neighbors"]
+    result["times_fewer_tokens"] = tokens["all pairs"] / tokens["tried"]
     given.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps({name: result[name] for name in ("tokens", "seconds", "times_fewer_tokens")}, indent=2))
     for line in result["objective"]:

@@ -3,7 +3,8 @@
     ROOT/KIND/v1/KEY/manifest.json and what belongs to it
 
 A folder appears whole or not at all; while it is made, what a killed run can continue from lies in a hidden folder
-beside it. The time its manifest was last changed is when it was last used.
+beside it. The time its manifest was last changed is when it was last used. Who needs a folder for longer holds a lock
+of their own beside it, `.KEY.ID.reader`, and a folder that is held is not pruned.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from thresher.errors import OutputError
 from thresher.features.cache import default_root
@@ -21,7 +25,10 @@ from thresher.output import MANIFEST, OutputFolder
 
 VERSION = "v1"  # of the layout above
 WAIT_S = 1.0  # between two looks at a folder that another process is working on
+LOOK_S = 0.05  # between two tries of a lock that is held for moments
 DAY_S = 86_400
+READER = ".reader"
+GONE = ".gone"  # of a folder that is being deleted
 
 
 class FolderStore:
@@ -73,6 +80,40 @@ class FolderStore:
                 folder.__exit__(None, None, None)
         return self.root / key
 
+    @contextmanager
+    def held(self, key: str, write: Callable[[Path], None]) -> Iterator[Path]:
+        """Give the folder of that key, made if it is not there, and keep it from being pruned until the end.
+
+        Args:
+            key: as for `make`.
+            write: as for `make`.
+        """
+        reader = FileLock(self.root / f".{key}.{uuid.uuid4().hex}{READER}")
+        while True:
+            folder = self.make(key, write)
+            try:
+                with self._alone_at(key, timeout=-1):
+                    reader.acquire(timeout=0)
+            except OSError:  # a cache that cannot be written is not pruned either
+                break
+            if self.has(key):
+                break
+            _free(reader)  # pruned between the two
+        try:
+            yield folder
+        finally:
+            _free(reader)
+
+    @contextmanager
+    def _alone_at(self, key: str, *, timeout: float) -> Iterator[None]:
+        """Hold the lock under which a folder is made, registered as read, or pruned."""
+        lock = FileLock(self.root / f".{key}.lock", poll_interval=LOOK_S)
+        lock.acquire(timeout=timeout)
+        try:
+            yield
+        finally:
+            _free(lock)
+
     def discard(self, key: str) -> None:
         """Delete what a failed or killed run left, unless another process is at it."""
         folder = OutputFolder(self.root / key, identity=key)
@@ -86,7 +127,7 @@ class FolderStore:
         return len(folders), sum(_bytes(folder) for folder in folders)
 
     def prune(self, *, max_bytes: int | None = None, older_than_days: float | None = None) -> int:
-        """Delete the folders that were used longest ago, and return the bytes freed.
+        """Delete the folders that were used longest ago and that nobody holds, and return the bytes freed.
 
         Args:
             max_bytes: that may stay; None for any number.
@@ -99,13 +140,29 @@ class FolderStore:
         for folder in folders:
             if (folder / MANIFEST).stat().st_mtime < expired or (max_bytes is not None and left > max_bytes):
                 size = _bytes(folder)
-                shutil.rmtree(folder)
-                left, freed = left - size, freed + size
+                if self._delete(folder):
+                    left, freed = left - size, freed + size
         return freed
+
+    def _delete(self, folder: Path) -> bool:
+        """Delete a folder unless somebody makes or holds it; it is gone at once, even when this is killed."""
+        try:
+            with self._alone_at(folder.name, timeout=0):
+                if any(_is_locked(path) for path in self.root.glob(f".{folder.name}.*{READER}")):
+                    return False
+                gone = folder.with_name(f".{folder.name}{GONE}")
+                folder.rename(gone)
+        except (Timeout, FileNotFoundError):  # in use, or pruned by another process
+            return False
+        shutil.rmtree(gone)
+        return True
 
     def _discard_left(self) -> int:
         """Delete what killed runs left and no process is at, and return the bytes freed."""
         freed = 0
+        for gone in self.root.glob(f".*{GONE}"):
+            freed += _bytes(gone)
+            shutil.rmtree(gone, ignore_errors=True)
         for work in self.root.glob(".*.partial"):
             size = _bytes(work)
             self.discard(work.name[1:].removesuffix(".partial"))
@@ -114,6 +171,24 @@ class FolderStore:
 
     def _folders(self) -> Iterator[Path]:
         return (path.parent for path in self.root.glob(f"[!.]*/{MANIFEST}"))
+
+
+def _free(lock: FileLock) -> None:
+    """Delete a lock's file, then free it: who waits for it sees that its name is gone, and makes it anew."""
+    if lock.is_locked:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _is_locked(path: Path) -> bool:
+    """Tell whether a process holds this lock; delete what a killed one left."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    _free(lock)
+    return False
 
 
 def _bytes(folder: Path) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
@@ -193,6 +194,17 @@ def keep(promise: Promise, on_progress: OnProgress | None = None) -> None:
     if on_progress is not None:
         on_progress(Progress(stage=f"train {promise.preparation.role}", done=0, total=1, note=promise.sentence()))
     store().make(promise.folder.identity, lambda work: _write(promise, work, on_progress))
+
+
+@contextmanager
+def holding(promises: Sequence[Promise], on_progress: OnProgress | None = None) -> Iterator[None]:
+    """Train the adapters of promises as `keep` does, and hold them until the end: a prune of the cache passes them."""
+    with ExitStack() as held:
+        for promise in promises:
+            keep(promise, on_progress)
+            writing = partial(_write, promise, on_progress=on_progress)
+            held.enter_context(store().held(promise.folder.identity, writing))
+        yield
 
 
 def _write(promise: Promise, work: Path, on_progress: OnProgress | None) -> None:

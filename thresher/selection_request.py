@@ -161,7 +161,8 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
         on_progress=asked.on_progress,
         **getattr(selector, "feature_settings", {}),
     ).resolved(len(pool))
-    rows = whole() if whole is not None and getattr(selector, "prepares", ()) else pool
+    is_prepared = bool(getattr(selector, "prepares", None))
+    rows = whole() if whole is not None and is_prepared else pool
     promised, context = promises(selector, rows, context, seed=int(asked.seed))
     return Request(
         pool=pool,

@@ -5,7 +5,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features import FeatureCache, FeatureContext, compute, cross_fit
 from thresher.features import class_probability as module
 from thresher.features.class_probability import (
     ClassProbability,
@@ -218,3 +218,18 @@ def test_many_classes_get_fewer_words_and_the_same_bound_on_weights():
 def test_rows_that_tell_nothing_are_refused(rows, message):
     with pytest.raises(InputError, match=message):
         ClassProbability().compute(th.load(rows), CONTEXT)
+
+
+def test_of_very_many_rows_every_class_still_gives_its_share_to_learn_from(monkeypatch):
+    """Rows of the held-out fold were counted among the twenty of each class and then left out."""
+    monkeypatch.setattr(cross_fit, "MAX_FIT_ROWS", 120)
+    label = np.repeat([0, 1, 2], [940, 40, 20])[np.random.default_rng(0).permutation(1000)]
+    rows = LabelledTexts.of(np.arange(1000), label, n_texts=1000, n_classes=3)
+    for fold in range(5):
+        learned = rows.learned(fold)
+        assert len(learned) == 120
+        assert not np.isin(learned, np.flatnonzero(rows.fold == fold)).any()
+        counts = np.bincount(label[learned], minlength=3)
+        assert counts[0] >= 20
+        assert counts[1] >= 20
+        assert counts[2] == 16  # all that are there

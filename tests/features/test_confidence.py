@@ -132,6 +132,14 @@ def test_labels_are_judged_by_their_cross_fitted_probability_and_no_language_mod
     np.testing.assert_array_equal(found["confidence"], expected.values)
 
 
+def test_the_manifest_of_labels_names_no_language_model(colour_rows, tmp_path):
+    found = th.select(colour_rows, "confidence", budget="50%", encoder="static", model="http://localhost:1/v1", seed=1)
+    about = found.manifest.content["features"]["confidence"]
+    assert about["encoder"].startswith("static")
+    assert "localhost" not in str(about)
+    assert "model" not in about
+
+
 def test_plain_text_is_refused():
     with pytest.raises(InputError, match="confidence: rows need a prompt and a response, found plain text"):
         compute(th.load([{"text": "a"}, {"text": "b"}]), ["confidence"], context())

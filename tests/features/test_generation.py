@@ -1,15 +1,18 @@
 """Answers in batches against one row at a time, and drawn answers against a draw made by hand."""
 
+import json
+import shutil
+
 import numpy as np
 import orjson
-import polars as pl
 import pytest
 
 from thresher.errors import SettingsError
 from thresher.features import FeatureCache, FeatureContext, cached
 from thresher.features.asking import Decoding
-from thresher.features.generation import LocalRespondent, draws
+from thresher.features.generation import LocalRespondent
 from thresher.features.respondent import question, respondent, talk_text
+from thresher.features.samples import draws
 
 NEW = 12
 TEXTS = [
@@ -83,7 +86,7 @@ def test_greedy_answers_equal_one_row_at_a_time_without_a_cache(tiny_llama, mode
 def test_drawn_answers_equal_draws_made_by_hand(tiny_llama, model, temperature, top_p):
     decoding = Decoding(n_samples=3, temperature=temperature, top_p=top_p, max_new_tokens=NEW, seed=5)
     for talk, row in zip(TALKS[:6], answers(tiny_llama, TALKS[:6], decoding), strict=True):
-        for uniforms, answer in zip(draws(talk, decoding), row, strict=True):
+        for uniforms, answer in zip(draws(talk, decoding, range(3)), row, strict=True):
             expected = by_hand(model, talk, drawn_by_hand(uniforms, temperature, top_p))
             assert (answer.text, answer.is_cut) == expected
 
@@ -105,8 +108,9 @@ def test_drawn_tokens_have_the_frequencies_of_the_model(tiny_llama, model):
         p = lm(torch.tensor([ids])).logits[0, -1].double().softmax(-1).numpy()
     decoding = Decoding(n_samples=2000, temperature=1.0, max_new_tokens=1)
     here = context(tiny_llama)
-    values = next(LocalRespondent(here)._answer_batches(__import__("polars").Series([question("x")]), decoding, 10**6))
-    counts = np.bincount(values.values[0, :, 0], minlength=len(p))
+    wanted = {question("x"): [(i, i) for i in range(2000)]}
+    values = next(LocalRespondent(here)._answer_batches(wanted, decoding, 10**6))
+    counts = np.bincount(values.values[:, 0], minlength=len(p))
     assert (np.abs(counts / 2000 - p) < 5 * np.sqrt(p * (1 - p) / 2000) + 1e-3).all()
 
 
@@ -124,8 +128,8 @@ def test_what_ends_an_answer_is_no_part_of_its_text(tiny_llama):
     here = context(tiny_llama)
     greedy = Decoding(max_new_tokens=NEW)
     who = LocalRespondent(here)
-    shelf = list(who._answer_batches(pl.Series(TALKS[:1]), greedy, 1000))
-    ids = shelf[0].values[0, 0]
+    (batch,) = who._answer_batches({TALKS[0]: [(0, 0)]}, greedy, 1000)
+    ids = batch.values[0]
     at = next(i for i in range(1, NEW) if ids[i] not in ids[:i])
     who._stops = frozenset({int(ids[at])})
     (found,) = who.answers(TALKS[:1], greedy, stage="answers", context=here)[0]
@@ -174,6 +178,48 @@ def test_an_interrupted_run_continues_where_it_was(tiny_llama, tmp_path, monkeyp
     assert 0 < sum(asked) < len(TALKS)
     assert answers(tiny_llama, TALKS, DRAWN, **settings) == answers(tiny_llama, TALKS, DRAWN)
     assert sum(asked) == 2 * len(TALKS)  # each once with the cache, each once without
+
+
+def test_more_samples_pay_for_the_new_ones_alone(tiny_llama, tmp_path, monkeypatch):
+    asked = []
+    generate = LocalRespondent._generate
+    monkeypatch.setattr(
+        LocalRespondent,
+        "_generate",
+        lambda self, prompts, n, *rest: asked.append(int(n.sum())) or generate(self, prompts, n, *rest),
+    )
+    few, many = (Decoding(n_samples=n, temperature=1.0, max_new_tokens=NEW) for n in (2, 5))
+    cache = FeatureCache(tmp_path)
+    first = answers(tiny_llama, TALKS[:4], few, cache=cache)
+    assert sum(asked) == 8
+    found = answers(tiny_llama, TALKS[:6], many, cache=cache)
+    assert sum(asked) == 8 + 4 * 3 + 2 * 5
+    assert [row[:2] for row in found[:4]] == first
+    assert found == answers(tiny_llama, TALKS[:6], many)
+
+
+def test_generation_settings_of_a_model_count_for_nothing_but_its_ends(tiny_llama, tmp_path, caplog):
+    """Least lengths, suppressed words and penalties were filled in from generation_config.json, some with a warning."""
+    odd = tmp_path / "odd"
+    shutil.copytree(tiny_llama, odd)
+    wishes = {"min_length": 200, "suppress_tokens": [5, 6, 7], "repetition_penalty": 5.0, "do_sample": True, "top_k": 3}
+    (odd / "generation_config.json").write_text(json.dumps(wishes))
+    expected = answers(tiny_llama, TALKS[:6], Decoding(max_new_tokens=NEW))
+    assert answers(odd, TALKS[:6], Decoding(max_new_tokens=NEW)) == expected
+    assert not caplog.records
+
+
+def test_what_ends_an_answer_by_the_adapters_own_settings_counts(tiny_llama, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_llama)}))
+    plain = LocalRespondent(context(folder))
+    before = plain._stops, plain.fingerprint
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    own = LocalRespondent(context(folder))
+    assert {7, 9} <= own._stops
+    assert not {7, 9} & before[0]
+    assert own.fingerprint != before[1]
 
 
 def test_cached_answers_load_no_weights(tiny_llama, tmp_path, monkeypatch):

@@ -19,8 +19,8 @@ from thresher.errors import InputError, SettingsError
 from thresher.features import FeatureCache, FeatureContext, compute, server_client
 from thresher.features.asking import ConfidenceSettings, Decoding
 from thresher.features.respondent import question, respondent
-from thresher.features.server import named_option, shares_of
 from thresher.features.server_address import ServerAddress
+from thresher.features.server_answers import named_option, shares_of
 from thresher.features.server_client import Pace, retry_after
 
 TALKS = [question(f"what is {i} and {i}?") for i in range(30)]
@@ -320,6 +320,56 @@ def test_one_refused_row_is_missing_and_the_others_have_answers(stub, tmp_path):
     assert found[4] == EXPECTED[4]
     stub.reply = reply
     assert texts(context(stub, cache=cache), TALKS[:6]) == EXPECTED[:6]  # a refusal is not kept
+
+
+MESSAGE = {"message": {"content": "A"}, "finish_reason": "stop"}
+TOP = {"content": [{"top_logprobs": [{"token": "A", "logprob": -0.1}]}]}
+
+
+@pytest.mark.parametrize(
+    ("response", "named"),
+    [
+        ({}, "holds no choices"),
+        ({"choices": {}}, "holds no choices"),
+        ({"choices": [{"finish_reason": "stop"}]}, "holds no message"),
+        ({"choices": [{"message": "A"}]}, "holds no message"),
+        ({"choices": [{"message": {}}]}, "content of its message must be text, got nothing"),
+        ({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}, "must be text, got nothing"),
+        ({"choices": [{"message": {"content": [{"type": "text"}]}}]}, "must be text, got a list"),
+        ({"choices": [MESSAGE | {"logprobs": [1]}]}, "not of OpenAI's form"),
+        ({"choices": [MESSAGE | {"logprobs": {"content": ["A"]}}]}, "not of OpenAI's form"),
+        ({"choices": [MESSAGE | {"logprobs": {"content": [{"top_logprobs": [{"token": "A"}]}]}}]}, "not of OpenAI's"),
+        (
+            {"choices": [MESSAGE | {"logprobs": {"content": [{"top_logprobs": [{"token": "A", "logprob": None}]}]}}]},
+            "not of OpenAI's form",
+        ),
+        (
+            {"choices": [MESSAGE | {"logprobs": {"content": [{"top_logprobs": [{"token": 1, "logprob": 5e4}]}]}}]},
+            "not of OpenAI's form",
+        ),
+    ],
+)
+def test_a_response_of_another_form_leaves_its_row_without_a_value_in_a_sentence(stub, response, named):
+    """Missing keys and other types ended in a traceback, and no text at all counted as an empty answer."""
+    good = {"choices": [MESSAGE | {"logprobs": TOP}]}
+    stub.reply = lambda body, number: (200, response if number == 2 else good)
+    here = context(stub, "?in_flight=1")
+    found = respondent(here).choices(TALKS[:3], ("A", "B"), stage="choices", context=here)
+    assert [problem is None for problem in found.problems] == [True, False, True]
+    assert found.problems[1].startswith("the server's answer cannot be read: ")
+    assert named in found.problems[1]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": None, "tool_calls": [{"id": "1"}]}, "finish_reason": "tool_calls"},
+        {"message": {"content": None}, "finish_reason": "length"},
+    ],
+)
+def test_no_text_before_a_call_of_tools_or_the_limit_is_an_empty_answer(stub, choice):
+    stub.reply = lambda body, number: (200, {"choices": [choice]})
+    assert texts(context(stub), TALKS[:1]) == [[""]]
 
 
 def test_a_server_that_refuses_everything_is_asked_three_times(stub):

@@ -7,11 +7,12 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
+from thresher.features import FeatureCache, FeatureContext, compute, fingerprints, tried_examples
 from thresher.features import utility as utility_module
 from thresher.features.language_model import LanguageModel
 from thresher.features.scored_rows import PROBLEMS
-from thresher.features.utility import distance, nearest_examples
+from thresher.features.tried_examples import Shares, effects, first_tried, nearest_examples
+from thresher.features.utility import distance
 
 ALONE = "Instruction: Please generate a response to the following query.\n\n\n"
 GUIDED = (
@@ -92,17 +93,63 @@ def test_distance_is_0_for_a_certain_response_and_1_for_an_impossible_one():
         assert distance(np.log(np.array(p, np.float32))) == pytest.approx(expected, abs=1e-6)
 
 
-def test_only_the_nearest_rows_are_tried_and_a_row_itself_comes_first(tiny_llama):
+def test_a_row_is_tried_with_itself_its_nearest_some_drawn_and_those_that_helped_most(tiny_llama):
     pool = th.load(make_rows())
     every = compute(pool, {"utility", "embedding"}, context(tiny_llama, n_examples=None))
-    few = compute(pool, {"utility"}, context(tiny_llama, n_examples=3))["utility"]
+    few = compute(pool, {"utility"}, context(tiny_llama, n_examples=8))["utility"]
     cosine = every["embedding"] @ every["embedding"].T
-    assert few.shape == (14, 4)
+    assert few.shape == (14, 9)
+    assert all(len(set(row)) == 9 for row in few["example"].tolist())
+    best = np.argsort(-effects(few["example"][:, :5], few["utility"][:, :5], 14), kind="stable").tolist()
     for i in range(14):
-        near = [j for j in np.argsort(-cosine[i], kind="stable") if j != i][:3]
-        assert few["example"][i].tolist() == [i, *near]
+        near = [j for j in np.argsort(-cosine[i], kind="stable") if j != i][:2]
+        tried = few["example"][i].tolist()
+        assert tried[:3] == [i, *near]
+        assert tried[5:] == [j for j in best if j not in tried[:5]][:4]
         of = dict(zip(every["utility"]["example"][i].tolist(), every["utility"]["utility"][i], strict=True))
-        np.testing.assert_allclose(few["utility"][i], [of[j] for j in few["example"][i]], atol=1e-5)
+        np.testing.assert_allclose(few["utility"][i], [of[j] for j in tried], atol=1e-5)
+
+
+def test_the_order_of_the_rows_does_not_change_what_is_tried(tiny_llama):
+    rows = make_rows()
+    order = np.random.default_rng(3).permutation(len(rows))
+    found = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=6))["utility"]["example"]
+    other = compute(th.load([rows[i] for i in order]), {"utility"}, context(tiny_llama, n_examples=6))["utility"]
+    assert [set(order[other["example"][list(order).index(i)]]) for i in range(14)] == [set(row) for row in found]
+
+
+def test_effects_of_examples_are_those_of_ridge_regression_on_both():
+    rng = np.random.default_rng(0)
+    n, q, k = 40, 30, 6
+    tried = np.stack([rng.choice(q, k, replace=False) for _ in range(n)])
+    utility = rng.normal(size=n)[:, None] * 3 + rng.normal(size=q)[tried] + 0.1 * rng.normal(size=(n, k))
+    utility[5] = np.nan
+    fine = np.delete(np.arange(n), 5)
+    design = np.zeros((len(fine) * k, n + q))
+    for at, (i, c) in enumerate((i, c) for i in fine for c in range(k)):
+        design[at, [i, n + tried[i, c]]] = 1
+    y = utility[fine].reshape(-1) - np.nanmean(utility)
+    wanted = np.linalg.solve(design.T @ design + np.eye(n + q), design.T @ y)[n:]
+    np.testing.assert_allclose(effects(tried, utility, q), wanted, atol=1e-2)
+    assert np.corrcoef(effects(tried, utility, q), wanted)[0, 1] > 0.9999
+
+
+def test_every_example_is_drawn_about_as_often_as_any_other():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 8)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    names = [f"{i:03}" for i in rng.permutation(200)]
+    tried = first_tried(x, x, Shares(nearest=1, drawn=20, best=0), (names, names))
+    assert all(len(set(row)) == 22 for row in tried.tolist())
+    counts = np.bincount(tried[:, 2:].reshape(-1), minlength=200)
+    assert 18 <= counts.min() <= counts.max() <= 22
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 5, 16, 64])
+def test_shares_sum_to_the_number_of_examples(m):
+    shares = Shares.of(m)
+    assert shares.nearest + shares.drawn + shares.best == m
+    assert shares.nearest >= 1
 
 
 def test_examples_may_be_other_rows(tiny_llama, plain):
@@ -112,10 +159,9 @@ def test_examples_may_be_other_rows(tiny_llama, plain):
     assert found["example"].tolist() == [list(range(7))] * 5
     wanted = [[plain.distance(row) - plain.distance(row, other) for other in others] for row in rows]
     np.testing.assert_allclose(found["utility"], wanted, atol=1e-4, rtol=0)
-    nearest = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=2, examples=th.load(others)))[
-        "utility"
-    ]
-    assert nearest.shape == (5, 2)
+    few = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=4, examples=th.load(others)))["utility"]
+    assert few.shape == (5, 4)
+    assert all(len(set(row)) == 4 for row in few["example"].tolist())
 
 
 @pytest.mark.parametrize("batch_tokens", [60, 4000])
@@ -132,13 +178,14 @@ def test_each_example_is_read_once_and_each_row_once_per_example(tiny_llama, mon
         utility_module, "language_model", lambda *a, **k: made.append(LanguageModel(*a, **k)) or made[-1]
     )
     rows = make_rows()
-    compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=4))
+    found = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=4))["utility"]["example"]
     tokenizer = made[0].tokenizer
 
     def n(text):
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    examples = sum(n(f"{GUIDED}{row['prompt']}\n{row['completion']}") + n("\n\n\n") for row in rows)
+    again = [rows[i] for i in np.unique(found[:, 3:])]  # those that helped most
+    examples = sum(n(f"{GUIDED}{row['prompt']}\n{row['completion']}") + n("\n\n\n") for row in [*rows, *again])
     queries = sum(n(f"Query:\n{row['prompt']}\n{row['completion']}") for row in rows)
     alone = n(ALONE[:-3]) + n("\n\n\n")
     assert sum(lm.n_tokens for lm in made) == examples + alone + queries * (5 + 1)
@@ -158,7 +205,7 @@ def test_finished_pairs_come_from_the_cache_whatever_else_is_in_the_pool(tiny_ll
     np.testing.assert_array_equal(less["utility"], wanted)
     more = [*rows, {"prompt": "new", "completion": "row"}]
     compute(th.load(more), {"utility"}, context(tiny_llama, n_examples=None, cache=cache))
-    assert asked == [15 + 14 + 1]  # behind all examples, as an example, and alone
+    assert asked == [1, 15 + 14]  # alone; behind all examples, and as an example
 
 
 def test_long_rows_and_examples_are_cut_and_counted_and_a_row_without_tokens_has_its_reason(tiny_llama, plain):
@@ -188,7 +235,7 @@ def test_equal_rows_are_asked_once(tiny_llama, monkeypatch):
     monkeypatch.setattr(utility_module, "score_pairs", lambda *a, **k: asked.append(len(a[3])) or score_pairs(*a, **k))
     rows = make_rows(3)
     found = compute(th.load([*rows, *rows]), {"utility"}, context(tiny_llama, n_examples=None))["utility"]
-    assert asked == [3 + 9]
+    assert asked == [3, 9]
     assert len(found) == 6
 
 
@@ -221,7 +268,7 @@ def test_the_fingerprint_tells_models_and_limits_apart(tiny_llama, plain_llama):
 
 
 def test_nearest_examples_equal_a_full_sort_across_blocks(monkeypatch):
-    monkeypatch.setattr(utility_module, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(tried_examples, "BLOCK_ROWS", 7)
     x = np.random.default_rng(0).standard_normal((30, 5)).astype(np.float32)
     x[4] = x[9] = x[20]
     x /= np.linalg.norm(x, axis=1, keepdims=True)

@@ -209,7 +209,7 @@ def test_each_kernel_asks_for_its_own_features():
     assert (Delift().needs, Delift().accepts) == ({"utility"}, {"target_utility", "existing_utility"})
     assert Delift(kernel="embedding").needs == {"embedding"}
     assert Delift(kernel="embedding").accepts == {"target_embedding", "existing_embedding"}
-    assert Delift().feature_settings == {"n_examples": 16}
+    assert Delift().feature_settings == {"n_examples": 64}
     assert create("delift", {"neighbors": "5"}).feature_settings == {"n_examples": 5}
     assert Delift(neighbors="all").feature_settings == {"n_examples": None}
 

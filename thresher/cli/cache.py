@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from thresher.amounts import size
 from thresher.errors import InputError
 
 cache_app = typer.Typer(help="Show the cache of computed features, or make room in it.", invoke_without_command=True)
@@ -41,14 +42,14 @@ def show(
         sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
     total = sum(entry.bytes for entry in entries)
-    typer.echo(f"{cache.root}: {len(entries)} models, {_size(total)} of at most {_size(cache.max_bytes)}")
+    typer.echo(f"{cache.root}: {len(entries)} models, {size(total)} of at most {size(cache.max_bytes)}")
     for entry in entries:
         typer.echo(
-            f"  {entry.feature:<10} {entry.model:<28} {entry.n_rows:>12,} rows  {_size(entry.bytes):>9}  "
+            f"  {entry.feature:<10} {entry.model:<28} {entry.n_rows:>12,} rows  {size(entry.bytes):>9}  "
             f"last used {entry.last_used:%Y-%m-%d %H:%M}"
         )
-    typer.echo(f"{n_cells:,} finished cells of experiments, {_size(cell_bytes)}")
-    typer.echo(f"{n_trained:,} folders of adapters that methods had trained, {_size(trained_bytes)}")
+    typer.echo(f"{n_cells:,} finished cells of experiments, {size(cell_bytes)}")
+    typer.echo(f"{n_trained:,} folders of adapters that methods had trained, {size(trained_bytes)}")
 
 
 @cache_app.command()
@@ -74,14 +75,4 @@ def prune(
     freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += CellStore().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += trained_store().prune(max_bytes=max_bytes, older_than_days=older_than_days)
-    typer.echo(f"freed {_size(freed)}")
-
-
-def _size(n_bytes: int) -> str:
-    """Return a number of bytes as "12.3 MB"."""
-    size = float(n_bytes)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+    typer.echo(f"freed {size(freed)}")

@@ -35,7 +35,7 @@ from thresher.features.container import Array, Features
 from thresher.features.device_products import products_on
 from thresher.manifest import Manifest, digest, versions
 from thresher.output import MANIFEST, OutputFolder, check_free, identity_of, write_whole
-from thresher.preparation import keep
+from thresher.preparation import holding
 from thresher.selection_choice import choose
 from thresher.selection_manifest import Chosen, chosen, subset_manifest
 from thresher.selection_request import Asked, Request, resolve_on
@@ -174,10 +174,9 @@ class Run:
     def write(self, out: Path, identity: str, plan: Partitioning | None, started: float) -> None:
         """Compute, choose and write everything into the work folder of the output."""
         request, clock = self.request, _Timer(time.monotonic())
-        for promise in request.promises:
-            keep(promise, request.context.on_progress)
-        self.seconds["preparation"] = clock.lap()
-        measured, records = self._measure()
+        with holding(request.promises, request.context.on_progress):
+            self.seconds["preparation"] = clock.lap()
+            measured, records = self._measure()
         if plan is None:
             features, values = gathered_features(self.pool, measured, records, self.work)
             features = self._with_the_rest(features)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, log_softmax
 
+from thresher.features.plain_generation import generate_plainly, own_stops
+
 IGNORED = -100  # label of a token that does not count, as in torch
 TOKENS_PER_BATCH = 8192  # padded tokens of one forward pass: bounds memory whatever the length
 ROWS_PER_BATCH = 64
@@ -93,7 +95,7 @@ def generate(
 ) -> list[str]:
     """Answer prompts greedily, with a key-value cache and left padding; special tokens are left out of the answers.
 
-    What the model's own generation settings say of sampling, beams and penalties does not count.
+    What the model's own generation settings say does not count, but for the tokens that end an answer.
 
     Args:
         model: a causal language model in evaluation mode.
@@ -103,31 +105,16 @@ def generate(
         device: where the model lies.
         ends: tokens that end an answer, besides those that the model and the tokenizer name.
     """
-    from transformers import GenerationConfig
-
     own = getattr(model.generation_config, "eos_token_id", None)
-    stops = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, *ends} - {None}
-    config = GenerationConfig(
-        do_sample=False,
-        # transformers fills what is not set here from the model's generation_config.json
-        num_beams=1,
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        min_new_tokens=0,  # stands above min_length
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=sorted(stops),
-        use_cache=True,
-    )
+    stops = own_stops(own) | {tokenizer.eos_token_id, *ends} - {None}
 
     def answer(batch: list[list[int]]) -> list[str]:
         width = max(len(ids) for ids in batch)
         ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in batch], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=device)
-        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        out = generate_plainly(
+            model, ids, mask, max_new_tokens=max_new_tokens, pad_id=tokenizer.pad_token_id, stops=stops
+        )
         texts: list[str] = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
         return texts
 

@@ -45,7 +45,12 @@ class Decoding:
 
     def __str__(self) -> str:
         """Return the settings as one word, for fingerprints."""
-        return f"{self.n_samples}-{self.temperature}-{self.top_p}-{self.max_new_tokens}-{self.seed}"
+        return f"{self.n_samples}-{self.of_each}"
+
+    @property
+    def of_each(self) -> str:
+        """What determines one of the answers, besides its place among them."""
+        return f"{self.temperature}-{self.top_p}-{self.max_new_tokens}-{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)

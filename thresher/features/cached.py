@@ -48,6 +48,7 @@ def values_of(
     shelf: Shelf | None,
     on_progress: OnProgress | None,
     together: NDArray[np.int64] | None = None,
+    size: NDArray[np.int64] | None = None,
 ) -> Array | None:
     """Return (n, ...) values, one per text in order, or None when there are no texts.
 
@@ -61,12 +62,15 @@ def values_of(
         shelf: the cache's part for this feature and model; None computes everything.
         on_progress: told of each batch, and of damaged cache chunks.
         together: (n,) groups of texts that share work; only a rehearsal looks at them.
+        size: (n,) of what is behind each text, where texts are short names of something longer; only a rehearsal looks
+            at it, and takes the bytes of the texts where it is not given.
     """
     if len(texts) == 0:
         return None
     work = _Work(texts, feature, on_progress, folder=None if shelf is None else shelf.cache.root)
     if shelf is not None and shelf.cache.rehearsal is not None:
-        return _rehearsed(work, texts, compute, feature, shelf, shelf.cache.rehearsal, together)
+        size = texts.str.len_bytes().to_numpy().astype(np.int64) if size is None else size
+        return _rehearsed(work, texts, compute, feature, shelf, shelf.cache.rehearsal, together, size)
     if shelf is not None:
         for positions, values in shelf.read(work.keys, on_damage=work.report_damage):
             work.fill(positions, values)
@@ -94,6 +98,7 @@ def _rehearsed(
     shelf: Shelf,
     rehearsal: Rehearsal,
     together: NDArray[np.int64] | None,
+    size: NDArray[np.int64],
 ) -> Array:
     """Run a few batches, and give the texts that were not computed the values of others: only the costs are true."""
     if rehearsal.reads_cache:
@@ -104,7 +109,7 @@ def _rehearsed(
     found = rehearsal.run(
         feature,
         lambda chosen: compute(texts.gather(first[chosen])),
-        texts.gather(first).str.len_bytes().to_numpy().astype(np.int64),
+        size[first],
         None if together is None else together[first],
         n_cached=work.n_done,
     )

@@ -47,6 +47,7 @@ class ClassProbability:
     """
 
     name: ClassVar[str] = "class_probability"
+    compares_rows_of: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the encoder, the number of folds, and the fingerprint of all; the context must be `resolved`."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
-from thresher.features.providers import Measured, load_provider
+from thresher.features.providers import FeatureProvider, Measured, load_provider
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -53,15 +53,26 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
     )
 
 
-def fingerprints(needs: Iterable[str], context: FeatureContext) -> dict[str, dict[str, str]]:
+def fingerprints(
+    needs: Iterable[str], context: FeatureContext, *, kind: str | None = None
+) -> dict[str, dict[str, str]]:
     """Return what stands behind each feature besides the rows: names and fingerprints of models.
 
     Args:
         needs: as for `compute`; columns need no model and are left out.
         context: with its encoder resolved (`FeatureContext.resolved`).
+        kind: of the dataset; None where it is not known.
     """
     names = sorted(name for name in set(needs) if not name.startswith((COLUMN, NUMBER)))
-    return {name: load_provider(name).describe(context) for name in names}
+    return {name: _described(load_provider(name), context, kind) for name in names}
+
+
+def _described(provider: FeatureProvider, context: FeatureContext, kind: str | None) -> dict[str, str]:
+    of_kind = getattr(provider, "describe_kind", None)
+    if kind is None or of_kind is None:
+        return provider.describe(context)
+    told: dict[str, str] = of_kind(context, kind)
+    return told
 
 
 def column_codes(dataset: Dataset, name: str) -> NDArray[np.int64]:

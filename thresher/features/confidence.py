@@ -53,26 +53,30 @@ class Confidence:
     """
 
     name: ClassVar[str] = "confidence"
+    compares_rows_of: ClassVar[frozenset[str]] = frozenset({"classification"})
     passes: ClassVar[str] = (
         "the language model writes n_samples answers of each of n prompts and reads 2 n prompts with their responses; "
         "of classification data the encoder reads n texts"
     )
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the models and the weights; the context must be `resolved`."""
+        """Return the models and the weights of rows with prompts and responses; the context must be `resolved`."""
         settings = context.confidence
         who = respondent(context)
         encoder = Embedding().describe(context)
-        labels = ClassProbability().describe(context)
         about = {"model": who.name, "encoder": encoder["encoder"]}
         parts = [RECIPE, *REFLECTIONS, str(settings.decoding), str(settings.alpha), str(settings.beta)]
-        parts += [who.fingerprint, encoder["fingerprint"], labels["fingerprint"]]
+        parts += [who.fingerprint, encoder["fingerprint"]]
         if settings.entailment is not None:
             judge = Entailment(settings.entailment, device=context.device)
             about["entailment"] = judge.name
             parts.append(judge.fingerprint)
         settled = {name: str(getattr(settings, name)) for name in ("n_samples", "temperature", "alpha", "beta")}
         return {**about, **settled, "fingerprint": joined_fingerprint(*parts)}
+
+    def describe_kind(self, context: FeatureContext, kind: str) -> dict[str, str]:
+        """Return what stands behind the values of rows of that kind: of classification data no language model."""
+        return ClassProbability().describe(context) if kind == "classification" else self.describe(context)
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
         """Return (n,) float64, NaN with its reason for a row that got no answer or no verdict.

@@ -62,19 +62,16 @@ class LabelledTexts:
         first = np.unique(self.text[order], return_index=True)[1]
         return stratified_folds(self.label[order][first], self.n_folds)
 
-    @cached_property
-    def learned_order(self) -> Int64:
-        """Pairs in the order in which they are learned from: some of each class, then by the hash of the text."""
-        by_label = np.argsort(self.label, kind="stable")
-        starts = np.searchsorted(self.label[by_label], np.arange(self.n_classes))
-        place = np.empty(len(by_label), dtype=np.int64)
-        place[by_label] = np.arange(len(by_label)) - starts[self.label[by_label]]
-        return np.argsort(place >= MIN_FIT_ROWS, kind="stable")
-
     def learned(self, fold: int) -> Int64:
-        """Return the pairs to learn from when a fold is held out."""
-        order = self.learned_order
-        return np.sort(order[self.fold[self.text[order]] != fold][:MAX_FIT_ROWS])
+        """Return the pairs to learn from when a fold is held out: some of each class, then by the hash of the text."""
+        pairs = np.flatnonzero(self.fold[self.text] != fold)
+        label = self.label[pairs]
+        by_label = np.argsort(label, kind="stable")
+        starts = np.searchsorted(label[by_label], np.arange(self.n_classes))
+        place = np.empty(len(pairs), dtype=np.int64)
+        place[by_label] = np.arange(len(pairs)) - starts[label[by_label]]
+        order = np.argsort(place >= MIN_FIT_ROWS, kind="stable")
+        return np.sort(pairs[order[:MAX_FIT_ROWS]])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from thresher.errors import InputError
 from thresher.features.base_model import PATTERNS, BaseModel, QuietLoading, find_base, first_line, load_tokenizer
 from thresher.features.cached import Batch, values_of
 from thresher.features.fingerprint import fingerprint
-from thresher.features.token_batches import token_batches
+from thresher.features.token_batches import BATCH_TOKENS, token_batches
 
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
@@ -71,7 +71,7 @@ class Entailment:
         label = self.contradiction  # refuses before anything runs
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return self._batches(texts, label, context.batch_tokens)
+            return self._batches(texts, label, context.batch_tokens or BATCH_TOKENS)
 
         shelf = None if context.cache is None else context.cache.shelf("entailment", self.name, self.fingerprint)
         keys = pl.Series("pair", [orjson.dumps(pair).decode() for pair in pairs], dtype=pl.String)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import polars as pl
-import xxhash
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
@@ -20,16 +19,18 @@ from thresher.features.chat import TEMPLATE_REFUSES, render_question, turn_end_i
 from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel, language_model
 from thresher.features.likelihood import padded
+from thresher.features.plain_generation import generate_plainly, own_stops
 from thresher.features.respondent import Answer, Choices
+from thresher.features.samples import Draw, Wanted, draws
 from thresher.features.scored_rows import DEFAULT_MAX_LENGTH
-from thresher.features.token_batches import token_batches
+from thresher.features.token_batches import BATCH_TOKENS, token_batches
 
 if TYPE_CHECKING:
     import torch
 
     from thresher.features.context import FeatureContext
 
-RECIPE = "generation-1"
+RECIPE = "generation-2"
 WINDOW_TALKS = 2048  # conversations tokenised and sorted by length together
 OPTIONS = "\0"  # between a question and its options in a key
 
@@ -73,19 +74,23 @@ class LocalRespondent:
     def answers(
         self, talks: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
     ) -> list[list[Answer]]:
-        """Return the answers of each conversation; finished ones come from the cache.
+        """Return the answers of each conversation; finished ones come from the cache, each by itself.
 
         Cost: one pass over each prompt, whatever the number of samples, where the model keeps its keys and values in
         the plain way; then one step of a batch per token. A batch holds prompts and answers of `context.batch_tokens`.
         """
+        wanted = Wanted.of(talks, decoding.n_samples)
 
-        def batches(texts: pl.Series) -> Iterator[Batch]:
-            return self._answer_batches(texts, decoding, context.batch_tokens)
+        def batches(keys: pl.Series) -> Iterator[Batch]:
+            # not `lm.fitting`: that bounds the activations of one pass, and here every layer's keys and values of
+            # prompts and answers are held at once
+            return self._answer_batches(wanted.talks_of(keys), decoding, context.batch_tokens or BATCH_TOKENS)
 
-        values = self._values(talks, batches, "answers", str(decoding), stage, context)
-        if values is None:
+        flat = self._values(
+            wanted.keys, batches, "answers", decoding.of_each, stage, context, together=wanted.talk, size=wanted.size
+        )
+        if flat is None:
             return []
-        flat: list[Ids] = [ids for row in values for ids in row]
         stops = np.array(sorted(self._stops))
         # What ends an answer is no part of it, and some tokenizers do not count it among their special tokens.
         words = [ids[(ids >= 0) & ~np.isin(ids, stops)] for ids in flat]
@@ -103,7 +108,7 @@ class LocalRespondent:
         """Return the share of each option's first token in the model's next one. Cost: one forward per conversation."""
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return self._choice_batches(texts, len(options), context.batch_tokens)
+            return self._choice_batches(texts, len(options), context.batch_tokens or BATCH_TOKENS)
 
         keys = [OPTIONS.join((talk, *options)) for talk in talks]
         values = self._values(keys, batches, "choices", "", stage, context)
@@ -127,23 +132,23 @@ class LocalRespondent:
         how: str,
         stage: str,
         context: FeatureContext,
+        **sizes: NDArray[np.int64],
     ) -> NDArray[Any] | None:
         shelf = None
         if context.cache is not None:
             fingerprint = joined_fingerprint(self.fingerprint, how)
             shelf = context.cache.shelf(feature, self.name, fingerprint)
         texts = pl.Series("talk", keys, dtype=pl.String)
-        return values_of(texts, batches, feature=stage, shelf=shelf, on_progress=context.on_progress)
+        return values_of(texts, batches, feature=stage, shelf=shelf, on_progress=context.on_progress, **sizes)
 
     @cached_property
     def _stops(self) -> frozenset[int]:
         """Tokens that end an answer: as the model, its tokenizer or its chat template says."""
         own = None
-        for name in ("generation_config.json", "config.json"):  # read here: cached answers need no weights
-            path = self.lm.base.folder / name
+        for path in self.lm.settings_files:  # read here: cached answers need no weights
             if own is None and path.is_file():
                 own = json.loads(path.read_bytes()).get("eos_token_id")
-        ends = {*(own if isinstance(own, list) else [own]), self.lm.tokenizer.eos_token_id}
+        ends = own_stops(own) | {self.lm.tokenizer.eos_token_id}
         return frozenset((ends | turn_end_ids(self.lm.tokenizer)) - {None})
 
     def _prompts(self, talks: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
@@ -158,36 +163,52 @@ class LocalRespondent:
         bos = tokenizer.bos_token_id
         return [[bos, *row] if bos is not None and row[:1] != [bos] else row for row in ids], problems
 
-    def _answer_batches(self, texts: pl.Series, decoding: Decoding, batch_tokens: int) -> Iterator[Batch]:
-        """Yield (b, n_samples, max_new_tokens) int32 token ids, NOTHING behind the end of an answer."""
-        shape = (decoding.n_samples, decoding.max_new_tokens)
-        for start in range(0, len(texts), WINDOW_TALKS):
-            talks = texts[start : start + WINDOW_TALKS].to_list()
+    def _answer_batches(
+        self, wanted: Mapping[str, list[tuple[int, int]]], decoding: Decoding, batch_tokens: int
+    ) -> Iterator[Batch]:
+        """Yield (b, max_new_tokens) int32 token ids, NOTHING behind the end of an answer.
+
+        Args:
+            wanted: of each conversation, the positions of the answers that are wanted and their places among samples.
+            decoding: how they are drawn.
+            batch_tokens: of prompts and answers in one batch.
+        """
+        every = list(wanted)
+        for start in range(0, len(every), WINDOW_TALKS):
+            talks = every[start : start + WINDOW_TALKS]
             prompts, problems = self._prompts(talks)
             n_tokens = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
             is_long = (n_tokens == 0) | (n_tokens + decoding.max_new_tokens > self._max_length)
             problems[is_long & (problems == 0)] = TOO_LONG
-            bad = np.flatnonzero(problems)
-            if len(bad):
-                yield Batch(
-                    start + bad, np.broadcast_to(problems[bad, None, None], (len(bad), *shape)).astype(np.int32)
-                )
+            for i in np.flatnonzero(problems):
+                positions = np.array([position for position, _ in wanted[talks[i]]], dtype=np.int64)
+                nothing = np.full((len(positions), decoding.max_new_tokens), problems[i], dtype=np.int32)
+                yield Batch(positions, nothing)
             fine = np.flatnonzero(problems == 0)
-            cost = (n_tokens[fine] + decoding.max_new_tokens) * decoding.n_samples
+            n_wanted = np.array([len(wanted[talk]) for talk in talks], dtype=np.int64)
+            cost = (n_tokens[fine] + decoding.max_new_tokens) * n_wanted[fine]
             for batch in token_batches(cost, batch_tokens):
                 rows = fine[batch]
+                places = [[sample for _, sample in wanted[talks[row]]] for row in rows]
                 uniforms = None
                 if decoding.temperature > 0:
-                    uniforms = np.stack([draws(talks[row], decoding) for row in rows]).reshape(-1, shape[1])
-                ids = self._generate([prompts[row] for row in rows], decoding, uniforms)
-                yield Batch(start + rows, ids.reshape(len(rows), *shape))
+                    of_each = [draws(talks[row], decoding, at) for row, at in zip(rows, places, strict=True)]
+                    uniforms = np.concatenate(of_each)
+                ids = self._generate([prompts[row] for row in rows], n_wanted[rows], decoding, uniforms)
+                yield Batch(np.array([position for row in rows for position, _ in wanted[talks[row]]]), ids)
 
-    def _generate(self, prompts: list[list[int]], decoding: Decoding, uniforms: NDArray[np.float64] | None) -> Ids:
-        """Return (b * n_samples, max_new_tokens) token ids of one batch."""
+    def _generate(
+        self,
+        prompts: list[list[int]],
+        n_answers: NDArray[np.int64],
+        decoding: Decoding,
+        uniforms: NDArray[np.float64] | None,
+    ) -> Ids:
+        """Return (sum of n_answers, max_new_tokens) token ids: so many answers of each of the (b,) prompts."""
         import torch
         from transformers import LogitsProcessorList
 
-        lm, k = self.lm, decoding.n_samples
+        lm = self.lm
         width = max(len(prompt) for prompt in prompts)
         pad = lm.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=lm.device)
@@ -195,14 +216,21 @@ class LocalRespondent:
         more: dict[str, Any] = {}
         if uniforms is not None:
             drawn = torch.from_numpy(uniforms).to(lm.device, _sum_dtype(lm.device))
-            more["logits_processor"] = LogitsProcessorList([_Draw(drawn, decoding)])
+            more["logits_processor"] = LogitsProcessorList([Draw(drawn, decoding)])
         try:
             with torch.inference_mode():
-                if k > 1:
-                    more |= _read_once(lm, ids, mask, k)
-                    ids, mask = ids.repeat_interleave(k, dim=0), mask.repeat_interleave(k, dim=0)
-                out = lm.model.generate(
-                    input_ids=ids, attention_mask=mask, generation_config=self._generation_config(decoding), **more
+                if n_answers.max() > 1:
+                    row_of = torch.from_numpy(np.repeat(np.arange(len(prompts)), n_answers)).to(lm.device)
+                    more |= _read_once(lm, ids, mask, row_of)
+                    ids, mask = ids[row_of], mask[row_of]
+                out = generate_plainly(
+                    lm.model,
+                    ids,
+                    mask,
+                    max_new_tokens=decoding.max_new_tokens,
+                    pad_id=pad,
+                    stops=self._stops,
+                    **more,
                 )
         except torch.OutOfMemoryError:
             raise InputError(
@@ -212,25 +240,6 @@ class LocalRespondent:
         found = _until_end(out[:, width:].cpu().numpy(), self._stops, decoding.max_new_tokens)
         lm.n_tokens += sum(map(len, prompts)) + int((found >= 0).sum())
         return found
-
-    def _generation_config(self, decoding: Decoding) -> Any:
-        from transformers import GenerationConfig
-
-        return GenerationConfig(
-            do_sample=False,  # `_Draw` leaves one token where answers are drawn
-            # transformers fills what is not set here from the model's generation_config.json
-            num_beams=1,
-            temperature=1.0,
-            top_k=50,
-            top_p=1.0,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            min_new_tokens=0,  # goes before min_length
-            max_new_tokens=decoding.max_new_tokens,
-            pad_token_id=self.lm.tokenizer.pad_token_id,
-            eos_token_id=sorted(self._stops),
-            use_cache=True,
-        )
 
     def _choice_batches(self, texts: pl.Series, n_options: int, batch_tokens: int) -> Iterator[Batch]:
         """Yield (b, m + 1) float64: log-probability of each option's token, and a problem or 0."""
@@ -291,47 +300,14 @@ def _behind(prompt: list[int], whole: list[int]) -> int | None:
     return None
 
 
-def draws(talk: str, decoding: Decoding) -> NDArray[np.float64]:
-    """Return the random numbers behind the drawn answers of a conversation: (n_samples, max_new_tokens) in 0..1.
-
-    Those of a sample depend on the seed, the conversation and the sample's place alone, so that more samples or longer
-    answers leave what was there unchanged.
-    """
-    seeds = [xxhash.xxh3_128_intdigest(f"{decoding.seed}\0{i}\0{talk}".encode()) for i in range(decoding.n_samples)]
-    return np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
-
-
-class _Draw:
-    """Leaves one token possible in each row: where the running sum of the probabilities passes its random number."""
-
-    def __init__(self, uniforms: torch.Tensor, decoding: Decoding) -> None:
-        self._uniforms = uniforms  # (b, steps)
-        self._decoding = decoding
-        self._step = 0
-
-    def __call__(self, _input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        p = (scores.to(self._uniforms.dtype) / self._decoding.temperature).softmax(dim=-1)  # (b, vocabulary)
-        if self._decoding.top_p < 1:
-            best, order = p.sort(dim=-1, descending=True)
-            before = best.cumsum(dim=-1) - best
-            p = p.masked_fill((before >= self._decoding.top_p).gather(-1, order.argsort(dim=-1)), 0.0)
-        running = p.cumsum(dim=-1)
-        wanted = self._uniforms[:, self._step, None] * running[:, -1:]
-        self._step += 1
-        token = torch.searchsorted(running, wanted, right=True).clamp(max=p.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
-
-
 def _sum_dtype(device: torch.device) -> torch.dtype:
     import torch
 
     return torch.float32 if device.type == "mps" else torch.float64  # Apple GPUs have no float64
 
 
-def _read_once(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, k: int) -> dict[str, Any]:
-    """Return keys and values of the prompts but for their last token, once for each of `k` samples; or nothing.
+def _read_once(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row_of: torch.Tensor) -> dict[str, Any]:
+    """Return keys and values of the prompts but for their last token, for each of (k,) rows; or nothing.
 
     Nothing where a layer keeps something else than all keys and values, or the model's positions cannot be told.
     """
@@ -348,7 +324,7 @@ def _read_once(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, k: int)
     before = mask[:, :-1]
     position = (before.cumsum(dim=1) - 1).clamp(min=0)
     body(input_ids=ids[:, :-1], attention_mask=before, position_ids=position, past_key_values=cache, use_cache=True)
-    cache.batch_repeat_interleave(k)
+    cache.batch_select_indices(row_of)
     return {"past_key_values": cache}
 
 

@@ -19,6 +19,7 @@ from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.rehearsal import StageCost, merged, run_rehearsal
 from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
+from thresher.features.token_batches import BATCH_TOKENS
 from thresher.features.trained import TrainedFolder
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Gradient:
     """
 
     name: ClassVar[str] = "gradient"
+    passes: ClassVar[str] = "forward and backward over each of the n rows, at each checkpoint"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
@@ -64,6 +66,7 @@ class GradientPlain:
     """The same of the plain gradient, without AdamW's moments: which way a row would have the adapter go."""
 
     name: ClassVar[str] = "gradient_plain"
+    passes: ClassVar[str] = "forward and backward over each of the n rows, at each checkpoint"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
@@ -130,7 +133,7 @@ def _at_checkpoint(
                 yield Batch(start + rest, np.full((len(rest), context.gradient.dim), np.nan, np.float16))
             rows = [readings[i].row for i in fine]
             for found in loaded[0].batches(
-                rows, batch_tokens=context.batch_tokens, is_preconditioned=is_preconditioned
+                rows, batch_tokens=context.batch_tokens or BATCH_TOKENS, is_preconditioned=is_preconditioned
             ):
                 reader.lm.n_tokens += sum(rows[i].n_read for i in found.positions)
                 yield Batch(start + fine[found.positions], found.values)

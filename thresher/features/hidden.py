@@ -72,7 +72,7 @@ class Hidden:
         return Measured(values=np.ascontiguousarray(values[:, :N_CUT]), missing=missing, notes=notes)
 
 
-def _batches(reader: RowReader, texts: pl.Series, batch_tokens: int) -> Iterator[Batch]:
+def _batches(reader: RowReader, texts: pl.Series, batch_tokens: int | None) -> Iterator[Batch]:
     """Yield (b, d + 2) float32: the vector, tokens cut, problem."""
     for start in range(0, len(texts), WINDOW_ROWS):
         readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())
@@ -87,7 +87,7 @@ def _batches(reader: RowReader, texts: pl.Series, batch_tokens: int) -> Iterator
             yield Batch(start + rest, np.concatenate([nothing, facts[rest]], axis=1))
 
 
-def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int) -> Iterator[Batch]:
+def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int | None) -> Iterator[Batch]:
     """Yield (b, d) float32 unit vectors of rows of at least one token, batch by batch, the longest first.
 
     Rows are padded on the right, where causal attention never looks, and padding has no weight.

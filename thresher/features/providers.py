@@ -38,8 +38,10 @@ class Measured:
 class FeatureProvider(Protocol):
     """Three members, no base class: a name, what stands behind the values, and `compute`.
 
-    Two more are optional: `passes`, a class attribute that says in words how often a model reads the n rows, and `cost`
-    (see `thresher.features.rehearsal`), for a provider whose cost a dry run cannot find out by itself.
+    Four more are optional: `passes`, a class attribute that says in words how often a model reads the n rows; `cost`
+    (see `thresher.features.rehearsal`), for a provider whose cost a dry run cannot find out by itself;
+    `compares_rows_of`, the kinds of rows whose array cannot be put together from those of parts of the rows; and
+    `describe_kind(context, kind)`, in place of `describe` where what stands behind the values depends on the kind.
     """
 
     name: ClassVar[str]
@@ -68,6 +70,12 @@ def load_provider(name: str) -> FeatureProvider:
     """Return the provider of that feature."""
     provider: FeatureProvider = plugins.load_class(GROUP, name, what="feature", also=("column:NAME", "number:NAME"))()
     return provider
+
+
+def compares_rows(name: str, kind: str) -> bool:
+    """Tell whether a feature of rows of that kind needs all rows at once: parts of them would give other values."""
+    point = available().get(name)
+    return point is not None and kind in getattr(point.load(), "compares_rows_of", ()) or is_of_pairs(name)
 
 
 def is_of_pairs(name: str) -> bool:

@@ -9,8 +9,6 @@ THRESHER_API_KEY, and stands in no manifest, message or cache.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.progress import OnProgress, Progress
 from thresher.features.respondent import Answer, Choices, no_choices
 from thresher.features.server_address import ServerAddress
+from thresher.features.server_answers import chosen, named_option, shares_of, written
 from thresher.features.server_client import RefusedError, ServerClient
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ class Server:
         """
         n = decoding.n_samples
         requests = [self._request(talk, decoding, i) for talk in talks for i in range(n)]
-        found = self._ask(requests, _written, stage=stage, context=context)
+        found = self._ask(requests, written, stage=stage, context=context)
         flat = [_answer(found[request.key]) for request in requests]
         return [flat[start : start + n] for start in range(0, len(flat), n)]
 
@@ -124,7 +123,7 @@ class Server:
         """
         likeliest = Decoding(max_new_tokens=CHOICE_TOKENS)
         requests = [self._request(talk, likeliest, 0, with_top=True) for talk in talks]
-        found = self._ask(requests, _chosen, stage=stage, context=context)
+        found = self._ask(requests, chosen, stage=stage, context=context)
         shares = no_choices(len(talks), len(options))
         problems: list[str | None] = [None] * len(talks)
         for i, request in enumerate(requests):
@@ -215,6 +214,8 @@ class Server:
         except RefusedError as refused:
             if refused.status == 404:
                 raise InputError(self._unknown(refused.reason, known or [])) from None
+            if refused.status == 200:
+                return {"problem": f"the server's answer cannot be read: {refused.reason}"}
             return {"problem": f"the server refuses the request: {refused.reason}"}
         store.put(request.key, self.name, content)
         return content
@@ -326,59 +327,3 @@ def _answer(content: Mapping[str, Any]) -> Answer:
     if "problem" in content:
         return Answer(None, problem=str(content["problem"]))
     return Answer(str(content["text"]), is_cut=bool(content["is_cut"]))
-
-
-def _choice(response: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first choice of a response.
-
-    Raises:
-        RefusedError: there is none.
-    """
-    choices = response.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        return choices[0]
-    raise RefusedError(200, "its answer holds no choices")
-
-
-def _written(response: dict[str, Any]) -> dict[str, Any]:
-    """Keep the text of a response, and whether it was cut."""
-    choice = _choice(response)
-    text = (choice.get("message") or {}).get("content")
-    return {"text": str(text or "").strip(), "is_cut": choice.get("finish_reason") == "length"}
-
-
-def _chosen(response: dict[str, Any]) -> dict[str, Any]:
-    """Keep the text of a response, and the likeliest tokens at its first places: [[token, log-probability], ...]."""
-    places = (_choice(response).get("logprobs") or {}).get("content") or []
-    top = [
-        [[str(token["token"]), float(token["logprob"])] for token in place.get("top_logprobs") or []]
-        for place in places
-    ]
-    return {**_written(response), "top": [place for place in top if place]}
-
-
-def shares_of(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]) -> list[float] | None:
-    """Return the shares of the options at the place where they are likeliest in all, the first of such, or None.
-
-    A token counts as an option when nothing but it is left without white space and the marks around it. Of "(B)" the
-    place behind "(" counts: before it, options are among the likeliest tokens too, but with hardly any probability.
-    """
-    best, shares = 0.0, None
-    for place in top:
-        found = dict.fromkeys(options, 0.0)
-        for token, log_p in place:
-            word = token.strip(" \n\t().:*\"'\u0120\u2581")
-            if word in found:
-                found[word] += math.exp(log_p)
-        total = sum(found.values())
-        if total > best:
-            best, shares = total, [share / total for share in found.values()]
-    return shares
-
-
-def named_option(text: str, options: Sequence[str]) -> list[float] | None:
-    """Return 1 for the option that an answer begins with or names in parentheses and 0 for the others, or None."""
-    words = "|".join(map(re.escape, options))
-    first = re.match(rf"\W*({words})(?!\w)(?!\s+[a-z])", text)  # not the article: "A good answer"
-    named = {first.group(1)} if first else set(re.findall(rf"\(({words})\)", text))
-    return [float(option in named) for option in options] if len(named) == 1 else None

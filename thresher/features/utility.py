@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -21,8 +22,12 @@ from thresher.features.language_model import LanguageModel, language_model
 from thresher.features.likelihood import TokenRow
 from thresher.features.progress import Progress
 from thresher.features.providers import Measured
+from thresher.features.rehearsal import StageCost, merged, run_rehearsal
 from thresher.features.scored_rows import CUT_AWAY, DEFAULT_MAX_LENGTH, NO_TOKEN, PROBLEMS
 from thresher.features.shared_prefix import score_pairs
+from thresher.features.token_batches import BATCH_TOKENS
+from thresher.features.tried_examples import RECIPE as TRIED
+from thresher.features.tried_examples import Shares, best_tried, first_tried
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -38,7 +43,7 @@ GUIDED = (
 )
 BREAK = "\n\n\n"
 QUERY = "Query:\n"
-BLOCK_ROWS = 1024  # rows whose nearest examples are searched at a time
+GROUP_PAIRS = 64  # of one example, that a rehearsal takes together
 DIGEST = 32  # characters of a row's key
 
 
@@ -50,15 +55,16 @@ class Utility:
     example helps. An entry depends on the row and on the examples that were tried: unlike other features, a row's value
     changes with the other rows.
 
-    Each row is tried with itself and its `n_examples` nearest rows by embedding, or with the nearest of
-    `context.examples`. The example stands first, so that its keys and values are computed once for all rows it is
-    tried with. Of the longest input, half is for the example and half for the row.
+    Each row is tried with itself and `n_examples` other rows, or with so many of `context.examples`: its nearest ones
+    by embedding, some that are drawn, and those that then have helped most (`Shares`). The example stands first, so
+    that its keys and values are computed once for all rows it is tried with. Of the longest input, half is for the
+    example and half for the row.
     """
 
     name: ClassVar[str] = "utility"
     passes: ClassVar[str] = (
         "the language model reads n rows alone and n (m + 1) rows behind an example, m examples "
-        "for each row; each example is read once"
+        "for each row; each example is read once, the m / 2 best ones twice; the encoder reads n texts"
     )
     is_of_pairs: ClassVar[bool] = True
 
@@ -69,6 +75,7 @@ class Utility:
             "model": lm.name,
             "max_length": str(_max_length(lm, context)),
             "n_examples": "all" if context.n_examples is None else str(context.n_examples),
+            "tried": TRIED,
             "dtype": lm.dtype,
             "fingerprint": _fingerprint(lm, context),
             **{f"neighbors_{key}": value for key, value in Embedding().describe(context).items()},
@@ -89,32 +96,30 @@ class Utility:
         self._lm = lm = _language_model(context)  # kept, so that the features computed after this one share it
         limit = _max_length(lm, context) // 2
         pool = _Queries.of(dataset, lm, limit)
-        tried = _tried(dataset, examples, context)  # (n, m)
+        asked = _Asked(lm, pool, examples, limit, context)
+        tried, utility = _tried(dataset, asked, context)  # (n, m) each
         n, m = tried.shape
-        with_example = np.stack([np.repeat(np.arange(n), m), tried.reshape(-1)], axis=1)
-        asked = _Asked(lm, pool, examples, limit)
-        alone = np.stack([np.flatnonzero(pool.problem == 0), np.full(int((pool.problem == 0).sum()), -1)], axis=1)
-        pairs = np.concatenate([alone, with_example[pool.problem[with_example[:, 0]] == 0]])
-        distance = asked.distances(pairs, context)
-        before = np.full(n, np.nan)
-        before[alone[:, 0]] = distance[: len(alone)]
-        utility = np.full((n, m), np.nan)
         is_fine = pool.problem == 0
-        utility[is_fine] = before[is_fine, None] - distance[len(alone) :].reshape(-1, m)
         values = np.empty((n, m), UTILITY)
         values["example"], values["utility"] = tried, utility
         notes = {
             "rows": n,
             "rows_missing": int((~is_fine).sum()),
             "rows_truncated": int(pool.is_cut[is_fine].sum()),
-            "examples_truncated": asked.n_cut_examples,
-            "pairs": len(pairs) - len(alone),
+            "examples_truncated": len(asked.cut_examples),
+            "pairs": int(is_fine.sum()) * m,
         }
         for note in (*lm.notes(), *_sentences(notes, limit)):
             if context.on_progress is not None:
                 context.on_progress(Progress(stage=self.name, done=n, total=n, note=note))
         missing = pl.Series("missing", [PROBLEMS[code] or None for code in pool.problem], dtype=pl.String)
         return Measured(values=values, missing=missing, notes=notes)
+
+    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+        """Return what it will take: rows alone and both rounds of examples as one step."""
+        stages = run_rehearsal(self, dataset, context)
+        own = [stage for stage in stages if stage.stage == self.name]
+        return [*(stage for stage in stages if stage.stage != self.name), merged(self.name, own)]
 
 
 @dataclass(frozen=True)
@@ -148,34 +153,60 @@ class _Queries:
 
 
 class _Asked:
-    """The distances of pairs of a query and an example, computed once and kept in the cache."""
+    """The utility of pairs of a row and an example; distances are computed once and kept in the cache.
 
-    def __init__(self, lm: LanguageModel, pool: _Queries, examples: Dataset, limit: int) -> None:
-        self.lm = lm
+    Attributes:
+        examples: that rows are tried with.
+        digests: (q,) what an example is known by in the cache.
+        cut_examples: of those that were tried, the ones longer than half of the longest input.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, pool: _Queries, examples: Dataset, limit: int, context: FeatureContext
+    ) -> None:
         self.pool = pool
-        self.n_cut_examples = 0
+        self.examples = examples
+        self.digests = _digests(examples)
+        self.cut_examples: set[int] = set()
+        self._lm = lm
         self._limit = limit
-        self._examples = examples
-        self._digests = _digests(examples)
+        self._context = context
 
-    def distances(self, pairs: NDArray[np.int64], context: FeatureContext) -> NDArray[np.float64]:
+    def utility(self, tried: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (n, m) utility of examples (n, m) for each row, NaN for rows without a scored token."""
+        n, m = tried.shape
+        fine = np.flatnonzero(self.pool.problem == 0)
+        pairs = np.stack([np.repeat(fine, m), tried[fine].reshape(-1)], axis=1)
+        found = np.full((n, m), np.nan)
+        found[fine] = self._alone[:, None] - self._distances(pairs).reshape(-1, m)
+        return found
+
+    @cached_property
+    def _alone(self) -> NDArray[np.float64]:
+        """Distances without an example, of the rows that have one."""
+        fine = np.flatnonzero(self.pool.problem == 0)
+        return self._distances(np.stack([fine, np.full(len(fine), -1)], axis=1))
+
+    def _distances(self, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return (p,) float64 of pairs (p, 2) of a row and an example, -1 for none."""
+        context = self._context
         used = np.unique(pairs[:, 1])
         prefixes = self._prefixes(used[used >= 0])
         row_of = {digest: row for row, digest in enumerate(self.pool.digests)}
-        slot_of = {self._digests[example]: slot for slot, example in enumerate(used[used >= 0], start=1)}
-        keys = [self.pool.digests[row] + (self._digests[example] if example >= 0 else "") for row, example in pairs]
+        slot_of = {self.digests[example]: slot for slot, example in enumerate(used[used >= 0], start=1)}
+        keys = [self.pool.digests[row] + (self.digests[example] if example >= 0 else "") for row, example in pairs]
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
             keys = texts.to_list()
             asked = [(slot_of[key[DIGEST:]] if len(key) > DIGEST else 0, row_of[key[:DIGEST]]) for key in keys]
             at = np.array(asked, dtype=np.int64)
-            for found in score_pairs(self.lm, prefixes, self.pool.rows, at, batch_tokens=context.batch_tokens):
+            budget = context.batch_tokens or BATCH_TOKENS  # what is kept of prefixes takes memory too
+            for found in score_pairs(self._lm, prefixes, self.pool.rows, at, batch_tokens=budget):
                 yield Batch(found.positions, np.array([distance(each) for each in found.log_probs]))
 
         shelf = None
         if context.cache is not None:
-            shelf = context.cache.shelf("utility", self.lm.name, _fingerprint(self.lm, context))
+            shelf = context.cache.shelf("utility", self._lm.name, _fingerprint(self._lm, context))
         texts = pl.Series("pair", keys, dtype=pl.String)
         values = values_of(
             texts,
@@ -183,18 +214,28 @@ class _Asked:
             feature="utility",
             shelf=shelf,
             on_progress=context.on_progress,
-            together=pairs[:, 1],  # an example is read once for all rows it is tried with
+            together=_groups(pairs[:, 1]),  # an example is read once for all rows it is tried with
         )
         return np.zeros(0) if values is None else values
 
     def _prefixes(self, examples: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         """Return what stands before a query: nothing but the instruction, then each of the examples."""
-        frame = self._examples.frame[examples]
+        frame = self.examples.frame[examples]
         bodies = [f"{GUIDED}{x}\n{y}" for x, y in zip(frame["prompt"], frame["response"], strict=True)]
-        (end, _), *tokens = _tokenised(self.lm, [BREAK, ALONE, *bodies])
+        (end, _), *tokens = _tokenised(self._lm, [BREAK, ALONE, *bodies])
         room = self._limit - 1 - len(end)
-        self.n_cut_examples = sum(len(ids) > room for ids, _ in tokens[1:])
-        return [np.array([self.lm.start_id, *ids[:room], *end], dtype=np.int32) for ids, _ in tokens]
+        is_cut = np.array([len(ids) > room for ids, _ in tokens[1:]], dtype=np.bool_)
+        self.cut_examples |= set(examples[is_cut].tolist())
+        return [np.array([self._lm.start_id, *ids[:room], *end], dtype=np.int32) for ids, _ in tokens]
+
+
+def _groups(examples: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return groups of pairs of the same example, of GROUP_PAIRS at most: (p,) int64."""
+    order = np.argsort(examples, kind="stable")
+    starts = np.searchsorted(examples[order], examples)
+    place = np.empty(len(examples), dtype=np.int64)
+    place[order] = np.arange(len(examples))
+    return np.unique(np.stack([examples, (place - starts) // GROUP_PAIRS], axis=1), axis=0, return_inverse=True)[1]
 
 
 def distance(log_probs: NDArray[np.float32]) -> float:
@@ -202,32 +243,23 @@ def distance(log_probs: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean((1 - np.exp(log_probs.astype(np.float64))) ** 2)))
 
 
-def _tried(dataset: Dataset, examples: Dataset, context: FeatureContext) -> NDArray[np.int64]:
-    """Return the examples each row is tried with, (n, m): itself first, if it is one of them, then the nearest."""
-    is_own = examples is dataset
-    m = len(examples) if context.n_examples is None else min(context.n_examples + is_own, len(examples))
-    if m == len(examples) and not is_own:
-        return np.tile(np.arange(m), (len(dataset), 1))
-    provider = Embedding()
+def _tried(dataset: Dataset, asked: _Asked, context: FeatureContext) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the examples each row is tried with, (n, m), itself first if it is one of them, and their utility."""
+    is_own, q = asked.examples is dataset, len(asked.examples)
+    m = q if context.n_examples is None else min(context.n_examples + is_own, q)
+    if m == q:
+        every = np.tile(np.arange(q), (len(dataset), 1))
+        tried = np.argsort(every != np.arange(q)[:, None], axis=1, kind="stable") if is_own else every
+        return tried, asked.utility(tried)
+    provider, shares = Embedding(), Shares.of(m - is_own)
     x = provider.compute(dataset, context)
-    return nearest_examples(x, x if is_own else provider.compute(examples, context), m, is_own=is_own)
-
-
-def nearest_examples(
-    x: NDArray[np.float32], examples: NDArray[np.float32], m: int, *, is_own: bool
-) -> NDArray[np.int64]:
-    """Return the `m` nearest examples of each row by cosine of unit rows, (n, m); a row that is one of them is first.
-
-    Cosines are compared to six digits, and what is equal goes to the lowest example.
-    """
-    found = np.empty((len(x), m), dtype=np.int64)
-    for first in range(0, len(x), BLOCK_ROWS):
-        block = np.round(x[first : first + BLOCK_ROWS] @ examples.T, 6)
-        if is_own:
-            own = np.arange(len(block))
-            block[own, first + own] = np.inf
-        found[first : first + BLOCK_ROWS] = np.argsort(-block, axis=1, kind="stable")[:, :m]
-    return found
+    names = asked.pool.digests, asked.digests
+    tried = first_tried(x, x if is_own else provider.compute(asked.examples, context), shares, names)
+    utility = asked.utility(tried)
+    if shares.best:
+        best = best_tried(tried, utility, q, shares.best)
+        tried, utility = np.concatenate([tried, best], axis=1), np.concatenate([utility, asked.utility(best)], axis=1)
+    return tried, utility
 
 
 def _tokenised(lm: LanguageModel, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:

@@ -1,0 +1,101 @@
+"""Finished folders: made once, held while they are read, and deleted whole."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from thresher.folder_store import FolderStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FolderStore("things", tmp_path)
+
+
+def write_for(key):
+    def write(work):
+        (work / "content").write_text(key)
+        (work / "manifest.json").write_text(json.dumps({"identity": key}))
+
+    return write
+
+
+def test_a_folder_that_is_held_is_not_pruned_and_afterwards_it_is(store):
+    with store.held("a", write_for("a")) as folder, store.held("a", write_for("a")):
+        store.make("b", write_for("b"))
+        assert store.prune(max_bytes=0) > 0
+        assert (folder / "content").read_text() == "a"
+        assert not store.has("b")
+    assert store.prune(max_bytes=0) > 0
+    assert not store.has("a")
+    assert list(store.root.iterdir()) == []
+
+
+def test_another_process_that_holds_a_folder_is_respected_until_it_dies(store, tmp_path):
+    store.make("a", write_for("a"))
+    code = f"""
+        import sys
+        from thresher.folder_store import FolderStore
+        with FolderStore("things", {str(tmp_path)!r}).held("a", None):
+            print("held", flush=True)
+            sys.stdin.read()
+        """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout.readline() == "held\n"
+        assert store.prune(max_bytes=0) == 0
+        assert store.has("a")
+        reader.kill()
+        reader.wait()
+    assert store.prune(max_bytes=0) > 0
+    assert not store.has("a")
+
+
+def test_a_prune_that_is_killed_leaves_no_half_of_a_folder(store, monkeypatch):
+    """The manifest stayed when other files were gone already, and the folder counted as finished."""
+    store.make("a", write_for("a"))
+
+    def killed(folder):
+        (folder / "content").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.prune(max_bytes=0)
+    monkeypatch.undo()
+    assert not store.has("a")
+    store.prune(max_bytes=10**9)
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_folder_that_was_pruned_while_it_was_waited_for_is_made_again(store, monkeypatch):
+    made = []
+    make = store.make
+
+    def made_and_pruned(key, write):
+        made.append(key)
+        folder = make(key, write)
+        if len(made) == 1:
+            store.prune(max_bytes=0)
+        return folder
+
+    monkeypatch.setattr(store, "make", made_and_pruned)
+    with store.held("a", write_for("a")) as folder:
+        assert (folder / "content").is_file()
+    assert made == ["a", "a"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user who can be refused")
+def test_a_cache_that_cannot_be_written_can_be_held(store):
+    store.make("a", write_for("a"))
+    store.root.chmod(0o555)
+    try:
+        with store.held("a", write_for("a")) as folder:
+            assert (folder / "content").is_file()
+    finally:
+        store.root.chmod(0o755)

@@ -1,0 +1,66 @@
+"""Generation token by token, as the logits say: whatever a model's own generation settings ask for does not count."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def generate_plainly(
+    model: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    max_new_tokens: int,
+    pad_id: int,
+    stops: Collection[int],
+    **more: Any,
+) -> torch.Tensor:
+    """Return prompts with the likeliest token added at each step, (b, width + at most max_new_tokens) int64.
+
+    transformers fills what a call does not say from the model's generation_config.json: sampling, beams, penalties,
+    suppressed words, least lengths. Here nothing is filled, and nothing is warned of that the caller never set.
+
+    Args:
+        model: a causal language model in evaluation mode, or a peft model on one.
+        ids: (b, width) prompts, padded on the left.
+        mask: (b, width) 1 for tokens, 0 for padding.
+        max_new_tokens: limit of an answer.
+        pad_id: padding behind an answer that ended.
+        stops: tokens that end an answer.
+        more: for `generate`: a cache, or logits processors that change what is likeliest.
+    """
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad_id,
+        eos_token_id=sorted(stops),
+        use_cache=True,
+    )
+    with _without_own_settings(model):
+        made: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **more)
+    return made
+
+
+def own_stops(settings: Any) -> set[int]:
+    """Return the tokens that end an answer by `eos_token_id` of a model's settings: one, several or none."""
+    return {*(settings if isinstance(settings, list) else [settings])} - {None}
+
+
+@contextmanager
+def _without_own_settings(model: Any) -> Iterator[None]:
+    from transformers import GenerationConfig
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = inner.generation_config
+    inner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = own

@@ -1,0 +1,88 @@
+"""Answers drawn from a model: which of them are wanted, and the random numbers behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import xxhash
+from numpy.typing import NDArray
+
+from thresher.features.asking import Decoding
+
+if TYPE_CHECKING:
+    import torch
+
+
+def draws(talk: str, decoding: Decoding, samples: Iterable[int]) -> NDArray[np.float64]:
+    """Return the random numbers behind some drawn answers of a conversation: (k, max_new_tokens) in 0..1.
+
+    Those of a sample depend on the seed, the conversation and the sample's place alone, so that more samples or longer
+    answers leave what was there unchanged.
+    """
+    seeds = [xxhash.xxh3_128_intdigest(f"{decoding.seed}\0{i}\0{talk}".encode()) for i in samples]
+    return np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Answers that are wanted, each under a key of its own, so that each is kept by itself.
+
+    Attributes:
+        keys: (n * k,) digest of a conversation and the answer's place among its k samples.
+        talk: (n * k,) int64 number of the conversation, by its length and place.
+        size: (n * k,) int64 bytes of the conversation.
+    """
+
+    keys: list[str]
+    talk: NDArray[np.int64]
+    size: NDArray[np.int64]
+    _by_digest: dict[str, str]
+
+    @classmethod
+    def of(cls, talks: Sequence[str], n_samples: int) -> Wanted:
+        """Ask for so many answers of each conversation."""
+        digests = [xxhash.xxh3_128_hexdigest(talk.encode()) for talk in talks]
+        size = np.array([len(talk) for talk in talks], dtype=np.int64)
+        # numbered by length, so that a rehearsal that takes some of them, evenly spread, takes every length
+        number = np.empty(len(talks), dtype=np.int64)
+        number[np.argsort(size, kind="stable")] = np.arange(len(talks))
+        keys = [f"{digest}-{sample}" for digest in digests for sample in range(n_samples)]
+        return cls(
+            keys, np.repeat(number, n_samples), np.repeat(size, n_samples), dict(zip(digests, talks, strict=True))
+        )
+
+    def talks_of(self, keys: pl.Series) -> dict[str, list[tuple[int, int]]]:
+        """Return the conversations behind keys, each with positions in `keys` and places among samples."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys.to_list()):
+            digest, _, sample = key.partition("-")
+            found.setdefault(self._by_digest[digest], []).append((position, int(sample)))
+        return found
+
+
+class Draw:
+    """Leaves one token possible in each row: where the running sum of the probabilities passes its random number."""
+
+    def __init__(self, uniforms: torch.Tensor, decoding: Decoding) -> None:
+        self._uniforms = uniforms  # (b, steps)
+        self._decoding = decoding
+        self._step = 0
+
+    def __call__(self, _input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return (b, vocabulary) logits that leave one token."""
+        import torch
+
+        p = (scores.to(self._uniforms.dtype) / self._decoding.temperature).softmax(dim=-1)  # (b, vocabulary)
+        if self._decoding.top_p < 1:
+            best, order = p.sort(dim=-1, descending=True)
+            before = best.cumsum(dim=-1) - best
+            p = p.masked_fill((before >= self._decoding.top_p).gather(-1, order.argsort(dim=-1)), 0.0)
+        running = p.cumsum(dim=-1)
+        wanted = self._uniforms[:, self._step, None] * running[:, -1:]
+        self._step += 1
+        token = torch.searchsorted(running, wanted, right=True).clamp(max=p.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
