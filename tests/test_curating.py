@@ -271,3 +271,56 @@ def test_existing_rows_of_another_kind_are_refused():
     pool = pl.DataFrame({"text": ["one", "two"], "label": ["a", "b"]})
     with pytest.raises(InputError, match="existing: must hold rows of the pool's kind, classification, found text"):
         th.curate(pool, existing=pool.select("text"))
+
+
+def test_groups_of_the_pool_and_of_existing_rows_with_one_name_are_two(tmp_path):
+    """Names given by the user can be used in both files, for rows that have nothing in common."""
+
+    def named(texts, start):
+        return pl.DataFrame({"id": [str(start + i) for i in range(len(texts))], "text": texts})
+
+    pool = th.load(named(["one row here", "One row here", "kept before"], 1), id_column="id")
+    existing = th.load(named(["Kept before"], 1), id_column="id")
+    clusters = th.curate(pool, ["exact-duplicates"], existing=existing).clusters
+    assert clusters.select("cluster", "cluster_in", "row_id").rows() == [
+        ("1", "existing", "3"),
+        ("1", "pool", "1"),
+        ("1", "pool", "2"),
+    ]
+
+
+def test_rows_that_a_mask_makes_equal_are_duplicates_behind_it_and_not_before():
+    texts = ["write to ann@company.com", "write to bob@company.com", "call me"]
+    pool = th.load(pl.DataFrame({"text": texts}))
+    behind = th.curate(pool, [Pii(kinds=("email",)), ExactDuplicates()])
+    assert [row["text"] for row in behind.rows] == ["write to [EMAIL]", "call me"]
+    before = th.curate(pool, [ExactDuplicates(), Pii(kinds=("email",))])
+    assert [row["text"] for row in before.rows] == ["write to [EMAIL]", "write to [EMAIL]", "call me"]
+    assert behind.manifest.content["notes"] == []
+    assert before.manifest.content["notes"][0].startswith("pii comes behind exact-duplicates, and should come before")
+
+
+def test_rows_beside_the_pool_are_read_with_their_own_options(tmp_path):
+    from thresher.cli.main import main as command
+
+    lines = [{"key": f"k{i}", "text": f"row number {i} of all {'x' * 40 * (i == 4)}"} for i in range(6)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "beside").mkdir()
+    for split, at in (("train", 0), ("test", 5)):
+        (tmp_path / "beside" / f"{split}.jsonl").write_text(json.dumps(lines[at] | {"key": "other"}) + "\n")
+    arguments = ["--id-column", "key", "--max-row-bytes", "60", "--rules", "exact-duplicates", "--quiet"]
+    for role in ("existing", "eval"):
+        arguments += [f"--{role}", str(tmp_path / "beside"), f"--{role}-split", "test" if role == "eval" else "train"]
+    assert command(["curate", "clean", str(tmp_path / "pool.jsonl"), "--out", str(tmp_path / "out"), *arguments]) == 0
+    dropped = pl.read_parquet(tmp_path / "out" / "dropped.parquet")
+    assert dropped.select("row_id", "duplicate_of", "duplicate_in").rows() == [
+        ("k0", "other", "existing"),
+        ("k5", "other", "eval"),
+    ]
+    assert Manifest.read(tmp_path / "out").content["counts"]["rejected"] == 1
+
+
+def test_the_kept_rows_of_a_result_are_loaded_by_the_name_of_its_folder(tmp_path):
+    path, _ = write(tmp_path / "pool.jsonl")
+    curated = th.curate(path, [ExactDuplicates()], out=tmp_path / "out")
+    assert th.load(tmp_path / "out").fingerprint == curated.dataset.fingerprint

@@ -29,6 +29,16 @@ def check_whole(name: str, setting: str, value: object, low: int) -> None:
         raise SettingsError(f"{name}: {setting} must be a whole number of at least {low}, got {value!r}")
 
 
+def check_named(name: str, setting: str, value: str | None, what: str) -> None:
+    """Refuse an empty name; None is "not set".
+
+    Raises:
+        SettingsError: `value` is "".
+    """
+    if value is not None and not value:
+        raise SettingsError(f"{name}: {setting} must name {what}, got {value!r}")
+
+
 def check_number(name: str, setting: str, value: object, low: float, high: float) -> None:
     """Refuse anything but a number in `low`..`high`, both included.
 

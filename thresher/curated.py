@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import polars as pl
-import pyarrow.parquet
 
 from thresher.curation.judging import Judgement
 from thresher.manifest import Manifest
 from thresher.output import MANIFEST, OutputFolder, write_whole
+from thresher.subset import write_parquet
 
 if TYPE_CHECKING:
     import datasets
@@ -71,18 +71,10 @@ class Curated:
         return len(self.dataset)
 
     def to_dataset(self) -> datasets.Dataset:
-        """Return the kept rows as a Hugging Face `datasets.Dataset`.
+        """Return the kept rows as a Hugging Face `datasets.Dataset`."""
+        from thresher.dataset.hub import hub_dataset
 
-        Raises:
-            MissingExtraError: the package `datasets` is not installed.
-        """
-        from thresher.errors import MissingExtraError
-
-        try:
-            import datasets
-        except ModuleNotFoundError:
-            raise MissingExtraError("datasets", "Curated.to_dataset", "hub") from None
-        return datasets.Dataset.from_list(self.rows)
+        return hub_dataset(self.rows, needed_by="Curated.to_dataset")
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the folder, whole or not at all, and return its path.
@@ -99,9 +91,9 @@ class Curated:
     def write_into(self, folder: Path) -> None:
         """Write the files into an existing folder, the manifest last."""
         self.dataset.write(np.arange(len(self)), folder, STEM)
-        _write_parquet(self.dropped, folder / DROPPED)
-        _write_parquet(self.findings, folder / FINDINGS)
-        _write_parquet(self.clusters, folder / CLUSTERS)
+        write_parquet(self.dropped, folder / DROPPED)
+        write_parquet(self.findings, folder / FINDINGS)
+        write_parquet(self.clusters, folder / CLUSTERS)
         if self.judgement.masked:
             _write_originals(self.pool, self.judgement, folder / MASKED)
         (folder / REJECTED).write_text(self.pool.rejected.write_ndjson(), encoding="utf-8")
@@ -137,8 +129,3 @@ def _write_originals(pool: Dataset, judgement: Judgement, path: Path) -> None:
             rules = [rule.name for rule in judgement.masked[position]]
             entry = {"row_id": row_id, "rules": rules, "original": original}
             file.write(orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))
-
-
-def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
-    pyarrow.parquet.write_table(frame.to_arrow(), path)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.curated import Curated
-from thresher.curation.judging import Judgement, counted, judge, rule_settings
-from thresher.curation.masking import masked
+from thresher.curation.judging import Judgement, judge, rule_settings
 from thresher.curation.rule import Rule, accepts, available, create
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
+from thresher.dataset.rejection import counted
 from thresher.errors import InputError, SettingsError, did_you_mean
 from thresher.manifest import FORMAT, Manifest, digest, versions
 from thresher.output import OutputFolder
@@ -59,7 +59,7 @@ class _Plan:
             "pool": self.pool.fingerprint,
             "existing": None if self.existing is None else self.existing.fingerprint,
             "eval": None if self.eval is None else self.eval.fingerprint,
-            "features": fingerprints(needs, self.context),
+            "features": fingerprints(needs, self.context, kind=self.pool.kind),
         }
 
     def identity(self) -> str:
@@ -220,12 +220,8 @@ def _run(plan: _Plan, started: float) -> Curated:
     if not len(judgement.kept):
         why = ", ".join(f"{n:,} {reason}" for reason, n in counted(judgement.dropped["reason"]).items())
         raise InputError(f"rules: must keep at least one row, but all {len(plan.pool):,} are dropped ({why})")
-    place = {position: number for number, position in enumerate(judgement.kept.tolist())}
-    kept = masked(
-        plan.pool.take(judgement.kept), {place[position]: rules for position, rules in judgement.masked.items()}
-    )
     manifest = _manifest(plan, judgement, time.monotonic() - started)
-    return Curated(pool=plan.pool, dataset=kept, judgement=judgement, manifest=manifest)
+    return Curated(pool=plan.pool, dataset=judgement.rows, judgement=judgement, manifest=manifest)
 
 
 def _manifest(plan: _Plan, judgement: Judgement, seconds: float) -> Manifest:
@@ -252,8 +248,8 @@ def _manifest(plan: _Plan, judgement: Judgement, seconds: float) -> Manifest:
         "id_column": pool.id_column,
         "counts": {
             "read": pool.n_read,
-            "rejected": pool.rejected.height,
-            "rejected_by_reason": counted(pool.rejected["reason"]),
+            "rejected": pool.n_rejected,
+            "rejected_by_reason": pool.rejected_by_reason,
             "usable": len(pool),
             "kept": len(judgement.kept),
             "dropped": judgement.dropped.height,
@@ -263,6 +259,7 @@ def _manifest(plan: _Plan, judgement: Judgement, seconds: float) -> Manifest:
             "findings": judgement.findings.height,
             "orphaned": judgement.n_orphaned,
         },
+        "notes": judgement.told,
         "kept_rows": digest(pool.frame["row_id"].gather(judgement.kept).to_list()),
         "versions": versions(("numpy", "polars", "pyarrow", "faiss-cpu", "rensa", "py3langid", "phonenumbers")),
         "run": {

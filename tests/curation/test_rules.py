@@ -342,12 +342,30 @@ def test_a_condition_keeps_rows_for_which_it_is_true(rows, check):
         "stars > 1 /* ' */ AND stars IN (SELECT a FROM read_csv('/etc/passwd')) -- '",
         "text = E'\\'' AND stars IN (SELECT a FROM read_csv(' /etc/passwd')) OR text = '",
         "LPAD(text, 3000000000, 'x') = 'x'",
+        "LENGTH(REPLACE(REPLACE(text, 'a', 'aaaaaaaaaa'), 'a', 'aaaaaaaaaa')) > 1",
         "x" * 2001,
     ],
 )
 def test_a_condition_reaches_nothing_but_its_row(where):
     with pytest.raises(SettingsError, match="expression: where must"):
         Expression(where=where)
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("stars >= 3 AND NOT text LIKE 'x%'", [3, 4, 5, 6]),
+        ("LENGTH(text || text) > 40000", [6]),
+        ("stars BETWEEN 2 AND 3 OR text IS NULL", [2, 3]),
+        ("stars > AVG(stars)", [4, 5, 6]),
+        ("SUM(stars) OVER (PARTITION BY stars > 3) > 10", [4, 5, 6]),
+        ("1 = 1", [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_a_condition_means_the_same_of_slices_as_of_all_rows(rows, check, monkeypatch, where, kept):
+    monkeypatch.setattr("thresher.curation.expression._SLICE_BYTES", 64)  # one row or two at a time
+    pool = rows({"text": [*"abcdef", "g" * 20_001], "stars": list(range(7))})
+    assert np.flatnonzero(~np.array(gone(check(Expression(where=where), pool)))).tolist() == kept
 
 
 def test_words_in_quotes_are_text():
@@ -383,3 +401,12 @@ def test_rows_named_by_confident_learning_are_dropped(rows, check):
     assert gone(verdict) == [False] * 4 + [True]
     assert "'x' has probability 0.050" in verdict.explanation[4]
     assert gone(check(LabelIssues(max_probability=0.01), pool)) == [False] * 5
+
+
+def test_few_rows_to_learn_labels_from_are_told(rows, check):
+    probability = np.tile(np.array([[0.9, 0.1], [0.1, 0.9]], np.float32), (150, 1))
+    texts = [f"row {number}" for number in range(300)]
+    pool = rows({"text": texts, "label": ["x", "y"] * 150}, class_probability=probability)
+    assert list(check(LabelIssues(), pool).notes) == ["issues"]
+    pool = rows({"text": texts[:10], "label": ["x", "y"] * 5}, class_probability=probability[:10])
+    assert check(LabelIssues(), pool).notes["few"].startswith("10 rows, 5 of them labelled 'x', are few")

@@ -4,7 +4,10 @@ import bz2
 import gzip
 import json
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from thresher.dataset import load, text_shard
 from thresher.dataset.load import _open, _schema
 from thresher.dataset.read import read_rows
-from thresher.errors import ThresherError
+from thresher.errors import InputError, ThresherError
 
 FAST = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -239,3 +242,36 @@ def test_deep_nesting_is_judged_alike_by_column_and_by_row(tmp_path, depth):
     shards = _open(path, config=None, split=None, max_row_bytes=1 << 20)
     chosen = _schema(shards, schema=None, columns=None, id_column=None)
     assert read_rows(shards, chosen).rejected == read_rows(shards, chosen, by_column=False).rejected
+
+
+def test_values_that_point_outside_of_their_buffers_damage_a_file(tmp_path):
+    """Found by fuzzing: Arrow reads whatever lies in memory where the offsets of a text say so."""
+    path = tmp_path / "rows.arrow"
+    table = pa.table({"text": ["aaaa", "bbbb", "cccc"]})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    content = path.read_bytes()
+    offsets = np.array([0, 4, 8, 12], np.int32)
+    assert content.count(offsets.tobytes()) == 1
+    path.write_bytes(content.replace(offsets.tobytes(), np.array([0, 2**30, 8, 12], np.int32).tobytes()))
+    with pytest.raises(InputError, match="a whole Parquet or Arrow file is required"):
+        load(path)
+    path.write_bytes(content.replace(b"text", b"te\xe5t"))
+    with pytest.raises(InputError, match="a whole Parquet or Arrow file is required"):
+        load(path)
+
+
+def test_a_table_that_is_much_larger_than_its_file_is_refused(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": pa.nulls(5_000_000, pa.string())}), path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match="expands from"):
+        load(path)
+
+
+def test_a_second_file_of_too_long_rows_alone_is_set_aside(tmp_path):
+    """Found by fuzzing: the word NaN or Inf in such a file was looked for among no rows."""
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "In NaN Inf, all too long"}\n')
+    rows = load([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], max_row_bytes=20)
+    assert (len(rows), rows.rejected.height) == (1, 1)

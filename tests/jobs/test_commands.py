@@ -1,5 +1,6 @@
 """The command line of jobs: what it prints, logs and exits with."""
 
+import errno
 import inspect
 import json
 
@@ -64,6 +65,19 @@ def test_an_error_is_one_object_of_the_log_and_exit_2(made, capsys):
     last = json.loads(capsys.readouterr().err.splitlines()[-1])
     assert (last["event"], last["exit_code"]) == ("error", 2)
     assert "unknown key 'nonsense'" in last["message"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(OSError(errno.ENOSPC, "No space left on device"), 2), (RuntimeError("odd"), 1)]
+)
+def test_whatever_ends_a_run_is_an_object_of_the_log(made, capsys, monkeypatch, raised, code):
+    def fail(*arguments, **options):
+        raise raised
+
+    monkeypatch.setattr("thresher.jobs.job._locked", fail)
+    assert main(["curate", "run", str(made.file), "--log-json"]) == code
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (lines[-1]["level"], lines[-1]["exit_code"]) == ("error", code)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """A snapshot as other tools read it: the Hub, LLaMA-Factory, axolotl, TRL."""
 
+import ast
 import importlib.util
 import json
 
 import pytest
 
-from thresher.dataset import load
-from thresher.jobs.exports import yaml
+from thresher.dataset import Schema, load
+from thresher.jobs.exports import trl, yaml
 
 SHAPES = {
     "alpaca": {"instruction": "add", "input": "1 and 2", "output": "3"},
@@ -85,6 +86,15 @@ def test_trl_gets_rows_in_its_own_form(snapshot):
 def test_the_shards_are_rows_for_everything_else_here(snapshot):
     shape, folder = snapshot
     assert load(folder / "data").schema.name == shape
+    assert load(folder).fingerprint == load(folder / "data").fingerprint
+
+
+def test_a_column_of_any_name_is_found_by_the_code_for_trl():
+    """JSON writes what lies beyond 16 bits as two halves, which Python reads as another name."""
+    name = "so\U0001f600'\""
+    code = trl(Schema(name="mapped", kind="sft", columns={"prompt": (name,), "response": ("b",)})).decode()
+    found = [ast.literal_eval(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.List)]
+    assert found == [[name]]
 
 
 def test_yaml_is_what_a_yaml_reader_reads():

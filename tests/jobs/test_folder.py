@@ -15,7 +15,7 @@ def put(folder, version):
     work = folder.open_work(version)
     content = {"format": FORMAT, "kind": "snapshot", "identity": f"i{version}", "version": version}
     (work / "manifest.json").write_text(json.dumps(content))
-    return folder.publish(version)
+    return folder.publish(version, check=lambda: None)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_pointer_names_the_newest_and_old_ones_are_pruned(folder):
         assert folder.next_version() == version
         put(folder, version)
     assert folder.latest().version == 4
-    assert folder.prune(2) == [1, 2]
+    assert folder.prune(2).deleted == [1, 2]
     assert folder.versions() == [3, 4]
     assert (folder.pointer / "manifest.json").is_file()
 
@@ -67,7 +67,7 @@ def test_a_pointer_that_the_user_set_back_stays_back(folder):
     assert folder.recover() is None
     assert folder.latest().version == 1
     assert folder.next_version() == 3  # versions never come twice
-    assert folder.prune(1) == []  # neither the newest nor the one pointed to
+    assert folder.prune(1).deleted == []  # neither the newest nor the one pointed to
 
 
 def test_a_pointer_to_nothing_is_told(folder):
@@ -83,3 +83,45 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "out" / "thesis.doc").write_text("mine")
     with pytest.raises(OutputError, match="it holds thesis.doc"):
         JobFolder(tmp_path / "out").make()
+
+
+def test_a_snapshot_that_a_reader_holds_stays_until_it_is_let_go(folder):
+    fcntl = pytest.importorskip("fcntl")
+    for version in (1, 2, 3):
+        put(folder, version)
+    with open(folder.folder_of(1) / "manifest.json", "rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        pruned = folder.prune(1)
+        assert (pruned.deleted, pruned.held) == ([2], [1])
+    assert folder.prune(1).deleted == [1]
+
+
+def test_a_run_that_lost_its_lock_cannot_publish_what_the_next_one_is_writing(folder):
+    late, other = folder, JobFolder(folder.path)
+    late.open_work(1)
+    half = other.open_work(1)
+    (half / "rows").write_text("half of a snapshot")
+    with pytest.raises(FileNotFoundError):
+        late.publish(1, check=lambda: None)
+    late.discard(1)
+    assert (half / "rows").is_file()
+    assert folder.versions() == []
+
+
+def test_a_run_that_lost_its_lock_between_the_two_renames_does_not_turn_the_pointer_back(folder):
+    asked = []
+
+    def lost_later():
+        asked.append(folder.versions())
+        if len(asked) == 2:
+            raise OutputError("lost")
+
+    put(folder, 1)
+    work = folder.open_work(2)
+    content = {"format": FORMAT, "kind": "snapshot", "identity": "i2", "version": 2}
+    (work / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(OutputError, match="lost"):
+        folder.publish(2, check=lost_later)
+    assert asked == [[1], [1, 2]]
+    assert folder.latest().version == 1
+    assert folder.recover().version == 2  # as the run that took the lock does

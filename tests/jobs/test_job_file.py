@@ -1,5 +1,7 @@
 """Job files: everything that is wrong is told at once, with its line and the nearest known key."""
 
+import time
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -77,6 +79,20 @@ def test_rules_selector_and_budget_are_checked_together(tmp_path):
 )
 def test_each_kind_of_problem_has_its_sentence(tmp_path, text, told):
     assert told in problems(tmp_path, text)
+
+
+def test_a_key_cannot_forge_a_line_of_the_log(tmp_path):
+    """Found by fuzzing."""
+    told = problems(tmp_path, GOOD + '"\\nINFO: all is well\\u001b[2J" = 1\n[[steps]]\nrule = "length"\n"\\n" = 1\n')
+    assert "unknown key '\\nINFO: all is well\\x1b[2J'" in told
+    assert told.isprintable()
+
+
+def test_a_line_of_spaces_costs_no_time(tmp_path):
+    """The search for keys, for the number of the line in messages, was cubic in the length of a line."""
+    began = time.monotonic()
+    assert "unknown key 'odd'" in problems(tmp_path, " " * 50_000 + f"\nodd = 1\nname{' ' * 50_000}= 'a'\n{GOOD}")
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("hub", ["../x", "a/../b", "/etc/passwd", "a/b/c", "a", "a/.git", "a/b\n"])

@@ -29,10 +29,10 @@ def hold(folder, seconds=60):
     return subprocess.Popen([sys.executable, "-c", HOLD, str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
 
 
-def pretend(folder, *, host, count=0):
+def pretend(folder, *, host, count=0, **more):
     """Write a lock that a run elsewhere holds."""
     (folder / ".lock").mkdir(exist_ok=True)
-    owner = {"state": "held", "host": host, "boot": "b", "space": "s", "pid": 1, "start": "1"}
+    owner = {"state": "held", "host": host, "boot": "b", "space": "s", "pid": 1, "start": "1", **more}
     (folder / ".lock" / "000007").write_text(json.dumps(owner))
     beat = folder / ".lock" / "000007.beat"
     beat.write_text(str(count).zfill(heartbeat.WIDTH))
@@ -101,6 +101,18 @@ def test_a_run_elsewhere_is_alive_while_its_counter_moves_whatever_the_clocks_sa
     finally:
         process.stdin.close()
         assert process.wait(timeout=10) == 0
+
+
+def test_a_run_elsewhere_is_given_the_time_that_it_asks_for_itself(tmp_path):
+    """It beats six times in its own stale_s: a watcher with a shorter one saw it stand still."""
+    beat = pretend(tmp_path, host="elsewhere", stale_s=8)
+    process = subprocess.Popen([sys.executable, "-I", "-S", heartbeat.__file__, str(beat), "2"], stdin=subprocess.PIPE)
+    try:
+        with pytest.raises(BusyError), Lock(tmp_path, stale_s=1):
+            pass
+    finally:
+        process.stdin.close()
+        process.wait(timeout=10)
 
 
 def test_the_heartbeat_dies_with_its_parent(tmp_path):

@@ -335,44 +335,6 @@ def test_chats_with_tool_calls_come_through_two_snapshots_unchanged(kit):
     assert kit.run().report["counts"]["known"] == 4
 
 
-def test_a_source_that_changes_while_it_is_read_is_read_again(kit, rows, monkeypatch):
-    import thresher.jobs.choosing as module
-
-    kit.write()
-    path = kit.add("a", rows(10, 1))
-    original, calls = module.judge, []
-
-    def growing(*arguments, **options):
-        if not calls:
-            with open(path, "a") as file:
-                file.write(json.dumps(rows(1, 5)[0]) + "\n")
-        calls.append(1)
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(module, "judge", growing)
-    result = kit.run()
-    assert result.report["counts"]["entered"] == 11
-    assert any("starting again" in message for message in kit.warnings())
-
-
-def test_a_damaged_file_fails_the_run_or_is_left_to_the_next(kit, rows):
-    kit.write()
-    kit.add("a", rows(10, 1))
-    bad = kit.root / "src" / "b.jsonl.gz"
-    bad.write_bytes(b"\x1f\x8b\x08 and then nothing good")
-    kit.write(source='files = ["src/*"]')
-    with pytest.raises(InputError, match="b.jsonl.gz"):
-        kit.run()
-    kit.write(source='files = ["src/*"]', more='[rows]\nunreadable = "skip"\n')
-    result = kit.run()
-    assert result.report["counts"]["entered"] == 10
-    assert [one["name"] for one in result.report["skipped"]] == ["src/b.jsonl.gz"]
-    import gzip
-
-    bad.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows(4, 2)).encode()))
-    assert kit.run().report["counts"]["entered"] == 4
-
-
 def test_a_night_of_which_no_row_passes_makes_an_empty_snapshot_that_goes_on(kit, rows):
     kit.write(steps='[[steps]]\nrule = "length"\nmin_tokens = 5\n', select="total = 8")
     kit.add("a", [{"prompt": "0", "completion": "0"}])
@@ -380,31 +342,6 @@ def test_a_night_of_which_no_row_passes_makes_an_empty_snapshot_that_goes_on(kit
     assert kit.run().outcome == "nothing-new"
     kit.add("b", rows(10, 1))
     assert kit.run().report["counts"]["rows"] == 8
-
-
-def test_an_empty_delivery_is_told_once_and_fails_nothing(kit, rows):
-    kit.write()
-    kit.add("b", rows(10, 1))
-    (kit.root / "src" / "a.jsonl").write_text("")
-    (kit.root / "src" / "c.jsonl").write_text('{"prompt": "", "completion": ""}\n')
-    assert kit.run().report["counts"]["entered"] == 10
-    assert [message.split()[0] for message in kit.warnings()] == ["src/a.jsonl", "src/c.jsonl"]
-    assert kit.run().outcome == "nothing-new"
-    assert kit.warnings() == []
-    (kit.root / "src" / "d.jsonl").write_text("\n")
-    assert kit.run().outcome == "nothing-new"
-    assert kit.run().report["counts"]["files_new"] == 0
-
-
-def test_a_compressed_bomb_is_refused(kit, rows):
-    import gzip
-
-    kit.write(source='files = ["src/*"]')
-    (kit.root / "src").mkdir(parents=True)
-    line = json.dumps({"prompt": "a", "completion": " " * 1_000_000}).encode() + b"\n"
-    (kit.root / "src" / "bomb.jsonl.gz").write_bytes(gzip.compress(line * 100))
-    with pytest.raises(InputError, match="expands from"):
-        kit.run()
 
 
 def test_no_source_with_rows_is_told(kit):

@@ -1,9 +1,12 @@
 """Databases, webhooks, textfiles: what they are told, and that no secret is ever written down."""
 
+import contextlib
 import http.server
 import json
+import socket
 import sqlite3
 import threading
+import time
 
 import pytest
 
@@ -120,6 +123,7 @@ def test_no_secret_is_written_anywhere(kit, rows, monkeypatch, webhook):
         ("mysql://host/${DB}", "mysql://host/***"),
         ("${URL}", "***"),
         ("sqlite:///pool.db", "sqlite:///pool.db"),
+        ("postgresql://me:1234/5678@host/db", "***"),
     ],
 )
 def test_addresses_are_shown_without_secrets(address, as_shown):
@@ -137,6 +141,41 @@ def test_every_part_of_a_resolved_address_is_struck_out(monkeypatch):
     addresses = Addresses()
     addresses.resolve("postgresql://me:${PW}@host/db?token=abcdefgh", where="x")
     assert addresses.redact("cannot reach me:s3cret-word@host?token=abcdefgh") == "cannot reach me:***@host?***"
+
+
+def test_what_a_driver_may_say_of_an_address_is_struck_out_too():
+    addresses = Addresses()
+    addresses.resolve("postgresql://me:s3cret%40word@host/db?sslmode=require&password=hunter2", where="x")
+    said = addresses.redact("s3cret@word, hunter2: a password is required")
+    assert said == "***, ***: a password is required"
+
+
+def test_a_webhook_that_drips_is_given_up_in_time(kit, rows):
+    """A limit for each byte alone held the job's lock for as long as the server liked."""
+    stop = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not stop.wait(0.1):
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    port = listener.getsockname()[1]
+    kit.write(more=f'[notify]\nwebhook = "http://127.0.0.1:{port}/x"\ntimeout_s = 0.5\nretries = 0\n')
+    kit.add("a", rows(3, 1))
+    started = time.monotonic()
+    assert kit.run().exit_code == 0
+    took = time.monotonic() - started
+    stop.set()
+    thread.join()
+    listener.close()
+    assert took < 20
+    assert find_run(kit.file, "1").report["notified"][0]["error"] == "no answer within 0.5 s"
 
 
 def test_a_failing_webhook_is_tried_again_recorded_and_fails_nothing(kit, rows, webhook, monkeypatch):

@@ -30,6 +30,7 @@ def correct(
     config: options.Config = None,
     split: options.Split = None,
     strict: options.Strict = False,
+    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -41,7 +42,14 @@ def correct(
     from thresher.correcting import correct as correct_rows
 
     rows = options.read_rows(
-        pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict
+        pool,
+        schema=schema,
+        columns=columns,
+        id_column=id_column,
+        config=config,
+        split=split,
+        strict=strict,
+        max_row_bytes=max_row_bytes,
     )
     with progress_display(quiet=quiet) as show:
         corrected = correct_rows(

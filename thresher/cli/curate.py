@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import options
+from thresher.cli.options import READ
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
     from thresher.curated import Curated
+    from thresher.dataset import Dataset
 
+BesideConfig = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ)]
+BesideSplit = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ)]
 curate_app = typer.Typer(help="Clean a pool: duplicates, leaks, wrong labels, personal data.", no_args_is_help=True)
 
 
@@ -45,7 +49,12 @@ def clean(
     id_column: options.IdColumn = None,
     config: options.Config = None,
     split: options.Split = None,
+    existing_config: BesideConfig = None,
+    existing_split: BesideSplit = None,
+    eval_config: BesideConfig = None,
+    eval_split: BesideSplit = None,
     strict: options.Strict = False,
+    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -56,19 +65,18 @@ def clean(
     from thresher.cli.progress import progress_display
     from thresher.curating import curate
 
-    rows = options.read_rows(
-        pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict
-    )
-    beside = {"existing": existing, "eval": eval}
+    def read(source: str, *, config: str | None, split: str | None, strict: bool = False) -> Dataset:
+        how = {"schema": schema, "columns": columns, "id_column": id_column}
+        return options.read_rows(source, **how, config=config, split=split, strict=strict, max_row_bytes=max_row_bytes)
+
+    rows = read(pool, config=config, split=split, strict=strict)
     with progress_display(quiet=quiet) as show:
         curated = curate(
             rows,
             _names(rules),
             settings=rule_settings(settings),
-            **{
-                role: None if each is None else options.read_rows(each, schema=schema, columns=columns)
-                for role, each in beside.items()
-            },
+            existing=None if existing is None else read(existing, config=existing_config, split=existing_split),
+            eval=None if eval is None else read(eval, config=eval_config, split=eval_split),
             report=_names(report) or (),
             encoder=encoder,
             model=model,
@@ -169,6 +177,7 @@ def summary(curated: Curated, out: Path) -> str:
         lines.append(
             f"  {counts['orphaned']:,} of them repeat a row that a later rule dropped; put rules for duplicates last"
         )
+    lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"{content['run']['seconds']['total']:.1f} s")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return "\n".join(lines)

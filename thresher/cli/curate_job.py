@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import options
-from thresher.errors import ThresherError
 
 if TYPE_CHECKING:
     from thresher.jobs.events import Event
@@ -40,17 +39,11 @@ def run(
     from thresher.jobs.job import run_job
 
     tell = _teller(log_json=log_json, quiet=quiet)
-    try:
-        result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=tell)
-    except ThresherError as error:
-        if not log_json:
-            raise
-        _log("error", "error", str(error), {"exit_code": 2})
-        raise typer.Exit(2) from None
+    result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=tell)
     if as_json:
         _print_json(_told(result))
     elif log_json:
-        _log("info", "end", result.outcome, {"exit_code": result.exit_code, "version": result.version})
+        log_line("info", "end", result.outcome, {"exit_code": result.exit_code, "version": result.version})
     elif not quiet:
         typer.echo(summary(result), err=True)
     raise typer.Exit(result.exit_code)
@@ -198,7 +191,7 @@ def _drift_lines(drifts: list[dict[str, Any]]) -> list[str]:
 
 def _teller(*, log_json: bool, quiet: bool) -> Callable[[Event], None] | None:
     if log_json:
-        return lambda event: _log(event.level, event.name, event.message, event.fields)
+        return lambda event: log_line(event.level, event.name, event.message, event.fields)
     if quiet:
         return None
     return lambda event: typer.echo(
@@ -206,7 +199,7 @@ def _teller(*, log_json: bool, quiet: bool) -> Callable[[Event], None] | None:
     )
 
 
-def _log(level: str, name: str, message: str, fields: Mapping[str, Any]) -> None:
+def log_line(level: str, name: str, message: str, fields: Mapping[str, Any]) -> None:
     """Write one line of the log, an object; an event cannot change the names that every line has."""
     from datetime import UTC, datetime
 

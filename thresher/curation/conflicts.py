@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from thresher.checks import check_one_of, check_whole
+from thresher.curation.duplicates import DUPLICATES
 from thresher.curation.normalise import normalised
 from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.verdict import Verdict
@@ -42,6 +43,9 @@ class Conflicts:
     name: ClassVar[str] = "conflicts"
     needs: ClassVar[frozenset[str]] = frozenset()
     accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset()}
+    precedes: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        DUPLICATES, "a rule for duplicates leaves one row of each answer, and so no majority"
+    )
 
     keep: str = "majority"
     max_words: int = 12

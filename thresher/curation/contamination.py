@@ -65,6 +65,7 @@ class Contamination:
 
     name: ClassVar[str] = "contamination"
     requires: ClassVar[frozenset[str]] = frozenset({EVAL})
+    precedes: ClassVar[Mapping[str, str]] = {"pii": "what is masked is no part of an evaluation row any more"}
 
     scope: str = "prompt"
     n_gram: int = 8

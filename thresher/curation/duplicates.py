@@ -15,6 +15,7 @@ from thresher.errors import SettingsError
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
+DUPLICATES = ("exact-duplicates", "near-duplicates", "semantic-duplicates")  # the rules that share this
 FIRST, LONGEST = "first", "longest"
 HIGHEST, LOWEST = "highest:", "lowest:"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,21 @@ _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # than these two, a quote without its end, and literals with a prefix, in which a backslash may be special.
 _HIDES = re.compile(r"--|/\*|[#$`'\"]|\b(?:[enbrxq]|nq|br|rb|u&)\?", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\['\"]")
-_PADS = re.compile(r"\b[lr]pad\b", re.IGNORECASE)  # one call makes texts of any length
+_GROWS = re.compile(r"\b(?:[lr]pad|replace)\b", re.IGNORECASE)  # a call or two make texts of any length
+_SLICE_BYTES = 4 << 20  # of columns at once: joined again and again, a text grows some hundred times
+# What polars calls functions that look at one row at a time.
+_FUNCTIONS_OF_ONE_ROW = {"StringExpr", "Abs", "Coalesce", "Round", "Floor", "Ceil", "Pow", "TemporalExpr"}
+_BOOLEANS_OF_ONE_ROW = (
+    "IsNull",
+    "IsNotNull",
+    "IsNan",
+    "IsNotNan",
+    "IsFinite",
+    "IsInfinite",
+    "IsBetween",
+    "IsIn",
+    "Not",
+)
 _REACHES_OUT = re.compile(r"\b(select|from|join|with|read_\w+|scan_\w+)\b", re.IGNORECASE)
 
 
@@ -33,8 +48,8 @@ class Expression:
 
     The condition is parsed by polars' SQL, not by Python: nothing in it is executed. It may use comparison, arithmetic,
     AND, OR, NOT, IN, LIKE, BETWEEN, CASE and polars' SQL functions (LENGTH, LOWER, REGEXP_LIKE, STARTS_WITH, ...), and
-    no subquery, no comment, and no function that reads a file or pads. Regular expressions are Rust's, whose time is
-    linear in the text.
+    no subquery, no comment, and no function that reads a file, pads or replaces. Regular expressions are Rust's, whose
+    time is linear in the text. A condition on single rows is asked of a few MB of them at a time.
 
     Columns are the user's; `row_id`, `prompt`, `response`, `file` and `line` are the canonical ones where the user has
     no column of that name. A row for which the condition has no value (a column is empty) is dropped as `no-value`.
@@ -66,7 +81,7 @@ class Expression:
                 f"{self.name}: where must hold no comment and no quotes but whole '...' and \"...\", without prefix or "
                 f"backslash, found {hidden[0]!r}; leave it out"
             )
-        found = _REACHES_OUT.search(plain) or _PADS.search(plain)
+        found = _REACHES_OUT.search(plain) or _GROWS.search(plain)
         if found:
             raise SettingsError(
                 f"{self.name}: where must look at the row's own columns, found '{found[0]}'; leave it out"
@@ -95,7 +110,8 @@ class Expression:
         condition = self._parsed()
         frame = _columns(pool.dataset, condition.meta.root_names(), self.name)
         try:
-            value = frame.select(condition.alias("value")).to_series()
+            parts = [part.select(condition.alias("value")).to_series() for part in _slices(frame, condition)]
+            value = pl.concat(parts)
         except pl.exceptions.PolarsError as error:
             problem = str(error).splitlines()[0]
             raise InputError(f"{self.name}: {self.where!r} must fit the columns, found: {problem}") from None
@@ -103,7 +119,7 @@ class Expression:
             raise InputError(
                 f"{self.name}: {self.where!r} must be true or false, got {value.dtype}; compare it with a value"
             )
-        value = value.new_from_index(0, len(pool)) if len(value) == 1 else value
+        value = value.new_from_index(0, len(pool)) if len(value) == 1 and len(parts) == 1 else value
         goes = ~value.fill_null(value=False)
         told = (
             pl.when(pl.lit(value.is_null())).then(pl.lit("has no value for: ")).otherwise(pl.lit("does not satisfy: "))
@@ -115,6 +131,43 @@ class Expression:
             explanation=pl.when(pl.lit(goes)).then(told + pl.lit(self.where)),
         )
         return Verdict(reason=out["reason"], explanation=out["explanation"])
+
+
+def _slices(frame: pl.DataFrame, condition: pl.Expr) -> list[pl.DataFrame]:
+    """Return the rows in parts of which the condition can be asked alone; one part where it may compare rows."""
+    content = json.loads(condition.meta.serialize(format="json"))
+    if not condition.meta.root_names() or not _is_of_one_row(content):
+        return [frame]
+    n_parts = max(1, -(-int(frame.estimated_size()) // _SLICE_BYTES))
+    return list(frame.iter_slices(max(1, -(-frame.height // n_parts))))
+
+
+def _is_of_one_row(node: Any) -> bool:
+    """Tell whether an operation looks at one row at a time; what is not known to is taken to look at all."""
+    if not isinstance(node, dict) or len(node) != 1:
+        return False
+    ((kind, inside),) = node.items()
+    if kind in ("Column", "Literal"):
+        return True
+    if kind == "Function":
+        return _is_function_of_one_row(inside["function"]) and all(map(_is_of_one_row, inside["input"]))
+    if kind == "Alias":
+        return _is_of_one_row(inside[0])
+    parts = {"BinaryExpr": ("left", "right"), "Cast": ("expr",), "Ternary": ("predicate", "truthy", "falsy")}.get(kind)
+    return parts is not None and all(_is_of_one_row(inside[part]) for part in parts)
+
+
+def _is_function_of_one_row(function: Any) -> bool:
+    name, inside = _named(function)
+    if name == "Boolean":
+        return _named(inside)[0] in _BOOLEANS_OF_ONE_ROW
+    return name in _FUNCTIONS_OF_ONE_ROW and _named(inside)[0] != "ConcatVertical"
+
+
+def _named(node: Any) -> tuple[str, Any]:
+    """Return the name of a variant and what is in it, from "Name" or {"Name": inside}."""
+    ((name, inside),) = node.items() if isinstance(node, dict) and len(node) == 1 else [(str(node), None)]
+    return name, inside
 
 
 def _columns(rows: Dataset, names: list[str], rule: str) -> pl.DataFrame:

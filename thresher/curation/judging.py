@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.curation.rule import ROLES, Rows, Rule, accepts
+from thresher.curation.masking import masked
+from thresher.curation.rule import ROLES, Rows, Rule, accepts, order_notes
 from thresher.curation.verdict import POOL, Verdict
+from thresher.dataset.rejection import counted
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ FINDINGS = ROW | {
 CLUSTERS = {
     "rule": pl.String,
     "cluster": pl.String,
+    "cluster_in": pl.String,
     "row_id": pl.String,
     "is_kept": pl.Boolean,
     "similarity": pl.Float32,
@@ -86,6 +89,7 @@ class Judgement:
 
     Attributes:
         kept: (k,) positions, ascending.
+        rows: the kept rows, masked where a rule masks.
         dropped: one row per dropped row, by position: columns `DROPPED`.
         findings: one row per finding on a row that a rule did not drop: columns `FINDINGS`.
         clusters: one row per member of a group of duplicates: columns `CLUSTERS`; rows kept earlier are not in it.
@@ -94,11 +98,18 @@ class Judgement:
     """
 
     kept: NDArray[np.int64]
+    rows: Dataset
     dropped: pl.DataFrame
     findings: pl.DataFrame
     clusters: pl.DataFrame
     masked: Mapping[int, tuple[Rule, ...]]
     results: tuple[RuleResult, ...]
+
+    @property
+    def told(self) -> list[str]:
+        """What the user should know, in sentences: an order of rules that defeats one of them, what rules say."""
+        said = [f"{one.rule.name}: {note}" for one in self.results for note in one.notes.values() if type(note) is str]
+        return [*order_notes([one.rule for one in self.results]), *said]
 
     @property
     def n_orphaned(self) -> int:
@@ -136,7 +147,8 @@ def judge(
 ) -> Judgement:
     """Run rules in order; features are computed only of the rows that are still there.
 
-    All rules judge the rows as the user gave them: what a rule masks is changed when the rows are written.
+    Each rule sees the rows as the ones before it left them, masks included: rows that differ in what was masked alone
+    are equal from then on, and equal to rows that an earlier run has masked.
 
     Args:
         pool: n rows.
@@ -158,12 +170,13 @@ def judge(
     for rule in rules:
         _check_roles(rule, beside)
     alive = np.arange(len(pool), dtype=np.int64)
-    steps, masked = [], dict[int, tuple[Rule, ...]]()
+    steps, masks, rows = [], dict[int, tuple[Rule, ...]](), pool
     for number, rule in enumerate(rules):
         rng = np.random.default_rng([seed, number])
-        step = _step(rule, pool, alive, beside, context, rng, is_report=rule.name in report)
+        step = _step(rule, rows, alive, beside, context, rng, is_report=rule.name in report)
+        rows = masked(rows, dict.fromkeys(step.masked.tolist(), (rule,)))
         for position in step.masked.tolist():
-            masked[position] = (*masked.get(position, ()), rule)
+            masks[position] = (*masks.get(position, ()), rule)
         steps.append(step)
         alive = step.kept
     last = set(alive.tolist())
@@ -173,10 +186,11 @@ def judge(
     private = _private(rules, dropped, findings)
     return Judgement(
         kept=alive,
+        rows=rows if len(alive) == len(rows) else rows.take(alive),
         dropped=_hidden(dropped, private, "duplicate_of").sort("position"),
         findings=_hidden(findings, private, "duplicate_of").sort("position", maintain_order=True),
         clusters=_hidden(clusters, private, "cluster"),
-        masked={position: names for position, names in masked.items() if position in last},
+        masked={position: names for position, names in masks.items() if position in last},
         results=tuple(step.result for step in steps),
     )
 
@@ -252,11 +266,6 @@ def _step(
         masked=masked,
         result=result,
     )
-
-
-def counted(reasons: pl.Series) -> dict[str, int]:
-    """Return how often each value occurs, the most frequent first."""
-    return dict(reasons.value_counts().sort("count", reasons.name, descending=[True, False]).iter_rows())
 
 
 class _Beside:
@@ -344,6 +353,7 @@ def _clusters(rows: Dataset, rule: Rule, verdict: Verdict, is_dropped: NDArray[n
         {
             "rule": pl.Series([rule.name], dtype=pl.String).new_from_index(0, len(rows)),
             "cluster": verdict.cluster,
+            "cluster_in": _or_null(verdict.duplicate_in, pl.String, len(rows)).fill_null(POOL),
             "row_id": rows.frame["row_id"],
             "is_kept": ~is_dropped,
             "similarity": _or_null(verdict.similarity, pl.Float32, len(rows)),
@@ -351,7 +361,7 @@ def _clusters(rows: Dataset, rule: Rule, verdict: Verdict, is_dropped: NDArray[n
         }
     )
     members = members.filter(pl.col("cluster").is_not_null())
-    return members.sort("cluster", "is_kept", descending=[False, True], maintain_order=True)
+    return members.sort("cluster", "cluster_in", "is_kept", descending=[False, False, True], maintain_order=True)
 
 
 def _or_null(column: pl.Series | None, dtype: Any, n: int) -> pl.Series:

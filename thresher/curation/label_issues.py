@@ -13,6 +13,7 @@ from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
 
 PROBABILITY = "class_probability"
+FEW_ROWS, FEW_OF_A_LABEL = 200, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,4 +61,16 @@ class LabelIssues:
         )
         is_issue = told["reason"].is_not_null()
         reason = pl.select(pl.when(pl.lit(is_issue)).then(pl.lit("wrong-label"))).to_series()
-        return Verdict(reason=reason, explanation=told["reason"], notes={"issues": found.height})
+        notes: dict[str, int | float | str] = {"issues": found.height, **_few(pool.dataset.frame["response"])}
+        return Verdict(reason=reason, explanation=told["reason"], notes=notes)
+
+
+def _few(labels: pl.Series) -> dict[str, str]:
+    """Return a note when there are too few rows of a label for a classifier to learn from."""
+    rarest = labels.value_counts().sort("count", labels.name).row(0)
+    if len(labels) >= FEW_ROWS and rarest[1] >= FEW_OF_A_LABEL:
+        return {}
+    return {
+        "few": f"{len(labels):,} rows, {rarest[1]:,} of them labelled '{rarest[0]}', are few to learn labels from; "
+        "look at what it drops, or let it report only"
+    }

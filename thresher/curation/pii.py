@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from thresher.checks import check_one_of
+from thresher.curation.duplicates import DUPLICATES
 from thresher.curation.masking import free_texts, text_columns
 from thresher.curation.normalise import plain_texts
 from thresher.curation.rule import Rows
@@ -72,7 +73,6 @@ class Pii:
     name: ClassVar[str] = "pii"
     is_private: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
-
     action: str = "mask"
     kinds: tuple[str, ...] = tuple(PATTERNS)
     region: str | None = None
@@ -88,6 +88,12 @@ class Pii:
         if unknown or not self.kinds:
             hint = did_you_mean(str(unknown[0]), PATTERNS) if unknown else ""
             raise SettingsError(f"{self.name}: kinds must be among {', '.join(PATTERNS)}, got {self.kinds!r}{hint}")
+
+    @property
+    def precedes(self) -> Mapping[str, str]:
+        """The rules for duplicates, if texts are changed."""
+        why = "rows that an earlier run has masked are compared as they are now, and new ones as they were"
+        return dict.fromkeys(DUPLICATES if self.action == "mask" else (), why)
 
     def check(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -57,6 +57,7 @@ class Rule(Protocol):
     - `requires`: the roles without which the rule cannot run.
     - `feature_settings`: fields of `FeatureContext` that the rule sets.
     - `is_private = True`: the tables of the result show no text of the rows that the rule finds.
+    - `precedes`: name of a rule -> why that one should come behind this one; another order is told.
     - `mask(texts)`: for a rule that marks rows as masked in its verdict: a row-wise function from (n,) texts to texts.
     """
 
@@ -103,6 +104,16 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Rule:
     """
     rule: Rule = plugins.build(load_class(name), name, settings)
     return rule
+
+
+def order_notes(rules: Sequence[Rule]) -> list[str]:
+    """Return a sentence for each rule that comes before one it should come behind."""
+    return [
+        f"{later.name} comes behind {earlier.name}, and should come before it: {why}"
+        for number, later in enumerate(rules)
+        for earlier in rules[:number]
+        if (why := getattr(later, "precedes", {}).get(earlier.name)) is not None
+    ]
 
 
 def accepts(rule: Rule) -> Mapping[str, frozenset[str]]:

@@ -27,7 +27,7 @@ class Verdict:
         cluster: (n,) string or None: row id of the row that stands for the group of duplicates that a row is in, its
             own for the one that is kept; null for a row that is alone.
         is_masked: (n,) bool or None: rows whose texts the rule's `mask` changes.
-        notes: facts for the manifest, such as the number of pairs that were compared.
+        notes: facts for the manifest, such as the number of pairs that were compared; a text is told to the user.
     """
 
     reason: pl.Series

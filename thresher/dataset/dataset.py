@@ -18,7 +18,7 @@ from thresher.dataset.columns import read_column
 from thresher.dataset.conversation import Conversation
 from thresher.dataset.copying import write_rows
 from thresher.dataset.files import SourceFile
-from thresher.dataset.rejection import BadRow
+from thresher.dataset.rejection import BadRow, counted
 from thresher.dataset.row_id import fingerprint
 from thresher.dataset.schema import Schema
 from thresher.errors import InputError, NotFoundError, did_you_mean
@@ -84,6 +84,16 @@ class Dataset:
     def fingerprint(self) -> str:
         """Hash of the row ids: the same for the same rows in any file and order."""
         return fingerprint(self.frame["row_id"])
+
+    @property
+    def n_rejected(self) -> int:
+        """Number of rows that cannot be used."""
+        return len(self.rejected)
+
+    @property
+    def rejected_by_reason(self) -> dict[str, int]:
+        """How many rows cannot be used, by reason, the most frequent first."""
+        return counted(self.rejected["reason"])
 
     def texts(self) -> pl.Series:
         """Return what an encoder reads: (n,) prompt and response; never the label of classification data."""

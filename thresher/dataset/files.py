@@ -71,6 +71,25 @@ class SourceFile:
             raise InputError(f"{self.path}: the file changed while it was being read; run again")
 
 
+def check_expansion(name: str, n_bytes: int, n_plain: int) -> None:
+    """Refuse a compressed file that expands as no file of rows does.
+
+    Args:
+        name: of the file.
+        n_bytes: of it that were read.
+        n_plain: bytes they expand to.
+
+    Raises:
+        InputError: it is a bomb, or too large to be expanded here.
+    """
+    allowed = max(SMALL_PLAIN_BYTES, min(MAX_PLAIN_BYTES, n_bytes * MAX_EXPANSION))
+    if n_plain > allowed:
+        raise InputError(
+            f"{name}: the file expands from {n_bytes} to more than {allowed} bytes, which no file of rows does; "
+            "decompress it yourself if it is what you expect"
+        )
+
+
 class PlainFile:
     """The plain bytes of one input: the file itself, or a temporary file when it is compressed or stdin.
 
@@ -151,12 +170,8 @@ class PlainFile:
         n_plain = 0
         for chunk in _plain_chunks(raw, self._compression):
             n_plain += len(chunk)
-            allowed = max(SMALL_PLAIN_BYTES, min(MAX_PLAIN_BYTES, raw.n_bytes * MAX_EXPANSION))
-            if self._compression and n_plain > allowed:
-                raise InputError(
-                    f"{self.name}: the file expands from {raw.n_bytes} to more than {allowed} bytes, which no "
-                    "file of rows does; decompress it yourself if it is what you expect"
-                )
+            if self._compression:
+                check_expansion(self.name, raw.n_bytes, n_plain)
             yield chunk
 
     @contextmanager

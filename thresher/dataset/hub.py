@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
 
 from thresher.dataset.table_shard import TableShard, open_table, table_in_memory
 from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
+
+if TYPE_CHECKING:
+    import datasets
 
 _OFFLINE_HINT = (
     "check the name and the connection, or save it elsewhere with datasets' save_to_disk and give that folder"
@@ -62,6 +65,23 @@ def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -
     table: pa.Table = dataset.with_format("arrow")[:]
     table = table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
     return table_in_memory(table, name)
+
+
+def hub_dataset(rows: list[dict[str, Any]], *, needed_by: str) -> datasets.Dataset:
+    """Return rows as a `datasets.Dataset`.
+
+    Args:
+        rows: of the user.
+        needed_by: who wants it, for the message.
+
+    Raises:
+        MissingExtraError: `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", needed_by, "hub") from None
+    return datasets.Dataset.from_list(rows)
 
 
 def chosen_split(splits: Iterable[str], split: str | None, *, where: str) -> str:

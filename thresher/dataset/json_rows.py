@@ -50,6 +50,8 @@ class JsonRows:
         """
         is_plain: NDArray[np.bool_] = (data[start] == ord("{")) & (data[end - 1] == ord("}"))
         is_plain &= _n_brackets(data, start, end) < _DEEP
+        if not len(start):
+            return is_plain
         for word in (b"NaN", b"Inf"):
             for offset in _occurrences(text, word):
                 is_plain[max(int(np.searchsorted(start, offset, "right")) - 1, 0)] = False

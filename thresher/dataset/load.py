@@ -14,6 +14,7 @@ import polars as pl
 from thresher.dataset.block import Shard
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.read import read_rows
+from thresher.dataset.rejection import NoRowsError, first_rejected
 from thresher.dataset.schema import (
     Schema,
     check_columns_exist,
@@ -22,7 +23,7 @@ from thresher.dataset.schema import (
     recognise,
     with_column_types,
 )
-from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, files_to_read
+from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, files_to_read, kind_of
 from thresher.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
 
 MAX_ROW_BYTES = 4 << 20
+_ANY = Schema(name="text", kind="text", columns={"text": ("text",)})
 
 
 def load(
@@ -87,21 +89,64 @@ def load(
         raise SettingsError(f"max_row_bytes must be at least 1, got {max_row_bytes}")
     shards = _open(source, config=config, split=split, max_row_bytes=max_row_bytes)
     chosen = _schema(shards, schema=schema, columns=columns, id_column=id_column)
-    read = read_rows(shards, chosen)
-    for shard in shards:
-        shard.source.check_unchanged()
-    if read.rejected and strict:
+    dataset = _read(shards, chosen)
+    if dataset.n_rejected and strict:
         raise InputError(
-            f"{len(read.rejected)} of {read.n_read} rows cannot be used: {read.rejected.first(3)}; "
+            f"{dataset.n_rejected} of {dataset.n_read} rows cannot be used: {first_rejected(dataset.rejected, 3)}; "
             "mend them, or load without strict to set them aside"
         )
-    if len(read.frame) == 0:
-        raise InputError(
-            f"{shards[0].name}: at least one usable row is required, found none in {read.n_read} rows "
-            f"({read.rejected.most_common(3) or 'the table is empty'})"
+    if len(dataset) == 0:
+        found = "; ".join(f"{count} x {reason}" for reason, count in list(dataset.rejected_by_reason.items())[:3])
+        raise NoRowsError(
+            f"{shards[0].name}: at least one usable row is required, found none in {dataset.n_read} rows "
+            f"({found or 'the table is empty'})",
+            dataset.rejected,
         )
-    dataset = Dataset(
-        schema=chosen,
+    for name in extra_columns:
+        dataset.column(name)
+    return dataset
+
+
+def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW_BYTES) -> Dataset:
+    """Load one file of a larger pool, exactly as the schema of the pool says; it may hold no usable row.
+
+    Args:
+        path: of the file.
+        schema: of the pool, from `shard_schema`: nothing is recognised or looked up anew.
+        max_row_bytes: longer rows of a text file are set aside.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return _read([_open_file(kind_of(Path(path)), max_row_bytes)], schema)
+
+
+def shard_schema(
+    path: str | Path,
+    *,
+    schema: str | Schema | None = None,
+    columns: Mapping[str, str] | None = None,
+    id_column: str | None = None,
+    max_row_bytes: int = MAX_ROW_BYTES,
+) -> Schema:
+    """Return the schema that `load` would give a pool of which this is the first file; the arguments are as there.
+
+    Raises:
+        InputError: the file cannot be read, holds no row, or no schema fits.
+        SettingsError: the schema's name or a role is unknown.
+    """
+    if schema is not None and columns is not None:
+        raise SettingsError(f"schema '{schema}' and a mapping of columns exclude each other; give one of them")
+    shard = _open_file(kind_of(Path(path)), max_row_bytes)
+    return _schema([shard], schema=schema, columns=columns, id_column=id_column)
+
+
+def _read(shards: Sequence[Shard], schema: Schema) -> Dataset:
+    read = read_rows(shards, schema)
+    for shard in shards:
+        shard.source.check_unchanged()
+    return Dataset(
+        schema=schema,
         frame=read.frame,
         rejected=read.rejected.frame(),
         n_read=read.n_read,
@@ -109,9 +154,6 @@ def load(
         shard=read.shard,
         position=read.position,
     )
-    for name in extra_columns:
-        dataset.column(name)
-    return dataset
 
 
 def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: int) -> list[Shard]:
@@ -214,7 +256,8 @@ def _schema(
     if not rows:
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
         found = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
-        raise InputError(f"{where}: rows are required, found {found}{shards[0].advice}")
+        unread = read_rows(shards[:1], _ANY).rejected.frame()  # none can be parsed: any schema gives the reasons
+        raise NoRowsError(f"{where}: rows are required, found {found}{shards[0].advice}", unread)
     if isinstance(schema, Schema):
         chosen = schema
     elif columns is not None:

@@ -90,15 +90,24 @@ def _joined(
     else:
         is_first = frame["row_id"].is_first_distinct()
         repeated = np.flatnonzero(~is_first.to_numpy())
-        _reject_repeated(shards, schema.id_column, place[:, repeated], frame["line"].to_numpy()[repeated], rejected)
+        reject_repeated(shards, schema.id_column, place[:, repeated], frame["line"].to_numpy()[repeated], rejected)
         frame = frame.filter(is_first)
         place = place[:, is_first.to_numpy()]
     return ReadRows(frame=frame, shard=place[0].astype(np.int32), position=place[1], rejected=rejected, n_read=n_read)
 
 
-def _reject_repeated(
+def reject_repeated(
     shards: Sequence[Shard], id_column: str, place: NDArray[np.int64], line: NDArray[np.uint64], rejected: RejectedRows
 ) -> None:
+    """Set rows aside whose id an earlier row has.
+
+    Args:
+        shards: files of rows.
+        id_column: of the user.
+        place: (2, m) shard and position of each such row.
+        line: (m,) where they stand in the user's file.
+        rejected: grows.
+    """
     for number in np.unique(place[0]).tolist():
         shard, mine = shards[number], place[0] == number
         lines = iter(line[mine].tolist())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+
+from thresher.errors import InputError
 
 PREVIEW_CHARACTERS = 200
 
@@ -15,6 +16,19 @@ REJECTED_SCHEMA = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "p
 
 class BadRow(ValueError):
     """A row cannot be used. The message is the reason: equal for equal faults, so that reasons can be counted."""
+
+
+class NoRowsError(InputError):
+    """A file was read, and none of its rows can be used.
+
+    Attributes:
+        rejected: its rows, each with its reason, see `Dataset.rejected`.
+    """
+
+    def __init__(self, message: str, rejected: pl.DataFrame | None = None) -> None:
+        """Keep the rows beside the sentence."""
+        super().__init__(message)
+        self.rejected = pl.DataFrame(schema=REJECTED_SCHEMA) if rejected is None else rejected
 
 
 def type_name(value: Any) -> str:
@@ -52,11 +66,13 @@ class RejectedRows:
             schema=REJECTED_SCHEMA,
         )
 
-    def first(self, n: int) -> str:
-        """Return the first n as "file:line: reason"."""
-        shown = zip(self.file[:n], self.line[:n], self.reason[:n], strict=True)
-        return "; ".join(f"{file}:{line}: {reason}" for file, line, reason in shown)
 
-    def most_common(self, n: int) -> str:
-        """Return the n most frequent reasons with their counts."""
-        return "; ".join(f"{count} x {reason}" for reason, count in Counter(self.reason).most_common(n))
+def first_rejected(rejected: pl.DataFrame, n: int) -> str:
+    """Return the first n bad rows as "file:line: reason"."""
+    shown = rejected.head(n).select("file", "line", "reason").iter_rows()
+    return "; ".join(f"{file}:{line}: {reason}" for file, line, reason in shown)
+
+
+def counted(reasons: pl.Series) -> dict[str, int]:
+    """Return how often each value occurs, the most frequent first."""
+    return dict(reasons.value_counts().sort("count", reasons.name, descending=[True, False]).iter_rows())

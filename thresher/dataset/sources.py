@@ -79,10 +79,10 @@ def _nearest(path: Path) -> str:
 def _folder(folder: Path, split: str | None) -> list[Path]:
     """Return the shards of a folder: all its files of one kind, without hidden files, metadata and results in it.
 
-    Of a folder that `select` wrote, the kept rows.
+    Of a folder that `select`, `curate` or `correct` wrote, and of a job's snapshot, the kept rows.
     """
     results = {path.parent for path in folder.rglob(MANIFEST) if identity_of(path.parent) is not None}
-    found = folder.glob("subset.*") if folder in results else folder.rglob("*")
+    found = subset_files(folder) if folder in results else folder.rglob("*")
     nested = results - {folder}
     shards = [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
     if not shards:
@@ -100,6 +100,15 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
     if len(kinds) > 1:
         raise InputError(f"{folder}: a folder must hold files of one kind, found {', '.join(kinds)}; name a glob")
     return shards
+
+
+def subset_files(folder: Path) -> list[Path]:
+    """Return the files of kept rows in a folder of results, in their order: one, or one for each shard.
+
+    `select` calls them subset, `curate` and `correct` rows; a snapshot of a job has shards in `data`.
+    """
+    patterns = ("subset.*", "subset-*.*", "rows.*", "data/rows-*.parquet")
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def _is_shard(path: Path, folder: Path) -> bool:

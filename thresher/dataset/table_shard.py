@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from thresher.dataset.block import Positions
-from thresher.dataset.files import SourceFile
+from thresher.dataset.files import SourceFile, check_expansion
 from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
 from thresher.errors import InputError
 
 BATCH_ROWS = 16_384
 _HASH_BYTES = 4 << 20
+_ROW_BYTES = 16
 
 
 class Batches(Protocol):
@@ -54,6 +55,8 @@ class ParquetFile:
         self._path = path
         with pa.parquet.ParquetFile(path) as file:
             self.schema: pa.Schema = file.schema_arrow
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        _check_expansion(path, sum(group.total_byte_size for group in groups), sum(group.num_rows for group in groups))
 
     def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         """Yield all rows in order."""
@@ -68,8 +71,13 @@ class ArrowFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        n_bytes = n_rows = 0
         with self._open() as reader:
             self.schema: pa.Schema = reader.schema
+            for batch in _batches(reader):
+                n_bytes, n_rows = n_bytes + batch.nbytes, n_rows + batch.num_rows
+                _check_expansion(path, n_bytes, n_rows)
+                _check_offsets(batch)
 
     def _open(self) -> Any:
         with open(self._path, "rb") as file:
@@ -80,13 +88,38 @@ class ArrowFile:
     def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         """Yield all rows in order."""
         with self._open() as reader:
-            is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
-            found = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else iter(reader)
-            for batch in found:
+            for batch in _batches(reader):
                 table = pa.Table.from_batches([batch])
                 table = table if columns is None else table.select(list(columns))
                 for start in range(0, table.num_rows, BATCH_ROWS):
                     yield table.slice(start, BATCH_ROWS)
+
+
+def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of an Arrow stream or file."""
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        return (reader.get_batch(i) for i in range(reader.num_record_batches))
+    return iter(reader)
+
+
+def _check_expansion(path: Path, n_bytes: int, n_rows: int) -> None:
+    """Refuse a table that is much larger than its file; a row takes some bytes of memory even if all rows are equal."""
+    check_expansion(str(path), path.stat().st_size, max(n_bytes, n_rows * _ROW_BYTES))
+
+
+def _check_offsets(batch: pa.RecordBatch) -> None:
+    """Refuse values that point outside of their buffers, where Arrow itself would read whatever lies in memory.
+
+    Text that is not UTF-8 is left to the row that holds it; inside of lists and structs it damages the file.
+    """
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            bare = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
+            if bare is None:
+                raise
+            column.view(bare).validate(full=True)
 
 
 class TableBlock:
@@ -265,7 +298,15 @@ def explained(name: str) -> Iterator[None]:
     """Turn what the operating system and Arrow raise into one sentence."""
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError) as error:
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowNotImplementedError,
+        pa.ArrowKeyError,
+        pa.ArrowIndexError,
+        pa.ArrowMemoryError,
+        pa.ArrowCapacityError,
+        UnicodeDecodeError,  # in the name of a column
+    ) as error:
         first_line = str(error).split("\n")[0].rstrip(".")
         raise InputError(f"{name}: a whole Parquet or Arrow file is required, found '{first_line}'") from None
     except OSError as error:

@@ -15,7 +15,7 @@ from thresher.dataset.block import Shard
 from thresher.dataset.csv_rows import CsvRows, guess_delimiter, parse_record, ragged
 from thresher.dataset.files import STDIN, PlainFile
 from thresher.dataset.json_rows import BYTE_ORDER_MARK, JsonRows
-from thresher.dataset.rejection import BadRow
+from thresher.dataset.rejection import BadRow, NoRowsError
 from thresher.dataset.schema import column_counts
 from thresher.dataset.spans import LineScanner, Scanner, Spans
 from thresher.dataset.text_shard import Layout, TextShard
@@ -81,7 +81,7 @@ class _Beginning:
             scanner.feed(chunk)
         spans = scanner.finish()
         if len(spans) == 0:
-            raise InputError(f"{self.file.name}: the file must hold rows, it is empty")
+            raise NoRowsError(f"{self.file.name}: the file must hold rows, it is empty")
         return spans
 
 
@@ -176,7 +176,7 @@ def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int
     chunks = itertools.chain([beginning.head], beginning.chunks)
     spans = csv_spans(chunks, file.scan_again, delimiter, beginning.offset)
     if len(spans) == 0:
-        raise InputError(f"{file.name}: the file must hold a header and rows, it is empty")
+        raise NoRowsError(f"{file.name}: the file must hold a header and rows, it is empty")
     if 0 in spans.faults:
         raise InputError(f"{file.name}: the first line must be a header of column names, found {spans.faults[0]}")
     with file.reader() as reader:

@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -102,7 +101,7 @@ class Account:
         told: list[dict[str, Any]] = []
         notify = self._job.settings.notify
         if notify.prometheus is not None:
-            path = self._job.base / Path(notify.prometheus).expanduser()
+            path = self._job.place(notify.prometheus)
             told.append(write_metrics(path, self._job.name, self._metrics(outcome, seconds, newest)))
         if notify.webhook is not None and is_wanted(notify, outcome):
             payload = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from thresher.errors import SettingsError
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|sig|auth|cred", re.IGNORECASE)
 HIDDEN = "***"
 _MIN_SECRET = 4  # characters: striking out shorter values would garble every message
 
@@ -37,8 +38,9 @@ class Addresses:
         self._remember(filled)
         parts = _split(filled)
         if parts is not None:
-            for part in (parts.password, parts.query):
-                self._remember(part or "")
+            for part in (parts.password or "", parts.query, *_secret_values(parts.query)):
+                self._remember(part)
+                self._remember(unquote_plus(part))  # as a driver may repeat it
         return filled
 
     def redact(self, text: str) -> str:
@@ -52,6 +54,12 @@ class Addresses:
             self._secrets.add(secret)
 
 
+def _secret_values(query: str) -> list[str]:
+    """Return the values in a query whose names say that they are secret."""
+    named = [part.partition("=") for part in query.split("&")]
+    return [value for name, _, value in named if _SECRET_NAME.search(name)]
+
+
 def references(text: str) -> list[str]:
     """Return the names of the environment variables in a text."""
     return _REFERENCE.findall(text)
@@ -60,8 +68,8 @@ def references(text: str) -> list[str]:
 def shown(text: str, *, only_host: bool = False) -> str:
     """Return an address without user, password, query and fragment; of a webhook, whose path is a secret, the host."""
     parts = _split(text)
-    if parts is None or not parts.scheme or "$" in parts.scheme:
-        return HIDDEN
+    if parts is None or not parts.scheme or "$" in parts.scheme or "@" in parts.path:
+        return HIDDEN  # "@" in the path: a password with "/" in it, which ends what is taken for the host
     host = (parts.netloc.rpartition("@")[2]) or ""
     if "$" in host:
         host = HIDDEN

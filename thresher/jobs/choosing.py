@@ -11,7 +11,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from thresher.curation.judging import Judgement, judge
-from thresher.curation.masking import masked
 from thresher.dataset import Dataset, load
 from thresher.jobs.core_set import CoreSet, nearest_kept, passed_on, weighted_core_set
 from thresher.jobs.departures import DROPPED_COLUMNS, budget_drops, cap_drops, rule_drops
@@ -22,8 +21,10 @@ from thresher.jobs.table import ROW_ID, WEIGHT, own_columns, stacked, table_of, 
 from thresher.selection import select
 
 if TYPE_CHECKING:
+    from thresher.budget import Budget
     from thresher.features import FeatureContext
     from thresher.features.container import Array
+    from thresher.subset import Subset
 
 Int64 = NDArray[np.int64]
 
@@ -97,9 +98,7 @@ def choose(
             report=job.report,
             seed=job.settings.seed,
         )
-        at = judgement.kept
-        place = {position: number for number, position in enumerate(at.tolist())}
-        passed = masked(rows.take(at), {place[position]: rules for position, rules in judgement.masked.items()})
+        at, passed = judgement.kept, judgement.rows
     n_old = 0 if pool is None else len(pool.rows)
     measured = _measure(job, pool, rows, at, context)
     tables = [] if rows is None or judgement is None else [rule_drops(incoming, judgement)]
@@ -214,11 +213,20 @@ def _within_budget(job: Job, pool: Pool | None, passed: Dataset, context: Featur
             return np.arange(len(passed), dtype=np.int64), pl.DataFrame()
     accepts: frozenset[str] = getattr(job.selector, "accepts", frozenset())
     takes_existing = any(name.startswith("existing_") for name in accepts)
-    subset = select(
-        passed,
+    existing = pool.rows if pool is not None and takes_existing else None
+    subset = _selected(job, passed, budget, existing, context)
+    return np.sort(subset.kept), subset.dropped
+
+
+def _selected(
+    job: Job, rows: Dataset, budget: int | Budget, existing: Dataset | None, context: FeatureContext
+) -> Subset:
+    """Return what the job's selector chooses of some rows."""
+    return select(
+        rows,
         job.selector,
         budget=budget,
-        existing=pool.rows if pool is not None and takes_existing else None,
+        existing=existing,
         encoder=context.encoder,
         model=context.model,
         tokenizer=context.tokenizer,
@@ -226,7 +234,6 @@ def _within_budget(job: Job, pool: Pool | None, passed: Dataset, context: Featur
         seed=job.settings.seed,
         on_progress=context.on_progress,
     )
-    return np.sort(subset.kept), subset.dropped
 
 
 def _capped(
@@ -270,18 +277,7 @@ def _by_method(
     union = stacked(tables, one.schema.column_names).take(pa.array(chosen))
     schema = one.schema
     rows = load(pl.DataFrame(pl.from_arrow(union)), schema=schema, id_column=ROW_ID)
-    subset = select(
-        rows,
-        job.selector,
-        budget=total,
-        encoder=context.encoder,
-        model=context.model,
-        tokenizer=context.tokenizer,
-        device=context.device,
-        seed=job.settings.seed,
-        on_progress=context.on_progress,
-    )
-    kept: Int64 = np.sort(subset.kept)
+    kept: Int64 = np.sort(_selected(job, rows, total, None, context).kept)
     return kept
 
 

@@ -22,7 +22,7 @@ def incoming_counts(found: Scan, incoming: Incoming) -> dict[str, int]:
         "files_known": len(found.known),
         "files_gone": len(found.gone),
         "read": incoming.n_read,
-        "unusable": sum(incoming.unusable.values()),
+        "unusable": incoming.n_unusable,
         "known": incoming.n_known,
         "repeated": incoming.n_repeated,
         "new": 0 if incoming.rows is None else len(incoming.rows),
@@ -59,8 +59,15 @@ def churn_report(
             for stage, rule, reason, was_kept, n in why.iter_rows()
         ],
         "entered_by_source": value_counts(entered),
+        "drift": [one.to_json() for one in drifts],
+        **incoming_report(incoming, alarms),
+    }
+
+
+def incoming_report(incoming: Incoming, alarms: Sequence[Alarm]) -> dict[str, Any]:
+    """Return what was odd about what was read, in JSON values."""
+    return {
         "unusable": incoming.unusable,
         "skipped": [{"name": name, "why": why_not} for name, why_not in incoming.skipped],
-        "drift": [one.to_json() for one in drifts],
         "alarms": [alarm.to_json() for alarm in alarms],
     }

@@ -109,20 +109,20 @@ def axolotl(schema: Schema) -> bytes:
 def trl(schema: Schema) -> bytes:
     """Return `trl.py`, whose `load()` gives what TRL's SFTTrainer takes as `train_dataset`."""
     if schema.is_chat:
-        body = _TRL_CHAT.format(column=json.dumps(_column(schema, "messages")), keys=_trl_keys(schema))
+        body = _TRL_CHAT.format(column=ascii(_column(schema, "messages")), keys=_trl_keys(schema))
     elif schema.kind == "text":
-        column = json.dumps(_column(schema, "text"))
-        renamed = "" if column == '"text"' else f'.rename_column({column}, "text")'
+        column = ascii(_column(schema, "text"))
+        renamed = "" if column == "'text'" else f'.rename_column({column}, "text")'
         body = f"    return rows.select_columns([{column}]){renamed}\n"
     else:
         prompt, response = _pair(schema)
-        body = _TRL_PAIR.format(prompt=json.dumps(list(prompt)), response=json.dumps(response))
+        body = _TRL_PAIR.format(prompt=ascii(list(prompt)), response=ascii(response))
     return (_TRL_HEAD + body).encode()
 
 
 def _trl_keys(schema: Schema) -> str:
     keys = _chat_keys(schema)
-    return f"{json.dumps(keys['role_tag'])}, {json.dumps(keys['content_tag'])}"
+    return f"{keys['role_tag']!a}, {keys['content_tag']!a}"
 
 
 _TRL_HEAD = '''"""The rows of this snapshot as TRL's SFTTrainer takes them: SFTTrainer(..., train_dataset=load())."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from thresher.errors import ManifestError, OutputError
 from thresher.manifest import Manifest
-from thresher.output import write_whole
+from thresher.output import MANIFEST, sync, write_whole
 
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
 KIND = "snapshot"
@@ -33,6 +37,18 @@ class Place:
     manifest: Manifest
 
 
+class Pruned(NamedTuple):
+    """What became of the oldest snapshots, by version.
+
+    Attributes:
+        deleted: are gone.
+        held: stay for now, because a reader holds them.
+    """
+
+    deleted: list[int]
+    held: list[int]
+
+
 class JobFolder:
     """One output folder. Whoever changes it must hold its lock.
 
@@ -45,6 +61,7 @@ class JobFolder:
         self.snapshots = self.path / SNAPSHOTS
         self.seen = self.path / SEEN
         self.work = self.path / WORK
+        self._mine = uuid.uuid4().hex[:12]  # a run that lost its lock must never publish what the next one is writing
         self.pointer = self.path / LATEST
 
     def make(self) -> None:
@@ -136,45 +153,65 @@ class JobFolder:
     def open_work(self, version: int) -> Path:
         """Return an empty folder to write a snapshot into."""
         self._clear_work()
-        folder = self.work / name_of(version)
+        folder = self._work_of(version)
         folder.mkdir(parents=True)
         return folder
 
-    def publish(self, version: int) -> Place:
+    def _work_of(self, version: int) -> Path:
+        return self.work / f"{name_of(version)}-{self._mine}"
+
+    def publish(self, version: int, *, check: Callable[[], None]) -> Place:
         """Make the snapshot in the work folder visible, and point to it.
+
+        Args:
+            version: its number.
+            check: raises when the folder is not ours any more; asked right before each rename, since syncing can take
+                as long as it takes a suspended machine to lose its lock.
 
         Raises:
             OutputError: there is a snapshot of this version already.
         """
-        made, path = self.work / name_of(version), self.folder_of(version)
+        made, path = self._work_of(version), self.folder_of(version)
         for folder, _, names in os.walk(made):
             for name in names:
                 sync(Path(folder, name))
             sync(Path(folder))
+        check()
         write_whole(self.work / _MARKER, name_of(version).encode())
         if path.exists():
             raise OutputError(f"{path}: a snapshot of this version appeared during the run; run again")
         made.rename(path)
         sync(self.snapshots)
+        check()
         self._point(version)
-        self._clear_work()
+        (self.work / _MARKER).unlink(missing_ok=True)
+        self._leave_work()
         return self.place(version)
 
-    def prune(self, keep: int) -> list[int]:
-        """Delete all but the newest snapshots, never the one pointed to; return the versions deleted."""
+    def prune(self, keep: int) -> Pruned:
+        """Delete all but the newest snapshots, but for the one pointed to and those that a reader holds."""
         latest = self.latest()
         old = [version for version in self.versions()[:-keep] if latest is None or version != latest.version]
-        for version in old:
+        held = [version for version in old if _is_held(self.folder_of(version) / MANIFEST)]
+        deleted = [version for version in old if version not in held]
+        for version in deleted:
             self.work.mkdir(exist_ok=True)
             grave = self.work / f"deleted-{name_of(version)}"  # out of sight first: no reader finds half a snapshot
             self.folder_of(version).rename(grave)
             shutil.rmtree(grave)
-        self._clear_work()
-        return old
+        self._leave_work()
+        return Pruned(deleted, held)
 
-    def discard(self) -> None:
-        """Delete what a failed run has written so far: it is cheaper to make again than to keep."""
-        shutil.rmtree(self.work, ignore_errors=True)
+    def discard(self, version: int) -> None:
+        """Delete what a failed run has written so far: it is cheaper to make again than to keep.
+
+        Whatever another run has in the work folder by now is left alone, and so is the marker.
+        """
+        shutil.rmtree(self._work_of(version), ignore_errors=True)
+
+    def _leave_work(self) -> None:
+        with contextlib.suppress(OSError):  # it is gone, or holds something that the next run clears up
+            self.work.rmdir()
 
     def _clear_work(self) -> None:
         if self.work.exists():
@@ -205,10 +242,17 @@ def name_of(version: int) -> str:
     return f"v{version:06d}"
 
 
-def sync(path: Path) -> None:
-    """Ask the operating system to put a file or folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _is_held(path: Path) -> bool:
+    """Tell whether a reader has a lock on a file, as `flock --shared FILE COMMAND` has for as long as COMMAND runs."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        import fcntl  # there is none on Windows
+    except ImportError:
+        return False
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no manifest to hold, or a file system without locks
+        return False
+    return False

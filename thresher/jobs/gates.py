@@ -57,9 +57,7 @@ def drift_alarms(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:
     return alarms
 
 
-def quality_alarms(
-    gates: Gates, *, n_rows: int, n_new: int, n_dropped: int, n_read: int, n_unusable: int
-) -> list[Alarm]:
+def quality_alarms(gates: Gates, *, n_rows: int, n_new: int, n_dropped: int) -> list[Alarm]:
     """Return the counts beyond their limits.
 
     Args:
@@ -67,19 +65,21 @@ def quality_alarms(
         n_rows: rows of the new snapshot.
         n_new: new rows that the rules judged.
         n_dropped: of them, dropped by rules.
-        n_read: rows read.
-        n_unusable: of them, unusable.
     """
     alarms = []
     if gates.min_rows is not None and n_rows < gates.min_rows:
         message = f"min_rows: a snapshot must have at least {gates.min_rows:,} rows, got {n_rows:,}"
         alarms.append(Alarm(gate="min_rows", is_failure=True, value=n_rows, limit=gates.min_rows, message=message))
-    shares = (
-        ("max_dropped_share", gates.max_dropped_share, n_dropped, n_new, "the rules may drop"),
-        ("max_unusable_share", gates.max_unusable_share, n_unusable, n_read, "unusable rows may be"),
-    )
-    for name, limit, part, whole, what in shares:
-        if limit is not None and whole and part / whole > limit:
-            message = f"{name}: {what} at most {limit:.1%} of {whole:,} rows, got {part / whole:.1%}"
-            alarms.append(Alarm(gate=name, is_failure=True, value=part / whole, limit=limit, message=message))
-    return alarms
+    return alarms + _share("max_dropped_share", gates.max_dropped_share, n_dropped, n_new, "the rules may drop")
+
+
+def unusable_alarms(gates: Gates, *, n_read: int, n_unusable: int) -> list[Alarm]:
+    """Return whether too many of the rows read were unusable, which concerns a run that finds nothing new too."""
+    return _share("max_unusable_share", gates.max_unusable_share, n_unusable, n_read, "unusable rows may be")
+
+
+def _share(name: str, limit: float | None, part: int, whole: int, what: str) -> list[Alarm]:
+    if limit is None or not whole or part / whole <= limit:
+        return []
+    message = f"{name}: {what} at most {limit:.1%} of {whole:,} rows, got {part / whole:.1%}"
+    return [Alarm(gate=name, is_failure=True, value=part / whole, limit=limit, message=message)]

@@ -15,11 +15,13 @@ WIDTH = 20  # digits: the file keeps its size, so that a full disk does not stop
 
 def beat(path: str, interval_s: float) -> None:
     """Count in the file until standard input ends. It is opened anew each time, so that network shares sync it."""
-    count = 0
+    count, parent = 0, os.getppid()
     while True:
         ready, _, _ = select.select([sys.stdin], [], [], interval_s)
         if ready and not os.read(sys.stdin.fileno(), 1):
             return
+        if os.getppid() != parent:
+            return  # it died, and a process that it had forked keeps our input open
         count += 1
         try:
             descriptor = os.open(path, os.O_WRONLY)

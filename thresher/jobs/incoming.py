@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from thresher.dataset import Dataset, Schema, load
+from thresher.dataset.rejection import REJECTED_SCHEMA, NoRowsError, counted
 from thresher.errors import InputError
 from thresher.jobs.addresses import Addresses, shown
 from thresher.jobs.database import read_query
@@ -23,8 +25,6 @@ from thresher.jobs.settings import Source
 
 ATTEMPTS = 3
 WAIT_S = 0.5
-# What `load` says of a file that it could read and that holds nothing: it has no other sign of it.
-_NO_ROWS = ("it is empty", "at least one usable row is required", "rows are required, found none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,19 @@ class Delivery:
     sources: pl.Series
     files: pl.Series
     ledger: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Barren:
+    """A file that was read and holds no usable row.
+
+    Attributes:
+        entry: for the ledger.
+        rejected: its rows, each with its reason.
+    """
+
+    entry: dict[str, Any]
+    rejected: pl.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +85,11 @@ class Incoming:
     rejected: pl.DataFrame
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def n_unusable(self) -> int:
+        """Rows that cannot be used."""
+        return self.rejected.height
+
 
 class Reader:
     """Reads the sources of a job.
@@ -93,7 +111,7 @@ class Reader:
         self._addresses = addresses
         self._on_event = on_event
         self.skipped: list[tuple[str, str]] = []
-        self.empty: list[dict[str, Any]] = []
+        self.barren: list[Barren] = []
 
     def files(self, found: Sequence[FoundFile]) -> Delivery | None:
         """Read files; one that keeps changing, or is damaged where the job skips such, is left to the next run.
@@ -120,6 +138,10 @@ class Reader:
         Raises:
             InputError: a file cannot be read, and the job does not skip such.
         """
+        for one in found if self.schema is None else ():
+            with suppress(InputError):  # the first file with a usable row decides how all of them are read
+                self._files([one])
+                break
         good = []
         for one in found:
             try:
@@ -134,12 +156,14 @@ class Reader:
 
     def _is_borne(self, error: InputError) -> bool:
         """Tell whether the run goes on without a file that gave this error."""
-        return _is_changing(error) or _is_empty(error) or self._job.settings.rows.unreadable == "skip"
+        is_borne = _is_changing(error) or isinstance(error, NoRowsError)
+        return is_borne or self._job.settings.rows.unreadable == "skip"
 
     def _leave_out(self, one: FoundFile, error: InputError) -> None:
-        if _is_empty(error):
+        if isinstance(error, NoRowsError):
             size = {"bytes": one.bytes, "sha256": one.sha256}
-            self.empty.append({"kind": "file", "source": one.source, "name": one.name, **size})
+            entry = {"kind": "file", "source": one.source, "name": one.name, **size}
+            self.barren.append(Barren(entry=entry, rejected=error.rejected))
             self._tell("empty", f"{one.name} holds no usable row: {error}")
             return
         self.skipped.append((one.name, str(error)))
@@ -227,13 +251,16 @@ class Reader:
         self._on_event(Event(name=name, message=self._addresses.redact(message), level="warning"))
 
 
-def join(deliveries: Sequence[Delivery], known: Names, skipped: list[tuple[str, str]]) -> Incoming:
+def join(
+    deliveries: Sequence[Delivery], known: Names, *, skipped: list[tuple[str, str]], barren: Sequence[Barren]
+) -> Incoming:
     """Return the rows of all deliveries that are new, each content once: the first stays.
 
     Args:
         deliveries: rows of one schema.
         known: sorted names of the rows judged before.
         skipped: what could not be read.
+        barren: files without a usable row.
     """
     ids = [names(delivery.rows.frame["row_id"]) for delivery in deliveries]
     every = np.concatenate([np.zeros(0, known.dtype), *ids])
@@ -250,18 +277,23 @@ def join(deliveries: Sequence[Delivery], known: Names, skipped: list[tuple[str, 
             sources.append(delivery.sources.gather(at))
             files.append(delivery.files.gather(at))
     nothing = pl.Series([], dtype=pl.String)
-    rejected = pl.concat([delivery.rows.rejected for delivery in deliveries]) if deliveries else None
-    counts = {} if rejected is None else dict(rejected["reason"].value_counts(sort=True).iter_rows())
+    rejected = pl.concat(
+        [
+            pl.DataFrame(schema=REJECTED_SCHEMA),
+            *(delivery.rows.rejected for delivery in deliveries),
+            *(one.rejected for one in barren),
+        ]
+    )
     return Incoming(
         rows=_joined(parts) if parts else None,
         sources=pl.concat([nothing, *sources]),
         files=pl.concat([nothing, *files]),
-        ledger=[entry for delivery in deliveries for entry in delivery.ledger],
-        n_read=sum(delivery.rows.n_read for delivery in deliveries),
+        ledger=[*(entry for delivery in deliveries for entry in delivery.ledger), *(one.entry for one in barren)],
+        n_read=sum(delivery.rows.n_read for delivery in deliveries) + sum(one.rejected.height for one in barren),
         n_known=int(is_known.sum()),
         n_repeated=int((~is_first & ~is_known).sum()),
-        unusable=counts,
-        rejected=pl.DataFrame() if rejected is None else rejected,
+        unusable=counted(rejected["reason"]),
+        rejected=rejected,
         skipped=skipped,
     )
 
@@ -293,12 +325,6 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
 
 def _is_changing(error: InputError) -> bool:
     return "changed while it was being read" in str(error)
-
-
-def _is_empty(error: InputError) -> bool:
-    """Tell whether a file was read and holds no row, which is no error of a nightly delivery."""
-    said = str(error)
-    return any(words in said for words in _NO_ROWS)
 
 
 def changed_files(rows: Dataset) -> list[str]:

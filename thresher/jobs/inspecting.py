@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from thresher.curation.rule import order_notes
 from thresher.errors import InputError, ManifestError, NotFoundError
 from thresher.jobs.addresses import has_plain_password, references, shown
 from thresher.jobs.folder import JobFolder, Place, name_of
@@ -65,7 +66,7 @@ def _what(job: Job, number: int) -> str:
 
 def _notes(job: Job, folder: JobFolder) -> list[str]:
     """Return what a run may stumble over, in sentences."""
-    notes: list[str] = []
+    notes = order_notes(job.rules)
     addresses = [source.url for source in job.settings.sources if source.url is not None]
     addresses += [job.settings.notify.webhook] if job.settings.notify.webhook is not None else []
     unset = sorted({name for address in addresses for name in references(address)} - set(os.environ))

@@ -17,6 +17,7 @@ from thresher.jobs.lock import BusyError, Lock
 from thresher.jobs.running import Run, moment
 from thresher.jobs.scanning import HashCache
 from thresher.jobs.state import Outcome
+from thresher.output import MANIFEST
 
 Ended = Literal["done", "nothing-new", "gate", "busy"]
 
@@ -118,11 +119,6 @@ def _locked(
     account.report = dict(outcome.report)
     latest = folder.latest()
     newest = None if latest is None else latest.version
-    if outcome.choice is None:
-        if newest is not None and outcome.incoming is not None:
-            cache.spend([str(entry["sha256"]) for entry in outcome.incoming.ledger], newest)
-        cache.save()
-        return _ended(folder, account, "nothing-new" if recovered is None else "done", newest)
     for alarm in outcome.alarms:
         level: Level = "error" if alarm.is_failure and not accept else "warning"
         tell(Event(name="gate", message=alarm.message, level=level, fields=alarm.to_json()))
@@ -130,6 +126,11 @@ def _locked(
     if failures and not accept:
         cache.save()
         return _ended(folder, account, "gate", newest, message=failures[0].message)
+    if outcome.choice is None:
+        if newest is not None and outcome.incoming is not None:
+            cache.spend([str(entry["sha256"]) for entry in outcome.incoming.ledger], newest)
+        cache.save()
+        return _ended(folder, account, "nothing-new" if recovered is None else "done", newest)
     version = _published(folder, lock, run, outcome, account)
     cache.save()
     tell(Event(name="published", message=_told(outcome), fields={"version": version, **outcome.report["counts"]}))
@@ -140,18 +141,20 @@ def _locked(
 def _published(folder: JobFolder, lock: Lock, run: Run, outcome: Outcome, account: Account) -> int:
     try:
         run.write(outcome, run=account.facts())
-        lock.check()
-        return folder.publish(outcome.version).version
+        return folder.publish(outcome.version, check=lock.check).version
     except OSError:
-        folder.discard()  # a full disk: features are cached, so nothing worth keeping is lost
+        folder.discard(outcome.version)  # a full disk: features are cached, so nothing worth keeping is lost
         raise
 
 
 def _prune(folder: JobFolder, keep: int, account: Account, tell: OnEvent) -> None:
     """Delete old snapshots; that one cannot be deleted is told, and does not fail a run that has published."""
     try:
-        for version in folder.prune(keep):
+        deleted, held = folder.prune(keep)
+        for version in deleted:
             tell(Event(name="pruned", message=f"{name_of(version)} was deleted, {keep} newer ones stay"))
+        for version in held:
+            tell(Event(name="held", message=f"{name_of(version)} stays for now, a reader holds its {MANIFEST}"))
     except OSError as error:
         account.warn("pruned", f"an old snapshot could not be deleted ({error.strerror or error})")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 import tomllib
 import typing
@@ -23,8 +25,9 @@ from thresher.selectors import Selector
 from thresher.selectors import create as create_selector
 
 MAX_BYTES = 4 << 20  # a job file is written by hand
-_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"^\s*([A-Za-z0-9_\-.\"' ]+?)\s*=")
+MAX_LINE = 300  # characters of a line in which a header or a key is looked for: the search is not linear in them
+_HEADER = re.compile(r"(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
+_KEY = re.compile(r"([A-Za-z0-9_\-.\"' ]+)=")
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 Place = tuple[str | int, ...]
 
@@ -62,7 +65,16 @@ class Job:
     @property
     def folder(self) -> Path:
         """Where snapshots go."""
-        return self.base / Path(self.settings.output.folder).expanduser()
+        return self.place(self.settings.output.folder)
+
+    def place(self, named: str) -> Path:
+        """Return where a path in the file is."""
+        return self.base / os.path.expanduser(named)  # leaves "~nobody" as it is, where Path.expanduser raises
+
+    def pattern(self, named: str) -> str:
+        """Return where a path or a pattern in the file is; the name of the job's own folder is no pattern."""
+        named = os.path.expanduser(named)
+        return os.path.join(glob.escape(str(self.base)), named) if glob.has_magic(named) else str(self.place(named))
 
     def source_name(self, number: int) -> str:
         """Return the name of a source."""
@@ -151,9 +163,14 @@ def _tried(make: Any, lines: dict[Place, int], place: Place, problems: list[str]
 
 def _problems(path: Path, found: Sequence[str]) -> SettingsError:
     if len(found) == 1:
-        return SettingsError(f"{path}: {found[0]}")
-    listed = "".join(f"\n  {problem}" for problem in found)
+        return SettingsError(f"{path}: {_on_one_line(found[0])}")
+    listed = "".join(f"\n  {_on_one_line(problem)}" for problem in found)
     return SettingsError(f"{path}: {len(found)} problems:{listed}")
+
+
+def _on_one_line(text: str) -> str:
+    """Return a text in which no line feed and no other control character of a key can pass for a line of the log."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _problem(error: ErrorDetails, lines: dict[Place, int]) -> str:
@@ -224,7 +241,8 @@ def _lines(text: str) -> dict[Place, int]:
     counts: dict[str, int] = {}
     section: Place = ()
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
+        line = line.strip()[:MAX_LINE]
+        if header := _HEADER.fullmatch(line):
             names = tuple(part.strip().strip("\"'") for part in header[2].split("."))
             section = _indexed(names, counts, is_list=header[1] == "[[")
             found.setdefault(section, number)

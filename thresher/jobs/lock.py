@@ -85,7 +85,8 @@ class Lock:
 
     Args:
         folder: the job's output folder, which exists.
-        stale_s: how long the counter of a run elsewhere must stand still to count as dead, in seconds.
+        stale_s: how long the counter of a run elsewhere must stand still to count as dead, in seconds; longer if that
+            run says so.
         on_wait: told once that an owner elsewhere is being watched.
 
     Raises:
@@ -165,7 +166,7 @@ class Lock:
 
     def _make(self, number: int) -> bool:
         """Make the file of a number, whole; tell whether it was not there."""
-        content = json.dumps({"state": "held", **asdict(Owner.this())}).encode()
+        content = json.dumps({"state": "held", "stale_s": self._stale_s, **asdict(Owner.this())}).encode()
         beat = self._path(number, ".beat")
         temporary = self._folder / f".{number:06d}.{socket.gethostname()}.{os.getpid()}"
         _write(temporary, content)
@@ -201,22 +202,34 @@ class Lock:
             return
         owner = None if content is None else _owner(content)
         if owner is not None and owner.is_here():
-            if owner.is_alive():
+            if not owner.is_alive():
+                self.taken_from = str(owner)
+                return
+            if owner.start:
                 raise self._busy(number)
-            self.taken_from = str(owner)
-            return
-        self._watch(number, owner)
+        # Elsewhere, or a process of that number here of which nobody can say since when it runs.
+        theirs = None if content is None else content.get("stale_s")
+        stale_s = max(self._stale_s, float(theirs) if isinstance(theirs, int | float) else 0.0)
+        self._watch(number, owner, stale_s)
         self.taken_from = "an unknown run" if owner is None else str(owner)
 
-    def _watch(self, number: int, owner: Owner | None) -> None:
-        """Watch the counter of a run elsewhere; return when it stood still for long enough by our own clock."""
+    def _watch(self, number: int, owner: Owner | None, stale_s: float) -> None:
+        """Watch the counter of a run elsewhere; return when it stood still for long enough by our own clock.
+
+        Args:
+            number: of the lock.
+            owner: who holds it, where that can be read.
+            stale_s: the longer of our patience and theirs, by which they beat.
+        """
         if self._on_wait is not None:
             who = "a run whose name cannot be read" if owner is None else str(owner)
-            self._on_wait(f"the lock is held by {who}; watching its heartbeat for up to {self._stale_s:g} s")
+            self._on_wait(f"the lock is held by {who}; watching its heartbeat for up to {stale_s:g} s")
         first = self._state(number)
-        deadline = time.monotonic() + self._stale_s
-        while time.monotonic() < deadline:
-            time.sleep(min(POLL_S, self._stale_s / 10))
+        deadline = time.monotonic() + stale_s
+        is_over = False
+        while not is_over:
+            time.sleep(min(POLL_S, stale_s / 10))
+            is_over = time.monotonic() >= deadline  # asked before the last look: we may be stopped in between, too
             if self._newest() != number or self._state(number) != first:
                 raise self._busy(self._newest() or number)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +19,6 @@ from thresher.output import write_whole
 
 FAILURES = ("gate", "error", "bug", "interrupted")
 PAUSE_S = 1.0
-MAX_ANSWER = 4096
 
 
 def is_wanted(notify: Notify, outcome: str) -> bool:
@@ -40,22 +40,42 @@ def post(notify: Notify, payload: Mapping[str, Any], addresses: Addresses) -> di
     except SettingsError as error:
         return found | {"error": addresses.redact(str(error))}
     body = json.dumps(payload, ensure_ascii=False).encode()
-    headers = {"Content-Type": "application/json", "User-Agent": "thresher"}
     for attempt in range(1 + notify.retries):
         found["attempts"] = attempt + 1
-        try:
-            request = urllib.request.Request(url, data=body, headers=headers, method="POST")
-            with urllib.request.urlopen(request, timeout=notify.timeout_s) as answer:
-                answer.read(MAX_ANSWER)
-                return found | {"status": answer.status}
-        except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and HTTPError are OSErrors
-            what = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else str(error)
-            found["error"] = addresses.redact(what)[:500]
-            if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429:
-                return found  # it will not like the next attempt any better
+        answer = _answer(url, body, notify.timeout_s)
+        if isinstance(answer, int) and answer < 400:
+            return found | {"status": answer}
+        found["error"] = addresses.redact(f"HTTP {answer}" if isinstance(answer, int) else answer)[:500]
+        if isinstance(answer, int) and answer < 500 and answer != 429:
+            return found  # it will not like the next attempt any better
         if attempt < notify.retries:
             time.sleep(PAUSE_S * 2**attempt)
     return found
+
+
+def _answer(url: str, body: bytes, timeout_s: float) -> int | str:
+    """Return the status that a POST was answered with, or what went wrong; the limit is of all of it together.
+
+    A socket's own limit is of each byte, and of no name look-up: a server that drips would hold the job's lock.
+    """
+    found: list[int | str] = []
+
+    def attempt() -> None:
+        headers = {"Content-Type": "application/json", "User-Agent": "thresher"}
+        try:
+            request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                found.append(answer.status)
+        except urllib.error.HTTPError as error:
+            found.append(error.code)
+            error.close()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return found[0] if found else f"no answer within {timeout_s:g} s"
 
 
 def write_metrics(path: Path, job: str, metrics: Mapping[str, tuple[str, float]]) -> dict[str, Any]:

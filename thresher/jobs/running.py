@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,14 +12,14 @@ import numpy as np
 
 from thresher.curation.judging import rule_settings
 from thresher.dataset import Dataset, load
-from thresher.errors import InputError
+from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress, fingerprints
 from thresher.jobs.addresses import Addresses
 from thresher.jobs.choosing import Choice, choose, needs_embedding
-from thresher.jobs.churn import all_counts, churn_report, incoming_counts
+from thresher.jobs.churn import all_counts, churn_report, incoming_counts, incoming_report
 from thresher.jobs.events import Event, OnEvent
 from thresher.jobs.folder import JobFolder
-from thresher.jobs.gates import drift_alarms, quality_alarms
+from thresher.jobs.gates import drift_alarms, quality_alarms, unusable_alarms
 from thresher.jobs.incoming import ATTEMPTS, Incoming, Reader, changed_files, join
 from thresher.jobs.job_file import Job
 from thresher.jobs.pool import CHURN, PROFILE, SOURCES, Pool, read_pool, schema_entry
@@ -101,7 +102,7 @@ class Run:
         lineage = {int(entry["version"]) for entry in before.segments}
         hashes = {str(entry["sha256"]) for entry in ledger} | (set() if is_full else cache.spent(lineage))
         found = scan(job, before.ledger, known_hashes=hashes, since=self._since, cache=cache)
-        for note in found.notes:
+        for note in (*found.notes, *(f"{name} is left to the next run: {why}" for name, why in found.skipped)):
             self._warn("scan", note)
         self._tell_scan(found)
         reader = Reader(
@@ -109,7 +110,7 @@ class Run:
         )
         settled = [one for one in found.fresh if str(one.file.path) not in self._unsettled]
         waiting = [one.name for one in found.fresh if str(one.file.path) in self._unsettled]
-        reader.skipped += [(name, "it kept changing while it was read") for name in waiting]
+        reader.skipped += [*found.skipped, *((name, "it kept changing while it was read") for name in waiting)]
         deliveries = [one for one in (reader.files(settled), *reader.others(hashes)) if one is not None]
         known, problems = read_segments(self._folder.seen, [] if is_full else before.segments)
         for problem in problems:
@@ -117,8 +118,7 @@ class Run:
         old = None if before.place is None else read_pool(before.place)
         if old is not None and not is_full:
             known = np.union1d(known, names(old.rows.frame["row_id"]))
-        incoming = join(deliveries, known, reader.skipped)
-        incoming = replace(incoming, ledger=[*incoming.ledger, *reader.empty])
+        incoming = join(deliveries, known, skipped=reader.skipped, barren=reader.barren)
         made.append(incoming)
         pool = _still_unread(old, incoming) if is_full else old
         version = self._folder.next_version()
@@ -127,9 +127,12 @@ class Run:
             raise InputError(
                 f"{job.path.name}: the sources must hold rows, found none; check the globs and folders in [[sources]]"
             )
+        alarms = unusable_alarms(job.settings.gates, n_read=incoming.n_read, n_unusable=incoming.n_unusable)
         if incoming.rows is None and not (is_full and pool is not None):
-            report = {"counts": counts}
-            return Outcome(choice=None, version=version, is_full=is_full, report=report, incoming=incoming)
+            report = {"counts": counts, **incoming_report(incoming, alarms)}
+            return Outcome(
+                choice=None, version=version, is_full=is_full, report=report, alarms=alarms, incoming=incoming
+            )
         return self._chosen(
             Task(
                 before=before,
@@ -140,6 +143,7 @@ class Run:
                 version=version,
                 is_full=is_full,
                 counts=counts,
+                alarms=alarms,
             )
         )
 
@@ -148,6 +152,8 @@ class Run:
         n_new = 0 if incoming.rows is None else len(incoming.rows)
         context = self._context(before.encoder).resolved(n_new + (0 if task.pool is None else len(task.pool.rows)))
         choice = choose(job, task.pool, incoming, eval_rows=task.eval_rows, context=context, version=task.version)
+        for note in () if choice.judgement is None else choice.judgement.told:
+            self._warn("rule", note)
         topics, same_topics = topics_of(job, before, choice)
         profile = profile_of(job, choice, incoming, topics)
         found = drifts(before.profile, profile, same_topics=same_topics)
@@ -156,9 +162,8 @@ class Run:
             n_rows=choice.table.num_rows,
             n_new=n_new,
             n_dropped=0 if choice.judgement is None else choice.judgement.dropped.height,
-            n_read=incoming.n_read,
-            n_unusable=sum(incoming.unusable.values()),
         )
+        alarms += task.alarms
         report = churn_report(choice, incoming, all_counts(task.counts, choice), found, alarms)
         return Outcome(
             choice=choice,
@@ -189,9 +194,11 @@ class Run:
             or outcome.fresh_names is None
         ):
             raise AssertionError("nothing to write")
-        before = [] if outcome.is_full else self._latest_segments()
-        newest = max([0, *self._folder.versions()])
-        delete_others(self._folder.seen, before, newest)
+        latest = self._folder.latest()
+        before = [] if outcome.is_full or latest is None else latest.manifest.content["seen"]
+        with suppress(ManifestError):  # of an old snapshot: nobody knows what it lists
+            places = [self._folder.place(version) for version in self._folder.versions()]
+            delete_others(self._folder.seen, [entry for place in places for entry in place.manifest.content["seen"]])
         segment = write_segment(self._folder.seen, outcome.version, outcome.fresh_names)
         work = self._folder.open_work(outcome.version)
         return write_snapshot(
@@ -206,15 +213,11 @@ class Run:
             content=outcome.content | {"seen": [*before, segment], "run": dict(run)},
         )
 
-    def _latest_segments(self) -> list[dict[str, Any]]:
-        latest = self._folder.latest()
-        return [] if latest is None else list(latest.manifest.content["seen"])
-
     def _eval_rows(self) -> Dataset | None:
         job = self._job
         if not job.settings.eval:
             return None
-        paths = [str(job.base / one) for one in job.settings.eval]
+        paths = [job.pattern(one) for one in job.settings.eval]
         columns = job.settings.rows.columns
         return load(paths) if columns is None else load(paths, columns=columns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Scan:
         known: files whose content the snapshot has seen.
         too_old: names of files that changed last before `since`.
         gone: names of files in the ledger that are not there any more.
+        skipped: files that cannot be read, where the job skips such: (name, why).
         notes: what was odd, in sentences.
     """
 
@@ -60,6 +62,7 @@ class Scan:
     known: tuple[FoundFile, ...]
     too_old: tuple[str, ...]
     gone: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
 
@@ -87,6 +90,7 @@ def scan(
     fresh: list[FoundFile] = []
     known: list[FoundFile] = []
     too_old: list[str] = []
+    skipped: list[tuple[str, str]] = []
     taken: set[str] = set()
     output = os.path.realpath(job.folder)
     for number, source in enumerate(job.settings.sources):
@@ -96,25 +100,37 @@ def scan(
                 continue  # named twice, or our own snapshots below a glob
             taken.add(place)
             name = shown_path(file.path, job.base)
-            if since is not None and _changed_before(file.path, since):
-                too_old.append(name)
+            try:
+                if since is not None and _changed_before(file.path, since):
+                    too_old.append(name)
+                    continue
+                size, sha256 = cache.hash_of(file.path)
+            except InputError as error:
+                if job.settings.rows.unreadable != "skip":
+                    raise
+                skipped.append((name, str(error)))
                 continue
-            size, sha256 = cache.hash_of(file.path)
             found = FoundFile(source=job.source_name(number), name=name, file=file, bytes=size, sha256=sha256)
             (known if sha256 in known_hashes else fresh).append(found)
-    there = {found.name for found in (*fresh, *known)} | set(too_old)
+    there = {found.name for found in (*fresh, *known)} | set(too_old) | {name for name, _ in skipped}
     gone = tuple(entry["name"] for entry in ledger if entry.get("kind") == "file" and entry["name"] not in there)
-    return Scan(fresh=tuple(fresh), known=tuple(known), too_old=tuple(too_old), gone=gone, notes=tuple(notes))
+    return Scan(
+        fresh=tuple(fresh),
+        known=tuple(known),
+        too_old=tuple(too_old),
+        gone=gone,
+        skipped=tuple(skipped),
+        notes=tuple(notes),
+    )
 
 
-def _files(job: Job, named: Iterable[str], notes: list[str]) -> list[FileToRead]:
-    import glob
-
+def _files(job: Job, names: Iterable[str], notes: list[str]) -> list[FileToRead]:
     found: list[FileToRead] = []
-    for one in named:
-        path = job.base / Path(one).expanduser()
+    for one in names:
+        path = job.place(one)
         if glob.has_magic(one) and not path.exists():
-            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
+            named = sorted(glob.glob(job.pattern(one), recursive=True))
+            matches = [Path(match) for match in named if Path(match).is_file()]
             if not matches:
                 notes.append(f"{one}: no file matches this pattern")
                 continue
@@ -129,7 +145,15 @@ def _files(job: Job, named: Iterable[str], notes: list[str]) -> list[FileToRead]
 
 
 def _changed_before(path: Path, since: datetime) -> bool:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC) < since
+    """Tell whether a file changed last before a time; its time stamp may be one that no date can hold.
+
+    Raises:
+        InputError: the file is gone, or its folder cannot be looked into.
+    """
+    try:
+        return path.stat().st_mtime < since.timestamp()
+    except OSError as error:
+        raise InputError(f"{path}: the file must be readable, got '{error.strerror}'; run again") from None
 
 
 def shown_path(path: Path, base: Path) -> str:
@@ -165,16 +189,14 @@ class HashCache:
             before = os.stat(place)
             stamp = [before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]
             entry = self._entries.get(place)
-            if isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp and isinstance(entry[1], str):
-                sha256 = entry[1]
-            else:
-                sha256 = _sha256(place)
+            kept = entry[1] if isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp else None
+            sha256 = kept if isinstance(kept, str) else _sha256(place)
         except OSError as error:
             raise InputError(
                 f"{path}: the file must be readable, got '{error.strerror}'; check the path and its rights"
             ) from None
         age = time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns)
-        if entry is not None or age > _SETTLE_NS:
+        if sha256 == kept or age > _SETTLE_NS:
             self._used[place] = [stamp, sha256]
         return before.st_size, sha256
 

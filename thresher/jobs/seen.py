@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +29,25 @@ def names(row_ids: pl.Series) -> Names:
 
 
 def write_segment(folder: Path, version: int, fresh: Names) -> dict[str, Any]:
-    """Write the names that a version judged first, and return its entry for the manifest."""
+    """Write the names that a version judged first, and return its entry for the manifest.
+
+    The file is called by its content too: a run that has lost its lock cannot write over that of the next one.
+    """
     content = np.sort(fresh).tobytes()
-    write_whole(folder / f"{name_of(version)}.ids", content)
-    return {"version": version, "rows": len(fresh), "sha256": hashlib.sha256(content).hexdigest()}
+    entry = {"version": version, "rows": len(fresh), "sha256": hashlib.sha256(content).hexdigest()}
+    write_whole(folder / _file(entry), content)
+    return entry
+
+
+def _file(entry: Mapping[str, Any]) -> str:
+    return f"{name_of(entry['version'])}-{entry['sha256'][:12]}.ids"
 
 
 def read_segments(folder: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[Names, list[str]]:
     """Return all names of some segments, sorted, and a sentence for each segment that is gone or damaged."""
     parts, problems = [], []
     for entry in entries:
-        path = folder / f"{name_of(entry['version'])}.ids"
+        path = folder / _file(entry)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -53,13 +60,12 @@ def read_segments(folder: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[N
     return np.unique(np.concatenate([np.zeros(0, f"S{ID_BYTES}"), *parts])), problems
 
 
-def delete_others(folder: Path, listed: Sequence[Mapping[str, Any]], newest: int) -> None:
-    """Delete segments of killed runs: newer than the newest snapshot and in no snapshot's list."""
-    known = {entry["version"] for entry in listed}
+def delete_others(folder: Path, listed: Iterable[Mapping[str, Any]]) -> None:
+    """Delete the segments that no snapshot lists: of killed runs, and of snapshots that are gone."""
+    known = {_file(entry) for entry in listed}
     for path in folder.glob("v*.ids"):
-        version = int(path.stem[1:]) if path.stem[1:].isdecimal() else 0
-        if version > newest and version not in known:
-            os.unlink(path)
+        if path.name not in known:
+            path.unlink(missing_ok=True)
 
 
 def is_in(wanted: Names, known: Names) -> NDArray[np.bool_]:

@@ -67,6 +67,7 @@ class Task:
         version: of the next snapshot.
         is_full: everything is judged anew.
         counts: of files and rows read.
+        alarms: of the rows read.
     """
 
     before: Before
@@ -77,6 +78,7 @@ class Task:
     version: int
     is_full: bool
     counts: dict[str, int]
+    alarms: list[Alarm]
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
