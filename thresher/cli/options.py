@@ -99,7 +99,6 @@ def read_rows(
     """Load the rows that the options describe."""
     from thresher.dataset import load
 
-    limits: dict[str, Any] = {} if max_row_bytes is None else {"max_row_bytes": max_row_bytes}
     return load(
         source,
         schema=schema,
@@ -108,7 +107,7 @@ def read_rows(
         config=config,
         split=split,
         strict=strict,
-        **limits,
+        max_row_bytes=max_row_bytes,
     )
 
 
@@ -121,6 +120,7 @@ def name_shards(
     config: str | None = None,
     split: str | None = None,
     strict: bool = False,
+    max_row_bytes: int | None = None,
 ) -> PoolFiles:
     """Name the files that the options describe; they are read where the work is.
 
@@ -131,4 +131,12 @@ def name_shards(
 
     if config is not None:
         raise InputError(f"--config: is for a Hub data set, and engine ray reads files, got '{config}'; leave it out")
-    return shards(source, schema=schema, columns=parse_map(columns), id_column=id_column, split=split, strict=strict)
+    return shards(
+        source,
+        schema=schema,
+        columns=parse_map(columns),
+        id_column=id_column,
+        split=split,
+        strict=strict,
+        max_row_bytes=max_row_bytes,
+    )

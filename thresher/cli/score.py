@@ -32,6 +32,7 @@ def score(
     config: options.Config = None,
     split: options.Split = None,
     strict: options.Strict = False,
+    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -46,7 +47,14 @@ def score(
     if as_json and out is None:
         raise InputError("--json: needs --out FILE, because without it the features go to stdout; add --out")
     rows = options.read_rows(
-        pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict
+        pool,
+        schema=schema,
+        columns=columns,
+        id_column=id_column,
+        config=config,
+        split=split,
+        strict=strict,
+        max_row_bytes=max_row_bytes,
     )
     with progress_display(quiet=quiet) as show:
         made = score_rows(

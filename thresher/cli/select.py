@@ -78,6 +78,7 @@ def select(
     config: options.Config = None,
     split: options.Split = None,
     strict: options.Strict = False,
+    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -93,7 +94,16 @@ def select(
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
     read = options.name_shards if engine is Engine.ray and not dry_run else options.read_rows
-    rows = read(pool, schema=schema, columns=columns, id_column=id_column, config=config, split=split, strict=strict)
+    rows = read(
+        pool,
+        schema=schema,
+        columns=columns,
+        id_column=id_column,
+        config=config,
+        split=split,
+        strict=strict,
+        max_row_bytes=max_row_bytes,
+    )
     with progress_display(quiet=quiet) as show:
         asked: dict[str, Any] = {
             "budget": budget,

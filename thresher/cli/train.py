@@ -21,6 +21,7 @@ _LORA = "LoRA"
 _OPTIMIZER = "Optimizer and schedule"
 _BATCHES = "Rows and memory"
 _MEASURE = "Measuring and stopping"
+READING = ("schema", "columns", "id_column", "config", "split", "strict", "max_row_bytes")
 
 
 class Task(StrEnum):
@@ -170,6 +171,7 @@ def train(
     config: options.Config = None,
     split: options.Split = None,
     strict: options.Strict = False,
+    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -187,7 +189,7 @@ def train(
         **{field.name: _plain(given[field.name]) for field in fields(TrainSettings) if field.name != "lora_targets"},
         lora_targets="auto" if lora_targets == "auto" else tuple(lora_targets.split(",")),
     )
-    reading = {name: given[name] for name in ("schema", "columns", "id_column", "config", "split", "strict")}
+    reading = {name: given[name] for name in READING}
     with training_display(quiet=quiet) as show:
         adapter = train_rows(
             _rows(data, reading),

@@ -10,7 +10,7 @@ from typing import Any
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.files import SourceFile
-from thresher.dataset.load import MAX_ROW_BYTES, load_shard, shard_schema
+from thresher.dataset.load import MAX_ROW_BYTES, load_shard, row_limit, shard_schema
 from thresher.dataset.sources import FileToRead, files_to_read, kind_of
 from thresher.errors import InputError
 
@@ -97,7 +97,7 @@ def shards(
     id_column: str | None = None,
     split: str | None = None,
     strict: bool = False,
-    max_row_bytes: int = MAX_ROW_BYTES,
+    max_row_bytes: int | None = None,
 ) -> PoolFiles:
     """Name the files of a pool for `select(engine="ray")`; only the first is read, for its schema.
 
@@ -108,7 +108,7 @@ def shards(
         id_column: as for `load`.
         split: of a folder whose files are named after splits.
         strict: refuse the data when any row cannot be used.
-        max_row_bytes: longer rows of a text file are set aside.
+        max_row_bytes: as for `load`.
 
     Raises:
         InputError: these are no files, or files of several formats.
@@ -122,15 +122,14 @@ def shards(
     files = files_to_read(source, split=split)
     _check_shards(files)
     names = tuple(str(file.path) for file in files)
-    found = shard_schema(
-        files[0].path, schema=schema, columns=columns, id_column=id_column, max_row_bytes=max_row_bytes
-    )
+    limit = row_limit(max_row_bytes)
+    found = shard_schema(files[0].path, schema=schema, columns=columns, id_column=id_column, max_row_bytes=limit)
     return PoolFiles(
         names=names,
         paths=tuple(os.path.abspath(name) for name in names),
         schema=found,
         is_strict=strict,
-        max_row_bytes=max_row_bytes,
+        max_row_bytes=limit,
     )
 
 

@@ -55,7 +55,7 @@ def load(
     config: str | None = None,
     split: str | None = None,
     strict: bool = False,
-    max_row_bytes: int = MAX_ROW_BYTES,
+    max_row_bytes: int | None = None,
     extra_columns: Sequence[str] = (),
 ) -> Dataset:
     """Load rows to select from or to train on.
@@ -74,7 +74,7 @@ def load(
         config: of a Hub dataset.
         split: of a Hub dataset, a saved `DatasetDict`, or a folder whose files are named after splits.
         strict: refuse the data when any row cannot be used.
-        max_row_bytes: longer rows of a text file are set aside.
+        max_row_bytes: longer rows of a text file are set aside; not set: 4 MiB.
         extra_columns: columns that will be asked for with `Dataset.column`: checked to exist, and read now.
 
     Raises:
@@ -85,9 +85,7 @@ def load(
     """
     if schema is not None and columns is not None:
         raise SettingsError(f"schema '{schema}' and a mapping of columns exclude each other; give one of them")
-    if max_row_bytes < 1:
-        raise SettingsError(f"max_row_bytes must be at least 1, got {max_row_bytes}")
-    shards = _open(source, config=config, split=split, max_row_bytes=max_row_bytes)
+    shards = _open(source, config=config, split=split, max_row_bytes=row_limit(max_row_bytes))
     chosen = _schema(shards, schema=schema, columns=columns, id_column=id_column)
     dataset = _read(shards, chosen)
     if dataset.n_rejected and strict:
@@ -105,6 +103,18 @@ def load(
     for name in extra_columns:
         dataset.column(name)
     return dataset
+
+
+def row_limit(max_row_bytes: int | None) -> int:
+    """Return the longest row of a text file that is read, in bytes.
+
+    Raises:
+        SettingsError: it is below 1.
+    """
+    limit = MAX_ROW_BYTES if max_row_bytes is None else max_row_bytes
+    if limit < 1:
+        raise SettingsError(f"max_row_bytes must be at least 1, got {limit}")
+    return limit
 
 
 def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW_BYTES) -> Dataset:

@@ -33,7 +33,7 @@ class Herding:
     Ties: to the lowest row. Equal rows can all be picked, but not soon after one another. A zero row adds nothing to
     the mean. An empty pool is refused.
     Fails: with several groups the mean may lie where no row is; groups of opposite direction cancel.
-    No difference to random rows was seen on two tasks (`benchmarks/selection_helps.py`): a mean is what random rows
+    No difference to random rows was seen on three tasks (`benchmarks/selection_helps.py`): a mean is what random rows
     have too.
 
     `objective` is the distance of the prefix's mean to the pool's mean after each pick (lower is better).
