@@ -55,11 +55,11 @@ class FeatureTable:
             OutputError: the file is there already, cannot be written, or its format cannot hold a column.
         """
         path = Path(path)
-        check_suffix(path)
+        _check_suffix(path)
         nested = [name for name, kind in self.frame.schema.items() if kind.is_nested()]
         if path.suffix == ".csv" and nested:
             raise OutputError(f"{path}: a CSV file holds plain values, '{nested[0]}' has several; choose .parquet")
-        if not is_free(path, self.manifest.identity, force=force):
+        if not _is_free(path, self.manifest.identity, force=force):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
@@ -131,19 +131,19 @@ def score(
     identity = digest({"request": asked, "read": read, "thresher": versions(())})
     path = None if out is None else Path(out)
     if path is not None:
-        check_suffix(path)
+        _check_suffix(path)
         check_apart(path, [each for each in (rows, beside) if each is not None])
-        if not is_free(path, identity, force=force):
+        if not _is_free(path, identity, force=force):
             return FeatureTable(frame=_read(path), manifest=Manifest.of_file(_manifest_of(path)))
     found = compute(rows, names, context)
     content = {"format": FORMAT, "kind": "features", "identity": identity, **asked, **_about(rows, found)}
-    made = FeatureTable(frame=table(found, names), manifest=Manifest(content))
+    made = FeatureTable(frame=_table(found, names), manifest=Manifest(content))
     if path is not None:
         made.save(path, force=force)
     return made
 
 
-def table(found: Features, names: Iterable[str]) -> pl.DataFrame:
+def _table(found: Features, names: Iterable[str]) -> pl.DataFrame:
     """Return features as columns, in the order of the names."""
     columns = [found.row_id.alias("row_id")]
     for name in names:
@@ -159,7 +159,7 @@ def table(found: Features, names: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def check_suffix(path: Path) -> None:
+def _check_suffix(path: Path) -> None:
     """Refuse a file name that tells no format that can be written.
 
     Raises:
@@ -169,7 +169,7 @@ def check_suffix(path: Path) -> None:
         raise OutputError(f"{path}: must end in one of {', '.join(SUFFIXES)}, got '{path.suffix}'; rename it")
 
 
-def is_free(path: Path, identity: str, *, force: bool) -> bool:
+def _is_free(path: Path, identity: str, *, force: bool) -> bool:
     """Return whether a table is still to be written: not when the finished one of the same work is there.
 
     Raises:

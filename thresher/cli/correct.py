@@ -22,7 +22,7 @@ def correct(
     eta: Annotated[float, typer.Option(help="Least confidence that a candidate is better.")] = 0.8,
     column: Annotated[str, typer.Option(help="Column for the original answers.")] = "original_response",
     max_new_tokens: Annotated[int, typer.Option(help="Limit of a candidate.")] = 256,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    device: options.Device = None,
     force: options.Force = False,
     schema: options.Schema = None,
     columns: options.Map = None,

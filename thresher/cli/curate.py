@@ -38,10 +38,10 @@ def clean(
     existing: Annotated[str | None, typer.Option(help="Rows you have already; what repeats one is dropped.")] = None,
     eval: Annotated[str | None, typer.Option(help="Rows to evaluate on, which the pool must not hold.")] = None,  # noqa: A002
     report: Annotated[str | None, typer.Option(help="Rules that only report what they find.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")] = None,
+    encoder: options.Encoder = None,
     model: Annotated[str | None, typer.Option(help="Causal language model or adapter: Hub id or folder.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    tokenizer: options.Tokenizer = None,
+    device: options.Device = None,
     seed: options.Seed = 0,
     force: options.Force = False,
     schema: options.Schema = None,

@@ -35,8 +35,6 @@ Train = Annotated[
     list[str] | None, typer.Option("--train", help="NAME=VALUE of the training, as epochs=2; repeatable.")
 ]
 MethodSettings = Annotated[list[str] | None, typer.Option("--set", help="METHOD.NAME=VALUE of a method; repeatable.")]
-Encoder = Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")]
 OverlapOption = Annotated[
     OverlapChoice, typer.Option(help="Test rows that are also in the pool: refuse, or drop them from the pool.")
 ]

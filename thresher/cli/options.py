@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,14 @@ from thresher.errors import InputError
 if TYPE_CHECKING:
     from thresher.cluster import PoolFiles
     from thresher.dataset import Dataset
+
+
+class LossOn(StrEnum):
+    """Turns of a conversation."""
+
+    last = "last-assistant"
+    all = "all-assistant"
+
 
 READ = "How rows are read"
 
@@ -48,6 +57,12 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result 
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16 of the models; not set: float32, but for large ones.")
 ]
+Encoder = Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")]
+Model = Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")]
+Tokenizer = Annotated[str | None, typer.Option(help="Whose tokens are counted.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens the language model reads of a row.")]
+AskedTurns = Annotated[LossOn, typer.Option(help="Turns the language model is asked about.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 

@@ -9,21 +9,20 @@ from typing import Annotated
 import typer
 
 from thresher.cli import options
-from thresher.cli.select import LossOn
 
 
 def score(
     pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
     features: Annotated[str, typer.Option(help="With commas: length,loss,embedding,number:COLUMN, ...")],
-    encoder: Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")] = None,
-    model: Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")] = None,
+    encoder: options.Encoder = None,
+    model: options.Model = None,
     reference: Annotated[str | None, typer.Option(help="Model that learned such rows, for reference_loss.")] = None,
     examples: Annotated[str | None, typer.Option(help="Rows to try as examples, for utility.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    tokenizer: options.Tokenizer = None,
+    device: options.Device = None,
     dtype: options.Dtype = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens the language model reads of a row.")] = None,
-    loss_on: Annotated[LossOn, typer.Option(help="Turns the language model is asked about.")] = LossOn.last,
+    max_length: options.MaxLength = None,
+    loss_on: options.AskedTurns = options.LossOn.last,
     out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl; not set: JSON lines on stdout.")] = None,
     force: options.Force = False,
     schema: options.Schema = None,

@@ -22,13 +22,6 @@ _RAY = "Beyond one machine"
 ROLES = ("encoder", "model")  # what a feature says of the model behind it
 
 
-class LossOn(StrEnum):
-    """Turns of a conversation."""
-
-    last = "last-assistant"
-    all = "all-assistant"
-
-
 class Engine(StrEnum):
     """Who does the work."""
 
@@ -50,13 +43,13 @@ def select(
     settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of the method; repeatable.")] = None,
     existing: Annotated[str | None, typer.Option(help="Rows you have already; picks avoid what they cover.")] = None,
     target: Annotated[str | None, typer.Option(help="Rows of the task you train for, for methods that aim.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")] = None,
-    model: Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Whose tokens are counted.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")] = None,
+    encoder: options.Encoder = None,
+    model: options.Model = None,
+    tokenizer: options.Tokenizer = None,
+    device: options.Device = None,
     dtype: options.Dtype = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens the language model reads of a row.")] = None,
-    loss_on: Annotated[LossOn, typer.Option(help="Turns the language model is asked about.")] = LossOn.last,
+    max_length: options.MaxLength = None,
+    loss_on: options.AskedTurns = options.LossOn.last,
     quota: Annotated[str | None, typer.Option(help="label=balanced, source:web=70%,forum=30%, label:*<=100.")] = None,
     order: Annotated[Order, typer.Option(help="Order of the kept rows.")] = Order.file,
     seed: options.Seed = 0,

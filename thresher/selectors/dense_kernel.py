@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.compiled import compiled, compiled_fast
 from thresher.products import NUMPY, Products
 from thresher.selectors.choosing import (
     ANYTHING,
@@ -31,7 +32,6 @@ from thresher.selectors.choosing import (
     note_pick,
     set_bound,
 )
-from thresher.selectors.compiled import compiled, compiled_fast
 from thresher.selectors.greedy import Cover, Picks, close_interval, exact_gain, tie_width
 from thresher.threads import n_threads
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.compiled import compiled
 from thresher.selectors.choosing import (
     ANYTHING,
     CLOSE,
@@ -36,7 +37,6 @@ from thresher.selectors.choosing import (
     near_best,
     note_pick,
 )
-from thresher.selectors.compiled import compiled
 from thresher.threads import n_threads
 
 Float32 = NDArray[np.float32]
