@@ -189,12 +189,17 @@ def gathered_features(
                 arrays[name][at] = array
     values = _one_code(pool, arrays, facts)
     missing = _reasons(pool, arrays, facts)
+    row_id = pool.row_id.gather(pool.order)
+    return Features(row_id=row_id, arrays=arrays, missing=missing, notes=notes_of(records)), values
+
+
+def notes_of(records: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """Return the facts about features that a manifest tells, added up over the shards."""
     notes: dict[str, Counter[str]] = {}
     for record in records:
         for name, counts in record["notes"].items():
             notes.setdefault(name, Counter()).update(counts)
-    row_id = pool.row_id.gather(pool.order)
-    return Features(row_id=row_id, arrays=arrays, missing=missing, notes={k: dict(v) for k, v in notes.items()}), values
+    return {name: dict(counts) for name, counts in notes.items()}
 
 
 def _one_code(pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from thresher.cluster.covering import EXISTING, BoundShard, Certificate, CoverShard, certify, values_of_sample
-from thresher.cluster.measuring import MeasureShard
+from thresher.cluster.measuring import MeasureShard, notes_of
 from thresher.cluster.partitions import (
     EMBEDDING,
     AssignShard,
@@ -154,7 +154,7 @@ class _TwoRounds:
             },
             depends_on_seed=True,
         )
-        return cover, made, kept, self._notes()
+        return cover, made, kept, notes_of(self.records)
 
     def _assign(self, rng: np.random.Generator) -> tuple[AssignShard, Int64]:
         """Find the centroids and put every row into its part; returns also the rows of each part."""
@@ -263,12 +263,3 @@ class _TwoRounds:
         if on_progress is not None:
             note = f"{self.request.selector.name}: {sentence}"
             on_progress(Progress(stage="select", done=0, total=len(self.pool), note=note))
-
-    def _notes(self) -> dict[str, dict[str, int]]:
-        total: dict[str, dict[str, int]] = {}
-        for record in self.records:
-            for name, counts in record["notes"].items():
-                own = total.setdefault(name, {})
-                for key, count in counts.items():
-                    own[key] = own.get(key, 0) + count
-        return total
