@@ -20,7 +20,7 @@ from thresher.output import whole_file, write_whole
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
-    from thresher.selection_request import LossOn
+    from thresher.selection_request import EmbeddingDtype, LossOn
 
 FLAT = (".csv", ".jsonl", ".ndjson")
 SUFFIXES = (".parquet", *FLAT)
@@ -80,6 +80,7 @@ def score(
     tokenizer: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    embedding_dtype: EmbeddingDtype = "float32",
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     out: str | Path | None = None,
@@ -98,6 +99,7 @@ def score(
         tokenizer: as for `select`.
         device: as for `select`.
         dtype: as for `select`.
+        embedding_dtype: as for `select`.
         max_length: as for `select`.
         loss_on: as for `select`.
         out: file to write, .parquet, .csv or .jsonl; a finished one is read back.
@@ -122,6 +124,7 @@ def score(
         tokenizer=tokenizer,
         device=device,
         dtype=dtype,
+        embedding_dtype=embedding_dtype,
         max_length=max_length,
         loss_on=loss_on,
         on_progress=on_progress,

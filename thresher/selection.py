@@ -20,7 +20,7 @@ from thresher.output import OutputFolder
 from thresher.preparation import holding
 from thresher.selection_choice import choose
 from thresher.selection_manifest import chosen, subset_manifest
-from thresher.selection_request import Asked, LossOn, Order, Request, resolve
+from thresher.selection_request import Asked, EmbeddingDtype, LossOn, Order, Request, resolve
 from thresher.selectors import Selector
 from thresher.subset import Subset, read_subset
 
@@ -44,6 +44,7 @@ def select(
     tokenizer: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    embedding_dtype: EmbeddingDtype = "float32",
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     quota: str | Quota | None = None,
@@ -75,6 +76,8 @@ def select(
         dtype: precision of encoders and language models: "bfloat16" and "float16" are faster on a GPU, and a value then
             depends a little (about 1e-3) on the rows it is computed with; not set: "float32", but for language models
             of more than 2 GB on a GPU.
+        embedding_dtype: how embeddings are kept: "float16" takes half the room of "float32" on disk, and rounds
+            components to 11 bits; methods compute in float32 either way.
         max_length: tokens that the language model reads of a row, the rest is cut and counted; not set: 2,048 or the
             model's longest input, whichever is less.
         loss_on: turns of a conversation that the language model is asked about: "last-assistant" or "all-assistant".
@@ -108,6 +111,7 @@ def select(
         tokenizer=tokenizer,
         device=device,
         dtype=dtype,
+        embedding_dtype=embedding_dtype,
         max_length=max_length,
         loss_on=loss_on,
         quota=quota,

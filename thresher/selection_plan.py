@@ -11,7 +11,7 @@ import numpy as np
 from thresher.amounts import size
 from thresher.budget import Budget, Quota
 from thresher.preparation import Trial, rehearse_training
-from thresher.selection_request import Asked, LossOn, Order, Request, resolve
+from thresher.selection_request import Asked, EmbeddingDtype, LossOn, Order, Request, resolve
 from thresher.selectors import Selector
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def plan(
     tokenizer: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    embedding_dtype: EmbeddingDtype = "float32",
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     quota: str | Quota | None = None,
@@ -118,6 +119,7 @@ def plan(
         tokenizer: as for `select`.
         device: as for `select`.
         dtype: as for `select`.
+        embedding_dtype: as for `select`.
         max_length: as for `select`.
         loss_on: as for `select`.
         quota: as for `select`.
@@ -138,6 +140,7 @@ def plan(
             tokenizer=tokenizer,
             device=device,
             dtype=dtype,
+            embedding_dtype=embedding_dtype,
             max_length=max_length,
             loss_on=loss_on,
             quota=quota,

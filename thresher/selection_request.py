@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
 
 Order = Literal["file", "rank"]
+EmbeddingDtype = Literal["float32", "float16"]
 LossOn = Literal["last-assistant", "all-assistant"]
 ROLES = {"existing": "rows you already have", "target": "rows of a target"}  # rows beside the pool
 
@@ -39,6 +40,7 @@ class Asked:
     tokenizer: str | None
     device: str | None
     dtype: str | None
+    embedding_dtype: EmbeddingDtype
     max_length: int | None
     loss_on: LossOn
     quota: str | Quota | None
@@ -156,6 +158,7 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
         tokenizer=asked.tokenizer,
         device=asked.device,
         dtype=asked.dtype,
+        embedding_dtype=asked.embedding_dtype,
         max_length=asked.max_length,
         loss_on=asked.loss_on,
         on_progress=asked.on_progress,

@@ -53,6 +53,7 @@ def asking(pool: Any, method: Any = "facility-location", **given: Any) -> Asked:
     """Return what a user asks for, with the defaults of `select` and the static encoder."""
     asked: dict[str, Any] = dict.fromkeys(field.name for field in fields(Asked))
     asked |= {"budget": 40, "encoder": "static", "loss_on": "last-assistant", "order": "file", "seed": 0}
+    asked["embedding_dtype"] = "float32"
     return Asked(**{**asked, "pool": pool, "method": method, **given})
 
 

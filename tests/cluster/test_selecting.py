@@ -48,7 +48,7 @@ def same(here, there):
         ("length", {"budget": "score>18"}),
         ("random", {"budget": 30, "quota": "kind=balanced"}),
         ("random", {"budget": 30, "quota": "source"}),
-        ("k-center", {"budget": 12}),
+        ("k-center", {"budget": 12, "embedding_dtype": "float16"}),
     ],
 )
 def test_picks_scores_tables_and_manifest_are_those_of_one_machine(pool_folder, tmp_path, method, given):

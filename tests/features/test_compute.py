@@ -3,7 +3,7 @@ import polars as pl
 import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
-from thresher.features import FeatureContext, column_values, compute, fingerprints
+from thresher.features import FeatureCache, FeatureContext, column_values, compute, fingerprints
 from thresher.features import compute as compute_function
 from thresher.features.static_encoder import StaticEncoder
 
@@ -31,6 +31,23 @@ def test_values_from_the_cache_equal_fresh_ones(make_rows, make_sentences):
         cached = compute(rows, ["embedding", "length"], STATIC)
         np.testing.assert_array_equal(cached["embedding"], fresh["embedding"])
         np.testing.assert_array_equal(cached["length"], fresh["length"])
+
+
+def test_half_precision_is_rounded_once_and_kept_apart(make_rows, make_sentences, tmp_path):
+    rows = make_rows(make_sentences(40))
+    half = FeatureContext(encoder="static", embedding_dtype="float16", cache=FeatureCache(tmp_path / "half"))
+    whole = FeatureContext(encoder="static", cache=FeatureCache(tmp_path / "whole"))
+    expected = compute(rows, ["embedding"], whole)["embedding"].astype(np.float16)
+    for _ in range(2):
+        found = compute(rows, ["embedding"], half)["embedding"]
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, expected)
+    kept = [sum(path.stat().st_size for path in (tmp_path / name).rglob("*.safetensors")) for name in ("half", "whole")]
+    assert 0 < kept[0] < 0.6 * kept[1]
+    marks = [fingerprints(["embedding"], context)["embedding"]["fingerprint"] for context in (half, whole)]
+    assert marks[0] == f"{marks[1]}-float16"
+    with pytest.raises(SettingsError, match="embedding_dtype must be float32 or float16, got 'int8'"):
+        FeatureContext(embedding_dtype="int8")
 
 
 def test_a_second_run_loads_no_model(make_rows, make_sentences, monkeypatch):
@@ -116,7 +133,11 @@ def test_a_feature_of_a_plug_in_is_found_by_its_entry_point(make_rows, monkeypat
 
 def test_fingerprints_name_the_models(make_rows):
     found = fingerprints(["embedding", "length"], FeatureContext().resolved(10**9))
-    assert found["embedding"] == {"encoder": "static-minilm-256", "fingerprint": StaticEncoder().fingerprint}
+    assert found["embedding"] == {
+        "encoder": "static-minilm-256",
+        "kept_as": "float32",
+        "fingerprint": StaticEncoder().fingerprint,
+    }
     assert found["length"]["tokenizer"] == "static-minilm-256"
 
 

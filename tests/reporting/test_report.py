@@ -300,6 +300,24 @@ def test_the_command_of_a_subset_makes_the_same_rows_again(pages, tmp_path, caps
     assert (tmp_path / "again" / "subset.jsonl").read_bytes() == (folder / "subset.jsonl").read_bytes()
 
 
+def test_the_command_of_a_subset_names_the_models_and_how_vectors_are_kept(made):
+    import shlex
+
+    from thresher.manifest import Manifest
+    from thresher.reporting.reproduce import command
+
+    content = Manifest.read(made["subset"]).content
+    features = {
+        "embedding": {"encoder": "minilm", "kept_as": "float16", "fingerprint": "0"},
+        "loss": {"model": "an/other", "fingerprint": "1"},
+        "reference_loss": {"model": "trained", "fingerprint": "2"},
+    }
+    words = shlex.split(command({**content, "features": features}, Path("out")))
+    start = words.index("--encoder")
+    assert words[start : start + 6] == ["--encoder", "minilm", "--embedding-dtype", "float16", "--model", "an/other"]
+    assert "trained" not in words
+
+
 def test_the_public_name_is_the_function():
     import thresher.reporting
 

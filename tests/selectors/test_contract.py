@@ -160,6 +160,19 @@ def test_input_arrays_are_not_modified(name):
     assert {key: array.tobytes() for key, array in data.items()} == before
 
 
+@pytest.mark.parametrize("kind", ["random", "ties"])
+def test_half_precision_embeddings_are_computed_with_in_single_precision(name, kind):
+    data = features(kind=kind)
+    half = data["embedding"].astype(np.float16)
+    ours, expected = (
+        score(name, dataclasses.replace(data, arrays={**data, "embedding": x}), 30)
+        for x in (half, half.astype(np.float32))
+    )
+    assert ours.value.tobytes() == expected.value.tobytes()
+    for found, same in ((ours.covered_by, expected.covered_by), (ours.objective, expected.objective)):
+        assert found is None or found.tobytes() == same.tobytes()
+
+
 @pytest.mark.parametrize("kind", ["random", "ties", "zeros"])
 def test_ranking_for_k_is_a_prefix_of_the_ranking_for_2k(name, kind):
     data = features(kind=kind)

@@ -21,6 +21,13 @@ class LossOn(StrEnum):
     all = "all-assistant"
 
 
+class KeptAs(StrEnum):
+    """Precision in which embeddings are kept."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
 READ = "How rows are read"
 
 Schema = Annotated[
@@ -57,6 +64,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result 
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16 of the models; not set: float32, but for large ones.")
 ]
+EmbeddingDtype = Annotated[KeptAs, typer.Option(help="How embeddings are kept: float16 takes half the room.")]
 Encoder = Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")]
 Model = Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")]
 Tokenizer = Annotated[str | None, typer.Option(help="Whose tokens are counted.")]

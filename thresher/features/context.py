@@ -16,6 +16,7 @@ from thresher.features.trained import GradientSettings, TrainedFolder
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
+EMBEDDING_DTYPES = ("float32", "float16")
 LOSS_ON = ("last-assistant", "all-assistant")
 N_EXAMPLES = 64
 
@@ -47,6 +48,8 @@ class FeatureContext:
         dtype: of a transformer: "bfloat16" and "float16" are faster on a GPU, but a value then depends a little (about
             1e-3) on its batch. None: float32 for encoders and on a CPU; a language model of more than 2 GB of weights
             runs in bfloat16 on a GPU that has it.
+        embedding_dtype: how embeddings are kept, in the cache and beside it: "float32", or "float16" for half the room,
+            which rounds components to 11 bits. Selectors compute in float32 either way.
         batch_tokens: tokens in one forward pass, padding included; None for 16,384, where a GPU has room for more up to
             131,072. It changes a value by rounding only.
         cache: where finished values are kept, by default the platform's cache folder; None computes everything anew.
@@ -67,6 +70,7 @@ class FeatureContext:
     tokenizer: str | None = None
     device: str | None = None
     dtype: str | None = None
+    embedding_dtype: str = EMBEDDING_DTYPES[0]
     batch_tokens: int | None = None
     cache: FeatureCache | None = field(default_factory=FeatureCache)
     on_progress: OnProgress | None = None
@@ -75,10 +79,14 @@ class FeatureContext:
         """Refuse illegal settings.
 
         Raises:
-            SettingsError: batch_tokens, max_length or n_examples is too small, or dtype or loss_on is unknown.
+            SettingsError: batch_tokens, max_length or n_examples is too small, or dtype, embedding_dtype or loss_on is
+                unknown.
         """
         if self.dtype is not None and self.dtype not in DTYPES:
             raise SettingsError(f"features: dtype must be one of {', '.join(DTYPES)}, got '{self.dtype}'")
+        if self.embedding_dtype not in EMBEDDING_DTYPES:
+            known = " or ".join(EMBEDDING_DTYPES)
+            raise SettingsError(f"features: embedding_dtype must be {known}, got '{self.embedding_dtype}'")
         if self.loss_on not in LOSS_ON:
             raise SettingsError(f"features: loss_on must be one of {', '.join(LOSS_ON)}, got '{self.loss_on}'")
         if self.max_length is not None and self.max_length < 2:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from thresher.features.cached import values_of
-from thresher.features.context import FeatureContext
+from thresher.features.cached import Batch, values_of
+from thresher.features.context import EMBEDDING_DTYPES, FeatureContext
 from thresher.features.encoders import Encoder, load_encoder
 from thresher.features.progress import Progress
 
@@ -17,28 +19,47 @@ if TYPE_CHECKING:
 
 
 class Embedding:
-    """Unit vectors of the rows' texts under the encoder of the context."""
+    """Unit vectors of the rows' texts under the encoder of the context, rounded to float16 where it says so."""
 
     name: ClassVar[str] = "embedding"
     passes: ClassVar[str] = "the encoder reads each of the n rows once"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the encoder's name and fingerprint; the context must be `resolved`."""
+        """Return the encoder's name, how its vectors are kept, and the fingerprint of both; `context` is `resolved`."""
         encoder = _encoder(context)
-        return {"encoder": encoder.name, "fingerprint": encoder.fingerprint}
+        return {
+            "encoder": encoder.name,
+            "kept_as": context.embedding_dtype,
+            "fingerprint": _fingerprint(encoder, context),
+        }
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.float32]:
-        """Return (n, d) float32. Texts that the cache knows are not encoded, and no model loads if it knows all."""
+    def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.floating]:
+        """Return (n, d) of the context's `embedding_dtype`. Texts that the cache knows are not encoded.
+
+        No model loads if it knows all.
+        """
         texts = dataset.texts()
         encoder = _encoder(context.resolved(len(texts)))
-        shelf = None if context.cache is None else context.cache.shelf(self.name, encoder.name, encoder.fingerprint)
-        values = values_of(
-            texts, encoder.encode_batches, feature=self.name, shelf=shelf, on_progress=context.on_progress
-        )
+        shelf = None
+        if context.cache is not None:
+            shelf = context.cache.shelf(self.name, encoder.name, _fingerprint(encoder, context))
+
+        def encoded(part: pl.Series) -> Iterator[Batch]:
+            for batch in encoder.encode_batches(part):
+                yield batch._replace(values=batch.values.astype(context.embedding_dtype, copy=False))
+
+        values = values_of(texts, encoded, feature=self.name, shelf=shelf, on_progress=context.on_progress)
         if context.on_progress is not None:
             for note in encoder.notes():
                 context.on_progress(Progress(stage=self.name, done=len(texts), total=len(texts), note=note))
-        return np.zeros((0, encoder.dimension), dtype=np.float32) if values is None else values
+        return np.zeros((0, encoder.dimension), context.embedding_dtype) if values is None else values
+
+
+def _fingerprint(encoder: Encoder, context: FeatureContext) -> str:
+    """Return what the values depend on: the encoder, and how they are rounded."""
+    if context.embedding_dtype == EMBEDDING_DTYPES[0]:
+        return encoder.fingerprint
+    return f"{encoder.fingerprint}-{context.embedding_dtype}"
 
 
 def _encoder(context: FeatureContext) -> Encoder:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.manifest import Manifest
 from thresher.reporting.page import Block, Code, Section, Table
 from thresher.reporting.pool import places_of
@@ -25,6 +26,7 @@ _OPTIONS = {  # names in a manifest that differ from those of the command
     "budgets": "budget",
 }
 _REPEATED = frozenset({"target", "more", "slice"})
+_LEARNED = frozenset({"reference_loss"})  # of a model that a setting of the method names
 _LONG = 400  # letters of a value in a table
 
 
@@ -100,10 +102,15 @@ def _select_words(content: Mapping[str, Any]) -> list[str]:
     for name, value in content["settings"].items():
         if value is not None:
             words += ["--set", f"{name}={value}"]
-    encoder = content["features"].get("embedding", {}).get("encoder")
-    if encoder:
+    embedding = content["features"].get("embedding", {})
+    if embedding:
         known = {"static-minilm-256": "static"}
-        words += ["--encoder", known.get(encoder, encoder)]
+        words += ["--encoder", known.get(embedding["encoder"], embedding["encoder"])]
+        if embedding["kept_as"] != "float32":
+            words += ["--embedding-dtype", embedding["kept_as"]]
+    asked = {about["model"] for name, about in content["features"].items() if "model" in about and name not in _LEARNED}
+    for model in sorted(asked - {EMBEDDED_NAME}):
+        words += ["--model", model]
     if content["quota"]:
         words += ["--quota", content["quota"]]
     if content["order"] != "file":
