@@ -164,6 +164,15 @@ def test_a_label_of_few_rows_is_judged_and_one_of_a_single_text_is_missing_with_
     assert (found.values[41:] > 0).all()
 
 
+def test_many_labels_of_two_texts_each_are_judged_without_a_warning():
+    rows = th.load(
+        [{"text": f"{'tea coffee' if i % 2 else 'saw drill'} {i}", "label": f"l{i // 2}"} for i in range(40)]
+    )
+    probability = compute(rows, ["class_probability"], CONTEXT)["class_probability"]
+    assert probability.shape == (40, 20)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, atol=1e-6)
+
+
 def test_two_texts_of_two_labels_have_no_value():
     found = self_confidence(th.load([{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]), CONTEXT)
     assert np.isnan(found.values).all()

@@ -22,6 +22,9 @@ MAX_FIT_ROWS = 100_000  # rows that one classifier learns from
 MIN_FIT_ROWS = 20  # of each class, as far as there are so many
 MAX_ITERATIONS = 200
 LEAST = 1e-12  # probability of a class that the classifier knows
+MANY_CLASSES = (
+    "The number of unique classes is greater than 50%"  # of the rows: a warning of scikit-learn, not wrong here
+)
 WORD_CELLS = 1 << 22  # weights of the classifier on words, at most
 WORD_BITS = (10, 18)  # log2 of the number of hashed words, least and most
 
@@ -131,6 +134,7 @@ class _Fit:
         self._model = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted and told
+            warnings.filterwarnings("ignore", MANY_CLASSES, UserWarning)
             self._model.fit(view[rows.text[learned]], rows.label[learned], sample_weight=rows.weight[learned])
         self.is_unfinished = bool(self._model.n_iter_.max() >= MAX_ITERATIONS)
 

@@ -32,8 +32,8 @@ WINDOW_ROWS = 1024  # rows tokenised and sorted by length together
 MAPPED_BYTES = 1 << 30  # a larger result is held in a file and not in memory
 BACKWARD = 3.0  # a forward and a backward pass, in forward passes
 NO_CHECKPOINTS = (
-    "needs adapters that were kept after each epoch with the state of their optimizer, found none; leave the setting "
-    "`checkpoints` out, and they are trained"
+    "needs adapters that were kept after each epoch with the state of their optimizer, found none; give their folder "
+    "as `checkpoints`, or choose with the method 'gradient', which trains them where that setting is left out"
 )
 
 
