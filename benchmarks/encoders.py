@@ -5,7 +5,8 @@
 Rows are product listings of about 60 tokens. The static encoder is compared with model2vec on the same files, and its
 time is split into finding tokens and adding vectors. MiniLM is compared with the time of nothing but its own matrix
 products: every product of its layers (projections, feed-forward, attention scores and their weighted sums), on arrays
-of the very shapes of its batches, by the same library with the same number of threads.
+of the very shapes of its batches, by the same library with the same number of threads; then its time is split by
+operation (the profiler of torch), and it is run in bfloat16.
 """
 
 from __future__ import annotations
@@ -136,6 +137,30 @@ def minilm(texts: pl.Series, n_runs: int) -> dict[str, object]:
         "gflop_per_row": round(n_flop / len(texts) / 1e9, 3),
         "gflop_per_second_of_products": round(n_flop / statistics.median(least) / 1e9, 1),
         "share_of_limit": round(statistics.median(least) / statistics.median(whole), 3),
+        "share_of_time": by_operation(encoder, texts),
+        "bfloat16": in_bfloat16(texts, n_runs),
+    }
+
+
+def by_operation(encoder: object, texts: pl.Series, n_largest: int = 6) -> dict[str, float]:
+    """Return the operations that take most of the time, as shares of the whole."""
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        encoder.encode(texts)
+    spent = Counter({event.key: event.self_cpu_time_total for event in profile.key_averages()})
+    whole = sum(spent.values())
+    return {name: round(time / whole, 3) for name, time in spent.most_common(n_largest)}
+
+
+def in_bfloat16(texts: pl.Series, n_runs: int) -> dict[str, object]:
+    """Measure MiniLM in bfloat16, and how far its vectors are from those in float32."""
+    exact, rounded = (load_encoder("minilm", device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    cosine = (exact.encode(texts) * rounded.encode(texts)).sum(axis=1)
+    return {
+        **rate(len(texts), timed(lambda: rounded.encode(texts), n_runs)),
+        "least_cosine_to_float32": round(float(cosine.min()), 5),
+        "mean_cosine_to_float32": round(float(cosine.mean()), 5),
     }
 
 

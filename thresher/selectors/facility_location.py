@@ -9,14 +9,13 @@ import numpy as np
 
 from thresher.features.container import Features
 from thresher.scores import EXISTING, Scores, ranked
-from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
-from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_memory
-from thresher.selectors.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
+from thresher.selectors.checks import check_n_ranked
+from thresher.selectors.pairwise import PairwiseGreedy
 from thresher.selectors.vectors import distinct_rows, inverse_norms
 
 
 @dataclass(frozen=True, kw_only=True)
-class FacilityLocation:
+class FacilityLocation(PairwiseGreedy):
     """Rank rows so that every prefix represents the whole pool as well as greedy can.
 
     Optimises f(S) = sum over all rows i of max(0, max over j in S of cos(i, j)): each row counts with its cosine to
@@ -59,36 +58,10 @@ class FacilityLocation:
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
     accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding", "weight"})
 
-    kernel: str = "auto"
-    n_neighbors: int = 64
-    max_kernel_gb: float = 2.0
-    optimizer: str = OPTIMIZERS[0]
-    epsilon: float = EPSILON
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
-        check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
-        check_number(self.name, "max_kernel_gb", self.max_kernel_gb, 0.0, 1e6)
-        check_optimizer(self.name, self.optimizer, self.epsilon)
-
-    def plan(self, features: Features) -> str:
-        """Say how pairs will be compared, in how much memory, and what is known of the picks.
-
-        Raises:
-            InputError: not even the sparse kernel fits into memory.
-        """
+    def compared(self, features: Features) -> tuple[int, int]:
+        """Return how many distinct rows there are, of how many components."""
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)
-        n = len(distinct_rows(x).first)
-        plan = self.memory(n, x.shape[1])
-        return plan.told(self.name, n, self._guarantee(plan))
-
-    def memory(self, n: int, d: int) -> MemoryPlan:
-        """Plan for n distinct rows of d components."""
-        return plan_memory(KernelSettings(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb), n, d)
-
-    def _guarantee(self, plan: MemoryPlan) -> str:
-        return guarantee_of(self.optimizer, self.epsilon, plan.n_neighbors)
+        return len(distinct_rows(x).first), x.shape[1]
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily; the others score -inf.
@@ -138,7 +111,7 @@ class FacilityLocation:
             objective=objective,
             notes={
                 **notes,
-                "guarantee": self._guarantee(plan),
+                "guarantee": self.guarantee(plan),
                 "n_pair_updates": made.n_visited,
                 "n_distinct_rows": len(vectors),
                 "n_picks_with_gain": len(picks),

@@ -13,9 +13,8 @@ from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.features.providers import available as available_features
 from thresher.scores import EXISTING, Scores, ranked
-from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
-from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_memory
-from thresher.selectors.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
+from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
+from thresher.selectors.pairwise import PairwiseGreedy
 from thresher.selectors.vectors import inverse_norms
 
 COLUMN = "column:"
@@ -24,7 +23,7 @@ Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualityDiversity:
+class QualityDiversity(PairwiseGreedy):
     """Rank rows so that every prefix both scores high and represents the pool, as far as greedy can (QDIT).
 
     Optimises F(S) = (1 - alpha) f(S) / f(pool) + alpha q(S) / q(pool): f is that of `facility-location` (each row
@@ -71,21 +70,13 @@ class QualityDiversity:
     prefer: str = "high"
     alpha: float = 0.5
     scale: str = "rank"
-    kernel: str = "auto"
-    n_neighbors: int = 64
-    max_kernel_gb: float = 2.0
-    optimizer: str = OPTIMIZERS[0]
-    epsilon: float = EPSILON
 
     def __post_init__(self) -> None:
         """Check the settings."""
         check_one_of(self.name, "prefer", self.prefer, ("high", "low"))
         check_number(self.name, "alpha", self.alpha, 0.0, 1.0)
         check_one_of(self.name, "scale", self.scale, ("rank", "range"))
-        check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
-        check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
-        check_number(self.name, "max_kernel_gb", self.max_kernel_gb, 0.0, 1e6)
-        check_optimizer(self.name, self.optimizer, self.epsilon)
+        super().__post_init__()
 
     @property
     def needs(self) -> frozenset[str]:
@@ -97,22 +88,6 @@ class QualityDiversity:
         if not self.quality.startswith(COLUMN) and self.quality in available_features():
             return self.quality
         return NUMBER + self.quality.removeprefix(COLUMN)
-
-    def plan(self, features: Features) -> str:
-        """Say how pairs will be compared, in how much memory, and what is known of the picks.
-
-        Raises:
-            InputError: not even the sparse kernel fits into memory.
-        """
-        n, d = features["embedding"].shape
-        plan = self._memory(n, d)
-        return plan.told(self.name, n, self._guarantee(plan))
-
-    def _memory(self, n: int, d: int) -> MemoryPlan:
-        return plan_memory(KernelSettings(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb), n, d)
-
-    def _guarantee(self, plan: MemoryPlan) -> str:
-        return guarantee_of(self.optimizer, self.epsilon, plan.n_neighbors)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily, or as many as have a quality; the others score -inf.
@@ -144,13 +119,13 @@ class QualityDiversity:
             gains = np.zeros(n_picks)
         else:
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
-            plan = self._memory(*vectors.shape)
+            plan = self.memory(*vectors.shape)
             kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
             chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
             picks, gains, n_visited = pick_greedily(kernel, cover, n_picks, chooser, bonus)
             notes = {
                 **notes,
-                "guarantee": self._guarantee(plan),
+                "guarantee": self.guarantee(plan),
                 "n_pair_updates": n_visited,
             }
             picks, gains = _filled(picks, gains, has_quality, n_picks)

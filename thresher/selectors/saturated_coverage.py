@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.scores import EXISTING, Scores, ranked
-from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
-from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_memory
-from thresher.selectors.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
+from thresher.selectors.checks import check_n_ranked, check_number
+from thresher.selectors.pairwise import PairwiseGreedy
 from thresher.selectors.vectors import inverse_norms
 
 
 @dataclass(frozen=True, kw_only=True)
-class SaturatedCoverage:
+class SaturatedCoverage(PairwiseGreedy):
     """Rank rows so that every prefix gives all rows as much similarity as greedy can, none more than its share.
 
     Optimises f(S) = sum over rows i of min(sum over j in S of s_ij, saturation * sum over all rows j of s_ij) with
@@ -54,35 +53,11 @@ class SaturatedCoverage:
     accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
 
     saturation: float = 0.1
-    kernel: str = "auto"
-    n_neighbors: int = 64
-    max_kernel_gb: float = 2.0
-    optimizer: str = OPTIMIZERS[0]
-    epsilon: float = EPSILON
 
     def __post_init__(self) -> None:
         """Check the settings."""
         check_number(self.name, "saturation", self.saturation, 0.0, 1.0)
-        check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
-        check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
-        check_number(self.name, "max_kernel_gb", self.max_kernel_gb, 0.0, 1e6)
-        check_optimizer(self.name, self.optimizer, self.epsilon)
-
-    def plan(self, features: Features) -> str:
-        """Say how pairs will be compared, in how much memory, and what is known of the picks.
-
-        Raises:
-            InputError: not even the sparse kernel fits into memory.
-        """
-        n, d = features["embedding"].shape
-        plan = self._memory(n, d)
-        return plan.told(self.name, n, self._guarantee(plan))
-
-    def _memory(self, n: int, d: int) -> MemoryPlan:
-        return plan_memory(KernelSettings(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb), n, d)
-
-    def _guarantee(self, plan: MemoryPlan) -> str:
-        return guarantee_of(self.optimizer, self.epsilon, plan.n_neighbors)
+        super().__post_init__()
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily; the others score -inf.
@@ -97,7 +72,7 @@ class SaturatedCoverage:
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
         check_n_ranked(self.name, n_ranked, n)
-        plan = self._memory(*vectors.shape)
+        plan = self.memory(*vectors.shape)
         scale = inverse_norms(vectors)
         unit = vectors * scale.astype(np.float32)[:, None]
         existing = features.context.get("existing_embedding")
@@ -122,7 +97,7 @@ class SaturatedCoverage:
             objective=float(np.minimum(begun, cap).sum()) + np.cumsum(gains),
             notes={
                 **notes,
-                "guarantee": self._guarantee(plan),
+                "guarantee": self.guarantee(plan),
                 "n_pair_updates": made.n_visited,
                 "n_picks_with_gain": len(made.rows),
                 "n_saturated_rows": int((cover.open_to <= 0).sum()),
