@@ -3,6 +3,7 @@
     python benchmarks/million.py                                  # 10,000, 100,000 and 1,000,000 generated rows
     python benchmarks/million.py --data t0_pool.jsonl.gz          # rows of a file, repeated with noise, instead
     python benchmarks/million.py --rows 100000 --stages read,embed
+    python benchmarks/million.py --repeats 3                      # three times each: the median run is told
 
 Rows have about 60 tokens: product listings by the generator of `data/`, or 40 words out of a row of --data, one word in
 ten replaced. One row in twenty is an exact copy of an earlier one. Each number of rows runs in a process of
@@ -188,6 +189,11 @@ def measure(path: Path, wanted: list[str], budget: str) -> dict[str, object]:
     return {"seconds": round(seconds, 2), "peak_mb": round(peak), **result}
 
 
+def seconds_of(run: dict[str, object]) -> float:
+    """Return how long a run took in all."""
+    return float(run["seconds"])
+
+
 def growth(results: list[dict[str, object]]) -> list[dict[str, object]]:
     """Return the exponent of time in rows between neighbouring sizes."""
     found = []
@@ -203,6 +209,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="JSONL file whose rows are repeated with noise")
     parser.add_argument("--stages", default=",".join(STAGES), help=f"some of {','.join(STAGES)}")
     parser.add_argument("--budget", default="5%")
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--pools", type=Path, help="folder where generated pools are kept for the next call")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -221,7 +228,9 @@ def main() -> None:
             path = pools / f"{name}-{n}.jsonl"
             if not path.exists():
                 write_rows(path, generated_rows(n) if options.data is None else repeated_rows(options.data, n))
-            results.append(measure(path, wanted, options.budget))
+            runs = sorted((measure(path, wanted, options.budget) for _ in range(options.repeats)), key=seconds_of)
+            of_runs = {name: [run[name] for run in runs] for name in ("seconds", "peak_mb")}
+            results.append({**runs[len(runs) // 2], "runs": of_runs})
             print(json.dumps(results[-1], indent=2), flush=True)
     content = {
         "command": "python benchmarks/million.py " + " ".join(sys.argv[1:]),

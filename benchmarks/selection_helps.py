@@ -1,6 +1,7 @@
 """Does selection help? Every selector against random and against length, at equal rows and at equal tokens.
 
     python benchmarks/selection_helps.py --data PATH       # the folder with banking77, product_attributes and gsm8k
+    python benchmarks/selection_helps.py --markdown        # the tables of docs/selection.md, from the committed result
 
 Three tasks (those of `curves.py`): Banking77 intents and AE-110k attributes with MiniLM, GSM8K answers with the
 embedded causal language model (loss per token). 1,000 rows are the pool, 500 (GSM8K: 200) the test set. For each
@@ -202,10 +203,44 @@ def table(made: dict) -> str:
     return "\n".join(lines)
 
 
+def cell_text(row: dict) -> str:
+    """Return the mean, the difference to random with its interval, and the verdict if there is one."""
+    against = row["against"].get("random")
+    if against is None:
+        return f"{row['value']:.3f}"
+    verdict = against["verdict"].split()[0]
+    mark = f" **{verdict}**" if verdict in ("better", "worse") else ""
+    return f"{row['value']:.3f}: {against['value']:+.3f} [{against['low']:+.3f}, {against['high']:+.3f}]{mark}"
+
+
+def markdown(result: dict) -> str:
+    """Return a table for each task and way of being fair: methods in the order of their gain, budgets side by side."""
+    lines = []
+    for name, ways in result["tasks"].items():
+        for equal, made in ways.items():
+            rows = {(row["method"], row["budget"]): row for row in made["verdicts"]}
+            budgets = sorted({budget for _, budget in rows}, key=lambda budget: int(budget[:-1]))
+            sign = -1 if made["metric"] == "loss" else 1
+
+            def gain(method: str) -> float:
+                of = [rows[method, budget]["against"].get("random", {"value": 0.0}) for budget in budgets]  # noqa: B023
+                return sign * sum(each["value"] for each in of)  # noqa: B023
+
+            methods = sorted({method for method, _ in rows}, key=lambda method: (method != "random", -gain(method)))
+            lines += [f"#### {name}, equal {equal}: {made['metric']}", "", f"| method | {' | '.join(budgets)} |"]
+            lines.append("|---" * (len(budgets) + 1) + "|")
+            for method in methods:
+                found = [cell_text(rows[method, budget]) for budget in budgets]
+                lines.append(f"| `{method}` | {' | '.join(found)} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run every task both ways, print the tables, and write the result after each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--markdown", action="store_true", help="print the tables of --out, and measure nothing")
     parser.add_argument("--sets", default=",".join(curves.TASKS))
     parser.add_argument("--methods", help="with commas; not set: all that fit")
     parser.add_argument("--budgets", default="5,10,30", help="percent")
@@ -214,6 +249,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "selection_helps.json")
     options = parser.parse_args()
+    if options.markdown:
+        print(markdown(json.loads(options.out.read_text())))
+        return
+    if options.data is None:
+        parser.error("--data is required")
     given = {name: getattr(options, name) for name in ("sets", "methods", "budgets", "seeds", "equal")}
     result = {
         "command": "python benchmarks/selection_helps.py --data PATH",
