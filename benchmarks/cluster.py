@@ -79,6 +79,11 @@ class Noted:
         """Of the work."""
         return self.work.has_model
 
+    @property
+    def can_use_gpu(self) -> bool:
+        """Of the work."""
+        return self.work.can_use_gpu
+
     def hold(self) -> object:
         """Hold what the work holds."""
         return self.work.hold()
@@ -139,7 +144,8 @@ def asking(pool: Path, budget: str) -> Any:
 
     asked = dict.fromkeys(field.name for field in fields(Asked))
     asked |= {"pool": str(pool), "method": "facility-location", "budget": budget, "encoder": "static"}
-    return Asked(**{**asked, "loss_on": "last-assistant", "order": "file", "seed": 0})
+    asked |= {"loss_on": "last-assistant", "order": "file", "seed": 0, "embedding_dtype": "float32"}
+    return Asked(**asked)
 
 
 def rates(folder: Path) -> dict[str, Any]:

@@ -103,6 +103,14 @@ class OutputFolder:
         sync(self.path.parent)
         shutil.rmtree(self._old, ignore_errors=True)
 
+    def empty(self) -> None:
+        """Delete what a killed run left in the work folder, for results that are written anew and not continued."""
+        for entry in self.work.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != IDENTITY:
+                entry.unlink()
+
     def discard(self) -> None:
         """Delete the work folder, for results that are cheaper to remake than to keep."""
         shutil.rmtree(self.work, ignore_errors=True)

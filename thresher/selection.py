@@ -134,6 +134,7 @@ def select(
             return read_subset(folder.path, request.pool)
         subset = _run(request, started)
         try:
+            folder.empty()
             subset.write_into(folder.work)
             folder.publish()
         except OSError:

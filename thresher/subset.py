@@ -62,7 +62,7 @@ class Subset:
         """Return the kept rows as a Hugging Face `datasets.Dataset`."""
         from thresher.dataset.hub import hub_dataset
 
-        return hub_dataset(self.rows, needed_by="Subset.to_dataset")
+        return hub_dataset(self.dataset, needed_by="Subset.to_dataset")
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the subset folder, whole or not at all, and return its path.
@@ -75,6 +75,7 @@ class Subset:
         """
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:
+                out.empty()
                 self.write_into(out.work)
                 out.publish()
             return out.path

@@ -1,13 +1,16 @@
-"""A pool in several files, what one machine makes of it, and engines."""
+"""A pool in several files, what one machine makes of it, and engines; tests get the functions by the fixture `kit`."""
 
 from __future__ import annotations
 
 import json
 import random
+import sys
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from thresher.cluster import InProcess, select_on
@@ -37,6 +40,28 @@ def write_shards(folder: Path, rows: list[dict[str, Any]], n_shards: int) -> Pat
         lines = (json.dumps(row) + "\n" for row in rows[cuts[number] : cuts[number + 1]])
         (folder / f"part-{number}.jsonl").write_text("".join(lines))
     return folder
+
+
+def told(subset: Any) -> dict[str, Any]:
+    """Return what a manifest tells, but for what differs between two runs."""
+    return {key: value for key, value in subset.manifest.content.items() if key != "run"}
+
+
+def same(here: Any, there: Any) -> None:
+    """Compare two subsets in all that is written of them."""
+    assert told(there) == told(here)
+    assert there.manifest.hash == here.manifest.hash
+    assert there.scores.row_id.equals(here.scores.row_id)
+    assert np.array_equal(there.scores.value, here.scores.value)
+    assert np.array_equal(there.kept, here.kept)
+    assert there.dropped.equals(here.dropped)
+    assert there.rows == here.rows
+
+
+@pytest.fixture(scope="session")
+def kit() -> ModuleType:
+    """Return this module."""
+    return sys.modules[__name__]
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
+import tracemalloc
 
 import numpy as np
 import polars as pl
@@ -16,11 +14,6 @@ from thresher.cluster.covering import certify, gains_of, values_of_sample
 from thresher.cluster.partitions import nearest_centroid
 from thresher.features.container import Features
 from thresher.selectors.facility_location import FacilityLocation
-
-spec = importlib.util.spec_from_file_location("cluster_conftest", Path(__file__).with_name("conftest.py"))
-kit = importlib.util.module_from_spec(spec)
-sys.modules.setdefault("cluster_conftest", kit)
-spec.loader.exec_module(kit)
 
 
 def unit(n, d, seed):
@@ -39,7 +32,7 @@ def embedded(folder):
 
 
 @pytest.fixture(scope="module")
-def two_rounds(tmp_path_factory):
+def two_rounds(kit, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two rounds")
     rows = kit.made_rows(600, seed=5)
     for number in range(0, 600, 9):
@@ -83,7 +76,7 @@ def test_every_dropped_row_has_the_pick_that_stands_for_it(two_rounds):
     assert subset.scores.value[subset.kept].min() == -59.0
 
 
-def test_picks_do_not_depend_on_how_the_rows_are_in_files(two_rounds, tmp_path):
+def test_picks_do_not_depend_on_how_the_rows_are_in_files(kit, two_rounds, tmp_path):
     pool, subset = two_rounds
     lines = [line for path in sorted(pool.iterdir()) for line in path.read_text().splitlines()]
     (tmp_path / "pool").mkdir()
@@ -97,7 +90,7 @@ def test_picks_do_not_depend_on_how_the_rows_are_in_files(two_rounds, tmp_path):
     assert texts(other) == texts(subset)
 
 
-def test_rows_the_user_has_are_not_picked_again(tmp_path):
+def test_rows_the_user_has_are_not_picked_again(kit, tmp_path):
     rows = kit.made_rows(120, seed=2)
     pool = kit.write_shards(tmp_path / "pool", rows, 3)
     kit.write_shards(tmp_path / "beside", rows[:40], 1)
@@ -106,7 +99,7 @@ def test_rows_the_user_has_are_not_picked_again(tmp_path):
     assert subset.manifest.content["counts"]["dropped_by_reason"]["covered-by-existing"] >= 40
 
 
-def test_partitions_are_part_of_the_identity(two_rounds, tmp_path):
+def test_partitions_are_part_of_the_identity(kit, two_rounds, tmp_path):
     pool, subset = two_rounds
     other = kit.run_in_process(str(pool), tmp_path / "out", budget=60, partitions=4)
     assert other.manifest.identity != subset.manifest.identity
@@ -136,6 +129,15 @@ def test_equal_rows_go_to_one_centroid_wherever_they_stand():
     assert len(set(found[301:351]) | set(found[-7:])) == 1
     exact = x.astype(np.float64) @ centroid.T.astype(np.float64)
     assert np.array_equal(found[:301], exact[:301].argmax(axis=1))
+
+
+def test_rows_that_are_as_near_to_all_centroids_take_little_memory():
+    tracemalloc.start()
+    found = nearest_centroid(np.zeros((1000, 64), np.float32), unit(200, 64, 3))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not found.any()
+    assert peak < 120e6, "200,000 pairs of float64 rows take 200 MB"
 
 
 def test_no_set_of_rows_is_better_than_the_bound():

@@ -14,20 +14,15 @@ from pathlib import Path
 import pytest
 
 import thresher as th
+from thresher.cluster import ray_engine
+from thresher.cluster.measuring import MeasureShard, sent
 from thresher.cluster.ray_engine import RayEngine, connected, record_of
-from thresher.errors import InputError, MissingExtraError, NotFoundError
+from thresher.errors import InputError, MissingExtraError, NotFoundError, OutputError
+from thresher.features.context import FeatureContext
 from thresher.output import whole_file
 
 ray = pytest.importorskip("ray")
-
-spec = importlib.util.spec_from_file_location("cluster_conftest", Path(__file__).with_name("conftest.py"))
-kit = importlib.util.module_from_spec(spec)
-sys.modules.setdefault("cluster_conftest", kit)
-spec.loader.exec_module(kit)
-
-
-def told(subset):
-    return {key: value for key, value in subset.manifest.content.items() if key != "run"}
+DataContext = pytest.importorskip("ray.data").DataContext
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +34,11 @@ def one_node():
 
 
 @pytest.mark.filterwarnings("ignore")  # of ray itself
-def test_ray_gives_what_one_machine_gives(one_node, pool_folder, tmp_path):
+def test_ray_gives_what_one_machine_gives(kit, one_node, pool_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_engine, "N_WAITING", 2)  # of 5 shards
     here = th.select(str(pool_folder), budget=40, encoder="static")
     there = th.select(str(pool_folder), budget=40, encoder="static", engine="ray", out=tmp_path / "there")
-    assert told(there) == told(here)
+    assert kit.told(there) == kit.told(here)
     assert there.dropped.equals(here.dropped)
     assert there.manifest.content["run"]["engine"]["name"] == "ray"
     with pytest.raises(InputError, match="encoder 'no/such-encoder' must be a folder or a model on the Hub"):
@@ -63,9 +59,13 @@ def test_an_address_that_nobody_answers_at_is_refused_at_once():
         "ray://head:10001": "must be HOST:PORT of a Ray cluster, or auto, got 'ray://head:10001'",
         "head": "must be HOST:PORT",
         "127.0.0.1:99999": "no Ray cluster answers at",
+        "me:secret@head:6379": "without a user name or password",
+        "ray://head:10001?token=secret": "got 'ray://head:10001'",
+        "head:6379?token=secret": "got 'head:6379'",
     }.items():
-        with pytest.raises(InputError, match=sentence), connected(address):
+        with pytest.raises(InputError, match=sentence) as found, connected(address):
             pass
+        assert "secret" not in str(found.value)
     assert time.monotonic() - began < 10
 
 
@@ -77,10 +77,82 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_what_a_user_must_mend_comes_back_as_it_was_raised():
     for error in (InputError("a: b"), NotFoundError("c"), MissingExtraError("faiss", "near", "near")):
-        text = json.dumps({"failure": type(error).__name__, "sentence": str(error)})
-        with pytest.raises(type(error)) as found:
-            record_of(text)
-        assert str(found.value) == str(error)
+        for host, where in ((socket.gethostname(), ""), ("other", " (on other)")):
+            text = json.dumps({"failure": type(error).__name__, "sentence": str(error), "host": host})
+            with pytest.raises(type(error)) as found:
+                record_of(text)
+            assert str(found.value) == f"{error}{where}"
+
+
+def test_a_full_disk_of_a_node_is_one_sentence(tmp_path):
+    def full(number):
+        raise OSError(28, "No space left on device", "/data/x")
+
+    full.folder = tmp_path
+    with pytest.raises(OutputError, match="/data/x: must be readable and writable, got 'No space left on device'"):
+        record_of(ray_engine.answer(full, 0))
+
+
+def test_models_get_gpus_only_where_they_can_use_them(monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    found = {}
+    for encoder, device in (("static", None), ("minilm", None), ("minilm", "cuda:1"), ("minilm", "cpu")):
+        context = sent(FeatureContext(encoder=encoder, device=device))
+        work = MeasureShard(reader=None, needs=frozenset({"embedding"}), context=context, folder=Path())
+        found[encoder, device] = (*ray_engine._workers(work), context.device)
+    assert found == {
+        ("static", None): (False, 8, None),
+        ("minilm", None): (True, 2, None),
+        ("minilm", "cuda:1"): (True, 2, "cuda"),  # a worker sees one GPU, the first
+        ("minilm", "cpu"): (False, 8, "cpu"),
+    }
+
+
+def test_a_cluster_that_never_gets_a_node_for_the_work_is_not_waited_for_for_ever(monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"memory": 8e9}}, {"Alive": False, "Resources": {"CPU": 4, "memory": 8e9}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    patience = ray_engine._Patience(4 * 10**9)
+    patience.check()
+    monkeypatch.setattr(ray_engine, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(InputError, match=r"needs a node with a processor and 4\.0 GB for tasks, found none among 1 in"):
+        patience.check()
+    nodes[1]["Alive"] = True
+    patience.check()
+
+
+@pytest.mark.filterwarnings("ignore")  # of ray itself
+def test_a_shard_may_take_hours_and_other_data_sets_stay_as_they_were():
+    context, before = DataContext(), DataContext.get_current().enable_progress_bars
+    ray_engine._set_up(context)
+    assert context.execution_no_progress_timeout_s == 86_400
+    assert not context.enable_progress_bars
+    assert DataContext.get_current().enable_progress_bars == before
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Ends its worker each time."""
+
+    folder: Path
+    name: str = "deadly"
+    memory_bytes: int = 0
+    can_use_gpu: bool = False
+
+    def hold(self):
+        return self
+
+    def __call__(self, number):
+        os._exit(1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of ray itself
+@pytest.mark.parametrize("method", ["map_shards", "map_shards_with_model"])
+def test_a_shard_that_kills_its_workers_is_given_up(one_node, tmp_path, monkeypatch, method):
+    monkeypatch.setattr(ray_engine, "N_RETRIES", 1)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with pytest.raises(InputError, match="a shard was given up after 1 retries, its worker or node was lost each time"):
+        list(getattr(RayEngine(), method)(Deadly(tmp_path), range(1)))
 
 
 @dataclass(frozen=True)
@@ -91,6 +163,7 @@ class Slow:
     name: str = "slow"
     memory_bytes: int = 0
     has_model: bool = True
+    can_use_gpu: bool = True
 
     def hold(self):
         return self
@@ -144,7 +217,7 @@ def test_a_removed_node_costs_at_most_what_it_was_at(two_nodes, tmp_path, method
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of ray itself
-def test_a_node_that_goes_in_mid_run_changes_nothing(two_nodes, tmp_path):
+def test_a_node_that_goes_in_mid_run_changes_nothing(kit, two_nodes, tmp_path):
     cluster, node = two_nodes
     pool = kit.write_shards(tmp_path / "pool", kit.made_rows(400, seed=9), 16)
     here = kit.run_in_process(str(pool), tmp_path / "here", partitions=4)

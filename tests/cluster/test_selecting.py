@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
 import polars as pl
@@ -14,28 +12,9 @@ import pytest
 import thresher as th
 from thresher.cluster import InProcess, select_on, shards
 from thresher.cluster.engine import run_stage
-from thresher.cluster.stage import check_version, find_record
+from thresher.cluster.stage import check_version, do, find_record
 from thresher.errors import InputError, OutputError
 from thresher.subset import open_subset, read_subset, read_subset_rows
-
-spec = importlib.util.spec_from_file_location("cluster_conftest", Path(__file__).with_name("conftest.py"))
-kit = importlib.util.module_from_spec(spec)
-sys.modules.setdefault("cluster_conftest", kit)
-spec.loader.exec_module(kit)
-
-
-def told(subset):
-    return {key: value for key, value in subset.manifest.content.items() if key != "run"}
-
-
-def same(here, there):
-    assert told(there) == told(here)
-    assert there.manifest.hash == here.manifest.hash
-    assert there.scores.row_id.equals(here.scores.row_id)
-    assert np.array_equal(there.scores.value, here.scores.value)
-    assert np.array_equal(there.kept, here.kept)
-    assert there.dropped.equals(here.dropped)
-    assert there.rows == here.rows
 
 
 @pytest.mark.parametrize(
@@ -51,57 +30,57 @@ def same(here, there):
         ("k-center", {"budget": 12, "embedding_dtype": "float16"}),
     ],
 )
-def test_picks_scores_tables_and_manifest_are_those_of_one_machine(pool_folder, tmp_path, method, given):
+def test_picks_scores_tables_and_manifest_are_those_of_one_machine(kit, pool_folder, tmp_path, method, given):
     if "existing" in given:
         kit.write_shards(tmp_path / "beside", kit.made_rows(9, seed=3), 1)
         given = {**given, "existing": str(tmp_path / "beside")}
     here = th.select(str(pool_folder), method, encoder="static", out=tmp_path / "here", **given)
     there = kit.run_in_process(str(pool_folder), tmp_path / "there", method, **given)
-    same(here, there)
+    kit.same(here, there)
     assert not list(tmp_path.glob(".*")), "the files between the stages are gone"
 
 
-def test_scores_of_a_language_model_and_their_reasons_are_those_of_one_machine(pool_folder, tmp_path, tiny_llama):
+def test_scores_of_a_language_model_and_their_reasons_are_those_of_one_machine(kit, pool_folder, tmp_path, tiny_llama):
     files = sorted(pool_folder.iterdir())[:2]
     given = {"budget": 8, "model": str(tiny_llama), "max_length": 60}
     here = th.select(files, "perplexity", **given)
     there = kit.run_in_process(files, tmp_path / "there", "perplexity", encoder=None, **given)
-    assert told(there)["feature_notes"] == told(here)["feature_notes"]
-    assert told(here)["counts"]["excluded_by_reason"], "some rows have a reason instead of a value"
-    assert told(there)["counts"] == told(here)["counts"]
+    assert kit.told(there)["feature_notes"] == kit.told(here)["feature_notes"]
+    assert kit.told(here)["counts"]["excluded_by_reason"], "some rows have a reason instead of a value"
+    assert kit.told(there)["counts"] == kit.told(here)["counts"]
     assert np.array_equal(there.kept, here.kept)
     assert np.allclose(there.scores.value, here.scores.value, atol=1e-5)
 
 
-def test_features_that_compare_rows_are_computed_of_all_rows_at_once(tmp_path, colour_rows):
+def test_features_that_compare_rows_are_computed_of_all_rows_at_once(kit, tmp_path, colour_rows):
     pytest.importorskip("sklearn")
     folder = kit.write_shards(tmp_path / "pool", colour_rows, 3)
     here = th.select(str(folder), "confidence", budget=9, encoder="static", out=tmp_path / "here")
-    same(here, kit.run_in_process(str(folder), tmp_path / "there", "confidence", budget=9))
+    kit.same(here, kit.run_in_process(str(folder), tmp_path / "there", "confidence", budget=9))
 
 
-def test_a_column_that_one_file_lacks_is_empty_there(tmp_path):
+def test_a_column_that_one_file_lacks_is_empty_there(kit, tmp_path):
     rows = [{"prompt": f"p {i}", "completion": f"c {i}", **({"kind": "ab"[i % 2]} if i < 9 else {})} for i in range(20)]
     folder = kit.write_shards(tmp_path / "pool", rows, 3)
     here = th.select(str(folder), "random", budget=9, quota="kind=balanced", out=tmp_path / "here")
-    same(
+    kit.same(
         here,
         kit.run_in_process(str(folder), tmp_path / "there", "random", budget=9, quota="kind=balanced", encoder=None),
     )
 
 
-def test_an_id_that_another_file_has_used_is_set_aside_as_on_one_machine(tmp_path):
+def test_an_id_that_another_file_has_used_is_set_aside_as_on_one_machine(kit, tmp_path):
     rows = [{"name": f"r{i % 17}", "prompt": f"p {i}", "completion": f"c {i}"} for i in range(20)]
     folder = kit.write_shards(tmp_path / "pool", rows, 3)
     here = th.select(th.load(folder, id_column="name"), "random", budget=5, out=tmp_path / "here")
     there = kit.run_in_process(shards(folder, id_column="name"), tmp_path / "there", "random", budget=5, encoder=None)
-    assert told(there) == told(here)
+    assert kit.told(there) == kit.told(here)
     assert there.scores.row_id.equals(here.scores.row_id)
     aside = [line for path in sorted((tmp_path / "there").glob("rejected-*")) for line in path.read_text().splitlines()]
     assert sorted(aside) == sorted((tmp_path / "here" / "rejected.jsonl").read_text().splitlines())
 
 
-def test_the_folder_is_read_as_any_other(pool_folder, tmp_path):
+def test_the_folder_is_read_as_any_other(kit, pool_folder, tmp_path):
     subset = kit.run_in_process(str(pool_folder), tmp_path / "out")
     pool = th.load(str(pool_folder))
     assert th.load(str(tmp_path / "out")).frame["row_id"].to_list() == subset.dataset.frame["row_id"].to_list()
@@ -116,12 +95,12 @@ def test_the_folder_is_read_as_any_other(pool_folder, tmp_path):
         assert set(path.read_text().splitlines()) <= lines, "rows are copied byte for byte"
 
 
-def test_the_report_of_the_folder_can_be_made(pool_folder, tmp_path):
+def test_the_report_of_the_folder_can_be_made(kit, pool_folder, tmp_path):
     kit.run_in_process(str(pool_folder), tmp_path / "out", "random", budget=9)
     assert "could not be used" in th.report(tmp_path / "out").read_text()
 
 
-def test_a_table_stays_a_table(tmp_path):
+def test_a_table_stays_a_table(kit, tmp_path):
     (tmp_path / "pool").mkdir()
     for number in range(3):
         pl.DataFrame(kit.made_rows(12, seed=number)).write_parquet(tmp_path / "pool" / f"{number}.parquet")
@@ -145,7 +124,7 @@ class Killed(InProcess):
 
 
 @pytest.fixture(scope="module")
-def alone(pool_folder, tmp_path_factory):
+def alone(kit, pool_folder, tmp_path_factory):
     engine = Killed()
     return engine.done, select_on(
         engine, kit.asking(str(pool_folder)), tmp_path_factory.mktemp("a") / "o", partitions=4
@@ -153,7 +132,7 @@ def alone(pool_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", ["read", "features", "first round", "write"])
-def test_a_killed_run_goes_on_with_the_shards_that_are_not_done(pool_folder, tmp_path, alone, stage):
+def test_a_killed_run_goes_on_with_the_shards_that_are_not_done(kit, pool_folder, tmp_path, alone, stage):
     asked, (done, whole) = kit.asking(str(pool_folder)), alone
     first, second = Killed({stage: 2}), Killed()
     with pytest.raises(KeyboardInterrupt):
@@ -165,7 +144,7 @@ def test_a_killed_run_goes_on_with_the_shards_that_are_not_done(pool_folder, tmp
     assert subset.dropped.equals(whole.dropped)
 
 
-def test_the_same_command_again_finds_its_result(pool_folder, tmp_path):
+def test_the_same_command_again_finds_its_result(kit, pool_folder, tmp_path):
     subset = kit.run_in_process(str(pool_folder), tmp_path / "out")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     again = Killed()
@@ -175,15 +154,15 @@ def test_the_same_command_again_finds_its_result(pool_folder, tmp_path):
     assert found.manifest.content == subset.manifest.content
 
 
-def test_a_file_that_changed_after_a_kill_is_read_again(tmp_path):
+def test_a_file_that_changed_after_a_kill_is_read_again(kit, tmp_path):
     folder = kit.write_shards(tmp_path / "pool", kit.made_rows(60), 3)
     with pytest.raises(KeyboardInterrupt):
         select_on(Killed({"features": 2}), kit.asking(str(folder), budget=5), tmp_path / "out")
     with (folder / "part-1.jsonl").open("a") as file:
         file.write(json.dumps({"prompt": "new", "completion": "row", "kind": "a"}) + "\n")
     subset = select_on(Killed(), kit.asking(str(folder), budget=5), tmp_path / "out")
-    assert told(subset)["counts"]["usable"] == 61
-    same(th.select(str(folder), budget=5, encoder="static", out=tmp_path / "here"), subset)
+    assert kit.told(subset)["counts"]["usable"] == 61
+    kit.same(th.select(str(folder), budget=5, encoder="static", out=tmp_path / "here"), subset)
 
 
 def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypatch):
@@ -193,11 +172,81 @@ def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypat
     run_stage(engine, work, range(1))
     record = find_record(tmp_path, 0)
     monkeypatch.undo()
+    assert find_record(tmp_path, 0) is None, "nor does a later run go on with what it did"
     with pytest.raises(InputError, match=r"must have thresher .*, found 9.9; install one version on all nodes"):
         check_version(record)
 
 
-def test_what_cannot_be_sharded_is_refused(pool_folder, tmp_path):
+@pytest.mark.parametrize("first", ["ray", "local"])
+def test_what_a_killed_run_of_the_other_engine_left_is_not_in_the_result(
+    kit, pool_folder, tmp_path, monkeypatch, first
+):
+    asked = kit.asking(str(pool_folder))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def local():
+        return th.select(str(pool_folder), budget=40, encoder="static", out=tmp_path / "out")
+
+    with monkeypatch.context() as patch:
+        if first == "local":
+            patch.setattr("thresher.subset.write_parquet", interrupted)
+        killed = {"local": local, "ray": lambda: select_on(Killed({"write": 2}), asked, tmp_path / "out")}[first]
+        with pytest.raises(KeyboardInterrupt):
+            killed()
+    if first == "ray":
+        local()
+    else:
+        select_on(InProcess(), asked, tmp_path / "out")
+    assert len(th.load(tmp_path / "out")) == 40
+    kinds = [path.name.partition(".")[0].partition("-")[0] for path in (tmp_path / "out").iterdir()]
+    n = 5 if first == "local" else 1
+    assert {"scores": n, "dropped": n, "manifest": 1}.items() <= Counter(kinds).items()
+    assert set(kinds) == {"subset", "dropped", "scores", "rejected", "manifest"}
+
+
+def test_values_that_were_computed_again_are_written_again(kit, pool_folder, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        select_on(Killed({"write": 3}), kit.asking(str(pool_folder)), tmp_path / "out")
+    again = Killed()  # another device rounds otherwise, and may pick others
+    select_on(again, kit.asking(str(pool_folder), device="cpu"), tmp_path / "out")
+    assert sorted(number for name, number in again.done if name == "write") == list(range(5))
+
+
+def test_files_without_rows_are_shards_as_any_other(kit, tmp_path):
+    (tmp_path / "pool").mkdir()
+    for number in range(3):
+        rows = pl.DataFrame(kit.made_rows(20, seed=number))
+        (rows.head(0) if number == 1 else rows).write_parquet(tmp_path / "pool" / f"{number}.parquet")
+    pool = str(tmp_path / "pool")
+    here = th.select(pool, "random", budget=9, quota="kind=balanced", out=tmp_path / "here")
+    kit.same(here, kit.run_in_process(pool, tmp_path / "there", "random", budget=9, quota="kind=balanced"))
+    assert len(kit.run_in_process(pool, tmp_path / "parts", budget=9, partitions=6)) == 9
+
+
+def test_a_row_that_changed_while_features_were_computed_is_noticed(kit, tmp_path, colour_rows):
+    pytest.importorskip("sklearn")
+    folder = kit.write_shards(tmp_path / "pool", colour_rows, 3)
+
+    class Rewriting(InProcess):
+        def map_shards(self, work, numbers):
+            yield from super().map_shards(work, numbers)
+            if work.name == "features":
+                path = folder / "part-2.jsonl"
+                path.write_text("".join(sorted(path.read_text().splitlines(keepends=True))))
+
+    with pytest.raises(InputError, match="the files changed while they were being read"):
+        select_on(Rewriting(), kit.asking(str(folder), "confidence", budget=9), tmp_path / "out")
+
+
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
+    work = type("W", (), {"folder": tmp_path / "only-there", "__call__": lambda self, number: {}})()
+    with pytest.raises(OutputError, match=r"only-there: must be seen by every node .*; choose --out on storage"):
+        do(work, 0)
+
+
+def test_what_cannot_be_sharded_is_refused(kit, pool_folder, tmp_path):
     pool, out = str(pool_folder), tmp_path / "out"
     with pytest.raises(InputError, match="needs a folder for the result"):
         select_on(InProcess(), kit.asking(pool), None)
@@ -227,7 +276,7 @@ def test_what_cannot_be_sharded_is_refused(pool_folder, tmp_path):
         kit.run_in_process(pool, out)
 
 
-def test_a_file_that_disagrees_is_named(tmp_path):
+def test_a_file_that_disagrees_is_named(kit, tmp_path):
     folder = kit.write_shards(tmp_path / "pool", kit.made_rows(30), 3)
     (folder / "part-9.jsonl").write_text('{"question": "a", "answer": "b"}\n')
     with pytest.raises(InputError, match=r"part-9.jsonl: rows of schema 'prompt-completion' are required.*1 x "):

@@ -11,9 +11,10 @@ def test_the_cpu_is_always_there(name):
     check_device(name)
 
 
-def test_an_unknown_name_is_refused():
-    with pytest.raises(SettingsError, match="got 'gpu'"):
-        check_device("gpu")
+@pytest.mark.parametrize("name", ["gpu", "meta", "cuda:-1", ""])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(SettingsError, match=f"got '{name}'"):
+        check_device(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

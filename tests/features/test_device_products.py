@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 
 import thresher as th
-from thresher.errors import SettingsError
+from thresher.errors import InputError, SettingsError
 from thresher.features import device, device_products
 from thresher.features.container import Features
 from thresher.features.device_products import TorchProducts, products_on
+from thresher.features.language_model import LanguageModel
 from thresher.products import NUMPY
 from thresher.selectors import create, neighbors
 
@@ -87,20 +88,45 @@ def test_the_largest_products_are_among_those_that_are_found(place):
             np.testing.assert_allclose(np.sort(value, axis=1)[:, -best.shape[1] :], best, rtol=1e-5, atol=1e-4)
 
 
-def test_products_are_in_full_precision_whatever_the_process_has_set(monkeypatch):
-    seen = []
-    real = torch.topk
-    monkeypatch.setattr(
-        torch, "topk", lambda *a, **k: seen.append(torch.get_float32_matmul_precision()) or real(*a, **k)
-    )
-    torch.set_float32_matmul_precision("high")
-    try:
-        held = on().hold(rows())
+@pytest.fixture(params=["old", "new"])
+def hasty(request):
+    """Let the process ask for TF32, by either interface of torch."""
+    if request.param == "old":
+        torch.set_float32_matmul_precision("high")
+    else:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = "none"
+
+
+def test_products_are_in_full_precision_whatever_the_process_has_set(hasty, monkeypatch):
+    seen, real = [], torch.topk
+    setting = torch.backends.cuda.matmul
+    monkeypatch.setattr(torch, "topk", lambda *a, **k: seen.append(setting.fp32_precision) or real(*a, **k))
+    held = on().hold(rows())
+    held.largest(np.arange(3), held, np.arange(9), 2)
+    assert seen == ["ieee"]
+    assert setting.fp32_precision == "tf32"
+
+
+def test_models_are_in_full_precision_whatever_the_process_has_set(hasty, tiny_llama):
+    lm, seen = LanguageModel(str(tiny_llama), device="cpu", dtype="float32"), []
+    assert not lm.is_run_whole
+    lm.model.base_model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.matmul.fp32_precision))
+    at = torch.tensor([0, 1])
+    lm.log_probabilities({"input_ids": torch.tensor([[5, 6, 7]])}, at, at)
+    assert seen == ["ieee"]
+
+
+def test_a_device_that_has_become_full_is_one_sentence(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch, "topk", full)
+    held = on().hold(rows())
+    with pytest.raises(InputError, match="products on cpu: rows and their products must fit the device's memory"):
         held.largest(np.arange(3), held, np.arange(9), 2)
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert seen == ["highest"]
 
 
 def test_small_work_and_rows_without_room_stay_in_numpy(monkeypatch):

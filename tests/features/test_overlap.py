@@ -78,6 +78,8 @@ def test_a_gpu_with_room_reads_more_tokens_at_once_and_one_without_fewer(monkeyp
     each = bytes_per_token(config, 2)
     assert each == 2 * (8 * 896 + 4 * 4864)
     assert bytes_per_token(type("Config", (), {"hidden_size": 100, "intermediate_size": None})(), 4) == 4 * 2400
+    of_layers = type("Config", (), {"hidden_size": 100, "intermediate_size": [300, 200]})()
+    assert bytes_per_token(of_layers, 4) == 4 * (800 + 1200)
     cpu = torch.device("cpu")
     assert token_budget(cpu, each) == BATCH_TOKENS
     budgets = []

@@ -59,9 +59,13 @@ def test_vectors_equal_those_of_sentence_transformers_one_text_at_a_time(tiny_mo
 
 
 def test_a_text_without_tokens_has_the_zero_vector(tiny_model):
-    x = encoder(tiny_model).encode(["", "mug", " "])
-    np.testing.assert_array_equal(x[[0, 2]], np.zeros((2, 32)))
-    assert np.linalg.norm(x[1]) == pytest.approx(1)
+    model = encoder(tiny_model)
+    x = model.encode(["", "mug", " ", "ฉันชอบกินข้าวผัด", "ราคาหุ้นตกหนัก", "mug ☃"])
+    np.testing.assert_array_equal(
+        x[[0, 2, 3, 4]], np.zeros((4, 32))
+    )  # two texts of unknown words are not the same text
+    np.testing.assert_allclose(np.linalg.norm(x[[1, 5]], axis=1), 1, rtol=1e-6)
+    assert f"encoder '{tiny_model}' does not know most words of 3 of 6 texts" in model.notes()[0]
 
 
 def test_order_and_batch_size_change_a_vector_by_rounding_only(tiny_model, make_sentences):

@@ -68,6 +68,7 @@ def run_stage(
 
     tell()
     if todo:
+        work.folder.mkdir(parents=True, exist_ok=True)  # here alone: a node that shares no storage must notice
         if isinstance(work, ModelWork) and work.has_model:
             records = engine.map_shards_with_model(work, todo)
         else:

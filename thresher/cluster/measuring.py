@@ -19,7 +19,7 @@ from thresher.cluster.sharded_pool import ShardedPool, ShardReader
 from thresher.cluster.stage import Record, shard_name
 from thresher.dataset import Dataset
 from thresher.errors import InputError
-from thresher.features.compute import COLUMN, NUMBER, column_values, compute
+from thresher.features.compute import COLUMN, NO_NUMBER, NUMBER, column_values, compute
 from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
 from thresher.features.mapped import empty_array
@@ -27,8 +27,7 @@ from thresher.features.providers import compares_rows
 from thresher.output import whole_file
 
 FACTS = "thresher"  # entry of a feature file's metadata
-REASON = "missing/"  # prefix of the (n,) int16 codes of reasons, 0 for a row that has a value
-NO_COLUMN = "its column '{}' holds no number"
+REASON = "missing/"  # prefix of the (n,) int32 codes of reasons, 0 for a row that has a value
 USABLE = 0.6  # of the free memory: features of all rows on the driver, and the method needs room beside them
 
 
@@ -48,6 +47,15 @@ class MeasureShard:
         """Whether a feature is computed by a model."""
         return bool(models_of(self.needs, self.context))
 
+    @property
+    def can_use_gpu(self) -> bool:
+        """Whether a model would run on a GPU: the static encoder never does, nor what the user wants elsewhere."""
+        from thresher.features.static_encoder import StaticEncoder
+
+        device = self.context.device
+        is_wanted = device is None or device.startswith("cuda")
+        return is_wanted and not all(isinstance(model, StaticEncoder) for model in models_of(self.needs, self.context))
+
     def hold(self) -> object:
         """Load nothing yet, but name the models, so that they live on between shards once they are loaded."""
         return models_of(self.needs, self.context)
@@ -62,7 +70,7 @@ class MeasureShard:
         missing = dict(features.missing)
         for name in lacking:
             arrays[name] = np.full(len(rows), np.nan)
-            reason = NO_COLUMN.format(name.removeprefix(NUMBER))
+            reason = NO_NUMBER.format(name.removeprefix(NUMBER))
             missing[name] = pl.Series("missing", [reason], dtype=pl.String).new_from_index(0, len(rows))
         values = {}
         for name in sorted(columns):
@@ -72,8 +80,7 @@ class MeasureShard:
             known = sorted(set(reasons.drop_nulls().to_list()))
             facts["reasons"][name] = known
             codes = {reason: code for code, reason in enumerate(known, start=1)}
-            arrays[REASON + name] = np.array([codes.get(reason, 0) for reason in reasons.to_list()], np.int16)
-        self.folder.mkdir(parents=True, exist_ok=True)
+            arrays[REASON + name] = np.array([codes.get(reason, 0) for reason in reasons.to_list()], np.int32)
         with whole_file(features_path(self.folder, number)) as path:
             save_file({name: _plain(array) for name, array in arrays.items()}, path, {FACTS: json.dumps(facts)})
         shapes = {name: [str(array.dtype), list(array.shape[1:])] for name, array in arrays.items()}
@@ -81,7 +88,7 @@ class MeasureShard:
 
     def _lacking(self, rows: Dataset) -> set[str]:
         """Return the features that are numbers of a column which the pool has and this shard lacks."""
-        own = set(rows.column_names)
+        own = set(_columns_of(rows))
         names = {name for name in self.needs if name.startswith(NUMBER)}
         return {
             name
@@ -91,7 +98,7 @@ class MeasureShard:
 
     def _codes(self, rows: Dataset, name: str) -> tuple[NDArray[np.int64], list[str]]:
         """Return the codes of a column's values in this shard, and the values."""
-        is_own = name in rows.column_names
+        is_own = name in _columns_of(rows)
         if not is_own and name in self.reader.column_names and not (name == "label" and rows.kind == "classification"):
             values = pl.Series(name, [""], dtype=pl.String).new_from_index(0, len(rows))
         else:
@@ -99,6 +106,11 @@ class MeasureShard:
         known = values.unique().sort()
         codes = values.rank("dense").to_numpy().astype(np.int64) - 1
         return codes, known.to_list()
+
+
+def _columns_of(rows: Dataset) -> Sequence[str]:
+    """Return the names of the columns that can be asked for: a shard without rows may name some, and has none."""
+    return rows.column_names if len(rows) else ()
 
 
 def models_of(needs: frozenset[str], context: FeatureContext) -> list[object]:
@@ -229,5 +241,9 @@ def _reasons(pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mappin
 
 
 def sent(context: FeatureContext) -> FeatureContext:
-    """Return the context as nodes get it: their feature files are what a cache would be, and nobody watches."""
-    return replace(context, cache=None, on_progress=None)
+    """Return the context as nodes get it.
+
+    Their feature files are what a cache would be, nobody watches, and a worker sees its own GPU alone, as the first.
+    """
+    device = "cuda" if context.device is not None and context.device.startswith("cuda") else context.device
+    return replace(context, device=device, cache=None, on_progress=None)

@@ -213,9 +213,9 @@ class _TwoRounds:
             folder=self.folder / "first",
             memory_bytes=memory(n_largest, self._width).n_bytes + 8 * n_largest * self._width,
         )
-        self.run.stage(work, range(len(counts)))
+        n_picks = [record["picks"] for record in self.run.stage(work, range(len(counts)))]
         found = together(work.folder, range(len(counts)))
-        found["part"] = np.repeat(np.arange(len(counts)), n_ranked)
+        found["part"] = np.repeat(np.arange(len(counts)), n_picks)
         order = np.argsort(found["number"])
         return {name: array[order] for name, array in found.items()}
 

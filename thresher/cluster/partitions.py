@@ -94,11 +94,21 @@ def nearest_centroid(x: Float32, centroid: Float32) -> Int64:
         best = cosine.max(axis=1)
         nearest[first : first + step] = cosine.argmax(axis=1)
         row, candidate = np.nonzero(cosine > (best - CLOSE)[:, None])
-        exact = np.einsum("ij,ij->i", unit[row].astype(np.float64), centroid[candidate].astype(np.float64))
+        exact = _exact_products(unit, row, centroid, candidate)
         order = np.lexsort((candidate, -np.round(exact, 9), row))
         leads = np.concatenate([[True], row[order][1:] != row[order][:-1]]) if len(row) else np.zeros(0, np.bool_)
         nearest[first + row[order][leads]] = candidate[order][leads]
     return nearest
+
+
+def _exact_products(x: Float32, row: Int64, y: Float32, other: Int64) -> NDArray[np.float64]:
+    """Return the products of pairs of rows in float64, (m,): block by block, since a zero row is in as many pairs."""
+    found = np.empty(len(row))
+    step = max(1, BLOCK_CELLS // x.shape[1])
+    for first in range(0, len(row), step):
+        pairs = slice(first, first + step)
+        found[pairs] = np.einsum("ij,ij->i", x[row[pairs]].astype(np.float64), y[other[pairs]].astype(np.float64))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +154,15 @@ class ChoosePart:
 
     def _rows(self, part: int) -> tuple[Int64, Float32]:
         """Return numbers and embeddings of the rows of a part, in the order of the numbers."""
-        numbers, vectors = [], []
+        numbers, vectors = [np.empty(0, np.int64)], []
         for shard in range(self.n_shards):
             with safe_open(arrays_path(self.assigned, shard), framework="numpy") as file:
                 low, high = file.get_slice("start")[part : part + 2].tolist()
-                numbers.append(file.get_slice("number")[low:high])
-                vectors.append(file.get_slice(EMBEDDING)[low:high])
+                if low < high:  # safetensors refuses an empty slice at the end
+                    numbers.append(file.get_slice("number")[low:high])
+                    vectors.append(file.get_slice(EMBEDDING)[low:high])
+                elif not vectors:
+                    vectors.append(np.empty((0, file.get_slice(EMBEDDING).get_shape()[1]), np.float32))
         together, x = np.concatenate(numbers), np.concatenate(vectors)
         order = np.argsort(together)
         return together[order], x[order]

@@ -73,8 +73,10 @@ class PoolFiles:
             list(self.names), schema=self.schema, id_column=self.schema.id_column, max_row_bytes=self.max_row_bytes
         )
 
-    def sizes(self) -> list[tuple[int, int]]:
-        """Return bytes and time of the last change of each file: what tells a changed file without reading it.
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """Return bytes and times of the last changes of each file and of its entry: they tell a change unread.
+
+        The second time is that of the system: a copy that keeps the first one, as of an archive, has another.
 
         Raises:
             InputError: a file is gone.
@@ -85,7 +87,7 @@ class PoolFiles:
                 status = os.stat(path)
             except OSError as error:
                 raise InputError(f"{path}: the file must be readable, got '{error.strerror}'; check the path") from None
-            found.append((status.st_size, status.st_mtime_ns))
+            found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         return found
 
 

@@ -8,18 +8,24 @@ import logging
 import math
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from thresher import errors
 from thresher.cluster.stage import ModelWork, Record, Work, do
-from thresher.errors import InputError, MissingExtraError, ThresherError
+from thresher.errors import InputError, MissingExtraError, OutputError, ThresherError
 
 REQUIRED = ("ray", "pyarrow", "pandas", "fsspec")  # the last three: of Ray Data
 N_RETRIES = 10  # of a shard whose worker or node is lost
+N_WAITING = 1_000  # tasks that Ray knows of at once: each answer costs a look at all of them
+LOOK_SECONDS = 60.0  # without an answer, before nodes are looked at
+SHARD_SECONDS = 86_400.0  # in which Ray Data must see one shard done: a slow model takes hours for a file
+PATIENCE_SECONDS = 600.0  # without a node that could run a task: one may be on its way
 REACH_SECONDS = 5.0
 FOUND, LOCAL = "auto", "local"  # the cluster that runs on this machine; a new one for this process
 
@@ -38,26 +44,31 @@ class RayEngine:
         import ray
 
         shared = ray.put(work)
-        memory = min(work.memory_bytes, self._largest_node()) or None
-        task = ray.remote(num_cpus=1, max_retries=N_RETRIES, memory=memory)(answer)
-        waiting = {task.remote(shared, number) for number in numbers}
+        memory = min(work.memory_bytes, _largest_node())
+        task = ray.remote(num_cpus=1, max_retries=N_RETRIES, memory=memory or None)(answer)
+        todo, patience = iter(numbers), _Patience(memory)
+        waiting = [task.remote(shared, number) for number in islice(todo, N_WAITING)]
         try:
             while waiting:
-                done, _ = ray.wait(list(waiting), num_returns=1)
-                waiting.difference_update(done)
-                yield from (record_of(text) for text in ray.get(done))
+                done, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
+                if not done:
+                    patience.check()
+                waiting += [task.remote(shared, number) for number in islice(todo, len(done))]
+                with _lost_work_told():
+                    answers = ray.get(done)
+                yield from map(record_of, answers)
         finally:
             for left in waiting:
                 ray.cancel(left, force=True)
 
     def map_shards_with_model(self, work: ModelWork, numbers: Sequence[int]) -> Iterator[Record]:
-        """Do shards in a Ray Data actor pool: one model per actor, on a GPU of its own where the cluster has some."""
+        """Do shards in a Ray Data actor pool: one model per actor, on a GPU of its own if it can use one."""
         import ray.data
 
-        has_gpu, n_workers = self._workers()
+        has_gpu, n_workers = _workers(work)
         n_actors = max(1, min(n_workers, len(numbers)))
-        _quiet()
         shards = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+        _set_up(shards.context)
         answers = shards.map_batches(
             _Actor,
             fn_constructor_args=(work,),
@@ -66,25 +77,78 @@ class RayEngine:
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_actors, initial_size=n_actors),
             num_cpus=1,
             num_gpus=1 if has_gpu else None,
+            max_restarts=N_RETRIES,  # without limits, a shard that kills its worker would do so for ever
+            max_task_retries=N_RETRIES,
         )
-        for row in answers.iter_rows():
-            yield record_of(row["answer"])
+        with _lost_work_told():
+            for row in answers.iter_rows():
+                yield record_of(row["answer"])
 
-    @staticmethod
-    def _largest_node() -> int:
-        """Return the memory of the largest node: a task that asks for more would never start."""
-        import ray
 
-        return max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+def _largest_node() -> int:
+    """Return the memory of the largest node: a task that asks for more would never start."""
+    return max((int(resources.get("memory", 0)) for resources in _nodes()), default=0)
 
-    @staticmethod
-    def _workers() -> tuple[bool, int]:
-        """Return whether models run on GPUs, and how many there are of what they run on."""
-        import ray
 
-        resources = ray.cluster_resources()
-        n_gpus = int(resources.get("GPU", 0))
-        return n_gpus > 0, n_gpus or math.ceil(resources.get("CPU", 1))
+def _nodes() -> list[dict[str, float]]:
+    """Return what each node has."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _workers(work: ModelWork) -> tuple[bool, int]:
+    """Return whether models run on GPUs, and how many there are of what they run on."""
+    import ray
+
+    resources = ray.cluster_resources()
+    n_gpus = int(resources.get("GPU", 0)) if work.can_use_gpu else 0
+    return n_gpus > 0, n_gpus or math.ceil(resources.get("CPU", 1))
+
+
+class _Patience:
+    """Waits for a node that can run a task, and not for ever."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._since: float | None = None
+
+    def check(self) -> None:
+        """Look at the nodes.
+
+        Raises:
+            InputError: none has had a processor and the memory for a long time.
+        """
+        if any(node.get("CPU", 0) >= 1 and node.get("memory", 0) >= self._memory for node in _nodes()):
+            self._since = None
+            return
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since >= PATIENCE_SECONDS:
+            raise InputError(
+                f"engine ray: needs a node with a processor and {self._memory / 1e9:.1f} GB for tasks, found none "
+                f"among {len(_nodes())} in {PATIENCE_SECONDS / 60:.0f} minutes; add one and run the same command again"
+            )
+
+
+@contextmanager
+def _lost_work_told() -> Iterator[None]:
+    """Say what a user can do about work that Ray gave up; errors in the work itself stay as they are.
+
+    Raises:
+        InputError: workers were lost again and again.
+    """
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+    try:
+        yield
+    except (NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"engine ray: a shard was given up after {N_RETRIES} retries, its worker or node was lost each time "
+            f"({type(error).__name__}: {reason}); give workers more memory or split the files, and run the same "
+            f"command again"
+        ) from None
 
 
 class _Actor:
@@ -113,10 +177,13 @@ def answer(work: Work, number: int) -> str:
         return json.dumps(do(work, number))
     except ThresherError as error:
         return _told(error)
+    except OSError as error:
+        place, reason = error.filename or work.folder, error.strerror or str(error)
+        return _told(OutputError(f"{place}: must be readable and writable, got '{reason}'; mend that and run again"))
 
 
 def _told(error: ThresherError) -> str:
-    return json.dumps({"failure": type(error).__name__, "sentence": str(error)})
+    return json.dumps({"failure": type(error).__name__, "sentence": str(error), "host": socket.gethostname()})
 
 
 def record_of(text: str) -> Record:
@@ -126,7 +193,8 @@ def record_of(text: str) -> Record:
         return found
     kind = getattr(errors, found["failure"], InputError)
     error: ThresherError = kind.__new__(kind)
-    error.args = (found["sentence"],)
+    where = "" if found["host"] == socket.gethostname() else f" (on {found['host']})"
+    error.args = (f"{found['sentence']}{where}",)
     raise error
 
 
@@ -179,16 +247,21 @@ def _check_reachable(address: str) -> None:
     """
     if address in (FOUND, LOCAL):
         return
+    if "@" in address:  # not repeated: it may be a password
+        raise InputError(
+            "--address: must be HOST:PORT of a Ray cluster, or auto, without a user name or password, found one"
+        )
+    place = address.partition("?")[0]  # behind it there may be a token
     if "://" in address:
         raise InputError(
-            f"--address: must be HOST:PORT of a Ray cluster, or auto, got '{address}'; run thresher on a node of the "
+            f"--address: must be HOST:PORT of a Ray cluster, or auto, got '{place}'; run thresher on a node of the "
             f"cluster (ray job submit), which sees the same files, with --address auto"
         )
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdigit()):
-        raise InputError(f"--address: must be HOST:PORT of a Ray cluster, or auto, got '{address}'")
+        raise InputError(f"--address: must be HOST:PORT of a Ray cluster, or auto, got '{place}'")
     try:
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(
             f"--address: no Ray cluster answers at {address} ({error}); start one with ray start --head --port={port}, "
@@ -211,11 +284,14 @@ def _check_connection(address: str | None) -> None:
         )
 
 
-def _quiet() -> None:
-    """Let Ray Data show no bars and no plans of its own."""
-    import ray.data
+def _set_up(context: Any) -> None:
+    """Let Ray Data show no bars and no plans of its own, and wait for shards that take hours.
 
-    context = ray.data.DataContext.get_current()
+    Args:
+        context: of one data set, so that the user's own data sets are as they were.
+    """
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    if hasattr(context, "execution_no_progress_timeout_s"):  # newer versions give up after 30 minutes
+        context.execution_no_progress_timeout_s = SHARD_SECONDS
     logging.getLogger("ray.data").setLevel(logging.ERROR)

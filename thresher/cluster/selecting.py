@@ -111,7 +111,7 @@ def _select(run: Run, out: Path, partitions: int | None, *, force: bool, started
     with OutputFolder(out, identity=identity, force=force) as folder:
         if not folder.is_done:
             try:
-                run.write(folder.work, identity, plan, started)
+                run.write(folder, identity, plan, started)
             except OSError as error:
                 if isinstance(error, OutputError):
                     raise
@@ -171,8 +171,9 @@ class Run:
         self.seconds["read"] = clock.lap()
         return self.pool
 
-    def write(self, out: Path, identity: str, plan: Partitioning | None, started: float) -> None:
+    def write(self, folder: OutputFolder, identity: str, plan: Partitioning | None, started: float) -> None:
         """Compute, choose and write everything into the work folder of the output."""
+        out = folder.work
         request, clock = self.request, _Timer(time.monotonic())
         with holding(request.promises, request.context.on_progress):
             self.seconds["preparation"] = clock.lap()
@@ -191,10 +192,13 @@ class Run:
             reader=self.pool.reader,
             verdicts=verdicts,
             out=out,
+            key=self._key_of_writing(measured, kept),
             first=first_positions(self.pool, kept),
             n_kept=len(kept),
             budget=request.budget,
         )
+        if not writing.folder.exists():
+            folder.empty()
         written = self.stage(writing)
         made = made._replace(
             dropped_by_reason=added_up(written, "dropped"), excluded_by_reason=added_up(written, "excluded")
@@ -204,12 +208,21 @@ class Run:
         manifest = subset_manifest(request, identity, made, notes, self.seconds)
         write_whole(out / MANIFEST, self._with_engine(manifest, plan).to_json())
 
+    def _key_of_writing(self, measured: MeasureShard, kept: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
+        """Return the hash of what the output files hold beyond the identity of the result.
+
+        Values that are computed again, on another device for example, may differ by rounding, and picks with them.
+        """
+        files = [[source.name, source.sha256] for source in self.pool.sources]
+        return digest([files, measured.folder.name, self.pool.row_id.gather(kept).to_list()])[:KEY_DIGITS]
+
     def _measure(self) -> tuple[MeasureShard, list[Record]]:
         """Compute the features that shards can have by themselves."""
         needs = of_shards(self.request.needs, self.pool.kind)
         context = sent(self.request.context)
         read = [*reading_entry(cast(Dataset, self.pool)), self.pool.fingerprint]
-        key = [read, sorted(needs), self.request.settings()["features"], repr(context)]
+        names = self.pool.reader.files.names if f"{COLUMN}source" in needs else ()  # without such a column, the file
+        key = [read, names, sorted(needs), self.request.settings()["features"], repr(context)]
         measuring = MeasureShard(
             reader=self.pool.reader, needs=needs, context=context, folder=self.folder("features", key)
         )

@@ -172,8 +172,15 @@ class ShardedPool:
 
     @cached_property
     def whole(self) -> Dataset:
-        """All rows with their texts, in this process's memory: for methods that look at all of them at once."""
-        return self.reader.files.load()
+        """All rows with their texts, in this process's memory: for methods that look at all of them at once.
+
+        Raises:
+            InputError: a file has changed.
+        """
+        rows = self.reader.files.load()
+        if not rows.frame["row_id"].equals(self.row_id):
+            raise InputError(f"{self.reader.files.names[0]}: the files changed while they were being read; run again")
+        return rows
 
     def shard(self, number: int) -> slice:
         """Return the positions of the rows of a shard."""

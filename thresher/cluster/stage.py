@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from thresher.errors import InputError
+from thresher.errors import InputError, OutputError
 from thresher.manifest import versions
 from thresher.output import whole_file
 
@@ -48,6 +48,10 @@ class ModelWork(Work, Protocol):
     def has_model(self) -> bool:
         """Whether it does."""
 
+    @property
+    def can_use_gpu(self) -> bool:
+        """Whether that model would run on a GPU."""
+
     def hold(self) -> object:
         """Return what must stay in memory between shards so that the model is not loaded again."""
 
@@ -63,9 +67,17 @@ def record_path(folder: Path, number: int) -> Path:
 
 
 def do(work: Work, number: int) -> Record:
-    """Do one shard and write its record, the last of its files."""
+    """Do one shard and write its record, the last of its files.
+
+    Raises:
+        OutputError: the driver has made the folder of the stage, and it is not seen here.
+    """
     started = time.monotonic()
-    work.folder.mkdir(parents=True, exist_ok=True)
+    if not work.folder.is_dir():
+        raise OutputError(
+            f"{work.folder}: must be seen by every node under this path, and {socket.gethostname()} does not see it; "
+            f"choose --out on storage that all nodes share"
+        )
     facts = work(number)
     record = {
         **facts,
@@ -80,12 +92,12 @@ def do(work: Work, number: int) -> Record:
 
 
 def find_record(folder: Path, number: int) -> Record | None:
-    """Return the record of a shard that is done, else None."""
+    """Return the record of a shard that is done, else None; what another version of thresher did counts for nothing."""
     try:
         found: Record = json.loads(record_path(folder, number).read_bytes())
     except FileNotFoundError:
         return None
-    return found
+    return found if found["thresher"] == versions(()) else None
 
 
 def check_version(record: Record) -> None:

@@ -63,6 +63,7 @@ class WriteShard:
         reader: of the pool's shards.
         verdicts: what became of their rows.
         out: the folder.
+        key: of what is written; other results do not go on with these records.
         first: (n_shards,) position in the subset of the first kept row of each shard.
         n_kept: rows of the whole pool that are kept.
         budget: that they are kept for.
@@ -71,6 +72,7 @@ class WriteShard:
     reader: ShardReader
     verdicts: Verdicts
     out: Path
+    key: str
     first: tuple[int, ...]
     n_kept: int
     budget: Budget
@@ -80,7 +82,7 @@ class WriteShard:
     @property
     def folder(self) -> Path:
         """Where its records lie until the folder is published."""
-        return self.out / RECORDS
+        return self.out / f"{RECORDS}-{self.key}"
 
     def __call__(self, number: int) -> Record:
         """Write the files of a shard."""

@@ -12,6 +12,7 @@ from thresher.errors import SettingsError
 if TYPE_CHECKING:
     import torch
 
+DEVICES = ("cpu", "cuda", "mps")  # torch has names for more, on some of which nothing can be computed
 LINUX_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
@@ -43,7 +44,9 @@ def check_device(name: str | None) -> None:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SettingsError(f"device: must be cpu, cuda, cuda:1 or mps, got '{name}'") from None
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise SettingsError(f"device: must be cpu, cuda, cuda:1 or mps, got '{name}'")
     if device.type == "cuda":
         n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= n_gpus:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.errors import InputError
 from thresher.features.device import free_bytes, may_have_gpu
 from thresher.features.overlap import OnItsWay, moved, one_behind
+from thresher.features.precision import full_precision
 from thresher.products import NUMPY, Products
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class TorchProducts:
                 last = min(first + step, len(x))
                 yield first, last, OnItsWay(held[first:last] @ held[:last].T)
 
-        with torch.inference_mode(), _full_precision():
+        with _making_products(self._device):
             for first, last, product in one_behind(blocks()):
                 out[first:last, :last] = product.array()
         return out
@@ -93,7 +95,8 @@ class TorchProducts:
         """Copy rows to the device."""
         import torch
 
-        return _TorchHeld(torch.from_numpy(x).to(self._device))
+        with _making_products(self._device):
+            return _TorchHeld(torch.from_numpy(x).to(self._device))
 
 
 class _TorchHeld:
@@ -107,7 +110,7 @@ class _TorchHeld:
         def at(numbers: Ints) -> torch.Tensor:
             return moved(torch.from_numpy(numbers.astype(np.int64)), self._x.device)
 
-        with torch.inference_mode(), _full_precision():
+        with _making_products(self._x.device):
             product = self._x[at(rows)] @ others._x[at(members)].T
             found = torch.topk(product, min(k, len(members)), dim=1, sorted=False)
             value, place = OnItsWay(found.values), OnItsWay(found.indices)
@@ -115,13 +118,19 @@ class _TorchHeld:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep torch from rounding float32 to TF32 or bfloat16 in products, whatever the process has set."""
+def _making_products(device: torch.device) -> Iterator[None]:
+    """Keep torch to products of float32, and say what to do where they do not fit.
+
+    Raises:
+        InputError: the device has no room for rows or products.
+    """
     import torch
 
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
     try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        with torch.inference_mode(), full_precision():
+            yield
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"products on {device}: rows and their products must fit the device's memory, which had room when they "
+            f"were planned and has none now; free it of other work, or set device to 'cpu'"
+        ) from None

@@ -56,6 +56,22 @@ class Encoder(Protocol):
         """Return what happened so far and the user should know, such as how many texts were cut."""
 
 
+def unknown_notes(name: str, n_unknown: int, n_read: int) -> list[str]:
+    """Return what the user should know of texts whose words are mostly unknown to the encoder, if there are any.
+
+    Args:
+        name: of the encoder.
+        n_unknown: texts of which at least half of the tokens are the one for unknown words.
+        n_read: texts.
+    """
+    if not n_unknown:
+        return []
+    return [
+        f"encoder '{name}' does not know most words of {n_unknown} of {n_read} texts, and tells little of these; "
+        f"name one for their language"
+    ]
+
+
 def resolve_encoder(name: str | None, n_rows: int, *, device: str | None = None) -> str:
     """Return the name of the encoder that will run, with "auto" and None replaced.
 

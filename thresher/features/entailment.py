@@ -16,6 +16,7 @@ from thresher.errors import InputError
 from thresher.features.base_model import PATTERNS, BaseModel, QuietLoading, find_base, first_line, load_tokenizer
 from thresher.features.cached import Batch, values_of
 from thresher.features.fingerprint import fingerprint
+from thresher.features.precision import full_precision
 from thresher.features.token_batches import BATCH_TOKENS, token_batches
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Entailment:
             firsts, seconds, truncation="longest_first", max_length=limit, padding=True, return_tensors="pt"
         ).to(self._model.device)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), full_precision():
                 p: NDArray[np.float32] = self._model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()
         except torch.OutOfMemoryError:
             raise InputError(

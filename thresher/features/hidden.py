@@ -15,6 +15,7 @@ from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel
 from thresher.features.likelihood import TokenRow, padded
 from thresher.features.loss import WINDOW_ROWS, row_reader
+from thresher.features.precision import full_precision
 from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
@@ -105,7 +106,7 @@ def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens:
         weight = np.where(position <= n_tokens[batch, None], position, np.float32(0))  # (b, w)
         weight /= weight.sum(axis=1, keepdims=True)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), full_precision():
                 hidden = body(input_ids=torch.from_numpy(ids).to(lm.device), use_cache=False).last_hidden_state
                 mean = torch.einsum("bwd,bw->bd", hidden.float(), torch.from_numpy(weight).to(lm.device))
                 vectors = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()

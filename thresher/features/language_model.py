@@ -27,6 +27,7 @@ from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.chat import prepare_template
 from thresher.features.fingerprint import fingerprint
 from thresher.features.overlap import OnItsWay
+from thresher.features.precision import full_precision
 from thresher.features.respondent import is_server
 from thresher.features.server_address import ServerAddress
 from thresher.features.token_batches import bytes_per_token, token_budget
@@ -234,7 +235,7 @@ class LanguageModel:
 
         model, use_cache = self.model, "past_key_values" in inputs
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), full_precision():
                 if self.is_run_whole:
                     logits = model(**inputs, use_cache=use_cache).logits.flatten(0, 1)[at]
                     return OnItsWay(_log_softmax_at(logits, targets))

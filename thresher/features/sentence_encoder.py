@@ -15,15 +15,16 @@ from tokenizers import Tokenizer
 
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.cached import Batch
-from thresher.features.encoders import EMBEDDED, MINILM
+from thresher.features.encoders import EMBEDDED, MINILM, unknown_notes
 from thresher.features.fingerprint import fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.minilm import find_minilm, minilm_folder
 from thresher.features.overlap import OnItsWay, moved, one_behind
+from thresher.features.precision import full_precision
 from thresher.features.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
 from thresher.features.vectors import gathered, unit_rows
 
-RECIPE = "sentence-1"
+RECIPE = "sentence-2"
 CPU_BATCH_TOKENS = (
     2_048  # activations of more do not stay in a processor's cache: a third slower (benchmarks/encoders.py)
 )
@@ -64,6 +65,7 @@ class SentenceEncoder:
         self._batch_tokens = batch_tokens
         self._n_read = 0
         self._n_cut = 0
+        self._n_unknown = 0
 
     @property
     def name(self) -> str:
@@ -135,7 +137,7 @@ class SentenceEncoder:
         for start in range(0, len(texts), WINDOW_ROWS):
             part = texts[start : start + WINDOW_ROWS].to_list()
             tokens = self._tokens_of(part)
-            empty = np.flatnonzero(tokens == 0)  # without special tokens, "" is nothing to read
+            empty = np.flatnonzero(tokens == 0)  # "" without special tokens, or no word that the model knows
             if len(empty):
                 yield Batch(start + empty, np.zeros((len(empty), self.dimension), dtype=np.float32))
             filled = np.flatnonzero(tokens)
@@ -161,7 +163,7 @@ class SentenceEncoder:
         model = self._model
         prompt = model.prompts.get(model.default_prompt_name)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), full_precision():
                 inputs = model.preprocess(texts, prompt=prompt)
                 for name, value in inputs.items():
                     if isinstance(value, torch.Tensor):
@@ -174,11 +176,20 @@ class SentenceEncoder:
             ) from None
 
     def _tokens_of(self, texts: list[str]) -> NDArray[np.int64]:
-        """Return (n,) tokens that the model will read of each text, and count the texts that it cuts."""
+        """Return (n,) tokens that the model will read of each text, and count the texts that it cuts or hardly knows.
+
+        Of a text of unknown words alone it reads nothing: all such texts would have one and the same vector.
+        """
         if self._counter is None:  # a slow tokenizer: characters order texts well enough, and cuts are not known
             return np.array([1 + len(text) // 3 for text in texts], dtype=np.int64)
-        counts = np.array([len(encoding) for encoding in self._counter.encode_batch_fast(texts)], dtype=np.int64)
+        encodings = self._counter.encode_batch_fast(texts)
+        counts = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
         self._n_read += len(texts)
+        if (unknown := self._model.tokenizer.unk_token_id) is not None:
+            n_unknown = np.array([encoding.ids.count(unknown) for encoding in encodings], dtype=np.int64)
+            n_words = counts - self._counter.num_special_tokens_to_add(is_pair=False)
+            self._n_unknown += int(((2 * n_unknown >= n_words) & (n_unknown > 0)).sum())
+            counts[(n_unknown == n_words) & (n_unknown > 0)] = 0
         limit = self._model.max_seq_length
         if limit is None:
             return counts
@@ -191,11 +202,13 @@ class SentenceEncoder:
         return gathered(self, texts)
 
     def notes(self) -> list[str]:
-        """Return how many texts were longer than the model reads."""
+        """Return how many texts were longer than the model reads, and how many hold words that it does not know."""
+        notes = unknown_notes(self._name, self._n_unknown, self._n_read)
         if not self._n_cut:
-            return []
+            return notes
         limit = self._model.max_seq_length
-        return [f"encoder '{self._name}' read only the first {limit} tokens of {self._n_cut} of {self._n_read} texts"]
+        cut = f"encoder '{self._name}' read only the first {limit} tokens of {self._n_cut} of {self._n_read} texts"
+        return [cut, *notes]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,5 +47,6 @@ def bytes_per_token(config: Any, bytes_per_number: int) -> int:
     block by block.
     """
     width = int(config.hidden_size)
-    inner = int(getattr(config, "intermediate_size", None) or 4 * width)
-    return bytes_per_number * (8 * width + 4 * inner)
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    widest = max(inner) if isinstance(inner, Sequence) else int(inner)  # some models have one for each layer
+    return bytes_per_number * (8 * width + 4 * widest)
