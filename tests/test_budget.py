@@ -103,7 +103,9 @@ def test_a_share_of_zero_leaves_a_group_out():
     assert sorted(set(CODES[ranking])) == [0, 1]
 
 
-@pytest.mark.parametrize("text", ["", "=balanced", "label=lots", "label:", "label:a", "label:a=1,b<=2", "label:a=0"])
+@pytest.mark.parametrize(
+    "text", ["", "=balanced", "label=lots", "label:", "label:a", "label:a=1,b<=2", "label:a=0", {"label": 1}]
+)
 def test_a_quota_that_is_no_quota_is_refused(text):
     with pytest.raises(InputError, match="quota: must be"):
         parse_quota(text)

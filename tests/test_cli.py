@@ -255,10 +255,12 @@ def test_cache_shows_what_it_holds_and_forgets_it(pool, tmp_path, capsys):
 def test_existing_rows_are_read_as_the_pool_is(tmp_path, capsys):
     for name, numbers in (("pool", range(30)), ("have", range(5))):
         rows = [{"q": f"question {i}", "a": f"answer {i}"} for i in numbers]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"q": "?"}]))
     options = ["--map", "prompt=q,response=a", "--method", "k-center", "--encoder", "static", "--budget", "3"]
     assert main(["select", str(tmp_path / "pool.jsonl"), "--existing", str(tmp_path / "have.jsonl"), *options]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    streams = capsys.readouterr()
+    assert len(streams.out.splitlines()) == 3
+    assert "have.jsonl: 1 of 6 rows cannot be used and are set aside: 1 x field 'a' is missing\n" in streams.err
 
 
 def test_target_rows_are_read_as_the_pool_is(tmp_path, capsys):
@@ -300,4 +302,15 @@ def test_reasons_beyond_the_first_five_are_counted_together(tmp_path, capsys):
     good = [json.dumps({"text": f"row {i}", "label": "a"}) for i in range(20)]
     (tmp_path / "pool.jsonl").write_text("\n".join([*good, *bad]) + "\n")
     assert main(["select", str(tmp_path / "pool.jsonl"), "--method", "random", "--budget", "5"]) == 0
-    assert "  2 for 2 more reasons\n" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "27 rows read (text-label: text=text, label=label), 7 set aside" in told
+    assert "  2 for 2 more reasons\n" in told
+
+
+def test_a_summary_tells_which_columns_were_read_and_which_were_not(tmp_path, capsys):
+    rows = [{"question": f"q{i}", "sentence": f"s{i}", "label": i % 2, "idx": i} for i in range(4)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = "text-label: text=sentence, label=label; other columns: question, idx"
+    for command in (["select", "--method", "random", "--budget", "2"], ["curate", "clean"]):
+        assert main([*command, str(tmp_path / "pool.jsonl"), "--out", str(tmp_path / command[0])]) == 0
+        assert f"4 rows read ({read})" in capsys.readouterr().err

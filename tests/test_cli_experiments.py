@@ -46,7 +46,7 @@ def files(tmp_path_factory):
         for colour, thing in things.items()
     ]
     for name, part in (("pool", rows[:90]), ("test", rows[90:])):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*part, {"text": "no label"}]))
     return folder
 
 
@@ -64,6 +64,8 @@ def test_a_curve_from_the_shell_ends_in_an_answer_and_feeds_a_budget(files, tiny
     assert code == 0, told.err
     content = json.loads(told.out)
     assert content["methods"]["random"]["saturation"]["delta"] == 0.4
+    for name, n in (("pool", 91), ("test", 31)):
+        assert f"{name}.jsonl: 1 of {n} rows cannot be used and are set aside: 1 x field 'label' is mis" in told.err
     assert "random: " in told.err
     assert "every cell of the grid was run" in told.err
     firm = [

@@ -79,6 +79,8 @@ def test_other_work_replaces_a_table_only_by_force_and_a_file_of_the_user_never(
 def test_what_cannot_be_written_is_refused(pool, tmp_path):
     with pytest.raises(th.ThresherError, match=r"must end in one of \.parquet, \.csv"):
         th.score(pool, "length", out=tmp_path / "table.xlsx")
+    with pytest.raises(th.ThresherError, match="its parent folder must be writable, got 'File exists'"):
+        th.score(pool, "length", out=pool / "table.csv")
     with pytest.raises(th.ThresherError, match="'embedding' has several; choose .parquet"):
         th.score(pool, "embedding", encoder="static", out=tmp_path / "table.csv")
     with pytest.raises(th.ThresherError, match="must name at least one"):

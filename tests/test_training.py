@@ -125,9 +125,16 @@ def test_without_a_folder_the_result_goes_with_the_object(tiny_bert, colour_rows
 
 def test_rows_with_the_text_of_a_held_out_row_are_not_learned(tiny_bert, colour_rows, tmp_path):
     leaked = [dict(row, label="red") for row in colour_rows[:3]]
-    adapter = train(colour_rows, model=tiny_bert, eval=load(leaked), settings=QUICK)
-    assert adapter.metrics["counts"]["same_text_as_held_out"] == 3
-    assert adapter.metrics["counts"]["train"]["rows"] == 57
+    rows, held_out = load([*colour_rows, {"text": "", "label": "red"}]), load([*leaked, {"text": "a"}])
+    notes = []
+    settings = {"settings": QUICK, "on_event": lambda event: notes.append(event.message)}
+    adapter = train(rows, model=tiny_bert, eval=held_out, **settings)
+    counts = adapter.metrics["counts"]
+    assert (counts["same_text_as_held_out"], counts["train"]["rows"]) == (3, 57)
+    assert counts["unusable"] == {"data": {"field 'text' is empty": 1}, "eval": {"field 'label' is missing": 1}}
+    assert "1 rows set aside: field 'text' is empty." in (adapter.path / "README.md").read_text()
+    assert "data: 1 of 61 rows cannot be used and are set aside: 1 x field 'text' is empty" in notes
+    assert "eval: 1 of 4 rows cannot be used and are set aside: 1 x field 'label' is missing" in notes
 
 
 def test_a_label_the_model_never_saw_counts_as_wrong(tiny_bert, colour_rows):
@@ -306,6 +313,7 @@ def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_pat
     [
         ({"eval": "0%"}, InputError, "between 0% and 100%, got '0%'"),
         ({"seeds": 0}, SettingsError, "seeds must be at least 1"),
+        ({"seed": 2**63}, SettingsError, "must stay below 2\\*\\*63"),
         ({"task": "sft"}, InputError, "rows of kind 'classification' can be trained for classification, got 'sft'"),
         ({"settings": TrainSettings(max_length=65)}, SettingsError, "max_length must be at most 64"),
         ({"settings": TrainSettings(early_stopping_patience=1)}, SettingsError, "early stopping needs held-out rows"),

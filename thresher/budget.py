@@ -256,6 +256,8 @@ def parse_quota(text: str | Quota) -> Quota:
     """
     if isinstance(text, Quota):
         return text
+    if not isinstance(text, str):
+        raise _not_a_quota(text)
     column, colon, rest = text.partition(":")
     if not colon:
         column, _, shares = text.partition("=")
@@ -278,7 +280,7 @@ def parse_quota(text: str | Quota) -> Quota:
     return Quota(column, numbers)
 
 
-def _not_a_quota(text: str) -> InputError:
+def _not_a_quota(text: object) -> InputError:
     return InputError(
         f"quota: must be COLUMN, COLUMN=balanced, COLUMN:a=70%,b=30% or COLUMN:a<=500,*<=100, got '{text}'"
     )

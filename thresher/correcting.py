@@ -135,6 +135,7 @@ def correct(
     column: str = "original_response",
     max_new_tokens: int = 256,
     device: str | None = None,
+    batch_tokens: int | None = None,
     out: str | Path | None = None,
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -161,6 +162,7 @@ def correct(
         column: name for the column with original answers.
         max_new_tokens: limit of a candidate.
         device: "cpu", "cuda", ...; not set: the best there is.
+        batch_tokens: as for `select`.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
         on_progress: called with a Progress while models run.
@@ -176,7 +178,7 @@ def correct(
     rows = pool if isinstance(pool, Dataset) else load(pool)
     _check_rows(rows, column)
     contexts = [
-        FeatureContext(model=name, device=device, on_progress=on_progress)
+        FeatureContext(model=name, device=device, batch_tokens=batch_tokens, on_progress=on_progress)
         for name in (model, _base_of(model) if judge is None else judge)
     ]
     plan = _Plan(

@@ -74,7 +74,7 @@ class Curated:
         """Return the kept rows as a Hugging Face `datasets.Dataset`."""
         from thresher.dataset.hub import hub_dataset
 
-        return hub_dataset(self.rows, needed_by="Curated.to_dataset")
+        return hub_dataset(self.dataset, needed_by="Curated.to_dataset")
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the folder, whole or not at all, and return its path.

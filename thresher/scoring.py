@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,7 +62,7 @@ class FeatureTable:
             raise OutputError(f"{path}: a CSV file holds plain values, '{nested[0]}' has several; choose .parquet")
         if not _is_free(path, self.manifest.identity, force=force):
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parent(path)
         with whole_file(path) as temporary:
             _write(self.frame, temporary, path.suffix)
             path.unlink(missing_ok=True)  # a kill from here on must not leave an old table beside a new manifest
@@ -81,6 +82,7 @@ def score(
     device: str | None = None,
     dtype: str | None = None,
     embedding_dtype: EmbeddingDtype = "float32",
+    batch_tokens: int | None = None,
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     out: str | Path | None = None,
@@ -100,6 +102,7 @@ def score(
         device: as for `select`.
         dtype: as for `select`.
         embedding_dtype: as for `select`.
+        batch_tokens: as for `select`.
         max_length: as for `select`.
         loss_on: as for `select`.
         out: file to write, .parquet, .csv or .jsonl; a finished one is read back.
@@ -125,6 +128,7 @@ def score(
         device=device,
         dtype=dtype,
         embedding_dtype=embedding_dtype,
+        batch_tokens=batch_tokens,
         max_length=max_length,
         loss_on=loss_on,
         on_progress=on_progress,
@@ -138,6 +142,7 @@ def score(
         check_apart(path, [each for each in (rows, beside) if each is not None])
         if not _is_free(path, identity, force=force):
             return FeatureTable(frame=_read(path), manifest=Manifest.of_file(_manifest_of(path)))
+        _make_parent(path)
     found = compute(rows, names, context)
     content = {"format": FORMAT, "kind": "features", "identity": identity, **asked, **_about(rows, found)}
     made = FeatureTable(frame=_table(found, names), manifest=Manifest(content))
@@ -170,6 +175,22 @@ def _check_suffix(path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise OutputError(f"{path}: must end in one of {', '.join(SUFFIXES)}, got '{path.suffix}'; rename it")
+
+
+def _make_parent(path: Path) -> None:
+    """Make the folder of a file, before hours are spent on what will stand there.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: its parent folder must be writable, got '{error.strerror}'; choose another --out"
+        ) from None
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: its parent folder must be writable, and it is not; choose another --out")
 
 
 def _is_free(path: Path, identity: str, *, force: bool) -> bool:

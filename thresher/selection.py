@@ -45,6 +45,7 @@ def select(
     device: str | None = None,
     dtype: str | None = None,
     embedding_dtype: EmbeddingDtype = "float32",
+    batch_tokens: int | None = None,
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     quota: str | Quota | None = None,
@@ -78,6 +79,8 @@ def select(
             of more than 2 GB on a GPU.
         embedding_dtype: how embeddings are kept: "float16" takes half the room of "float32" on disk, and rounds
             components to 11 bits; methods compute in float32 either way.
+        batch_tokens: tokens that a model reads at once, padding included; not set: 16,384, and more where a GPU has
+            room. Values depend on it by rounding only.
         max_length: tokens that the language model reads of a row, the rest is cut and counted; not set: 2,048 or the
             model's longest input, whichever is less.
         loss_on: turns of a conversation that the language model is asked about: "last-assistant" or "all-assistant".
@@ -112,6 +115,7 @@ def select(
         device=device,
         dtype=dtype,
         embedding_dtype=embedding_dtype,
+        batch_tokens=batch_tokens,
         max_length=max_length,
         loss_on=loss_on,
         quota=quota,

@@ -94,6 +94,7 @@ def plan(
     device: str | None = None,
     dtype: str | None = None,
     embedding_dtype: EmbeddingDtype = "float32",
+    batch_tokens: int | None = None,
     max_length: int | None = None,
     loss_on: LossOn = "last-assistant",
     quota: str | Quota | None = None,
@@ -120,6 +121,7 @@ def plan(
         device: as for `select`.
         dtype: as for `select`.
         embedding_dtype: as for `select`.
+        batch_tokens: as for `select`.
         max_length: as for `select`.
         loss_on: as for `select`.
         quota: as for `select`.
@@ -141,6 +143,7 @@ def plan(
             device=device,
             dtype=dtype,
             embedding_dtype=embedding_dtype,
+            batch_tokens=batch_tokens,
             max_length=max_length,
             loss_on=loss_on,
             quota=quota,

@@ -41,6 +41,7 @@ class Asked:
     device: str | None
     dtype: str | None
     embedding_dtype: EmbeddingDtype
+    batch_tokens: int | None
     max_length: int | None
     loss_on: LossOn
     quota: str | Quota | None
@@ -159,6 +160,7 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
         device=asked.device,
         dtype=asked.dtype,
         embedding_dtype=asked.embedding_dtype,
+        batch_tokens=asked.batch_tokens,
         max_length=asked.max_length,
         loss_on=asked.loss_on,
         on_progress=asked.on_progress,

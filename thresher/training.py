@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
 
+from thresher.dataset.rejection import unusable_note
 from thresher.errors import InputError, MissingExtraError, OutputError
 from thresher.manifest import digest
 from thresher.output import OutputFolder
@@ -133,6 +134,7 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
             raise
         from_main(folder.is_done)
         if not folder.is_done:
+            _note_unusable(request, on_event)
             _note_leaks(request, on_event)
             runs = run_all(request, folder.work, accelerator, on_event)
             facts = {"started": began, "seconds": round(time.monotonic() - started, 3)}
@@ -141,6 +143,13 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
             folder.publish()
     accelerator.wait_for_everyone()
     return Adapter.read(folder.path)
+
+
+def _note_unusable(request: Request, on_event: OnEvent) -> None:
+    for role, by_reason in request.unusable.items():
+        n_usable = len(request.data) if role == "data" else len(request.parts.held_out or ())
+        told = unusable_note(n_usable + sum(by_reason.values()), by_reason)
+        on_event(TrainEvent(kind="note", message=f"{role}: {told}"))
 
 
 def _note_leaks(request: Request, on_event: OnEvent) -> None:

@@ -72,6 +72,7 @@ def _metrics(request: Request, runs: list[Run]) -> dict[str, Any]:
         "is_stopped_early": first.history.is_stopped,
         "counts": {
             "given": len(request.data),
+            "unusable": {role: dict(reasons) for role, reasons in request.unusable.items()},
             "held_out": parts.n_held_out,
             "same_text_as_held_out": parts.n_leaked,
             "train": first.counts,

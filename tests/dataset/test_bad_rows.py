@@ -27,6 +27,7 @@ def rejected(path, **arguments):
         (b'{"instruction": "a", "output": null}', "field 'output' is null"),
         (b'{"instruction": "a", "output": " \\n"}', "field 'output' is empty"),
         (b'{"instruction": "a", "output": "\\u00a0"}', "field 'output' is empty"),
+        (b'{"instruction": "a", "output": "\\u200d\\u2060"}', "field 'output' is empty"),
         (b'{"instruction": "", "input": "", "output": "b"}', "fields 'instruction', 'input' are empty"),
         (b'{"instruction": "a", "output": 5}', "field 'output' must be text, found a number"),
         (b'{"instruction": "a", "output": ["b"]}', "field 'output' must be text, found a list"),
@@ -121,6 +122,13 @@ def test_a_repeated_id_is_set_aside(tmp_path):
     assert dataset.rejected.filter(pl.col("line") == 3)["preview"].to_list() == [json.dumps(rows[2])]
 
 
+def test_ids_that_a_missing_one_has_made_fractions_are_whole_numbers_again():
+    frame = pl.DataFrame({"id": [1.0, None, 2.5], "text": ["a", "b", "c"]})
+    dataset = load(frame, id_column="id")
+    assert dataset.frame["row_id"].to_list() == ["1"]
+    assert dataset.rejected["reason"][1] == "field 'id' must be text or a whole number, found a fraction"
+
+
 def test_bad_values_of_a_table_are_set_aside():
     frame = pl.DataFrame({"text": ["a", None, "", "d", "e"], "label": [0.0, 1.0, 1.0, float("nan"), 2.5]})
     dataset = load(frame)
@@ -128,8 +136,8 @@ def test_bad_values_of_a_table_are_set_aside():
     assert dataset.rejected["reason"].to_list() == [
         "field 'text' is null",
         "field 'text' is empty",
-        "field 'label' must be text, found NaN",
-        "field 'label' must be text, found a number",
+        "field 'label' must be text or a whole number, found NaN",
+        "field 'label' must be text or a whole number, found a fraction",
     ]
     assert json.loads(dataset.rejected["preview"][0]) == {"text": None, "label": 1.0}
 
@@ -165,7 +173,14 @@ def test_strict_refuses_with_count_and_first_three(tmp_path):
         ("rows.jsonl", b"", "must hold rows, it is empty"),
         ("rows.jsonl", b"\n \n", "found none"),
         ("rows.jsonl", b"{\n{\n", "found none that can be read"),
+        ("rows.csv", b"text,label\ncaf\xe9,a\n", "(1 x the row is not UTF-8)"),
         ("rows.jsonl", b'{"instruction": "", "output": ""}', "at least one usable row"),
+        (
+            "rows.jsonl",
+            b'{"text": "a", "labels": [1, 2], "id": 3}',
+            "text=text, label=labels; other columns: id; to read",
+        ),
+        ("rows.jsonl", b'{"question": "a", "answer": 2}', "read as query-response: prompt=question, response=answer;"),
         ("rows.json", b"[]", "it is empty"),
         ("rows.json", b'{"version": 1, "data": [{"prompt": "a"}]}', "the file is one object: write its list 'data' to"),
         ("rows.json", b'{\n  "data": [\n{"prompt": "a"}\n]\n}', "the file is one object: write its list 'data' to"),

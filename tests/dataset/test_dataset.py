@@ -193,10 +193,10 @@ def test_compressed_files_come_back_compressed(tmp_path, kind, suffix):
     assert dataset.write(range(8), tmp_path, "again").read_bytes() == written.read_bytes()
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather"])
 def test_a_table_comes_back_with_its_schema_in_the_order_asked(tmp_path, suffix):
     schema = pa.schema(
-        [pa.field("text", pa.large_string()), pa.field("label", pa.int8()), pa.field("v", pa.list_(pa.float32()))],
+        [pa.field("text", pa.string_view()), pa.field("label", pa.int8()), pa.field("v", pa.list_(pa.float32()))],
         metadata={"mine": "kept"},
     )
     table = pa.table(
@@ -206,7 +206,8 @@ def test_a_table_comes_back_with_its_schema_in_the_order_asked(tmp_path, suffix)
     if suffix == ".parquet":
         pq.write_table(table, path, row_group_size=2)
     else:
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        new = pa.ipc.new_file if suffix == ".feather" else pa.ipc.new_stream
+        with pa.OSFile(str(path), "wb") as file, new(file, schema) as writer:
             writer.write_table(table, max_chunksize=2)
     dataset = load(path)
     assert dataset.frame["response"].to_list() == ["0", "1", "0", "1", "0"]
@@ -215,10 +216,12 @@ def test_a_table_comes_back_with_its_schema_in_the_order_asked(tmp_path, suffix)
         found = pq.read_table(written)
     else:
         with pa.OSFile(str(written)) as file:
-            found = pa.ipc.open_stream(file).read_all()
-    assert found.equals(table.take([4, 0, 3]))
+            found = (pa.ipc.open_file if suffix == ".feather" else pa.ipc.open_stream)(file).read_all()
+    rows = table.to_pylist()
+    assert found.to_pylist() == [rows[4], rows[0], rows[3]]
+    assert found.schema.equals(schema)
     assert found.schema.metadata[b"mine"] == b"kept"
-    assert dataset.rows([3, 1]) == table.take([3, 1]).to_pylist()
+    assert dataset.rows([3, 1]) == [rows[3], rows[1]]
 
 
 def test_shards_of_one_format_are_written_to_one_file(tmp_path):
@@ -229,6 +232,16 @@ def test_shards_of_one_format_are_written_to_one_file(tmp_path):
     assert [json.loads(line) for line in written.read_text().splitlines()] == [ROWS[7], ROWS[0], ROWS[6]]
     assert dataset.column("n").to_list() == list(range(8))
     assert dataset.rows([7, 0, 6]) == [ROWS[7], ROWS[0], ROWS[6]]
+
+
+def test_arrow_files_with_dictionaries_of_their_own_are_written_as_json_lines(tmp_path):
+    for name, label in (("a", "x"), ("b", "y")):
+        table = pa.table({"text": [name], "label": pa.array([label]).dictionary_encode()})
+        with pa.OSFile(str(tmp_path / f"{name}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    written = load([tmp_path / "a.arrow", tmp_path / "b.arrow"]).write([1, 0], tmp_path, "subset")
+    assert [json.loads(line)["label"] for line in written.read_text().splitlines()] == ["y", "x"]
+    assert pl.read_ipc(load(tmp_path / "b.arrow").write([0], tmp_path, "one"))["label"].to_list() == ["y"]
 
 
 def test_shards_of_different_formats_are_written_as_json_lines(tmp_path):
@@ -282,6 +295,14 @@ def test_a_large_file_is_read_in_blocks_with_the_right_lines(tmp_path):
     assert dataset.frame["line"].to_list() == [i + 1 for i in range(30_000) if i != 12_345]
     assert dataset.rows([29_998, 20_000]) == [rows[29_999], rows[20_001]]
     assert dataset.frame["prompt"].to_list() == [row["text"] for i, row in enumerate(rows) if i != 12_345]
+
+
+def test_names_in_a_csv_header_lose_the_spaces_around_them(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text, label\na,b\n")
+    dataset = load(path)
+    assert (dataset.kind, dataset.rows([0])) == ("classification", [{"text": "a", "label": "b"}])
+    assert dataset.write([0], tmp_path, "subset").read_text() == "text, label\na,b\n"
 
 
 def test_rows_of_a_csv_file_keep_their_spaces(tmp_path):

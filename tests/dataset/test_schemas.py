@@ -28,13 +28,24 @@ from thresher.errors import InputError, SettingsError
             "c",
         ),
         ({"prompt": "p", "completion": "c"}, "prompt-completion", "p", "c"),
+        ({"system": "s", "prompt": "p", "completion": "c"}, "prompt-completion", "system: s\nuser: p", "c"),
+        ({"system_prompt": "s", "question": "p", "response": "c"}, "query-response", "system: s\nuser: p", "c"),
+        ({"system_prompt": " ", "question": "p", "response": "c"}, "query-response", "p", "c"),
+        ({"context": "x", "question": "p", "answer": "c"}, "query-response", "p\nx", "c"),
         ({"prompt": "p", "response": "c"}, "prompt-completion", "p", "c"),
         ({"query": "p", "response": "c"}, "query-response", "p", "c"),
         ({"question": "p", "answer": "c"}, "query-response", "p", "c"),
         ({"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "c"}]}, "messages", "p", "c"),
         ({"conversations": [{"from": "human", "value": "p"}, {"from": "gpt", "value": "c"}]}, "sharegpt", "p", "c"),
         ({"text": "t", "label": "l"}, "text-label", "t", "l"),
+        (
+            {"system_prompt": "s", "conversations": [{"from": "Human", "value": "p"}, {"from": "GPT", "value": "c"}]},
+            "sharegpt",
+            "system: s\nuser: p",
+            "c",
+        ),
         ({"text": "t", "label": 3}, "text-label", "t", "3"),
+        ({"text": "t", "labels": 3}, "text-label", "t", "3"),
         ({"text": "t", "label": True}, "text-label", "t", "true"),
         ({"sentence": "t", "intent": "l"}, "text-label", "t", "l"),
         ({"input": "t", "category": "l"}, "text-label", "t", "l"),
@@ -72,6 +83,10 @@ def test_unknown_columns_are_listed_with_the_syntax_of_the_map():
 def test_preference_data_is_refused():
     with pytest.raises(InputError, match="preference data"):
         load([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    marked = [{"prompt": "a", "completion": "b", "label": True}, {"prompt": "a", "completion": "c", "label": False}]
+    with pytest.raises(InputError, match="leave out the rows whose label is false"):
+        load(marked)
+    assert len(load(marked, schema="prompt-completion")) == 2
 
 
 @pytest.mark.parametrize(
@@ -135,6 +150,19 @@ CHAT = {
 }
 
 
+def test_a_conversation_keeps_reasoning_and_the_first_form_of_calls():
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": None, "function_call": {"name": "w", "arguments": "{}"}},
+        {"role": "function", "name": "w", "content": "rain"},
+        {"role": "assistant", "content": "a", "reasoning_content": "since it rains"},
+    ]
+    [_, call, result, answer] = load([{"messages": messages}]).messages([0])[0].messages
+    assert call["tool_calls"] == [{"type": "function", "function": {"name": "w", "arguments": "{}"}}]
+    assert result == {"role": "tool", "name": "w", "content": "rain"}
+    assert answer["reasoning_content"] == "since it rains"
+
+
 def test_a_conversation_keeps_system_tools_and_later_turns():
     dataset = load([CHAT])
     [conversation] = dataset.messages([0])
@@ -172,11 +200,14 @@ def test_sharegpt_roles_are_named_as_chat_templates_name_them():
         {"from": "human", "value": "q"},
         {"from": "function_call", "value": '{"name": "w"}'},
         {"from": "observation", "value": "rain"},
+        {"from": "tool_call", "value": "{}"},
+        {"from": "tool_response", "value": "sun"},
         {"from": "gpt", "value": "a"},
     ]
     [conversation] = load([{"conversations": turns, "system": "s"}]).messages([0])
-    assert [m["role"] for m in conversation.messages] == ["system", "user", "assistant", "tool", "assistant"]
-    assert [m["content"] for m in conversation.messages] == ["s", "q", '{"name": "w"}', "rain", "a"]
+    roles = ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
+    assert [m["role"] for m in conversation.messages] == roles
+    assert [m["content"] for m in conversation.messages] == ["s", "q", '{"name": "w"}', "rain", "{}", "sun", "a"]
 
 
 def _turns(*pairs):
@@ -235,3 +266,5 @@ def test_prompt_and_completion_may_be_lists_of_messages():
     assert dataset.schema.name == "prompt-completion"
     assert dataset.frame.select("prompt", "response").rows() == [("q", "a"), ("q", "b")]
     assert dataset.messages([0])[0].messages == _turns(("user", "q"), ("assistant", "a"))
+    [conversation] = load([{**row, "system": "s"}]).messages([0])
+    assert conversation.messages == _turns(("system", "s"), ("user", "q"), ("assistant", "a"))

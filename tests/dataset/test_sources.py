@@ -6,9 +6,12 @@ import os
 import sys
 
 import polars as pl
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from thresher.dataset import load
+from thresher.dataset.hub import hub_dataset
 from thresher.errors import InputError, MissingExtraError, NotFoundError, SettingsError
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(6)]
@@ -141,6 +144,24 @@ def test_a_folder_of_save_to_disk_is_read(tmp_path):
     assert datasets.Dataset.from_file(str(written)).to_list() == [ROWS[4], ROWS[0]]
 
 
+@pytest.mark.parametrize("kind", [pl.Object, pl.Int128])
+def test_polars_columns_that_arrow_does_not_have_are_refused(kind):
+    frame = pl.DataFrame({"text": ["a"]}).with_columns(pl.Series("x", [7], dtype=kind))
+    with pytest.raises(InputError, match=rf"<polars>: .* 'x' holds {kind}.*frame\.drop\('x'\)"):
+        load(frame)
+
+
+def test_rows_become_a_dataset_with_the_features_they_had():
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
+    found = hub_dataset(load(data).take([2, 0]), needed_by="test")
+    assert (found.features, found["text"][:], found["label"][:]) == (features, ["c", "a"], [1, 1])
+    mixed = load([{"text": "a", "x": "text"}, {"text": "b", "x": ["list"]}])
+    with pytest.raises(InputError, match="test: every column must hold values of one type"):
+        hub_dataset(mixed, needed_by="test")
+
+
 def test_objects_of_datasets_are_read():
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_list(ROWS)
@@ -255,7 +276,11 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
         load(os.fsdecode(path))
 
 
-def test_a_pandas_frame_with_a_column_twice_is_refused():
+def test_a_table_with_a_column_twice_is_refused(tmp_path):
     pandas = pytest.importorskip("pandas")
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["text", "text"])
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"rows\.parquet: the columns of a table must differ, found 'text' twice"):
+        load(tmp_path / "rows.parquet")
     with pytest.raises(InputError, match="<pandas>: the columns of a frame must differ, found 'text' twice"):
         load(pandas.DataFrame([["a", "b"]], columns=["text", "text"]))

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 
+import polars as pl
 import pytest
 
 from thresher.dataset import Schema, load
@@ -95,6 +96,38 @@ def test_a_column_of_any_name_is_found_by_the_code_for_trl():
     code = trl(Schema(name="mapped", kind="sft", columns={"prompt": (name,), "response": ("b",)})).decode()
     found = [ast.literal_eval(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.List)]
     assert found == [[name]]
+
+
+@pytest.mark.filterwarnings("ignore")  # what `datasets` warns of is not ours
+@pytest.mark.parametrize(
+    ("row", "schema", "expected"),
+    [
+        (
+            {"question": "q", "context": "x", "answer": "a", "system_prompt": "s"},
+            Schema(
+                name="query-response",
+                kind="sft",
+                columns={"prompt": ("question", "context"), "response": ("answer",), "system": ("system_prompt",)},
+            ),
+            {"prompt": [("system", "s"), ("user", "q\nx")], "completion": [("assistant", "a")]},
+        ),
+        (
+            {"conversations": [{"from": "Human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"},
+            Schema(name="sharegpt", kind="sft", columns={"messages": ("conversations",), "system": ("system",)}),
+            {"messages": [("system", "s"), ("user", "q"), ("assistant", "a")]},
+        ),
+    ],
+)
+def test_trl_gets_the_system_prompt_of_a_column_and_the_roles_of_a_template(tmp_path, row, schema, expected):
+    pytest.importorskip("datasets")
+    (tmp_path / "data").mkdir()
+    pl.DataFrame([row]).write_parquet(tmp_path / "data" / "rows-0.parquet")
+    (tmp_path / "trl.py").write_bytes(trl(schema))
+    spec = importlib.util.spec_from_file_location("trl_stanza", tmp_path / "trl.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    [found] = module.load().to_list()
+    assert {name: [(turn["role"], turn["content"]) for turn in turns] for name, turns in found.items()} == expected
 
 
 def test_yaml_is_what_a_yaml_reader_reads():

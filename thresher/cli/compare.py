@@ -50,8 +50,8 @@ def compare(
 
     with progress_display(quiet=quiet) as show:
         made = compare_methods(
-            options.read_rows(pool, schema=schema, columns=columns, id_column=id_column),
-            eval=shared.eval_rows(eval_rows, schema=schema, columns=columns, id_column=id_column),
+            options.read_telling(pool, quiet=quiet, schema=schema, columns=columns, id_column=id_column),
+            eval=shared.eval_rows(eval_rows, quiet=quiet, schema=schema, columns=columns, id_column=id_column),
             methods=methods,
             budget=budget,
             seeds=seeds,

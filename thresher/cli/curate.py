@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,6 @@ from thresher.errors import InputError
 
 if TYPE_CHECKING:
     from thresher.curated import Curated
-    from thresher.dataset import Dataset
 
 BesideConfig = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ)]
 BesideSplit = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ)]
@@ -65,18 +65,16 @@ def clean(
     from thresher.cli.progress import progress_display
     from thresher.curating import curate
 
-    def read(source: str, *, config: str | None, split: str | None, strict: bool = False) -> Dataset:
-        how = {"schema": schema, "columns": columns, "id_column": id_column}
-        return options.read_rows(source, **how, config=config, split=split, strict=strict, max_row_bytes=max_row_bytes)
-
+    read = partial(options.read_rows, schema=schema, columns=columns, id_column=id_column, max_row_bytes=max_row_bytes)
+    beside = partial(options.read_telling, quiet=quiet, read=read)
     rows = read(pool, config=config, split=split, strict=strict)
     with progress_display(quiet=quiet) as show:
         curated = curate(
             rows,
             _names(rules),
             settings=rule_settings(settings),
-            existing=None if existing is None else read(existing, config=existing_config, split=existing_split),
-            eval=None if eval is None else read(eval, config=eval_config, split=eval_split),
+            existing=None if existing is None else beside(existing, config=existing_config, split=existing_split),
+            eval=None if eval is None else beside(eval, config=eval_config, split=eval_split),
             report=_names(report) or (),
             encoder=encoder,
             model=model,
@@ -90,7 +88,7 @@ def clean(
     if as_json:
         sys.stdout.write(curated.manifest.to_json().decode())
     if not quiet:
-        typer.echo(summary(curated, out), err=True)
+        typer.echo(summary(curated, out, options.read_as(rows)), err=True)
 
 
 @curate_app.command("rules")
@@ -159,12 +157,13 @@ def _described(name: str, cls: type) -> dict[str, object]:
     return {"name": name, "summary": _first_line(cls), "text": inspect.getdoc(cls), "settings": _settings(cls)}
 
 
-def summary(curated: Curated, out: Path) -> str:
-    """Return what happened, in a few lines."""
+def summary(curated: Curated, out: Path, read_as: str | None = None) -> str:
+    """Return what happened, in a few lines; `read_as` says how the columns were read."""
     content = curated.manifest.content
     counts = content["counts"]
     lines = [
-        f"{counts['read']:,} rows read ({content['schema']['name']}), {counts['rejected']:,} set aside as unusable"
+        f"{counts['read']:,} rows read ({read_as or content['schema']['name']}), "
+        f"{counts['rejected']:,} set aside as unusable"
     ]
     lines += [f"  {count:,} {reason}" for reason, count in list(counts["rejected_by_reason"].items())[:5]]
     for rule in content["rules"]:

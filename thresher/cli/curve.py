@@ -71,8 +71,8 @@ def curve(
 
     with progress_display(quiet=quiet) as show:
         made = learning_curve(
-            options.read_rows(pool, schema=schema, columns=columns, id_column=id_column),
-            eval=shared.eval_rows(eval_rows, schema=schema, columns=columns, id_column=id_column),
+            options.read_telling(pool, quiet=quiet, schema=schema, columns=columns, id_column=id_column),
+            eval=shared.eval_rows(eval_rows, quiet=quiet, schema=schema, columns=columns, id_column=id_column),
             methods=methods,
             sizes=shared.whole_numbers("--sizes", sizes),
             seeds=seeds,

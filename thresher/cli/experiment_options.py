@@ -46,9 +46,9 @@ Page = Annotated[bool, typer.Option("--page/--no-page", help="Write report.html 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
-def eval_rows(source: str, **reading: Any) -> Any:
+def eval_rows(source: str, *, quiet: bool, **reading: Any) -> Any:
     """Return a share as it is, and load everything else as the pool is loaded."""
-    return source if source.strip().endswith("%") else options.read_rows(source, **reading)
+    return source if source.strip().endswith("%") else options.read_telling(source, quiet=quiet, **reading)
 
 
 def whole_numbers(option: str, text: str) -> Any:

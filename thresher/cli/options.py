@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +66,7 @@ Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16 of the models; not set: float32, but for large ones.")
 ]
 EmbeddingDtype = Annotated[KeptAs, typer.Option(help="How embeddings are kept: float16 takes half the room.")]
+BatchTokens = Annotated[int | None, typer.Option(help="Tokens a model reads at once; not set: what there is room for.")]
 Encoder = Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")]
 Model = Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")]
 Tokenizer = Annotated[str | None, typer.Option(help="Whose tokens are counted.")]
@@ -132,6 +134,23 @@ def read_rows(
         strict=strict,
         max_row_bytes=max_row_bytes,
     )
+
+
+def read_telling(source: str, *, quiet: bool, read: Callable[..., Dataset] = read_rows, **reading: Any) -> Dataset:
+    """Load rows of whose bad ones no summary tells: how many there are and why is told at once."""
+    from thresher.dataset.rejection import unusable_note
+
+    rows = read(source, **reading)
+    if rows.n_rejected and not quiet:
+        typer.echo(f"{source}: {unusable_note(rows.n_read, rows.rejected_by_reason)}", err=True)
+    return rows
+
+
+def read_as(rows: Dataset | PoolFiles) -> str | None:
+    """Return how the columns were read; None for files that were named and not read here."""
+    from thresher.dataset import Dataset
+
+    return rows.schema.told(rows.column_names) if isinstance(rows, Dataset) else None
 
 
 def name_shards(

@@ -22,6 +22,7 @@ def score(
     device: options.Device = None,
     dtype: options.Dtype = None,
     embedding_dtype: options.EmbeddingDtype = options.KeptAs.float32,
+    batch_tokens: options.BatchTokens = None,
     max_length: options.MaxLength = None,
     loss_on: options.AskedTurns = options.LossOn.last,
     out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl; not set: JSON lines on stdout.")] = None,
@@ -63,11 +64,14 @@ def score(
             encoder=encoder,
             model=model,
             reference=reference,
-            examples=None if examples is None else options.read_rows(examples, schema=schema, columns=columns),
+            examples=None
+            if examples is None
+            else options.read_telling(examples, quiet=quiet, schema=schema, columns=columns),
             tokenizer=tokenizer,
             device=device,
             dtype=dtype,
             embedding_dtype=embedding_dtype.value,
+            batch_tokens=batch_tokens,
             max_length=max_length,
             loss_on=loss_on.value,
             out=out,
@@ -81,6 +85,7 @@ def score(
     if not quiet:
         counts = made.manifest.content["counts"]
         lacking = [f"{n:,} rows have no {name}" for name, n in counts["missing"].items() if n]
+        lacking.append(f"read as {options.read_as(rows)}")
         typer.echo("; ".join([f"{counts['usable']:,} rows, {counts['rejected']:,} set aside", *lacking]), err=True)
         if out is not None:
             typer.echo(f"features are in {out}", err=True)

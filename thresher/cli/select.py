@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,7 @@ def select(
     device: options.Device = None,
     dtype: options.Dtype = None,
     embedding_dtype: options.EmbeddingDtype = options.KeptAs.float32,
+    batch_tokens: options.BatchTokens = None,
     max_length: options.MaxLength = None,
     loss_on: options.AskedTurns = options.LossOn.last,
     quota: Annotated[str | None, typer.Option(help="label=balanced, source:web=70%,forum=30%, label:*<=100.")] = None,
@@ -98,18 +100,20 @@ def select(
         strict=strict,
         max_row_bytes=max_row_bytes,
     )
+    beside = partial(options.read_telling, quiet=quiet, schema=schema, columns=columns)
     with progress_display(quiet=quiet) as show:
         asked: dict[str, Any] = {
             "budget": budget,
             "settings": options.parse_settings(settings),
-            "existing": None if existing is None else options.read_rows(existing, schema=schema, columns=columns),
-            "target": None if target is None else options.read_rows(target, schema=schema, columns=columns),
+            "existing": None if existing is None else beside(existing),
+            "target": None if target is None else beside(target),
             "encoder": encoder,
             "model": model,
             "tokenizer": tokenizer,
             "device": device,
             "dtype": dtype,
             "embedding_dtype": embedding_dtype.value,
+            "batch_tokens": batch_tokens,
             "max_length": max_length,
             "loss_on": loss_on.value,
             "quota": quota,
@@ -127,7 +131,7 @@ def select(
     if as_json:
         sys.stdout.write(subset.manifest.to_json().decode())
     if not quiet:
-        typer.echo(summary(subset, out), err=True)
+        typer.echo(summary(subset, out, options.read_as(rows)), err=True)
 
 
 def _tell_plan(made: Plan, *, as_json: bool) -> None:
@@ -149,14 +153,21 @@ def _to_stdout(subset: Subset) -> None:
     sys.stdout.buffer.flush()
 
 
-def summary(subset: Subset, out: Path | None) -> str:
-    """Return what happened, in a few lines."""
+def summary(subset: Subset, out: Path | None, read_as: str | None = None) -> str:
+    """Return what happened, in a few lines.
+
+    Args:
+        subset: that was chosen.
+        out: folder that it was written to.
+        read_as: how the columns were read; None where only the name of the schema is known.
+    """
     from thresher.cut import REASONS
 
     content = subset.manifest.content
     counts = content["counts"]
     lines = [
-        f"{counts['read']:,} rows read ({content['schema']['name']}), {counts['rejected']:,} set aside as unusable"
+        f"{counts['read']:,} rows read ({read_as or content['schema']['name']}), "
+        f"{counts['rejected']:,} set aside as unusable"
     ]
     reasons = list(counts["rejected_by_reason"].items())
     lines += [f"  {count:,} {reason}" for reason, count in reasons[:5]]

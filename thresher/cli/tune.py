@@ -58,8 +58,8 @@ def tune(
 
     with progress_display(quiet=quiet) as show:
         made = search_settings(
-            options.read_rows(data, schema=schema, columns=columns, id_column=id_column),
-            eval=shared.eval_rows(eval_rows, schema=schema, columns=columns, id_column=id_column),
+            options.read_telling(data, quiet=quiet, schema=schema, columns=columns, id_column=id_column),
+            eval=shared.eval_rows(eval_rows, quiet=quiet, schema=schema, columns=columns, id_column=id_column),
             trials=trials,
             finalists=finalists,
             checks=checks,

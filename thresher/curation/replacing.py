@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from thresher.dataset.conversation import ROLES
+from thresher.dataset.conversation import known_role
 from thresher.dataset.schema import Schema
 
 Row = dict[str, Any]
@@ -33,7 +33,9 @@ def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
     """Tell whether the last answer is text alone, and not a call of tools."""
     value = row[schema.columns["messages" if schema.is_chat else "response"][0]]
     turns = orjson.loads(value) if schema.is_chat and isinstance(value, str) else value
-    return not isinstance(turns, list) or not turns[_last(turns)].get("tool_calls")
+    return not isinstance(turns, list) or not any(
+        turns[_last(turns)].get(key) for key in ("tool_calls", "function_call")
+    )
 
 
 def _with_last_turn(value: Any, answer: str) -> Any:
@@ -46,4 +48,4 @@ def _with_last_turn(value: Any, answer: str) -> Any:
 
 
 def _last(turns: list[Mapping[str, Any]]) -> int:
-    return max(i for i, turn in enumerate(turns) if ROLES[turn.get("role", turn.get("from", ""))] == "assistant")
+    return max(i for i, turn in enumerate(turns) if known_role(turn.get("role", turn.get("from", ""))) == "assistant")

@@ -58,7 +58,7 @@ def conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
     system = _optional_text(row, columns.get("system", ()))
     if _holds_messages(row, schema):
         names = (columns["prompt"][0], columns["response"][0])
-        return Conversation([turn for name in names for turn in chat_turns(row.get(name), name)])
+        return Conversation(_with_system([turn for name in names for turn in chat_turns(row.get(name), name)], system))
     if not schema.is_chat:
         prompt = joined_text(row, columns["prompt"])
         response = joined_text(row, columns["response"])
@@ -67,12 +67,17 @@ def conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
     name = columns["messages"][0]
     if row.get(name) is None:
         raise BadRow(_absent(row, (name,)))
-    turns = chat_turns(row[name], name)
-    if system is not None and turns[0]["role"] != "system":
-        turns.insert(0, {"role": "system", "content": system})
+    turns = _with_system(chat_turns(row[name], name), system)
     tools_name = columns["tools"][0] if "tools" in columns else None
     tools = None if tools_name is None else tools_of(row.get(tools_name), tools_name)
     return Conversation(turns, tools)
+
+
+def _with_system(turns: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
+    """Return the turns behind the system prompt of another column, where they bring none of their own."""
+    if system is None or turns[0]["role"] == "system":
+        return turns
+    return [{"role": "system", "content": system}, *turns]
 
 
 def _holds_messages(row: Mapping[str, Any], schema: Schema) -> bool:
@@ -110,28 +115,37 @@ def label_text(row: Mapping[str, Any], name: str, label_names: Sequence[str] | N
         if not 0 <= value < len(label_names):
             raise BadRow(f"field '{name}' must be a class number in 0..{len(label_names) - 1}")
         return label_names[value]
+    return _name_text(row, name)
+
+
+def _name_text(row: Mapping[str, Any], name: str) -> str:
+    """Return the text of a label or an id, which could have been a whole number too."""
+    value = row.get(name)
+    if not isinstance(value, str | None):
+        raise BadRow(f"field '{name}' must be text or a whole number, found {_described(value)}")
     return joined_text(row, (name,))
 
 
 def _optional_text(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    value = row.get(names[0]) if names else None
-    if value is None:
+    """Return the text of columns that need not be there, None where all are blank."""
+    if all(value is None or (isinstance(value, str) and is_blank(value)) for value in map(row.get, names)):
         return None
-    if not isinstance(value, str):
-        raise BadRow(f"field '{names[0]}' must be text, found {_described(value)}")
-    refuse_nul(value, names[0])
-    return None if is_blank(value) else value
+    return joined_text(row, names)
 
 
 def _row_id(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return joined_text(row, (name,))
+    return _name_text(row, name)
 
 
 def _described(value: Any) -> str:
-    return "NaN" if isinstance(value, float) and math.isnan(value) else type_name(value)
+    if isinstance(value, float) and not value.is_integer():
+        return "NaN" if math.isnan(value) else "a fraction"
+    return type_name(value)
 
 
 def _absent(row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -167,9 +181,9 @@ def canonical_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
     if schema.kind == "sft":
         prompt, response = _joined(schema.columns["prompt"]), _joined(schema.columns["response"])
         if "system" in schema.columns:
-            system = pl.col(schema.columns["system"][0])
+            system = _joined(schema.columns["system"])
             with_system = pl.format("system: {}\nuser: {}", system, prompt)
-            prompt = pl.when(_is_filled(system) & (prompt != "")).then(with_system).otherwise(prompt)
+            prompt = pl.when((system != "") & (prompt != "")).then(with_system).otherwise(prompt)
     elif schema.kind == "classification":
         prompt, response = _joined(schema.columns["text"]), _joined(schema.columns["label"])
     else:

@@ -11,7 +11,7 @@ import orjson
 from thresher.dataset.rejection import BadRow, type_name
 
 WHITE_SPACE = " \t\n\r\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\ufeff" + "".join(
-    map(chr, range(0x2000, 0x200B))
+    map(chr, [*range(0x2000, 0x200B), 0x200C, 0x200D, 0x2060, 0x180E])  # joiners alone are nothing to read either
 )
 
 ROLES = {
@@ -23,13 +23,16 @@ ROLES = {
     "model": "assistant",
     "assistant": "assistant",
     "function_call": "assistant",
+    "tool_call": "assistant",
     "system": "system",
     "developer": "system",
     "observation": "tool",
     "function": "tool",
     "tool": "tool",
+    "tool_response": "tool",
 }
-_KEPT = ("name", "tool_call_id", "tool_calls")  # what a chat template may read besides role and content
+# what a chat template may read besides role and content; models that reason have the last two
+_KEPT = ("name", "tool_call_id", "tool_calls", "reasoning_content", "thinking")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Conversation:
 
     Attributes:
         messages: dicts with "role" (system, user, assistant, tool), "content" (text, or None beside
-            "tool_calls"), and "name", "tool_call_id", "tool_calls" where the row has them.
+            "tool_calls"), and "name", "tool_call_id", "tool_calls", "reasoning_content", "thinking" where the row has
+            them. A "function_call" of OpenAI's first form is in "tool_calls".
         tools: the tools the assistant may call, as the row has them; None where it has none.
     """
 
@@ -123,19 +127,28 @@ def chat_turns(turns: Any, field: str) -> list[dict[str, Any]]:
     return [_message(turn, field) for turn in turns]
 
 
+def known_role(name: str) -> str | None:
+    """Return the role of a chat template that a user's name for it stands for, None where it is unknown."""
+    return ROLES.get(name.lower())
+
+
 def _message(turn: Any, field: str) -> dict[str, Any]:
     if not isinstance(turn, dict):
         raise BadRow(f"field '{field}' must hold objects, found {type_name(turn)}")
     role = turn.get("role", turn.get("from"))
     if not isinstance(role, str):
         raise BadRow(f"a message of '{field}' has no role")
-    if role not in ROLES:
+    known = known_role(role)
+    if known is None:
         raise BadRow(f"a message of '{field}' has an unknown role; known: {', '.join(ROLES)}")
-    message: dict[str, Any] = {"role": ROLES[role]}
+    message: dict[str, Any] = {"role": known}
     message["content"] = _content(turn.get("content", turn.get("value")), field)
     for key in _KEPT:
         if turn.get(key) is not None:
             message[key] = without_nulls(turn[key])
+    call = without_nulls(turn.get("function_call"))
+    if call and not message.get("tool_calls"):
+        message["tool_calls"] = [{"type": "function", "function": call}]
     if message["content"] is None and not message.get("tool_calls"):
         raise BadRow(f"a message of '{field}' has neither content nor tool_calls")
     return message

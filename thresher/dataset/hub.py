@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
@@ -15,6 +16,8 @@ from thresher.errors import InputError, MissingExtraError, NotFoundError, did_yo
 
 if TYPE_CHECKING:
     import datasets
+
+    from thresher.dataset.dataset import Dataset
 
 _OFFLINE_HINT = (
     "check the name and the connection, or save it elsewhere with datasets' save_to_disk and give that folder"
@@ -30,7 +33,8 @@ def is_hub_id(source: str) -> bool:
     )
 
 
-_FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zst", ".bz2", ".txt", ".xlsx"}
+_TABLES = {".parquet", ".arrow", ".feather", ".xlsx"}
+_FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".gz", ".zst", ".bz2", ".txt", *_TABLES}
 
 
 def open_hub(name: str, *, config: str | None, split: str | None) -> TableShard:
@@ -67,8 +71,8 @@ def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -
     return table_in_memory(table, name)
 
 
-def hub_dataset(rows: list[dict[str, Any]], *, needed_by: str) -> datasets.Dataset:
-    """Return rows as a `datasets.Dataset`.
+def hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
+    """Return rows as a `datasets.Dataset`, with the features (such as names of classes) that `datasets` gave them.
 
     Args:
         rows: of the user.
@@ -76,12 +80,27 @@ def hub_dataset(rows: list[dict[str, Any]], *, needed_by: str) -> datasets.Datas
 
     Raises:
         MissingExtraError: `datasets` is not installed.
+        InputError: a column holds values of several types, which such a dataset has no room for.
     """
     try:
         import datasets
     except ImportError:
         raise MissingExtraError("datasets", needed_by, "hub") from None
-    return datasets.Dataset.from_list(rows)
+    schemas = [shard.schema if isinstance(shard, TableShard) else None for shard in rows.shards]
+    features = None
+    if (
+        schemas[0] is not None
+        and schemas == schemas[:1] * len(schemas)
+        and b"huggingface" in (schemas[0].metadata or {})
+    ):
+        features = datasets.Features.from_arrow_schema(schemas[0])
+    try:
+        return datasets.Dataset.from_list(rows.rows(np.arange(len(rows))), features=features)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(
+            f"{needed_by}: every column must hold values of one type, found others ({error}); take .rows, or write "
+            f"them with save"
+        ) from None
 
 
 def chosen_split(splits: Iterable[str], split: str | None, *, where: str) -> str:

@@ -14,8 +14,9 @@ import polars as pl
 from thresher.dataset.block import Shard
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.read import read_rows
-from thresher.dataset.rejection import NoRowsError, first_rejected
+from thresher.dataset.rejection import NoRowsError, counted, first_rejected
 from thresher.dataset.schema import (
+    MAP_SYNTAX,
     Schema,
     check_columns_exist,
     column_counts,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
 
 MAX_ROW_BYTES = 4 << 20
+_NOT_ARROW = (pl.Object, pl.Int128, pl.UInt128)
 _ANY = Schema(name="text", kind="text", columns={"text": ("text",)})
 
 
@@ -97,7 +99,8 @@ def load(
         found = "; ".join(f"{count} x {reason}" for reason, count in list(dataset.rejected_by_reason.items())[:3])
         raise NoRowsError(
             f"{shards[0].name}: at least one usable row is required, found none in {dataset.n_read} rows "
-            f"({found or 'the table is empty'})",
+            f"({found or 'the table is empty'}); they were read as {chosen.told(dataset.column_names)}; "
+            f"to read others give {MAP_SYNTAX}{shards[0].advice}",
             dataset.rejected,
         )
     for name in extra_columns:
@@ -176,9 +179,7 @@ def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: 
     if isinstance(source, pl.LazyFrame):
         source = source.collect()
     if isinstance(source, pl.DataFrame):
-        from thresher.dataset.table_shard import table_in_memory
-
-        return [table_in_memory(source.to_arrow(compat_level=pl.CompatLevel.oldest()), "<polars>")]
+        return [_open_polars(source)]
     module = type(source).__module__.partition(".")[0]
     if module == "pandas":
         return [_open_pandas(source, max_row_bytes)]
@@ -221,6 +222,18 @@ def _open_file(file: FileToRead, max_row_bytes: int) -> Shard:
     from thresher.dataset.text_files import open_text
 
     return open_text(file.path, file.suffix, file.compression, max_row_bytes=max_row_bytes)
+
+
+def _open_polars(frame: pl.DataFrame) -> Shard:
+    from thresher.dataset.table_shard import table_in_memory
+
+    for name, kind in frame.schema.items():
+        if kind in _NOT_ARROW:  # polars would hand over addresses in place of objects
+            raise InputError(
+                f"<polars>: columns must hold values that Arrow has, '{name}' holds {kind}; cast it, or leave it out "
+                f"with frame.drop('{name}')"
+            )
+    return table_in_memory(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), "<polars>")
 
 
 def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
@@ -267,7 +280,8 @@ def _schema(
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
         found = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
         unread = read_rows(shards[:1], _ANY).rejected.frame()  # none can be parsed: any schema gives the reasons
-        raise NoRowsError(f"{where}: rows are required, found {found}{shards[0].advice}", unread)
+        why = "".join(f" ({count} x {reason})" for reason, count in list(counted(unread["reason"]).items())[:1])
+        raise NoRowsError(f"{where}: rows are required, found {found}{why}{shards[0].advice}", unread)
     if isinstance(schema, Schema):
         chosen = schema
     elif columns is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +72,13 @@ def first_rejected(rejected: pl.DataFrame, n: int) -> str:
     """Return the first n bad rows as "file:line: reason"."""
     shown = rejected.head(n).select("file", "line", "reason").iter_rows()
     return "; ".join(f"{file}:{line}: {reason}" for file, line, reason in shown)
+
+
+def unusable_note(n_read: int, by_reason: Mapping[str, int]) -> str:
+    """Return how many of the rows that were read cannot be used, and the most frequent reasons."""
+    shown = "; ".join(f"{count:,} x {reason}" for reason, count in list(by_reason.items())[:3])
+    more = f" and {len(by_reason) - 3} more reasons" if len(by_reason) > 3 else ""
+    return f"{sum(by_reason.values()):,} of {n_read:,} rows cannot be used and are set aside: {shown}{more}"
 
 
 def counted(reasons: pl.Series) -> dict[str, int]:

@@ -24,7 +24,9 @@ MAP_SYNTAX = (
     "--map prompt=COLUMN,response=COLUMN (or text=COLUMN,label=COLUMN; text=COLUMN; messages=COLUMN; "
     "A+B joins two columns)"
 )
-_TEXT, _LABEL = ("text", "sentence", "input"), ("label", "category", "intent", "class")
+_TEXT, _LABEL = ("text", "sentence", "input"), ("label", "category", "intent", "class", "labels")
+_SYSTEM = ("system", "system_prompt")
+_LISTED = 8  # names of columns in a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,14 @@ class Schema:
             names[self.id_column] = None
         return tuple(names)
 
+    def told(self, found: Sequence[str]) -> str:
+        """Return how rows with these columns are read, as `--map` would say it: "text-label: text=text, label=kind"."""
+        read = {role: [name for name in names if name in found] for role, names in self.columns.items()}
+        roles = ", ".join(f"{role}={'+'.join(names)}" for role, names in read.items() if names)
+        others = [name for name in found if name not in self.column_names]
+        more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+        return f"{self.name}: {roles}" + (f"; other columns: {', '.join(others[:_LISTED])}{more}" if others else "")
+
 
 # name -> kind, role -> alternatives; an alternative in parentheses joins columns, the first is the one that must exist
 _KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
@@ -79,7 +89,7 @@ _KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
     "prompt-completion": ("sft", {"prompt": (("prompt",),), "response": (("completion",), ("response",))}),
     "query-response": (
         "sft",
-        {"prompt": (("query",), ("question",)), "response": (("response",), ("answer",))},
+        {"prompt": (("query", "context"), ("question", "context")), "response": (("response",), ("answer",))},
     ),
     "text-label": (
         "classification",
@@ -88,9 +98,11 @@ _KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
     "text": ("text", {"text": (("text",),)}),
 }
 _OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {
-    "messages": {"tools": ("tools",)},
-    "sharegpt": {"tools": ("tools",), "system": ("system",)},
-    "alpaca": {"system": ("system",), "history": ("history",)},
+    "messages": {"tools": ("tools",), "system": _SYSTEM},
+    "sharegpt": {"tools": ("tools",), "system": _SYSTEM},
+    "alpaca": {"system": _SYSTEM, "history": ("history",)},
+    "prompt-completion": {"system": _SYSTEM},
+    "query-response": {"system": _SYSTEM},
 }
 
 
@@ -150,11 +162,8 @@ def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str
         known = ", ".join(_KNOWN)
         raise SettingsError(f"schema must be one of {known}, got '{name}'{did_you_mean(name, _KNOWN)}")
     columns = column_counts(rows)
-    if name is None and min(columns.get("chosen", 0), columns.get("rejected", 0)) * 2 > len(rows):
-        raise InputError(
-            f"{where}: rows with 'chosen' and 'rejected' are preference data, which thresher does not select; "
-            f"to use the chosen answers as training rows give {MAP_SYNTAX}"
-        )
+    if name is None:
+        _refuse_preferences(rows, columns, where=where)
     candidates = [_fit(known, columns, rows) for known in ([name] if name is not None else _KNOWN)]
     fitting = [(schema, n) for schema, n in candidates if n > 0]
     if not fitting:
@@ -168,6 +177,25 @@ def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str
         if 2 * n >= len(rows):
             return schema
     return max(fitting, key=lambda pair: pair[1])[0]
+
+
+def _refuse_preferences(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, int], *, where: str) -> None:
+    """Refuse pairs of answers, and single answers that are marked as wanted or unwanted: half of them are not to learn.
+
+    Raises:
+        InputError: the rows are preference data.
+    """
+    if min(columns.get("chosen", 0), columns.get("rejected", 0)) * 2 > len(rows):
+        raise InputError(
+            f"{where}: rows with 'chosen' and 'rejected' are preference data, which thresher does not select; "
+            f"to use the chosen answers as training rows give {MAP_SYNTAX}"
+        )
+    if all({"prompt", "completion"} <= row.keys() and isinstance(row.get("label"), bool) for row in rows):
+        raise InputError(
+            f"{where}: rows with 'prompt', 'completion' and a true or false 'label' are preference data, which "
+            f"thresher does not select; leave out the rows whose label is false, and read the others with "
+            f"--schema prompt-completion"
+        )
 
 
 def column_counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

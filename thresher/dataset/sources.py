@@ -14,7 +14,7 @@ from thresher.errors import InputError, did_you_mean, first_three
 from thresher.output import MANIFEST, identity_of
 
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-TABLE_SUFFIXES = (".parquet", ".arrow")
+TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 KNOWN = ", ".join((*TEXT_SUFFIXES, *TABLE_SUFFIXES))
 _METADATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
 _SPLIT = re.compile(r"(?:^|[-_./])(train|test|validation|valid|val|dev|eval)(?=[-_./])")

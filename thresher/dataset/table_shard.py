@@ -23,6 +23,7 @@ from thresher.errors import InputError
 BATCH_ROWS = 16_384
 _HASH_BYTES = 4 << 20
 _ROW_BYTES = 16
+_PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
 class Batches(Protocol):
@@ -71,6 +72,8 @@ class ArrowFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        with open(path, "rb") as file:
+            self.is_file = file.read(6) == b"ARROW1"  # random access, as Feather and polars write; else a stream
         n_bytes = n_rows = 0
         with self._open() as reader:
             self.schema: pa.Schema = reader.schema
@@ -80,10 +83,8 @@ class ArrowFile:
                 _check_offsets(batch)
 
     def _open(self) -> Any:
-        with open(self._path, "rb") as file:
-            is_file = file.read(6) == b"ARROW1"
         source = pa.memory_map(str(self._path))
-        return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+        return pa.ipc.open_file(source) if self.is_file else pa.ipc.open_stream(source)
 
     def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         """Yield all rows in order."""
@@ -164,10 +165,14 @@ class TableShard:
     Args:
         table: where the rows come from.
         source: the file, or the name of what was given in memory.
-        suffix: with which a copy is written, ".parquet" or ".arrow".
+        suffix: with which a copy is written, ".parquet", ".arrow" or ".feather".
+
+    Raises:
+        InputError: two columns have one name.
     """
 
     def __init__(self, table: Batches, source: SourceFile, *, suffix: str) -> None:
+        check_names(table.schema.names, source.path)
         self.name = source.path
         self.suffix = suffix
         self.source = source
@@ -175,11 +180,14 @@ class TableShard:
         self.label_names = class_names(table.schema)
         self.advice = ""
         self._table = table
+        self._is_arrow_file = isinstance(table, ArrowFile) and table.is_file
 
     @property
     def layout(self) -> object:
-        """Shards of equal layout can be copied into one file."""
-        return (self.suffix, str(self._table.schema))
+        """Shards of equal layout can be copied into one file; an Arrow file has room for one dictionary per column."""
+        text = str(self._table.schema)
+        alone = self.name if self._is_arrow_file and "dictionary<" in text else None
+        return (self.suffix, text, self._is_arrow_file, alone)
 
     @property
     def schema(self) -> pa.Schema:
@@ -206,7 +214,7 @@ class TableShard:
                 else:
                     low, high = np.searchsorted(positions, [first, stop])
                     at = positions[low:high]
-                    table = table.take(pa.array(at - first)) if len(at) < table.num_rows else table
+                    table = _taken(table, at - first) if len(at) < table.num_rows else table
                 if len(at):
                     yield at, table
                 first = stop
@@ -223,17 +231,26 @@ class TableShard:
         table = pa.concat_tables(found) if found else self.schema.empty_table()
         if len(ascending) == len(positions) and (inverse[1:] > inverse[:-1]).all():
             return table
-        return table.take(pa.array(inverse))
+        return _taken(table, inverse)
 
     @contextmanager
     def copier(self, path: Path) -> Iterator[TableCopier]:
         """Open a file to copy rows of shards of this layout into."""
-        if self.suffix == ".arrow":
-            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, self.schema) as writer:
+        if self.suffix != ".parquet":
+            open_writer = pa.ipc.new_file if self._is_arrow_file else pa.ipc.new_stream
+            with pa.OSFile(str(path), "wb") as file, open_writer(file, self.schema) as writer:
                 yield TableCopier(writer)
         else:
             with pa.parquet.ParquetWriter(path, self.schema) as writer:
                 yield TableCopier(writer)
+
+
+def _taken(table: pa.Table, at: Positions) -> pa.Table:
+    """Return rows of a table in the order of the positions; views, which Arrow cannot take, are cast there and back."""
+    plain = pa.schema([field.with_type(_PLAIN.get(field.type, field.type)) for field in table.schema])
+    if plain.equals(table.schema):
+        return table.take(pa.array(at))
+    return table.cast(plain).take(pa.array(at)).cast(table.schema)
 
 
 class TableCopier:
@@ -247,6 +264,17 @@ class TableCopier:
         table = shard.taken(positions)
         if table.num_rows:
             self._writer.write_table(table)
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse a table in which a name stands for two columns.
+
+    Raises:
+        InputError: a name occurs twice.
+    """
+    repeated = [name for i, name in enumerate(names) if name in names[:i]]
+    if repeated:
+        raise InputError(f"{where}: the columns of a table must differ, found '{repeated[0]}' twice; rename one")
 
 
 def open_table(path: Path, suffix: str) -> TableShard:

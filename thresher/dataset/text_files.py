@@ -183,7 +183,7 @@ def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int
         header_end = int(spans.end[0])
         raw = reader.read(beginning.offset, min(header_end, beginning.offset + _HEADER_LIMIT))
     try:
-        header = parse_record(raw.decode().removesuffix("\r"), delimiter)
+        header = [name.strip() for name in parse_record(raw.decode().removesuffix("\r"), delimiter)]
     except UnicodeDecodeError:
         raise InputError(f"{file.name}: the header must be UTF-8; convert the file with iconv") from None
     except csv.Error as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from thresher.dataset import Schema
+from thresher.dataset.conversation import ROLES
 
 PATTERN = "data/*.parquet"
 _CHAT_TAGS = {
@@ -108,15 +109,18 @@ def axolotl(schema: Schema) -> bytes:
 
 def trl(schema: Schema) -> bytes:
     """Return `trl.py`, whose `load()` gives what TRL's SFTTrainer takes as `train_dataset`."""
+    system = ascii(list(schema.columns.get("system", ())))
     if schema.is_chat:
-        body = _TRL_CHAT.format(column=ascii(_column(schema, "messages")), keys=_trl_keys(schema))
+        column = ascii(_column(schema, "messages"))
+        body = _TRL_CHAT.format(column=column, keys=_trl_keys(schema), roles=ROLES, system=system)
     elif schema.kind == "text":
         column = ascii(_column(schema, "text"))
         renamed = "" if column == "'text'" else f'.rename_column({column}, "text")'
         body = f"    return rows.select_columns([{column}]){renamed}\n"
     else:
         prompt, response = _pair(schema)
-        body = _TRL_PAIR.format(prompt=ascii(list(prompt)), response=ascii(response))
+        names = {"prompt": ascii(list(prompt)), "response": ascii(response), "system": system}
+        body = (_TRL_TALK if schema.columns.get("system") else _TRL_PAIR).format(**names)
     return (_TRL_HEAD + body).encode()
 
 
@@ -145,14 +149,27 @@ _TRL_PAIR = """
 
     return rows.map(pair, remove_columns=rows.column_names)
 """
+_TRL_TALK = """
+    def talk(row):
+        system = "\\n".join(row[name] for name in {system} if row[name])
+        before = [{{"role": "system", "content": system}}] if system else []
+        prompt = "\\n".join(str(row[name]) for name in {prompt} if row[name] not in (None, ""))
+        prompt = [*before, {{"role": "user", "content": prompt}}]
+        return {{"prompt": prompt, "completion": [{{"role": "assistant", "content": str(row[{response}])}}]}}
+
+    return rows.map(talk, remove_columns=rows.column_names)
+"""
 _TRL_CHAT = """
     role, content = {keys}
-    names = {{"human": "user", "gpt": "assistant"}}
+    names = {roles}
 
     def chat(row):
         turns = row[{column}]
         turns = json.loads(turns) if isinstance(turns, str) else turns
-        said = [{{"role": names.get(turn[role], turn[role]), "content": turn[content]}} for turn in turns]
+        said = [{{"role": names[turn[role].lower()], "content": turn[content]}} for turn in turns]
+        system = "\\n".join(row[name] for name in {system} if row[name])
+        if system and said[0]["role"] != "system":
+            said.insert(0, {{"role": "system", "content": system}})
         return {{"messages": said}}
 
     return rows.map(chat, remove_columns=rows.column_names)

@@ -280,6 +280,7 @@ def _rows(metrics: Mapping[str, Any]) -> list[Block]:
     counts = metrics["counts"]
     train = counts["train"]
     cells = [
+        *((f"set aside: {reason}", count(n)) for reason, n in counts.get("unusable", {}).get("data", {}).items()),
         ("given", count(counts["given"])),
         ("held out for measuring", count(counts["held_out"])),
         ("left out: same text as a held-out row", count(counts["same_text_as_held_out"])),

@@ -157,7 +157,9 @@ def _subset(manifest: Mapping[str, Any]) -> str:
 
 def _left_out(metrics: Mapping[str, Any]) -> str:
     counts = metrics["counts"]["train"]
-    parts = [f"{count:,} rows left out: {reason}" for reason, count in counts["rows_left_out"].items()]
+    unusable = metrics["counts"]["unusable"].get("data", {})
+    parts = [f"{count:,} rows set aside: {reason}" for reason, count in unusable.items()]
+    parts += [f"{count:,} rows left out: {reason}" for reason, count in counts["rows_left_out"].items()]
     if counts["rows_truncated"]:
         parts.append(f"{counts['rows_truncated']:,} rows cut at max_length ({counts['tokens_cut']:,} tokens)")
     return ("; ".join(parts) or "No row was cut or left out") + "."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # kind of data -> tasks it can be trained
     "classification": ("classification",),
     "text": ("text",),
 }
+MAX_SEED = 2**63
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
@@ -41,6 +42,7 @@ class Request:
         settings: resolved.
         seeds: of the runs; the adapter is that of the first.
         is_merged: also write the full model with the adapter merged in.
+        unusable: "data" and "eval" -> how many rows cannot be used, by reason; without those that are all usable.
     """
 
     parts: Parts
@@ -52,6 +54,7 @@ class Request:
     settings: TrainSettings
     seeds: tuple[int, ...]
     is_merged: bool
+    unusable: Mapping[str, Mapping[str, int]]
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, as JSON values."""
@@ -96,6 +99,8 @@ def resolve(
     """
     if seeds < 1 or seed < 0:
         raise SettingsError(f"train: seeds must be at least 1 and seed at least 0, got {seeds} and {seed}")
+    if seed + seeds > MAX_SEED:
+        raise SettingsError(f"train: seeds must stay below 2**63, which is all that torch takes, got {seed}; lower it")
     is_named = isinstance(control, str) and control in ("auto", "none")
     rows, pool, subset_hash = _rows_of(data, with_pool=is_named and control == "auto" and eval is not None)
     if not is_named:
@@ -131,6 +136,11 @@ def resolve(
         settings=_resolved(settings, chosen, base, has_held_out=parts.held_out is not None),
         seeds=tuple(range(seed, seed + seeds)),
         is_merged=is_merged,
+        unusable={
+            role: given.rejected_by_reason
+            for role, given in (("data", rows), ("eval", held_out))
+            if isinstance(given, Dataset) and given.n_rejected
+        },
     )
 
 
