@@ -100,10 +100,12 @@ def test_standard_input_is_read(monkeypatch, tmp_path, content):
     assert dataset.write([0], tmp_path, "subset").suffix in {".json", ".jsonl"}
 
 
-def test_frames_and_lists_are_read():
+def test_frames_tables_lists_and_iterators_are_read():
     pandas = pytest.importorskip("pandas")
-    sources = [ROWS, pl.DataFrame(ROWS), pl.LazyFrame(ROWS), pandas.DataFrame(ROWS)]
-    names = ["<list>", "<polars>", "<polars>", "<pandas>"]
+    table = pyarrow.Table.from_pylist(ROWS)
+    sources = [ROWS, iter(ROWS), table, *table.to_batches(), pl.DataFrame(ROWS), pl.LazyFrame(ROWS)]
+    sources.append(pandas.DataFrame(ROWS))
+    names = ["<list>", "<list>", "<arrow>", "<arrow>", "<polars>", "<polars>", "<pandas>"]
     for source, name in zip(sources, names, strict=True):
         dataset = load(source)
         assert prompts(dataset) == EXPECTED

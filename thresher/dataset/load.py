@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,12 +30,14 @@ from thresher.errors import InputError, SettingsError
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
+    import pyarrow as pa
 
     Source: TypeAlias = (
         str
         | Path
         | Sequence[str | Path]
-        | Sequence[Mapping[str, Any]]
+        | Iterable[Mapping[str, Any]]
+        | pa.Table
         | pl.DataFrame
         | pl.LazyFrame
         | pd.DataFrame
@@ -67,7 +69,7 @@ def load(
     Args:
         source: a path, a glob, a list of paths, a folder of shards, a folder of `datasets.save_to_disk`, a Hub
             id "owner/name", "-" for standard input (JSONL, or JSON when it begins with "["), a `datasets.Dataset`, a
-            polars or pandas frame, or a list of dicts.
+            polars or pandas frame, a pyarrow Table, or a list or an iterator of dicts.
         schema: "alpaca", "prompt-completion", "query-response", "messages", "sharegpt", "text-label" or "text"; the
             schema of another Dataset, to read these rows as those were read; None to recognise it from the first rows.
         columns: role -> the user's column, for rows of no known schema: prompt and response (and system), or
@@ -176,23 +178,28 @@ def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: 
         raise SettingsError(f"config is only for a Hub dataset, got '{config}' with {type(source).__name__}")
     if split is not None and type(source).__module__.partition(".")[0] != "datasets":
         raise SettingsError(f"split is only for a Hub dataset, a folder or a DatasetDict, got '{split}'")
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
-    if isinstance(source, pl.DataFrame):
-        return [_open_polars(source)]
     module = type(source).__module__.partition(".")[0]
-    if module == "pandas":
-        return [_open_pandas(source, max_row_bytes)]
     if module == "datasets":
         from thresher.dataset.hub import open_dataset
 
         return [open_dataset(source, split=split)]
     if isinstance(source, Sequence) and all(isinstance(item, str | Path) for item in source):
         return [_open_file(file, max_row_bytes) for file in files_to_read(source, split=split)]
-    if isinstance(source, Sequence) and not isinstance(source, bytes):
-        return [_open_list(source, "<list>", max_row_bytes)]
+    return [_open_in_memory(source, module, max_row_bytes)]
+
+
+def _open_in_memory(source: Any, module: str, max_row_bytes: int) -> Shard:
+    """Open a frame, a table or dicts; `module` is the package that its type comes from."""
+    if isinstance(source, pl.DataFrame | pl.LazyFrame):
+        return _open_polars(source.lazy().collect())
+    if module == "pandas":
+        return _open_pandas(source, max_row_bytes)
+    if module == "pyarrow":
+        return _open_arrow(source)
+    if isinstance(source, Sequence | Iterator) and not isinstance(source, bytes):
+        return _open_list(source, "<list>", max_row_bytes)
     raise InputError(
-        "load: a path, a frame, a datasets.Dataset or a list of dicts is required, got "
+        "load: a path, a frame, a Table, a datasets.Dataset or dicts, one per row, are required, got "
         f"{type(source).__name__}; convert it to one of them"
     )
 
@@ -236,6 +243,18 @@ def _open_polars(frame: pl.DataFrame) -> Shard:
     return table_in_memory(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), "<polars>")
 
 
+def _open_arrow(table: Any) -> Shard:
+    import pyarrow as pa
+
+    from thresher.dataset.table_shard import table_in_memory
+
+    if isinstance(table, pa.RecordBatch):
+        table = pa.Table.from_batches([table])
+    if not isinstance(table, pa.Table):
+        raise InputError(f"load: of pyarrow a Table or a RecordBatch is required, got {type(table).__name__}")
+    return table_in_memory(table, "<arrow>")
+
+
 def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
     """Return the rows of a pandas frame, whose columns may mix types: such a frame is read as a list of dicts."""
     import pyarrow as pa
@@ -252,7 +271,7 @@ def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
     return table_in_memory(table, "<pandas>")
 
 
-def _open_list(rows: Sequence[Any], name: str, max_row_bytes: int) -> Shard:
+def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:
     """Write rows to a temporary file as JSON lines, which judges and returns them as it does a file's."""
     from thresher.dataset.text_files import open_text
 
