@@ -215,7 +215,7 @@ def test_what_stands_behind_the_values_is_told_before_anything_is_trained(tiny_l
 
 def test_a_folder_without_kept_epochs_is_refused(tiny_llama, folder, tmp_path):
     with pytest.raises(
-        InputError, match=r"gradient: needs adapters that were kept after each epoch .* found none; leave"
+        InputError, match=r"gradient: needs adapters that were kept after each epoch .* found none; give their folder"
     ):
         compute(th.load(ROWS), {"gradient"}, FeatureContext(model=str(tiny_llama)))
     named = FeatureContext(model=str(tiny_llama), checkpoints=str(tmp_path))
