@@ -188,6 +188,8 @@ def measure(name: str, options: argparse.Namespace, equal: str) -> dict:
         "pool_rows": len(bench.pool),
         "test_rows": len(bench.test),
         "seeds": options.seeds,
+        "options": {"budgets": options.budgets, "methods": options.methods},
+        "date": machine()["date"],
         "train_seconds": round(sum(found.facts.get("train_seconds", 0) for found in outcomes.values()), 1),
         "failed": sum(found.reason is not None for found in outcomes.values()),
         "verdicts": told,
@@ -246,6 +248,7 @@ def main() -> None:
     parser.add_argument("--budgets", default="5,10,30", help="percent")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--equal", default=",".join(EQUAL))
+    parser.add_argument("--add", action="store_true", help="to the tasks and ways that --out holds")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "selection_helps.json")
     options = parser.parse_args()
@@ -254,13 +257,13 @@ def main() -> None:
         return
     if options.data is None:
         parser.error("--data is required")
-    given = {name: getattr(options, name) for name in ("sets", "methods", "budgets", "seeds", "equal")}
     result = {
-        "command": "python benchmarks/selection_helps.py --data PATH",
-        "options": given,
+        "command": "python benchmarks/selection_helps.py --data PATH [options]",
         "machine": machine("torch", "transformers", "peft"),
         "tasks": {},
     }
+    if options.out.exists() and options.add:
+        result["tasks"] = json.loads(options.out.read_text())["tasks"]
     for name in options.sets.split(","):
         for equal in options.equal.split(","):
             made = measure(name, options, equal)

@@ -1,10 +1,15 @@
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 
+import numpy as np
+import polars as pl
 import pytest
 
+from thresher import output
 from thresher.errors import OutputError
 from thresher.output import MANIFEST, OutputFolder, write_whole
 
@@ -124,3 +129,18 @@ def test_a_parent_that_is_a_file_is_one_sentence(tmp_path):
 def test_the_root_of_the_file_system_is_refused():
     with pytest.raises(OutputError, match="a folder of its own"):
         make("/")
+
+
+@pytest.mark.parametrize("function", ["write_parquet", "write_csv"])
+def test_no_room_for_a_table_is_an_error_with_its_number(tmp_path, function):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as found:
+            getattr(output, function)(pl.DataFrame({"number": np.random.default_rng(0).random(9999)}), tmp_path / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert found.value.errno == errno.EFBIG

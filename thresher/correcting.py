@@ -19,7 +19,7 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError
 from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import MANIFEST, OutputFolder, write_whole
+from thresher.output import MANIFEST, OutputFolder, write_parquet, write_whole
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
@@ -89,7 +89,7 @@ class Corrected:
             for start in range(0, len(self.pool), SLICE_ROWS):
                 for row in self._rows(np.arange(start, min(start + SLICE_ROWS, len(self.pool)))):
                     file.write(orjson.dumps(row, default=str) + b"\n")
-        self.audit.write_parquet(folder / AUDIT)
+        write_parquet(self.audit, folder / AUDIT)
         (folder / REJECTED).write_text(self.pool.rejected.write_ndjson(), encoding="utf-8")
         write_whole(folder / MANIFEST, self.manifest.to_json())
 
@@ -220,7 +220,7 @@ def _base_of(model: str) -> str:
     Raises:
         InputError: the model is no adapter.
     """
-    from thresher.features.language_model import ADAPTER_CONFIG, base_of_adapter
+    from thresher.features.adapter import ADAPTER_CONFIG, base_of_adapter
     from thresher.features.respondent import is_server
     from thresher.features.server_address import ServerAddress
 

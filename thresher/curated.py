@@ -13,8 +13,7 @@ import polars as pl
 
 from thresher.curation.judging import Judgement
 from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_whole
-from thresher.subset import write_parquet
+from thresher.output import MANIFEST, OutputFolder, write_parquet, write_whole
 
 if TYPE_CHECKING:
     import datasets

@@ -15,11 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from thresher.errors import OutputError
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
 MANIFEST = "manifest.json"
 IDENTITY = "identity.txt"
@@ -187,3 +191,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_parquet(table: pl.DataFrame | pa.Table, path: Path) -> None:
+    """Write a table through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
+    import pyarrow.parquet
+
+    arrow = table if isinstance(table, pyarrow.Table) else table.to_arrow()
+    pyarrow.parquet.write_table(arrow, path, compression="zstd")
+
+
+def write_csv(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table as text, through Python, whose OSError keeps the errno."""
+    path.write_text(frame.write_csv(), encoding="utf-8", newline="")

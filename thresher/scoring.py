@@ -17,7 +17,7 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError, OutputError
 from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import whole_file, write_whole
+from thresher.output import whole_file, write_csv, write_parquet, write_whole
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
@@ -243,13 +243,11 @@ def _manifest_of(path: Path) -> Path:
 
 def _write(frame: pl.DataFrame, path: Path, suffix: str) -> None:
     if suffix == ".parquet":
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(frame.to_arrow(), path)
+        write_parquet(frame, path)
     elif suffix == ".csv":
-        escaped(frame).write_csv(path)
+        write_csv(escaped(frame), path)
     else:
-        frame.write_ndjson(path)
+        path.write_text(frame.write_ndjson(), encoding="utf-8")
 
 
 def _read(path: Path) -> pl.DataFrame:

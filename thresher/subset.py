@@ -16,7 +16,7 @@ from thresher.cut import REASONS, rank_column
 from thresher.dataset.sources import subset_files
 from thresher.errors import ManifestError
 from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_whole
+from thresher.output import MANIFEST, OutputFolder, write_parquet, write_whole
 from thresher.scores import Scores
 
 if TYPE_CHECKING:
@@ -128,13 +128,6 @@ def score_table(row_id: pl.Series, value: Any, rank: pl.Series, position: NDArra
     """Return the table of `Subset.score_table`; a position of -1 stands for a dropped row."""
     place = pl.Series(position).replace(-1, None)
     return pl.DataFrame({"row_id": row_id, "value": value, "rank": rank, "position": place})
-
-
-def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write a table through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(frame.to_arrow(), path)
 
 
 def _table(frame: pl.DataFrame) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from thresher.evaluation.held_out import classification_metrics, compare, language_metrics
 from thresher.manifest import FORMAT, Manifest, versions
-from thresher.output import MANIFEST, write_whole
+from thresher.output import MANIFEST, write_parquet, write_whole
 from thresher.trainer.adapter import KIND, METRICS
 from thresher.trainer.report import model_card, write_loss_csv, write_loss_png
 from thresher.trainer.request import PACKAGES, Request
@@ -48,7 +48,7 @@ def _write_run(run: Run, folder: Path, held_out: dict[str, Any] | None) -> None:
     write_loss_csv(folder / "loss.csv", run.history)
     write_loss_png(folder / "loss.png", run.history, None if held_out is None else held_out.get("loss"))
     if run.outcomes is not None:
-        run.outcomes.write_parquet(folder / PREDICTIONS)
+        write_parquet(run.outcomes, folder / PREDICTIONS)
 
 
 def _held_out_metrics(run: Run) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from thresher.evaluation.estimate import mean, ratio
 from thresher.evaluation.outcomes import Judge, classification_outcomes, language_outcomes
 from thresher.features.base_model import load_tokenizer
 from thresher.features.chat import prepare_template, render_prompt
-from thresher.output import write_whole
+from thresher.output import write_parquet, write_whole
 from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.examples import Examples, require_rows, tokenize, turn_ends
@@ -283,7 +283,7 @@ def _keep(session: Session, folder: Path, fitted: Fitted, outcomes: pl.DataFrame
     """Write what a run leaves, the mark that it is done last, and delete its checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     if outcomes is not None:
-        outcomes.write_parquet(folder / PREDICTIONS)
+        write_parquet(outcomes, folder / PREDICTIONS)
     if is_result:
         try:
             _save(session, fitted.model, folder / ADAPTER)

@@ -29,7 +29,7 @@ from thresher.errors import InputError
 from thresher.features.container import Array, Features
 from thresher.features.device_products import products_on
 from thresher.kmeans import spherical_centers
-from thresher.output import whole_file
+from thresher.output import whole_file, write_parquet
 from thresher.selection_manifest import Chosen
 from thresher.selectors.vectors import distinct_rows, unit_rows
 
@@ -251,7 +251,7 @@ class _TwoRounds:
             kept = {name: np.ascontiguousarray(picks[name]) for name in (EMBEDDING, "number", "part")}
             save_file(kept, temporary)
         with whole_file(ids) as temporary:
-            pl.DataFrame({"row_id": self.pool.row_id.gather(positions)}).write_parquet(temporary)
+            write_parquet(pl.DataFrame({"row_id": self.pool.row_id.gather(positions)}), temporary)
         return CoverShard(
             assigned=assigned.folder, picks=path, ids=ids, centroids=assigned.centroids, beside=self.beside_path
         )

@@ -21,7 +21,7 @@ from thresher.dataset.read import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import fingerprint, numbered
 from thresher.errors import InputError
-from thresher.output import whole_file
+from thresher.output import whole_file, write_parquet
 
 HASH_DIGITS = 32  # of a content id, before the number of a repeat
 
@@ -42,7 +42,7 @@ class ReadShard:
         if rows.id_column is None:
             ids = ids.str.slice(0, HASH_DIGITS)
         with whole_file(ids_path(self.folder, number)) as path:
-            ids.to_frame().write_parquet(path)
+            write_parquet(ids.to_frame(), path)
         source = rows.sources[0]
         return {
             "rows": len(rows),
@@ -245,7 +245,7 @@ def _write_final(
             continue  # what the shard alone gives
         renamed.add(number)
         with whole_file(final_path(folder, number)) as path:
-            pl.DataFrame({"row_id": final, "index": kept}).write_parquet(path)
+            write_parquet(pl.DataFrame({"row_id": final, "index": kept}), path)
     return frozenset(renamed)
 
 

@@ -18,8 +18,8 @@ from thresher.cluster.sharded_pool import ShardedPool, ShardReader
 from thresher.cluster.stage import Record, shard_name
 from thresher.cut import dropped_table
 from thresher.dataset.rejection import counted
-from thresher.output import whole_file
-from thresher.subset import score_table, write_parquet
+from thresher.output import whole_file, write_parquet
+from thresher.subset import score_table
 
 RECORDS = ".shards"  # in the output folder while it is being written
 

@@ -24,7 +24,7 @@ from thresher.experiments.tables import (
     write_tables,
 )
 from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_whole
+from thresher.output import MANIFEST, OutputFolder, write_csv, write_whole
 
 if TYPE_CHECKING:
     from thresher.experiments.learning_curve import LearningCurve, Progression
@@ -69,7 +69,7 @@ def write_curve(
             return _as_curve(cells, content, _fits(lab, state), manifest, None)
         work = folder.work
         write_tables(lab, work, CURVE)
-        escaped(slice_table(lab, slices)).write_csv(work / "slices.csv")
+        write_csv(escaped(slice_table(lab, slices)), work / "slices.csv")
         write_whole(work / SATURATION, _json(content))
         write_whole(work / MANIFEST, manifest.to_json())
         folder.publish()

@@ -17,7 +17,7 @@ import polars as pl
 from thresher.experiments.cell import Outcome
 from thresher.folder_store import FolderStore
 from thresher.manifest import FORMAT, Manifest
-from thresher.output import MANIFEST, write_whole
+from thresher.output import MANIFEST, write_parquet, write_whole
 
 OUTCOMES = "outcomes.parquet"
 
@@ -58,7 +58,7 @@ class CellStore:
 
         def write(work: Path) -> None:
             outcomes, facts = run(work)
-            outcomes.write_parquet(work / OUTCOMES)
+            write_parquet(outcomes, work / OUTCOMES)
             content = {"format": FORMAT, "kind": "cell", "identity": key, "facts": dict(facts)}
             write_whole(work / MANIFEST, Manifest(content).to_json())
             made.append(Outcome(key=key, outcomes=outcomes, facts=facts))

@@ -17,6 +17,7 @@ from thresher.evaluation.estimate import over_seeds
 from thresher.experiments.bench import Bench
 from thresher.experiments.laboratory import Laboratory
 from thresher.manifest import FORMAT, Manifest, digest, versions
+from thresher.output import write_csv, write_parquet
 from thresher.trainer.request import PACKAGES, content_hash
 
 MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than a group
@@ -173,10 +174,10 @@ def _groups(test: Dataset, columns: Sequence[str], *, is_labelled: bool) -> dict
 
 def write_tables(lab: Laboratory, folder: Path, cells_name: str) -> None:
     """Write the tables that every experiment has: cells, cost, outcomes and picks."""
-    cell_table(lab).write_csv(folder / cells_name)
-    cost_table(lab).write_csv(folder / "cost.csv")
-    outcome_table(lab).write_parquet(folder / "outcomes.parquet")
-    pick_table(lab).write_parquet(folder / "picks.parquet")
+    write_csv(cell_table(lab), folder / cells_name)
+    write_csv(cost_table(lab), folder / "cost.csv")
+    write_parquet(outcome_table(lab), folder / "outcomes.parquet")
+    write_parquet(pick_table(lab), folder / "picks.parquet")
 
 
 def experiment_manifest(

@@ -30,7 +30,7 @@ from thresher.experiments.store import CellStore
 from thresher.experiments.tables import bench_identity
 from thresher.experiments.workers import Crew, default_workers
 from thresher.manifest import FORMAT, Manifest
-from thresher.output import MANIFEST, OutputFolder, write_whole
+from thresher.output import MANIFEST, OutputFolder, write_csv, write_whole
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
             return Tuning(
                 trials=table, best=chosen, against_default=against, content=content, path=None, manifest=manifest
             )
-        table.write_csv(folder.work / TRIALS)
+        write_csv(table, folder.work / TRIALS)
         write_whole(folder.work / RESULT, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
         write_whole(folder.work / MANIFEST, manifest.to_json())
         folder.publish()

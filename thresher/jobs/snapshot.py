@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from thresher.dataset import Schema
@@ -20,7 +19,7 @@ from thresher.jobs.card import card
 from thresher.jobs.job_file import Job
 from thresher.jobs.pool import CHURN, DATA, DROPPED, PROFILE, SOURCES, TOPICS
 from thresher.manifest import Manifest
-from thresher.output import MANIFEST
+from thresher.output import MANIFEST, write_parquet
 
 CARD, LLAMA_FACTORY, AXOLOTL, TRL = "README.md", "dataset_info.json", "axolotl.yaml", "trl.py"
 
@@ -51,7 +50,7 @@ def write_snapshot(
         content: of the manifest, but for the files.
     """
     files = _write_shards(folder / DATA, table, job.settings.output.shard_rows)
-    _write_parquet(pa.table(dropped.to_arrow()), folder / DROPPED)
+    write_parquet(dropped, folder / DROPPED)
     if rejected.height:
         (folder / "rejected.jsonl").write_text(rejected.write_ndjson(), encoding="utf-8")
     if topics is not None:
@@ -78,14 +77,9 @@ def _write_shards(folder: Path, table: pa.Table, shard_rows: int) -> list[dict[s
     for number in range(n_shards):
         part = table.slice(number * shard_rows, shard_rows)
         path = folder / f"rows-{number + 1:05d}-of-{n_shards:05d}.parquet"
-        _write_parquet(part, path)
+        write_parquet(part, path)
         entries.append({"name": path.name, "rows": part.num_rows, "sha256": _sha256(path)})
     return entries
-
-
-def _write_parquet(table: pa.Table, path: Path) -> None:
-    """Write through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
-    pyarrow.parquet.write_table(table, path, compression="zstd")
 
 
 def _sha256(path: Path) -> str:
