@@ -205,14 +205,15 @@ def table(made: dict) -> str:
     return "\n".join(lines)
 
 
-def cell_text(row: dict) -> str:
-    """Return the mean, the difference to random with its interval, and the verdict if there is one."""
+def cell_text(row: dict, sign: int) -> str:
+    """Return the mean, the difference to random with its interval, and the verdict; effects are above 0 when better."""
     against = row["against"].get("random")
     if against is None:
         return f"{row['value']:.3f}"
     verdict = against["verdict"].split()[0]
     mark = f" **{verdict}**" if verdict in ("better", "worse") else ""
-    return f"{row['value']:.3f}: {against['value']:+.3f} [{against['low']:+.3f}, {against['high']:+.3f}]{mark}"
+    low, high = sorted(sign * against[end] for end in ("low", "high"))
+    return f"{row['value']:.3f}: {sign * against['value']:+.3f} [{low:+.3f}, {high:+.3f}]{mark}"
 
 
 def markdown(result: dict) -> str:
@@ -226,13 +227,13 @@ def markdown(result: dict) -> str:
 
             def gain(method: str) -> float:
                 of = [rows[method, budget]["against"].get("random", {"value": 0.0}) for budget in budgets]  # noqa: B023
-                return sign * sum(each["value"] for each in of)  # noqa: B023
+                return sum(each["value"] for each in of)
 
             methods = sorted({method for method, _ in rows}, key=lambda method: (method != "random", -gain(method)))
             lines += [f"#### {name}, equal {equal}: {made['metric']}", "", f"| method | {' | '.join(budgets)} |"]
             lines.append("|---" * (len(budgets) + 1) + "|")
             for method in methods:
-                found = [cell_text(rows[method, budget]) for budget in budgets]
+                found = [cell_text(rows[method, budget], sign) for budget in budgets]
                 lines.append(f"| `{method}` | {' | '.join(found)} |")
             lines.append("")
     return "\n".join(lines)
