@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
+from thresher.features.adapter import ADAPTER_CONFIG
 from thresher.features.causal_lm import EMBEDDED_NAME
-from thresher.features.language_model import ADAPTER_CONFIG, refuse_server
+from thresher.features.language_model import refuse_server
 from thresher.features.progress import OnProgress, Progress
 from thresher.features.scored_rows import DEFAULT_MAX_LENGTH, row_texts
 from thresher.features.trained import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, folds_of

@@ -58,6 +58,22 @@ def test_a_template_that_rewrites_history_is_refused_for_all_turns_but_not_for_t
     assert learned(render(tokenizer, TALK, None, loss_on="last-assistant")) == ["see you<|im_end|>"]
 
 
+def test_a_thought_that_only_the_prompt_opens_is_no_part_of_what_is_shown(tokenizer):
+    shown = render(tokenizer, TALK, None, loss_on="all-assistant")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'"
+    )
+    assert render_prompt(tokenizer, TALK, None).endswith("<think>\n")
+    assert render(tokenizer, TALK, None, loss_on="all-assistant") == shown
+
+
+def test_a_token_of_white_space_ends_no_turn(tokenizer):
+    tokenizer.add_tokens(["\n\n"])
+    tokenizer.chat_template = "{%- for m in messages -%}{{ m['role'] + ': ' + m['content'] + '\n\n' }}{%- endfor -%}"
+    tokenizer.chat_template += "{%- if add_generation_prompt %}{{ 'assistant: ' }}{% endif -%}"
+    assert learned(render(tokenizer, TALK[1:3], None, loss_on="all-assistant")) == ["hello\n\n<|im_end|>"]
+
+
 def test_an_end_token_is_added_where_the_template_has_none(tokenizer):
     tokenizer.chat_template = "{%- for m in messages -%}{{ m['role'] + ': ' + m['content'] + '\n' }}{%- endfor -%}"
     tokenizer.chat_template += "{%- if add_generation_prompt %}{{ 'assistant: ' }}{% endif -%}"

@@ -261,3 +261,21 @@ def test_options_that_begin_with_the_same_token_have_a_reason_and_no_share(tiny_
 def test_an_illegal_setting_is_refused_by_name(settings, named):
     with pytest.raises(SettingsError, match=named):
         Decoding(**settings)
+
+
+def test_options_that_merge_with_the_end_of_the_prompt_are_asked_where_they_differ(tiny_llama, model, tmp_path):
+    """Of "assistant: " and "the", the tokenizer makes ":" and " the"."""
+    import torch
+
+    lm, tokenizer = model
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama, folder)
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }} assistant: ")
+    here = context(folder)
+    found = respondent(here).choices([question("a")], ("the", "fox"), stage="choices", context=here)
+    one, other = tokenizer(["a assistant: the", "a assistant: fox"], add_special_tokens=False)["input_ids"]
+    n = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    assert n < len(tokenizer("a assistant: ", add_special_tokens=False)["input_ids"])
+    with torch.no_grad():
+        p = lm(torch.tensor([one[:n]])).logits[0, -1].double().softmax(-1)
+    assert found.shares[0, 0] == pytest.approx(float(p[one[n]] / (p[one[n]] + p[other[n]])), abs=1e-5)

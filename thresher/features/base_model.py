@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thresher.errors import InputError, NotFoundError
+from thresher.errors import InputError, NotFoundError, first_three
 from thresher.features.causal_lm import EMBEDDED_NAME, causal_lm_folder
 
 # What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "tekken.json")  # without one, transformers makes one up
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+OTHER_TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 CHUNK = 1 << 22  # bytes read at a time when hashing
 
 
@@ -44,7 +47,7 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
 
     Raises:
         NotFoundError: no such folder, and the Hub does not have it or cannot be reached.
-        InputError: the folder has no configuration or no safetensors, or the embedded model is damaged.
+        InputError: the folder has no readable configuration or no safetensors, or the embedded model is damaged.
     """
     path = Path(name).expanduser()
     if not path.is_dir() and str(name) == EMBEDDED_NAME:
@@ -59,18 +62,35 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
         raise InputError(
             f"model '{name}': weights must be safetensors, found none in {folder}; convert it or choose another"
         )
-    content: dict[str, Any] = json.loads(config.read_bytes())
-    text = content.get("text_config", content)
-    positions = text.get("max_position_embeddings", text.get("n_positions"))
-    if positions is not None and content.get("model_type") in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-        positions -= 2  # these count positions from the padding id on
     return BaseModel(
         name=repository,
         revision=revision or None,
         folder=folder,
         fingerprint=fingerprint or (_sha256(folder) if is_folder else folder.name),
-        max_positions=positions,
+        max_positions=_max_positions(_config(repository, config), repository),
     )
+
+
+def _config(name: str, path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"model '{name}': config.json must be JSON, got {error}; copy it anew") from None
+    if not isinstance(content, dict):
+        raise InputError(f"model '{name}': config.json must be an object, got a {type(content).__name__}")
+    return content
+
+
+def _max_positions(config: dict[str, Any], name: str) -> int | None:
+    text = config.get("text_config") or config
+    key = next((key for key in POSITIONS if text.get(key) is not None), None)
+    if key is None:
+        return None
+    positions = text[key]
+    if not isinstance(positions, int) or positions < 1:
+        raise InputError(f"model '{name}': {key} of config.json must be a whole number from 1 on, got {positions!r}")
+    # these count positions from the padding id on
+    return positions - 2 if config.get("model_type") in {"roberta", "xlm-roberta", "camembert", "mpnet"} else positions
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -114,9 +134,13 @@ def load_tokenizer(base: BaseModel) -> Any:
     """
     from transformers import AutoTokenizer
 
+    if not any(path for pattern in VOCABULARIES for path in base.folder.glob(pattern)):
+        raise InputError(
+            f"model '{base.name}': has no tokenizer; tokenizer.json or a vocabulary must lie in {base.folder}"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except loading_errors() as error:
         raise InputError(
             f"model '{base.name}': has no tokenizer that transformers can read ({first_line(error)})"
         ) from None
@@ -127,14 +151,70 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-def refuse_encoder(base: BaseModel, task: str) -> None:
-    """Refuse a masked language model: transformers would load it as a causal one and let tokens see what follows."""
+def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
+    """Load a causal language model, all of whose weights are there.
+
+    transformers draws weights that it does not find: a checkpoint of a classifier or of another kind would be loaded
+    with a random head, and give a number for each row.
+
+    Args:
+        base: found by `find_base`.
+        task: what it is for, in messages.
+        options: for `from_pretrained`.
+
+    Raises:
+        InputError: it is no causal language model, is not whole, or needs code or a package that is not here.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _refuse_other_kinds(base, task)
+    try:
+        with QuietLoading():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                base.folder,
+                use_safetensors=True,
+                trust_remote_code=False,  # a model is data: code that comes with one is never run
+                output_loading_info=True,
+                **options,
+            )
+    except loading_errors() as error:
+        raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
+    if found["missing_keys"]:
+        raise InputError(
+            f"model '{base.name}': the weights of a causal language model must be complete, missing are "
+            f"{first_three(sorted(found['missing_keys']))}; take the whole checkpoint, or one that was made to write"
+        )
+    return model
+
+
+def _refuse_other_kinds(base: BaseModel, task: str) -> None:
+    """Refuse what transformers would load as a causal language model and is none.
+
+    A masked language model lets tokens see what follows, of an encoder-decoder half would be left out, and a classifier
+    has unlearned to write.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    config = json.loads((base.folder / "config.json").read_bytes())
-    kind = config.get("model_type")
-    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder", False):
-        raise InputError(f"model '{base.name}': {task} needs a causal language model, and '{kind}' is an encoder")
+    config = _config(base.name, base.folder / "config.json")
+    kind, made_for = config.get("model_type"), config.get("architectures") or [""]
+    found = None
+    if config.get("is_encoder_decoder", False):
+        found = f"'{kind}' is an encoder with a decoder"
+    elif kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder", False):
+        found = f"'{kind}' is an encoder"
+    elif str(made_for[0]).endswith(OTHER_TASKS):
+        found = f"'{made_for[0]}' was trained for another task"
+    if found is not None:
+        raise InputError(f"model '{base.name}': {task} needs a causal language model, and {found}")
+
+
+def loading_errors() -> tuple[type[Exception], ...]:
+    """Return what loading raises at a damaged folder, or one that needs code or a package that is not here."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    of_python = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
+    return (*of_python, StrictDataclassError, SafetensorError)
 
 
 class QuietLoading:
@@ -157,5 +237,6 @@ class QuietLoading:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error of a library, cut to 200 characters."""
-    return str(error).strip().split("\n")[0][:200]
+    """Return the first line of an error of a library, with the next one where it only announces it; 200 characters."""
+    first, *more = str(error).strip().split("\n")
+    return (f"{first} {more[0].strip()}" if more and first.endswith(":") else first)[:200]

@@ -37,6 +37,8 @@ REWRITES_LAST = "the chat template shows the last turn differently from its prom
 NO_ASSISTANT = "there is no assistant turn to learn"
 TEMPLATE_REFUSES = "the chat template refuses the conversation"
 
+# What some templates (DeepSeek-R1, QwQ) open an answer with and leave out of the turns that they show
+_THOUGHT = re.compile(r"<think>\s*(</think>\s*)?$")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -109,7 +111,8 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
 
     With generation blocks in the template the template says it. Otherwise each assistant turn is found by rendering
     the conversation up to it and including it; both must be prefixes of the whole, else the template rewrites history
-    and the conversation is refused with its reason.
+    and the conversation is refused with its reason. A "<think>" that the template opens an answer with and does not
+    show is not missed.
 
     Args:
         tokenizer: with a chat template.
@@ -172,6 +175,8 @@ def _by_prefix(
     spans: list[Span] = []
     for turn in learned:
         before = _text(tokenizer, messages[:turn], tools, add_generation_prompt=True)
+        if not whole.startswith(before):
+            before = _THOUGHT.sub("", before)
         until = whole if turn == last else _text(tokenizer, messages[: turn + 1], tools, add_generation_prompt=False)
         if not (whole.startswith(before) and whole.startswith(until) and len(before) < len(until)):
             return Rendered(whole, (), REWRITES_LAST if turn == last else REWRITES)
@@ -190,7 +195,9 @@ def _end_of_turn(tokenizer: Any, text: str) -> int:
 
 
 def _ends_with_special(tokenizer: Any, text: str) -> bool:
-    return text.endswith(tuple({token.content for token in tokenizer.added_tokens_decoder.values() if token.content}))
+    # some tokenizers (Gemma, Phi) have added tokens for runs of white space, which end nothing
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()}
+    return text.endswith(tuple(added))
 
 
 def tokens_in(spans: Iterable[Span], offsets: Sequence[Span]) -> list[bool]:

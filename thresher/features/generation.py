@@ -19,7 +19,7 @@ from thresher.features.chat import TEMPLATE_REFUSES, render_question, turn_end_i
 from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel, language_model
 from thresher.features.likelihood import padded
-from thresher.features.plain_generation import generate_plainly, own_stops
+from thresher.features.plain_generation import generate_plainly, ignores_padding, own_stops
 from thresher.features.respondent import Answer, Choices
 from thresher.features.samples import Draw, Wanted, draws
 from thresher.features.scored_rows import DEFAULT_MAX_LENGTH
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
     from thresher.features.context import FeatureContext
 
-RECIPE = "generation-2"
+RECIPE = "generation-3"
 WINDOW_TALKS = 2048  # conversations tokenised and sorted by length together
+MERGED = 2  # tokens at the end of a prompt that may become others when an answer follows
 OPTIONS = "\0"  # between a question and its options in a key
 
 # What stands in place of token ids: behind the end of an answer, and where there is none.
@@ -122,7 +123,13 @@ class LocalRespondent:
 
     def notes(self) -> list[str]:
         """Return what the user should know of how the model was run."""
-        return list(self.lm.notes())
+        told = list(self.lm.notes())
+        if not self.__dict__.get("_is_padded", True):
+            told.append(
+                f"model '{self.name}': padding would change its answers, so prompts of the same length are read "
+                f"together, which is slower"
+            )
+        return told
 
     def _values(
         self,
@@ -140,6 +147,11 @@ class LocalRespondent:
             shelf = context.cache.shelf(feature, self.name, fingerprint)
         texts = pl.Series("talk", keys, dtype=pl.String)
         return values_of(texts, batches, feature=stage, shelf=shelf, on_progress=context.on_progress, **sizes)
+
+    @cached_property
+    def _is_padded(self) -> bool:
+        """Whether prompts of different length may stand in one batch."""
+        return ignores_padding(self.lm.model, self.lm.device)
 
     @cached_property
     def _stops(self) -> frozenset[int]:
@@ -187,7 +199,7 @@ class LocalRespondent:
             fine = np.flatnonzero(problems == 0)
             n_wanted = np.array([len(wanted[talk]) for talk in talks], dtype=np.int64)
             cost = (n_tokens[fine] + decoding.max_new_tokens) * n_wanted[fine]
-            for batch in token_batches(cost, batch_tokens):
+            for batch in _batches_of(n_tokens[fine], cost, batch_tokens, is_mixed=self._is_padded):
                 rows = fine[batch]
                 places = [[sample for _, sample in wanted[talks[row]]] for row in rows]
                 uniforms = None
@@ -209,8 +221,9 @@ class LocalRespondent:
         from transformers import LogitsProcessorList
 
         lm = self.lm
-        width = max(len(prompt) for prompt in prompts)
+        width = padded(lm, [np.array(prompt, dtype=np.int32) for prompt in prompts]).shape[1]
         pad = lm.tokenizer.pad_token_id
+        pad = pad if pad < lm.n_vocabulary else 0  # added to the tokenizer alone; what stands there is never looked at
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=lm.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=lm.device)
         more: dict[str, Any] = {}
@@ -268,8 +281,7 @@ class LocalRespondent:
             content = orjson.loads(keys[i][0])
             text = render_question(tokenizer, content["messages"], content["tools"]) or ""
             whole = tokenizer([text + option for option in keys[i][1:]], add_special_tokens=False, verbose=False)
-            behind = [_behind(prompts[i], ids) for ids in whole["input_ids"]]
-            first = [token for token in behind if token is not None]
+            prompts[i], first = _until_options(prompts[i], whole["input_ids"])
             if len(set(first)) < m:
                 problems[i] = ALIKE
                 continue
@@ -279,7 +291,7 @@ class LocalRespondent:
     def _first_tokens(self, prompts: list[list[int]], targets: NDArray[np.int64]) -> NDArray[np.float64]:
         import torch
 
-        ids = padded([np.array(prompt, dtype=np.int32) for prompt in prompts])
+        ids = padded(self.lm, [np.array(prompt, dtype=np.int32) for prompt in prompts])
         last = np.arange(len(prompts)) * ids.shape[1] + np.array([len(prompt) - 1 for prompt in prompts])
         at = np.repeat(last, targets.shape[1])
         device = self.lm.device
@@ -292,12 +304,34 @@ class LocalRespondent:
         return log_p.reshape(targets.shape).astype(np.float64)
 
 
-def _behind(prompt: list[int], whole: list[int]) -> int | None:
-    """Return the first token behind a prompt, which may have a BOS that the whole lacks; None if they differ before."""
-    for before in (prompt, prompt[1:]):
-        if len(whole) > len(before) and whole[: len(before)] == before:
-            return whole[len(before)]
-    return None
+def _batches_of(
+    n_tokens: NDArray[np.int64], cost: NDArray[np.int64], batch_tokens: int, *, is_mixed: bool
+) -> Iterator[NDArray[np.int64]]:
+    """Yield positions of prompts in batches under a budget, of one length each unless lengths may be mixed."""
+    groups = [np.arange(len(cost))]
+    if not is_mixed:
+        groups = [np.flatnonzero(n_tokens == n) for n in np.unique(n_tokens)[::-1]]
+    for group in groups:
+        for batch in token_batches(cost[group], batch_tokens):
+            yield group[batch]
+
+
+def _until_options(prompt: list[int], whole: list[list[int]]) -> tuple[list[int], list[int]]:
+    """Return the tokens before the options, and the first token of each that is there.
+
+    The last tokens of a prompt need not stay what they are when an option follows: of "assistant: " and "A", a
+    byte-level tokenizer makes ":" and " A". What all options have in common with the prompt is then asked.
+    """
+    is_added = bool(whole[0]) and prompt[:1] != whole[0][:1]  # a BOS that the text does not have
+    body = prompt[1:] if is_added else prompt
+    n = min(_n_common(body, ids) for ids in whole)
+    if n < max(1, len(body) - MERGED):
+        return prompt, []
+    return prompt[: n + is_added], [ids[n] for ids in whole if len(ids) > n]
+
+
+def _n_common(one: list[int], other: list[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:
@@ -316,10 +350,11 @@ def _read_once(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row_of:
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    body = lm.model.base_model
+    body = lm.body
     cache = DynamicCache(config=lm.model.config)
     can_keep = all(type(layer) is DynamicLayer for layer in cache.layers)
-    if ids.shape[1] < 2 or not can_keep or "position_ids" not in inspect.signature(body.forward).parameters:
+    can_keep &= {"position_ids", "past_key_values"} <= inspect.signature(body.forward).parameters.keys()
+    if ids.shape[1] < 2 or not can_keep:
         return {}
     before = mask[:, :-1]
     position = (before.cumsum(dim=1) - 1).clamp(min=0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
     from thresher.features.row_gradients import AdapterState, RowGradients
 
-OWN_RECIPE = "gradient-1"
+OWN_RECIPE = "gradient-2"
 WINDOW_ROWS = 1024  # rows tokenised and sorted by length together
 MAPPED_BYTES = 1 << 30  # a larger result is held in a file and not in memory
 BACKWARD = 3.0  # a forward and a backward pass, in forward passes

@@ -84,7 +84,7 @@ def _batches(reader: RowReader, texts: pl.Series, batch_tokens: int | None) -> I
             yield Batch(start + at, np.concatenate([found.values, facts[at]], axis=1))
         rest = np.flatnonzero(facts[:, PROBLEM])
         if len(rest):
-            nothing = np.full((len(rest), reader.lm.model.config.get_text_config().hidden_size), np.nan, np.float32)
+            nothing = np.full((len(rest), _width(reader.lm)), np.nan, np.float32)
             yield Batch(start + rest, np.concatenate([nothing, facts[rest]], axis=1))
 
 
@@ -99,9 +99,9 @@ def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens:
     import torch
 
     n_tokens = np.array([len(row.ids) for row in rows], dtype=np.int64)
-    body = lm.model.base_model
+    body = lm.body
     for batch in token_batches(n_tokens, lm.fitting(batch_tokens)):
-        ids = padded([rows[i].ids for i in batch])
+        ids = padded(lm, [rows[i].ids for i in batch])
         position = np.arange(1, ids.shape[1] + 1, dtype=np.float32)
         weight = np.where(position <= n_tokens[batch, None], position, np.float32(0))  # (b, w)
         weight /= weight.sum(axis=1, keepdims=True)
@@ -117,6 +117,15 @@ def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens:
             ) from None
         lm.n_tokens += int(n_tokens[batch].sum())
         yield Batch(batch, vectors)
+
+
+def _width(lm: LanguageModel) -> int:
+    """Return the length of a hidden state, which the configuration need not tell (OPT projects its last ones)."""
+    import torch
+
+    with torch.inference_mode():
+        ids = torch.zeros((1, 1), dtype=torch.long, device=lm.device)
+        return int(lm.body(input_ids=ids, use_cache=False).last_hidden_state.shape[-1])
 
 
 def _fingerprint(reader: RowReader) -> str:

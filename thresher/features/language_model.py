@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +12,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from thresher.errors import InputError, MissingExtraError
-from thresher.features.base_model import (
-    PATTERNS,
-    BaseModel,
-    QuietLoading,
-    find_base,
-    first_line,
-    load_tokenizer,
-    refuse_encoder,
-)
+from thresher.features.adapter import ADAPTER_CONFIG, adapted, base_of_adapter
+from thresher.features.base_model import PATTERNS, BaseModel, find_base, first_line, load_causal_lm, load_tokenizer
 from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.chat import prepare_template
 from thresher.features.fingerprint import fingerprint
 from thresher.features.overlap import OnItsWay
-from thresher.features.precision import full_precision
+from thresher.features.precision import full_precision, same_logits
 from thresher.features.respondent import is_server
 from thresher.features.server_address import ServerAddress
 from thresher.features.token_batches import bytes_per_token, token_budget
@@ -36,7 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 RECIPE = "language-model-1"
-ADAPTER_CONFIG = "adapter_config.json"
 GENERATION_CONFIG = "generation_config.json"  # of it counts what ends an answer
 # What shapes its values; beside it lie metrics and a manifest with the time of its training.
 ADAPTER_FILES = (
@@ -135,8 +125,17 @@ class LanguageModel:
 
     @property
     def start_id(self) -> int:
-        """The token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2)."""
+        """The token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2).
+
+        Raises:
+            InputError: the tokenizer has neither.
+        """
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        if bos is None and eos is None:
+            raise InputError(
+                f"model '{self.name}': a text must stand behind a begin- or end-of-sequence token, and its tokenizer "
+                f"has neither; choose another, or name one in tokenizer_config.json"
+            )
         return int(eos if bos is None else bos)
 
     @cached_property
@@ -166,48 +165,33 @@ class LanguageModel:
         """The transformers model in evaluation mode, with the adapter's layers in place.
 
         Raises:
-            InputError: the weights cannot be loaded as a causal language model, or do not fit the device.
+            InputError: what is there is no causal language model, is not whole, or does not fit the device.
         """
         import torch
-        from transformers import AutoModelForCausalLM
 
-        refuse_encoder(self.base, "scoring")
+        model = load_causal_lm(self.base, task="scoring", dtype=getattr(torch, self.dtype))
         try:
-            with QuietLoading():
-                model = AutoModelForCausalLM.from_pretrained(
-                    self.base.folder,
-                    dtype=getattr(torch, self.dtype),
-                    use_safetensors=True,
-                    trust_remote_code=False,  # a model is data: code that comes with one is never run
-                )
             model = model.to(self.device)
-            model = model if self._adapter is None else self._adapted(model, self._adapter)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except RuntimeError as error:
+            raise InputError(f"model '{self.name}': does not fit {self.device} ({first_line(error)})") from None
+        model = (model if self._adapter is None else adapted(model, self._adapter, name=self.name)).eval()
+        if _looks_ahead(model, self.device):
             raise InputError(
-                f"model '{self.name}': cannot be loaded for scoring on {self.device} ({first_line(error)})"
-            ) from None
-        return model.eval()
+                f"model '{self.name}': scoring needs a causal language model, and in this one a token sees what follows"
+            )
+        return model
+
+    @property
+    def body(self) -> Any:
+        """What gives the hidden states: the model without its head."""
+        model = self.model
+        # Llama 4's text model keeps its body under another name than it says
+        return model.base_model if model.base_model is not model else getattr(model, "model", model)
 
     @cached_property
     def is_run_whole(self) -> bool:
         """Whether the logits are more than the head makes of the body's hidden states, so that all are computed."""
-        return not _head_follows_body(self.model, self.device)
-
-    def _adapted(self, model: Any, folder: Path) -> Any:
-        from peft import PeftModel
-
-        with warnings.catch_warnings():
-            # peft 0.21 reads a property that transformers 5.23 renamed; nothing a user could act on
-            warnings.filterwarnings(
-                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
-            )
-            adapted = PeftModel.from_pretrained(model, folder)
-        if adapted.active_peft_config.is_prompt_learning:
-            raise InputError(
-                f"model '{self.name}': an adapter must change layers (LoRA and its kin), got one that adds prompt "
-                f"tokens ({adapted.active_peft_config.peft_type.value}); merge or choose another"
-            )
-        return adapted.get_base_model()
+        return not _head_follows_body(self.model, self.body, self.device)
 
     @property
     def n_vocabulary(self) -> int:
@@ -239,7 +223,7 @@ class LanguageModel:
                 if self.is_run_whole:
                     logits = model(**inputs, use_cache=use_cache).logits.flatten(0, 1)[at]
                     return OnItsWay(_log_softmax_at(logits, targets))
-                hidden = model.base_model(**inputs, use_cache=use_cache).last_hidden_state
+                hidden = self.body(**inputs, use_cache=use_cache).last_hidden_state
                 return OnItsWay(self._by_head(hidden.flatten(0, 1)[at], targets))
         except torch.OutOfMemoryError:
             raise InputError(
@@ -314,22 +298,6 @@ def refuse_server(name: str | None) -> None:
         )
 
 
-def base_of_adapter(folder: Path) -> str:
-    """Return the name of an adapter's base, "NAME@REVISION" where the adapter says a revision.
-
-    Raises:
-        InputError: its configuration is damaged or names no base.
-    """
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
-    except ValueError as error:
-        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must be JSON, got {error}; copy it anew") from None
-    name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not name:
-        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must name its base_model_name_or_path, found none")
-    return f"{name}@{revision}" if revision else str(name)
-
-
 def tokens_read() -> int:
     """Return the tokens that the models in use have read so far, without padding."""
     return sum(lm.n_tokens for lm in _ALIVE.values())
@@ -347,11 +315,23 @@ def _log_softmax_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
 
 
-def _head_follows_body(model: Any, device: torch.device) -> bool:
+def _looks_ahead(model: Any, device: torch.device) -> bool:
+    """Tell whether another last token changes what the model says before it."""
+    import torch
+
+    n = int(model.config.get_text_config().vocab_size)
+    ids = (torch.arange(PROBE_TOKENS, device=device) % n).repeat(2, 1)
+    ids[1, -1] = (ids[0, -1] + n // 2) % n
+    with torch.inference_mode(), full_precision():
+        one, other = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    return not same_logits(one, other, itemsize=model.dtype.itemsize)
+
+
+def _head_follows_body(model: Any, body: Any, device: torch.device) -> bool:
     """Tell whether the head on the body's last hidden states gives the model's own logits."""
     import torch
 
-    head, body = model.get_output_embeddings(), model.base_model
+    head = model.get_output_embeddings()
     if head is None or body is model:
         return False
     ids = torch.arange(PROBE_TOKENS, device=device)[None] % int(model.config.get_text_config().vocab_size)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.errors import InputError
 from thresher.features.overlap import OnItsWay, moved, one_behind
 from thresher.features.token_batches import token_batches
 
@@ -74,7 +75,7 @@ def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int
     def launched() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], OnItsWay]]:
         for batch in (*batches[:1], *(batches[i] for i in mixed)):
             chosen = filled[batch]
-            ids = padded([rows[i].ids[: n_read[i]] for i in chosen])
+            ids = padded(lm, [rows[i].ids[: n_read[i]] for i in chosen])
             at, targets, n_scored = predictions([rows[i] for i in chosen], width=ids.shape[1], shift=1)
             there = [moved(torch.from_numpy(each), lm.device) for each in (ids, at, targets)]
             yield chosen, n_scored, lm.launched({"input_ids": there[0]}, there[1], there[2])
@@ -84,11 +85,22 @@ def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int
         yield Scored(chosen, np.split(log_probs.array(), np.cumsum(n_scored)[:-1]))
 
 
-def padded(rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """Return (b, w) int64 token ids, padded on the right with 0: what stands there is never looked at."""
+def padded(lm: LanguageModel, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
+    """Return (b, w) int64 token ids, padded on the right with 0: what stands there is never looked at.
+
+    Raises:
+        InputError: the tokenizer gave an id that the model has no embedding for; a GPU would be lost by it.
+    """
     ids = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
+    highest = int(ids.max())
+    if highest >= lm.n_vocabulary:
+        raise InputError(
+            f"model '{lm.name}': token ids must be below {lm.n_vocabulary:,}, the size of its vocabulary, and its "
+            f"tokenizer gave {highest:,} ('{lm.tokenizer.convert_ids_to_tokens(highest)}'); tokens were added to it "
+            f"that the weights do not have"
+        )
     return ids
 
 

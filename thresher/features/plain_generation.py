@@ -6,8 +6,12 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from thresher.features.precision import same_logits
+
 if TYPE_CHECKING:
     import torch
+
+PROBE_TOKENS = 6
 
 
 def generate_plainly(
@@ -46,6 +50,30 @@ def generate_plainly(
     with _without_own_settings(model):
         made: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **more)
     return made
+
+
+def ignores_padding(model: Any, device: torch.device) -> bool:
+    """Tell whether padding on the left of a prompt leaves alone what follows it, by a probe of two steps.
+
+    Some recurrent models (RWKV, RecurrentGemma) read padding like any token, whatever the mask says.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    n = int(model.config.get_text_config().vocab_size)
+    prompt = torch.arange(1, PROBE_TOKENS + 1, device=device)[None] % n
+    padding = torch.zeros_like(prompt)
+    asked = {"output_logits": True, "return_dict_in_generate": True}
+    config = GenerationConfig(do_sample=False, max_new_tokens=2, pad_token_id=0, use_cache=True, **asked)
+
+    def said(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), _without_own_settings(model):
+            made = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return torch.stack(made.logits).float()
+
+    alone = said(prompt, torch.ones_like(prompt))
+    behind = said(torch.cat([padding, prompt], 1), torch.cat([padding, torch.ones_like(prompt)], 1))
+    return same_logits(alone, behind, itemsize=model.dtype.itemsize)
 
 
 def own_stops(settings: Any) -> set[int]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+# Root mean square of a difference of logits, in their standard deviations, that rounding may make.
+ROUNDING = 1e-3
+ROUNDING_16 = 0.05  # of 16 bits; a token may then go to another expert of a mixture
 
 
 @contextmanager
@@ -27,3 +34,15 @@ def full_precision() -> Iterator[None]:
     finally:
         for each, precision in zip(products, before, strict=True):
             each.fp32_precision = precision
+
+
+def same_logits(one: torch.Tensor, other: torch.Tensor, *, itemsize: int) -> bool:
+    """Tell whether logits of the same tokens, read in two ways, differ by rounding only.
+
+    Args:
+        one: of any shape, float32.
+        other: of the same shape.
+        itemsize: bytes of a number of the model that made them.
+    """
+    difference = (one - other).square().mean().sqrt()
+    return not bool(difference > (ROUNDING if itemsize >= 4 else ROUNDING_16) * one.std())

@@ -1,8 +1,8 @@
 """Gradients of single rows with respect to the matrices of a LoRA adapter, as sketches of a few numbers each.
 
-All rows of a batch share one forward and one backward pass. The backward pass stops at the outputs of the adapter's
-matrices; the gradient of a row is then the product of what a matrix was given for that row and what came back, summed
-over its tokens (Goodfellow 2015, arXiv:1510.01799).
+All rows of a batch share one forward and one backward pass, but for adapters on the experts of a mixture. The backward
+pass stops at the outputs of the adapter's matrices; the gradient of a row is then the product of what a matrix was
+given for that row and what came back, summed over its tokens (Goodfellow 2015, arXiv:1510.01799).
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class RowGradients:
         budget = budget if self._lm.device.type == "cpu" else max(1, budget // GPU_BATCH_SHARE)
         for batch in token_batches(n_read, budget):
             chosen = [rows[i] for i in batch]
-            ids = padded([row.ids[: row.n_read] for row in chosen])
+            ids = padded(self._lm, [row.ids[: row.n_read] for row in chosen])
             try:
                 sketches = self._sketches(chosen, ids, is_preconditioned=is_preconditioned)
             except torch.OutOfMemoryError:
@@ -179,37 +179,63 @@ class RowGradients:
         self, rows: Sequence[TokenRow], ids: NDArray[np.int64], *, is_preconditioned: bool
     ) -> NDArray[np.float16]:
         total = torch.zeros(len(rows), self._dim, device=self._lm.device)
-        for name, gradient in self._gradients(rows, ids):
+        for at, name, gradient in self._gradients(rows, ids):
             if is_preconditioned:
                 gradient = adam_direction(gradient, *self._moments[name], self._state.step)
             place, sign = self._sketch[name]
-            total.index_add_(1, place, gradient.flatten(1) * sign)
+            total[at].index_add_(1, place, gradient.flatten(1) * sign)
         return normalize(total, dim=1).half().cpu().numpy()
 
-    def _gradients(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield (b, out, in) float32 of each matrix: the gradients of the rows' mean losses."""
-        given: dict[str, torch.Tensor] = {}
-        made: dict[str, torch.Tensor] = {}
+    def _gradients(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> Iterator[tuple[slice, str, torch.Tensor]]:
+        """Yield (k, out, in) float32 of each matrix: the gradients of the mean losses of some of the rows."""
+        # what each matrix was given and made, once per call: some models (HRM) run their layers several times
+        calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
         def watch(name: str) -> Any:
             def keep(_: Any, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-                given[name], made[name] = arguments[0].detach(), output
+                if output.requires_grad:
+                    calls.append((name, arguments[0].detach(), output))
 
             return keep
 
         hooks = [part.register_forward_hook(watch(name)) for name, part in self._modules.items()]
         try:
             with torch.enable_grad():
-                loss = self._loss(rows, ids)
+                losses = self._losses(rows, ids)
         finally:
             for hook in hooks:
                 hook.remove()
-        returned = torch.autograd.grad(loss, [made[name] for name in made])
-        for name, back in zip(made, returned, strict=True):
-            yield name, torch.einsum("bto,bti->boi", back.float(), given[name].float())
+        others = sorted(self._modules.keys() - {name for name, _, _ in calls})
+        returned = torch.autograd.grad(losses.sum(), [output for _, _, output in calls], retain_graph=bool(others))
+        found: dict[str, torch.Tensor] = {}
+        for (name, given, _), back in zip(calls, returned, strict=True):
+            if given.shape[:-1].numel() != ids.size:
+                raise InputError(
+                    f"gradient: a layer with an adapter must read all tokens of a row, and '{name}' of "
+                    f"'{self._lm.name}' reads some of them; choose another model"
+                )
+            shape = (*ids.shape, -1)  # OPT hands its tokens on in one row
+            part = torch.einsum("bto,bti->boi", back.float().reshape(shape), given.float().reshape(shape))
+            found[name] = found[name] + part if name in found else part
+        yield from ((slice(None), name, gradient) for name, gradient in found.items())
+        yield from self._row_by_row(losses, others)
 
-    def _loss(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> torch.Tensor:
-        """Return the sum of the rows' mean losses."""
+    def _row_by_row(self, losses: torch.Tensor, names: Sequence[str]) -> Iterator[tuple[slice, str, torch.Tensor]]:
+        """Yield (1, out, in) float32 of matrices that are used without being called: one backward pass per row.
+
+        Those of peft on the router and the experts of a mixture are of this kind.
+        """
+        for i, loss in enumerate(losses):
+            if not names:
+                return
+            weights = [self._modules[name].weight for name in names]
+            returned = torch.autograd.grad(loss, weights, retain_graph=i + 1 < len(losses), allow_unused=True)
+            pairs = [(name, each) for name, each in zip(names, returned, strict=True) if each is not None]
+            yield from ((slice(i, i + 1), name, each.float()[None]) for name, each in pairs)
+            names = [name for name, _ in pairs]  # a matrix that nothing uses has no gradient in any row
+
+    def _losses(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> torch.Tensor:
+        """Return (b,) float32 mean losses of the rows."""
         lm = self._lm
         at, targets, n_scored = predictions(rows, width=ids.shape[1], shift=1)
         where = torch.from_numpy(at).to(lm.device)
@@ -217,8 +243,10 @@ class RowGradients:
         if lm.is_run_whole:
             logits = lm.model(input_ids=inputs, use_cache=False).logits.flatten(0, 1)[where]
         else:  # the vocabulary is wide: logits of scored positions alone
-            hidden = lm.model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+            hidden = lm.body(input_ids=inputs, use_cache=False).last_hidden_state
             logits = lm.model.get_output_embeddings()(hidden.flatten(0, 1)[where])
         losses = cross_entropy(logits.float(), torch.from_numpy(targets).to(lm.device), reduction="none")
         share = np.repeat(1.0 / n_scored, n_scored).astype(np.float32)
-        return (losses * torch.from_numpy(share).to(lm.device)).sum()
+        row_of = torch.from_numpy(np.repeat(np.arange(len(rows)), n_scored)).to(lm.device)
+        weighted = losses * torch.from_numpy(share).to(lm.device)
+        return weighted.new_zeros(len(rows)).index_add(0, row_of, weighted)

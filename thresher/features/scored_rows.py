@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.features.language_model import LanguageModel
 
-RECIPE = "scored-rows-1"
+RECIPE = "scored-rows-2"
 DEFAULT_MAX_LENGTH = 2048  # what training reads of a conversation
 SLICE_ROWS = 16_384  # conversations turned into Python objects at a time
 

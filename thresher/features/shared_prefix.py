@@ -14,6 +14,8 @@ from thresher.features.likelihood import Scored, TokenRow, padded, predictions, 
 from thresher.features.token_batches import token_batches
 
 if TYPE_CHECKING:
+    import torch
+
     from thresher.features.language_model import LanguageModel
 
 Ids = NDArray[np.int32]
@@ -80,7 +82,7 @@ def keeps_prefixes(lm: LanguageModel) -> bool:
 
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=lm.model.config).layers):
         return False
-    if "position_ids" not in inspect.signature(lm.model.base_model.forward).parameters:
+    if not {"position_ids", "past_key_values"} <= inspect.signature(lm.body.forward).parameters.keys():
         return False
     prefixes = [np.arange(n, dtype=np.int32) % lm.n_vocabulary for n in (3, 9)]
     row = TokenRow(np.array([2, 5, 1], dtype=np.int32) % lm.n_vocabulary, np.ones(3, dtype=np.bool_))
@@ -106,15 +108,20 @@ class _KeptPrefixes:
         self.lm = lm
         self.last = [prefix[-1:] for prefix in prefixes]
         self.n_kept = np.array([len(prefix) - 1 for prefix in prefixes], dtype=np.int64)
-        self._layers: list[tuple[Any, Any]] = []  # (m, heads, longest, d) keys and values, padded on the right
+        self._layers: list[tuple[Any, Any]] = []  # (m, heads, longest, d) keys and values, padded on the left
         if not self.n_kept.any():
             return
-        ids = torch.from_numpy(padded([prefix[:-1] for prefix in prefixes])).to(lm.device)
+        ids = torch.from_numpy(padded(lm, [prefix[:-1] for prefix in prefixes])).to(lm.device)
         cache = DynamicCache(config=lm.model.config)
         nowhere = torch.zeros(0, dtype=torch.long, device=lm.device)
         lm.log_probabilities({"input_ids": ids, "past_key_values": cache}, nowhere, nowhere)
         lm.n_tokens += int(self.n_kept.sum())
-        self._layers = [(layer.keys, layer.values) for layer in cache.layers]
+        # The last token of each prefix comes to the end, next to the row: some models (GPT-Neo) tell how far a token is
+        # by its place in the cache, not by its position.
+        width = ids.shape[1]
+        place = np.arange(width) - (width - self.n_kept[:, None])  # (m, longest), negative where there is none
+        at = torch.from_numpy(place % width).to(lm.device)[:, None, :, None]
+        self._layers = [(_taken(layer.keys, at), _taken(layer.values, at)) for layer in cache.layers]
 
     def inputs(self, slot: NDArray[np.int64], ids: NDArray[np.int64]) -> dict[str, Any]:
         """Return the model's inputs for token ids (b, w), each row behind the prefix in its slot."""
@@ -130,14 +137,18 @@ class _KeptPrefixes:
         of = torch.from_numpy(slot).to(device)
         cache = DynamicCache(config=self.lm.model.config)
         for number, (keys, values) in enumerate(self._layers):
-            cache.update(keys[:, :, :longest][of], values[:, :, :longest][of], number)
-        is_kept = np.arange(longest) < n_kept[:, None]
+            cache.update(keys[:, :, -longest:][of], values[:, :, -longest:][of], number)
+        is_kept = np.arange(longest) >= longest - n_kept[:, None]
         mask = np.concatenate([is_kept, np.ones(ids.shape, dtype=np.bool_)], axis=1).astype(np.int64)
         position = n_kept[:, None] + np.arange(ids.shape[1])
         inputs["past_key_values"] = cache
         inputs["attention_mask"] = torch.from_numpy(mask).to(device)
         inputs["position_ids"] = torch.from_numpy(position).to(device)
         return inputs
+
+
+def _taken(each: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    return each.gather(2, at.expand(-1, each.shape[1], -1, each.shape[3]))
 
 
 def _behind(
@@ -158,7 +169,7 @@ def _behind(
         members = [rows[i] for i in chosen]
         last = [kept.last[s] for s in slot[chosen]]
         n = n_read[chosen]
-        ids = padded([np.concatenate([last[i], row.ids])[: n[i]] for i, row in enumerate(members)])
+        ids = padded(lm, [np.concatenate([last[i], row.ids])[: n[i]] for i, row in enumerate(members)])
         at, targets, n_scored = predictions(members, width=ids.shape[1], shift=0)
         log_probs = lm.log_probabilities(
             kept.inputs(slot[chosen], ids), torch.from_numpy(at).to(lm.device), torch.from_numpy(targets).to(lm.device)

@@ -32,7 +32,7 @@ from thresher.features.tried_examples import Shares, best_tried, first_tried
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-RECIPE = "utility-1"
+RECIPE = "utility-2"
 UTILITY = np.dtype([("example", np.int64), ("utility", np.float64)])
 
 # The paper's prompts, but for the query, whose words are the same in both, so that exactly the same tokens are scored.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from thresher.errors import InputError, MissingExtraError, SettingsError
-from thresher.features.base_model import BaseModel, QuietLoading, find_base, first_line, refuse_encoder
+from thresher.features.base_model import BaseModel, QuietLoading, find_base, first_line, load_causal_lm, loading_errors
 from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.trainer.settings import Task, TrainSettings
 
@@ -28,32 +28,36 @@ def load_model(
         classes: labels, in the order of the head's outputs.
 
     Raises:
-        InputError: transformers has no such architecture for the task, or it would need the repository's own code.
+        InputError: transformers has no such architecture for the task, its weights are damaged or not whole, or it
+            would need the repository's own code.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     options: dict[str, Any] = {
         "dtype": torch.bfloat16 if is_bf16 else torch.float32,
-        "use_safetensors": True,
-        "trust_remote_code": False,
-        "pad_token_id": pad_id,
     }
     if settings.load_in_4bit:
         options |= four_bit(is_bf16=is_bf16)
-    loader = AutoModelForCausalLM
-    if task == "classification":
-        loader = AutoModelForSequenceClassification
-        id2label = dict(enumerate(classes))
-        label2id = {label: code for code, label in id2label.items()}
-        options |= {"num_labels": len(classes), "id2label": id2label, "label2id": label2id}
-        options["ignore_mismatched_sizes"] = True  # a base with a head of its own for other labels
-    else:
-        refuse_encoder(base, task)
+    if task != "classification":
+        model = load_causal_lm(base, task=task, **options)
+        model.config.pad_token_id = pad_id  # not an option of loading: RWKV knows none
+        return model
+    id2label = dict(enumerate(classes))
     try:
         with QuietLoading():
-            return loader.from_pretrained(base.folder, **options)
-    except (OSError, ValueError, KeyError) as error:
+            return AutoModelForSequenceClassification.from_pretrained(
+                base.folder,
+                use_safetensors=True,
+                trust_remote_code=False,
+                num_labels=len(classes),
+                id2label=id2label,
+                label2id={label: code for code, label in id2label.items()},
+                pad_token_id=pad_id,
+                ignore_mismatched_sizes=True,  # a base with a head of its own for other labels
+                **options,
+            )
+    except loading_errors() as error:
         raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
 
 

@@ -52,13 +52,12 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel) 
         use_rslora=settings.rslora,
         use_dora=settings.dora,
     )
+    parts = list(model.named_modules())  # before peft puts its own between them
     try:
         with _quiet():
             adapted = get_peft_model(model, config)
     except ValueError as error:
-        linear = sorted(
-            {name.rsplit(".", 1)[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-        )
+        linear = sorted({name.rsplit(".", 1)[-1] for name, part in parts if isinstance(part, torch.nn.Linear)})
         raise InputError(
             f"lora_targets: must name layers of the model, got {targets}; its linear layers are {', '.join(linear)} "
             f"({str(error).splitlines()[0][:120]})"
@@ -84,9 +83,13 @@ def load_adapter(model: Any, folder: Path) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what peft 0.21 says of a property that transformers 5.23 renamed; nothing a user could act on."""
+    """Keep back what a user could not act on.
+
+    peft 0.21 warns of a property that transformers 5.23 renamed, and of ranks that it has itself set for experts.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         yield
 
 

@@ -1,0 +1,117 @@
+"""Adapters of peft on a causal language model: what they stand on, and how they are put in place."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from thresher.errors import InputError
+from thresher.features.base_model import first_line, loading_errors
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+OTHER_TASKS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+INNER = "base_model.model."  # what peft writes before the name of a module
+# Where an adapter keeps a whole embedding: added by peft when it was resized, as a module to save, or below a LoRA.
+WHOLE = (".weight", ".modules_to_save.weight", ".base_layer.weight")
+
+
+def base_of_adapter(folder: Path) -> str:
+    """Return the name of an adapter's base, "NAME@REVISION" where the adapter says a revision.
+
+    Raises:
+        InputError: its configuration is damaged or names no base.
+    """
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+    except ValueError as error:
+        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must be JSON, got {error}; copy it anew") from None
+    if not isinstance(config, dict):
+        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must be an object, got a {type(config).__name__}")
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name:
+        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must name its base_model_name_or_path, found none")
+    return f"{name}@{revision}" if revision else str(name)
+
+
+def adapted(model: Any, folder: Path, *, name: str) -> Any:
+    """Return a causal language model with the layers of an adapter in place, and the embedding as long as it needs.
+
+    Args:
+        model: the base; it is changed.
+        folder: of the adapter.
+        name: of the model, for messages.
+
+    Raises:
+        InputError: the adapter is no safetensors, is damaged, does not fit the base, or is of a kind that does not
+            change layers everywhere.
+    """
+    from peft import PeftModel
+
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise InputError(f"model '{name}': an adapter's weights must be {ADAPTER_WEIGHTS}, found none; convert it")
+    try:
+        _fit_embedding(model, folder, name)
+        with warnings.catch_warnings():
+            # peft 0.21 reads a property that transformers 5.23 renamed; nothing a user could act on
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            # ... and the ranks it has itself written for experts, which it has used by then
+            warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
+            warnings.filterwarnings("error", message="Found missing adapter keys")  # they would stay as drawn
+            found = PeftModel.from_pretrained(model, folder)
+    except UserWarning as warning:
+        raise InputError(f"model '{name}': the adapter lacks weights ({first_line(warning)}); copy it anew") from None
+    except loading_errors() as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"model '{name}': the adapter cannot be put in place ({first_line(error)})") from None
+    config = found.active_peft_config
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise InputError(
+            f"model '{name}': an adapter must change layers (LoRA and its kin), got one that adds prompt tokens "
+            f"({config.peft_type.value}); merge or choose another"
+        )
+    if config.task_type in OTHER_TASKS:
+        raise InputError(
+            f"model '{name}': scoring needs an adapter on a causal language model, got one of task type "
+            f"{str(config.task_type)}; choose another"
+        )
+    if getattr(config, "alora_invocation_tokens", None):
+        raise InputError(
+            f"model '{name}': an adapter must change the whole text, got an activated LoRA, which works behind its "
+            f"invocation tokens only; choose another"
+        )
+    return found.get_base_model()
+
+
+def _fit_embedding(model: Any, folder: Path, name: str) -> None:
+    """Give the model as many token ids as the adapter knows: some were added, or cut off, before it was trained.
+
+    Raises:
+        InputError: it brings rows for one of the two embeddings, and the other is separate and would be left short.
+    """
+    import torch
+    from safetensors import safe_open
+
+    names = {id(part): key for key, part in model.named_modules()}
+    parts = [part for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None]
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        keys = set(file.keys())
+        found = [
+            [file.get_slice(key).get_shape()[0] for end in WHOLE if (key := INNER + names[id(part)] + end) in keys]
+            for part in parts
+        ]
+    sizes = {size for each in found for size in each}
+    if sizes <= {parts[0].weight.shape[0]}:
+        return
+    is_tied = parts[-1].weight is parts[0].weight
+    if len(sizes) > 1 or not (is_tied or all(found)):
+        raise InputError(
+            f"model '{name}': an adapter for another number of tokens must hold both embeddings, found one; save it "
+            f"with save_embedding_layers=True"
+        )
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # new rows are drawn before those of the adapter take their place
+        model.resize_token_embeddings(sizes.pop(), mean_resizing=False)
