@@ -19,7 +19,7 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError
 from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import MANIFEST, OutputFolder, write_parquet, write_whole
+from thresher.output import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
@@ -90,7 +90,7 @@ class Corrected:
                 for row in self._rows(np.arange(start, min(start + SLICE_ROWS, len(self.pool)))):
                     file.write(orjson.dumps(row, default=str) + b"\n")
         write_parquet(self.audit, folder / AUDIT)
-        (folder / REJECTED).write_text(self.pool.rejected.write_ndjson(), encoding="utf-8")
+        write_ndjson(self.pool.rejected, folder / REJECTED)
         write_whole(folder / MANIFEST, self.manifest.to_json())
 
     def __repr__(self) -> str:

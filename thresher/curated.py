@@ -13,7 +13,7 @@ import polars as pl
 
 from thresher.curation.judging import Judgement
 from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_parquet, write_whole
+from thresher.output import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
 
 if TYPE_CHECKING:
     import datasets
@@ -95,7 +95,7 @@ class Curated:
         write_parquet(self.clusters, folder / CLUSTERS)
         if self.judgement.masked:
             _write_originals(self.pool, self.judgement, folder / MASKED)
-        (folder / REJECTED).write_text(self.pool.rejected.write_ndjson(), encoding="utf-8")
+        write_ndjson(self.pool.rejected, folder / REJECTED)
         write_whole(folder / MANIFEST, self.manifest.to_json())
 
     def _summary(self) -> list[tuple[str, str]]:

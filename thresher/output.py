@@ -204,3 +204,8 @@ def write_parquet(table: pl.DataFrame | pa.Table, path: Path) -> None:
 def write_csv(frame: pl.DataFrame, path: Path) -> None:
     """Write a table as text, through Python, whose OSError keeps the errno."""
     path.write_text(frame.write_csv(), encoding="utf-8", newline="")
+
+
+def write_ndjson(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table as JSON lines, as `write_csv` does."""
+    path.write_text(frame.write_ndjson(), encoding="utf-8")

@@ -17,7 +17,7 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError, OutputError
 from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import whole_file, write_csv, write_parquet, write_whole
+from thresher.output import whole_file, write_csv, write_ndjson, write_parquet, write_whole
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
@@ -247,7 +247,7 @@ def _write(frame: pl.DataFrame, path: Path, suffix: str) -> None:
     elif suffix == ".csv":
         write_csv(escaped(frame), path)
     else:
-        path.write_text(frame.write_ndjson(), encoding="utf-8")
+        write_ndjson(frame, path)
 
 
 def _read(path: Path) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from thresher.cut import REASONS, rank_column
 from thresher.dataset.sources import subset_files
 from thresher.errors import ManifestError
 from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_parquet, write_whole
+from thresher.output import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
 from thresher.scores import Scores
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Subset:
         self.pool.write(self.kept, folder, "subset")
         write_parquet(self.dropped, folder / "dropped.parquet")
         write_parquet(self.score_table(), folder / "scores.parquet")
-        (folder / "rejected.jsonl").write_text(self.pool.rejected.write_ndjson(), encoding="utf-8")
+        write_ndjson(self.pool.rejected, folder / "rejected.jsonl")
         write_whole(folder / MANIFEST, self.manifest.to_json())
 
     def score_table(self) -> pl.DataFrame:

@@ -110,30 +110,11 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-def read_rows(
-    source: str,
-    *,
-    schema: str | None = None,
-    columns: str | None = None,
-    id_column: str | None = None,
-    config: str | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    max_row_bytes: int | None = None,
-) -> Dataset:
-    """Load the rows that the options describe."""
+def read_rows(source: str, *, columns: str | None = None, **reading: Any) -> Dataset:
+    """Load the rows that the options describe; `reading` is as for `load`."""
     from thresher.dataset import load
 
-    return load(
-        source,
-        schema=schema,
-        columns=parse_map(columns),
-        id_column=id_column,
-        config=config,
-        split=split,
-        strict=strict,
-        max_row_bytes=max_row_bytes,
-    )
+    return load(source, columns=parse_map(columns), **reading)
 
 
 def read_telling(source: str, *, quiet: bool, read: Callable[..., Dataset] = read_rows, **reading: Any) -> Dataset:
@@ -153,18 +134,8 @@ def read_as(rows: Dataset | PoolFiles) -> str | None:
     return rows.schema.told(rows.column_names) if isinstance(rows, Dataset) else None
 
 
-def name_shards(
-    source: str,
-    *,
-    schema: str | None = None,
-    columns: str | None = None,
-    id_column: str | None = None,
-    config: str | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    max_row_bytes: int | None = None,
-) -> PoolFiles:
-    """Name the files that the options describe; they are read where the work is.
+def name_shards(source: str, *, columns: str | None = None, config: str | None = None, **reading: Any) -> PoolFiles:
+    """Name the files that the options describe; they are read where the work is. `reading` is as for `load`.
 
     Raises:
         InputError: a configuration was given, which only a Hub data set has.
@@ -173,12 +144,4 @@ def name_shards(
 
     if config is not None:
         raise InputError(f"--config: is for a Hub data set, and engine ray reads files, got '{config}'; leave it out")
-    return shards(
-        source,
-        schema=schema,
-        columns=parse_map(columns),
-        id_column=id_column,
-        split=split,
-        strict=strict,
-        max_row_bytes=max_row_bytes,
-    )
+    return shards(source, columns=parse_map(columns), **reading)

@@ -18,7 +18,7 @@ from thresher.cluster.sharded_pool import ShardedPool, ShardReader
 from thresher.cluster.stage import Record, shard_name
 from thresher.cut import dropped_table
 from thresher.dataset.rejection import counted
-from thresher.output import whole_file, write_parquet
+from thresher.output import whole_file, write_ndjson, write_parquet
 from thresher.subset import score_table
 
 RECORDS = ".shards"  # in the output folder while it is being written
@@ -108,7 +108,7 @@ class WriteShard:
                 write_parquet(table, path)
         if len(rows.rejected):
             with whole_file(self.out / f"rejected-{stem}.jsonl") as path:
-                path.write_text(rows.rejected.write_ndjson(), encoding="utf-8")
+                write_ndjson(rows.rejected, path)
         return {
             "rows": len(rows),
             "kept": len(kept),

@@ -56,12 +56,17 @@ class Encoder(Protocol):
         """Return what happened so far and the user should know, such as how many texts were cut."""
 
 
+def mostly_unknown(n_unknown: NDArray[np.int64], n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell of which texts at least half of the tokens are the one for unknown words, (n,)."""
+    return (2 * n_unknown >= n_tokens) & (n_unknown > 0)
+
+
 def unknown_notes(name: str, n_unknown: int, n_read: int) -> list[str]:
     """Return what the user should know of texts whose words are mostly unknown to the encoder, if there are any.
 
     Args:
         name: of the encoder.
-        n_unknown: texts of which at least half of the tokens are the one for unknown words.
+        n_unknown: texts that are `mostly_unknown`.
         n_read: texts.
     """
     if not n_unknown:

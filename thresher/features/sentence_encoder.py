@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.cached import Batch
-from thresher.features.encoders import EMBEDDED, MINILM, unknown_notes
+from thresher.features.encoders import EMBEDDED, MINILM, mostly_unknown, unknown_notes
 from thresher.features.fingerprint import fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.minilm import find_minilm, minilm_folder
@@ -188,7 +188,7 @@ class SentenceEncoder:
         if (unknown := self._model.tokenizer.unk_token_id) is not None:
             n_unknown = np.array([encoding.ids.count(unknown) for encoding in encodings], dtype=np.int64)
             n_words = counts - self._counter.num_special_tokens_to_add(is_pair=False)
-            self._n_unknown += int(((2 * n_unknown >= n_words) & (n_unknown > 0)).sum())
+            self._n_unknown += int(mostly_unknown(n_unknown, n_words).sum())
             counts[(n_unknown == n_words) & (n_unknown > 0)] = 0
         limit = self._model.max_seq_length
         if limit is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thresher.compiled import compiled
 from thresher.features.cached import Batch
-from thresher.features.encoders import unknown_notes
+from thresher.features.encoders import mostly_unknown, unknown_notes
 from thresher.features.fingerprint import fingerprint
 from thresher.features.vectors import gathered, unit_rows
 from thresher.features.word_pieces import TokenRuns, WordPieces
@@ -77,9 +77,9 @@ class StaticEncoder:
         for runs in pieces.encode_batches(texts):
             pooled = np.zeros((len(runs.start) - 1, self.dimension), np.float32)
             _add_up(runs.start, runs.ids, vectors, weights, pooled)
-            n_tokens, n_unknown = np.diff(runs.start), _n_of(pieces.unknown, runs)
+            n_unknown = _n_of(pieces.unknown, runs)
             self._n_read += len(pooled)
-            self._n_unknown += int(((2 * n_unknown >= n_tokens) & (n_unknown > 0)).sum())
+            self._n_unknown += int(mostly_unknown(n_unknown, np.diff(runs.start)).sum())
             yield Batch(np.arange(runs.first, runs.first + len(pooled)), unit_rows(pooled, by=self.name))
 
     def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from thresher.jobs.card import card
 from thresher.jobs.job_file import Job
 from thresher.jobs.pool import CHURN, DATA, DROPPED, PROFILE, SOURCES, TOPICS
 from thresher.manifest import Manifest
-from thresher.output import MANIFEST, write_parquet
+from thresher.output import MANIFEST, write_ndjson, write_parquet
 
 CARD, LLAMA_FACTORY, AXOLOTL, TRL = "README.md", "dataset_info.json", "axolotl.yaml", "trl.py"
 
@@ -52,7 +52,7 @@ def write_snapshot(
     files = _write_shards(folder / DATA, table, job.settings.output.shard_rows)
     write_parquet(dropped, folder / DROPPED)
     if rejected.height:
-        (folder / "rejected.jsonl").write_text(rejected.write_ndjson(), encoding="utf-8")
+        write_ndjson(rejected, folder / "rejected.jsonl")
     if topics is not None:
         with open(folder / TOPICS, "wb") as file:
             np.save(file, topics)
