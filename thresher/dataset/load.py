@@ -87,8 +87,7 @@ def load(
         SettingsError: the schema's name or a role is unknown.
         MissingExtraError: a Hub id was given and `datasets` is not installed.
     """
-    if schema is not None and columns is not None:
-        raise SettingsError(f"schema '{schema}' and a mapping of columns exclude each other; give one of them")
+    _refuse_both(schema, columns)
     shards = _open(source, config=config, split=split, max_row_bytes=row_limit(max_row_bytes))
     chosen = _schema(shards, schema=schema, columns=columns, id_column=id_column)
     dataset = _read(shards, chosen)
@@ -150,10 +149,19 @@ def shard_schema(
         InputError: the file cannot be read, holds no row, or no schema fits.
         SettingsError: the schema's name or a role is unknown.
     """
-    if schema is not None and columns is not None:
-        raise SettingsError(f"schema '{schema}' and a mapping of columns exclude each other; give one of them")
+    _refuse_both(schema, columns)
     shard = _open_file(kind_of(Path(path)), max_row_bytes)
     return _schema([shard], schema=schema, columns=columns, id_column=id_column)
+
+
+def _refuse_both(schema: str | Schema | None, columns: Mapping[str, str] | None) -> None:
+    """Refuse a schema beside a mapping of columns, which is one.
+
+    Raises:
+        SettingsError: both were given.
+    """
+    if schema is not None and columns is not None:
+        raise SettingsError(f"schema '{schema}' and a mapping of columns exclude each other; give one of them")
 
 
 def _read(shards: Sequence[Shard], schema: Schema) -> Dataset:
