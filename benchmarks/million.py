@@ -239,7 +239,7 @@ def main() -> None:
         "growth": growth(results),
         "machine": machine("polars", "pyarrow", "faiss-cpu", "numba", "tokenizers"),
     }
-    out = options.out or RESULTS / f"million-{name}.json"
+    out = options.out or RESULTS / ("million.json" if options.data is None else f"million-{name}.json")
     out.write_text(json.dumps(content, indent=2) + "\n")
 
 

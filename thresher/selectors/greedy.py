@@ -7,8 +7,8 @@ that lies below s_ij. A pick closes a part of the interval:
 - from above, by s_ij: the row counts with the sum over the picks, up to its cap (saturated coverage).
 
 The gain of every candidate is kept up to date: when an interval shrinks, each candidate loses what it could have
-gained in the closed part. A nearest-neighbour graph enters here directly, a dense kernel after a few picks, when most
-pairs can no longer change anything (`dense_kernel`).
+gained in the closed part. Here that runs over a nearest-neighbour graph; a dense kernel has a loop of its own
+(`dense_kernel`), of the same steps.
 
 Similarities are float32 or float64, sums float64. Gains closer than float32 can tell apart are recomputed in float64,
 from the vectors where there are some, and what is still equal goes to the lowest row: picks depend neither on the BLAS
