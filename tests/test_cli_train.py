@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -28,6 +29,39 @@ def test_train_command_has_the_names_and_defaults_of_the_function_and_of_the_set
         if name not in {"as_json", "quiet"}:
             default = entry.default.value if isinstance(entry.default, Enum) else entry.default
             assert default == told[name], name
+
+
+def test_help_names_the_defaults_that_follow_from_the_task():
+    from typing import get_type_hints
+
+    from thresher.trainer.settings import BY_TASK
+
+    hints = get_type_hints(command, include_extras=True)
+    for name, formatted in (("epochs", "{:g}"), ("max_length", "{:g}"), ("batch_size", "{:g}")):
+        told = set(re.findall(r"[0-9]+", hints[name].__metadata__[0].help.split("not set:")[1]))
+        assert told == {formatted.format(chosen[name]) for chosen in BY_TASK.values()}, name
+
+
+def test_rows_that_are_cut_or_left_out_are_told(tiny_llama, tmp_path, capsys):
+    from thresher.cli.main import main
+
+    short = [{"prompt": f"add {n}", "completion": "5"} for n in range(6)]
+    cut, lost = {"prompt": "x", "completion": "the " * 50}, {"prompt": "the " * 90, "completion": "5"}
+    for name, rows in (
+        ("rows", [*short, cut, lost]),
+        ("eval", [{"prompt": "y", "completion": "5"}, dict(cut, prompt="z")]),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ["train", tmp_path / "rows.jsonl", "--model", tiny_llama, "--out", tmp_path / "a"]
+    asked += ["--eval", tmp_path / "eval.jsonl", "--max-steps", 1, "--max-length", 40, "--eval-generations", 1]
+    assert main([*map(str, asked), "--lora-targets", "q_proj, v_proj", "--max-new-tokens", "500"]) == 0
+    told = capsys.readouterr().err
+    assert "1 rows left out: nothing of the response is within max_length" in told
+    assert re.search(r"\n  1 rows cut at max_length \(\d+ tokens\)", told)
+    assert re.search(r"\n  1 held-out rows cut at max_length \(\d+ tokens\)", told)
+    assert "1 held-out prompts lost their beginning, to leave room for an answer" in told
+    targets = json.loads((tmp_path / "a" / "adapter_config.json").read_bytes())["target_modules"]
+    assert targets == ["q_proj", "v_proj"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,7 +141,13 @@ def test_rows_with_the_text_of_a_held_out_row_are_not_learned(tiny_bert, colour_
 def test_a_label_the_model_never_saw_counts_as_wrong(tiny_bert, colour_rows):
     held_out = [*colour_rows[50:], {"text": "the sky is a leaf", "label": "zebra"}]
     adapter = train(colour_rows[:50], model=tiny_bert, eval=load(held_out), settings=QUICK)
-    assert adapter.metrics["counts"]["eval"] == {"rows": 11, "rows_left_out": 0, "rows_of_unknown_label": 1}
+    assert adapter.metrics["counts"]["eval"] == {
+        "rows": 11,
+        "rows_left_out": 0,
+        "rows_truncated": 0,
+        "tokens_cut": 0,
+        "rows_of_unknown_label": 1,
+    }
     assert adapter.metrics["held_out"]["classes"]["zebra"]["recall"]["value"] == 0.0
     assert adapter.metrics["held_out"]["loss"]["n"] == 10
 
@@ -318,6 +325,11 @@ def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_pat
         ({"settings": TrainSettings(max_length=65)}, SettingsError, "max_length must be at most 64"),
         ({"settings": TrainSettings(early_stopping_patience=1)}, SettingsError, "early stopping needs held-out rows"),
         ({"eval": load([{"text": "a", "label": "zebra"}])}, InputError, "at least one row must have a label of the"),
+        (
+            {"settings": TrainSettings(eval_every=5)},
+            SettingsError,
+            r"eval_every \(5\) needs held-out rows; give --eval",
+        ),
         ({"settings": TrainSettings(packing=True)}, SettingsError, "packing is for language models"),
         ({"control": [{"text": "sky", "label": "blue"}]}, InputError, "found none; give --eval"),
         (
@@ -341,6 +353,69 @@ def test_conversations_without_a_model_are_learned_by_the_embedded_one(question_
     train(question_rows, settings=TrainSettings(max_steps=1, max_length=32), out=tmp_path / "a")
     adapter = json.loads((tmp_path / "a" / "adapter_config.json").read_bytes())
     assert adapter["base_model_name_or_path"] == "thresher/tiny-llama"
+    card = (tmp_path / "a" / "README.md").read_text()
+    found = {}
+    exec(card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(tmp_path / "a")), found)
+    assert found["model"].peft_config["default"].r == 8
+
+
+def test_a_base_of_another_kind_is_refused_before_any_training(tiny_llama, question_rows, tmp_path):
+    quantized, adapter = tmp_path / "quantized", tmp_path / "adapter"
+    shutil.copytree(tiny_llama, quantized)
+    config = json.loads((quantized / "config.json").read_bytes())
+    (quantized / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="training needs weights that are not quantized, found 'awq'"):
+        train(question_rows, model=quantized)
+    with pytest.raises(InputError, match="must be a base model, got the adapter"):
+        train(question_rows, model=adapter)
+
+
+def test_a_padding_token_that_the_weights_do_not_have_does_no_harm(tiny_llama, question_rows, tmp_path):
+    from transformers import AutoTokenizer
+
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"pad_token": "<|padding|>"})
+    assert tokenizer.pad_token_id >= 320
+    tokenizer.save_pretrained(base)
+    settings = TrainSettings(max_steps=2, max_length=64, eval_generations=3, max_new_tokens=3)
+    losses = [
+        train(question_rows, model=each, eval="20%", settings=settings).metrics["held_out"]["loss"]
+        for each in (base, tiny_llama)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_bos_is_learned_answered_and_saved_where_the_chat_template_leaves_it_out(tiny_llama, question_rows, tmp_path):
+    from transformers import AutoTokenizer
+
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.bos_token = "<|im_start|>"  # the template begins with it, so that nothing is added
+    tokenizer.save_pretrained(base)
+    other = shutil.copytree(tiny_llama, tmp_path / "other")
+    tokenizer.bos_token = "<|pad|>"
+    tokenizer.save_pretrained(other)
+    settings = TrainSettings(max_steps=2, max_length=64, eval_generations=3, max_new_tokens=3)
+    n_tokens = []
+    for each in (base, other):
+        adapter = train(question_rows, model=each, settings=settings, out=tmp_path / f"of-{each.name}")
+        n_tokens.append(adapter.metrics["counts"]["train"]["tokens"])
+    assert n_tokens[1] == n_tokens[0] + len(question_rows)
+    saved = AutoTokenizer.from_pretrained(tmp_path / "of-other")
+    ids = saved.apply_chat_template([{"role": "user", "content": "a"}], tokenize=True, return_dict=False)
+    assert ids[:2] == [0, 1]
+
+
+def test_a_model_whose_generation_settings_transformers_would_not_write_is_merged(tiny_llama, question_rows, tmp_path):
+    """Llama 2 has a temperature and does not sample: the whole training ended in a traceback."""
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    own = {"temperature": 0.9, "top_p": 0.6, "eos_token_id": [2, 1]}
+    (base / "generation_config.json").write_text(json.dumps(own))
+    adapter = train(question_rows, model=base, settings=TrainSettings(max_steps=1, max_length=64), merge=True)
+    assert json.loads((adapter.path / "merged" / "generation_config.json").read_bytes()) == own
 
 
 def test_an_interrupted_run_keeps_its_checkpoint(tiny_bert, colour_rows, tmp_path):

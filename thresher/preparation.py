@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from thresher.trainer.request import Request
 
 KIND = "trained"  # folder of the cache
-RECIPE = 1  # raise it when adapters of earlier versions of the code must not be used again
+RECIPE = 2  # raise it when adapters of earlier versions of the code must not be used again
 # The embedded model is a thousandth of the size that the trainer's default rate is for, and learns little at it.
 EMBEDDED_RATE = 1e-3
 CHECKPOINTS = ".checkpoints"
@@ -277,7 +277,8 @@ def _training(promise: Promise, fold: int) -> tuple[Recipe, Examples]:
         max_length=int(request.settings.max_length or 0),
         loss_on=request.settings.loss_on,
     )
-    require_rows(examples, f"{promise.by}: {promise.preparation.role}")
+    who = f"{promise.by}: {promise.preparation.role}"
+    require_rows(examples, who, n_vocabulary=request.base.n_vocabulary)
     recipe = Recipe(
         base=request.base,
         tokenizer=tokenizer,

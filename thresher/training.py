@@ -110,7 +110,7 @@ def _require_packages() -> None:
 
 def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started: float) -> Adapter:
     """Open the output folder on the first process, run, and publish; the other processes only compute."""
-    from thresher.trainer.processes import from_main, open_accelerator
+    from thresher.trainer.processes import from_main, open_accelerator, require_shared
     from thresher.training_result import write_result
     from thresher.training_runs import run_all
 
@@ -121,6 +121,7 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
         found = from_main(None)
         if isinstance(found, OutputError):
             raise found
+        require_shared(folder.path if found else folder.work, accelerator)
         if not found:
             run_all(request, folder.work, accelerator, ignore)
         accelerator.wait_for_everyone()
@@ -133,6 +134,7 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
             from_main(error)  # the other processes wait for word
             raise
         from_main(folder.is_done)
+        require_shared(folder.path if folder.is_done else folder.work, accelerator)
         if not folder.is_done:
             _note_unusable(request, on_event)
             _note_leaks(request, on_event)

@@ -39,7 +39,7 @@ def write_result(request: Request, runs: list[Run], work: Path, *, identity: str
         write_whole(work / CONTROL / METRICS, _json({"seed": control.seed, **metrics["control"]}))
     write_whole(work / METRICS, _json(metrics))
     manifest = _manifest(request, metrics, identity, facts)
-    write_whole(work / "README.md", model_card(metrics, manifest.content).encode())
+    write_whole(work / "README.md", model_card(metrics, manifest.content, base=request.base).encode())
     rmtree(work / RUNS)
     write_whole(work / MANIFEST, manifest.to_json())
 
@@ -87,10 +87,9 @@ def _metrics(request: Request, runs: list[Run]) -> dict[str, Any]:
 
 
 def _eval_counts(request: Request, run: Run) -> dict[str, Any] | None:
-    held_out = request.parts.held_out
-    if held_out is None or run.outcomes is None:
+    if run.eval_counts is None or run.outcomes is None:
         return None
-    counts = {"rows": len(run.outcomes), "rows_left_out": len(held_out) - len(run.outcomes)}
+    counts: dict[str, Any] = dict(run.eval_counts)
     if request.task == "classification":
         counts["rows_of_unknown_label"] = int((~run.outcomes["label"].is_in(list(request.labels))).sum())
     return counts

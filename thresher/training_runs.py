@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
+from shutil import copyfile, rmtree
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,12 @@ from thresher.errors import OutputError
 from thresher.evaluation.estimate import mean, ratio
 from thresher.evaluation.outcomes import Judge, classification_outcomes, language_outcomes
 from thresher.features.base_model import load_tokenizer
-from thresher.features.chat import prepare_template, render_prompt
+from thresher.features.chat import prepare_template, render_prompt, start_of, with_written_start
+from thresher.features.language_model import GENERATION_CONFIG
 from thresher.output import write_parquet, write_whole
 from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
-from thresher.trainer.examples import Examples, require_rows, tokenize, turn_ends
+from thresher.trainer.examples import Examples, end_of_prompt, require_rows, tokenize, turn_ends
 from thresher.trainer.fit import Fitted, Recipe, count_steps, fit, restore
 from thresher.trainer.loop import HeldOutLoss
 from thresher.trainer.lora import save_adapter
@@ -47,6 +48,7 @@ class Run:
         history: of the training.
         counts: of the rows it learned from.
         outcomes: one row per held-out row, or None without held-out rows.
+        eval_counts: of the held-out rows, or None without any.
     """
 
     role: str
@@ -55,6 +57,7 @@ class Run:
     history: History
     counts: dict[str, Any]
     outcomes: pl.DataFrame | None
+    eval_counts: dict[str, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +68,25 @@ class HeldOut:
         rows: all of them.
         examples: the usable ones.
         prompts: tokens before the answer, of the first rows.
+        n_prompts_cut: how many of them have lost their beginning, to leave room for an answer.
         ends: tokens that end an answer in these rows.
     """
 
     rows: Dataset
     examples: Examples
     prompts: list[list[int]]
+    n_prompts_cut: int
     ends: frozenset[int]
+
+    def counts(self) -> dict[str, int]:
+        """Return what became of the rows, as JSON values."""
+        told = {
+            "rows": len(self.examples),
+            "rows_left_out": len(self.rows) - len(self.examples),
+            "rows_truncated": self.examples.n_truncated,
+            "tokens_cut": self.examples.n_tokens_cut,
+        }
+        return told | ({"prompts_cut": self.n_prompts_cut} if self.prompts else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +152,7 @@ def _open(request: Request, work: Path, accelerator: Any, on_event: OnEvent) -> 
     if request.task == "sft":
         prepare_template(tokenizer)
     examples = _tokenize(request, tokenizer, request.parts.train)
-    require_rows(examples, "train")
+    require_rows(examples, "train", n_vocabulary=request.base.n_vocabulary)
     session = Session(
         request=request,
         recipe=Recipe(
@@ -170,7 +185,7 @@ def _control(request: Request, tokenizer: Any, pool: Dataset, n_rows: int, *, se
         if len(drawn) == n_rows or n_drawn >= len(pool):
             break
         n_drawn += n_rows - len(drawn)
-    require_rows(drawn, "control")
+    require_rows(drawn, "control", n_vocabulary=request.base.n_vocabulary)
     return drawn
 
 
@@ -189,16 +204,19 @@ def _prepare(request: Request, rows: Dataset, tokenizer: Any) -> HeldOut:
     """Tokenise the held-out rows; labels the model does not know get codes beyond its classes, and count as wrong."""
     unknown = set(rows.frame["response"].unique()) - set(request.labels) if request.task == "classification" else set()
     examples = _tokenize(request, tokenizer, rows, [*request.labels, *sorted(unknown)])
-    require_rows(examples, "eval")
+    require_rows(examples, "eval", n_vocabulary=request.base.n_vocabulary)
     prompts: list[list[int]] = []
+    n_prompts_cut = 0
     if request.task == "sft" and request.settings.eval_generations:
         first = examples.position[: request.settings.eval_generations]
         texts = [render_prompt(tokenizer, talk.messages, talk.tools) for talk in rows.messages(first)]
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         room = (request.base.max_positions or 1 << 30) - request.settings.max_new_tokens
-        prompts = [ids[-max(1, room) :] for ids in encoded]
+        whole = [[*start_of(tokenizer, ids, is_asked=False), *ids] for ids in encoded]
+        prompts = [end_of_prompt(ids, room, bos=tokenizer.bos_token_id) for ids in whole]
+        n_prompts_cut = sum(len(ids) > room for ids in whole)
     ends = turn_ends(examples, tokenizer, int(request.settings.max_length or 0))
-    return HeldOut(rows=rows, examples=examples, prompts=prompts, ends=ends)
+    return HeldOut(rows=rows, examples=examples, prompts=prompts, n_prompts_cut=n_prompts_cut, ends=ends)
 
 
 def _run(session: Session, examples: Examples, *, role: str, seed: int) -> Run:
@@ -233,6 +251,7 @@ def _run(session: Session, examples: Examples, *, role: str, seed: int) -> Run:
         history=History(**json.loads((folder / DONE).read_bytes())),
         counts=examples.counts(),
         outcomes=pl.read_parquet(kept) if kept.is_file() else None,
+        eval_counts=None if held_out is None else held_out.counts(),
     )
 
 
@@ -271,12 +290,30 @@ def _measure(session: Session, held_out: HeldOut, model: Any) -> pl.DataFrame:
 def _save(session: Session, model: Any, folder: Path) -> None:
     rmtree(folder, ignore_errors=True)
     save_adapter(model, folder)
-    session.recipe.tokenizer.save_pretrained(folder)
+    tokenizer = session.recipe.tokenizer
+    tokenizer = with_written_start(tokenizer) if session.request.task == "sft" else tokenizer
+    tokenizer.save_pretrained(folder)
     if session.request.is_merged:
         merged = model.merge_and_unload()
         merged.config.use_cache = True  # it was off for training, and would make generation slow
-        merged.save_pretrained(folder / "merged")
-        session.recipe.tokenizer.save_pretrained(folder / "merged")
+        _save_merged(merged, session.request.base.folder, folder / "merged")
+        tokenizer.save_pretrained(folder / "merged")
+
+
+def _save_merged(model: Any, base: Path, folder: Path) -> None:
+    """Write a full model; its settings of generation as the base's publisher wrote them.
+
+    transformers refuses to write some that it reads, as a temperature without sampling.
+    """
+    from transformers import GenerationConfig
+
+    if hasattr(model, "generation_config"):
+        model.generation_config = GenerationConfig()
+    model.save_pretrained(folder)
+    own = base / GENERATION_CONFIG
+    (folder / GENERATION_CONFIG).unlink(missing_ok=True)
+    if own.is_file():
+        copyfile(own, folder / GENERATION_CONFIG)
 
 
 def _keep(session: Session, folder: Path, fitted: Fitted, outcomes: pl.DataFrame | None, *, is_result: bool) -> None:

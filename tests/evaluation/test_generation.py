@@ -7,6 +7,19 @@ def test_exact_match_ignores_white_space_at_the_ends_only():
     assert score(["Paris ", "Pa ris", "paris"], ["Paris"] * 3).exact_match == [True, False, False]
 
 
+def test_a_thought_counts_only_where_the_reference_has_one():
+    thought = "<think>\n\n</think>\n\nParis"
+    assert score(
+        [thought, thought, "Paris", "Paris <think>x</think>"], ["Paris", thought, thought, "Paris"]
+    ).exact_match == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert score([thought], ["Paris"]).chrf == [100.0]
+
+
 def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence():
     # words in common, in order: the, cat, mat (3); 4 words against 5
     (found,) = score(["the cat mat sat"], ["the cat on the mat"]).rouge_l

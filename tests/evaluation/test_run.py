@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from thresher.errors import InputError
 from thresher.evaluation.run import classify, generate, token_losses
 
 
@@ -34,6 +35,28 @@ def test_losses_are_those_of_each_row_alone(llama):
             assert found.total[i] == pytest.approx(float(loss) * len(targets), rel=1e-5)
 
 
+@pytest.mark.parametrize("logits", [1, 320 * 13, 320 * 40])
+def test_losses_do_not_depend_on_how_many_logits_are_held_at_once(llama, monkeypatch, logits):
+    rows = [row(ids, ids) for ids in prompts()]
+    expected = token_losses(llama, rows, pad_id=0, device="cpu")
+    sizes = []
+    hook = llama.register_forward_hook(lambda _, __, output: sizes.append(output.logits.shape[:2].numel()))
+    monkeypatch.setattr("thresher.evaluation.run.LOGITS_PER_BATCH", logits)
+    found = token_losses(llama, rows, pad_id=0, device="cpu")
+    hook.remove()
+    np.testing.assert_allclose(found.total, expected.total, rtol=1e-5)
+    assert max(sizes) <= max(30, logits // 320)  # the longest row must be read in any case
+
+
+def test_held_out_rows_that_do_not_fit_the_device_are_one_sentence(llama, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(llama, "forward", full)
+    with pytest.raises(InputError, match="eval: a batch of 5 rows of up to 30 tokens must fit the device's memory"):
+        token_losses(llama, [row(ids, ids) for ids in prompts()], pad_id=0, device="cpu")
+
+
 def test_answers_of_a_batch_are_those_of_each_prompt_alone(llama, tiny_llama):
     """The oracle appends the likeliest token without a cache and without padding."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
@@ -46,6 +69,20 @@ def test_answers_of_a_batch_are_those_of_each_prompt_alone(llama, tiny_llama):
             if grown[-1] == tokenizer.eos_token_id:
                 break
         assert answer == tokenizer.decode(grown[len(ids) :], skip_special_tokens=True)
+
+
+def test_answers_of_a_model_that_reads_padding_are_those_of_each_prompt_alone(tiny_llama):
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = RwkvForCausalLM(RwkvConfig(vocab_size=320, hidden_size=32, num_hidden_layers=2)).eval()
+        for parameter in model.parameters():  # its own start would hide what comes before a token
+            torch.nn.init.normal_(parameter, std=0.3)
+    asked = [*prompts(), prompts()[2][::-1]]
+    together = generate(model, asked, tokenizer, max_new_tokens=4, device="cpu")
+    assert together == [generate(model, [ids], tokenizer, max_new_tokens=4, device="cpu")[0] for ids in asked]
 
 
 def test_answers_are_greedy_and_end_where_told_whatever_the_model_sets(llama, tiny_llama, monkeypatch):

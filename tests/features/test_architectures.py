@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,12 +163,11 @@ def test_pairs_equal_each_row_behind_its_whole_prefix(folder, plain):
 def test_answers_of_a_batch_are_those_of_each_prompt_alone(folder, plain):
     model, tokenizer = plain
     here = context(folder)
-    talks = [question(text) for text in ("the fox", "x", "what is the capital")]
+    texts = ("the fox", "the dog", "x", "what is the capital")
+    talks = [question(text) for text in texts]
     who = LocalRespondent(here)
     for found, text in zip(
-        who.answers(talks, Decoding(max_new_tokens=6), stage="answers", context=here),
-        ("the fox", "x", "what is the capital"),
-        strict=True,
+        who.answers(talks, Decoding(max_new_tokens=6), stage="answers", context=here), texts, strict=True
     ):
         prompt = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -178,6 +178,10 @@ def test_answers_of_a_batch_are_those_of_each_prompt_alone(folder, plain):
     drawn = Decoding(n_samples=2, temperature=1.0, max_new_tokens=5)
     together = who.answers(talks, drawn, stage="answers", context=here)
     assert together == [who.answers([talk], drawn, stage="answers", context=here)[0] for talk in talks]
+    single = replace(drawn, n_samples=1)
+    assert [found[0] for found in together] == [
+        who.answers([talk], single, stage="answers", context=here)[0][0] for talk in talks
+    ]
 
 
 OTHERS = {

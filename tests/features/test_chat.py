@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from thresher.errors import InputError
-from thresher.features.chat import REWRITES, prepare_template, render, render_prompt
+from thresher.features.chat import REWRITES, prepare_template, render, render_prompt, with_written_start
 
 TALK = [
     {"role": "system", "content": "be brief"},
@@ -36,6 +36,51 @@ def learned(rendered):
 
 def test_every_assistant_turn_is_learned_with_the_token_that_ends_it(tokenizer):
     assert learned(render(tokenizer, TALK, None, loss_on="all-assistant")) == ["hello<|im_end|>", "see you<|im_end|>"]
+
+
+@pytest.mark.parametrize("loss_on", ["all-assistant", "last-assistant"])
+def test_a_conversation_may_begin_with_a_greeting(tokenizer, loss_on):
+    """Templates refuse to show the nothing that stands before it, which ended in a traceback."""
+    greeting = [{"role": "assistant", "content": "and you are?"}, *TALK[1:3]]
+    expected = ["and you are?<|im_end|>", "hello<|im_end|>"]
+    found = render(tokenizer, greeting, None, loss_on=loss_on)
+    assert learned(found) == (expected if loss_on == "all-assistant" else expected[1:])
+
+
+@pytest.mark.parametrize("block", [("", ""), ("{% generation %}", "{% endgeneration %}")])
+def test_a_conversation_is_the_same_text_on_another_day(tokenizer, block):
+    from datetime import datetime
+
+    template = (
+        '{{ strftime_now("%Y %H:%M:%S.%f") }}{% for m in messages %}|{{ m.role }}:START{{ m.content }}END{% endfor %}'
+    )
+    tokenizer.chat_template = template.replace("START", block[0]).replace("END", block[1])
+    found = render(tokenizer, TALK[1:3], None, loss_on="all-assistant")
+    assert found.text.startswith("2024 00:00:00.000000|user:hi|assistant:hello")
+    assert str(datetime.now().year) not in render_prompt(tokenizer, TALK[1:3], None)
+
+
+def test_a_block_that_leaves_out_the_end_of_the_turn_is_learned_with_it(tokenizer):
+    whole = render(tokenizer, TALK, None, loss_on="all-assistant")
+    ending = "{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
+    assert MARKED.count(ending) == 1
+    tokenizer.chat_template = MARKED.replace(ending, "{{ m['content'] }}{% endgeneration %}{{ '<|im_end|>' }}")
+    found = render(tokenizer, TALK, None, loss_on="all-assistant")
+    assert (found.text, found.spans) == (whole.text, whole.spans)
+    tokenizer.chat_template = MARKED.replace(" + '<|im_end|>'", "")  # the start of the next turn ends none
+    assert learned(render(tokenizer, TALK, None, loss_on="all-assistant")) == ["hello", "see you"]
+
+
+@pytest.mark.parametrize("template", ["PLAIN", "NAMED"])
+def test_the_saved_template_writes_the_bos_that_was_put_before(tokenizer, template, tmp_path):
+    tokenizer.bos_token = "<|pad|>"
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = plain if template == "PLAIN" else {"default": plain, "tool_use": plain}
+    with_written_start(tokenizer).save_pretrained(tmp_path)
+    saved = AutoTokenizer.from_pretrained(tmp_path)
+    ids = saved.apply_chat_template(TALK[1:3], tokenize=True, return_dict=False)
+    assert ids == [0, *tokenizer.apply_chat_template(TALK[1:3], tokenize=True, return_dict=False)]
+    assert with_written_start(saved) is saved
 
 
 def test_only_the_last_turn_is_learned_when_asked(tokenizer):
@@ -86,6 +131,15 @@ def test_what_follows_the_last_assistant_turn_is_left_out(tokenizer):
     assert render(tokenizer, more, None, loss_on="all-assistant") == render(
         tokenizer, TALK, None, loss_on="all-assistant"
     )
+
+
+@pytest.mark.parametrize("template", [None, MARKED])
+def test_turns_of_weight_0_are_not_learned(tokenizer, template):
+    tokenizer.chat_template = template or tokenizer.chat_template
+    talk = [{**turn, "weight": 0} if turn["content"] == "hello" else turn for turn in TALK]
+    rendered = render(tokenizer, talk, None, loss_on="all-assistant")
+    assert learned(rendered) == ["see you<|im_end|>"]
+    assert rendered.text == render(tokenizer, TALK, None, loss_on="all-assistant").text
 
 
 def test_the_words_of_the_template_in_a_response_do_not_confuse_the_spans(tokenizer):

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -7,6 +9,7 @@ from thresher.trainer.examples import (
     CUT_AWAY,
     IGNORED,
     UNKNOWN_LABEL,
+    end_of_prompt,
     learned_labels,
     require_rows,
     tokenize,
@@ -78,6 +81,14 @@ def test_the_token_that_ends_the_turns_is_found_whatever_the_tokenizer_calls_the
     assert turn_ends(found, tokenizer, len(found.rows[0].input_ids)) == frozenset()  # it may have been cut
 
 
+@pytest.mark.parametrize(
+    ("room", "bos", "expected"),
+    [(5, 1, [1, 2, 3, 4]), (4, 1, [1, 2, 3, 4]), (3, 1, [1, 3, 4]), (2, 1, [1, 4]), (1, 1, [4]), (3, None, [2, 3, 4])],
+)
+def test_a_prompt_that_is_too_long_keeps_its_start_and_its_end(room, bos, expected):
+    assert end_of_prompt([1, 2, 3, 4], room, bos=bos) == expected
+
+
 def test_truncation_is_counted_in_rows_and_tokens(tokenizer):
     whole = read(tokenizer, TALKS)
     cut = read(tokenizer, TALKS, max_length=len(whole.rows[0].input_ids) - 3)
@@ -124,3 +135,130 @@ def test_a_slow_tokenizer_is_refused(tokenizer):
 
     with pytest.raises(InputError, match="needs a fast tokenizer"):
         read(Slow(), TALKS)
+
+
+# A template, and the same by hand: (words before the turns, a turn, what a turn of the assistant is learned as)
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "adds", "parameters": {"type": "object"}}}]
+LONG_TALK = [
+    {"role": "system", "content": "be brief é"},
+    {"role": "user", "content": "the  quick\n"},
+    {"role": "assistant", "content": " Paris is the capital"},
+    {"role": "tool", "content": "assistant: no"},
+    {"role": "assistant", "content": "数学 5"},
+    {"role": "user", "content": "thanks"},
+]
+BRACKETS = (
+    "{%- for m in messages -%}{%- if m['role'] == 'assistant' -%}{{ ' ' + m['content'] + ' ' + eos_token }}"
+    "{%- else -%}{{ '[' + m['role'] + '] ' + m['content'] + ' [/]' }}{%- endif -%}{%- endfor -%}"
+)
+
+
+def by_hand(template, talk):
+    """Return the text of a conversation as pieces, each with whether it is learned."""
+    pieces = [("<|pad|>", False)]
+    for turn in talk:
+        is_answer, words = turn["role"] == "assistant", turn["content"]
+        if template == "brackets":
+            head, body, tail = (
+                ("", f" {words} <|im_end|>", "") if is_answer else ("", f"[{turn['role']}] {words} [/]", "")
+            )
+        elif template == "chatml":
+            head, body, tail = f"<|im_start|>{turn['role']}\n", f"{words}<|im_end|>", "\n"
+        else:
+            head, body, tail = f"### {turn['role']}:\n", words + ("<|im_end|>" if is_answer else ""), "\n\n"
+        pieces += [(head, False), (body, is_answer), (tail, False)]
+    return pieces
+
+
+@pytest.mark.parametrize("template", ["brackets", "chatml", "plain"])
+@pytest.mark.parametrize("loss_on", ["all-assistant", "last-assistant"])
+def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_llama, template, loss_on):
+    """Byte by byte: a token is learned when one of its bytes is; the loss is summed in float64 from plain logits."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from thresher.features.chat import PLAIN_TEMPLATE
+    from thresher.trainer.batches import pack, pad
+    from thresher.trainer.losses import token_loss
+
+    tokenizer.bos_token = "<|pad|>"
+    if template != "chatml":
+        tokenizer.chat_template = BRACKETS if template == "brackets" else PLAIN_TEMPLATE
+    talks = [LONG_TALK, LONG_TALK[:3], TALKS[0]["messages"]]
+    found = read(tokenizer, [{"messages": talk, "key": str(i)} for i, talk in enumerate(talks)], loss_on=loss_on)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
+    total = 0.0
+    for talk, row in zip(talks, found.rows, strict=True):
+        last = max(i for i, turn in enumerate(talk) if turn["role"] == "assistant")
+        pieces = by_hand(template, talk[: last + 1])
+        if loss_on == "last-assistant":
+            final = max(i for i, (_, is_learned) in enumerate(pieces) if is_learned)
+            pieces = [(text, is_learned and i == final) for i, (text, is_learned) in enumerate(pieces)]
+        is_learned = [learned for text, learned in pieces for _ in text.encode()]
+        at = 0
+        for place, code in enumerate(row.input_ids):
+            token = tokenizer.convert_ids_to_tokens(code)  # one character per byte
+            assert (row.labels[place] != IGNORED) == any(is_learned[at : at + len(token)]), (place, token)
+            assert row.labels[place] in (IGNORED, code)
+            at += len(token)
+        assert at == len(is_learned)
+        assert tokenizer.decode(row.input_ids) == "".join(text for text, _ in pieces)
+        with torch.inference_mode():
+            logits = model(torch.tensor([row.input_ids])).logits[0].double()
+        for place in range(1, len(row.input_ids)):
+            if row.labels[place] != IGNORED:
+                total -= float(logits[place - 1].log_softmax(-1)[row.input_ids[place]])
+    with torch.inference_mode():
+        together = float(token_loss(model, pad(found.rows, pad_id=0)))
+        packed = float(token_loss(model, pack(found.rows, pad_id=0, max_length=512, dtype=model.dtype)))
+    assert (together, packed) == (pytest.approx(total, rel=1e-5), pytest.approx(total, rel=1e-5))
+
+
+@pytest.mark.parametrize("loss_on", ["all-assistant", "last-assistant"])
+@pytest.mark.parametrize("bos", ["none", "left out", "written"])
+def test_training_reads_what_the_feature_loss_scores(tiny_llama, tmp_path, bos, loss_on):
+    from thresher.features.language_model import LanguageModel
+    from thresher.features.scored_rows import RowReader, row_texts
+
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    if bos != "none":
+        tokenizer.bos_token = "<|pad|>"
+        tokenizer.chat_template = ("{{ bos_token }}" if bos == "written" else "") + tokenizer.chat_template
+        tokenizer.save_pretrained(tmp_path / "model")
+    reader = RowReader(lm=LanguageModel(str(tmp_path / "model")), loss_on=loss_on, max_length=64)
+    for rows in (TALKS, [{"text": "the quick brown fox"}, {"text": "x"}]):
+        data = load(rows)
+        found = tokenize(data, tokenizer, task=data.kind, max_length=64, loss_on=loss_on).rows
+        for ours, theirs in zip(found, reader.read(row_texts(data).to_list()), strict=True):
+            assert ours.input_ids == theirs.row.ids.tolist()
+            assert [label != IGNORED for label in ours.labels] == theirs.row.is_scored.tolist()
+        assert found[0].input_ids.count(0) == (bos != "none")
+
+
+def test_a_text_of_one_token_is_learned_behind_the_end_of_another(tokenizer):
+    (row,) = read(tokenizer, [{"text": "x"}], task="text").rows
+    end, x = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("x")
+    assert (row.input_ids, row.labels) == ([end, x, end], [IGNORED, x, end])
+
+
+def test_a_cut_text_keeps_its_words_where_only_an_opening_token_is_added(tokenizer):
+    """Its last token was replaced by that of the whole text, as if it were a closing one."""
+    from tokenizers import processors
+
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    text = "what is the capital of France? Paris is."
+    (row,) = read(
+        tokenizer, [{"text": text, "label": "a"}], task="classification", classes=["a", "b"], max_length=6
+    ).rows
+    assert row.input_ids == tokenizer(text, truncation=True, max_length=6)["input_ids"]
+
+
+def test_a_token_that_the_weights_do_not_have_is_refused(tokenizer):
+    tokenizer.add_tokens(["<|new|>"])
+    found = read(tokenizer, [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "<|new|>"}])
+    require_rows(found, "train", n_vocabulary=321)
+    with pytest.raises(InputError, match=r"train: token ids must be below 320.*gave higher ones in 1 rows"):
+        require_rows(found, "train", n_vocabulary=320)

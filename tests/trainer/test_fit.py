@@ -152,6 +152,41 @@ def test_a_loss_that_is_no_number_stops_with_advice(run):
         run(learning_rate=1e30, max_grad_norm=1e30, max_steps=20)
 
 
+def test_a_gradient_that_is_no_number_stops_the_run_even_at_its_last_step(run, monkeypatch):
+    """The loss of that step is fine, and no later one would tell; the adapter was written full of NaN."""
+    from thresher.trainer import fit as module
+
+    def broken(model, batch):
+        logits = model(**batch.inputs).logits
+        return (logits - logits.detach()).sum().sqrt() + 2.0  # 2, with the gradient of the root at 0
+
+    monkeypatch.setattr(module, "token_loss", broken)
+    with pytest.raises(SettingsError, match=r"the gradient became (nan|inf) at step 1; lower learning_rate"):
+        run(max_steps=1)
+
+
+def test_a_step_that_does_not_fit_the_device_is_one_sentence(run, monkeypatch):
+    from thresher.trainer import fit as module
+
+    def full(model, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(module, "token_loss", full)
+    with pytest.raises(SettingsError, match=r"step 1 must fit the device's memory .*gradient_accumulation \(now 1\)"):
+        run(max_steps=1)
+
+
+def test_a_run_that_is_judged_early_is_measured_at_its_end(run):
+    found = run(
+        max_steps=10,
+        stop_at=0.5,
+        eval_every=4,
+        early_stopping_patience=3,
+        evaluate=lambda _: HeldOutLoss(1.0, 0.1, 9),
+    )
+    assert [each["step"] for each in found.history.evaluations] == [4, 5]
+
+
 @pytest.mark.parametrize("option", [{"rslora": True}, {"dora": True}, {"lora_targets": ("q_proj",)}])
 def test_variants_of_lora_train(run, option):
     plain, variant = run(name="plain", max_steps=3), run(name="variant", max_steps=3, **option)

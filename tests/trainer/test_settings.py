@@ -44,6 +44,11 @@ def test_max_steps_leaves_epochs_unset():
         ({"batch_size": "8"}, "batch_size must be a whole number, got '8'"),
         ({"max_steps": 2.5}, "max_steps must be a whole number, got 2.5"),
         ({"lora_rank": True}, "lora_rank must be a whole number, got True"),
+        ({"lora_dropout": "0.1"}, "lora_dropout must be a number, got '0.1'"),
+        (
+            {"stop_at": 0.0, "warmup_share": 1.0},
+            "warmup_share must be in 0..1 .1 excluded.*stop_at must be in 0..1 .0 ex",
+        ),
         ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,7 +85,7 @@ def train(
     ] = DEFAULTS.warmup_share,
     epochs: Annotated[
         float | None,
-        typer.Option(help="Passes over the rows; not set: 5, 3 (sft) or 1 (text).", rich_help_panel=_OPTIMIZER),
+        typer.Option(help="Passes over the rows; not set: 3, or 1 (text).", rich_help_panel=_OPTIMIZER),
     ] = DEFAULTS.epochs,
     max_steps: Annotated[
         int | None, typer.Option(help="Optimizer steps, in place of epochs.", rich_help_panel=_OPTIMIZER)
@@ -187,7 +188,7 @@ def train(
     given = dict(locals())
     settings = TrainSettings(
         **{field.name: _plain(given[field.name]) for field in fields(TrainSettings) if field.name != "lora_targets"},
-        lora_targets="auto" if lora_targets == "auto" else tuple(lora_targets.split(",")),
+        lora_targets="auto" if lora_targets == "auto" else tuple(name.strip() for name in lora_targets.split(",")),
     )
     reading = {name: given[name] for name in READING}
     with training_display(quiet=quiet) as show:
@@ -229,10 +230,25 @@ def summary(adapter: Adapter) -> str:
     lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {metrics['model']['name']}"]
     if counts["same_text_as_held_out"]:
         lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they have the text of a held-out row")
+    lines += [f"  {line}" for line in _left_out(counts["train"], "")]
+    lines += [f"  {line}" for line in _left_out(counts["eval"] or {}, "held-out ")]
     if metrics["held_out"] is not None:
         lines += _table(metrics)
     lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
     return "\n".join(lines)
+
+
+def _left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
+    """Return what was left out or cut of the rows of one side, in sentences."""
+    left_out = counts.get("rows_left_out") or {}
+    if isinstance(left_out, int):
+        left_out = {"nothing of them can be measured": left_out}
+    lines = [f"{count:,} {whose}rows left out: {reason}" for reason, count in left_out.items()]
+    if counts.get("rows_truncated"):
+        lines.append(f"{counts['rows_truncated']:,} {whose}rows cut at max_length ({counts['tokens_cut']:,} tokens)")
+    if counts.get("prompts_cut"):
+        lines.append(f"{counts['prompts_cut']:,} {whose}prompts lost their beginning, to leave room for an answer")
+    return lines
 
 
 def _table(metrics: Any) -> list[str]:

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, log_softmax
 
-from thresher.features.plain_generation import generate_plainly, own_stops
+from thresher.errors import InputError
+from thresher.features.plain_generation import generate_plainly, ignores_padding, own_stops
 
 IGNORED = -100  # label of a token that does not count, as in torch
 TOKENS_PER_BATCH = 8192  # padded tokens of one forward pass: bounds memory whatever the length
+LOGITS_PER_BATCH = 1 << 28  # 1 GB of float32: the same whatever the vocabulary
 ROWS_PER_BATCH = 64
 
 Result = TypeVar("Result")
@@ -61,7 +63,8 @@ def token_losses(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -
         loss[is_learned] = cross_entropy(logits[is_learned].float(), targets[is_learned], reduction="none")
         return list(zip(loss.double().sum(1).tolist(), is_learned.sum(1).tolist(), strict=True))
 
-    found = _by_length(rows, lambda row: len(row.input_ids), measure)
+    n_tokens = min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // int(model.config.get_text_config().vocab_size))
+    found = _by_length(rows, lambda row: len(row.input_ids), measure, tokens_at_once=n_tokens)
     return TokenLosses(np.array([f[0] for f in found], np.float64), np.array([f[1] for f in found], np.int64))
 
 
@@ -95,6 +98,8 @@ def generate(
 ) -> list[str]:
     """Answer prompts greedily, with a key-value cache and left padding; special tokens are left out of the answers.
 
+    Where a model reads padding like any token, each prompt is answered alone: transformers also confuses the states
+    that such models (RWKV) carry from token to token when several rows share a batch.
     What the model's own generation settings say does not count, but for the tokens that end an answer.
 
     Args:
@@ -118,7 +123,7 @@ def generate(
         texts: list[str] = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
         return texts
 
-    return _by_length(prompts, len, answer)
+    return _by_length(prompts, len, answer, at_once=ROWS_PER_BATCH if ignores_padding(model, device) else 1)
 
 
 def _right_padded(rows: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,16 +137,31 @@ RowType = TypeVar("RowType")
 
 
 def _by_length(
-    rows: Sequence[RowType], length: Callable[[RowType], int], measure: Callable[[list[RowType]], list[Result]]
+    rows: Sequence[RowType],
+    length: Callable[[RowType], int],
+    measure: Callable[[list[RowType]], list[Result]],
+    *,
+    at_once: int = ROWS_PER_BATCH,
+    tokens_at_once: int = TOKENS_PER_BATCH,
 ) -> list[Result]:
-    """Measure rows in batches of similar length, and return the results in the order of the rows."""
+    """Measure rows in batches of similar length, and return the results in the order of the rows.
+
+    Raises:
+        InputError: a batch does not fit the device.
+    """
     order = sorted(range(len(rows)), key=lambda i: length(rows[i]), reverse=True)
     results: list[tuple[int, Result]] = []
     start = 0
     with torch.inference_mode():
         while start < len(order):
-            size = max(1, min(ROWS_PER_BATCH, TOKENS_PER_BATCH // max(1, length(rows[order[start]]))))
-            chosen = order[start : start + size]
-            results.extend(zip(chosen, measure([rows[i] for i in chosen]), strict=True))
-            start += size
+            longest = length(rows[order[start]])
+            chosen = order[start : start + max(1, min(at_once, tokens_at_once // max(1, longest)))]
+            try:
+                results.extend(zip(chosen, measure([rows[i] for i in chosen]), strict=True))
+            except torch.OutOfMemoryError:
+                raise InputError(
+                    f"eval: a batch of {len(chosen)} rows of up to {longest:,} tokens must fit the device's memory "
+                    f"beside the model, and does not; lower max_length, or leave out --eval"
+                ) from None
+            start += len(chosen)
     return [result for _, result in sorted(results, key=lambda pair: pair[0])]

@@ -29,6 +29,7 @@ class BaseModel:
         folder: where its files lie.
         fingerprint: commit on the Hub, or sha256 over weights, configuration, tokenizer and chat template.
         max_positions: longest input, or None where the configuration does not say.
+        n_vocabulary: token ids that its weights have, or None where the configuration does not say.
     """
 
     name: str
@@ -36,6 +37,7 @@ class BaseModel:
     folder: Path
     fingerprint: str
     max_positions: int | None
+    n_vocabulary: int | None = None
 
 
 def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
@@ -62,12 +64,14 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
         raise InputError(
             f"model '{name}': weights must be safetensors, found none in {folder}; convert it or choose another"
         )
+    content = _config(repository, config)
     return BaseModel(
         name=repository,
         revision=revision or None,
         folder=folder,
         fingerprint=fingerprint or (_sha256(folder) if is_folder else folder.name),
-        max_positions=_max_positions(_config(repository, config), repository),
+        max_positions=_max_positions(content, repository),
+        n_vocabulary=_n_vocabulary(content),
     )
 
 
@@ -93,6 +97,11 @@ def _max_positions(config: dict[str, Any], name: str) -> int | None:
     return positions - 2 if config.get("model_type") in {"roberta", "xlm-roberta", "camembert", "mpnet"} else positions
 
 
+def _n_vocabulary(config: dict[str, Any]) -> int | None:
+    size = (config.get("text_config") or config).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
 def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -108,11 +117,16 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise NotFoundError(f"model '{name}': found no such folder, and it is not a Hub id (org/name)") from None
     except RepositoryNotFoundError:
         raise NotFoundError(f"model '{name}': found neither as a folder nor on the Hub (or it is private)") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except LocalEntryNotFoundError:
         raise NotFoundError(
-            f"model '{name}': found no such folder, it is not in the local cache, and the Hub cannot be reached "
-            f"({reason[:120]}); download it first, or name a local folder"
+            f"model '{name}': found no such folder, it is not in the local cache, and the Hub cannot be reached; "
+            f"check the name, connect, or name a local folder"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise NotFoundError(
+            f"model '{name}': found no such folder, and fetching it from the Hub says '{reason}'; check the name, log "
+            f"in if it is private, or name a local folder"
         ) from None
 
 
@@ -127,7 +141,7 @@ def _sha256(folder: Path) -> str:
 
 
 def load_tokenizer(base: BaseModel) -> Any:
-    """Load the tokenizer; a missing padding token becomes the end-of-sequence token.
+    """Load the tokenizer; a padding token that it or the weights do not have becomes the end-of-sequence token.
 
     Raises:
         InputError: there is no tokenizer that transformers can read.
@@ -144,7 +158,8 @@ def load_tokenizer(base: BaseModel) -> Any:
         raise InputError(
             f"model '{base.name}': has no tokenizer that transformers can read ({first_line(error)})"
         ) from None
-    if tokenizer.pad_token_id is None:
+    pad, eos, n_ids = tokenizer.pad_token_id, tokenizer.eos_token_id, base.n_vocabulary
+    if pad is None or (n_ids is not None and eos is not None and eos < n_ids <= pad):
         if tokenizer.eos_token is None:
             raise InputError(f"model '{base.name}': its tokenizer has neither a padding nor an end-of-sequence token")
         tokenizer.pad_token = tokenizer.eos_token

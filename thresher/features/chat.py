@@ -6,9 +6,12 @@ text, never by tokenising a prefix on its own, since the tokens of a prefix are 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from thresher.errors import InputError
@@ -36,6 +39,11 @@ REWRITES = "the chat template rewrites earlier turns, so they cannot be learned 
 REWRITES_LAST = "the chat template shows the last turn differently from its prompt, so it cannot be learned"
 NO_ASSISTANT = "there is no assistant turn to learn"
 TEMPLATE_REFUSES = "the chat template refuses the conversation"
+
+# Some templates (Llama 3, Mistral, gpt-oss) write today's date. A row must be the same text tomorrow: a run continues
+# after midnight, and values are kept for good. This is the day that Llama's own falls back to.
+TODAY = date(2024, 7, 26)
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
 # What some templates (DeepSeek-R1, QwQ) open an answer with and leave out of the turns that they show
 _THOUGHT = re.compile(r"<think>\s*(</think>\s*)?$")
@@ -79,6 +87,55 @@ def prepare_template(tokenizer: Any) -> bool:
     return True
 
 
+def start_id(tokenizer: Any) -> int:
+    """Return the token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2).
+
+    Raises:
+        InputError: the tokenizer has neither.
+    """
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if bos is None and eos is None:
+        raise InputError(
+            "model: a text must stand behind a begin- or end-of-sequence token, and its tokenizer has neither; "
+            "choose another, or name one in tokenizer_config.json"
+        )
+    return int(eos if bos is None else bos)
+
+
+def start_of(tokenizer: Any, ids: Sequence[int], *, is_asked: bool) -> list[int]:
+    """Return what is put before the tokens of a text, for whoever trains on it, scores it or continues it.
+
+    A text starts with BOS, whether or not the chat template writes it. With a model that has none, a text whose first
+    token is learned or scored stands behind the end of another (`start_id`); any other starts as it is.
+
+    Args:
+        tokenizer: of the model.
+        ids: the tokens, without special ones but those that stand in the text.
+        is_asked: the first of them is learned or scored.
+    """
+    bos = tokenizer.bos_token_id
+    has_start = bos is None or list(ids[:1]) == [bos]
+    return [start_id(tokenizer)] if is_asked or not has_start else []
+
+
+def with_written_start(tokenizer: Any) -> Any:
+    """Return a tokenizer whose chat template writes the BOS that `start_of` puts before its texts; it may be the same.
+
+    It is what an adapter is saved with: who asks the adapter through its own tokenizer then gives it what it learned.
+    """
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = None if tokenizer.chat_template is None else render(tokenizer, talk, None, loss_on="last-assistant")
+    if rendered is None or rendered.problem is not None:
+        return tokenizer
+    ids = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
+    if not start_of(tokenizer, ids, is_asked=False):
+        return tokenizer
+    changed, template, start = deepcopy(tokenizer), tokenizer.chat_template, "{{ bos_token }}"
+    named = isinstance(template, dict)
+    changed.chat_template = {name: start + text for name, text in template.items()} if named else start + template
+    return changed
+
+
 def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
     """Return the text before the last assistant turn, up to where the model starts to answer."""
     last = _assistant_turns(messages)[-1]
@@ -109,10 +166,10 @@ def turn_end_ids(tokenizer: Any) -> frozenset[int]:
 def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, loss_on: str) -> Rendered:
     """Render a conversation and find what is learned: the assistant's words and the token that ends the turn.
 
-    With generation blocks in the template the template says it. Otherwise each assistant turn is found by rendering
-    the conversation up to it and including it; both must be prefixes of the whole, else the template rewrites history
-    and the conversation is refused with its reason. A "<think>" that the template opens an answer with and does not
-    show is not missed.
+    With generation blocks in the template the template says it, unless turns have weight 0: these are not learned.
+    Otherwise each assistant turn is found by rendering the conversation up to it and including it; both must be
+    prefixes of the whole, else the template rewrites history and the conversation is refused with its reason. A
+    "<think>" that the template opens an answer with and does not show is not missed.
 
     Args:
         tokenizer: with a chat template.
@@ -122,12 +179,13 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
     """
     from jinja2 import TemplateError
 
-    turns = _assistant_turns(messages)
+    said = _assistant_turns(messages)
+    turns = [turn for turn in said if messages[turn].get("weight") != 0]
     if not turns:
         return Rendered("", (), NO_ASSISTANT)
     messages = messages[: turns[-1] + 1]
     try:
-        if has_assistant_blocks(tokenizer.get_chat_template(tools=tools)):
+        if len(turns) == len(said) and has_assistant_blocks(tokenizer.get_chat_template(tools=tools)):
             text, spans = _by_blocks(tokenizer, messages, tools)
             return Rendered(text, spans[-1:] if loss_on == "last-assistant" else spans, None if spans else NO_ASSISTANT)
         learned = turns[-1:] if loss_on == "last-assistant" else turns
@@ -145,9 +203,18 @@ def _text(
 ) -> str:
     return str(
         tokenizer.apply_chat_template(
-            list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+            list(messages),
+            tools=tools,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            chat_template=_template(tokenizer, tools),
         )
     )
+
+
+def _template(tokenizer: Any, tools: Sequence[Any] | None) -> str:
+    """Return the chat template for a conversation with or without tools, with the day that it writes in place."""
+    return _TODAY.sub(lambda asked: repr(TODAY.strftime(asked[2])), str(tokenizer.get_chat_template(tools=tools)))
 
 
 def _by_blocks(
@@ -160,11 +227,25 @@ def _by_blocks(
     texts, spans = render_jinja_template(
         conversations=[present],
         tools=tools,
-        chat_template=tokenizer.get_chat_template(tools=tools),
+        chat_template=_template(tokenizer, tools),
         return_assistant_tokens_mask=True,
         **tokenizer.special_tokens_map,
     )
-    return texts[0], tuple((int(start), int(end)) for start, end in spans[0])
+    found = [(int(start), int(end)) for start, end in spans[0]]
+    n_more = len(_common_end(tokenizer, texts[0], [end for _, end in found]))
+    return texts[0], tuple((start, end + n_more) for start, end in found)
+
+
+def _common_end(tokenizer: Any, text: str, ends: Sequence[int]) -> str:
+    """Return the special token that stands behind every block of a text, where none ends a block; or nothing.
+
+    The blocks of some templates leave out what ends a turn, and a model that never learns it never stops.
+    """
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+    if any(text.endswith(tuple(special), 0, end) for end in ends):
+        return ""
+    behind = {max((token for token in special if text.startswith(token, end)), key=len, default="") for end in ends}
+    return behind.pop() if len(behind) == 1 else ""
 
 
 def _by_prefix(
@@ -174,7 +255,7 @@ def _by_prefix(
     last = len(messages) - 1
     spans: list[Span] = []
     for turn in learned:
-        before = _text(tokenizer, messages[:turn], tools, add_generation_prompt=True)
+        before = _before(tokenizer, messages, tools, turn)
         if not whole.startswith(before):
             before = _THOUGHT.sub("", before)
         until = whole if turn == last else _text(tokenizer, messages[: turn + 1], tools, add_generation_prompt=False)
@@ -186,6 +267,17 @@ def _by_prefix(
         whole = whole[:end] + tokenizer.eos_token  # the template ends no turn, and the model must learn to stop
         spans[-1] = (start, len(whole))
     return Rendered(whole, tuple(spans))
+
+
+def _before(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int) -> str:
+    """Return the text before an assistant turn.
+
+    Templates cannot be asked for what stands before the first turn of all, a greeting: it is what two of them share.
+    """
+    if turn:
+        return _text(tokenizer, messages[:turn], tools, add_generation_prompt=True)
+    greetings = ([{"role": "assistant", "content": word}] for word in "ab")
+    return os.path.commonprefix([_text(tokenizer, each, tools, add_generation_prompt=False) for each in greetings])
 
 
 def _end_of_turn(tokenizer: Any, text: str) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.asking import Decoding
 from thresher.features.cached import Batch, ComputeBatches, values_of
-from thresher.features.chat import TEMPLATE_REFUSES, render_question, turn_end_ids
+from thresher.features.chat import TEMPLATE_REFUSES, render_question, start_of, turn_end_ids
 from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel, language_model
 from thresher.features.likelihood import padded
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from thresher.features.context import FeatureContext
 
-RECIPE = "generation-3"
+RECIPE = "generation-4"
 WINDOW_TALKS = 2048  # conversations tokenised and sorted by length together
 MERGED = 2  # tokens at the end of a prompt that may become others when an answer follows
 OPTIONS = "\0"  # between a question and its options in a key
@@ -150,7 +150,7 @@ class LocalRespondent:
 
     @cached_property
     def _is_padded(self) -> bool:
-        """Whether prompts of different length may stand in one batch."""
+        """Whether prompts may stand in one batch."""
         return ignores_padding(self.lm.model, self.lm.device)
 
     @cached_property
@@ -172,8 +172,7 @@ class LocalRespondent:
         ids: list[list[int]] = tokenizer([text or "" for text in texts], add_special_tokens=False, verbose=False)[
             "input_ids"
         ]
-        bos = tokenizer.bos_token_id
-        return [[bos, *row] if bos is not None and row[:1] != [bos] else row for row in ids], problems
+        return [[*start_of(tokenizer, row, is_asked=False), *row] for row in ids], problems
 
     def _answer_batches(
         self, wanted: Mapping[str, list[tuple[int, int]]], decoding: Decoding, batch_tokens: int
@@ -199,7 +198,7 @@ class LocalRespondent:
             fine = np.flatnonzero(problems == 0)
             n_wanted = np.array([len(wanted[talk]) for talk in talks], dtype=np.int64)
             cost = (n_tokens[fine] + decoding.max_new_tokens) * n_wanted[fine]
-            for batch in _batches_of(n_tokens[fine], cost, batch_tokens, is_mixed=self._is_padded):
+            for batch in token_batches(cost, batch_tokens):
                 rows = fine[batch]
                 places = [[sample for _, sample in wanted[talks[row]]] for row in rows]
                 uniforms = None
@@ -216,7 +215,17 @@ class LocalRespondent:
         decoding: Decoding,
         uniforms: NDArray[np.float64] | None,
     ) -> Ids:
-        """Return (sum of n_answers, max_new_tokens) token ids: so many answers of each of the (b,) prompts."""
+        """Return (sum of n_answers, max_new_tokens) token ids: so many answers of each of the (b,) prompts.
+
+        Where a model reads padding like any token, each answer is made alone: transformers also confuses the states
+        that such models (RWKV) carry from token to token when several rows share a batch.
+        """
+        if not self._is_padded and n_answers.sum() > 1:
+            every = np.repeat(np.arange(len(prompts)), n_answers)
+            parts = [None] * len(every) if uniforms is None else np.split(uniforms, len(every))
+            one = np.ones(1, dtype=np.int64)
+            alone = [self._generate([prompts[i]], one, decoding, part) for i, part in zip(every, parts, strict=True)]
+            return np.concatenate(alone)
         import torch
         from transformers import LogitsProcessorList
 
@@ -302,18 +311,6 @@ class LocalRespondent:
         )
         self.lm.n_tokens += sum(map(len, prompts))
         return log_p.reshape(targets.shape).astype(np.float64)
-
-
-def _batches_of(
-    n_tokens: NDArray[np.int64], cost: NDArray[np.int64], batch_tokens: int, *, is_mixed: bool
-) -> Iterator[NDArray[np.int64]]:
-    """Yield positions of prompts in batches under a budget, of one length each unless lengths may be mixed."""
-    groups = [np.arange(len(cost))]
-    if not is_mixed:
-        groups = [np.flatnonzero(n_tokens == n) for n in np.unique(n_tokens)[::-1]]
-    for group in groups:
-        for batch in token_batches(cost[group], batch_tokens):
-            yield group[batch]
 
 
 def _until_options(prompt: list[int], whole: list[list[int]]) -> tuple[list[int], list[int]]:

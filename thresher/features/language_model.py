@@ -15,7 +15,7 @@ from thresher.errors import InputError, MissingExtraError
 from thresher.features.adapter import ADAPTER_CONFIG, adapted, base_of_adapter
 from thresher.features.base_model import PATTERNS, BaseModel, find_base, first_line, load_causal_lm, load_tokenizer
 from thresher.features.causal_lm import EMBEDDED_NAME
-from thresher.features.chat import prepare_template
+from thresher.features.chat import prepare_template, start_id
 from thresher.features.fingerprint import fingerprint
 from thresher.features.overlap import OnItsWay
 from thresher.features.precision import full_precision, same_logits
@@ -125,18 +125,8 @@ class LanguageModel:
 
     @property
     def start_id(self) -> int:
-        """The token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2).
-
-        Raises:
-            InputError: the tokenizer has neither.
-        """
-        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if bos is None and eos is None:
-            raise InputError(
-                f"model '{self.name}': a text must stand behind a begin- or end-of-sequence token, and its tokenizer "
-                f"has neither; choose another, or name one in tokenizer_config.json"
-            )
-        return int(eos if bos is None else bos)
+        """The token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2)."""
+        return start_id(self.tokenizer)
 
     @cached_property
     def device(self) -> torch.device:

@@ -20,7 +20,7 @@ from thresher.features.trained import TrainedFolder, folds_of
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-NO_REFERENCE = "needs a reference that has learned such rows, found none; name a model or an adapter as the reference"
+NO_REFERENCE = "needs a reference that has learned such rows, found none; give --reference MODEL, or an adapter"
 
 
 class ReferenceLoss:

@@ -16,6 +16,7 @@ from thresher.features.chat import (
     REWRITES_LAST,
     TEMPLATE_REFUSES,
     render,
+    start_of,
     tokens_in,
 )
 from thresher.features.likelihood import TokenRow
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.features.language_model import LanguageModel
 
-RECIPE = "scored-rows-2"
+RECIPE = "scored-rows-3"
 DEFAULT_MAX_LENGTH = 2048  # what training reads of a conversation
 SLICE_ROWS = 16_384  # conversations turned into Python objects at a time
 
@@ -94,8 +95,7 @@ class RowReader:
     """Turns the texts of `row_texts` into tokens.
 
     A row is tokenised once, as a whole; the tokens of the response are found by their character offsets. The text
-    starts with BOS, whether or not the chat template writes it; with a model that has none, a text whose first token is
-    scored stands behind the end of another (`LanguageModel.start_id`).
+    starts as `chat.start_of` says, in training too.
 
     Attributes:
         lm: whose tokenizer and chat template are used; its weights are not.
@@ -141,9 +141,8 @@ class RowReader:
         return "", (), _RENDERING[talk.problem]
 
     def _reading(self, ids: list[int], is_in: list[bool]) -> Reading:
-        bos = self.lm.tokenizer.bos_token_id
-        if ids and (is_in[0] or (bos is not None and ids[0] != bos)):
-            ids, is_in = [self.lm.start_id, *ids], [False, *is_in]
+        head = start_of(self.lm.tokenizer, ids, is_asked=is_in[0]) if ids else []
+        ids, is_in = [*head, *ids], [False] * len(head) + is_in
         is_scored = np.array(is_in, dtype=np.bool_)
         row = TokenRow(np.array(ids[: self.max_length], dtype=np.int32), is_scored[: self.max_length])
         n_cut = int(is_scored[self.max_length :].sum())

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from thresher.errors import InputError, MissingExtraError, SettingsError
+from thresher.errors import InputError, MissingExtraError, SettingsError, first_three
 from thresher.features.base_model import BaseModel, QuietLoading, find_base, first_line, load_causal_lm, loading_errors
 from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.trainer.settings import Task, TrainSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+# Layers between encoder and head that are trained whole where the base has them: an encoder that was trained for
+# mean-pooled embeddings never trained its pooler, and a low-rank update is too little to repair it.
+POOLERS = ("pooler", "pre_classifier")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base model for a task, and its layers that the checkpoint does not have, which were drawn anew."""
+
+    model: Any
+    drawn: tuple[str, ...] = ()
 
 
 def load_model(
     base: BaseModel, *, task: Task, settings: TrainSettings, is_bf16: bool, pad_id: int, classes: Sequence[str] = ()
-) -> Any:
+) -> Loaded:
     """Load the weights for a task. A new classification head is drawn from torch's current random state.
 
     Args:
@@ -42,11 +55,11 @@ def load_model(
     if task != "classification":
         model = load_causal_lm(base, task=task, **options)
         model.config.pad_token_id = pad_id  # not an option of loading: RWKV knows none
-        return model
+        return Loaded(model)
     id2label = dict(enumerate(classes))
     try:
         with QuietLoading():
-            return AutoModelForSequenceClassification.from_pretrained(
+            model, found = AutoModelForSequenceClassification.from_pretrained(
                 base.folder,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -55,10 +68,45 @@ def load_model(
                 label2id={label: code for code, label in id2label.items()},
                 pad_token_id=pad_id,
                 ignore_mismatched_sizes=True,  # a base with a head of its own for other labels
+                output_loading_info=True,
                 **options,
             )
     except loading_errors() as error:
         raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
+    of_other_size = (name if isinstance(name, str) else name[0] for name in found["mismatched_keys"])
+    return Loaded(model, _drawn(base, model.base_model_prefix, sorted({*found["missing_keys"], *of_other_size})))
+
+
+def _drawn(base: BaseModel, body: str, missing: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers around a body whose weights are missing or do not fit, which is no fault; in the body it is."""
+    of_body = [name for name in missing if name.startswith(f"{body}.") and not set(POOLERS) & set(name.split("."))]
+    if of_body:
+        raise InputError(
+            f"model '{base.name}': the weights below its head must be complete, missing are {first_three(of_body)}; "
+            f"take the whole checkpoint"
+        )
+    return tuple(dict.fromkeys(name.rpartition(".")[0] for name in missing))
+
+
+def refuse_quantized(base: BaseModel) -> None:
+    """Refuse weights that are stored in few bits: an adapter that learns on them is made for their rounding.
+
+    Raises:
+        InputError: the configuration names a method of quantization.
+    """
+    found = json.loads((base.folder / "config.json").read_bytes()).get("quantization_config")
+    if found:
+        raise InputError(
+            f"model '{base.name}': training needs weights that are not quantized, found "
+            f"'{found.get('quant_method', 'an unnamed method')}'; take the checkpoint that they were made from "
+            f"(load_in_4bit quantizes it while loading)"
+        )
+
+
+def name_to_load(base: BaseModel) -> str:
+    """Return what finds the base from anywhere: its name, or the absolute path of a folder."""
+    folder = Path(base.name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else base.name
 
 
 def four_bit(*, is_bf16: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.errors import InputError, first_three
-from thresher.features.chat import render, tokens_in
+from thresher.features.chat import render, start_of, tokens_in
 from thresher.trainer.settings import Task
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # label of a token that is not learned: the ignore_index of torch's cross-entropy
 CUT_AWAY = "nothing of the response is within max_length"
+NO_TOKEN = "the response has no token"
 UNKNOWN_LABEL = "its label does not occur in the training rows"
 
 
@@ -97,10 +98,12 @@ class _Account:
         self.n_tokens_cut = 0
 
     def add(self, position: int, row_id: str, ids: list[int], labels: list[int]) -> None:
+        """Add a row whose tokens are classified or, from the second on, learned."""
         cut = len(ids) - self.max_length
         kept = labels[: self.max_length]
-        if len(labels) > 1 and all(label == IGNORED for label in kept[1:]):
-            self.left_out[CUT_AWAY] += 1
+        is_class = len(labels) == 1 and labels[0] != IGNORED
+        if not is_class and all(label == IGNORED for label in kept[1:]):
+            self.left_out[CUT_AWAY if cut > 0 else NO_TOKEN] += 1
             return
         if cut > 0:
             self.n_truncated += 1
@@ -160,18 +163,25 @@ def _encode(tokenizer: Any, texts: list[str], *, special: bool, offsets: bool = 
 
 
 def _add_classification(account: _Account, rows: Dataset, tokenizer: Any, code: dict[str, int]) -> None:
-    """Cut between the special tokens, so that the closing one ([SEP]) stays."""
-    n_special = tokenizer.num_special_tokens_to_add()
+    """Cut before the special tokens at the end, so that a closing one ([SEP]) stays."""
     frame = rows.frame.select("row_id", "prompt", "response")
     encoded = _encode(tokenizer, frame["prompt"].to_list(), special=True)["input_ids"]
+    n_opening, n_closing = _special_around(tokenizer)
     for position, (row_id, _, label) in enumerate(frame.iter_rows()):
         if label not in code:
             account.left_out[UNKNOWN_LABEL] += 1
             continue
         ids = encoded[position]
         account.add(position, row_id, ids, [code[label]])
-        if len(ids) > account.max_length and n_special:
-            account.rows[-1].input_ids[-1] = ids[-1]
+        if len(ids) > account.max_length > n_opening + n_closing:
+            account.rows[-1].input_ids[account.max_length - n_closing :] = ids[len(ids) - n_closing :]
+
+
+def _special_around(tokenizer: Any) -> tuple[int, int]:
+    """Return how many special tokens a tokenizer puts before a text, and how many behind it."""
+    is_special = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+    text = [place for place, special in enumerate(is_special) if not special]
+    return (text[0], len(is_special) - 1 - text[-1]) if text else (0, 0)
 
 
 def _add_conversations(account: _Account, rows: Dataset, tokenizer: Any, loss_on: str) -> None:
@@ -182,18 +192,19 @@ def _add_conversations(account: _Account, rows: Dataset, tokenizer: Any, loss_on
     encoded = _encode(tokenizer, [rendered[position].text for position in usable], special=False, offsets=True)
     row_ids = rows.frame["row_id"]
     for position, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        account.add(position, row_ids[position], ids, learned_labels(ids, offsets, rendered[position].spans))
+        labels = learned_labels(ids, offsets, rendered[position].spans)
+        head = start_of(tokenizer, ids, is_asked=bool(labels) and labels[0] != IGNORED)
+        account.add(position, row_ids[position], head + ids, [IGNORED] * len(head) + labels)
 
 
 def _add_texts(account: _Account, rows: Dataset, tokenizer: Any) -> None:
-    """Every token is learned, and so is the end of the text."""
+    """Every token is learned, the first one behind the start of a text, and so is the end of the text."""
     frame = rows.frame.select("row_id", "response")
     encoded = _encode(tokenizer, frame["response"].to_list(), special=False)["input_ids"]
-    head = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for position, (row_id, _) in enumerate(frame.iter_rows()):
-        ids = head + encoded[position] + tail
-        account.add(position, row_id, ids, [IGNORED] * len(head) + ids[len(head) :])
+        head, ids = start_of(tokenizer, encoded[position], is_asked=True), encoded[position] + tail
+        account.add(position, row_id, head + ids, [IGNORED] * len(head) + ids)
 
 
 def learned_labels(
@@ -201,6 +212,14 @@ def learned_labels(
 ) -> list[int]:
     """Return the labels of a text: a token is learned when it holds a character of a span."""
     return [code if learned else IGNORED for code, learned in zip(ids, tokens_in(spans, offsets), strict=True)]
+
+
+def end_of_prompt(ids: list[int], room: int, *, bos: int | None) -> list[int]:
+    """Return the last tokens of a prompt that is longer than the room for it, behind the BOS that it starts with."""
+    if len(ids) <= room:
+        return ids
+    head = ids[:1] if ids[:1] == [bos] and room > 1 else []
+    return head + ids[len(ids) - max(1, room) + len(head) :]
 
 
 def turn_ends(examples: Examples, tokenizer: Any, max_length: int) -> frozenset[int]:
@@ -218,14 +237,26 @@ def turn_ends(examples: Examples, tokenizer: Any, max_length: int) -> frozenset[
     return frozenset(special.intersection(last))
 
 
-def require_rows(examples: Examples, what: str) -> None:
-    """Refuse to go on without rows, and say why there are none.
+def require_rows(examples: Examples, what: str, *, n_vocabulary: int | None = None) -> None:
+    """Refuse to go on without rows, and say why there are none, or with tokens that the model does not have.
+
+    Args:
+        examples: the rows.
+        what: they are for, in messages.
+        n_vocabulary: token ids that the weights have, where it is known.
 
     Raises:
-        InputError: there is no usable row.
+        InputError: there is no usable row, or a token without weights; a GPU would be lost by it.
     """
     if not len(examples):
         reasons = [f"{count} rows: {reason}" for reason, count in sorted(examples.left_out.items())]
         raise InputError(
             f"{what}: at least one usable row is needed, found none ({first_three(reasons) or 'it is empty'})"
+        )
+    strange = [row for row in examples.rows if n_vocabulary is not None and max(row.input_ids) >= n_vocabulary]
+    if strange:
+        raise InputError(
+            f"{what}: token ids must be below {n_vocabulary:,}, the size of the model's vocabulary, and its tokenizer "
+            f"gave higher ones in {len(strange)} rows (first: {first_three([row.row_id for row in strange])}); tokens "
+            f"were added to it that the weights do not have"
         )

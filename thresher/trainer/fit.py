@@ -13,7 +13,7 @@ import torch
 from thresher.errors import SettingsError
 from thresher.features.base_model import BaseModel
 from thresher.trainer import checkpoint
-from thresher.trainer.base import load_model, wants_bf16
+from thresher.trainer.base import Loaded, load_model, wants_bf16
 from thresher.trainer.batches import Batch, Plan, pack, pad, steps_per_epoch
 from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent
@@ -22,6 +22,7 @@ from thresher.trainer.head import start_head
 from thresher.trainer.loop import BEST, HeldOutLoss, Work, loop
 from thresher.trainer.lora import attach, load_adapter, trainable
 from thresher.trainer.losses import class_loss, token_loss
+from thresher.trainer.probe import probe, probe_classifier
 from thresher.trainer.settings import Task, TrainSettings
 
 
@@ -64,10 +65,11 @@ def count_steps(n_rows: int, settings: TrainSettings) -> int:
 def build(recipe: Recipe, *, seed: int) -> Any:
     """Load the base and attach a fresh adapter; the same seed gives the same weights. Changes torch's random state."""
     torch.manual_seed(seed)
-    model = _load(recipe)
+    loaded = _load(recipe)
+    model = loaded.model
     if recipe.settings.packing:
         refuse_packing(model.config, recipe.task, int(recipe.settings.max_length or 0))
-    return attach(model, recipe.settings, task=recipe.task, base=recipe.base)
+    return attach(model, recipe.settings, task=recipe.task, base=recipe.base, drawn=loaded.drawn)
 
 
 def restore(recipe: Recipe, adapter: Path) -> Any:
@@ -78,10 +80,10 @@ def restore(recipe: Recipe, adapter: Path) -> Any:
         adapter: peft folder.
     """
     with torch.random.fork_rng():  # a head is drawn before it is read
-        return load_adapter(_load(recipe), adapter)
+        return load_adapter(_load(recipe).model, adapter)
 
 
-def _load(recipe: Recipe) -> Any:
+def _load(recipe: Recipe) -> Loaded:
     return load_model(
         recipe.base,
         task=recipe.task,
@@ -126,6 +128,11 @@ def fit(
         if not settings.load_in_4bit:  # those weights are loaded to where they stay
             model = model.to(accelerator.device)
         layout = _layout(recipe, model)
+        with accelerator.autocast():
+            if recipe.task == "classification":
+                probe_classifier(model, rows, base=recipe.base, layout=layout, device=accelerator.device)
+            else:
+                probe(model, base=recipe.base, device=accelerator.device, is_packed=settings.packing)
         parameters = trainable(model)
         optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=settings.weight_decay)
         history = checkpoint.restore(folder, parameters, optimizer)

@@ -75,18 +75,21 @@ def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> N
         history: changed in place.
 
     Raises:
-        SettingsError: the loss is no longer a number.
+        SettingsError: the loss is no longer a number, or a step does not fit the device.
     """
     saved_at = time.monotonic()
     work.model.train()
-    n_steps = math.ceil(settings.stop_at * plan.n_steps)
+    n_steps = last_step(plan, settings)
     while history.step < n_steps and not history.is_stopped:
         rate = _set_rate(work.optimizer, settings, history.step, plan.n_steps)
-        loss, n_learned = _take_step(work, plan, settings, history.step)
-        if not math.isfinite(loss):
+        try:
+            loss, n_learned = _take_step(work, plan, settings, history.step)
+        except torch.OutOfMemoryError:
             raise SettingsError(
-                f"train: the loss became {loss} at step {history.step + 1}; lower learning_rate ({rate:.2g})"
-            )
+                f"train: step {history.step + 1} must fit the device's memory and does not; raise "
+                f"gradient_accumulation (now {settings.gradient_accumulation}), lower max_length "
+                f"({settings.max_length}), or set gradient_checkpointing"
+            ) from None
         history.step += 1
         epoch = history.step / plan.n_epoch_steps
         history.losses.append(
@@ -101,6 +104,11 @@ def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> N
             checkpoint.save(work.folder, work.parameters, work.optimizer, history)
             saved_at = time.monotonic()
             _tell(work, "save", history, plan, {})
+
+
+def last_step(plan: Plan, settings: TrainSettings) -> int:
+    """Return the step after which training ends, unless it is stopped early."""
+    return math.ceil(settings.stop_at * plan.n_steps)
 
 
 def _keep_epoch(work: Work, plan: Plan, history: History) -> None:
@@ -121,7 +129,8 @@ def _take_step(work: Work, plan: Plan, settings: TrainSettings, step: int) -> tu
     """Take one optimizer step; return the mean loss over its learned tokens, and their number.
 
     Gradients are summed over pieces and processes and divided by the count of the whole step, so every learned token
-    weighs the same wherever it was computed. DDP averages over processes, hence the factor `n_ranks`.
+    weighs the same wherever it was computed. DDP averages over processes, hence the factor `n_ranks`. A gradient that
+    is no number would make the weights so, which the loss would tell of one step too late.
     """
     accelerator, rows = work.accelerator, plan.step_rows(step)
     n_learned = int(plan.n_learned[rows].sum())
@@ -139,10 +148,17 @@ def _take_step(work: Work, plan: Plan, settings: TrainSettings, step: int) -> tu
             loss = work.loss_sum(work.model, batch) * (1.0 if len(piece) else 0.0)
             accelerator.backward(loss * (n_ranks / n_learned))
         total += loss.detach()
-    accelerator.clip_grad_norm_(list(work.parameters.values()), settings.max_grad_norm)
+    norm = float(accelerator.clip_grad_norm_(list(work.parameters.values()), settings.max_grad_norm))
+    mean_loss = float(accelerator.reduce(total, "sum")) / n_learned
+    for name, value in (("loss", mean_loss), ("gradient", norm)):
+        if not math.isfinite(value):
+            raise SettingsError(
+                f"train: the {name} became {value} at step {step + 1}; lower learning_rate "
+                f"({work.optimizer.param_groups[0]['lr']:.2g})"
+            )
     work.optimizer.step()
     work.optimizer.zero_grad(set_to_none=True)
-    return float(accelerator.reduce(total, "sum")) / n_learned, n_learned
+    return mean_loss, n_learned
 
 
 def _is_evaluation_due(settings: TrainSettings, step: int, plan: Plan) -> bool:
@@ -151,7 +167,8 @@ def _is_evaluation_due(settings: TrainSettings, step: int, plan: Plan) -> bool:
         if settings.early_stopping_patience is None:
             return False
         every = plan.n_epoch_steps
-    return step % every == 0 or (step == plan.n_steps and settings.early_stopping_patience is not None)
+    is_last = step == last_step(plan, settings)
+    return step % every == 0 or (is_last and settings.early_stopping_patience is not None)
 
 
 def _evaluate(work: Work, plan: Plan, settings: TrainSettings, history: History) -> None:

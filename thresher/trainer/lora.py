@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,22 @@ from typing import Any
 import torch
 
 from thresher.errors import InputError
-from thresher.features.base_model import BaseModel
+from thresher.features.base_model import BaseModel, first_line
 from thresher.output import write_whole
+from thresher.trainer.base import POOLERS, name_to_load
 from thresher.trainer.settings import Task, TrainSettings
 
-# Layers between encoder and head that are trained whole where the base has them: an encoder that was trained for
-# mean-pooled embeddings never trained its pooler, and a low-rank update is too little to repair it.
-POOLERS = ("pooler", "pre_classifier")
+HEADS = ("classifier", "score")  # peft trains these whole by itself
+# Layers that count as linear and are none to adapt: routers give two tensors, grouped weights are no matrix.
+NO_PLAIN_LAYER = ("Router", "GroupedLinear")
+# ... and those whose weights Mamba's code reads past the layer: one wherever it stands, one in the models of peft's own
+# table (`_check_lora_target_modules_mamba`).
+READ_PAST, READ_PAST_IN_MAMBA = "dt_proj", "out_proj"
+LANGUAGE = "language_model"  # where models of several kinds of input have what reads text
+MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 
 
-def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel) -> Any:
+def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, drawn: Sequence[str] = ()) -> Any:
     """Return the model with an adapter; only the adapter, the head and a pooler are trainable, all in float32.
 
     The new matrices are drawn from torch's current random state.
@@ -31,9 +37,11 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel) 
         settings: the fields `lora_*`, `rslora`, `dora`, `load_in_4bit`, `gradient_checkpointing` are read.
         task: of the training run.
         base: its name and revision are written into the adapter.
+        drawn: layers that the checkpoint does not have. They are trained whole, and so saved: drawn again, they would
+            be others.
 
     Raises:
-        InputError: the model has no layer of a name in `lora_targets`.
+        InputError: the model has no layer of a name in `lora_targets`, or its layers cannot be adapted.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -41,28 +49,31 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel) 
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     is_classification = task == "classification"
     poolers = _own_names(model, POOLERS) if is_classification else []
+    drawn = [name for name in drawn if not {*HEADS, *poolers} & set(name.split("."))]
     targets = settings.lora_targets
+    _require_layers(model, () if targets == "auto" else targets)
     config = LoraConfig(
         task_type="SEQ_CLS" if is_classification else "CAUSAL_LM",
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear" if targets == "auto" else list(targets),
-        modules_to_save=poolers or None,
+        exclude_modules=[*drawn, *(_unfit(model) if targets == "auto" else ())] or None,
+        modules_to_save=[*poolers, *drawn] or None,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
     )
-    parts = list(model.named_modules())  # before peft puts its own between them
+    linear = _linear_names(model)  # before peft puts its own between them
     try:
         with _quiet():
             adapted = get_peft_model(model, config)
-    except ValueError as error:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, part in parts if isinstance(part, torch.nn.Linear)})
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        wanted = "all linear layers" if targets == "auto" else ", ".join(targets)
         raise InputError(
-            f"lora_targets: must name layers of the model, got {targets}; its linear layers are {', '.join(linear)} "
-            f"({str(error).splitlines()[0][:120]})"
+            f"model '{base.name}': LoRA cannot be put on {wanted} ({first_line(error)}); name others as lora_targets, "
+            f"of {', '.join(linear)}"
         ) from None
-    adapted.peft_config["default"].base_model_name_or_path = base.name
+    adapted.peft_config["default"].base_model_name_or_path = name_to_load(base)
     adapted.peft_config["default"].revision = base.revision
     for parameter in adapted.parameters():
         if parameter.requires_grad:
@@ -79,6 +90,35 @@ def load_adapter(model: Any, folder: Path) -> Any:
 
     with _quiet():
         return PeftModel.from_pretrained(model, folder).eval()
+
+
+def _require_layers(model: Any, targets: Sequence[str]) -> None:
+    names = [name for name, _ in model.named_modules()]
+    absent = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if absent:
+        raise InputError(
+            f"lora_targets: must name layers of the model, got {', '.join(absent)}; its linear layers are "
+            f"{', '.join(_linear_names(model))}"
+        )
+
+
+def _linear_names(model: Any) -> list[str]:
+    linear = (name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear))
+    return sorted({name.rsplit(".", 1)[-1] for name in linear})
+
+
+def _unfit(model: Any) -> list[str]:
+    """Return the layers that "auto" leaves out: none of images and sounds is read here."""
+    read_past = {READ_PAST, *([READ_PAST_IN_MAMBA] if model.config.model_type in MAMBA else [])}
+    linear = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    has_others = any(LANGUAGE in name.split(".") for name, _ in linear)
+    return [
+        name
+        for name, part in linear
+        if name.rpartition(".")[2] in read_past
+        or any(kind in type(part).__name__ for kind in NO_PLAIN_LAYER)
+        or (has_others and LANGUAGE not in name.split(".") and part is not model.get_output_embeddings())
+    ]
 
 
 @contextmanager

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+from thresher.errors import OutputError, SettingsError
 from thresher.trainer.base import wants_bf16
 from thresher.trainer.settings import TrainSettings
 
 Item = TypeVar("Item")
 
+SHARDING = {  # way of dividing a model -> the variable by which accelerate's launcher asks for it
+    "FSDP": "ACCELERATE_USE_FSDP",
+    "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
+    "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM",
+}
+
 
 def open_accelerator(settings: TrainSettings) -> Any:
-    """Return accelerate's Accelerator for the processes and devices that the launcher gave us."""
+    """Return accelerate's Accelerator for the processes and devices that the launcher gave us.
+
+    Raises:
+        SettingsError: the launcher's configuration divides the model among the processes.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import GradientAccumulationPlugin
+    from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
 
+    for name, flag in SHARDING.items():
+        if parse_flag_from_env(flag):
+            raise SettingsError(
+                f"train: each process holds the whole base model, and the launcher asks for {name}, which divides it; "
+                f"launch with --multi_gpu or on one GPU (load_in_4bit and gradient_checkpointing save memory)"
+            )
     # one process may train in float32 and then in bfloat16; the state that is shared by all Accelerators refuses that
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
@@ -33,6 +51,24 @@ def from_main(value: Any) -> Any:
     box = [value]
     broadcast_object_list(box)
     return box[0]
+
+
+def require_shared(folder: Path, accelerator: Any) -> None:
+    """Make sure that all processes see the folder that the main one writes to: checkpoints are read from it.
+
+    Raises:
+        OutputError: at least one process does not, as on nodes without shared storage.
+    """
+    if accelerator.num_processes == 1:
+        return
+    from accelerate.utils import gather_object
+
+    blind = [rank for rank, sees in enumerate(gather_object([folder.is_dir()])) if not sees]
+    if blind:
+        raise OutputError(
+            f"{folder}: all processes must see the output folder, and {len(blind)} of {accelerator.num_processes} do "
+            f"not (first: rank {blind[0]}); choose an --out on storage that all nodes share"
+        )
 
 
 def share(items: Sequence[Item], accelerator: Any) -> list[Item]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from thresher.features.base_model import BaseModel
+from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.output import write_whole
 from thresher.trainer.adapter import as_text, summary
+from thresher.trainer.base import name_to_load
 from thresher.trainer.checkpoint import History
 
 COLUMNS = ("step", "epoch", "learning_rate", "loss", "n_learned", "eval_loss", "eval_stderr", "eval_n")
@@ -80,25 +84,26 @@ def running_mean(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> 
     return mean
 
 
-def model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+def model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any], *, base: BaseModel) -> str:
     """Return README.md: what the adapter is, how it fares, how to load it, and how it was made.
 
     Args:
         metrics: content of `metrics.json`.
         manifest: content of `manifest.json`.
+        base: what was adapted.
     """
-    base, task = str(metrics["model"]["name"]), str(metrics["task"])
+    name, task = base.name, str(metrics["task"])
     pipeline = "text-classification" if task == "classification" else "text-generation"
-    facts = "\n".join(f"| {name} | {text} |" for name, text in summary(metrics))
-    settings = "\n".join(f"| {name} | {value} |" for name, value in metrics["settings"].items())
+    facts = "\n".join(f"| {fact} | {text} |" for fact, text in summary(metrics))
+    settings = "\n".join(f"| {setting} | {value} |" for setting, value in metrics["settings"].items())
+    on_hub = "" if Path(name_to_load(base)).is_absolute() else f"base_model: {json.dumps(name)}\n"  # a path is none
     return f"""---
 library_name: peft
-base_model: {base}
-pipeline_tag: {pipeline}
+{on_hub}pipeline_tag: {pipeline}
 tags: [lora, thresher]
 ---
 
-# LoRA adapter for {base}
+# LoRA adapter for {name}
 
 Trained by thresher {manifest["versions"].get("thresher", "")} on {metrics["counts"]["train"]["rows"]:,} rows.
 
@@ -165,11 +170,15 @@ def _left_out(metrics: Mapping[str, Any]) -> str:
     return ("; ".join(parts) or "No row was cut or left out") + "."
 
 
-def _loading(base: str, task: str, metrics: Mapping[str, Any]) -> str:
+def _loading(base: BaseModel, task: str, metrics: Mapping[str, Any]) -> str:
+    source = repr(name_to_load(base)) + ("" if base.revision is None else f", revision={base.revision!r}")
+    needed = ""
+    if base.name == EMBEDDED_NAME:  # which is on no Hub
+        source, needed = "causal_lm_folder()", "\nfrom thresher.features.causal_lm import causal_lm_folder\n"
     if task != "classification":
         return (
-            "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
+            f"from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n{needed}\n"
+            f"base = AutoModelForCausalLM.from_pretrained({source})\n"
             'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
             'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")'
         )
@@ -178,7 +187,7 @@ def _loading(base: str, task: str, metrics: Mapping[str, Any]) -> str:
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         'folder = "path/to/this/folder"\n'
         'labels = json.loads(Path(folder, "metrics.json").read_text())["labels"]\n'
-        f'base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels=len(labels),\n'
+        f"base = AutoModelForSequenceClassification.from_pretrained({source}, num_labels=len(labels),\n"
         "    id2label=dict(enumerate(labels)), label2id={name: code for code, name in enumerate(labels)},\n"
         "    ignore_mismatched_sizes=True)  # a head of the base for other labels is replaced\n"
         "model = PeftModel.from_pretrained(base, folder)\n"

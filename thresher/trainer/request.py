@@ -11,11 +11,12 @@ from typing import Any
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.errors import InputError, SettingsError, first_three
+from thresher.features.adapter import ADAPTER_CONFIG
 from thresher.features.base_model import BaseModel, find_base
 from thresher.manifest import Manifest, versions
 from thresher.output import MANIFEST
 from thresher.subset import Subset, open_subset, read_subset_rows
-from thresher.trainer.base import embedded_base, four_bit
+from thresher.trainer.base import embedded_base, four_bit, refuse_quantized
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import Parts, by_id, share_of, split
 
@@ -199,7 +200,13 @@ def _require_known_label(held_out: Dataset, labels: tuple[str, ...]) -> None:
 
 
 def _base(model: str | Path | None, task: Task) -> BaseModel:
-    return embedded_base(task) if model is None else find_base(model)
+    if model is None:
+        return embedded_base(task)
+    if (Path(model).expanduser() / ADAPTER_CONFIG).is_file():
+        raise InputError(f"model: must be a base model, got the adapter '{model}'; merge it into its base (--merge)")
+    base = find_base(model)
+    refuse_quantized(base)
+    return base
 
 
 def _resolved(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:
@@ -218,6 +225,8 @@ def _resolved(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_
         )
     if settings.early_stopping_patience is not None and not has_held_out:
         raise SettingsError("train: early stopping needs held-out rows; give --eval")
+    if settings.eval_every is not None and not has_held_out:
+        raise SettingsError(f"train: eval_every ({settings.eval_every}) needs held-out rows; give --eval")
     if settings.load_in_4bit:
         four_bit(is_bf16=False)
     return resolved

@@ -44,7 +44,8 @@ class TrainSettings:
         lora_rank: rank of the update of each weight matrix.
         lora_alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with `rslora`); 2 * rank when not set.
         lora_dropout: dropout before the first low-rank matrix.
-        lora_targets: names of the layers to adapt, or "auto": all linear layers but the head.
+        lora_targets: names of the layers to adapt, or "auto": all linear layers but the head and those
+            that cannot be adapted or read no text.
         rslora: rank-stabilised scaling (Kalajdzievski 2023, arXiv:2312.03732).
         dora: weight-decomposed update (Liu et al. 2024, arXiv:2402.09353).
         weight_decay: decoupled decay of AdamW.
@@ -161,8 +162,9 @@ def _problems(settings: TrainSettings) -> Iterator[str]:
 
 
 def _problems_of_shares(settings: TrainSettings) -> Iterator[str]:
-    for name in ("warmup_share", "lora_dropout"):
-        if not 0 <= getattr(settings, name) < 1:
-            yield f"{name} must be in 0..1 (1 excluded), got {getattr(settings, name)}"
-    if not 0 < settings.stop_at <= 1:
-        yield f"stop_at must be in 0..1 (0 excluded), got {settings.stop_at}"
+    for name in ("warmup_share", "lora_dropout", "stop_at"):
+        value, excluded = getattr(settings, name), 0 if name == "stop_at" else 1
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{name} must be a number, got {value!r}"
+        elif not 0 <= value <= 1 or value == excluded:
+            yield f"{name} must be in 0..1 ({excluded} excluded), got {value}"
