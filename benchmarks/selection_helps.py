@@ -40,6 +40,7 @@ from thresher.selectors import available
 N_POOL, N_TEST = 1000, 500
 BASELINES = ("random", "length")
 OF_ROWS = ("random", "length", "stratified", "k-center", "facility-location", "deft-ucs", "herding", "delift")
+OF_COVER = ("graph-cut", "saturated-coverage", "feature-based", "max-coverage")
 OF_MODELS = ("perplexity", "difficulty", "learnability", "quality-diversity", "novelty")
 SETTINGS = {
     "delift": {"kernel": "embedding"},
@@ -59,7 +60,7 @@ def task(name: str, folder: Path) -> tuple[th.Dataset, th.Dataset, dict]:
 
 def methods_for(pool: th.Dataset) -> list[str]:
     """Return the methods that fit the rows and are installed."""
-    there = [name for name in (*OF_ROWS, *OF_MODELS) if name in available()]
+    there = [name for name in (*OF_ROWS, *OF_COVER, *OF_MODELS) if name in available()]
     return there if pool.kind == "classification" else [name for name in there if name != "stratified"]
 
 

@@ -88,6 +88,17 @@ def test_kept_rows_go_to_stdout_as_the_user_wrote_them(pool, capfdbinary):
     assert b"5 of 60 rows kept" in streams.err
 
 
+def test_rows_that_are_no_text_are_not_written_to_a_terminal(tmp_path, monkeypatch, capsys):
+    import polars as pl
+
+    path = tmp_path / "pool.parquet"
+    pl.DataFrame({"text": ["a", "b"], "label": ["c", "d"]}).write_parquet(path)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    arguments = ("select", path, "--method", "random", "--budget", "1")
+    assert "the kept rows are .parquet, which a terminal cannot show; give --out DIR" in refused(capsys, *arguments)
+    assert main([*map(str, arguments), "--out", str(tmp_path / "out")]) == 0
+
+
 def test_json_summary_goes_to_stdout_and_is_the_manifest(pool, tmp_path, capsys):
     out = tmp_path / "out"
     assert (
@@ -134,6 +145,15 @@ def test_a_column_that_is_not_there_is_refused_with_the_nearest(pool, capsys):
     )
 
 
+@pytest.mark.parametrize(("method", "setting"), [("stratified", "by"), ("quality-diversity", "quality")])
+def test_a_column_that_the_method_needs_says_how_to_name_another(tmp_path, capsys, method, setting):
+    path = tmp_path / "pool.jsonl"
+    path.write_text('{"prompt": "p", "completion": "c"}\n')
+    told = refused(capsys, "select", path, "--method", method, "--budget", "1")
+    assert told.startswith(f"thresher: {method}: column '")
+    assert f"there are: prompt, completion; name one with --set {setting}=COLUMN" in told
+
+
 def test_an_unknown_setting_names_those_there_are(pool, capsys):
     sentence = refused(capsys, "select", pool, "--method", "deft-ucs", "--set", "easy_shar=0.3", "--budget", "5")
     assert "did you mean 'easy_share'?" in sentence
@@ -167,7 +187,36 @@ def test_an_unknown_option_is_one_sentence(pool, capsys):
 
 
 def test_a_missing_option_is_one_sentence(pool, capsys):
-    assert "budget" in refused(capsys, "select", pool)
+    told = refused(capsys, "select", pool)
+    assert told == "thresher: missing option '--budget'; see 'thresher select --help'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--metod", "random"], "no such option: --metod; did you mean --method?; see 'thresher select --help'"),
+        (["--seed", "x", "--budget", "5"], "'--seed': must be a whole number"),
+        (["--max-row-bytes", "0", "--budget", "5"], "'--max-row-bytes': must be at least 1"),
+        (["--order", "x", "--budget", "5"], "'--order': 'x' is not one of 'file', 'rank'"),
+        (["other.jsonl", "--budget", "5"], "give several files as a pattern in quotes ('data/*.jsonl')"),
+    ],
+)
+def test_what_cannot_be_parsed_is_told_in_our_own_words(pool, capsys, arguments, told):
+    assert told in refused(capsys, "select", pool, *arguments)
+
+
+def test_a_group_of_commands_alone_shows_its_help_and_nothing_else(capsys):
+    assert main(["curate"]) == 2
+    streams = capsys.readouterr()
+    assert "thresher curate [OPTIONS] COMMAND" in streams.out
+    assert streams.err == ""
+
+
+def test_a_tilde_that_the_shell_leaves_is_the_home_folder(pool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["select", "~/pool.jsonl", "--method", "random", "--budget", "5", "--out=~/chosen"]) == 0
+    assert (tmp_path / "chosen" / "manifest.json").is_file()
+    assert f"{tmp_path}/chosen: dropped.parquet" in capsys.readouterr().err
 
 
 def test_json_without_a_folder_is_refused(pool, capsys):
@@ -246,6 +295,7 @@ def test_cache_shows_what_it_holds_and_forgets_it(pool, tmp_path, capsys):
     assert main(["cache"]) == 0
     assert "60 rows" in capsys.readouterr().out
     assert "exactly one of" in refused(capsys, "cache", "prune")
+    assert "'--max-gb': must be at least 0" in refused(capsys, "cache", "prune", "--max-gb", "-1")
     assert main(["cache", "prune", "--all"]) == 0
     capsys.readouterr()
     assert main(["cache", "--json"]) == 0
@@ -301,16 +351,18 @@ def test_reasons_beyond_the_first_five_are_counted_together(tmp_path, capsys):
     bad += ['{"text": "a"}', '{"text": "a", "label": [1]}']
     good = [json.dumps({"text": f"row {i}", "label": "a"}) for i in range(20)]
     (tmp_path / "pool.jsonl").write_text("\n".join([*good, *bad]) + "\n")
-    assert main(["select", str(tmp_path / "pool.jsonl"), "--method", "random", "--budget", "5"]) == 0
-    told = capsys.readouterr().err
-    assert "27 rows read (text-label: text=text, label=label), 7 set aside" in told
-    assert "  2 for 2 more reasons\n" in told
+    clean = ["curate", "clean", "--out", str(tmp_path / "out")]
+    for command in (["select", "--method", "random", "--budget", "5"], clean):
+        assert main([*command, str(tmp_path / "pool.jsonl")]) == 0
+        told = capsys.readouterr().err
+        assert "27 rows read (text-label: text=text, label=label), 7 set aside" in told
+        assert "  2 for 2 more reasons\n" in told
 
 
 def test_a_summary_tells_which_columns_were_read_and_which_were_not(tmp_path, capsys):
-    rows = [{"question": f"q{i}", "sentence": f"s{i}", "label": i % 2, "idx": i} for i in range(4)]
+    rows = [{"title": f"q{i}", "sentence": f"s{i}", "label": i % 2, "idx": i} for i in range(4)]
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    read = "text-label: text=sentence, label=label; other columns: question, idx"
+    read = "text-label: text=sentence, label=label; other columns: title, idx"
     for command in (["select", "--method", "random", "--budget", "2"], ["curate", "clean"]):
         assert main([*command, str(tmp_path / "pool.jsonl"), "--out", str(tmp_path / command[0])]) == 0
         assert f"4 rows read ({read})" in capsys.readouterr().err

@@ -203,10 +203,18 @@ def test_unknown_names_are_told(tmp_path):
     path, _ = write(tmp_path / "pool.jsonl")
     with pytest.raises(SettingsError, match="settings: 'near-duplicate' must be one of.*did you mean"):
         th.curate(path, settings={"near-duplicate": {"threshold": 0.5}})
-    with pytest.raises(SettingsError, match="report: 'pii' must be one of"):
+    with pytest.raises(SettingsError, match="report: 'pii' must be one of .*; name it among the rules too"):
         th.curate(path, report=["pii"])
     with pytest.raises(InputError, match="contamination: needs rows to evaluate on"):
         th.curate(path, ["contamination"])
+
+
+def test_names_may_be_a_text_with_commas(tmp_path):
+    path, _ = write(tmp_path / "pool.jsonl")
+    names = ["exact-duplicates", "near-duplicates"]
+    assert th.curate(path, ", ".join(names), report=names[0]).manifest.hash == (
+        th.curate(path, names, report=names[:1]).manifest.hash
+    )
 
 
 def test_the_command_is_the_function(tmp_path, capsys):

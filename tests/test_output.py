@@ -126,6 +126,11 @@ def test_a_parent_that_is_a_file_is_one_sentence(tmp_path):
         make(tmp_path / "file" / "out")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert OutputFolder("~/out", identity="").path == tmp_path / "out"
+
+
 def test_the_root_of_the_file_system_is_refused():
     with pytest.raises(OutputError, match="a folder of its own"):
         make("/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 
 import numpy as np
 import polars as pl
@@ -34,7 +35,7 @@ def test_values_are_those_that_the_selectors_see_in_the_order_of_the_file(pool):
     np.testing.assert_array_equal(made.frame["length"].to_numpy(), expected["length"])
     np.testing.assert_array_equal(made.frame["embedding"].to_numpy(), expected["embedding"])
     assert made.frame["number:grade"].to_list() == [row["grade"] for row in ROWS]
-    assert made.manifest.content["counts"]["rejected"] == 1
+    assert made.manifest.content["counts"]["rejected_by_reason"] == {"field 'completion' is missing": 1}
 
 
 def test_a_row_without_a_value_is_null_and_has_its_reason(tmp_path):
@@ -76,11 +77,15 @@ def test_other_work_replaces_a_table_only_by_force_and_a_file_of_the_user_never(
     assert mine.read_text() == "my own file"
 
 
-def test_what_cannot_be_written_is_refused(pool, tmp_path):
+def test_what_cannot_be_written_is_refused(pool, tmp_path, monkeypatch):
     with pytest.raises(th.ThresherError, match=r"must end in one of \.parquet, \.csv"):
         th.score(pool, "length", out=tmp_path / "table.xlsx")
     with pytest.raises(th.ThresherError, match="its parent folder must be writable, got 'File exists'"):
         th.score(pool, "length", out=pool / "table.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda _path, _mode: False)  # as of a folder that only others may write
+        with pytest.raises(th.ThresherError, match="its parent folder must be writable, got 'Permission denied'"):
+            th.score(pool, "length", out=tmp_path / "table.csv")
     with pytest.raises(th.ThresherError, match="'embedding' has several; choose .parquet"):
         th.score(pool, "embedding", encoder="static", out=tmp_path / "table.csv")
     with pytest.raises(th.ThresherError, match="must name at least one"):
@@ -95,6 +100,7 @@ def test_the_command_writes_json_lines_to_stdout_and_counts_to_stderr(pool, caps
     assert len(lines) == len(ROWS)
     assert set(lines[0]) == {"row_id", "length"}
     assert "12 rows, 1 set aside" in streams.err
+    assert "  1 field 'completion' is missing\n" in streams.err
 
 
 def test_an_unknown_feature_ends_with_one_sentence(pool, capsys):

@@ -59,6 +59,7 @@ def test_every_kind_of_method_can_be_planned_and_nothing_is_written(method, sett
     assert made.memory_bytes > 10_000_000
     assert str(made).startswith(f"{method}: 10 rows of 120")
     assert "nothing was written" in str(made)
+    assert "comes on top" not in str(made), "what is counted above would count twice"
 
 
 def test_the_tokens_foretold_are_those_that_are_read(tiny_llama):

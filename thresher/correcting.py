@@ -337,7 +337,8 @@ def _manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], started: f
             "id_column": pool.id_column,
             "counts": {
                 "read": pool.n_read,
-                "rejected": pool.rejected.height,
+                "rejected": pool.n_rejected,
+                "rejected_by_reason": pool.rejected_by_reason,
                 "usable": len(pool),
                 "decisions": counts,
             },

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from thresher.output import OutputFolder
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
 
+T = TypeVar("T")
 DEFAULT_RULES = ("exact-duplicates", "near-duplicates")
 WITH_EVAL = "contamination"
 KIND = "curated"
@@ -88,12 +89,13 @@ def curate(
 
     Args:
         pool: a Dataset, or anything `load` accepts.
-        rules: names (`thresher curate rules` lists them) or rules, in the order in which they judge; None for
-            "exact-duplicates" and "near-duplicates". With `eval`, "contamination" comes first if it is not among them.
+        rules: names (`thresher curate rules` lists them; a list, or a text with commas) or rules, in the order in which
+            they judge; None for "exact-duplicates" and "near-duplicates". With `eval`, "contamination" comes first if
+            it is not among them.
         settings: rule -> setting -> value, for rules given by name.
         existing: rows kept earlier (anything `load` accepts): none of them is dropped, and rows that repeat one are.
         eval: rows to evaluate on (anything `load` accepts), which must not be in the pool.
-        report: names of rules that only report what they find, and drop nothing.
+        report: names of rules that only report what they find, and drop nothing; a list, or a text with commas.
         encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by the number of rows.
         model: causal language model for rules that ask one, by folder or Hub id; not set: the embedded one.
         tokenizer: whose tokens are counted, by name or folder; not set: the embedded encoder's.
@@ -142,7 +144,7 @@ def chosen_rules(
         InputError: something else than a rule was given, or none.
         SettingsError: settings are of a rule that is not among the named ones.
     """
-    wanted = list(DEFAULT_RULES if rules is None else rules)
+    wanted: list[str | Rule] = list(DEFAULT_RULES if rules is None else _apart(rules))
     names = [rule if isinstance(rule, str) else getattr(rule, "name", "") for rule in wanted]
     if has_eval and WITH_EVAL not in names:
         wanted, names = [WITH_EVAL, *wanted], [WITH_EVAL, *names]
@@ -152,10 +154,15 @@ def chosen_rules(
     for name in settings or {}:
         if name not in by_name:
             raise SettingsError(
-                f"settings: '{name}' must be one of the rules named, {', '.join(by_name) or 'none'}"
-                f"{did_you_mean(name, by_name)}"
+                f"settings: '{name}' must be one of the rules that run, {', '.join(by_name) or 'none'}"
+                f"{did_you_mean(name, by_name) or '; name it among the rules too'}"
             )
     return tuple(_rule(rule, settings or {}) for rule in wanted)
+
+
+def _apart(names: Collection[T]) -> Collection[T] | list[str]:
+    """Return the names in a text with commas; a list of them as it is."""
+    return [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else names
 
 
 def _rule(rule: str | Rule, settings: Mapping[str, Mapping[str, Any]]) -> Rule:
@@ -183,11 +190,15 @@ def _plan(
 ) -> _Plan:
     from thresher.features import FeatureContext
 
+    report = _apart(report)
     built = chosen_rules(rules, settings, has_eval=eval_rows is not None)
     names = [rule.name for rule in built]
     for name in report:
         if name not in names:
-            raise SettingsError(f"report: '{name}' must be one of {', '.join(names)}{did_you_mean(name, names)}")
+            raise SettingsError(
+                f"report: '{name}' must be one of the rules that run, {', '.join(names)}"
+                f"{did_you_mean(name, names) or '; name it among the rules too'}"
+            )
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed: must be a whole number from 0, got {seed!r}")
     dataset = _loaded(pool)

@@ -43,7 +43,7 @@ class OutputFolder:
     """
 
     def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:
-        self.path = Path(os.path.abspath(path))
+        self.path = Path(os.path.abspath(as_path(path)))
         if not self.path.name:
             raise OutputError(f"{self.path}: the output must be a folder of its own; choose another --out")
         self.work = self._sibling("partial")
@@ -128,6 +128,11 @@ class OutputFolder:
     def _release(self) -> None:
         Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
+
+
+def as_path(path: str | Path) -> Path:
+    """Return a path; a leading ~ stands for the home folder, as in a shell."""
+    return Path(os.path.expanduser(path))  # leaves "~nobody" as it is, where Path.expanduser raises
 
 
 def identity_of(folder: Path) -> str | None:

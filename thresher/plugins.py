@@ -14,6 +14,8 @@ from typing import Any
 
 from thresher.errors import NotFoundError, SettingsError, did_you_mean
 
+_IN_WORDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
+
 
 def available(group: str) -> dict[str, EntryPoint]:
     """Return everything that is installed in an entry-point group, ours and others', by name."""
@@ -107,7 +109,7 @@ def _converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return kind(value)
     except (KeyError, ValueError):
-        raise SettingsError(f"{name}: {field.name} must be {kind.__name__}, got '{value}'") from None
+        raise SettingsError(f"{name}: {field.name} must be {_IN_WORDS[kind]}, got '{value}'") from None
 
 
 def _of_type(name: str, field: dataclasses.Field[Any], value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError, OutputError
 from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import whole_file, write_csv, write_ndjson, write_parquet, write_whole
+from thresher.output import as_path, whole_file, write_csv, write_ndjson, write_parquet, write_whole
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
@@ -55,7 +56,7 @@ class FeatureTable:
         Raises:
             OutputError: the file is there already, cannot be written, or its format cannot hold a column.
         """
-        path = Path(path)
+        path = as_path(path)
         _check_suffix(path)
         nested = [name for name, kind in self.frame.schema.items() if kind.is_nested()]
         if path.suffix == ".csv" and nested:
@@ -136,7 +137,7 @@ def score(
     asked = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
     read = [reading_entry(each) for each in (rows, beside) if each is not None]
     identity = digest({"request": asked, "read": read, "thresher": versions(())})
-    path = None if out is None else Path(out)
+    path = None if out is None else as_path(out)
     if path is not None:
         _check_suffix(path)
         check_apart(path, [each for each in (rows, beside) if each is not None])
@@ -185,12 +186,12 @@ def _make_parent(path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise OutputError(
             f"{path}: its parent folder must be writable, got '{error.strerror}'; choose another --out"
         ) from None
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: its parent folder must be writable, and it is not; choose another --out")
 
 
 def _is_free(path: Path, identity: str, *, force: bool) -> bool:
@@ -227,7 +228,8 @@ def _about(rows: Dataset, found: Features) -> dict[str, Any]:
         "id_column": rows.id_column,
         "counts": {
             "read": rows.n_read,
-            "rejected": rows.rejected.height,
+            "rejected": rows.n_rejected,
+            "rejected_by_reason": rows.rejected_by_reason,
             "usable": len(rows),
             "missing": {name: int(reasons.is_not_null().sum()) for name, reasons in found.missing.items()},
         },

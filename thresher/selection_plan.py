@@ -75,7 +75,7 @@ class Plan:
         read = f", {self.model_tokens:,} tokens through the model" if self.model_tokens else ""
         lines.append(f"in all: {total}{read}; {size(self.memory_bytes)} of memory, {size(self.disk_bytes)} of disk")
         if self.cost:
-            lines.append(f"choosing the rows comes on top: {self.cost}")
+            lines.append(f"what the method itself says of its cost: {self.cost}")
         lines.append("measured on a few batches of these rows on this machine; nothing was written")
         return "\n".join(lines)
 

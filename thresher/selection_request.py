@@ -11,7 +11,7 @@ import numpy as np
 from thresher.budget import Budget, Quota, parse_budget, parse_quota
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import reading_entry
-from thresher.errors import InputError
+from thresher.errors import InputError, NotFoundError
 from thresher.manifest import versions
 from thresher.preparation import Promise, promises
 from thresher.selectors import Selector, create
@@ -119,8 +119,34 @@ def resolve(asked: Asked) -> Request:
 
     Raises:
         InputError: the budget, the order, the seed or the rows do not fit.
+        NotFoundError: a column that the method needs is not there.
     """
-    return resolve_on(asked, lambda: asked.pool if isinstance(asked.pool, Dataset) else load(asked.pool))
+    request = resolve_on(asked, lambda: asked.pool if isinstance(asked.pool, Dataset) else load(asked.pool))
+    _check_columns(request.selector, request.pool)
+    return request
+
+
+def _check_columns(selector: Selector, pool: Dataset) -> None:
+    """Look for the columns that the method's settings name, before anything is computed.
+
+    Raises:
+        NotFoundError: the pool has no such column; it says which setting names another.
+    """
+    from thresher.features.compute import COLUMN, NUMBER, column_values
+
+    settings: dict[str, Any] = asdict(selector) if is_dataclass(selector) else {}
+    for need in sorted(selector.needs):
+        name = need.removeprefix(COLUMN).removeprefix(NUMBER)
+        named_by = [setting for setting, value in settings.items() if value == name]
+        if name == need or not named_by or name in pool.column_names:
+            continue
+        try:
+            column_values(pool, name)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{selector.name}: {error}; name one with --set {named_by[0]}=COLUMN "
+                f"('thresher methods {selector.name}' tells more)"
+            ) from None
 
 
 def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Dataset] | None = None) -> Request:
@@ -138,7 +164,7 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
     from thresher.features import FeatureContext
 
     selector = _selector(asked.method, asked.settings)
-    budget = parse_budget(asked.budget)
+    budget = parse_budget(asked.budget, method=selector.name)
     quota = None if asked.quota is None else parse_quota(asked.quota)
     if asked.order not in ("file", "rank"):
         raise InputError(f"order: must be 'file' or 'rank', got '{asked.order}'")

@@ -16,7 +16,7 @@ from thresher.cut import REASONS, rank_column
 from thresher.dataset.sources import subset_files
 from thresher.errors import ManifestError
 from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
+from thresher.output import MANIFEST, OutputFolder, as_path, write_ndjson, write_parquet, write_whole
 from thresher.scores import Scores
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ def open_subset(folder: str | Path) -> Subset:
     Raises:
         ManifestError: the folder is no subset, or its pool is gone or has changed.
     """
+    folder = as_path(folder)
     content = _subset_manifest(folder).content
     paths = [Path(path) for path in content["run"]["inputs"]]
     gone = [path for path in paths if not path.is_file()]
@@ -216,8 +217,9 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     Raises:
         ManifestError: the folder is no subset.
     """
+    folder = as_path(folder)
     content = _subset_manifest(folder).content
-    return _load_as(subset_files(Path(folder)), content)
+    return _load_as(subset_files(folder), content)
 
 
 def _subset_manifest(folder: str | Path) -> Manifest:

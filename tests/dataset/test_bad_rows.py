@@ -173,7 +173,7 @@ def test_strict_refuses_with_count_and_first_three(tmp_path):
         ("rows.jsonl", b"", "must hold rows, it is empty"),
         ("rows.jsonl", b"\n \n", "found none"),
         ("rows.jsonl", b"{\n{\n", "found none that can be read"),
-        ("rows.csv", b"text,label\ncaf\xe9,a\n", "(1 x the row is not UTF-8)"),
+        ("rows.csv", b"text,label\ncaf\xe9,a\n", "(1 x the row is not UTF-8); convert the file with iconv"),
         ("rows.jsonl", b'{"instruction": "", "output": ""}', "at least one usable row"),
         (
             "rows.jsonl",

@@ -49,6 +49,13 @@ from thresher.errors import InputError, SettingsError
         ({"text": "t", "label": True}, "text-label", "t", "true"),
         ({"sentence": "t", "intent": "l"}, "text-label", "t", "l"),
         ({"input": "t", "category": "l"}, "text-label", "t", "l"),
+        ({"premise": "t", "hypothesis": "u", "label": 1}, "text-label", "t\nu", "1"),
+        ({"sentence1": "t", "sentence2": "u", "label": 1, "idx": 0}, "text-label", "t\nu", "1"),
+        ({"question1": "t", "question2": "u", "label": 1}, "text-label", "t\nu", "1"),
+        ({"text1": "t", "text2": "u", "label": 1}, "text-label", "t\nu", "1"),
+        ({"question": "t", "sentence": "u", "label": 1}, "text-label", "t\nu", "1"),
+        ({"question": "no part of it", "text": "t", "label": 1}, "text-label", "t", "1"),
+        ({"input": "p", "output": "c"}, "query-response", "p", "c"),
         ({"text": "t"}, "text", "", "t"),
     ],
 )
@@ -123,6 +130,35 @@ def test_a_faulty_map_is_refused(columns, error, message):
         load([{"ask": "a", "more": "m"}], columns=columns)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_labels_that_are_decimals_in_text_count_as_numbers(tmp_path, suffix):
+    given = ["1.0", "0.0", "", "-1.0", "0.5", "n/a", " 2.0"]
+    rows = [{"text": f"t{i}", "label": label} for i, label in enumerate(["1.0"] * 1000 + given)]
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".csv":
+        path.write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = load(path)
+    assert dataset.frame["response"].to_list() == ["1"] * 1001 + ["0", "-1", "n/a", "2"]
+    assert dataset.rejected["reason"].to_list() == [
+        "field 'label' is empty",
+        "field 'label' must be text or a whole number, found a fraction",
+    ]
+
+
+def test_names_that_look_like_decimals_beside_others_stay_names():
+    assert load([{"text": "t", "label": "3.0"}, {"text": "u", "label": "beta"}]).frame["response"].to_list() == [
+        "3.0",
+        "beta",
+    ]
+
+
+def test_rows_of_another_schema_say_that_none_of_its_columns_was_found():
+    with pytest.raises(InputError, match="read as text-label: none of its columns; other columns: prompt, completion"):
+        load([{"prompt": "p", "completion": "c"}], schema=load([{"text": "t", "label": "l"}]).schema)
+
+
 def test_map_and_schema_exclude_each_other():
     with pytest.raises(SettingsError, match="exclude each other"):
         load([{"text": "a"}], schema="text", columns={"text": "text"})
@@ -161,6 +197,24 @@ def test_a_conversation_keeps_reasoning_and_the_first_form_of_calls():
     assert call["tool_calls"] == [{"type": "function", "function": {"name": "w", "arguments": "{}"}}]
     assert result == {"role": "tool", "name": "w", "content": "rain"}
     assert answer["reasoning_content"] == "since it rains"
+
+
+def test_an_assistant_turn_of_weight_0_is_context_and_never_the_response():
+    turns = _turns(("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"), ("user", "s"))
+    weighted = [{**turn, "weight": 0} if turn["content"] == "a" else turn for turn in turns[:4]]
+    [first, last, none] = (
+        load([{"messages": _turns(("user", "q"), ("assistant", "a"))}, {"messages": messages}])
+        for messages in (
+            weighted,
+            [turns[0], {**turns[1], "weight": 1}, turns[2], {**turns[3], "weight": 0}, turns[4]],
+            [turns[0], {**turns[1], "weight": 0.0}],
+        )
+    )
+    assert first.frame.row(1)[1:3] == ("user: q\nassistant: a\nuser: r", "b")
+    assert first.messages([1])[0].messages == weighted
+    assert last.frame.row(1)[1:3] == ("q", "a")
+    assert last.messages([1])[0].messages == turns[:2]
+    assert none.rejected["reason"].to_list() == ["every assistant turn has weight 0, so that there is none to learn"]
 
 
 def test_a_conversation_keeps_system_tools_and_later_turns():

@@ -62,6 +62,50 @@ def test_a_folder_with_several_splits_needs_one_named(tmp_path):
         load(tmp_path, split="dev")
 
 
+def test_the_folders_of_a_hive_partition_are_columns(tmp_path):
+    for place, rows in (("lang=en/year=2024", ROWS[:2]), ("lang=d%20e/year=__HIVE_DEFAULT_PARTITION__", ROWS[2:])):
+        (tmp_path / "pool" / place).mkdir(parents=True)
+        pl.DataFrame([{**row, "year": "own"} for row in rows]).write_parquet(tmp_path / "pool" / place / "0.parquet")
+    dataset = load(tmp_path / "pool")
+    assert dataset.column_names == ["prompt", "completion", "year", "lang"]
+    assert dataset.column("lang").to_list() == ["d e"] * 4 + ["en"] * 2
+    assert dataset.column("year").unique().to_list() == ["own"]
+    kept = dataset.write([0, 5], tmp_path, "kept")
+    assert pl.read_parquet(kept).rows() == [("p2", "c2", "own", "d e"), ("p1", "c1", "own", "en")]
+
+
+def test_the_value_of_an_empty_hive_partition_is_null(tmp_path):
+    (tmp_path / "lang=__HIVE_DEFAULT_PARTITION__").mkdir()
+    pl.DataFrame(ROWS).write_parquet(tmp_path / "lang=__HIVE_DEFAULT_PARTITION__" / "0.parquet")
+    assert load(tmp_path).column("lang").to_list() == [None] * len(ROWS)
+
+
+def test_splits_in_folders_of_a_hive_partition_are_never_mixed(tmp_path):
+    write_lines(tmp_path / "split=train" / "0.jsonl", ROWS[:2])
+    write_lines(tmp_path / "split=test" / "0.jsonl", ROWS[2:])
+    with pytest.raises(InputError, match="holds the splits test, train"):
+        load(tmp_path)
+    assert prompts(load(tmp_path, split="train")) == EXPECTED[:2]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_lines(tmp_path / "rows.jsonl", ROWS)
+    for source in ("~/rows.jsonl", ["~/rows.jsonl"], "~/r*.jsonl"):
+        assert prompts(load(source)) == EXPECTED
+
+
+@pytest.mark.parametrize("address", ["https://example.com/rows.jsonl", "hf://datasets/owner/name/rows.parquet"])
+def test_an_address_is_no_missing_file(address):
+    with pytest.raises(InputError, match=f"{address}: a file, a folder or a Hub id is required, got an address"):
+        load(address)
+
+
+def test_a_dataset_is_not_loaded_again():
+    with pytest.raises(InputError, match="rows are loaded once, got a Dataset"):
+        load(load(ROWS))
+
+
 def test_a_folder_of_several_kinds_or_without_rows_is_refused(tmp_path):
     with pytest.raises(InputError, match="found none"):
         load(tmp_path)
@@ -97,7 +141,7 @@ def test_standard_input_is_read(monkeypatch, tmp_path, content):
     assert prompts(dataset) == EXPECTED
     assert dataset.frame["file"].cast(pl.String)[0] == dataset.sources[0].name == "<stdin>"
     assert dataset.rows([5, 0]) == [ROWS[5], ROWS[0]]
-    assert dataset.write([0], tmp_path, "subset").suffix in {".json", ".jsonl"}
+    assert dataset.write([0], tmp_path, "subset").suffix == (".json" if content.startswith("[") else ".jsonl")
 
 
 def test_frames_tables_lists_and_iterators_are_read():

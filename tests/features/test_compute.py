@@ -33,6 +33,20 @@ def test_values_from_the_cache_equal_fresh_ones(make_rows, make_sentences):
         np.testing.assert_array_equal(cached["length"], fresh["length"])
 
 
+def test_texts_that_an_english_encoder_tells_little_of_are_counted_whatever_the_cache_knows(make_rows, tmp_path):
+    foreign = ["今天天气很好", "Привет, мир", "☃☃ a", "كتاب جديد 2", "ฉันชอบ"]
+    rows = make_rows([*foreign, "", "...", "naïve café – “déjà vu”", "def f(x): return x ** 2  # 平方", "a mug ☃"])
+    told = []
+    cache = FeatureCache(tmp_path)
+    context = FeatureContext(encoder="static", cache=cache, on_progress=lambda event: told.append(event.note))
+    for _ in range(2):
+        told.clear()
+        assert compute(rows, ["embedding"], context).notes == {"embedding": {"rows_in_other_letters": 5}}
+        [note] = [note for note in told if note]
+        assert note.startswith("encoder 'static-minilm-256' reads English, and 5 of 10 texts are mostly in other")
+    assert compute(make_rows(["a mug"]), ["embedding"], context).notes == {}
+
+
 def test_half_precision_is_rounded_once_and_kept_apart(make_rows, make_sentences, tmp_path):
     rows = make_rows(make_sentences(40))
     half = FeatureContext(encoder="static", embedding_dtype="float16", cache=FeatureCache(tmp_path / "half"))

@@ -32,10 +32,7 @@ def test_a_vector_is_the_normalised_mean_of_its_tokens(make_sentences):
 
 
 def test_a_text_without_known_tokens_has_the_zero_vector():
-    encoder = StaticEncoder()
-    np.testing.assert_array_equal(encoder.encode(["", "   ", "☃☃"]), np.zeros((3, 256)))
-    encoder.encode(["a mug ☃", "mug ☃ ☃"])
-    assert encoder.notes()[0].startswith("encoder 'static-minilm-256' does not know most words of 2 of 5 texts")
+    np.testing.assert_array_equal(StaticEncoder().encode(["", "   ", "☃☃"]), np.zeros((3, 256)))
 
 
 def test_neighbours_and_order_do_not_matter_at_all(make_sentences):

@@ -30,6 +30,14 @@ def test_the_verb_has_the_names_and_defaults_of_the_function():
     assert set(verb) - set(function) == {"job", "log_json", "as_json", "quiet"}
 
 
+def test_check_and_run_refuse_an_output_folder_of_something_else_alike(made, capsys):
+    made.out.mkdir()
+    (made.out / "thesis.tex").write_text("years of work")
+    for verb in ("check", "run"):
+        assert main(["curate", verb, str(made.file)]) == 2
+        assert "must be new, empty or of this job, it holds thesis.tex" in capsys.readouterr().err
+
+
 def test_run_twice_then_look(made, capsys, rows):
     assert main(["curate", "run", str(made.file)]) == 0
     assert "6 rows in the snapshot: 6 entered, 0 left" in capsys.readouterr().err

@@ -234,7 +234,7 @@ def test_settings_given_as_text_are_converted():
 
 
 def test_text_that_is_no_number_is_refused():
-    with pytest.raises(SettingsError, match="n_clusters must be int, got 'many'"):
+    with pytest.raises(SettingsError, match="n_clusters must be a whole number, got 'many'"):
         create("deft-ucs", {"n_clusters": "many"})
 
 

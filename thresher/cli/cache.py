@@ -43,9 +43,10 @@ def show(
         return
     total = sum(entry.bytes for entry in entries)
     typer.echo(f"{cache.root}: {len(entries)} models, {size(total)} of at most {size(cache.max_bytes)}")
+    width = max((len(entry.feature) for entry in entries), default=0)
     for entry in entries:
         typer.echo(
-            f"  {entry.feature:<10} {entry.model:<28} {entry.n_rows:>12,} rows  {size(entry.bytes):>9}  "
+            f"  {entry.feature:<{width}} {entry.model:<28} {entry.n_rows:>12,} rows  {size(entry.bytes):>9}  "
             f"last used {entry.last_used:%Y-%m-%d %H:%M}"
         )
     typer.echo(f"{n_cells:,} finished cells of experiments, {size(cell_bytes)}")
@@ -54,8 +55,8 @@ def show(
 
 @cache_app.command()
 def prune(
-    max_gb: Annotated[float | None, typer.Option(help="Keep at most this much, the last used first.")] = None,
-    older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.")] = None,
+    max_gb: Annotated[float | None, typer.Option(help="Keep at most this much, the last used first.", min=0)] = None,
+    older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
     """Delete computed features, cells of experiments and trained adapters; they are made again when they are needed.

@@ -71,11 +71,11 @@ def clean(
     with progress_display(quiet=quiet) as show:
         curated = curate(
             rows,
-            _names(rules),
+            rules,
             settings=rule_settings(settings),
             existing=None if existing is None else beside(existing, config=existing_config, split=existing_split),
             eval=None if eval is None else beside(eval, config=eval_config, split=eval_split),
-            report=_names(report) or (),
+            report=report or (),
             encoder=encoder,
             model=model,
             tokenizer=tokenizer,
@@ -136,10 +136,6 @@ def rule_settings(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _first_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").splitlines()[0]
 
@@ -165,7 +161,7 @@ def summary(curated: Curated, out: Path, read_as: str | None = None) -> str:
         f"{counts['read']:,} rows read ({read_as or content['schema']['name']}), "
         f"{counts['rejected']:,} set aside as unusable"
     ]
-    lines += [f"  {count:,} {reason}" for reason, count in list(counts["rejected_by_reason"].items())[:5]]
+    lines += options.unusable_lines(counts["rejected_by_reason"])
     for rule in content["rules"]:
         did = ", ".join(f"{count:,} {reason}" for reason, count in rule["dropped"].items()) or "none dropped"
         more = f", {rule['masked']:,} masked" if rule["masked"] else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from typing import Annotated, NamedTuple
@@ -28,6 +29,7 @@ from thresher.cli.score import score
 from thresher.cli.select import select
 from thresher.cli.train import train
 from thresher.cli.tune import tune
+from thresher.cli.usage import told
 from thresher.errors import ThresherError
 
 _ENVIRONMENT = {  # what the operating system refuses for reasons that the user can mend
@@ -40,6 +42,8 @@ _ENVIRONMENT = {  # what the operating system refuses for reasons that the user 
     errno.EMFILE,
     errno.ENAMETOOLONG,
 }
+
+_HOME = re.compile(r"^(--[\w-]+=)?~(?=/|$)")
 
 app = typer.Typer(
     name="thresher",
@@ -95,7 +99,8 @@ def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; every error a user can act on becomes one sentence."""
     manner = _Manner(is_debug="--debug" in arguments, is_json="--log-json" in arguments)
     try:
-        code = app(args=[argument for argument in arguments if argument != "--debug"], standalone_mode=False)
+        words = [_with_home(word) for word in arguments if word != "--debug"]
+        code = app(args=words, prog_name="thresher", standalone_mode=False)
         sys.stdout.flush()
     except (SystemExit, BrokenPipeError) as leaving:
         # The reader of our output has gone, for which typer would exit with 1: nothing is wrong. Keep Python from
@@ -107,7 +112,8 @@ def main(arguments: list[str]) -> int:
     except ThresherError as error:
         return manner.fail(str(error))
     except TyperException as error:
-        return manner.fail(f"{error.format_message().rstrip('.')}; see 'thresher --help'")
+        sentence = told(error)
+        return manner.fail(sentence) if sentence else error.exit_code
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
             return manner.bug(error)
@@ -119,6 +125,11 @@ def main(arguments: list[str]) -> int:
     if code == 130:
         manner.tell("interrupted; run the same command again to continue where it stopped", 130)
     return code if isinstance(code, int) else 0
+
+
+def _with_home(word: str) -> str:
+    """Return a word of the command line with the home folder for its ~, which the shell leaves in --out=~/chosen."""
+    return _HOME.sub(lambda match: f"{match[1] or ''}{os.path.expanduser('~')}", word)
 
 
 class _Manner(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,6 +132,15 @@ def read_as(rows: Dataset | PoolFiles) -> str | None:
     from thresher.dataset import Dataset
 
     return rows.schema.told(rows.column_names) if isinstance(rows, Dataset) else None
+
+
+def unusable_lines(by_reason: Mapping[str, int]) -> list[str]:
+    """Return the most frequent reasons for which rows cannot be used, a line each, and how many rows have others."""
+    reasons = list(by_reason.items())
+    lines = [f"  {count:,} {reason}" for reason, count in reasons[:5]]
+    if len(reasons) > 5:
+        lines.append(f"  {sum(count for _, count in reasons[5:]):,} for {len(reasons) - 5} more reasons")
+    return lines
 
 
 def name_shards(source: str, *, columns: str | None = None, config: str | None = None, **reading: Any) -> PoolFiles:

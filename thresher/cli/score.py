@@ -87,5 +87,7 @@ def score(
         lacking = [f"{n:,} rows have no {name}" for name, n in counts["missing"].items() if n]
         lacking.append(f"read as {options.read_as(rows)}")
         typer.echo("; ".join([f"{counts['usable']:,} rows, {counts['rejected']:,} set aside", *lacking]), err=True)
+        for line in options.unusable_lines(counts["rejected_by_reason"]):
+            typer.echo(line, err=True)
         if out is not None:
             typer.echo(f"features are in {out}", err=True)

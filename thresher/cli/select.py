@@ -15,6 +15,8 @@ import typer
 from thresher.cli import options
 
 if TYPE_CHECKING:
+    from thresher.cluster import PoolFiles
+    from thresher.dataset import Dataset
     from thresher.selection_plan import Plan
     from thresher.subset import Subset
 
@@ -100,6 +102,8 @@ def select(
         strict=strict,
         max_row_bytes=max_row_bytes,
     )
+    if out is None and not dry_run:
+        _refuse_bytes_on_a_terminal(rows)
     beside = partial(options.read_telling, quiet=quiet, schema=schema, columns=columns)
     with progress_display(quiet=quiet) as show:
         asked: dict[str, Any] = {
@@ -144,6 +148,23 @@ def _tell_plan(made: Plan, *, as_json: bool) -> None:
         typer.echo(str(made))
 
 
+def _refuse_bytes_on_a_terminal(rows: Dataset | PoolFiles) -> None:
+    """Refuse to write rows to a terminal that are no text in the user's own format.
+
+    Raises:
+        InputError: stdout is a terminal, and the rows come from Parquet, Arrow or a compressed file.
+    """
+    from thresher.dataset import Dataset
+    from thresher.dataset.sources import TEXT_SUFFIXES
+    from thresher.errors import InputError
+
+    if isinstance(rows, Dataset) and sys.stdout.isatty() and rows.shards[0].suffix not in TEXT_SUFFIXES:
+        raise InputError(
+            f"stdout: the kept rows are {rows.shards[0].suffix}, which a terminal cannot show; give --out DIR, or send "
+            f"them to a file with >"
+        )
+
+
 def _to_stdout(subset: Subset) -> None:
     """Write the kept rows to stdout in the user's own format."""
     with tempfile.TemporaryDirectory() as folder:
@@ -169,10 +190,7 @@ def summary(subset: Subset, out: Path | None, read_as: str | None = None) -> str
         f"{counts['read']:,} rows read ({read_as or content['schema']['name']}), "
         f"{counts['rejected']:,} set aside as unusable"
     ]
-    reasons = list(counts["rejected_by_reason"].items())
-    lines += [f"  {count:,} {reason}" for reason, count in reasons[:5]]
-    if len(reasons) > 5:
-        lines.append(f"  {sum(count for _, count in reasons[5:]):,} for {len(reasons) - 5} more reasons")
+    lines += options.unusable_lines(counts["rejected_by_reason"])
     lines.append(
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
         f"{counts['dropped']:,} dropped"

@@ -34,7 +34,7 @@ from thresher.features.compute import COLUMN, compute
 from thresher.features.container import Array, Features
 from thresher.features.device_products import products_on
 from thresher.manifest import Manifest, digest, versions
-from thresher.output import MANIFEST, OutputFolder, check_free, identity_of, write_whole
+from thresher.output import MANIFEST, OutputFolder, as_path, check_free, identity_of, write_whole
 from thresher.preparation import holding
 from thresher.selection_choice import choose
 from thresher.selection_manifest import Chosen, chosen, subset_manifest
@@ -75,7 +75,7 @@ def select_on(
             f"order: engine {engine.name} writes one file per shard, in the order of the files, got '{asked.order}'; "
             f"ranks are in the scores"
         )
-    out = Path(out).absolute()
+    out = as_path(out).absolute()
     if out.exists() and (identity_of(out) is None or force):
         check_free(out, force=force)
     work = out.with_name(f".{out.name}.stages")

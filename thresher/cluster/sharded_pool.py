@@ -273,6 +273,11 @@ def key_of_read(files: PoolFiles) -> dict[str, Any]:
     return {
         "files": [[path, *size] for path, size in zip(files.paths, files.sizes(), strict=True)],
         "schema": [schema.name, schema.kind, {role: list(names) for role, names in schema.columns.items()}],
-        "types": [list(schema.label_names or ()), schema.id_column, sorted(schema.integer_columns)],
+        "types": [
+            list(schema.label_names or ()),
+            schema.id_column,
+            sorted(schema.integer_columns),
+            schema.has_decimal_labels,
+        ],
         "max_row_bytes": files.max_row_bytes,
     }

@@ -100,7 +100,7 @@ class SemanticDuplicates:
             existing,
             reason="semantic-duplicate",
             measure="cosine",
-            notes={"clusters": n_clusters},
+            notes={"clusters": n_clusters, **pool.features.notes.get(EMBEDDING, {})},
         )
 
 

@@ -25,8 +25,9 @@ from thresher.dataset.conversation import (
     tools_of,
 )
 from thresher.dataset.rejection import BadRow, type_name
-from thresher.dataset.schema import Schema
+from thresher.dataset.schema import DECIMAL, Schema
 
+_WHOLE = r"^(0|[1-9][0-9]{0,14})\.0+$"  # a whole number that a table of floats wrote, and nothing to look at singly
 CANONICAL_SCHEMA = {
     "index": pl.Int64,
     "prompt": pl.String,
@@ -44,7 +45,7 @@ def canonical_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
         text = CanonicalText("", joined_text(row, schema.columns["text"]))
     elif schema.kind == "classification":
         prompt = joined_text(row, schema.columns["text"])
-        text = CanonicalText(prompt, label_text(row, schema.columns["label"][0], schema.label_names))
+        text = CanonicalText(prompt, label_text(row, schema))
     else:
         text = canonical_text(conversation(row, schema))
         if not schema.is_chat and not _holds_messages(row, schema):
@@ -102,11 +103,16 @@ def joined_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def label_text(row: Mapping[str, Any], name: str, label_names: Sequence[str] | None) -> str:
+def label_text(row: Mapping[str, Any], schema: Schema) -> str:
     """Return a label as text: whole numbers in decimals, or by the name of their class."""
+    name, label_names = schema.columns["label"][0], schema.label_names
     value = row.get(name)
     if isinstance(value, bool):
         return str(value).lower()
+    if schema.has_decimal_labels and isinstance(value, str) and DECIMAL.fullmatch(value):
+        value = float(value)
+        if not value.is_integer():
+            raise BadRow(f"field '{name}' must be text or a whole number, found {_described(value)}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):
@@ -186,6 +192,10 @@ def canonical_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
             prompt = pl.when((system != "") & (prompt != "")).then(with_system).otherwise(prompt)
     elif schema.kind == "classification":
         prompt, response = _joined(schema.columns["text"]), _joined(schema.columns["label"])
+        if schema.has_decimal_labels:
+            response = (
+                pl.when(response.str.contains(_WHOLE)).then(response.str.replace(r"\.0+$", "")).otherwise(pl.lit(""))
+            )
     else:
         prompt, response = pl.lit(""), _joined(schema.columns["text"])
     row_id = pl.lit(None, pl.String) if schema.id_column is None else _joined((schema.id_column,))

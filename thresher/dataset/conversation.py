@@ -31,6 +31,7 @@ ROLES = {
     "tool": "tool",
     "tool_response": "tool",
 }
+WEIGHT = "weight"  # of an assistant turn in OpenAI's rows for fine-tuning: 0 for one that is not to be learned
 # what a chat template may read besides role and content; models that reason have the last two
 _KEPT = ("name", "tool_call_id", "tool_calls", "reasoning_content", "thinking")
 
@@ -42,7 +43,8 @@ class Conversation:
     Attributes:
         messages: dicts with "role" (system, user, assistant, tool), "content" (text, or None beside
             "tool_calls"), and "name", "tool_call_id", "tool_calls", "reasoning_content", "thinking" where the row has
-            them. A "function_call" of OpenAI's first form is in "tool_calls".
+            them. A "function_call" of OpenAI's first form is in "tool_calls". Assistant turns that are not to be
+            learned have "weight" 0; the last one never does, what stands behind it is left out.
         tools: the tools the assistant may call, as the row has them; None where it has none.
     """
 
@@ -124,7 +126,17 @@ def chat_turns(turns: Any, field: str) -> list[dict[str, Any]]:
         raise BadRow(f"field '{field}' must be a list of messages, found {type_name(turns)}")
     if not turns:
         raise BadRow(f"field '{field}' is empty")
-    return [_message(turn, field) for turn in turns]
+    return _to_last_learned([_message(turn, field) for turn in turns])
+
+
+def _to_last_learned(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages up to the last assistant turn that is to be learned, where the row marks any that is not."""
+    if not any(WEIGHT in message for message in messages):
+        return messages
+    learned = [i for i, each in enumerate(messages) if each["role"] == "assistant" and WEIGHT not in each]
+    if not learned:
+        raise BadRow("every assistant turn has weight 0, so that there is none to learn")
+    return messages[: learned[-1] + 1]
 
 
 def known_role(name: str) -> str | None:
@@ -146,6 +158,8 @@ def _message(turn: Any, field: str) -> dict[str, Any]:
     for key in _KEPT:
         if turn.get(key) is not None:
             message[key] = without_nulls(turn[key])
+    if known == "assistant" and turn.get(WEIGHT) == 0:
+        message[WEIGHT] = 0
     call = without_nulls(turn.get("function_call"))
     if call and not message.get("tool_calls"):
         message["tool_calls"] = [{"type": "function", "function": call}]
@@ -213,7 +227,7 @@ def canonical_text(conversation: Conversation) -> CanonicalText:
     if all(is_blank(_text(message)) for message in before):
         raise BadRow("nothing stands before the last assistant turn")
     is_plain = is_single and len(messages) == 2 and conversation.tools is None
-    if is_plain and not any(key in message for message in messages for key in _KEPT):
+    if is_plain and not any(key in message for message in messages for key in (*_KEPT, WEIGHT)):
         return CanonicalText(prompt, response)
     content: Mapping[str, Any] = {"messages": messages, "tools": conversation.tools}
     extra = orjson.dumps(content, option=orjson.OPT_SORT_KEYS, default=str).decode()

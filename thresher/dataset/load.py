@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from thresher.dataset.schema import (
 )
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, files_to_read, kind_of
 from thresher.errors import InputError, SettingsError
+from thresher.output import as_path
 
 if TYPE_CHECKING:
     import datasets
@@ -87,6 +89,8 @@ def load(
         SettingsError: the schema's name or a role is unknown.
         MissingExtraError: a Hub id was given and `datasets` is not installed.
     """
+    if isinstance(source, Dataset):
+        raise InputError("load: rows are loaded once, got a Dataset; hand it over as it is")
     _refuse_both(schema, columns)
     shards = _open(source, config=config, split=split, max_row_bytes=row_limit(max_row_bytes))
     chosen = _schema(shards, schema=schema, columns=columns, id_column=id_column)
@@ -216,6 +220,7 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
     from thresher.dataset import hub
     from thresher.dataset.text_files import open_text
 
+    source = os.path.expanduser(source) if isinstance(source, str) else as_path(source)
     if source == "-" and split is None and config is None:
         return [open_text(None, ".json", "", max_row_bytes=max_row_bytes)]
     if Path(source).is_dir() and hub.is_saved(Path(source)):
@@ -308,7 +313,8 @@ def _schema(
         found = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
         unread = read_rows(shards[:1], _ANY).rejected.frame()  # none can be parsed: any schema gives the reasons
         why = "".join(f" ({count} x {reason})" for reason, count in list(counted(unread["reason"]).items())[:1])
-        raise NoRowsError(f"{where}: rows are required, found {found}{why}{shards[0].advice}", unread)
+        advice = shards[0].advice or ("; convert the file with iconv" if "not UTF-8" in why else "")
+        raise NoRowsError(f"{where}: rows are required, found {found}{why}{advice}", unread)
     if isinstance(schema, Schema):
         chosen = schema
     elif columns is not None:

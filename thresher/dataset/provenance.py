@@ -9,6 +9,7 @@ from typing import Any
 
 from thresher.dataset.dataset import Dataset
 from thresher.errors import OutputError
+from thresher.output import as_path
 
 
 def schema_entry(rows: Dataset) -> dict[str, Any]:
@@ -41,8 +42,9 @@ def check_apart(out: Path, inputs: Iterable[Dataset]) -> None:
     Raises:
         OutputError: a file of the rows lies in the folder.
     """
+    folder = os.path.realpath(as_path(out))
     for source in (source for rows in inputs for source in rows.sources):
-        if source.mtime_ns is not None and Path(os.path.realpath(source.path)).is_relative_to(os.path.realpath(out)):
+        if source.mtime_ns is not None and Path(os.path.realpath(source.path)).is_relative_to(folder):
             raise OutputError(
                 f"{out}: the output must not replace its own input, it holds {source.name}; choose another --out"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -25,8 +26,16 @@ MAP_SYNTAX = (
     "A+B joins two columns)"
 )
 _TEXT, _LABEL = ("text", "sentence", "input"), ("label", "category", "intent", "class", "labels")
+_PAIRS = (  # texts that a label is about together
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("text1", "text2"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+)
 _SYSTEM = ("system", "system_prompt")
 _LISTED = 8  # names of columns in a line
+DECIMAL = re.compile(r"\s*[+-]?\d+\.\d+\s*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,8 @@ class Schema:
         label_names: names of the classes where labels are stored as numbers (`datasets.ClassLabel`), else None.
         id_column: the column that names the rows, else None.
         integer_columns: columns that hold whole numbers where text is possible too (labels, ids).
+        has_decimal_labels: labels are texts that write numbers with a point ("1.0"), as a CSV file has them where a
+            column of whole numbers went through a table of floats: they count as these numbers.
     """
 
     name: str
@@ -49,6 +60,7 @@ class Schema:
     label_names: tuple[str, ...] | None = None
     id_column: str | None = None
     integer_columns: frozenset[str] = field(default=frozenset())
+    has_decimal_labels: bool = False
 
     @property
     def is_chat(self) -> bool:
@@ -75,10 +87,13 @@ class Schema:
         roles = ", ".join(f"{role}={'+'.join(names)}" for role, names in read.items() if names)
         others = [name for name in found if name not in self.column_names]
         more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
-        return f"{self.name}: {roles}" + (f"; other columns: {', '.join(others[:_LISTED])}{more}" if others else "")
+        return f"{self.name}: {roles or 'none of its columns'}" + (
+            f"; other columns: {', '.join(others[:_LISTED])}{more}" if others else ""
+        )
 
 
-# name -> kind, role -> alternatives; an alternative in parentheses joins columns, the first is the one that must exist
+# name -> kind, role -> alternatives; an alternative in parentheses joins columns, of which the first must exist, and of
+# a pair both
 _KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
     "messages": ("sft", {"messages": (("messages",),)}),
     "sharegpt": ("sft", {"messages": (("conversations",), ("conversation",))}),
@@ -89,11 +104,14 @@ _KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
     "prompt-completion": ("sft", {"prompt": (("prompt",),), "response": (("completion",), ("response",))}),
     "query-response": (
         "sft",
-        {"prompt": (("query", "context"), ("question", "context")), "response": (("response",), ("answer",))},
+        {
+            "prompt": (("query", "context"), ("question", "context"), ("input", "context")),
+            "response": (("response",), ("answer",), ("output",)),
+        },
     ),
     "text-label": (
         "classification",
-        {"text": tuple((name,) for name in _TEXT), "label": tuple((name,) for name in _LABEL)},
+        {"text": (*((name,) for name in _TEXT), *_PAIRS), "label": tuple((name,) for name in _LABEL)},
     ),
     "text": ("text", {"text": (("text",),)}),
 }
@@ -212,17 +230,30 @@ def _fit(name: str, columns: Mapping[str, int], rows: Sequence[Mapping[str, Any]
     kind, roles = _KNOWN[name]
     chosen: dict[str, tuple[str, ...]] = {}
     for role, alternatives in roles.items():
-        scores = [tuple(columns.get(column, 0) for column in group) for group in alternatives]
+        scores = [_occurrences(group, columns) for group in alternatives]
         chosen[role] = alternatives[scores.index(max(scores))]
-    keys = [group[0] for group in chosen.values()]
+    keys = [key for group in chosen.values() for key in _keys(group)]
     n = sum(all(key in row for key in keys) for row in rows) if len(set(keys)) == len(keys) else 0
     chosen |= _OPTIONAL.get(name, {})
     return Schema(name=name, kind=kind, columns=chosen), n
 
 
+def _keys(group: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns of an alternative that must exist."""
+    return group if group in _PAIRS else group[:1]
+
+
+def _occurrences(group: tuple[str, ...], columns: Mapping[str, int]) -> tuple[int, ...]:
+    """Return in how many rows each column of an alternative occurs; of a pair, both."""
+    counts = tuple(columns.get(column, 0) for column in group)
+    return (min(counts),) * len(counts) if group in _PAIRS else counts
+
+
 def _needs(name: str) -> str:
     _, roles = _KNOWN[name]
-    return "; ".join(" or ".join(dict.fromkeys(group[0] for group in groups)) for groups in roles.values())
+    return "; ".join(
+        " or ".join(dict.fromkeys(" and ".join(_keys(group)) for group in groups)) for groups in roles.values()
+    )
 
 
 def _listed(columns: Iterable[str]) -> str:
@@ -231,7 +262,9 @@ def _listed(columns: Iterable[str]) -> str:
 
 
 def with_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Schema:
-    """Return the schema with the columns noted that hold whole numbers in the sample (labels and ids)."""
+    """Return the schema with what the sample tells of labels and ids: whole numbers, or decimals in text."""
+    labels = [row[name] for name in schema.columns.get("label", ()) for row in rows if row.get(name) not in (None, "")]
+    are_decimals = bool(labels) and all(isinstance(label, str) and DECIMAL.fullmatch(label) for label in labels)
     names = [*schema.columns.get("label", ()), *([schema.id_column] if schema.id_column is not None else [])]
     whole = frozenset(
         name
@@ -239,7 +272,7 @@ def with_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Sche
         if all(type(row[name]) is int for row in rows if row.get(name) is not None)
         and any(row.get(name) is not None for row in rows)
     )
-    return replace(schema, integer_columns=whole)
+    return replace(schema, integer_columns=whole, has_decimal_labels=are_decimals)
 
 
 def check_columns_exist(schema: Schema, found: Iterable[str], *, where: str) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from thresher.dataset.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
-from thresher.output import MANIFEST, identity_of
+from thresher.output import MANIFEST, as_path, identity_of
 
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 KNOWN = ", ".join((*TEXT_SUFFIXES, *TABLE_SUFFIXES))
 _METADATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"}
-_SPLIT = re.compile(r"(?:^|[-_./])(train|test|validation|valid|val|dev|eval)(?=[-_./])")
+_SPLIT = re.compile(r"(?:^|[-_./=])(train|test|validation|valid|val|dev|eval)(?=[-_./])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,12 @@ def files_to_read(source: str | Path | Sequence[str | Path], *, split: str | Non
         InputError: a file is missing or of an unknown kind, or a folder has no rows or several splits.
     """
     named = [source] if isinstance(source, str | Path) else list(source)
+    for name in named:
+        if "://" in str(name):
+            raise InputError(f"{name}: a file, a folder or a Hub id is required, got an address; download it first")
     if not named:
         raise InputError("load: at least one file is required, got an empty list")
-    found = [path for name in named for path in _expanded(Path(name), split)]
+    found = [path for name in named for path in _expanded(as_path(name), split)]
     seen: set[str] = set()
     repeated = []
     for path in found:

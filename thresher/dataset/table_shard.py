@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import numpy as np
 import orjson
@@ -23,6 +24,7 @@ from thresher.errors import InputError
 BATCH_ROWS = 16_384
 _HASH_BYTES = 4 << 20
 _ROW_BYTES = 16
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
@@ -50,21 +52,36 @@ class TableInMemory:
 
 
 class ParquetFile:
-    """A Parquet file, read by row group."""
+    """A Parquet file, read by row group; the values of a Hive partition, which its folders name, are columns of it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with pa.parquet.ParquetFile(path) as file:
-            self.schema: pa.Schema = file.schema_arrow
+            schema: pa.Schema = file.schema_arrow
+            self._partition = _partition(path, schema.names)
+            for name in self._partition:
+                schema = schema.append(pa.field(name, pa.string()))
+            self.schema = schema
             groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         _check_expansion(path, sum(group.total_byte_size for group in groups), sum(group.num_rows for group in groups))
 
     def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         """Yield all rows in order."""
         with pa.parquet.ParquetFile(self._path) as file:
-            names = None if columns is None else list(columns)
+            names = None if columns is None else [name for name in columns if name not in self._partition]
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
-                yield pa.Table.from_batches([batch])
+                table = pa.Table.from_batches([batch])
+                for name, value in self._partition.items():
+                    if columns is None or name in columns:
+                        table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), batch.num_rows))
+                yield table
+
+
+def _partition(path: Path, names: Sequence[str]) -> dict[str, str | None]:
+    """Return the values that folders such as "lang=en" give to all rows below them, but for columns of the file."""
+    parts = [part.partition("=") for part in Path(os.path.abspath(path)).parent.parts]
+    values = {name: unquote(value) for name, equals, value in parts if equals and name and name not in names}
+    return {name: None if value == HIVE_NULL else value for name, value in values.items()}
 
 
 class ArrowFile:

@@ -88,6 +88,8 @@ class _Beginning:
 def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:
     beginning = _Beginning(file)
     spans, is_array = _json_spans(beginning, suffix)
+    if file.name == STDIN and not is_array:
+        suffix = ".jsonl"  # of what is written: its own name tells nothing
     layout = _array_layout(file, spans, compression) if is_array else Layout(compression=compression)
     shard = TextShard(
         file,

@@ -19,7 +19,7 @@ from thresher.trainer.events import OnEvent, ignore
 from thresher.trainer.request import Request
 from thresher.trainer.settings import TrainSettings
 
-FORMAT = 1  # raise it when cells of earlier versions of the code must not be used again
+FORMAT = 2  # raise it when cells of earlier versions of the code must not be used again
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
-from thresher.features.providers import FeatureProvider, Measured, load_provider
+from thresher.features.providers import FeatureProvider, Measured, TellsFacts, load_provider
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -49,8 +49,20 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
         row_id=dataset.frame["row_id"],
         arrays=arrays,
         missing={name: found.missing for name, found in measured.items()},
-        notes={name: found.notes for name, found in measured.items()},
+        notes={name: found.notes for name, found in measured.items()} | _facts(providers, dataset, context),
     )
+
+
+def _facts(
+    providers: Mapping[str, FeatureProvider], dataset: Dataset, context: FeatureContext
+) -> dict[str, dict[str, int]]:
+    """Return the facts that features tell of rows besides their values; those that have some."""
+    told = {
+        name: dict(provider.facts(dataset, context))
+        for name, provider in providers.items()
+        if isinstance(provider, TellsFacts)
+    }
+    return {name: facts for name, facts in told.items() if facts}
 
 
 def fingerprints(

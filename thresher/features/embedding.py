@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thresher.features.cached import Batch, values_of
 from thresher.features.context import EMBEDDING_DTYPES, FeatureContext
-from thresher.features.encoders import Encoder, load_encoder
+from thresher.features.encoders import MINILM, STATIC, Encoder, in_other_letters, load_encoder
 from thresher.features.progress import Progress
 
 if TYPE_CHECKING:
@@ -33,6 +33,17 @@ class Embedding:
             "fingerprint": _fingerprint(encoder, context),
         }
 
+    def facts(self, dataset: Dataset, context: FeatureContext) -> dict[str, int]:
+        """Return how many texts an embedded encoder, which reads English, tells little of; nothing where it is none.
+
+        The number is of all texts, whatever the cache knows.
+        """
+        texts = dataset.texts()
+        if context.resolved(len(texts)).encoder not in (STATIC, MINILM):
+            return {}
+        n = in_other_letters(texts)
+        return {"rows_in_other_letters": n} if n else {}
+
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.floating]:
         """Return (n, d) of the context's `embedding_dtype`. Texts that the cache knows are not encoded.
 
@@ -50,9 +61,18 @@ class Embedding:
 
         values = values_of(texts, encoded, feature=self.name, shelf=shelf, on_progress=context.on_progress)
         if context.on_progress is not None:
-            for note in encoder.notes():
+            for note in (*encoder.notes(), *_notes(self.facts(dataset, context), encoder.name, len(texts))):
                 context.on_progress(Progress(stage=self.name, done=len(texts), total=len(texts), note=note))
         return np.zeros((0, encoder.dimension), context.embedding_dtype) if values is None else values
+
+
+def _notes(facts: Mapping[str, int], encoder: str, n: int) -> Iterator[str]:
+    """Return what the user should know of these facts, in sentences."""
+    for count in facts.values():
+        yield (
+            f"encoder '{encoder}' reads English, and {count:,} of {n:,} texts are mostly in other letters than Latin "
+            f"ones, of which it tells little; name one for their language with --encoder"
+        )
 
 
 def _fingerprint(encoder: Encoder, context: FeatureContext) -> str:

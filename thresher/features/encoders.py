@@ -61,6 +61,21 @@ def mostly_unknown(n_unknown: NDArray[np.int64], n_tokens: NDArray[np.int64]) ->
     return (2 * n_unknown >= n_tokens) & (n_unknown > 0)
 
 
+def in_other_letters(texts: pl.Series) -> int:
+    """Return how many texts are at least half in letters other than Latin ones, or in emoji.
+
+    The embedded encoders read English: of such texts they know single letters, or nothing.
+
+    Args:
+        texts: (n,) string.
+    """
+    n_more = texts.str.len_bytes().cast(pl.Int64) - texts.str.len_chars()  # bytes beyond one for each character
+    candidates = texts.filter(n_more * 8 >= texts.str.len_chars())  # texts in Latin letters need no closer look
+    n_all = candidates.str.count_matches(r"[\p{L}\p{N}\p{So}]")
+    n_latin = candidates.str.count_matches(r"[\p{Latin}0-9]")
+    return int(((n_all > 0) & (2 * n_latin <= n_all)).sum())
+
+
 def unknown_notes(name: str, n_unknown: int, n_read: int) -> list[str]:
     """Return what the user should know of texts whose words are mostly unknown to the encoder, if there are any.
 

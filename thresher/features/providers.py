@@ -38,10 +38,11 @@ class Measured:
 class FeatureProvider(Protocol):
     """Three members, no base class: a name, what stands behind the values, and `compute`.
 
-    Four more are optional: `passes`, a class attribute that says in words how often a model reads the n rows; `cost`
+    Five more are optional: `passes`, a class attribute that says in words how often a model reads the n rows; `cost`
     (see `thresher.features.rehearsal`), for a provider whose cost a dry run cannot find out by itself;
-    `compares_rows_of`, the kinds of rows whose array cannot be put together from those of parts of the rows; and
-    `describe_kind(context, kind)`, in place of `describe` where what stands behind the values depends on the kind.
+    `compares_rows_of`, the kinds of rows whose array cannot be put together from those of parts of the rows;
+    `describe_kind(context, kind)`, in place of `describe` where what stands behind the values depends on the kind; and
+    `facts` (see `TellsFacts`).
     """
 
     name: ClassVar[str]
@@ -59,6 +60,14 @@ class FeatureProvider(Protocol):
         The entry of a row depends on that row alone: not on its place, not on the other rows, not on the cache. A
         feature that compares rows says so, and keeps its values under the content of all that it compares.
         """
+
+
+@runtime_checkable
+class TellsFacts(Protocol):
+    """A feature that has something to tell of the rows besides its values."""
+
+    def facts(self, dataset: Dataset, context: FeatureContext) -> Mapping[str, int]:
+        """Return counts for the manifest: a sum over the rows, the same whether or not the cache knows the values."""
 
 
 def available() -> dict[str, EntryPoint]:

@@ -202,8 +202,11 @@ class SentenceEncoder:
         return gathered(self, texts)
 
     def notes(self) -> list[str]:
-        """Return how many texts were longer than the model reads, and how many hold words that it does not know."""
-        notes = unknown_notes(self._name, self._n_unknown, self._n_read)
+        """Return how many texts were longer than the model reads, and how many hold words that it does not know.
+
+        What MiniLM does not know is counted of all texts, not only of those that it reads now (`Embedding.facts`).
+        """
+        notes = [] if self._name == MINILM else unknown_notes(self._name, self._n_unknown, self._n_read)
         if not self._n_cut:
             return notes
         limit = self._model.max_seq_length

@@ -154,7 +154,7 @@ class Server:
         content = orjson.loads(talk)
         body: Body = {
             "model": self.model,
-            "messages": content["messages"],
+            "messages": [{key: each[key] for key in each if key != "weight"} for each in content["messages"]],
             "max_tokens": decoding.max_new_tokens,
             "temperature": decoding.temperature,
         }

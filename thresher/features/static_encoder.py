@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from thresher.compiled import compiled
 from thresher.features.cached import Batch
-from thresher.features.encoders import mostly_unknown, unknown_notes
 from thresher.features.fingerprint import fingerprint
 from thresher.features.vectors import gathered, unit_rows
-from thresher.features.word_pieces import TokenRuns, WordPieces
+from thresher.features.word_pieces import WordPieces
 
 FOLDER = Path(__file__).parent / "models" / "static-minilm-256"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -46,11 +45,6 @@ class StaticEncoder:
 
     name = "static-minilm-256"
 
-    def __init__(self) -> None:
-        """Count nothing yet; the files are read when they are needed."""
-        self._n_read = 0
-        self._n_unknown = 0
-
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the shipped files."""
@@ -77,9 +71,6 @@ class StaticEncoder:
         for runs in pieces.encode_batches(texts):
             pooled = np.zeros((len(runs.start) - 1, self.dimension), np.float32)
             _add_up(runs.start, runs.ids, vectors, weights, pooled)
-            n_unknown = _n_of(pieces.unknown, runs)
-            self._n_read += len(pooled)
-            self._n_unknown += int(mostly_unknown(n_unknown, np.diff(runs.start)).sum())
             yield Batch(np.arange(runs.first, runs.first + len(pooled)), unit_rows(pooled, by=self.name))
 
     def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
@@ -87,15 +78,8 @@ class StaticEncoder:
         return gathered(self, texts)
 
     def notes(self) -> list[str]:
-        """Return how many texts hold words that it does not know; no text is ever cut."""
-        return unknown_notes(self.name, self._n_unknown, self._n_read)
-
-
-def _n_of(token: int, runs: TokenRuns) -> NDArray[np.int64]:
-    """Return how often each text has a token: (b,)."""
-    total = np.concatenate([[0], np.cumsum(runs.ids == token)])
-    counts: NDArray[np.int64] = np.diff(total[runs.start])
-    return counts
+        """Return nothing: no text is ever cut."""
+        return []
 
 
 @compiled

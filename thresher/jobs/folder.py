@@ -71,13 +71,7 @@ class JobFolder:
             OutputError: it cannot be made, or is a folder of something else.
         """
         try:
-            if self.path.is_dir() and not self.snapshots.is_dir():
-                held = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-                if held:
-                    raise OutputError(
-                        f"{self.path}: the output folder must be new, empty or of this job, it holds {held[0]}; "
-                        "choose another folder in [output]"
-                    )
+            self.check_free()
             self.snapshots.mkdir(parents=True, exist_ok=True)
             self.seen.mkdir(exist_ok=True)
         except OutputError:
@@ -86,6 +80,20 @@ class JobFolder:
             raise OutputError(
                 f"{self.path}: the output folder must be writable, got '{error.strerror}'; choose another in [output]"
             ) from None
+
+    def check_free(self) -> None:
+        """Refuse a folder of something else.
+
+        Raises:
+            OutputError: it holds something, and is not the output folder of a job.
+        """
+        if self.path.is_dir() and not self.snapshots.is_dir():
+            held = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+            if held:
+                raise OutputError(
+                    f"{self.path}: the output folder must be new, empty or of this job, it holds {held[0]}; "
+                    "choose another folder in [output]"
+                )
 
     def versions(self) -> list[int]:
         """Return the versions that are there, ascending."""

@@ -36,9 +36,11 @@ def check_job(path: str | Path) -> dict[str, Any]:
     Raises:
         SettingsError: the job file has problems.
         InputError: a named file is not there.
+        OutputError: the output folder holds something else.
     """
     job = read_job(path)
     folder = JobFolder(job.folder)
+    folder.check_free()
     latest = folder.latest()
     ledger = [] if latest is None else read_json(latest, SOURCES)
     hashes = {str(entry["sha256"]) for entry in ledger}

@@ -124,7 +124,9 @@ def _checked(path: Path, content: dict[str, Any], lines: dict[Place, int]) -> Jo
     given = settings.select.budget
     budget = None
     if given is not None:
-        budget = _tried(lambda: parse_budget(given), lines, ("select", "budget"), problems)
+        budget = _tried(
+            lambda: parse_budget(given, method=settings.select.method), lines, ("select", "budget"), problems
+        )
     names = [source.name for source in settings.sources if source.name is not None]
     repeated = sorted({name for name in names if names.count(name) > 1})
     problems += [f"sources: each name must be used once, found '{name}' twice" for name in repeated]

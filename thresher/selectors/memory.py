@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from thresher.amounts import size
 from thresher.errors import InputError
 
 MEMINFO = Path("/proc/meminfo")
@@ -40,7 +41,7 @@ class MemoryPlan(NamedTuple):
     def told(self, name: str, n_rows: int, guarantee: str) -> str:
         """Say in one sentence what will be done, before it is."""
         pairs = "all pairs" if self.kernel == "dense" else f"{self.n_neighbors} nearest neighbours each"
-        return f"{name}: {pairs} of {n_rows:,} distinct rows, about {self.n_bytes / 1e9:.2g} GB; {guarantee}"
+        return f"{name}: {pairs} of {n_rows:,} distinct rows, about {size(self.n_bytes)}; {guarantee}"
 
 
 class KernelSettings(NamedTuple):

@@ -1,0 +1,38 @@
+"""What is wrong with a command line that cannot be parsed, in one sentence and in our own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.exceptions import TyperException
+
+_REWORDED = {  # what the parser says of a value, and what we say
+    "Value error, ": "",
+    ". Did you mean": "; did you mean",
+    "Input should be a valid integer, unable to parse string as an integer": "must be a whole number",
+    "Input should be a valid number, unable to parse string as a number": "must be a number",
+    "Input should be greater than or equal to": "must be at least",
+    "Input should be less than or equal to": "must be at most",
+    "Input should be": "must be",
+}
+_EXTRA = "Got unexpected extra argument"
+
+
+def told(error: TyperException) -> str:
+    """Return the sentence: what is wrong, and where all options of that command are listed.
+
+    It is empty where the command was given without anything, for which its help has been shown instead.
+    """
+    sentence = error.format_message().rstrip(".")
+    if not sentence:
+        return ""
+    context: Any = getattr(error, "ctx", None)
+    command = "thresher" if context is None else context.command_path
+    near = getattr(error, "possibilities", None)
+    if near:
+        sentence = f"{sentence.partition(' (')[0]}; did you mean {near[0]}?"
+    for theirs, ours in _REWORDED.items():
+        sentence = sentence.replace(theirs, ours)
+    if sentence.startswith(_EXTRA):
+        sentence += "; give several files as a pattern in quotes ('data/*.jsonl') or as their folder"
+    return f"{sentence[0].lower()}{sentence[1:]}; see '{command} --help'"
