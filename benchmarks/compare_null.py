@@ -21,7 +21,7 @@ from thresher.evaluation.effect import LEVEL, effect, seeds_needed
 
 GAIN = 0.02
 SPREAD, LUCK = 1.0, 0.8  # of row difficulties, and of a run on a row
-NULLS = [(seeds, rows, level) for seeds in (3, 5) for rows in (300, 1000) for level in (0.0, 0.05, 0.2)]
+NULLS = [(rows, level) for rows in (300, 1000) for level in (0.0, 0.05, 0.2)]
 PILOTS = [(2, 1000, 0.05), (3, 1000, 0.05), (3, 2000, 0.1), (5, 2000, 0.1)]
 
 
@@ -83,6 +83,8 @@ def main() -> None:
     """Simulate, print, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--seeds", default="3,5", help="of the null")
+    parser.add_argument("--null-only", action="store_true", help="print the null, and write nothing")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compare_null.json")
     options = parser.parse_args()
     result = {
@@ -91,12 +93,13 @@ def main() -> None:
         "repeats": options.repeats,
         "level": LEVEL,
         "planted_gain": GAIN,
-        "null": [null(*case, options.repeats) for case in NULLS],
-        "power": [power(*case, options.repeats) for case in PILOTS],
+        "null": [null(int(seeds), *case, options.repeats) for seeds in options.seeds.split(",") for case in NULLS],
+        "power": [] if options.null_only else [power(*case, options.repeats) for case in PILOTS],
     }
     for entry in [*result["null"], *result["power"]]:
         print(entry, flush=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if not options.null_only:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ TRUTHS = {
     "exponential": lambda n: 0.12 + 0.25 * np.exp(-n / 300),
 }
 
+OUTSIDE = {  # of the four laws: as much for every doubling, without an end in sight
+    "straight on a log scale, 2.5 points a doubling": lambda n: np.maximum(0.6 - 0.025 * np.log2(n / 50), 0.02),
+}
+
 
 def true_saturation(truth, delta: float) -> float:
     """Return the last size at which a doubling gains delta, by a scan of 400 sizes per doubling."""
@@ -108,8 +112,14 @@ def main() -> None:
     """Simulate, print, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--curves", type=int, default=400)
+    parser.add_argument("--outside", action="store_true", help="a truth that no law holds: print, and write nothing")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "saturation_coverage.json")
     options = parser.parse_args()
+    if options.outside:
+        for name, truth in OUTSIDE.items():
+            for is_one_test_set in (False, True):
+                print(name, coverage(truth, options.curves, seed=0, is_one_test_set=is_one_test_set))
+        return
     result = {
         "command": f"python benchmarks/saturation_coverage.py --curves {options.curves}",
         "machine": machine(),

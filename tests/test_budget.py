@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -142,3 +144,32 @@ def test_budgets_and_quotas_that_differ_print_differently():
 def test_a_limit_that_is_no_whole_number_is_refused(text):
     with pytest.raises(InputError, match="a limit must be a whole number of rows"):
         parse_quota(text)
+
+
+def curve_folder(folder, **methods):
+    """Write the answer of a curve: method -> (status, upper end, score at the largest size)."""
+    content = {
+        name: {
+            "saturation": {"status": status, "high": high, "rows": high},
+            "points": [{"n_rows": 10, "value": 0.1}, {"n_rows": 20, "value": value}],
+        }
+        for name, (status, high, value) in methods.items()
+    }
+    (folder / "saturation.json").write_text(json.dumps({"is_higher_better": True, "methods": content}))
+    return f"saturation:{folder}"
+
+
+def test_a_saturation_point_is_that_of_the_method_that_will_choose(tmp_path):
+    reached, open_ended = "reached", "not identifiable"
+    curve = curve_folder(
+        tmp_path, random=(reached, 200, 0.5), herding=("extrapolated", 800, 0.8), length=(open_ended, None, 0.9)
+    )
+    assert parse_budget(curve, method="random").amount == 200
+    assert parse_budget(curve, method="herding").amount == 800
+    with pytest.raises(InputError, match=r"found none \(length: not identifiable\); measure more sizes"):
+        parse_budget(curve, method="length")
+
+
+def test_a_method_that_the_curve_does_not_have_takes_the_point_of_the_best_score(tmp_path):
+    curve = curve_folder(tmp_path, random=("reached", 200, 0.5), herding=("reached", 800, 0.8))
+    assert parse_budget(curve, method="k-center").amount == parse_budget(curve).amount == 800

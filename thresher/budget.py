@@ -27,6 +27,7 @@ _MAX_AMOUNT = 10**15  # rows or tokens; whole numbers up to here are exact as fl
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _FORMS = "rows (500), a share (30% or 0.3), tokens (200ktok), a threshold (score>0.8) or a curve (saturation:FOLDER)"
 _CURVE = "saturation:"
+_FIRM = ("reached", "extrapolated")
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,21 @@ class Budget:
         return fitting
 
 
-def parse_budget(value: int | float | str | Budget) -> Budget:
+def parse_budget(value: int | float | str | Budget, *, method: str | None = None) -> Budget:
     """Return the budget that a number or a text stands for.
 
     An int is a number of rows, a float in 0..1 a share; "1" is one row and "1.0" is everything.
+
+    Args:
+        value: number or text.
+        method: that will choose the rows: the saturation point of a curve is this method's where the curve has it.
 
     Raises:
         InputError: the value is none of the forms, zero, negative or above 100 %.
     """
     if isinstance(value, Budget):
         return value
-    budget = _from_text(value) if isinstance(value, str) else _from_number(value)
+    budget = _from_text(value, method) if isinstance(value, str) else _from_number(value)
     if budget is None:
         raise InputError(f"budget: must be {_FORMS}, got {value!r}")
     if budget.unit != "threshold" and not budget.amount > 0:
@@ -117,26 +122,34 @@ def _from_number(value: int | float) -> Budget | None:
     return Budget("share", float(value)) if np.isfinite(value) else None
 
 
-def _of_curve(folder: Path) -> Budget:
-    """Return the rows at which the best of a curve's methods saturates: the lowest firm point, at its upper end."""
+def _of_curve(folder: Path, method: str | None) -> Budget:
+    """Return the rows at which a method saturates on a curve: the upper end of the interval.
+
+    Where the curve does not have the method, it is the method with the best score of those that have an answer: one
+    that saturates early at a low score would be no advice.
+    """
     try:
-        methods = json.loads((folder / "saturation.json").read_bytes())["methods"]
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads((folder / "saturation.json").read_bytes())
+        methods, sign = content["methods"], 1 if content.get("is_higher_better", True) else -1
+        said = {name: (entry["saturation"] or {}).get("status", "too few runs") for name, entry in methods.items()}
+        firm = {name: methods[name]["saturation"]["high"] for name in said if said[name] in _FIRM}
+        scores = {name: sign * methods[name]["points"][-1]["value"] for name in firm}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise InputError(
             f"budget: {folder} must be a folder that 'thresher curve' wrote, found no readable saturation.json there"
         ) from None
-    found = {name: entry["saturation"] for name, entry in methods.items() if entry["saturation"] is not None}
-    firm = [entry["high"] for entry in found.values() if entry["status"] != "not identifiable"]
-    if not firm:
-        said = "; ".join(f"{name}: {entry['status']}" for name, entry in found.items()) or "no law could be fitted"
-        raise InputError(f"budget: {folder} must hold a saturation point, found none ({said}); measure more sizes")
-    return Budget("rows", int(min(firm)))
+    wanted = [method] if method in said else list(firm)
+    if not set(wanted) & set(firm):
+        found = "; ".join(f"{name}: {said[name]}" for name in wanted or said) or "no method"
+        raise InputError(f"budget: {folder} must hold a saturation point, found none ({found}); measure more sizes")
+    best = max((name for name in wanted if name in firm), key=lambda name: scores[name])
+    return Budget("rows", int(firm[best]))
 
 
-def _from_text(text: str) -> Budget | None:
+def _from_text(text: str, method: str | None) -> Budget | None:
     text = text.strip()
     if text.startswith(_CURVE):
-        return _of_curve(Path(text.removeprefix(_CURVE)))
+        return _of_curve(Path(text.removeprefix(_CURVE)), method)
     if match := _ROWS.fullmatch(text):
         return Budget("rows", _whole(re.sub("[_,]", "", match[1])))
     if match := _SHARE.fullmatch(text):

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from thresher.errors import InputError
-from thresher.evaluation.effect import effect, holm, seeds_needed
+from thresher.evaluation.effect import _detectable, effect, holm, seeds_needed
 
 
 def table(rng, *, seeds, rows, gain=0.0, seed_sd=0.05):
@@ -111,3 +111,11 @@ def test_a_pilot_whose_seeds_agree_by_chance_still_plans_for_their_spread():
     assert ours.mean(axis=1)[0] == pytest.approx(ours.mean(axis=1)[1])
     needed = seeds_needed(ours, np.zeros_like(ours), gain=0.02)
     assert needed is None or needed >= 3
+
+
+@pytest.mark.parametrize(("dof", "level"), [(1.0, 0.05), (4.0, 0.005), (50.0, 0.05)])
+def test_a_detectable_difference_is_seen_in_four_of_five_experiments(dof, level):
+    rng = np.random.default_rng(0)
+    estimated = np.sqrt(rng.chisquare(dof, 100_000) / dof)
+    seen = np.abs(rng.normal(_detectable(1.0, dof, level), 1, 100_000)) / estimated > stats.t.ppf(1 - level / 2, dof)
+    assert seen.mean() == pytest.approx(0.8, abs=0.005)  # four standard errors of 100,000 draws

@@ -165,3 +165,12 @@ def test_the_interval_covers_as_often_as_it_says(truth):
         found = made.metric(6400)
         hits += found.low <= 1 - truth(6400.0) <= found.high
     assert 0.65 <= hits / 60 <= 0.97  # nominal 0.8, four standard errors of 60 trials are 0.2
+
+
+def test_no_score_is_foretold_that_a_score_cannot_have():
+    near = [list(0.99 + 0.001 * np.arange(3) - 0.05 / size) for size in SIZES]
+    made = fit_curve(SIZES, near, is_higher_better=True, test_stderr=0.02)
+    for found in (made.metric(1600), made.metric(6400), made.asymptote()):
+        assert found.low < found.median <= found.high <= 1
+    loss = fit_curve(SIZES, [[1 - value for value in run] for run in near], is_higher_better=False, test_stderr=0.02)
+    assert loss.asymptote().low >= 0

@@ -1,10 +1,14 @@
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
 
+from thresher.cli.compare import summary
+from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.evaluation.effect import Effect, effect, holm
-from thresher.experiments.comparison import compare, net_of_selection, sentence
+from thresher.experiments.comparison import _has_columns, _methods, compare, net_of_selection, sentence
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,7 @@ def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
     ("options", "error", "words"),
     [
         ({"seeds": 1}, SettingsError, "at least 2"),
+        ({"seeds": 2.5}, SettingsError, "whole number"),
         ({"methods": "random"}, InputError, "beside random"),
         ({"methods": "herdin"}, NotFoundError, "herding"),
         ({"budget": "200ktok"}, InputError, "rows or a share"),
@@ -113,3 +118,47 @@ def test_bad_use_is_told_in_one_sentence(pool, test_rows, tiny_bert, quick, opti
         compare(
             pool, eval=test_rows, model=tiny_bert, settings=quick, **({"methods": "herding", "budget": 16} | options)
         )
+
+
+def test_a_comparison_that_could_not_see_anything_names_no_impossible_difference():
+    said = sentence(outcome(detectable=4.5), 0.2, is_rate=True)
+    assert said == "no difference seen; with so few runs and test rows, none could have been"
+    assert "4.500 nats" in sentence(outcome(detectable=4.5), 0.2, is_rate=False)
+
+
+def test_all_leaves_out_what_asks_a_model_or_a_column_that_is_not_there():
+    names = _methods("all", {})
+    assert {"random", "length", "facility-location", "max-coverage", "stratified"} <= set(names)
+    assert not {"perplexity", "gradient", "confidence"} & set(names)
+    talks = load([{"instruction": "say", "output": "red", "half": 1}])
+    assert not _has_columns("stratified", {}, talks)
+    assert _has_columns("stratified", {"stratified": {"by": "half"}}, talks)
+    assert _has_columns("facility-location", {}, talks)
+
+
+def test_the_manifest_tells_what_was_asked_and_not_the_steps_of_the_last_budget(made):
+    content = made.manifest.content
+    assert content["settings"]["max_steps"] is None
+    assert content["settings"]["epochs"] == 1
+    assert content["overlap"] == "refuse"
+    assert content["method_settings"] == {}
+
+
+@pytest.mark.parametrize("is_higher_better", [True, False])
+def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher_better):
+    values = [
+        {"method": name, "n_rows": 10, "value": value, "stderr": 0.1, "n_seeds": 2}
+        for name, value in (("random", 2.0), ("herding", 1.0), ("length", 3.0))
+    ]
+    content = {"metric": "loss", "is_higher_better": is_higher_better, "baseline": "random", "values": values}
+    verdict = SimpleNamespace(
+        method="herding", n_rows=10, sentence="so", effect=outcome(n_seeds=2), select_seconds=1.0, train_seconds=1.0,
+        seeds_needed=None,
+    )  # fmt: skip
+    made = {"cells": pl.DataFrame({"n": [None, 40]}), "manifest": SimpleNamespace(content={"asked": {"detect": 0.01}})}
+    told = summary(SimpleNamespace(content=content | {"failed": []}, verdicts=(verdict,), path=None, **made))
+    order = [line.split()[0] for line in told.splitlines()[1:4]]
+    assert order == (["length", "random", "herding"] if is_higher_better else ["herding", "random", "length"])
+    assert "fewer than 3 seeds" in told
+    assert "over 40 test rows" in told
+    assert "to see a difference of 0.01 takes more test rows" in told

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -7,7 +8,11 @@ import pytest
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, OutputError, SettingsError
 from thresher.evaluation.estimate import over_seeds
+from thresher.evaluation.metric import find_metric
+from thresher.evaluation.saturation import fit_curve
 from thresher.experiments import workers
+from thresher.experiments.cell import Outcome
+from thresher.experiments.curve_files import dips, limits, read_curve
 from thresher.experiments.learning_curve import learning_curve
 
 SIZES = [8, 16, 32, 64]
@@ -225,3 +230,68 @@ def test_the_folder_says_nothing_of_the_clock_outside_cost_and_manifest(made):
     curve, _ = made
     assert "seconds" not in (curve.path / "curve.csv").read_text()
     assert "seconds" not in json.dumps({k: v for k, v in curve.content.items() if k != "stopped"})
+
+
+class Outcomes:
+    """Stands for a laboratory: outcomes of one method at some sizes, (seeds, n) of right answers each."""
+
+    def __init__(self, runs):
+        self.bench = type("Bench", (), {"metric": find_metric("accuracy", "classification")})
+        self.outcomes = {
+            ("random", size, seed): Outcome(key="", outcomes=pl.DataFrame({"correct": row > 0}), facts={})
+            for size, table in runs.items()
+            for seed, row in enumerate(table)
+        }
+
+
+def flat_runs(rng, *, seeds=3, rows=200, sizes=(10, 20, 40, 80, 160, 320), fall=0.0):
+    row = rng.normal(1, 1, rows)
+    return {
+        size: row - fall * (size == 320) + rng.normal(0, 0.1, (seeds, 1)) + rng.normal(0, 0.6, (seeds, rows))
+        for size in sizes
+    }
+
+
+def test_a_fall_is_told_and_the_noise_of_a_flat_curve_is_not():
+    rng = np.random.default_rng(3)
+    (told,) = dips(Outcomes(flat_runs(rng, fall=1.5)), "random", [10, 20, 40, 80, 160, 320])
+    assert told.startswith("from 160 to 320 rows the accuracy gets worse by 0.")
+    flat = [dips(Outcomes(flat_runs(rng)), "random", [10, 20, 40, 80, 160, 320]) for _ in range(20)]
+    assert sum(map(bool, flat)) <= 3  # two standard errors for each step told a fall of a third of all flat curves
+
+
+def test_an_answer_that_is_the_smallest_size_or_below_the_noise_is_told_to_be_so():
+    rng = np.random.default_rng(0)
+    sizes = [20, 40, 80, 160]
+    flat = fit_curve(sizes, [list(0.5 + rng.normal(0, 0.03, 3)) for _ in sizes], is_higher_better=True)
+    wide, fine = (limits(flat, flat.saturation(delta=delta)) for delta in (0.2, 0.001))
+    assert len(wide) == 1
+    assert "already at 20 rows, the smallest size" in wide[0]
+    assert any("a larger delta" in note for note in fine)
+    steep = [list(0.9 - 0.5 * np.exp(-n / 40) + rng.normal(0, 0.001, 3)) for n in sizes]
+    made = fit_curve(sizes, steep, is_higher_better=True)
+    assert limits(made, made.saturation(delta=0.02)) == []
+
+
+def test_a_wrong_method_is_told_before_any_cell_runs(pool, test_rows, tiny_bert, quick, own_cache, monkeypatch):
+    ran = []
+    monkeypatch.setattr(workers, "run", lambda *_: ran.append(1))
+    options = {"eval": test_rows, "sizes": SIZES, "model": tiny_bert, "settings": quick, "max_time": 100}
+    with pytest.raises(NotFoundError, match="herding"):
+        learning_curve(pool, methods="herdin", **options)
+    with pytest.raises(SettingsError, match="balance"):
+        learning_curve(pool, methods="stratified", method_settings={"stratified": {"balance": "even"}}, **options)
+    assert ran == []
+
+
+def test_a_folder_whose_first_cells_all_failed_is_read_back(made, tmp_path):
+    curve, _ = made
+    copy = shutil.copytree(curve.path, tmp_path / "copy")
+    header, *lines = (copy / "curve.csv").read_text().splitlines()
+    names = header.split(",")
+    failed = {"method": "length", "n_rows": "8", "metric": "accuracy", "status": "failed", "reason": "no memory"}
+    failures = [",".join((failed | {"seed": str(seed)}).get(name, "") for name in names) for seed in range(10, 150)]
+    (copy / "curve.csv").write_text("\n".join([header, *failures, *lines]) + "\n")
+    again = read_curve(copy)
+    assert again.cells["value"].dtype == pl.Float64
+    assert again.saturation == curve.saturation

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -101,6 +102,8 @@ def test_agreement_counts_how_many_of_the_early_top_five_stay():
     ("change", "error", "words"),
     [
         ({"trials": 1}, SettingsError, "trials"),
+        ({"trials": 2.5}, SettingsError, "whole number"),
+        ({"checks": -1}, SettingsError, "checks"),
         ({"seeds": 1}, SettingsError, "seeds"),
         ({"sampler": "grid"}, SettingsError, "sampler"),
         ({"metric": "macro_f1"}, InputError, "no value per row"),
@@ -129,3 +132,29 @@ def test_the_finalists_are_averaged_and_compared_with_the_winner(made, options, 
 def test_an_average_of_too_few_or_too_many_is_refused(options, average):
     with pytest.raises(SettingsError, match="average must be 0 or between 2 and"):
         tune(**options, average=average)
+
+
+def test_scores_of_trials_have_their_error_over_the_held_out_rows(made):
+    n = made.content["dev_rows"]
+    assert n == made.manifest.content["dev"]["rows"] == 12
+    early = made.trials["early"].to_numpy()
+    assert made.trials["early_stderr"].to_numpy() == pytest.approx(np.sqrt(early * (1 - early) / n))
+    assert made.trials["final_stderr"].is_null().to_list() == made.trials["final"].is_null().to_list()
+
+
+def test_the_runs_after_the_trials_are_told_too(made, options):
+    heard = []
+    tune(**options, on_progress=heard.append)
+    n_finals = made.trials["final"].count()
+    assert [entry.done for entry in heard if entry.stage == "trials to the end"] == list(range(n_finals + 1))
+    if made.content["best_trial"]:
+        assert [entry.done for entry in heard if entry.stage == "winner and default"] == list(range(5))
+    assert heard[0].stage == "trials"
+    assert heard[0].done == 0
+
+
+def test_the_manifest_tells_what_it_takes_to_search_again(made):
+    content = made.manifest.content
+    assert content["asked"]["dev"] == "15%"
+    assert {"inputs", "eval", "schema", "id_column", "overlap"} <= set(content)
+    assert {"inputs", "eval"} <= set(content["run"])

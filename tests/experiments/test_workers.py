@@ -160,7 +160,8 @@ def test_turns_and_tools_count_where_a_column_names_the_rows(tiny_llama, quick, 
         return key_of(Cell(method="random", n_rows=2, seed=0, rows=np.arange(2)).request(bench))
 
     def question():
-        talk = [{"role": "user", "content": "what is 1 and 1"}, {"role": "assistant", "content": "2"}]
-        return load([{"messages": talk}])
+        sums = (("what is 1 and 1", "2"), ("what is 2 and 2", "4"))
+        talks = [[{"role": "user", "content": ask}, {"role": "assistant", "content": said}] for ask, said in sums]
+        return load([{"messages": talk} for talk in talks])
 
     assert key("adds two numbers") != key("adds numbers")

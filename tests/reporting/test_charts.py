@@ -163,7 +163,10 @@ def test_numbers_in_words(found, expected):
 def test_a_rate_is_told_by_direction_and_range():
     assert metric_of("accuracy", [0.5, 0.9], is_higher_better=True).is_rate
     assert not metric_of("chrf", [50.0, 60.0], is_higher_better=True).is_rate
-    assert not metric_of("loss", [0.5, 0.9], is_higher_better=False).is_rate
+    loss = metric_of("loss", [0.5, 0.9], is_higher_better=False)
+    assert not loss.is_rate
+    assert loss.label == "loss (nats per token)"
+    assert metric_of("loss", [0.5], is_higher_better=False, task="classification").label == "loss (nats)"
     assert not metric_of("accuracy", [], is_higher_better=True).is_rate
 
 

@@ -387,6 +387,7 @@ def test_the_page_of_a_search_opens_with_its_verdict(folder_of):
     folder = folder_of("tuning")
     found = {
         "metric": "accuracy",
+        "is_higher_better": True,
         "best_trial": 3,
         "best_settings": {"learning_rate": 0.0021, "lora_rank": 16},
         "test": {"winner": 0.812, "default": 0.79},
@@ -398,7 +399,8 @@ def test_the_page_of_a_search_opens_with_its_verdict(folder_of):
     page = Reader(text)
     assert lead(page).startswith("Trial 3 won; against the default settings on the test rows: better by 2.2 points")
     assert "0.0021" in text
-    assert "The adapters of trials 3, 5 averaged into one: accuracy 0.8300" in text
+    assert "The adapters of trials 3, 5 averaged into one: accuracy 83.0\u00a0%;" in text
+    assert "accuracy on the test rows: winner 81.2\u00a0%, default 79.0\u00a0%" in text
     assert "no difference &lt;seen&gt;" in text
 
 
@@ -494,3 +496,74 @@ def test_a_comparison_too_small_to_see_anything_says_so(folder_of):
     (folder / "comparison.json").write_text(json.dumps(content))
     text = lead(Reader(report(folder).read_text()))
     assert text.endswith("; with so few runs and test rows, no difference could have been seen.")
+
+
+def test_a_loss_below_one_is_no_percentage_on_the_page_of_a_search(folder_of):
+    folder = folder_of("tuning")
+    found = {
+        "metric": "loss",
+        "is_higher_better": False,
+        "best_trial": 3,
+        "best_settings": {"learning_rate": 0.0021, "lora_rank": 16, "max_steps": None},
+        "dev_rows": 12,
+        "test": {"winner": 0.412, "default": 0.79},
+        "verdict": "better by 0.378 nats [0.1, 0.6]",
+    }
+    (folder / "tune.json").write_text(json.dumps(found))
+    text = report(folder).read_text()
+    assert "loss on the test rows: winner 0.4120, default 0.7900" in text
+    assert "lower is better" in text
+    assert "early loss (nats per token)" in text
+    assert "early loss (%)" not in text
+    assert "rows held out of the data" in text
+    assert "max_steps" not in text
+
+
+def test_a_difference_whose_interval_holds_zero_beats_nothing(folder_of):
+    folder = folder_of("comparison")
+    content = json.loads((folder / "comparison.json").read_text())
+    for verdict in content["verdicts"]:
+        verdict["difference"] |= {"low": -0.001, "high": 0.04, "n_seeds": 2, "detectable": 4.5}
+        verdict |= {"p_holm": 0.045, "sentence": "no difference seen; 1.3 points would have been detectable"}
+    (folder / "comparison.json").write_text(json.dumps(content))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "asked": {"detect": 0.02}}))
+    text = report(folder).read_text()
+    assert lead(Reader(text)).startswith("No method beats random here")
+    assert "fewer than 3 seeds" in text
+    assert "450" not in text
+    assert "to see a true difference of 2.0 points" in text
+
+
+def test_a_curve_that_is_flat_from_its_smallest_size_on_says_so_first(folder_of):
+    folder = folder_of("curve")
+    content = json.loads((folder / "saturation.json").read_text())
+    for entry in content["methods"].values():
+        entry["saturation"] = {"rows": 160, "low": 160, "high": 160, "status": "reached", "delta": 0.01}
+    (folder / "saturation.json").write_text(json.dumps(content))
+    assert "160 rows chosen by facility-location or fewer are enough" in lead(Reader(report(folder).read_text()))
+
+
+def test_the_command_of_an_experiment_names_settings_of_methods_columns_and_what_was_dropped(made):
+    import shlex
+
+    from thresher.manifest import Manifest
+    from thresher.reporting.reproduce import command
+
+    content = dict(Manifest.read(made["comparison"]).content)
+    content |= {
+        "model": {"name": "sentence-transformers/all-MiniLM-L6-v2"},
+        "method_settings": {"deft-ucs": {"easy_share": 0.3}},
+        "overlap": "drop",
+        "id_column": "key",
+        "schema": {"name": "mapped", "columns": {"text": ["a"], "label": ["b"]}},
+        "run": {"inputs": ["rows/a.jsonl", "rows/b.jsonl"], "eval": "test.jsonl"},
+    }
+    words = shlex.split(command(content, Path("out")))
+    assert words[2:5] == ["rows", "--eval", "test.jsonl"]
+    assert "--model" not in words  # it comes with the package
+    pairs = list(zip(words, words[1:], strict=False))
+    assert ("--set", "deft-ucs.easy_share=0.3") in pairs
+    assert ("--overlap", "drop") in pairs
+    assert ("--map", "text=a,label=b") in pairs
+    assert ("--id-column", "key") in pairs

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def compare(
     pool: shared.Pool,
     eval_rows: shared.Eval,
-    methods: Annotated[str, typer.Option(help="With commas, or all; random and length are always among them.")] = "all",
+    methods: Annotated[
+        str, typer.Option(help="With commas, or all that ask no language model; random and length are among them.")
+    ] = "all",
     budget: Annotated[str, typer.Option(help="Rows or a share, one or several: 10% or 500,1000.")] = "10%",
     seeds: Annotated[int, typer.Option(help="Runs of each method at each budget, at least 2.")] = 5,
     detect: Annotated[float, typer.Option(help="True difference to report the needed seeds for.")] = 0.01,
@@ -81,19 +83,32 @@ def compare(
 
 def summary(made: Comparison) -> str:
     """Return scores, verdicts and costs, in a few lines."""
+    from thresher.evaluation.effect import ENOUGH_SEEDS
+
     content = made.content
     verdicts = {(verdict.method, verdict.n_rows): verdict for verdict in made.verdicts}
     width = max(len(entry["method"]) for entry in content["values"])
     lines = [f"{'method':<{width}} {'rows':>8} {content['metric']:>18}  against {content['baseline']}"]
-    for entry in sorted(content["values"], key=lambda entry: (entry["n_rows"], -entry["value"])):
+    sign = -1 if content["is_higher_better"] else 1  # the best first
+    for entry in sorted(content["values"], key=lambda entry: (entry["n_rows"], sign * entry["value"])):
         verdict = verdicts.get((entry["method"], entry["n_rows"]))
         score = f"{entry['value']:.4f} ± {entry['stderr']:.4f}"
         said = "" if verdict is None else verdict.sentence
         lines.append(f"{entry['method']:<{width}} {entry['n_rows']:>8,} {score:>18}  {said}")
-    lines.append("95 % intervals over test rows and seeds; verdicts after Holm's correction for their number")
+    n_test = max(made.cells["n"].drop_nulls().to_list())
+    lines.append(
+        f"95 % intervals over {n_test:,} test rows and seeds; verdicts after Holm's correction for their number"
+    )
+    if any(verdict.effect.n_seeds < ENOUGH_SEEDS for verdict in made.verdicts):
+        lines.append(
+            f"fewer than {ENOUGH_SEEDS} seeds hardly show how much seeds differ: equal methods may be called different "
+            f"in more than 5 of 100 cases"
+        )
+    detect = made.manifest.content["asked"]["detect"]
     lines.extend(
         f"{verdict.method}, {verdict.n_rows:,} rows: choosing took {verdict.select_seconds:.1f} s, "
-        f"training {verdict.train_seconds:.1f} s"
+        f"training {verdict.train_seconds:.1f} s; "
+        f"to see a difference of {detect:g} takes {_seeds(verdict.seeds_needed)}"
         for verdict in made.verdicts
     )
     if content["failed"]:
@@ -101,3 +116,7 @@ def summary(made: Comparison) -> str:
     if made.path is not None:
         lines.append(f"{made.path}: {', '.join(sorted(path.name for path in made.path.iterdir()))}")
     return "\n".join(lines)
+
+
+def _seeds(needed: int | None) -> str:
+    return "more test rows" if needed is None else f"{needed} seeds"

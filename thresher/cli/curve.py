@@ -118,7 +118,8 @@ def summary(made: LearningCurve) -> str:
             point = next((point for point in entry["points"] if point["n_rows"] == size), None)
             cells.append("" if point is None else f"{point['value']:.4f} ± {point['stderr']:.4f} ({point['n_seeds']})")
         lines.append(f"{size:>10,}" + "".join(f"{cell:>24}" for cell in cells))
-    lines.append("rows       mean ± standard error over test rows and seeds (number of seeds)")
+    n_test = max(made.cells["n"].drop_nulls().to_list())
+    lines.append(f"rows       mean ± standard error over {n_test:,} test rows and seeds (number of seeds)")
     for method, entry in methods.items():
         found = made.saturation.get(method)
         lines.append(f"{method}: {'too few runs to fit a law' if found is None else found}")

@@ -90,7 +90,10 @@ def summary(made: Tuning) -> str:
     """Return the winner, how it compares with the default, and how far early values could be trusted."""
     content, best = made.content, made.best
     failed = made.trials["status"].to_list().count("failed")
-    lines = [f"{len(made.trials)} trials, judged at {content['early_share']:.0%} of their steps, {failed} failed"]
+    lines = [
+        f"{len(made.trials)} trials, judged at {content['early_share']:.0%} of their steps on {content['dev_rows']:,} "
+        f"rows held out of the data, {failed} failed"
+    ]
     lines.append(
         f"best: trial {content['best_trial']}: --learning-rate {best.learning_rate:.3g} --lora-rank {best.lora_rank} "
         f"--lora-alpha {best.lora_alpha:g} --lora-dropout {best.lora_dropout:.3g} --batch-size {best.batch_size} "

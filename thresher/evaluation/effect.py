@@ -21,7 +21,9 @@ from thresher.evaluation.estimate import paired_difference
 Array = NDArray[np.float64]
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 100  # that anyone would run
+ENOUGH_SEEDS = 3  # with two, one degree of freedom tells of the spread between seeds, and false alarms are up to 12 %
 _DRAWS = 2000
+_QUANTILES = 400  # of the estimated standard error, over which the power is averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +190,21 @@ def _interval(
 
 
 def _detectable(stderr: float, dof: float, level: float) -> float:
-    from scipy import stats
+    """Return the true difference at which the t test has its power, by the power itself.
 
-    return float((stats.t.ppf(1 - level / 2, dof) + stats.t.ppf(POWER, dof)) * stderr)
+    The sum of the quantiles of level and power is too small where the degrees of freedom are few: with 4 of them and
+    ten comparisons, what it gives is seen in 73 of 100 cases instead of 80.
+    """
+    from scipy import optimize, special, stats
+
+    share = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    # what the difference must reach, in true standard errors, for each value that the estimated one may take
+    threshold = stats.t.ppf(1 - level / 2, dof) * np.sqrt(stats.chi2.ppf(share, dof) / dof)
+
+    def excess(difference: float) -> float:
+        return float((special.ndtr(difference - threshold) + special.ndtr(-difference - threshold)).mean()) - POWER
+
+    return float(optimize.brentq(excess, 0.0, threshold[int(0.95 * _QUANTILES)] + 3.0)) * stderr
 
 
 def _bootstrap(gap: Array, rng: np.random.Generator) -> Array:

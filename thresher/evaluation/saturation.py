@@ -119,12 +119,12 @@ class CurveFit:
             same_test: on these very test rows; otherwise on any rows like them, which their number makes less certain.
         """
         errors = self.draw_errors([size])[:, 0]
-        return _interval(self._as_metric(errors if same_test else errors + self._test_noise(len(errors))))
+        return self._metric_interval(errors if same_test else errors + self._test_noise(len(errors)))
 
     def asymptote(self) -> Interval:
         """Return the metric expected of endless rows, on any test rows like these."""
         floor = np.concatenate([fits.c for fits in self.draws])
-        return _interval(self._as_metric(floor + self._test_noise(len(floor))))
+        return self._metric_interval(floor + self._test_noise(len(floor)))
 
     def gain(self, size: float, more: float) -> Interval:
         """Return how much better the metric gets by `more` rows on top of `size`."""
@@ -187,8 +187,9 @@ class CurveFit:
         noise: Array = np.random.default_rng(1).normal(0, self.test_stderr, n)
         return noise
 
-    def _as_metric(self, errors: Array) -> Array:
-        return 1 - errors if self.is_higher_better else errors
+    def _metric_interval(self, errors: Array) -> Interval:
+        possible = np.clip(errors, 0.0, 1.0 if self.is_higher_better else None)  # noise may lead beyond
+        return _interval(1 - possible if self.is_higher_better else possible)
 
 
 def fit_curve(

@@ -47,8 +47,15 @@ def average_finalists(
     if len(chosen) < 2:
         raise InputError(f"tune: average needs two finalists that ran to the end, found {len(chosen)}; leave it out")
     metric, seeds = search.test.metric, list(range(search.seed, search.seed + search.n_seeds))
-    winner = [run.outcomes for run in run_settings(search, search.test, [tried[best].settings] * len(seeds), seeds)]
-    averaged = [_averaged(search, [tried[number].settings for number in chosen], seed, work) for seed in seeds]
+    names = [] if best else [f"winner on the test rows, seed {seed}" for seed in seeds]  # others were run and told
+    runs = run_settings(search, search.test, [tried[best].settings] * len(seeds), seeds, names, stage="winner")
+    winner = [run.outcomes for run in runs]
+    averaged = []
+    for seed in seeds:
+        averaged.append(_averaged(search, [tried[number].settings for number in chosen], seed, work))
+        measured = metric.measure(averaged[-1])
+        shown = f"{metric.name} {measured.value:.4f} ± {measured.stderr:.4f}"
+        search.tell("averages", len(averaged), len(seeds), f"average of {len(chosen)} adapters, seed {seed}: {shown}")
     pairs = [(ours, theirs) for ours, theirs in zip(averaged, winner, strict=True) if theirs is not None]
     if len(pairs) < 2:
         raise InputError("tune: the winner could not be measured on the test rows with two seeds; leave average out")

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from thresher.dataset import Dataset, Schema
-from thresher.errors import InputError, first_three
+from thresher.errors import InputError, SettingsError, first_three
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.trainer.request import Request, load_rows, resolve
 from thresher.trainer.settings import TrainSettings
@@ -34,6 +34,7 @@ class Bench:
         labels: of the pool, so that every cell has the same head; empty for language models.
         n_equal_steps: steps of every cell, or None for equal epochs.
         eval_name: where the test rows came from, for people: a path, or a share of the pool.
+        overlap: what became of rows of the pool that were in the test set.
     """
 
     pool: Dataset
@@ -44,6 +45,7 @@ class Bench:
     labels: tuple[str, ...]
     n_equal_steps: int | None = None
     eval_name: str = ""
+    overlap: Overlap = "refuse"
 
     def problem(self, outcomes: pl.DataFrame) -> str | None:
         """Say why the outcomes of a cell cannot be compared (a metric that is not a number); None where they can."""
@@ -103,7 +105,13 @@ def make_bench(
     Raises:
         InputError: pool and test set do not fit each other.
         NotFoundError: there is no such metric or model.
+        SettingsError: the settings let the training look at the test rows.
     """
+    if settings.early_stopping_patience is not None:
+        raise SettingsError(
+            "train: early_stopping_patience chooses weights by the held-out rows, which are the test rows of an "
+            "experiment, so every score would be too good; leave it out"
+        )
     rows = by_id(load_rows(pool))
     share = share_of(eval)
     if share is not None:
@@ -114,12 +122,16 @@ def make_bench(
         test = by_id(load_rows(eval, _schema_for(rows, eval)))
     if test.kind != rows.kind:
         raise InputError(f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}")
+    rows = _apart(rows, test, overlap)
     if not len(rows) or not len(test):
         raise InputError(f"experiment: needs rows to choose from and to measure on, got {len(rows)} and {len(test)}")
-    rows = _apart(rows, test, overlap)
+    if len(test) < 2:
+        raise InputError(
+            "eval: at least 2 test rows are needed, because their spread is the error bar, got 1; add some"
+        )
     found = find_metric(metric, rows.kind)
-    if found.column in ("exact_match", "rouge_l", "chrf") and not settings.eval_generations:
-        raise InputError(f"metric: {found.name} needs generated answers; set eval_generations above 0")
+    if found.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
+        raise InputError(f"metric: {found.name} needs generated answers; set eval_generations to 2 or more")
     labels = tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else ()
     return Bench(
         pool=rows,
@@ -129,6 +141,7 @@ def make_bench(
         metric=found,
         labels=labels,
         eval_name=str(eval) if share is not None else ", ".join(source.path for source in test.sources),
+        overlap=overlap,
     )
 
 

@@ -19,7 +19,9 @@ from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.evaluation.effect import LEVEL, Effect, effect, holm, seeds_needed
 from thresher.experiments.bench import Overlap
 from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.rankings import check_methods
 from thresher.experiments.tables import (
+    CELL_SCHEMA,
     cell_table,
     cost_table,
     experiment_manifest,
@@ -31,6 +33,7 @@ from thresher.output import MANIFEST, OutputFolder, write_whole
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from thresher.dataset import Dataset
     from thresher.features import Progress
 
 KIND = "comparison"
@@ -116,8 +119,8 @@ def compare(
     Args:
         pool: rows to choose from, anything `load` accepts.
         eval: rows to measure on, or a share of the pool to hold out ("10%").
-        methods: names of selectors, as a list or with commas, or "all"; random is always among them, and length too
-            unless it is the only one asked for.
+        methods: names of selectors, as a list or with commas, or "all" that ask no language model and find their
+            columns in the pool; random and length are always among them.
         budget: rows or a share, one or several.
         seeds: runs of each method at each budget, at least 2.
         detect: true difference for which the number of needed seeds is reported.
@@ -141,16 +144,15 @@ def compare(
         SettingsError: a setting has an illegal value.
         OutputError: `out` holds something else.
     """
-    if isinstance(seeds, bool) or seeds < 2:
-        raise SettingsError(f"compare: seeds must be at least 2, because their spread is the error bar, got {seeds}")
+    if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer) or seeds < 2:
+        raise SettingsError(
+            f"compare: seeds must be a whole number of at least 2, because their spread is the error bar, got {seeds}"
+        )
     if not 0 < detect < 1:
         raise SettingsError(f"compare: detect must be between 0 and 1, in units of the metric, got {detect}")
     if equal not in ("epochs", "steps"):
         raise SettingsError(f"compare: equal must be 'epochs' or 'steps', got '{equal}'")
-    names = _methods(methods)
-    unknown = [name for name in method_settings or {} if name not in names]
-    if unknown:
-        raise SettingsError(f"compare: settings must be of the methods {', '.join(names)}, got some of {unknown[0]}")
+    names = _methods(methods, method_settings or {})
     with Laboratory.open(
         pool,
         eval=eval,
@@ -167,6 +169,8 @@ def compare(
         if lab.bench.metric.column is None:
             raise InputError(f"compare: {lab.bench.metric.name} has no value per row to pair; choose accuracy or loss")
         sizes = _sizes(budget, len(lab.bench.pool))
+        if methods == "all":
+            names = [name for name in names if _has_columns(name, method_settings or {}, lab.bench.pool)]
         asked = {"methods": names, "budgets": sizes, "seeds": seeds, "equal": equal, "detect": detect}
         return _run(lab, asked, out=out, force=force)
 
@@ -178,11 +182,13 @@ def _run(lab: Laboratory, asked: dict[str, Any], *, out: str | Path | None, forc
         folder = None if out is None else stack.enter_context(OutputFolder(out, identity=named, force=force))
         if folder is not None and folder.is_done:
             return read_comparison(folder.path)
+        bench = lab.bench
         for size in asked["budgets"]:
             if asked["equal"] == "steps":
                 lab.set_equal_steps(size)
             wanted = [(m, size, seed) for seed in range(asked["seeds"]) for m in asked["methods"]]
             lab.run(wanted, largest=asked["budgets"][-1])
+        lab.bench = bench  # the manifest tells what was asked, not the steps of the last budget
         lab.require_results()
         verdicts = judge(lab, detect=asked["detect"])
         content = {
@@ -277,13 +283,20 @@ def net_of_selection(
     return {**ends, "random_rows": float(round(wanted))}
 
 
+def is_clear(made: Effect, p_holm: float) -> bool:
+    """Tell whether a difference stands: after Holm's correction, and with an interval that leaves out zero."""
+    return p_holm < LEVEL and not made.low <= 0 <= made.high
+
+
 def sentence(made: Effect, p_holm: float, *, is_rate: bool) -> str:
     """Return the verdict in words: rates in points (hundredths), losses in nats per token."""
     factor, unit = (100.0, "points") if is_rate else (1.0, "nats")
     digits = 1 if is_rate else 3
     if not made.stderr > 0 and made.value == 0:
         return "no difference at all: both gave the same outcomes"
-    if p_holm >= LEVEL or made.low <= 0 <= made.high:
+    if not is_clear(made, p_holm):
+        if is_rate and made.detectable >= 1:  # beyond any difference that two rates can have
+            return "no difference seen; with so few runs and test rows, none could have been"
         return f"no difference seen; {made.detectable * factor:.{digits}f} {unit} would have been detectable"
     is_better = made.value > 0
     value, low, high = (made.value, made.low, made.high) if is_better else (-made.value, -made.high, -made.low)
@@ -302,7 +315,7 @@ def read_comparison(path: str | Path) -> Comparison:
     if manifest.content.get("kind") != KIND:
         raise ManifestError(f"{folder}: must be a comparison, found '{manifest.content.get('kind')}'")
     content = json.loads((folder / COMPARISON).read_bytes())
-    cells = pl.read_csv(folder / CELLS, schema_overrides={"reason": pl.String, "cell": pl.String})
+    cells = pl.read_csv(folder / CELLS, schema_overrides=CELL_SCHEMA)
     verdicts = tuple(_from_json(entry) for entry in content["verdicts"])
     return Comparison(cells=cells, verdicts=verdicts, content=content, path=folder, manifest=manifest)
 
@@ -329,26 +342,38 @@ def _values(lab: Laboratory) -> list[dict[str, Any]]:
     return found
 
 
-def _methods(methods: str | Sequence[str]) -> list[str]:
+def _methods(methods: str | Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
     from thresher.selectors import available
 
     if methods == "all":
-        asked = [name for name in available() if not _needs_model(name)]
+        asked = [name for name in available() if not _needs_model(name, settings)]
     else:
         asked = methods.split(",") if isinstance(methods, str) else list(methods)
         asked = [name.strip() for name in asked if name.strip()]
     others = [name for name in asked if name != BASELINE]
     if not others:
         raise InputError(f"compare: at least one method beside {BASELINE} is needed, got {asked}")
-    return list(dict.fromkeys([BASELINE, *others, LENGTH] if others != [LENGTH] else [BASELINE, LENGTH]))
+    names = list(dict.fromkeys([BASELINE, *others, LENGTH] if others != [LENGTH] else [BASELINE, LENGTH]))
+    check_methods(names, settings, "compare")
+    return names
 
 
-def _needs_model(name: str) -> bool:
+def _needs_model(name: str, settings: Mapping[str, Mapping[str, Any]]) -> bool:
     """Tell whether a method asks a language model, which "all" does not pay for unasked."""
     from thresher.selectors import create
 
-    known = {"embedding", "length"}
-    return any(need not in known and not need.startswith("column:") for need in create(name, None).needs)
+    known = {"embedding", "length", "ngram"}
+    needs = create(name, settings.get(name)).needs
+    return any(need not in known and not need.startswith("column:") for need in needs)
+
+
+def _has_columns(name: str, settings: Mapping[str, Mapping[str, Any]], pool: Dataset) -> bool:
+    """Tell whether the pool has the columns that a method groups rows by; "all" leaves it out where not."""
+    from thresher.selectors import create
+
+    there = {"source", *pool.column_names, *(["label"] if pool.kind == "classification" else [])}
+    needs = create(name, settings.get(name)).needs
+    return {need.removeprefix("column:") for need in needs if need.startswith("column:")} <= there
 
 
 def _sizes(budget: str | int | float | Sequence[str | int | float], n_pool: int) -> list[int]:

@@ -17,6 +17,7 @@ from thresher.csv_cells import escaped
 from thresher.evaluation.saturation import CurveFit, Saturation
 from thresher.experiments.laboratory import Laboratory
 from thresher.experiments.tables import (
+    CELL_SCHEMA,
     cell_table,
     experiment_manifest,
     identity,
@@ -33,7 +34,6 @@ KIND = "curve"
 CURVE, SATURATION = "curve.csv", "saturation.json"
 BAND_SIZES = 60  # points of the drawn band
 BEYOND = 4  # it reaches so many times beyond the largest measured size
-N_SIGMA = 2.0  # a fall of so many standard errors is told
 
 
 def write_curve(
@@ -90,7 +90,7 @@ def read_curve(path: str | Path) -> LearningCurve:
     if manifest.content.get("kind") != KIND:
         raise ManifestError(f"{folder}: must be a learning curve, found '{manifest.content.get('kind')}'")
     content = json.loads((folder / SATURATION).read_bytes())
-    cells = pl.read_csv(folder / CURVE, schema_overrides={"reason": pl.String, "cell": pl.String})
+    cells = pl.read_csv(folder / CURVE, schema_overrides=CELL_SCHEMA)
     runs = {(m, n, s): v for m, n, s, v in cells.select("method", "n_rows", "seed", "value").iter_rows()}
     fits = {
         name: fit_runs(
@@ -128,11 +128,12 @@ def _method_content(
     ]
     if fit is None:
         return {"points": points, "saturation": None, "notes": ["too few runs to fit a law"]}
-    n_pool, last = len(lab.bench.pool), float(fit.sizes[-1])
+    last = float(fit.sizes[-1])
+    found = fit.saturation(delta=delta, pool=len(lab.bench.pool))
     sizes = np.unique(np.geomspace(fit.sizes[0], last * BEYOND, BAND_SIZES).round())
     return {
         "points": points,
-        "saturation": fit.saturation(delta=delta, pool=n_pool).to_json(),
+        "saturation": found.to_json(),
         "asymptote": fit.asymptote().to_json(),
         "laws": {law: round(weight, 6) for law, weight in fit.weights.items()},
         "misfit": fit.misfit,
@@ -142,7 +143,7 @@ def _method_content(
         "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
         "targets": _targets(state, fit),
         "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in state.plan.more],
-        "notes": dips(lab, method, list(state.points(method))),
+        "notes": [*dips(lab, method, list(state.points(method))), *limits(fit, found)],
     }
 
 
@@ -151,30 +152,45 @@ def _targets(state: Progression, fit: CurveFit) -> list[dict[str, Any]]:
 
 
 def dips(lab: Laboratory, method: str, sizes: Sequence[int]) -> list[str]:
-    """Say where more rows made the metric worse, by more than chance."""
-    from thresher.evaluation.estimate import paired_difference
+    """Say where more rows made the metric worse, by more than chance: after Holm's correction for all steps."""
+    from thresher.evaluation.effect import LEVEL, effect, holm
 
-    notes: list[str] = []
     metric = lab.bench.metric
     if metric.column is None:
-        return notes
+        return []
+    found = []
     for small, large in zip(sizes, sizes[1:], strict=False):
         seeds = [s for m, n, s in sorted(lab.outcomes) if (m, n) == (method, small) and (m, large, s) in lab.outcomes]
         pairs = [(lab.outcomes[method, small, s].outcomes, lab.outcomes[method, large, s].outcomes) for s in seeds]
-        pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
-        if len(pairs) < 2:  # one pair says nothing of the spread between seeds
+        done = [(before, after) for before, after in pairs if before is not None and after is not None]
+        if len(done) < 2:  # one pair says nothing of the spread between seeds
             continue
-        values = [
-            np.stack([metric.per_row(table) for table in side if table is not None])
-            for side in zip(*pairs, strict=True)
-        ]
-        first = pairs[0][0]
-        change = paired_difference(values[1], values[0], None if first is None else metric.weights(first))
-        worse = -change.value if metric.is_higher_better else change.value
-        if worse > N_SIGMA * change.stderr:
-            notes.append(
-                f"from {small:,} to {large:,} rows the {metric.name} gets worse by {worse:.4f} ± {change.stderr:.4f}"
-            )
+        before, after = (np.stack([metric.per_row(table) for table in side]) for side in zip(*done, strict=True))
+        weights = metric.weights(done[0][0])
+        found.append((small, large, effect(after, before, weights, is_higher_better=metric.is_higher_better)))
+    adjusted = holm([change.p for _, _, change in found])
+    return [
+        f"from {small:,} to {large:,} rows the {metric.name} gets worse by {-change.value:.4f} ± {change.stderr:.4f}"
+        for (small, large, change), p in zip(found, adjusted, strict=True)
+        if change.value < 0 and p < LEVEL
+    ]
+
+
+def limits(fit: CurveFit, saturation: Saturation) -> list[str]:
+    """Say where an answer is one of the measured sizes or of the noise, rather than of the rows."""
+    first, last, delta = int(fit.sizes[0]), int(fit.sizes[-1]), saturation.delta
+    notes = []
+    if saturation.high is not None and saturation.high <= first:
+        notes.append(
+            f"doubling gains less than {delta:.2g} already at {first:,} rows, the smallest size: fewer rows may do as "
+            f"well, or more rows hardly help this model"
+        )
+    noise = fit.misfit * float(fit.stderr[-1])
+    if noise > delta:
+        notes.append(
+            f"the mean at {last:,} rows is known to {noise:.2g} (spread between seeds) and a doubling shall gain "
+            f"{delta:.2g}: more seeds or a larger delta give a surer answer"
+        )
     return notes
 
 

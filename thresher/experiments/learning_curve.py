@@ -17,6 +17,7 @@ from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_
 from thresher.experiments.bench import Bench, Overlap
 from thresher.experiments.laboratory import Laboratory
 from thresher.experiments.planning import Cost, geometric_sizes, is_firm, propose, start
+from thresher.experiments.rankings import check_methods
 from thresher.manifest import Manifest
 from thresher.trainer.settings import TrainSettings
 
@@ -158,9 +159,7 @@ def learning_curve(
     from thresher.experiments.tables import check_slices
 
     names = _methods(methods)
-    unknown = [name for name in method_settings or {} if name not in names]
-    if unknown:
-        raise SettingsError(f"curve: settings must be of the methods {', '.join(names)}, got some of {unknown[0]}")
+    check_methods(names, method_settings or {}, "curve")
     with Laboratory.open(
         pool,
         eval=eval,

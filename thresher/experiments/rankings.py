@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.dataset import Dataset
-from thresher.errors import InputError
+from thresher.errors import InputError, SettingsError, did_you_mean
 from thresher.selection import select
+from thresher.selectors import create
 
 if TYPE_CHECKING:
     from thresher.features import Progress
+
+
+def check_methods(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], command: str) -> None:
+    """Refuse names and settings of methods that do not exist, before anything is read or run.
+
+    Args:
+        names: of the methods.
+        settings: by method.
+        command: that asks, for the message.
+
+    Raises:
+        NotFoundError: there is no such method.
+        SettingsError: a method has no such setting, or settings are given for a method that is not asked for.
+    """
+    unknown = [name for name in settings if name not in names]
+    if unknown:
+        raise SettingsError(
+            f"{command}: settings must be of the methods {', '.join(names)}, got some of {unknown[0]}"
+            f"{did_you_mean(unknown[0], names)}"
+        )
+    for name in names:
+        create(name, settings.get(name))
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,22 @@ class Search:
         asked = {k: v for k, v in vars(self).items() if k not in ("dev", "test", "crew", "on_progress")}
         return digest({"dev": bench_identity(self.dev), "test": bench_identity(self.test), "asked": asked})
 
+    def tell(self, stage: str, done: int, total: int, note: str | None = None) -> None:
+        """Tell the listener how far a stage is, and what has come of its last run."""
+        from thresher.features import Progress
+
+        if self.on_progress is not None:
+            self.on_progress(Progress(stage=stage, done=done, total=total, note=note))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """One trial: its settings and its early value, or why it has none."""
+    """One trial: its settings and its early value with its error over the held-out rows, or why it has none."""
 
     settings: TrainSettings
     early: float | None
     reason: str | None
+    early_stderr: float | None = None
 
 
 def run_trials(search: Search, database: Path | None) -> list[Tried]:
@@ -93,6 +101,7 @@ def run_trials(search: Search, database: Path | None) -> list[Tried]:
         else:
             study.tell(left.number, value)
     base = search.dev.request(search.dev.pool.take(np.arange(1)), seed=search.seed).settings
+    search.tell("trials", len(_finished(study)), search.n_trials)
     while (n_done := len(_finished(study))) < search.n_trials:
         # a fresh sampler for each batch: what it proposes depends on the finished trials only, not on kills
         study.sampler = _sampler(search.sampler, np.random.SeedSequence([search.seed, n_done]))
@@ -106,6 +115,7 @@ def run_trials(search: Search, database: Path | None) -> list[Tried]:
             settings=TrainSettings(**settings_from_json(trial.user_attrs["settings"])),
             early=trial.user_attrs["value"],
             reason=trial.user_attrs["reason"],
+            early_stderr=trial.user_attrs.get("stderr"),  # none where an earlier version began the search
         )
         for trial in _finished(study)
     ]
@@ -150,31 +160,57 @@ def _ask(study: Study, base: TrainSettings, *, is_first: bool) -> tuple[Trial, T
 def _tell(study: Study, trial: Trial, settings: TrainSettings, outcome: Outcome, search: Search) -> None:
     import optuna
 
-    found = None if outcome.outcomes is None else search.dev.metric.measure(outcome.outcomes).value
+    made = None if outcome.outcomes is None else search.dev.metric.measure(outcome.outcomes)
+    found = None if made is None else made.value
     trial.set_user_attr("settings", settings.to_json())
     trial.set_user_attr("reason", outcome.reason)
-    trial.set_user_attr("value", found)
+    trial.set_user_attr("stderr", None if made is None else made.stderr)
+    trial.set_user_attr("value", found)  # the last one: with it, the trial counts as finished
     if found is None:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
         study.tell(trial, found)
-    if search.on_progress is not None:
-        from thresher.features import Progress
-
-        done = len(_finished(study))
-        shown = outcome.reason if found is None else f"{search.dev.metric.name} {found:.4f} at {EARLY:.0%}"
-        note = f"trial {done}: {shown} ({_short(settings)})"
-        search.on_progress(Progress(stage="trials", done=done, total=search.n_trials, note=note))
+    done = len(_finished(study))
+    shown = outcome.reason if made is None else f"{search.dev.metric.name} {made.value:.4f} ± {made.stderr:.4f}"
+    note = f"trial {done - 1}, at {EARLY:.0%}: {shown} ({_short(settings)})"
+    search.tell("trials", done, search.n_trials, note)
 
 
-def run_settings(search: Search, bench: Bench, wanted: Sequence[TrainSettings], seeds: Sequence[int]) -> list[Outcome]:
-    """Train on all rows of a bench with each of several settings and seeds, which go in pairs."""
+def run_settings(
+    search: Search,
+    bench: Bench,
+    wanted: Sequence[TrainSettings],
+    seeds: Sequence[int],
+    names: Sequence[str] = (),
+    *,
+    stage: str = "",
+) -> list[Outcome]:
+    """Train on all rows of a bench with each of several settings and seeds, which go in pairs.
+
+    Args:
+        search: whose crew runs them.
+        bench: rows to train and to measure on.
+        wanted: (k,) settings.
+        seeds: (k,) of the training.
+        names: (k,) what each is called in the progress; none where nothing is told.
+        stage: of the progress.
+    """
     rows = np.arange(len(bench.pool))
     cells = [
         Cell(method="all", n_rows=len(rows), seed=seed, rows=rows, settings=settings)
         for settings, seed in zip(wanted, seeds, strict=True)
     ]
-    outcomes = dict(search.crew.run(bench, cells))
+    if names:
+        search.tell(stage, 0, len(cells))
+    outcomes: dict[int, Outcome] = {}
+    for index, outcome in search.crew.run(bench, cells):
+        outcomes[index] = outcome
+        if names:
+            shown = f"failed: {outcome.reason}"
+            if outcome.outcomes is not None:
+                found = bench.metric.measure(outcome.outcomes)
+                shown = f"{bench.metric.name} {found.value:.4f} ± {found.stderr:.4f}"
+            search.tell(stage, len(outcomes), len(cells), f"{names[index]}: {shown}")
     return [outcomes[index] for index in range(len(cells))]
 
 

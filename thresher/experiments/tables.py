@@ -20,6 +20,15 @@ from thresher.manifest import FORMAT, Manifest, digest, versions
 from thresher.output import write_csv, write_parquet
 from thresher.trainer.request import PACKAGES, content_hash
 
+CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be empty at its start
+    "value": pl.Float64,
+    "stderr": pl.Float64,
+    "n": pl.Int64,
+    "loss": pl.Float64,
+    "steps": pl.Int64,
+    "reason": pl.String,
+    "cell": pl.String,
+}
 MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than a group
 
 
@@ -60,8 +69,7 @@ def cell_table(lab: Laboratory) -> pl.DataFrame:
                 "cell": outcome.key,
             }
         )
-    schema = {"value": pl.Float64, "stderr": pl.Float64, "n": pl.Int64, "loss": pl.Float64, "steps": pl.Int64}
-    return pl.DataFrame(lines, schema_overrides=schema | {"reason": pl.String, "cell": pl.String})
+    return pl.DataFrame(lines, schema_overrides=CELL_SCHEMA)
 
 
 def _mean_loss(table: pl.DataFrame) -> float | None:
@@ -193,7 +201,6 @@ def experiment_manifest(
         began: time of day.
         started: on the monotonic clock.
     """
-    pool, test = lab.bench.pool, lab.bench.test
     return Manifest(
         {
             "format": FORMAT,
@@ -202,23 +209,38 @@ def experiment_manifest(
             **bench_identity(lab.bench),
             "asked": dict(asked),
             "select": dict(lab.rankings.options),
-            "inputs": [_source(source) for source in pool.sources],
-            "eval": [_source(source) for source in test.sources],
-            "schema": {
-                "name": pool.schema.name,
-                "columns": {role: list(names) for role, names in pool.schema.columns.items()},
-            },
+            "method_settings": {method: dict(values) for method, values in lab.rankings.settings.items()},
+            **input_content(lab.bench),
             "cells": len(lab.outcomes),
             "run": {
                 "created": began,
                 "seconds": round(time.monotonic() - started, 3),
                 "workers": lab.n_workers,
                 "engine": lab.engine,
-                "inputs": [source.path for source in pool.sources],
-                "eval": lab.bench.eval_name,
+                **input_places(lab.bench),
             },
         }
     )
+
+
+def input_content(bench: Bench) -> dict[str, Any]:
+    """Return what a manifest says of the files that an experiment was given, and of how they were read."""
+    pool, test = bench.pool, bench.test
+    return {
+        "inputs": [_source(source) for source in pool.sources],
+        "eval": [_source(source) for source in test.sources],
+        "schema": {
+            "name": pool.schema.name,
+            "columns": {role: list(names) for role, names in pool.schema.columns.items()},
+        },
+        "id_column": pool.id_column,
+        "overlap": bench.overlap,
+    }
+
+
+def input_places(bench: Bench) -> dict[str, Any]:
+    """Return where those files were: a part of what may differ between two runs of the same work."""
+    return {"inputs": [source.path for source in bench.pool.sources], "eval": bench.eval_name}
 
 
 def _source(source: SourceFile) -> dict[str, Any]:

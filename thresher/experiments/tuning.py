@@ -22,12 +22,13 @@ import polars as pl
 
 from thresher.errors import InputError, ManifestError, MissingExtraError, SettingsError
 from thresher.evaluation.effect import Effect, effect
+from thresher.evaluation.estimate import Estimate
 from thresher.experiments.averaging import average_finalists
 from thresher.experiments.bench import Overlap, make_bench
 from thresher.experiments.comparison import sentence
 from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_trials, settings_from_json
 from thresher.experiments.store import CellStore
-from thresher.experiments.tables import bench_identity
+from thresher.experiments.tables import bench_identity, input_content, input_places
 from thresher.experiments.workers import Crew, default_workers
 from thresher.manifest import FORMAT, Manifest
 from thresher.output import MANIFEST, OutputFolder, write_csv, write_whole
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 
 KIND = "tuning"
 TRIALS, RESULT, STUDY = "trials.csv", "tune.json", "study.db"
+TRIAL_SCHEMA: dict[str, Any] = {  # columns of the table of trials that may be empty at its start
+    "early": pl.Float64,
+    "early_stderr": pl.Float64,
+    "final": pl.Float64,
+    "final_stderr": pl.Float64,
+    "reason": pl.String,
+}
 TOP = 5
 DEFAULTS = TrainSettings()
 
@@ -48,7 +56,8 @@ class Tuning:
 
     Attributes:
         trials: one row per trial: its settings, `early` (value at 20 % of the steps, on rows held out of the data),
-            `final` (at the end; null for trials that did not go so far), `status`, `reason`.
+            `final` (at the end; null for trials that did not go so far), their standard errors over those rows
+            (`early_stderr`, `final_stderr`), `status`, `reason`.
         best: settings of the winner.
         against_default: the winner against the default settings on the test set, which the search has not seen.
         content: of `tune.json`.
@@ -119,15 +128,14 @@ def tune(
         raise MissingExtraError("optuna", "tune", "tune")
     if sampler not in ("tpe", "gp"):
         raise SettingsError(f"tune: sampler must be tpe or gp, got '{sampler}'")
-    for name, value, least in (("trials", trials, 2), ("finalists", finalists, 1), ("seeds", seeds, 2)):
-        if isinstance(value, bool) or value < least:
+    whole = (("trials", trials, 2), ("finalists", finalists, 1), ("seeds", seeds, 2), ("checks", checks, 0))
+    for name, value, least in whole:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise SettingsError(f"tune: {name} must be a whole number of at least {least}, got {value}")
     test = make_bench(data, eval=eval, model=model, settings=settings, metric=metric, overlap=overlap)
     judged = make_bench(test.pool, eval=dev, model=model, settings=settings, metric=test.metric.name)
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
-    if isinstance(checks, bool) or checks < 0:
-        raise SettingsError(f"tune: checks must be a whole number from 0, got {checks}")
     if isinstance(average, bool) or (average and not 2 <= average <= finalists + checks + 1):
         raise SettingsError(
             f"tune: average must be 0 or between 2 and the {finalists + checks + 1} trials that run to the end, "
@@ -157,7 +165,9 @@ def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
         if folder is not None and folder.is_done:
             return read_tuning(folder.path)
         tried = run_trials(search, None if folder is None else folder.work / STUDY)
-        finals = _finish(search, tried)
+        made = _finish(search, tried)
+        sign = 1.0 if search.dev.metric.is_higher_better else -1.0
+        finals = {number: sign * found.value for number, found in made.items()}  # higher is better
         best = max(finals, key=lambda number: (finals[number], -number))
         chosen = tried[best].settings
         against, values = _against_default(search, chosen) if best else (None, {})
@@ -166,26 +176,8 @@ def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
             with ExitStack() as temporary:
                 work = Path(temporary.enter_context(TemporaryDirectory())) if folder is None else folder.work
                 content["average"] = average_finalists(search, tried, finals, best, search.n_averaged, work)
-        table = _table(tried, finals)
-        manifest = Manifest(
-            {
-                "format": FORMAT,
-                "kind": KIND,
-                "identity": named,
-                **bench_identity(search.test),
-                "dev": {"rows": len(search.dev.test), "fingerprint": search.dev.test.fingerprint},
-                "asked": {
-                    "trials": search.n_trials,
-                    "finalists": search.n_finalists,
-                    "checks": search.n_checks,
-                    "seeds": search.n_seeds,
-                    "average": search.n_averaged,
-                    "sampler": search.sampler,
-                    "seed": search.seed,
-                },
-                "run": {"created": began, "seconds": round(time.monotonic() - started, 3)},
-            }
-        )
+        table = _table(tried, made)
+        manifest = _manifest(search, named, began=began, started=started)
         if folder is None:
             return Tuning(
                 trials=table, best=chosen, against_default=against, content=content, path=None, manifest=manifest
@@ -197,8 +189,36 @@ def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
         return read_tuning(folder.path)
 
 
-def _finish(search: Search, tried: Sequence[Tried]) -> dict[int, float]:
-    """Run the best trials and the default to the end; return their values, higher being better."""
+def _manifest(search: Search, named: str, *, began: str, started: float) -> Manifest:
+    return Manifest(
+        {
+            "format": FORMAT,
+            "kind": KIND,
+            "identity": named,
+            **bench_identity(search.test),
+            **input_content(search.test),
+            "dev": {"rows": len(search.dev.test), "fingerprint": search.dev.test.fingerprint},
+            "asked": {
+                "trials": search.n_trials,
+                "finalists": search.n_finalists,
+                "checks": search.n_checks,
+                "seeds": search.n_seeds,
+                "average": search.n_averaged,
+                "dev": search.dev.eval_name,
+                "sampler": search.sampler,
+                "seed": search.seed,
+            },
+            "run": {
+                "created": began,
+                "seconds": round(time.monotonic() - started, 3),
+                **input_places(search.test),
+            },
+        }
+    )
+
+
+def _finish(search: Search, tried: Sequence[Tried]) -> dict[int, Estimate]:
+    """Run the best trials and the default to the end; return their values on the rows held out of the data."""
     sign = 1.0 if search.dev.metric.is_higher_better else -1.0
     early = {number: sign * trial.early for number, trial in enumerate(tried) if trial.early is not None}
     if not early:
@@ -208,9 +228,12 @@ def _finish(search: Search, tried: Sequence[Tried]) -> dict[int, float]:
     drawn = np.random.default_rng(search.seed).permutation(rest)[: search.n_checks]
     chosen = sorted({*order[: search.n_finalists], *map(int, drawn), *([0] if 0 in early else [])})
     settings = [tried[number].settings for number in chosen]
-    outcomes = run_settings(search, search.dev, settings, [search.seed] * len(settings))
+    names = [f"trial {number}, to the end" for number in chosen]
+    outcomes = run_settings(
+        search, search.dev, settings, [search.seed] * len(settings), names, stage="trials to the end"
+    )
     finals = {
-        number: sign * search.dev.metric.measure(outcome.outcomes).value
+        number: search.dev.metric.measure(outcome.outcomes)
         for number, outcome in zip(chosen, outcomes, strict=True)
         if outcome.outcomes is not None
     }
@@ -224,7 +247,9 @@ def _against_default(search: Search, chosen: TrainSettings) -> tuple[Effect | No
     metric, seeds = search.test.metric, list(range(search.seed, search.seed + search.n_seeds))
     base = search.test.request(search.test.pool.take(np.arange(1)), seed=search.seed).settings
     wanted = [chosen] * len(seeds) + [base] * len(seeds)
-    runs = [outcome.outcomes for outcome in run_settings(search, search.test, wanted, seeds * 2)]
+    names = [f"{side} on the test rows, seed {seed}" for side in ("winner", "default") for seed in seeds]
+    made = run_settings(search, search.test, wanted, seeds * 2, names, stage="winner and default")
+    runs = [outcome.outcomes for outcome in made]
     pairs = [
         (ours, theirs)
         for ours, theirs in zip(runs[: len(seeds)], runs[len(seeds) :], strict=True)
@@ -232,10 +257,9 @@ def _against_default(search: Search, chosen: TrainSettings) -> tuple[Effect | No
     ]
     if len(pairs) < 2:
         return None, {}
-    names = ("winner", "default")
-    sides = dict(zip(names, zip(*pairs, strict=True), strict=True))
-    values = {name: float(np.mean([metric.measure(run).value for run in sides[name]])) for name in names}
-    ours, theirs = (np.stack([metric.per_row(run) for run in sides[name]]) for name in names)
+    sides = dict(zip(("winner", "default"), zip(*pairs, strict=True), strict=True))
+    values = {side: float(np.mean([metric.measure(run).value for run in of_side])) for side, of_side in sides.items()}
+    ours, theirs = (np.stack([metric.per_row(run) for run in of_side]) for of_side in sides.values())
     weights = metric.weights(pairs[0][0])
     return effect(ours, theirs, weights, is_higher_better=metric.is_higher_better), values
 
@@ -255,6 +279,7 @@ def _content(
         "best_trial": best,
         "best_settings": tried[best].settings.to_json(),
         "early_share": EARLY,
+        "dev_rows": len(search.dev.test),
         "agreement": agreement(tried, finals, is_higher_better=metric.is_higher_better),
         "test": None if against is None else {**values, "difference": asdict(against)},
         "verdict": "the default settings won the search"
@@ -289,20 +314,22 @@ def agreement(tried: Sequence[Tried], finals: Mapping[int, float], *, is_higher_
     }
 
 
-def _table(tried: Sequence[Tried], finals: Mapping[int, float]) -> pl.DataFrame:
+def _table(tried: Sequence[Tried], finals: Mapping[int, Estimate]) -> pl.DataFrame:
     names = ("learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs")
     lines = [
         {
             "trial": number,
             **{name: getattr(trial.settings, name) for name in names},
             "early": trial.early,
-            "final": None if number not in finals else abs(finals[number]),
+            "early_stderr": trial.early_stderr,
+            "final": None if number not in finals else finals[number].value,
+            "final_stderr": None if number not in finals else finals[number].stderr,
             "status": "failed" if trial.early is None else "done",
             "reason": trial.reason,
         }
         for number, trial in enumerate(tried)
     ]
-    return pl.DataFrame(lines, schema_overrides={"early": pl.Float64, "final": pl.Float64, "reason": pl.String})
+    return pl.DataFrame(lines, schema_overrides=TRIAL_SCHEMA)
 
 
 def read_tuning(path: str | Path) -> Tuning:
@@ -318,7 +345,7 @@ def read_tuning(path: str | Path) -> Tuning:
     content = json.loads((folder / RESULT).read_bytes())
     against = None if content["test"] is None else Effect(**content["test"]["difference"])
     return Tuning(
-        trials=pl.read_csv(folder / TRIALS, schema_overrides={"reason": pl.String, "final": pl.Float64}),
+        trials=pl.read_csv(folder / TRIALS, schema_overrides=TRIAL_SCHEMA),
         best=TrainSettings(**settings_from_json(content["best_settings"])),
         against_default=against,
         content=content,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from thresher.errors import ManifestError, MissingExtraError
 from thresher.manifest import Manifest
-from thresher.output import write_whole
+from thresher.output import as_path, write_whole
 
 if TYPE_CHECKING:
     from thresher.reporting.page import Page
@@ -47,7 +47,7 @@ def report(folder: str | Path) -> Path:
         ManifestError: the folder is not one that has a page, or a file of it is missing or damaged.
         MissingExtraError: the packages of the extra `report` are not installed.
     """
-    path = Path(folder)
+    path = as_path(folder)
     if not path.is_dir():
         raise ManifestError(
             f"{path}: must be a folder that thresher wrote, found {'a file' if path.exists() else 'nothing'}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from thresher.evaluation.effect import ENOUGH_SEEDS
 from thresher.manifest import Manifest
 from thresher.reporting.chart import Chart, Dots, LegendEntry, Mark, Note, Rows, Rule, Whiskers, linear_axis
 from thresher.reporting.experiment import (
@@ -51,6 +52,7 @@ def comparison_page(folder: Path, manifest: Manifest) -> Page:
     effect: list[Block] = [*failures(experiment)]
     if verdicts:
         effect += [_forest(experiment, verdicts, str(found["baseline"])), _in_words(verdicts)]
+        effect += _seeds_needed(experiment, verdicts)
     sections = [
         Section(f"Effect against {found['baseline']}", tuple(effect)),
         Section("Scores", (_scores(experiment), runs(experiment))),
@@ -65,6 +67,7 @@ def comparison_page(folder: Path, manifest: Manifest) -> Page:
         more=(
             "Differences are paired over test rows and seeds; p-values are corrected after Holm, so that among all of "
             f"these comparisons a false alarm is seen in at most {100 * ALPHA:.0f} of 100 cases.",
+            *_few_seeds(verdicts),
         ),
         tiles=(
             Tile("Comparisons", count(len(verdicts)), f"{n_clear} with a clear difference"),
@@ -78,9 +81,18 @@ def comparison_page(folder: Path, manifest: Manifest) -> Page:
 
 
 def is_clear(verdict: Mapping[str, Any]) -> bool:
-    """Tell whether a difference stands after Holm's correction."""
-    p = verdict.get("p_holm")
-    return bool(is_number(p) and p < ALPHA)
+    """Tell whether a difference stands: after Holm's correction, and with an interval that leaves out zero."""
+    p, gap = verdict.get("p_holm"), verdict["difference"]
+    if not is_number(p) or p >= ALPHA:
+        return False
+    return not (is_number(gap["low"]) and is_number(gap["high"]) and gap["low"] <= 0 <= gap["high"])
+
+
+def _few_seeds(verdicts: list[dict[str, Any]]) -> list[str]:
+    """Say that two seeds are too few to trust that rate."""
+    if not any(verdict["difference"].get("n_seeds", ENOUGH_SEEDS) < ENOUGH_SEEDS for verdict in verdicts):
+        return []
+    return [f"Some rest on fewer than {ENOUGH_SEEDS} seeds, with which false alarms are more frequent than that."]
 
 
 def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +194,7 @@ def _verdicts(metric: MetricDisplay, verdicts: list[dict[str, Any]]) -> Table:
                 metric.difference_range(gap["low"], gap["high"]),
                 _p(verdict.get("p")),
                 _p(verdict.get("p_holm")),
-                metric.amount(verdict.get("detectable")),
+                _detectable(metric, verdict.get("detectable")),
             )
         )
     return Table(
@@ -200,6 +212,34 @@ def _in_words(verdicts: list[dict[str, Any]]) -> Table:
         rows=tuple((verdict["method"], count(verdict["n_rows"]), verdict["verdict"]) for verdict in verdicts),
         numeric=frozenset({1}),
     )
+
+
+def _detectable(metric: MetricDisplay, value: Any) -> str:
+    """Return the difference that would have been seen; rates cannot differ by 1 or more."""
+    return "none" if metric.is_rate and is_number(value) and value >= 1 else metric.amount(value)
+
+
+def _seeds_needed(experiment: Experiment, verdicts: list[dict[str, Any]]) -> list[Block]:
+    """Return how many seeds it would take to see the difference that was asked for."""
+    wanted = experiment.content.get("asked", {}).get("detect")
+    if not is_number(wanted):
+        return []
+    told = [verdict for verdict in verdicts if "seeds_needed" in verdict]
+    table = Table(
+        caption=f"Seeds that it takes to see a true difference of {experiment.metric.amount(wanted)}",
+        columns=("method", "rows", "seeds"),
+        rows=tuple(
+            (
+                verdict["method"],
+                count(verdict["n_rows"]),
+                "none would do: more test rows" if verdict["seeds_needed"] is None else count(verdict["seeds_needed"]),
+            )
+            for verdict in told
+        ),
+        numeric=frozenset({1, 2}),
+        is_folded=True,
+    )
+    return [table]
 
 
 def _p(value: Any) -> str:
@@ -255,7 +295,13 @@ def _net(experiment: Experiment, verdicts: list[dict[str, Any]]) -> list[Block]:
     )
     if not has_net:
         return [table]
-    return [table, Paragraph("Net: what is left of the effect when random gets the time that choosing takes.")]
+    return [
+        table,
+        Paragraph(
+            "Net: what is left of the effect when random gets the time that choosing took. Features that were in the "
+            "cache already took none."
+        ),
+    ]
 
 
 def _per_training(verdict: Mapping[str, Any]) -> str:

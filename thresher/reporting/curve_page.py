@@ -98,7 +98,11 @@ def _answer(experiment: Experiment, fitted: Mapping[str, Any]) -> str:
         return _no_answer(experiment, fitted, gain)
     found = _found(fitted, lead) or {}
     whose = "random rows" if lead == RANDOM else f"rows chosen by {lead}"
-    text = f"About {roughly(found['rows'])} {whose} are enough: from there, {gain}"
+    smallest = min(experiment.values(lead), default=0)
+    enough = f"About {roughly(found['rows'])} {whose}"
+    if found["high"] <= smallest:
+        enough = f"{count(smallest)} {whose} or fewer"
+    text = f"{enough} are enough: from there, {gain}"
     text = f"{text} (80{PERCENT} interval {_between(found)}{_sure(found)})"
     misfit = fitted["methods"][lead].get("misfit")
     if is_number(misfit) and misfit > 1:

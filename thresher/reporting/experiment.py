@@ -81,7 +81,9 @@ def read_experiment(folder: Path, manifest: Manifest, *, cells_file: str, is_hig
         content=manifest.content,
         cells=cells,
         picks=read_table(folder / "picks.parquet", PICK_COLUMNS),
-        metric=metric_of(metric, cells["value"].to_list(), is_higher_better=is_higher_better),
+        metric=metric_of(
+            metric, cells["value"].to_list(), is_higher_better=is_higher_better, task=manifest.content.get("task")
+        ),
         methods=methods,
         tones=tones(methods),
         shapes=shapes(methods),

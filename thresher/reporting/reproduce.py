@@ -13,6 +13,7 @@ from thresher.manifest import Manifest
 from thresher.reporting.page import Block, Code, Section, Table
 from thresher.reporting.pool import places_of
 from thresher.reporting.wording import size
+from thresher.trainer.base import MINILM
 from thresher.trainer.settings import TrainSettings
 
 COMMANDS = {"subset": "select", "adapter": "train", "curve": "curve", "comparison": "compare", "tuning": "tune"}
@@ -123,7 +124,7 @@ def _schema_words(content: Mapping[str, Any]) -> list[str]:
     words = []
     if schema["name"] == "mapped":
         words += ["--map", ",".join(f"{role}={'+'.join(names)}" for role, names in schema["columns"].items())]
-    if content["id_column"]:
+    if content.get("id_column"):
         words += ["--id-column", content["id_column"]]
     return words
 
@@ -131,12 +132,15 @@ def _schema_words(content: Mapping[str, Any]) -> list[str]:
 def _other_words(content: Mapping[str, Any]) -> list[str]:
     """Return data and options of the other commands; what a manifest does not name stands in capitals."""
     places = places_of(content)
-    words = [places[0]] if places else ["DATA" if content["kind"] in ("adapter", "tuning") else "POOL"]
+    words = ["DATA" if content["kind"] in ("adapter", "tuning") else "POOL"]
+    if places:
+        words = [places[0] if len(places) == 1 else str(Path(places[0]).parent)]
     words += ["--eval", content.get("run", {}).get("eval") or "EVAL"]
     model = content.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else model
     asked = content.get("asked", {})
     options = {
-        "model": model.get("name") if isinstance(model, Mapping) else model,
+        "model": None if name in (EMBEDDED_NAME, MINILM) else name,  # those come with the package
         "metric": content.get("metric"),
         **content.get("select", {}),
         **{name: value for name, value in asked.items() if name != "plan"},
@@ -147,6 +151,12 @@ def _other_words(content: Mapping[str, Any]) -> list[str]:
     for name, value in _changed(content.get("settings", {})).items():
         is_own = content["kind"] == "adapter"
         words += _option(name, value) if is_own else ["--train", f"{name}={_typed(value)}"]
+    for method, values in content.get("method_settings", {}).items():
+        words += [word for name, value in values.items() for word in ("--set", f"{method}.{name}={_typed(value)}")]
+    if content.get("overlap") == "drop":
+        words += ["--overlap", "drop"]
+    if "schema" in content:
+        words += _schema_words(content)
     seeds = content.get("seeds")
     if isinstance(seeds, list) and seeds:
         words += ["--seed", str(seeds[0]), "--seeds", str(len(seeds))]

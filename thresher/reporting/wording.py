@@ -22,16 +22,19 @@ class MetricDisplay:
         name: as in the files.
         is_higher_better: its direction.
         is_rate: its values are shares in 0..1, shown as percent.
+        task: that it measures; the loss of a classifier is of a row, and not of a token.
     """
 
     name: str
     is_higher_better: bool
     is_rate: bool
+    task: str | None = None
 
     @property
     def label(self) -> str:
         """Return the name for people, with the unit."""
-        unit = " (%)" if self.is_rate else " (nats per token)" if self.name == "loss" else ""
+        nats = " (nats)" if self.task == "classification" else " (nats per token)"
+        unit = " (%)" if self.is_rate else nats if self.name == "loss" else ""
         return plain_name(self.name) + unit
 
     def scaled(self, value: float) -> float:
@@ -66,11 +69,14 @@ class MetricDisplay:
         return self.difference(value).lstrip("+−") if is_number(value) and value >= 0 else self.difference(value)
 
 
-def metric_of(name: str, values: Iterable[float | None], *, is_higher_better: bool) -> MetricDisplay:
+def metric_of(
+    name: str, values: Iterable[float | None], *, is_higher_better: bool, task: str | None = None
+) -> MetricDisplay:
     """Tell from name, direction and values whether a metric is a rate."""
     found = [value for value in values if is_number(value)]
     in_range = bool(found) and all(0 <= value <= 1 for value in found)
-    return MetricDisplay(name, is_higher_better, is_higher_better and in_range and (name in RATES or bool(found)))
+    is_rate = is_higher_better and in_range and (name in RATES or bool(found))
+    return MetricDisplay(name, is_higher_better, is_rate, task)
 
 
 def is_number(value: Any) -> TypeGuard[float]:
