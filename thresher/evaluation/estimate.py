@@ -42,13 +42,17 @@ def _number(value: float) -> float | None:
 def proportion(hits: ArrayLike) -> Estimate:
     """Return the share of hits, with the binomial standard error sqrt(p (1 - p) / n).
 
+    Where all are hits, or none, that would be 0, as if the share were certain: p and n are then those with two hits and
+    two misses more (Agresti and Coull 1998, doi:10.1080/00031305.1998.10480550).
+
     Args:
         hits: (n,) bool.
     """
     x = np.asarray(hits, dtype=np.float64)
     _require(len(x))
-    p = float(x.mean())
-    return Estimate(p, math.sqrt(p * (1 - p) / len(x)) if len(x) > 1 else math.nan, len(x))
+    n, p = len(x), float(x.mean())
+    near, rows = (p, n) if 0 < p < 1 else ((n * p + 2) / (n + 4), n + 4)
+    return Estimate(p, math.sqrt(near * (1 - near) / rows) if n > 1 else math.nan, n)
 
 
 def mean(values: ArrayLike) -> Estimate:
