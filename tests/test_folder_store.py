@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from thresher.folder_store import FolderStore
+from thresher.output import OutputFolder
 
 
 @pytest.fixture
@@ -99,3 +100,41 @@ def test_a_cache_that_cannot_be_written_can_be_held(store):
             assert (folder / "content").is_file()
     finally:
         store.root.chmod(0o755)
+
+
+def test_a_folder_that_another_process_prunes_at_the_same_time_is_passed_over(store, monkeypatch):
+    """The list was made first and the time of each folder read later: a traceback instead of a prune."""
+    for key in "ab":
+        store.make(key, write_for(key))
+    listed = [*store._folders()]
+    shutil.rmtree(store.folder("a"))
+    monkeypatch.setattr(store, "_folders", lambda: listed)
+    assert store.prune(max_bytes=0) > 0
+    assert not store.has("b")
+
+
+def test_a_prune_passes_over_files_that_a_running_training_deletes(store, monkeypatch):
+    """`thresher cache prune` beside an experiment counts a folder in which checkpoints come and go."""
+    store.make("a", write_for("a"))
+    work = store.root / ".b.partial"
+    work.mkdir()
+    walk, stat = os.walk, os.stat
+
+    def deleted_when_listed(folder):
+        for inside, folders, names in walk(folder):
+            (work / "listed").unlink(missing_ok=True)
+            yield inside, folders, names
+
+    def deleted_when_looked_at(path, **how):
+        found = stat(path, **how)
+        if str(path).endswith("looked-at"):
+            os.unlink(path)
+        return found
+
+    monkeypatch.setattr(os, "walk", deleted_when_listed)
+    monkeypatch.setattr(os, "stat", deleted_when_looked_at)
+    with OutputFolder(store.folder("b"), identity="b"):  # the training that is at it
+        (work / "listed").write_text("1")
+        (work / "looked-at").write_text("1")
+        assert store.prune(max_bytes=0) > 0
+        assert work.is_dir()

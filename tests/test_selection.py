@@ -6,7 +6,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, ManifestError, OutputError
-from thresher.subset import open_subset, read_subset
+from thresher.subset import open_subset, read_subset, read_subset_rows
 
 WORDS = ["shirt", "lamp", "phone", "garden", "oak", "steel", "red", "blue", "large", "small", "case", "toy", "cotton"]
 
@@ -391,3 +391,19 @@ def test_how_much_of_a_row_is_read_and_which_turns_reaches_the_model(tiny_llama)
     }
     first, second = (values[None, turns].scores.value for turns in ("last-assistant", "all-assistant"))
     assert np.abs(first - second).max() > 1e-3
+
+
+def test_the_manifest_says_where_the_rows_beside_the_pool_were_read(tmp_path):
+    """Only their hash stood in it, so that nobody could repeat the command."""
+    pool, mine = write(tmp_path / "pool.jsonl", make_rows()), write(tmp_path / "mine.jsonl", make_rows(seed=1)[:9])
+    subset = th.select(str(pool), "k-center", budget=5, encoder="static", existing=str(mine))
+    assert subset.manifest.content["run"]["inputs"] == [str(pool)]
+    assert subset.manifest.content["run"]["existing"] == [str(mine)]
+
+
+def test_a_kept_row_that_is_longer_than_the_usual_limit_is_read_again(tmp_path):
+    """It was set aside when the folder was trained on."""
+    rows = [{"text": "a" * (5 << 20)}, {"text": "b"}]
+    pool = th.load(str(write(tmp_path / "pool.jsonl", rows)), max_row_bytes=6 << 20)
+    th.select(pool, "random", budget=2, out=tmp_path / "out")
+    assert len(read_subset_rows(tmp_path / "out")) == 2

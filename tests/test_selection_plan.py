@@ -11,10 +11,11 @@ import thresher as th
 from thresher.amounts import size
 from thresher.cli.main import main
 from thresher.errors import InputError
-from thresher.features import FeatureCache, FeatureContext
+from thresher.features import FeatureCache, FeatureContext, ngram
 from thresher.features.loss import Loss
 from thresher.features.rehearsal import StageCost, merged, rehearse
 from thresher.selection_plan import cost_line, duration
+from thresher.selectors import create
 
 ROWS = [{"prompt": f"add {i} and {i % 7}:" + " please" * (i % 9), "completion": f"{i + i % 7}"} for i in range(120)]
 
@@ -60,6 +61,28 @@ def test_every_kind_of_method_can_be_planned_and_nothing_is_written(method, sett
     assert str(made).startswith(f"{method}: 10 rows of 120")
     assert "nothing was written" in str(made)
     assert "comes on top" not in str(made), "what is counted above would count twice"
+
+
+@pytest.mark.parametrize("method", ["facility-location", "saturated-coverage", "graph-cut"])
+def test_the_pairs_that_a_method_holds_are_in_the_memory_foretold(method, monkeypatch):
+    """A kernel of 2 GB was left out: the account ended with the features."""
+    monkeypatch.setattr("thresher.selection_plan._peak_bytes", lambda: 0)
+    rows = [*ROWS, ROWS[0]]
+    made = planned(method, rows, encoder="static")
+    selector = create(method)
+    n = len(ROWS) if method == "facility-location" else len(rows)
+    assert made.memory_bytes - sum(stage.bytes for stage in made.stages) == selector.memory(n, 256).n_bytes
+
+
+def test_counting_words_is_told_and_not_done(monkeypatch):
+    counted = []
+    real = ngram.ngram_counts
+    monkeypatch.setattr(ngram, "ngram_counts", lambda text: counted.append(text) or real(text))
+    monkeypatch.setattr(ngram, "N_TRIED", 10)
+    made = planned("feature-based")
+    assert stage(made, "ngram").n == len(ROWS)
+    assert made.seconds > 0
+    assert len(counted) == 10
 
 
 def test_the_tokens_foretold_are_those_that_are_read(tiny_llama):

@@ -134,14 +134,14 @@ class FolderStore:
             older_than_days: folders not used for so long go; None for none.
         """
         freed = self._discard_left()
-        folders = sorted(self._folders(), key=lambda folder: (folder / MANIFEST).stat().st_mtime)
-        left = sum(_bytes(folder) for folder in folders)
+        found = ((_last_used(folder), folder, _bytes(folder)) for folder in self._folders())
+        folders = sorted((used, folder, size) for used, folder, size in found if used is not None)
+        left = sum(size for _, _, size in folders)
         expired = -1.0 if older_than_days is None else time.time() - older_than_days * DAY_S
-        for folder in folders:
-            if (folder / MANIFEST).stat().st_mtime < expired or (max_bytes is not None and left > max_bytes):
-                size = _bytes(folder)
-                if self._delete(folder):
-                    left, freed = left - size, freed + size
+        for used, folder, size in folders:
+            is_beyond = used < expired or (max_bytes is not None and left > max_bytes)
+            if is_beyond and self._delete(folder):
+                left, freed = left - size, freed + size
         return freed
 
     def _delete(self, folder: Path) -> bool:
@@ -154,7 +154,8 @@ class FolderStore:
                 folder.rename(gone)
         except (Timeout, FileNotFoundError):  # in use, or pruned by another process
             return False
-        shutil.rmtree(gone)
+        with suppress(FileNotFoundError):  # another process that prunes deletes it at the same time
+            shutil.rmtree(gone)
         return True
 
     def _discard_left(self) -> int:
@@ -191,5 +192,18 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
+def _last_used(folder: Path) -> float | None:
+    try:
+        return (folder / MANIFEST).stat().st_mtime
+    except FileNotFoundError:
+        return None  # pruned by another process since it was listed
+
+
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Return the bytes of the files below a folder, in which another process may be writing and deleting."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(inside, name), follow_symlinks=False).st_size
+    return total

@@ -27,7 +27,7 @@ from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.language_model import refuse_server
 from thresher.features.progress import OnProgress, Progress
 from thresher.features.scored_rows import DEFAULT_MAX_LENGTH, row_texts
-from thresher.features.trained import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, folds_of
+from thresher.features.trained import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, content_of, folds_of
 from thresher.folder_store import FolderStore
 from thresher.manifest import FORMAT as MANIFEST_FORMAT
 from thresher.manifest import Manifest, digest
@@ -220,6 +220,7 @@ def _write(promise: Promise, work: Path, on_progress: OnProgress | None) -> None
         "settings": promise.request.settings.to_json(),
         "seed": promise.request.seeds[0],
         "adapters": facts,
+        "content": content_of(work),
     }
     write_whole(work / FILE, json.dumps(content, indent=1).encode() + b"\n")
     rmtree(work / CHECKPOINTS, ignore_errors=True)

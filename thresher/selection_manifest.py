@@ -101,6 +101,7 @@ def subset_manifest(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
             "inputs": source_places(pool),
+            **{role: source_places(rows) for role, rows in request.others.items()},
         },
     }
     return Manifest(content)

@@ -32,7 +32,8 @@ class Plan:
         n_kept: rows that the budget keeps at the most; None for a threshold.
         training: adapters to train first.
         stages: steps of computing the features, in their order.
-        memory_bytes: this process's peak while batches of every size ran, and the features of all rows on top.
+        memory_bytes: this process's peak while batches of every size ran, and on top the features of all rows and the
+            pairs of rows that the method holds.
         disk_bytes: that adapters and features will take in the cache.
         cost: what the method itself says of its cost.
     """
@@ -164,10 +165,29 @@ def plan(
         n_kept=None if budgeted.unit == "threshold" else budgeted.n_rows(len(request.pool), lengths),
         training=trials,
         stages=stages,
-        memory_bytes=_peak_bytes() + values,
+        memory_bytes=_peak_bytes() + values + _pair_bytes(request),
         disk_bytes=sum(trial.bytes for trial in trials) + sum(stage.bytes for stage in stages),
         cost=cost_line(request.selector),
     )
+
+
+def _pair_bytes(request: Request) -> int:
+    """Return what the method will hold of pairs of embeddings, as it plans it itself; 0 where it holds none.
+
+    Raises:
+        InputError: it does not fit into memory.
+    """
+    from thresher.features.encoders import load_encoder
+
+    memory = getattr(request.selector, "memory", None)
+    if memory is None or "embedding" not in request.needs:
+        return 0
+    context, pool = request.context, request.pool
+    encoder = load_encoder(
+        context.encoder, device=context.device, dtype=context.dtype, batch_tokens=context.batch_tokens
+    )
+    is_of_distinct = getattr(request.selector, "is_of_distinct", False)
+    return int(memory(pool.texts().n_unique() if is_of_distinct else len(pool), encoder.dimension).n_bytes)
 
 
 def _lengths(request: Request) -> Any:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from thresher.dataset import Dataset
 
+ANY_LENGTH = 1 << 62  # bytes of a row
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
@@ -219,7 +221,8 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     """
     folder = as_path(folder)
     content = _subset_manifest(folder).content
-    return _load_as(subset_files(folder), content)
+    # A longer row is among these where the pool was read with a larger limit.
+    return _load_as(subset_files(folder), content, max_row_bytes=ANY_LENGTH)
 
 
 def _subset_manifest(folder: str | Path) -> Manifest:
@@ -229,10 +232,10 @@ def _subset_manifest(folder: str | Path) -> Manifest:
     return manifest
 
 
-def _load_as(paths: list[Path], content: Mapping[str, Any]) -> Dataset:
+def _load_as(paths: list[Path], content: Mapping[str, Any], *, max_row_bytes: int | None = None) -> Dataset:
     """Load rows with the schema that a manifest tells."""
     from thresher.dataset import Schema, load
 
     columns = {role: tuple(names) for role, names in content["schema"]["columns"].items()}
     schema = Schema(name=content["schema"]["name"], kind=content["schema"]["kind"], columns=columns)
-    return load(paths, schema=schema, id_column=content["id_column"])
+    return load(paths, schema=schema, id_column=content["id_column"], max_row_bytes=max_row_bytes)

@@ -81,6 +81,19 @@ def test_a_broken_cell_in_the_store_is_made_anew(bench, cells, tmp_path):
     assert again.outcomes.equals(first.outcomes)
 
 
+def test_a_broken_cell_that_cannot_be_deleted_is_told(tmp_path, monkeypatch):
+    store = CellStore(tmp_path)
+    (store.root / "key").mkdir(parents=True)
+    (store.root / "key" / "manifest.json").write_text("{")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(OutputError, match=r"cannot be deleted \(Permission denied\); delete it yourself"):
+        store.find("key")
+
+
 def test_the_store_counts_and_prunes(bench, cells, tmp_path):
     store = CellStore(tmp_path)
     list(run_cells(bench, cells[:2], store, n_workers=1))

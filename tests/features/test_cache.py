@@ -192,6 +192,22 @@ def test_the_store_lies_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.delenv("THRESHER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert FeatureCache().root == tmp_path / "xdg" / "thresher"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("THRESHER_CACHE", "~/below")
+    assert FeatureCache().root == tmp_path / "below"
+
+
+def test_a_relative_cache_is_one_folder_wherever_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("THRESHER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "xdg")
+    assert FeatureCache().root == tmp_path / "xdg" / "thresher"
+
+
+def test_a_home_folder_that_nobody_knows_is_one_clear_error(monkeypatch):
+    monkeypatch.setenv("THRESHER_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(SettingsError, match="'~nobody-of-this-name/cache' must lie below a home folder that is known"):
+        FeatureCache()
 
 
 @pytest.mark.parametrize("text", ["lots", "-1", "inf", "nan"])

@@ -12,6 +12,7 @@ from thresher.features import device, device_products
 from thresher.features.container import Features
 from thresher.features.device_products import TorchProducts, products_on
 from thresher.features.language_model import LanguageModel
+from thresher.features.plain_generation import generate_plainly
 from thresher.products import NUMPY
 from thresher.selectors import create, neighbors
 
@@ -115,8 +116,12 @@ def test_models_are_in_full_precision_whatever_the_process_has_set(hasty, tiny_l
     assert not lm.is_run_whole
     lm.model.base_model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.matmul.fp32_precision))
     at = torch.tensor([0, 1])
-    lm.log_probabilities({"input_ids": torch.tensor([[5, 6, 7]])}, at, at)
+    ids = torch.tensor([[5, 6, 7]])
+    lm.log_probabilities({"input_ids": ids}, at, at)
     assert seen == ["ieee"]
+    generate_plainly(lm.model, ids, torch.ones_like(ids), max_new_tokens=2, pad_id=0, stops=frozenset({2}))
+    assert len(seen) > 1
+    assert set(seen) == {"ieee"}
 
 
 def test_a_device_that_has_become_full_is_one_sentence(monkeypatch):

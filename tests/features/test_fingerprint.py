@@ -35,3 +35,13 @@ def test_a_file_that_changed_has_another_fingerprint(tmp_path):
     file[1].write_text("2")
     os.utime(file[1], ns=(1, 1))
     assert fingerprint([file], recipe="r") != before
+
+
+def test_a_file_in_the_place_of_another_of_the_same_size_and_time_has_another_fingerprint(tmp_path):
+    """A copy that keeps times (cp -p, rsync, tar) was taken for the file that this process had read before."""
+    file = write(tmp_path, "w", "1")
+    status = file[1].stat()
+    before = fingerprint([file], recipe="r")
+    file[1].write_text("2")
+    os.utime(file[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert fingerprint([file], recipe="r") != before

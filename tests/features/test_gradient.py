@@ -1,13 +1,14 @@
 """Gradients of rows against one backward pass per row, AdamW's own step, and a dense projection."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import thresher as th
-from thresher.errors import InputError
+from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
 from thresher.features import row_gradients as module
 from thresher.features.row_gradients import AdapterState, adam_direction, sketch_of
@@ -197,10 +198,34 @@ def test_a_killed_run_goes_on_where_it_stopped(context, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.astype(np.float64), fresh.astype(np.float64), atol=1e-3)
 
 
+def test_gradients_are_in_full_precision_whatever_the_process_has_set(context, monkeypatch):
+    import torch
+
+    seen, real = [], module.cross_entropy
+    setting = torch.backends.cuda.matmul
+    monkeypatch.setattr(module, "cross_entropy", lambda *a, **k: seen.append(setting.fp32_precision) or real(*a, **k))
+    setting.fp32_precision = "tf32"
+    try:
+        compute(th.load(ROWS[:2]), {"gradient"}, context)
+    finally:
+        setting.fp32_precision = "none"
+    assert set(seen) == {"ieee"}
+
+
+def test_a_kept_state_in_the_place_of_another_is_refused(folder, tmp_path):
+    """Gradients are cached under the identity of the folder, which says nothing of a file that was put there later."""
+    shutil.copytree(folder.path, tmp_path / "copy")
+    assert TrainedFolder.find(tmp_path / "copy").identity == folder.identity
+    one, other = TrainedFolder.find(tmp_path / "copy").epochs()
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(ManifestError, match="must hold the adapters that were trained for it, found others"):
+        TrainedFolder.find(tmp_path / "copy")
+
+
 def test_a_large_result_is_held_in_a_file(context, monkeypatch, tmp_path):
-    monkeypatch.setattr("thresher.features.gradient.MAPPED_BYTES", 100)
+    monkeypatch.setattr("thresher.features.mapped.MAPPED_BYTES", 100)
     found = compute(th.load(ROWS), {"gradient"}, replace(context, cache=FeatureCache(tmp_path / "new")))["gradient"]
-    assert isinstance(found, np.memmap)
+    assert isinstance(found.base, np.memmap)
     np.testing.assert_array_equal(found, compute(th.load(ROWS), {"gradient"}, context)["gradient"])
 
 

@@ -335,6 +335,40 @@ def test_what_determines_a_loss_is_in_its_fingerprint(tiny_llama, tmp_path):
     assert found(tmp_path / "copy") != found()
 
 
+def test_a_template_for_rows_with_tools_is_in_the_fingerprint(tiny_llama, tmp_path):
+    """transformers reads `additional_chat_templates`, and asks the one named tool_use for rows with tools."""
+    import shutil
+
+    from thresher.features.base_model import find_base
+    from thresher.features.language_model import LanguageModel
+
+    template = tmp_path / "copy/additional_chat_templates/tool_use.jinja"
+    shutil.copytree(tiny_llama, tmp_path / "copy")
+    template.parent.mkdir()
+    seen = []
+    for text in ("{{ messages }}", "{{ tools }}"):
+        template.write_text(text)
+        lm = LanguageModel(str(tmp_path / "copy"), device="cpu")
+        assert lm.tokenizer.get_chat_template(tools=[{}]) == text
+        seen.append((lm.fingerprint, find_base(tmp_path / "copy").fingerprint))
+    assert all(one != other for one, other in zip(*seen, strict=True))
+
+
+def test_a_model_that_is_replaced_before_it_is_loaded_is_refused(tiny_llama, tmp_path):
+    """Its losses would be kept under the fingerprint of the model that was there before."""
+    import shutil
+
+    from thresher.features.language_model import LanguageModel
+
+    shutil.copytree(tiny_llama, tmp_path / "copy")
+    lm = LanguageModel(str(tmp_path / "copy"), device="cpu")
+    assert lm.fingerprint
+    config = tmp_path / "copy/config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(InputError, match="must stay as they are while it is used.*run the same command again"):
+        _ = lm.model
+
+
 def test_illegal_settings_are_refused_by_name_and_value():
     with pytest.raises(SettingsError, match="loss_on must be one of last-assistant, all-assistant, got 'all'"):
         FeatureContext(loss_on="all")

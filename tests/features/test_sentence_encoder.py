@@ -168,3 +168,30 @@ def test_the_embedded_minilm_reads_meaning_without_the_network():
     assert x.shape == (3, 384)
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-6)
     assert x[0] @ x[1] > x[0] @ x[2] + 0.2
+
+
+def test_the_fingerprint_covers_a_layer_that_is_no_safetensors(tiny_model, tmp_path):
+    """A Dense in its own folder often is a pytorch_model.bin beside a transformer in safetensors; it was left out."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_model, copy)
+    (copy / "2_Dense").mkdir()
+    (copy / "2_Dense" / "pytorch_model.bin").write_bytes(b"one")
+    before = encoder(str(copy)).fingerprint
+    (copy / "2_Dense" / "pytorch_model.bin").write_bytes(b"other")
+    assert encoder(str(copy)).fingerprint != before
+
+
+def test_a_model_that_is_replaced_before_it_is_loaded_is_refused(tiny_model, tmp_path):
+    """Its vectors would be kept under the fingerprint of the model that was there before."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_model, copy)
+    found = encoder(str(copy))
+    assert found.fingerprint
+    config = copy / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(InputError, match="must stay as they are while it is used.*run the same command again"):
+        found.encode(["a"])

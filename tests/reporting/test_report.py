@@ -318,6 +318,19 @@ def test_the_command_of_a_subset_names_the_models_and_how_vectors_are_kept(made)
     assert "trained" not in words
 
 
+def test_the_command_of_a_subset_names_the_rows_beside_the_pool(made):
+    import shlex
+
+    from thresher.manifest import Manifest
+    from thresher.reporting.reproduce import command
+
+    content = Manifest.read(made["subset"]).content
+    beside = {"existing": ["/d/old.jsonl"], "target": ["/t/a.jsonl", "/t/b.jsonl"]}
+    words = shlex.split(command({**content, "run": {**content["run"], **beside}}, Path("out")))
+    assert words[words.index("--existing") + 1] == "/d/old.jsonl"
+    assert words[words.index("--target") + 1] == "/t"
+
+
 def test_the_public_name_is_the_function():
     import thresher.reporting
 

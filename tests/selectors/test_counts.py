@@ -1,6 +1,7 @@
 """Feature-based functions and maximum coverage through apricot-select, against brute force on counts."""
 
 import sys
+import tracemalloc
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, MissingExtraError
+from thresher.features import FeatureContext
 from thresher.features.container import Features
 from thresher.features.ngram import MAX_DISTINCT, NGRAM, Ngram, ngram_counts
 from thresher.selectors.feature_based import FeatureBased
@@ -43,6 +45,17 @@ def plain_greedy(counts, k, value, existing=None):
 def random_counts(n=30, m=25, seed=0):
     rng = np.random.default_rng(seed)
     return rng.poisson(0.4, (n, m)) * rng.integers(1, 4, (n, m))
+
+
+def test_the_words_of_many_rows_take_little_more_room_than_the_array(monkeypatch):
+    """Each word of each row was a pair of Python numbers until the last row was counted: eight times the array."""
+    rows = th.load([{"text": " ".join(f"w{i * 7 + j}" for j in range(100))} for i in range(1500)])
+    monkeypatch.setattr("thresher.features.ngram.BATCH_ROWS", 50)
+    tracemalloc.start()
+    values = Ngram().compute(rows, FeatureContext(cache=None)).values
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * values.nbytes
 
 
 CASES = [
@@ -122,8 +135,6 @@ def test_ngrams_are_words_and_pairs_in_lower_case():
 def test_the_feature_counts_what_it_cuts_and_depends_on_the_row_alone():
     long = " ".join(f"w{i}" for i in range(MAX_DISTINCT))
     rows = [{"text": "red shirt", "label": "a"}, {"text": long, "label": "b"}]
-    from thresher.features import FeatureContext
-
     found = Ngram().compute(th.load(rows), FeatureContext(cache=None))
     assert found.notes == {"n_rows_cut": 1}
     assert (found.values["bucket"] >= 0).sum(axis=1).tolist() == [3, MAX_DISTINCT]

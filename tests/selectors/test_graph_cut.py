@@ -6,6 +6,7 @@ import pytest
 
 from thresher.errors import InputError
 from thresher.features.container import Features
+from thresher.selectors import graph_cut as module
 from thresher.selectors import memory
 from thresher.selectors.graph_cut import GraphCut
 
@@ -152,3 +153,18 @@ def test_equal_gains_go_to_the_lowest_row_with_both_kernels(with_existing):
             gain[picks] = -np.inf
         for settings in ({}, {"kernel": "sparse", "n_neighbors": len(x)}):
             assert run(x, len(x), existing=existing, redundancy=0.7, **settings).ranking().tolist() == picks
+
+
+def test_many_equal_rows_are_compared_as_one(monkeypatch):
+    """Each pick compared every row of equal gain with every earlier pick: hours for a pool of repeated texts."""
+    asked = []
+    real = module._cosine_sum
+    monkeypatch.setattr(module, "_cosine_sum", lambda rows, one: asked.append(len(rows)) or real(rows, one))
+    x = np.repeat(np.eye(4, 8, dtype=np.float32), [15, 10, 15, 10], axis=0)
+    found = run(x, 20)
+    picks, _ = plain_greedy(kernel(x), 20, 0.5)
+    assert found.ranking().tolist() == picks
+    assert sum(asked) < 5 * (len(x) + 20)
+    asked.clear()
+    run(np.zeros((200, 8), np.float32), 80, kernel="sparse")
+    assert len(asked) <= 80 * 3 * module.N_COMPARED

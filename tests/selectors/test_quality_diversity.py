@@ -9,6 +9,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError, NotFoundError
 from thresher.features.container import Features
+from thresher.selectors.dense_kernel import _equal_before
 from thresher.selectors.facility_location import FacilityLocation
 from thresher.selectors.quality_diversity import QualityDiversity
 
@@ -228,3 +229,11 @@ def test_gains_that_many_small_losses_have_made_inexact_are_still_compared():
     x, quality = rng.integers(0, 4, (n, d)), rng.integers(0, 5, n).astype(float)
     picks, _ = plain_greedy(kernel(x), by_rank(quality), 0.5, n)
     assert run(build(x, quality), n).ranking().tolist() == picks
+
+
+def test_of_equal_candidates_one_is_measured():
+    """Sixty-four equal rows with equal quality were each measured against all rows, at every pick."""
+    x = np.array([[0, 1], [1, 0], [0, 1], [1, 1], [1, 0]], np.float32)
+    near = np.array([0, 1, 2, 3, 4])
+    assert [_equal_before(x, near, c) for c in range(5)] == [0, 1, 0, 3, 1]
+    assert [_equal_before(x[:, :0], near, c) for c in range(5)] == [0, 1, 2, 3, 4], "without vectors nothing is known"

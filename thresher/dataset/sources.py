@@ -65,11 +65,25 @@ def _expanded(path: Path, split: str | None) -> list[Path]:
         return [path]
     if glob.has_magic(str(path)):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
-        files = [match for match in matches if match.is_file()]
+        files = without_links([match for match in matches if match.is_file()])
         if not files:
             raise InputError(f"{path}: no file matches this pattern; check it with ls")
         return files
     raise InputError(f"{path}: no such file{_nearest(path)}")
+
+
+def without_links(paths: Sequence[Path]) -> list[Path]:
+    """Return the files that one pattern or folder matches without links to others of them, such as `latest.jsonl`."""
+    places = {os.path.realpath(path) for path in paths if not path.is_symlink()}
+    kept = []
+    for path in paths:
+        place = os.path.realpath(path)
+        if not path.is_symlink():
+            kept.append(path)
+        elif place not in places:
+            places.add(place)
+            kept.append(path)
+    return kept
 
 
 def _nearest(path: Path) -> str:
@@ -87,7 +101,9 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
     results = {path.parent for path in folder.rglob(MANIFEST) if identity_of(path.parent) is not None}
     found = subset_files(folder) if folder in results else folder.rglob("*")
     nested = results - {folder}
-    shards = [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
+    shards = without_links(
+        [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
+    )
     if not shards:
         raise InputError(f"{folder}: a folder must hold files of rows ({KNOWN}), found none")
     names = {path: _split_of(path.relative_to(folder)) for path in shards}

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from thresher.errors import OutputError
 from thresher.experiments.cell import Outcome
 from thresher.folder_store import FolderStore
 from thresher.manifest import FORMAT, Manifest
@@ -35,7 +36,11 @@ class CellStore:
         return self._folders.root
 
     def find(self, key: str) -> Outcome | None:
-        """Return a finished cell, or None. A cell that cannot be read counts as not done, and is deleted."""
+        """Return a finished cell, or None. A cell that cannot be read counts as not done, and is deleted.
+
+        Raises:
+            OutputError: it cannot be deleted either.
+        """
         if not self._folders.has(key):
             return None
         folder = self._folders.folder(key)
@@ -43,7 +48,7 @@ class CellStore:
             content = Manifest.read(folder).content
             outcomes = pl.read_parquet(folder / OUTCOMES)
         except (OSError, ValueError, pl.exceptions.PolarsError):
-            shutil.rmtree(folder, ignore_errors=True)
+            self._delete(folder)
             return None
         return Outcome(key=key, outcomes=outcomes, facts=content["facts"], is_reused=True)
 
@@ -70,6 +75,18 @@ class CellStore:
             self._folders.make(key, write)
             if made:
                 return made[-1]
+
+    @staticmethod
+    def _delete(folder: Path) -> None:
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:  # another process was faster
+            return
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: a finished cell must be readable, it is not, and cannot be deleted ({error.strerror}); "
+                f"delete it yourself or set another THRESHER_CACHE"
+            ) from None
 
     def discard(self, key: str) -> None:
         """Delete what a failed cell left, unless another process is at it."""

@@ -12,7 +12,8 @@ from thresher.errors import InputError, NotFoundError, first_three
 from thresher.features.causal_lm import EMBEDDED_NAME, causal_lm_folder
 
 # What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
-PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+TEMPLATES = ("*.jinja", "additional_chat_templates/*.jinja")  # of the second, for example one for rows with tools
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", *TEMPLATES)
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "tekken.json")  # without one, transformers makes one up
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 OTHER_TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")

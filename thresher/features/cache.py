@@ -243,12 +243,19 @@ def text_keys(texts: Iterator[str] | list[str]) -> NDArray[np.bytes_]:
 
 
 def default_root() -> Path:
-    """Return THRESHER_CACHE, or `thresher` in the platform's cache folder."""
+    """Return THRESHER_CACHE, or `thresher` in the platform's cache folder; an absolute path.
+
+    Raises:
+        SettingsError: there is no home folder to start from.
+    """
     named = os.environ.get("THRESHER_CACHE")
-    if named:
-        return Path(named).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(base).expanduser() / "thresher"
+    base = named or os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.join("~", ".cache")
+    root = os.path.expanduser(base)
+    if root.startswith("~"):  # left as it is where nobody knows the home folder
+        raise SettingsError(
+            f"cache: '{base}' must lie below a home folder that is known, found none; set THRESHER_CACHE to a folder"
+        )
+    return Path(root).absolute() if named else Path(root, "thresher").absolute()
 
 
 def _max_bytes_from_environment() -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import xxhash
 
+from thresher.errors import InputError
+
 BLOCK = 1 << 22
 
 
@@ -21,7 +23,7 @@ def fingerprint(files: Iterable[tuple[str, Path]], *, recipe: str) -> str:
     total = xxhash.xxh3_128(recipe.encode())
     for name, path in sorted(files):
         status = path.stat()
-        digest = _file_hash(path, status.st_size, status.st_mtime_ns)
+        digest = _file_hash(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         total.update(f"\0{name}\0{digest}".encode())
     return total.hexdigest()
 
@@ -31,8 +33,28 @@ def joined_fingerprint(*parts: str) -> str:
     return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
 
 
+def check_unchanged(who: str, folder: Path, before: str, now: str) -> None:
+    """Refuse a model whose files were replaced while it was loaded: its values would be kept as those of the old one.
+
+    Args:
+        who: the model, for messages.
+        folder: its files.
+        before: fingerprint that its values are kept under.
+        now: fingerprint of the files after the weights were read.
+
+    Raises:
+        InputError: the two differ.
+    """
+    if now != before:
+        raise InputError(
+            f"{who}: its files in {folder} must stay as they are while it is used, and they were changed since this "
+            f"run began; run the same command again"
+        )
+
+
 @lru_cache(maxsize=256)
-def _file_hash(path: Path, size: int, mtime_ns: int) -> str:  # size and time are part of the key
+def _file_hash(path: Path, *_status: int) -> str:
+    """Hash a file; its size, times and inode are part of the key, since a copy may keep the time of another file."""
     total = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(BLOCK):

@@ -20,6 +20,7 @@ from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel, language_model
 from thresher.features.likelihood import padded
 from thresher.features.plain_generation import generate_plainly, ignores_padding, own_stops
+from thresher.features.precision import full_precision
 from thresher.features.respondent import Answer, Choices
 from thresher.features.samples import Draw, Wanted, draws
 from thresher.features.scored_rows import DEFAULT_MAX_LENGTH
@@ -240,7 +241,7 @@ class LocalRespondent:
             drawn = torch.from_numpy(uniforms).to(lm.device, _sum_dtype(lm.device))
             more["logits_processor"] = LogitsProcessorList([Draw(drawn, decoding)])
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), full_precision():
                 if n_answers.max() > 1:
                     row_of = torch.from_numpy(np.repeat(np.arange(len(prompts)), n_answers)).to(lm.device)
                     more |= _read_once(lm, ids, mask, row_of)

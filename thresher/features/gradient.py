@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from thresher.errors import InputError
 from thresher.features.cached import Batch, values_of
 from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.loss import Loss, row_reader
+from thresher.features.mapped import empty_array
 from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.rehearsal import StageCost, merged, run_rehearsal
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 OWN_RECIPE = "gradient-2"
 WINDOW_ROWS = 1024  # rows tokenised and sorted by length together
-MAPPED_BYTES = 1 << 30  # a larger result is held in a file and not in memory
 BACKWARD = 3.0  # a forward and a backward pass, in forward passes
 NO_CHECKPOINTS = (
     "needs adapters that were kept after each epoch with the state of their optimizer, found none; give their folder "
@@ -99,7 +100,8 @@ def _compute(dataset: Dataset, context: FeatureContext, feature: str, *, is_prec
     rates = np.array([state.rate for state in states])
     share = rates / rates.sum()
     texts = row_texts(dataset)
-    out = _allocated((len(dataset), len(states) * dim), context)
+    folder_of_cache = None if context.cache is None else context.cache.root
+    out = empty_array((len(dataset), len(states) * dim), np.float16, folder_of_cache or Path(tempfile.gettempdir()))
     for number, state in enumerate(states):
         values = _at_checkpoint(
             texts, context, feature, state, number=number, reader=reader, is_preconditioned=is_preconditioned
@@ -175,17 +177,6 @@ def _measured(
         note = f"{feature}: {len(lacking):,} of {len(texts):,} rows have no value"
         context.on_progress(Progress(stage=feature, done=len(texts), total=len(texts), note=note))
     return Measured(values=out, missing=pl.Series("missing", reasons.tolist(), dtype=pl.String), notes=notes)
-
-
-def _allocated(shape: tuple[int, int], context: FeatureContext) -> NDArray[np.float16]:
-    """Return an array in memory, or one in an unnamed file in the cache's folder where it is large."""
-    if shape[0] * shape[1] * 2 <= MAPPED_BYTES:
-        return np.empty(shape, dtype=np.float16)
-    root = None if context.cache is None else context.cache.root
-    if root is not None:
-        root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=root) as file:  # the mapping keeps it, and it goes with the mapping
-        return np.memmap(file, dtype=np.float16, mode="w+", shape=shape)
 
 
 def _cost(provider: Gradient | GradientPlain, dataset: Dataset, context: FeatureContext) -> list[StageCost]:

@@ -123,7 +123,7 @@ def _width(lm: LanguageModel) -> int:
     """Return the length of a hidden state, which the configuration need not tell (OPT projects its last ones)."""
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode():  # for its shape alone
         ids = torch.zeros((1, 1), dtype=torch.long, device=lm.device)
         return int(lm.body(input_ids=ids, use_cache=False).last_hidden_state.shape[-1])
 

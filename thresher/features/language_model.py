@@ -13,10 +13,18 @@ import numpy as np
 
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.adapter import ADAPTER_CONFIG, adapted, base_of_adapter
-from thresher.features.base_model import PATTERNS, BaseModel, find_base, first_line, load_causal_lm, load_tokenizer
+from thresher.features.base_model import (
+    PATTERNS,
+    TEMPLATES,
+    BaseModel,
+    find_base,
+    first_line,
+    load_causal_lm,
+    load_tokenizer,
+)
 from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.chat import prepare_template, start_id
-from thresher.features.fingerprint import fingerprint
+from thresher.features.fingerprint import check_unchanged, fingerprint
 from thresher.features.overlap import OnItsWay
 from thresher.features.precision import full_precision, same_logits
 from thresher.features.respondent import is_server
@@ -33,7 +41,7 @@ ADAPTER_FILES = (
     ADAPTER_CONFIG,
     GENERATION_CONFIG,
     "*.safetensors",
-    "*.jinja",
+    *TEMPLATES,
     "*.model",
     "tokenizer*.json",
     "special_tokens_map.json",
@@ -95,9 +103,15 @@ class LanguageModel:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, configuration, tokenizer, adapter and the precision they run in."""
-        files = {(f"base/{path.name}", path) for glob in PATTERNS for path in self.base.folder.glob(glob)}
-        if self._adapter is not None:
-            files |= {(f"adapter/{path.name}", path) for glob in ADAPTER_FILES for path in self._adapter.glob(glob)}
+        return self._hashed()
+
+    def _hashed(self) -> str:
+        base, adapter = self.base.folder, self._adapter
+        files = {(f"base/{path.relative_to(base)}", path) for glob in PATTERNS for path in base.glob(glob)}
+        if adapter is not None:
+            files |= {
+                (f"adapter/{path.relative_to(adapter)}", path) for glob in ADAPTER_FILES for path in adapter.glob(glob)
+            }
         return fingerprint(files, recipe=f"{RECIPE}-{self.dtype}")
 
     @property
@@ -165,6 +179,7 @@ class LanguageModel:
         except RuntimeError as error:
             raise InputError(f"model '{self.name}': does not fit {self.device} ({first_line(error)})") from None
         model = (model if self._adapter is None else adapted(model, self._adapter, name=self.name)).eval()
+        check_unchanged(f"model '{self.name}'", self._adapter or self.base.folder, self.fingerprint, self._hashed())
         if _looks_ahead(model, self.device):
             raise InputError(
                 f"model '{self.name}': scoring needs a causal language model, and in this one a token sees what follows"
@@ -325,7 +340,7 @@ def _head_follows_body(model: Any, body: Any, device: torch.device) -> bool:
     if head is None or body is model:
         return False
     ids = torch.arange(PROBE_TOKENS, device=device)[None] % int(model.config.get_text_config().vocab_size)
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision():
         output = body(input_ids=ids, use_cache=False)
         hidden = getattr(output, "last_hidden_state", None)
         if hidden is None:

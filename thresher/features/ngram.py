@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import polars as pl
 import xxhash
+from numpy.typing import NDArray
 
 from thresher.features.context import FeatureContext
+from thresher.features.mapped import empty_array
 from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
+    from thresher.features.rehearsal import StageCost
 
 RECIPE = "ngram-1"
 NGRAM = np.dtype([("bucket", np.int32), ("count", np.int32)])
@@ -25,6 +31,7 @@ MAX_DISTINCT = 512  # per row; the most frequent are kept, the cut is counted
 N = (1, 2)
 WORD = re.compile(r"\w+")
 BATCH_ROWS = 4096
+N_TRIED = 256  # rows whose time tells that of all
 
 
 class Ngram:
@@ -45,24 +52,47 @@ class Ngram:
     def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
         """Return (n, m) of a bucket and a count; the bucket is -1 where a row has fewer than m n-grams."""
         texts = dataset.texts()
-        rows: list[list[tuple[int, int]]] = []
-        n_cut = 0
+        parts: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
+        n_cut = done = 0
         for start in range(0, len(texts), BATCH_ROWS):
-            for text in texts[start : start + BATCH_ROWS].to_list():
-                counts = ngram_counts(text)
-                n_cut += len(counts) > MAX_DISTINCT
-                rows.append(sorted(counts.most_common(MAX_DISTINCT)))
+            counted = [ngram_counts(text) for text in texts[start : start + BATCH_ROWS].to_list()]
+            n_cut += sum(len(counts) > MAX_DISTINCT for counts in counted)
+            parts.append(_run(counted))
+            done += len(counted)
             if context.on_progress is not None:
-                context.on_progress(Progress(stage=self.name, done=len(rows), total=len(texts)))
-        values = np.empty((len(rows), max((len(row) for row in rows), default=0)), NGRAM)
-        values["bucket"], values["count"] = -1, 0
-        for place, row in zip(values, rows, strict=True):
-            place[: len(row)] = row
+                context.on_progress(Progress(stage=self.name, done=done, total=len(texts)))
+        width = max((int(n_grams.max()) for _, n_grams in parts), default=0)
+        values = empty_array((done, width), NGRAM, None if context.cache is None else context.cache.root)
+        first = 0
+        for run, n_grams in parts:
+            rows = values[first : first + len(n_grams)]
+            rows["bucket"], rows["count"] = -1, 0
+            rows[np.arange(width) < n_grams[:, None]] = run
+            first += len(n_grams)
         return Measured(
             values=values,
-            missing=pl.Series("missing", [None] * len(rows), dtype=pl.String),
+            missing=pl.Series("missing", [None], dtype=pl.String).new_from_index(0, done),
             notes={"n_rows_cut": n_cut} if n_cut else {},
         )
+
+    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+        """Return what it will take: the time on some rows, taken as proportional."""
+        from thresher.features.rehearsal import StageCost
+
+        n = len(dataset)
+        few = dataset.take(np.unique(np.linspace(0, n - 1, min(N_TRIED, n)).astype(np.int64)))
+        began = time.perf_counter()
+        self.compute(few, replace(context, on_progress=None))
+        seconds = (time.perf_counter() - began) * n / len(few)
+        note = f"its time on {len(few):,} rows, taken as proportional"
+        return [StageCost(stage=self.name, n=n, n_cached=0, seconds=seconds, note=note)]
+
+
+def _run(counted: list[Counter[int]]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the n-grams of some rows one behind the other, each row's by bucket, and how many each row has, (b,)."""
+    kept = [sorted(counts.most_common(MAX_DISTINCT)) for counts in counted]
+    n_grams = np.array([len(row) for row in kept], dtype=np.int64)
+    return np.fromiter(chain.from_iterable(kept), NGRAM, count=int(n_grams.sum())), n_grams
 
 
 def ngram_counts(text: str) -> Counter[int]:

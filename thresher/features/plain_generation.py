@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from thresher.features.precision import same_logits
+from thresher.features.precision import full_precision, same_logits
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def generate_plainly(
         eos_token_id=sorted(stops),
         use_cache=True,
     )
-    with _without_own_settings(model):
+    with _without_own_settings(model), full_precision():
         made: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **more)
     return made
 
@@ -67,7 +67,7 @@ def ignores_padding(model: Any, device: torch.device) -> bool:
     config = GenerationConfig(do_sample=False, max_new_tokens=2, pad_token_id=0, use_cache=True, **asked)
 
     def said(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), _without_own_settings(model):
+        with torch.inference_mode(), _without_own_settings(model), full_precision():
             made = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         return torch.stack(made.logits).float()
 

@@ -22,6 +22,7 @@ from thresher.errors import InputError, first_three
 from thresher.features.cached import Batch
 from thresher.features.language_model import LanguageModel
 from thresher.features.likelihood import TokenRow, padded, predictions
+from thresher.features.precision import full_precision
 from thresher.features.token_batches import token_batches
 
 if TYPE_CHECKING:
@@ -200,13 +201,14 @@ class RowGradients:
 
         hooks = [part.register_forward_hook(watch(name)) for name, part in self._modules.items()]
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), full_precision():
                 losses = self._losses(rows, ids)
         finally:
             for hook in hooks:
                 hook.remove()
         others = sorted(self._modules.keys() - {name for name, _, _ in calls})
-        returned = torch.autograd.grad(losses.sum(), [output for _, _, output in calls], retain_graph=bool(others))
+        with full_precision():
+            returned = torch.autograd.grad(losses.sum(), [output for _, _, output in calls], retain_graph=bool(others))
         found: dict[str, torch.Tensor] = {}
         for (name, given, _), back in zip(calls, returned, strict=True):
             if given.shape[:-1].numel() != ids.size:
@@ -215,7 +217,8 @@ class RowGradients:
                     f"'{self._lm.name}' reads some of them; choose another model"
                 )
             shape = (*ids.shape, -1)  # OPT hands its tokens on in one row
-            part = torch.einsum("bto,bti->boi", back.float().reshape(shape), given.float().reshape(shape))
+            with full_precision():
+                part = torch.einsum("bto,bti->boi", back.float().reshape(shape), given.float().reshape(shape))
             found[name] = found[name] + part if name in found else part
         yield from ((slice(None), name, gradient) for name, gradient in found.items())
         yield from self._row_by_row(losses, others)
@@ -229,7 +232,8 @@ class RowGradients:
             if not names:
                 return
             weights = [self._modules[name].weight for name in names]
-            returned = torch.autograd.grad(loss, weights, retain_graph=i + 1 < len(losses), allow_unused=True)
+            with full_precision():
+                returned = torch.autograd.grad(loss, weights, retain_graph=i + 1 < len(losses), allow_unused=True)
             pairs = [(name, each) for name, each in zip(names, returned, strict=True) if each is not None]
             yield from ((slice(i, i + 1), name, each.float()[None]) for name, each in pairs)
             names = [name for name, _ in pairs]  # a matrix that nothing uses has no gradient in any row

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.cached import Batch
 from thresher.features.encoders import EMBEDDED, MINILM, mostly_unknown, unknown_notes
-from thresher.features.fingerprint import fingerprint
+from thresher.features.fingerprint import check_unchanged, fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.minilm import find_minilm, minilm_folder
 from thresher.features.overlap import OnItsWay, moved, one_behind
@@ -32,6 +32,7 @@ WINDOW_ROWS = 16_384  # texts sorted by length together
 SHAPING = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 SAFE_WEIGHTS = ("*.safetensors",)
 OTHER_WEIGHTS = ("*.bin",)  # read by torch with weights_only, which runs no code
+LAYER_WEIGHTS = "pytorch_model.bin"  # of a layer behind the transformer (a Dense) that has no safetensors
 
 
 class SentenceEncoder:
@@ -85,13 +86,21 @@ class SentenceEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer, pooling and configuration files."""
-        weights = SAFE_WEIGHTS if any(self.folder.rglob(SAFE_WEIGHTS[0])) else OTHER_WEIGHTS
-        files = {path for pattern in (*SHAPING, *weights) for path in self.folder.rglob(pattern) if path.is_file()}
+        return self._hashed()
+
+    def _hashed(self) -> str:
+        files = self._files()
         if not files:
             raise InputError(f"encoder '{self._name}': {self.folder} must hold a model, found none")
-        return fingerprint(
-            ((str(path.relative_to(self.folder)), path) for path in files), recipe=f"{RECIPE}-{self._dtype}"
-        )
+        return fingerprint(files, recipe=f"{RECIPE}-{self._dtype}")
+
+    def _files(self) -> list[tuple[str, Path]]:
+        """Return name and path of what shapes a vector; beside safetensors, a layer may have other weights."""
+        safe = {path.parent for path in self.folder.rglob(SAFE_WEIGHTS[0])}
+        found = {path for pattern in (*SHAPING, *SAFE_WEIGHTS) for path in self.folder.rglob(pattern)}
+        others = self.folder.rglob(LAYER_WEIGHTS if safe else OTHER_WEIGHTS[0])
+        found |= {path for path in others if path.parent not in safe}
+        return [(str(path.relative_to(self.folder)), path) for path in found if path.is_file()]
 
     @property
     def dimension(self) -> int:
@@ -118,6 +127,7 @@ class SentenceEncoder:
                 f"encoder '{self._name}': {folder} must hold a sentence-transformers model, but loading it says "
                 f"'{reason}'; check the files and the device"
             ) from error
+        check_unchanged(f"encoder '{self._name}'", self.folder, self.fingerprint, self._hashed())
         return model.eval()
 
     @cached_property

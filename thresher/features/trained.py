@@ -1,6 +1,6 @@
 """Adapters that are trained so that rows can be scored: what a method orders, and the folder that it gets.
 
-    FOLDER/trained.json              what was trained, on how many rows
+    FOLDER/trained.json              what was trained, on how many rows, and hashes of the files below
     FOLDER/adapter-0/, adapter-1/    peft folders; of several folds, number f has not seen the rows of fold f
     FOLDER/adapter-0/epoch-1/        with `keeps_epochs`: weights and moments of AdamW after each epoch
 
@@ -19,10 +19,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from thresher.checks import check_whole
-from thresher.errors import ManifestError
+from thresher.errors import ManifestError, first_three
+from thresher.features.adapter import ADAPTER_CONFIG
+from thresher.features.fingerprint import fingerprint
 
 FORMAT = "thresher-trained/1"
 FILE = "trained.json"
+WEIGHED = ("adapter-*/*.safetensors", f"adapter-*/{ADAPTER_CONFIG}", "adapter-*/epoch-*/*.safetensors")
 FOLDS = "xxh3-64 of the row as a language model reads it, modulo n_folds"
 
 
@@ -95,7 +98,7 @@ class TrainedFolder:
         """Return the folder of that name if it is of this kind, or None.
 
         Raises:
-            ManifestError: it is damaged, or its format is unknown.
+            ManifestError: it is damaged, its format is unknown, or its adapters were replaced.
         """
         path = Path(name).expanduser()
         if not (path / FILE).is_file():
@@ -106,6 +109,12 @@ class TrainedFolder:
             raise ManifestError(f"{path / FILE}: must be JSON, got {error}; train the adapters anew") from None
         if content.get("format") != FORMAT:
             raise ManifestError(f"{path / FILE}: format must be '{FORMAT}', found '{content.get('format')}'")
+        known = content.get("content", {})  # folders of earlier versions do not say
+        if replaced := [name for name, digest in content_of(path).items() if known.get(name, digest) != digest]:
+            raise ManifestError(
+                f"{path}: must hold the adapters that were trained for it, found others in place of "
+                f"{first_three(replaced)}; train them anew, or name one adapter by its own folder"
+            )
         return TrainedFolder(path=path, identity=content["identity"], n_folds=content["n_folds"])
 
 
@@ -125,6 +134,12 @@ class GradientSettings:
         """Refuse illegal settings."""
         check_whole("gradient", "dim", self.dim, 1)
         check_whole("gradient", "epochs", self.epochs, 1)
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """Return a hash of each adapter and each kept state: values are cached under the identity of the folder."""
+    names = sorted(path.relative_to(folder).as_posix() for pattern in WEIGHED for path in folder.glob(pattern))
+    return {name: fingerprint([(name, folder / name)], recipe=FORMAT) for name in names}
 
 
 def folds_of(texts: pl.Series, n_folds: int) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from thresher.manifest import Manifest
 from thresher.reporting.page import Block, Code, Section, Table
 from thresher.reporting.pool import places_of
 from thresher.reporting.wording import size
+from thresher.selection_request import ROLES
 from thresher.trainer.base import MINILM
 from thresher.trainer.settings import TrainSettings
 
@@ -97,9 +98,10 @@ def command(content: Mapping[str, Any], out: Path) -> str:
 
 
 def _select_words(content: Mapping[str, Any]) -> list[str]:
-    places = places_of(content) or ["POOL"]
-    words = [places[0] if len(places) == 1 else str(Path(places[0]).parent)]
-    words += ["--method", content["method"], "--budget", content["budget"]]
+    words = [_place(places_of(content)) or "POOL", "--method", content["method"], "--budget", content["budget"]]
+    for role in ROLES:
+        if role in content.get("run", {}):
+            words += [f"--{role}", _place(content["run"][role])]
     for name, value in content["settings"].items():
         if value is not None:
             words += ["--set", f"{name}={value}"]
@@ -119,6 +121,11 @@ def _select_words(content: Mapping[str, Any]) -> list[str]:
     return [*words, *_schema_words(content), "--seed", str(content["seed"])]
 
 
+def _place(places: Sequence[str]) -> str:
+    """Return what names files on a command line: the file, or the folder of several; nothing for none."""
+    return str(Path(places[0]).parent) if len(places) > 1 else "".join(places)
+
+
 def _schema_words(content: Mapping[str, Any]) -> list[str]:
     schema = content["schema"]
     words = []
@@ -131,10 +138,7 @@ def _schema_words(content: Mapping[str, Any]) -> list[str]:
 
 def _other_words(content: Mapping[str, Any]) -> list[str]:
     """Return data and options of the other commands; what a manifest does not name stands in capitals."""
-    places = places_of(content)
-    words = ["DATA" if content["kind"] in ("adapter", "tuning") else "POOL"]
-    if places:
-        words = [places[0] if len(places) == 1 else str(Path(places[0]).parent)]
+    words = [_place(places_of(content)) or ("DATA" if content["kind"] in ("adapter", "tuning") else "POOL")]
     words += ["--eval", content.get("run", {}).get("eval") or "EVAL"]
     model = content.get("model")
     name = model.get("name") if isinstance(model, Mapping) else model

@@ -248,6 +248,19 @@ def _near(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: A
 
 
 @compiled
+def _equal_before(vectors: Any, near: Any, c: Any) -> Any:
+    """Return the first of the candidates that is equal to candidate c: c itself, where there is none before it."""
+    d = vectors.shape[1]
+    for other in range(c):
+        j = 0
+        while j < d and vectors[near[other], j] == vectors[near[c], j]:
+            j += 1
+        if 0 < d == j:
+            return other
+    return c
+
+
+@compiled
 def _choose(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
     """Return the next pick, or -1 when nothing can be gained."""
     near = _near(kernel, cover, chooser, gain, bonus, bound, least, scale)
@@ -257,10 +270,13 @@ def _choose(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound:
     if len(near) > 1:
         exact = np.empty(len(near))
         for c in range(len(near)):
-            line = kernel[near[c]]
+            line, twin = kernel[near[c]], _equal_before(cover.vectors, near, c)
+            if twin < c:
+                exact[c] = exact[twin]
+                continue
             rows = _reach(line, cover, 1e-5)
-            exact[c] = exact_gain(cover, near[c], rows, line[rows]) + bonus[near[c]]
-        pick = near[first_of_best(near, exact, tie_width(cover, kernel))]
+            exact[c] = exact_gain(cover, near[c], rows, line[rows])
+        pick = near[first_of_best(near, exact + bonus[near], tie_width(cover, kernel))]
     note_pick(chooser, pick)
     return pick
 

@@ -56,6 +56,7 @@ class FacilityLocation(PairwiseGreedy):
     """
 
     name: ClassVar[str] = "facility-location"
+    is_of_distinct: ClassVar[bool] = True
     ranks_only: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
     accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding", "weight"})

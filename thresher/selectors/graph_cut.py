@@ -25,6 +25,7 @@ EXACT_ROWS = 50_000  # up to here "auto" compares all pairs
 CLOSE = 1e-6  # gains within CLOSE * (1 + gain) are computed anew in float64
 DRIFT = 2e-7  # error of a sum of float32 cosines, as a share of the largest sum: what is left of it keeps the error
 EQUAL = 1e-11  # relative; gains as close in float64 are ties
+N_COMPARED = 64  # at most so many different rows with close gains (the lowest ones) are compared in float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +83,11 @@ class GraphCut:
             InputError: it does not fit into memory.
         """
         n, d = features["embedding"].shape
-        plan = self._memory(n, d)
+        plan = self.memory(n, d)
         return plan.told(self.name, n, self._guarantee(plan, features))
 
-    def _memory(self, n: int, d: int) -> MemoryPlan:
+    def memory(self, n: int, d: int) -> MemoryPlan:
+        """Plan for n rows of d components."""
         kernel = self.kernel if self.kernel != "auto" else "dense" if n <= EXACT_ROWS else "sparse"
         return plan_streamed(KernelSettings(self.name, kernel, self.n_neighbors, 0.0), n, d)
 
@@ -108,7 +110,7 @@ class GraphCut:
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
         check_n_ranked(self.name, n_ranked, n)
-        plan = self._memory(*vectors.shape)
+        plan = self.memory(*vectors.shape)
         unit = unit_rows(vectors)
         pairs: _Similarity = _AllPairs(unit, vectors)
         notes: dict[str, str | int | float] = {**plan.notes}
@@ -151,8 +153,14 @@ class _Similarity(Protocol):
     def row(self, pick: int) -> tuple[Int64 | slice, Float64]:
         """Return rows and their similarities to one of them."""
 
+    def different(self, near: Int64) -> Int64:
+        """Return the lowest of each of these rows whose exact gains are bound to be equal, ascending."""
+
     def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
-        """Return the sums over all rows and over the picks of the similarity to a row, in float64 from the vectors."""
+        """Return the sums over all rows and over the picks of the similarity to a row, in float64 from the vectors.
+
+        From one call to the next, `picks` grows at its end.
+        """
 
 
 class _AllPairs:
@@ -161,7 +169,8 @@ class _AllPairs:
     def __init__(self, unit: Float32, vectors: Float32) -> None:
         self._unit, self._vectors = unit, vectors
         self._group = distinct_rows(vectors).group
-        self._known: dict[int, float] = {}
+        self._known: dict[int, float] = {}  # by group
+        self._shared: dict[int, tuple[int, float]] = {}  # by group: how many picks are in the sum, and the sum
 
     def sums(self) -> Float64:
         from thresher.selectors.covering import cosine_sums
@@ -171,12 +180,18 @@ class _AllPairs:
     def row(self, pick: int) -> tuple[Int64 | slice, Float64]:
         return slice(None), np.maximum(self._unit @ self._unit[pick], 0).astype(np.float64)
 
+    def different(self, near: Int64) -> Int64:
+        return near[np.sort(np.unique(self._group[near], return_index=True)[1])]
+
     def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
         group = int(self._group[row])
         one = self._vectors[row]
         if group not in self._known:
             self._known[group] = _cosine_sum(self._vectors, one)
-        return self._known[group], _cosine_sum(self._vectors[picks], one)
+        n_picks, shared = self._shared.get(group, (0, 0.0))
+        shared += _cosine_sum(self._vectors[picks[n_picks:]], one)
+        self._shared[group] = len(picks), shared
+        return self._known[group], shared
 
 
 class _Neighbors:
@@ -184,6 +199,8 @@ class _Neighbors:
 
     def __init__(self, graph: Graph, vectors: Float32) -> None:
         self._graph, self._vectors = graph, vectors
+        self._is_pick = np.zeros(len(vectors), np.bool_)
+        self._n_picks = 0
 
     def sums(self) -> Float64:
         from thresher.selectors.covering import sums_of
@@ -194,9 +211,14 @@ class _Neighbors:
         part = slice(self._graph.start[pick], self._graph.start[pick + 1])
         return self._graph.row[part].astype(np.int64), self._graph.similarity[part].astype(np.float64)
 
+    def different(self, near: Int64) -> Int64:
+        return near  # of equal rows, each has neighbours of its own
+
     def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
+        self._is_pick[picks[self._n_picks :]] = True
+        self._n_picks = len(picks)
         rows, _ = self.row(row)
-        picked = rows[np.isin(rows, picks)]
+        picked = rows[self._is_pick[rows]]
         one = self._vectors[row]
         return _cosine_sum(self._vectors[rows], one), _cosine_sum(self._vectors[picked], one)
 
@@ -239,6 +261,7 @@ class _Cut:
         """Return the row of the largest gain, the lowest of equal ones."""
         most = float(self.gain.max())
         near = np.flatnonzero(self.gain >= most - CLOSE * (1 + abs(most)) - self._slack)
+        near = near if len(near) == 1 else self._pairs.different(near)[:N_COMPARED]
         if len(near) == 1:
             return int(near[0])
         exact = np.array([self._exact(int(row)) for row in near])

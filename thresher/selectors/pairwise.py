@@ -24,6 +24,7 @@ class PairwiseGreedy:
     """
 
     name: ClassVar[str]
+    is_of_distinct: ClassVar[bool] = False  # equal rows are compared once
 
     kernel: str = "auto"
     n_neighbors: int = 64
