@@ -3,6 +3,9 @@
 import errno
 import inspect
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -57,6 +60,23 @@ def test_run_twice_then_look(made, capsys, rows):
     assert "run 3 at" in capsys.readouterr().out
     assert main(["curate", "diff", "v1", "3", "--job", str(made.file)]) == 0
     assert "v000001 -> v000002: 6 rows -> 10; 4 entered, 0 left, 6 stayed" in capsys.readouterr().out
+
+
+def test_a_log_whose_reader_has_left_stops_no_run_and_changes_no_exit_code(made, tmp_path):
+    """It ended with exit code 0, and had published nothing."""
+    command = [sys.executable, "-m", "thresher", "curate", "run", str(made.file)]
+    environment = {**os.environ, "THRESHER_CACHE": str(tmp_path / "cache")}
+    made.run()
+    made.add("b", [{"prompt": "b", "completion": "c"}] * 2)
+    process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process.stderr.close()
+    told = json.loads(process.stdout.read())
+    process.stdout.close()
+    assert (process.wait(), told["exit_code"], told["version"]) == (0, 0, 2)
+    assert len(made.table()) == 7
+    process = subprocess.Popen([*command, "--log-json"], stderr=subprocess.PIPE, env=environment)
+    process.stderr.close()
+    assert process.wait() == 3
 
 
 def test_every_line_of_the_log_is_an_object_with_the_same_names(made, capsys):

@@ -1,12 +1,15 @@
 """Versions, the pointer, and what a killed run leaves behind."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from thresher.errors import ManifestError, OutputError
 from thresher.jobs.folder import JobFolder
+from thresher.jobs.seen import delete_others, read_segments, write_segment
 from thresher.manifest import FORMAT
 
 
@@ -56,7 +59,10 @@ def test_a_kill_between_the_two_renames_is_finished_by_the_next_run(folder, monk
     assert folder.latest().version == 1
     assert folder.recover().version == 2
     assert folder.latest().version == 2
+    assert folder.recover().version == 2  # for as long as no run has told of it
+    folder.told()
     assert not folder.work.exists()
+    assert folder.recover() is None
 
 
 def test_a_pointer_that_the_user_set_back_stays_back(folder):
@@ -78,6 +84,23 @@ def test_a_pointer_to_nothing_is_told(folder):
         folder.latest()
 
 
+def test_a_pointer_that_is_gone_is_told_and_not_taken_for_a_first_run(folder):
+    """A copy without links lost the weights and everything that was known."""
+    put(folder, 1)
+    folder.pointer.unlink()
+    with pytest.raises(ManifestError, match="found nothing; point it to one of those there \\(v000001\\)"):
+        folder.latest()
+
+
+def test_a_first_run_that_was_killed_between_the_two_renames_is_finished(folder, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(JobFolder, "_point", lambda self, version: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            put(folder, 1)
+    assert folder.latest() is None
+    assert folder.recover().version == 1
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.doc").write_text("mine")
@@ -94,6 +117,34 @@ def test_a_snapshot_that_a_reader_holds_stays_until_it_is_let_go(folder):
         pruned = folder.prune(1)
         assert (pruned.deleted, pruned.held) == ([2], [1])
     assert folder.prune(1).deleted == [1]
+
+
+def test_what_a_reader_on_a_share_keeps_from_being_deleted_is_in_no_later_run_s_way(folder, monkeypatch):
+    """A network share keeps a deleted file that is open under another name, and its folder cannot be deleted."""
+
+    def stuck(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(39, "Directory not empty")
+
+    for version in (1, 2, 3):
+        put(folder, version)
+    monkeypatch.setattr(shutil, "rmtree", stuck)
+    with pytest.raises(OSError, match="not empty"):
+        folder.prune(2)
+    later = JobFolder(folder.path)
+    later.recover()
+    put(later, 4)
+    assert (later.latest().version, later.versions()) == (4, [2, 3, 4])
+
+
+def test_a_run_that_lost_its_lock_leaves_the_list_that_the_next_one_has_written(folder):
+    """It still believes that the version is its own; the next run's snapshot, which lists it, is not visible yet."""
+    known = np.array([b"a" * 16, b"b" * 16])
+    entry = write_segment(folder.seen, 2, known)
+    stale = write_segment(folder.seen, 1, known[:1])
+    delete_others(folder.seen, [], before=2)
+    assert read_segments(folder.seen, [entry])[1] == []
+    assert len(read_segments(folder.seen, [stale])[1]) == 1
 
 
 def test_a_run_that_lost_its_lock_cannot_publish_what_the_next_one_is_writing(folder):

@@ -1,11 +1,14 @@
 """What a run reads: files that are new, damaged, empty, changing, odd; and what it says of them."""
 
 import json
+import os
+import time
 import types
 
 import pytest
 
 from thresher.errors import InputError
+from thresher.jobs.incoming import Reader
 from thresher.jobs.running import moment
 from thresher.jobs.scanning import HashCache, _changed_before
 
@@ -92,6 +95,63 @@ def test_a_delivery_of_unusable_rows_is_counted_and_can_fail_the_gate(kit, rows)
     assert kit.run().outcome == "gate"  # until somebody looks
     assert kit.run(accept=True).outcome == "nothing-new"
     assert kit.run().report["counts"]["files_new"] == 0
+
+
+def test_a_link_beside_its_file_is_that_file(kit, rows):
+    """`latest.jsonl` beside the files of each day made every run fail."""
+    kit.write(source='files = ["src/*.jsonl", "src", "*/n?.jsonl"]')
+    (kit.root / "src").mkdir(parents=True)
+    (kit.root / "current").symlink_to("src")
+    for day in ("n1", "n2"):
+        kit.add(day, rows(5, int(day[1])))
+        link = kit.root / "src" / "latest.jsonl"
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"{day}.jsonl")
+        kit.run()
+    assert sorted(set(kit.table()["thresher_file"])) == ["src/n1.jsonl", "src/n2.jsonl"]
+
+
+def test_a_file_that_is_rotated_away_before_it_is_read_fails_nothing(kit, rows, monkeypatch):
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.add("b", rows(5, 2))
+    original = Reader.files
+
+    def late(self, found):
+        (kit.root / "src" / "a.jsonl").unlink(missing_ok=True)
+        return original(self, found)
+
+    monkeypatch.setattr(Reader, "files", late)
+    assert kit.run().report["counts"]["entered"] == 5
+    assert any("src/a.jsonl was there and is gone" in message for message in kit.warnings())
+
+
+def test_a_file_that_may_still_be_written_is_left_to_the_next_run(kit, rows):
+    """A row of CSV that is cut in the middle is a row all the same, and would stay for ever."""
+    kit.write(source='files = ["src/*.csv"]', more="[rows]\nsettle_s = 60\n")
+    (kit.root / "src").mkdir(parents=True)
+    old, young = kit.root / "src" / "a.csv", kit.root / "src" / "b.csv"
+    old.write_text("prompt,completion\nwhat is it,this\n")
+    young.write_text("prompt,completion\nwhat is that,an unfinished ans")
+    os.utime(old, (time.time() - 100,) * 2)
+    result = kit.run()
+    assert result.report["counts"]["entered"] == 1
+    assert [one["name"] for one in result.report["skipped"]] == ["src/b.csv"]
+    young.write_text("prompt,completion\nwhat is that,an unfinished answer\n")
+    os.utime(young, (time.time() + 100,) * 2)  # by the clock of another machine
+    assert kit.run().report["counts"]["entered"] == 1
+    assert set(kit.table()["completion"]) == {"this", "an unfinished answer"}
+
+
+def test_rejected_rows_are_named_from_the_folder_of_the_job(kit, rows):
+    """As kept rows are: the same snapshot wherever that folder lies."""
+    kit.write()
+    torn = kit.add("a", rows(5, 1))
+    torn.write_text(torn.read_text() + '{"torn": "')
+    (kit.root / "src" / "b.jsonl").write_text("not JSON\n" * 3)
+    kit.run()
+    rejected = (kit.out / "latest" / "rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in rejected] == ["src/a.jsonl", *["src/b.jsonl"] * 3]
 
 
 def test_the_folder_of_the_job_is_no_pattern(kit, rows):

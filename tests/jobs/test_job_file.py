@@ -51,6 +51,46 @@ keep = 0
     assert "got 0" in told
 
 
+def test_what_is_looked_up_is_told_together_with_unknown_keys(tmp_path):
+    text = """sead = 3
+[[sources]]
+name = "a"
+files = ["a.jsonl"]
+[[sources]]
+name = "a"
+file = ["b.jsonl"]
+[rows]
+columns = {promt = "q", response = "a"}
+[[steps]]
+rule = "near-duplicate"
+[[steps]]
+rule = 3
+[select]
+method = "k-centre"
+[output]
+folder = "out"
+"""
+    told = problems(tmp_path, text)
+    assert "line 1: unknown key 'sead'" in told
+    assert "line 7: unknown key 'file' in [sources.2]" in told
+    assert "sources: each name must be used once, found 'a' twice" in told
+    assert "unknown role 'promt'" in told
+    assert "line 10: rule 'near-duplicate' not found" in told
+    assert "line 13: steps.2.rule: " in told
+    assert "selector 'k-centre' not found" in told
+
+
+def test_a_model_in_a_folder_is_found_from_the_folder_of_the_job(tmp_path, monkeypatch):
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "static").mkdir()
+    (tmp_path / "job.toml").write_text(GOOD)
+    job = read_job(tmp_path / "job.toml")
+    monkeypatch.chdir("/")
+    assert job.model("models/mine") == str(tmp_path / "models" / "mine")
+    assert job.model("static") == "static"  # the embedded one, whatever lies beside the job file
+    assert (job.model("owner/name"), job.model(None)) == ("owner/name", None)
+
+
 def test_rules_selector_and_budget_are_checked_together(tmp_path):
     text = (
         GOOD
@@ -73,6 +113,13 @@ def test_rules_selector_and_budget_are_checked_together(tmp_path):
         (GOOD.replace("a.jsonl", "a\\u0000b"), "sources.1.files.1"),
         (GOOD + "[gates]\nlengths = {warm = 0.1}\n", "did you mean 'warn'?"),
         (GOOD + "[notify]\nprometheus = 'x.txt'\n", "notify.prometheus"),
+        (GOOD.replace('"out"', '"${HOME}/out"'), "output.folder: must be a path as it stands"),
+        (GOOD.replace("a.jsonl", "${POOL}/*.jsonl"), "sources.1.files.1: must be a path as it stands"),
+        (GOOD + "[notify]\nprometheus = '${HOME}/x.prom'\n", "notify.prometheus: must be a path as it stands"),
+        (GOOD + "[gates]\nlengths = {warn = 0.3, fail = 0.1}\n", "gates.lengths: warn must be at most fail"),
+        (GOOD + "[gates]\nlengths = {fail = 1.5}\n", "gates: lengths: a Jensen-Shannon divergence is at most 1"),
+        (GOOD + "[gates]\ntopics = {fail = 0.5}\nn_topics = 0\n", "limits need topics, found n_topics = 0"),
+        (GOOD + "[gates]\nmin_rows = 9\n[select]\ntotal = 5\n", "gates.min_rows must be at most select.total"),
         (GOOD + "[gates]\nlengths = 0.1\n", "must be a section or a table such as {warn = 0.1}, got 0.1"),
         (GOOD + "eval = 3\n", "unknown key 'eval' in [output]"),
     ],
@@ -85,7 +132,9 @@ def test_a_key_cannot_forge_a_line_of_the_log(tmp_path):
     """Found by fuzzing."""
     told = problems(tmp_path, GOOD + '"\\nINFO: all is well\\u001b[2J" = 1\n[[steps]]\nrule = "length"\n"\\n" = 1\n')
     assert "unknown key '\\nINFO: all is well\\x1b[2J'" in told
-    assert told.isprintable()
+    lines = told.split("\n")
+    assert len(lines) == 3  # the head and two problems
+    assert all(line.isprintable() for line in lines)
 
 
 def test_a_line_of_spaces_costs_no_time(tmp_path):

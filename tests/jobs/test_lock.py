@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from thresher.errors import OutputError
 from thresher.jobs import heartbeat
+from thresher.jobs import lock as module
 from thresher.jobs.lock import BusyError, Lock, LostLockError, Owner
 
 HOLD = """
@@ -53,6 +56,28 @@ def test_a_second_run_in_the_same_process_is_busy(tmp_path):
         Lock(tmp_path, stale_s=2),
     ):
         pass
+
+
+def test_a_lock_that_could_not_be_taken_whole_is_given_back(tmp_path, monkeypatch):
+    """A process that lives on, such as a scheduler's worker, held it until it ended."""
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(BlockingIOError(11, "no process")))
+        with pytest.raises(OutputError, match="no process"), Lock(tmp_path, stale_s=2):
+            pass
+    with Lock(tmp_path, stale_s=2) as lock:
+        assert lock.taken_from is None
+
+
+def test_a_lock_is_freed_on_a_disk_without_room_for_another_file(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, Lock(tmp_path, stale_s=2):
+        patched.setattr(Path, "replace", full)
+        patched.setattr(module, "_write", full)
+    with Lock(tmp_path, stale_s=2):
+        assert (tmp_path / ".lock" / "000002").is_file()
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
 
 
 def test_a_living_process_holds_it_and_a_killed_one_loses_it_at_once(tmp_path):

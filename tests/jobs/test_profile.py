@@ -5,8 +5,10 @@ import polars as pl
 import pytest
 from scipy.spatial.distance import jensenshannon
 
+from thresher.jobs.gates import drift_alarms
 from thresher.jobs.profile import (
     chance,
+    chance_limit,
     drifts,
     jensen_shannon,
     length_counts,
@@ -15,6 +17,7 @@ from thresher.jobs.profile import (
     topic_counts,
     value_counts,
 )
+from thresher.jobs.settings import Gates, Limits
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -45,6 +48,39 @@ def test_what_chance_gives_is_what_samples_of_one_distribution_show():
         before, after = ({str(n): int(count) for n, count in enumerate(counts)} for counts in (p, q))
         seen.append(jensen_shannon(before, after))
     assert np.mean(seen) == pytest.approx(chance(before, after), rel=0.1)
+
+
+def test_one_of_a_hundred_pairs_of_samples_is_beyond_the_limit_of_chance():
+    from scipy.stats import chi2
+
+    rng = np.random.default_rng(1)
+    shares = rng.dirichlet(np.ones(10) * 5)
+    beyond = 0
+    for _ in range(2000):
+        p, q = rng.multinomial(300, shares), rng.multinomial(500, shares)
+        before, after = ({str(n): int(count) for n, count in enumerate(counts)} for counts in (p, q))
+        beyond += jensen_shannon(before, after) > chance_limit(before, after)
+    assert 0.003 < beyond / 2000 < 0.02
+    exact = chi2.ppf(0.99, 9) / (8 * np.log(2)) * (1 / 300 + 1 / 500)
+    assert chance_limit(before, after) == pytest.approx(exact, rel=0.01)
+
+
+def test_bins_without_rows_are_no_chance():
+    empty = {f"topic-{n}": 0 for n in range(50)}
+    assert chance({"a": 5, **empty}, {"b": 5, **empty}) == chance({"a": 5}, {"b": 5})
+    assert chance_limit({"a": 5, **empty}, {"a": 9, **empty}) == 0.0
+
+
+def test_a_handful_of_rows_fails_no_gate_that_chance_would_fail():
+    gates = Gates(topics=Limits(fail=0.1))
+
+    def failing(before, after):
+        found = drifts({"incoming": {"topics": before}}, {"incoming": {"topics": after}})
+        return len(drift_alarms(gates, found))
+
+    assert failing({"a": 1, "b": 1, "c": 1}, {"b": 1, "d": 1}) == 0  # the divergence is 0.5, as it often will be
+    assert failing({"a": 100, "b": 100, "c": 100}, {"b": 100, "d": 100}) == 1
+    assert failing({"a": 10}, {"b": 10}) == 1
 
 
 def test_lengths_fall_into_bins_named_by_their_lower_bound():

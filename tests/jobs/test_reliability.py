@@ -200,13 +200,85 @@ def test_a_damaged_history_and_scan_cost_nothing_but_themselves(kit, rows):
     kit.write()
     kit.add("a", rows(5, 1))
     kit.run()
-    for damage in (b"", b"SQLite format 3\0 but no more than that" * 50, b"\xff" * 5000):
+    for damage in (
+        b"",
+        b"SQLite format 3\0 but no more than that" * 50,
+        b"\xff" * 5000,
+        b'{"files": {}, "spent": {"a": [1]}}',
+    ):
         (kit.out / "history.sqlite").write_bytes(damage)
         (kit.out / "scan.json").write_bytes(damage)
         assert kit.run().outcome == "nothing-new"
     from thresher.jobs.inspecting import runs_of
 
     assert runs_of(kit.out)[0].outcome == "nothing-new"
+
+
+def test_a_snapshot_is_told_of_by_the_next_run_when_its_own_was_killed_before_it_could(kit, rows, monkeypatch):
+    """The scheduler that starts it again starts what waits for exit code 0, and not for 3."""
+    import thresher.jobs.job as module
+    from thresher.jobs.inspecting import find_run
+
+    kit.write()
+    kit.add("a", rows(5, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_prune", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            kit.run()
+    assert len(kit.table()) == 5
+    again = kit.run()
+    assert (again.outcome, again.version, again.report["counts"]["new"]) == ("done", 1, 0)
+    assert kit.run().outcome == "nothing-new"
+    assert find_run(kit.file, "v1").number == 2
+    kit.add("b", rows(5, 2))
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_prune", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            kit.run()
+    kit.add("c", rows(5, 3))
+    assert kit.run().version == 3
+    assert find_run(kit.file, "v2").number == 4  # the run that was interrupted
+    assert not (kit.out / ".work").exists()
+
+
+def test_a_history_that_a_kill_left_half_written_is_rolled_back_by_whoever_reads_it(kit, rows, tmp_path):
+    import shutil
+    import sqlite3
+
+    from thresher.jobs.inspecting import runs_of
+
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.run()
+    with sqlite3.connect(kit.out / "history.sqlite") as writing:
+        writing.execute("PRAGMA cache_size = 1")
+        writing.executemany(
+            "INSERT INTO run (started, outcome, owner, report) VALUES ('now', 'bug', '', ?)", [("x" * 5000,)] * 50
+        )
+        shutil.copytree(kit.out, tmp_path / "killed", symlinks=True)  # with a journal that has to be rolled back
+        writing.rollback()
+    writing.close()
+    assert (tmp_path / "killed" / "history.sqlite-journal").stat().st_size
+    assert [run.outcome for run in runs_of(tmp_path / "killed")] == ["done"]
+
+
+def test_one_run_is_found_without_reading_the_reports_of_all(kit, rows):
+    import sqlite3
+
+    from thresher.errors import NotFoundError
+    from thresher.jobs.inspecting import find_run
+
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.run()
+    with sqlite3.connect(kit.out / "history.sqlite") as database:
+        database.executemany(
+            "INSERT INTO run (started, outcome, owner, report) VALUES ('now', 'gate', '', ?)", [("not JSON",)] * 3
+        )
+    database.close()
+    assert (find_run(kit.file, "1").number, find_run(kit.file, "latest").number) == (1, 1)
+    with pytest.raises(NotFoundError, match="there are: 1 to 4"):
+        find_run(kit.file, "9" * 30)
 
 
 def test_a_lost_list_of_known_rows_is_told(kit, rows):

@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thresher.errors import InputError, ManifestError
+from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.features import FeatureContext, compute
+from thresher.jobs.inspecting import check_job
 from thresher.jobs.table import FILE, ROW_ID, SINCE, WEIGHT
 
 
@@ -151,6 +152,119 @@ def test_changed_steps_judge_everything_anew_and_keep_rows_whose_file_is_gone(ki
     assert kit.manifest()["is_full"]
     assert len(kit.table()) == 20  # the short row went, the ten of the file that is gone stayed
     assert kit.run().outcome == "nothing-new"
+
+
+def test_a_full_run_tells_rows_of_the_snapshot_before_from_new_ones(kit, rows):
+    """It called all rows new, and none gone, though some had left."""
+    kit.write()
+    gone = kit.add("a", rows(4, 1))
+    kit.add("b", rows(10, 2))
+    kit.run()
+    gone.unlink()
+    kit.add("c", rows(3, 3))
+    old = set(kit.table()["thresher_row_id"])
+    kit.write(steps='[[steps]]\nrule = "expression"\nwhere = "prompt not like \'%2-3\'"\n', select="total = 12")
+    report = kit.run().report
+    table, dropped = kit.table(), pl.read_parquet(kit.out / "latest" / "dropped.parquet")
+    new = set(table["thresher_row_id"])
+    counts = report["counts"]
+    assert (counts["entered"], counts["left"]) == (len(new - old), len(old - new))
+    assert counts["left"] > 1
+    assert set(dropped.filter("was_kept")["row_id"]) == old - new
+    assert sum(one["rows"] for one in report["out"] if one["was_kept"]) == counts["left"]
+    assert sum(report["entered_by_source"].values()) == counts["entered"]
+    assert set(table.filter(pl.col("thresher_since") == 1)["thresher_row_id"]) == new & old
+    assert any("4 kept rows are at no source any more" in message for message in kit.warnings())
+
+
+def test_changed_steps_alone_are_no_drift_of_the_new_rows(kit, rows):
+    """All rows were compared with those of the last night, and the night after with all rows."""
+    gates = "[gates]\ntopics = {fail = 0.1}\nn_topics = 3\n"
+    kit.write(more=gates)
+    kit.add("a", rows(60, 1))
+    kit.run()
+    kit.add("b", rows(40, 2, topics=("banking",)))
+    kit.run(accept=True)
+    kit.write(more=gates, steps='[[steps]]\nrule = "length"\nmax_tokens = 9999\n')
+    changed = kit.run()
+    assert changed.outcome == "done"
+    assert [one["jensen_shannon"] for one in changed.report["drift"] if one["of"] == "incoming"] == [0.0, 0.0, 0.0]
+    kit.add("c", rows(40, 3, topics=("banking",)))
+    assert kit.run().outcome == "done"
+    kit.add("d", rows(40, 4, topics=("sailing",)))
+    assert kit.run(full=True).outcome == "gate"
+
+
+def test_limits_for_labels_that_the_rows_have_not_are_told(kit, rows):
+    kit.write(more="[gates]\nlabels = {fail = 0.1}\n")
+    kit.add("a", rows(5, 1))
+    kit.run()
+    assert any("labels: the rows have none" in message for message in kit.warnings())
+
+
+def test_a_manifest_that_lacks_a_part_is_told(kit, rows):
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.run()
+    path = kit.out / "latest" / "manifest.json"
+    content = json.loads(path.read_bytes())
+    del content["schema"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ManifestError, match="must have 'schema', found none"):
+        kit.run()
+
+
+def test_another_model_of_the_same_name_judges_everything_anew(kit, rows):
+    kit.write(select="total = 20")
+    kit.add("a", rows(10, 1))
+    kit.run()
+    path = kit.out / "latest" / "manifest.json"
+    content = json.loads(path.read_bytes())
+    content["features"]["embedding"]["fingerprint"] = "of the weights before"
+    path.write_text(json.dumps(content))
+    assert kit.run().outcome == "nothing-new"  # what reads no row asks no model
+    kit.add("b", rows(5, 2))
+    result = kit.run()
+    assert any("another under the same name" in event.message for event in kit.events)
+    assert kit.manifest()["is_full"]
+    assert (result.report["counts"]["new"], result.report["counts"]["entered"]) == (15, 5)
+    assert not [one for one in result.report["drift"] if one["measure"] == "topics"]  # counted by other centroids
+
+
+def test_other_columns_are_refused_and_not_passed_over(kit, rows):
+    """The job file said so, and the rows were read as before."""
+    kit.write(more='[rows]\nschema = "prompt-completion"\n')
+    kit.add("a", rows(5, 1))
+    kit.run()
+    kit.write(more='[rows]\ncolumns = {prompt = "prompt", response = "completion"}\n')
+    assert kit.run().outcome == "done"  # these are the same columns
+    kit.write(more='[rows]\ncolumns = {prompt = "completion", response = "prompt"}\n')
+    for refused in (kit.run, lambda: check_job(kit.file)):
+        with pytest.raises(SettingsError, match="response=completion.* found mapped: prompt=completion"):
+            refused()
+    kit.write(more='[rows]\nschema = "alpaca"\n')
+    with pytest.raises(SettingsError, match="found alpaca; set it back"):
+        kit.run()
+
+
+def test_two_jobs_in_one_folder_are_told(kit, rows):
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.run()
+    kit.file = kit.file.rename(kit.root / "other.toml")
+    kit.add("b", rows(5, 2))
+    kit.run()
+    assert any("made by the job 'job', and this is 'other'" in message for message in kit.warnings())
+
+
+def test_check_knows_the_files_that_brought_nothing_new(kit, rows):
+    kit.write()
+    kit.add("a", rows(5, 1))
+    kit.run()
+    kit.add("b", rows(3, 1))
+    assert check_job(kit.file)["files_new"] == 1
+    assert kit.run().outcome == "nothing-new"
+    assert check_job(kit.file)["files_new"] == 0
 
 
 def test_rows_of_the_test_set_are_dropped_without_being_asked(kit, rows):

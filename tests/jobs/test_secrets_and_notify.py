@@ -70,6 +70,15 @@ def test_rows_of_a_database_are_read_and_only_new_ones_enter(kit, monkeypatch):
     )
 
 
+def test_the_path_of_a_database_starts_at_the_folder_of_the_job_file(kit, tmp_path, monkeypatch):
+    """A scheduler starts the command in a folder of its own."""
+    database(kit.root / "pool.db", [("what is it", "this", "2026-01-01")])
+    query = "SELECT question AS prompt, reply AS completion FROM talk"
+    kit.write(source=f'sql = "{query}"\nurl = "sqlite:///pool.db"')
+    monkeypatch.chdir(tmp_path)
+    assert kit.run().report["counts"]["entered"] == 1
+
+
 def test_since_reaches_the_query(kit):
     database(kit.root / "pool.db", [("old", "row", "2020-01-01"), ("new", "row", "2026-01-01")])
     query = "SELECT question AS prompt, reply AS completion FROM talk WHERE at >= :since"
@@ -229,6 +238,20 @@ def test_the_textfile_has_one_help_and_type_per_metric(tmp_path):
         "# TYPE thresher_job_last_exit_code gauge",
         'thresher_job_last_exit_code{job_name="nightly"} 0',
     ]
+
+
+def test_the_textfile_tells_of_the_newest_snapshot_after_a_run_that_failed_too(kit, rows):
+    kit.write(more='[notify]\nprometheus = "job.prom"\n')
+    kit.add("a", rows(5, 1))
+    kit.run()
+    told = [line for line in (kit.root / "job.prom").read_text().splitlines() if "job_snapshot_" in line]
+    kit.write(more='[notify]\nprometheus = "job.prom"\n', source='files = ["src/none.jsonl"]')
+    with pytest.raises(InputError):
+        kit.run()
+    after = (kit.root / "job.prom").read_text().splitlines()
+    assert 'thresher_job_last_exit_code{job_name="job"} 2' in after
+    assert len(told) == 6
+    assert [line for line in after if "job_snapshot_" in line] == told
 
 
 def test_a_textfile_that_cannot_be_written_fails_nothing(kit, rows):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -24,7 +26,9 @@ def run(
     job: JobFile,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Judge every row of the sources anew.")] = False,
-    since: Annotated[str | None, typer.Option(help="Pass over files that changed last before this time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Pass over files that changed last before this time (UTC, or with a zone).")
+    ] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Publish even when a gate fails.")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object per line on stderr.")] = False,
     as_json: options.AsJson = False,
@@ -40,12 +44,15 @@ def run(
 
     tell = _teller(log_json=log_json, quiet=quiet)
     result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=tell)
-    if as_json:
-        _print_json(_told(result))
-    elif log_json:
-        log_line("info", "end", result.outcome, {"exit_code": result.exit_code, "version": result.version})
-    elif not quiet:
-        typer.echo(summary(result), err=True)
+    with _leaving(sys.stdout):
+        if as_json:
+            _print_json(_told(result))
+            sys.stdout.flush()
+    with _leaving(sys.stderr):
+        if log_json and not as_json:
+            log_line("info", "end", result.outcome, {"exit_code": result.exit_code, "version": result.version})
+        elif not quiet and not as_json:
+            typer.echo(summary(result), err=True)
     raise typer.Exit(result.exit_code)
 
 
@@ -68,7 +75,7 @@ def check(job: JobFile, as_json: options.AsJson = False) -> None:
 
 def history(
     job: Where = Path("job.toml"),
-    limit: Annotated[int, typer.Option(help="Runs to show, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(help="Runs to show, newest first.", min=1)] = 20,
     as_json: options.AsJson = False,
 ) -> None:
     """List the runs of a job, newest first."""
@@ -190,13 +197,26 @@ def _drift_lines(drifts: list[dict[str, Any]]) -> list[str]:
 
 
 def _teller(*, log_json: bool, quiet: bool) -> Callable[[Event], None] | None:
-    if log_json:
-        return lambda event: log_line(event.level, event.name, event.message, event.fields)
-    if quiet:
+    if quiet and not log_json:
         return None
-    return lambda event: typer.echo(
-        f"{event.level}: {event.message}" if event.level != "info" else event.message, err=True
-    )
+
+    def tell(event: Event) -> None:
+        with _leaving(sys.stderr):
+            if log_json:
+                log_line(event.level, event.name, event.message, event.fields)
+            else:
+                typer.echo(f"{event.level}: {event.message}" if event.level != "info" else event.message, err=True)
+
+    return tell
+
+
+@contextmanager
+def _leaving(stream: TextIO) -> Iterator[None]:
+    """Go on without the reader of a stream who has left: a run, and what it exits with, is not a matter of its log."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python writes the rest when it ends
 
 
 def log_line(level: str, name: str, message: str, fields: Mapping[str, Any]) -> None:

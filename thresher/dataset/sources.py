@@ -29,12 +29,15 @@ class FileToRead:
     compression: str
 
 
-def files_to_read(source: str | Path | Sequence[str | Path], *, split: str | None) -> list[FileToRead]:
+def files_to_read(
+    source: str | Path | Sequence[str | Path], *, split: str | None, skip_links: bool = False
+) -> list[FileToRead]:
     """Return the files that a path, a glob, a folder or a list of these names, in order.
 
     Args:
         source: what the user named.
         split: which files of a folder to read, by their names ("train-00000.parquet"); None for all.
+        skip_links: leave out links to others of these files, which are refused otherwise.
 
     Raises:
         InputError: a file is missing or of an unknown kind, or a folder has no rows or several splits.
@@ -46,6 +49,7 @@ def files_to_read(source: str | Path | Sequence[str | Path], *, split: str | Non
     if not named:
         raise InputError("load: at least one file is required, got an empty list")
     found = [path for name in named for path in _expanded(as_path(name), split)]
+    found = _without_links(found) if skip_links else found
     seen: set[str] = set()
     repeated = []
     for path in found:
@@ -65,25 +69,26 @@ def _expanded(path: Path, split: str | None) -> list[Path]:
         return [path]
     if glob.has_magic(str(path)):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
-        files = without_links([match for match in matches if match.is_file()])
+        files = [match for match in matches if match.is_file()]
         if not files:
             raise InputError(f"{path}: no file matches this pattern; check it with ls")
         return files
     raise InputError(f"{path}: no such file{_nearest(path)}")
 
 
-def without_links(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that one pattern or folder matches without links to others of them, such as `latest.jsonl`."""
-    places = {os.path.realpath(path) for path in paths if not path.is_symlink()}
-    kept = []
+def _without_links(paths: Sequence[Path]) -> list[Path]:
+    """Return each file once, of several ways to it the one by the fewest links: not `latest.jsonl`, but what it is."""
+    ways: dict[str, Path] = {}
     for path in paths:
-        place = os.path.realpath(path)
-        if not path.is_symlink():
-            kept.append(path)
-        elif place not in places:
-            places.add(place)
-            kept.append(path)
-    return kept
+        other = ways.setdefault(os.path.realpath(path), path)
+        if other != path and _n_links(path) < _n_links(other):
+            ways[os.path.realpath(path)] = path
+    kept = set(ways.values())
+    return list(dict.fromkeys(path for path in paths if path in kept))
+
+
+def _n_links(path: Path) -> int:
+    return sum(part.is_symlink() for part in (path, *path.parents))
 
 
 def _nearest(path: Path) -> str:
@@ -101,9 +106,7 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
     results = {path.parent for path in folder.rglob(MANIFEST) if identity_of(path.parent) is not None}
     found = subset_files(folder) if folder in results else folder.rglob("*")
     nested = results - {folder}
-    shards = without_links(
-        [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
-    )
+    shards = [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
     if not shards:
         raise InputError(f"{folder}: a folder must hold files of rows ({KNOWN}), found none")
     names = {path: _split_of(path.relative_to(folder)) for path in shards}

@@ -12,7 +12,7 @@ from typing import Any
 from thresher.errors import ThresherError
 from thresher.jobs.addresses import Addresses
 from thresher.jobs.events import Event, OnEvent
-from thresher.jobs.folder import JobFolder
+from thresher.jobs.folder import JobFolder, Place
 from thresher.jobs.history import History
 from thresher.jobs.job_file import Job
 from thresher.jobs.lock import Owner
@@ -43,19 +43,24 @@ class Account:
         self._clock = time.monotonic()
         self._run = run
         self._is_ended = False
+        self._before: Place | None = None
         self.number: int | None = None
         self.report: dict[str, Any] = {}
 
     def __enter__(self) -> Account:
         return self
 
-    def begin(self) -> None:
-        """Open the history; a damaged one is set aside."""
-        latest = self._folder.latest()
+    def begin(self, recovered: int | None) -> None:
+        """Open the history; a damaged one is set aside.
+
+        Args:
+            recovered: version that a killed run had published, or None.
+        """
+        self._before = latest = self._folder.latest()
         parent = None if latest is None else latest.version
         owner = str(Owner.this())
         try:
-            self.number = self._history.begin(started=self._started, owner=owner, parent=parent)
+            self.number = self._history.begin(started=self._started, owner=owner, parent=parent, recovered=recovered)
         except sqlite3.OperationalError as error:
             self._lost(error)
         except sqlite3.DatabaseError:
@@ -135,8 +140,11 @@ class Account:
             "job_last_run_seconds": ("How long the last run took.", seconds),
             "job_last_exit_code": ("Exit code of the last run.", EXIT_CODES[outcome]),
         }
-        if newest is not None:
-            found["job_snapshot_version"] = ("Version of the newest snapshot.", newest)
+        snapshot = self._before if newest is None else self._folder.place(newest)
+        if snapshot is not None:
+            created = datetime.fromisoformat(snapshot.manifest.content["run"]["created"]).timestamp()
+            found["job_snapshot_version"] = ("Version of the newest snapshot.", snapshot.version)
+            found["job_snapshot_timestamp_seconds"] = ("When the run of the newest snapshot began.", created)
         for name, value in self.report.get("counts", {}).items():
             found[f'job_rows{{what="{name}"}}'] = ("Rows and files of the last run.", value)
         for drift in self.report.get("drift", []):

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from thresher.curation.judging import Judgement, judge
 from thresher.dataset import Dataset, load
 from thresher.jobs.core_set import CoreSet, nearest_kept, passed_on, weighted_core_set
-from thresher.jobs.departures import DROPPED_COLUMNS, budget_drops, cap_drops, rule_drops
+from thresher.jobs.departures import WAS_KEPT, all_departures, budget_drops, cap_drops, rule_drops
 from thresher.jobs.incoming import Incoming
 from thresher.jobs.job_file import Job
 from thresher.jobs.pool import Pool
-from thresher.jobs.table import ROW_ID, WEIGHT, own_columns, stacked, table_of, without_rows
+from thresher.jobs.seen import is_in, names
+from thresher.jobs.table import ROW_ID, SINCE, SOURCE, WEIGHT, own_columns, stacked, table_of, without_rows
 from thresher.selection import select
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Choice:
         dropped: every row that did not enter or that left: columns `DROPPED_COLUMNS`.
         judgement: of the new rows by the rules; None when there were none.
         n_passed: new rows that the rules kept.
-        n_entered: new rows in the snapshot.
-        n_left: old rows that are not in it any more.
+        entered: source of each of its rows that the snapshot before has not.
+        n_left: rows of the snapshot before that are not in it any more.
         n_masked: new rows in it whose texts were masked.
         embedding: (k, d) of its rows, or None when nothing asked for it.
         incoming_embedding: (n, d) of the new rows, or None.
@@ -52,7 +53,7 @@ class Choice:
     dropped: pl.DataFrame
     judgement: Judgement | None
     n_passed: int
-    n_entered: int
+    entered: pl.Series
     n_left: int
     n_masked: int
     embedding: Array | None
@@ -73,14 +74,22 @@ class _Measured:
 
 
 def choose(
-    job: Job, pool: Pool | None, incoming: Incoming, *, eval_rows: Dataset | None, context: FeatureContext, version: int
+    job: Job,
+    pool: Pool | None,
+    incoming: Incoming,
+    *,
+    old: Pool | None,
+    eval_rows: Dataset | None,
+    context: FeatureContext,
+    version: int,
 ) -> Choice:
     """Choose the rows of the next snapshot.
 
     Args:
         job: rules, selection, seed.
-        pool: rows of the snapshot before; None when there are none.
-        incoming: new rows.
+        pool: old rows that the new ones join; None when there are none.
+        incoming: new rows; in a full run, rows of the snapshot before may be among them.
+        old: all rows of the snapshot before; None when there are none.
         eval_rows: rows to evaluate on.
         context: of the features, its encoder resolved.
         version: of the next snapshot.
@@ -105,18 +114,19 @@ def choose(
 
     picked = _picked(job, pool, passed, incoming, at, measured, context)
     chosen, weight = picked.chosen, picked.weight
-    table = _table(pool, passed, incoming, at, chosen, version)
+    table = _table(pool, passed, incoming, at, chosen, _Since(old, version))
     if table.num_rows:
         table = table.set_column(table.column_names.index(WEIGHT), WEIGHT, pa.array(weight[chosen]))
-    n_entered = int((chosen >= n_old).sum())
     masked_rows = set() if judgement is None else set(judgement.masked)
+    old_names = np.zeros(0, "S16") if old is None else np.sort(names(old.rows.frame["row_id"]))
+    dropped = all_departures([*tables, *picked.dropped], old_names)
     return Choice(
         table=table,
-        dropped=pl.concat([pl.DataFrame(schema=DROPPED_COLUMNS), *tables, *picked.dropped]),
+        dropped=dropped,
         judgement=judgement,
         n_passed=len(at),
-        n_entered=n_entered,
-        n_left=n_old - (len(chosen) - n_entered),
+        entered=pl.Series("source", table[SOURCE].to_pylist(), pl.String).filter(table[SINCE].to_numpy() == version),
+        n_left=int(dropped[WAS_KEPT].sum()),
         n_masked=sum(int(at[one - n_old]) in masked_rows for one in chosen.tolist() if one >= n_old),
         embedding=None if measured.embedding is None else measured.embedding[chosen],
         incoming_embedding=measured.incoming_embedding,
@@ -269,7 +279,7 @@ def _by_method(
     tables = [] if pool is None else [pool.table.select([ROW_ID, *_schema_columns(pool.rows, pool.table)])]
     if passed is not None:
         nothing = pl.Series([""] * len(passed), dtype=pl.String)
-        whole = table_of(passed, own_columns(passed.frame["row_id"], nothing, nothing, 0))
+        whole = table_of(passed, own_columns(passed.frame["row_id"], nothing, nothing, np.zeros(len(passed), np.int64)))
         tables.append(whole.select([ROW_ID, *_schema_columns(passed, whole)]))
     one = pool.rows if pool is not None else passed
     if one is None:
@@ -286,15 +296,35 @@ def _schema_columns(rows: Dataset, table: pa.Table) -> list[str]:
 
 
 def _table(
-    pool: Pool | None, passed: Dataset | None, incoming: Incoming, at: Int64, chosen: Int64, version: int
+    pool: Pool | None, passed: Dataset | None, incoming: Incoming, at: Int64, chosen: Int64, since: _Since
 ) -> pa.Table:
     n_old = 0 if pool is None else len(pool.rows)
     tables = [] if pool is None else [pool.table.take(pa.array(chosen[chosen < n_old]))]
     fresh = chosen[chosen >= n_old] - n_old
     if passed is not None and len(fresh):
         rows, places = passed.take(fresh), at[fresh]
-        own = own_columns(rows.frame["row_id"], incoming.sources.gather(places), incoming.files.gather(places), version)
+        ids = rows.frame["row_id"]
+        own = own_columns(ids, incoming.sources.gather(places), incoming.files.gather(places), since.of(ids))
         tables.append(table_of(rows, own))
     one = pool.rows if pool is not None else passed
-    names = () if one is None else one.schema.column_names
-    return stacked(tables, names) if tables else without_rows(names)
+    columns = () if one is None else one.schema.column_names
+    return stacked(tables, columns) if tables else without_rows(columns)
+
+
+class _Since(NamedTuple):
+    """In which snapshot rows appeared: a row that a full run judges anew and keeps did so before."""
+
+    old: Pool | None
+    version: int
+
+    def of(self, row_id: pl.Series) -> Int64:
+        """Return (n,) versions of n rows."""
+        since = np.full(len(row_id), self.version, np.int64)
+        if self.old is None:
+            return since
+        wanted, known = names(row_id), names(self.old.rows.frame["row_id"])
+        order = np.argsort(known, kind="stable")
+        is_old = is_in(wanted, known[order])
+        at = order[np.searchsorted(known[order], wanted[is_old])]
+        since[is_old] = self.old.table[SINCE].to_numpy()[at]
+        return since

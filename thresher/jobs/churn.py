@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import polars as pl
-
 from thresher.jobs.choosing import Choice
 from thresher.jobs.gates import Alarm
 from thresher.jobs.incoming import Incoming
 from thresher.jobs.profile import Drift, value_counts
 from thresher.jobs.scanning import Scan
-from thresher.jobs.table import SOURCE
 
 
 def incoming_counts(found: Scan, incoming: Incoming) -> dict[str, int]:
@@ -33,7 +30,7 @@ def all_counts(counts: dict[str, int], choice: Choice) -> dict[str, int]:
     """Return the counts with those of the next snapshot."""
     return counts | {
         "passed": choice.n_passed,
-        "entered": choice.n_entered,
+        "entered": len(choice.entered),
         "left": choice.n_left,
         "masked": choice.n_masked,
         "rows": choice.table.num_rows,
@@ -49,16 +46,13 @@ def churn_report(
         .len()
         .sort("len", "stage", "rule", "reason", "was_kept", descending=[True, False, False, False, False])
     )
-    entered = pl.Series(
-        "source", choice.table[SOURCE].to_pylist()[choice.table.num_rows - choice.n_entered :], dtype=pl.String
-    )
     return {
         "counts": counts,
         "out": [
             {"stage": stage, "rule": rule, "reason": reason, "was_kept": was_kept, "rows": n}
             for stage, rule, reason, was_kept, n in why.iter_rows()
         ],
-        "entered_by_source": value_counts(entered),
+        "entered_by_source": value_counts(choice.entered),
         "drift": [one.to_json() for one in drifts],
         **incoming_report(incoming, alarms),
     }

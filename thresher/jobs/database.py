@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -17,7 +18,9 @@ SINCE = ":since"
 BEGINNING = "0001-01-01T00:00:00+00:00"
 
 
-def read_query(url: str, query: str, *, since: datetime | None, addresses: Addresses, where: str) -> pl.DataFrame:
+def read_query(
+    url: str, query: str, *, since: datetime | None, addresses: Addresses, where: str, base: Path
+) -> pl.DataFrame:
     """Return the result of a query.
 
     `:since` in the query stands for the time of `--since` as text, or for the beginning of time without one.
@@ -28,6 +31,7 @@ def read_query(url: str, query: str, *, since: datetime | None, addresses: Addre
         since: for `:since`.
         addresses: resolves the address, and remembers its secrets.
         where: name of the source, for messages.
+        base: folder from which the path of a SQLite file starts.
 
     Raises:
         InputError: the database cannot be read, or the result has no rows' columns.
@@ -36,7 +40,7 @@ def read_query(url: str, query: str, *, since: datetime | None, addresses: Addre
     moment = BEGINNING if since is None else since.isoformat()
     try:
         if urlsplit(resolved).scheme == SQLITE:
-            return _sqlite(resolved, query, moment)
+            return _sqlite(resolved, query, moment, base)
         return _other(resolved, query, moment)
     except (sqlite3.Error, OSError, RuntimeError, ValueError, pl.exceptions.PolarsError) as error:
         if isinstance(error, InputError | SettingsError):
@@ -47,15 +51,13 @@ def read_query(url: str, query: str, *, since: datetime | None, addresses: Addre
         ) from None
 
 
-def _sqlite(url: str, query: str, moment: str) -> pl.DataFrame:
+def _sqlite(url: str, query: str, moment: str, base: Path) -> pl.DataFrame:
     """Read a SQLite file, which is opened for reading only."""
     path = unquote(urlsplit(url).path)
     path = path[1:] if path.startswith("//") else path.removeprefix("/")  # sqlite:///pool.db and sqlite:////srv/pool.db
     if not path:
         raise InputError(f"sqlite: the address must name a file such as sqlite:///pool.db, got '{shown(url)}'")
-    from pathlib import Path
-
-    database = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)
+    database = sqlite3.connect(f"{(base / path).absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)
     try:
         cursor = database.execute(query, {"since": moment} if SINCE in query else {})
         names = [column[0] for column in cursor.description or ()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from thresher.curation.judging import Judgement, preview
 from thresher.jobs.core_set import CoreSet
 from thresher.jobs.incoming import Incoming
 from thresher.jobs.pool import Pool
+from thresher.jobs.seen import Names, is_in, names
 from thresher.jobs.table import FILE, ROW_ID, SOURCE
 
 Int64 = NDArray[np.int64]
 RULE, BUDGET, CAP = "rule", "budget", "total"  # stages at which a row can leave
+WAS_KEPT = "was_kept"
 DROPPED_COLUMNS = {
     "row_id": pl.String,
     "source": pl.String,
@@ -28,9 +30,24 @@ DROPPED_COLUMNS = {
     "explanation": pl.String,
     "duplicate_of": pl.String,
     "similarity": pl.Float32,
-    "was_kept": pl.Boolean,
+    WAS_KEPT: pl.Boolean,
     "preview": pl.String,
 }
+
+
+_COLUMNS = {name: kind for name, kind in DROPPED_COLUMNS.items() if name != WAS_KEPT}
+
+
+def all_departures(tables: Sequence[pl.DataFrame], old: Names) -> pl.DataFrame:
+    """Return tables of departures as one, in which rows of the snapshot before are told from new ones.
+
+    Args:
+        tables: of `rule_drops`, `budget_drops` and `cap_drops`.
+        old: sorted names of the rows of the snapshot before. In a full run the rules judge these anew, too.
+    """
+    found = pl.concat([pl.DataFrame(schema=_COLUMNS), *tables])
+    was_kept = pl.Series(WAS_KEPT, is_in(names(found["row_id"]), old), dtype=pl.Boolean)
+    return found.with_columns(was_kept).select(list(DROPPED_COLUMNS))
 
 
 def rule_drops(incoming: Incoming, judgement: Judgement) -> pl.DataFrame:
@@ -40,12 +57,11 @@ def rule_drops(incoming: Incoming, judgement: Judgement) -> pl.DataFrame:
         source=incoming.sources.gather(at),
         file=incoming.files.gather(at),
         stage=pl.lit(RULE),
-        was_kept=pl.lit(value=False),
     ).select(_typed())
 
 
 def _typed() -> list[pl.Expr]:
-    return [pl.col(name).cast(kind) for name, kind in DROPPED_COLUMNS.items()]
+    return [pl.col(name).cast(kind) for name, kind in _COLUMNS.items()]
 
 
 def budget_drops(incoming: Incoming, at: Int64, why: pl.DataFrame) -> pl.DataFrame:
@@ -57,7 +73,7 @@ def budget_drops(incoming: Incoming, at: Int64, why: pl.DataFrame) -> pl.DataFra
         why: what the selection says of those it dropped.
     """
     if not why.height:
-        return pl.DataFrame(schema=DROPPED_COLUMNS)
+        return pl.DataFrame(schema=_COLUMNS)
     ids = incoming.rows.frame["row_id"].gather(at) if incoming.rows is not None else pl.Series([], dtype=pl.String)
     where = pl.DataFrame({"row_id": ids, "source": incoming.sources.gather(at), "file": incoming.files.gather(at)})
     return (
@@ -67,7 +83,6 @@ def budget_drops(incoming: Incoming, at: Int64, why: pl.DataFrame) -> pl.DataFra
             stage=pl.lit(BUDGET),
             rule=pl.lit(None, pl.String),
             duplicate_of=pl.col("covered_by"),
-            was_kept=pl.lit(value=False),
         )
         .select(_typed())
     )
@@ -75,7 +90,6 @@ def budget_drops(incoming: Incoming, at: Int64, why: pl.DataFrame) -> pl.DataFra
 
 def cap_drops(pool: Pool | None, incoming: Incoming, at: Int64, chosen: Int64, core: CoreSet) -> pl.DataFrame:
     """Return the rows of the union that the cap leaves out, each with the row that stands for it."""
-    n_old = 0 if pool is None else len(pool.rows)
     facts = _union_facts(pool, incoming, at)[chosen]
     is_out = np.ones(len(chosen), np.bool_)
     is_out[core.kept] = False
@@ -88,7 +102,6 @@ def cap_drops(pool: Pool | None, incoming: Incoming, at: Int64, chosen: Int64, c
             reason=pl.lit("covered"),
             duplicate_of=facts["row_id"].gather(core.stands_for[out]),
             similarity=pl.Series(core.cosine[out]),
-            was_kept=pl.Series(chosen[out] < n_old),
         )
         .with_columns(
             explanation=pl.format(
@@ -103,11 +116,14 @@ def _union_facts(pool: Pool | None, incoming: Incoming, at: Int64) -> pl.DataFra
     """Return name, place and beginning of the old rows and the new ones that passed."""
     parts = []
     if pool is not None:
-        names: Mapping[str, Any] = {"row_id": ROW_ID, "source": SOURCE, "file": FILE}
+        columns: Mapping[str, Any] = {"row_id": ROW_ID, "source": SOURCE, "file": FILE}
         parts.append(
             pl.DataFrame(
                 {
-                    **{new: pl.Series(new, pool.table[old].to_pylist(), dtype=pl.String) for new, old in names.items()},
+                    **{
+                        new: pl.Series(new, pool.table[old].to_pylist(), dtype=pl.String)
+                        for new, old in columns.items()
+                    },
                     "line": pl.Series([None] * len(pool.rows), dtype=pl.UInt64),
                     "preview": preview(pool.rows),
                 }

@@ -18,7 +18,8 @@ from thresher.output import MANIFEST, sync, write_whole
 
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
 KIND = "snapshot"
-_MARKER = "publishing"
+_MARKER = "publishing"  # holds the version that is being published
+_UNTOLD = "untold"  # holds the version that was published, until the run has ended and said so
 _VERSION = re.compile(r"v(\d{6,})")
 
 
@@ -110,16 +111,17 @@ class JobFolder:
         """Return the snapshot that the pointer names, or None when there is none yet.
 
         Raises:
-            ManifestError: the pointer names nothing that can be read.
+            ManifestError: the pointer names nothing that can be read, or is gone: a copy of the folder may lack links.
         """
         named = self._pointed()
-        if named is None:
-            return None
-        match = _VERSION.fullmatch(named)
+        if named is None and (not self.versions() or self._marked(_MARKER) is not None):
+            return None  # nothing was published, or the first run was killed between the two renames
+        match = None if named is None else _VERSION.fullmatch(named)
         if match is None or not self.folder_of(int(match[1])).is_dir():
             there = ", ".join(name_of(version) for version in self.versions()) or "none"
+            found = "nothing" if named is None else f"'{named}'"
             raise ManifestError(
-                f"{self.pointer}: must name a snapshot, found '{named}'; point it to one of those there ({there})"
+                f"{self.pointer}: must name a snapshot, found {found}; point it to one of those there ({there})"
             )
         return self.place(int(match[1]))
 
@@ -144,19 +146,37 @@ class JobFolder:
         return max([0 if latest is None else latest.version, *self.versions()]) + 1
 
     def recover(self) -> Place | None:
-        """Clear up after a killed run; return the snapshot that it had finished but not yet pointed to."""
-        marker = self.work / _MARKER
+        """Clear up after a killed run; return the snapshot that it had finished, but not yet pointed to or told of.
+
+        Until `told` is called, each run finds it again: whoever waits for the end of a run hears of every snapshot.
+        """
+        begun, untold = self._marked(_MARKER), self._marked(_UNTOLD)
+        latest = self.latest()
+        newest = 0 if latest is None else latest.version
         finished = None
-        if marker.is_file():
-            match = _VERSION.fullmatch(marker.read_text().strip())
-            latest = self.latest()
-            if match is not None and self.folder_of(int(match[1])).is_dir():
-                version = int(match[1])
-                if latest is None or latest.version < version:
-                    finished = self.place(version)
-                    self._point(version)
+        if begun is not None and newest < begun and self.folder_of(begun).is_dir():
+            finished = self.place(begun)
+            self._point(begun)
+            (self.work / _MARKER).replace(self.work / _UNTOLD)
+        elif latest is not None and newest in (begun, untold):
+            finished = latest
+            if newest != untold:
+                write_whole(self.work / _UNTOLD, name_of(newest).encode())
+        else:  # the pointer was set by hand since
+            (self.work / _UNTOLD).unlink(missing_ok=True)
         self._clear_work()
+        self._leave_work()
         return finished
+
+    def _marked(self, marker: str) -> int | None:
+        path = self.work / marker
+        match = _VERSION.fullmatch(path.read_text().strip()) if path.is_file() else None
+        return None if match is None else int(match[1])
+
+    def told(self) -> None:
+        """Forget which snapshot was published last: its run has ended, and said so."""
+        (self.work / _UNTOLD).unlink(missing_ok=True)
+        self._leave_work()
 
     def open_work(self, version: int) -> Path:
         """Return an empty folder to write a snapshot into."""
@@ -192,8 +212,7 @@ class JobFolder:
         sync(self.snapshots)
         check()
         self._point(version)
-        (self.work / _MARKER).unlink(missing_ok=True)
-        self._leave_work()
+        (self.work / _MARKER).replace(self.work / _UNTOLD)
         return self.place(version)
 
     def prune(self, keep: int) -> Pruned:
@@ -204,7 +223,8 @@ class JobFolder:
         deleted = [version for version in old if version not in held]
         for version in deleted:
             self.work.mkdir(exist_ok=True)
-            grave = self.work / f"deleted-{name_of(version)}"  # out of sight first: no reader finds half a snapshot
+            # Out of sight first: no reader finds half a snapshot.
+            grave = self.work / f"deleted-{name_of(version)}-{self._mine}"
             self.folder_of(version).rename(grave)
             shutil.rmtree(grave)
         self._leave_work()
@@ -222,8 +242,15 @@ class JobFolder:
             self.work.rmdir()
 
     def _clear_work(self) -> None:
-        if self.work.exists():
-            shutil.rmtree(self.work)
+        """Delete what other runs left, as far as it can be: on a network share, not what a reader has still open.
+
+        What stays is in nobody's way, since every name of ours is new.
+        """
+        for entry in self.work.iterdir() if self.work.is_dir() else ():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != _UNTOLD:
+                entry.unlink(missing_ok=True)
 
     def _pointed(self) -> str | None:
         if self.pointer.is_symlink():

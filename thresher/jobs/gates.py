@@ -37,10 +37,10 @@ class Alarm:
 
 
 def drift_alarms(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:
-    """Return the drifts beyond their limits."""
+    """Return the drifts beyond their limits, of those that chance does not explain: so few rows may say nothing."""
     alarms = []
     for drift in drifts:
-        if drift.of != gates.of or drift.measure not in MEASURES:
+        if drift.of != gates.of or drift.measure not in MEASURES or not drift.is_beyond_chance:
             continue
         limits = getattr(gates, drift.measure)
         value = drift.value(gates.measure)

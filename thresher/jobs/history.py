@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thresher.errors import NotFoundError
-
 FILE = "history.sqlite"
 FORMAT = 1
 RUNNING, KILLED = "running", "killed"
@@ -73,9 +71,22 @@ class History:
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
 
-    def begin(self, *, started: str, owner: str, parent: int | None) -> int:
-        """Note that a run begins, and that unfinished ones before it were killed; return its number."""
+    def begin(self, *, started: str, owner: str, parent: int | None, recovered: int | None = None) -> int:
+        """Note that a run begins, and that unfinished ones before it were killed; return its number.
+
+        Args:
+            started: by the clock.
+            owner: the process.
+            parent: version of the newest snapshot.
+            recovered: version that the run before had published when it was killed, or None.
+        """
         with self._open(write=True) as database:
+            if recovered is not None:
+                database.execute(
+                    "UPDATE run SET version = :version WHERE NOT EXISTS (SELECT 1 FROM run WHERE version = :version) "
+                    "AND number = (SELECT max(number) FROM run)",
+                    {"version": recovered},
+                )
             database.execute("UPDATE run SET outcome = ? WHERE outcome = ?", (KILLED, RUNNING))
             cursor = database.execute(
                 "INSERT INTO run (started, outcome, parent, owner, report) VALUES (?, ?, ?, ?, '{}')",
@@ -102,30 +113,32 @@ class History:
                 (seconds, outcome, exit_code, version, message, json.dumps(report, ensure_ascii=False), number),
             )
 
-    def runs(self, *, limit: int | None = None) -> list[Run]:
-        """Return the runs, newest first."""
+    def runs(self, *, limit: int | None = None, number: int | None = None, version: int | None = None) -> list[Run]:
+        """Return the runs, newest first.
+
+        Args:
+            limit: at most so many; None for all.
+            number: only the run of this number.
+            version: only runs that published this version.
+        """
         if not self._path.is_file():
             return []
         with self._open(write=False) as database:
             found = database.execute(
                 "SELECT number, started, seconds, outcome, exit_code, version, parent, owner, message, report "
-                "FROM run ORDER BY number DESC LIMIT ?",
-                (-1 if limit is None else limit,),
+                "FROM run WHERE number = coalesce(:number, number) AND version IS coalesce(:version, version) "
+                "ORDER BY number DESC LIMIT :limit",
+                {"limit": -1 if limit is None else limit, "number": number, "version": version},
             ).fetchall()
         return [_run(row) for row in found]
 
-    def run(self, number: int) -> Run:
-        """Return one run.
-
-        Raises:
-            NotFoundError: there is none of this number.
-        """
-        found = [run for run in self.runs() if run.number == number]
-        if not found:
-            known = [run.number for run in self.runs()]
-            there = f"{min(known)} to {max(known)}" if known else "none"
-            raise NotFoundError(f"{self._path}: run {number} not found; there are: {there}")
-        return found[0]
+    def numbers(self) -> tuple[int, int] | None:
+        """Return the numbers of the first and the last run, or None when there are none."""
+        if not self._path.is_file():
+            return None
+        with self._open(write=False) as database:
+            first, last = database.execute("SELECT min(number), max(number) FROM run").fetchone()
+        return None if first is None else (int(first), int(last))
 
     def set_aside(self) -> Path:
         """Rename a history that cannot be read, so that a new one begins; return where it is."""
@@ -141,7 +154,8 @@ class History:
         if write:
             database = sqlite3.connect(self._path, timeout=10.0)
         else:
-            database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0)
+            # "rw", of which SQLite makes "ro" where it must: what a killed run left half written has to be rolled back.
+            database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", uri=True, timeout=10.0)
         with contextlib.closing(database), database:
             if write:
                 database.execute("PRAGMA journal_mode = DELETE")

@@ -14,7 +14,8 @@ import polars as pl
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.rejection import REJECTED_SCHEMA, NoRowsError, counted
-from thresher.errors import InputError
+from thresher.dataset.schema import mapped_schema
+from thresher.errors import InputError, SettingsError
 from thresher.jobs.addresses import Addresses, shown
 from thresher.jobs.database import read_query
 from thresher.jobs.events import Event, OnEvent
@@ -119,10 +120,15 @@ class Reader:
         Raises:
             InputError: a file cannot be read.
         """
-        for attempt in range(ATTEMPTS if found else 0):
+        for attempt in range(ATTEMPTS):
+            if not found:
+                return None
             try:
                 return self._files(found)
             except InputError as error:
+                if any(not one.file.path.exists() for one in found):
+                    found = self._without_gone(found)
+                    continue
                 if attempt < ATTEMPTS - 1 and _is_changing(error):
                     self._tell("changing", f"{error}; reading again")
                     time.sleep(WAIT_S)
@@ -131,6 +137,13 @@ class Reader:
                     raise
                 break
         return self._files_singly(found)
+
+    def _without_gone(self, found: Sequence[FoundFile]) -> list[FoundFile]:
+        """Return the files that are still there: others are rotated away by those who deliver them."""
+        for one in found:
+            if not one.file.path.exists():
+                self._tell("gone", f"{one.name} was there and is gone, before it could be read")
+        return [one for one in found if one.file.path.exists()]
 
     def _files_singly(self, found: Sequence[FoundFile]) -> Delivery | None:
         """Read the files that can be read, after finding out which those are.
@@ -163,7 +176,8 @@ class Reader:
         if isinstance(error, NoRowsError):
             size = {"bytes": one.bytes, "sha256": one.sha256}
             entry = {"kind": "file", "source": one.source, "name": one.name, **size}
-            self.barren.append(Barren(entry=entry, rejected=error.rejected))
+            rejected = error.rejected.with_columns(file=pl.lit(one.name))
+            self.barren.append(Barren(entry=entry, rejected=rejected))
             self._tell("empty", f"{one.name} holds no usable row: {error}")
             return
         self.skipped.append((one.name, str(error)))
@@ -173,6 +187,8 @@ class Reader:
         rows = self._load([str(one.file.path) for one in found])
         by_path = {str(one.file.path): one for one in found}
         where = rows.frame["file"].cast(pl.String)
+        rejected = rows.rejected.with_columns(pl.col("file").replace({path: one.name for path, one in by_path.items()}))
+        rows = replace(rows, rejected=rejected)
         ledger = []
         for source in rows.sources:
             one = by_path[source.path]
@@ -230,7 +246,7 @@ class Reader:
 
     def _query(self, source: Source, name: str) -> Dataset | None:
         url, query = source.url or "", source.sql or ""
-        frame = read_query(url, query, since=self._since, addresses=self._addresses, where=name)
+        frame = read_query(url, query, since=self._since, addresses=self._addresses, where=name, base=self._job.base)
         return self._load(frame) if frame.height else None
 
     def _load(self, source: Any, *, config: str | None = None, split: str | None = None) -> Dataset:
@@ -321,6 +337,32 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
         position=np.concatenate([part.position for part in parts]),
         _columns={},
     )
+
+
+def check_reading(job: Job, schema: Schema | None) -> None:
+    """Refuse a job file that says to read other columns than those in which the snapshots of its folder were read.
+
+    Args:
+        job: the job.
+        schema: of the rows before; None when there are none.
+
+    Raises:
+        SettingsError: it says so; the rows of one folder have one schema.
+    """
+    reading = job.settings.rows
+    if schema is None:
+        return
+    wanted = None if reading.columns is None else mapped_schema(reading.columns)
+    is_other = wanted is not None and (
+        (wanted.kind, wanted.required) != (schema.kind, schema.required)
+        or any(schema.columns.get(role) != names for role, names in wanted.columns.items())
+    )
+    if is_other or reading.schema_name not in (None, schema.name):
+        found = reading.schema_name if wanted is None else wanted.told(wanted.column_names)
+        raise SettingsError(
+            f"{job.path}: [rows] must read what the snapshots in {job.folder} hold, "
+            f"{schema.told(schema.column_names)}, found {found}; set it back, or name another folder in [output]"
+        )
 
 
 def _is_changing(error: InputError) -> bool:

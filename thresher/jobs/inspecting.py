@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,16 @@ from thresher.errors import InputError, ManifestError, NotFoundError
 from thresher.jobs.addresses import has_plain_password, references, shown
 from thresher.jobs.folder import JobFolder, Place, name_of
 from thresher.jobs.history import FILE, History, Run
+from thresher.jobs.incoming import check_reading
 from thresher.jobs.job_file import Job, read_job
 from thresher.jobs.pool import DATA, PROFILE, SOURCES, TOPICS, read_json
 from thresher.jobs.profile import Drift, drifts, value_counts
 from thresher.jobs.scanning import HashCache, scan
+from thresher.jobs.state import Before
 from thresher.jobs.table import ROW_ID, SOURCE
 
 _VERSION = re.compile(r"v0*(\d+)")
+MAX_NUMBER = (1 << 63) - 1  # that SQLite can hold
 
 
 def check_job(path: str | Path) -> dict[str, Any]:
@@ -43,8 +48,12 @@ def check_job(path: str | Path) -> dict[str, Any]:
     folder.check_free()
     latest = folder.latest()
     ledger = [] if latest is None else read_json(latest, SOURCES)
-    hashes = {str(entry["sha256"]) for entry in ledger}
-    found = scan(job, ledger, known_hashes=hashes, since=None, cache=HashCache(None))
+    if latest is not None:
+        check_reading(job, Before.read(latest).schema)
+    cache = HashCache(folder.path)
+    lineage = set() if latest is None else {int(entry["version"]) for entry in latest.manifest.content["seen"]}
+    hashes = {str(entry["sha256"]) for entry in ledger} | cache.spent(lineage)
+    found = scan(job, ledger, known_hashes=hashes, since=None, cache=cache)
     return {
         "job": job.name,
         "steps": [rule.name for rule in job.rules],
@@ -102,13 +111,17 @@ def runs_of(where: str | Path, *, limit: int | None = None) -> list[Run]:
     Args:
         where: the job file, or the output folder.
         limit: at most so many; None for all.
-
-    Raises:
-        ManifestError: the history cannot be read.
     """
-    folder = folder_of(where)
+    with _history(folder_of(where)) as history:
+        return history.runs(limit=limit)
+
+
+@contextmanager
+def _history(folder: JobFolder) -> Iterator[History]:
     try:
-        return History(folder.path).runs(limit=limit)
+        yield History(folder.path)
+    except sqlite3.OperationalError as error:  # locked, or no right to read it
+        raise ManifestError(f"{folder.path / FILE}: the history must be readable, got '{error}'; try again") from None
     except sqlite3.Error as error:
         raise ManifestError(
             f"{folder.path / FILE}: the history must be a SQLite database, got '{error}'; the next run begins a new one"
@@ -121,14 +134,15 @@ def find_run(where: str | Path, name: str) -> Run:
     Raises:
         NotFoundError: there is none.
     """
-    runs = runs_of(where)
-    if name.isdecimal():
-        found = [run for run in runs if run.number == int(name)]
-    else:
-        version = _version(folder_of(where), name)
-        found = [run for run in runs if run.version == version]
+    folder = folder_of(where)
+    with _history(folder) as history:
+        if name.isdecimal():
+            found = history.runs(limit=1, number=min(int(name), MAX_NUMBER))
+        else:
+            found = history.runs(limit=1, version=min(_version(folder, name), MAX_NUMBER))
+        numbers = None if found else history.numbers()
     if not found:
-        known = f"{runs[-1].number} to {runs[0].number}" if runs else "none"
+        known = "none" if numbers is None else f"{numbers[0]} to {numbers[1]}"
         raise NotFoundError(f"run '{name}' not found; there are: {known}; or give a version such as v1, or latest")
     return found[0]
 

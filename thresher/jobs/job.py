@@ -83,7 +83,7 @@ def run_job(
     folder = JobFolder(job.folder)
     if dry_run:
         run = Run(job, folder, full=full, since=after, addresses=addresses, on_event=tell)
-        return _planned(folder, run.outcome(cache=HashCache(None)), accept=accept)
+        return _planned(folder, run.outcome(cache=HashCache(folder.path)), accept=accept)
     lock = Lock(
         folder.path,
         stale_s=job.settings.lock.stale_s,
@@ -109,9 +109,11 @@ def _locked(
     job: Job, folder: JobFolder, lock: Lock, run: Run, account: Account, tell: OnEvent, *, accept: bool
 ) -> RunResult:
     recovered = folder.recover()
-    account.begin()
+    account.begin(None if recovered is None else recovered.version)
     if recovered is not None:
-        account.warn("recovered", f"{name_of(recovered.version)} was finished by a killed run, and is now the newest")
+        account.warn(
+            "recovered", f"{name_of(recovered.version)} was finished by a run that was killed; it is the newest"
+        )
     if any(source.url is not None and has_plain_password(source.url) for source in job.settings.sources):
         account.warn("secret", "a database address holds a password in plain; write ${NAME}")
     cache = HashCache(folder.path)
@@ -163,6 +165,8 @@ def _ended(
     folder: JobFolder, account: Account, outcome: Ended, newest: int | None, *, message: str | None = None
 ) -> RunResult:
     account.end(outcome, version=newest if outcome == "done" else None, newest=newest, message=message)
+    if outcome == "done":
+        folder.told()
     return RunResult(
         outcome=outcome,
         snapshot=None if newest is None else folder.folder_of(newest),

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,8 +19,10 @@ from thresher.budget import Budget, parse_budget
 from thresher.curating import chosen_rules
 from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
+from thresher.dataset.schema import SCHEMA_NAMES, mapped_schema
 from thresher.errors import SettingsError, ThresherError, did_you_mean
-from thresher.jobs.settings import JobSettings
+from thresher.features.encoders import EMBEDDED
+from thresher.jobs.settings import JobSettings, Reading, Select, Step
 from thresher.selectors import Selector
 from thresher.selectors import create as create_selector
 
@@ -30,6 +32,7 @@ _HEADER = re.compile(r"(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"([A-Za-z0-9_\-.\"' ]+)=")
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 Place = tuple[str | int, ...]
+Part = TypeVar("Part", bound=BaseModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,13 @@ class Job:
         named = os.path.expanduser(named)
         return os.path.join(glob.escape(str(self.base)), named) if glob.has_magic(named) else str(self.place(named))
 
+    def model(self, named: str | None) -> str | None:
+        """Return a model as features take it: its place where it is a folder or a file, else its name."""
+        if named is None or named in EMBEDDED:
+            return named
+        place = self.place(named)
+        return str(place) if place.exists() else named
+
     def source_name(self, number: int) -> str:
         """Return the name of a source."""
         source = self.settings.sources[number]
@@ -109,47 +119,107 @@ def read_job(path: str | Path) -> Job:
 
 
 def _checked(path: Path, content: dict[str, Any], lines: dict[Place, int]) -> Job:
+    settings = None
+    problems: list[str] = []
     try:
         settings = JobSettings.model_validate(content)
     except ValidationError as error:
-        found = [_problem(one, lines) for one in error.errors(include_url=False)]
-        raise _problems(path, found) from None
+        problems += [_problem(one, lines) for one in error.errors(include_url=False)]
     except RecursionError:
         raise SettingsError(f"{path}: the job file is nested too deeply; it is no job file") from None
-    problems: list[str] = []
-    rules = _rules(settings, lines, problems)
-    selector = _tried(
-        lambda: create_selector(settings.select.method, settings.select.settings), lines, ("select",), problems
-    )
-    given = settings.select.budget
-    budget = None
-    if given is not None:
-        budget = _tried(
-            lambda: parse_budget(given, method=settings.select.method), lines, ("select", "budget"), problems
-        )
-    names = [source.name for source in settings.sources if source.name is not None]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    problems += [f"sources: each name must be used once, found '{name}' twice" for name in repeated]
-    if problems or rules is None or selector is None:
+    built = _built(_parts(content), lines, problems)
+    if settings is None or built is None or problems:
         raise _problems(path, problems)
     report = frozenset(step.rule for step in settings.steps if step.report)
-    return Job(path=path, settings=settings, rules=rules, report=report, selector=selector, budget=budget)
+    return Job(path=path, settings=settings, report=report, **built._asdict())
 
 
-def _rules(settings: JobSettings, lines: dict[Place, int], problems: list[str]) -> tuple[Rule, ...] | None:
+class _Parts(NamedTuple):
+    """What of a job file names something that is looked up beyond it; None where that part has problems of its own."""
+
+    steps: list[Step | None]
+    select: Select | None
+    reading: Reading | None
+    names: list[str]  # of the sources
+    has_eval: bool
+
+
+class _Built(NamedTuple):
+    rules: tuple[Rule, ...]
+    selector: Selector
+    budget: Budget | None
+
+
+def _parts(content: dict[str, Any]) -> _Parts:
+    """Return the parts of a file that may have problems elsewhere: all problems are told at once."""
+    steps, sources = (content.get(key) for key in ("steps", "sources"))
+    named = [one.get("name") for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
+    return _Parts(
+        steps=[_valid(Step, one) for one in steps] if isinstance(steps, list) else [],
+        select=_valid(Select, content.get("select", {})),
+        reading=_valid(Reading, content.get("rows", {})),
+        names=[name for name in named if isinstance(name, str)],
+        has_eval=bool(content.get("eval")),
+    )
+
+
+def _valid(part: type[Part], content: Any) -> Part | None:
+    try:
+        return part.model_validate(content)
+    except ValidationError:
+        return None  # its problems are known
+
+
+def _built(parts: _Parts, lines: dict[Place, int], problems: list[str]) -> _Built | None:
+    """Build rules, selector and budget, and note every problem that only that shows."""
+    rules = _rules(parts, lines, problems)
+    repeated = sorted({name for name in parts.names if parts.names.count(name) > 1})
+    problems += [f"sources: each name must be used once, found '{name}' twice" for name in repeated]
+    reading, select = parts.reading, parts.select
+    if reading is not None:
+        _tried(lambda: _check_columns(reading), lines, ("rows",), problems)
+    if select is None:
+        return None
+    selector = _tried(lambda: create_selector(select.method, select.settings), lines, ("select",), problems)
+    given, budget = select.budget, None
+    if given is not None:
+        budget = _tried(lambda: parse_budget(given, method=select.method), lines, ("select", "budget"), problems)
+    return None if rules is None or selector is None else _Built(rules, selector, budget)
+
+
+def _rules(parts: _Parts, lines: dict[Place, int], problems: list[str]) -> tuple[Rule, ...] | None:
     built = [
         _tried(lambda step=step: create_rule(step.rule, step.settings), lines, ("steps", number), problems)
-        for number, step in enumerate(settings.steps)
+        for number, step in enumerate(parts.steps)
+        if step is not None
     ]
     rules = [rule for rule in built if rule is not None]
-    if len(rules) < len(built):
+    if len(rules) < len(parts.steps):
         return None
-    if not rules and not settings.eval:
+    if not rules and not parts.has_eval:
         return ()
     chosen: tuple[Rule, ...] | None = _tried(
-        lambda: chosen_rules(rules, None, has_eval=bool(settings.eval)), lines, ("steps",), problems
+        lambda: chosen_rules(rules, None, has_eval=parts.has_eval), lines, ("steps",), problems
     )
     return chosen
+
+
+def _check_columns(reading: Reading) -> None:
+    """Refuse a schema and roles that there are not, before any row is read.
+
+    Raises:
+        SettingsError: there are no such.
+    """
+    if reading.columns is not None and reading.schema_name is not None:
+        raise SettingsError("rows: schema and columns exclude each other, found both; give one of them")
+    if reading.columns is not None:
+        mapped_schema(reading.columns)
+    known = SCHEMA_NAMES[:-1]  # the last one is that of columns
+    if reading.schema_name is not None and reading.schema_name not in known:
+        raise SettingsError(
+            f"rows.schema: must be one of {', '.join(known)}, got '{reading.schema_name}'"
+            f"{did_you_mean(reading.schema_name, known)}"
+        )
 
 
 def _tried(make: Any, lines: dict[Place, int], place: Place, problems: list[str]) -> Any:

@@ -99,6 +99,7 @@ class Lock:
         self._stale_s = stale_s
         self._on_wait = on_wait
         self._number = 0
+        self._is_mine = False
         self._beat: subprocess.Popen[bytes] | None = None
         self.taken_from: str | None = None
 
@@ -109,7 +110,10 @@ class Lock:
             self._take()
         except BusyError:
             raise
-        except OSError as error:
+        except BaseException as error:
+            self._give_up()
+            if not isinstance(error, OSError):
+                raise
             raise OutputError(
                 f"{self._folder}: the lock of the job must be writable, got '{error.strerror or error}'; "
                 "make the output folder writable and give it space"
@@ -123,8 +127,10 @@ class Lock:
         self._number = (held or 0) + 1
         if not self._make(self._number):
             raise self._busy(self._number)
+        self._is_mine = True
+        _write(self._path(self._number, ".beat"), b"0" * heartbeat.WIDTH)
         if self._newest() != self._number:  # the listing was old: others came and went since
-            self._path(self._number).unlink(missing_ok=True)
+            self._give_up()
             raise self._busy(self._newest() or self._number)
         self._start_beating()
         for path in self._folder.iterdir():
@@ -147,15 +153,27 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Say that the lock is free; the file stays, so that the numbers go on."""
+        self._stop_beating()
+        # A share that is away: the next run finds this process dead.
+        with contextlib.suppress(OSError):
+            if self._newest() == self._number:
+                _say_free(self._path(self._number))
+            self._path(self._number, ".beat").unlink(missing_ok=True)
+
+    def _give_up(self) -> None:
+        """Take back what was made of a lock that could not be taken: this process may live on and try again."""
+        self._stop_beating()
+        if self._is_mine:
+            self._is_mine = False
+            with contextlib.suppress(OSError):
+                self._path(self._number, ".beat").unlink(missing_ok=True)
+                self._path(self._number).unlink(missing_ok=True)
+
+    def _stop_beating(self) -> None:
         if self._beat is not None:
             if self._beat.stdin is not None:
                 self._beat.stdin.close()
             self._beat.wait()
-        # A full disk or a share that is away: the next run finds this process dead.
-        with contextlib.suppress(OSError):
-            if self._newest() == self._number:
-                _replace(self._path(self._number), {"state": "free"})
-            self._path(self._number, ".beat").unlink(missing_ok=True)
 
     def _path(self, number: int, suffix: str = "") -> Path:
         return self._folder / f"{number:06d}{suffix}"
@@ -167,7 +185,6 @@ class Lock:
     def _make(self, number: int) -> bool:
         """Make the file of a number, whole; tell whether it was not there."""
         content = json.dumps({"state": "held", "stale_s": self._stale_s, **asdict(Owner.this())}).encode()
-        beat = self._path(number, ".beat")
         temporary = self._folder / f".{number:06d}.{socket.gethostname()}.{os.getpid()}"
         _write(temporary, content)
         try:
@@ -182,7 +199,6 @@ class Lock:
                 return False
         finally:
             temporary.unlink(missing_ok=True)
-        _write(beat, b"0" * heartbeat.WIDTH)
         return True
 
     def _start_beating(self) -> None:
@@ -268,13 +284,14 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _replace(path: Path, content: dict[str, object]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write(temporary, json.dumps(content).encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _say_free(path: Path) -> None:
+    """Write into the file of a lock, at its size: a full disk has no room for another one."""
+    with open(path, "r+b") as file:
+        size = len(file.read())
+        file.seek(0)
+        file.write(json.dumps({"state": "free"}).encode().ljust(size))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -15,6 +15,7 @@ MEASURES = ("lengths", "sources", "topics", "labels")
 BINS_PER_DOUBLING = 2
 MAX_VALUES = 200  # labels or sources; rarer ones count together
 OTHER = "(other)"
+NORMAL_99 = 2.3263  # standard normal quantile at 0.99
 PSI_FLOOR = 1e-4  # share that stands for an empty bin, which would make the index infinite
 Counts = dict[str, int]
 
@@ -81,11 +82,29 @@ def population_stability(before: Mapping[str, int], after: Mapping[str, int]) ->
 
 def chance(before: Mapping[str, int], after: Mapping[str, int]) -> float:
     """Return the Jensen-Shannon divergence to expect of two samples of one distribution, by its chi-squared limit."""
-    n_bins = len(set(before) | set(after))
     n, m = sum(before.values()), sum(after.values())
     if not n or not m:
         return 0.0
-    return min(1.0, (n_bins - 1) / (8 * math.log(2)) * (1 / n + 1 / m))
+    return min(1.0, _freedom(before, after) / (8 * math.log(2)) * (1 / n + 1 / m))
+
+
+def chance_limit(before: Mapping[str, int], after: Mapping[str, int]) -> float:
+    """Return the Jensen-Shannon divergence that one of a hundred pairs of samples of one distribution exceeds.
+
+    The quantile of the chi-squared limit, by Wilson and Hilferty 1931, doi:10.1073/pnas.17.12.684.
+    """
+    n, m = sum(before.values()), sum(after.values())
+    freedom = _freedom(before, after)
+    if not n or not m or not freedom:
+        return 0.0
+    spread = 2 / (9 * freedom)
+    quantile = freedom * (1 - spread + NORMAL_99 * math.sqrt(spread)) ** 3
+    return min(1.0, quantile / (8 * math.log(2)) * (1 / n + 1 / m))
+
+
+def _freedom(before: Mapping[str, int], after: Mapping[str, int]) -> int:
+    """Return the degrees of freedom: bins that hold a row of either, but for one."""
+    return sum(1 for name in set(before) | set(after) if before.get(name) or after.get(name)) - 1
 
 
 def _shares(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -109,6 +128,7 @@ class Drift:
         jensen_shannon: 0..1.
         psi: 0..
         chance: Jensen-Shannon divergence to expect without any drift, for so many rows.
+        chance_limit: the one that, without any drift, one of a hundred comparisons of so many rows exceeds.
     """
 
     measure: str
@@ -116,6 +136,12 @@ class Drift:
     jensen_shannon: float
     psi: float
     chance: float
+    chance_limit: float
+
+    @property
+    def is_beyond_chance(self) -> bool:
+        """Whether so much is rare without any drift; of a handful of rows, nothing may be."""
+        return self.jensen_shannon > self.chance_limit
 
     def value(self, measure: str) -> float:
         """Return the value that a gate is held to."""
@@ -124,6 +150,7 @@ class Drift:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         numbers = {"jensen_shannon": self.jensen_shannon, "psi": self.psi, "chance": self.chance}
+        numbers["chance_limit"] = self.chance_limit
         return {"measure": self.measure, "of": self.of} | {name: round(value, 6) for name, value in numbers.items()}
 
 
@@ -151,6 +178,7 @@ def drifts(before: Profile | None, after: Profile, *, same_topics: bool = True) 
                         jensen_shannon=jensen_shannon(p, q),
                         psi=population_stability(p, q),
                         chance=chance(p, q),
+                        chance_limit=chance_limit(p, q),
                     )
                 )
     return found

@@ -13,26 +13,26 @@ import numpy as np
 from thresher.curation.judging import rule_settings
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
-from thresher.features import FeatureContext, Progress, fingerprints
+from thresher.features import FeatureContext, Progress
+from thresher.features.encoders import AUTO
 from thresher.jobs.addresses import Addresses
-from thresher.jobs.choosing import Choice, choose, needs_embedding
+from thresher.jobs.basis import basis_of, models_of, what_changed, which_models_changed
+from thresher.jobs.choosing import Choice, choose
 from thresher.jobs.churn import all_counts, churn_report, incoming_counts, incoming_report
 from thresher.jobs.events import Event, OnEvent
 from thresher.jobs.folder import JobFolder
 from thresher.jobs.gates import drift_alarms, quality_alarms, unusable_alarms
-from thresher.jobs.incoming import ATTEMPTS, Incoming, Reader, changed_files, join
+from thresher.jobs.incoming import ATTEMPTS, Incoming, Reader, changed_files, check_reading, join
 from thresher.jobs.job_file import Job
 from thresher.jobs.pool import CHURN, PROFILE, SOURCES, Pool, read_pool, schema_entry
 from thresher.jobs.profile import drifts
 from thresher.jobs.scanning import HashCache, Scan, scan
 from thresher.jobs.seen import delete_others, is_in, names, read_segments, write_segment
 from thresher.jobs.snapshot import write_snapshot
-from thresher.jobs.spread import profile_of, topics_of
+from thresher.jobs.spread import carried_over, profile_of, topics_of
 from thresher.jobs.state import Before, Outcome, Task
 from thresher.jobs.table import ROW_ID, WEIGHT
 from thresher.manifest import FORMAT, Manifest, digest, versions
-
-RECIPE = 1  # raised when the same inputs would give another snapshot
 
 
 class Run:
@@ -92,12 +92,10 @@ class Run:
 
     def _outcome(self, cache: HashCache, made: list[Incoming]) -> Outcome:
         job, before = self._job, Before.read(self._folder.latest())
+        check_reading(job, before.schema)
         eval_rows = self._eval_rows()
-        basis = self._basis(eval_rows)
-        is_other = before.place is not None and before.place.manifest.content["basis"] != basis
-        is_full = self._full or is_other
-        if is_other and not self._full:
-            self._tell("full", "steps, selection, models or test set changed: every row of the sources is judged anew")
+        basis = basis_of(job, eval_rows)
+        is_full = self._full or self._is_other(before, basis)
         ledger = [] if is_full else before.ledger
         lineage = {int(entry["version"]) for entry in before.segments}
         hashes = {str(entry["sha256"]) for entry in ledger} | (set() if is_full else cache.spent(lineage))
@@ -112,15 +110,26 @@ class Run:
         waiting = [one.name for one in found.fresh if str(one.file.path) in self._unsettled]
         reader.skipped += [*found.skipped, *((name, "it kept changing while it was read") for name in waiting)]
         deliveries = [one for one in (reader.files(settled), *reader.others(hashes)) if one is not None]
-        known, problems = read_segments(self._folder.seen, [] if is_full else before.segments)
+        known, problems = read_segments(self._folder.seen, before.segments)
         for problem in problems:
             self._warn("seen", problem)
         old = None if before.place is None else read_pool(before.place)
-        if old is not None and not is_full:
+        if old is not None:
             known = np.union1d(known, names(old.rows.frame["row_id"]))
-        incoming = join(deliveries, known, skipped=reader.skipped, barren=reader.barren)
+        incoming = join(deliveries, known[:0] if is_full else known, skipped=reader.skipped, barren=reader.barren)
         made.append(incoming)
+        if incoming.rows is not None and not is_full and self._has_other_models(before):
+            made.clear()
+            self.notes.clear()
+            self._full = True
+            return self._outcome(cache, made)
         pool = _still_unread(old, incoming) if is_full else old
+        if is_full and pool is not None:
+            self._warn(
+                "full",
+                f"{len(pool.rows):,} kept rows are at no source any more, or at one that is left to the next run: "
+                "they stay, and are not judged anew",
+            )
         version = self._folder.next_version()
         counts = incoming_counts(found, incoming)
         if before.place is None and reader.schema is None:
@@ -138,6 +147,8 @@ class Run:
                 before=before,
                 incoming=incoming,
                 pool=pool,
+                old=old,
+                known=known,
                 eval_rows=eval_rows,
                 basis=basis,
                 version=version,
@@ -151,11 +162,22 @@ class Run:
         job, before, incoming = self._job, task.before, task.incoming
         n_new = 0 if incoming.rows is None else len(incoming.rows)
         context = self._context(before.encoder).resolved(n_new + (0 if task.pool is None else len(task.pool.rows)))
-        choice = choose(job, task.pool, incoming, eval_rows=task.eval_rows, context=context, version=task.version)
+        choice = choose(
+            job,
+            task.pool,
+            incoming,
+            old=task.old,
+            eval_rows=task.eval_rows,
+            context=context,
+            version=task.version,
+        )
         for note in () if choice.judgement is None else choice.judgement.told:
             self._warn("rule", note)
-        topics, same_topics = topics_of(job, before, choice)
-        profile = profile_of(job, choice, incoming, topics)
+        models = models_of(job, context)
+        topics, same_topics = topics_of(job, before, choice, models)
+        profile = profile_of(job, choice, incoming, topics, task.known)
+        if not any(profile["incoming"].get("lengths", {}).values()) and before.profile is not None:
+            profile = profile | {"incoming": carried_over(before.profile["incoming"], same_topics=same_topics)}
         found = drifts(before.profile, profile, same_topics=same_topics)
         alarms = drift_alarms(job.settings.gates, found) + quality_alarms(
             job.settings.gates,
@@ -164,6 +186,9 @@ class Run:
             n_dropped=0 if choice.judgement is None else choice.judgement.dropped.height,
         )
         alarms += task.alarms
+        limits = job.settings.gates.labels
+        if (limits.warn, limits.fail) != (None, None) and not profile["snapshot"].get("labels"):
+            self._warn("gate", "labels: the rows have none, so that their drift is not measured")
         report = churn_report(choice, incoming, all_counts(task.counts, choice), found, alarms)
         return Outcome(
             choice=choice,
@@ -174,7 +199,7 @@ class Run:
             incoming=incoming,
             ledger=task.ledger,
             fresh_names=task.fresh_names,
-            content=self._content(task, choice, context, report),
+            content=self._content(task, choice, context, models, report),
             topics=topics,
             profile=profile,
             rows_schema=task.schema,
@@ -198,7 +223,8 @@ class Run:
         before = [] if outcome.is_full or latest is None else latest.manifest.content["seen"]
         with suppress(ManifestError):  # of an old snapshot: nobody knows what it lists
             places = [self._folder.place(version) for version in self._folder.versions()]
-            delete_others(self._folder.seen, [entry for place in places for entry in place.manifest.content["seen"]])
+            listed = [entry for place in places for entry in place.manifest.content["seen"]]
+            delete_others(self._folder.seen, listed, before=outcome.version)
         segment = write_segment(self._folder.seen, outcome.version, outcome.fresh_names)
         work = self._folder.open_work(outcome.version)
         return write_snapshot(
@@ -221,27 +247,34 @@ class Run:
         columns = job.settings.rows.columns
         return load(paths) if columns is None else load(paths, columns=columns)
 
-    def _basis(self, eval_rows: Dataset | None) -> str:
-        """Return the hash of what makes a row stay or go, besides the rows: when it changes, all are judged anew."""
-        settings = self._job.settings
-        return digest(
-            {
-                "recipe": RECIPE,
-                "rules": [[rule.name, rule_settings(rule), rule.name in self._job.report] for rule in self._job.rules],
-                "select": settings.select.model_dump(mode="json"),
-                "features": settings.features.model_dump(mode="json", exclude={"device"}),
-                "rows": settings.rows.model_dump(mode="json", exclude={"unreadable"}),
-                "eval": None if eval_rows is None else eval_rows.fingerprint,
-                "seed": settings.seed,
-            }
-        )
+    def _is_other(self, before: Before, basis: str) -> bool:
+        """Tell whether rows stay or go by something else than before, and say so."""
+        if before.place is None:
+            return False
+        theirs = before.place.manifest.content["job"]
+        if theirs != self._job.name:
+            message = f"the newest snapshot was made by the job '{theirs}', and this is '{self._job.name}'"
+            self._warn("job", f"{message}; two jobs must not share an output folder")
+        return self._is_told(what_changed(before.place, basis))
+
+    def _has_other_models(self, before: Before) -> bool:
+        """Tell whether the models behind the features are others under the same names, and say so."""
+        if before.place is None:
+            return False
+        return self._is_told(which_models_changed(self._job, before.place, self._context(before.encoder)))
+
+    def _is_told(self, what: str | None) -> bool:
+        if what is not None and not self._full:
+            self._tell("full", f"{what}: every row of the sources is judged anew")
+        return what is not None
 
     def _context(self, encoder: str | None) -> FeatureContext:
-        models = self._job.settings.features
+        job, models = self._job, self._job.settings.features
+        named = None if models.encoder == AUTO else job.model(models.encoder)
         return FeatureContext(
-            encoder=models.encoder or encoder,
-            model=models.model,
-            tokenizer=models.tokenizer,
+            encoder=named or encoder,
+            model=job.model(models.model),
+            tokenizer=job.model(models.tokenizer),
             device=models.device,
             on_progress=self._progress,
         )
@@ -251,11 +284,15 @@ class Run:
             self._warn("feature", progress.note)
 
     def _content(
-        self, task: Task, choice: Choice, context: FeatureContext, report: Mapping[str, Any]
+        self,
+        task: Task,
+        choice: Choice,
+        context: FeatureContext,
+        models: Mapping[str, Mapping[str, str]],
+        report: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Return the manifest but for files, segments and the section `run`."""
         job, place = self._job, task.before.place
-        needs = {"length"} | ({"embedding"} if needs_embedding(job) else set())
         parent = None if place is None else {"version": place.version, "identity": place.manifest.identity}
         asked = {
             "rules": [
@@ -265,7 +302,7 @@ class Run:
             "select": job.settings.select.model_dump(mode="json"),
             "seed": job.settings.seed,
             "eval": None if task.eval_rows is None else task.eval_rows.fingerprint,
-            "features": fingerprints(needs, context),
+            "features": models,
         }
         return {
             "format": FORMAT,

@@ -54,7 +54,8 @@ class Scan:
         known: files whose content the snapshot has seen.
         too_old: names of files that changed last before `since`.
         gone: names of files in the ledger that are not there any more.
-        skipped: files that cannot be read, where the job skips such: (name, why).
+        skipped: files that are left to the next run: those that may still be written, and those that cannot be read,
+            where the job skips such: (name, why).
         notes: what was odd, in sentences.
     """
 
@@ -104,6 +105,9 @@ def scan(
                 if since is not None and _changed_before(file.path, since):
                     too_old.append(name)
                     continue
+                if _changed_within(file.path, job.settings.rows.settle_s):
+                    skipped.append((name, "it changed just now, and may still be written ([rows] settle_s)"))
+                    continue
                 size, sha256 = cache.hash_of(file.path)
             except InputError as error:
                 if job.settings.rows.unreadable != "skip":
@@ -136,11 +140,11 @@ def _files(job: Job, names: Iterable[str], notes: list[str]) -> list[FileToRead]
                 continue
             output = os.path.realpath(job.folder)
             matches = [match for match in matches if not Path(os.path.realpath(match)).is_relative_to(output)]
-            found += files_to_read(matches, split=None) if matches else []
+            found += files_to_read(matches, split=None, skip_links=True) if matches else []
         elif path.is_dir() and not any(path.iterdir()):
             notes.append(f"{one}: the folder is empty")
         else:
-            found += files_to_read(path, split=None)
+            found += files_to_read(path, split=None, skip_links=True)
     return found
 
 
@@ -152,6 +156,20 @@ def _changed_before(path: Path, since: datetime) -> bool:
     """
     try:
         return path.stat().st_mtime < since.timestamp()
+    except OSError as error:
+        raise InputError(f"{path}: the file must be readable, got '{error.strerror}'; run again") from None
+
+
+def _changed_within(path: Path, settle_s: float) -> bool:
+    """Tell whether a file changed less than so long ago; one whose time is to come did not: clocks differ.
+
+    Raises:
+        InputError: the file is gone, or its folder cannot be looked into.
+    """
+    if not settle_s:
+        return False
+    try:
+        return 0 <= time.time() - path.stat().st_mtime < settle_s
     except OSError as error:
         raise InputError(f"{path}: the file must be readable, got '{error.strerror}'; run again") from None
 
@@ -176,7 +194,7 @@ class HashCache:
         self._spent: dict[str, int] = {}
         content = {} if self._path is None else _read(self._path)
         self._entries = content.get("files", {})
-        self._spent = content.get("spent", {})
+        self._spent = {key: at for key, at in content.get("spent", {}).items() if isinstance(at, int)}
 
     def hash_of(self, path: Path) -> tuple[int, str]:
         """Return size and sha256 of a file, read only when its size or one of its times is another.

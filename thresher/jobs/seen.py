@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.jobs.folder import name_of
-from thresher.output import write_whole
+from thresher.output import sync, write_whole
 
 ID_BYTES = 16
 ID_DIGITS = 2 * ID_BYTES  # of the hexadecimal row id, before the number of a repeat
@@ -36,6 +36,7 @@ def write_segment(folder: Path, version: int, fresh: Names) -> dict[str, Any]:
     content = np.sort(fresh).tobytes()
     entry = {"version": version, "rows": len(fresh), "sha256": hashlib.sha256(content).hexdigest()}
     write_whole(folder / _file(entry), content)
+    sync(folder)  # the snapshot that lists it must not outlive it
     return entry
 
 
@@ -60,11 +61,19 @@ def read_segments(folder: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[N
     return np.unique(np.concatenate([np.zeros(0, f"S{ID_BYTES}"), *parts])), problems
 
 
-def delete_others(folder: Path, listed: Iterable[Mapping[str, Any]]) -> None:
-    """Delete the segments that no snapshot lists: of killed runs, and of snapshots that are gone."""
+def delete_others(folder: Path, listed: Iterable[Mapping[str, Any]], *, before: int) -> None:
+    """Delete the segments that no snapshot lists: of killed runs, and of snapshots that are gone.
+
+    Args:
+        folder: of the segments.
+        listed: entries of all snapshots.
+        before: only of lower versions. Who has lost the lock and does not know yet must not delete what the next run
+            has written for a snapshot that is still in its work folder.
+    """
     known = {_file(entry) for entry in listed}
     for path in folder.glob("v*.ids"):
-        if path.name not in known:
+        number = path.name[1:].partition("-")[0]
+        if path.name not in known and number.isdecimal() and int(number) < before:
             path.unlink(missing_ok=True)
 
 

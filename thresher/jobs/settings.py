@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")]
 Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _without_references(path: str) -> str:
+    if "${" in path:
+        raise ValueError("must be a path as it stands: ${NAME} is filled in only in url and webhook")
+    return path
+
+
+Path = Annotated[Line, AfterValidator(_without_references)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -34,7 +43,7 @@ class Source(Section):
     """
 
     name: Name | None = None
-    files: list[Line] | None = Field(default=None, min_length=1)
+    files: list[Path] | None = Field(default=None, min_length=1)
     hub: HubId | None = None
     config: Line | None = None
     split: Line | None = None
@@ -61,12 +70,14 @@ class Reading(Section):
         columns: role -> column, for rows of no known schema.
         unreadable: what a damaged file does: "fail" the run, or "skip" the file, report it and try it again next time.
         max_row_bytes: longer rows of text files are set aside.
+        settle_s: a file that changed less than so many seconds ago is left to the next run: it may still be written.
     """
 
     schema_name: Line | None = Field(default=None, alias="schema")
     columns: dict[Line, Line] | None = None
     unreadable: Literal["fail", "skip"] = "fail"
     max_row_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 4 << 20
+    settle_s: Annotated[float, Field(ge=0, le=7 * 86_400)] = 0.0
 
 
 class Step(BaseModel):
@@ -137,7 +148,7 @@ class Output(Section):
         tags: of the dataset card.
     """
 
-    folder: Line
+    folder: Path
     keep: Annotated[int, Field(ge=1)] = 7
     shard_rows: Annotated[int, Field(ge=1)] = 100_000
     title: Line | None = None
@@ -156,6 +167,12 @@ class Limits(Section):
 
     warn: Annotated[float, Field(ge=0)] | None = None
     fail: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Limits:
+        if self.warn is not None and self.fail is not None and self.warn > self.fail:
+            raise ValueError(f"warn must be at most fail, found {self.warn:g} and {self.fail:g}")
+        return self
 
 
 class Gates(Section):
@@ -187,6 +204,17 @@ class Gates(Section):
     max_dropped_share: Share | None = None
     max_unusable_share: Share | None = None
 
+    @model_validator(mode="after")
+    def _can_fail(self) -> Gates:
+        """Refuse limits that nothing can exceed."""
+        for name in ("lengths", "sources", "topics", "labels"):
+            given = [limit for limit in (getattr(self, name).warn, getattr(self, name).fail) if limit is not None]
+            if self.measure == "jensen-shannon" and any(limit >= 1 for limit in given):
+                raise ValueError(f"{name}: a Jensen-Shannon divergence is at most 1, found the limit {max(given):g}")
+            if name == "topics" and given and not self.n_topics:
+                raise ValueError("topics: limits need topics, found n_topics = 0")
+        return self
+
 
 class Notify(Section):
     """Whom to tell at the end of a run; that it fails never fails the run.
@@ -203,7 +231,7 @@ class Notify(Section):
     on: Literal["always", "change", "failure"] = "always"
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    prometheus: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+\.prom$", max_length=4096)] | None = None
+    prometheus: Annotated[Path, Field(pattern=r"\.prom$")] | None = None
 
 
 class Lock(Section):
@@ -236,7 +264,7 @@ class JobSettings(Section):
 
     name: Name | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    eval: list[Line] = Field(default_factory=list)
+    eval: list[Path] = Field(default_factory=list)
     sources: list[Source] = Field(min_length=1, max_length=1000)
     rows: Reading = Reading()
     steps: list[Step] = Field(default_factory=list, max_length=100)
@@ -246,3 +274,10 @@ class JobSettings(Section):
     gates: Gates = Gates()
     notify: Notify = Notify()
     lock: Lock = Lock()
+
+    @model_validator(mode="after")
+    def _can_pass(self) -> JobSettings:
+        rows, total = self.gates.min_rows, self.select.total
+        if rows is not None and total is not None and rows > total:
+            raise ValueError(f"gates.min_rows must be at most select.total, found {rows} and {total}")
+        return self

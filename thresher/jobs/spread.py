@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
@@ -12,18 +13,22 @@ from thresher.jobs.choosing import Choice
 from thresher.jobs.incoming import Incoming
 from thresher.jobs.job_file import Job
 from thresher.jobs.pool import TOPICS, read_bytes
-from thresher.jobs.profile import Profile, length_counts, topic_centroids, topic_counts, value_counts
+from thresher.jobs.profile import Counts, length_counts, topic_centroids, topic_counts, value_counts
+from thresher.jobs.seen import Names, is_in, names
 from thresher.jobs.state import Before
 from thresher.jobs.table import SOURCE
 
 
-def topics_of(job: Job, before: Before, choice: Choice) -> tuple[NDArray[np.float32] | None, bool]:
+def topics_of(
+    job: Job, before: Before, choice: Choice, models: Mapping[str, Mapping[str, str]]
+) -> tuple[NDArray[np.float32] | None, bool]:
     """Return the centroids of the snapshot before, or new ones where there are none that fit.
 
     Args:
         job: how many, and the seed.
         before: the snapshot before.
         choice: rows for new centroids.
+        models: behind the features of this run: the centroids of another encoder fit no embedding of this one.
 
     Returns:
         (k, d) centroids, or None when none are wanted; and whether they are those of the snapshot before.
@@ -33,20 +38,34 @@ def topics_of(job: Job, before: Before, choice: Choice) -> tuple[NDArray[np.floa
         return None, False
     if before.place is not None and TOPICS in before.place.manifest.content["hashes"]:
         found: NDArray[np.float32] = np.load(io.BytesIO(read_bytes(before.place, TOPICS)), allow_pickle=False)
-        asked = before.place.manifest.content["n_topics"]
-        if asked == n_topics and found.shape[1] == choice.embedding.shape[1]:
+        content = before.place.manifest.content
+        theirs, ours = (one.get("embedding", {}).get("fingerprint") for one in (content["features"], models))
+        if content["n_topics"] == n_topics and theirs == ours and found.shape[1] == choice.embedding.shape[1]:
             return found, True
     return topic_centroids(choice.embedding, n_topics, np.random.default_rng(job.settings.seed)), False
 
 
-def profile_of(job: Job, choice: Choice, incoming: Incoming, topics: NDArray[np.float32] | None) -> Profile:
-    """Return how the new rows and the rows of the next snapshot are spread."""
+def profile_of(
+    job: Job, choice: Choice, incoming: Incoming, topics: NDArray[np.float32] | None, known: Names
+) -> dict[str, dict[str, Counts]]:
+    """Return how the new rows and the rows of the next snapshot are spread.
+
+    Args:
+        job: the column of the sources.
+        choice: rows of the next snapshot.
+        incoming: rows that are judged.
+        topics: centroids, or None.
+        known: sorted names of the rows that were judged before: a full run judges these too, but they are not new.
+    """
     kept = {"lengths": length_counts(choice.lengths), "sources": _sources_of_table(job, choice)}
-    new: dict[str, dict[str, int]] = {"lengths": length_counts(choice.incoming_lengths)}
+    new: dict[str, Counts] = {}
+    is_new = np.zeros(0, np.bool_)
     if incoming.rows is not None:
-        new["sources"] = value_counts(_sources_of(job, incoming).alias("source"))
+        is_new = ~is_in(names(incoming.rows.frame["row_id"]), known)
+        new["lengths"] = length_counts(choice.incoming_lengths[is_new])
+        new["sources"] = value_counts(_sources_of(job, incoming).alias("source").filter(is_new))
         if incoming.rows.kind == "classification":
-            new["labels"] = value_counts(incoming.rows.frame["response"])
+            new["labels"] = value_counts(incoming.rows.frame["response"].filter(is_new))
             label = incoming.rows.schema.columns["label"][0]
             labels = choice.table[label].to_pylist() if label in choice.table.column_names else []
             kept["labels"] = value_counts(pl.Series("label", [str(one) for one in labels], dtype=pl.String))
@@ -54,8 +73,18 @@ def profile_of(job: Job, choice: Choice, incoming: Incoming, topics: NDArray[np.
         if choice.embedding is not None:
             kept["topics"] = topic_counts(choice.embedding, topics)
         if choice.incoming_embedding is not None:
-            new["topics"] = topic_counts(choice.incoming_embedding, topics)
+            new["topics"] = topic_counts(choice.incoming_embedding[is_new], topics)
     return {"incoming": new, "snapshot": kept}
+
+
+def carried_over(spread: Mapping[str, Counts], *, same_topics: bool) -> dict[str, Counts]:
+    """Return the spread of the last new rows for a run that has none of its own, which the next one is compared with.
+
+    Args:
+        spread: of these rows.
+        same_topics: they were counted by the centroids of this run.
+    """
+    return {measure: dict(counts) for measure, counts in spread.items() if same_topics or measure != "topics"}
 
 
 def _sources_of(job: Job, incoming: Incoming) -> pl.Series:

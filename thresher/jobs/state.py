@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.dataset import Dataset, Schema
+from thresher.errors import ManifestError
 from thresher.jobs.choosing import Choice
 from thresher.jobs.folder import Place
 from thresher.jobs.gates import Alarm
@@ -16,6 +17,9 @@ from thresher.jobs.incoming import Incoming
 from thresher.jobs.pool import PROFILE, SOURCES, Pool, read_json, read_schema
 from thresher.jobs.profile import Profile
 from thresher.jobs.seen import Names, names
+from thresher.output import MANIFEST
+
+_PARTS = ("job", "basis", "seen", "encoder", "n_topics", "schema", "features", "counts", "files", "hashes", "versions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +44,19 @@ class Before:
 
     @staticmethod
     def read(place: Place | None) -> Before:
-        """Read the state in a snapshot."""
+        """Read the state in a snapshot.
+
+        Raises:
+            ManifestError: its manifest lacks a part.
+        """
         if place is None:
             return Before(place=None, schema=None, ledger=[], segments=[], profile=None, encoder=None)
         content = place.manifest.content
+        missing = [name for name in _PARTS if name not in content]
+        if missing:
+            raise ManifestError(
+                f"{place.path / MANIFEST}: must have '{missing[0]}', found none; point 'latest' to another snapshot"
+            )
         return Before(
             place=place,
             schema=read_schema(content["schema"]),
@@ -62,6 +75,8 @@ class Task:
         before: the snapshot before.
         incoming: new rows.
         pool: old rows that the new ones join; None when there are none.
+        old: all rows of the snapshot before; None when there are none.
+        known: sorted names of the rows that were ever judged before, also where a full run judges them anew.
         eval_rows: rows to evaluate on.
         basis: hash of what makes a row stay or go, besides the rows.
         version: of the next snapshot.
@@ -73,6 +88,8 @@ class Task:
     before: Before
     incoming: Incoming
     pool: Pool | None
+    old: Pool | None
+    known: Names
     eval_rows: Dataset | None
     basis: str
     version: int

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from thresher.dataset import Dataset
 
@@ -26,8 +27,8 @@ BLOCK_ROWS = 16_384
 _JSON = {b"thresher": b"json"}  # metadata of a column whose values are JSON text
 
 
-def own_columns(row_id: pl.Series, source: pl.Series, file: pl.Series, version: int) -> pa.Table:
-    """Return our columns of new rows; each stands for itself alone."""
+def own_columns(row_id: pl.Series, source: pl.Series, file: pl.Series, since: NDArray[np.int64]) -> pa.Table:
+    """Return our columns of n rows, each of which stands for itself alone; `since` are versions."""
     n = len(row_id)
     return pa.table(
         {
@@ -35,7 +36,7 @@ def own_columns(row_id: pl.Series, source: pl.Series, file: pl.Series, version: 
             WEIGHT: pa.array(np.ones(n, np.int64)),
             SOURCE: pa.array(source.to_list(), pa.string()),
             FILE: pa.array(file.to_list(), pa.string()),
-            SINCE: pa.array(np.full(n, version, np.int64)),
+            SINCE: pa.array(since),
         }
     )
 
@@ -43,7 +44,7 @@ def own_columns(row_id: pl.Series, source: pl.Series, file: pl.Series, version: 
 def without_rows(schema_columns: Sequence[str]) -> pa.Table:
     """Return the table of a snapshot from which the rules let no row in."""
     nothing = pl.Series([], dtype=pl.String)
-    own = own_columns(nothing, nothing, nothing, 0)
+    own = own_columns(nothing, nothing, nothing, np.zeros(0, np.int64))
     names = [name for name in schema_columns if name not in OWN]
     columns = {name: pa.array([], pa.string()) for name in names} | {name: own[name] for name in OWN}
     return pa.table(columns)

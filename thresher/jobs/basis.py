@@ -1,0 +1,65 @@
+"""What makes a row stay or go, besides the rows: when it changes, every row of the sources is judged anew."""
+
+from __future__ import annotations
+
+from thresher.curation.judging import rule_settings
+from thresher.curation.rule import accepts
+from thresher.dataset import Dataset
+from thresher.features import FeatureContext, fingerprints
+from thresher.jobs.choosing import needs_embedding
+from thresher.jobs.folder import Place
+from thresher.jobs.job_file import Job
+from thresher.manifest import digest, versions
+
+RECIPE = 1  # raised when the same inputs would give another snapshot
+
+
+def basis_of(job: Job, eval_rows: Dataset | None) -> str:
+    """Return the hash of the settings and of the rows to evaluate on."""
+    settings = job.settings
+    return digest(
+        {
+            "recipe": RECIPE,
+            "rules": [[rule.name, rule_settings(rule), rule.name in job.report] for rule in job.rules],
+            "select": settings.select.model_dump(mode="json"),
+            "features": settings.features.model_dump(mode="json", exclude={"device"}),
+            "rows": settings.rows.model_dump(mode="json", exclude={"unreadable", "settle_s"}),
+            "eval": None if eval_rows is None else eval_rows.fingerprint,
+            "seed": settings.seed,
+        }
+    )
+
+
+def models_of(job: Job, context: FeatureContext) -> dict[str, dict[str, str]]:
+    """Return what stands behind the lengths, and behind the embeddings where anything looks at them.
+
+    Args:
+        job: the job.
+        context: of the features, its encoder resolved.
+    """
+    asked = {name for rule in job.rules for group in (rule.needs, *accepts(rule).values()) for name in group}
+    is_embedding = needs_embedding(job) or "embedding" in asked
+    return fingerprints({"length"} | ({"embedding"} if is_embedding else set()), context)
+
+
+def what_changed(place: Place, basis: str) -> str | None:
+    """Return what changed since a snapshot in a few words, or None where its basis is still the same."""
+    content = place.manifest.content
+    if content["basis"] == basis:
+        return None
+    theirs, ours = content["versions"].get("thresher"), versions(())["thresher"]
+    defaults = "" if theirs == ours else f" (or their defaults, from thresher {theirs} to {ours})"
+    return f"steps, selection, models or test set changed{defaults}"
+
+
+def which_models_changed(job: Job, place: Place, context: FeatureContext) -> str | None:
+    """Return which features come from another model of the same name since a snapshot, or None where none does.
+
+    Args:
+        job: the job.
+        place: the snapshot.
+        context: of the features, its encoder resolved.
+    """
+    known, now = place.manifest.content["features"], models_of(job, context)
+    changed = [name for name in now if name in known and now[name]["fingerprint"] != known[name].get("fingerprint")]
+    return f"the model behind {' and '.join(changed)} is another under the same name" if changed else None
