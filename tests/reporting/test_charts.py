@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from thresher.reporting.chart import Band, Chart, Dots, Line, Rows, Rule, Whiskers, linear_axis, log_axis
@@ -19,6 +19,7 @@ finite = st.floats(-1e6, 1e6, allow_nan=False)
 
 
 @given(finite, finite)
+@example(-1e6, -999999.9999999999)  # alike, but for rounding
 def test_a_linear_axis_covers_its_values_with_a_few_round_ticks(a, b):
     low, high = sorted((a, b))
     axis = linear_axis("x", low, high)

@@ -176,8 +176,9 @@ def linear_axis(
     """Return an axis over the values with ticks at round numbers."""
     if is_from_zero:
         low = min(0.0, low)
-    if not high > low:
-        reach = abs(high) * 0.1 or 1.0
+    largest = max(abs(low), abs(high))
+    if not high - low > largest * 1e-9:  # equal, but for rounding: no tick would tell them apart
+        reach = largest * 0.1 or 1.0
         low, high = (low - (0 if is_from_zero else reach)), high + reach
     room = (high - low) * pad
     low, high = (low if is_from_zero else low - room), high + room
