@@ -20,6 +20,7 @@ finite = st.floats(-1e6, 1e6, allow_nan=False)
 
 @given(finite, finite)
 @example(-1e6, -999999.9999999999)  # alike, but for rounding
+@example(0.0, 5e-324)
 def test_a_linear_axis_covers_its_values_with_a_few_round_ticks(a, b):
     low, high = sorted((a, b))
     axis = linear_axis("x", low, high)

@@ -177,8 +177,8 @@ def linear_axis(
     if is_from_zero:
         low = min(0.0, low)
     largest = max(abs(low), abs(high))
-    if not high - low > largest * 1e-9:  # equal, but for rounding: no tick would tell them apart
-        reach = largest * 0.1 or 1.0
+    if not high - low > max(largest * 1e-9, 1e-300):  # equal, but for rounding: no tick would tell them apart
+        reach = largest * 0.1 if largest > 1e-300 else 1.0
         low, high = (low - (0 if is_from_zero else reach)), high + reach
     room = (high - low) * pad
     low, high = (low if is_from_zero else low - room), high + room
