@@ -27,7 +27,8 @@ class FeatureBased:
     of the context, if there, as rows already picked.
     Ties: to the lowest row. Equal rows are picked one by one, each for less. An empty pool is refused.
     Fails: long rows have more n-grams and come first; texts of random characters bring what nobody else has. For
-    topics, all rows of one are equal, and the lowest are taken.
+    topics, all rows of one are equal, and the lowest are taken. With n-grams it lost to random rows by 0.08 to 0.19 of
+    accuracy on short rows in 77 classes (`benchmarks/selection_helps.py`).
 
     `objective` is what f gains over the existing rows alone.
 

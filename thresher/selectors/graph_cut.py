@@ -46,7 +46,8 @@ class GraphCut:
     Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked.
     Ties: to the lowest row; gains within float32 error are compared in float64 first. Equal rows are picked one by one,
     each at the price of what it shares with the others. An empty pool is refused.
-    Fails: with a small redundancy it takes the rows nearest to the mean of the pool, many of one kind.
+    Fails: with a small redundancy it takes the rows nearest to the mean of the pool, many of one kind. With 0.5 it lost
+    to random rows by 0.11 to 0.17 of accuracy on rows in 77 classes, 13 of each (`benchmarks/selection_helps.py`).
 
     `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 where nothing
     is more similar to it than 0; `similarity` is that cosine; `objective` is what f gains over the existing rows alone.
