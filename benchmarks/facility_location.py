@@ -25,9 +25,9 @@ import polars as pl
 from machine import machine
 
 from thresher.features.container import Features
+from thresher.numeric.vectors import distinct_rows, inverse_norms, unit_rows
 from thresher.selectors import choosing, dense_kernel, greedy
 from thresher.selectors.facility_location import FacilityLocation
-from thresher.selectors.vectors import distinct_rows, inverse_norms, unit_rows
 
 RESULT = Path(__file__).parent / "results" / "facility_location.json"
 PACKAGES = ("numba", "faiss-cpu", "scipy", "apricot-select", "scikit-learn")

@@ -60,9 +60,9 @@ def thresher_call(kind, arrays, k):
     import polars as pl
 
     from thresher.features.container import Features
+    from thresher.numeric.vectors import inverse_norms
     from thresher.selectors import choosing, dense_kernel, greedy
     from thresher.selectors.facility_location import FacilityLocation
-    from thresher.selectors.vectors import inverse_norms
 
     x = arrays["x"]
     n = len(x)
@@ -324,8 +324,8 @@ def large_part(folder, arguments):
         "objective": objective(x, picks),
     }
     if arguments.exact_large or arguments.quick:
+        from thresher.numeric.vectors import inverse_norms
         from thresher.selectors import choosing, dense_kernel, greedy
-        from thresher.selectors.vectors import inverse_norms
 
         cover = greedy.new_cover(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
         chooser = choosing.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)

@@ -137,7 +137,7 @@ def run_stages(path: Path, folder: Path, wanted: list[str], budget: str) -> dict
     """Run in this process; returns what was measured and what came out."""
     import thresher as th
     from thresher import features
-    from thresher.output import OutputFolder
+    from thresher.artifacts.folder import OutputFolder
     from thresher.selectors import greedy, neighbors
     from thresher.subset import Subset
 

@@ -3,7 +3,7 @@ import io
 
 import polars as pl
 
-from thresher.csv_cells import escaped, unescaped
+from thresher.artifacts.safe_csv import escaped, unescaped
 
 TEXTS = ["=cmd|'/C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'=x", "'", "", None, "plain", "a=b"]
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import thresher as th
+from thresher.artifacts.manifest import Manifest
 from thresher.cli.main import main
 from thresher.curation import Verdict, drop_where
 from thresher.curation.exact_duplicates import ExactDuplicates
@@ -19,7 +20,6 @@ from thresher.curation.length import Length
 from thresher.curation.near_duplicates import NearDuplicates
 from thresher.curation.pii import Pii
 from thresher.errors import InputError, OutputError, SettingsError
-from thresher.manifest import Manifest
 
 pytest.importorskip("phonenumbers")
 

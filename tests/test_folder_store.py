@@ -9,8 +9,8 @@ import textwrap
 
 import pytest
 
+from thresher.artifacts.folder import OutputFolder
 from thresher.folder_store import FolderStore
-from thresher.output import OutputFolder
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thresher import output
+from thresher.artifacts import folder as output
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_whole
 from thresher.errors import OutputError
-from thresher.output import MANIFEST, OutputFolder, write_whole
 
 
 def make(path, identity="one", text="content", **options):
@@ -94,7 +94,7 @@ def test_a_result_lost_between_the_two_renames_comes_back(tmp_path):
 
 def test_two_runs_cannot_write_one_folder(tmp_path):
     script = (
-        "from thresher.output import OutputFolder; import sys\n"
+        "from thresher.artifacts.folder import OutputFolder; import sys\n"
         "with OutputFolder(sys.argv[1], identity='one'):\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )

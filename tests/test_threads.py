@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from thresher.threads import n_cores, n_threads
+from thresher.numeric.threads import n_cores, n_threads
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("3", 3), ("0", 1), ("", n_cores()), ("many", n_cores())])

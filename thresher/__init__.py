@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thresher.artifacts.manifest import Manifest
     from thresher.budget import Budget, Quota
     from thresher.correcting import Corrected, correct
     from thresher.curated import Curated
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
     from thresher.jobs import run_job
-    from thresher.manifest import Manifest
     from thresher.reporting import report
     from thresher.scores import Scores
     from thresher.scoring import FeatureTable, score
@@ -80,7 +80,7 @@ _HOME = {
     "FeatureTable": "thresher.scoring",
     "Features": "thresher.features",
     "LearningCurve": "thresher.experiments.learning_curve",
-    "Manifest": "thresher.manifest",
+    "Manifest": "thresher.artifacts.manifest",
     "Plan": "thresher.selection_plan",
     "Quota": "thresher.budget",
     "Scores": "thresher.scores",

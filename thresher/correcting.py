@@ -13,13 +13,13 @@ import numpy as np
 import orjson
 import polars as pl
 
-from thresher.checks import check_number, check_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
+from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.replacing import has_plain_answer, with_answer
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError
-from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
+from thresher.validation import check_number, check_whole
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress

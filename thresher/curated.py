@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 import polars as pl
 
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
+from thresher.artifacts.manifest import Manifest
 from thresher.curation.judging import Judgement
-from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
 
 if TYPE_CHECKING:
     import datasets

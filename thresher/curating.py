@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from thresher.artifacts.folder import OutputFolder
+from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curated import Curated
 from thresher.curation.judging import Judgement, judge, rule_settings
 from thresher.curation.rule import Rule, accepts, available, create
@@ -18,8 +20,6 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.dataset.rejection import counted
 from thresher.errors import InputError, SettingsError, did_you_mean
-from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import OutputFolder
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from thresher.artifacts.folder import MANIFEST, OutputFolder
 from thresher.errors import OutputError
 from thresher.features.cache import default_root
-from thresher.output import MANIFEST, OutputFolder
 
 VERSION = "v1"  # of the layout above
 WAIT_S = 1.0  # between two looks at a folder that another process is working on

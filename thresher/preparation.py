@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.artifacts.folder import MANIFEST, write_whole
+from thresher.artifacts.manifest import FORMAT as MANIFEST_FORMAT
+from thresher.artifacts.manifest import Manifest, digest
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
 from thresher.features.adapter import ADAPTER_CONFIG
 from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.language_model import refuse_server
-from thresher.features.progress import OnProgress, Progress
 from thresher.features.scored_rows import DEFAULT_MAX_LENGTH, row_texts
 from thresher.features.trained import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, content_of, folds_of
 from thresher.folder_store import FolderStore
-from thresher.manifest import FORMAT as MANIFEST_FORMAT
-from thresher.manifest import Manifest, digest
-from thresher.output import MANIFEST, write_whole
+from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from thresher.csv_cells import escaped, unescaped
+from thresher.artifacts.folder import as_path, whole_file, write_csv, write_ndjson, write_parquet, write_whole
+from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.safe_csv import escaped, unescaped
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError, OutputError
-from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import as_path, whole_file, write_csv, write_ndjson, write_parquet, write_whole
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress

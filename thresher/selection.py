@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from thresher.artifacts.folder import OutputFolder
+from thresher.artifacts.manifest import digest
 from thresher.budget import Budget, Quota
 from thresher.cut import dropped_table, verdict_table
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import check_apart
 from thresher.errors import InputError
-from thresher.manifest import digest
-from thresher.output import OutputFolder
 from thresher.preparation import holding
 from thresher.selection_choice import choose
 from thresher.selection_manifest import chosen, subset_manifest

@@ -91,7 +91,7 @@ def _scores_in_file_order(scores: Scores, order: NDArray[np.int64], row_id: pl.S
 
 def _tell_plan(request: Request, features: Features) -> None:
     """Say what the selector is about to do, where it can tell: method, memory and guarantee."""
-    from thresher.features.progress import Progress
+    from thresher.progress import Progress
 
     plan = getattr(request.selector, "plan", None)
     if plan is not None and request.context.on_progress is not None:

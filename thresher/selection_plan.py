@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thresher.amounts import size
 from thresher.budget import Budget, Quota
+from thresher.numeric.units import size
 from thresher.preparation import Trial, rehearse_training
 from thresher.selection_request import Asked, EmbeddingDtype, LossOn, Order, Request, resolve
 from thresher.selectors import Selector

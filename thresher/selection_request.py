@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from thresher.artifacts.manifest import versions
 from thresher.budget import Budget, Quota, parse_budget, parse_quota
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import reading_entry
 from thresher.errors import InputError, NotFoundError
-from thresher.manifest import versions
 from thresher.preparation import Promise, promises
 from thresher.selectors import Selector, create
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any, Literal
 
+from thresher.artifacts.folder import OutputFolder
+from thresher.artifacts.manifest import digest
 from thresher.dataset.rejection import unusable_note
 from thresher.errors import InputError, MissingExtraError, OutputError
-from thresher.manifest import digest
-from thresher.output import OutputFolder
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import TrainSettings

@@ -7,9 +7,9 @@ from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
 
+from thresher.artifacts.folder import MANIFEST, write_parquet, write_whole
+from thresher.artifacts.manifest import FORMAT, Manifest, versions
 from thresher.evaluation.held_out import classification_metrics, compare, language_metrics
-from thresher.manifest import FORMAT, Manifest, versions
-from thresher.output import MANIFEST, write_parquet, write_whole
 from thresher.trainer.adapter import KIND, METRICS
 from thresher.trainer.report import model_card, write_loss_csv, write_loss_png
 from thresher.trainer.request import PACKAGES, Request

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError
 
+from thresher.artifacts.folder import write_parquet, write_whole
 from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.evaluation.estimate import mean, ratio
@@ -21,7 +22,6 @@ from thresher.evaluation.outcomes import Judge, classification_outcomes, languag
 from thresher.features.base_model import load_tokenizer
 from thresher.features.chat import prepare_template, render_prompt, start_of, with_written_start
 from thresher.features.language_model import GENERATION_CONFIG
-from thresher.output import write_parquet, write_whole
 from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.examples import Examples, end_of_prompt, require_rows, tokenize, turn_ends

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 import thresher as th
+from thresher.artifacts.folder import whole_file
 from thresher.cluster import ray_engine
 from thresher.cluster.measuring import MeasureShard, sent
 from thresher.cluster.ray_engine import RayEngine, connected, record_of
 from thresher.errors import InputError, MissingExtraError, NotFoundError, OutputError
 from thresher.features.context import FeatureContext
-from thresher.output import whole_file
 
 ray = pytest.importorskip("ray")
 DataContext = pytest.importorskip("ray.data").DataContext

@@ -13,7 +13,7 @@ from thresher.features.container import Features
 from thresher.features.device_products import TorchProducts, products_on
 from thresher.features.language_model import LanguageModel
 from thresher.features.plain_generation import generate_plainly
-from thresher.products import NUMPY
+from thresher.numeric.products import NUMPY
 from thresher.selectors import create, neighbors
 
 torch = pytest.importorskip("torch")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from thresher.artifacts.manifest import FORMAT
 from thresher.errors import ManifestError, OutputError
 from thresher.jobs.folder import JobFolder
 from thresher.jobs.seen import delete_others, read_segments, write_segment
-from thresher.manifest import FORMAT
 
 
 def put(folder, version):

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from thresher.artifacts.manifest import FORMAT
 from thresher.dataset import load
 from thresher.evaluation.saturation import fit_curve
-from thresher.manifest import FORMAT
 from thresher.selection import select
 
 BAD = "<script>alert('x')</script> \"quoted\" & </script><!-- $x^2$ \u2028 \u202e 漢字"

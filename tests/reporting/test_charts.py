@@ -177,7 +177,7 @@ def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(
 
     import polars as pl
 
-    from thresher.manifest import Manifest
+    from thresher.artifacts.manifest import Manifest
     from thresher.reporting.comparison_page import comparison_page
 
     folder = folder_of("comparison")

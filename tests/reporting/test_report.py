@@ -303,7 +303,7 @@ def test_the_command_of_a_subset_makes_the_same_rows_again(pages, tmp_path, caps
 def test_the_command_of_a_subset_names_the_models_and_how_vectors_are_kept(made):
     import shlex
 
-    from thresher.manifest import Manifest
+    from thresher.artifacts.manifest import Manifest
     from thresher.reporting.reproduce import command
 
     content = Manifest.read(made["subset"]).content
@@ -321,7 +321,7 @@ def test_the_command_of_a_subset_names_the_models_and_how_vectors_are_kept(made)
 def test_the_command_of_a_subset_names_the_rows_beside_the_pool(made):
     import shlex
 
-    from thresher.manifest import Manifest
+    from thresher.artifacts.manifest import Manifest
     from thresher.reporting.reproduce import command
 
     content = Manifest.read(made["subset"]).content
@@ -469,7 +469,7 @@ def test_the_page_of_100_000_rows_is_small(tmp_path):
 def test_the_command_of_a_curve_names_what_was_asked_and_what_differs_from_the_defaults(made):
     import shlex
 
-    from thresher.manifest import Manifest
+    from thresher.artifacts.manifest import Manifest
     from thresher.reporting.reproduce import command
 
     content = Manifest.read(made["curve"]).content
@@ -492,7 +492,7 @@ def test_the_command_of_a_curve_names_what_was_asked_and_what_differs_from_the_d
 
 
 def test_a_command_that_the_manifest_knows_is_shown_as_it_is(made):
-    from thresher.manifest import Manifest
+    from thresher.artifacts.manifest import Manifest
     from thresher.reporting.reproduce import command
 
     content = Manifest.read(made["curve"]).content
@@ -560,7 +560,7 @@ def test_a_curve_that_is_flat_from_its_smallest_size_on_says_so_first(folder_of)
 def test_the_command_of_an_experiment_names_settings_of_methods_columns_and_what_was_dropped(made):
     import shlex
 
-    from thresher.manifest import Manifest
+    from thresher.artifacts.manifest import Manifest
     from thresher.reporting.reproduce import command
 
     content = dict(Manifest.read(made["comparison"]).content)

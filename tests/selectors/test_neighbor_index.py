@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from thresher.products import NUMPY
+from thresher.numeric.products import NUMPY
 from thresher.selectors import neighbor_index
 from thresher.selectors.neighbor_graph import symmetric_graph
 from thresher.selectors.neighbor_index import nearest_by_lists

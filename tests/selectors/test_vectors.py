@@ -4,8 +4,8 @@ import tracemalloc
 
 import numpy as np
 
+from thresher.numeric.vectors import distinct_rows, inverse_norms, unit_rows
 from thresher.selectors.covering import floor_of
-from thresher.selectors.vectors import distinct_rows, inverse_norms, unit_rows
 
 
 def peak_bytes(call):

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from thresher.amounts import size
 from thresher.errors import InputError
+from thresher.numeric.units import size
 
 cache_app = typer.Typer(help="Show the cache of computed features, or make room in it.", invoke_without_command=True)
 

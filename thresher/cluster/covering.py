@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from thresher.cluster.measuring import features_path, read_features
 from thresher.cluster.partitions import EMBEDDING, arrays_path, write_arrays
 from thresher.cluster.stage import Record
+from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selectors.covering import floor_of
-from thresher.selectors.vectors import inverse_norms, unit_rows
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

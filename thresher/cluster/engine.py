@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from thresher.cluster.stage import ModelWork, Record, Work, check_version, do, find_record
 
 if TYPE_CHECKING:
-    from thresher.features.progress import Progress
+    from thresher.progress import Progress
 
 
 class Engine(Protocol):
@@ -56,7 +56,7 @@ def run_stage(
         numbers: of its shards.
         on_progress: told of each shard that is done.
     """
-    from thresher.features.progress import Progress
+    from thresher.progress import Progress
 
     found = {number: record for number in numbers if (record := find_record(work.folder, number)) is not None}
     n_found = len(found)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from thresher.artifacts.folder import whole_file
 from thresher.cluster.sharded_pool import ShardedPool, ShardReader
 from thresher.cluster.stage import Record, shard_name
 from thresher.dataset import Dataset
@@ -24,7 +25,6 @@ from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
 from thresher.features.mapped import empty_array
 from thresher.features.providers import compares_rows
-from thresher.output import whole_file
 
 FACTS = "thresher"  # entry of a feature file's metadata
 REASON = "missing/"  # prefix of the (n,) int32 codes of reasons, 0 for a row that has a value

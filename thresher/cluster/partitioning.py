@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from thresher.artifacts.folder import whole_file, write_parquet
 from thresher.cluster.covering import EXISTING, BoundShard, Certificate, CoverShard, certify, values_of_sample
 from thresher.cluster.measuring import MeasureShard, notes_of
 from thresher.cluster.partitions import (
@@ -28,10 +29,9 @@ from thresher.cluster.stage import Record
 from thresher.errors import InputError
 from thresher.features.container import Array, Features
 from thresher.features.device_products import products_on
-from thresher.kmeans import spherical_centers
-from thresher.output import whole_file, write_parquet
+from thresher.numeric.kmeans import spherical_centers
+from thresher.numeric.vectors import distinct_rows, unit_rows
 from thresher.selection_manifest import Chosen
-from thresher.selectors.vectors import distinct_rows, unit_rows
 
 if TYPE_CHECKING:
     from thresher.cluster.selecting import Run
@@ -257,7 +257,7 @@ class _TwoRounds:
         )
 
     def _tell(self, sentence: str) -> None:
-        from thresher.features.progress import Progress
+        from thresher.progress import Progress
 
         on_progress = self.request.context.on_progress
         if on_progress is not None:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from thresher.artifacts.folder import whole_file
 from thresher.cluster.measuring import features_path, read_features
 from thresher.cluster.stage import Record, shard_name
 from thresher.features.container import Array, Features
-from thresher.output import whole_file
+from thresher.numeric.vectors import unit_rows
 from thresher.selectors import Selector
-from thresher.selectors.vectors import unit_rows
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from filelock import FileLock, Timeout
 
+from thresher.artifacts.folder import MANIFEST, OutputFolder, as_path, check_free, identity_of, write_whole
+from thresher.artifacts.manifest import Manifest, digest, versions
 from thresher.cluster.engine import Engine, run_stage
 from thresher.cluster.measuring import (
     MeasureShard,
@@ -33,8 +35,6 @@ from thresher.errors import InputError, OutputError
 from thresher.features.compute import COLUMN, compute
 from thresher.features.container import Array, Features
 from thresher.features.device_products import products_on
-from thresher.manifest import Manifest, digest, versions
-from thresher.output import MANIFEST, OutputFolder, as_path, check_free, identity_of, write_whole
 from thresher.preparation import holding
 from thresher.selection_choice import choose
 from thresher.selection_manifest import Chosen, chosen, subset_manifest

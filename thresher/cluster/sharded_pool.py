@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.artifacts.folder import whole_file, write_parquet
 from thresher.cluster.pool_files import PoolFiles
 from thresher.cluster.stage import Record, shard_name
 from thresher.dataset import Dataset, Schema
@@ -21,7 +22,6 @@ from thresher.dataset.read import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import fingerprint, numbered
 from thresher.errors import InputError
-from thresher.output import whole_file, write_parquet
 
 HASH_DIGITS = 32  # of a content id, before the number of a repeat
 

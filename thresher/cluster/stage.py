@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from thresher.artifacts.folder import whole_file
+from thresher.artifacts.manifest import versions
 from thresher.errors import InputError, OutputError
-from thresher.manifest import versions
-from thresher.output import whole_file
 
 Record = dict[str, Any]
 

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset
-from thresher.manifest import Manifest
 from thresher.scores import Scores
 from thresher.subset import Subset, read_subset_rows, read_tables, subset_of_tables
 

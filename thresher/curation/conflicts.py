@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.checks import check_one_of, check_whole
 from thresher.curation.duplicates import DUPLICATES
 from thresher.curation.normalise import normalised
 from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.verdict import Verdict
 from thresher.errors import InputError
+from thresher.validation import check_one_of, check_whole
 
 KEEP = ("majority", "none", "first")
 

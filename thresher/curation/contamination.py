@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.checks import check_number, check_one_of, check_whole
-from thresher.compiled import compiled
 from thresher.curation.cosine_groups import COLUMNS, unit_rows
 from thresher.curation.normalise import SCOPES, normalised, scope_texts
 from thresher.curation.rule import EVAL, Rows
 from thresher.curation.shingles import Shingles, shingles
 from thresher.curation.verdict import Verdict
+from thresher.numeric.numba_jit import compiled
+from thresher.validation import check_number, check_one_of, check_whole
 
 EMBEDDING = "embedding"
 # A piece that more evaluation rows share is of a template, such as a system prompt, and no sign of a leak.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.kmeans import spherical_centers
+from thresher.numeric.kmeans import spherical_centers
 
 BLOCK = 1024
 COLUMNS = 8192

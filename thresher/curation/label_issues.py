@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.checks import check_number
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
+from thresher.validation import check_number
 
 PROBABILITY = "class_probability"
 FEW_ROWS, FEW_OF_A_LABEL = 200, 10

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.checks import check_number, check_one_of, check_whole
 from thresher.curation.normalise import SCOPES, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict, drop_where
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
+from thresher.validation import check_number, check_one_of, check_whole
 
 READ_CHARACTERS = 2_000  # more tell nothing new
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.checks import check_one_of, check_whole
 from thresher.curation.normalise import SCOPES, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
 from thresher.errors import SettingsError
+from thresher.validation import check_one_of, check_whole
 
 UNITS = ("tokens", "words", "characters")
 

@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.checks import check_number, check_one_of, check_whole
-from thresher.compiled import compiled
 from thresher.curation.duplicates import FIRST, Copies, check_keep, keep_needs, label_codes, line_up, verdict_of
 from thresher.curation.normalise import SCOPES, normalised, scope_texts
 from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.shingles import UNITS, Shingles, n_shared, shingles
 from thresher.curation.verdict import Verdict
+from thresher.numeric.numba_jit import compiled
+from thresher.validation import check_number, check_one_of, check_whole
 
 DIGEST_ROWS = 16_384
 FOUND_SHARE = 0.99  # of the pairs at the threshold that the bands must find

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.checks import check_one_of
 from thresher.curation.duplicates import DUPLICATES
 from thresher.curation.masking import free_texts, text_columns
 from thresher.curation.normalise import plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
+from thresher.validation import check_one_of
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

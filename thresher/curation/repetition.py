@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.checks import check_number, check_one_of, check_whole
-from thresher.compiled import compiled
 from thresher.curation.normalise import SCOPES, normalised, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
+from thresher.numeric.numba_jit import compiled
+from thresher.validation import check_number, check_one_of, check_whole
 
 TOP_GRAMS = (2, 3, 4)
 REPEATED_GRAMS = (5, 6, 7, 8, 9, 10)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.compiled import compiled
+from thresher.numeric.numba_jit import compiled
 
 CHUNK_ROWS = 65_536
 UNITS = ("word", "character")

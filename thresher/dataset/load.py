@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
+from thresher.artifacts.folder import as_path
 from thresher.dataset.block import Shard
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.read import read_rows
@@ -27,7 +28,6 @@ from thresher.dataset.schema import (
 )
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, files_to_read, kind_of
 from thresher.errors import InputError, SettingsError
-from thresher.output import as_path
 
 if TYPE_CHECKING:
     import datasets

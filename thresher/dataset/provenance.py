@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.folder import as_path
 from thresher.dataset.dataset import Dataset
 from thresher.errors import OutputError
-from thresher.output import as_path
 
 
 def schema_entry(rows: Dataset) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from thresher.artifacts.folder import MANIFEST, as_path, identity_of
 from thresher.dataset.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
-from thresher.output import MANIFEST, as_path, identity_of
 
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from thresher.artifacts.folder import write_whole
 from thresher.errors import InputError
 from thresher.evaluation.effect import effect
 from thresher.experiments.comparison import sentence
 from thresher.experiments.search import Search, Tried, run_settings
-from thresher.output import write_whole
 from thresher.trainer.settings import TrainSettings
 
 AVERAGED = "averaged"  # folder of the adapter

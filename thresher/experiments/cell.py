@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.artifacts.manifest import digest
 from thresher.experiments.bench import Bench
-from thresher.manifest import digest
 from thresher.trainer.events import OnEvent, ignore
 from thresher.trainer.request import Request
 from thresher.trainer.settings import TrainSettings

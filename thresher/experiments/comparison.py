@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_whole
+from thresher.artifacts.manifest import Manifest
 from thresher.budget import parse_budget
 from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.evaluation.effect import LEVEL, Effect, effect, holm, seeds_needed
@@ -28,8 +30,6 @@ from thresher.experiments.tables import (
     identity,
     write_tables,
 )
-from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_whole
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from thresher.csv_cells import escaped
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_csv, write_whole
+from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.safe_csv import escaped
 from thresher.evaluation.saturation import CurveFit, Saturation
 from thresher.experiments.laboratory import Laboratory
 from thresher.experiments.tables import (
@@ -24,8 +26,6 @@ from thresher.experiments.tables import (
     slice_table,
     write_tables,
 )
-from thresher.manifest import Manifest
-from thresher.output import MANIFEST, OutputFolder, write_csv, write_whole
 
 if TYPE_CHECKING:
     from thresher.experiments.learning_curve import LearningCurve, Progression

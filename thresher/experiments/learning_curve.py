@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from thresher.artifacts.manifest import Manifest
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric
 from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
@@ -18,7 +19,6 @@ from thresher.experiments.bench import Bench, Overlap
 from thresher.experiments.laboratory import Laboratory
 from thresher.experiments.planning import Cost, geometric_sizes, is_firm, propose, start
 from thresher.experiments.rankings import check_methods
-from thresher.manifest import Manifest
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:

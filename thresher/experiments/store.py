@@ -14,11 +14,11 @@ from typing import Any
 
 import polars as pl
 
+from thresher.artifacts.folder import MANIFEST, write_parquet, write_whole
+from thresher.artifacts.manifest import FORMAT, Manifest
 from thresher.errors import OutputError
 from thresher.experiments.cell import Outcome
 from thresher.folder_store import FolderStore
-from thresher.manifest import FORMAT, Manifest
-from thresher.output import MANIFEST, write_parquet, write_whole
 
 OUTCOMES = "outcomes.parquet"
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from thresher.artifacts.folder import write_csv, write_parquet
+from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset import Dataset
 from thresher.dataset.files import SourceFile
 from thresher.errors import InputError
 from thresher.evaluation.estimate import over_seeds
 from thresher.experiments.bench import Bench
 from thresher.experiments.laboratory import Laboratory
-from thresher.manifest import FORMAT, Manifest, digest, versions
-from thresher.output import write_csv, write_parquet
 from thresher.trainer.request import PACKAGES, content_hash
 
 CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be empty at its start

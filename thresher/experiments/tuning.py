@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_csv, write_whole
+from thresher.artifacts.manifest import FORMAT, Manifest
 from thresher.errors import InputError, ManifestError, MissingExtraError, SettingsError
 from thresher.evaluation.effect import Effect, effect
 from thresher.evaluation.estimate import Estimate
@@ -30,8 +32,6 @@ from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_
 from thresher.experiments.store import CellStore
 from thresher.experiments.tables import bench_identity, input_content, input_places
 from thresher.experiments.workers import Crew, default_workers
-from thresher.manifest import FORMAT, Manifest
-from thresher.output import MANIFEST, OutputFolder, write_csv, write_whole
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:

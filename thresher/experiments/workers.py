@@ -22,7 +22,7 @@ from thresher.errors import OutputError
 from thresher.experiments.bench import Bench
 from thresher.experiments.cell import Cell, Outcome, key_of, run
 from thresher.experiments.store import CellStore
-from thresher.threads import n_cores
+from thresher.numeric.threads import n_cores
 
 CPU_WORKERS = 8  # at most, when nobody says how many
 GB_PER_WORKER = 3  # a base model, its optimizer and a batch, on a CPU

@@ -6,8 +6,8 @@ from thresher.features.container import Features
 from thresher.features.context import FeatureContext
 from thresher.features.encoders import load_encoder, resolve_encoder
 from thresher.features.minilm import minilm_folder
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
+from thresher.progress import Progress
 
 __all__ = [
     "CacheEntry",

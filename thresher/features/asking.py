@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thresher.checks import check_number, check_whole
 from thresher.errors import SettingsError
+from thresher.validation import check_number, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)

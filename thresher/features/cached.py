@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thresher.features.cache import Shelf, text_keys
 from thresher.features.mapped import empty_array
-from thresher.features.progress import OnProgress, Progress
+from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from thresher.features.rehearsal import Rehearsal

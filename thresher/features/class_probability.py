@@ -19,8 +19,8 @@ from thresher.features.context import FeatureContext
 from thresher.features.cross_fit import N_FOLDS, LabelledTexts, judge, word_view
 from thresher.features.embedding import Embedding
 from thresher.features.fingerprint import joined_fingerprint
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

@@ -17,9 +17,9 @@ from thresher.features.embedding import Embedding
 from thresher.features.encoders import load_encoder
 from thresher.features.entailment import Entailment
 from thresher.features.fingerprint import joined_fingerprint
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.respondent import Answer, Respondent, question, respondent
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

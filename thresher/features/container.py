@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError
-from thresher.products import NUMPY, Products
+from thresher.numeric.products import NUMPY, Products
 
 Array = NDArray[Any]
 

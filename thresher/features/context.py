@@ -10,8 +10,8 @@ from thresher.features.asking import ConfidenceSettings, KnowledgeSettings
 from thresher.features.cache import FeatureCache
 from thresher.features.device import check_device
 from thresher.features.encoders import DTYPES, resolve_encoder
-from thresher.features.progress import OnProgress
 from thresher.features.trained import GradientSettings, TrainedFolder
+from thresher.progress import OnProgress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

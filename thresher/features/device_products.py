@@ -13,7 +13,7 @@ from thresher.errors import InputError
 from thresher.features.device import free_bytes, may_have_gpu
 from thresher.features.overlap import OnItsWay, moved, one_behind
 from thresher.features.precision import full_precision
-from thresher.products import NUMPY, Products
+from thresher.numeric.products import NUMPY, Products
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.features.cached import Batch, values_of
 from thresher.features.context import EMBEDDING_DTYPES, FeatureContext
 from thresher.features.encoders import MINILM, STATIC, Encoder, in_other_letters, load_encoder
-from thresher.features.progress import Progress
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

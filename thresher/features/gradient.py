@@ -17,12 +17,12 @@ from thresher.features.cached import Batch, values_of
 from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.loss import Loss, row_reader
 from thresher.features.mapped import empty_array
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.rehearsal import StageCost, merged, run_rehearsal
 from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
 from thresher.features.token_batches import BATCH_TOKENS
 from thresher.features.trained import TrainedFolder
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

@@ -16,10 +16,10 @@ from thresher.features.language_model import LanguageModel
 from thresher.features.likelihood import TokenRow, padded
 from thresher.features.loss import WINDOW_ROWS, row_reader
 from thresher.features.precision import full_precision
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
 from thresher.features.token_batches import token_batches
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

@@ -16,9 +16,9 @@ from thresher.features.asking import Decoding, KnowledgeSettings
 from thresher.features.compute import column_values
 from thresher.features.context import FeatureContext
 from thresher.features.fingerprint import joined_fingerprint
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.respondent import Answer, Respondent, respondent, talk_text
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

@@ -15,7 +15,6 @@ from thresher.features.context import FeatureContext
 from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import language_model
 from thresher.features.likelihood import score_rows
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.scored_rows import (
     DEFAULT_MAX_LENGTH,
@@ -25,6 +24,7 @@ from thresher.features.scored_rows import (
     row_texts,
     without_prompt,
 )
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from thresher.features.context import FeatureContext
 from thresher.features.mapped import empty_array
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

@@ -23,11 +23,11 @@ from thresher.errors import InputError, did_you_mean, first_three
 from thresher.features.answer_store import FILE, AnswerStore
 from thresher.features.asking import Decoding
 from thresher.features.fingerprint import joined_fingerprint
-from thresher.features.progress import OnProgress, Progress
 from thresher.features.respondent import Answer, Choices, no_choices
 from thresher.features.server_address import ServerAddress
 from thresher.features.server_answers import chosen, named_option, shares_of, written
 from thresher.features.server_client import RefusedError, ServerClient
+from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext

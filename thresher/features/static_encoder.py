@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.compiled import compiled
 from thresher.features.cached import Batch
 from thresher.features.fingerprint import fingerprint
 from thresher.features.vectors import gathered, unit_rows
 from thresher.features.word_pieces import WordPieces
+from thresher.numeric.numba_jit import compiled
 
 FOLDER = Path(__file__).parent / "models" / "static-minilm-256"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")

@@ -20,7 +20,6 @@ from thresher.features.embedding import Embedding
 from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel, language_model
 from thresher.features.likelihood import TokenRow
-from thresher.features.progress import Progress
 from thresher.features.providers import Measured
 from thresher.features.rehearsal import StageCost, merged, run_rehearsal
 from thresher.features.scored_rows import CUT_AWAY, DEFAULT_MAX_LENGTH, NO_TOKEN, PROBLEMS
@@ -28,6 +27,7 @@ from thresher.features.shared_prefix import score_pairs
 from thresher.features.token_batches import BATCH_TOKENS
 from thresher.features.tried_examples import RECIPE as TRIED
 from thresher.features.tried_examples import Shares, best_tried, first_tried
+from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

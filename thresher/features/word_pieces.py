@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from thresher.compiled import compiled
+from thresher.numeric.numba_jit import compiled
 
 BATCH_BYTES = 1 << 20  # of text: its words and tokens stay in the processor's cache
 MAX_WORDS = 1 << 20  # a table of more is forgotten before the next batch

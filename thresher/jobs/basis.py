@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thresher.artifacts.manifest import digest, versions
 from thresher.curation.judging import rule_settings
 from thresher.curation.rule import accepts
 from thresher.dataset import Dataset
@@ -9,7 +10,6 @@ from thresher.features import FeatureContext, fingerprints
 from thresher.jobs.choosing import needs_embedding
 from thresher.jobs.folder import Place
 from thresher.jobs.job_file import Job
-from thresher.manifest import digest, versions
 
 RECIPE = 1  # raised when the same inputs would give another snapshot
 

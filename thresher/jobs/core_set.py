@@ -43,12 +43,12 @@ def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.ra
         n_kept: how many, at most n.
         rng: of the neighbour search.
     """
+    from thresher.numeric.vectors import inverse_norms
     from thresher.selectors.choosing import new_chooser  # these compile on first use
     from thresher.selectors.covering import kernel_of, pick_greedily
     from thresher.selectors.facility_location import FacilityLocation
     from thresher.selectors.greedy import new_cover
     from thresher.selectors.memory import KernelSettings, plan_memory
-    from thresher.selectors.vectors import inverse_norms
 
     x = np.ascontiguousarray(embedding, dtype=np.float32)
     n = len(x)
@@ -72,7 +72,7 @@ def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.ra
 
 def nearest_kept(embedding: Float32, kept: Int64) -> CoreSet:
     """Return which of the kept rows stands for each row: the nearest by cosine, the lowest of equally near ones."""
-    from thresher.selectors.vectors import unit_rows
+    from thresher.numeric.vectors import unit_rows
 
     unit = unit_rows(embedding)
     n = len(unit)

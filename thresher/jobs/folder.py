@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from thresher.artifacts.folder import MANIFEST, sync, write_whole
+from thresher.artifacts.manifest import Manifest
 from thresher.errors import ManifestError, OutputError
-from thresher.manifest import Manifest
-from thresher.output import MANIFEST, sync, write_whole
 
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
 KIND = "snapshot"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from thresher.artifacts.folder import MANIFEST
 from thresher.errors import OutputError
 from thresher.jobs.account import EXIT_CODES, Account
 from thresher.jobs.addresses import Addresses, has_plain_password
@@ -17,7 +18,6 @@ from thresher.jobs.lock import BusyError, Lock
 from thresher.jobs.running import Run, moment
 from thresher.jobs.scanning import HashCache
 from thresher.jobs.state import Outcome
-from thresher.output import MANIFEST
 
 Ended = Literal["done", "nothing-new", "gate", "busy"]
 

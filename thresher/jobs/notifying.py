@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.folder import write_whole
 from thresher.errors import SettingsError
 from thresher.jobs.addresses import Addresses, shown
 from thresher.jobs.settings import Notify
-from thresher.output import write_whole
 
 FAILURES = ("gate", "error", "bug", "interrupted")
 PAUSE_S = 1.0

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.judging import rule_settings
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
@@ -32,7 +33,6 @@ from thresher.jobs.snapshot import write_snapshot
 from thresher.jobs.spread import carried_over, profile_of, topics_of
 from thresher.jobs.state import Before, Outcome, Task
 from thresher.jobs.table import ROW_ID, WEIGHT
-from thresher.manifest import FORMAT, Manifest, digest, versions
 
 
 class Run:

@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.folder import write_whole
 from thresher.dataset.sources import FileToRead, files_to_read
 from thresher.errors import InputError
 from thresher.jobs.job_file import Job
-from thresher.output import write_whole
 
 SCAN_FILE = "scan.json"
 _HASH_BYTES = 4 << 20

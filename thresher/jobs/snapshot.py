@@ -13,13 +13,13 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from thresher.artifacts.folder import MANIFEST, write_ndjson, write_parquet
+from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Schema
 from thresher.jobs import exports
 from thresher.jobs.card import card
 from thresher.jobs.job_file import Job
 from thresher.jobs.pool import CHURN, DATA, DROPPED, PROFILE, SOURCES, TOPICS
-from thresher.manifest import Manifest
-from thresher.output import MANIFEST, write_ndjson, write_parquet
 
 CARD, LLAMA_FACTORY, AXOLOTL, TRL = "README.md", "dataset_info.json", "axolotl.yaml", "trl.py"
 

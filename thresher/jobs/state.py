@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.artifacts.folder import MANIFEST
 from thresher.dataset import Dataset, Schema
 from thresher.errors import ManifestError
 from thresher.jobs.choosing import Choice
@@ -17,7 +18,6 @@ from thresher.jobs.incoming import Incoming
 from thresher.jobs.pool import PROFILE, SOURCES, Pool, read_json, read_schema
 from thresher.jobs.profile import Profile
 from thresher.jobs.seen import Names, names
-from thresher.output import MANIFEST
 
 _PARTS = ("job", "basis", "seen", "encoder", "n_topics", "schema", "features", "counts", "files", "hashes", "versions")
 

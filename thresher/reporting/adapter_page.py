@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from thresher.manifest import Manifest
+from thresher.artifacts.manifest import Manifest
 from thresher.reporting.dot_plot import dot_plot
 from thresher.reporting.files import read_json, read_table
 from thresher.reporting.loss_figure import loss_figure

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thresher.artifacts.folder import as_path, write_whole
+from thresher.artifacts.manifest import Manifest
 from thresher.errors import ManifestError, MissingExtraError
-from thresher.manifest import Manifest
-from thresher.output import as_path, write_whole
 
 if TYPE_CHECKING:
     from thresher.reporting.page import Page

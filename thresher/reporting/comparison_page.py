@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.effect import ENOUGH_SEEDS
-from thresher.manifest import Manifest
 from thresher.reporting.chart import Chart, Dots, LegendEntry, Mark, Note, Rows, Rule, Whiskers, linear_axis
 from thresher.reporting.experiment import (
     Experiment,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thresher.manifest import Manifest
+from thresher.artifacts.manifest import Manifest
 from thresher.reporting.curve_figure import curve_figure
 from thresher.reporting.experiment import (
     Experiment,

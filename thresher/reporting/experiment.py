@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from thresher.manifest import Manifest
+from thresher.artifacts.manifest import Manifest
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Block, Notice, Paragraph, Share, ShareBars, Table
 from thresher.reporting.palette import RANDOM, shapes, tones

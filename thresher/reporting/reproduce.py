@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.manifest import Manifest
 from thresher.features.causal_lm import EMBEDDED_NAME
-from thresher.manifest import Manifest
 from thresher.reporting.page import Block, Code, Section, Table
 from thresher.reporting.pool import places_of
 from thresher.reporting.wording import size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from thresher.csv_cells import unescaped
+from thresher.artifacts.safe_csv import unescaped
 from thresher.reporting.chart import Axis, Chart, Dots, LegendEntry, Line, Mark, Whiskers, linear_axis, log_axis
 from thresher.reporting.experiment import Experiment
 from thresher.reporting.files import read_table

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thresher.manifest import Manifest
+from thresher.artifacts.manifest import Manifest
 from thresher.reporting.experiment import footer
 from thresher.reporting.files import read_json
 from thresher.reporting.page import Block, Items, Notice, Page, Paragraph, Section, Table, Tile

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.artifacts.manifest import Manifest
 from thresher.cut import REASONS
 from thresher.dataset import Dataset
-from thresher.manifest import Manifest
 from thresher.reporting.chart import Bars, Chart, LegendEntry, linear_axis
 from thresher.reporting.files import read_table
 from thresher.reporting.page import (

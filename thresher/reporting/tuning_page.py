@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from thresher.manifest import Manifest
+from thresher.artifacts.manifest import Manifest
 from thresher.reporting.chart import Chart, Dots, linear_axis
 from thresher.reporting.experiment import footer
 from thresher.reporting.files import read_json, read_table

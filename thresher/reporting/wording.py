@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from thresher import amounts
+from thresher.numeric import units
 
 RATES = frozenset({"accuracy", "macro_f1", "exact_match", "rouge_l", "precision", "recall", "f1"})
 NOTHING = "–"
@@ -147,7 +147,7 @@ def seconds(value: float | None) -> str:
 
 def size(n_bytes: float | None) -> str:
     """Return "12.3 MB"."""
-    return amounts.size(n_bytes) if is_number(n_bytes) else NOTHING
+    return units.size(n_bytes) if is_number(n_bytes) else NOTHING
 
 
 def plain_name(name: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from thresher.checks import check_named, check_number, check_one_of, check_whole
 from thresher.errors import InputError
+from thresher.validation import check_named, check_number, check_one_of, check_whole
 
 __all__ = ["check_n_ranked", "check_named", "check_number", "check_one_of", "check_whole"]
 

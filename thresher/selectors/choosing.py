@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.compiled import compiled
+from thresher.numeric.numba_jit import compiled
 from thresher.selectors.optimizers import OPTIMIZERS
 
 Float64 = NDArray[np.float64]

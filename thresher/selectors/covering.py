@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.products import NUMPY, Products
+from thresher.numeric.products import NUMPY, Products
+from thresher.numeric.vectors import Float32, inverse_norms, unit_rows
 from thresher.selectors import dense_kernel, greedy
 from thresher.selectors.choosing import Chooser
 from thresher.selectors.greedy import Cover, Graph, Picks
 from thresher.selectors.memory import MemoryPlan
-from thresher.selectors.vectors import Float32, inverse_norms, unit_rows
 
 Float64 = NDArray[np.float64]
 Notes = dict[str, str | int | float]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from thresher.errors import InputError, SettingsError
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
+from thresher.numeric.vectors import inverse_norms
 from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
 from thresher.selectors.optimizers import guarantee_of
-from thresher.selectors.vectors import inverse_norms
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

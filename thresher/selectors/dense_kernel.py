@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.compiled import compiled, compiled_fast
-from thresher.products import NUMPY, Products
+from thresher.numeric.numba_jit import compiled, compiled_fast
+from thresher.numeric.products import NUMPY, Products
+from thresher.numeric.threads import n_threads
 from thresher.selectors.choosing import (
     ANYTHING,
     BLOCK,
@@ -33,7 +34,6 @@ from thresher.selectors.choosing import (
     set_bound,
 )
 from thresher.selectors.greedy import Cover, Picks, close_interval, exact_gain, tie_width
-from thresher.threads import n_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

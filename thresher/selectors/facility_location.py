@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from thresher.features.container import Features
+from thresher.numeric.vectors import distinct_rows, inverse_norms
 from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked
 from thresher.selectors.pairwise import PairwiseGreedy
-from thresher.selectors.vectors import distinct_rows, inverse_norms
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
+from thresher.numeric.vectors import Float32, distinct_rows, unit_rows
 from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
 from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_streamed
 from thresher.selectors.optimizers import guarantee_of, on_graph
-from thresher.selectors.vectors import Float32, distinct_rows, unit_rows
 
 if TYPE_CHECKING:
     from thresher.selectors.greedy import Graph
@@ -241,8 +241,8 @@ class _Cut:
     def __init__(
         self, pairs: _Similarity, redundancy: float, existing: Float32, vectors: Float32, unit: Float32
     ) -> None:
+        from thresher.numeric.vectors import inverse_norms
         from thresher.selectors.covering import cosine_sums, floor_of
-        from thresher.selectors.vectors import inverse_norms
 
         n = len(unit)
         self._pairs, self._redundancy = pairs, redundancy

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.compiled import compiled
+from thresher.numeric.numba_jit import compiled
+from thresher.numeric.threads import n_threads
 from thresher.selectors.choosing import (
     ANYTHING,
     CLOSE,
@@ -37,7 +38,6 @@ from thresher.selectors.choosing import (
     near_best,
     note_pick,
 )
-from thresher.threads import n_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.compiled import compiled
+from thresher.numeric.numba_jit import compiled
+from thresher.numeric.threads import n_threads
 from thresher.selectors.greedy import Graph
-from thresher.threads import n_threads
 
 N_CHUNKS = 64  # of rows, dealt out to the threads
 

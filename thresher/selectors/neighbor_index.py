@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.compiled import compiled
-from thresher.kmeans import spherical_centers
-from thresher.products import Held, Products
-from thresher.selectors.vectors import unit_rows
-from thresher.threads import n_threads
+from thresher.numeric.kmeans import spherical_centers
+from thresher.numeric.numba_jit import compiled
+from thresher.numeric.products import Held, Products
+from thresher.numeric.threads import n_threads
+from thresher.numeric.vectors import unit_rows
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]

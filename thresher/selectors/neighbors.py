@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.products import NUMPY, Products
+from thresher.numeric.products import NUMPY, Products
 from thresher.selectors.greedy import Graph
 from thresher.selectors.memory import FLAT_ROWS
 from thresher.selectors.neighbor_graph import symmetric_graph

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
+from thresher.numeric.vectors import inverse_norms
 from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number
 from thresher.selectors.pairwise import PairwiseGreedy
-from thresher.selectors.vectors import inverse_norms
 
 
 @dataclass(frozen=True, kw_only=True)

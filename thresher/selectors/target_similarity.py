@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.features.container import Features
+from thresher.numeric.vectors import Float32, unit_rows
 from thresher.scores import Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_one_of
-from thresher.selectors.vectors import Float32, unit_rows
 
 BLOCK_CELLS = 1 << 24  # cosines computed at a time
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.folder import OutputFolder
+from thresher.artifacts.manifest import Manifest
 from thresher.errors import ManifestError
-from thresher.manifest import Manifest
-from thresher.output import OutputFolder
 
 METRICS = "metrics.json"
 KIND = "adapter"

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from thresher.artifacts.folder import write_whole
 from thresher.errors import InputError
-from thresher.output import write_whole
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SAME = ("base_model_name_or_path", "revision", "task_type", "peft_type", "target_modules", "modules_to_save")

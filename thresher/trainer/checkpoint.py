@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from thresher.output import write_whole
+from thresher.artifacts.folder import write_whole
 
 N_KEPT = 2
 PREFIX = "checkpoint-"

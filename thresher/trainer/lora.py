@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from thresher.artifacts.folder import write_whole
 from thresher.errors import InputError
 from thresher.features.base_model import BaseModel, first_line
-from thresher.output import write_whole
 from thresher.trainer.base import POOLERS, name_to_load
 from thresher.trainer.settings import Task, TrainSettings
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from thresher.artifacts.folder import write_whole
 from thresher.features.base_model import BaseModel
 from thresher.features.causal_lm import EMBEDDED_NAME
-from thresher.output import write_whole
 from thresher.trainer.adapter import as_text, summary
 from thresher.trainer.base import name_to_load
 from thresher.trainer.checkpoint import History

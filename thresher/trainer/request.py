@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.folder import MANIFEST
+from thresher.artifacts.manifest import Manifest, versions
 from thresher.dataset import Dataset, Schema, load
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.features.adapter import ADAPTER_CONFIG
 from thresher.features.base_model import BaseModel, find_base
-from thresher.manifest import Manifest, versions
-from thresher.output import MANIFEST
 from thresher.subset import Subset, open_subset, read_subset_rows
 from thresher.trainer.base import embedded_base, four_bit, refuse_quantized
 from thresher.trainer.settings import Task, TrainSettings

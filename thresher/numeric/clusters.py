@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.kmeans import spherical_centers
-from thresher.selectors.vectors import distinct_rows, unit_rows
+from thresher.numeric.kmeans import spherical_centers
+from thresher.numeric.vectors import distinct_rows, unit_rows
 
 N_ITERATIONS = 25
 

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from thresher.artifacts.folder import MANIFEST
 from thresher.errors import ManifestError
-from thresher.output import MANIFEST
 
 FORMAT = "thresher-manifest/1"
 

@@ -1,0 +1,7 @@
+"""Artifacts: results on disk, which appear whole or not at all, and their manifests.
+
+`folder.py` writes files and folders atomically, `manifest.py` is the JSON record, `safe_csv.py`
+keeps spreadsheets from running cells as formulas. Imported by everything that writes; imports
+only `plugins`, `validation`, `numeric` and below. A new kind of record goes beside `manifest.py`;
+a new output folder uses `OutputFolder`.
+"""
