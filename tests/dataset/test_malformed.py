@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from thresher.dataset import load, text_shard
+from thresher.dataset import load
+from thresher.dataset.formats import text_shard
 from thresher.dataset.load import _open, _schema
-from thresher.dataset.read import read_rows
+from thresher.dataset.read_shards import read_rows
 from thresher.errors import InputError, ThresherError
 
 FAST = settings(

@@ -7,9 +7,9 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thresher.dataset.array_spans import ArrayScanner
-from thresher.dataset.csv_spans import CsvScanner
-from thresher.dataset.spans import LineScanner
+from thresher.dataset.formats.csv_spans import CsvScanner
+from thresher.dataset.formats.json_array_spans import ArrayScanner
+from thresher.dataset.formats.spans import LineScanner
 
 json_value = st.recursive(
     st.one_of(st.none(), st.integers(), st.text(), st.sampled_from(['"', "\\", '\\"', "],[", "{}"])),

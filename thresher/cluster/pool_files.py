@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.dataset import Dataset, Schema, load
-from thresher.dataset.files import SourceFile
+from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.load import MAX_ROW_BYTES, load_shard, row_limit, shard_schema
 from thresher.dataset.sources import FileToRead, files_to_read, kind_of
 from thresher.errors import InputError

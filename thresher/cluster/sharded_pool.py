@@ -17,8 +17,8 @@ from thresher.artifacts.folder import whole_file, write_parquet
 from thresher.cluster.pool_files import PoolFiles
 from thresher.cluster.stage import Record, shard_name
 from thresher.dataset import Dataset, Schema
-from thresher.dataset.files import SourceFile
-from thresher.dataset.read import DUPLICATED_ID, reject_repeated
+from thresher.dataset.formats.files import SourceFile
+from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import fingerprint, numbered
 from thresher.errors import InputError

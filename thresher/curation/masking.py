@@ -9,7 +9,7 @@ import orjson
 import polars as pl
 
 from thresher.curation.rule import Rule
-from thresher.dataset.changed import with_changed_rows
+from thresher.dataset.masked_rows import with_changed_rows
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

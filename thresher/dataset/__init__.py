@@ -2,7 +2,7 @@
 
 from thresher.dataset.conversation import Conversation
 from thresher.dataset.dataset import Dataset
-from thresher.dataset.files import SourceFile
+from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.load import load
 from thresher.dataset.schema import Schema
 

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from thresher.dataset.block import Block, Positions, Shard
+from thresher.dataset.formats.shard import Block, Positions, Shard
 
 _EXACT = 2**53  # whole numbers up to here are floats without loss
 _TYPES: dict[type, tuple[Any, pa.DataType]] = {

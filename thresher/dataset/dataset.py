@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.dataset.block import Positions, Shard
 from thresher.dataset.canonical import conversation
 from thresher.dataset.columns import read_column
 from thresher.dataset.conversation import Conversation
-from thresher.dataset.copying import write_rows
-from thresher.dataset.files import SourceFile
+from thresher.dataset.formats.copy_rows import write_rows
+from thresher.dataset.formats.files import SourceFile
+from thresher.dataset.formats.shard import Positions, Shard
 from thresher.dataset.rejection import BadRow, counted
 from thresher.dataset.row_id import fingerprint
 from thresher.dataset.schema import Schema

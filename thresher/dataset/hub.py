@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from thresher.dataset.table_shard import TableShard, open_table, table_in_memory
+from thresher.dataset.formats.table_shard import TableShard, open_table, table_in_memory
 from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import polars as pl
 
 from thresher.artifacts.folder import as_path
-from thresher.dataset.block import Shard
 from thresher.dataset.dataset import Dataset
-from thresher.dataset.read import read_rows
+from thresher.dataset.formats.shard import Shard
+from thresher.dataset.read_shards import read_rows
 from thresher.dataset.rejection import NoRowsError, counted, first_rejected
 from thresher.dataset.schema import (
     MAP_SYNTAX,
@@ -218,7 +218,7 @@ def _open_in_memory(source: Any, module: str, max_row_bytes: int) -> Shard:
 
 def _open_path(source: str | Path, *, config: str | None, split: str | None, max_row_bytes: int) -> list[Shard]:
     from thresher.dataset import hub
-    from thresher.dataset.text_files import open_text
+    from thresher.dataset.formats.text_files import open_text
 
     source = os.path.expanduser(source) if isinstance(source, str) else as_path(source)
     if source == "-" and split is None and config is None:
@@ -236,16 +236,16 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
 
 def _open_file(file: FileToRead, max_row_bytes: int) -> Shard:
     if file.suffix in TABLE_SUFFIXES:
-        from thresher.dataset.table_shard import open_table
+        from thresher.dataset.formats.table_shard import open_table
 
         return open_table(file.path, file.suffix)
-    from thresher.dataset.text_files import open_text
+    from thresher.dataset.formats.text_files import open_text
 
     return open_text(file.path, file.suffix, file.compression, max_row_bytes=max_row_bytes)
 
 
 def _open_polars(frame: pl.DataFrame) -> Shard:
-    from thresher.dataset.table_shard import table_in_memory
+    from thresher.dataset.formats.table_shard import table_in_memory
 
     for name, kind in frame.schema.items():
         if kind in _NOT_ARROW:  # polars would hand over addresses in place of objects
@@ -259,7 +259,7 @@ def _open_polars(frame: pl.DataFrame) -> Shard:
 def _open_arrow(table: Any) -> Shard:
     import pyarrow as pa
 
-    from thresher.dataset.table_shard import table_in_memory
+    from thresher.dataset.formats.table_shard import table_in_memory
 
     if isinstance(table, pa.RecordBatch):
         table = pa.Table.from_batches([table])
@@ -272,7 +272,7 @@ def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
     """Return the rows of a pandas frame, whose columns may mix types: such a frame is read as a list of dicts."""
     import pyarrow as pa
 
-    from thresher.dataset.table_shard import table_in_memory
+    from thresher.dataset.formats.table_shard import table_in_memory
 
     if not frame.columns.is_unique:
         repeated = frame.columns[frame.columns.duplicated()][0]
@@ -286,7 +286,7 @@ def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
 
 def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:
     """Write rows to a temporary file as JSON lines, which judges and returns them as it does a file's."""
-    from thresher.dataset.text_files import open_text
+    from thresher.dataset.formats.text_files import open_text
 
     with tempfile.TemporaryFile() as spool:
         for number, row in enumerate(rows):
@@ -304,7 +304,7 @@ def _schema(
     shards: Sequence[Shard], *, schema: str | Schema | None, columns: Mapping[str, str] | None, id_column: str | None
 ) -> Schema:
     """Return the schema the user named or mapped, or the one that the first rows of the first file have."""
-    from thresher.dataset.text_files import sample_rows
+    from thresher.dataset.formats.text_files import sample_rows
 
     where = shards[0].name
     rows = sample_rows(shards[0])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thresher.artifacts.folder import MANIFEST, as_path, identity_of
-from thresher.dataset.files import COMPRESSIONS
+from thresher.dataset.formats.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
 
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")

@@ -13,7 +13,7 @@ import polars as pl
 from thresher.artifacts.folder import write_csv, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset import Dataset
-from thresher.dataset.files import SourceFile
+from thresher.dataset.formats.files import SourceFile
 from thresher.errors import InputError
 from thresher.evaluation.estimate import over_seeds
 from thresher.experiments.bench import Bench

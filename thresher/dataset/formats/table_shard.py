@@ -16,8 +16,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from thresher.dataset.block import Positions
-from thresher.dataset.files import SourceFile, check_expansion
+from thresher.dataset.formats.files import SourceFile, check_expansion
+from thresher.dataset.formats.shard import Positions
 from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
 from thresher.errors import InputError
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from thresher.dataset.json_rows import BYTE_ORDER_MARK
+from thresher.dataset.formats.json_rows import BYTE_ORDER_MARK
 from thresher.dataset.rejection import BadRow
 
 DELIMITERS = ",;\t|"

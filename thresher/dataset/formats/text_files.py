@@ -11,14 +11,14 @@ from typing import IO
 import numpy as np
 import orjson
 
-from thresher.dataset.block import Shard
-from thresher.dataset.csv_rows import CsvRows, guess_delimiter, parse_record, ragged
-from thresher.dataset.files import STDIN, PlainFile
-from thresher.dataset.json_rows import BYTE_ORDER_MARK, JsonRows
+from thresher.dataset.formats.csv_rows import CsvRows, guess_delimiter, parse_record, ragged
+from thresher.dataset.formats.files import STDIN, PlainFile
+from thresher.dataset.formats.json_rows import BYTE_ORDER_MARK, JsonRows
+from thresher.dataset.formats.shard import Shard
+from thresher.dataset.formats.spans import LineScanner, Scanner, Spans
+from thresher.dataset.formats.text_shard import Layout, TextShard
 from thresher.dataset.rejection import BadRow, NoRowsError
 from thresher.dataset.schema import column_counts
-from thresher.dataset.spans import LineScanner, Scanner, Spans
-from thresher.dataset.text_shard import Layout, TextShard
 from thresher.errors import InputError
 
 SAMPLE_ROWS = 200
@@ -113,7 +113,7 @@ def _json_spans(beginning: _Beginning, suffix: str) -> tuple[Spans, bool]:
     """Return the rows, and whether they are the elements of an array."""
     if not _is_array(beginning.head, suffix):
         return beginning.scan(LineScanner(beginning.offset)), False
-    from thresher.dataset.array_spans import ArrayScanner  # compiled: only loaded when needed
+    from thresher.dataset.formats.json_array_spans import ArrayScanner  # compiled: only loaded when needed
 
     scanner = ArrayScanner(beginning.offset)
     spans = beginning.scan(scanner)
@@ -170,7 +170,7 @@ def _advice_on_one_object(file: PlainFile) -> str:
 
 
 def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:
-    from thresher.dataset.csv_spans import FAULTS, csv_spans  # compiled: only loaded when needed
+    from thresher.dataset.formats.csv_spans import FAULTS, csv_spans  # compiled: only loaded when needed
 
     beginning = _Beginning(file)
     line = beginning.head.split(b"\n", 1)[0].decode(errors="replace")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from thresher.dataset.spans import Positions, Spans
+from thresher.dataset.formats.spans import Positions, Spans
 
 _MAX_RESTARTS = 100  # each reads the rest of the file again
 UNCLOSED_QUOTE = "a quote is opened and never closed"

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from thresher.dataset.block import Positions
-from thresher.dataset.files import PlainFile, SourceFile, SpanReader, compressed_writer
+from thresher.dataset.formats.files import PlainFile, SourceFile, SpanReader, compressed_writer
+from thresher.dataset.formats.shard import Positions
+from thresher.dataset.formats.spans import Spans
 from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
-from thresher.dataset.spans import Spans
 from thresher.errors import InputError
 
 BLOCK_BYTES = 4 << 20

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from thresher.dataset.files import SourceFile
+from thresher.dataset.formats.files import SourceFile
 
 Positions = NDArray[np.int64]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.dataset.block import Positions, Shard
-from thresher.dataset.files import compressed_writer, runs
+from thresher.dataset.formats.files import compressed_writer, runs
+from thresher.dataset.formats.shard import Positions, Shard
 from thresher.errors import InputError
 
 _PARSED_ROWS = 4096

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from thresher.dataset.spans import Positions, Spans
+from thresher.dataset.formats.spans import Positions, Spans
 
 UNCLOSED_ARRAY = "the JSON array is not closed: the file may be cut off"
 AFTER_ARRAY = "text after the end of the JSON array"

@@ -10,8 +10,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from thresher.dataset.block import Block, Positions, Shard
 from thresher.dataset.canonical import CANONICAL_SCHEMA, canonical_columns, canonical_row
+from thresher.dataset.formats.shard import Block, Positions, Shard
 from thresher.dataset.rejection import BadRow, RejectedRows
 from thresher.dataset.row_id import content_ids, numbered
 from thresher.dataset.schema import Schema

@@ -12,13 +12,13 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
-from thresher.dataset.block import Positions, Shard
 from thresher.dataset.canonical import canonical_row
 from thresher.dataset.dataset import Dataset
-from thresher.dataset.files import SourceFile
+from thresher.dataset.formats.files import SourceFile
+from thresher.dataset.formats.shard import Positions, Shard
+from thresher.dataset.formats.table_shard import TableShard
+from thresher.dataset.formats.text_shard import TextShard
 from thresher.dataset.rejection import BadRow
-from thresher.dataset.table_shard import TableShard
-from thresher.dataset.text_shard import TextShard
 from thresher.errors import InputError
 
 Row = dict[str, Any]
