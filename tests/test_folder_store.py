@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 from thresher.artifacts.folder import OutputFolder
-from thresher.folder_store import FolderStore
+from thresher.cache.folder_cache import FolderStore
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_another_process_that_holds_a_folder_is_respected_until_it_dies(store, t
     store.make("a", write_for("a"))
     code = f"""
         import sys
-        from thresher.folder_store import FolderStore
+        from thresher.cache.folder_cache import FolderStore
         with FolderStore("things", {str(tmp_path)!r}).held("a", None):
             print("held", flush=True)
             sys.stdin.read()

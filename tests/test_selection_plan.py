@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import thresher as th
+from thresher.cache.dry_run import StageCost
 from thresher.cli.main import main
 from thresher.errors import InputError
 from thresher.features import FeatureCache, FeatureContext, ngram
 from thresher.features.loss import Loss
-from thresher.features.rehearsal import StageCost, merged, rehearse
+from thresher.features.rehearsal import merged, rehearse
 from thresher.numeric.units import size
 from thresher.selection_plan import cost_line, duration
 from thresher.selectors import create

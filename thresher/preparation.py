@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from thresher.artifacts.folder import MANIFEST, write_whole
 from thresher.artifacts.manifest import FORMAT as MANIFEST_FORMAT
 from thresher.artifacts.manifest import Manifest, digest
+from thresher.cache.folder_cache import FolderStore
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
 from thresher.features.adapter import ADAPTER_CONFIG
@@ -30,7 +31,6 @@ from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.language_model import refuse_server
 from thresher.features.scored_rows import DEFAULT_MAX_LENGTH, row_texts
 from thresher.features.trained import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, content_of, folds_of
-from thresher.folder_store import FolderStore
 from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from thresher.selection_request import Asked, EmbeddingDtype, LossOn, Order, Req
 from thresher.selectors import Selector
 
 if TYPE_CHECKING:
+    from thresher.cache.dry_run import StageCost
     from thresher.features import Progress
-    from thresher.features.rehearsal import StageCost
 
 UNNAMED = "model"  # stands for the name of a server's only model, since the server is not asked for it
 

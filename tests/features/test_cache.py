@@ -7,8 +7,9 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from thresher.cache.feature_cache import STALE_S, FeatureCache
+from thresher.cache.keys import text_keys
 from thresher.errors import OutputError, SettingsError
-from thresher.features.cache import STALE_S, FeatureCache, text_keys
 
 
 def as_keys(raw: list[bytes]) -> np.ndarray:

@@ -8,8 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thresher.features import FeatureCache, cached
-from thresher.features.cached import Batch, values_of
+from thresher.cache import by_text
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
+from thresher.features import FeatureCache
 
 
 def slow_reference(text: str) -> list[float]:
@@ -82,7 +84,7 @@ def test_a_pool_with_one_percent_new_rows_computes_exactly_these(pool, cache):
 
 
 def test_rows_of_a_damaged_chunk_are_computed_again_and_the_damage_is_told(pool, cache, monkeypatch):
-    monkeypatch.setattr(cached, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(by_text, "CHUNK_ROWS", 100)
     run(pool, Counting(), cache)
     chunk = max(cache.root.rglob("chunk-*"))
     n_lost = int(chunk.name.split("-")[1])
@@ -109,7 +111,7 @@ def test_progress_counts_every_distinct_row_once(pool, cache):
 
 
 def test_the_store_stays_below_its_bound(tmp_path, pool, monkeypatch):
-    monkeypatch.setattr(cached, "CHUNK_ROWS", 50)
+    monkeypatch.setattr(by_text, "CHUNK_ROWS", 50)
     cache = FeatureCache(tmp_path / "small", max_bytes=5_000)
     np.testing.assert_array_equal(run(pool, Counting(), cache), expected(pool))
     assert 0 < sum(entry.bytes for entry in cache.entries()) <= 5_000
@@ -124,7 +126,7 @@ SCRIPT = """
 import sys, time
 import numpy as np, polars as pl
 from thresher.features import FeatureCache, cached
-from thresher.features.cached import Batch, values_of
+from thresher.cache.by_text import Batch, values_of
 cached.CHUNK_ROWS = 10
 def model(texts):
     for start in range(0, len(texts), 5):

@@ -134,7 +134,7 @@ def test_finished_values_come_from_the_cache_and_other_rows_or_labels_make_new_o
 
 def test_a_killed_run_goes_on_with_the_folds_that_are_left(tmp_path, monkeypatch):
     context = FeatureContext(encoder="static", cache=FeatureCache(tmp_path))
-    monkeypatch.setattr("thresher.features.cached.CHUNK_ROWS", 1)
+    monkeypatch.setattr("thresher.cache.by_text.CHUNK_ROWS", 1)
     pool = th.load(make_rows(40))
 
     def killed(rows, views, folds):

@@ -1,6 +1,6 @@
 import os
 
-from thresher.features.fingerprint import fingerprint
+from thresher.cache.fingerprint import fingerprint
 
 
 def write(folder, name, text):

@@ -7,8 +7,9 @@ import numpy as np
 import orjson
 import pytest
 
+from thresher.cache import by_text
 from thresher.errors import SettingsError
-from thresher.features import FeatureCache, FeatureContext, cached
+from thresher.features import FeatureCache, FeatureContext
 from thresher.features.asking import Decoding
 from thresher.features.generation import LocalRespondent
 from thresher.features.respondent import question, respondent, talk_text
@@ -159,7 +160,7 @@ def test_the_context_of_the_global_generator_does_not_matter(tiny_llama):
 
 
 def test_an_interrupted_run_continues_where_it_was(tiny_llama, tmp_path, monkeypatch):
-    monkeypatch.setattr(cached, "CHUNK_SECONDS", 0)
+    monkeypatch.setattr(by_text, "CHUNK_SECONDS", 0)
     cache, asked = FeatureCache(tmp_path), []
     generate = LocalRespondent._generate
     monkeypatch.setattr(

@@ -176,7 +176,7 @@ def test_a_row_without_a_scored_token_has_no_value_and_its_reason(context):
 
 
 def test_a_killed_run_goes_on_where_it_stopped(context, tmp_path, monkeypatch):
-    monkeypatch.setattr("thresher.features.cached.CHUNK_ROWS", 1)
+    monkeypatch.setattr("thresher.cache.by_text.CHUNK_ROWS", 1)
     context = replace(context, cache=FeatureCache(tmp_path), batch_tokens=20)
     usual = module.RowGradients._sketches
     asked = []
@@ -223,7 +223,7 @@ def test_a_kept_state_in_the_place_of_another_is_refused(folder, tmp_path):
 
 
 def test_a_large_result_is_held_in_a_file(context, monkeypatch, tmp_path):
-    monkeypatch.setattr("thresher.features.mapped.MAPPED_BYTES", 100)
+    monkeypatch.setattr("thresher.cache.memory_map.MAPPED_BYTES", 100)
     found = compute(th.load(ROWS), {"gradient"}, replace(context, cache=FeatureCache(tmp_path / "new")))["gradient"]
     assert isinstance(found.base, np.memmap)
     np.testing.assert_array_equal(found, compute(th.load(ROWS), {"gradient"}, context)["gradient"])

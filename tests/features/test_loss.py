@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import thresher as th
+from thresher.cache import by_text
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, cached, compute
+from thresher.features import FeatureCache, FeatureContext, compute
 from thresher.features.language_model import LanguageModel
 from thresher.features.scored_rows import PROBLEMS
 
@@ -225,7 +226,7 @@ def test_one_percent_new_rows_ask_the_model_about_one_percent(tiny_llama, tmp_pa
 
 
 def test_an_interrupted_run_continues_where_it_was(tiny_llama, tmp_path, monkeypatch, rows_asked):
-    monkeypatch.setattr(cached, "CHUNK_SECONDS", 0)
+    monkeypatch.setattr(by_text, "CHUNK_SECONDS", 0)
     cache, pool = FeatureCache(tmp_path), th.load(nasty_rows(100, seed=4, longest=6)[7:])
     here = context(tiny_llama, cache=cache, batch_tokens=800)
     whole = compute(pool, ["loss"], context(tiny_llama, batch_tokens=800))["loss"]

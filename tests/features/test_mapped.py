@@ -6,16 +6,17 @@ import numpy as np
 import polars as pl
 import pytest
 
+from thresher.cache import memory_map
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
+from thresher.cache.feature_cache import FeatureCache
+from thresher.cache.memory_map import empty_array
 from thresher.errors import OutputError
-from thresher.features import mapped
-from thresher.features.cache import FeatureCache
-from thresher.features.cached import Batch, values_of
-from thresher.features.mapped import empty_array
 
 
 @pytest.fixture
 def small_limit(monkeypatch):
-    monkeypatch.setattr(mapped, "MAPPED_BYTES", 100)
+    monkeypatch.setattr(memory_map, "MAPPED_BYTES", 100)
 
 
 def test_a_large_array_lies_in_a_file_without_a_name(small_limit, tmp_path):

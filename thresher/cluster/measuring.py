@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from thresher.artifacts.folder import whole_file
+from thresher.cache.memory_map import empty_array
 from thresher.cluster.sharded_pool import ShardedPool, ShardReader
 from thresher.cluster.stage import Record, shard_name
 from thresher.dataset import Dataset
@@ -23,7 +24,6 @@ from thresher.errors import InputError
 from thresher.features.compute import COLUMN, NO_NUMBER, NUMBER, column_values, compute
 from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
-from thresher.features.mapped import empty_array
 from thresher.features.providers import compares_rows
 
 FACTS = "thresher"  # entry of a feature file's metadata

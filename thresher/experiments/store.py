@@ -16,9 +16,9 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_parquet, write_whole
 from thresher.artifacts.manifest import FORMAT, Manifest
+from thresher.cache.folder_cache import FolderStore
 from thresher.errors import OutputError
 from thresher.experiments.cell import Outcome
-from thresher.folder_store import FolderStore
 
 OUTCOMES = "outcomes.parquet"
 

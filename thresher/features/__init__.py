@@ -1,6 +1,6 @@
 """Features: what is computed once per row, and read by every selector."""
 
-from thresher.features.cache import CacheEntry, FeatureCache
+from thresher.cache.feature_cache import CacheEntry, FeatureCache
 from thresher.features.compute import column_values, compute, fingerprints
 from thresher.features.container import Features
 from thresher.features.context import FeatureContext

@@ -11,14 +11,15 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
+from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.keys import text_keys
 from thresher.errors import InputError, first_three
-from thresher.features.cache import text_keys
-from thresher.features.cached import Batch, values_of
 from thresher.features.compute import column_codes
 from thresher.features.context import FeatureContext
 from thresher.features.cross_fit import N_FOLDS, LabelledTexts, judge, word_view
 from thresher.features.embedding import Embedding
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.providers import Measured
 from thresher.progress import Progress
 

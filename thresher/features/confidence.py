@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.cache.by_text import values_of
+from thresher.cache.fingerprint import joined_fingerprint
 from thresher.features.asked_rows import AskedRows, missing_series, plain
-from thresher.features.cached import values_of
 from thresher.features.class_probability import ClassProbability, self_confidence
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.features.encoders import load_encoder
 from thresher.features.entailment import Entailment
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.providers import Measured
 from thresher.features.respondent import Answer, Respondent, question, respondent
 from thresher.progress import Progress

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from thresher.cache.feature_cache import FeatureCache
 from thresher.errors import SettingsError
 from thresher.features.asking import ConfidenceSettings, KnowledgeSettings
-from thresher.features.cache import FeatureCache
 from thresher.features.device import check_device
 from thresher.features.encoders import DTYPES, resolve_encoder
 from thresher.features.trained import GradientSettings, TrainedFolder

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.features.cached import Batch, values_of
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
 from thresher.features.context import EMBEDDING_DTYPES, FeatureContext
 from thresher.features.encoders import MINILM, STATIC, Encoder, in_other_letters, load_encoder
 from thresher.progress import Progress

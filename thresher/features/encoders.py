@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.cache.batch import Batch
 from thresher.errors import InputError
-from thresher.features.cached import Batch
 from thresher.features.device import may_have_gpu
 from thresher.features.minilm import find_minilm
 

@@ -12,10 +12,11 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
+from thresher.cache.fingerprint import fingerprint
 from thresher.errors import InputError
 from thresher.features.base_model import PATTERNS, BaseModel, QuietLoading, find_base, first_line, load_tokenizer
-from thresher.features.cached import Batch, values_of
-from thresher.features.fingerprint import fingerprint
 from thresher.features.precision import full_precision
 from thresher.features.token_batches import BATCH_TOKENS, token_batches
 

@@ -12,11 +12,12 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.cache.batch import Batch, ComputeBatches
+from thresher.cache.by_text import values_of
+from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
 from thresher.features.asking import Decoding
-from thresher.features.cached import Batch, ComputeBatches, values_of
 from thresher.features.chat import TEMPLATE_REFUSES, render_question, start_of, turn_end_ids
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel, language_model
 from thresher.features.likelihood import padded
 from thresher.features.plain_generation import generate_plainly, ignores_padding, own_stops

@@ -12,13 +12,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
+from thresher.cache.dry_run import StageCost
+from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.memory_map import empty_array
 from thresher.errors import InputError
-from thresher.features.cached import Batch, values_of
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.loss import Loss, row_reader
-from thresher.features.mapped import empty_array
 from thresher.features.providers import Measured
-from thresher.features.rehearsal import StageCost, merged, run_rehearsal
+from thresher.features.rehearsal import merged, run_rehearsal
 from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
 from thresher.features.token_batches import BATCH_TOKENS
 from thresher.features.trained import TrainedFolder

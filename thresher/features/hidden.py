@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import polars as pl
 
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
+from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
-from thresher.features.cached import Batch, values_of
 from thresher.features.context import FeatureContext
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel
 from thresher.features.likelihood import TokenRow, padded
 from thresher.features.loss import WINDOW_ROWS, row_reader

@@ -10,12 +10,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
 from thresher.features.asked_rows import missing_series, plain
 from thresher.features.asking import Decoding, KnowledgeSettings
 from thresher.features.compute import column_values
 from thresher.features.context import FeatureContext
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.providers import Measured
 from thresher.features.respondent import Answer, Respondent, respondent, talk_text
 from thresher.progress import Progress

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.adapter import ADAPTER_CONFIG, adapted, base_of_adapter
 from thresher.features.base_model import (
@@ -24,7 +25,6 @@ from thresher.features.base_model import (
 )
 from thresher.features.causal_lm import EMBEDDED_NAME
 from thresher.features.chat import prepare_template, start_id
-from thresher.features.fingerprint import check_unchanged, fingerprint
 from thresher.features.overlap import OnItsWay
 from thresher.features.precision import full_precision, same_logits
 from thresher.features.respondent import is_server

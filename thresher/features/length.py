@@ -11,10 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
+from thresher.cache.fingerprint import fingerprint
 from thresher.errors import NotFoundError
-from thresher.features.cached import Batch, values_of
 from thresher.features.context import FeatureContext
-from thresher.features.fingerprint import fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.static_encoder import FOLDER as STATIC_FOLDER
 from thresher.features.word_pieces import WordPieces

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.cache.batch import Batch, ComputeBatches
+from thresher.cache.by_text import values_of
+from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
-from thresher.features.cached import Batch, ComputeBatches, values_of
 from thresher.features.context import FeatureContext
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import language_model
 from thresher.features.likelihood import score_rows
 from thresher.features.providers import Measured

@@ -14,14 +14,14 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
+from thresher.cache.memory_map import empty_array
 from thresher.features.context import FeatureContext
-from thresher.features.mapped import empty_array
 from thresher.features.providers import Measured
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
+    from thresher.cache.dry_run import StageCost
     from thresher.dataset import Dataset
-    from thresher.features.rehearsal import StageCost
 
 RECIPE = "ngram-1"
 NGRAM = np.dtype([("bucket", np.int32), ("count", np.int32)])
@@ -77,7 +77,7 @@ class Ngram:
 
     def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what it will take: the time on some rows, taken as proportional."""
-        from thresher.features.rehearsal import StageCost
+        from thresher.cache.dry_run import StageCost
 
         n = len(dataset)
         few = dataset.take(np.unique(np.linspace(0, n - 1, min(N_TRIED, n)).astype(np.int64)))

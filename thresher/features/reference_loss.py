@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import polars as pl
 
+from thresher.cache.dry_run import StageCost
+from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.loss import Loss, row_reader
 from thresher.features.providers import Measured
-from thresher.features.rehearsal import StageCost, merged, run_rehearsal
+from thresher.features.rehearsal import merged, run_rehearsal
 from thresher.features.scored_rows import row_texts
 from thresher.features.trained import TrainedFolder, folds_of
 

@@ -18,8 +18,8 @@ import torch
 import xxhash
 from torch.nn.functional import cross_entropy, normalize
 
+from thresher.cache.batch import Batch
 from thresher.errors import InputError, first_three
-from thresher.features.cached import Batch
 from thresher.features.language_model import LanguageModel
 from thresher.features.likelihood import TokenRow, padded, predictions
 from thresher.features.precision import full_precision

@@ -13,10 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from thresher.cache.batch import Batch
+from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
-from thresher.features.cached import Batch
 from thresher.features.encoders import EMBEDDED, MINILM, mostly_unknown, unknown_notes
-from thresher.features.fingerprint import check_unchanged, fingerprint
 from thresher.features.hub import model_folder
 from thresher.features.minilm import find_minilm, minilm_folder
 from thresher.features.overlap import OnItsWay, moved, one_behind

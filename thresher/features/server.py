@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import xxhash
 
+from thresher.cache.answer_cache import FILE, AnswerStore
+from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError, did_you_mean, first_three
-from thresher.features.answer_store import FILE, AnswerStore
 from thresher.features.asking import Decoding
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.respondent import Answer, Choices, no_choices
 from thresher.features.server_address import ServerAddress
 from thresher.features.server_answers import chosen, named_option, shares_of, written
@@ -30,8 +30,8 @@ from thresher.features.server_client import RefusedError, ServerClient
 from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
+    from thresher.cache.dry_run import Rehearsal
     from thresher.features.context import FeatureContext
-    from thresher.features.rehearsal import Rehearsal
 
 RECIPE = "server-1"
 MAX_REFUSED = 3  # refusals before any answer, after which no more is asked
@@ -311,7 +311,7 @@ class _Run:
 
 def _rehearsed(keys: list[str], root: Path, rehearsal: Rehearsal, stage: str) -> dict[str, dict[str, Any]]:
     """Note what a run would ask for, and ask for nothing: a dry run must not cost anything."""
-    from thresher.features.rehearsal import StageCost
+    from thresher.cache.dry_run import StageCost
 
     found: dict[str, dict[str, Any]] = {}
     if rehearsal.reads_cache and (root / FILE).is_file():

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.features.cached import Batch
-from thresher.features.fingerprint import fingerprint
+from thresher.cache.batch import Batch
+from thresher.cache.fingerprint import fingerprint
 from thresher.features.vectors import gathered, unit_rows
 from thresher.features.word_pieces import WordPieces
 from thresher.numeric.numba_jit import compiled

@@ -18,9 +18,9 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
+from thresher.cache.fingerprint import fingerprint
 from thresher.errors import ManifestError, first_three
 from thresher.features.adapter import ADAPTER_CONFIG
-from thresher.features.fingerprint import fingerprint
 from thresher.validation import check_whole
 
 FORMAT = "thresher-trained/1"

@@ -12,16 +12,18 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
+from thresher.cache.batch import Batch
+from thresher.cache.by_text import values_of
+from thresher.cache.dry_run import StageCost
+from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
-from thresher.features.cached import Batch, values_of
 from thresher.features.chat import tokens_in
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.features.fingerprint import joined_fingerprint
 from thresher.features.language_model import LanguageModel, language_model
 from thresher.features.likelihood import TokenRow
 from thresher.features.providers import Measured
-from thresher.features.rehearsal import StageCost, merged, run_rehearsal
+from thresher.features.rehearsal import merged, run_rehearsal
 from thresher.features.scored_rows import CUT_AWAY, DEFAULT_MAX_LENGTH, NO_TOKEN, PROBLEMS
 from thresher.features.shared_prefix import score_pairs
 from thresher.features.token_batches import BATCH_TOKENS

@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.cache.keys import text_keys
 from thresher.dataset import Dataset
 from thresher.features import FeatureCache, FeatureContext, column_values, compute
-from thresher.features.cache import text_keys
 from thresher.reporting.page import MapPanel, PoolMap, Table
 from thresher.reporting.rendering import MAP_HEIGHT, MAP_WIDTH
 from thresher.reporting.wording import count, cut

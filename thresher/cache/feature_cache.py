@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from thresher.cache.keys import KEY_BYTES
 from thresher.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from thresher.features.rehearsal import Rehearsal
+    from thresher.cache.dry_run import Rehearsal
 
 VERSION = "v1"  # of the layout above
-KEY_BYTES = 16
 GB = 10**9
 DAY_S = 86_400
 STALE_S = 3_600  # a temporary file this old belongs to a process that was killed
@@ -234,12 +234,6 @@ class Shelf:
 
 class _DamagedChunkError(Exception):
     """A chunk is not what was written."""
-
-
-def text_keys(texts: Iterator[str] | list[str]) -> NDArray[np.bytes_]:
-    """Return the (n,) S16 xxh3-128 of each text's UTF-8."""
-    digest = xxhash.xxh3_128_digest
-    return np.frombuffer(b"".join(digest(text.encode()) for text in texts), dtype=f"S{KEY_BYTES}")
 
 
 def default_root() -> Path:

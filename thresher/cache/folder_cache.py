@@ -20,8 +20,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder
+from thresher.cache.feature_cache import default_root
 from thresher.errors import OutputError
-from thresher.features.cache import default_root
 
 VERSION = "v1"  # of the layout above
 WAIT_S = 1.0  # between two looks at a folder that another process is working on

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.features.cache import Shelf, text_keys
-from thresher.features.mapped import empty_array
+from thresher.cache.batch import Array, Batch, ComputeBatches
+from thresher.cache.feature_cache import Shelf
+from thresher.cache.keys import text_keys
+from thresher.cache.memory_map import empty_array
 from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
-    from thresher.features.rehearsal import Rehearsal
+    from thresher.cache.dry_run import Rehearsal
 
-Array = NDArray[Any]
 CHUNK_ROWS = 4096
 CHUNK_SECONDS = 5.0
 CHUNKS_PER_LIMIT_CHECK = 256
 SLICE_ROWS = 65_536  # texts turned into Python strings at a time
-
-
-class Batch(NamedTuple):
-    """Values of some of the texts that a model was given.
-
-    Attributes:
-        positions: (b,) int64 into those texts.
-        values: (b, ...).
-    """
-
-    positions: NDArray[np.int64]
-    values: Array
-
-
-ComputeBatches = Callable[[pl.Series], Iterator[Batch]]
 
 
 def values_of(
