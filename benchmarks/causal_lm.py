@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 import thresher as th
-from thresher.features.causal_lm import SHA256, causal_lm_folder
+from thresher.models.causal_lm.embedded import SHA256, causal_lm_folder
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "data"))  # the corpus is made by the scripts there

@@ -31,9 +31,9 @@ import thresher as th
 from thresher.features import FeatureCache, FeatureContext, compute
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
-from thresher.features.language_model import language_model
 from thresher.features.tried_examples import nearest_examples
 from thresher.features.utility import _Asked, _Queries
+from thresher.models.causal_lm.language_model import language_model
 from thresher.selectors.delift import Delift
 
 RESULT = Path(__file__).parent / "results" / "delift.json"

@@ -25,10 +25,10 @@ import polars as pl
 from machine import machine
 from million import generated_rows
 
-from thresher.features.encoders import load_encoder
 from thresher.features.length import count_batches
-from thresher.features.static_encoder import FOLDER, StaticEncoder
-from thresher.features.word_pieces import WordPieces
+from thresher.models.encoders.load import load_encoder
+from thresher.models.encoders.static import FOLDER, StaticEncoder
+from thresher.models.encoders.wordpiece import WordPieces
 
 TOKENIZER = FOLDER / "tokenizer.json"
 

@@ -34,10 +34,10 @@ from machine import machine
 
 import thresher as th
 from thresher.features import FeatureContext, compute
-from thresher.features.chat import render, render_prompt
-from thresher.features.language_model import language_model
 from thresher.features.loss import row_reader
-from thresher.features.scored_rows import row_texts, without_prompt
+from thresher.models.causal_lm.chat_template import render, render_prompt
+from thresher.models.causal_lm.language_model import language_model
+from thresher.models.causal_lm.tokenized_rows import row_texts, without_prompt
 
 RESULT = Path(__file__).parent / "results" / "scoring.json"
 BARE_TOKENS = (1024, 2048, 4096, 8192, 16_384)

@@ -32,7 +32,7 @@ from sklearn.linear_model import LogisticRegression
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-from thresher.features.minilm import minilm_folder
+from thresher.models.encoders.minilm import minilm_folder
 
 OUT = Path(__file__).parents[1] / "thresher" / "features" / "models" / "static-minilm-256"
 DIMENSION = 256
@@ -118,7 +118,7 @@ def save(model: StaticModel, folder: Path) -> None:
 
 def accuracy(encoder: str, train: Path, test: Path) -> tuple[float, float]:
     """Return the test accuracy of logistic regression on the encoder's embeddings, and the rows/s of encoding."""
-    from thresher.features.encoders import load_encoder
+    from thresher.models.encoders.load import load_encoder
 
     rows = {}
     for name, path in (("train", train), ("test", test)):

@@ -10,8 +10,8 @@ import pytest
 import thresher as th
 from thresher.cli.main import main
 from thresher.errors import InputError, OutputError, SettingsError
-from thresher.features import respondent as asked
-from thresher.features.respondent import Answer, Choices
+from thresher.models.generation import generator as asked
+from thresher.models.generation.generator import Answer, Choices
 
 ROWS = [
     {"prompt": "capital of France?", "completion": "Berlin", "by": "x"},

@@ -8,8 +8,8 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features import FeatureContext, compute
-from thresher.features.scored_rows import row_texts
 from thresher.features.trained import Preparation, TrainedFolder, folds_of
+from thresher.models.causal_lm.tokenized_rows import row_texts
 from thresher.preparation import keep, promises, store
 from thresher.selectors.learnability import Learnability
 

@@ -97,7 +97,7 @@ def test_the_tokens_foretold_are_those_that_are_read(tiny_llama):
 
 
 def test_pairs_are_counted_and_their_tokens_foretold_within_a_quarter(tiny_llama):
-    from thresher.features.language_model import language_model
+    from thresher.models.causal_lm.language_model import language_model
 
     made = planned("delift", model=str(tiny_llama), settings={"neighbors": "6"})
     pairs = stage(made, "utility")

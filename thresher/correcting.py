@@ -23,7 +23,7 @@ from thresher.validation import check_number, check_whole
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
-    from thresher.features.respondent import Answer, Respondent
+    from thresher.models.generation.generator import Answer, Respondent
 
 Decided = tuple[str, str]  # decision and reason
 KIND = "corrected"
@@ -110,7 +110,7 @@ class _Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return what the manifest says of the request, in JSON values."""
-        from thresher.features.respondent import respondent
+        from thresher.models.generation.load import respondent
 
         asked = {"model": respondent(self.writer), "judge": respondent(self.judge)}
         return {
@@ -220,9 +220,8 @@ def _base_of(model: str) -> str:
     Raises:
         InputError: the model is no adapter.
     """
-    from thresher.features.adapter import ADAPTER_CONFIG, base_of_adapter
-    from thresher.features.respondent import is_server
-    from thresher.features.server_address import ServerAddress
+    from thresher.models.causal_lm.adapter import ADAPTER_CONFIG, base_of_adapter
+    from thresher.models.server_address import ServerAddress, is_server
 
     folder = Path(model).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
@@ -237,8 +236,8 @@ def _base_of(model: str) -> str:
 def _run(plan: _Plan, started: float) -> Corrected:
     """Write candidates, compare, decide, and write down what happened."""
     from thresher.features.asked_rows import AskedRows
-    from thresher.features.asking import Decoding
-    from thresher.features.respondent import respondent
+    from thresher.models.generation.decoding import Decoding
+    from thresher.models.generation.load import respondent
 
     asked = AskedRows.of(plan.pool, by="correct")
     decoding = Decoding(max_new_tokens=plan.max_new_tokens)
@@ -311,7 +310,7 @@ def _compared(
         judge: who is asked.
         context: of the judge.
     """
-    from thresher.features.respondent import question
+    from thresher.models.generation.generator import question
 
     first = [VERDICT.format(prompt=p, first=candidate, second=original) for p, original, candidate in triples]
     second = [VERDICT.format(prompt=p, first=original, second=candidate) for p, original, candidate in triples]

@@ -26,11 +26,11 @@ from thresher.artifacts.manifest import Manifest, digest
 from thresher.cache.folder_cache import FolderStore
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
-from thresher.features.adapter import ADAPTER_CONFIG
-from thresher.features.causal_lm import EMBEDDED_NAME
-from thresher.features.language_model import refuse_server
-from thresher.features.scored_rows import DEFAULT_MAX_LENGTH, row_texts
 from thresher.features.trained import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, content_of, folds_of
+from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME
+from thresher.models.causal_lm.language_model import refuse_server
+from thresher.models.causal_lm.tokenized_rows import DEFAULT_MAX_LENGTH, row_texts
 from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -262,8 +262,8 @@ def _adapter(promise: Promise, fold: int, work: Path, on_progress: OnProgress | 
 
 def _training(promise: Promise, fold: int) -> tuple[Recipe, Examples]:
     """Return how the adapter of a fold is trained, and on what."""
-    from thresher.features.base_model import load_tokenizer
-    from thresher.features.chat import prepare_template
+    from thresher.models.causal_lm.base_model import load_tokenizer
+    from thresher.models.causal_lm.chat_template import prepare_template
     from thresher.trainer.examples import require_rows, tokenize
     from thresher.trainer.fit import Recipe, count_steps
 

@@ -22,7 +22,7 @@ from thresher.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
-    from thresher.selection_request import EmbeddingDtype, LossOn
+    from thresher.models.settings import EmbeddingDtype, LossOn
 
 FLAT = (".csv", ".jsonl", ".ndjson")
 SUFFIXES = (".parquet", *FLAT)

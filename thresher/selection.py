@@ -17,10 +17,11 @@ from thresher.cut import dropped_table, verdict_table
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import check_apart
 from thresher.errors import InputError
+from thresher.models.settings import EmbeddingDtype, LossOn
 from thresher.preparation import holding
 from thresher.selection_choice import choose
 from thresher.selection_manifest import chosen, subset_manifest
-from thresher.selection_request import Asked, EmbeddingDtype, LossOn, Order, Request, resolve
+from thresher.selection_request import Asked, Order, Request, resolve
 from thresher.selectors import Selector
 from thresher.subset import Subset, read_subset
 
@@ -190,7 +191,7 @@ def _run(request: Request, started: float) -> Subset:
 def _features(request: Request, pool: Dataset) -> Features:
     from thresher.features import compute
     from thresher.features.beside import features_beside
-    from thresher.features.device_products import products_on
+    from thresher.models.torch_products import products_on
 
     features = compute(pool, request.needs, request.context)
     beside: dict[str, Array] = {}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.budget import Budget, Quota
+from thresher.models.settings import EmbeddingDtype, LossOn
 from thresher.numeric.units import size
 from thresher.preparation import Trial, rehearse_training
-from thresher.selection_request import Asked, EmbeddingDtype, LossOn, Order, Request, resolve
+from thresher.selection_request import Asked, Order, Request, resolve
 from thresher.selectors import Selector
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _pair_bytes(request: Request) -> int:
     Raises:
         InputError: it does not fit into memory.
     """
-    from thresher.features.encoders import load_encoder
+    from thresher.models.encoders.load import load_encoder
 
     memory = getattr(request.selector, "memory", None)
     if memory is None or "embedding" not in request.needs:
@@ -218,8 +219,7 @@ def _stages(request: Request, on_progress: Callable[[Progress], None] | None) ->
 def _of(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
     from thresher.features.providers import is_of_pairs, load_provider
     from thresher.features.rehearsal import rehearse
-    from thresher.features.respondent import is_server
-    from thresher.features.server_address import ServerAddress
+    from thresher.models.server_address import ServerAddress, is_server
 
     provider, context = load_provider(name), request.context
     if is_server(context.model) and ServerAddress.parse(str(context.model)).model is None:

@@ -13,6 +13,7 @@ from thresher.budget import Budget, Quota, parse_budget, parse_quota
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import reading_entry
 from thresher.errors import InputError, NotFoundError
+from thresher.models.settings import EmbeddingDtype, LossOn
 from thresher.preparation import Promise, promises
 from thresher.selectors import Selector, create
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
 
 Order = Literal["file", "rank"]
-EmbeddingDtype = Literal["float32", "float16"]
-LossOn = Literal["last-assistant", "all-assistant"]
 ROLES = {"existing": "rows you already have", "target": "rows of a target"}  # rows beside the pool
 
 

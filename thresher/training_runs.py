@@ -19,9 +19,9 @@ from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.evaluation.estimate import mean, ratio
 from thresher.evaluation.outcomes import Judge, classification_outcomes, language_outcomes
-from thresher.features.base_model import load_tokenizer
-from thresher.features.chat import prepare_template, render_prompt, start_of, with_written_start
-from thresher.features.language_model import GENERATION_CONFIG
+from thresher.models.causal_lm.base_model import load_tokenizer
+from thresher.models.causal_lm.chat_template import prepare_template, render_prompt, start_of, with_written_start
+from thresher.models.causal_lm.language_model import GENERATION_CONFIG
 from thresher.trainer.checkpoint import History
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.examples import Examples, end_of_prompt, require_rows, tokenize, turn_ends

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from thresher.features.minilm import find_minilm
-from thresher.features.static_encoder import FOLDER
+from thresher.models.encoders.minilm import find_minilm
+from thresher.models.encoders.static import FOLDER
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

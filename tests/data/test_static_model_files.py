@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thresher.features.static_encoder import FOLDER, StaticEncoder
+from thresher.models.encoders.static import FOLDER, StaticEncoder
 
 TEXTS = ["a red coffee mug", "tent for two, 3 kg", "☃ snow", ""]
 

@@ -11,14 +11,14 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features import FeatureContext, compute
-from thresher.features.asking import Decoding
-from thresher.features.generation import LocalRespondent
-from thresher.features.language_model import LanguageModel
-from thresher.features.likelihood import TokenRow, score_rows
-from thresher.features.respondent import question
 from thresher.features.row_gradients import AdapterState, RowGradients, sketch_of
-from thresher.features.scored_rows import PROBLEMS
-from thresher.features.shared_prefix import joined, score_pairs
+from thresher.models.causal_lm.language_model import LanguageModel
+from thresher.models.causal_lm.likelihood import TokenRow, score_rows
+from thresher.models.causal_lm.shared_prefix import joined, score_pairs
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS
+from thresher.models.generation.decoding import Decoding
+from thresher.models.generation.generator import question
+from thresher.models.generation.local import LocalRespondent
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

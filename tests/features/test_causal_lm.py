@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thresher.errors import InputError
-from thresher.features import causal_lm
-from thresher.features.base_model import find_base, load_tokenizer
-from thresher.features.causal_lm import EMBEDDED_NAME, SHA256, causal_lm_folder
-from thresher.features.chat import TEMPLATE_REFUSES, has_assistant_blocks, render, render_prompt
+from thresher.models.causal_lm import embedded
+from thresher.models.causal_lm.base_model import find_base, load_tokenizer
+from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, has_assistant_blocks, render, render_prompt
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME, SHA256, causal_lm_folder
 
 TALK = [
     {"role": "system", "content": "You turn questions into SQL."},
@@ -44,7 +44,7 @@ def model():
 @pytest.fixture
 def a_copy(tmp_path, monkeypatch):
     shutil.copytree(causal_lm_folder(), tmp_path / "m")
-    monkeypatch.setattr(causal_lm, "FOLDER", tmp_path / "m")
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "m")
     return tmp_path / "m"
 
 

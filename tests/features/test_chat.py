@@ -2,7 +2,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from thresher.errors import InputError
-from thresher.features.chat import REWRITES, prepare_template, render, render_prompt, with_written_start
+from thresher.models.causal_lm.chat_template import (
+    REWRITES,
+    prepare_template,
+    render,
+    render_prompt,
+    with_written_start,
+)
 
 TALK = [
     {"role": "system", "content": "be brief"},

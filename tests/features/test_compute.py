@@ -5,7 +5,7 @@ import pytest
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.features import FeatureCache, FeatureContext, column_values, compute, fingerprints
 from thresher.features import compute as compute_function
-from thresher.features.static_encoder import StaticEncoder
+from thresher.models.encoders.static import StaticEncoder
 
 STATIC = FeatureContext(encoder="static")
 

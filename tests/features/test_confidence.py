@@ -8,9 +8,9 @@ from thresher.errors import InputError, SettingsError
 from thresher.features import FeatureCache, FeatureContext, compute, confidence
 from thresher.features.asking import ConfidenceSettings
 from thresher.features.class_probability import self_confidence
-from thresher.features.encoders import load_encoder
 from thresher.features.entailment import Entailment
-from thresher.features.respondent import Answer, Choices, talk_text
+from thresher.models.encoders.load import load_encoder
+from thresher.models.generation.generator import Answer, Choices, talk_text
 
 ROWS = [
     {"prompt": "capital of France?", "completion": "Paris"},

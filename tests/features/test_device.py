@@ -1,7 +1,7 @@
 import pytest
 
 from thresher.errors import SettingsError
-from thresher.features.device import check_device
+from thresher.models.device import check_device
 
 torch = pytest.importorskip("torch")
 

@@ -8,11 +8,11 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.features import device, device_products
 from thresher.features.container import Features
-from thresher.features.device_products import TorchProducts, products_on
-from thresher.features.language_model import LanguageModel
-from thresher.features.plain_generation import generate_plainly
+from thresher.models import device, torch_products
+from thresher.models.causal_lm.language_model import LanguageModel
+from thresher.models.generation.decoding_loop import generate_plainly
+from thresher.models.torch_products import TorchProducts, products_on
 from thresher.numeric.products import NUMPY
 from thresher.selectors import create, neighbors
 
@@ -48,7 +48,7 @@ def place(request):
 
 @pytest.mark.parametrize(("name", "settings"), KERNELS)
 def test_the_picks_of_a_dense_kernel_are_those_of_numpy(name, settings, place, monkeypatch):
-    monkeypatch.setattr(device_products, "BLOCK_CELLS", 10_000)
+    monkeypatch.setattr(torch_products, "BLOCK_CELLS", 10_000)
     x = rows()
     here, there = (picks(name, settings, products, x) for products in (NUMPY, on(place)))
     assert there.ranking().tolist() == here.ranking().tolist()
@@ -71,7 +71,7 @@ def test_the_picks_of_a_graph_found_by_lists_are_those_of_numpy(place, monkeypat
 def test_the_triangle_is_that_of_all_products(place, monkeypatch):
     x = rows()
     for cells in (1, 10_000, 1 << 20):
-        monkeypatch.setattr(device_products, "BLOCK_CELLS", cells)
+        monkeypatch.setattr(torch_products, "BLOCK_CELLS", cells)
         found = on(place).lower_triangle(x[:90])
         np.testing.assert_allclose(np.tril(found), np.tril(x[:90].astype(np.float64) @ x[:90].T), rtol=1e-5, atol=1e-4)
 
@@ -138,7 +138,7 @@ def test_small_work_and_rows_without_room_stay_in_numpy(monkeypatch):
     products = TorchProducts("cpu")
     assert products.for_work(1e9, 1000) is NUMPY
     assert products.for_work(1e12, 1000) is products
-    monkeypatch.setattr(device_products, "free_bytes", lambda _: 10**9)
+    monkeypatch.setattr(torch_products, "free_bytes", lambda _: 10**9)
     assert products.for_work(1e12, 10**8) is products
     assert products.for_work(1e12, 10**9) is NUMPY
 
@@ -151,7 +151,7 @@ def test_only_a_cuda_device_gets_products(monkeypatch):
         assert products_on("cuda") is NUMPY
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert products_on("cuda:1").name == "torch on cuda:1"
-    monkeypatch.setattr(device_products, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(torch_products, "may_have_gpu", lambda: True)
     assert products_on(None).name == "torch on cuda"
 
 
@@ -166,7 +166,7 @@ ROWS = [{"prompt": f"colour of shirt {i}", "response": "red" if i % 3 else "blue
 
 
 def test_select_hands_its_method_the_products_of_the_device(monkeypatch):
-    monkeypatch.setattr(device_products, "products_on", lambda device: on() if device == "cpu" else NUMPY)
+    monkeypatch.setattr(torch_products, "products_on", lambda device: on() if device == "cpu" else NUMPY)
     subset = th.select(ROWS, "facility-location", budget=4, encoder="static", device="cpu")
     assert subset.manifest.content["notes"]["products"] == "torch on cpu"
 

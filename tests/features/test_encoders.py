@@ -1,12 +1,14 @@
 import pytest
 
 from thresher.errors import InputError, MissingExtraError, NotFoundError
-from thresher.features import device, encoders, load_encoder, minilm, minilm_folder, resolve_encoder
+from thresher.features import load_encoder, minilm_folder, resolve_encoder
+from thresher.models import device
+from thresher.models.encoders import load, minilm
 
 
 @pytest.fixture
 def plain_cpu(monkeypatch):
-    monkeypatch.setattr(encoders, "missing_for_minilm", lambda: None)
+    monkeypatch.setattr(load, "missing_for_minilm", lambda: None)
     monkeypatch.setattr(device, "LINUX_ACCELERATORS", ())
     monkeypatch.setattr(device.sys, "platform", "linux")
 
@@ -25,7 +27,7 @@ def test_auto_is_minilm_for_large_pools_on_a_gpu():
 
 
 def test_auto_is_static_without_the_extra(monkeypatch):
-    monkeypatch.setattr(encoders, "missing_for_minilm", lambda: "torch")
+    monkeypatch.setattr(load, "missing_for_minilm", lambda: "torch")
     assert resolve_encoder("auto", 10) == "static"
 
 

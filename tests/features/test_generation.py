@@ -10,10 +10,11 @@ import pytest
 from thresher.cache import by_text
 from thresher.errors import SettingsError
 from thresher.features import FeatureCache, FeatureContext
-from thresher.features.asking import Decoding
-from thresher.features.generation import LocalRespondent
-from thresher.features.respondent import question, respondent, talk_text
-from thresher.features.samples import draws
+from thresher.models.generation.decoding import Decoding
+from thresher.models.generation.generator import question, talk_text
+from thresher.models.generation.load import respondent
+from thresher.models.generation.local import LocalRespondent
+from thresher.models.generation.sampling import draws
 
 NEW = 12
 TEXTS = [

@@ -12,8 +12,8 @@ from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
 from thresher.features import row_gradients as module
 from thresher.features.row_gradients import AdapterState, adam_direction, sketch_of
-from thresher.features.scored_rows import PROBLEMS
 from thresher.features.trained import GradientSettings, TrainedFolder
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 from thresher.preparation import keep, promises
 from thresher.selectors.gradient import Gradient
 

@@ -6,7 +6,7 @@ import pytest
 import thresher as th
 from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
 from thresher.features import hidden as hidden_module
-from thresher.features.scored_rows import PROBLEMS
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
 
 def context(folder, **settings):

@@ -9,7 +9,7 @@ import thresher as th
 from thresher.errors import InputError
 from thresher.features import FeatureCache, FeatureContext, compute, knowledge
 from thresher.features.asking import KnowledgeSettings
-from thresher.features.respondent import Answer
+from thresher.models.generation.generator import Answer
 from thresher.selectors.known_unknown import groups
 
 CAPITALS = ["Paris", "Rome", "Berlin", "Madrid", "Vienna", "Oslo", "Bern", "Lima"]

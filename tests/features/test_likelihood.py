@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from thresher.errors import InputError
-from thresher.features import language_model as language_model_module
-from thresher.features.language_model import LanguageModel, language_model
-from thresher.features.likelihood import TokenRow, score_rows
-from thresher.features.shared_prefix import joined, keeps_prefixes, score_pairs
+from thresher.models.causal_lm import language_model as language_model_module
+from thresher.models.causal_lm.language_model import LanguageModel, language_model
+from thresher.models.causal_lm.likelihood import TokenRow, score_rows
+from thresher.models.causal_lm.shared_prefix import joined, keeps_prefixes, score_pairs
 
 SMALL = {
     "vocab_size": 320,

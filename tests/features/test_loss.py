@@ -9,8 +9,8 @@ import thresher as th
 from thresher.cache import by_text
 from thresher.errors import InputError, SettingsError
 from thresher.features import FeatureCache, FeatureContext, compute
-from thresher.features.language_model import LanguageModel
-from thresher.features.scored_rows import PROBLEMS
+from thresher.models.causal_lm.language_model import LanguageModel
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
 ALL = ("loss", "loss_unconditional", "n_scored", "n_cut")
 LIMIT = 512  # positions of the tiny models
@@ -340,8 +340,8 @@ def test_a_template_for_rows_with_tools_is_in_the_fingerprint(tiny_llama, tmp_pa
     """transformers reads `additional_chat_templates`, and asks the one named tool_use for rows with tools."""
     import shutil
 
-    from thresher.features.base_model import find_base
-    from thresher.features.language_model import LanguageModel
+    from thresher.models.causal_lm.base_model import find_base
+    from thresher.models.causal_lm.language_model import LanguageModel
 
     template = tmp_path / "copy/additional_chat_templates/tool_use.jinja"
     shutil.copytree(tiny_llama, tmp_path / "copy")
@@ -359,7 +359,7 @@ def test_a_model_that_is_replaced_before_it_is_loaded_is_refused(tiny_llama, tmp
     """Its losses would be kept under the fingerprint of the model that was there before."""
     import shutil
 
-    from thresher.features.language_model import LanguageModel
+    from thresher.models.causal_lm.language_model import LanguageModel
 
     shutil.copytree(tiny_llama, tmp_path / "copy")
     lm = LanguageModel(str(tmp_path / "copy"), device="cpu")

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from thresher.features import token_batches as batching
-from thresher.features.encoders import load_encoder
-from thresher.features.language_model import LanguageModel
-from thresher.features.likelihood import TokenRow, score_rows
-from thresher.features.overlap import OnItsWay, moved, one_behind
-from thresher.features.token_batches import BATCH_TOKENS, MAX_BATCH_ROWS, bytes_per_token, token_batches, token_budget
+from thresher.models import token_batches as batching
+from thresher.models.async_copy import OnItsWay, moved, one_behind
+from thresher.models.causal_lm.language_model import LanguageModel
+from thresher.models.causal_lm.likelihood import TokenRow, score_rows
+from thresher.models.encoders.load import load_encoder
+from thresher.models.token_batches import BATCH_TOKENS, MAX_BATCH_ROWS, bytes_per_token, token_batches, token_budget
 
 torch = pytest.importorskip("torch")
 

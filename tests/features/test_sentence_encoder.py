@@ -6,10 +6,10 @@ import pytest
 
 from thresher.errors import InputError
 from thresher.features import FeatureContext, compute, load_encoder
-from thresher.features.minilm import find_minilm
-from thresher.features.sentence_encoder import SentenceEncoder
-from thresher.features.static_encoder import FOLDER as STATIC_FOLDER
-from thresher.features.token_batches import token_batches
+from thresher.models.encoders.minilm import find_minilm
+from thresher.models.encoders.sentence import SentenceEncoder
+from thresher.models.encoders.static import FOLDER as STATIC_FOLDER
+from thresher.models.token_batches import token_batches
 
 pytest.importorskip("sentence_transformers")
 LIMIT = 48  # tokens that the tiny model reads

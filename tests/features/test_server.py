@@ -16,12 +16,15 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, compute, server_client
-from thresher.features.asking import ConfidenceSettings, Decoding
-from thresher.features.respondent import question, respondent
-from thresher.features.server_address import ServerAddress
-from thresher.features.server_answers import named_option, shares_of
-from thresher.features.server_client import Pace, retry_after
+from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features.asking import ConfidenceSettings
+from thresher.models.generation import http_client
+from thresher.models.generation.decoding import Decoding
+from thresher.models.generation.generator import question
+from thresher.models.generation.http_client import Pace, retry_after
+from thresher.models.generation.load import respondent
+from thresher.models.generation.responses import named_option, shares_of
+from thresher.models.server_address import ServerAddress
 
 TALKS = [question(f"what is {i} and {i}?") for i in range(30)]
 SECRET = "sk-very-secret-1234"
@@ -94,7 +97,7 @@ class Stub:
 
 @pytest.fixture
 def stub(monkeypatch):
-    monkeypatch.setattr(server_client, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(http_client, "FIRST_WAIT_S", 0.01)
     monkeypatch.delenv("THRESHER_API_KEY", raising=False)
     stub = Stub()
     yield stub
@@ -208,7 +211,7 @@ def test_a_process_that_is_killed_leaves_every_answer_it_got(stub, tmp_path):
         "import sys; from pathlib import Path\n"
         "from thresher.features import FeatureCache, FeatureContext\n"
         "from thresher.features.asking import Decoding\n"
-        "from thresher.features.respondent import question, respondent\n"
+        "from thresher.models.generation.generator import question, respondent\n"
         "here = FeatureContext(model=sys.argv[1], cache=FeatureCache(sys.argv[2]))\n"
         "talks = [question(f'what is {i} and {i}?') for i in range(30)]\n"
         "respondent(here).answers(talks, Decoding(max_new_tokens=9), stage='answers', context=here)\n"
@@ -557,7 +560,7 @@ def test_confidence_by_a_real_server_on_the_embedded_model(tmp_path):
     pytest.importorskip("uvicorn")
     import socket
 
-    from thresher.features.causal_lm import causal_lm_folder
+    from thresher.models.causal_lm.embedded import causal_lm_folder
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -572,7 +575,7 @@ def test_confidence_by_a_real_server_on_the_embedded_model(tmp_path):
         deadline = time.monotonic() + 120
         while True:
             try:
-                with closing(server_client.ServerClient(ServerAddress.parse(url))) as client:
+                with closing(http_client.ServerClient(ServerAddress.parse(url))) as client:
                     client.models()
                 break
             except InputError:

@@ -7,9 +7,10 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from thresher.errors import InputError
-from thresher.features import load_encoder, word_pieces
-from thresher.features.static_encoder import FOLDER, StaticEncoder
-from thresher.features.vectors import unit_rows
+from thresher.features import load_encoder
+from thresher.models.encoders import wordpiece
+from thresher.models.encoders.static import FOLDER, StaticEncoder
+from thresher.models.encoders.vectors import unit_rows
 
 
 def slow_reference(text: str) -> np.ndarray:
@@ -44,7 +45,7 @@ def test_neighbours_and_order_do_not_matter_at_all(make_sentences):
 
 
 def test_a_text_longer_than_a_batch_is_read_to_its_end(monkeypatch):
-    monkeypatch.setattr(word_pieces, "BATCH_BYTES", 64)
+    monkeypatch.setattr(wordpiece, "BATCH_BYTES", 64)
     text = "mug " * 50 + "tent " * 50
     whole = StaticEncoder().encode([text])
     np.testing.assert_allclose(whole[0], slow_reference(text), atol=1e-6)
@@ -57,7 +58,7 @@ def test_near_meanings_lie_nearer_than_far_ones():
 
 
 def test_batches_cover_more_rows_than_fit_in_one(monkeypatch, make_sentences):
-    monkeypatch.setattr(word_pieces, "BATCH_BYTES", 200)
+    monkeypatch.setattr(wordpiece, "BATCH_BYTES", 200)
     texts = pl.Series(make_sentences(20))
     assert len(list(StaticEncoder().encode_batches(texts))) > 2
     positions = np.concatenate([batch.positions for batch in StaticEncoder().encode_batches(texts)])

@@ -9,10 +9,10 @@ import thresher as th
 from thresher.errors import InputError, SettingsError
 from thresher.features import FeatureCache, FeatureContext, compute, fingerprints, tried_examples
 from thresher.features import utility as utility_module
-from thresher.features.language_model import LanguageModel
-from thresher.features.scored_rows import PROBLEMS
 from thresher.features.tried_examples import Shares, effects, first_tried, nearest_examples
 from thresher.features.utility import distance
+from thresher.models.causal_lm.language_model import LanguageModel
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
 ALONE = "Instruction: Please generate a response to the following query.\n\n\n"
 GUIDED = (

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from thresher.features import word_pieces
-from thresher.features.static_encoder import FOLDER
-from thresher.features.word_pieces import WordPieces
+from thresher.models.encoders import wordpiece
+from thresher.models.encoders.static import FOLDER
+from thresher.models.encoders.wordpiece import WordPieces
 
 PATH = FOLDER / "tokenizer.json"
 LIBRARY = Tokenizer.from_file(str(PATH))
@@ -52,7 +52,7 @@ def test_every_ascii_character_is_read_as_the_library_reads_it():
 def test_nothing_depends_on_how_texts_fall_into_batches(make_sentences, monkeypatch):
     texts = ["", *make_sentences(30), "", "naïve mugs " * 20, "x" * 400]
     whole = ours(texts)
-    monkeypatch.setattr(word_pieces, "BATCH_BYTES", 100)
+    monkeypatch.setattr(wordpiece, "BATCH_BYTES", 100)
     assert ours(texts, WordPieces(PATH)) == whole == library(texts)
 
 
@@ -62,8 +62,8 @@ def test_more_words_than_the_table_first_holds_find_room():
 
 
 def test_a_table_that_is_forgotten_is_filled_anew(make_sentences, monkeypatch):
-    monkeypatch.setattr(word_pieces, "MAX_WORDS", 3)
-    monkeypatch.setattr(word_pieces, "BATCH_BYTES", 100)
+    monkeypatch.setattr(wordpiece, "MAX_WORDS", 3)
+    monkeypatch.setattr(wordpiece, "BATCH_BYTES", 100)
     texts = make_sentences(20)
     assert ours(texts, WordPieces(PATH)) == library(texts)
 

@@ -280,7 +280,7 @@ def test_rows_of_the_test_set_are_dropped_without_being_asked(kit, rows):
 
 
 def test_only_new_rows_cost_features(kit, rows, monkeypatch):
-    from thresher.features.static_encoder import StaticEncoder
+    from thresher.models.encoders.static import StaticEncoder
 
     encoded = []
     original = StaticEncoder.encode_batches

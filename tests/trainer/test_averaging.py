@@ -6,7 +6,7 @@ import torch
 from peft import PeftModel
 
 from thresher.errors import InputError
-from thresher.features.base_model import find_base, load_tokenizer
+from thresher.models.causal_lm.base_model import find_base, load_tokenizer
 from thresher.trainer.averaging import average_adapters
 from thresher.trainer.fit import Recipe, build
 from thresher.trainer.lora import save_adapter

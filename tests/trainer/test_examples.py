@@ -177,7 +177,7 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
     import torch
     from transformers import AutoModelForCausalLM
 
-    from thresher.features.chat import PLAIN_TEMPLATE
+    from thresher.models.causal_lm.chat_template import PLAIN_TEMPLATE
     from thresher.trainer.batches import pack, pad
     from thresher.trainer.losses import token_loss
 
@@ -217,8 +217,8 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
 @pytest.mark.parametrize("loss_on", ["all-assistant", "last-assistant"])
 @pytest.mark.parametrize("bos", ["none", "left out", "written"])
 def test_training_reads_what_the_feature_loss_scores(tiny_llama, tmp_path, bos, loss_on):
-    from thresher.features.language_model import LanguageModel
-    from thresher.features.scored_rows import RowReader, row_texts
+    from thresher.models.causal_lm.language_model import LanguageModel
+    from thresher.models.causal_lm.tokenized_rows import RowReader, row_texts
 
     shutil.copytree(tiny_llama, tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")

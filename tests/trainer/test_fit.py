@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
-from thresher.features.base_model import find_base, load_tokenizer
+from thresher.models.causal_lm.base_model import find_base, load_tokenizer
 from thresher.trainer.examples import tokenize
 from thresher.trainer.fit import Recipe, build, count_steps, fit, refuse_packing
 from thresher.trainer.loop import HeldOutLoss

@@ -4,7 +4,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from thresher.dataset import load
-from thresher.features.base_model import find_base, load_tokenizer
+from thresher.models.causal_lm.base_model import find_base, load_tokenizer
 from thresher.trainer.batches import pad
 from thresher.trainer.examples import tokenize
 from thresher.trainer.fit import Recipe, build

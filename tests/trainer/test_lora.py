@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from thresher.errors import InputError
-from thresher.features.base_model import BaseModel
+from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.base import load_model, refuse_quantized
 from thresher.trainer.lora import attach, load_adapter, save_adapter, trainable
 from thresher.trainer.settings import TrainSettings

@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from thresher.errors import InputError, SettingsError
-from thresher.features.base_model import BaseModel
+from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.batches import pad
 from thresher.trainer.examples import Example
 from thresher.trainer.probe import probe, probe_classifier

@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.cache.keys import KEY_BYTES
-from thresher.features.language_model import tokens_read
+from thresher.models.causal_lm.language_model import tokens_read
 
 if TYPE_CHECKING:
     from thresher.cache.batch import Batch
 
 ROUNDS = (8, 32, 128, 512, 2048)  # entries that are run, until a round takes long enough to be told from noise
-
-
 ROUND_S = 0.5
 
 

@@ -50,7 +50,7 @@ class MeasureShard:
     @property
     def can_use_gpu(self) -> bool:
         """Whether a model would run on a GPU: the static encoder never does, nor what the user wants elsewhere."""
-        from thresher.features.static_encoder import StaticEncoder
+        from thresher.models.encoders.static import StaticEncoder
 
         device = self.context.device
         is_wanted = device is None or device.startswith("cuda")
@@ -116,7 +116,7 @@ def _columns_of(rows: Dataset) -> Sequence[str]:
 def models_of(needs: frozenset[str], context: FeatureContext) -> list[object]:
     """Return the encoder and the language model that features use, whose weights live as long as these."""
     from thresher.features.compute import fingerprints
-    from thresher.features.encoders import load_encoder
+    from thresher.models.encoders.load import load_encoder
 
     held: list[object] = []
     about = fingerprints(needs, context)
@@ -124,8 +124,8 @@ def models_of(needs: frozenset[str], context: FeatureContext) -> list[object]:
         dtype, tokens = context.dtype, context.batch_tokens
         held.append(load_encoder(context.encoder, device=context.device, dtype=dtype, batch_tokens=tokens))
     if any("model" in entry for entry in about.values()):
-        from thresher.features.language_model import language_model
-        from thresher.features.respondent import is_server
+        from thresher.models.causal_lm.language_model import language_model
+        from thresher.models.server_address import is_server
 
         if not is_server(context.model):
             held.append(language_model(context.model, device=context.device, dtype=context.dtype))

@@ -28,7 +28,7 @@ from thresher.cluster.partitions import (
 from thresher.cluster.stage import Record
 from thresher.errors import InputError
 from thresher.features.container import Array, Features
-from thresher.features.device_products import products_on
+from thresher.models.torch_products import products_on
 from thresher.numeric.kmeans import spherical_centers
 from thresher.numeric.vectors import distinct_rows, unit_rows
 from thresher.selection_manifest import Chosen

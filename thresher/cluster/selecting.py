@@ -34,7 +34,7 @@ from thresher.dataset.provenance import check_apart, reading_entry
 from thresher.errors import InputError, OutputError
 from thresher.features.compute import COLUMN, compute
 from thresher.features.container import Array, Features
-from thresher.features.device_products import products_on
+from thresher.models.torch_products import products_on
 from thresher.preparation import holding
 from thresher.selection_choice import choose
 from thresher.selection_manifest import Chosen, chosen, subset_manifest

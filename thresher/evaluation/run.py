@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, log_softmax
 
 from thresher.errors import InputError
-from thresher.features.plain_generation import generate_plainly, ignores_padding, own_stops
+from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, own_stops
 
 IGNORED = -100  # label of a token that does not count, as in torch
 TOKENS_PER_BATCH = 8192  # padded tokens of one forward pass: bounds memory whatever the length

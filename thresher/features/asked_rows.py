@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from thresher.errors import InputError
-from thresher.features.respondent import question, talk_text
-from thresher.features.scored_rows import SLICE_ROWS
+from thresher.models.causal_lm.tokenized_rows import SLICE_ROWS
+from thresher.models.generation.generator import question, talk_text
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

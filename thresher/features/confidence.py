@@ -15,10 +15,11 @@ from thresher.features.asked_rows import AskedRows, missing_series, plain
 from thresher.features.class_probability import ClassProbability, self_confidence
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.features.encoders import load_encoder
 from thresher.features.entailment import Entailment
 from thresher.features.providers import Measured
-from thresher.features.respondent import Answer, Respondent, question, respondent
+from thresher.models.encoders.load import load_encoder
+from thresher.models.generation.generator import Answer, Respondent, question
+from thresher.models.generation.load import respondent
 from thresher.progress import Progress
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from thresher.cache.feature_cache import FeatureCache
 from thresher.errors import SettingsError
 from thresher.features.asking import ConfidenceSettings, KnowledgeSettings
-from thresher.features.device import check_device
-from thresher.features.encoders import DTYPES, resolve_encoder
 from thresher.features.trained import GradientSettings, TrainedFolder
+from thresher.models.device import check_device
+from thresher.models.encoders.encoder import DTYPES
+from thresher.models.encoders.load import resolve_encoder
 from thresher.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class FeatureContext:
         encoder: "static", "minilm", "auto" (None means the same), or the name or folder of a sentence-transformers
             model.
         model: causal language model behind `loss` and its kin: a folder or a Hub id of a model, or the folder of a peft
-            adapter on one, or the address of a server (see `thresher.features.server`) for features that need written
-            answers only; None for the embedded one.
+            adapter on one, or the address of a server (see `thresher.models.generation.openai_server`) for features
+            that need written answers only; None for the embedded one.
         reference: causal language model behind `reference_loss`: one that has learned the rows, such as an adapter, or
             a folder of adapters that were trained for it.
         examples: rows whose worth as examples in the prompt `utility` measures; None for the rows themselves.

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from thresher.cache.batch import Batch
 from thresher.cache.by_text import values_of
 from thresher.features.context import EMBEDDING_DTYPES, FeatureContext
-from thresher.features.encoders import MINILM, STATIC, Encoder, in_other_letters, load_encoder
+from thresher.models.encoders.encoder import MINILM, STATIC, Encoder, in_other_letters
+from thresher.models.encoders.load import load_encoder
 from thresher.progress import Progress
 
 if TYPE_CHECKING:

@@ -16,9 +16,16 @@ from thresher.cache.batch import Batch
 from thresher.cache.by_text import values_of
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import InputError
-from thresher.features.base_model import PATTERNS, BaseModel, QuietLoading, find_base, first_line, load_tokenizer
-from thresher.features.precision import full_precision
-from thresher.features.token_batches import BATCH_TOKENS, token_batches
+from thresher.models.causal_lm.base_model import (
+    PATTERNS,
+    BaseModel,
+    QuietLoading,
+    find_base,
+    first_line,
+    load_tokenizer,
+)
+from thresher.models.precision import full_precision
+from thresher.models.token_batches import BATCH_TOKENS, token_batches
 
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext

@@ -21,9 +21,9 @@ from thresher.errors import InputError
 from thresher.features.loss import Loss, row_reader
 from thresher.features.providers import Measured
 from thresher.features.rehearsal import merged, run_rehearsal
-from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
-from thresher.features.token_batches import BATCH_TOKENS
 from thresher.features.trained import TrainedFolder
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowReader, row_texts
+from thresher.models.token_batches import BATCH_TOKENS
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ def _at_checkpoint(
 
 
 def _loaded(context: FeatureContext, reader: RowReader, state: AdapterState, number: int) -> RowGradients:
-    from thresher.features.language_model import LanguageModel
     from thresher.features.row_gradients import RowGradients
+    from thresher.models.causal_lm.language_model import LanguageModel
 
     adapter = _folder(context).adapters[0]
     lm = LanguageModel(str(adapter), device=context.device, dtype=context.dtype)  # its own: weights are changed

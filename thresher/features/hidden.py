@@ -13,13 +13,13 @@ from thresher.cache.by_text import values_of
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.language_model import LanguageModel
-from thresher.features.likelihood import TokenRow, padded
 from thresher.features.loss import WINDOW_ROWS, row_reader
-from thresher.features.precision import full_precision
 from thresher.features.providers import Measured
-from thresher.features.scored_rows import PROBLEMS, RECIPE, RowReader, row_texts
-from thresher.features.token_batches import token_batches
+from thresher.models.causal_lm.language_model import LanguageModel
+from thresher.models.causal_lm.likelihood import TokenRow, padded
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowReader, row_texts
+from thresher.models.precision import full_precision
+from thresher.models.token_batches import token_batches
 from thresher.progress import Progress
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from thresher.cache.by_text import values_of
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import NotFoundError
 from thresher.features.context import FeatureContext
-from thresher.features.hub import model_folder
-from thresher.features.static_encoder import FOLDER as STATIC_FOLDER
-from thresher.features.word_pieces import WordPieces
+from thresher.models.encoders.static import FOLDER as STATIC_FOLDER
+from thresher.models.encoders.wordpiece import WordPieces
+from thresher.models.hub import model_folder
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

@@ -15,8 +15,8 @@ from thresher.features.context import FeatureContext
 from thresher.features.loss import Loss, row_reader
 from thresher.features.providers import Measured
 from thresher.features.rehearsal import merged, run_rehearsal
-from thresher.features.scored_rows import row_texts
 from thresher.features.trained import TrainedFolder, folds_of
+from thresher.models.causal_lm.tokenized_rows import row_texts
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

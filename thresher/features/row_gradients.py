@@ -20,10 +20,10 @@ from torch.nn.functional import cross_entropy, normalize
 
 from thresher.cache.batch import Batch
 from thresher.errors import InputError, first_three
-from thresher.features.language_model import LanguageModel
-from thresher.features.likelihood import TokenRow, padded, predictions
-from thresher.features.precision import full_precision
-from thresher.features.token_batches import token_batches
+from thresher.models.causal_lm.language_model import LanguageModel
+from thresher.models.causal_lm.likelihood import TokenRow, padded, predictions
+from thresher.models.precision import full_precision
+from thresher.models.token_batches import token_batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

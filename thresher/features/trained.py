@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import ManifestError, first_three
-from thresher.features.adapter import ADAPTER_CONFIG
+from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
 from thresher.validation import check_whole
 
 FORMAT = "thresher-trained/1"

@@ -17,18 +17,18 @@ from thresher.cache.by_text import values_of
 from thresher.cache.dry_run import StageCost
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
-from thresher.features.chat import tokens_in
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.features.language_model import LanguageModel, language_model
-from thresher.features.likelihood import TokenRow
 from thresher.features.providers import Measured
 from thresher.features.rehearsal import merged, run_rehearsal
-from thresher.features.scored_rows import CUT_AWAY, DEFAULT_MAX_LENGTH, NO_TOKEN, PROBLEMS
-from thresher.features.shared_prefix import score_pairs
-from thresher.features.token_batches import BATCH_TOKENS
 from thresher.features.tried_examples import RECIPE as TRIED
 from thresher.features.tried_examples import Shares, best_tried, first_tried
+from thresher.models.causal_lm.chat_template import tokens_in
+from thresher.models.causal_lm.language_model import LanguageModel, language_model
+from thresher.models.causal_lm.likelihood import TokenRow
+from thresher.models.causal_lm.shared_prefix import score_pairs
+from thresher.models.causal_lm.tokenized_rows import CUT_AWAY, DEFAULT_MAX_LENGTH, NO_TOKEN, PROBLEMS
+from thresher.models.token_batches import BATCH_TOKENS
 from thresher.progress import Progress
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
 from thresher.dataset.schema import SCHEMA_NAMES, mapped_schema
 from thresher.errors import SettingsError, ThresherError, did_you_mean
-from thresher.features.encoders import EMBEDDED
 from thresher.jobs.settings import JobSettings, Reading, Select, Step
+from thresher.models.encoders.encoder import EMBEDDED
 from thresher.selectors import Selector
 from thresher.selectors import create as create_selector
 

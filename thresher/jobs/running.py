@@ -15,7 +15,6 @@ from thresher.curation.judging import rule_settings
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress
-from thresher.features.encoders import AUTO
 from thresher.jobs.addresses import Addresses
 from thresher.jobs.basis import basis_of, models_of, what_changed, which_models_changed
 from thresher.jobs.choosing import Choice, choose
@@ -33,6 +32,7 @@ from thresher.jobs.snapshot import write_snapshot
 from thresher.jobs.spread import carried_over, profile_of, topics_of
 from thresher.jobs.state import Before, Outcome, Task
 from thresher.jobs.table import ROW_ID, WEIGHT
+from thresher.models.encoders.encoder import AUTO
 
 
 class Run:

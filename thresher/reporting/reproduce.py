@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
-from thresher.features.causal_lm import EMBEDDED_NAME
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.reporting.page import Block, Code, Section, Table
 from thresher.reporting.pool import places_of
 from thresher.reporting.wording import size

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from thresher.errors import InputError, MissingExtraError, SettingsError, first_three
-from thresher.features.base_model import BaseModel, QuietLoading, find_base, first_line, load_causal_lm, loading_errors
-from thresher.features.causal_lm import EMBEDDED_NAME
+from thresher.models.causal_lm.base_model import (
+    BaseModel,
+    QuietLoading,
+    find_base,
+    first_line,
+    load_causal_lm,
+    loading_errors,
+)
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.trainer.settings import Task, TrainSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -149,7 +156,7 @@ def embedded_base(task: Task) -> BaseModel:
     where thresher is installed.
     """
     if task == "classification":
-        from thresher.features.minilm import SHA256, minilm_folder
+        from thresher.models.encoders.minilm import SHA256, minilm_folder
 
         return replace(find_base(minilm_folder(), fingerprint=SHA256), name=MINILM)
     return find_base(EMBEDDED_NAME)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.errors import InputError, first_three
-from thresher.features.chat import render, start_of, tokens_in
+from thresher.models.causal_lm.chat_template import render, start_of, tokens_in
 from thresher.trainer.settings import Task
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from thresher.errors import SettingsError
-from thresher.features.base_model import BaseModel
+from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer import checkpoint
 from thresher.trainer.base import Loaded, load_model, wants_bf16
 from thresher.trainer.batches import Batch, Plan, pack, pad, steps_per_epoch

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from thresher.errors import InputError, SettingsError
-from thresher.features.base_model import BaseModel, first_line
-from thresher.features.precision import same_logits
+from thresher.models.causal_lm.base_model import BaseModel, first_line
+from thresher.models.precision import same_logits
 from thresher.trainer.batches import Batch, pack, pad
 from thresher.trainer.examples import Example
 

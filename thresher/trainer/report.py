@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from thresher.artifacts.folder import write_whole
-from thresher.features.base_model import BaseModel
-from thresher.features.causal_lm import EMBEDDED_NAME
+from thresher.models.causal_lm.base_model import BaseModel
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.trainer.adapter import as_text, summary
 from thresher.trainer.base import name_to_load
 from thresher.trainer.checkpoint import History
@@ -174,7 +174,7 @@ def _loading(base: BaseModel, task: str, metrics: Mapping[str, Any]) -> str:
     source = repr(name_to_load(base)) + ("" if base.revision is None else f", revision={base.revision!r}")
     needed = ""
     if base.name == EMBEDDED_NAME:  # which is on no Hub
-        source, needed = "causal_lm_folder()", "\nfrom thresher.features.causal_lm import causal_lm_folder\n"
+        source, needed = "causal_lm_folder()", "\nfrom thresher.models.causal_lm.embedded import causal_lm_folder\n"
     if task != "classification":
         return (
             f"from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n{needed}\n"

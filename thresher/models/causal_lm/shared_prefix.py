@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError, first_three
-from thresher.features.likelihood import Scored, TokenRow, padded, predictions, score_rows
-from thresher.features.token_batches import token_batches
+from thresher.models.causal_lm.likelihood import Scored, TokenRow, padded, predictions, score_rows
+from thresher.models.token_batches import token_batches
 
 if TYPE_CHECKING:
     import torch
 
-    from thresher.features.language_model import LanguageModel
+    from thresher.models.causal_lm.language_model import LanguageModel
 
 Ids = NDArray[np.int32]
 CACHED_PER_READ = 4  # a cached token costs memory but no pass: a batch may hold this many times as many of them

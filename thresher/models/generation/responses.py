@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thresher.features.server_client import RefusedError
+from thresher.models.generation.http_client import RefusedError
 
 MAX_LOG_P = 0.01  # of a probability, but for rounding
 

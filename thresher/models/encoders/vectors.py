@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
-    from thresher.features.encoders import Encoder
+    from thresher.models.encoders.encoder import Encoder
 
 
 def unit_rows(vectors: NDArray[Any], *, by: str) -> NDArray[np.float32]:

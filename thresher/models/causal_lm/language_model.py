@@ -13,8 +13,9 @@ import numpy as np
 
 from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
-from thresher.features.adapter import ADAPTER_CONFIG, adapted, base_of_adapter
-from thresher.features.base_model import (
+from thresher.models.async_copy import OnItsWay
+from thresher.models.causal_lm.adapter import ADAPTER_CONFIG, adapted, base_of_adapter
+from thresher.models.causal_lm.base_model import (
     PATTERNS,
     TEMPLATES,
     BaseModel,
@@ -23,13 +24,11 @@ from thresher.features.base_model import (
     load_causal_lm,
     load_tokenizer,
 )
-from thresher.features.causal_lm import EMBEDDED_NAME
-from thresher.features.chat import prepare_template, start_id
-from thresher.features.overlap import OnItsWay
-from thresher.features.precision import full_precision, same_logits
-from thresher.features.respondent import is_server
-from thresher.features.server_address import ServerAddress
-from thresher.features.token_batches import bytes_per_token, token_budget
+from thresher.models.causal_lm.chat_template import prepare_template, start_id
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME
+from thresher.models.precision import full_precision, same_logits
+from thresher.models.server_address import ServerAddress, is_server
+from thresher.models.token_batches import bytes_per_token, token_budget
 
 if TYPE_CHECKING:
     import torch

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.overlap import OnItsWay, moved, one_behind
-from thresher.features.token_batches import token_batches
+from thresher.models.async_copy import OnItsWay, moved, one_behind
+from thresher.models.token_batches import token_batches
 
 if TYPE_CHECKING:
-    from thresher.features.language_model import LanguageModel
+    from thresher.models.causal_lm.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

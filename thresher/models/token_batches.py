@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.features.device import free_bytes
+from thresher.models.device import free_bytes
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.device import free_bytes, may_have_gpu
-from thresher.features.overlap import OnItsWay, moved, one_behind
-from thresher.features.precision import full_precision
+from thresher.models.async_copy import OnItsWay, moved, one_behind
+from thresher.models.device import free_bytes, may_have_gpu
+from thresher.models.precision import full_precision
 from thresher.numeric.products import NUMPY, Products
 
 if TYPE_CHECKING:

@@ -10,12 +10,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from thresher.features.asking import Decoding
+from thresher.models.generation.decoding import Decoding
 
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
-
-SCHEMES = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -67,22 +65,6 @@ class Respondent(Protocol):
 
     def notes(self) -> list[str]:
         """Return what the user should know of how the model was asked."""
-
-
-def respondent(context: FeatureContext) -> Respondent:
-    """Return who answers for `context.model`."""
-    if is_server(context.model):
-        from thresher.features.server import Server
-
-        return Server(str(context.model))
-    from thresher.features.generation import LocalRespondent
-
-    return LocalRespondent(context)
-
-
-def is_server(model: str | None) -> bool:
-    """Tell whether the name of a model is the address of a server."""
-    return model is not None and model.lower().startswith(SCHEMES)
 
 
 def talk_text(messages: Sequence[Any], tools: Sequence[Any] | None = None) -> str:

@@ -16,13 +16,13 @@ from tokenizers import Tokenizer
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
-from thresher.features.encoders import EMBEDDED, MINILM, mostly_unknown, unknown_notes
-from thresher.features.hub import model_folder
-from thresher.features.minilm import find_minilm, minilm_folder
-from thresher.features.overlap import OnItsWay, moved, one_behind
-from thresher.features.precision import full_precision
-from thresher.features.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
-from thresher.features.vectors import gathered, unit_rows
+from thresher.models.async_copy import OnItsWay, moved, one_behind
+from thresher.models.encoders.encoder import EMBEDDED, MINILM, mostly_unknown, unknown_notes
+from thresher.models.encoders.minilm import find_minilm, minilm_folder
+from thresher.models.encoders.vectors import gathered, unit_rows
+from thresher.models.hub import model_folder
+from thresher.models.precision import full_precision
+from thresher.models.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
 
 RECIPE = "sentence-2"
 CPU_BATCH_TOKENS = (

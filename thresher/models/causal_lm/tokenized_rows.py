@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from thresher.features.chat import (
+from thresher.models.causal_lm.chat_template import (
     NO_ASSISTANT,
     REWRITES,
     REWRITES_LAST,
@@ -19,11 +19,11 @@ from thresher.features.chat import (
     start_of,
     tokens_in,
 )
-from thresher.features.likelihood import TokenRow
+from thresher.models.causal_lm.likelihood import TokenRow
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
-    from thresher.features.language_model import LanguageModel
+    from thresher.models.causal_lm.language_model import LanguageModel
 
 RECIPE = "scored-rows-3"
 DEFAULT_MAX_LENGTH = 2048  # what training reads of a conversation

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.errors import InputError, NotFoundError, first_three
-from thresher.features.causal_lm import EMBEDDED_NAME, causal_lm_folder
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME, causal_lm_folder
 
 # What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
 TEMPLATES = ("*.jinja", "additional_chat_templates/*.jinja")  # of the second, for example one for rows with tools

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import fingerprint
-from thresher.features.vectors import gathered, unit_rows
-from thresher.features.word_pieces import WordPieces
+from thresher.models.encoders.vectors import gathered, unit_rows
+from thresher.models.encoders.wordpiece import WordPieces
 from thresher.numeric.numba_jit import compiled
 
-FOLDER = Path(__file__).parent / "models" / "static-minilm-256"
+FOLDER = Path(__file__).parents[1] / "weights" / "static-minilm-256"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 RECIPE = "static-2"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from thresher.errors import InputError
 
 EMBEDDED_NAME = "thresher/tiny-llama"  # what adapters made on it name as their base; it is on no Hub
-FOLDER = Path(__file__).parents[1] / "models" / "tiny-llama"
+FOLDER = Path(__file__).parents[1] / "weights" / "tiny-llama"
 SHA256 = "6b5c44d3d3b6ceaf8fad56d93187e8f147f9cb6e1c9db3f3c2f69a871e17bc63"  # of model.safetensors
 
 

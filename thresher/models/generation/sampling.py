@@ -11,7 +11,7 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-from thresher.features.asking import Decoding
+from thresher.models.generation.decoding import Decoding
 
 if TYPE_CHECKING:
     import torch

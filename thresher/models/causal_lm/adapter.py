@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.errors import InputError
-from thresher.features.base_model import first_line, loading_errors
+from thresher.models.causal_lm.base_model import first_line, loading_errors
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from thresher.errors import InputError, SettingsError, did_you_mean
 
+if TYPE_CHECKING:
+    pass
+
+SCHEMES = ("http://", "https://")
 SETTINGS = {"timeout": "timeout_s", "in_flight": "n_in_flight", "tries": "n_tries", "per_minute": "n_per_minute"}
 FORM = "http://HOST:PORT/v1#MODEL"
 
@@ -78,3 +83,8 @@ def _number(name: str, text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise SettingsError(f"model: the server setting {name} must be a whole number of at least 1, got '{text}'")
     return int(text)
+
+
+def is_server(model: str | None) -> bool:
+    """Tell whether the name of a model is the address of a server."""
+    return model is not None and model.lower().startswith(SCHEMES)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from thresher.errors import InputError, MissingExtraError
-from thresher.features.server_address import ServerAddress
+from thresher.models.server_address import ServerAddress
 
 if TYPE_CHECKING:
     import httpx2

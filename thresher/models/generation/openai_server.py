@@ -22,11 +22,11 @@ import xxhash
 from thresher.cache.answer_cache import FILE, AnswerStore
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError, did_you_mean, first_three
-from thresher.features.asking import Decoding
-from thresher.features.respondent import Answer, Choices, no_choices
-from thresher.features.server_address import ServerAddress
-from thresher.features.server_answers import chosen, named_option, shares_of, written
-from thresher.features.server_client import RefusedError, ServerClient
+from thresher.models.generation.decoding import Decoding
+from thresher.models.generation.generator import Answer, Choices, no_choices
+from thresher.models.generation.http_client import RefusedError, ServerClient
+from thresher.models.generation.responses import chosen, named_option, shares_of, written
+from thresher.models.server_address import ServerAddress
 from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:

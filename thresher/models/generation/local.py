@@ -16,16 +16,16 @@ from thresher.cache.batch import Batch, ComputeBatches
 from thresher.cache.by_text import values_of
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
-from thresher.features.asking import Decoding
-from thresher.features.chat import TEMPLATE_REFUSES, render_question, start_of, turn_end_ids
-from thresher.features.language_model import LanguageModel, language_model
-from thresher.features.likelihood import padded
-from thresher.features.plain_generation import generate_plainly, ignores_padding, own_stops
-from thresher.features.precision import full_precision
-from thresher.features.respondent import Answer, Choices
-from thresher.features.samples import Draw, Wanted, draws
-from thresher.features.scored_rows import DEFAULT_MAX_LENGTH
-from thresher.features.token_batches import BATCH_TOKENS, token_batches
+from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, render_question, start_of, turn_end_ids
+from thresher.models.causal_lm.language_model import LanguageModel, language_model
+from thresher.models.causal_lm.likelihood import padded
+from thresher.models.causal_lm.tokenized_rows import DEFAULT_MAX_LENGTH
+from thresher.models.generation.decoding import Decoding
+from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, own_stops
+from thresher.models.generation.generator import Answer, Choices
+from thresher.models.generation.sampling import Draw, Wanted, draws
+from thresher.models.precision import full_precision
+from thresher.models.token_batches import BATCH_TOKENS, token_batches
 
 if TYPE_CHECKING:
     import torch

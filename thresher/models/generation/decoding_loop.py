@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from thresher.features.precision import full_precision, same_logits
+from thresher.models.precision import full_precision, same_logits
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,11 @@
+"""Which models are run, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    pass
+
+EmbeddingDtype = Literal["float32", "float16"]
+LossOn = Literal["last-assistant", "all-assistant"]
