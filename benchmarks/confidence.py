@@ -29,7 +29,7 @@ from scipy.stats import rankdata
 
 import thresher as th
 from thresher.features import FeatureContext, compute
-from thresher.features.asking import ConfidenceSettings
+from thresher.features.settings import ConfidenceSettings
 
 RESULT = Path(__file__).parent / "results" / "confidence.json"
 SOLUTIONS = "gsm8k_solutions_correctness.jsonl"

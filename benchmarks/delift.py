@@ -31,8 +31,8 @@ import thresher as th
 from thresher.features import FeatureCache, FeatureContext, compute
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
-from thresher.features.tried_examples import nearest_examples
-from thresher.features.utility import _Asked, _Queries
+from thresher.features.utility.example_pairs import nearest_examples
+from thresher.features.utility.utility import _Asked, _Queries
 from thresher.models.causal_lm.language_model import language_model
 from thresher.selectors.delift import Delift
 

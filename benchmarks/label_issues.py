@@ -21,9 +21,9 @@ from machine import machine
 
 import thresher as th
 from thresher.features import FeatureContext
-from thresher.features.class_probability import _Work, class_names, given_classes, normalised
-from thresher.features.cross_fit import PENALTY, judge
-from thresher.features.label_issues import find_label_issues
+from thresher.features.labels.class_probability import _Work, class_names, given_classes, normalised
+from thresher.features.labels.cross_fit import PENALTY, judge
+from thresher.features.labels.label_issues import find_label_issues
 
 RESULT = Path(__file__).parent / "results" / "label_issues.json"
 PENALTIES = (0.1, 1.0, 10.0)

@@ -34,7 +34,7 @@ from machine import machine
 
 import thresher as th
 from thresher.features import FeatureContext, compute
-from thresher.features.loss import row_reader
+from thresher.features.likelihood.loss import row_reader
 from thresher.models.causal_lm.chat_template import render, render_prompt
 from thresher.models.causal_lm.language_model import language_model
 from thresher.models.causal_lm.tokenized_rows import row_texts, without_prompt

@@ -8,7 +8,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features import FeatureContext, compute
-from thresher.features.trained import Preparation, TrainedFolder, folds_of
+from thresher.features.reference_adapters import Preparation, TrainedFolder, folds_of
 from thresher.models.causal_lm.tokenized_rows import row_texts
 from thresher.preparation import keep, promises, store
 from thresher.selectors.learnability import Learnability

@@ -12,8 +12,8 @@ from thresher.cache.dry_run import StageCost
 from thresher.cli.main import main
 from thresher.errors import InputError
 from thresher.features import FeatureCache, FeatureContext, ngram
-from thresher.features.loss import Loss
-from thresher.features.rehearsal import merged, rehearse
+from thresher.features.cost import merged, rehearse
+from thresher.features.likelihood.loss import Loss
 from thresher.numeric.units import size
 from thresher.selection_plan import cost_line, duration
 from thresher.selectors import create

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from thresher.experiments.learning_curve import LearningCurve, learning_curve
     from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
+    from thresher.features.table import FeatureTable, score
     from thresher.jobs import run_job
     from thresher.reporting import report
     from thresher.scores import Scores
-    from thresher.scoring import FeatureTable, score
     from thresher.selection import select
     from thresher.selection_plan import Plan, plan
     from thresher.subset import Subset
@@ -77,7 +77,7 @@ _HOME = {
     "Comparison": "thresher.experiments.comparison",
     "Curated": "thresher.curated",
     "Dataset": "thresher.dataset",
-    "FeatureTable": "thresher.scoring",
+    "FeatureTable": "thresher.features.table",
     "Features": "thresher.features",
     "LearningCurve": "thresher.experiments.learning_curve",
     "Manifest": "thresher.artifacts.manifest",
@@ -96,7 +96,7 @@ _HOME = {
     "plan": "thresher.selection_plan",
     "report": "thresher.reporting",
     "run_job": "thresher.jobs",
-    "score": "thresher.scoring",
+    "score": "thresher.features.table",
     "select": "thresher.selection",
     "train": "thresher.training",
     "tune": "thresher.experiments.tuning",

@@ -235,7 +235,7 @@ def _base_of(model: str) -> str:
 
 def _run(plan: _Plan, started: float) -> Corrected:
     """Write candidates, compare, decide, and write down what happened."""
-    from thresher.features.asked_rows import AskedRows
+    from thresher.features.answers.prompts import AskedRows
     from thresher.models.generation.decoding import Decoding
     from thresher.models.generation.load import respondent
 
@@ -275,7 +275,7 @@ def _run(plan: _Plan, started: float) -> Corrected:
 
 def _decided_at_once(candidate: Answer, original: str) -> Decided | None:
     """Return the decision where there is nothing to compare."""
-    from thresher.features.asked_rows import plain
+    from thresher.features.answers.prompts import plain
 
     if not candidate.text:
         return NO_CANDIDATE, candidate.problem or "the model's answer is empty"

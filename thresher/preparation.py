@@ -1,7 +1,8 @@
 """What a method wants trained before its features are computed: adapters on the pool, kept in the cache.
 
-A selector names them in its attribute `prepares` (see `thresher.features.trained.Preparation`). `promise` says, without
-training or writing anything, where they will lie and what they will cost; `keep` trains them. A killed run continues
+A selector names them in its attribute `prepares` (see
+`thresher.features.reference_adapters.Preparation`). `promise` says, without training or writing
+anything, where they will lie and what they will cost; `keep` trains them. A killed run continues
 from its last checkpoint.
 """
 
@@ -26,7 +27,7 @@ from thresher.artifacts.manifest import Manifest, digest
 from thresher.cache.folder_cache import FolderStore
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
-from thresher.features.trained import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, content_of, folds_of
+from thresher.features.reference_adapters import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, content_of, folds_of
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.models.causal_lm.language_model import refuse_server
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 
 KIND = "trained"  # folder of the cache
 RECIPE = 2  # raise it when adapters of earlier versions of the code must not be used again
-# The embedded model is a thousandth of the size that the trainer's default rate is for, and learns little at it.
+# The embedded model is a thousandth of the size that the trainer's default rate is for, and learns
+# little at it.
 EMBEDDED_RATE = 1e-3
 CHECKPOINTS = ".checkpoints"
 N_TRIED = 4  # optimizer steps of a trial

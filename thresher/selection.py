@@ -190,7 +190,7 @@ def _run(request: Request, started: float) -> Subset:
 
 def _features(request: Request, pool: Dataset) -> Features:
     from thresher.features import compute
-    from thresher.features.beside import features_beside
+    from thresher.features.side_inputs import features_beside
     from thresher.models.torch_products import products_on
 
     features = compute(pool, request.needs, request.context)

@@ -217,8 +217,8 @@ def _stages(request: Request, on_progress: Callable[[Progress], None] | None) ->
 
 
 def _of(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
-    from thresher.features.providers import is_of_pairs, load_provider
-    from thresher.features.rehearsal import rehearse
+    from thresher.features.cost import rehearse
+    from thresher.features.registry import is_of_pairs, load_provider
     from thresher.models.server_address import ServerAddress, is_server
 
     provider, context = load_provider(name), request.context

@@ -11,7 +11,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features import FeatureContext, compute
-from thresher.features.row_gradients import AdapterState, RowGradients, sketch_of
+from thresher.features.gradients.per_example import AdapterState, RowGradients, sketch_of
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, score_rows
 from thresher.models.causal_lm.shared_prefix import joined, score_pairs

@@ -5,17 +5,18 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureCache, FeatureContext, compute, cross_fit
-from thresher.features import class_probability as module
-from thresher.features.class_probability import (
+from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features.labels import class_probability as module
+from thresher.features.labels import cross_fit
+from thresher.features.labels.class_probability import (
     ClassProbability,
     class_names,
     given_classes,
     normalised,
     self_confidence,
 )
-from thresher.features.cross_fit import LabelledTexts, judge, word_view
-from thresher.features.folds import stratified_folds
+from thresher.features.labels.cross_fit import LabelledTexts, judge, word_view
+from thresher.features.labels.folds import stratified_folds
 
 CONTEXT = FeatureContext(encoder="static", cache=None)
 WORDS = {"drink": ["tea", "coffee", "water", "juice"], "tool": ["saw", "drill", "nail", "file"], "pet": ["cat", "dog"]}
@@ -193,8 +194,8 @@ def test_normalised_takes_off_what_rows_of_a_class_have_on_average():
 
 
 def test_a_classifier_learns_from_a_bounded_number_of_rows_with_some_of_each_class(monkeypatch):
-    monkeypatch.setattr("thresher.features.cross_fit.MAX_FIT_ROWS", 50)
-    monkeypatch.setattr("thresher.features.cross_fit.MIN_FIT_ROWS", 3)
+    monkeypatch.setattr("thresher.features.labels.cross_fit.MAX_FIT_ROWS", 50)
+    monkeypatch.setattr("thresher.features.labels.cross_fit.MIN_FIT_ROWS", 3)
     label = np.repeat([0, 1], [395, 5])
     rows = LabelledTexts.of(np.arange(400), label, n_texts=400, n_classes=2)
     learned = rows.learned(0)

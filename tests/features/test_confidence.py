@@ -5,10 +5,11 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, compute, confidence
-from thresher.features.asking import ConfidenceSettings
-from thresher.features.class_probability import self_confidence
-from thresher.features.entailment import Entailment
+from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features.answers import confidence
+from thresher.features.answers.entailment import Entailment
+from thresher.features.labels.class_probability import self_confidence
+from thresher.features.settings import ConfidenceSettings
 from thresher.models.encoders.load import load_encoder
 from thresher.models.generation.generator import Answer, Choices, talk_text
 

@@ -10,9 +10,9 @@ import pytest
 import thresher as th
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
-from thresher.features import row_gradients as module
-from thresher.features.row_gradients import AdapterState, adam_direction, sketch_of
-from thresher.features.trained import GradientSettings, TrainedFolder
+from thresher.features.gradients import per_example as module
+from thresher.features.gradients.per_example import AdapterState, adam_direction, sketch_of
+from thresher.features.reference_adapters import GradientSettings, TrainedFolder
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 from thresher.preparation import keep, promises
 from thresher.selectors.gradient import Gradient

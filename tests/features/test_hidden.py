@@ -5,7 +5,7 @@ import pytest
 
 import thresher as th
 from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
-from thresher.features import hidden as hidden_module
+from thresher.features.likelihood import hidden_states as hidden_module
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
 

@@ -7,8 +7,9 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureCache, FeatureContext, compute, knowledge
-from thresher.features.asking import KnowledgeSettings
+from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features.answers import knowledge
+from thresher.features.settings import KnowledgeSettings
 from thresher.models.generation.generator import Answer
 from thresher.selectors.known_unknown import groups
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thresher.errors import InputError
-from thresher.features.label_issues import confident_joint, find_label_issues
+from thresher.features.labels.label_issues import confident_joint, find_label_issues
 
 
 def slow(p, given):

@@ -17,7 +17,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError, SettingsError
 from thresher.features import FeatureCache, FeatureContext, compute
-from thresher.features.asking import ConfidenceSettings
+from thresher.features.settings import ConfidenceSettings
 from thresher.models.generation import http_client
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import question
@@ -210,7 +210,7 @@ def test_a_process_that_is_killed_leaves_every_answer_it_got(stub, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from thresher.features import FeatureCache, FeatureContext\n"
-        "from thresher.features.asking import Decoding\n"
+        "from thresher.features.settings import Decoding\n"
         "from thresher.models.generation.generator import question, respondent\n"
         "here = FeatureContext(model=sys.argv[1], cache=FeatureCache(sys.argv[2]))\n"
         "talks = [question(f'what is {i} and {i}?') for i in range(30)]\n"
@@ -540,8 +540,8 @@ def test_selecting_by_confidence_of_a_server_asks_each_row_once(stub, tmp_path, 
 
 
 def test_a_dry_run_sends_no_request_and_counts_what_is_stored(stub, tmp_path):
-    from thresher.features.confidence import Confidence
-    from thresher.features.rehearsal import rehearse
+    from thresher.features.answers.confidence import Confidence
+    from thresher.features.cost import rehearse
 
     stub.reply = lambda body, number: said("A")
     rows = [{"prompt": f"capital {i}?", "completion": "Paris"} for i in range(5)]

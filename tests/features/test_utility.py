@@ -7,10 +7,11 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, compute, fingerprints, tried_examples
-from thresher.features import utility as utility_module
-from thresher.features.tried_examples import Shares, effects, first_tried, nearest_examples
-from thresher.features.utility import distance
+from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
+from thresher.features.utility import example_pairs
+from thresher.features.utility import utility as utility_module
+from thresher.features.utility.example_pairs import Shares, effects, first_tried, nearest_examples
+from thresher.features.utility.utility import distance
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
@@ -268,7 +269,7 @@ def test_the_fingerprint_tells_models_and_limits_apart(tiny_llama, plain_llama):
 
 
 def test_nearest_examples_equal_a_full_sort_across_blocks(monkeypatch):
-    monkeypatch.setattr(tried_examples, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(example_pairs, "BLOCK_ROWS", 7)
     x = np.random.default_rng(0).standard_normal((30, 5)).astype(np.float32)
     x[4] = x[9] = x[20]
     x /= np.linalg.norm(x, axis=1, keepdims=True)

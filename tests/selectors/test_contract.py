@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
+from thresher.features.answers.knowledge import KNOWLEDGE
 from thresher.features.container import Features
-from thresher.features.knowledge import KNOWLEDGE
 from thresher.features.ngram import NGRAM
-from thresher.features.utility import UTILITY
+from thresher.features.utility.utility import UTILITY
 from thresher.selectors import Selector, available, create
 from thresher.selectors.registry import load_class
 

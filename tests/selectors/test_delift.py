@@ -9,7 +9,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError, SettingsError
 from thresher.features.container import Features
-from thresher.features.utility import UTILITY
+from thresher.features.utility.utility import UTILITY
 from thresher.selectors import create, delift
 from thresher.selectors.delift import Delift
 from thresher.selectors.pairs import Pairs, cover_pairs

@@ -8,7 +8,7 @@ import thresher as th
 from thresher.errors import InputError
 from thresher.features import FeatureContext, compute
 from thresher.features.container import Features
-from thresher.features.trained import GradientSettings
+from thresher.features.reference_adapters import GradientSettings
 from thresher.preparation import promises
 from thresher.selectors import gradient as module
 from thresher.selectors.gradient import Gradient

@@ -46,7 +46,7 @@ def methods(
 
 def _passes(selector: Selector) -> dict[str, str]:
     """Return how often models read the rows, by feature, and what is trained before."""
-    from thresher.features.providers import available, load_provider
+    from thresher.features.registry import available, load_provider
 
     told = {f"train {order.role}": order.passes() for order in getattr(selector, "prepares", ())}
     for need in sorted(selector.needs):

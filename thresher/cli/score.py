@@ -43,7 +43,7 @@ def score(
     """
     from thresher.cli.progress import progress_display
     from thresher.errors import InputError
-    from thresher.scoring import score as score_rows
+    from thresher.features.table import score as score_rows
 
     if as_json and out is None:
         raise InputError("--json: needs --out FILE, because without it the features go to stdout; add --out")

@@ -24,7 +24,7 @@ from thresher.errors import InputError
 from thresher.features.compute import COLUMN, NO_NUMBER, NUMBER, column_values, compute
 from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
-from thresher.features.providers import compares_rows
+from thresher.features.registry import compares_rows
 
 FACTS = "thresher"  # entry of a feature file's metadata
 REASON = "missing/"  # prefix of the (n,) int32 codes of reasons, 0 for a row that has a value

@@ -255,8 +255,8 @@ class Run:
 
     def beside(self) -> dict[str, Array]:
         """Return the features of rows beside the pool."""
-        from thresher.features.beside import features_beside
-        from thresher.features.providers import is_of_pairs
+        from thresher.features.registry import is_of_pairs
+        from thresher.features.side_inputs import features_beside
 
         request = self.request
         found: dict[str, Array] = {}

@@ -41,7 +41,7 @@ def keep_needs(keep: str) -> frozenset[str]:
     """Return the feature that decides which row of a group stays, if one does."""
     if not keep.startswith((HIGHEST, LOWEST)):
         return frozenset()
-    from thresher.features.providers import available
+    from thresher.features.registry import available
 
     name = keep.partition(":")[2].strip()
     return frozenset({name if ":" in name or name in available() else f"number:{name}"})

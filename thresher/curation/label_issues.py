@@ -50,8 +50,8 @@ class LabelIssues:
         rng: np.random.Generator,
     ) -> Verdict:
         """Drop every row whose label is probably wrong."""
-        from thresher.features.class_probability import class_names, given_classes
-        from thresher.features.label_issues import find_label_issues
+        from thresher.features.labels.class_probability import class_names, given_classes
+        from thresher.features.labels.label_issues import find_label_issues
 
         found = find_label_issues(
             pool.features[PROBABILITY], given_classes(pool.dataset), class_names(pool.dataset)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
-from thresher.features.providers import FeatureProvider, Measured, TellsFacts, load_provider
+from thresher.features.registry import FeatureProvider, Measured, TellsFacts, load_provider
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from thresher.cache.feature_cache import FeatureCache
 from thresher.errors import SettingsError
-from thresher.features.asking import ConfidenceSettings, KnowledgeSettings
-from thresher.features.trained import GradientSettings, TrainedFolder
+from thresher.features.reference_adapters import GradientSettings, TrainedFolder
+from thresher.features.settings import ConfidenceSettings, KnowledgeSettings
 from thresher.models.device import check_device
 from thresher.models.encoders.encoder import DTYPES
 from thresher.models.encoders.load import resolve_encoder

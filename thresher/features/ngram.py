@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.memory_map import empty_array
 from thresher.features.context import FeatureContext
-from thresher.features.providers import Measured
+from thresher.features.registry import Measured
 from thresher.progress import Progress
 
 if TYPE_CHECKING:

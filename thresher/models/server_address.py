@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from thresher.errors import InputError, SettingsError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMES = ("http://", "https://")
 SETTINGS = {"timeout": "timeout_s", "in_flight": "n_in_flight", "tries": "n_tries", "per_minute": "n_per_minute"}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    pass
+from typing import Literal
 
 EmbeddingDtype = Literal["float32", "float16"]
 LossOn = Literal["last-assistant", "all-assistant"]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from thresher.features.asking import ConfidenceSettings
 from thresher.features.container import Features
+from thresher.features.settings import ConfidenceSettings
 from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked
 

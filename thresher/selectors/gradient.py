@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.features.container import Array, Features
-from thresher.features.trained import GradientSettings, Preparation
+from thresher.features.reference_adapters import GradientSettings, Preparation
 from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_whole
 

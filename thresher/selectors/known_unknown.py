@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import SettingsError, did_you_mean
-from thresher.features.asking import KnowledgeSettings
 from thresher.features.container import Array, Features
+from thresher.features.settings import KnowledgeSettings
 from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked
 

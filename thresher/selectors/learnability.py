@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.features.trained import Preparation
+from thresher.features.reference_adapters import Preparation
 from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_one_of, check_whole
 

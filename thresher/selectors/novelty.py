@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from thresher.features.container import Features
-from thresher.features.trained import Preparation
+from thresher.features.reference_adapters import Preparation
 from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked, check_named, check_whole
 from thresher.selectors.learnability import loss_gone

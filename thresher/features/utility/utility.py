@@ -18,11 +18,11 @@ from thresher.cache.dry_run import StageCost
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
+from thresher.features.cost import merged, run_rehearsal
 from thresher.features.embedding import Embedding
-from thresher.features.providers import Measured
-from thresher.features.rehearsal import merged, run_rehearsal
-from thresher.features.tried_examples import RECIPE as TRIED
-from thresher.features.tried_examples import Shares, best_tried, first_tried
+from thresher.features.registry import Measured
+from thresher.features.utility.example_pairs import RECIPE as TRIED
+from thresher.features.utility.example_pairs import Shares, best_tried, first_tried
 from thresher.models.causal_lm.chat_template import tokens_in
 from thresher.models.causal_lm.language_model import LanguageModel, language_model
 from thresher.models.causal_lm.likelihood import TokenRow

@@ -13,8 +13,8 @@ from thresher.cache.by_text import values_of
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.loss import WINDOW_ROWS, row_reader
-from thresher.features.providers import Measured
+from thresher.features.likelihood.loss import WINDOW_ROWS, row_reader
+from thresher.features.registry import Measured
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, padded
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowReader, row_texts

@@ -14,7 +14,7 @@ from thresher.cache.by_text import values_of
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.providers import Measured
+from thresher.features.registry import Measured
 from thresher.models.causal_lm.language_model import language_model
 from thresher.models.causal_lm.likelihood import score_rows
 from thresher.models.causal_lm.tokenized_rows import (

@@ -12,10 +12,10 @@ from thresher.cache.dry_run import StageCost
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.loss import Loss, row_reader
-from thresher.features.providers import Measured
-from thresher.features.rehearsal import merged, run_rehearsal
-from thresher.features.trained import TrainedFolder, folds_of
+from thresher.features.cost import merged, run_rehearsal
+from thresher.features.likelihood.loss import Loss, row_reader
+from thresher.features.reference_adapters import TrainedFolder, folds_of
+from thresher.features.registry import Measured
 from thresher.models.causal_lm.tokenized_rows import row_texts
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.errors import InputError
-from thresher.features.asked_rows import missing_series, plain
-from thresher.features.asking import KnowledgeSettings
+from thresher.features.answers.prompts import missing_series, plain
 from thresher.features.compute import column_values
 from thresher.features.context import FeatureContext
-from thresher.features.providers import Measured
+from thresher.features.registry import Measured
+from thresher.features.settings import KnowledgeSettings
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import Answer, Respondent, talk_text
 from thresher.models.generation.load import respondent

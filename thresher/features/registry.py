@@ -39,7 +39,7 @@ class FeatureProvider(Protocol):
     """Three members, no base class: a name, what stands behind the values, and `compute`.
 
     Five more are optional: `passes`, a class attribute that says in words how often a model reads the n rows; `cost`
-    (see `thresher.features.rehearsal`), for a provider whose cost a dry run cannot find out by itself;
+    (see `thresher.features.cost`), for a provider whose cost a dry run cannot find out by itself;
     `compares_rows_of`, the kinds of rows whose array cannot be put together from those of parts of the rows;
     `describe_kind(context, kind)`, in place of `describe` where what stands behind the values depends on the kind; and
     `facts` (see `TellsFacts`).

@@ -18,9 +18,9 @@ from thresher.cache.keys import text_keys
 from thresher.errors import InputError, first_three
 from thresher.features.compute import column_codes
 from thresher.features.context import FeatureContext
-from thresher.features.cross_fit import N_FOLDS, LabelledTexts, judge, word_view
 from thresher.features.embedding import Embedding
-from thresher.features.providers import Measured
+from thresher.features.labels.cross_fit import N_FOLDS, LabelledTexts, judge, word_view
+from thresher.features.registry import Measured
 from thresher.progress import Progress
 
 if TYPE_CHECKING:

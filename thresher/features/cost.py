@@ -24,7 +24,7 @@ from thresher.cache.feature_cache import FeatureCache
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.features.context import FeatureContext
-    from thresher.features.providers import FeatureProvider
+    from thresher.features.registry import FeatureProvider
 
 PROBE_ROWS = 64  # that a feature is tried on first
 

@@ -18,10 +18,10 @@ from thresher.cache.dry_run import StageCost
 from thresher.cache.fingerprint import joined_fingerprint
 from thresher.cache.memory_map import empty_array
 from thresher.errors import InputError
-from thresher.features.loss import Loss, row_reader
-from thresher.features.providers import Measured
-from thresher.features.rehearsal import merged, run_rehearsal
-from thresher.features.trained import TrainedFolder
+from thresher.features.cost import merged, run_rehearsal
+from thresher.features.likelihood.loss import Loss, row_reader
+from thresher.features.reference_adapters import TrainedFolder
+from thresher.features.registry import Measured
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowReader, row_texts
 from thresher.models.token_batches import BATCH_TOKENS
 from thresher.progress import Progress
@@ -29,7 +29,7 @@ from thresher.progress import Progress
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.features.context import FeatureContext
-    from thresher.features.row_gradients import AdapterState, RowGradients
+    from thresher.features.gradients.per_example import AdapterState, RowGradients
 
 OWN_RECIPE = "gradient-2"
 WINDOW_ROWS = 1024  # rows tokenised and sorted by length together
@@ -92,7 +92,7 @@ def _describe(context: FeatureContext, feature: str) -> dict[str, str]:
 
 
 def _compute(dataset: Dataset, context: FeatureContext, feature: str, *, is_preconditioned: bool) -> Measured:
-    from thresher.features.row_gradients import AdapterState
+    from thresher.features.gradients.per_example import AdapterState
 
     folder, reader, dim = _folder(context), row_reader(context), context.gradient.dim
     paths = folder.epochs()
@@ -151,7 +151,7 @@ def _at_checkpoint(
 
 
 def _loaded(context: FeatureContext, reader: RowReader, state: AdapterState, number: int) -> RowGradients:
-    from thresher.features.row_gradients import RowGradients
+    from thresher.features.gradients.per_example import RowGradients
     from thresher.models.causal_lm.language_model import LanguageModel
 
     adapter = _folder(context).adapters[0]

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from thresher.cache.by_text import values_of
 from thresher.cache.fingerprint import joined_fingerprint
-from thresher.features.asked_rows import AskedRows, missing_series, plain
-from thresher.features.class_probability import ClassProbability, self_confidence
+from thresher.features.answers.entailment import Entailment
+from thresher.features.answers.prompts import AskedRows, missing_series, plain
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.features.entailment import Entailment
-from thresher.features.providers import Measured
+from thresher.features.labels.class_probability import ClassProbability, self_confidence
+from thresher.features.registry import Measured
 from thresher.models.encoders.load import load_encoder
 from thresher.models.generation.generator import Answer, Respondent, question
 from thresher.models.generation.load import respondent

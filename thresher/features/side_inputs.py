@@ -12,7 +12,7 @@ from thresher.errors import InputError
 from thresher.features.compute import compute
 from thresher.features.container import Array
 from thresher.features.context import FeatureContext
-from thresher.features.providers import is_of_pairs
+from thresher.features.registry import is_of_pairs
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

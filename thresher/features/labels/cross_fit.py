@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.features.folds import stratified_folds
+from thresher.features.labels.folds import stratified_folds
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]

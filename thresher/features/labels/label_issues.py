@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.class_probability import class_thresholds
+from thresher.features.labels.class_probability import class_thresholds
 
 NONE = -1  # a row that is sure of no class
 
