@@ -139,7 +139,7 @@ def run_stages(path: Path, folder: Path, wanted: list[str], budget: str) -> dict
     from thresher import features
     from thresher.artifacts.folder import OutputFolder
     from thresher.selectors import greedy, neighbors
-    from thresher.subset import Subset
+    from thresher.subset.subset import Subset
 
     stages = Stages()
     stages.wrap(features, "compute", "embed")

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thresher.budget import Budget, Quota, parse_budget, parse_quota
 from thresher.errors import InputError
+from thresher.subset.budget import Budget, parse_budget
+from thresher.subset.quota import Quota, parse_quota
 
 
 @pytest.mark.parametrize(

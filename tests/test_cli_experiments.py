@@ -6,7 +6,6 @@ from enum import Enum
 
 import pytest
 
-from thresher.budget import parse_budget
 from thresher.cli.compare import compare as compare_command
 from thresher.cli.curve import curve as curve_command
 from thresher.cli.experiment_options import method_settings, seconds, train_settings, whole_numbers
@@ -16,6 +15,7 @@ from thresher.errors import InputError, SettingsError
 from thresher.experiments.comparison import compare
 from thresher.experiments.learning_curve import learning_curve
 from thresher.experiments.tuning import tune
+from thresher.subset.budget import parse_budget
 
 RENAMED = {"eval_rows": "eval", "target": "targets", "settings": "method_settings", "train": "settings"}
 ONLY_COMMAND = {"page", "schema", "columns", "id_column", "as_json", "quiet"}

@@ -6,7 +6,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, ManifestError, OutputError
-from thresher.subset import open_subset, read_subset, read_subset_rows
+from thresher.subset.subset import open_subset, read_subset, read_subset_rows
 
 WORDS = ["shirt", "lamp", "phone", "garden", "oak", "steel", "red", "blue", "large", "small", "case", "toy", "cotton"]
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thresher.artifacts.manifest import Manifest
-    from thresher.budget import Budget, Quota
     from thresher.correcting import Corrected, correct
     from thresher.curated import Curated
     from thresher.curating import curate
@@ -29,10 +28,12 @@ if TYPE_CHECKING:
     from thresher.features.table import FeatureTable, score
     from thresher.jobs import run_job
     from thresher.reporting import report
-    from thresher.scores import Scores
     from thresher.selection import select
     from thresher.selection_plan import Plan, plan
-    from thresher.subset import Subset
+    from thresher.subset.budget import Budget
+    from thresher.subset.quota import Quota
+    from thresher.subset.scores import Scores
+    from thresher.subset.subset import Subset
     from thresher.training import Adapter, TrainSettings, train
 
 __version__ = "0.1.0"
@@ -72,7 +73,7 @@ __all__ = [
 
 _HOME = {
     "Adapter": "thresher.training",
-    "Budget": "thresher.budget",
+    "Budget": "thresher.subset.budget",
     "Corrected": "thresher.correcting",
     "Comparison": "thresher.experiments.comparison",
     "Curated": "thresher.curated",
@@ -82,9 +83,9 @@ _HOME = {
     "LearningCurve": "thresher.experiments.learning_curve",
     "Manifest": "thresher.artifacts.manifest",
     "Plan": "thresher.selection_plan",
-    "Quota": "thresher.budget",
-    "Scores": "thresher.scores",
-    "Subset": "thresher.subset",
+    "Quota": "thresher.subset.budget",
+    "Scores": "thresher.subset.scores",
+    "Subset": "thresher.subset.subset",
     "ThresherError": "thresher.errors",
     "TrainSettings": "thresher.training",
     "Tuning": "thresher.experiments.tuning",

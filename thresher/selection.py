@@ -12,8 +12,6 @@ import numpy as np
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import digest
-from thresher.budget import Budget, Quota
-from thresher.cut import dropped_table, verdict_table
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import check_apart
 from thresher.errors import InputError
@@ -23,7 +21,10 @@ from thresher.selection_choice import choose
 from thresher.selection_manifest import chosen, subset_manifest
 from thresher.selection_request import Asked, Order, Request, resolve
 from thresher.selectors import Selector
-from thresher.subset import Subset, read_subset
+from thresher.subset.budget import Budget
+from thresher.subset.cut import dropped_table, verdict_table
+from thresher.subset.quota import Quota
+from thresher.subset.subset import Subset, read_subset
 
 EngineName = Literal["local", "ray"]
 

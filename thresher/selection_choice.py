@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.cut import Cut, cut
 from thresher.features.container import Features
-from thresher.scores import Scores
 from thresher.selection_request import Request
+from thresher.subset.cut import Cut, cut
+from thresher.subset.scores import Scores
 
 
 class Choice(NamedTuple):

@@ -11,8 +11,8 @@ import polars as pl
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset.provenance import schema_entry, source_entries, source_places
 from thresher.dataset.rejection import counted
-from thresher.scores import Scores
 from thresher.selection_request import Request
+from thresher.subset.scores import Scores
 
 
 class Chosen(NamedTuple):

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thresher.budget import Budget, Quota
 from thresher.models.settings import EmbeddingDtype, LossOn
 from thresher.numeric.units import size
 from thresher.preparation import Trial, rehearse_training
 from thresher.selection_request import Asked, Order, Request, resolve
 from thresher.selectors import Selector
+from thresher.subset.budget import Budget
+from thresher.subset.quota import Quota
 
 if TYPE_CHECKING:
     from thresher.cache.dry_run import StageCost

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from thresher.artifacts.manifest import versions
-from thresher.budget import Budget, Quota, parse_budget, parse_quota
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import reading_entry
 from thresher.errors import InputError, NotFoundError
 from thresher.models.settings import EmbeddingDtype, LossOn
 from thresher.preparation import Promise, promises
 from thresher.selectors import Selector, create
+from thresher.subset.budget import Budget, parse_budget
+from thresher.subset.quota import Quota, parse_quota
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress

@@ -14,7 +14,7 @@ from thresher.cluster import InProcess, select_on, shards
 from thresher.cluster.engine import run_stage
 from thresher.cluster.stage import check_version, do, find_record
 from thresher.errors import InputError, OutputError
-from thresher.subset import open_subset, read_subset, read_subset_rows
+from thresher.subset.subset import open_subset, read_subset, read_subset_rows
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_what_a_killed_run_of_the_other_engine_left_is_not_in_the_result(
 
     with monkeypatch.context() as patch:
         if first == "local":
-            patch.setattr("thresher.subset.write_parquet", interrupted)
+            patch.setattr("thresher.subset.subset.write_parquet", interrupted)
         killed = {"local": local, "ray": lambda: select_on(Killed({"write": 2}), asked, tmp_path / "out")}[first]
         with pytest.raises(KeyboardInterrupt):
             killed()

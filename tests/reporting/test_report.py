@@ -278,7 +278,7 @@ def test_the_map_shows_the_kept_rows_as_kept(pages):
     folder, page = pages["subset"]
     (script,) = [s for s in page.all("script") if s["attrs"].get("id") == "data-map"]
     data = json.loads(script["text"])
-    from thresher.subset import read_subset_rows
+    from thresher.subset.subset import read_subset_rows
 
     kept = set(read_subset_rows(folder).frame["prompt"])
     panel = data["panels"][0]

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from thresher.features.container import Features
-from thresher.scores import EXISTING
 from thresher.selectors import k_center
 from thresher.selectors.k_center import KCenter
+from thresher.subset.scores import EXISTING
 
 
 def build(x, existing=None):

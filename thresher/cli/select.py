@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from thresher.cluster import PoolFiles
     from thresher.dataset import Dataset
     from thresher.selection_plan import Plan
-    from thresher.subset import Subset
+    from thresher.subset.subset import Subset
 
 
 _RAY = "Beyond one machine"
@@ -182,7 +182,7 @@ def summary(subset: Subset, out: Path | None, read_as: str | None = None) -> str
         out: folder that it was written to.
         read_as: how the columns were read; None where only the name of the schema is known.
     """
-    from thresher.cut import REASONS
+    from thresher.subset.cut import REASONS
 
     content = subset.manifest.content
     counts = content["counts"]

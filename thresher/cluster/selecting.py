@@ -28,7 +28,6 @@ from thresher.cluster.sharded_pool import ReadShard, ShardedPool, gathered_pool,
 from thresher.cluster.stage import Record
 from thresher.cluster.stored import StoredSubset
 from thresher.cluster.writing import WriteShard, added_up, clear, first_positions, write_verdicts
-from thresher.cut import verdict_table
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import check_apart, reading_entry
 from thresher.errors import InputError, OutputError
@@ -39,7 +38,8 @@ from thresher.preparation import holding
 from thresher.selection_choice import choose
 from thresher.selection_manifest import Chosen, chosen, subset_manifest
 from thresher.selection_request import Asked, Request, resolve_on
-from thresher.subset import Subset
+from thresher.subset.cut import verdict_table
+from thresher.subset.subset import Subset
 
 if TYPE_CHECKING:
     from thresher.cluster.writing import Verdicts

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset
-from thresher.scores import Scores
-from thresher.subset import Subset, read_subset_rows, read_tables, subset_of_tables
+from thresher.subset.scores import Scores
+from thresher.subset.subset import Subset, read_subset_rows, read_tables, subset_of_tables
 
 
 class StoredSubset(Subset):

@@ -14,12 +14,12 @@ import numpy as np
 import polars as pl
 
 from thresher.artifacts.folder import whole_file, write_ndjson, write_parquet
-from thresher.budget import Budget
 from thresher.cluster.sharded_pool import ShardedPool, ShardReader
 from thresher.cluster.stage import Record, shard_name
-from thresher.cut import dropped_table
 from thresher.dataset.rejection import counted
-from thresher.subset import score_table
+from thresher.subset.budget import Budget
+from thresher.subset.cut import dropped_table
+from thresher.subset.subset import score_table
 
 RECORDS = ".shards"  # in the output folder while it is being written
 

@@ -16,7 +16,6 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_whole
 from thresher.artifacts.manifest import Manifest
-from thresher.budget import parse_budget
 from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.evaluation.effect import LEVEL, Effect, effect, holm, seeds_needed
 from thresher.experiments.bench import Overlap
@@ -30,6 +29,7 @@ from thresher.experiments.tables import (
     identity,
     write_tables,
 )
+from thresher.subset.budget import parse_budget
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:

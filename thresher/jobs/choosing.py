@@ -22,10 +22,10 @@ from thresher.jobs.table import ROW_ID, SINCE, SOURCE, WEIGHT, own_columns, stac
 from thresher.selection import select
 
 if TYPE_CHECKING:
-    from thresher.budget import Budget
     from thresher.features import FeatureContext
     from thresher.features.container import Array
-    from thresher.subset import Subset
+    from thresher.subset.budget import Budget
+    from thresher.subset.subset import Subset
 
 Int64 = NDArray[np.int64]
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from thresher.budget import Budget, parse_budget
 from thresher.curating import chosen_rules
 from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
@@ -25,6 +24,7 @@ from thresher.jobs.settings import JobSettings, Reading, Select, Step
 from thresher.models.encoders.encoder import EMBEDDED
 from thresher.selectors import Selector
 from thresher.selectors import create as create_selector
+from thresher.subset.budget import Budget, parse_budget
 
 MAX_BYTES = 4 << 20  # a job file is written by hand
 MAX_LINE = 300  # characters of a line in which a header or a key is looked for: the search is not linear in them

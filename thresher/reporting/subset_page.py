@@ -12,7 +12,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import Manifest
-from thresher.cut import REASONS
 from thresher.dataset import Dataset
 from thresher.reporting.chart import Bars, Chart, LegendEntry, linear_axis
 from thresher.reporting.files import read_table
@@ -34,7 +33,8 @@ from thresher.reporting.pool import Pool, read_pool
 from thresher.reporting.pool_map import Choice, balance, pool_map
 from thresher.reporting.reproduce import reproduce
 from thresher.reporting.wording import count, cut, rows, seconds, share, significant
-from thresher.subset import table_files
+from thresher.subset.cut import REASONS
+from thresher.subset.subset import table_files
 
 N_EXAMPLES = 5  # of each reason
 N_BINS = 30

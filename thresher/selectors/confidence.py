@@ -10,8 +10,8 @@ import numpy as np
 
 from thresher.features.container import Features
 from thresher.features.settings import ConfidenceSettings
-from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked
+from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)

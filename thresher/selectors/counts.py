@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix
 
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.container import Features
-from thresher.scores import Scores, ranked
 from thresher.selectors.checks import check_n_ranked
+from thresher.subset.scores import Scores, ranked
 
 COUNTS = ("ngram", "topic")
 N_TOPICS = 100

@@ -13,9 +13,9 @@ from thresher.errors import InputError, SettingsError
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
 from thresher.numeric.vectors import inverse_norms
-from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
 from thresher.selectors.optimizers import guarantee_of
+from thresher.subset.scores import EXISTING, Scores, ranked
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

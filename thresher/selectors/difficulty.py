@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.subset.scores import Scores
 
 NO_HELP = "its difficulty is above 1: the model finds the response less likely with the prompt than without it"
 NO_LOSS = "the model is certain of its response without the prompt, so that its difficulty is not defined"

@@ -9,9 +9,9 @@ import numpy as np
 
 from thresher.features.container import Features
 from thresher.numeric.vectors import distinct_rows, inverse_norms
-from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked
 from thresher.selectors.pairwise import PairwiseGreedy
+from thresher.subset.scores import EXISTING, Scores, ranked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from thresher.features.container import Features
-from thresher.scores import Scores
 from thresher.selectors.checks import check_one_of, check_whole
 from thresher.selectors.counts import COUNTS, N_TOPICS, apricot_ranking, feature_of
+from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)

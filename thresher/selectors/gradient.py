@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Array, Features
 from thresher.features.reference_adapters import GradientSettings, Preparation
-from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_whole
+from thresher.subset.scores import Scores
 
 BLOCK_CELLS = 1 << 24  # entries of the gradients taken to float32 at a time
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.numeric.vectors import Float32, distinct_rows, unit_rows
-from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
 from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_streamed
 from thresher.selectors.optimizers import guarantee_of, on_graph
+from thresher.subset.scores import EXISTING, Scores, ranked
 
 if TYPE_CHECKING:
     from thresher.selectors.greedy import Graph

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.numeric.vectors import Float32, unit_rows
-from thresher.scores import Scores, ranked
 from thresher.selectors.checks import check_n_ranked
+from thresher.subset.scores import Scores, ranked
 
 CLOSE = 1e-5  # scores so near to the best, relative to the state's length, are compared in float64
 

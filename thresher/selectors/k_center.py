@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.numeric.vectors import Float32, inverse_norms, unit_rows
-from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.subset.scores import EXISTING, Scores, ranked
 
 MIN_ACTIVE = 4_096  # rows that are compared with every pick at once
 ACTIVE_SHARE = 32  # or one row in so many

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from thresher.errors import SettingsError, did_you_mean
 from thresher.features.container import Array, Features
 from thresher.features.settings import KnowledgeSettings
-from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked
+from thresher.subset.scores import Scores
 
 GROUPS = ("highly-known", "maybe-known", "weakly-known", "unknown")
 LEFT_OUT = "the model's knowledge of it is in the group '{}', which the setting order leaves out"

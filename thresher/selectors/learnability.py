@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.features.reference_adapters import Preparation
-from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_one_of, check_whole
+from thresher.subset.scores import Scores
 
 KNOWN = "the base model's loss is below min_loss: it knows the response already"
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from thresher.features.container import Features
-from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import numpy as np
 
 from thresher.features.container import Features
 from thresher.features.reference_adapters import Preparation
-from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked, check_named, check_whole
 from thresher.selectors.learnability import loss_gone
+from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)

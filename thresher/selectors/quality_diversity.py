@@ -13,9 +13,9 @@ from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.features.registry import available as available_features
 from thresher.numeric.vectors import inverse_norms
-from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
 from thresher.selectors.pairwise import PairwiseGreedy
+from thresher.subset.scores import EXISTING, Scores, ranked
 
 COLUMN = "column:"
 NUMBER = "number:"

@@ -10,7 +10,7 @@ import numpy as np
 
 from thresher import plugins
 from thresher.features.container import Features
-from thresher.scores import Scores
+from thresher.subset.scores import Scores
 
 GROUP = "thresher.selectors"
 

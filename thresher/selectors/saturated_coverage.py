@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.numeric.vectors import inverse_norms
-from thresher.scores import EXISTING, Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_number
 from thresher.selectors.pairwise import PairwiseGreedy
+from thresher.subset.scores import EXISTING, Scores, ranked
 
 
 @dataclass(frozen=True, kw_only=True)

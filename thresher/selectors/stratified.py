@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from thresher.errors import SettingsError
 from thresher.features.container import Features
 from thresher.numeric.clusters import spherical_kmeans
-from thresher.scores import Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_one_of, check_whole
 from thresher.selectors.turns import equal_turns, proportional_turns, take_turns
 from thresher.selectors.uniform import random_values
+from thresher.subset.scores import Scores, ranked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.numeric.vectors import Float32, unit_rows
-from thresher.scores import Scores, ranked
 from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.subset.scores import Scores, ranked
 
 BLOCK_CELLS = 1 << 24  # cosines computed at a time
 

@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.scores import Scores
 from thresher.selectors.checks import check_n_ranked
+from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)

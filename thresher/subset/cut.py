@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.budget import Budget, Quota
 from thresher.errors import InputError
-from thresher.scores import EXISTING, Scores
+from thresher.subset.budget import Budget
+from thresher.subset.quota import Quota
+from thresher.subset.scores import EXISTING, Scores
 
 REASONS = {
     "covered": "a kept row stands for it",

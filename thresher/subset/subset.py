@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, as_path, write_ndjson, write_parquet, write_whole
 from thresher.artifacts.manifest import Manifest
-from thresher.cut import REASONS, rank_column
 from thresher.dataset.sources import subset_files
 from thresher.errors import ManifestError
-from thresher.scores import Scores
+from thresher.subset.cut import REASONS, rank_column
+from thresher.subset.scores import Scores
 
 if TYPE_CHECKING:
     import datasets

@@ -1,0 +1,143 @@
+"""Quota: how many rows each group of rows may fill."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thresher.errors import InputError
+
+
+@dataclass(frozen=True)
+class Quota:
+    """Wanted proportions of the values of one column among the kept rows.
+
+    Attributes:
+        column: the column, for example "label" or "source".
+        shares: "proportional" (as in the pool), "balanced" (equal for every value), or value -> weight; the value "*"
+            stands for all that are not named.
+        limits: value -> at most this many rows; "*" for every other value.
+    """
+
+    column: str
+    shares: Literal["proportional", "balanced"] | Mapping[str, float] = "proportional"
+    limits: Mapping[str, int] | None = None
+
+    def __str__(self) -> str:
+        """Return the form a user would type."""
+        if self.limits:
+            return f"{self.column}:" + ",".join(f"{name}<={limit}" for name, limit in self.limits.items())
+        if isinstance(self.shares, str):
+            return f"{self.column}={self.shares}"
+        return f"{self.column}:" + ",".join(f"{name}={share:.15g}" for name, share in self.shares.items())
+
+    def check(self, names: list[str]) -> None:
+        """Refuse a quota that does not fit the values of its column, before anything is computed.
+
+        Raises:
+            InputError: a named value does not occur, or a value has neither a share nor a "*" to fall under.
+        """
+        if self.limits:
+            self._check_names(self.limits, names)
+        else:
+            self._weights(names, np.ones(len(names), dtype=np.int64))
+
+    def reorder(self, ranking: NDArray[np.int64], codes: NDArray[np.int64], names: list[str]) -> NDArray[np.int64]:
+        """Return the ranking reordered so that every prefix keeps the proportions as nearly as whole rows allow.
+
+        The r-th row of a group (r = 0, 1, ...) comes at (r + 1/2) / weight: the divisor method of Webster and
+        Sainte-Lague, which never takes a row back when the total grows, so that the result stays nested. A group that
+        runs out leaves its place to the others.
+
+        Args:
+            ranking: (k,) positions, best first.
+            codes: (n,) group of each row, an index into `names`.
+            names: the value behind each code.
+
+        Raises:
+            InputError: a named value does not occur, or a value has neither a share nor a "*" to fall under.
+        """
+        group = codes[ranking]
+        by_group = np.argsort(group, kind="stable")
+        starts = np.searchsorted(group[by_group], np.arange(len(names)))
+        within = np.empty(len(ranking), dtype=np.int64)  # rank of a row within its group
+        within[by_group] = np.arange(len(ranking)) - starts[group[by_group]]
+        if self.limits:
+            return ranking[within < self._limit(names)[group]]
+        weight = self._weights(names, np.bincount(codes, minlength=len(names)))[group]
+        keep = np.flatnonzero(weight > 0)
+        return ranking[keep[np.argsort((within[keep] + 0.5) / weight[keep], kind="stable")]]
+
+    def _limit(self, names: list[str]) -> NDArray[np.float64]:
+        limits = dict(self.limits or {})
+        self._check_names(limits, names)
+        return np.array([limits.get(name, limits.get("*", np.inf)) for name in names], dtype=np.float64)
+
+    def _weights(self, names: list[str], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+        if isinstance(self.shares, str):
+            return sizes.astype(np.float64) if self.shares == "proportional" else np.ones(len(names))
+        self._check_names(self.shares, names)
+        missing = [name for name in names if name not in self.shares]
+        if missing and "*" not in self.shares:
+            raise InputError(
+                f"quota on '{self.column}': every value needs a share, '{missing[0]}' has none"
+                f"{f' (and {len(missing) - 1} more)' if len(missing) > 1 else ''}; add it, or '*=10%' for all others"
+            )
+        # The share of "*" is divided among the values it stands for, in proportion to their size.
+        weights = np.array([self.shares.get(name, np.nan) for name in names], dtype=np.float64)
+        rest = np.isnan(weights)
+        if rest.any():
+            weights[rest] = self.shares["*"] * sizes[rest] / max(1, int(sizes[rest].sum()))
+        return weights
+
+    def _check_names(self, given: Mapping[str, float], names: list[str]) -> None:
+        unknown = [name for name in given if name != "*" and name not in names]
+        if unknown:
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise InputError(f"quota on '{self.column}': '{unknown[0]}' is not a value of it; there are: {shown}")
+
+
+def parse_quota(text: str | Quota) -> Quota:
+    """Return the quota a text stands for.
+
+    Forms: `label` (as in the pool), `label=balanced`, `source:web=70%,forum=30%` (`*` for all others),
+    `source:web<=500,*<=100` (limits).
+
+    Raises:
+        InputError: the text is none of the forms.
+    """
+    if isinstance(text, Quota):
+        return text
+    if not isinstance(text, str):
+        raise _not_a_quota(text)
+    column, colon, rest = text.partition(":")
+    if not colon:
+        column, _, shares = text.partition("=")
+        if column and shares in ("", "proportional"):
+            return Quota(column, "proportional")
+        if column and shares == "balanced":
+            return Quota(column, "balanced")
+        raise _not_a_quota(text)
+    parts = [re.fullmatch(r"\s*(.+?)\s*(<=|=)\s*(\d+(?:\.\d+)?)\s*(%?)\s*", part) for part in rest.split(",")]
+    operators = {match[2] for match in parts if match}
+    if not column or None in parts or len(operators) != 1:
+        raise _not_a_quota(text)
+    numbers = {match[1]: float(match[3]) / (100 if match[4] else 1) for match in parts if match}
+    if operators == {"<="}:
+        if any(match[4] or "." in match[3] for match in parts if match):
+            raise InputError(f"quota: a limit must be a whole number of rows, got '{text}'; give {column}:*<=100")
+        return Quota(column, limits={name: int(number) for name, number in numbers.items()})
+    if not sum(numbers.values()) > 0:
+        raise _not_a_quota(text)
+    return Quota(column, numbers)
+
+
+def _not_a_quota(text: object) -> InputError:
+    return InputError(
+        f"quota: must be COLUMN, COLUMN=balanced, COLUMN:a=70%,b=30% or COLUMN:a<=500,*<=100, got '{text}'"
+    )
