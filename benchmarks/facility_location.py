@@ -26,8 +26,8 @@ from machine import machine
 
 from thresher.features.container import Features
 from thresher.numeric.vectors import distinct_rows, inverse_norms, unit_rows
-from thresher.selectors import choosing, dense_kernel, greedy
 from thresher.selectors.facility_location import FacilityLocation
+from thresher.selectors.submodular import dense_kernel, greedy, pick_rules
 
 RESULT = Path(__file__).parent / "results" / "facility_location.json"
 PACKAGES = ("numba", "faiss-cpu", "scipy", "apricot-select", "scikit-learn")
@@ -75,7 +75,7 @@ def thresher_from_kernel(kernel, x, scale, n_picks):
     if len(first) < len(x):
         kernel, x, scale = kernel[np.ix_(first, first)], x[first], scale[first]
     cover = greedy.new_cover(x, scale, distinct.size.astype(np.float32), np.zeros(len(x)))
-    chooser = choosing.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
+    chooser = pick_rules.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
     return first[dense_kernel.dense_greedy(kernel, cover, n_picks, chooser).rows]
 
 

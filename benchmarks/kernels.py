@@ -61,15 +61,15 @@ def thresher_call(kind, arrays, k):
 
     from thresher.features.container import Features
     from thresher.numeric.vectors import inverse_norms
-    from thresher.selectors import choosing, dense_kernel, greedy
     from thresher.selectors.facility_location import FacilityLocation
+    from thresher.selectors.submodular import dense_kernel, greedy, pick_rules
 
     x = arrays["x"]
     n = len(x)
 
     def engine(stage, *given):
         cover = greedy.new_cover(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
-        chooser = choosing.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
+        chooser = pick_rules.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
         return stage(*given, cover, k, chooser)
 
     if kind == "kernel":
@@ -289,7 +289,7 @@ def dense_part(folder, arguments):
 
 
 def sparse_part(folder, arguments):
-    from thresher.selectors.neighbors import nearest_neighbors
+    from thresher.selectors.neighbors.search import nearest_neighbors
 
     n, k = (5_000, 250) if arguments.quick else (100_000, 5_000)
     x = vectors("1000 clusters", n, 64)
@@ -325,10 +325,10 @@ def large_part(folder, arguments):
     }
     if arguments.exact_large or arguments.quick:
         from thresher.numeric.vectors import inverse_norms
-        from thresher.selectors import choosing, dense_kernel, greedy
+        from thresher.selectors.submodular import dense_kernel, greedy, pick_rules
 
         cover = greedy.new_cover(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
-        chooser = choosing.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
+        chooser = pick_rules.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
         exact = dense_kernel.dense_greedy(dense_kernel.full_kernel(x), cover, n // 10, chooser).rows
         found["exact_objective"] = objective(x, exact)
         found["share_of_exact_objective"] = found["objective"] / found["exact_objective"]

@@ -138,12 +138,13 @@ def run_stages(path: Path, folder: Path, wanted: list[str], budget: str) -> dict
     import thresher as th
     from thresher import features
     from thresher.artifacts.folder import OutputFolder
-    from thresher.selectors import greedy, neighbors
+    from thresher.selectors.neighbors import search
+    from thresher.selectors.submodular import greedy
     from thresher.subset.subset import Subset
 
     stages = Stages()
     stages.wrap(features, "compute", "embed")
-    stages.wrap(neighbors, "nearest_neighbors", "neighbours")
+    stages.wrap(search, "nearest_neighbors", "neighbours")
     stages.wrap(greedy, "graph_stage", "greedy")
     stages.wrap(Subset, "write_into", "write")
     stages.wrap(OutputFolder, "publish", "write")

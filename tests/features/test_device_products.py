@@ -14,7 +14,8 @@ from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.generation.decoding_loop import generate_plainly
 from thresher.models.torch_products import TorchProducts, products_on
 from thresher.numeric.products import NUMPY
-from thresher.selectors import create, neighbors
+from thresher.selectors import create
+from thresher.selectors.neighbors import search
 
 torch = pytest.importorskip("torch")
 KERNELS = [("facility-location", {}), ("saturated-coverage", {}), ("quality-diversity", {"kernel": "dense"})]
@@ -58,7 +59,7 @@ def test_the_picks_of_a_dense_kernel_are_those_of_numpy(name, settings, place, m
 
 
 def test_the_picks_of_a_graph_found_by_lists_are_those_of_numpy(place, monkeypatch):
-    monkeypatch.setattr(neighbors, "EXACT_ROWS", 100)
+    monkeypatch.setattr(search, "EXACT_ROWS", 100)
     x = rows(3_000, 16)
     x = x[np.unique(x, axis=0, return_index=True)[1]]  # of equal rows either may be found
     settings = {"kernel": "sparse", "n_neighbors": 12}

@@ -12,7 +12,7 @@ from thresher.features.container import Features
 from thresher.features.utility.utility import UTILITY
 from thresher.selectors import create, delift
 from thresher.selectors.delift import Delift
-from thresher.selectors.pairs import Pairs, cover_pairs
+from thresher.selectors.submodular.sparse_facility import Pairs, cover_pairs
 
 N = 40
 REASON = "the response has no token"

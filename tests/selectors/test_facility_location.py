@@ -8,8 +8,9 @@ import pytest
 
 from thresher.errors import InputError
 from thresher.features.container import Features
-from thresher.selectors import dense_kernel, greedy, neighbors
 from thresher.selectors.facility_location import FacilityLocation
+from thresher.selectors.neighbors import search
+from thresher.selectors.submodular import dense_kernel, greedy
 
 
 def build(x, existing=None):
@@ -128,7 +129,7 @@ def test_sparse_picks_equal_plain_greedy_on_the_symmetric_neighbor_kernel():
 
 
 def test_inverted_lists_reach_the_recall_they_report(monkeypatch):
-    monkeypatch.setattr(neighbors, "EXACT_ROWS", 1000)
+    monkeypatch.setattr(search, "EXACT_ROWS", 1000)
     x = clustered(3000, 16, 40, 0)
     scores = run(x, 100, kernel="sparse", n_neighbors=10)
     assert scores.notes["search"] == "inverted lists"

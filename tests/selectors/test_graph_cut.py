@@ -7,8 +7,8 @@ import pytest
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.selectors import graph_cut as module
-from thresher.selectors import memory
 from thresher.selectors.graph_cut import GraphCut
+from thresher.selectors.submodular import memory
 
 
 def build(x, existing=None):

@@ -9,9 +9,10 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features.container import Features
-from thresher.selectors import covering, memory, neighbor_index
 from thresher.selectors.facility_location import FacilityLocation
-from thresher.selectors.memory import KernelSettings, plan_memory
+from thresher.selectors.neighbors import inverted_lists
+from thresher.selectors.submodular import kernels, memory
+from thresher.selectors.submodular.memory import KernelSettings, plan_memory
 
 
 def settings(kernel="auto", n_neighbors=64, max_kernel_gb=2.0):
@@ -31,8 +32,8 @@ def test_bytes_of_the_plan():
     large = plan_memory(settings(), 52_000, 384).n_bytes
     assert large < 3e9 / 2
     assert plan_memory(settings(), 104_000, 384).n_bytes < 2 * large  # grows with n, not with its square
-    assert memory.SEARCH_ROW_BYTES == 2 * 4 * neighbor_index.N_NEAR
-    assert memory.SEARCHED_ROWS == neighbor_index.BLOCK_ROWS
+    assert memory.SEARCH_ROW_BYTES == 2 * 4 * inverted_lists.N_NEAR
+    assert memory.SEARCHED_ROWS == inverted_lists.BLOCK_ROWS
 
 
 def test_little_memory_makes_it_sparse_and_less_is_refused(monkeypatch):
@@ -47,7 +48,7 @@ def test_little_memory_makes_it_sparse_and_less_is_refused(monkeypatch):
 
 def test_nothing_is_allocated_for_a_plan_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 10**4)
-    monkeypatch.setattr(covering, "kernel_of", lambda *_: pytest.fail("the kernel was computed"))
+    monkeypatch.setattr(kernels, "kernel_of", lambda *_: pytest.fail("the kernel was computed"))
     x = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
     data = Features(row_id=pl.Series([f"{i:03d}" for i in range(200)]), arrays={"embedding": x})
     with pytest.raises(InputError, match="GB are free"):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from thresher.numeric.products import NUMPY
-from thresher.selectors import neighbor_index
-from thresher.selectors.neighbor_graph import symmetric_graph
-from thresher.selectors.neighbor_index import nearest_by_lists
+from thresher.selectors.neighbors import inverted_lists
+from thresher.selectors.neighbors.graph import symmetric_graph
+from thresher.selectors.neighbors.inverted_lists import nearest_by_lists
 
 
 def unit_rows(n, d, seed=0, n_clusters=20, spread=0.5):
@@ -28,15 +28,15 @@ def search(unit, k, *, min_recall=0.95, seed=0, products=NUMPY):
 
 @pytest.fixture
 def small_lists(monkeypatch):
-    monkeypatch.setattr(neighbor_index, "LIST_ROWS", 16)
-    monkeypatch.setattr(neighbor_index, "FIRST_COMPARED", 32)
+    monkeypatch.setattr(inverted_lists, "LIST_ROWS", 16)
+    monkeypatch.setattr(inverted_lists, "FIRST_COMPARED", 32)
 
 
 def test_a_search_of_all_lists_is_exact(small_lists, monkeypatch):
     unit = unit_rows(700, 12)
-    monkeypatch.setattr(neighbor_index, "FIRST_COMPARED", 10_000)
-    monkeypatch.setattr(neighbor_index, "PRODUCT_ENTRIES", 999)
-    monkeypatch.setattr(neighbor_index, "BLOCK_ROWS", 300)
+    monkeypatch.setattr(inverted_lists, "FIRST_COMPARED", 10_000)
+    monkeypatch.setattr(inverted_lists, "PRODUCT_ENTRIES", 999)
+    monkeypatch.setattr(inverted_lists, "BLOCK_ROWS", 300)
     found = search(unit, 10)
     assert found.recall == 1.0
     assert found.n_compared == 700
@@ -59,7 +59,7 @@ def test_more_recall_compares_more_rows(small_lists):
 
 
 def test_the_work_is_bounded_and_its_recall_still_told(small_lists, monkeypatch):
-    monkeypatch.setattr(neighbor_index, "MAX_COMPARED", 64)
+    monkeypatch.setattr(inverted_lists, "MAX_COMPARED", 64)
     unit = unit_rows(3_000, 32, n_clusters=1, spread=1.0)
     found = search(unit, 20, min_recall=0.99)
     assert found.n_compared < 200
@@ -79,8 +79,8 @@ def test_no_row_is_found_twice_and_each_finds_itself(small_lists):
 
 
 def test_lists_too_small_for_the_neighbours_leave_places_empty(small_lists, monkeypatch):
-    monkeypatch.setattr(neighbor_index, "FIRST_COMPARED", 1)
-    monkeypatch.setattr(neighbor_index, "MAX_COMPARED", 1)
+    monkeypatch.setattr(inverted_lists, "FIRST_COMPARED", 1)
+    monkeypatch.setattr(inverted_lists, "MAX_COMPARED", 1)
     found = search(unit_rows(1_000, 16), 64)
     assert (found.row == -1).any()
     graph = symmetric_graph(unit_rows(1_000, 16), found.row)

@@ -9,9 +9,9 @@ import pytest
 import thresher as th
 from thresher.errors import InputError, NotFoundError
 from thresher.features.container import Features
-from thresher.selectors.dense_kernel import _equal_before
 from thresher.selectors.facility_location import FacilityLocation
 from thresher.selectors.quality_diversity import QualityDiversity
+from thresher.selectors.submodular.dense_kernel import _equal_before
 
 EMPTY = "its column 'score' holds no number"
 
@@ -173,7 +173,7 @@ def test_rows_without_a_quality_are_represented_but_never_picked():
 
 
 def test_where_the_dense_stage_ends_changes_no_pick(monkeypatch):
-    from thresher.selectors import dense_kernel
+    from thresher.selectors.submodular import dense_kernel
 
     data = build(clusters(with_duplicates=True), ratings())
     expected = run(data, 250).ranking().tolist()

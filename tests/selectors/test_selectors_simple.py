@@ -11,8 +11,8 @@ from thresher.features.container import Features
 from thresher.selectors.deft_ucs import DeftUcs, easy_and_hard
 from thresher.selectors.herding import Herding
 from thresher.selectors.length import Length
+from thresher.selectors.round_robin import equal_turns, proportional_turns, take_turns
 from thresher.selectors.stratified import Stratified
-from thresher.selectors.turns import equal_turns, proportional_turns, take_turns
 from thresher.selectors.uniform import Uniform
 
 

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 
 from thresher.numeric.vectors import distinct_rows, inverse_norms, unit_rows
-from thresher.selectors.covering import floor_of
+from thresher.selectors.submodular.kernels import floor_of
 
 
 def peak_bytes(call):

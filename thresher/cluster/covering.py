@@ -15,7 +15,7 @@ from thresher.cluster.measuring import features_path, read_features
 from thresher.cluster.partitions import EMBEDDING, arrays_path, write_arrays
 from thresher.cluster.stage import Record
 from thresher.numeric.vectors import inverse_norms, unit_rows
-from thresher.selectors.covering import floor_of
+from thresher.selectors.submodular.kernels import floor_of
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

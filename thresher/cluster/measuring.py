@@ -179,7 +179,7 @@ def gathered_features(
     Raises:
         InputError: they do not fit into the memory of this machine.
     """
-    from thresher.selectors.memory import available_bytes
+    from thresher.selectors.submodular.memory import available_bytes
 
     needed, free = planned_bytes(records), available_bytes()
     if free is not None and needed > USABLE * free:

@@ -44,11 +44,11 @@ def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.ra
         rng: of the neighbour search.
     """
     from thresher.numeric.vectors import inverse_norms
-    from thresher.selectors.choosing import new_chooser  # these compile on first use
-    from thresher.selectors.covering import kernel_of, pick_greedily
     from thresher.selectors.facility_location import FacilityLocation
-    from thresher.selectors.greedy import new_cover
-    from thresher.selectors.memory import KernelSettings, plan_memory
+    from thresher.selectors.submodular.greedy import new_cover
+    from thresher.selectors.submodular.kernels import kernel_of, pick_greedily
+    from thresher.selectors.submodular.memory import KernelSettings, plan_memory
+    from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
 
     x = np.ascontiguousarray(embedding, dtype=np.float32)
     n = len(x)

@@ -14,7 +14,7 @@ from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
-from thresher.selectors.optimizers import guarantee_of
+from thresher.selectors.submodular.optimizers import guarantee_of
 from thresher.subset.scores import EXISTING, Scores, ranked
 
 Float64 = NDArray[np.float64]
@@ -143,7 +143,12 @@ class Delift:
         Raises:
             InputError: `n_ranked` is not in 1..n, or all pairs are asked for and are too many.
         """
-        from thresher.selectors.pairs import Pairs, conditional_gain, cover_pairs, mutual_information
+        from thresher.selectors.submodular.sparse_facility import (
+            Pairs,
+            conditional_gain,
+            cover_pairs,
+            mutual_information,
+        )
 
         n = features.n_rows
         check_n_ranked(self.name, n_ranked, n)
@@ -199,8 +204,8 @@ class Delift:
         return _Kernel(row, candidate, scaled(utility), beside["target"], beside["existing"], is_usable)
 
     def _embedding_kernel(self, features: Features, rng: np.random.Generator) -> _Kernel:
-        from thresher.selectors.covering import floor_of
-        from thresher.selectors.neighbors import nearest_neighbors
+        from thresher.selectors.neighbors.search import nearest_neighbors
+        from thresher.selectors.submodular.kernels import floor_of
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)

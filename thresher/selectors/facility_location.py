@@ -10,7 +10,7 @@ import numpy as np
 from thresher.features.container import Features
 from thresher.numeric.vectors import distinct_rows, inverse_norms
 from thresher.selectors.checks import check_n_ranked
-from thresher.selectors.pairwise import PairwiseGreedy
+from thresher.selectors.submodular.kernel_method import PairwiseGreedy
 from thresher.subset.scores import EXISTING, Scores, ranked
 
 
@@ -72,9 +72,9 @@ class FacilityLocation(PairwiseGreedy):
         Raises:
             InputError: `n_ranked` is not in 1..n, or the dense kernel was asked for and is too large.
         """
-        from thresher.selectors.choosing import new_chooser  # these compile on first use
-        from thresher.selectors.covering import floor_of, kernel_of, pick_greedily
-        from thresher.selectors.greedy import new_cover
+        from thresher.selectors.submodular.greedy import new_cover
+        from thresher.selectors.submodular.kernels import floor_of, kernel_of, pick_greedily
+        from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
 
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(x)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from thresher.features.container import Features
 from thresher.numeric.vectors import Float32, distinct_rows, unit_rows
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
-from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_streamed
-from thresher.selectors.optimizers import guarantee_of, on_graph
+from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_streamed
+from thresher.selectors.submodular.optimizers import guarantee_of, on_graph
 from thresher.subset.scores import EXISTING, Scores, ranked
 
 if TYPE_CHECKING:
-    from thresher.selectors.greedy import Graph
+    from thresher.selectors.neighbors.csr import Graph
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -105,8 +105,8 @@ class GraphCut:
         Raises:
             InputError: `n_ranked` is not in 1..n, or the kernel does not fit into memory.
         """
-        from thresher.selectors.covering import kernel_of  # compiles on first use
-        from thresher.selectors.greedy import Graph
+        from thresher.selectors.neighbors.csr import Graph
+        from thresher.selectors.submodular.kernels import kernel_of  # compiles on first use
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -174,7 +174,7 @@ class _AllPairs:
         self._shared: dict[int, tuple[int, float]] = {}  # by group: how many picks are in the sum, and the sum
 
     def sums(self) -> Float64:
-        from thresher.selectors.covering import cosine_sums
+        from thresher.selectors.submodular.kernels import cosine_sums
 
         return cosine_sums(self._unit, self._unit)
 
@@ -204,7 +204,7 @@ class _Neighbors:
         self._n_picks = 0
 
     def sums(self) -> Float64:
-        from thresher.selectors.covering import sums_of
+        from thresher.selectors.submodular.kernels import sums_of
 
         return sums_of(self._graph)
 
@@ -242,7 +242,7 @@ class _Cut:
         self, pairs: _Similarity, redundancy: float, existing: Float32, vectors: Float32, unit: Float32
     ) -> None:
         from thresher.numeric.vectors import inverse_norms
-        from thresher.selectors.covering import cosine_sums, floor_of
+        from thresher.selectors.submodular.kernels import cosine_sums, floor_of
 
         n = len(unit)
         self._pairs, self._redundancy = pairs, redundancy

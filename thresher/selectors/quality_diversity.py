@@ -14,7 +14,7 @@ from thresher.features.container import Features
 from thresher.features.registry import available as available_features
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
-from thresher.selectors.pairwise import PairwiseGreedy
+from thresher.selectors.submodular.kernel_method import PairwiseGreedy
 from thresher.subset.scores import EXISTING, Scores, ranked
 
 COLUMN = "column:"
@@ -97,9 +97,9 @@ class QualityDiversity(PairwiseGreedy):
             InputError: `n_ranked` is not in 1..n, the quality is not one number per row, or the dense kernel was asked
                 for and is too large.
         """
-        from thresher.selectors.choosing import new_chooser  # these compile on first use
-        from thresher.selectors.covering import floor_of, kernel_of, pick_greedily
-        from thresher.selectors.greedy import new_cover
+        from thresher.selectors.submodular.greedy import new_cover
+        from thresher.selectors.submodular.kernels import floor_of, kernel_of, pick_greedily
+        from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)

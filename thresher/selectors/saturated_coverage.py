@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from thresher.features.container import Features
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.checks import check_n_ranked, check_number
-from thresher.selectors.pairwise import PairwiseGreedy
+from thresher.selectors.submodular.kernel_method import PairwiseGreedy
 from thresher.subset.scores import EXISTING, Scores, ranked
 
 
@@ -66,9 +66,9 @@ class SaturatedCoverage(PairwiseGreedy):
         Raises:
             InputError: `n_ranked` is not in 1..n, or the kernel does not fit into memory.
         """
-        from thresher.selectors.choosing import new_chooser  # these compile on first use
-        from thresher.selectors.covering import existing_sums, floor_of, kernel_of, pick_greedily, sums_of
-        from thresher.selectors.greedy import new_saturation
+        from thresher.selectors.submodular.greedy import new_saturation
+        from thresher.selectors.submodular.kernels import existing_sums, floor_of, kernel_of, pick_greedily, sums_of
+        from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)

@@ -81,8 +81,9 @@ def cover_pairs(pairs: Pairs, candidates: Int64, n_picks: int, n: int) -> Covere
         n_picks: how many, at most as many as there are candidates.
         n: rows.
     """
-    from thresher.selectors.choosing import new_chooser  # these compile on first use
-    from thresher.selectors.greedy import Cover, Graph, graph_stage
+    from thresher.selectors.neighbors.csr import Graph
+    from thresher.selectors.submodular.greedy import Cover, graph_stage
+    from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
 
     def lists(of: Int64, other: Int64, worth: Float64) -> Graph:
         order = np.lexsort((other, of))

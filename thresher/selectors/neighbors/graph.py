@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from thresher.numeric.numba_jit import compiled
 from thresher.numeric.threads import n_threads
-from thresher.selectors.greedy import Graph
+from thresher.selectors.neighbors.csr import Graph
 
 N_CHUNKS = 64  # of rows, dealt out to the threads
 

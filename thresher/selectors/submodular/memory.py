@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from thresher.errors import InputError
 from thresher.numeric.units import size
+from thresher.selectors.neighbors.limits import FLAT_ROWS
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
@@ -17,7 +18,6 @@ GRAPH_PAIR_BYTES = 20  # what was found (4); row and cosine of the graph, each p
 FOUND_PAIR_BYTES = 8  # row and similarity, while neighbours are sought
 SEARCH_ROW_BYTES = 1536  # lists that a row looks into, by row and by list, of the rows that are sought for at once
 SEARCHED_ROWS = 1 << 18
-FLAT_ROWS = 30_000  # up to here all pairs are compared, which needs none of this
 
 
 class MemoryPlan(NamedTuple):

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from thresher.numeric.numba_jit import compiled
 from thresher.numeric.threads import n_threads
-from thresher.selectors.choosing import (
+from thresher.selectors.neighbors.csr import Floats, Graph, Int64
+from thresher.selectors.submodular.pick_rules import (
     ANYTHING,
     CLOSE,
     EQUAL,
@@ -41,20 +42,9 @@ from thresher.selectors.choosing import (
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
-Floats = NDArray[np.float32] | NDArray[np.float64]
 
 NO_CAP = 3e38  # finite: the fast sums may not see an infinity
 N_CHUNKS = 16  # row chunks of a pass: fixed, so that sums do not depend on the number of threads
-
-
-class Graph(NamedTuple):
-    """Sparse similarities by row: row i has entries `start[i]:start[i + 1]`, in a symmetric graph itself included."""
-
-    start: Int64  # (n + 1,)
-    row: Int32  # (nnz,)
-    similarity: Floats  # (nnz,), > 0
 
 
 class Cover(NamedTuple):

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from thresher.numeric.numba_jit import compiled, compiled_fast
 from thresher.numeric.products import NUMPY, Products
 from thresher.numeric.threads import n_threads
-from thresher.selectors.choosing import (
+from thresher.selectors.submodular.greedy import Cover, Picks, close_interval, exact_gain, tie_width
+from thresher.selectors.submodular.pick_rules import (
     ANYTHING,
     BLOCK,
     CLOSE,
@@ -33,7 +34,6 @@ from thresher.selectors.choosing import (
     note_pick,
     set_bound,
 )
-from thresher.selectors.greedy import Cover, Picks, close_interval, exact_gain, tie_width
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.numeric.numba_jit import compiled
-from thresher.selectors.optimizers import OPTIMIZERS
+from thresher.selectors.submodular.optimizers import OPTIMIZERS
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.numeric.products import NUMPY, Products
-from thresher.selectors.greedy import Graph
-from thresher.selectors.memory import FLAT_ROWS
-from thresher.selectors.neighbor_graph import symmetric_graph
-from thresher.selectors.neighbor_index import FIRST_COMPARED, nearest_by_lists
+from thresher.selectors.neighbors.csr import Graph
+from thresher.selectors.neighbors.graph import symmetric_graph
+from thresher.selectors.neighbors.inverted_lists import FIRST_COMPARED, nearest_by_lists
+from thresher.selectors.neighbors.limits import FLAT_ROWS
 
 Float32 = NDArray[np.float32]
 

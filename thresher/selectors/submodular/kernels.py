@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from thresher.numeric.products import NUMPY, Products
 from thresher.numeric.vectors import Float32, inverse_norms, unit_rows
-from thresher.selectors import dense_kernel, greedy
-from thresher.selectors.choosing import Chooser
-from thresher.selectors.greedy import Cover, Graph, Picks
-from thresher.selectors.memory import MemoryPlan
+from thresher.selectors.neighbors.csr import Graph
+from thresher.selectors.submodular import dense_kernel, greedy
+from thresher.selectors.submodular.greedy import Cover, Picks
+from thresher.selectors.submodular.memory import MemoryPlan
+from thresher.selectors.submodular.pick_rules import Chooser
 
 Float64 = NDArray[np.float64]
 Notes = dict[str, str | int | float]
@@ -50,7 +51,7 @@ def kernel_of(
     if plan.kernel == "dense":
         there = products.for_work(n * n * d / 2, unit.nbytes)
         return dense_kernel.full_kernel(unit, there), {**plan.notes, "n_pairs": n**2, "products": there.name}
-    from thresher.selectors.neighbors import nearest_neighbors
+    from thresher.selectors.neighbors.search import nearest_neighbors
 
     found = nearest_neighbors(unit, plan.n_neighbors, rng, products)
     return found.graph, {

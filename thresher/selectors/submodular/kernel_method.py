@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from thresher.features.container import Features
 from thresher.selectors.checks import check_number, check_one_of, check_whole
-from thresher.selectors.memory import KernelSettings, MemoryPlan, plan_memory
-from thresher.selectors.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
+from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_memory
+from thresher.selectors.submodular.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,7 @@
+"""Submodular maximization: what the greedy selectors share.
+
+`greedy.py` holds the coverage kernels, `optimizers.py` lazy and stochastic greedy,
+`dense_kernel.py` and `kernels.py` build similarities, `pick_rules.py` decides what a pick gains,
+`memory.py` plans memory. Imported by selectors only; imports `numeric` and `selectors.neighbors`.
+A new objective is a pick rule here.
+"""
