@@ -19,7 +19,7 @@ import polars as pl
 from machine import machine
 
 import thresher as th
-from thresher.curation.judging import judge
+from thresher.curation.pipeline import judge
 from thresher.curation.rule import Rule, create
 from thresher.features import FeatureContext
 

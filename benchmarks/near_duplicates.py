@@ -52,8 +52,8 @@ def texts(n: int, seed: int = 0) -> list[str]:
 
 def ours(rows: list[str]) -> int:
     import thresher as th
-    from thresher.curation.judging import judge
-    from thresher.curation.near_duplicates import NearDuplicates
+    from thresher.curation.pipeline import judge
+    from thresher.curation.rules.near_duplicates import NearDuplicates
     from thresher.features import FeatureContext
 
     warm = th.load(pl.DataFrame({"text": rows[:100]}))

@@ -111,7 +111,7 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
     pool = load(str(night.root / "slices" / "*.jsonl"))
     latest = night.root / "pool" / "latest"
     kept = set(pl.read_parquet(sorted((latest / "data").glob("*.parquet")))["thresher_row_id"])
-    from thresher.curation.judging import judge
+    from thresher.curation.pipeline import judge
     from thresher.jobs.job_file import read_job
 
     passed = judge(pool, read_job(night.root / "job.toml").rules).kept

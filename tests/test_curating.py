@@ -14,11 +14,11 @@ import thresher as th
 from thresher.artifacts.manifest import Manifest
 from thresher.cli.main import main
 from thresher.curation import Verdict, drop_where
-from thresher.curation.exact_duplicates import ExactDuplicates
-from thresher.curation.judging import judge
-from thresher.curation.length import Length
-from thresher.curation.near_duplicates import NearDuplicates
-from thresher.curation.pii import Pii
+from thresher.curation.pipeline import judge
+from thresher.curation.rules.exact_duplicates import ExactDuplicates
+from thresher.curation.rules.length import Length
+from thresher.curation.rules.near_duplicates import NearDuplicates
+from thresher.curation.rules.pii import Pii
 from thresher.errors import InputError, OutputError, SettingsError
 
 pytest.importorskip("phonenumbers")

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thresher.artifacts.manifest import Manifest
-    from thresher.correcting import Corrected, correct
-    from thresher.curated import Curated
-    from thresher.curating import curate
+    from thresher.curation.correction.correct import Corrected, correct
+    from thresher.curation.curate import curate
+    from thresher.curation.result import Curated
     from thresher.dataset import Dataset, load
     from thresher.errors import ThresherError
     from thresher.experiments.comparison import Comparison, compare
@@ -74,9 +74,9 @@ __all__ = [
 _HOME = {
     "Adapter": "thresher.training",
     "Budget": "thresher.subset.budget",
-    "Corrected": "thresher.correcting",
+    "Corrected": "thresher.curation.correction.correct",
     "Comparison": "thresher.experiments.comparison",
-    "Curated": "thresher.curated",
+    "Curated": "thresher.curation.result",
     "Dataset": "thresher.dataset",
     "FeatureTable": "thresher.features.table",
     "Features": "thresher.features",
@@ -89,9 +89,9 @@ _HOME = {
     "ThresherError": "thresher.errors",
     "TrainSettings": "thresher.training",
     "Tuning": "thresher.experiments.tuning",
-    "correct": "thresher.correcting",
+    "correct": "thresher.curation.correction.correct",
     "compare": "thresher.experiments.comparison",
-    "curate": "thresher.curating",
+    "curate": "thresher.curation.curate",
     "learning_curve": "thresher.experiments.learning_curve",
     "load": "thresher.dataset",
     "plan": "thresher.selection_plan",

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 import thresher as th
 from thresher.curation import Rows
-from thresher.curation.exact_duplicates import ExactDuplicates
-from thresher.curation.near_duplicates import NearDuplicates, band_rows
 from thresher.curation.normalise import normalised
-from thresher.curation.semantic_duplicates import SemanticDuplicates
-from thresher.curation.shingles import shingles
+from thresher.curation.rules.exact_duplicates import ExactDuplicates
+from thresher.curation.rules.near_duplicates import NearDuplicates, band_rows
+from thresher.curation.rules.semantic_duplicates import SemanticDuplicates
+from thresher.curation.similarity.shingles import shingles
 from thresher.errors import SettingsError
 from thresher.features import Features
 

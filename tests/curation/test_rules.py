@@ -4,15 +4,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thresher.curation.confidence import Confidence
-from thresher.curation.conflicts import Conflicts
-from thresher.curation.contamination import Contamination
-from thresher.curation.expression import Expression
-from thresher.curation.label_issues import LabelIssues
-from thresher.curation.language import Language
-from thresher.curation.length import Length
-from thresher.curation.pii import Pii, is_card, is_iban
-from thresher.curation.repetition import Repetition
+from thresher.curation.rules.confidence import Confidence
+from thresher.curation.rules.conflicts import Conflicts
+from thresher.curation.rules.contamination import Contamination
+from thresher.curation.rules.expression import Expression
+from thresher.curation.rules.label_issues import LabelIssues
+from thresher.curation.rules.language import Language
+from thresher.curation.rules.length import Length
+from thresher.curation.rules.pii import Pii, is_card, is_iban
+from thresher.curation.rules.repetition import Repetition
 from thresher.errors import InputError, NotFoundError, SettingsError
 
 LONG = "the quick brown fox jumps over the lazy dog and runs far away from the hungry wolf at night"
@@ -135,7 +135,7 @@ def test_rows_in_another_language_are_dropped_when_it_is_sure(rows, check):
 
 
 def test_gram_shares_are_those_of_a_slow_count():
-    from thresher.curation.repetition import _gram_shares
+    from thresher.curation.rules.repetition import _gram_shares
 
     rng = np.random.default_rng(5)
     texts = [" ".join(rng.choice(["aa", "b", "cccc", "dd", "e"], 70)) for _ in range(20)]
@@ -183,7 +183,7 @@ def test_a_limit_of_one_switches_a_test_of_repetition_off(rows, check):
 
 
 def test_words_without_a_letter_are_counted_once_each():
-    from thresher.curation.repetition import _word_shares
+    from thresher.curation.rules.repetition import _word_shares
 
     assert _word_shares(pl.Series(["1 2 3 four"]))["letterless"][0] == pytest.approx(0.75)
     assert _word_shares(pl.Series(["it's co-op 3rd 99"]))["letterless"][0] == pytest.approx(0.25)
@@ -363,7 +363,7 @@ def test_a_condition_reaches_nothing_but_its_row(where):
     ],
 )
 def test_a_condition_means_the_same_of_slices_as_of_all_rows(rows, check, monkeypatch, where, kept):
-    monkeypatch.setattr("thresher.curation.expression._SLICE_BYTES", 64)  # one row or two at a time
+    monkeypatch.setattr("thresher.curation.rules.expression._SLICE_BYTES", 64)  # one row or two at a time
     pool = rows({"text": [*"abcdef", "g" * 20_001], "stars": list(range(7))})
     assert np.flatnonzero(~np.array(gone(check(Expression(where=where), pool)))).tolist() == kept
 

@@ -11,7 +11,7 @@ import typer
 from thresher.cli import options
 
 if TYPE_CHECKING:
-    from thresher.correcting import Corrected
+    from thresher.curation.correction.correct import Corrected
 
 
 def correct(
@@ -40,7 +40,7 @@ def correct(
     [bold]Example:[/bold] thresher correct pool.jsonl --model adapter --out corrected
     """
     from thresher.cli.progress import progress_display
-    from thresher.correcting import correct as correct_rows
+    from thresher.curation.correction.correct import correct as correct_rows
 
     rows = options.read_rows(
         pool,

@@ -16,7 +16,7 @@ from thresher.cli.options import READ
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
-    from thresher.curated import Curated
+    from thresher.curation.result import Curated
 
 BesideConfig = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ)]
 BesideSplit = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ)]
@@ -63,7 +63,7 @@ def clean(
     [bold]Example:[/bold] thresher curate clean pool.jsonl --eval test.jsonl --out cleaned
     """
     from thresher.cli.progress import progress_display
-    from thresher.curating import curate
+    from thresher.curation.curate import curate
 
     read = partial(options.read_rows, schema=schema, columns=columns, id_column=id_column, max_row_bytes=max_row_bytes)
     beside = partial(options.read_telling, quiet=quiet, read=read)

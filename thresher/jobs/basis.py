@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thresher.artifacts.manifest import digest, versions
-from thresher.curation.judging import rule_settings
+from thresher.curation.pipeline import rule_settings
 from thresher.curation.rule import accepts
 from thresher.dataset import Dataset
 from thresher.features import FeatureContext, fingerprints

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from thresher.curation.judging import Judgement, judge
+from thresher.curation.pipeline import Judgement, judge
 from thresher.dataset import Dataset, load
 from thresher.jobs.core_set import CoreSet, nearest_kept, passed_on, weighted_core_set
 from thresher.jobs.departures import WAS_KEPT, all_departures, budget_drops, cap_drops, rule_drops

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.curation.judging import Judgement, preview
+from thresher.curation.pipeline import Judgement, preview
 from thresher.jobs.core_set import CoreSet
 from thresher.jobs.incoming import Incoming
 from thresher.jobs.pool import Pool

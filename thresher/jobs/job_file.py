@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from thresher.curating import chosen_rules
+from thresher.curation.curate import chosen_rules
 from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
 from thresher.dataset.schema import SCHEMA_NAMES, mapped_schema

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.curation.judging import rule_settings
+from thresher.curation.pipeline import rule_settings
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress

@@ -15,7 +15,7 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.curation.replacing import has_plain_answer, with_answer
+from thresher.curation.correction.replace_answer import has_plain_answer, with_answer
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
 from thresher.errors import InputError

@@ -10,10 +10,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.curation.duplicates import FIRST, Copies, check_keep, keep_needs, label_codes, line_up, verdict_of
 from thresher.curation.normalise import SCOPES, normalised, scope_texts
 from thresher.curation.rule import EXISTING, Rows
-from thresher.curation.shingles import UNITS, Shingles, n_shared, shingles
+from thresher.curation.similarity.duplicate_groups import (
+    FIRST,
+    Copies,
+    check_keep,
+    keep_needs,
+    label_codes,
+    line_up,
+    verdict_of,
+)
+from thresher.curation.similarity.shingles import UNITS, Shingles, n_shared, shingles
 from thresher.curation.verdict import Verdict
 from thresher.numeric.numba_jit import compiled
 from thresher.validation import check_number, check_one_of, check_whole

@@ -9,9 +9,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.curation.cosine_groups import nearest_kept, unit_rows
-from thresher.curation.duplicates import FIRST, Copies, check_keep, keep_needs, label_codes, line_up, verdict_of
 from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.similarity.cosine_groups import nearest_kept, unit_rows
+from thresher.curation.similarity.duplicate_groups import (
+    FIRST,
+    Copies,
+    check_keep,
+    keep_needs,
+    label_codes,
+    line_up,
+    verdict_of,
+)
 from thresher.curation.verdict import Verdict
 from thresher.validation import check_number, check_whole
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.duplicates import DUPLICATES
 from thresher.curation.normalise import normalised
 from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
 from thresher.errors import InputError
 from thresher.validation import check_one_of, check_whole

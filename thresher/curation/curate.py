@@ -13,8 +13,8 @@ import numpy as np
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.curated import Curated
-from thresher.curation.judging import Judgement, judge, rule_settings
+from thresher.curation.pipeline import Judgement, judge, rule_settings
+from thresher.curation.result import Curated
 from thresher.curation.rule import Rule, accepts, available, create
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places

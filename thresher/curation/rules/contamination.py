@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.curation.cosine_groups import COLUMNS, unit_rows
 from thresher.curation.normalise import SCOPES, normalised, scope_texts
 from thresher.curation.rule import EVAL, Rows
-from thresher.curation.shingles import Shingles, shingles
+from thresher.curation.similarity.cosine_groups import COLUMNS, unit_rows
+from thresher.curation.similarity.shingles import Shingles, shingles
 from thresher.curation.verdict import Verdict
 from thresher.numeric.numba_jit import compiled
 from thresher.validation import check_number, check_one_of, check_whole

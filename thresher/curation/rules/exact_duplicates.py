@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.duplicates import FIRST, Copies, check_keep, keep_needs, line_up, verdict_of
 from thresher.curation.normalise import SCOPES, normalised, scope_texts
 from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.similarity.duplicate_groups import FIRST, Copies, check_keep, keep_needs, line_up, verdict_of
 from thresher.curation.verdict import Verdict
 from thresher.validation import check_one_of
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
 from thresher.artifacts.manifest import Manifest
-from thresher.curation.judging import Judgement
+from thresher.curation.pipeline import Judgement
 
 if TYPE_CHECKING:
     import datasets

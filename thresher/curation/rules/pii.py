@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.duplicates import DUPLICATES
 from thresher.curation.masking import free_texts, text_columns
 from thresher.curation.normalise import plain_texts
 from thresher.curation.rule import Rows
+from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
 from thresher.validation import check_one_of
