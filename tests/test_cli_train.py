@@ -14,7 +14,7 @@ import pytest
 from thresher.cli.train import train as command
 from thresher.dataset import load
 from thresher.trainer.settings import TrainSettings
-from thresher.training import train
+from thresher.trainer.train import train
 
 
 def test_train_command_has_the_names_and_defaults_of_the_function_and_of_the_settings():

@@ -17,7 +17,7 @@ import pytest
 from thresher.dataset import load
 from thresher.errors import InputError, OutputError, SettingsError
 from thresher.trainer.settings import TrainSettings
-from thresher.training import train
+from thresher.trainer.train import train
 
 # peft 0.21 reads a property that transformers 5.23 renamed, when a user loads an adapter
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -242,7 +242,7 @@ def test_bfloat16_trains_an_adapter_in_float32_and_gives_nearly_the_same(
 SCRIPT = """
 import sys
 from thresher.trainer.settings import TrainSettings
-from thresher.training import train
+from thresher.trainer.train import train
 data, model, out = sys.argv[1:]
 train(data, model=model, eval="20%", out=out, settings=TrainSettings(
     max_steps=40, batch_size=8, lora_dropout=0.1, save_every_s=0, eval_every=10, max_length=32))
@@ -291,7 +291,7 @@ def _wait_for_checkpoint(work: Path, wanted: int, process) -> None:
 def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom thresher.trainer.settings import TrainSettings\nfrom thresher.training import train\n"
+        "import sys\nfrom thresher.trainer.settings import TrainSettings\nfrom thresher.trainer.train import train\n"
         "train(sys.argv[1], model=sys.argv[2], eval='20%', out=sys.argv[3], settings=TrainSettings("
         "max_steps=9, batch_size=7, learning_rate=1e-2, eval_generations=3, max_new_tokens=4, eval_every=3,"
         "early_stopping_patience=5))\n"
@@ -473,11 +473,11 @@ def test_the_card_loads_the_adapter_onto_a_base_with_a_head_of_its_own(tiny_bert
 def test_a_full_disk_at_the_adapter_is_one_sentence(tiny_bert, colour_rows, tmp_path, monkeypatch):
     from safetensors import SafetensorError
 
-    from thresher import training_runs
+    from thresher.trainer import runs
 
     def fill(*_):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(training_runs, "save_adapter", fill)
+    monkeypatch.setattr(runs, "save_adapter", fill)
     with pytest.raises(OutputError, match="could not be written .*No space left"):
         train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=QUICK)

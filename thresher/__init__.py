@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from thresher.subset.quota import Quota
     from thresher.subset.scores import Scores
     from thresher.subset.subset import Subset
-    from thresher.training import Adapter, TrainSettings, train
+    from thresher.trainer.train import Adapter, TrainSettings, train
 
 __version__ = "0.1.0"
 
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Adapter": "thresher.training",
+    "Adapter": "thresher.trainer.train",
     "Budget": "thresher.subset.budget",
     "Corrected": "thresher.curation.correction.correct",
     "Comparison": "thresher.experiments.comparison",
@@ -87,7 +87,7 @@ _HOME = {
     "Scores": "thresher.subset.scores",
     "Subset": "thresher.subset.subset",
     "ThresherError": "thresher.errors",
-    "TrainSettings": "thresher.training",
+    "TrainSettings": "thresher.trainer.train",
     "Tuning": "thresher.experiments.tuning",
     "correct": "thresher.curation.correction.correct",
     "compare": "thresher.experiments.comparison",
@@ -99,7 +99,7 @@ _HOME = {
     "run_job": "thresher.jobs",
     "score": "thresher.features.table",
     "select": "thresher.selection",
-    "train": "thresher.training",
+    "train": "thresher.trainer.train",
     "tune": "thresher.experiments.tuning",
 }
 

@@ -36,9 +36,9 @@ from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
+    from thresher.trainer.engine.fit import Recipe
+    from thresher.trainer.engine.tokenization import Examples
     from thresher.trainer.events import OnEvent, TrainEvent
-    from thresher.trainer.examples import Examples
-    from thresher.trainer.fit import Recipe
     from thresher.trainer.request import Request
 
 KIND = "trained"  # folder of the cache
@@ -123,8 +123,8 @@ def promises(
 
 
 def _promise(order: Preparation, by: str, pool: Dataset, context: FeatureContext, *, seed: int) -> Promise:
-    from thresher.trainer.base import wants_bf16
-    from thresher.trainer.split import drawn_by_id
+    from thresher.trainer.engine.load_model import wants_bf16
+    from thresher.trainer.engine.split import drawn_by_id
 
     rows = _as_language(pool)
     rows = rows.take(rows.frame["row_id"].arg_sort().to_numpy())
@@ -232,9 +232,9 @@ def _write(promise: Promise, work: Path, on_progress: OnProgress | None) -> None
 
 def _adapter(promise: Promise, fold: int, work: Path, on_progress: OnProgress | None) -> dict[str, Any]:
     """Train the adapter of a fold, unless an earlier call has, and return its facts."""
-    from thresher.trainer.fit import fit
-    from thresher.trainer.lora import save_adapter
-    from thresher.trainer.processes import open_accelerator
+    from thresher.trainer.engine.fit import fit
+    from thresher.trainer.engine.lora import save_adapter
+    from thresher.trainer.engine.processes import open_accelerator
 
     folder, checkpoints = work / f"adapter-{fold}", work / CHECKPOINTS / str(fold)
     done = checkpoints / "done.json"
@@ -266,8 +266,8 @@ def _training(promise: Promise, fold: int) -> tuple[Recipe, Examples]:
     """Return how the adapter of a fold is trained, and on what."""
     from thresher.models.causal_lm.base_model import load_tokenizer
     from thresher.models.causal_lm.chat_template import prepare_template
-    from thresher.trainer.examples import require_rows, tokenize
-    from thresher.trainer.fit import Recipe, count_steps
+    from thresher.trainer.engine.fit import Recipe, count_steps
+    from thresher.trainer.engine.tokenization import require_rows, tokenize
 
     request = promise.request
     tokenizer = load_tokenizer(request.base)
@@ -331,9 +331,9 @@ def rehearse_training(promise: Promise) -> Trial:
     """Take a few steps of the training, and tell what all of it will take; nothing is written."""
     if promise.folder.is_there:
         return Trial(sentence=promise.sentence(), n_steps=0, seconds=0.0, tokens=0, bytes=0)
-    from thresher.trainer.fit import fit
-    from thresher.trainer.lora import trainable
-    from thresher.trainer.processes import open_accelerator
+    from thresher.trainer.engine.fit import fit
+    from thresher.trainer.engine.lora import trainable
+    from thresher.trainer.engine.processes import open_accelerator
 
     folds = [_training(promise, fold) for fold in range(promise.preparation.n_folds)]
     recipe, examples = folds[0]

@@ -7,9 +7,9 @@ from peft import PeftModel
 
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
-from thresher.trainer.averaging import average_adapters
-from thresher.trainer.fit import Recipe, build
-from thresher.trainer.lora import save_adapter
+from thresher.trainer.engine.average_adapters import average_adapters
+from thresher.trainer.engine.fit import Recipe, build
+from thresher.trainer.engine.lora import save_adapter
 from thresher.trainer.settings import TrainSettings
 
 # peft 0.21 reads a property that transformers 5.23 renamed

@@ -5,7 +5,7 @@ import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
-from thresher.trainer.base import four_bit, load_model
+from thresher.trainer.engine.load_model import four_bit, load_model
 from thresher.trainer.settings import TrainSettings
 
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from thresher.trainer.batches import Plan, epoch_order, first_fit, pack, pad, pieces
-from thresher.trainer.examples import IGNORED, Example
-from thresher.trainer.losses import token_loss
+from thresher.trainer.engine.batches import Plan, epoch_order, first_fit, pack, pad, pieces
+from thresher.trainer.engine.losses import token_loss
+from thresher.trainer.engine.tokenization import IGNORED, Example
 
 
 def examples(lengths, seed=0):

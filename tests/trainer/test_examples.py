@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from thresher.dataset import load
 from thresher.errors import InputError
-from thresher.trainer.examples import (
+from thresher.trainer.engine.tokenization import (
     CUT_AWAY,
     IGNORED,
     UNKNOWN_LABEL,
@@ -178,8 +178,8 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
     from transformers import AutoModelForCausalLM
 
     from thresher.models.causal_lm.chat_template import PLAIN_TEMPLATE
-    from thresher.trainer.batches import pack, pad
-    from thresher.trainer.losses import token_loss
+    from thresher.trainer.engine.batches import pack, pad
+    from thresher.trainer.engine.losses import token_loss
 
     tokenizer.bos_token = "<|pad|>"
     if template != "chatml":

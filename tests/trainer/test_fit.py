@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
-from thresher.trainer.examples import tokenize
-from thresher.trainer.fit import Recipe, build, count_steps, fit, refuse_packing
-from thresher.trainer.loop import HeldOutLoss
-from thresher.trainer.lora import trainable
+from thresher.trainer.engine.fit import Recipe, build, count_steps, fit, refuse_packing
+from thresher.trainer.engine.loop import HeldOutLoss
+from thresher.trainer.engine.lora import trainable
+from thresher.trainer.engine.tokenization import tokenize
 from thresher.trainer.settings import TrainSettings
 
 
@@ -154,7 +154,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(run):
 
 def test_a_gradient_that_is_no_number_stops_the_run_even_at_its_last_step(run, monkeypatch):
     """The loss of that step is fine, and no later one would tell; the adapter was written full of NaN."""
-    from thresher.trainer import fit as module
+    from thresher.trainer.engine import fit as module
 
     def broken(model, batch):
         logits = model(**batch.inputs).logits
@@ -166,7 +166,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_even_at_its_last_step(run, m
 
 
 def test_a_step_that_does_not_fit_the_device_is_one_sentence(run, monkeypatch):
-    from thresher.trainer import fit as module
+    from thresher.trainer.engine import fit as module
 
     def full(model, batch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")

@@ -5,10 +5,10 @@ from sklearn.linear_model import LogisticRegression
 
 from thresher.dataset import load
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
-from thresher.trainer.batches import pad
-from thresher.trainer.examples import tokenize
-from thresher.trainer.fit import Recipe, build
-from thresher.trainer.head import SPREAD, start_head
+from thresher.trainer.engine.batches import pad
+from thresher.trainer.engine.fit import Recipe, build
+from thresher.trainer.engine.head import SPREAD, start_head
+from thresher.trainer.engine.tokenization import tokenize
 from thresher.trainer.settings import TrainSettings
 
 

@@ -9,8 +9,8 @@ import transformers
 
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel
-from thresher.trainer.base import load_model, refuse_quantized
-from thresher.trainer.lora import attach, load_adapter, save_adapter, trainable
+from thresher.trainer.engine.load_model import load_model, refuse_quantized
+from thresher.trainer.engine.lora import attach, load_adapter, save_adapter, trainable
 from thresher.trainer.settings import TrainSettings
 
 SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}

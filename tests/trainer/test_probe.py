@@ -6,9 +6,9 @@ import transformers
 
 from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import BaseModel
-from thresher.trainer.batches import pad
-from thresher.trainer.examples import Example
-from thresher.trainer.probe import probe, probe_classifier
+from thresher.trainer.engine.batches import pad
+from thresher.trainer.engine.probe import probe, probe_classifier
+from thresher.trainer.engine.tokenization import Example
 
 SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
 BLOCKS = {**SIZES, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from thresher.errors import OutputError, SettingsError
-from thresher.trainer.processes import open_accelerator, require_shared
+from thresher.trainer.engine.processes import open_accelerator, require_shared
 from thresher.trainer.settings import TrainSettings
 
 

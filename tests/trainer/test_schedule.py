@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from thresher.trainer.schedule import rate_share
+from thresher.trainer.engine.schedule import rate_share
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])

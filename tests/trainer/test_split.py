@@ -2,7 +2,7 @@ import pytest
 
 from thresher.dataset import load
 from thresher.errors import InputError
-from thresher.trainer.split import draw, drawn_by_id, share_of, split
+from thresher.trainer.engine.split import draw, drawn_by_id, share_of, split
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def train(
     from dataclasses import fields
 
     from thresher.cli.progress import training_display
-    from thresher.training import train as train_rows
+    from thresher.trainer.train import train as train_rows
 
     given = dict(locals())
     settings = TrainSettings(

@@ -76,10 +76,10 @@ def average_finalists(
 
 def _averaged(search: Search, settings: Sequence[TrainSettings], seed: int, work: Path) -> pl.DataFrame:
     """Return what the mean of one adapter per settings does on the test rows; what a killed call did is found again."""
-    from thresher.trainer.averaging import average_adapters
+    from thresher.trainer.engine.average_adapters import average_adapters
+    from thresher.trainer.engine.processes import open_accelerator
     from thresher.trainer.events import ignore
-    from thresher.trainer.processes import open_accelerator
-    from thresher.training_runs import ADAPTER, measure_adapter, run_all
+    from thresher.trainer.runs import ADAPTER, measure_adapter, run_all
 
     done = work / RUNS / f"mean-{seed}.parquet"
     if done.is_file():

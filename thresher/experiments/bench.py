@@ -12,9 +12,9 @@ import polars as pl
 from thresher.dataset import Dataset, Schema
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.evaluation.metric import Metric, find_metric
+from thresher.trainer.engine.split import by_id, drawn_by_id, same_text, share_of
 from thresher.trainer.request import Request, load_rows, resolve
 from thresher.trainer.settings import TrainSettings
-from thresher.trainer.split import by_id, drawn_by_id, same_text, share_of
 
 Overlap = Literal["refuse", "drop"]
 

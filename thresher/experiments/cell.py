@@ -68,7 +68,7 @@ class Outcome:
 
 def key_of(request: Request) -> str:
     """Return the content address of a request: it does not say how the rows were chosen, only which they are."""
-    from thresher.trainer.base import wants_bf16
+    from thresher.trainer.engine.load_model import wants_bf16
 
     asked = request.identity()
     # the file that the rows were read from says nothing beyond the rows, and `subset` names how they were chosen
@@ -87,8 +87,8 @@ def run(request: Request, work: Path, on_event: OnEvent = ignore) -> tuple[pl.Da
     Returns:
         One row per test row, and facts of the training.
     """
-    from thresher.trainer.processes import open_accelerator
-    from thresher.training_runs import RUNS, run_all
+    from thresher.trainer.engine.processes import open_accelerator
+    from thresher.trainer.runs import RUNS, run_all
 
     began = time.monotonic()
     (made,) = run_all(request, work, open_accelerator(request.settings), on_event)

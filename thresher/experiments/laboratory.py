@@ -87,7 +87,7 @@ class Laboratory:
 
     def set_equal_steps(self, n_rows: int) -> None:
         """Give all cells from here on the optimizer steps that so many rows take."""
-        from thresher.trainer.fit import count_steps
+        from thresher.trainer.engine.fit import count_steps
 
         bench = replace(self.bench, n_equal_steps=None)
         asked = bench.request(bench.pool.take(np.arange(n_rows)), seed=0)

@@ -14,7 +14,7 @@ from thresher.reporting.page import Block, Code, Section, Table
 from thresher.reporting.pool import places_of
 from thresher.reporting.wording import size
 from thresher.selection_request import ROLES
-from thresher.trainer.base import MINILM
+from thresher.trainer.engine.load_model import MINILM
 from thresher.trainer.settings import TrainSettings
 
 COMMANDS = {"subset": "select", "adapter": "train", "curve": "curve", "comparison": "compare", "tuning": "tune"}

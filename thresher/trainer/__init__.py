@@ -1,1 +1,1 @@
-"""Training: rows become a LoRA adapter. `thresher.training.train` is the arrow; these are its parts."""
+"""Training: rows become a LoRA adapter. `thresher.trainer.train.train` is the arrow; these are its parts."""

@@ -16,9 +16,9 @@ from thresher.errors import InputError, SettingsError, first_three
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
 from thresher.models.causal_lm.base_model import BaseModel, find_base
 from thresher.subset.subset import Subset, open_subset, read_subset_rows
-from thresher.trainer.base import embedded_base, four_bit, refuse_quantized
+from thresher.trainer.engine.load_model import embedded_base, four_bit, refuse_quantized
+from thresher.trainer.engine.split import Parts, by_id, share_of, split
 from thresher.trainer.settings import Task, TrainSettings
-from thresher.trainer.split import Parts, by_id, share_of, split
 
 KINDS: dict[str, tuple[str, ...]] = {  # kind of data -> tasks it can be trained for, the first one by default
     "sft": ("sft",),

@@ -10,8 +10,8 @@ import torch
 from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
 from thresher.models.precision import same_logits
-from thresher.trainer.batches import Batch, pack, pad
-from thresher.trainer.examples import Example
+from thresher.trainer.engine.batches import Batch, pack, pad
+from thresher.trainer.engine.tokenization import Example
 
 LENGTHS = (9, 6)  # of the rows that are tried; the longer one comes first in a pack
 PADDING_SHARE = (

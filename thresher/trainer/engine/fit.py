@@ -12,17 +12,17 @@ import torch
 
 from thresher.errors import SettingsError
 from thresher.models.causal_lm.base_model import BaseModel
-from thresher.trainer import checkpoint
-from thresher.trainer.base import Loaded, load_model, wants_bf16
-from thresher.trainer.batches import Batch, Plan, pack, pad, steps_per_epoch
-from thresher.trainer.checkpoint import History
+from thresher.trainer.engine import checkpoint
+from thresher.trainer.engine.batches import Batch, Plan, pack, pad, steps_per_epoch
+from thresher.trainer.engine.checkpoint import History
+from thresher.trainer.engine.head import start_head
+from thresher.trainer.engine.load_model import Loaded, load_model, wants_bf16
+from thresher.trainer.engine.loop import BEST, HeldOutLoss, Work, loop
+from thresher.trainer.engine.lora import attach, load_adapter, trainable
+from thresher.trainer.engine.losses import class_loss, token_loss
+from thresher.trainer.engine.probe import probe, probe_classifier
+from thresher.trainer.engine.tokenization import Example
 from thresher.trainer.events import OnEvent, TrainEvent
-from thresher.trainer.examples import Example
-from thresher.trainer.head import start_head
-from thresher.trainer.loop import BEST, HeldOutLoss, Work, loop
-from thresher.trainer.lora import attach, load_adapter, trainable
-from thresher.trainer.losses import class_loss, token_loss
-from thresher.trainer.probe import probe, probe_classifier
 from thresher.trainer.settings import Task, TrainSettings
 
 

@@ -22,15 +22,15 @@ from thresher.evaluation.outcomes import Judge, classification_outcomes, languag
 from thresher.models.causal_lm.base_model import load_tokenizer
 from thresher.models.causal_lm.chat_template import prepare_template, render_prompt, start_of, with_written_start
 from thresher.models.causal_lm.language_model import GENERATION_CONFIG
-from thresher.trainer.checkpoint import History
+from thresher.trainer.engine.checkpoint import History
+from thresher.trainer.engine.fit import Fitted, Recipe, count_steps, fit, restore
+from thresher.trainer.engine.loop import HeldOutLoss
+from thresher.trainer.engine.lora import save_adapter
+from thresher.trainer.engine.processes import gather, share
+from thresher.trainer.engine.split import draw
+from thresher.trainer.engine.tokenization import Examples, end_of_prompt, require_rows, tokenize, turn_ends
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
-from thresher.trainer.examples import Examples, end_of_prompt, require_rows, tokenize, turn_ends
-from thresher.trainer.fit import Fitted, Recipe, count_steps, fit, restore
-from thresher.trainer.loop import HeldOutLoss
-from thresher.trainer.lora import save_adapter
-from thresher.trainer.processes import gather, share
 from thresher.trainer.request import Request
-from thresher.trainer.split import draw
 
 MAIN, CONTROL = "main", "control"
 PREDICTIONS, DONE, ADAPTER = "predictions.parquet", "done.json", "adapter"

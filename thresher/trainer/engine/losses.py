@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from thresher.trainer.batches import Batch
-from thresher.trainer.examples import IGNORED
+from thresher.trainer.engine.batches import Batch
+from thresher.trainer.engine.tokenization import IGNORED
 
 
 def token_loss(model: Any, batch: Batch) -> torch.Tensor:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from thresher.errors import SettingsError
-from thresher.trainer import checkpoint
-from thresher.trainer.batches import Batch, Plan, pieces
-from thresher.trainer.checkpoint import History
+from thresher.trainer.engine import checkpoint
+from thresher.trainer.engine.batches import Batch, Plan, pieces
+from thresher.trainer.engine.checkpoint import History
+from thresher.trainer.engine.schedule import rate_share
+from thresher.trainer.engine.tokenization import Example
 from thresher.trainer.events import OnEvent, TrainEvent
-from thresher.trainer.examples import Example
-from thresher.trainer.schedule import rate_share
 from thresher.trainer.settings import TrainSettings
 
 BEST = "best.safetensors"

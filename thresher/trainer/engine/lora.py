@@ -14,7 +14,7 @@ import torch
 from thresher.artifacts.folder import write_whole
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
-from thresher.trainer.base import POOLERS, name_to_load
+from thresher.trainer.engine.load_model import POOLERS, name_to_load
 from thresher.trainer.settings import Task, TrainSettings
 
 HEADS = ("classifier", "score")  # peft trains these whole by itself

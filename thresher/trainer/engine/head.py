@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thresher.trainer.batches import Batch
-from thresher.trainer.examples import Example
+from thresher.trainer.engine.batches import Batch
+from thresher.trainer.engine.tokenization import Example
 
 Array = NDArray[np.float64]
 Layout = Callable[[Sequence[Example]], Batch]

@@ -110,9 +110,9 @@ def _require_packages() -> None:
 
 def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started: float) -> Adapter:
     """Open the output folder on the first process, run, and publish; the other processes only compute."""
-    from thresher.trainer.processes import from_main, open_accelerator, require_shared
-    from thresher.training_result import write_result
-    from thresher.training_runs import run_all
+    from thresher.trainer.engine.processes import from_main, open_accelerator, require_shared
+    from thresher.trainer.result import write_result
+    from thresher.trainer.runs import run_all
 
     accelerator = open_accelerator(request.settings)
     identity = digest(request.identity())

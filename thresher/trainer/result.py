@@ -11,9 +11,9 @@ from thresher.artifacts.folder import MANIFEST, write_parquet, write_whole
 from thresher.artifacts.manifest import FORMAT, Manifest, versions
 from thresher.evaluation.held_out import classification_metrics, compare, language_metrics
 from thresher.trainer.adapter import KIND, METRICS
-from thresher.trainer.report import model_card, write_loss_csv, write_loss_png
+from thresher.trainer.model_card import model_card, write_loss_csv, write_loss_png
 from thresher.trainer.request import PACKAGES, Request
-from thresher.training_runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, RUNS, Run
+from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, RUNS, Run
 
 
 def write_result(request: Request, runs: list[Run], work: Path, *, identity: str, facts: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thresher.errors import OutputError, SettingsError
-from thresher.trainer.base import wants_bf16
+from thresher.trainer.engine.load_model import wants_bf16
 from thresher.trainer.settings import TrainSettings
 
 Item = TypeVar("Item")

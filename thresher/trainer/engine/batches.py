@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thresher.trainer.examples import IGNORED, Example
+from thresher.trainer.engine.tokenization import IGNORED, Example
 
 BUCKET_STEPS = (
     16  # rows of this many steps are sorted by length together; fewer would pad more, all would order by length

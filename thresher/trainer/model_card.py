@@ -15,8 +15,8 @@ from thresher.artifacts.folder import write_whole
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.trainer.adapter import as_text, summary
-from thresher.trainer.base import name_to_load
-from thresher.trainer.checkpoint import History
+from thresher.trainer.engine.checkpoint import History
+from thresher.trainer.engine.load_model import name_to_load
 
 COLUMNS = ("step", "epoch", "learning_rate", "loss", "n_learned", "eval_loss", "eval_stderr", "eval_n")
 
