@@ -140,7 +140,7 @@ def measure(n: int, budget: str, folder: Path) -> dict[str, Any]:
 
 def asking(pool: Path, budget: str) -> Any:
     """Return what `select` is asked, with its defaults."""
-    from thresher.selection_request import Asked
+    from thresher.selection.request import Asked
 
     asked = dict.fromkeys(field.name for field in fields(Asked))
     asked |= {"pool": str(pool), "method": "facility-location", "budget": budget, "encoder": "static"}
@@ -150,7 +150,7 @@ def asking(pool: Path, budget: str) -> Any:
 
 def rates(folder: Path) -> dict[str, Any]:
     """Measure one worker on shards of 100,000 rows and parts of about 50,000, in this process."""
-    from thresher.cluster import InProcess, select_on
+    from thresher.selection.distributed import InProcess, select_on
 
     n, parts = 200_000, 4
     write_pool(folder / "pool", n, 100_000)
@@ -173,8 +173,8 @@ def lose_a_node(cluster: Any, node: Any, n: int, folder: Path) -> dict[str, Any]
     """Remove a node while features are computed, and count attempts at shards."""
     import ray
 
-    from thresher.cluster import InProcess, select_on
-    from thresher.cluster.ray_engine import RayEngine
+    from thresher.selection.distributed import InProcess, select_on
+    from thresher.selection.distributed.ray_engine import RayEngine
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     n_shards = write_pool(folder / "pool", n)

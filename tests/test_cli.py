@@ -69,7 +69,7 @@ def test_random_selection_needs_no_torch(pool, tmp_path):
 def test_select_command_has_the_names_and_defaults_of_the_function():
     from thresher.cli.select import select as command
     from thresher.dataset import load
-    from thresher.selection import select as function
+    from thresher.selection.run import select as function
 
     told = {**inspect.signature(load).parameters, **inspect.signature(function).parameters}
     only_here = {"as_json", "quiet", "dry_run"}

@@ -10,7 +10,7 @@ from thresher.errors import InputError
 from thresher.features import FeatureContext, compute
 from thresher.features.reference_adapters import Preparation, TrainedFolder, folds_of
 from thresher.models.causal_lm.tokenized_rows import row_texts
-from thresher.preparation import keep, promises, store
+from thresher.selection.pool_adapters import keep, promises, store
 from thresher.selectors.learnability import Learnability
 
 ROWS = [{"prompt": f"add {i} and 1:", "completion": f"{i + 1} " * (1 + i % 4)} for i in range(14)]

@@ -15,7 +15,7 @@ from thresher.features import FeatureCache, FeatureContext, ngram
 from thresher.features.cost import merged, rehearse
 from thresher.features.likelihood.loss import Loss
 from thresher.numeric.units import size
-from thresher.selection_plan import cost_line, duration
+from thresher.selection.dry_run import cost_line, duration
 from thresher.selectors import create
 
 ROWS = [{"prompt": f"add {i} and {i % 7}:" + " please" * (i % 9), "completion": f"{i + i % 7}"} for i in range(120)]
@@ -67,7 +67,7 @@ def test_every_kind_of_method_can_be_planned_and_nothing_is_written(method, sett
 @pytest.mark.parametrize("method", ["facility-location", "saturated-coverage", "graph-cut"])
 def test_the_pairs_that_a_method_holds_are_in_the_memory_foretold(method, monkeypatch):
     """A kernel of 2 GB was left out: the account ended with the features."""
-    monkeypatch.setattr("thresher.selection_plan._peak_bytes", lambda: 0)
+    monkeypatch.setattr("thresher.selection.dry_run._peak_bytes", lambda: 0)
     rows = [*ROWS, ROWS[0]]
     made = planned(method, rows, encoder="static")
     selector = create(method)
@@ -134,7 +134,7 @@ def test_training_that_is_needed_is_told_and_what_is_trained_costs_nothing(tiny_
     assert trial.seconds > 0
     assert "trains 2 adapters" in str(made)
     th.select(ROWS, "learnability", budget=10, device="cpu", model=str(tiny_llama))
-    from thresher.preparation import store
+    from thresher.selection.pool_adapters import store
 
     (folder,) = [path for path in store().root.iterdir() if not path.name.startswith(".")]
     facts = json.loads((folder / "trained.json").read_text())["adapters"]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from thresher.features.table import FeatureTable, score
     from thresher.jobs import run_job
     from thresher.reporting import report
-    from thresher.selection import select
-    from thresher.selection_plan import Plan, plan
+    from thresher.selection.dry_run import Plan, plan
+    from thresher.selection.run import select
     from thresher.subset.budget import Budget
     from thresher.subset.quota import Quota
     from thresher.subset.scores import Scores
@@ -82,7 +82,7 @@ _HOME = {
     "Features": "thresher.features",
     "LearningCurve": "thresher.experiments.learning_curve",
     "Manifest": "thresher.artifacts.manifest",
-    "Plan": "thresher.selection_plan",
+    "Plan": "thresher.selection.dry_run",
     "Quota": "thresher.subset.budget",
     "Scores": "thresher.subset.scores",
     "Subset": "thresher.subset.subset",
@@ -94,11 +94,11 @@ _HOME = {
     "curate": "thresher.curation.curate",
     "learning_curve": "thresher.experiments.learning_curve",
     "load": "thresher.dataset",
-    "plan": "thresher.selection_plan",
+    "plan": "thresher.selection.dry_run",
     "report": "thresher.reporting",
     "run_job": "thresher.jobs",
     "score": "thresher.features.table",
-    "select": "thresher.selection",
+    "select": "thresher.selection.run",
     "train": "thresher.trainer.train",
     "tune": "thresher.experiments.tuning",
 }

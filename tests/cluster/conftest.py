@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thresher.cluster import InProcess, select_on
-from thresher.selection_request import Asked
+from thresher.selection.distributed import InProcess, select_on
+from thresher.selection.request import Asked
 
 WORDS = [f"word{number}" for number in range(60)]
 

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 import thresher as th
-from thresher.cluster.covering import certify, gains_of, values_of_sample
-from thresher.cluster.partitions import nearest_centroid
 from thresher.features.container import Features
+from thresher.selection.distributed.coverage import certify, gains_of, values_of_sample
+from thresher.selection.distributed.partitions import nearest_centroid
 from thresher.selectors.facility_location import FacilityLocation
 
 

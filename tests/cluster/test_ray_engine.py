@@ -15,11 +15,11 @@ import pytest
 
 import thresher as th
 from thresher.artifacts.folder import whole_file
-from thresher.cluster import ray_engine
-from thresher.cluster.measuring import MeasureShard, sent
-from thresher.cluster.ray_engine import RayEngine, connected, record_of
 from thresher.errors import InputError, MissingExtraError, NotFoundError, OutputError
 from thresher.features.context import FeatureContext
+from thresher.selection.distributed import ray_engine
+from thresher.selection.distributed.ray_engine import RayEngine, connected, record_of
+from thresher.selection.distributed.shard_features import MeasureShard, sent
 
 ray = pytest.importorskip("ray")
 DataContext = pytest.importorskip("ray.data").DataContext

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 import thresher as th
-from thresher.cluster import InProcess, select_on, shards
-from thresher.cluster.engine import run_stage
-from thresher.cluster.stage import check_version, do, find_record
 from thresher.errors import InputError, OutputError
+from thresher.selection.distributed import InProcess, select_on, shards
+from thresher.selection.distributed.engine import run_stage
+from thresher.selection.distributed.stage import check_version, do, find_record
 from thresher.subset.subset import open_subset, read_subset, read_subset_rows
 
 
@@ -166,7 +166,7 @@ def test_a_file_that_changed_after_a_kill_is_read_again(kit, tmp_path):
 
 
 def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("thresher.cluster.stage.versions", lambda names: {"thresher": "9.9"})
+    monkeypatch.setattr("thresher.selection.distributed.stage.versions", lambda names: {"thresher": "9.9"})
     engine, work = InProcess(), type("W", (), {"name": "w", "folder": tmp_path, "memory_bytes": 0})()
     type(work).__call__ = lambda self, number: {}
     run_stage(engine, work, range(1))

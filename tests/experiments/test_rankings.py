@@ -6,7 +6,7 @@ import pytest
 import thresher as th
 from thresher.experiments.laboratory import Laboratory
 from thresher.experiments.rankings import Rankings
-from thresher.preparation import store
+from thresher.selection.pool_adapters import store
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from thresher.features.gradients import per_example as module
 from thresher.features.gradients.per_example import AdapterState, adam_direction, sketch_of
 from thresher.features.reference_adapters import GradientSettings, TrainedFolder
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
-from thresher.preparation import keep, promises
+from thresher.selection.pool_adapters import keep, promises
 from thresher.selectors.gradient import Gradient
 
 DIM = 48

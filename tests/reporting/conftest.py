@@ -13,7 +13,7 @@ import pytest
 from thresher.artifacts.manifest import FORMAT
 from thresher.dataset import load
 from thresher.evaluation.saturation import fit_curve
-from thresher.selection import select
+from thresher.selection.run import select
 
 BAD = "<script>alert('x')</script> \"quoted\" & </script><!-- $x^2$ \u2028 \u202e 漢字"
 METHODS = {"random": (0.16, 1.9, 0.55), "facility-location": (0.155, 1.2, 0.52), "length": (0.21, 2.4, 0.6)}

@@ -419,7 +419,7 @@ def test_the_page_of_a_search_opens_with_its_verdict(folder_of):
 
 def test_a_subset_that_keeps_every_row_has_a_page(made, tmp_path):
     from thresher.dataset import load
-    from thresher.selection import select
+    from thresher.selection.run import select
 
     rows = [{"text": f"row {i}", "label": "a"} for i in range(5)]
     path = tmp_path / "five.jsonl"
@@ -432,7 +432,7 @@ def test_a_subset_that_keeps_every_row_has_a_page(made, tmp_path):
 @pytest.mark.parametrize("n", [1, 2, 3, 9])
 def test_a_pool_of_a_few_equal_rows_has_a_map(n, tmp_path):
     from thresher.dataset import load
-    from thresher.selection import select
+    from thresher.selection.run import select
 
     path = tmp_path / "few.jsonl"
     path.write_text("".join(json.dumps({"text": "the same", "label": "a"}) + "\n" for _ in range(n)))
@@ -443,7 +443,7 @@ def test_a_pool_of_a_few_equal_rows_has_a_map(n, tmp_path):
 @pytest.mark.slow
 def test_the_page_of_100_000_rows_is_small(tmp_path):
     from thresher.dataset import load
-    from thresher.selection import select
+    from thresher.selection.run import select
 
     n = 100_000
     words = [f"word{i}" for i in range(997)]

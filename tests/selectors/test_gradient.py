@@ -9,7 +9,7 @@ from thresher.errors import InputError
 from thresher.features import FeatureContext, compute
 from thresher.features.container import Features
 from thresher.features.reference_adapters import GradientSettings
-from thresher.preparation import promises
+from thresher.selection.pool_adapters import promises
 from thresher.selectors import gradient as module
 from thresher.selectors.gradient import Gradient
 

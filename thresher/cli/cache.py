@@ -22,7 +22,7 @@ def show(
         return
     from thresher.experiments.store import CellStore
     from thresher.features import FeatureCache
-    from thresher.preparation import store as trained_store
+    from thresher.selection.pool_adapters import store as trained_store
 
     cache = FeatureCache()
     entries = cache.entries()
@@ -68,7 +68,7 @@ def prune(
     """
     from thresher.experiments.store import CellStore
     from thresher.features import FeatureCache
-    from thresher.preparation import store as trained_store
+    from thresher.selection.pool_adapters import store as trained_store
 
     if sum((max_gb is not None, older_than_days is not None, everything)) != 1:
         raise InputError("cache prune: needs exactly one of --max-gb, --older-than-days and --all")

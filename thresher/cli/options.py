@@ -11,8 +11,8 @@ import typer
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
-    from thresher.cluster import PoolFiles
     from thresher.dataset import Dataset
+    from thresher.selection.distributed import PoolFiles
 
 
 class LossOn(StrEnum):
@@ -149,7 +149,7 @@ def name_shards(source: str, *, columns: str | None = None, config: str | None =
     Raises:
         InputError: a configuration was given, which only a Hub data set has.
     """
-    from thresher.cluster import shards
+    from thresher.selection.distributed import shards
 
     if config is not None:
         raise InputError(f"--config: is for a Hub data set, and engine ray reads files, got '{config}'; leave it out")

@@ -15,9 +15,9 @@ import typer
 from thresher.cli import options
 
 if TYPE_CHECKING:
-    from thresher.cluster import PoolFiles
     from thresher.dataset import Dataset
-    from thresher.selection_plan import Plan
+    from thresher.selection.distributed import PoolFiles
+    from thresher.selection.dry_run import Plan
     from thresher.subset.subset import Subset
 
 
@@ -86,8 +86,8 @@ def select(
     """
     from thresher.cli.progress import progress_display
     from thresher.errors import InputError
-    from thresher.selection import select as select_rows
-    from thresher.selection_plan import plan
+    from thresher.selection.dry_run import plan
+    from thresher.selection.run import select as select_rows
 
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")

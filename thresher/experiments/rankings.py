@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from thresher.dataset import Dataset
 from thresher.errors import InputError, SettingsError, did_you_mean
-from thresher.selection import select
+from thresher.selection.run import select
 from thresher.selectors import create
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
     FOLDER/adapter-0/, adapter-1/    peft folders; of several folds, number f has not seen the rows of fold f
     FOLDER/adapter-0/epoch-1/        with `keeps_epochs`: weights and moments of AdamW after each epoch
 
-`thresher/preparation.py` makes the folder, features read it. Nothing is trained here.
+`thresher/selection/pool_adapters.py` makes the folder, features read it. Nothing is trained here.
 """
 
 from __future__ import annotations

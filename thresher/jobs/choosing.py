@@ -19,7 +19,7 @@ from thresher.jobs.job_file import Job
 from thresher.jobs.pool import Pool
 from thresher.jobs.seen import is_in, names
 from thresher.jobs.table import ROW_ID, SINCE, SOURCE, WEIGHT, own_columns, stacked, table_of, without_rows
-from thresher.selection import select
+from thresher.selection.run import select
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext

@@ -13,7 +13,7 @@ from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.reporting.page import Block, Code, Section, Table
 from thresher.reporting.pool import places_of
 from thresher.reporting.wording import size
-from thresher.selection_request import ROLES
+from thresher.selection.request import ROLES
 from thresher.trainer.engine.load_model import MINILM
 from thresher.trainer.settings import TrainSettings
 

@@ -17,14 +17,14 @@ from safetensors.numpy import save_file
 
 from thresher.artifacts.folder import whole_file
 from thresher.cache.memory_map import empty_array
-from thresher.cluster.sharded_pool import ShardedPool, ShardReader
-from thresher.cluster.stage import Record, shard_name
 from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.features.compute import COLUMN, NO_NUMBER, NUMBER, column_values, compute
 from thresher.features.container import Array, Features
 from thresher.features.context import FeatureContext
 from thresher.features.registry import compares_rows
+from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
+from thresher.selection.distributed.stage import Record, shard_name
 
 FACTS = "thresher"  # entry of a feature file's metadata
 REASON = "missing/"  # prefix of the (n,) int32 codes of reasons, 0 for a row that has a value

@@ -9,8 +9,8 @@ loses the shards it was at. What runs a stage is an engine of two methods: this 
 
 from __future__ import annotations
 
-from thresher.cluster.engine import Engine, InProcess
-from thresher.cluster.pool_files import PoolFiles, shards
-from thresher.cluster.selecting import select_on
+from thresher.selection.distributed.engine import Engine, InProcess
+from thresher.selection.distributed.pool_files import PoolFiles, shards
+from thresher.selection.distributed.run import select_on
 
 __all__ = ["Engine", "InProcess", "PoolFiles", "select_on", "shards"]

@@ -16,10 +16,10 @@ from thresher.dataset import Dataset
 from thresher.dataset.provenance import check_apart
 from thresher.errors import InputError
 from thresher.models.settings import EmbeddingDtype, LossOn
-from thresher.preparation import holding
-from thresher.selection_choice import choose
-from thresher.selection_manifest import chosen, subset_manifest
-from thresher.selection_request import Asked, Order, Request, resolve
+from thresher.selection.choose import choose
+from thresher.selection.manifest import chosen, subset_manifest
+from thresher.selection.pool_adapters import holding
+from thresher.selection.request import Asked, Order, Request, resolve
 from thresher.selectors import Selector
 from thresher.subset.budget import Budget
 from thresher.subset.cut import dropped_table, verdict_table
@@ -91,7 +91,7 @@ def select(
         seed: of everything random.
         out: folder to write the result to; it appears whole or not at all, and a finished one is read back.
         force: replace an earlier result in `out`.
-        engine: "local" for this process, or "ray" for a cluster: the pool is then files, or `thresher.cluster.shards`.
+        engine: "local" for this process, or "ray" for a cluster: the pool is then files, or `thresher.selection.distributed.shards`.
         address: of the Ray cluster, HOST:PORT or "auto"; not set: RAY_ADDRESS, or else Ray on this machine alone.
         partitions: with Ray, parts of the pool that are chosen from separately before the choice among their picks;
             not set: none up to 2,000,000 rows.
@@ -152,8 +152,8 @@ def select(
 def _select_on_ray(
     engine: str, asked: Asked, out: str | Path | None, *, address: str | None, partitions: int | None, force: bool
 ) -> Subset:
-    from thresher.cluster import select_on
-    from thresher.cluster.ray_engine import connected
+    from thresher.selection.distributed import select_on
+    from thresher.selection.distributed.ray_engine import connected
 
     if engine != "ray":
         raise InputError(f"engine: must be 'local' or 'ray', got '{engine}'")

@@ -15,34 +15,29 @@ from filelock import FileLock, Timeout
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, as_path, check_free, identity_of, write_whole
 from thresher.artifacts.manifest import Manifest, digest, versions
-from thresher.cluster.engine import Engine, run_stage
-from thresher.cluster.measuring import (
-    MeasureShard,
-    gathered_features,
-    of_shards,
-    sent,
-)
-from thresher.cluster.partitioning import Partitioning, choose_in_partitions, partitioning
-from thresher.cluster.pool_files import files_of
-from thresher.cluster.sharded_pool import ReadShard, ShardedPool, gathered_pool, key_of_read
-from thresher.cluster.stage import Record
-from thresher.cluster.stored import StoredSubset
-from thresher.cluster.writing import WriteShard, added_up, clear, first_positions, write_verdicts
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import check_apart, reading_entry
 from thresher.errors import InputError, OutputError
 from thresher.features.compute import COLUMN, compute
 from thresher.features.container import Array, Features
 from thresher.models.torch_products import products_on
-from thresher.preparation import holding
-from thresher.selection_choice import choose
-from thresher.selection_manifest import Chosen, chosen, subset_manifest
-from thresher.selection_request import Asked, Request, resolve_on
+from thresher.selection.choose import choose
+from thresher.selection.distributed.engine import Engine, run_stage
+from thresher.selection.distributed.pool_files import files_of
+from thresher.selection.distributed.shard_features import MeasureShard, gathered_features, of_shards, sent
+from thresher.selection.distributed.sharded_pool import ReadShard, ShardedPool, gathered_pool, key_of_read
+from thresher.selection.distributed.stage import Record
+from thresher.selection.distributed.stored import StoredSubset
+from thresher.selection.distributed.two_rounds import Partitioning, choose_in_partitions, partitioning
+from thresher.selection.distributed.writing import WriteShard, added_up, clear, first_positions, write_verdicts
+from thresher.selection.manifest import Chosen, chosen, subset_manifest
+from thresher.selection.pool_adapters import holding
+from thresher.selection.request import Asked, Request, resolve_on
 from thresher.subset.cut import verdict_table
 from thresher.subset.subset import Subset
 
 if TYPE_CHECKING:
-    from thresher.cluster.writing import Verdicts
+    from thresher.selection.distributed.writing import Verdicts
 
 KEY_DIGITS = 16
 
@@ -50,7 +45,7 @@ KEY_DIGITS = 16
 def select_on(
     engine: Engine, asked: Asked, out: Path | None, *, partitions: int | None = None, force: bool = False
 ) -> Subset:
-    """Choose rows of a pool of files, stage by stage on an engine; see `thresher.selection.select`.
+    """Choose rows of a pool of files, stage by stage on an engine; see `thresher.selection.run.select`.
 
     The picks, their scores and the manifest are those of one machine; with partitions, those of two rounds.
 

@@ -14,14 +14,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.artifacts.folder import whole_file, write_parquet
-from thresher.cluster.pool_files import PoolFiles
-from thresher.cluster.stage import Record, shard_name
 from thresher.dataset import Dataset, Schema
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import fingerprint, numbered
 from thresher.errors import InputError
+from thresher.selection.distributed.pool_files import PoolFiles
+from thresher.selection.distributed.stage import Record, shard_name
 
 HASH_DIGITS = 32  # of a content id, before the number of a repeat
 

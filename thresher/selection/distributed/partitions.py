@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from thresher.artifacts.folder import whole_file
-from thresher.cluster.measuring import features_path, read_features
-from thresher.cluster.stage import Record, shard_name
 from thresher.features.container import Array, Features
 from thresher.numeric.vectors import unit_rows
+from thresher.selection.distributed.shard_features import features_path, read_features
+from thresher.selection.distributed.stage import Record, shard_name
 from thresher.selectors import Selector
 
 Float32 = NDArray[np.float32]

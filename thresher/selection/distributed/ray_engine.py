@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from thresher import errors
-from thresher.cluster.stage import ModelWork, Record, Work, do
 from thresher.errors import InputError, MissingExtraError, OutputError, ThresherError
+from thresher.selection.distributed.stage import ModelWork, Record, Work, do
 
 REQUIRED = ("ray", "pyarrow", "pandas", "fsspec")  # the last three: of Ray Data
 N_RETRIES = 10  # of a shard whose worker or node is lost

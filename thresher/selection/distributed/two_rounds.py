@@ -13,9 +13,20 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from thresher.artifacts.folder import whole_file, write_parquet
-from thresher.cluster.covering import EXISTING, BoundShard, Certificate, CoverShard, certify, values_of_sample
-from thresher.cluster.measuring import MeasureShard, notes_of
-from thresher.cluster.partitions import (
+from thresher.errors import InputError
+from thresher.features.container import Array, Features
+from thresher.models.torch_products import products_on
+from thresher.numeric.kmeans import spherical_centers
+from thresher.numeric.vectors import distinct_rows, unit_rows
+from thresher.selection.distributed.coverage import (
+    EXISTING,
+    BoundShard,
+    Certificate,
+    CoverShard,
+    certify,
+    values_of_sample,
+)
+from thresher.selection.distributed.partitions import (
     EMBEDDING,
     AssignShard,
     ChoosePart,
@@ -25,17 +36,13 @@ from thresher.cluster.partitions import (
     number_path,
     together,
 )
-from thresher.cluster.stage import Record
-from thresher.errors import InputError
-from thresher.features.container import Array, Features
-from thresher.models.torch_products import products_on
-from thresher.numeric.kmeans import spherical_centers
-from thresher.numeric.vectors import distinct_rows, unit_rows
-from thresher.selection_manifest import Chosen
+from thresher.selection.distributed.shard_features import MeasureShard, notes_of
+from thresher.selection.distributed.stage import Record
+from thresher.selection.manifest import Chosen
 
 if TYPE_CHECKING:
-    from thresher.cluster.selecting import Run
-    from thresher.selection_request import Request
+    from thresher.selection.distributed.run import Run
+    from thresher.selection.request import Request
 
 Int64 = NDArray[np.int64]
 

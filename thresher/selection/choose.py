@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.selection_request import Request
+from thresher.selection.request import Request
 from thresher.subset.cut import Cut, cut
 from thresher.subset.scores import Scores
 

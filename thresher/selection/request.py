@@ -13,7 +13,7 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import reading_entry
 from thresher.errors import InputError, NotFoundError
 from thresher.models.settings import EmbeddingDtype, LossOn
-from thresher.preparation import Promise, promises
+from thresher.selection.pool_adapters import Promise, promises
 from thresher.selectors import Selector, create
 from thresher.subset.budget import Budget, parse_budget
 from thresher.subset.quota import Quota, parse_quota

@@ -10,8 +10,8 @@ import numpy as np
 
 from thresher.models.settings import EmbeddingDtype, LossOn
 from thresher.numeric.units import size
-from thresher.preparation import Trial, rehearse_training
-from thresher.selection_request import Asked, Order, Request, resolve
+from thresher.selection.pool_adapters import Trial, rehearse_training
+from thresher.selection.request import Asked, Order, Request, resolve
 from thresher.selectors import Selector
 from thresher.subset.budget import Budget
 from thresher.subset.quota import Quota

@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 
 from thresher.artifacts.folder import whole_file, write_ndjson, write_parquet
-from thresher.cluster.sharded_pool import ShardedPool, ShardReader
-from thresher.cluster.stage import Record, shard_name
 from thresher.dataset.rejection import counted
+from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
+from thresher.selection.distributed.stage import Record, shard_name
 from thresher.subset.budget import Budget
 from thresher.subset.cut import dropped_table
 from thresher.subset.subset import score_table

@@ -11,10 +11,10 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from thresher.cluster.measuring import features_path, read_features
-from thresher.cluster.partitions import EMBEDDING, arrays_path, write_arrays
-from thresher.cluster.stage import Record
 from thresher.numeric.vectors import inverse_norms, unit_rows
+from thresher.selection.distributed.partitions import EMBEDDING, arrays_path, write_arrays
+from thresher.selection.distributed.shard_features import features_path, read_features
+from thresher.selection.distributed.stage import Record
 from thresher.selectors.submodular.kernels import floor_of
 
 Float32 = NDArray[np.float32]
@@ -28,7 +28,7 @@ EXISTING = "existing_embedding"
 
 @dataclass(frozen=True, kw_only=True)
 class CoverShard:
-    """Tells what became of the rows of a shard: `thresher.cluster.writing.Verdicts`.
+    """Tells what became of the rows of a shard: `thresher.selection.distributed.writing.Verdicts`.
 
     A row's pick is looked for in its own part and the nearest others, `N_PROBED` parts with picks in all.
 

@@ -11,7 +11,7 @@ import polars as pl
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset.provenance import schema_entry, source_entries, source_places
 from thresher.dataset.rejection import counted
-from thresher.selection_request import Request
+from thresher.selection.request import Request
 from thresher.subset.scores import Scores
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from thresher.cluster.stage import ModelWork, Record, Work, check_version, do, find_record
+from thresher.selection.distributed.stage import ModelWork, Record, Work, check_version, do, find_record
 
 if TYPE_CHECKING:
     from thresher.progress import Progress
