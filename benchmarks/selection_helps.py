@@ -33,7 +33,7 @@ import thresher as th
 from thresher.evaluation.effect import effect, holm
 from thresher.experiments.cell import Cell, Outcome
 from thresher.experiments.comparison import sentence
-from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.runner import Laboratory
 from thresher.features import FeatureContext, compute
 from thresher.selectors import available
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset, load
     from thresher.errors import ThresherError
     from thresher.experiments.comparison import Comparison, compare
-    from thresher.experiments.learning_curve import LearningCurve, learning_curve
+    from thresher.experiments.curve import LearningCurve
+    from thresher.experiments.learning_curve import learning_curve
     from thresher.experiments.tuning import Tuning, tune
     from thresher.features import Features
     from thresher.features.table import FeatureTable, score

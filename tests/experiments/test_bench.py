@@ -2,7 +2,7 @@ import pytest
 
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
-from thresher.experiments.bench import make_bench
+from thresher.experiments.experiment import make_bench
 from thresher.trainer.settings import TrainSettings
 
 ROWS = [{"text": f"the {thing} is {number}", "label": thing} for number in range(6) for thing in ("sky", "leaf")]

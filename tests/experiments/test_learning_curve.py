@@ -10,9 +10,9 @@ from thresher.errors import InputError, NotFoundError, OutputError, SettingsErro
 from thresher.evaluation.estimate import over_seeds
 from thresher.evaluation.metric import find_metric
 from thresher.evaluation.saturation import fit_curve
-from thresher.experiments import workers
+from thresher.experiments import worker_pool
 from thresher.experiments.cell import Outcome
-from thresher.experiments.curve_files import dips, limits, read_curve
+from thresher.experiments.curve_io import dips, limits, read_curve
 from thresher.experiments.learning_curve import learning_curve
 
 SIZES = [8, 16, 32, 64]
@@ -92,7 +92,7 @@ def test_cells_of_an_earlier_command_are_not_run_again(made, pool, test_rows, ti
     def refuse(*_):
         raise AssertionError("a finished cell was run again")
 
-    monkeypatch.setattr(workers, "run", refuse)
+    monkeypatch.setattr(worker_pool, "run", refuse)
     again = learning_curve(
         pool, eval=test_rows, methods=["random"], sizes=SIZES[:3], seeds=2, grid=True, model=tiny_bert, settings=quick
     )
@@ -152,14 +152,14 @@ def test_equal_steps_gives_every_size_the_steps_of_the_largest(pool, test_rows, 
 def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(
     pool, test_rows, tiny_bert, quick, own_cache, monkeypatch, tmp_path
 ):
-    real = workers.run
+    real = worker_pool.run
 
     def fail_at_16(request, work):
         if len(request.parts.train) == 16:
             raise MemoryError("out of memory")
         return real(request, work)
 
-    monkeypatch.setattr(workers, "run", fail_at_16)
+    monkeypatch.setattr(worker_pool, "run", fail_at_16)
     curve = learning_curve(
         pool, eval=test_rows, methods=["random"], sizes=SIZES, seeds=2, grid=True, model=tiny_bert,
         settings=quick, out=tmp_path / "out",
@@ -174,7 +174,7 @@ def test_when_every_cell_fails_the_first_reason_is_told(pool, test_rows, tiny_be
     def fail(*_):
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(workers, "run", fail)
+    monkeypatch.setattr(worker_pool, "run", fail)
     with pytest.raises(InputError, match="all 12 cells failed.*no such device"):
         learning_curve(
             pool, eval=test_rows, methods="length", sizes=SIZES[:3], seeds=2, grid=True, model=tiny_bert, settings=quick
@@ -275,7 +275,7 @@ def test_an_answer_that_is_the_smallest_size_or_below_the_noise_is_told_to_be_so
 
 def test_a_wrong_method_is_told_before_any_cell_runs(pool, test_rows, tiny_bert, quick, own_cache, monkeypatch):
     ran = []
-    monkeypatch.setattr(workers, "run", lambda *_: ran.append(1))
+    monkeypatch.setattr(worker_pool, "run", lambda *_: ran.append(1))
     options = {"eval": test_rows, "sizes": SIZES, "model": tiny_bert, "settings": quick, "max_time": 100}
     with pytest.raises(NotFoundError, match="herding"):
         learning_curve(pool, methods="herdin", **options)

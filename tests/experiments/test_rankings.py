@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import thresher as th
-from thresher.experiments.laboratory import Laboratory
 from thresher.experiments.rankings import Rankings
+from thresher.experiments.runner import Laboratory
 from thresher.selection.pool_adapters import store
 
 

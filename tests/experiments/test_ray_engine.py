@@ -2,12 +2,12 @@ import os
 
 import pytest
 
-from thresher.experiments.bench import make_bench
 from thresher.experiments.cell import Cell
+from thresher.experiments.cell_cache import CellStore
+from thresher.experiments.experiment import make_bench
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.ray_engine import run_cells_on_ray
-from thresher.experiments.store import CellStore
-from thresher.experiments.workers import Crew
+from thresher.experiments.worker_pool import Crew
 
 ray = pytest.importorskip("ray")
 

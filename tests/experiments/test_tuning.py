@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from thresher.errors import InputError, SettingsError
-from thresher.experiments import workers
+from thresher.experiments import worker_pool
 from thresher.experiments.search import Tried
 from thresher.experiments.tuning import agreement, tune
 from thresher.trainer.settings import TrainSettings
@@ -50,7 +50,7 @@ def test_the_winner_is_the_best_at_the_end_and_judged_on_the_test_set(made):
 def test_the_same_search_gives_the_same_trials_and_a_killed_one_goes_on(
     made, options, own_cache, monkeypatch, tmp_path
 ):
-    real, n_runs = workers.run, []
+    real, n_runs = worker_pool.run, []
 
     def stop_at_the_third(request, work):
         n_runs.append(request)
@@ -58,17 +58,17 @@ def test_the_same_search_gives_the_same_trials_and_a_killed_one_goes_on(
             raise KeyboardInterrupt
         return real(request, work)
 
-    monkeypatch.setattr(workers, "run", stop_at_the_third)
+    monkeypatch.setattr(worker_pool, "run", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         tune(**options, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(workers, "run", real)
+    monkeypatch.setattr(worker_pool, "run", real)
     again = tune(**options, out=tmp_path / "out")
     assert again.trials.equals(made.trials)
 
 
 def test_trials_that_diverge_are_failed_and_never_finalists(options, own_cache, monkeypatch):
-    real = workers.run
+    real = worker_pool.run
 
     def diverge(request, work):
         outcomes, facts = real(request, work)
@@ -76,7 +76,7 @@ def test_trials_that_diverge_are_failed_and_never_finalists(options, own_cache, 
             outcomes = outcomes.with_columns(loss=pl.lit(float("nan")))
         return outcomes, facts
 
-    monkeypatch.setattr(workers, "run", diverge)
+    monkeypatch.setattr(worker_pool, "run", diverge)
     made = tune(**(options | {"metric": "loss"}))
     failed = made.trials.filter(pl.col("lora_rank") != 8)
     assert len(failed)

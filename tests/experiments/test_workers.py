@@ -10,12 +10,12 @@ import pytest
 
 from thresher.dataset import load
 from thresher.errors import OutputError
-from thresher.experiments import workers
-from thresher.experiments.bench import make_bench
+from thresher.experiments import worker_pool
 from thresher.experiments.cell import Cell, key_of
+from thresher.experiments.cell_cache import CellStore
+from thresher.experiments.experiment import make_bench
 from thresher.experiments.rankings import Rankings
-from thresher.experiments.store import CellStore
-from thresher.experiments.workers import Crew
+from thresher.experiments.worker_pool import Crew
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_a_worker_that_is_killed_costs_its_cell_only(bench, cells, tmp_path):
     for index, outcome in run_cells(bench, cells, CellStore(tmp_path), n_workers=2):
         found[index] = outcome
         if not killed:  # the other worker is at a cell, or just about to be given one
-            workers = [child for child in psutil.Process().children() if "thresher" in " ".join(child.cmdline())]
-            os.kill(workers[-1].pid, signal.SIGKILL)
+            worker_pool = [child for child in psutil.Process().children() if "thresher" in " ".join(child.cmdline())]
+            os.kill(worker_pool[-1].pid, signal.SIGKILL)
             killed = True
     assert sorted(found) == [0, 1, 2, 3]
     reasons = [outcome.reason for outcome in found.values() if outcome.reason]
@@ -114,7 +114,7 @@ def test_a_crew_serves_several_batches_and_benches_with_the_same_workers(bench, 
 
 
 def test_workers_that_cannot_start_are_told_and_not_waited_for(bench, cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
+    monkeypatch.setattr(worker_pool.sys, "executable", "/bin/false")
     with pytest.raises(OutputError, match="cannot start .exit code 1."):
         list(run_cells(bench, cells[:2], CellStore(tmp_path), n_workers=2))
 
@@ -131,7 +131,7 @@ def test_only_the_disk_ends_the_experiment(bench, cells, tmp_path, monkeypatch, 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(workers, "run", fail)
+    monkeypatch.setattr(worker_pool, "run", fail)
     if is_fatal:
         with pytest.raises(OSError, match="No space"):
             list(run_cells(bench, cells[:1], CellStore(tmp_path), n_workers=1))
@@ -143,13 +143,13 @@ def test_only_the_disk_ends_the_experiment(bench, cells, tmp_path, monkeypatch, 
 
 def test_a_metric_that_is_not_a_number_fails_the_cell(pool, test_rows, tiny_bert, quick, cells, tmp_path, monkeypatch):
     bench = make_bench(pool, eval=test_rows, model=tiny_bert, settings=quick, metric="loss")
-    real = workers.run
+    real = worker_pool.run
 
     def diverge(request, work):
         outcomes, facts = real(request, work)
         return outcomes.with_columns(loss=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("loss")), facts
 
-    monkeypatch.setattr(workers, "run", diverge)
+    monkeypatch.setattr(worker_pool, "run", diverge)
     ((_, outcome),) = run_cells(bench, cells[:1], CellStore(tmp_path), n_workers=1)
     assert outcome.outcomes is None
     assert outcome.reason == "loss is not a finite number for 3 of 40 test rows"
@@ -160,7 +160,7 @@ def test_each_worker_gets_a_gpu_of_those_that_are_ours(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert [workers._share_of_machine(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["2", "3"]
+    assert [worker_pool._share_of_machine(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["2", "3"]
 
 
 def test_turns_and_tools_count_where_a_column_names_the_rows(tiny_llama, quick, tmp_path):

@@ -20,7 +20,7 @@ def show(
     """Show the cache of computed features, or make room in it."""
     if context.invoked_subcommand is not None:
         return
-    from thresher.experiments.store import CellStore
+    from thresher.experiments.cell_cache import CellStore
     from thresher.features import FeatureCache
     from thresher.selection.pool_adapters import store as trained_store
 
@@ -66,7 +66,7 @@ def prune(
     Raises:
         InputError: not exactly one of the options was given.
     """
-    from thresher.experiments.store import CellStore
+    from thresher.experiments.cell_cache import CellStore
     from thresher.features import FeatureCache
     from thresher.selection.pool_adapters import store as trained_store
 

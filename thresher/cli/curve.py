@@ -12,7 +12,7 @@ from thresher.cli import experiment_options as shared
 from thresher.cli import options
 
 if TYPE_CHECKING:
-    from thresher.experiments.learning_curve import LearningCurve
+    from thresher.experiments.curve import LearningCurve
 
 
 class Equal(StrEnum):

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import digest
-from thresher.experiments.bench import Bench
+from thresher.experiments.experiment import Bench
 from thresher.trainer.events import OnEvent, ignore
 from thresher.trainer.request import Request
 from thresher.trainer.settings import TrainSettings

@@ -18,9 +18,9 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_whole
 from thresher.artifacts.manifest import Manifest
 from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.evaluation.effect import LEVEL, Effect, effect, holm, seeds_needed
-from thresher.experiments.bench import Overlap
-from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.experiment import Overlap
 from thresher.experiments.rankings import check_methods
+from thresher.experiments.runner import Laboratory
 from thresher.experiments.tables import (
     CELL_SCHEMA,
     cell_table,

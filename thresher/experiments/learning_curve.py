@@ -15,10 +15,10 @@ from thresher.artifacts.manifest import Manifest
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric
 from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
-from thresher.experiments.bench import Bench, Overlap
-from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.experiment import Bench, Overlap
 from thresher.experiments.planning import Cost, geometric_sizes, is_firm, propose, start
 from thresher.experiments.rankings import check_methods
+from thresher.experiments.runner import Laboratory
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def learning_curve(
         SettingsError: a setting has an illegal value.
         OutputError: `out` holds something else.
     """
-    from thresher.experiments.curve_files import write_curve
+    from thresher.experiments.curve_io import write_curve
     from thresher.experiments.tables import check_slices
 
     names = _methods(methods)

@@ -13,10 +13,10 @@ from typing import Any
 import polars as pl
 
 from thresher.errors import MissingExtraError
-from thresher.experiments.bench import Bench
 from thresher.experiments.cell import Cell, Outcome, key_of, run
-from thresher.experiments.store import CellStore
-from thresher.experiments.workers import checked
+from thresher.experiments.cell_cache import CellStore
+from thresher.experiments.experiment import Bench
+from thresher.experiments.worker_pool import checked
 
 
 def run_cells_on_ray(bench: Bench, cells: Sequence[Cell], store: CellStore) -> Iterator[tuple[int, Outcome]]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.artifacts.manifest import digest
-from thresher.experiments.bench import Bench
 from thresher.experiments.cell import Cell, Outcome
+from thresher.experiments.experiment import Bench
 from thresher.experiments.tables import bench_identity
-from thresher.experiments.workers import Crew
+from thresher.experiments.worker_pool import Crew
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from thresher.dataset import Dataset
 from thresher.dataset.formats.files import SourceFile
 from thresher.errors import InputError
 from thresher.evaluation.estimate import over_seeds
-from thresher.experiments.bench import Bench
-from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.experiment import Bench
+from thresher.experiments.runner import Laboratory
 from thresher.trainer.request import PACKAGES, content_hash
 
 CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be empty at its start

@@ -25,13 +25,13 @@ from thresher.artifacts.manifest import FORMAT, Manifest
 from thresher.errors import InputError, ManifestError, MissingExtraError, SettingsError
 from thresher.evaluation.effect import Effect, effect
 from thresher.evaluation.estimate import Estimate
-from thresher.experiments.averaging import average_finalists
-from thresher.experiments.bench import Overlap, make_bench
+from thresher.experiments.adapter_averaging import average_finalists
+from thresher.experiments.cell_cache import CellStore
 from thresher.experiments.comparison import sentence
+from thresher.experiments.experiment import Overlap, make_bench
 from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_trials, settings_from_json
-from thresher.experiments.store import CellStore
 from thresher.experiments.tables import bench_identity, input_content, input_places
-from thresher.experiments.workers import Crew, default_workers
+from thresher.experiments.worker_pool import Crew, default_workers
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:

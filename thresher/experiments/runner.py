@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError, did_you_mean
 from thresher.evaluation.estimate import Estimate, over_seeds
-from thresher.experiments.bench import Bench, Overlap, make_bench
 from thresher.experiments.cell import Cell, Outcome
+from thresher.experiments.cell_cache import CellStore
+from thresher.experiments.experiment import Bench, Overlap, make_bench
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
-from thresher.experiments.store import CellStore
-from thresher.experiments.workers import Crew, default_workers
+from thresher.experiments.worker_pool import Crew, default_workers
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_csv, write_w
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.safe_csv import escaped
 from thresher.evaluation.saturation import CurveFit, Saturation
-from thresher.experiments.laboratory import Laboratory
+from thresher.experiments.runner import Laboratory
 from thresher.experiments.tables import (
     CELL_SCHEMA,
     cell_table,
@@ -28,7 +28,7 @@ from thresher.experiments.tables import (
 )
 
 if TYPE_CHECKING:
-    from thresher.experiments.learning_curve import LearningCurve, Progression
+    from thresher.experiments.curve import LearningCurve, Progression
 
 KIND = "curve"
 CURVE, SATURATION = "curve.csv", "saturation.json"
@@ -83,7 +83,7 @@ def read_curve(path: str | Path) -> LearningCurve:
         ManifestError: the folder is not one that `curve` wrote.
     """
     from thresher.errors import ManifestError
-    from thresher.experiments.learning_curve import fit_runs
+    from thresher.experiments.curve import fit_runs
 
     folder = Path(path)
     manifest = Manifest.read(folder)
@@ -103,7 +103,7 @@ def read_curve(path: str | Path) -> LearningCurve:
 
 def saturation_content(lab: Laboratory, state: Progression) -> dict[str, Any]:
     """Return the content of `saturation.json`: nothing in it depends on the clock."""
-    from thresher.experiments.learning_curve import BASELINE, delta_of
+    from thresher.experiments.curve import BASELINE, delta_of
 
     plan = state.plan
     delta, fits, n_pool = delta_of(plan, lab, state), _fits(lab, state), len(lab.bench.pool)
@@ -223,7 +223,7 @@ def _fits(lab: Laboratory, state: Progression) -> dict[str, CurveFit]:
 def _as_curve(
     cells: pl.DataFrame, content: Mapping[str, Any], fits: Mapping[str, CurveFit], manifest: Manifest, path: Path | None
 ) -> LearningCurve:
-    from thresher.experiments.learning_curve import LearningCurve
+    from thresher.experiments.curve import LearningCurve
 
     saturation = {
         method: Saturation(**{**entry["saturation"], "next_sizes": tuple(entry["saturation"]["next_sizes"])})

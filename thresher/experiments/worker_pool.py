@@ -1,6 +1,6 @@
 """Running cells: in this process, or in several that can die one at a time.
 
-Each worker is a Python process of its own (`python -m thresher.experiments.worker`) at the other end of a socket pair.
+Each worker is a Python process of its own (`python -m thresher.experiments.worker_process`) at the other end of a socket pair.
 It is not forked, so threads and GPUs are safe, and it does not import the user's script, so scripts need no
 `__main__` guard.
 """
@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
 from thresher.errors import OutputError
-from thresher.experiments.bench import Bench
 from thresher.experiments.cell import Cell, Outcome, key_of, run
-from thresher.experiments.store import CellStore
+from thresher.experiments.cell_cache import CellStore
+from thresher.experiments.experiment import Bench
 from thresher.numeric.threads import n_cores
 
 CPU_WORKERS = 8  # at most, when nobody says how many
@@ -159,7 +159,7 @@ class Crew:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "thresher.experiments.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "thresher.experiments.worker_process", str(theirs.fileno())],
                 env=os.environ | _share_of_machine(slot, self._n),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

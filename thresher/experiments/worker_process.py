@@ -1,4 +1,4 @@
-"""The process that runs cells for another one: `python -m thresher.experiments.worker DESCRIPTOR`."""
+"""The process that runs cells for another one: `python -m thresher.experiments.worker_process DESCRIPTOR`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(descriptor: int) -> None:
 
 
 def _answer(bench: object, cell: object, store: object) -> object:
-    from thresher.experiments.workers import run_cell
+    from thresher.experiments.worker_pool import run_cell
 
     try:
         return run_cell(bench, cell, store)  # type: ignore[arg-type]
