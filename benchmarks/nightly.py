@@ -106,7 +106,7 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
 
     from thresher.dataset import load
     from thresher.features import FeatureContext, compute
-    from thresher.jobs.core_set import objective, weighted_core_set
+    from thresher.jobs.update.core_set import objective, weighted_core_set
 
     pool = load(str(night.root / "slices" / "*.jsonl"))
     latest = night.root / "pool" / "latest"

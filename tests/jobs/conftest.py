@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thresher.jobs.job import run_job
+from thresher.jobs.run import run_job
 
 TOPICS = {
     "cooking": ["boil", "rice", "onion", "salt", "oven", "bread", "soup", "pepper", "butter", "recipe"],

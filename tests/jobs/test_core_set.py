@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from thresher.features.container import Features
-from thresher.jobs.core_set import nearest_kept, objective, passed_on, weighted_core_set
+from thresher.jobs.update.core_set import nearest_kept, objective, passed_on, weighted_core_set
 from thresher.selectors import create
 
 

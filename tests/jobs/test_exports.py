@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from thresher.dataset import Schema, load
-from thresher.jobs.exports import trl, yaml
+from thresher.jobs.snapshots.exports import trl, yaml
 
 SHAPES = {
     "alpaca": {"instruction": "add", "input": "1 and 2", "output": "3"},

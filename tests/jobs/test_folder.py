@@ -9,8 +9,8 @@ import pytest
 
 from thresher.artifacts.manifest import FORMAT
 from thresher.errors import ManifestError, OutputError
-from thresher.jobs.folder import JobFolder
-from thresher.jobs.seen import delete_others, read_segments, write_segment
+from thresher.jobs.snapshots.folder import JobFolder
+from thresher.jobs.snapshots.seen_ids import delete_others, read_segments, write_segment
 
 
 def put(folder, version):

@@ -8,13 +8,13 @@ import types
 import pytest
 
 from thresher.errors import InputError
-from thresher.jobs.incoming import Reader
-from thresher.jobs.running import moment
-from thresher.jobs.scanning import HashCache, _changed_before
+from thresher.jobs.pipeline import moment
+from thresher.jobs.sources.incoming import Reader
+from thresher.jobs.sources.scan import HashCache, _changed_before
 
 
 def test_a_source_that_changes_while_it_is_read_is_read_again(kit, rows, monkeypatch):
-    import thresher.jobs.choosing as module
+    import thresher.jobs.update.choose as module
 
     kit.write()
     path = kit.add("a", rows(10, 1))

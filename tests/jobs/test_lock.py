@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from thresher.errors import OutputError
-from thresher.jobs import heartbeat
-from thresher.jobs import lock as module
-from thresher.jobs.lock import BusyError, Lock, LostLockError, Owner
+from thresher.jobs.locking import heartbeat
+from thresher.jobs.locking import lock as module
+from thresher.jobs.locking.lock import BusyError, Lock, LostLockError, Owner
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from thresher.jobs.lock import BusyError, Lock
+from thresher.jobs.locking.lock import BusyError, Lock
 try:
     with Lock(Path(sys.argv[1]), stale_s=2):
         print("held", flush=True)

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from thresher.jobs.gates import drift_alarms
-from thresher.jobs.profile import (
+from thresher.jobs.drift.gates import drift_alarms
+from thresher.jobs.drift.profile import (
     chance,
     chance_limit,
     drifts,

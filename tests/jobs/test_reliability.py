@@ -22,7 +22,7 @@ def dying(function):
     return wrapped
 for name in ("fsync", "rename", "replace", "link", "symlink", "unlink", "rmdir"):
     setattr(os, name, dying(getattr(os, name)))
-from thresher.jobs.job import run_job
+from thresher.jobs.run import run_job
 result = run_job(sys.argv[1])
 print(next(count))
 """
@@ -183,7 +183,7 @@ def test_a_read_only_output_is_one_sentence(kit, rows, small_disk):
 
 
 def test_a_second_run_exits_75_and_changes_nothing(kit, rows):
-    from thresher.jobs.lock import Lock
+    from thresher.jobs.locking.lock import Lock
 
     kit.write()
     kit.add("a", rows(5, 1))
@@ -209,15 +209,15 @@ def test_a_damaged_history_and_scan_cost_nothing_but_themselves(kit, rows):
         (kit.out / "history.sqlite").write_bytes(damage)
         (kit.out / "scan.json").write_bytes(damage)
         assert kit.run().outcome == "nothing-new"
-    from thresher.jobs.inspecting import runs_of
+    from thresher.jobs.inspection import runs_of
 
     assert runs_of(kit.out)[0].outcome == "nothing-new"
 
 
 def test_a_snapshot_is_told_of_by_the_next_run_when_its_own_was_killed_before_it_could(kit, rows, monkeypatch):
     """The scheduler that starts it again starts what waits for exit code 0, and not for 3."""
-    import thresher.jobs.job as module
-    from thresher.jobs.inspecting import find_run
+    import thresher.jobs.run as module
+    from thresher.jobs.inspection import find_run
 
     kit.write()
     kit.add("a", rows(5, 1))
@@ -245,7 +245,7 @@ def test_a_history_that_a_kill_left_half_written_is_rolled_back_by_whoever_reads
     import shutil
     import sqlite3
 
-    from thresher.jobs.inspecting import runs_of
+    from thresher.jobs.inspection import runs_of
 
     kit.write()
     kit.add("a", rows(5, 1))
@@ -266,7 +266,7 @@ def test_one_run_is_found_without_reading_the_reports_of_all(kit, rows):
     import sqlite3
 
     from thresher.errors import NotFoundError
-    from thresher.jobs.inspecting import find_run
+    from thresher.jobs.inspection import find_run
 
     kit.write()
     kit.add("a", rows(5, 1))
@@ -293,7 +293,7 @@ def test_a_lost_list_of_known_rows_is_told(kit, rows):
 
 
 def test_a_run_that_was_killed_is_told_as_such(kit, rows, tmp_path):
-    from thresher.jobs.inspecting import runs_of
+    from thresher.jobs.inspection import runs_of
 
     kit.write()
     kit.add("a", rows(5, 1))

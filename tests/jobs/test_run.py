@@ -8,8 +8,8 @@ import pytest
 
 from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.features import FeatureContext, compute
-from thresher.jobs.inspecting import check_job
-from thresher.jobs.table import FILE, ROW_ID, SINCE, WEIGHT
+from thresher.jobs.inspection import check_job
+from thresher.jobs.snapshots.table import FILE, ROW_ID, SINCE, WEIGHT
 
 
 def ids(table):
@@ -367,7 +367,7 @@ def test_since_passes_over_older_files(kit, rows):
 
 
 def test_the_clock_may_jump_back_years(kit, rows, monkeypatch):
-    import thresher.jobs.account as module
+    import thresher.jobs.run_record as module
 
     class Early(module.datetime):
         @classmethod

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from thresher.jobs.account import EXIT_CODES
 from thresher.jobs.job_file import read_job
+from thresher.jobs.run_record import EXIT_CODES
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "schedulers"
 

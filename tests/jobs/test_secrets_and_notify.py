@@ -11,9 +11,9 @@ import time
 import pytest
 
 from thresher.errors import InputError, OutputError, SettingsError
-from thresher.jobs.addresses import Addresses, has_plain_password, shown
-from thresher.jobs.inspecting import check_job, find_run, runs_of
-from thresher.jobs.notifying import write_metrics
+from thresher.jobs.inspection import check_job, find_run, runs_of
+from thresher.jobs.notify import write_metrics
+from thresher.jobs.sources.addresses import Addresses, has_plain_password, shown
 
 SECRET = "hunter2-very-secret"
 
@@ -188,7 +188,7 @@ def test_a_webhook_that_drips_is_given_up_in_time(kit, rows):
 
 
 def test_a_failing_webhook_is_tried_again_recorded_and_fails_nothing(kit, rows, webhook, monkeypatch):
-    import thresher.jobs.notifying as module
+    import thresher.jobs.notify as module
 
     monkeypatch.setattr(module, "PAUSE_S", 0.0)
     url, posted, answers = webhook

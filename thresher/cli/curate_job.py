@@ -16,7 +16,7 @@ from thresher.cli import options
 if TYPE_CHECKING:
     from thresher.jobs.events import Event
     from thresher.jobs.history import Run
-    from thresher.jobs.job import RunResult
+    from thresher.jobs.run import RunResult
 
 JobFile = Annotated[Path, typer.Argument(help="The job file.")]
 Where = Annotated[Path, typer.Option("--job", help="The job file, or the output folder.")]
@@ -40,7 +40,7 @@ def run(
 
     [bold]Example:[/bold] thresher curate run job.toml --log-json
     """
-    from thresher.jobs.job import run_job
+    from thresher.jobs.run import run_job
 
     tell = _teller(log_json=log_json, quiet=quiet)
     result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=tell)
@@ -58,7 +58,7 @@ def run(
 
 def check(job: JobFile, as_json: options.AsJson = False) -> None:
     """Check a job file whole, and say what a run would read; no row is read and nothing is written."""
-    from thresher.jobs.inspecting import check_job
+    from thresher.jobs.inspection import check_job
 
     found = check_job(job)
     if as_json:
@@ -79,7 +79,7 @@ def history(
     as_json: options.AsJson = False,
 ) -> None:
     """List the runs of a job, newest first."""
-    from thresher.jobs.inspecting import runs_of
+    from thresher.jobs.inspection import runs_of
 
     runs = runs_of(job, limit=limit)
     if as_json:
@@ -103,7 +103,7 @@ def show(
     as_json: options.AsJson = False,
 ) -> None:
     """Tell all about one run: rows in and out and why, drift, what was odd."""
-    from thresher.jobs.inspecting import find_run
+    from thresher.jobs.inspection import find_run
 
     found = find_run(job, run)
     if as_json:
@@ -124,7 +124,7 @@ def diff(
     as_json: options.AsJson = False,
 ) -> None:
     """Compare the snapshots of two runs: rows that entered and left, by source, and how far they drifted."""
-    from thresher.jobs.inspecting import compare_snapshots
+    from thresher.jobs.inspection import compare_snapshots
 
     found = compare_snapshots(job, before, after)
     if as_json:

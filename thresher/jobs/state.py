@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from thresher.artifacts.folder import MANIFEST
 from thresher.dataset import Dataset, Schema
 from thresher.errors import ManifestError
-from thresher.jobs.choosing import Choice
-from thresher.jobs.folder import Place
-from thresher.jobs.gates import Alarm
-from thresher.jobs.incoming import Incoming
-from thresher.jobs.pool import PROFILE, SOURCES, Pool, read_json, read_schema
-from thresher.jobs.profile import Profile
-from thresher.jobs.seen import Names, names
+from thresher.jobs.drift.gates import Alarm
+from thresher.jobs.drift.profile import Profile
+from thresher.jobs.snapshots.folder import Place
+from thresher.jobs.snapshots.read import PROFILE, SOURCES, Pool, read_json, read_schema
+from thresher.jobs.snapshots.seen_ids import Names, names
+from thresher.jobs.sources.incoming import Incoming
+from thresher.jobs.update.choose import Choice
 
 _PARTS = ("job", "basis", "seen", "encoder", "n_topics", "schema", "features", "counts", "files", "hashes", "versions")
 

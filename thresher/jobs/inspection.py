@@ -14,16 +14,16 @@ import polars as pl
 
 from thresher.curation.rule import order_notes
 from thresher.errors import InputError, ManifestError, NotFoundError
-from thresher.jobs.addresses import has_plain_password, references, shown
-from thresher.jobs.folder import JobFolder, Place, name_of
+from thresher.jobs.drift.profile import Drift, drifts, value_counts
 from thresher.jobs.history import FILE, History, Run
-from thresher.jobs.incoming import check_reading
 from thresher.jobs.job_file import Job, read_job
-from thresher.jobs.pool import DATA, PROFILE, SOURCES, TOPICS, read_json
-from thresher.jobs.profile import Drift, drifts, value_counts
-from thresher.jobs.scanning import HashCache, scan
+from thresher.jobs.snapshots.folder import JobFolder, Place, name_of
+from thresher.jobs.snapshots.read import DATA, PROFILE, SOURCES, TOPICS, read_json
+from thresher.jobs.snapshots.table import ROW_ID, SOURCE
+from thresher.jobs.sources.addresses import has_plain_password, references, shown
+from thresher.jobs.sources.incoming import check_reading
+from thresher.jobs.sources.scan import HashCache, scan
 from thresher.jobs.state import Before
-from thresher.jobs.table import ROW_ID, SOURCE
 
 _VERSION = re.compile(r"v0*(\d+)")
 MAX_NUMBER = (1 << 63) - 1  # that SQLite can hold

@@ -14,8 +14,8 @@ from typing import Any
 
 from thresher.artifacts.folder import write_whole
 from thresher.errors import SettingsError
-from thresher.jobs.addresses import Addresses, shown
 from thresher.jobs.settings import Notify
+from thresher.jobs.sources.addresses import Addresses, shown
 
 FAILURES = ("gate", "error", "bug", "interrupted")
 PAUSE_S = 1.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thresher.jobs.profile import MEASURES, Drift
+from thresher.jobs.drift.profile import MEASURES, Drift
 from thresher.jobs.settings import Gates
 
 _NAMES = {"jensen-shannon": "Jensen-Shannon divergence", "psi": "population stability index"}

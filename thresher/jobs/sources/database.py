@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import polars as pl
 
 from thresher.errors import InputError, MissingExtraError, SettingsError
-from thresher.jobs.addresses import Addresses, shown
+from thresher.jobs.sources.addresses import Addresses, shown
 
 SQLITE = "sqlite"
 SINCE = ":since"

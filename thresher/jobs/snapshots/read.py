@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.errors import ManifestError
-from thresher.jobs.folder import Place
-from thresher.jobs.table import ROW_ID, WEIGHT
+from thresher.jobs.snapshots.folder import Place
+from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
 
 DATA = "data"
 SOURCES, PROFILE, CHURN, TOPICS, DROPPED = "sources.json", "profile.json", "churn.json", "topics.npy", "dropped.parquet"

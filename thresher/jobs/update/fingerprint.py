@@ -7,9 +7,9 @@ from thresher.curation.pipeline import rule_settings
 from thresher.curation.rule import accepts
 from thresher.dataset import Dataset
 from thresher.features import FeatureContext, fingerprints
-from thresher.jobs.choosing import needs_embedding
-from thresher.jobs.folder import Place
 from thresher.jobs.job_file import Job
+from thresher.jobs.snapshots.folder import Place
+from thresher.jobs.update.choose import needs_embedding
 
 RECIPE = 1  # raised when the same inputs would give another snapshot
 

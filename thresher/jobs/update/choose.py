@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from thresher.curation.pipeline import Judgement, judge
 from thresher.dataset import Dataset, load
-from thresher.jobs.core_set import CoreSet, nearest_kept, passed_on, weighted_core_set
-from thresher.jobs.departures import WAS_KEPT, all_departures, budget_drops, cap_drops, rule_drops
-from thresher.jobs.incoming import Incoming
 from thresher.jobs.job_file import Job
-from thresher.jobs.pool import Pool
-from thresher.jobs.seen import is_in, names
-from thresher.jobs.table import ROW_ID, SINCE, SOURCE, WEIGHT, own_columns, stacked, table_of, without_rows
+from thresher.jobs.snapshots.read import Pool
+from thresher.jobs.snapshots.seen_ids import is_in, names
+from thresher.jobs.snapshots.table import ROW_ID, SINCE, SOURCE, WEIGHT, own_columns, stacked, table_of, without_rows
+from thresher.jobs.sources.incoming import Incoming
+from thresher.jobs.update.core_set import CoreSet, nearest_kept, passed_on, weighted_core_set
+from thresher.jobs.update.dropped_rows import WAS_KEPT, all_departures, budget_drops, cap_drops, rule_drops
 from thresher.selection.run import select
 
 if TYPE_CHECKING:

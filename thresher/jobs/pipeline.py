@@ -15,23 +15,23 @@ from thresher.curation.pipeline import rule_settings
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress
-from thresher.jobs.addresses import Addresses
-from thresher.jobs.basis import basis_of, models_of, what_changed, which_models_changed
-from thresher.jobs.choosing import Choice, choose
-from thresher.jobs.churn import all_counts, churn_report, incoming_counts, incoming_report
+from thresher.jobs.drift.gates import drift_alarms, quality_alarms, unusable_alarms
+from thresher.jobs.drift.profile import drifts
+from thresher.jobs.drift_profile import carried_over, profile_of, topics_of
 from thresher.jobs.events import Event, OnEvent
-from thresher.jobs.folder import JobFolder
-from thresher.jobs.gates import drift_alarms, quality_alarms, unusable_alarms
-from thresher.jobs.incoming import ATTEMPTS, Incoming, Reader, changed_files, check_reading, join
 from thresher.jobs.job_file import Job
-from thresher.jobs.pool import CHURN, PROFILE, SOURCES, Pool, read_pool, schema_entry
-from thresher.jobs.profile import drifts
-from thresher.jobs.scanning import HashCache, Scan, scan
-from thresher.jobs.seen import delete_others, is_in, names, read_segments, write_segment
-from thresher.jobs.snapshot import write_snapshot
-from thresher.jobs.spread import carried_over, profile_of, topics_of
+from thresher.jobs.snapshots.folder import JobFolder
+from thresher.jobs.snapshots.read import CHURN, PROFILE, SOURCES, Pool, read_pool, schema_entry
+from thresher.jobs.snapshots.seen_ids import delete_others, is_in, names, read_segments, write_segment
+from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
+from thresher.jobs.snapshots.write import write_snapshot
+from thresher.jobs.sources.addresses import Addresses
+from thresher.jobs.sources.incoming import ATTEMPTS, Incoming, Reader, changed_files, check_reading, join
+from thresher.jobs.sources.scan import HashCache, Scan, scan
 from thresher.jobs.state import Before, Outcome, Task
-from thresher.jobs.table import ROW_ID, WEIGHT
+from thresher.jobs.update.change_report import all_counts, churn_report, incoming_counts, incoming_report
+from thresher.jobs.update.choose import Choice, choose
+from thresher.jobs.update.fingerprint import basis_of, models_of, what_changed, which_models_changed
 from thresher.models.encoders.encoder import AUTO
 
 

@@ -10,11 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.curation.pipeline import Judgement, preview
-from thresher.jobs.core_set import CoreSet
-from thresher.jobs.incoming import Incoming
-from thresher.jobs.pool import Pool
-from thresher.jobs.seen import Names, is_in, names
-from thresher.jobs.table import FILE, ROW_ID, SOURCE
+from thresher.jobs.snapshots.read import Pool
+from thresher.jobs.snapshots.seen_ids import Names, is_in, names
+from thresher.jobs.snapshots.table import FILE, ROW_ID, SOURCE
+from thresher.jobs.sources.incoming import Incoming
+from thresher.jobs.update.core_set import CoreSet
 
 Int64 = NDArray[np.int64]
 RULE, BUDGET, CAP = "rule", "budget", "total"  # stages at which a row can leave

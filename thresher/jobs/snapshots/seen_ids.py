@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.artifacts.folder import sync, write_whole
-from thresher.jobs.folder import name_of
+from thresher.jobs.snapshots.folder import name_of
 
 ID_BYTES = 16
 ID_DIGITS = 2 * ID_BYTES  # of the hexadecimal row id, before the number of a repeat

@@ -16,13 +16,13 @@ from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.rejection import REJECTED_SCHEMA, NoRowsError, counted
 from thresher.dataset.schema import mapped_schema
 from thresher.errors import InputError, SettingsError
-from thresher.jobs.addresses import Addresses, shown
-from thresher.jobs.database import read_query
 from thresher.jobs.events import Event, OnEvent
 from thresher.jobs.job_file import Job
-from thresher.jobs.scanning import FoundFile
-from thresher.jobs.seen import ID_DIGITS, Names, is_in, names
 from thresher.jobs.settings import Source
+from thresher.jobs.snapshots.seen_ids import ID_DIGITS, Names, is_in, names
+from thresher.jobs.sources.addresses import Addresses, shown
+from thresher.jobs.sources.database import read_query
+from thresher.jobs.sources.scan import FoundFile
 
 ATTEMPTS = 3
 WAIT_S = 0.5

@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.jobs.choosing import Choice
-from thresher.jobs.incoming import Incoming
+from thresher.jobs.drift.profile import Counts, length_counts, topic_centroids, topic_counts, value_counts
 from thresher.jobs.job_file import Job
-from thresher.jobs.pool import TOPICS, read_bytes
-from thresher.jobs.profile import Counts, length_counts, topic_centroids, topic_counts, value_counts
-from thresher.jobs.seen import Names, is_in, names
+from thresher.jobs.snapshots.read import TOPICS, read_bytes
+from thresher.jobs.snapshots.seen_ids import Names, is_in, names
+from thresher.jobs.snapshots.table import SOURCE
+from thresher.jobs.sources.incoming import Incoming
 from thresher.jobs.state import Before
-from thresher.jobs.table import SOURCE
+from thresher.jobs.update.choose import Choice
 
 
 def topics_of(

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from thresher.artifacts.folder import MANIFEST, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Schema
-from thresher.jobs import exports
-from thresher.jobs.card import card
 from thresher.jobs.job_file import Job
-from thresher.jobs.pool import CHURN, DATA, DROPPED, PROFILE, SOURCES, TOPICS
+from thresher.jobs.snapshots import exports
+from thresher.jobs.snapshots.card import card
+from thresher.jobs.snapshots.read import CHURN, DATA, DROPPED, PROFILE, SOURCES, TOPICS
 
 CARD, LLAMA_FACTORY, AXOLOTL, TRL = "README.md", "dataset_info.json", "axolotl.yaml", "trl.py"
 

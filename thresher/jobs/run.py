@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from thresher.artifacts.folder import MANIFEST
 from thresher.errors import OutputError
-from thresher.jobs.account import EXIT_CODES, Account
-from thresher.jobs.addresses import Addresses, has_plain_password
 from thresher.jobs.events import Event, Level, OnEvent
-from thresher.jobs.folder import JobFolder, name_of
 from thresher.jobs.job_file import Job, read_job
-from thresher.jobs.lock import BusyError, Lock
-from thresher.jobs.running import Run, moment
-from thresher.jobs.scanning import HashCache
+from thresher.jobs.locking.lock import BusyError, Lock
+from thresher.jobs.pipeline import Run, moment
+from thresher.jobs.run_record import EXIT_CODES, Account
+from thresher.jobs.snapshots.folder import JobFolder, name_of
+from thresher.jobs.sources.addresses import Addresses, has_plain_password
+from thresher.jobs.sources.scan import HashCache
 from thresher.jobs.state import Outcome
 
 Ended = Literal["done", "nothing-new", "gate", "busy"]

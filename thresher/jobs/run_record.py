@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Any
 
 from thresher.errors import ThresherError
-from thresher.jobs.addresses import Addresses
 from thresher.jobs.events import Event, OnEvent
-from thresher.jobs.folder import JobFolder, Place
 from thresher.jobs.history import History
 from thresher.jobs.job_file import Job
-from thresher.jobs.lock import Owner
-from thresher.jobs.notifying import is_wanted, post, write_metrics
-from thresher.jobs.running import Run
+from thresher.jobs.locking.lock import Owner
+from thresher.jobs.notify import is_wanted, post, write_metrics
+from thresher.jobs.pipeline import Run
+from thresher.jobs.snapshots.folder import JobFolder, Place
+from thresher.jobs.sources.addresses import Addresses
 
 EXIT_CODES: Mapping[str, int] = {
     "done": 0,

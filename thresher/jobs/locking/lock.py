@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from thresher.errors import OutputError
-from thresher.jobs import heartbeat
+from thresher.jobs.locking import heartbeat
 
 FOLDER = ".lock"
 BEATS_PER_STALE = 6  # beats in the time after which an owner counts as dead

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from thresher.jobs.exports import PATTERN, yaml
-from thresher.jobs.folder import name_of
 from thresher.jobs.settings import Output
+from thresher.jobs.snapshots.exports import PATTERN, yaml
+from thresher.jobs.snapshots.folder import name_of
 
 _SIZES = (
     (1_000, "n<1K"),

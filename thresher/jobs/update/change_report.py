@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from thresher.jobs.choosing import Choice
-from thresher.jobs.gates import Alarm
-from thresher.jobs.incoming import Incoming
-from thresher.jobs.profile import Drift, value_counts
-from thresher.jobs.scanning import Scan
+from thresher.jobs.drift.gates import Alarm
+from thresher.jobs.drift.profile import Drift, value_counts
+from thresher.jobs.sources.incoming import Incoming
+from thresher.jobs.sources.scan import Scan
+from thresher.jobs.update.choose import Choice
 
 
 def incoming_counts(found: Scan, incoming: Incoming) -> dict[str, int]:
