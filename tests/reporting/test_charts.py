@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from thresher.reporting.chart import Band, Chart, Dots, Line, Rows, Rule, Whiskers, linear_axis, log_axis
-from thresher.reporting.palette import DARK, LIGHT, METHOD_TONES, shapes, tones
-from thresher.reporting.svg import draw
+from thresher.reporting.charts.chart import Band, Chart, Dots, Line, Rows, Rule, Whiskers, linear_axis, log_axis
+from thresher.reporting.charts.palette import DARK, LIGHT, METHOD_TONES, shapes, tones
+from thresher.reporting.charts.svg import draw
 from thresher.reporting.wording import MetricDisplay, cut, listed, metric_of, roughly, seconds, share, signed
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
@@ -178,7 +178,7 @@ def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(
     import polars as pl
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.comparison_page import comparison_page
+    from thresher.reporting.pages.comparison import comparison_page
 
     folder = folder_of("comparison")
     content = json.loads((folder / "comparison.json").read_text()) | {"metric": "loss", "is_higher_better": False}
@@ -196,8 +196,8 @@ def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(
 
 
 def test_figures_survive_dollars_control_characters_and_letters_without_a_glyph():
+    from thresher.reporting.figure_files import figure_files
     from thresher.reporting.page import Figure, Table
-    from thresher.reporting.plot import figure_files
 
     hostile = "$\\frac{1}$ \x00 \ud800 漢字 --> </svg>"
     table = Table(caption="t", columns=("a",), rows=())

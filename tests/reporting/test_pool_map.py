@@ -8,8 +8,8 @@ import pytest
 
 from thresher.dataset import load
 from thresher.features import FeatureContext, compute, fingerprints
-from thresher.reporting import pool_map as module
-from thresher.reporting.pool_map import Choice, balance, pool_map
+from thresher.reporting.pages import pool_map as module
+from thresher.reporting.pages.pool_map import Choice, balance, pool_map
 
 
 @pytest.fixture

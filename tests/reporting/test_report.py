@@ -304,7 +304,7 @@ def test_the_command_of_a_subset_names_the_models_and_how_vectors_are_kept(made)
     import shlex
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.reproduce import command
+    from thresher.reporting.pages.reproduce import command
 
     content = Manifest.read(made["subset"]).content
     features = {
@@ -322,7 +322,7 @@ def test_the_command_of_a_subset_names_the_rows_beside_the_pool(made):
     import shlex
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.reproduce import command
+    from thresher.reporting.pages.reproduce import command
 
     content = Manifest.read(made["subset"]).content
     beside = {"existing": ["/d/old.jsonl"], "target": ["/t/a.jsonl", "/t/b.jsonl"]}
@@ -470,7 +470,7 @@ def test_the_command_of_a_curve_names_what_was_asked_and_what_differs_from_the_d
     import shlex
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.reproduce import command
+    from thresher.reporting.pages.reproduce import command
 
     content = Manifest.read(made["curve"]).content
     content = {**content, "asked": {"plan": {**content["asked"]["plan"], "targets": [0.8, 0.9]}, "slices": ["source"]}}
@@ -493,7 +493,7 @@ def test_the_command_of_a_curve_names_what_was_asked_and_what_differs_from_the_d
 
 def test_a_command_that_the_manifest_knows_is_shown_as_it_is(made):
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.reproduce import command
+    from thresher.reporting.pages.reproduce import command
 
     content = Manifest.read(made["curve"]).content
     content = {**content, "run": {"command": ["thresher", "curve", "a b.jsonl"]}}
@@ -561,7 +561,7 @@ def test_the_command_of_an_experiment_names_settings_of_methods_columns_and_what
     import shlex
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.reproduce import command
+    from thresher.reporting.pages.reproduce import command
 
     content = dict(Manifest.read(made["comparison"]).content)
     content |= {

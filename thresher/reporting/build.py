@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 PAGES = {
-    "subset": "thresher.reporting.subset_page:subset_page",
-    "adapter": "thresher.reporting.adapter_page:adapter_page",
-    "curve": "thresher.reporting.curve_page:curve_page",
-    "comparison": "thresher.reporting.comparison_page:comparison_page",
-    "tuning": "thresher.reporting.tuning_page:tuning_page",
-    "snapshot": "thresher.reporting.snapshot_page:snapshot_page",
+    "subset": "thresher.reporting.pages.subset:subset_page",
+    "adapter": "thresher.reporting.pages.adapter:adapter_page",
+    "curve": "thresher.reporting.pages.curve:curve_page",
+    "comparison": "thresher.reporting.pages.comparison:comparison_page",
+    "tuning": "thresher.reporting.pages.tuning:tuning_page",
+    "snapshot": "thresher.reporting.pages.snapshot:snapshot_page",
 }
 KEYS = {
     "subset": ("method", "settings", "budget", "quota", "order", "seed", "features", "inputs", "schema", "id_column",
@@ -62,7 +62,7 @@ def report(folder: str | Path) -> Path:
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "report", "report")
-    from thresher.reporting.plot import figure_files
+    from thresher.reporting.figure_files import figure_files
     from thresher.reporting.rendering import render
 
     page = _maker(PAGES[kind])(path, manifest)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
-from thresher.reporting.chart import Chart
+from thresher.reporting.charts.chart import Chart
 
 
 @dataclass(frozen=True)

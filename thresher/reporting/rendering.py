@@ -20,9 +20,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from thresher.reporting.charts.palette import DARK, LIGHT
+from thresher.reporting.charts.svg import Drawing, draw, marker
 from thresher.reporting.page import Figure, Page, PoolMap
-from thresher.reporting.palette import DARK, LIGHT
-from thresher.reporting.svg import Drawing, draw, marker
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDE, NARROW, PANEL = 820.0, 344.0, 300.0

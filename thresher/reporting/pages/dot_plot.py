@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thresher.reporting.chart import Chart, Dots, LegendEntry, Mark, Rows, Whiskers, linear_axis
+from thresher.reporting.charts.chart import Chart, Dots, LegendEntry, Mark, Rows, Whiskers, linear_axis
 from thresher.reporting.page import Figure, Table
 from thresher.reporting.wording import is_number
 

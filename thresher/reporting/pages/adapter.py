@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
-from thresher.reporting.dot_plot import dot_plot
 from thresher.reporting.files import read_json, read_table
-from thresher.reporting.loss_figure import loss_figure
 from thresher.reporting.page import Block, Notice, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.reproduce import reproduce
+from thresher.reporting.pages.dot_plot import dot_plot
+from thresher.reporting.pages.loss_figure import loss_figure
+from thresher.reporting.pages.reproduce import reproduce
 from thresher.reporting.wording import (
     RATES,
     MetricDisplay,

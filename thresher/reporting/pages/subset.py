@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset
-from thresher.reporting.chart import Bars, Chart, LegendEntry, linear_axis
+from thresher.reporting.charts.chart import Bars, Chart, LegendEntry, linear_axis
 from thresher.reporting.files import read_table
 from thresher.reporting.page import (
     Block,
@@ -29,9 +29,9 @@ from thresher.reporting.page import (
     Table,
     Tile,
 )
-from thresher.reporting.pool import Pool, read_pool
-from thresher.reporting.pool_map import Choice, balance, pool_map
-from thresher.reporting.reproduce import reproduce
+from thresher.reporting.pages.pool import Pool, read_pool
+from thresher.reporting.pages.pool_map import Choice, balance, pool_map
+from thresher.reporting.pages.reproduce import reproduce
 from thresher.reporting.wording import count, cut, rows, seconds, share, significant
 from thresher.subset.cut import REASONS
 from thresher.subset.subset import table_files

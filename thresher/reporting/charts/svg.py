@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from thresher.reporting.chart import Axis, Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Style, Whiskers
+from thresher.reporting.charts.chart import Axis, Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Style, Whiskers
 from thresher.reporting.wording import cut
 
 LETTER = 7.0  # mean width of a letter of a tick, in the widest of the usual fonts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from thresher.reporting.experiment import Experiment
 from thresher.reporting.page import Block, Notice, Paragraph, Table
+from thresher.reporting.pages.experiment_tables import Experiment
 from thresher.reporting.wording import NOTHING, PERCENT, count, is_number, listed, plain_name, share
 
 INTERVAL = f"80{PERCENT} interval"

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
-from thresher.reporting.curve_figure import curve_figure
-from thresher.reporting.experiment import (
+from thresher.reporting.charts.palette import RANDOM
+from thresher.reporting.files import read_json
+from thresher.reporting.page import Block, Items, Page, Paragraph, Section, Table, Tile
+from thresher.reporting.pages.curve_figure import curve_figure
+from thresher.reporting.pages.experiment_tables import (
     Experiment,
     costs,
     failures,
@@ -18,12 +21,9 @@ from thresher.reporting.experiment import (
     runs,
     total_seconds,
 )
-from thresher.reporting.files import read_json
-from thresher.reporting.outlook import INTERVAL, laws, outlook
-from thresher.reporting.page import Block, Items, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.palette import RANDOM
-from thresher.reporting.reproduce import reproduce
-from thresher.reporting.slices import slice_figures
+from thresher.reporting.pages.outlook import INTERVAL, laws, outlook
+from thresher.reporting.pages.reproduce import reproduce
+from thresher.reporting.pages.slices import slice_figures
 from thresher.reporting.wording import PERCENT, count, is_number, listed, plain_name, roughly, rows, seconds, share
 
 STATUS = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from thresher.reporting.chart import (
+from thresher.reporting.charts.chart import (
     Band,
     Chart,
     Dots,
@@ -19,8 +19,8 @@ from thresher.reporting.chart import (
     linear_axis,
     log_axis,
 )
-from thresher.reporting.experiment import Experiment
 from thresher.reporting.page import Figure, Table
+from thresher.reporting.pages.experiment_tables import Experiment
 from thresher.reporting.wording import PERCENT, count, is_number
 
 AHEAD = 2.0  # the axis reaches so many times beyond the largest measured size

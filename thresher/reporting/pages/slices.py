@@ -5,10 +5,10 @@ from __future__ import annotations
 import polars as pl
 
 from thresher.artifacts.safe_csv import unescaped
-from thresher.reporting.chart import Axis, Chart, Dots, LegendEntry, Line, Mark, Whiskers, linear_axis, log_axis
-from thresher.reporting.experiment import Experiment
+from thresher.reporting.charts.chart import Axis, Chart, Dots, LegendEntry, Line, Mark, Whiskers, linear_axis, log_axis
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Block, Figure, Table
+from thresher.reporting.pages.experiment_tables import Experiment
 from thresher.reporting.wording import count, cut, is_number
 
 COLUMNS = ("method", "n_rows", "slice", "group", "value", "stderr", "n")

@@ -15,9 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import NullLocator
 
-from thresher.reporting.chart import Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Whiskers
+from thresher.reporting.charts.chart import Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Whiskers
+from thresher.reporting.charts.palette import LIGHT
 from thresher.reporting.page import Figure, PoolMap
-from thresher.reporting.palette import LIGHT
 from thresher.reporting.wording import cut
 
 DPI = 144

@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
-from thresher.reporting.chart import Chart, Dots, linear_axis
-from thresher.reporting.experiment import footer
+from thresher.reporting.charts.chart import Chart, Dots, linear_axis
 from thresher.reporting.files import read_json, read_table
 from thresher.reporting.page import Block, Figure, Notice, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.reproduce import reproduce
+from thresher.reporting.pages.experiment_tables import footer
+from thresher.reporting.pages.reproduce import reproduce
 from thresher.reporting.wording import (
     MetricDisplay,
     count,

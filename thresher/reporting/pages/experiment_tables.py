@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
+from thresher.reporting.charts.palette import RANDOM, shapes, tones
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Block, Notice, Paragraph, Share, ShareBars, Table
-from thresher.reporting.palette import RANDOM, shapes, tones
-from thresher.reporting.pool import read_pool
-from thresher.reporting.pool_map import Choice, pool_map
+from thresher.reporting.pages.pool import read_pool
+from thresher.reporting.pages.pool_map import Choice, pool_map
 from thresher.reporting.wording import MetricDisplay, count, cut, is_number, metric_of, rows, seconds, share
 
 CELL_COLUMNS = ("method", "n_rows", "seed", "metric", "value", "stderr", "n", "status", "reason")

@@ -11,7 +11,7 @@ from typing import Any
 from thresher.artifacts.manifest import Manifest
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.reporting.page import Block, Code, Section, Table
-from thresher.reporting.pool import places_of
+from thresher.reporting.pages.pool import places_of
 from thresher.reporting.wording import size
 from thresher.selection.request import ROLES
 from thresher.trainer.engine.load_model import MINILM

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
-from thresher.reporting.experiment import footer
 from thresher.reporting.files import read_json
 from thresher.reporting.page import Block, Items, Notice, Page, Paragraph, Section, Table, Tile
+from thresher.reporting.pages.experiment_tables import footer
 from thresher.reporting.wording import count, cut, significant
 
 CHURN = "churn.json"

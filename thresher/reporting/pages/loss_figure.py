@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from thresher.reporting.chart import Chart, Dots, LegendEntry, Line, Mark, Whiskers, linear_axis
-from thresher.reporting.dot_plot import SIDES
+from thresher.reporting.charts.chart import Chart, Dots, LegendEntry, Line, Mark, Whiskers, linear_axis
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Figure, Table
+from thresher.reporting.pages.dot_plot import SIDES
 from thresher.reporting.wording import MetricDisplay, significant
 
 MAX_POINTS = 250  # of a curve; a longer one shows every so many steps

@@ -8,8 +8,10 @@ from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.effect import ENOUGH_SEEDS
-from thresher.reporting.chart import Chart, Dots, LegendEntry, Mark, Note, Rows, Rule, Whiskers, linear_axis
-from thresher.reporting.experiment import (
+from thresher.reporting.charts.chart import Chart, Dots, LegendEntry, Mark, Note, Rows, Rule, Whiskers, linear_axis
+from thresher.reporting.files import read_json
+from thresher.reporting.page import Block, Figure, Page, Paragraph, Section, Table, Tile
+from thresher.reporting.pages.experiment_tables import (
     Experiment,
     costs,
     failures,
@@ -19,9 +21,7 @@ from thresher.reporting.experiment import (
     runs,
     total_seconds,
 )
-from thresher.reporting.files import read_json
-from thresher.reporting.page import Block, Figure, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.reproduce import flat, reproduce
+from thresher.reporting.pages.reproduce import flat, reproduce
 from thresher.reporting.wording import (
     PERCENT,
     MetricDisplay,
