@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import polars as pl
 
-from thresher.artifacts.manifest import Manifest
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric
-from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
+from thresher.experiments.curve import BASELINE, MIN_SEEDS, MIN_SIZES, CurvePlan, LearningCurve, Progression, delta_of
 from thresher.experiments.experiment import Bench, Overlap
 from thresher.experiments.planning import Cost, geometric_sizes, is_firm, propose, start
 from thresher.experiments.rankings import check_methods
@@ -24,65 +21,9 @@ from thresher.trainer.settings import TrainSettings
 if TYPE_CHECKING:
     from thresher.features import Progress
 
-BASELINE = "random"
-MIN_SIZES, MIN_SEEDS = 3, 2
 SHARE_OF_GRID = 0.4  # of the full grid's cost that the adaptive mode spends at most, beyond its first cells
 CELLS_AT_ONCE = 2  # of each method; not the number of workers, on which no result may depend
 DEFAULTS = TrainSettings()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearningCurve:
-    """Learning curves of several methods on one test set.
-
-    Attributes:
-        cells: one row per cell: `method`, `n_rows`, `seed`, `metric`, `value`, `stderr` and `n` (test rows),
-            `loss`, `steps`, `status`, `reason`, `cell`.
-        fits: of the methods that have runs enough.
-        saturation: of the same methods: from how many rows on more data stops paying.
-        content: of `saturation.json`: metric, delta, why no more cells were run, and per method its points, laws, band,
-            targets and notes.
-        path: of the folder, or None when none was asked for.
-        manifest: what ran.
-    """
-
-    cells: pl.DataFrame
-    fits: Mapping[str, CurveFit]
-    saturation: Mapping[str, Saturation]
-    content: Mapping[str, Any]
-    path: Path | None
-    manifest: Manifest
-
-    def __str__(self) -> str:
-        """Return one sentence per method."""
-        return "\n".join(f"{method}: {found}" for method, found in self.saturation.items())
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePlan:
-    """What a curve asks for, checked.
-
-    Attributes:
-        methods: names of selectors, the baseline among them.
-        sizes: rising.
-        n_seeds: most runs at one size.
-        delta: gain of a doubling that no longer pays; None for half a point or one standard error.
-        is_grid: run every cell.
-        max_runs: most cells, reused ones included.
-        max_seconds: after which no cell is begun.
-        targets: values of the metric to find the rows for.
-        more: rows on top of the largest size, to find the gain of.
-    """
-
-    methods: tuple[str, ...]
-    sizes: tuple[int, ...]
-    n_seeds: int
-    delta: float | None
-    is_grid: bool
-    max_runs: int | None
-    max_seconds: float | None
-    targets: tuple[float, ...] = ()
-    more: tuple[int, ...] = ()
 
 
 def learning_curve(
@@ -193,54 +134,6 @@ def learning_curve(
         return write_curve(lab, asked, lambda: run_plan(plan, lab), out=out, force=force, slices=slices)
 
 
-@dataclass
-class Progression:
-    """A curve while it is measured.
-
-    Attributes:
-        plan: that is followed.
-        runs: (method, size, seed) -> value of the metric; None where the cell failed.
-        stopped: why it ended.
-        cost: spent, in rows that pass through the model.
-        full_cost: of the whole grid.
-    """
-
-    plan: CurvePlan
-    runs: dict[tuple[str, int, int], float | None] = field(default_factory=dict)
-    stopped: str = ""
-    cost: float = 0.0
-    full_cost: float = 1.0
-
-    def points(self, method: str) -> dict[int, list[float]]:
-        """Return the values of a method by size, rising."""
-        return points(self.runs, method)
-
-    def fit(self, method: str, *, is_higher_better: bool, test_stderr: float = 0.0) -> CurveFit | None:
-        """Return the law of a method, or None where there are too few runs."""
-        return fit_runs(self.runs, method, is_higher_better=is_higher_better, test_stderr=test_stderr)
-
-
-def points(runs: Mapping[tuple[str, int, int], float | None], method: str) -> dict[int, list[float]]:
-    """Return the finite values of a method by size, rising, and by seed."""
-    found: dict[int, list[float]] = {}
-    for name, size, seed in sorted(runs):
-        value = runs[name, size, seed]
-        if name == method and value is not None and np.isfinite(value):
-            found.setdefault(size, []).append(value)
-    return found
-
-
-def fit_runs(
-    runs: Mapping[tuple[str, int, int], float | None], method: str, *, is_higher_better: bool, test_stderr: float
-) -> CurveFit | None:
-    """Return the law of a method, or None where there are too few runs."""
-    found = points(runs, method)
-    if len(found) < MIN_SIZES or max(map(len, found.values())) < MIN_SEEDS:
-        return None
-    values = list(found.values())
-    return fit_curve(list(found), values, is_higher_better=is_higher_better, test_stderr=test_stderr)
-
-
 def run_plan(plan: CurvePlan, lab: Laboratory) -> Progression:
     """Run the cells of a plan, all of them or those that it takes."""
     cost, began = lab.cost(), time.monotonic()
@@ -265,14 +158,6 @@ def run_plan(plan: CurvePlan, lab: Laboratory) -> Progression:
     state.stopped = state.stopped or "every cell of the grid was run"
     lab.require_results()
     return state
-
-
-def delta_of(plan: CurvePlan, lab: Laboratory, state: Progression) -> float:
-    """Return the gain of a doubling that no longer pays: as given, or the larger of half a point and one error."""
-    if plan.delta is not None:
-        return plan.delta
-    sizes = list(state.points(BASELINE))
-    return max(MIN_DELTA, lab.stderr(BASELINE, sizes[-1])) if sizes else MIN_DELTA
 
 
 def _next(plan: CurvePlan, lab: Laboratory, state: Progression, cost: Cost) -> list[tuple[str, int, int]]:

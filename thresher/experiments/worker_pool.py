@@ -1,8 +1,8 @@
 """Running cells: in this process, or in several that can die one at a time.
 
-Each worker is a Python process of its own (`python -m thresher.experiments.worker_process`) at the other end of a socket pair.
-It is not forked, so threads and GPUs are safe, and it does not import the user's script, so scripts need no
-`__main__` guard.
+Each worker is a Python process of its own (`python -m thresher.experiments.worker_process`) at the
+other end of a socket pair. It is not forked, so threads and GPUs are safe, and it does not import
+the user's script, so scripts need no `__main__` guard.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 def default_workers() -> int:
     """Return one worker per GPU; without a GPU one per core, as far as the memory reaches.
 
-    Small models spend their time between operations, so that several single threads get more done than one process
-    with several threads.
+    Small models spend their time between operations, so that several single threads get more done
+    than one process with several threads.
     """
     import torch
 
@@ -80,8 +80,8 @@ class _Worker:
 class Crew:
     """Runs cells, in this process (one worker) or in several processes; use it as a context manager.
 
-    A worker process that crashes or runs out of memory costs the cell it was at, and is replaced. With one worker there
-    is no such protection.
+    A worker process that crashes or runs out of memory costs the cell it was at, and is replaced.
+    With one worker there is no such protection.
     """
 
     def __init__(self, store: CellStore, n_workers: int) -> None:

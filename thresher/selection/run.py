@@ -67,34 +67,40 @@ def select(
         method: name of a selector (`thresher methods` lists them), or a selector.
         budget: rows (500), a share (0.3 or "30%"), tokens ("200ktok") or a threshold ("score>0.8").
         settings: values for the selector's own settings, when `method` is a name.
-        existing: rows the user already has and trains on anyway (anything `load` accepts): methods that spread their
-            picks avoid what these cover.
-        target: rows of the task that is trained for (anything `load` accepts): methods with a target keep what serves
-            them.
-        encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by the number of rows.
-        model: causal language model for methods that ask one, by folder or Hub id, or the folder of an adapter on one;
-            not set: the embedded one.
+        existing: rows the user already has and trains on anyway (anything `load` accepts): methods
+            that spread their picks avoid what these cover.
+        target: rows of the task that is trained for (anything `load` accepts): methods with a
+            target keep what serves them.
+        encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by
+            the number of rows.
+        model: causal language model for methods that ask one, by folder or Hub id, or the folder of
+            an adapter on one; not set: the embedded one.
         tokenizer: whose tokens are counted, by name or folder; not set: the embedded encoder's.
         device: "cpu", "cuda", ...; not set: the best there is.
-        dtype: precision of encoders and language models: "bfloat16" and "float16" are faster on a GPU, and a value then
-            depends a little (about 1e-3) on the rows it is computed with; not set: "float32", but for language models
-            of more than 2 GB on a GPU.
-        embedding_dtype: how embeddings are kept: "float16" takes half the room of "float32" on disk, and rounds
-            components to 11 bits; methods compute in float32 either way.
-        batch_tokens: tokens that a model reads at once, padding included; not set: 16,384, and more where a GPU has
-            room. Values depend on it by rounding only.
-        max_length: tokens that the language model reads of a row, the rest is cut and counted; not set: 2,048 or the
-            model's longest input, whichever is less.
-        loss_on: turns of a conversation that the language model is asked about: "last-assistant" or "all-assistant".
-        quota: proportions or limits per value of a column, for example "label=balanced" (see `Quota`).
+        dtype: precision of encoders and language models: "bfloat16" and "float16" are faster on a
+            GPU, and a value then depends a little (about 1e-3) on the rows it is computed with; not
+            set: "float32", but for language models of more than 2 GB on a GPU.
+        embedding_dtype: how embeddings are kept: "float16" takes half the room of "float32" on
+            disk, and rounds components to 11 bits; methods compute in float32 either way.
+        batch_tokens: tokens that a model reads at once, padding included; not set: 16,384, and more
+            where a GPU has room. Values depend on it by rounding only.
+        max_length: tokens that the language model reads of a row, the rest is cut and counted; not
+            set: 2,048 or the model's longest input, whichever is less.
+        loss_on: turns of a conversation that the language model is asked about: "last-assistant" or
+            "all-assistant".
+        quota: proportions or limits per value of a column, for example "label=balanced" (see
+            `Quota`).
         order: of the kept rows: "file" as the user had them, "rank" best first.
         seed: of everything random.
-        out: folder to write the result to; it appears whole or not at all, and a finished one is read back.
+        out: folder to write the result to; it appears whole or not at all, and a finished one is
+            read back.
         force: replace an earlier result in `out`.
-        engine: "local" for this process, or "ray" for a cluster: the pool is then files, or `thresher.selection.distributed.shards`.
-        address: of the Ray cluster, HOST:PORT or "auto"; not set: RAY_ADDRESS, or else Ray on this machine alone.
-        partitions: with Ray, parts of the pool that are chosen from separately before the choice among their picks;
-            not set: none up to 2,000,000 rows.
+        engine: "local" for this process, or "ray" for a cluster: the pool is then files, or
+            `thresher.selection.distributed.shards`.
+        address: of the Ray cluster, HOST:PORT or "auto"; not set: RAY_ADDRESS, or else Ray on this
+            machine alone.
+        partitions: with Ray, parts of the pool that are chosen from separately before the choice
+            among their picks; not set: none up to 2,000,000 rows.
         on_progress: called with a Progress while features are computed.
 
     Raises:
@@ -165,7 +171,8 @@ def _run(request: Request, started: float) -> Subset:
     """Train what the method orders, compute features, score, cut, and write down what happened."""
     from thresher.features import column_values
 
-    # Selectors see the rows sorted by id, so that the result does not depend on the order of the file.
+    # Selectors see the rows sorted by id, so that the result does not depend on the order of the
+    # file.
     order = request.pool.frame["row_id"].arg_sort().to_numpy().astype(np.int64)
     pool = request.pool.take(order)
     seconds: dict[str, float] = {}
