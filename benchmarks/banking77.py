@@ -2,8 +2,9 @@
 
     python benchmarks/banking77.py --data PATH/banking77          # train.csv and test.csv with text,category
 
-`compare` does the work: for each method and seed, 10 % of the training set are chosen and MiniLM + LoRA is trained on
-them for as many optimizer steps, then measured on the whole test set. Finished cells are kept, so a killed run goes on.
+`compare` does the work: for each method and seed, 10 % of the training set are chosen and MiniLM +
+LoRA is trained on them for as many optimizer steps, then measured on the whole test set. Finished
+cells are kept, so a killed run goes on.
 """
 
 from __future__ import annotations

@@ -2,15 +2,16 @@
 
     python benchmarks/causal_lm.py --data FOLDER [--only ...]     # FOLDER with gsm8k, wikisql and t0
 
-Bits per byte, by source, on rows that nothing here was trained on (see `data/causal_lm_corpus.py`). The language model
-scores the conversation form; the bits of its markers count, their bytes do not. Beside it, on the same rows as plain
-text: gzip and xz on the held-out text alone and after all training text (what it adds), and two 5-gram models with
-interpolated Kneser-Ney smoothing (Ney, Essen & Kneser 1994, doi:10.1006/csla.1994.1001), over bytes and over the
-tokens of the language model's own tokenizer, both counted on the training text.
+Bits per byte, by source, on rows that nothing here was trained on (see `data/causal_lm_corpus.py`).
+The language model scores the conversation form; the bits of its markers count, their bytes do not.
+Beside it, on the same rows as plain text: gzip and xz on the held-out text alone and after all
+training text (what it adds), and two 5-gram models with interpolated Kneser-Ney smoothing (Ney,
+Essen & Kneser 1994, doi:10.1006/csla.1994.1001), over bytes and over the tokens of the language
+model's own tokenizer, both counted on the training text.
 
-The fine-tune is `thresher train` on product listings, in two forms of the attribute task: the one that
-`data/products/README.md` names (a listing in, all attributes as JSON out), and a question for one attribute. Neither
-form was in the text of the pre-training.
+The fine-tune is `thresher train` on product listings, in two forms of the attribute task: the one
+that `data/products/README.md` names (a listing in, all attributes as JSON out), and a question for
+one attribute. Neither form was in the text of the pre-training.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ SETTINGS = th.TrainSettings(
 )
 
 
-# -- n-grams -----------------------------------------------------------------------------------------------------------
+# -- n-grams
+# -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,8 @@ class Counts:
 
     Attributes:
         keys: (k,) uint64, sorted n-grams, `bits` bits per symbol, the last symbol lowest.
-        counts: (k,) how often each occurs; below the highest order, after how many different symbols.
+        counts: (k,) how often each occurs; below the highest order, after how many different
+            symbols.
         contexts: (c,) uint64, sorted first n - 1 symbols.
         totals: (c,) sum of the counts that follow a context.
         n_kinds: (c,) number of different symbols that follow.
@@ -143,7 +146,8 @@ def positions(table: NDArray[np.uint64], keys: NDArray[np.uint64]) -> tuple[NDAr
     return at, table[at] == keys
 
 
-# -- bits per byte -----------------------------------------------------------------------------------------------------
+# -- bits per byte
+# -----------------------------------------------------------------------------------------------------
 
 
 def as_bytes(document: corpus_text.Document) -> NDArray[np.uint16]:
@@ -251,7 +255,8 @@ def sizes(documents: list[corpus_text.Document]) -> list[int]:
     return [len(document.plain.encode()) for document in documents]
 
 
-# -- the attribute task ------------------------------------------------------------------------------------------------
+# -- the attribute task
+# ------------------------------------------------------------------------------------------------
 
 
 def listings(name: str) -> list[dict]:

@@ -4,9 +4,10 @@
     python benchmarks/cluster.py --rows 20000 --out result.json
     python benchmarks/cluster.py --rates               # rows per second of one worker, on shards and parts of full size
 
-For each number of rows: the picks of one machine, of Ray with all rows at once (which must be the same), and of Ray in
-partitions. Objectives are computed here over all rows. One more run loses a node while features are computed: attempts
-at shards are counted. Results are added to those of other numbers of rows in the file.
+For each number of rows: the picks of one machine, of Ray with all rows at once (which must be the
+same), and of Ray in partitions. Objectives are computed here over all rows. One more run loses a
+node while features are computed: attempts at shards are counted. Results are added to those of
+other numbers of rows in the file.
 """
 
 from __future__ import annotations

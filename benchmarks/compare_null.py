@@ -2,10 +2,11 @@
 
     python benchmarks/compare_null.py            # about 15 minutes on one core
 
-Outcomes are simulated, because 200 comparisons of trained models would take weeks: each test row has a difficulty, each
-run a level of its own and its own luck with each row (probit). Null: two methods without a difference, 200 times.
-Power: a pilot of a few seeds asks `seeds_needed` for a gain of two points; as many seeds are run on the same test rows
-with a planted gain of two points, 200 times.
+Outcomes are simulated, because 200 comparisons of trained models would take weeks: each test row
+has a difficulty, each run a level of its own and its own luck with each row (probit). Null: two
+methods without a difference, 200 times. Power: a pilot of a few seeds asks `seeds_needed` for a
+gain of two points; as many seeds are run on the same test rows with a planted gain of two points,
+200 times.
 """
 
 from __future__ import annotations

@@ -2,15 +2,17 @@
 
     python benchmarks/confidence.py --data FOLDER --questions 300      # the folder with noise/
 
-Answers: of so many questions of `gsm8k_solutions_correctness.jsonl`, the four solutions that models wrote, right or
-wrong (the human ones are all right and differ in style, so they are left out). Scores are `confidence` and its two
-parts, the loss and the length of the solution, all by the embedded language model or by `--model`. Beside the area:
-the share of pairs of a right and a wrong solution of one question that a score ranks right, where the question cannot
-help. Intervals come from 1,000 bootstrap samples of the questions.
+Answers: of so many questions of `gsm8k_solutions_correctness.jsonl`, the four solutions that models
+wrote, right or wrong (the human ones are all right and differ in style, so they are left out).
+Scores are `confidence` and its two parts, the loss and the length of the solution, all by the
+embedded language model or by `--model`. Beside the area: the share of pairs of a right and a wrong
+solution of one question that a score ranks right, where the question cannot help. Intervals come
+from 1,000 bootstrap samples of the questions.
 
-Labels: the AG News and ChemProt files with a rule's label and the true one. `confidence` is then the cross-fitted
-probability of the given label; beside it logistic regression on the same embeddings and on TF-IDF (5 folds) and the
-disagreement of 10 neighbours, on the same rows. Intervals come from bootstrap samples of the rows.
+Labels: the AG News and ChemProt files with a rule's label and the true one. `confidence` is then
+the cross-fitted probability of the given label; beside it logistic regression on the same
+embeddings and on TF-IDF (5 folds) and the disagreement of 10 neighbours, on the same rows.
+Intervals come from bootstrap samples of the rows.
 
 0.5 is chance for all of them.
 """

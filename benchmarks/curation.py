@@ -2,9 +2,10 @@
 
     python benchmarks/curation.py
 
-Each rule runs alone on the whole training part. A dropped row is right when it belongs to a fault that the rule is for;
-a row dropped as a duplicate must also name a row of the same product. A fault counts as found when all but one of its
-rows are gone (duplicates), or the planted row is (leaks, wrong labels), or the contradiction is (conflicts).
+Each rule runs alone on the whole training part. A dropped row is right when it belongs to a fault
+that the rule is for; a row dropped as a duplicate must also name a row of the same product. A fault
+counts as found when all but one of its rows are gone (duplicates), or the planted row is (leaks,
+wrong labels), or the contradiction is (conflicts).
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
     python benchmarks/curves.py --data PATH          # the folder with banking77, product_attributes and gsm8k
 
-For each data set, 1,280 rows of the training set are the pool and up to 600 rows of the test set judge; sizes double
-from 20 to 1,280; five seeds; random rows. First the full grid, then the adaptive mode, which finds its cells among
-those of the grid (so it costs no time here; its cost is counted in rows that pass through the model). Last, coverage on
-real curves: the law is fitted without the largest sizes, and its 80 % interval is asked for the values there; of the
-classifiers both for accuracy and for loss. The values of one curve err together, so few curves say little.
+For each data set, 1,280 rows of the training set are the pool and up to 600 rows of the test set
+judge; sizes double from 20 to 1,280; five seeds; random rows. First the full grid, then the
+adaptive mode, which finds its cells among those of the grid (so it costs no time here; its cost is
+counted in rows that pass through the model). Last, coverage on real curves: the law is fitted
+without the largest sizes, and its 80 % interval is asked for the values there; of the classifiers
+both for accuracy and for loss. The values of one curve err together, so few curves say little.
 
-Tasks: Banking77 intents (MiniLM); which attribute a value of a product title is, made from AE-110k (MiniLM); GSM8K
-answers, loss per token of the embedded causal language model.
+Tasks: Banking77 intents (MiniLM); which attribute a value of a product title is, made from AE-110k
+(MiniLM); GSM8K answers, loss per token of the embedded causal language model.
 """
 
 from __future__ import annotations

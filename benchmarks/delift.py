@@ -5,15 +5,18 @@
 
 Tokens that the model reads, padding not counted:
 
-- tried: as `delift` runs by default: each row with itself and some others, each example's prefix kept.
+- tried: as `delift` runs by default: each row with itself and some others, each example's prefix
+  kept.
 - all, kept: all pairs, each example's prefix kept.
-- all pairs: all pairs as the official script reads them, example and row together each time. Counted, not run.
+- all pairs: all pairs as the official script reads them, example and row together each time.
+  Counted, not run.
 
-The objective of a stage is evaluated on the kernel of all pairs, clipped at 0, for the picks of the kernel of the tried
-examples, of as many nearest ones instead, of the embedding kernel and of random rows (mean of 10 draws), as a share of
-the objective of the exact picks. Target and existing rows are other rows of the same file. Without --model it is the
-embedded model. A --cache keeps finished pairs, so that a killed run goes on; tokens are then counted and not read, and
-the seconds are only those of what was left to do.
+The objective of a stage is evaluated on the kernel of all pairs, clipped at 0, for the picks of the
+kernel of the tried examples, of as many nearest ones instead, of the embedding kernel and of random
+rows (mean of 10 draws), as a share of the objective of the exact picks. Target and existing rows
+are other rows of the same file. Without --model it is the embedded model. A --cache keeps finished
+pairs, so that a killed run goes on; tokens are then counted and not read, and the seconds are only
+those of what was left to do.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
     python benchmarks/encoders.py [--rows 20000] [--minilm-rows 1024] [--runs 3] [--threads 1]
 
-Rows are product listings of about 60 tokens. The static encoder is compared with model2vec on the same files, and its
-time is split into finding tokens and adding vectors. MiniLM is compared with the time of nothing but its own matrix
-products: every product of its layers (projections, feed-forward, attention scores and their weighted sums), on arrays
-of the very shapes of its batches, by the same library with the same number of threads; then its time is split by
-operation (the profiler of torch), and it is run in bfloat16.
+Rows are product listings of about 60 tokens. The static encoder is compared with model2vec on the
+same files, and its time is split into finding tokens and adding vectors. MiniLM is compared with
+the time of nothing but its own matrix products: every product of its layers (projections,
+feed-forward, attention scores and their weighted sums), on arrays of the very shapes of its
+batches, by the same library with the same number of threads; then its time is split by operation
+(the profiler of torch), and it is run in bfloat16.
 """
 
 from __future__ import annotations

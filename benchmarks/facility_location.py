@@ -2,11 +2,12 @@
 
     python benchmarks/facility_location.py [--rows 5000] [--picks 500] [--repeats 3] [--large] [--out FILE]
 
-Measures, per data set: thresher from the embeddings (the whole `score`), thresher's engine on a precomputed float32
-kernel, apricot's `lazy` on a precomputed float64 kernel and from the embeddings (metric="cosine", its own kernel),
-and apricot's `naive` once, as the oracle of the picks. thresher's compilation happens in a first call and is reported
-apart; apricot compiles in every call, so its seconds on 100 rows are given beside the ratios.
---large adds the sparse kernel on 100,000 x 256 clustered vectors, 10 % picks.
+Measures, per data set: thresher from the embeddings (the whole `score`), thresher's engine on a
+precomputed float32 kernel, apricot's `lazy` on a precomputed float64 kernel and from the embeddings
+(metric="cosine", its own kernel), and apricot's `naive` once, as the oracle of the picks.
+thresher's compilation happens in a first call and is reported apart; apricot compiles in every
+call, so its seconds on 100 rows are given beside the ratios. --large adds the sparse kernel on
+100,000 x 256 clustered vectors, 10 % picks.
 """
 
 from __future__ import annotations
@@ -88,8 +89,9 @@ def apricot(x, n_picks, metric, optimizer):
 def largest_shortfall(kernel, picks):
     """Return by how much any pick's gain falls short of the largest gain, over the float64 kernel.
 
-    Rounding aside it must be 0 for a greedy run. Where it is 0 and the picks still differ from `naive`, two rows have
-    equal gains (typically two that cover only each other): we take the lower row, `naive` what rounding favours.
+    Rounding aside it must be 0 for a greedy run. Where it is 0 and the picks still differ from
+    `naive`, two rows have equal gains (typically two that cover only each other): we take the lower
+    row, `naive` what rounding favours.
     """
     best = np.zeros(len(kernel))
     gain = kernel.sum(axis=0)

@@ -2,16 +2,19 @@
 
     python benchmarks/fuzz_jobs.py [--examples 10000] [--seed 0] [--out benchmarks/results/fuzz_jobs.json]
 
-Each example is a job file and the files of one to three nights, made by hypothesis. A job file is made of the sections
-and keys there are, one in four with something wild in it, one in twelve of bytes alone: anything, or a job file with a
-piece replaced. Rows are pairs or rows with labels, odd ones among them, as JSON lines (plain, gzip or zstd), a JSON
-array, CSV or Parquet; one file in twelve is bytes alone under any of these names. The job runs in this process, once
-per night. Checked each time:
+Each example is a job file and the files of one to three nights, made by hypothesis. A job file is
+made of the sections and keys there are, one in four with something wild in it, one in twelve of
+bytes alone: anything, or a job file with a piece replaced. Rows are pairs or rows with labels, odd
+ones among them, as JSON lines (plain, gzip or zstd), a JSON array, CSV or Parquet; one file in
+twelve is bytes alone under any of these names. The job runs in this process, once per night.
+Checked each time:
 
 - it ends in a result, or in one error of ours;
 - every row written is read where the file is whole;
-- every row read is accounted for: unusable + known + repeated + new, and new = dropped + in the snapshot;
-- no file outside the output folder, the cache and the textfile that the job names appears, changes or goes;
+- every row read is accounted for: unusable + known + repeated + new, and new = dropped + in the
+  snapshot;
+- no file outside the output folder, the cache and the textfile that the job names appears, changes
+  or goes;
 - the snapshot that was there before is there still, byte for byte.
 
 The disk is not part of it: TMPDIR=/dev/shm makes it several times as fast.

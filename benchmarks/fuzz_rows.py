@@ -3,9 +3,9 @@
     pip install atheris
     python benchmarks/fuzz_rows.py [--seconds 600] [--seed 1] [--out benchmarks/results/fuzz_rows.json]
 
-atheris (Apache-2.0) mutates bytes towards lines of code that were not reached before, with some good files to begin
-with. The first byte says what the others are: JSON lines, a JSON array, CSV, TSV, gzip, Parquet, Arrow, or a job file.
-Checked each time:
+atheris (Apache-2.0) mutates bytes towards lines of code that were not reached before, with some
+good files to begin with. The first byte says what the others are: JSON lines, a JSON array, CSV,
+TSV, gzip, Parquet, Arrow, or a job file. Checked each time:
 
 - the bytes are read, or refused by one error of ours;
 - every row read is usable or set aside with a reason;

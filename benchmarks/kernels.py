@@ -5,16 +5,18 @@
 
 Facility location in all parts, 10 % of the rows picked unless said otherwise:
 
-- dense: the (n, n) kernel is given to everybody, in the type it likes best; then the embeddings are.
+- dense: the (n, n) kernel is given to everybody, in the type it likes best; then the embeddings
+  are.
 - sparse: the graph of 64 nearest neighbours of 100,000 rows is given to everybody, 5,000 picks.
-- large: 52,000 x 384 embeddings, thresher alone, with the share of the exact greedy's objective (`--exact-large`
-  computes it on the dense kernel: 11 GB).
+- large: 52,000 x 384 embeddings, thresher alone, with the share of the exact greedy's objective
+  (`--exact-large` computes it on the dense kernel: 11 GB).
 
-Every peer runs in a process of its own, one after the other, so that its peak memory is its own: the peak of a process
-that only loads the arrays is taken off. Everybody makes one small run first, so that compilation is not measured;
-apricot compiles anew in every `fit`, which cannot be kept out and is reported ("compile_s"). Picks are compared with
-the exact greedy in float64, of which ties go to the lowest row. A peer is skipped, with the reason, where its last size
-took longer than --limit seconds.
+Every peer runs in a process of its own, one after the other, so that its peak memory is its own:
+the peak of a process that only loads the arrays is taken off. Everybody makes one small run first,
+so that compilation is not measured; apricot compiles anew in every `fit`, which cannot be kept out
+and is reported ("compile_s"). Picks are compared with the exact greedy in float64, of which ties go
+to the lowest row. A peer is skipped, with the reason, where its last size took longer than --limit
+seconds.
 
 `--quick` takes a minute, everything about half an hour.
 """

@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/label_issues.py --data FOLDER [--encoder static] [--draws 500]
 
-FOLDER holds `noise_*_weak.jsonl`: rows with `text`, `given` and `true` labels. For each file and each score: area
-under the ROC curve and under the precision-recall curve for finding the wrong labels, with 95 % bootstrap intervals
-over rows. Scores are `self_confidence` as it is (plain and normalised), each of its two classifiers alone, and other
-penalties C. Beside them what `find_label_issues` names: how many, and how many of these are wrong. Chance is 0.5 for
-the ROC curve and the share of wrong labels for the other: a score below it hides wrong labels.
+FOLDER holds `noise_*_weak.jsonl`: rows with `text`, `given` and `true` labels. For each file and
+each score: area under the ROC curve and under the precision-recall curve for finding the wrong
+labels, with 95 % bootstrap intervals over rows. Scores are `self_confidence` as it is (plain and
+normalised), each of its two classifiers alone, and other penalties C. Beside them what
+`find_label_issues` names: how many, and how many of these are wrong. Chance is 0.5 for the ROC
+curve and the share of wrong labels for the other: a score below it hides wrong labels.
 """
 
 from __future__ import annotations

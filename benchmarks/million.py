@@ -5,10 +5,11 @@
     python benchmarks/million.py --rows 100000 --stages read,embed
     python benchmarks/million.py --repeats 3                      # three times each: the median run is told
 
-Rows have about 60 tokens: product listings by the generator of `data/`, or 40 words out of a row of --data, one word in
-ten replaced. One row in twenty is an exact copy of an earlier one. Each number of rows runs in a process of
-its own with an empty feature cache: read, curate (exact and semantic duplicates), embed, neighbours, greedy, write. The
-kernel's own high-water mark, reset at each stage, is the peak (Linux only).
+Rows have about 60 tokens: product listings by the generator of `data/`, or 40 words out of a row of
+--data, one word in ten replaced. One row in twenty is an exact copy of an earlier one. Each number
+of rows runs in a process of its own with an empty feature cache: read, curate (exact and semantic
+duplicates), embed, neighbours, greedy, write. The kernel's own high-water mark, reset at each
+stage, is the peak (Linux only).
 """
 
 from __future__ import annotations

@@ -2,17 +2,19 @@
 
     OMP_NUM_THREADS=1 python benchmarks/near_duplicates.py [--rows 1000000] [--peer-rows 20000]
 
-Rows are generated: about 25 words drawn by Zipf's law, one row in four a copy of an earlier one with one or two words
-changed. Each contestant runs in a process of its own, from the texts in memory to the list of dropped rows; peak memory
-is that process's, interpreter and texts included.
+Rows are generated: about 25 words drawn by Zipf's law, one row in four a copy of an earlier one
+with one or two words changed. Each contestant runs in a process of its own, from the texts in
+memory to the list of dropped rows; peak memory is that process's, interpreter and texts included.
 
-- thresher: the rule `near-duplicates` with its defaults (character 5-grams, Jaccard 0.7, 128 permutations), every
-  candidate verified on the sets.
-- datasketch: the loop of its documentation, with the same pieces, threshold and permutations: a MinHash per row,
-  `update_batch`, `query`, `insert` if nothing was found. Candidates are not verified. It takes `--peer-rows` rows; its
-  time grows in proportion to the rows at best, and the time for all rows is told as such an extrapolation.
+- thresher: the rule `near-duplicates` with its defaults (character 5-grams, Jaccard 0.7, 128
+  permutations), every candidate verified on the sets.
+- datasketch: the loop of its documentation, with the same pieces, threshold and permutations: a
+  MinHash per row, `update_batch`, `query`, `insert` if nothing was found. Candidates are not
+  verified. It takes `--peer-rows` rows; its time grows in proportion to the rows at best, and the
+  time for all rows is told as such an extrapolation.
 
-Both are measured at `--peer-rows` rows as well, so that one pair of numbers is free of any extrapolation.
+Both are measured at `--peer-rows` rows as well, so that one pair of numbers is free of any
+extrapolation.
 """
 
 from __future__ import annotations

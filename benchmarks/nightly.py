@@ -2,12 +2,13 @@
 
     python benchmarks/nightly.py --data t0_pool.jsonl.gz [--nights 30] [--total 5000] [--out FILE.json]
 
-The rows are shuffled once and delivered in slices. Two jobs get the same slices: one runs undisturbed; of the other
-each run is killed (SIGKILL) with probability 0.3 at a moment drawn uniformly from the run's expected time, and started
-again. Reported: whether the two final snapshots are equal byte for byte, without the section `run` of their manifests;
-the time of the killed job over that of the undisturbed one; and the hidden quality of a core-set that never saw the
-whole pool: its facility-location value over all rows that pass the rules, against greedy selection from all of them at
-once and against uniform samples.
+The rows are shuffled once and delivered in slices. Two jobs get the same slices: one runs
+undisturbed; of the other each run is killed (SIGKILL) with probability 0.3 at a moment drawn
+uniformly from the run's expected time, and started again. Reported: whether the two final snapshots
+are equal byte for byte, without the section `run` of their manifests; the time of the killed job
+over that of the undisturbed one; and the hidden quality of a core-set that never saw the whole
+pool: its facility-location value over all rows that pass the rules, against greedy selection from
+all of them at once and against uniform samples.
 """
 
 from __future__ import annotations

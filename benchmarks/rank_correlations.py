@@ -2,10 +2,11 @@
 
     python benchmarks/rank_correlations.py --data PATH --rows 2000     # the folder with gsm8k, dolly_3k and alpaca_9k
 
-For each data set, `rows` rows drawn at random are scored by each method under the embedded causal language model, with
-the references that `learnability` and `novelty` have trained for them. Both lengths stand beside the methods: tokens
-of the whole row (what `length` ranks by) and of its response. Each pair is compared on the rows that both methods give
-a place; the interval is the 2.5 to 97.5 % range over 1,000 bootstrap samples of the rows.
+For each data set, `rows` rows drawn at random are scored by each method under the embedded causal
+language model, with the references that `learnability` and `novelty` have trained for them. Both
+lengths stand beside the methods: tokens of the whole row (what `length` ranks by) and of its
+response. Each pair is compared on the rows that both methods give a place; the interval is the 2.5
+to 97.5 % range over 1,000 bootstrap samples of the rows.
 """
 
 from __future__ import annotations

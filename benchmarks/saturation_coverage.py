@@ -2,15 +2,17 @@
 
     python benchmarks/saturation_coverage.py            # 400 curves of each truth, about 6 minutes on one core
 
-Sizes 50..1600, three seeds, a test set of 500 rows, a spread of one point between seeds. Four truths: two power laws, a
-rectified law (flat at first), and an exponential one that saturates early. Asked of each curve: the saturation point at
-two deltas, the metric at four times the largest size, and the asymptote. A saturation point that is "not identifiable"
-is covered when the truth lies above its lower end.
+Sizes 50..1600, three seeds, a test set of 500 rows, a spread of one point between seeds. Four
+truths: two power laws, a rectified law (flat at first), and an exponential one that saturates
+early. Asked of each curve: the saturation point at two deltas, the metric at four times the largest
+size, and the asymptote. A saturation point that is "not identifiable" is covered when the truth
+lies above its lower end.
 
-The test set is simulated in two ways: drawn anew for each run (the errors of the points are then independent), and, as
-thresher does it, one test set for all runs of a curve: a row is answered wrongly where a normal variable falls below a
-threshold, and 80 % of that variable's variance belongs to the row, the rest to the run (probit model). The points then
-err together, by the luck of the test rows, which the fit is told as `test_stderr`.
+The test set is simulated in two ways: drawn anew for each run (the errors of the points are then
+independent), and, as thresher does it, one test set for all runs of a curve: a row is answered
+wrongly where a normal variable falls below a threshold, and 80 % of that variable's variance
+belongs to the row, the rest to the run (probit model). The points then err together, by the luck of
+the test rows, which the fit is told as `test_stderr`.
 """
 
 from __future__ import annotations

@@ -2,18 +2,22 @@
 
     OMP_NUM_THREADS=1 python benchmarks/scoring.py --data train.jsonl [--rows 400] [--model FOLDER] [--repeats 3]
 
-Both losses of each row (`loss`, `loss_unconditional`) are computed in several ways, in turns in one process, with the
-weights loaded before any clock starts. Seconds are those of the processor, which other work on the machine disturbs
-less than those of the clock; with one thread they are the same on a quiet machine.
+Both losses of each row (`loss`, `loss_unconditional`) are computed in several ways, in turns in one
+process, with the weights loaded before any clock starts. Seconds are those of the processor, which
+other work on the machine disturbs less than those of the clock; with one thread they are the same
+on a quiet machine.
 
 - thresher: `compute`, from the rows to the values, rendering and tokenising included, no cache.
-- cherry: what cherry_seletion/data_analysis.py of tianyi-lab/Cherry_LLM does for each row: the text before the response
-  is tokenised on its own to find its length, two forwards of one row with all hidden states, a cache and full logits,
-  and the loss of every token, prompt included, by a log-softmax of its own. On every fourth row; its rate counts.
-- superfiltering: what code_ifd/data_analysis.py of tianyi-lab/Superfiltering does: the same without losses by token.
-- bare: the model on as many tokens as thresher reads in each of the two passes, laid in full batches without padding,
-  each row as long as gives the same attention work; of several batch sizes the fastest. "bare body" leaves out its
-  head: no way to a likelihood, but the least that any of them must run.
+- cherry: what cherry_seletion/data_analysis.py of tianyi-lab/Cherry_LLM does for each row: the text
+  before the response is tokenised on its own to find its length, two forwards of one row with all
+  hidden states, a cache and full logits, and the loss of every token, prompt included, by a
+  log-softmax of its own. On every fourth row; its rate counts.
+- superfiltering: what code_ifd/data_analysis.py of tianyi-lab/Superfiltering does: the same without
+  losses by token.
+- bare: the model on as many tokens as thresher reads in each of the two passes, laid in full
+  batches without padding, each row as long as gives the same attention work; of several batch sizes
+  the fastest. "bare body" leaves out its head: no way to a likelihood, but the least that any of
+  them must run.
 
 Without --model it is the embedded model.
 """

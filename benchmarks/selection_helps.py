@@ -3,18 +3,21 @@
     python benchmarks/selection_helps.py --data PATH       # the folder with banking77, product_attributes and gsm8k
     python benchmarks/selection_helps.py --markdown        # the tables of docs/selection.md, from the committed result
 
-Three tasks (those of `curves.py`): Banking77 intents and AE-110k attributes with MiniLM, GSM8K answers with the
-embedded causal language model (loss per token). 1,000 rows are the pool, 500 (GSM8K: 200) the test set. For each
-method, budget and seed an adapter is trained on what the method chose, and all are judged on the same test rows; the
-difference to random and to length is paired by seed and row, with the interval and Holm's correction that `compare`
-uses (for the number of verdicts of a task at equal rows, or at equal tokens).
+Three tasks (those of `curves.py`): Banking77 intents and AE-110k attributes with MiniLM, GSM8K
+answers with the embedded causal language model (loss per token). 1,000 rows are the pool, 500
+(GSM8K: 200) the test set. For each method, budget and seed an adapter is trained on what the method
+chose, and all are judged on the same test rows; the difference to random and to length is paired by
+seed and row, with the interval and Holm's correction that `compare` uses (for the number of
+verdicts of a task at equal rows, or at equal tokens).
 
-Equal rows: 5, 10 and 30 % of the pool, as many optimizer steps for all. Equal tokens: rows until the next would exceed
-5, 10 and 30 % of the pool's tokens, as many epochs for all, so that all sides read as much.
+Equal rows: 5, 10 and 30 % of the pool, as many optimizer steps for all. Equal tokens: rows until
+the next would exceed 5, 10 and 30 % of the pool's tokens, as many epochs for all, so that all sides
+read as much.
 
-Finished cells are kept in the cache, so a killed run goes on. `perplexity`, `difficulty` and `learnability` ask the
-embedded language model in every task, and `delift` compares embeddings. Methods that aim need a target and are left
-out, and so is `confidence` of written answers, which has a benchmark of its own.
+Finished cells are kept in the cache, so a killed run goes on. `perplexity`, `difficulty` and
+`learnability` ask the embedded language model in every task, and `delift` compares embeddings.
+Methods that aim need a target and are left out, and so is `confidence` of written answers, which
+has a benchmark of its own.
 """
 
 from __future__ import annotations

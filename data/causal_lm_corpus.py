@@ -1,12 +1,14 @@
 """The text that the embedded language model learns from: sources, what is held out, forms, and packing into windows.
 
-Sources are files of public data sets in one folder (`gsm8k/`, `wikisql/`, `t0/`) and the product generator of
-`make_products.py` with seeds of its own. 2 % of each source are held out by a hash of their content; rows of the
-training part that share a run of words with a held-out row are dropped, so that bits per byte tell of new text.
+Sources are files of public data sets in one folder (`gsm8k/`, `wikisql/`, `t0/`) and the product
+generator of `make_products.py` with seeds of its own. 2 % of each source are held out by a hash of
+their content; rows of the training part that share a run of words with a held-out row are dropped,
+so that bits per byte tell of new text.
 
-Half of this file is about forms: a document is either turns of a conversation, rendered as the chat template renders
-them, or plain text. The attribute task of `data/products` (a listing in, its brand, colour, material or size out) is
-in none of them: it is what `benchmarks/causal_lm.py` teaches afterwards.
+Half of this file is about forms: a document is either turns of a conversation, rendered as the chat
+template renders them, or plain text. The attribute task of `data/products` (a listing in, its
+brand, colour, material or size out) is in none of them: it is what `benchmarks/causal_lm.py`
+teaches afterwards.
 """
 
 from __future__ import annotations
@@ -85,7 +87,8 @@ def is_held_out(key: str) -> bool:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % HELD_OUT_OF == 0
 
 
-# -- sources: (key that decides what is held out, document) ----------------------------------------------------------
+# -- sources: (key that decides what is held out, document)
+# ----------------------------------------------------------
 
 Keyed = Iterator[tuple[str, Document]]
 
@@ -177,7 +180,8 @@ def name_features(row: Any, catalogue: Any, rng: random.Random) -> tuple[str, st
     return f"{row.text}\n\nName the features.", "; ".join(row.product.features)
 
 
-# -- the split ---------------------------------------------------------------------------------------------------------
+# -- the split
+# ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +226,8 @@ def without_shared_runs(train: list[Document], held_out: list[Document]) -> list
     ]
 
 
-# -- forms and tokens --------------------------------------------------------------------------------------------------
+# -- forms and tokens
+# --------------------------------------------------------------------------------------------------
 
 
 def formed(document: Document, other: Document, rng: random.Random) -> Document:
@@ -275,7 +280,8 @@ class Packed:
 
     Attributes:
         tokens: (n, window) int16 token ids, padded at the end.
-        document: (n, window) int16, which document of its window a token belongs to, -1 for padding.
+        document: (n, window) int16, which document of its window a token belongs to, -1 for
+            padding.
     """
 
     tokens: NDArray[np.int16]
@@ -292,7 +298,8 @@ def pack(documents: list[list[int]], window: int, pad_id: int, fillers: list[lis
         documents: token ids, none longer than the window.
         window: tokens.
         pad_id: of the padding token.
-        fillers: short documents for what room is left; those that are used are taken off the end of the list.
+        fillers: short documents for what room is left; those that are used are taken off the end of
+            the list.
     """
     closed: list[list[list[int]]] = []
     opened: list[list[list[int]]] = []

@@ -1,8 +1,9 @@
 """How the embedded language model is learned: loss over packed windows, optimizers, batches, and a run that resumes.
 
-Weights are kept in float32, matrix products run in bfloat16 (an AMX core does those eight times faster). Hidden
-matrices are updated by Muon (Jordan 2024, kellerjordan.github.io/posts/muon; step sizes as in Liu et al. 2025,
-arXiv:2502.16982), the rest by AdamW. The rate is warmed up, constant, then falls linearly to zero.
+Weights are kept in float32, matrix products run in bfloat16 (an AMX core does those eight times
+faster). Hidden matrices are updated by Muon (Jordan 2024, kellerjordan.github.io/posts/muon; step
+sizes as in Liu et al. 2025, arXiv:2502.16982), the rest by AdamW. The rate is warmed up, constant,
+then falls linearly to zero.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def masked_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend with two matrix products and a fused softmax.
 
-    On a CPU the backward pass of torch's own attention takes three times as long. The mask, (b, 1, t, t) and added to
-    the scores, comes from `loss_sum` by way of the model.
+    On a CPU the backward pass of torch's own attention takes three times as long. The mask, (b, 1,
+    t, t) and added to the scores, comes from `loss_sum` by way of the model.
     """
     scores = torch.matmul(query * scaling, key.transpose(2, 3)).float() + mask  # (b, heads, t, t)
     return torch.matmul(scores.softmax(-1).to(value.dtype), value).transpose(1, 2).contiguous(), None

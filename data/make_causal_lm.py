@@ -2,10 +2,11 @@
 
     python data/make_causal_lm.py --data FOLDER --work FOLDER [--steps N]
 
-FOLDER of `--data` holds `gsm8k/train.jsonl`, `gsm8k/test.jsonl`, `wikisql/wikisql.json.bz2` and `t0/t0_pool.jsonl.gz`;
-what is read from them is in `causal_lm_corpus.py`. The tokenizer is trained first, on the same text. A killed run goes
-on with the same command: a batch depends on its step alone and the checkpoint holds weights and optimizer state, so on
-the same machine the weights end as those of an undisturbed run. How a step is taken is in `causal_lm_training.py`.
+FOLDER of `--data` holds `gsm8k/train.jsonl`, `gsm8k/test.jsonl`, `wikisql/wikisql.json.bz2` and
+`t0/t0_pool.jsonl.gz`; what is read from them is in `causal_lm_corpus.py`. The tokenizer is trained
+first, on the same text. A killed run goes on with the same command: a batch depends on its step
+alone and the checkpoint holds weights and optimizer state, so on the same machine the weights end
+as those of an undisturbed run. How a step is taken is in `causal_lm_training.py`.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ SHAPE: dict[str, Any] = {
     "tie_word_embeddings": True,
     "initializer_range": 0.02,
 }
-# Turns with their markers; the assistant's words and the end of its turn are what fine-tuning learns. Tools and their
-# calls are JSON.
+# Turns with their markers; the assistant's words and the end of its turn are what fine-tuning
+# learns. Tools and their calls are JSON.
 CHAT_TEMPLATE = (
     "{{- bos_token -}}"
     "{%- if tools -%}{{- '<|system|>' + (tools | tojson) + eos_token -}}{%- endif -%}"
@@ -65,7 +66,8 @@ CHAT_TEMPLATE = (
 )
 
 
-# -- tokenizer ---------------------------------------------------------------------------------------------------------
+# -- tokenizer
+# ---------------------------------------------------------------------------------------------------------
 
 
 def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
@@ -105,7 +107,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-# -- model -------------------------------------------------------------------------------------------------------------
+# -- model
+# -------------------------------------------------------------------------------------------------------------
 
 
 def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
@@ -123,7 +126,8 @@ def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
     return model
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training
+# ----------------------------------------------------------------------------------------------------------
 
 
 def pretrain(run: Run, packed: dict[int, Packed], held_out: dict[int, Packed], options: argparse.Namespace) -> None:
@@ -145,7 +149,8 @@ def pretrain(run: Run, packed: dict[int, Packed], held_out: dict[int, Packed], o
             saved_at = time.perf_counter()
 
 
-# -- what is shipped ---------------------------------------------------------------------------------------------------
+# -- what is shipped
+# ---------------------------------------------------------------------------------------------------
 
 
 def export(model: LlamaForCausalLM, folder: Path) -> None:

@@ -2,10 +2,11 @@
 
     python data/make_products.py [--out FOLDER]
 
-The same bytes come out on every machine: only `random.Random` with a fixed seed draws, and only the standard library
-runs. A listing is a product (category, brand, attributes, features) told in the style of one of four marketplaces.
-The task is hard on purpose: half of the listings name the product by a word that three categories share, and sellers
-mention what belongs to other categories. What was planted is described in `data/products/README.md`.
+The same bytes come out on every machine: only `random.Random` with a fixed seed draws, and only the
+standard library runs. A listing is a product (category, brand, attributes, features) told in the
+style of one of four marketplaces. The task is hard on purpose: half of the listings name the
+product by a word that three categories share, and sellers mention what belongs to other categories.
+What was planted is described in `data/products/README.md`.
 """
 
 from __future__ import annotations

@@ -2,15 +2,17 @@
 
     python data/make_static_encoder.py [--check banking77/train.csv banking77/test.csv]
 
-The recipe is model2vec's (Tulkens & van Dongen 2024, doi:10.5281/zenodo.17270888; github.com/MinishLab/model2vec):
-forward every vocabulary entry alone through the transformer, mean-pool its token states, reduce by PCA, weight by
-smooth inverse frequency a / (a + p) with p from Zipf's law over the vocabulary's order (Arora et al. 2017,
-openreview.net/forum?id=SyK00v5xx), store as int8. It is written out here because `model2vec[distill]` needs an older
-transformers than the rest of the project.
+The recipe is model2vec's (Tulkens & van Dongen 2024, doi:10.5281/zenodo.17270888;
+github.com/MinishLab/model2vec): forward every vocabulary entry alone through the transformer,
+mean-pool its token states, reduce by PCA, weight by smooth inverse frequency a / (a + p) with p
+from Zipf's law over the vocabulary's order (Arora et al. 2017, openreview.net/forum?id=SyK00v5xx),
+store as int8. It is written out here because `model2vec[distill]` needs an older transformers than
+the rest of the project.
 
-Differs: int8 has one scale per token (model2vec's `weights`): finer, and sentence-transformers reads no int8 without.
-The vectors of [PAD] and [UNK] are zero, so that readers that drop unknown words (model2vec) and readers that keep them
-(sentence-transformers) give the same normalised vector.
+Differs: int8 has one scale per token (model2vec's `weights`): finer, and sentence-transformers
+reads no int8 without. The vectors of [PAD] and [UNK] are zero, so that readers that drop unknown
+words (model2vec) and readers that keep them (sentence-transformers) give the same normalised
+vector.
 """
 
 from __future__ import annotations

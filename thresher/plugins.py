@@ -31,7 +31,8 @@ def _scanned(
     Args:
         group: of entry points.
         scan: `importlib.metadata.entry_points`.
-        places: where packages are looked for, each with the time of its last change: an installation is a change.
+        places: where packages are looked for, each with the time of its last change: an
+            installation is a change.
     """
     del places
     return {point.name: point for point in sorted(scan(group=group), key=lambda point: point.name)}

@@ -28,7 +28,8 @@ def read_all(shelf, wanted: list[bytes]) -> tuple[dict[bytes, float], list]:
     return found, damaged
 
 
-# Few distinct bytes, zero among them: keys that share beginnings and ends, where a string comparison could go wrong.
+# Few distinct bytes, zero among them: keys that share beginnings and ends, where a string
+# comparison could go wrong.
 raw_keys = st.lists(st.sampled_from([0, 1, 255]), min_size=16, max_size=16).map(bytes)
 
 

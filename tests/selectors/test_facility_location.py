@@ -90,7 +90,8 @@ def test_threads_for_every_pick_or_for_none_change_no_pick(monkeypatch):
 def test_picks_equal_apricot_naive(name):
     apricot = pytest.importorskip("apricot", reason="the bench extra is not installed")
     x = SETS[name]()
-    # 40 of 300: later, two rows that cover only each other have equal gains, and apricot's rounding decides
+    # 40 of 300: later, two rows that cover only each other have equal gains, and apricot's rounding
+    # decides
     oracle = apricot.FacilityLocationSelection(40, metric="precomputed", optimizer="naive").fit(kernel(x))
     scores = run(x, 40)
     assert scores.ranking().tolist() == oracle.ranking.tolist()

@@ -158,13 +158,15 @@ def test_easy_and_hard_alternate_by_share(share, expected):
 
 
 def test_deft_takes_nearest_and_farthest_of_each_cluster_by_hand():
-    # two directions, rows at growing angles from each; the numbers are row positions, not places in a cluster
+    # two directions, rows at growing angles from each; the numbers are row positions, not places in
+    # a cluster
     angles = np.concatenate([np.radians([0, 1, 2, 3, 20]), np.radians([90, 91, 92, 93, 110])])
     x = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     shuffle = np.random.default_rng(2).permutation(10)
     data = build(10, embedding=x[shuffle])
     picked = shuffle[ranking(DeftUcs(n_clusters=2), data, 4)]
-    # the centroids lie at about 5.2 and 95.2 degrees: nearest are 3 and 93 degrees, farthest 20 and 110
+    # the centroids lie at about 5.2 and 95.2 degrees: nearest are 3 and 93 degrees, farthest 20 and
+    # 110
     assert sorted(picked[:2].tolist()) == [3, 8]
     assert sorted(picked[2:].tolist()) == [4, 9]
 

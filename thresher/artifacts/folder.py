@@ -1,8 +1,9 @@
 """Output folders that appear whole or not at all, and survive a kill.
 
-Work happens in a hidden sibling, `.NAME.partial`, on the same file system. It is renamed to NAME when everything is
-written and synced. A second run of the same work (same `identity`) continues in what the first left; other work starts
-afresh. A lock keeps two runs apart; the operating system frees it when a run dies.
+Work happens in a hidden sibling, `.NAME.partial`, on the same file system. It is renamed to NAME
+when everything is written and synced. A second run of the same work (same `identity`) continues in
+what the first left; other work starts afresh. A lock keeps two runs apart; the operating system
+frees it when a run dies.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ class OutputFolder:
 
     Attributes:
         path: where the result will be.
-        work: the hidden folder to write into; it may hold files of an earlier, killed run of the same work.
+        work: the hidden folder to write into; it may hold files of an earlier, killed run of the
+            same work.
         is_done: `path` already holds the finished result of the same work: nothing is left to do.
 
     Raises:
-        OutputError: on entry, when `path` holds something else and `force` is not set, when another run is
-            writing the same folder, or when its parent cannot be written.
+        OutputError: on entry, when `path` holds something else and `force` is not set, when another
+            run is writing the same folder, or when its parent cannot be written.
     """
 
     def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:

@@ -21,8 +21,9 @@ class Manifest:
     """The content of `manifest.json`.
 
     Attributes:
-        content: JSON values. `format`, `kind` and `identity` are always there. The section `run` holds what may differ
-            between two runs of the same work (time, duration, machine); everything else is reproducible.
+        content: JSON values. `format`, `kind` and `identity` are always there. The section `run`
+            holds what may differ between two runs of the same work (time, duration, machine);
+            everything else is reproducible.
     """
 
     content: Mapping[str, Any]

@@ -1,8 +1,9 @@
 """CSV tables that a spreadsheet may open: no text of a row becomes a formula there, and none is lost.
 
-A cell that begins with =, +, -, @, a tab or a carriage return is a formula for spreadsheets, and `=cmd|...` starts a
-program. Such texts get an apostrophe in front, which spreadsheets take for "text", and so do those that begin with one,
-so that it can be taken away again. Numbers are left as they are. Source: OWASP, CSV Injection.
+A cell that begins with =, +, -, @, a tab or a carriage return is a formula for spreadsheets, and
+`=cmd|...` starts a program. Such texts get an apostrophe in front, which spreadsheets take for
+"text", and so do those that begin with one, so that it can be taken away again. Numbers are left as
+they are. Source: OWASP, CSV Injection.
 """
 
 from __future__ import annotations

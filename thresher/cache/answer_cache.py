@@ -22,7 +22,8 @@ PER_LOOKUP = 500  # keys in one query
 class AnswerStore:
     """One SQLite file below the cache's folder, safe against kills, several threads and several processes.
 
-    What is there was paid for, so the size limit of the feature cache does not touch it. It holds no key.
+    What is there was paid for, so the size limit of the feature cache does not touch it. It holds
+    no key.
     """
 
     def __init__(self, root: Path | None) -> None:

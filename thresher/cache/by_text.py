@@ -37,8 +37,8 @@ def values_of(
 ) -> Array | None:
     """Return (n, ...) values, one per text in order, or None when there are no texts.
 
-    The value of a text is a function of the text alone, so repeats are computed once and a cached value stands for a
-    computed one. Cost: one sort of n 16-byte keys besides the model's work.
+    The value of a text is a function of the text alone, so repeats are computed once and a cached
+    value stands for a computed one. Cost: one sort of n 16-byte keys besides the model's work.
 
     Args:
         texts: (n,) string, no nulls.
@@ -47,8 +47,8 @@ def values_of(
         shelf: the cache's part for this feature and model; None computes everything.
         on_progress: told of each batch, and of damaged cache chunks.
         together: (n,) groups of texts that share work; only a rehearsal looks at them.
-        size: (n,) of what is behind each text, where texts are short names of something longer; only a rehearsal looks
-            at it, and takes the bytes of the texts where it is not given.
+        size: (n,) of what is behind each text, where texts are short names of something longer;
+            only a rehearsal looks at it, and takes the bytes of the texts where it is not given.
     """
     if len(texts) == 0:
         return None

@@ -29,7 +29,8 @@ class StageCost:
         n: distinct entries: rows, or pairs of rows.
         n_cached: how many of them are in the cache.
         seconds: estimated for the others; None where it cannot be measured.
-        tokens: estimated number that a language model reads for the others; None where none does or it is not known.
+        tokens: estimated number that a language model reads for the others; None where none does or
+            it is not known.
         bytes: that the others take in the cache.
         note: what should be known of the estimate, or "".
     """
@@ -75,7 +76,8 @@ class Rehearsal:
             feature: name of the stage.
             run_entries: computes the given entries of those that are not cached.
             size: (m,) size of the text of each such entry: rounds take entries of every size.
-            together: (m,) groups of entries that share work, so that only whole groups tell their cost; or None.
+            together: (m,) groups of entries that share work, so that only whole groups tell their
+                cost; or None.
             n_cached: entries that are cached.
         """
         n_missing, n = len(size), len(size) + n_cached

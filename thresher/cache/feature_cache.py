@@ -2,9 +2,10 @@
 
     ROOT/v1/FEATURE/FINGERPRINT/chunk-ROWS-UNIQUE.safetensors
 
-A chunk holds `keys` (m, 16) uint8, the xxh3-128 of each text, and `values` (m, ...). It is written under a temporary
-name, synced and renamed, so it is there whole or not at all; its name is unique, so writers need no lock; two chunks
-may hold the same key. Both tensors carry a checksum. The time a file was last changed is when it was last used.
+A chunk holds `keys` (m, 16) uint8, the xxh3-128 of each text, and `values` (m, ...). It is written
+under a temporary name, synced and renamed, so it is there whole or not at all; its name is unique,
+so writers need no lock; two chunks may hold the same key. Both tensors carry a checksum. The time a
+file was last changed is when it was last used.
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ class FeatureCache:
 
         Args:
             root: its folder; None for THRESHER_CACHE or the platform's cache folder.
-            max_bytes: least recently used chunks beyond this are deleted; None for THRESHER_CACHE_MAX_GB or 20 GB.
-            rehearsal: features are only rehearsed: values are looked up and a few are computed, none is stored.
+            max_bytes: least recently used chunks beyond this are deleted; None for
+                THRESHER_CACHE_MAX_GB or 20 GB.
+            rehearsal: features are only rehearsed: values are looked up and a few are computed,
+                none is stored.
         """
         self.root = default_root() if root is None else Path(root).absolute()
         self.rehearsal = rehearsal
@@ -119,7 +122,8 @@ class FeatureCache:
         """Delete chunks and return the bytes freed.
 
         Args:
-            max_bytes: delete least recently used chunks until no more than this is left; 0 deletes everything.
+            max_bytes: delete least recently used chunks until no more than this is left; 0 deletes
+                everything.
             older_than_days: delete chunks that were not used for so long.
 
         Raises:
@@ -169,7 +173,8 @@ class Shelf:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Yield, chunk by chunk, positions in `wanted` and their values; a key is yielded once.
 
-        Cost: O(c log n) for c stored and n wanted keys. Only the keys of a chunk are read unless it has a wanted one.
+        Cost: O(c log n) for c stored and n wanted keys. Only the keys of a chunk are read unless it
+        has a wanted one.
 
         Args:
             wanted: (n,) S16, sorted, distinct.

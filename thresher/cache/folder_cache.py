@@ -2,9 +2,10 @@
 
     ROOT/KIND/v1/KEY/manifest.json and what belongs to it
 
-A folder appears whole or not at all; while it is made, what a killed run can continue from lies in a hidden folder
-beside it. The time its manifest was last changed is when it was last used. Who needs a folder for longer holds a lock
-of their own beside it, `.KEY.ID.reader`, and a folder that is held is not pruned.
+A folder appears whole or not at all; while it is made, what a killed run can continue from lies in
+a hidden folder beside it. The time its manifest was last changed is when it was last used. Who
+needs a folder for longer holds a lock of their own beside it, `.KEY.ID.reader`, and a folder that
+is held is not pruned.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class FolderStore:
 
         Args:
             key: of the folder, the identity in its manifest.
-            write: fills the folder it is given, the manifest last; what an earlier, killed call wrote lies in it.
+            write: fills the folder it is given, the manifest last; what an earlier, killed call
+                wrote lies in it.
 
         Raises:
             OutputError: the store cannot be written.

@@ -21,8 +21,9 @@ def empty_array(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None) -
     Args:
         shape: of the array.
         dtype: of its entries.
-        folder: where the file may be, for example of the cache that gets the same values; None for memory in any case.
-            The file has no name, and is gone when the array is, or the process, however it ends.
+        folder: where the file may be, for example of the cache that gets the same values; None for
+            memory in any case. The file has no name, and is gone when the array is, or the process,
+            however it ends.
 
     Raises:
         OutputError: there is no room for the file.

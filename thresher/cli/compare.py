@@ -45,7 +45,8 @@ def compare(
 ) -> None:
     """Compare selectors with random: the same seeds, the same test rows, an interval and a plain verdict for each.
 
-    [bold]Example:[/bold] thresher compare train.jsonl --eval test.jsonl --methods all --budget 10% --out verdicts
+    [bold]Example:[/bold] thresher compare train.jsonl --eval test.jsonl --methods all --budget 10%
+    --out verdicts
     """
     from thresher.cli.progress import progress_display
     from thresher.experiments.comparison import compare as compare_methods

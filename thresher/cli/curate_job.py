@@ -36,7 +36,8 @@ def run(
 ) -> None:
     """Make the next snapshot from what is new at the sources.
 
-    Exit codes: 0 done, 3 nothing new, 2 the user's error, 4 a drift or quality gate, 75 another run is at work, 1 ours.
+    Exit codes: 0 done, 3 nothing new, 2 the user's error, 4 a drift or quality gate, 75 another run
+    is at work, 1 ours.
 
     [bold]Example:[/bold] thresher curate run job.toml --log-json
     """

@@ -64,7 +64,8 @@ def curve(
 
     A killed run continues with the cell it was at; cells done before are not run again.
 
-    [bold]Example:[/bold] thresher curve train.jsonl --eval test.jsonl --methods facility-location --out curve
+    [bold]Example:[/bold] thresher curve train.jsonl --eval test.jsonl --methods facility-location
+    --out curve
     """
     from thresher.cli.progress import progress_display
     from thresher.experiments.learning_curve import learning_curve

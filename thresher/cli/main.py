@@ -1,7 +1,7 @@
 """The `thresher` command: its verbs, its exit codes, and what happens to errors.
 
-Exit codes: 0 done, 2 the user's error (one sentence on stderr), 130 interrupted (run the same command again to
-continue), 1 a bug of ours.
+Exit codes: 0 done, 2 the user's error (one sentence on stderr), 130 interrupted (run the same
+command again to continue), 1 a bug of ours.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def main(arguments: list[str]) -> int:
         code = app(args=words, prog_name="thresher", standalone_mode=False)
         sys.stdout.flush()
     except (SystemExit, BrokenPipeError) as leaving:
-        # The reader of our output has gone, for which typer would exit with 1: nothing is wrong. Keep Python from
-        # complaining when it flushes at exit.
+        # The reader of our output has gone, for which typer would exit with 1: nothing is wrong.
+        # Keep Python from complaining when it flushes at exit.
         if not isinstance(leaving, BrokenPipeError) and not isinstance(leaving.__context__, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -82,7 +82,8 @@ def select(
 ) -> None:
     """Choose the rows worth training on; each dropped row gets its reason.
 
-    [bold]Example:[/bold] thresher select alpaca.json --method facility-location --budget 30% --out chosen
+    [bold]Example:[/bold] thresher select alpaca.json --method facility-location --budget 30% --out
+    chosen
     """
     from thresher.cli.progress import progress_display
     from thresher.errors import InputError
@@ -152,7 +153,8 @@ def _refuse_bytes_on_a_terminal(rows: Dataset | PoolFiles) -> None:
     """Refuse to write rows to a terminal that are no text in the user's own format.
 
     Raises:
-        InputError: stdout is a terminal, and the rows come from Parquet, Arrow or a compressed file.
+        InputError: stdout is a terminal, and the rows come from Parquet, Arrow or a compressed
+            file.
     """
     from thresher.dataset import Dataset
     from thresher.dataset.sources import TEXT_SUFFIXES

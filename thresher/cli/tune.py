@@ -51,7 +51,8 @@ def tune(
 ) -> None:
     """Search learning rate, rank, alpha, dropout, batch size and epochs; trials are judged at 20 % of their steps.
 
-    [bold]Example:[/bold] thresher tune chosen/subset.jsonl --eval test.jsonl --trials 20 --out tuned
+    [bold]Example:[/bold] thresher tune chosen/subset.jsonl --eval test.jsonl --trials 20 --out
+    tuned
     """
     from thresher.cli.progress import progress_display
     from thresher.experiments.tuning import tune as search_settings

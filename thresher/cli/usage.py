@@ -21,7 +21,8 @@ _EXTRA = "Got unexpected extra argument"
 def told(error: TyperException) -> str:
     """Return the sentence: what is wrong, and where all options of that command are listed.
 
-    It is empty where the command was given without anything, for which its help has been shown instead.
+    It is empty where the command was given without anything, for which its help has been shown
+    instead.
     """
     sentence = error.format_message().rstrip(".")
     if not sentence:

@@ -89,15 +89,19 @@ def curate(
 
     Args:
         pool: a Dataset, or anything `load` accepts.
-        rules: names (`thresher curate rules` lists them; a list, or a text with commas) or rules, in the order in which
-            they judge; None for "exact-duplicates" and "near-duplicates". With `eval`, "contamination" comes first if
-            it is not among them.
+        rules: names (`thresher curate rules` lists them; a list, or a text with commas) or rules,
+            in the order in which they judge; None for "exact-duplicates" and "near-duplicates".
+            With `eval`, "contamination" comes first if it is not among them.
         settings: rule -> setting -> value, for rules given by name.
-        existing: rows kept earlier (anything `load` accepts): none of them is dropped, and rows that repeat one are.
+        existing: rows kept earlier (anything `load` accepts): none of them is dropped, and rows
+            that repeat one are.
         eval: rows to evaluate on (anything `load` accepts), which must not be in the pool.
-        report: names of rules that only report what they find, and drop nothing; a list, or a text with commas.
-        encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by the number of rows.
-        model: causal language model for rules that ask one, by folder or Hub id; not set: the embedded one.
+        report: names of rules that only report what they find, and drop nothing; a list, or a text
+            with commas.
+        encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by
+            the number of rows.
+        model: causal language model for rules that ask one, by folder or Hub id; not set: the
+            embedded one.
         tokenizer: whose tokens are counted, by name or folder; not set: the embedded encoder's.
         device: "cpu", "cuda", ...; not set: the best there is.
         seed: of everything random.

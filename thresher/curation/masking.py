@@ -23,8 +23,8 @@ Texts = Callable[[list[str]], list[str]]
 def masked(rows: Dataset, rules: Mapping[int, tuple[Rule, ...]]) -> Dataset:
     """Return the dataset with the texts of some rows masked.
 
-    The columns that the schema reads are changed, but for labels and tools: their text, or every text in their
-    messages. Other columns are not looked at.
+    The columns that the schema reads are changed, but for labels and tools: their text, or every
+    text in their messages. Other columns are not looked at.
 
     Args:
         rows: n rows.

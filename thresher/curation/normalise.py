@@ -50,7 +50,8 @@ def normalised(
 
     Args:
         texts: (n,) string, no nulls.
-        unicode: bring compatible characters to one form (NFKC), such as full-width letters and ligatures.
+        unicode: bring compatible characters to one form (NFKC), such as full-width letters and
+            ligatures.
         case: make all lower case.
         space: make each run of white space one space, none at the ends.
         punctuation: make each run of punctuation (Unicode category P, so not + < = $) a space.

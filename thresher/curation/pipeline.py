@@ -92,7 +92,8 @@ class Judgement:
         rows: the kept rows, masked where a rule masks.
         dropped: one row per dropped row, by position: columns `DROPPED`.
         findings: one row per finding on a row that a rule did not drop: columns `FINDINGS`.
-        clusters: one row per member of a group of duplicates: columns `CLUSTERS`; rows kept earlier are not in it.
+        clusters: one row per member of a group of duplicates: columns `CLUSTERS`; rows kept earlier
+            are not in it.
         masked: position -> the rules that mask the row's texts, in order; kept rows only.
         results: one for each rule, in order.
     """
@@ -147,8 +148,8 @@ def judge(
 ) -> Judgement:
     """Run rules in order; features are computed only of the rows that are still there.
 
-    Each rule sees the rows as the ones before it left them, masks included: rows that differ in what was masked alone
-    are equal from then on, and equal to rows that an earlier run has masked.
+    Each rule sees the rows as the ones before it left them, masks included: rows that differ in
+    what was masked alone are equal from then on, and equal to rows that an earlier run has masked.
 
     Args:
         pool: n rows.
@@ -160,7 +161,8 @@ def judge(
         seed: of everything random.
 
     Raises:
-        InputError: the existing rows are of another kind than the pool's, so that no row of either could repeat one.
+        InputError: the existing rows are of another kind than the pool's, so that no row of either
+            could repeat one.
     """
     if existing is not None and existing.kind != pool.kind:
         raise InputError(

@@ -50,8 +50,8 @@ class Curated:
     def dropped(self) -> pl.DataFrame:
         """One row per dropped row, in the order of the pool.
 
-        Columns: `row_id`, `file`, `line`, `rule`, `reason`, `explanation`, `duplicate_of`, `duplicate_in`,
-        `similarity`, `cluster`, `preview`.
+        Columns: `row_id`, `file`, `line`, `rule`, `reason`, `explanation`, `duplicate_of`,
+        `duplicate_in`, `similarity`, `cluster`, `preview`.
         """
         return self.judgement.dropped.drop("position")
 
@@ -78,8 +78,9 @@ class Curated:
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the folder, whole or not at all, and return its path.
 
-        Files: `rows.*` (the kept rows in the user's format), `dropped.parquet`, `findings.parquet`, `clusters.parquet`,
-        `masked.jsonl` (the originals of masked rows, if there are any), `rejected.jsonl`, `manifest.json`.
+        Files: `rows.*` (the kept rows in the user's format), `dropped.parquet`, `findings.parquet`,
+        `clusters.parquet`, `masked.jsonl` (the originals of masked rows, if there are any),
+        `rejected.jsonl`, `manifest.json`.
         """
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:

@@ -48,17 +48,20 @@ class Rows:
 class Rule(Protocol):
     """Three members, no base class: a name, the features it needs, and a pure `check`.
 
-    A rule is a frozen dataclass whose fields are its settings. `check` reads nothing but its arguments: the same rows,
-    features and generator give the same verdict. More is said by optional attributes:
+    A rule is a frozen dataclass whose fields are its settings. `check` reads nothing but its
+    arguments: the same rows, features and generator give the same verdict. More is said by optional
+    attributes:
 
-    - `accepts`: role -> features needed of the rows of that role. Roles are "existing" (rows kept earlier: a rule drops
-      none of them, and a row that repeats one is dropped in favour of it) and "eval" (rows to evaluate on). A rule is
-      given only the roles it accepts, and of those only the ones that the caller has.
+    - `accepts`: role -> features needed of the rows of that role. Roles are "existing" (rows kept
+      earlier: a rule drops none of them, and a row that repeats one is dropped in favour of it) and
+      "eval" (rows to evaluate on). A rule is given only the roles it accepts, and of those only the
+      ones that the caller has.
     - `requires`: the roles without which the rule cannot run.
     - `feature_settings`: fields of `FeatureContext` that the rule sets.
     - `is_private = True`: the tables of the result show no text of the rows that the rule finds.
     - `precedes`: name of a rule -> why that one should come behind this one; another order is told.
-    - `mask(texts)`: for a rule that marks rows as masked in its verdict: a row-wise function from (n,) texts to texts.
+    - `mask(texts)`: for a rule that marks rows as masked in its verdict: a row-wise function from
+      (n,) texts to texts.
     """
 
     name: ClassVar[str]

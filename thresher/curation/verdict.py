@@ -18,16 +18,19 @@ class Verdict:
     """What a rule says of n rows: each is kept, or dropped for a reason.
 
     Attributes:
-        reason: (n,) string: a short name such as "too-long" for each dropped row, null for a kept one.
-        explanation: (n,) string: the reason in a sentence, for dropped rows; for kept rows a finding that the user
-            should see, or null.
-        duplicate_of: (n,) string or None: row id of the row that a dropped row repeats, null where there is none.
+        reason: (n,) string: a short name such as "too-long" for each dropped row, null for a kept
+            one.
+        explanation: (n,) string: the reason in a sentence, for dropped rows; for kept rows a
+            finding that the user should see, or null.
+        duplicate_of: (n,) string or None: row id of the row that a dropped row repeats, null where
+            there is none.
         duplicate_in: (n,) string or None: where that row is: "pool", "existing" or "eval".
         similarity: (n,) float32 or None: with that row; null where there is none.
-        cluster: (n,) string or None: row id of the row that stands for the group of duplicates that a row is in, its
-            own for the one that is kept; null for a row that is alone.
+        cluster: (n,) string or None: row id of the row that stands for the group of duplicates that
+            a row is in, its own for the one that is kept; null for a row that is alone.
         is_masked: (n,) bool or None: rows whose texts the rule's `mask` changes.
-        notes: facts for the manifest, such as the number of pairs that were compared; a text is told to the user.
+        notes: facts for the manifest, such as the number of pairs that were compared; a text is
+            told to the user.
     """
 
     reason: pl.Series

@@ -1,7 +1,7 @@
 """From the user's columns to prompt and response: row by row, which also finds the reason of a bad row, and by column.
 
-`canonical_row` alone decides what a row means. `canonical_columns` is its fast form for whole blocks: it vouches only
-for rows that are plainly good, and leaves the others to `canonical_row`.
+`canonical_row` alone decides what a row means. `canonical_columns` is its fast form for whole
+blocks: it vouches only for rows that are plainly good, and leaves the others to `canonical_row`.
 """
 
 from __future__ import annotations

@@ -42,9 +42,10 @@ class Conversation:
 
     Attributes:
         messages: dicts with "role" (system, user, assistant, tool), "content" (text, or None beside
-            "tool_calls"), and "name", "tool_call_id", "tool_calls", "reasoning_content", "thinking" where the row has
-            them. A "function_call" of OpenAI's first form is in "tool_calls". Assistant turns that are not to be
-            learned have "weight" 0; the last one never does, what stands behind it is left out.
+            "tool_calls"), and "name", "tool_call_id", "tool_calls", "reasoning_content", "thinking"
+            where the row has them. A "function_call" of OpenAI's first form is in "tool_calls".
+            Assistant turns that are not to be learned have "weight" 0; the last one never does,
+            what stands behind it is left out.
         tools: the tools the assistant may call, as the row has them; None where it has none.
     """
 
@@ -59,7 +60,8 @@ class CanonicalText:
     Attributes:
         prompt: all before the last assistant turn.
         response: the last assistant turn.
-        extra: what these two do not say, as JSON; "" where they say it all. It goes into the row's hash.
+        extra: what these two do not say, as JSON; "" where they say it all. It goes into the row's
+            hash.
         row_id: from the user's id column, else None.
     """
 
@@ -211,8 +213,8 @@ def tools_of(tools: Any, field: str) -> list[Any] | None:
 def canonical_text(conversation: Conversation) -> CanonicalText:
     """Return the text of a conversation: all before the last assistant turn, and that turn.
 
-    One user turn alone is its own text; several turns are written as "role: content" lines. Messages after
-    the last assistant turn are in neither text.
+    One user turn alone is its own text; several turns are written as "role: content" lines.
+    Messages after the last assistant turn are in neither text.
     """
     messages = conversation.messages
     last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=None)

@@ -163,7 +163,8 @@ class Dataset:
     def write(self, indices: Indices, folder: str | Path, stem: str) -> Path:
         """Write rows to one file in the user's own format, in the order of the indices.
 
-        Rows of text files are copied byte for byte. Files of different formats are written as JSON lines.
+        Rows of text files are copied byte for byte. Files of different formats are written as JSON
+        lines.
 
         Args:
             indices: which rows.

@@ -69,22 +69,27 @@ def load(
     Rows that cannot be used are set aside in `Dataset.rejected` with file, line and reason.
 
     Args:
-        source: a path, a glob, a list of paths, a folder of shards, a folder of `datasets.save_to_disk`, a Hub
-            id "owner/name", "-" for standard input (JSONL, or JSON when it begins with "["), a `datasets.Dataset`, a
-            polars or pandas frame, a pyarrow Table, or a list or an iterator of dicts.
-        schema: "alpaca", "prompt-completion", "query-response", "messages", "sharegpt", "text-label" or "text"; the
-            schema of another Dataset, to read these rows as those were read; None to recognise it from the first rows.
-        columns: role -> the user's column, for rows of no known schema: prompt and response (and system), or
-            text and label, or text, or messages. "A+B" joins columns.
+        source: a path, a glob, a list of paths, a folder of shards, a folder of
+            `datasets.save_to_disk`, a Hub id "owner/name", "-" for standard input (JSONL, or JSON
+            when it begins with "["), a `datasets.Dataset`, a polars or pandas frame, a pyarrow
+            Table, or a list or an iterator of dicts.
+        schema: "alpaca", "prompt-completion", "query-response", "messages", "sharegpt",
+            "text-label" or "text"; the schema of another Dataset, to read these rows as those were
+            read; None to recognise it from the first rows.
+        columns: role -> the user's column, for rows of no known schema: prompt and response (and
+            system), or text and label, or text, or messages. "A+B" joins columns.
         id_column: names the rows; None for a hash of their content.
         config: of a Hub dataset.
-        split: of a Hub dataset, a saved `DatasetDict`, or a folder whose files are named after splits.
+        split: of a Hub dataset, a saved `DatasetDict`, or a folder whose files are named after
+            splits.
         strict: refuse the data when any row cannot be used.
         max_row_bytes: longer rows of a text file are set aside; not set: 4 MiB.
-        extra_columns: columns that will be asked for with `Dataset.column`: checked to exist, and read now.
+        extra_columns: columns that will be asked for with `Dataset.column`: checked to exist, and
+            read now.
 
     Raises:
-        InputError: the source cannot be read, no schema fits, no row is usable, or `strict` and a row is not.
+        InputError: the source cannot be read, no schema fits, no row is usable, or `strict` and a
+            row is not.
         NotFoundError: a column or a split is not there.
         SettingsError: the schema's name or a role is unknown.
         MissingExtraError: a Hub id was given and `datasets` is not installed.

@@ -27,7 +27,8 @@ Row = dict[str, Any]
 def with_changed_rows(rows: Dataset, changed: Mapping[int, Row]) -> Dataset:
     """Return the dataset with other contents in some rows; ids, files and lines stay.
 
-    What is written of it holds the changed rows in the format of their file; all other rows are copied byte for byte.
+    What is written of it holds the changed rows in the format of their file; all other rows are
+    copied byte for byte.
 
     Args:
         rows: n rows.

@@ -45,13 +45,15 @@ class Schema:
     Attributes:
         name: one of `SCHEMA_NAMES`.
         kind: "sft", "classification" or "text".
-        columns: role -> the user's columns. Roles: prompt, response, system, history, text, label, messages,
-            tools. Several columns are joined by line feeds; blank ones are left out.
-        label_names: names of the classes where labels are stored as numbers (`datasets.ClassLabel`), else None.
+        columns: role -> the user's columns. Roles: prompt, response, system, history, text, label,
+            messages, tools. Several columns are joined by line feeds; blank ones are left out.
+        label_names: names of the classes where labels are stored as numbers
+            (`datasets.ClassLabel`), else None.
         id_column: the column that names the rows, else None.
         integer_columns: columns that hold whole numbers where text is possible too (labels, ids).
-        has_decimal_labels: labels are texts that write numbers with a point ("1.0"), as a CSV file has them where a
-            column of whole numbers went through a table of floats: they count as these numbers.
+        has_decimal_labels: labels are texts that write numbers with a point ("1.0"), as a CSV file
+            has them where a column of whole numbers went through a table of floats: they count as
+            these numbers.
     """
 
     name: str
@@ -92,8 +94,8 @@ class Schema:
         )
 
 
-# name -> kind, role -> alternatives; an alternative in parentheses joins columns, of which the first must exist, and of
-# a pair both
+# name -> kind, role -> alternatives; an alternative in parentheses joins columns, of which the
+# first must exist, and of a pair both
 _KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
     "messages": ("sft", {"messages": (("messages",),)}),
     "sharegpt": ("sft", {"messages": (("conversations",), ("conversation",))}),
@@ -128,8 +130,8 @@ def mapped_schema(columns: Mapping[str, str]) -> Schema:
     """Return the schema for a user's own mapping of roles to columns.
 
     Args:
-        columns: role -> column, or "A+B" for columns to join. Roles: prompt and response (and system);
-            text and label; text alone; messages.
+        columns: role -> column, or "A+B" for columns to join. Roles: prompt and response (and
+            system); text and label; text alone; messages.
 
     Raises:
         SettingsError: a role is unknown, or the roles do not fit together.
@@ -163,8 +165,8 @@ def mapped_schema(columns: Mapping[str, str]) -> Schema:
 def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str, advice: str = "") -> Schema:
     """Return the schema that a sample of rows has.
 
-    Known schemas are tried in order; one is taken when at least half of the rows have its columns, else the one
-    that most rows have.
+    Known schemas are tried in order; one is taken when at least half of the rows have its columns,
+    else the one that most rows have.
 
     Args:
         rows: up to some hundred good rows.

@@ -36,11 +36,13 @@ def files_to_read(
 
     Args:
         source: what the user named.
-        split: which files of a folder to read, by their names ("train-00000.parquet"); None for all.
+        split: which files of a folder to read, by their names ("train-00000.parquet"); None for
+            all.
         skip_links: leave out links to others of these files, which are refused otherwise.
 
     Raises:
-        InputError: a file is missing or of an unknown kind, or a folder has no rows or several splits.
+        InputError: a file is missing or of an unknown kind, or a folder has no rows or several
+            splits.
     """
     named = [source] if isinstance(source, str | Path) else list(source)
     for name in named:
@@ -127,7 +129,8 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
 def subset_files(folder: Path) -> list[Path]:
     """Return the files of kept rows in a folder of results, in their order: one, or one for each shard.
 
-    `select` calls them subset, `curate` and `correct` rows; a snapshot of a job has shards in `data`.
+    `select` calls them subset, `curate` and `correct` rows; a snapshot of a job has shards in
+    `data`.
     """
     patterns = ("subset.*", "subset-*.*", "rows.*", "data/rows-*.parquet")
     return sorted(path for pattern in patterns for path in folder.glob(pattern))

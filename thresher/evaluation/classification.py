@@ -23,7 +23,8 @@ class ClassReport:
 
     Attributes:
         label: the class.
-        precision: share of the rows predicted as this class that are of it; NaN and n = 0 when there is none.
+        precision: share of the rows predicted as this class that are of it; NaN and n = 0 when
+            there is none.
         recall: share of the rows of this class that are predicted so.
         f1: harmonic mean of the two, with a bootstrap standard error over rows.
     """
@@ -46,11 +47,11 @@ class ClassificationReport:
 def report(truth: Sequence[str], predicted: Sequence[str]) -> ClassificationReport:
     """Compare predictions with the truth.
 
-    Macro-F1 is the unweighted mean of F1 = 2 tp / (n_true + n_predicted) over the labels that occur in either, as in
-    scikit-learn with zero_division=0. Its standard error, and that of each F1, is the standard deviation over 500
-    resamples of the rows (Efron 1979, doi:10.1214/aos/1176344552); a class that a resample misses counts as 0 there,
-    which makes the error of rare classes larger, and not too small. Accuracy, precision and recall have the binomial
-    one. Cost: O(500 n).
+    Macro-F1 is the unweighted mean of F1 = 2 tp / (n_true + n_predicted) over the labels that occur
+    in either, as in scikit-learn with zero_division=0. Its standard error, and that of each F1, is
+    the standard deviation over 500 resamples of the rows (Efron 1979, doi:10.1214/aos/1176344552);
+    a class that a resample misses counts as 0 there, which makes the error of rare classes larger,
+    and not too small. Accuracy, precision and recall have the binomial one. Cost: O(500 n).
 
     Args:
         truth: (n,) labels.

@@ -1,9 +1,10 @@
 """Is one way to choose rows better than another? The effect with its interval, and what could have been seen.
 
-Rows and seeds are both samples, and crossed: every run is judged on every test row. The standard error is that of the
-two-way layout (`estimate.paired_difference`), its degrees of freedom are Satterthwaite's (1946, doi:10.2307/3002019),
-and the shape of the interval comes from a bootstrap over both (Owen 2007, doi:10.1214/07-AOAS122). With few seeds a
-bare bootstrap would be too narrow, so its draws are scaled to that standard error.
+Rows and seeds are both samples, and crossed: every run is judged on every test row. The standard
+error is that of the two-way layout (`estimate.paired_difference`), its degrees of freedom are
+Satterthwaite's (1946, doi:10.2307/3002019), and the shape of the interval comes from a bootstrap
+over both (Owen 2007, doi:10.1214/07-AOAS122). With few seeds a bare bootstrap would be too narrow,
+so its draws are scaled to that standard error.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Effect:
         stderr: over rows and seeds.
         dof: degrees of freedom of the standard error.
         p: two-sided, of no difference.
-        detectable: the smallest true difference that would have been seen in four of five such experiments, after
-            correction for their number.
+        detectable: the smallest true difference that would have been seen in four of five such
+            experiments, after correction for their number.
         n_rows: test rows.
         n_seeds: runs of each side.
     """
@@ -132,7 +133,8 @@ def seeds_needed(
     gap = _per_unit(a - b, weights)
     ms_row, ms_seed, ms_rest = _mean_squares(gap)
     n_seeds, n = gap.shape
-    # a pilot of few seeds may see too little spread: plan for the upper end of what it is compatible with
+    # a pilot of few seeds may see too little spread: plan for the upper end of what it is
+    # compatible with
     upper = ms_seed * (n_seeds - 1) / stats.chi2.ppf(1 - POWER, n_seeds - 1)
     of_row, of_seed = max(ms_row - ms_rest, 0.0) / n_seeds, max(upper - ms_rest, 0.0) / n
     for seeds in range(2, MOST_SEEDS + 1):
@@ -192,13 +194,14 @@ def _interval(
 def _detectable(stderr: float, dof: float, level: float) -> float:
     """Return the true difference at which the t test has its power, by the power itself.
 
-    The sum of the quantiles of level and power is too small where the degrees of freedom are few: with 4 of them and
-    ten comparisons, what it gives is seen in 73 of 100 cases instead of 80.
+    The sum of the quantiles of level and power is too small where the degrees of freedom are few:
+    with 4 of them and ten comparisons, what it gives is seen in 73 of 100 cases instead of 80.
     """
     from scipy import optimize, special, stats
 
     share = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    # what the difference must reach, in true standard errors, for each value that the estimated one may take
+    # what the difference must reach, in true standard errors, for each value that the estimated one
+    # may take
     threshold = stats.t.ppf(1 - level / 2, dof) * np.sqrt(stats.chi2.ppf(share, dof) / dof)
 
     def excess(difference: float) -> float:

@@ -18,7 +18,8 @@ class Estimate:
 
     Attributes:
         value: the number.
-        stderr: its standard error over rows (and seeds); NaN where it cannot be known, as with one row.
+        stderr: its standard error over rows (and seeds); NaN where it cannot be known, as with one
+            row.
         n: rows behind it.
     """
 
@@ -42,8 +43,9 @@ def _number(value: float) -> float | None:
 def proportion(hits: ArrayLike) -> Estimate:
     """Return the share of hits, with the binomial standard error sqrt(p (1 - p) / n).
 
-    Where all are hits, or none, that would be 0, as if the share were certain: p and n are then those with two hits and
-    two misses more (Agresti and Coull 1998, doi:10.1080/00031305.1998.10480550).
+    Where all are hits, or none, that would be 0, as if the share were certain: p and n are then
+    those with two hits and two misses more (Agresti and Coull 1998,
+    doi:10.1080/00031305.1998.10480550).
 
     Args:
         hits: (n,) bool.
@@ -70,8 +72,8 @@ def mean(values: ArrayLike) -> Estimate:
 def ratio(totals: ArrayLike, weights: ArrayLike) -> Estimate:
     """Return sum(totals) / sum(weights), a mean per unit of weight over rows of unequal weight.
 
-    The standard error is that of the ratio estimator (Cochran 1977, Sampling Techniques, eq. 6.13): rows are the unit
-    that was drawn, tokens within a row are not independent.
+    The standard error is that of the ratio estimator (Cochran 1977, Sampling Techniques, eq. 6.13):
+    rows are the unit that was drawn, tokens within a row are not independent.
 
     Args:
         totals: (n,) sum of each row, for example its loss over all tokens.
@@ -89,15 +91,17 @@ def exponential(estimate: Estimate) -> Estimate:
 def paired_difference(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
     """Return mean(ours - theirs) over the same rows and seeds.
 
-    Rows and seeds are both drawn, and crossed: every seed is judged on every row. The variance of the mean is
-    (MS_rows + MS_seeds - MS_rest) / (rows * seeds), the unbiased estimate of the two-way random-effects layout
-    (Cornfield and Tukey 1956, doi:10.1214/aoms/1177728067), and never less than either part alone. With one seed,
-    the spread between seeds cannot be seen, and the error is over rows only.
+    Rows and seeds are both drawn, and crossed: every seed is judged on every row. The variance of
+    the mean is (MS_rows + MS_seeds - MS_rest) / (rows * seeds), the unbiased estimate of the
+    two-way random-effects layout (Cornfield and Tukey 1956, doi:10.1214/aoms/1177728067), and never
+    less than either part alone. With one seed, the spread between seeds cannot be seen, and the
+    error is over rows only.
 
     Args:
         ours: (seeds, n) or (n,) score of each row.
         theirs: of the other model, same shape.
-        weights: (n,) when the scores are totals, to compare totals per unit of weight; equal for both models.
+        weights: (n,) when the scores are totals, to compare totals per unit of weight; equal for
+            both models.
 
     Raises:
         InputError: the shapes differ.

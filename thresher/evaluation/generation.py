@@ -17,10 +17,12 @@ class GenerationScores:
     """Scores of each row.
 
     Attributes:
-        exact_match: (n,) the answer is the reference, white space at the ends apart.
-            A thought ("<think>...</think>") that opens the answer and not the reference counts in none of them: the
-            templates of some models (Qwen3) show an empty one before every answer, so that it is learned.
-        rouge_l: (n,) F-measure of the longest common subsequence of words, 0..1 (Lin 2004, rouge-score, stemmed).
+        exact_match: (n,) the answer is the reference, white space at the ends apart. A thought
+            ("<think>...</think>") that opens the answer and not the reference counts in none of
+            them: the templates of some models (Qwen3) show an empty one before every answer, so
+            that it is learned.
+        rouge_l: (n,) F-measure of the longest common subsequence of words, 0..1 (Lin 2004,
+            rouge-score, stemmed).
         chrf: (n,) character n-gram F-score of the row, 0..100 (Popović 2015, sacrebleu).
     """
 

@@ -55,8 +55,8 @@ def language_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
     """Return loss per token, perplexity, and the scores of generated answers where there are any, as JSON values.
 
     Args:
-        outcomes: `loss` (summed over the row), `n_tokens`, and for rows with an answer `exact_match`, `rouge_l`,
-            `chrf` (null elsewhere).
+        outcomes: `loss` (summed over the row), `n_tokens`, and for rows with an answer
+            `exact_match`, `rouge_l`, `chrf` (null elsewhere).
     """
     loss = ratio(outcomes["loss"].to_numpy(), outcomes["n_tokens"].to_numpy())
     metrics = {"loss": loss.to_json(), "perplexity": exponential(loss).to_json()}

@@ -5,11 +5,13 @@
     exponential  e(n) = c + a exp(-k n)                exp3
     constant     e(n) = c
 
-with a >= 0 and c >= 0. For a given shape (b; b and d; k) each is linear in (a, c). Shapes lie on a grid and (a, c)
-follow in closed form by weighted least squares, so that a fit has no starting value and cannot diverge.
+with a >= 0 and c >= 0. For a given shape (b; b and d; k) each is linear in (a, c). Shapes lie on a
+grid and (a, c) follow in closed form by weighted least squares, so that a fit has no starting value
+and cannot diverge.
 
-A few points hardly tell the shape: `weigh_shapes` keeps every shape of the grid with its likelihood, and curves are
-drawn from all of them, instead of from the neighbourhood of the best one.
+A few points hardly tell the shape: `weigh_shapes` keeps every shape of the grid with its
+likelihood, and curves are drawn from all of them, instead of from the neighbourhood of the best
+one.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ def fit_law(law: LawName, sizes: ArrayLike, errors: ArrayLike, weights: ArrayLik
 class ShapeWeights:
     """All shapes of a law, each with its likelihood on one curve; the prior over the grid is uniform.
 
-    The variance of the points is known to `dof` degrees of freedom only, so the likelihood is Student's.
+    The variance of the points is known to `dof` degrees of freedom only, so the likelihood is
+    Student's.
 
     Attributes:
         law: which.

@@ -24,7 +24,8 @@ class Metric:
         name: as users know it.
         tasks: that have it.
         is_higher_better: direction.
-        column: of the table of outcomes that holds its value for each row; None where no row has a value of its own.
+        column: of the table of outcomes that holds its value for each row; None where no row has a
+            value of its own.
         weight: column of weights, where the column holds totals.
         scale: by which the column is divided, so that every rate lies in 0..1 (chrF counts to 100).
     """

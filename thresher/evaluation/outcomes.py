@@ -95,7 +95,8 @@ def language_outcomes(
         rows: with the tokens that are asked.
         row_id: of the rows.
         references: the response of each row.
-        prompts: tokens before the response, of the first rows: these get an answer. The others have nulls.
+        prompts: tokens before the response, of the first rows: these get an answer. The others have
+            nulls.
         max_new_tokens: limit of an answer.
         ends: special tokens that end an answer.
     """

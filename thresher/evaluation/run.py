@@ -98,9 +98,10 @@ def generate(
 ) -> list[str]:
     """Answer prompts greedily, with a key-value cache and left padding; special tokens are left out of the answers.
 
-    Where a model reads padding like any token, each prompt is answered alone: transformers also confuses the states
-    that such models (RWKV) carry from token to token when several rows share a batch.
-    What the model's own generation settings say does not count, but for the tokens that end an answer.
+    Where a model reads padding like any token, each prompt is answered alone: transformers also
+    confuses the states that such models (RWKV) carry from token to token when several rows share a
+    batch. What the model's own generation settings say does not count, but for the tokens that end
+    an answer.
 
     Args:
         model: a causal language model in evaluation mode.

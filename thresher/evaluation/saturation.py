@@ -1,10 +1,11 @@
 """How many rows are enough: a learning curve's law, and the size from which more data stops paying, with intervals.
 
-The laws of `laws.py` are averaged (Hoeting et al. 1999, doi:10.1214/ss/1009212519): each counts by its likelihood,
-averaged over all of its shapes, with AICc's price for height and floor (Burnham and Anderson 2002, section 2.9). Curves
-are drawn in proportion to the weights, from every shape that the points allow. The spread of a point is that between
-seeds, pooled over all sizes: three seeds say too little about one size alone. Where every law misses the points by more
-than that spread, it is widened to fit (Birge 1932, doi:10.1103/PhysRev.40.207). Why not the best shape and a bootstrap
+The laws of `laws.py` are averaged (Hoeting et al. 1999, doi:10.1214/ss/1009212519): each counts by
+its likelihood, averaged over all of its shapes, with AICc's price for height and floor (Burnham and
+Anderson 2002, section 2.9). Curves are drawn in proportion to the weights, from every shape that
+the points allow. The spread of a point is that between seeds, pooled over all sizes: three seeds
+say too little about one size alone. Where every law misses the points by more than that spread, it
+is widened to fit (Birge 1932, doi:10.1103/PhysRev.40.207). Why not the best shape and a bootstrap
 around it: decision 0008.
 """
 
@@ -51,8 +52,8 @@ class Saturation:
         rows: median of the draws; None where it is not identifiable.
         low: lower end of the 80 % interval, rows.
         high: upper end, rows; None where it is beyond what can be said.
-        status: "reached" (the interval ends within the measured sizes), "extrapolated" (within four times the largest
-            one), or "not identifiable".
+        status: "reached" (the interval ends within the measured sizes), "extrapolated" (within four
+            times the largest one), or "not identifiable".
         delta: gain of a doubling that no longer pays, in units of the metric.
         next_sizes: rows to measure next, when it is not identifiable.
     """
@@ -88,7 +89,8 @@ class CurveFit:
         n_seeds: (m,) runs behind each point.
         seed_sd: spread between seeds at one size, pooled over the sizes.
         test_stderr: standard error of the metric over test rows, which all points share.
-        misfit: factor by which the spread was widened because no law meets the points; 1 where one does.
+        misfit: factor by which the spread was widened because no law meets the points; 1 where one
+            does.
         weights: of the laws, summing to 1.
         best: each law fitted to the points.
         draws: curves that the points allow, per law.
@@ -116,7 +118,8 @@ class CurveFit:
 
         Args:
             size: rows.
-            same_test: on these very test rows; otherwise on any rows like them, which their number makes less certain.
+            same_test: on these very test rows; otherwise on any rows like them, which their number
+                makes less certain.
         """
         errors = self.draw_errors([size])[:, 0]
         return self._metric_interval(errors if same_test else errors + self._test_noise(len(errors)))
@@ -207,8 +210,9 @@ def fit_curve(
         sizes: (m,) rows of each point, at least 3 different ones.
         values: the metric of each run, per size; at least one size with two runs.
         is_higher_better: True for rates in 0..1 (their error is one minus them), False for losses.
-        test_stderr: standard error of the metric over test rows, where all runs share them: it widens what is said of
-            other rows like them, and not the saturation point, which rests on differences.
+        test_stderr: standard error of the metric over test rows, where all runs share them: it
+            widens what is said of other rows like them, and not the saturation point, which rests
+            on differences.
         n_draws: curves to draw.
         seed: of the draws.
 
@@ -274,8 +278,9 @@ def _check(n: Array, runs: list[Array]) -> None:
 def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
     """Return by which factor the spread must be widened for the best law to meet the points.
 
-    1 unless every law misses them by more than chance (F test of lack of fit at 5 %, Draper and Smith 1998, section
-    2.1): widening at every ratio above 1 would make the intervals of true laws too wide.
+    1 unless every law misses them by more than chance (F test of lack of fit at 5 %, Draper and
+    Smith 1998, section 2.1): widening at every ratio above 1 would make the intervals of true laws
+    too wide.
     """
     from scipy.stats import f as f_distribution
 
@@ -291,7 +296,8 @@ def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
 def _weights(log_evidence: Mapping[LawName, float], n_runs: int) -> dict[LawName, float]:
     """Return the weights of the laws: their likelihood, averaged over shapes, with AICc's price of height and floor.
 
-    The shape is not counted as a parameter, because it is averaged over and not chosen; each run is one observation.
+    The shape is not counted as a parameter, because it is averaged over and not chosen; each run is
+    one observation.
     """
     score = {}
     for law, value in log_evidence.items():

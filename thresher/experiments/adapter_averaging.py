@@ -27,7 +27,8 @@ def average_finalists(
 ) -> dict[str, Any]:
     """Train the best finalists on all rows, average their adapters, and compare the mean with the winner.
 
-    One mean for each seed, of adapters of that seed, so that mean and winner are paired over seeds and test rows.
+    One mean for each seed, of adapters of that seed, so that mean and winner are paired over seeds
+    and test rows.
 
     Args:
         search: with its test bench.
@@ -35,10 +36,12 @@ def average_finalists(
         finals: value at the end by trial, higher being better.
         best: number of the winner.
         n_averaged: finalists to average, the best ones.
-        work: folder that survives a kill; the adapter of the first seed is left in it, in `averaged`.
+        work: folder that survives a kill; the adapter of the first seed is left in it, in
+            `averaged`.
 
     Returns:
-        For `tune.json`: `trials`, `average` and `winner` (mean values over the seeds), `difference`, `verdict`.
+        For `tune.json`: `trials`, `average` and `winner` (mean values over the seeds),
+        `difference`, `verdict`.
 
     Raises:
         InputError: fewer than two finalists ran to the end, or the winner failed on the test rows.

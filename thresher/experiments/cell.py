@@ -71,7 +71,8 @@ def key_of(request: Request) -> str:
     from thresher.trainer.engine.load_model import wants_bf16
 
     asked = request.identity()
-    # the file that the rows were read from says nothing beyond the rows, and `subset` names how they were chosen
+    # the file that the rows were read from says nothing beyond the rows, and `subset` names how
+    # they were chosen
     kept = {name: value for name, value in asked.items() if name not in ("data", "sources", "subset")}
     return digest({**kept, "format": FORMAT, "is_bf16": wants_bf16(request.settings.precision)})
 

@@ -52,10 +52,12 @@ class Verdict:
         effect: paired difference to random, positive where the method is better.
         p_holm: adjusted for all methods and budgets of the comparison.
         sentence: in words.
-        seeds_needed: to see `detect` with these test rows; None where they are too few, however many the seeds.
+        seeds_needed: to see `detect` with these test rows; None where they are too few, however
+            many the seeds.
         select_seconds: mean over seeds, features included (as spent now: cached ones cost nothing).
         train_seconds: mean over seeds.
-        net: the effect net of selection time, with its interval; None where only one budget was measured.
+        net: the effect net of selection time, with its interval; None where only one budget was
+            measured.
     """
 
     method: str
@@ -119,19 +121,22 @@ def compare(
     Args:
         pool: rows to choose from, anything `load` accepts.
         eval: rows to measure on, or a share of the pool to hold out ("10%").
-        methods: names of selectors, as a list or with commas, or "all" that ask no language model and find their
-            columns in the pool; random and length are always among them.
+        methods: names of selectors, as a list or with commas, or "all" that ask no language model
+            and find their columns in the pool; random and length are always among them.
         budget: rows or a share, one or several.
         seeds: runs of each method at each budget, at least 2.
         detect: true difference for which the number of needed seeds is reported.
         model: Hub id or folder of the base model; not set: the embedded one.
-        metric: with a value per row: accuracy or loss; loss, exact_match, rouge_l or chrf for language models.
-        equal: "steps": all cells of a budget train for as many optimizer steps; "epochs": for as many epochs.
+        metric: with a value per row: accuracy or loss; loss, exact_match, rouge_l or chrf for
+            language models.
+        equal: "steps": all cells of a budget train for as many optimizer steps; "epochs": for as
+            many epochs.
         settings: of the training.
         method_settings: of the selectors, by name.
         encoder: as for `select`.
         device: as for `select`.
-        overlap: a test row that is also in the pool is refused ("refuse"), or taken out of the pool ("drop").
+        overlap: a test row that is also in the pool is refused ("refuse"), or taken out of the pool
+            ("drop").
         workers: processes that run cells at once; None for one per core or GPU.
         engine: "local", or "ray" for a Ray cluster.
         out: folder for the result; cells are kept in the cache either way.
@@ -254,8 +259,8 @@ def net_of_selection(
 ) -> dict[str, float] | None:
     """Return the effect against random rows that got the time of choosing too, as further rows to train on.
 
-    How much those rows would gain is read off random's own scores: straight lines between the measured budgets on a log
-    scale of rows, and the last one on beyond them.
+    How much those rows would gain is read off random's own scores: straight lines between the
+    measured budgets on a log scale of rows, and the last one on beyond them.
 
     Args:
         lab: with finished cells.
@@ -265,8 +270,8 @@ def net_of_selection(
         train_seconds: spent on training.
 
     Returns:
-        `value`, `low`, `high`, `random_rows` (those random could train on in the same time); None where random was
-        measured at one budget only.
+        `value`, `low`, `high`, `random_rows` (those random could train on in the same time); None
+        where random was measured at one budget only.
     """
     scores = {size: lab.mean(BASELINE, size) for size in sorted({name[1] for name in lab.outcomes})}
     known = [(size, score) for size, score in scores.items() if score is not None]

@@ -28,12 +28,12 @@ class LearningCurve:
     """Learning curves of several methods on one test set.
 
     Attributes:
-        cells: one row per cell: `method`, `n_rows`, `seed`, `metric`, `value`, `stderr` and `n` (test rows),
-            `loss`, `steps`, `status`, `reason`, `cell`.
+        cells: one row per cell: `method`, `n_rows`, `seed`, `metric`, `value`, `stderr` and `n`
+            (test rows), `loss`, `steps`, `status`, `reason`, `cell`.
         fits: of the methods that have runs enough.
         saturation: of the same methods: from how many rows on more data stops paying.
-        content: of `saturation.json`: metric, delta, why no more cells were run, and per method its points, laws, band,
-            targets and notes.
+        content: of `saturation.json`: metric, delta, why no more cells were run, and per method its
+            points, laws, band, targets and notes.
         path: of the folder, or None when none was asked for.
         manifest: what ran.
     """

@@ -100,7 +100,8 @@ def make_bench(
         model: Hub id or folder, or None for the embedded one.
         settings: of the training.
         metric: name, or None for the task's default.
-        overlap: what happens when a test row is also in the pool: "refuse", or "drop" it from the pool.
+        overlap: what happens when a test row is also in the pool: "refuse", or "drop" it from the
+            pool.
 
     Raises:
         InputError: pool and test set do not fit each other.

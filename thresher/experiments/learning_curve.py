@@ -56,8 +56,8 @@ def learning_curve(
 ) -> LearningCurve:
     """Measure how the score rises with the number of rows, and from where on more rows stop paying.
 
-    Every cell is kept: a killed call continues with the cell it was at, and cells that any earlier command has run on
-    the same rows with the same settings are not run again.
+    Every cell is kept: a killed call continues with the cell it was at, and cells that any earlier
+    command has run on the same rows with the same settings are not run again.
 
     Args:
         pool: rows to choose from, anything `load` accepts.
@@ -65,15 +65,16 @@ def learning_curve(
         methods: names of selectors, as a list or with commas; random is always among them.
         sizes: numbers of rows, or "auto": doubling up to the whole pool.
         seeds: runs at each size; in the adaptive mode, at most.
-        grid: run every size with every seed. Otherwise (adaptive) the small sizes come first, and then the cell that
-            narrows the answer most for its cost, until the answer is firm or 40 % of the grid's cost is spent (the
-            first cells, four sizes with two seeds, are run in any case).
+        grid: run every size with every seed. Otherwise (adaptive) the small sizes come first, and
+            then the cell that narrows the answer most for its cost, until the answer is firm or 40
+            % of the grid's cost is spent (the first cells, four sizes with two seeds, are run in
+            any case).
         model: Hub id or folder of the base model; not set: the embedded one.
         metric: accuracy, macro_f1 or loss; loss, exact_match, rouge_l or chrf for language models.
-        delta: gain of a doubling that no longer pays, in units of the metric; not set: the larger of 0.005 and one
-            standard error of the metric at the largest size.
-        equal: "epochs": every size is passed over equally often; "steps": every size gets as many optimizer steps as
-            the largest one needs.
+        delta: gain of a doubling that no longer pays, in units of the metric; not set: the larger
+            of 0.005 and one standard error of the metric at the largest size.
+        equal: "epochs": every size is passed over equally often; "steps": every size gets as many
+            optimizer steps as the largest one needs.
         max_time: seconds after which no cell is begun.
         max_runs: most cells.
         targets: values of the metric to find the needed rows for.
@@ -83,7 +84,8 @@ def learning_curve(
         encoder: as for `select`.
         device: as for `select`.
         slices: columns of the test set to draw curves for, beside the label.
-        overlap: a test row that is also in the pool is refused ("refuse"), or taken out of the pool ("drop").
+        overlap: a test row that is also in the pool is refused ("refuse"), or taken out of the pool
+            ("drop").
         workers: processes that run cells at once; None for one per core or GPU.
         engine: "local", or "ray" for a Ray cluster.
         out: folder for the result; cells are kept in the cache either way.

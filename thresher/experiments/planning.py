@@ -1,11 +1,12 @@
 """Which cell of a learning curve to run next: the one that narrows the answer most for its cost.
 
-The draws of the fitted laws stand for what may be true. For a possible next run, outcomes are drawn from them, each
-draw is weighted by how well it would foretell the outcome, and the width of the interval that would be left is averaged
-(expected information by importance weights; Chaloner and Verdinelli 1995, doi:10.1214/ss/1177009939).
+The draws of the fitted laws stand for what may be true. For a possible next run, outcomes are drawn
+from them, each draw is weighted by how well it would foretell the outcome, and the width of the
+interval that would be left is averaged (expected information by importance weights; Chaloner and
+Verdinelli 1995, doi:10.1214/ss/1177009939).
 
-Costs are counted in rows that pass through the model, not in seconds, so that a killed and resumed experiment plans as
-an undisturbed one.
+Costs are counted in rows that pass through the model, not in seconds, so that a killed and resumed
+experiment plans as an undisturbed one.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def check_methods(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]
 
     Raises:
         NotFoundError: there is no such method.
-        SettingsError: a method has no such setting, or settings are given for a method that is not asked for.
+        SettingsError: a method has no such setting, or settings are given for a method that is not
+            asked for.
     """
     unknown = [name for name in settings if name not in names]
     if unknown:
@@ -65,7 +66,8 @@ class Rankings:
         options: of `select`: encoder, model, device, ...
         settings: of the methods, by name.
         on_progress: listener.
-        known: by method and seed; seed None where the method does not draw, so that every seed has the same ranking.
+        known: by method and seed; seed None where the method does not draw, so that every seed has
+            the same ranking.
     """
 
     pool: Dataset

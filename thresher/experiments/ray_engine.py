@@ -22,7 +22,8 @@ from thresher.experiments.worker_pool import checked
 def run_cells_on_ray(bench: Bench, cells: Sequence[Cell], store: CellStore) -> Iterator[tuple[int, Outcome]]:
     """Run cells as Ray tasks, and give the outcome of each with its index, in the order in which they finish.
 
-    Ray is started on this machine when RAY_ADDRESS names no cluster. A task whose node dies is run again by Ray.
+    Ray is started on this machine when RAY_ADDRESS names no cluster. A task whose node dies is run
+    again by Ray.
 
     Args:
         bench: that they share.

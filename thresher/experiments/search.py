@@ -42,7 +42,8 @@ class Search:
         n_averaged: finalists whose adapters are averaged, or 0.
         sampler: of optuna.
         seed: of the search.
-        n_checks: further trials, drawn at random, that run to the end to see whether early values can be trusted.
+        n_checks: further trials, drawn at random, that run to the end to see whether early values
+            can be trusted.
         crew: that runs cells.
         on_progress: listener.
     """
@@ -103,7 +104,8 @@ def run_trials(search: Search, database: Path | None) -> list[Tried]:
     base = search.dev.request(search.dev.pool.take(np.arange(1)), seed=search.seed).settings
     search.tell("trials", len(_finished(study)), search.n_trials)
     while (n_done := len(_finished(study))) < search.n_trials:
-        # a fresh sampler for each batch: what it proposes depends on the finished trials only, not on kills
+        # a fresh sampler for each batch: what it proposes depends on the finished trials only, not
+        # on kills
         study.sampler = _sampler(search.sampler, np.random.SeedSequence([search.seed, n_done]))
         asked = [_ask(study, base, is_first=not n_done and not i) for i in range(_batch(search, n_done))]
         early = [replace(settings, stop_at=EARLY) for _, settings in asked]

@@ -1,7 +1,8 @@
 """Which training settings are best? Bayesian search, judged early; the best few run to the end.
 
-Oliver and Wang 2024 (arXiv:2407.13906) saw four of the five best trials at 20 % of the training time among the five
-best at its end. Every trial is a cell that stops at that share; how well the early order held is reported, not assumed.
+Oliver and Wang 2024 (arXiv:2407.13906) saw four of the five best trials at 20 % of the training
+time among the five best at its end. Every trial is a cell that stops at that share; how well the
+early order held is reported, not assumed.
 """
 
 from __future__ import annotations
@@ -55,11 +56,12 @@ class Tuning:
     """What a search found.
 
     Attributes:
-        trials: one row per trial: its settings, `early` (value at 20 % of the steps, on rows held out of the data),
-            `final` (at the end; null for trials that did not go so far), their standard errors over those rows
-            (`early_stderr`, `final_stderr`), `status`, `reason`.
+        trials: one row per trial: its settings, `early` (value at 20 % of the steps, on rows held
+            out of the data), `final` (at the end; null for trials that did not go so far), their
+            standard errors over those rows (`early_stderr`, `final_stderr`), `status`, `reason`.
         best: settings of the winner.
-        against_default: the winner against the default settings on the test set, which the search has not seen.
+        against_default: the winner against the default settings on the test set, which the search
+            has not seen.
         content: of `tune.json`.
         path: of the folder, or None when none was asked for.
         manifest: what ran.
@@ -101,17 +103,19 @@ def tune(
         eval: test rows; the search does not see them, they judge the winner against the default.
         trials: settings to try; the first are the default ones.
         finalists: the best trials, by their early value, that run to the end.
-        checks: further trials, drawn at random, that run to the end too: without them, nothing could be said of how far
-            early values can be trusted.
+        checks: further trials, drawn at random, that run to the end too: without them, nothing
+            could be said of how far early values can be trusted.
         seeds: runs of the winner and of the default on the test set, at least 2.
-        average: finalists whose adapters are averaged into one and compared with the winner, which trains each of them
-            on all rows with every seed; 0 for none. The mean adapter is kept in the folder `averaged`.
+        average: finalists whose adapters are averaged into one and compared with the winner, which
+            trains each of them on all rows with every seed; 0 for none. The mean adapter is kept in
+            the folder `averaged`.
         dev: share of the data that is held out to judge trials.
         model: Hub id or folder of the base model; not set: the embedded one.
         metric: as for `learning_curve`; with a value per row.
         settings: of the training, where they are not searched.
         sampler: "tpe" (tree-structured Parzen estimator) or "gp" (Gaussian process).
-        overlap: a test row that is also in the data is refused ("refuse"), or taken out of the data ("drop").
+        overlap: a test row that is also in the data is refused ("refuse"), or taken out of the data
+            ("drop").
         seed: of the search.
         workers: trials at once; None for one per core or GPU.
         out: folder for the result.

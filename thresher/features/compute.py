@@ -27,13 +27,14 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
 
     Args:
         dataset: its rows.
-        needs: "length", "embedding", "loss", "column:NAME", "number:NAME", or any other feature that `available` lists.
+        needs: "length", "embedding", "loss", "column:NAME", "number:NAME", or any other feature
+            that `available` lists.
         context: models, device and cache; None for the defaults.
 
     Returns:
-        `embedding` (n, d) float32 unit rows, `length` (n,) int64 tokens, `column:NAME` (n,) int64 codes,
-        `number:NAME` (n,) float64, `loss` and `loss_unconditional` (n,) float64 nats per token, NaN with a reason,
-        `n_scored` (n,) int64 tokens.
+        `embedding` (n, d) float32 unit rows, `length` (n,) int64 tokens, `column:NAME` (n,) int64
+        codes, `number:NAME` (n,) float64, `loss` and `loss_unconditional` (n,) float64 nats per
+        token, NaN with a reason, `n_scored` (n,) int64 tokens.
     """
     context = FeatureContext() if context is None else context
     names = sorted(set(needs))
@@ -120,8 +121,9 @@ def column_values(dataset: Dataset, name: str) -> pl.Series:
 
     Args:
         dataset: its rows.
-        name: "label" (the label of classification data, else the user's column of that name), "source" (the user's
-            column, or else the file that a row stands in), or any of the user's columns.
+        name: "label" (the label of classification data, else the user's column of that name),
+            "source" (the user's column, or else the file that a row stands in), or any of the
+            user's columns.
 
     Raises:
         InputError: the column holds lists or objects, which have no groups.

@@ -23,13 +23,16 @@ class Features(Mapping[str, Array]):
     Attributes:
         row_id: (n,) string.
         arrays: name -> (n, ...) array: `embedding` (n, d) float32, `length` (n,) int64 tokens,
-            `column:NAME` (n,) int64 codes of the values of a column, `number:NAME` (n,) float64, and so on.
+            `column:NAME` (n,) int64 codes of the values of a column, `number:NAME` (n,) float64,
+            and so on.
         context: name -> array that is not aligned with the rows: `existing_embedding` (m, d)
             float32 of rows the user already has, `target_embedding` (q, d) float32.
-        missing: name -> (n,) string: why the array has no value (NaN) for a row, null where it has one. Only features
-            that can lack values are in it.
-        notes: name -> facts about how an array came to be that belong into a manifest, such as rows that were cut.
-        products: makes matrix products of the arrays; numpy unless whoever computed them knows a device.
+        missing: name -> (n,) string: why the array has no value (NaN) for a row, null where it has
+            one. Only features that can lack values are in it.
+        notes: name -> facts about how an array came to be that belong into a manifest, such as rows
+            that were cut.
+        products: makes matrix products of the arrays; numpy unless whoever computed them knows a
+            device.
     """
 
     row_id: pl.Series

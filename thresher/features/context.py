@@ -27,33 +27,38 @@ class FeatureContext:
     """Settings of the feature arrow.
 
     Attributes:
-        encoder: "static", "minilm", "auto" (None means the same), or the name or folder of a sentence-transformers
-            model.
-        model: causal language model behind `loss` and its kin: a folder or a Hub id of a model, or the folder of a peft
-            adapter on one, or the address of a server (see `thresher.models.generation.openai_server`) for features
-            that need written answers only; None for the embedded one.
-        reference: causal language model behind `reference_loss`: one that has learned the rows, such as an adapter, or
-            a folder of adapters that were trained for it.
-        examples: rows whose worth as examples in the prompt `utility` measures; None for the rows themselves.
+        encoder: "static", "minilm", "auto" (None means the same), or the name or folder of a
+            sentence-transformers model.
+        model: causal language model behind `loss` and its kin: a folder or a Hub id of a model, or
+            the folder of a peft adapter on one, or the address of a server (see
+            `thresher.models.generation.openai_server`) for features that need written answers only;
+            None for the embedded one.
+        reference: causal language model behind `reference_loss`: one that has learned the rows,
+            such as an adapter, or a folder of adapters that were trained for it.
+        examples: rows whose worth as examples in the prompt `utility` measures; None for the rows
+            themselves.
         n_examples: of these, how many are tried for each row; None for all.
         confidence: how `confidence` asks the model and weighs what it says.
         knowledge: how `knowledge` asks the model.
-        checkpoints: folder of an adapter on the model that was kept after each epoch, at which `gradient` and
-            `gradient_plain` are taken.
+        checkpoints: folder of an adapter on the model that was kept after each epoch, at which
+            `gradient` and `gradient_plain` are taken.
         gradient: how these are kept.
         loss_on: turns whose tokens are scored: "all-assistant" or "last-assistant", as in training.
-        max_length: tokens the language model reads of a row, the rest is cut and counted; None for 2,048 or the
-            model's longest input, whichever is less.
-        tokenizer: folder, file or Hub id of a tokenizer for lengths; None for the embedded static encoder's.
+        max_length: tokens the language model reads of a row, the rest is cut and counted; None for
+            2,048 or the model's longest input, whichever is less.
+        tokenizer: folder, file or Hub id of a tokenizer for lengths; None for the embedded static
+            encoder's.
         device: "cpu", "cuda", "cuda:1", "mps"; None for the best there is.
-        dtype: of a transformer: "bfloat16" and "float16" are faster on a GPU, but a value then depends a little (about
-            1e-3) on its batch. None: float32 for encoders and on a CPU; a language model of more than 2 GB of weights
-            runs in bfloat16 on a GPU that has it.
-        embedding_dtype: how embeddings are kept, in the cache and beside it: "float32", or "float16" for half the room,
-            which rounds components to 11 bits. Selectors compute in float32 either way.
-        batch_tokens: tokens in one forward pass, padding included; None for 16,384, where a GPU has room for more up to
-            131,072. It changes a value by rounding only.
-        cache: where finished values are kept, by default the platform's cache folder; None computes everything anew.
+        dtype: of a transformer: "bfloat16" and "float16" are faster on a GPU, but a value then
+            depends a little (about 1e-3) on its batch. None: float32 for encoders and on a CPU; a
+            language model of more than 2 GB of weights runs in bfloat16 on a GPU that has it.
+        embedding_dtype: how embeddings are kept, in the cache and beside it: "float32", or
+            "float16" for half the room, which rounds components to 11 bits. Selectors compute in
+            float32 either way.
+        batch_tokens: tokens in one forward pass, padding included; None for 16,384, where a GPU has
+            room for more up to 131,072. It changes a value by rounding only.
+        cache: where finished values are kept, by default the platform's cache folder; None computes
+            everything anew.
         on_progress: called after each batch, and with a note when there is one.
     """
 
@@ -80,8 +85,8 @@ class FeatureContext:
         """Refuse illegal settings.
 
         Raises:
-            SettingsError: batch_tokens, max_length or n_examples is too small, or dtype, embedding_dtype or loss_on is
-                unknown.
+            SettingsError: batch_tokens, max_length or n_examples is too small, or dtype,
+                embedding_dtype or loss_on is unknown.
         """
         if self.dtype is not None and self.dtype not in DTYPES:
             raise SettingsError(f"features: dtype must be one of {', '.join(DTYPES)}, got '{self.dtype}'")

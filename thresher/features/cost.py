@@ -1,10 +1,12 @@
 """What computing features will take, found out by a rehearsal: a few batches are run and timed, and nothing is kept.
 
-Every feature computes its values through `values_of`. With a `Rehearsal` in the cache, that function looks up what is
-stored, runs a few rounds of batches on rows of every length, and fills the rest with values it has seen, so that steps
-that build on one another are all rehearsed. Values of a rehearsal mean nothing; its counts and times do.
+Every feature computes its values through `values_of`. With a `Rehearsal` in the cache, that
+function looks up what is stored, runs a few rounds of batches on rows of every length, and fills
+the rest with values it has seen, so that steps that build on one another are all rehearsed. Values
+of a rehearsal mean nothing; its counts and times do.
 
-A provider whose cost is not told that way says it itself, by an optional method that runs no more than a few batches:
+A provider whose cost is not told that way says it itself, by an optional method that runs no more
+than a few batches:
 
     def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]: ...
 """
@@ -32,8 +34,9 @@ PROBE_ROWS = 64  # that a feature is tried on first
 def rehearse(provider: FeatureProvider, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
     """Return what computing a feature of these rows will take.
 
-    The values that the cache of the context holds are counted as done; nothing is written into it. A feature that does
-    not use `values_of` is computed for a few rows and its time taken as proportional to the rows.
+    The values that the cache of the context holds are counted as done; nothing is written into it.
+    A feature that does not use `values_of` is computed for a few rows and its time taken as
+    proportional to the rows.
 
     Args:
         provider: of the feature; its own `cost` counts where it has one.

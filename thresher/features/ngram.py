@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 RECIPE = "ngram-1"
 NGRAM = np.dtype([("bucket", np.int32), ("count", np.int32)])
-# Two n-grams share a bucket with a probability of one in a million; of a million, most share one with some other.
+# Two n-grams share a bucket with a probability of one in a million; of a million, most share one
+# with some other.
 N_BUCKETS = 1 << 20
 MAX_DISTINCT = 512  # per row; the most frequent are kept, the cut is counted
 N = (1, 2)
@@ -37,7 +38,8 @@ N_TRIED = 256  # rows whose time tells that of all
 class Ngram:
     """Counts of the lower-case words of each text and of the pairs of words that stand side by side, hashed.
 
-    Needs no model. A text with more than 512 distinct n-grams keeps the most frequent ones, the first of equal ones.
+    Needs no model. A text with more than 512 distinct n-grams keeps the most frequent ones, the
+    first of equal ones.
     """
 
     name: ClassVar[str] = "ngram"

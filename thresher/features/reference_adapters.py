@@ -35,14 +35,17 @@ class Preparation:
 
         prepares = (Preparation(role="reference", n_folds=2),)
 
-    The arrow `select` trains them on the pool, tells the user beforehand what that costs, keeps them, and hands their
-    folder to the features in the field `role` of the FeatureContext, as a `TrainedFolder`.
+    The arrow `select` trains them on the pool, tells the user beforehand what that costs, keeps
+    them, and hands their folder to the features in the field `role` of the FeatureContext, as a
+    `TrainedFolder`.
 
     Attributes:
         role: field of the FeatureContext.
-        n_folds: 1: one adapter, which sees all rows that are learned; k: k adapters, each without one fold.
+        n_folds: 1: one adapter, which sees all rows that are learned; k: k adapters, each without
+            one fold.
         epochs: passes over the rows.
-        share: of the rows that is learned, drawn by the hash of their ids and the seed; for one fold only.
+        share: of the rows that is learned, drawn by the hash of their ids and the seed; for one
+            fold only.
         keeps_epochs: also keep weights and the state of the optimizer after each epoch.
     """
 
@@ -89,7 +92,8 @@ class TrainedFolder:
     def epochs(self, fold: int = 0) -> list[Path]:
         """Return the kept states of an adapter, by epoch.
 
-        Each is a safetensors file with `parameter/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` of every trained matrix.
+        Each is a safetensors file with `parameter/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` of
+        every trained matrix.
         """
         return sorted(self.adapters[fold].glob("epoch-*/*.safetensors"), key=lambda path: int(path.parent.name[6:]))
 

@@ -38,11 +38,11 @@ class Measured:
 class FeatureProvider(Protocol):
     """Three members, no base class: a name, what stands behind the values, and `compute`.
 
-    Five more are optional: `passes`, a class attribute that says in words how often a model reads the n rows; `cost`
-    (see `thresher.features.cost`), for a provider whose cost a dry run cannot find out by itself;
-    `compares_rows_of`, the kinds of rows whose array cannot be put together from those of parts of the rows;
-    `describe_kind(context, kind)`, in place of `describe` where what stands behind the values depends on the kind; and
-    `facts` (see `TellsFacts`).
+    Five more are optional: `passes`, a class attribute that says in words how often a model reads
+    the n rows; `cost` (see `thresher.features.cost`), for a provider whose cost a dry run cannot
+    find out by itself; `compares_rows_of`, the kinds of rows whose array cannot be put together
+    from those of parts of the rows; `describe_kind(context, kind)`, in place of `describe` where
+    what stands behind the values depends on the kind; and `facts` (see `TellsFacts`).
     """
 
     name: ClassVar[str]
@@ -50,15 +50,16 @@ class FeatureProvider(Protocol):
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return what determines the values besides the rows, such as a model's name and fingerprint.
 
-        Two calls that describe themselves alike give the same values: it goes into the manifest and the identity of
-        a result, and costs no model run.
+        Two calls that describe themselves alike give the same values: it goes into the manifest and
+        the identity of a result, and costs no model run.
         """
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> Array | Measured:
         """Return (n, ...), one entry per row in dataset order; `Measured` if some rows have no value.
 
-        The entry of a row depends on that row alone: not on its place, not on the other rows, not on the cache. A
-        feature that compares rows says so, and keeps its values under the content of all that it compares.
+        The entry of a row depends on that row alone: not on its place, not on the other rows, not
+        on the cache. A feature that compares rows says so, and keeps its values under the content
+        of all that it compares.
         """
 
 

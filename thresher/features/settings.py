@@ -18,7 +18,8 @@ class ConfidenceSettings:
         temperature: they are drawn at.
         max_new_tokens: limit of each.
         entailment: model that says whether two answers contradict each other: folder or Hub id of a
-            sequence-classification model with a label for contradiction; None: the encoder's cosine takes its place.
+            sequence-classification model with a label for contradiction; None: the encoder's cosine
+            takes its place.
         alpha: weight of agreement in meaning; 1 - alpha is that of equality word by word.
         beta: weight of agreement with the samples; 1 - beta is that of the model's judgement.
         seed: of the draws.
@@ -69,7 +70,8 @@ class KnowledgeSettings:
         temperature: they are drawn at.
         max_words: of a response that counts as short; rows with longer ones have no value.
         max_new_tokens: limit of each answer.
-        by: column whose value a row and its examples share, such as a relation; None: any row can be an example.
+        by: column whose value a row and its examples share, such as a relation; None: any row can
+            be an example.
         seed: of the choice of examples, and of the draws.
     """
 

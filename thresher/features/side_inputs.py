@@ -25,14 +25,15 @@ def features_beside(
 
     Args:
         role: "existing" or "target".
-        accepts: names of the arrays, such as "existing_embedding"; those of other roles are passed over.
+        accepts: names of the arrays, such as "existing_embedding"; those of other roles are passed
+            over.
         rows: of that role.
         pool: rows that are chosen from, in the order of their features.
         context: models, device and cache.
 
     Returns:
-        An array for each accepted name: (q, ...) for the rows that have a value of every feature, or, for a feature of
-        pairs, (n, ...) of the pool's rows with these as examples.
+        An array for each accepted name: (q, ...) for the rows that have a value of every feature,
+        or, for a feature of pairs, (n, ...) of the pool's rows with these as examples.
 
     Raises:
         InputError: there are no rows, or none has a value.

@@ -33,9 +33,10 @@ class FeatureTable:
     """Features of a dataset's rows, in the order of its file.
 
     Attributes:
-        frame: one row per row of the dataset: `row_id`, a column per feature (null where a row has no value), and
-            `NAME_missing` with the reason for features that can lack values. A feature of several numbers is a column
-            of arrays (`embedding`), one of named parts a column for each part (`utility_example`, `utility_utility`).
+        frame: one row per row of the dataset: `row_id`, a column per feature (null where a row has
+            no value), and `NAME_missing` with the reason for features that can lack values. A
+            feature of several numbers is a column of arrays (`embedding`), one of named parts a
+            column for each part (`utility_example`, `utility_utility`).
         manifest: the rows, the models behind each feature, and the versions.
     """
 
@@ -54,7 +55,8 @@ class FeatureTable:
             force: replace a table that `score` wrote.
 
         Raises:
-            OutputError: the file is there already, cannot be written, or its format cannot hold a column.
+            OutputError: the file is there already, cannot be written, or its format cannot hold a
+                column.
         """
         path = as_path(path)
         _check_suffix(path)
@@ -94,11 +96,13 @@ def score(
 
     Args:
         pool: a Dataset, or anything `load` accepts.
-        features: names, as a list or with commas: "length", "embedding", "loss", "number:COLUMN" and so on.
+        features: names, as a list or with commas: "length", "embedding", "loss", "number:COLUMN"
+            and so on.
         encoder: as for `select`.
         model: as for `select`.
         reference: model or adapter that has learned such rows, for `reference_loss`.
-        examples: rows whose worth as examples in the prompt `utility` measures; not set: the pool's own.
+        examples: rows whose worth as examples in the prompt `utility` measures; not set: the pool's
+            own.
         tokenizer: as for `select`.
         device: as for `select`.
         dtype: as for `select`.

@@ -28,10 +28,12 @@ def topics_of(
         job: how many, and the seed.
         before: the snapshot before.
         choice: rows for new centroids.
-        models: behind the features of this run: the centroids of another encoder fit no embedding of this one.
+        models: behind the features of this run: the centroids of another encoder fit no embedding
+            of this one.
 
     Returns:
-        (k, d) centroids, or None when none are wanted; and whether they are those of the snapshot before.
+        (k, d) centroids, or None when none are wanted; and whether they are those of the snapshot
+        before.
     """
     n_topics = job.settings.gates.n_topics
     if not n_topics or choice.embedding is None or not len(choice.embedding):
@@ -55,7 +57,8 @@ def profile_of(
         choice: rows of the next snapshot.
         incoming: rows that are judged.
         topics: centroids, or None.
-        known: sorted names of the rows that were judged before: a full run judges these too, but they are not new.
+        known: sorted names of the rows that were judged before: a full run judges these too, but
+            they are not new.
     """
     kept = {"lengths": length_counts(choice.lengths), "sources": _sources_of_table(job, choice)}
     new: dict[str, Counts] = {}

@@ -40,7 +40,8 @@ class Run:
         number: a counter; runs are ordered by it.
         started: UTC, ISO 8601, by the clock of the machine it ran on.
         seconds: how long it took; None while it runs, or when it was killed.
-        outcome: "done", "nothing-new", "gate", "error", "bug", "interrupted", "running" or "killed".
+        outcome: "done", "nothing-new", "gate", "error", "bug", "interrupted", "running" or
+            "killed".
         exit_code: None while it runs, or when it was killed.
         version: of the snapshot it published, or None.
         parent: version of the snapshot it started from, or None.
@@ -154,7 +155,8 @@ class History:
         if write:
             database = sqlite3.connect(self._path, timeout=10.0)
         else:
-            # "rw", of which SQLite makes "ro" where it must: what a killed run left half written has to be rolled back.
+            # "rw", of which SQLite makes "ro" where it must: what a killed run left half written
+            # has to be rolled back.
             database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", uri=True, timeout=10.0)
         with contextlib.closing(database), database:
             if write:

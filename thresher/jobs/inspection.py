@@ -175,8 +175,8 @@ def compare_snapshots(where: str | Path, before: str, after: str) -> dict[str, A
         after: the same.
 
     Returns:
-        `before`, `after` (versions), `rows_before`, `rows_after`, `entered`, `left`, `stayed`, `entered_by_source`,
-        `left_by_source`, `drift`.
+        `before`, `after` (versions), `rows_before`, `rows_after`, `entered`, `left`, `stayed`,
+        `entered_by_source`, `left_by_source`, `drift`.
 
     Raises:
         NotFoundError: there is no such run.

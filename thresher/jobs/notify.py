@@ -56,7 +56,8 @@ def post(notify: Notify, payload: Mapping[str, Any], addresses: Addresses) -> di
 def _answer(url: str, body: bytes, timeout_s: float) -> int | str:
     """Return the status that a POST was answered with, or what went wrong; the limit is of all of it together.
 
-    A socket's own limit is of each byte, and of no name look-up: a server that drips would hold the job's lock.
+    A socket's own limit is of each byte, and of no name look-up: a server that drips would hold the
+    job's lock.
     """
     found: list[int | str] = []
 

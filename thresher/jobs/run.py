@@ -27,8 +27,8 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        outcome: "done": there is a new snapshot; "nothing-new"; "gate": a drift or quality gate failed, nothing was
-            published; "busy": another run is at work.
+        outcome: "done": there is a new snapshot; "nothing-new"; "gate": a drift or quality gate
+            failed, nothing was published; "busy": another run is at work.
         snapshot: folder of the newest snapshot, or None when there is none.
         version: its number, or None.
         number: of the run in the history; None for a dry run, and when another was at work.
@@ -60,7 +60,8 @@ def run_job(
 ) -> RunResult:
     """Make the next snapshot of a job from what is new at its sources.
 
-    The same job on the same sources gives the same snapshot, however often it was killed and started again.
+    The same job on the same sources gives the same snapshot, however often it was killed and
+    started again.
 
     Args:
         path: of the job file.

@@ -33,13 +33,15 @@ class Source(Section):
     """One place rows come from: exactly one of `files`, `hub` and `sql`.
 
     Attributes:
-        name: how manifests, drift and weights call it; not set: "files-1", "hub-2", ... by its place.
+        name: how manifests, drift and weights call it; not set: "files-1", "hub-2", ... by its
+            place.
         files: paths, globs and folders, from the folder of the job file.
         hub: "owner/name" of a Hub dataset.
         config: of the Hub dataset.
         split: of the Hub dataset.
         sql: a query whose result holds the rows; `:since` in it becomes the time of `--since`.
-        url: of the database, for example "sqlite:///pool.db" or "postgresql://me:${PGPASSWORD}@host/db".
+        url: of the database, for example "sqlite:///pool.db" or
+            "postgresql://me:${PGPASSWORD}@host/db".
     """
 
     name: Name | None = None
@@ -66,11 +68,14 @@ class Reading(Section):
     """How rows are read.
 
     Attributes:
-        schema_name: of the rows, as for `load`; not set: recognised from the first rows of the first run.
+        schema_name: of the rows, as for `load`; not set: recognised from the first rows of the
+            first run.
         columns: role -> column, for rows of no known schema.
-        unreadable: what a damaged file does: "fail" the run, or "skip" the file, report it and try it again next time.
+        unreadable: what a damaged file does: "fail" the run, or "skip" the file, report it and try
+            it again next time.
         max_row_bytes: longer rows of text files are set aside.
-        settle_s: a file that changed less than so many seconds ago is left to the next run: it may still be written.
+        settle_s: a file that changed less than so many seconds ago is left to the next run: it may
+            still be written.
     """
 
     schema_name: Line | None = Field(default=None, alias="schema")
@@ -105,11 +110,12 @@ class Select(Section):
 
     Attributes:
         method: selector that chooses among the new rows when there is a `budget`.
-        budget: of the new rows of each run: 500, "30%", "200ktok", "score>0.8"; not set: all that pass the rules.
+        budget: of the new rows of each run: 500, "30%", "200ktok", "score>0.8"; not set: all that
+            pass the rules.
         settings: of the selector.
         total: rows of a snapshot at most; not set: it grows.
-        cap: how the union of old and new rows is cut to `total`: "facility-location" by the weight of what each row
-            stands for, or "method" by the selector alone.
+        cap: how the union of old and new rows is cut to `total`: "facility-location" by the weight
+            of what each row stands for, or "method" by the selector alone.
     """
 
     method: EntryPoint = "facility-location"
@@ -179,8 +185,10 @@ class Gates(Section):
     """When a run warns or fails instead of publishing.
 
     Attributes:
-        measure: "jensen-shannon" (0..1) or "psi" (0..): what `lengths`, `sources`, `topics` and `labels` are held to.
-        of: "incoming": new rows against those of the last run; "snapshot": kept rows against the last snapshot.
+        measure: "jensen-shannon" (0..1) or "psi" (0..): what `lengths`, `sources`, `topics` and
+            `labels` are held to.
+        of: "incoming": new rows against those of the last run; "snapshot": kept rows against the
+            last snapshot.
         lengths: limits of the drift of tokens per row.
         sources: limits of the drift over `source_column`, or over the job's sources.
         topics: limits of the drift over clusters of embeddings.
@@ -224,7 +232,8 @@ class Notify(Section):
         on: when: "always", "change" (a new snapshot or a failure) or "failure".
         timeout_s: of one attempt, in seconds.
         retries: attempts after the first.
-        prometheus: file for the textfile collector, ending in ".prom"; from the folder of the job file.
+        prometheus: file for the textfile collector, ending in ".prom"; from the folder of the job
+            file.
     """
 
     webhook: Line | None = None
@@ -250,7 +259,8 @@ class JobSettings(Section):
     Attributes:
         name: of the job; not set: the name of the file.
         seed: of everything random.
-        eval: files of rows to evaluate on, which must not be in the pool: contamination is then checked first.
+        eval: files of rows to evaluate on, which must not be in the pool: contamination is then
+            checked first.
         sources: where rows come from.
         rows: how they are read.
         steps: rules, in order.

@@ -76,7 +76,8 @@ class Task:
         incoming: new rows.
         pool: old rows that the new ones join; None when there are none.
         old: all rows of the snapshot before; None when there are none.
-        known: sorted names of the rows that were ever judged before, also where a full run judges them anew.
+        known: sorted names of the rows that were ever judged before, also where a full run judges
+            them anew.
         eval_rows: rows to evaluate on.
         basis: hash of what makes a row stay or go, besides the rows.
         version: of the next snapshot.

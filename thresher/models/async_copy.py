@@ -1,7 +1,7 @@
 """A GPU that computes one batch while the host reads the last and prepares the next.
 
-Work is launched batch by batch; its inputs and results travel through pinned memory without anybody waiting for them.
-On other devices the same code computes at once.
+Work is launched batch by batch; its inputs and results travel through pinned memory without anybody
+waiting for them. On other devices the same code computes at once.
 """
 
 from __future__ import annotations

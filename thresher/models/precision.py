@@ -18,8 +18,8 @@ ROUNDING_16 = 0.05  # of 16 bits; a token may then go to another expert of a mix
 def full_precision() -> Iterator[None]:
     """Keep torch from rounding float32 in matrix products, whatever the process has set and by whichever interface.
 
-    torch 2.9 has a setting per backend beside its older ones, and refuses to read the older ones once the newer ones
-    have been written; the newer ones show both.
+    torch 2.9 has a setting per backend beside its older ones, and refuses to read the older ones
+    once the newer ones have been written; the newer ones show both.
     """
     import torch
 

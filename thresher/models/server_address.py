@@ -21,7 +21,8 @@ class ServerAddress:
         model: as the server names it; None for the only one it has.
         timeout_s: seconds to wait for one answer.
         n_in_flight: requests under way at the same time.
-        n_tries: of a request that meets no answer, a busy server (429) or an error of the server (5xx).
+        n_tries: of a request that meets no answer, a busy server (429) or an error of the server
+            (5xx).
         n_per_minute: requests that may start in a minute; None for as many as there are.
     """
 
@@ -37,8 +38,8 @@ class ServerAddress:
         """Read an address.
 
         Args:
-            text: "http://HOST:PORT/v1#MODEL"; the settings timeout, in_flight, tries and per_minute may stand behind a
-                question mark before the model; "/v1" stands for an empty path.
+            text: "http://HOST:PORT/v1#MODEL"; the settings timeout, in_flight, tries and per_minute
+                may stand behind a question mark before the model; "/v1" stands for an empty path.
 
         Raises:
             InputError: it has no host, or holds a user name or a password.

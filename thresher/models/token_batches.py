@@ -43,8 +43,8 @@ def token_budget(device: torch.device, bytes_per_token: int) -> int:
 def bytes_per_token(config: Any, bytes_per_number: int) -> int:
     """Return what the activations of one token take in one layer at most, estimated from a model's configuration.
 
-    Eight vectors of the residual stream's width and four of the inner layer's are alive at once; attention is computed
-    block by block.
+    Eight vectors of the residual stream's width and four of the inner layer's are alive at once;
+    attention is computed block by block.
     """
     width = int(config.hidden_size)
     inner = getattr(config, "intermediate_size", None) or 4 * width

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 Ints = NDArray[np.integer[Any]]
 
-# About a second of two cores: below it, loading and copying cost what the device saves. Reasoned, not measured.
+# About a second of two cores: below it, loading and copying cost what the device saves. Reasoned,
+# not measured.
 WORTH_A_DEVICE = 5e10
 USABLE = 0.8  # of the device's free memory
 BLOCK_CELLS = 1 << 25  # products made at a time: 128 MB
@@ -45,7 +46,8 @@ def products_on(device: str | None) -> Products:
 class TorchProducts:
     """Products on one device, in float32 with TF32 switched off.
 
-    They differ from numpy's by rounding, like those of another BLAS: gains that are as close are compared in float64.
+    They differ from numpy's by rounding, like those of another BLAS: gains that are as close are
+    compared in float64.
     """
 
     def __init__(self, device: str, *, worth: float = WORTH_A_DEVICE) -> None:

@@ -1,7 +1,8 @@
 """Where the matrix products of features run: here in numpy, or on a device that the caller knows of.
 
-Selectors know no device. Whoever hands them features says with them where products may run (`Features.products`); a
-`Products` decides by the size of the work whether a device is worth it. All products are of float32 in full precision.
+Selectors know no device. Whoever hands them features says with them where products may run
+(`Features.products`); a `Products` decides by the size of the work whether a device is worth it.
+All products are of float32 in full precision.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Held(Protocol):
             k: how many of the largest products are needed.
 
         Returns:
-            (q, c) products of each row, the k largest among them, in no order; (q, c) the members they belong to.
+            (q, c) products of each row, the k largest among them, in no order; (q, c) the members
+            they belong to.
         """
 
 

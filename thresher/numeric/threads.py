@@ -13,7 +13,8 @@ def n_cores() -> int:
 def n_threads() -> int:
     """Return OMP_NUM_THREADS where it is set, as for the libraries beside us, else the number of cores.
 
-    numba's own answer would do, but asking for it starts numba's threads, which also sets the number that torch uses.
+    numba's own answer would do, but asking for it starts numba's threads, which also sets the
+    number that torch uses.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, int(asked)) if asked.isdigit() else n_cores()

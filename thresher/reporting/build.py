@@ -35,7 +35,8 @@ KEYS = {
 def report(folder: str | Path) -> Path:
     """Write the page of an output folder, `report.html`, and each of its figures as PNG and SVG beside it.
 
-    The page is one file that fetches nothing. The same folder gives the same bytes; nothing else in it is changed.
+    The page is one file that fetches nothing. The same folder gives the same bytes; nothing else in
+    it is changed.
 
     Args:
         folder: written by `select`, `train`, `learning_curve`, `compare` or `tune`.

@@ -1,8 +1,8 @@
 """The page as one HTML file: style, script and data are in it, and nothing is fetched from anywhere.
 
-Every string passes through jinja2's autoescape, and data for the script through its escaping of JSON, which leaves no
-"<" in a script element. A content security policy with the hashes of our own style and script is the second lock: a
-script or a style from anywhere else would not run.
+Every string passes through jinja2's autoescape, and data for the script through its escaping of
+JSON, which leaves no "<" in a script element. A content security policy with the hashes of our own
+style and script is the second lock: a script or a style from anywhere else would not run.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ def choose(
 
     Args:
         request: what was asked.
-        features: of the rows sorted by id, so that the result does not depend on the order of the files.
+        features: of the rows sorted by id, so that the result does not depend on the order of the
+            files.
         order: (n,) position in the files of each of these rows.
         row_id: (n,) in the order of the files.
         names: of the values of the quota's column, sorted; None without a quota.

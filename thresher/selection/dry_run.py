@@ -34,8 +34,8 @@ class Plan:
         n_kept: rows that the budget keeps at the most; None for a threshold.
         training: adapters to train first.
         stages: steps of computing the features, in their order.
-        memory_bytes: this process's peak while batches of every size ran, and on top the features of all rows and the
-            pairs of rows that the method holds.
+        memory_bytes: this process's peak while batches of every size ran, and on top the features
+            of all rows and the pairs of rows that the method holds.
         disk_bytes: that adapters and features will take in the cache.
         cost: what the method itself says of its cost.
     """
@@ -107,9 +107,9 @@ def plan(
 ) -> Plan:
     """Tell what `select` with the same arguments will take, without spending it: nothing is written.
 
-    A few batches of the rows are run, and a few steps of training where a method trains adapters; models are loaded for
-    that (and downloaded, where they are on the Hub and not here yet). What the cache holds costs nothing. A server is
-    not asked.
+    A few batches of the rows are run, and a few steps of training where a method trains adapters;
+    models are loaded for that (and downloaded, where they are on the Hub and not here yet). What
+    the cache holds costs nothing. A server is not asked.
 
     Args:
         pool: as for `select`.

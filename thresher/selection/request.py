@@ -155,8 +155,8 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
     Args:
         asked: by the user; its pool is not looked at.
         read: gives the pool, once the rest of what was asked has been looked at.
-        whole: gives the rows for a method that trains on them before it chooses, where `read` tells only what an
-            identity and a manifest need; None for the rows of `read`.
+        whole: gives the rows for a method that trains on them before it chooses, where `read` tells
+            only what an identity and a manifest need; None for the rows of `read`.
 
     Raises:
         InputError: the budget, the order, the seed or the rows do not fit.

@@ -43,7 +43,8 @@ def counts_of(features: Features, kind: str, n_topics: int, rng: np.random.Gener
     """Return the counts of the rows, (n, m) CSR float64, and those of the existing rows summed, (1, m) or None.
 
     Args:
-        features: with "ngram" or "embedding", and the existing rows' in its context, if there are any.
+        features: with "ngram" or "embedding", and the existing rows' in its context, if there are
+            any.
         kind: "ngram", or "topic" for clusters of embeddings.
         n_topics: clusters at most.
         rng: seeds the clusters.
@@ -80,8 +81,8 @@ def apricot_ranking(
 ) -> Scores:
     """Rank rows with one of apricot-select's functions, by its `naive` optimizer, the exact greedy.
 
-    Its other optimizers return rows twice (https://github.com/jmschrei/apricot/issues/19). Rows without any count are
-    ranked from the lowest.
+    Its other optimizers return rows twice (https://github.com/jmschrei/apricot/issues/19). Rows
+    without any count are ranked from the lowest.
 
     Args:
         selector: says what is counted.

@@ -19,24 +19,25 @@ from thresher.subset.scores import Scores, ranked
 class DeftUcs:
     """Rank rows cluster by cluster in turns, each giving its easy (central) and hard (outlying) rows alternately.
 
-    Optimises nothing in closed form: of each k-means cluster it takes A rows, `easy_share` of them nearest to the
-    centroid by cosine and the rest farthest from it.
+    Optimises nothing in closed form: of each k-means cluster it takes A rows, `easy_share` of them
+    nearest to the centroid by cosine and the rest farthest from it.
 
-    Source: Das and Khetan, EMNLP 2024, arXiv:2310.16776 (7 clusters, half easy and half hard, the same A per cluster).
-    Cost: O(n n_clusters d) for k-means (25 iterations), O(n log n) after it.
-    Needs: `embedding`.
-    Ties: rows at the same distance in file-independent order, lowest first. Equal rows lie side by side in their
-    cluster and are picked one after another. An empty pool is refused.
-    Fails: the hard end holds the outliers and the garbage, so clean the pool before; 7 clusters suit a pool of about
-    7 tasks, and which of easy and hard is better changes with the budget.
+    Source: Das and Khetan, EMNLP 2024, arXiv:2310.16776 (7 clusters, half easy and half hard, the
+    same A per cluster). Cost: O(n n_clusters d) for k-means (25 iterations), O(n log n) after it.
+    Needs: `embedding`. Ties: rows at the same distance in file-independent order, lowest first.
+    Equal rows lie side by side in their cluster and are picked one after another. An empty pool is
+    refused. Fails: the hard end holds the outliers and the garbage, so clean the pool before; 7
+    clusters suit a pool of about 7 tasks, and which of easy and hard is better changes with the
+    budget.
 
     Attributes:
         n_clusters: clusters of k-means; fewer when there are fewer distinct rows.
-        easy_share: share of easy rows, 0..1; after m rows of a cluster, m * easy_share of them, rounded, are easy.
+        easy_share: share of easy rows, 0..1; after m rows of a cluster, m * easy_share of them,
+            rounded, are easy.
         balance: "equal" (the paper: clusters take turns) or "proportional" (by their size).
 
-    Differs: nested, so that one ranking serves all budgets; and the seed set D_base of the paper is left to the
-    caller (train on the subset together with what you have).
+    Differs: nested, so that one ranking serves all budgets; and the seed set D_base of the paper is
+    left to the caller (train on the subset together with what you have).
     """
 
     name: ClassVar[str] = "deft-ucs"

@@ -47,48 +47,52 @@ class _Kernel(NamedTuple):
 class Delift:
     """Rank rows so that every prefix holds the examples that help the model most with the rest (DELIFT).
 
-    Optimises, with s_ij the worth of row j as an example for row i, clipped at 0:
-    alone, f(A) = sum_i max_{j in A} s_ij (instruction tuning, facility location);
-    with --target rows Q, f(A) = sum_i min(max_{j in A} s_ij, eta max_{q in Q} s_iq) (task-specific, FLMI);
-    with --existing rows P, f(A) = sum_i max(max_{j in A} s_ij - nu max_{p in P} s_ip, 0) (continual, FLCG);
-    with both, max(min(max_A, eta max_Q) - nu max_P, 0). The worth is the in-context utility: how much nearer the model
-    comes to the tokens of response i, sqrt(mean (1 - p)^2), once example j stands in the prompt. Each pick raises f
-    most; f is monotone submodular on the pairs that are compared.
+    Optimises, with s_ij the worth of row j as an example for row i, clipped at 0: alone, f(A) =
+    sum_i max_{j in A} s_ij (instruction tuning, facility location); with --target rows Q, f(A) =
+    sum_i min(max_{j in A} s_ij, eta max_{q in Q} s_iq) (task-specific, FLMI); with --existing rows
+    P, f(A) = sum_i max(max_{j in A} s_ij - nu max_{p in P} s_ip, 0) (continual, FLCG); with both,
+    max(min(max_A, eta max_Q) - nu max_P, 0). The worth is the in-context utility: how much nearer
+    the model comes to the tokens of response i, sqrt(mean (1 - p)^2), once example j stands in the
+    prompt. Each pick raises f most; f is monotone submodular on the pairs that are compared.
 
-    Source: Agarwal, Killamsetty, Popa and Danilevsky, ICLR 2025, arXiv:2411.04425. The greedy algorithm is exact, in
-    float64; the oracle of the tests is a plain one on a dense kernel.
-    Cost: the model reads each example once, half of the neighbors once more, and each row once alone and once behind
-    each of its examples: about n (neighbors + 3) rows' tokens instead of the 2 n^2 of all pairs without a prefix cache;
-    then a few updates of n neighbors gains. The embedding kernel needs no model: a neighbour search.
-    Needs: `utility` (with `embedding` for the neighbours), or `embedding` alone; uses `target_*` and `existing_*` of
-    the context.
-    Ties: to the lowest row. When nothing more can be gained (FLMI soon has all it can use), those follow that would do
-    most alone. Equal rows help alike and are picked one by one. An empty pool is refused. A row with no response token
-    to score is excluded with its reason.
-    Fails: a small model follows examples badly: in the authors' own follow-up, DistilGPT2 as the model did worse than
-    embeddings alone (arXiv:2502.09969), and no published result has error bars. Nearness says little of worth: with the
-    embedded model, the cosine of two rows and the utility of one for the other had a correlation within 0.04 of 0 on
-    product listings and on GSM8K, and at 5 and 10 % the picks of the embedding kernel reached less of f than random
-    rows. Not to try all pairs is an approximation that is not in the paper: an example that was not tried counts as no
-    help.
+    Source: Agarwal, Killamsetty, Popa and Danilevsky, ICLR 2025, arXiv:2411.04425. The greedy
+    algorithm is exact, in float64; the oracle of the tests is a plain one on a dense kernel. Cost:
+    the model reads each example once, half of the neighbors once more, and each row once alone and
+    once behind each of its examples: about n (neighbors + 3) rows' tokens instead of the 2 n^2 of
+    all pairs without a prefix cache; then a few updates of n neighbors gains. The embedding kernel
+    needs no model: a neighbour search. Needs: `utility` (with `embedding` for the neighbours), or
+    `embedding` alone; uses `target_*` and `existing_*` of the context. Ties: to the lowest row.
+    When nothing more can be gained (FLMI soon has all it can use), those follow that would do most
+    alone. Equal rows help alike and are picked one by one. An empty pool is refused. A row with no
+    response token to score is excluded with its reason. Fails: a small model follows examples
+    badly: in the authors' own follow-up, DistilGPT2 as the model did worse than embeddings alone
+    (arXiv:2502.09969), and no published result has error bars. Nearness says little of worth: with
+    the embedded model, the cosine of two rows and the utility of one for the other had a
+    correlation within 0.04 of 0 on product listings and on GSM8K, and at 5 and 10 % the picks of
+    the embedding kernel reached less of f than random rows. Not to try all pairs is an
+    approximation that is not in the paper: an example that was not tried counts as no help.
 
-    `covered_by` is the pick that does most for each row, EXISTING where an existing row does at least as much, -1 where
-    none does anything; `objective` is f after each pick.
+    `covered_by` is the pick that does most for each row, EXISTING where an existing row does at
+    least as much, -1 where none does anything; `objective` is f after each pick.
 
     Attributes:
-        kernel: "utility" asks the language model, "embedding" takes the cosine, clipped at 0, instead.
-        neighbors: how many other rows are tried as examples of each row; "all" for all pairs; not set: 64. Of the
-            utility kernel a quarter are its nearest rows, a quarter are drawn, and half are those that helped most of
-            all that were tried, the same for every row; of the embedding kernel all are its nearest.
-        scale: "clip" (harm counts as 0) or "min-max" (the whole kernel to 0..1, as in the official code).
+        kernel: "utility" asks the language model, "embedding" takes the cosine, clipped at 0,
+            instead.
+        neighbors: how many other rows are tried as examples of each row; "all" for all pairs; not
+            set: 64. Of the utility kernel a quarter are its nearest rows, a quarter are drawn, and
+            half are those that helped most of all that were tried, the same for every row; of the
+            embedding kernel all are its nearest.
+        scale: "clip" (harm counts as 0) or "min-max" (the whole kernel to 0..1, as in the official
+            code).
         eta: of FLMI, how far above the target's own worth a pick still counts.
         nu: of FLCG, how much of what is there already is taken off.
 
-    Differs: the official kernel files are not followed where they leave the paper: no sampling, no truncation to 16
-    tokens, one scale for the whole kernel, the example read from the right side, and no row without tokens counted as
-    perfect. The query's words are the same with and without an example, so that the same tokens are scored. The paper
-    tries all pairs; with 64 examples a row the picks reached 0.95 to 1.00 of the f of all pairs on 120 to 500 rows of
-    three data sets (5 to 30 % picked; random rows 0.32 to 0.90), the 64 nearest alone 0.94 to 1.00, the 16 nearest 0.87
+    Differs: the official kernel files are not followed where they leave the paper: no sampling, no
+    truncation to 16 tokens, one scale for the whole kernel, the example read from the right side,
+    and no row without tokens counted as perfect. The query's words are the same with and without an
+    example, so that the same tokens are scored. The paper tries all pairs; with 64 examples a row
+    the picks reached 0.95 to 1.00 of the f of all pairs on 120 to 500 rows of three data sets (5 to
+    30 % picked; random rows 0.32 to 0.90), the 64 nearest alone 0.94 to 1.00, the 16 nearest 0.87
     to 1.00; with existing rows 0.86 to 1.00.
     """
 

@@ -21,23 +21,23 @@ NO_LOSS = "the model is certain of its response without the prompt, so that its 
 class Difficulty:
     """Rank rows by instruction-following difficulty (IFD), the hardest first.
 
-    Optimises the sum over the picks of IFD = loss of the response with the prompt / loss of it without, among the rows
-    where it is at most 1. Near 0 the prompt tells the response; near 1 it does not help; above 1 it misleads, and the
-    row is excluded with that reason.
+    Optimises the sum over the picks of IFD = loss of the response with the prompt / loss of it
+    without, among the rows where it is at most 1. Near 0 the prompt tells the response; near 1 it
+    does not help; above 1 it misleads, and the row is excluded with that reason.
 
-    Source: Li et al. 2024a, arXiv:2308.12032 (Cherry LLM); with "perplexity", exp(loss with - loss without), Li et al.
-    2024b, arXiv:2402.00530 (Superfiltering). Both exclude the same rows.
-    Cost: two passes of the model over the rows, one of them over the responses alone; then O(n) time.
-    Needs: `loss`, `loss_unconditional`, from --model or the embedded model.
-    Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
-    excluded with its reason.
-    Fails: in a like-for-like test it lost to random rows (Ivison et al. 2025, arXiv:2503.01807), and its gains on chat
-    judges came with losses on knowledge (MMLU 41.7 to 36.5 in the authors' own table). A wrong answer looks hard. A
-    weak model finds little help in any prompt, so that much is excluded or near 1. On classification data it lost to
-    random rows by 0.10 and 0.13 of accuracy at 30 % (`benchmarks/selection_helps.py`).
+    Source: Li et al. 2024a, arXiv:2308.12032 (Cherry LLM); with "perplexity", exp(loss with - loss
+    without), Li et al. 2024b, arXiv:2402.00530 (Superfiltering). Both exclude the same rows. Cost:
+    two passes of the model over the rows, one of them over the responses alone; then O(n) time.
+    Needs: `loss`, `loss_unconditional`, from --model or the embedded model. Ties: to the lowest
+    row, so equal rows stay together. An empty pool is refused. A row with no token to score is
+    excluded with its reason. Fails: in a like-for-like test it lost to random rows (Ivison et al.
+    2025, arXiv:2503.01807), and its gains on chat judges came with losses on knowledge (MMLU 41.7
+    to 36.5 in the authors' own table). A wrong answer looks hard. A weak model finds little help in
+    any prompt, so that much is excluded or near 1. On classification data it lost to random rows by
+    0.10 and 0.13 of accuracy at 30 % (`benchmarks/selection_helps.py`).
 
-    Differs: BOS stands before both passes and exactly the same tokens are scored in both; the official scripts score
-    one token more with the prompt.
+    Differs: BOS stands before both passes and exactly the same tokens are scored in both; the
+    official scripts score one token more with the prompt.
 
     Attributes:
         ratio: "loss" or "perplexity".

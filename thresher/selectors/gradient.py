@@ -22,36 +22,37 @@ BLOCK_CELLS = 1 << 24  # entries of the gradients taken to float32 at a time
 class Gradient:
     """Rank rows by their influence on a target: how far a step on the row alone would lower the target's loss.
 
-    Optimises the sum over the picks of max over tasks of mean over the task's rows z' of sum over checkpoints c of
-    rate_c * cos(AdamW's step on z at c, gradient of the loss of z' at c), with the learning rates as shares (LESS). The
-    parameters are those of a LoRA adapter in its warm-up.
+    Optimises the sum over the picks of max over tasks of mean over the task's rows z' of sum over
+    checkpoints c of rate_c * cos(AdamW's step on z at c, gradient of the loss of z' at c), with the
+    learning rates as shares (LESS). The parameters are those of a LoRA adapter in its warm-up.
 
-    Source: Xia et al. 2024, arXiv:2402.04333 (LESS).
-    Cost: training an adapter on `share` of the pool for `epochs` epochs; then at each of as many checkpoints a forward
-    and a backward pass over pool and target, about 3 * epochs passes of the model, and 2 * epochs * dim bytes per row;
-    then O(n * epochs * dim * tasks) time. Finished rows are kept, so a killed run goes on.
-    Needs: `gradient` of the pool and `gradient_plain` of the target's rows (--target), from --model or the embedded
-    model.
-    Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to score is
-    excluded with its reason.
-    Fails: it costs far more than `target-similarity`, which did better on average: 46.4 against 44.2 from 200 thousand
-    rows, random rows 40.9, mean of seven tasks (Ivison et al. 2025, arXiv:2503.01807; LESS could not be afforded on
-    their larger pool). What the target lacks is not kept, and rows of the target in the pool come first. Equal rows
-    pull alike, so repeats come together. Target rows that the warm-up has learned have small gradients whose direction
-    is noise.
+    Source: Xia et al. 2024, arXiv:2402.04333 (LESS). Cost: training an adapter on `share` of the
+    pool for `epochs` epochs; then at each of as many checkpoints a forward and a backward pass over
+    pool and target, about 3 * epochs passes of the model, and 2 * epochs * dim bytes per row; then
+    O(n * epochs * dim * tasks) time. Finished rows are kept, so a killed run goes on. Needs:
+    `gradient` of the pool and `gradient_plain` of the target's rows (--target), from --model or the
+    embedded model. Ties: to the lowest row, so equal rows stay together. An empty pool is refused.
+    A row with no token to score is excluded with its reason. Fails: it costs far more than
+    `target-similarity`, which did better on average: 46.4 against 44.2 from 200 thousand rows,
+    random rows 40.9, mean of seven tasks (Ivison et al. 2025, arXiv:2503.01807; LESS could not be
+    afforded on their larger pool). What the target lacks is not kept, and rows of the target in the
+    pool come first. Equal rows pull alike, so repeats come together. Target rows that the warm-up
+    has learned have small gradients whose direction is noise.
 
     Attributes:
-        checkpoints: folder of a warm-up that kept its epochs (`trained/` in the cache); not set: it is trained.
+        checkpoints: folder of a warm-up that kept its epochs (`trained/` in the cache); not set: it
+            is trained.
         share: of the pool that the warm-up learns from, drawn by the seed.
         epochs: of the warm-up, one checkpoint each.
-        dim: numbers that stand for a gradient at one checkpoint. The error of a cosine is about 1 / sqrt(dim), and
-            1 / sqrt(dim * epochs) of their mean.
+        dim: numbers that stand for a gradient at one checkpoint. The error of a cosine is about 1 /
+            sqrt(dim), and 1 / sqrt(dim * epochs) of their mean.
         by: column of the target whose values are its tasks; not set: the target is one task.
 
-    Differs: AdamW's moments are corrected for their start at 0 and epsilon stands outside the root, as the optimizer
-    itself has it (the official code does neither). Gradients go into a sparse sketch of random signs, one addition per
-    weight, in place of a dense projection to 8,192, and each checkpoint has a sketch of its own: an entry estimates as
-    well. The rank and the learning rate of the warm-up are those of `thresher train`.
+    Differs: AdamW's moments are corrected for their start at 0 and epsilon stands outside the root,
+    as the optimizer itself has it (the official code does neither). Gradients go into a sparse
+    sketch of random signs, one addition per weight, in place of a dense projection to 8,192, and
+    each checkpoint has a sketch of its own: an entry estimates as well. The rank and the learning
+    rate of the warm-up are those of `thresher train`.
     """
 
     name: ClassVar[str] = "gradient"

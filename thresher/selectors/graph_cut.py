@@ -32,34 +32,40 @@ N_COMPARED = 64  # at most so many different rows with close gains (the lowest o
 class GraphCut:
     """Rank rows so that every prefix is similar to the pool and has little in common within, as far as greedy can.
 
-    Optimises f(S) = sum over all rows i and picks j of s_ij - redundancy * sum over picks i and j of s_ij with
-    s_ij = max(0, cos(i, j)). Each pick is the row that raises f most, or lowers it least. f is submodular, and monotone
-    for redundancy <= 0.5 without existing rows: then every prefix has at least 1 - 1/e of the largest f. Above 0.5, or
-    with existing rows, whose similarity is taken off and not counted in, gains can become negative: the ranking goes on
-    with the row that costs least and f falls from there on; `n_picks_with_gain` of the notes is the prefix with the
-    largest f, and no bound is known.
+    Optimises f(S) = sum over all rows i and picks j of s_ij - redundancy * sum over picks i and j
+    of s_ij with s_ij = max(0, cos(i, j)). Each pick is the row that raises f most, or lowers it
+    least. f is submodular, and monotone for redundancy <= 0.5 without existing rows: then every
+    prefix has at least 1 - 1/e of the largest f. Above 0.5, or with existing rows, whose similarity
+    is taken off and not counted in, gains can become negative: the ranking goes on with the row
+    that costs least and f falls from there on; `n_picks_with_gain` of the notes is the prefix with
+    the largest f, and no bound is known.
 
-    Source: Iyer, Khargoankar, Bilmes and Asanani 2021 (ALT), arXiv:2006.15412; as a function of sets Lin and Bilmes
+    Source: Iyer, Khargoankar, Bilmes and Asanani 2021 (ALT), arXiv:2006.15412; as a function of
+    sets Lin and Bilmes
     2009. The greedy algorithm is exact; the oracle of the tests is a plain one in float64.
-    Cost: all pairs O(n^2 d) time once and O(n d) per pick; the kernel is never stored, so memory is O(n d). Sparse
-    O(n n_neighbors) memory and a neighbour search.
-    Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked.
-    Ties: to the lowest row; gains within float32 error are compared in float64 first. Equal rows are picked one by one,
-    each at the price of what it shares with the others. An empty pool is refused.
-    Fails: with a small redundancy it takes the rows nearest to the mean of the pool, many of one kind. With 0.5 it lost
-    to random rows by 0.11 to 0.17 of accuracy on rows in 77 classes, 13 of each (`benchmarks/selection_helps.py`).
+    Cost: all pairs O(n^2 d) time once and O(n d) per pick; the kernel is never stored, so memory is
+    O(n d). Sparse O(n n_neighbors) memory and a neighbour search. Needs: `embedding`; uses
+    `existing_embedding` of the context, if there, as rows already picked. Ties: to the lowest row;
+    gains within float32 error are compared in float64 first. Equal rows are picked one by one, each
+    at the price of what it shares with the others. An empty pool is refused. Fails: with a small
+    redundancy it takes the rows nearest to the mean of the pool, many of one kind. With 0.5 it lost
+    to random rows by 0.11 to 0.17 of accuracy on rows in 77 classes, 13 of each
+    (`benchmarks/selection_helps.py`).
 
-    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 where nothing
-    is more similar to it than 0; `similarity` is that cosine; `objective` is what f gains over the existing rows alone.
+    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as
+    near, -1 where nothing is more similar to it than 0; `similarity` is that cosine; `objective` is
+    what f gains over the existing rows alone.
 
     Attributes:
         redundancy: price of similarity among the picks, lambda of the paper.
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" all pairs up to 50,000 rows.
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" all pairs up to
+            50,000 rows.
         n_neighbors: neighbours per row of the sparse kernel.
 
-    Differs: cosines below 0 count as 0, which submodularity needs. It stands beside the greedy engine of the other
-    methods (`greedy`), which closes intervals of all rows and for that needs the whole kernel in memory: here a pick
-    changes the gains by its own row of the kernel alone, which is computed when it is needed.
+    Differs: cosines below 0 count as 0, which submodularity needs. It stands beside the greedy
+    engine of the other methods (`greedy`), which closes intervals of all rows and for that needs
+    the whole kernel in memory: here a pick changes the gains by its own row of the kernel alone,
+    which is computed when it is needed.
     """
 
     name: ClassVar[str] = "graph-cut"

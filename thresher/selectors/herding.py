@@ -20,23 +20,22 @@ CLOSE = 1e-5  # scores so near to the best, relative to the state's length, are 
 class Herding:
     """Rank rows so that the mean embedding of every prefix is near the mean of the pool.
 
-    THE CONTROL FOR "TYPICAL ROWS": it looks at the mean only. A method that claims to gain by diversity or coverage
-    should beat it; if it does not, typical rows were all that was needed.
+    THE CONTROL FOR "TYPICAL ROWS": it looks at the mean only. A method that claims to gain by
+    diversity or coverage should beat it; if it does not, typical rows were all that was needed.
 
-    Optimises, greedily, | mean over i of x_i - mean over S of x_j |^2 over unit embeddings x: with state w = mean,
-    each pick is the row with the largest w . x, then w becomes w + mean - x.
+    Optimises, greedily, | mean over i of x_i - mean over S of x_j |^2 over unit embeddings x: with
+    state w = mean, each pick is the row with the largest w . x, then w becomes w + mean - x.
 
-    Source: Welling 2009, doi:10.1145/1553374.1553517; kernel herding with the linear kernel, Chen, Welling and
-    Smola 2010, arXiv:1203.3472.
-    Cost: O(n d) time per pick, no memory beyond the unit embeddings.
-    Needs: `embedding`.
-    Ties: to the lowest row. Equal rows can all be picked, but not soon after one another. A zero row adds nothing to
-    the mean. An empty pool is refused.
-    Fails: with several groups the mean may lie where no row is; groups of opposite direction cancel.
-    No difference to random rows was seen on three tasks (`benchmarks/selection_helps.py`): a mean is what random rows
-    have too.
+    Source: Welling 2009, doi:10.1145/1553374.1553517; kernel herding with the linear kernel, Chen,
+    Welling and Smola 2010, arXiv:1203.3472. Cost: O(n d) time per pick, no memory beyond the unit
+    embeddings. Needs: `embedding`. Ties: to the lowest row. Equal rows can all be picked, but not
+    soon after one another. A zero row adds nothing to the mean. An empty pool is refused. Fails:
+    with several groups the mean may lie where no row is; groups of opposite direction cancel. No
+    difference to random rows was seen on three tasks (`benchmarks/selection_helps.py`): a mean is
+    what random rows have too.
 
-    `objective` is the distance of the prefix's mean to the pool's mean after each pick (lower is better).
+    `objective` is the distance of the prefix's mean to the pool's mean after each pick (lower is
+    better).
 
     Differs: without replacement; the paper may pick a row again.
     """

@@ -24,24 +24,24 @@ EQUAL = 1e-11  # relative; squared distances as close in float64 are ties
 class KCenter:
     """Rank rows so that every prefix leaves no row far from its nearest pick.
 
-    Optimises the radius, max over rows i of min over picks j of |x_i - x_j|: each pick is the row farthest from all
-    earlier picks. Every prefix has at most twice the smallest radius that any picks of that number have.
+    Optimises the radius, max over rows i of min over picks j of |x_i - x_j|: each pick is the row
+    farthest from all earlier picks. Every prefix has at most twice the smallest radius that any
+    picks of that number have.
 
-    Source: Gonzalez 1985, doi:10.1016/0304-3975(85)90224-5; for active learning Sener and Savarese 2018,
-    arXiv:1708.00489.
-    Cost: O(n n_ranked d) time, mostly as matrix products, O(n d) memory. Rows that cannot be the farthest yet are
-    brought up to date in blocks, which changes no pick.
-    Needs: `embedding`; uses `existing_embedding` of the context, if there, as the first picks. Without it the first
-    pick is drawn at random.
-    Ties: to the lowest row; distances within float32 error are compared in float64 first. Rows equal to a pick are at
-    distance 0 and come last, lowest first. An empty pool is refused.
-    Fails: the farthest rows are the odd ones: garbage, wrong language, broken rows come first. Clean the pool before.
-    On product attributes it lost to random rows by 0.14 and 0.21 of accuracy at 5 and 10 %; on Banking77 it beat them
-    by 0.07 to 0.10 at equal tokens, as odd rows are short there, and not at equal rows
+    Source: Gonzalez 1985, doi:10.1016/0304-3975(85)90224-5; for active learning Sener and Savarese
+    2018, arXiv:1708.00489. Cost: O(n n_ranked d) time, mostly as matrix products, O(n d) memory.
+    Rows that cannot be the farthest yet are brought up to date in blocks, which changes no pick.
+    Needs: `embedding`; uses `existing_embedding` of the context, if there, as the first picks.
+    Without it the first pick is drawn at random. Ties: to the lowest row; distances within float32
+    error are compared in float64 first. Rows equal to a pick are at distance 0 and come last,
+    lowest first. An empty pool is refused. Fails: the farthest rows are the odd ones: garbage,
+    wrong language, broken rows come first. Clean the pool before. On product attributes it lost to
+    random rows by 0.14 and 0.21 of accuracy at 5 and 10 %; on Banking77 it beat them by 0.07 to
+    0.10 at equal tokens, as odd rows are short there, and not at equal rows
     (`benchmarks/selection_helps.py`).
 
-    `covered_by` is the nearest pick, EXISTING where an existing row is at least as near; `similarity` the cosine with
-    it; `objective` the radius after each pick.
+    `covered_by` is the nearest pick, EXISTING where an existing row is at least as near;
+    `similarity` the cosine with it; `objective` the radius after each pick.
 
     Attributes:
         metric: "cosine" (distance between unit vectors) or "euclidean".
@@ -126,11 +126,12 @@ class _Exact(NamedTuple):
 class _Traversal:
     """State of one farthest-first traversal.
 
-    Only the `active` rows, those with the largest gaps, are compared with each pick at once. The gap of the others
-    is at most `bound`; while the farthest active row is farther than that, it is the farthest of all.
+    Only the `active` rows, those with the largest gaps, are compared with each pick at once. The
+    gap of the others is at most `bound`; while the farthest active row is farther than that, it is
+    the farthest of all.
 
-    The greedy engine of the other methods (`greedy`) keeps sums of similarities; the largest of all distances is no
-    sum, and needs neither a kernel nor gains.
+    The greedy engine of the other methods (`greedy`) keeps sums of similarities; the largest of all
+    distances is no sum, and needs neither a kernel nor gains.
     """
 
     def __init__(self, points: Float32, exact: _Exact) -> None:

@@ -24,32 +24,35 @@ LEFT_OUT = "the model's knowledge of it is in the group '{}', which the setting 
 class KnownUnknown:
     """Keep rows by the group that the model's knowledge of their short answers is in (SliCK), group after group.
 
-    P0 is the share of prompts, each with other examples, whose likeliest answer is right, P1 that of drawn answers.
-    highly-known: P0 = 1. maybe-known: 0 < P0 < 1. weakly-known: P0 = 0 and P1 > 0. unknown: both 0. Right is the row's
-    response word by word. Optimises the number of picks from the groups in `order`, the first ones first.
+    P0 is the share of prompts, each with other examples, whose likeliest answer is right, P1 that
+    of drawn answers. highly-known: P0 = 1. maybe-known: 0 < P0 < 1. weakly-known: P0 = 0 and P1 >
+    0. unknown: both 0. Right is the row's response word by word. Optimises the number of picks from
+    the groups in `order`, the first ones first.
 
-    Source: Gekhman et al. 2024, arXiv:2405.05904: rows that a model maybe knows served it best; unknown ones are
-    learned late and, once they are, make it invent more.
-    Cost: n_prompts answers of each row, and n_prompts n_samples for rows with P0 = 0 alone, which makes the same groups
-    as drawing for all; 10 prompts of 4 examples and 16 samples are the paper's. `--set n_prompts=3 --set n_samples=4`
-    is eleven times cheaper and coarser.
-    Needs: `knowledge`, from --model (a model, an adapter or the address of a server) or the embedded model.
-    Ties: within a group to the lowest row; where ids are hashes that is as good as drawn. An empty pool is refused.
-    Rows with longer responses than max_words, rows that the model cannot answer, and rows whose answer was cut at
-    max_new_tokens while it was right are excluded with their reason.
-    Fails: an answer in other words counts as wrong, so answers must have one form. What a model does not know it may
-    still need: then add it to a store that is searched, or stop training early. A model that follows examples badly
-    seems to know nothing.
+    Source: Gekhman et al. 2024, arXiv:2405.05904: rows that a model maybe knows served it best;
+    unknown ones are learned late and, once they are, make it invent more. Cost: n_prompts answers
+    of each row, and n_prompts n_samples for rows with P0 = 0 alone, which makes the same groups as
+    drawing for all; 10 prompts of 4 examples and 16 samples are the paper's. `--set n_prompts=3
+    --set n_samples=4` is eleven times cheaper and coarser. Needs: `knowledge`, from --model (a
+    model, an adapter or the address of a server) or the embedded model. Ties: within a group to the
+    lowest row; where ids are hashes that is as good as drawn. An empty pool is refused. Rows with
+    longer responses than max_words, rows that the model cannot answer, and rows whose answer was
+    cut at max_new_tokens while it was right are excluded with their reason. Fails: an answer in
+    other words counts as wrong, so answers must have one form. What a model does not know it may
+    still need: then add it to a store that is searched, or stop training early. A model that
+    follows examples badly seems to know nothing.
 
     Attributes:
-        order: groups to keep, the first ones first, divided by commas; rows of a group that is left out are excluded.
+        order: groups to keep, the first ones first, divided by commas; rows of a group that is left
+            out are excluded.
         n_prompts: prompts of each row.
         n_examples: examples in each.
         n_samples: answers drawn of each prompt.
         temperature: they are drawn at.
         max_words: of a response that counts as short.
         max_new_tokens: limit of each answer.
-        by: column that a row and its examples share, such as a relation; not set: any row can be an example.
+        by: column that a row and its examples share, such as a relation; not set: any row can be an
+            example.
         seed: of the examples and the draws.
 
     Differs: examples are of the same relation in the paper, here only with `by`.
@@ -131,7 +134,8 @@ def groups(knowledge: Array) -> NDArray[np.int64]:
     """Return the place in GROUPS of each row, (n,); -1 for a row without a value.
 
     Args:
-        knowledge: (n,) with the fields `likeliest` (P0) and `drawn` (P1, which counts only where P0 is 0).
+        knowledge: (n,) with the fields `likeliest` (P0) and `drawn` (P1, which counts only where P0
+            is 0).
     """
     p0, p1 = knowledge["likeliest"], knowledge["drawn"]
     chosen = np.select([np.isnan(p0), p0 == 1, p0 > 0, p1 > 0], [-1, 0, 1, 2], default=3)

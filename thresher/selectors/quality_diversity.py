@@ -26,41 +26,46 @@ Float64 = NDArray[np.float64]
 class QualityDiversity(PairwiseGreedy):
     """Rank rows so that every prefix both scores high and represents the pool, as far as greedy can (QDIT).
 
-    Optimises F(S) = (1 - alpha) f(S) / f(pool) + alpha q(S) / q(pool): f is that of `facility-location` (each row
-    counts with its cosine to the nearest pick), q the sum of the qualities of the picks, each brought to 0..1. Both
-    parts are 1 for the whole pool. Each pick is the row that raises F most; F is monotone submodular, so with the dense
-    kernel every prefix of k rows has at least 63 % of the largest F of any k rows.
+    Optimises F(S) = (1 - alpha) f(S) / f(pool) + alpha q(S) / q(pool): f is that of
+    `facility-location` (each row counts with its cosine to the nearest pick), q the sum of the
+    qualities of the picks, each brought to 0..1. Both parts are 1 for the whole pool. Each pick is
+    the row that raises F most; F is monotone submodular, so with the dense kernel every prefix of k
+    rows has at least 63 % of the largest F of any k rows.
 
-    Source: Bukharin et al. 2024 (Findings of EMNLP), arXiv:2311.14736. The greedy algorithm is exact; the oracle of the
-    tests is a plain one in float64.
-    Cost: as `facility-location`: dense O(n^2 d) time and 4 n^2 bytes, sparse O(n n_neighbors) memory and a neighbour
-    search; besides, what the quality costs.
-    Needs: `embedding` and the quality: a column of yours with numbers, or a feature (`loss`, `length`, ...); uses
-    `existing_embedding` of the context, if there, as rows already picked.
-    Ties: to the lowest row. Equal rows cover each other, so that after one only its quality speaks for another. An
-    empty pool is refused. A row without a quality is represented like any other, but never picked: it is excluded with
-    its reason.
-    Fails: as good as the quality is: with `loss` or `length` it collects what these collect. With low loss it lost to
-    random rows by 0.20 to 0.35 of accuracy on product attributes, and on Banking77 beat them at 5 % and not at 30 %
-    (`benchmarks/selection_helps.py`). With alpha
-    near 1 repeats of one good row come together. Sparse: more than n_neighbors copies of one row see only each other;
-    remove duplicates before.
+    Source: Bukharin et al. 2024 (Findings of EMNLP), arXiv:2311.14736. The greedy algorithm is
+    exact; the oracle of the tests is a plain one in float64. Cost: as `facility-location`: dense
+    O(n^2 d) time and 4 n^2 bytes, sparse O(n n_neighbors) memory and a neighbour search; besides,
+    what the quality costs. Needs: `embedding` and the quality: a column of yours with numbers, or a
+    feature (`loss`, `length`, ...); uses `existing_embedding` of the context, if there, as rows
+    already picked. Ties: to the lowest row. Equal rows cover each other, so that after one only its
+    quality speaks for another. An empty pool is refused. A row without a quality is represented
+    like any other, but never picked: it is excluded with its reason. Fails: as good as the quality
+    is: with `loss` or `length` it collects what these collect. With low loss it lost to random rows
+    by 0.20 to 0.35 of accuracy on product attributes, and on Banking77 beat them at 5 % and not at
+    30 % (`benchmarks/selection_helps.py`). With alpha near 1 repeats of one good row come together.
+    Sparse: more than n_neighbors copies of one row see only each other; remove duplicates before.
 
-    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 for neither, as
-    it is for all rows but picks when alpha is 1 and rows are not compared; `objective` is F after each pick.
+    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as
+    near, -1 for neither, as it is for all rows but picks when alpha is 1 and rows are not compared;
+    `objective` is F after each pick.
 
     Attributes:
-        quality: name of a feature, else of your column; "column:NAME" for a column that is called like a feature.
+        quality: name of a feature, else of your column; "column:NAME" for a column that is called
+            like a feature.
         prefer: "high" or "low" values of it.
-        alpha: weight of quality, 0..1; at 0 the picks are those of `facility-location`, at 1 those of quality alone.
-        scale: "rank" (share of the rows that are worse: outliers do not matter) or "range" (between least and largest).
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where memory allows.
+        alpha: weight of quality, 0..1; at 0 the picks are those of `facility-location`, at 1 those
+            of quality alone.
+        scale: "rank" (share of the rows that are worse: outliers do not matter) or "range" (between
+            least and largest).
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where
+            memory allows.
         n_neighbors: neighbours per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 rows.
         optimizer: "lazy", "stochastic" or "threshold", as in `facility-location`.
         epsilon: as in `facility-location`.
 
-    Differs: the paper leaves open how the two parts are scaled to one another; here both are shares of the whole pool.
+    Differs: the paper leaves open how the two parts are scaled to one another; here both are shares
+    of the whole pool.
     """
 
     name: ClassVar[str] = "quality-diversity"
@@ -94,8 +99,8 @@ class QualityDiversity(PairwiseGreedy):
         """Rank `n_ranked` rows greedily, or as many as have a quality; the others score -inf.
 
         Raises:
-            InputError: `n_ranked` is not in 1..n, the quality is not one number per row, or the dense kernel was asked
-                for and is too large.
+            InputError: `n_ranked` is not in 1..n, the quality is not one number per row, or the
+                dense kernel was asked for and is too large.
         """
         from thresher.selectors.submodular.greedy import new_cover
         from thresher.selectors.submodular.kernels import floor_of, kernel_of, pick_greedily

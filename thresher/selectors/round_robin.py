@@ -20,8 +20,9 @@ def equal_turns(sizes: Int64, n_turns: int) -> Int64:
 def proportional_turns(sizes: Int64, n_turns: int) -> Int64:
     """Return the group of each turn, (n_turns,): after any k turns, group g had floor or ceil of its share k n_g / n.
 
-    The j-th row of a group may come when the share exceeds j - 1 and must come before it exceeds j; serving the
-    earliest deadline meets all of them (Baruah, Cohen, Plaxton and Varvel 1996, doi:10.1007/BF01940883).
+    The j-th row of a group may come when the share exceeds j - 1 and must come before it exceeds j;
+    serving the earliest deadline meets all of them (Baruah, Cohen, Plaxton and Varvel 1996,
+    doi:10.1007/BF01940883).
     """
     n = int(sizes.sum())
     size = [int(s) for s in sizes]

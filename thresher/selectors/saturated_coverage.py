@@ -19,27 +19,30 @@ from thresher.subset.scores import EXISTING, Scores, ranked
 class SaturatedCoverage(PairwiseGreedy):
     """Rank rows so that every prefix gives all rows as much similarity as greedy can, none more than its share.
 
-    Optimises f(S) = sum over rows i of min(sum over j in S of s_ij, saturation * sum over all rows j of s_ij) with
-    s_ij = max(0, cos(i, j)): a row that has its share of similar picks attracts no more. f is monotone submodular; the
-    guarantee is that of `facility-location`.
+    Optimises f(S) = sum over rows i of min(sum over j in S of s_ij, saturation * sum over all rows
+    j of s_ij) with s_ij = max(0, cos(i, j)): a row that has its share of similar picks attracts no
+    more. f is monotone submodular; the guarantee is that of `facility-location`.
 
-    Source: Lin and Bilmes 2011 (ACL), https://aclanthology.org/P11-1052. The greedy algorithm is exact; the oracle of
-    the tests is a plain one in float64.
-    Cost: as `facility-location`; dense, a row that nears its cap costs a pass over its row of the kernel per pick.
-    Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked: they count in the
-    sums of S and in those of all rows.
-    Ties: gains within float32 error (1e-6) are ties and go to the lowest row. Equal rows are picked one by one, as each
-    adds to the sum. When no row can raise f, the lowest rows not yet picked follow. An empty pool is refused.
-    Fails: with saturation far above the share of rows that are kept, no row is ever saturated and the picks are the
-    rows nearest to the mean; set it to about the budget's share. With 0.1 it lost to random rows by 0.11 to 0.13 of
-    accuracy at 5 and 10 % of rows in 77 classes, and at 30 % no difference was seen (`benchmarks/selection_helps.py`).
+    Source: Lin and Bilmes 2011 (ACL), https://aclanthology.org/P11-1052. The greedy algorithm is
+    exact; the oracle of the tests is a plain one in float64. Cost: as `facility-location`; dense, a
+    row that nears its cap costs a pass over its row of the kernel per pick. Needs: `embedding`;
+    uses `existing_embedding` of the context, if there, as rows already picked: they count in the
+    sums of S and in those of all rows. Ties: gains within float32 error (1e-6) are ties and go to
+    the lowest row. Equal rows are picked one by one, as each adds to the sum. When no row can raise
+    f, the lowest rows not yet picked follow. An empty pool is refused. Fails: with saturation far
+    above the share of rows that are kept, no row is ever saturated and the picks are the rows
+    nearest to the mean; set it to about the budget's share. With 0.1 it lost to random rows by 0.11
+    to 0.13 of accuracy at 5 and 10 % of rows in 77 classes, and at 30 % no difference was seen
+    (`benchmarks/selection_helps.py`).
 
-    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as near, -1 where nothing
-    is more similar to it than 0; `similarity` is that cosine; `objective` is f after each pick.
+    `covered_by` is the pick nearest to each row, EXISTING where an existing row is at least as
+    near, -1 where nothing is more similar to it than 0; `similarity` is that cosine; `objective` is
+    f after each pick.
 
     Attributes:
         saturation: share of a row's similarity to all rows beyond which it has enough, 0..1.
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where memory allows.
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where
+            memory allows.
         n_neighbors: neighbours per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 rows.
         optimizer: "lazy", "stochastic" or "threshold", as in `facility-location`.

@@ -21,23 +21,25 @@ from thresher.subset.scores import Scores, ranked
 class Stratified:
     """Rank rows at random within groups, and let the groups take turns.
 
-    Optimises the match of every prefix to a target mix of groups. "balanced": all groups equally often, round robin
-    until a group is used up. "proportional": after any k rows, group g has floor or ceil of its exact share k n_g / n.
+    Optimises the match of every prefix to a target mix of groups. "balanced": all groups equally
+    often, round robin until a group is used up. "proportional": after any k rows, group g has floor
+    or ceil of its exact share k n_g / n.
 
-    Source: Neyman 1934, doi:10.2307/2342192; the turns of "proportional" are those of Baruah et al. 1996,
-    doi:10.1007/BF01940883.
-    Cost: O(n log n) time, O(n) memory; with clusters also O(n n_clusters d) for k-means.
-    Needs: `column:<by>`, or `embedding` if `by` is "cluster".
-    Ties: between groups to the lowest code. Equal rows are drawn apart. An empty pool is refused.
-    Fails: "balanced" takes all of a small group, its wrong labels included; clusters need not be classes.
-    Balanced labels beat random rows by 0.085 [0.050, 0.117] of accuracy at 10 % where classes are even (Banking77) and
-    lost by 0.188 [0.107, 0.271] where they are not (product attributes), as the test set has the pool's shares
-    (`benchmarks/selection_helps.py`).
+    Source: Neyman 1934, doi:10.2307/2342192; the turns of "proportional" are those of Baruah et al.
+    1996, doi:10.1007/BF01940883. Cost: O(n log n) time, O(n) memory; with clusters also O(n
+    n_clusters d) for k-means. Needs: `column:<by>`, or `embedding` if `by` is "cluster". Ties:
+    between groups to the lowest code. Equal rows are drawn apart. An empty pool is refused. Fails:
+    "balanced" takes all of a small group, its wrong labels included; clusters need not be classes.
+    Balanced labels beat random rows by 0.085 [0.050, 0.117] of accuracy at 10 % where classes are
+    even (Banking77) and lost by 0.188 [0.107, 0.271] where they are not (product attributes), as
+    the test set has the pool's shares (`benchmarks/selection_helps.py`).
 
     Attributes:
-        by: a column ("label" is the class of classification data, "source" the source), or "cluster" for k-means.
+        by: a column ("label" is the class of classification data, "source" the source), or
+            "cluster" for k-means.
         balance: "balanced" or "proportional".
-        n_clusters: clusters of k-means, for by="cluster" only; not set: the square root of half the rows.
+        n_clusters: clusters of k-means, for by="cluster" only; not set: the square root of half the
+            rows.
     """
 
     name: ClassVar[str] = "stratified"

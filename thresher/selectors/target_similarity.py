@@ -21,26 +21,28 @@ BLOCK_CELLS = 1 << 24  # cosines computed at a time
 class TargetSimilarity:
     """Rank rows by round robin over the rows of a target: each takes its nearest row that is still free (RDS+).
 
-    Optimises nothing in closed form: turn by turn, the next row of the target picks the free row of the pool with the
-    largest cosine to it. With `by`, the tasks of the target take turns instead, and a row's similarity to a task is its
-    largest to any of the task's rows.
+    Optimises nothing in closed form: turn by turn, the next row of the target picks the free row of
+    the pool with the largest cosine to it. With `by`, the tasks of the target take turns instead,
+    and a row's similarity to a task is its largest to any of the task's rows.
 
-    Source: Ivison et al. 2025, arXiv:2503.01807 (best of the compared methods on average, from 200 thousand and 5.8
-    million rows).
-    Cost: one pass of the model over pool and target, then O(q n d) time for q target rows, a sort for each of them (or
-    each task), and 4 q n_ranked bytes.
-    Needs: `hidden`, from --model or the embedded model, or `embedding`; and the target's rows (--target).
-    Ties: to the lowest row; cosines are compared to six digits. Equal rows are picked one after another. An empty pool
-    is refused. A row with no token to read is excluded with its reason.
-    Fails: what the target lacks is not picked, so a narrow target gives a narrow subset, and rows of the target in the
-    pool come first (keep test data out of both). A few odd target rows have as many turns as the others. Repeats of one
-    text come together.
+    Source: Ivison et al. 2025, arXiv:2503.01807 (best of the compared methods on average, from 200
+    thousand and 5.8 million rows). Cost: one pass of the model over pool and target, then O(q n d)
+    time for q target rows, a sort for each of them (or each task), and 4 q n_ranked bytes. Needs:
+    `hidden`, from --model or the embedded model, or `embedding`; and the target's rows (--target).
+    Ties: to the lowest row; cosines are compared to six digits. Equal rows are picked one after
+    another. An empty pool is refused. A row with no token to read is excluded with its reason.
+    Fails: what the target lacks is not picked, so a narrow target gives a narrow subset, and rows
+    of the target in the pool come first (keep test data out of both). A few odd target rows have as
+    many turns as the others. Repeats of one text come together.
 
     Attributes:
-        kernel: "hidden" compares the language model's weighted mean hidden states, "embedding" the encoder's vectors.
-        by: column of the target whose values are its tasks, for example "source"; not set: every row for itself.
+        kernel: "hidden" compares the language model's weighted mean hidden states, "embedding" the
+            encoder's vectors.
+        by: column of the target whose values are its tasks, for example "source"; not set: every
+            row for itself.
 
-    Differs: padding has no weight in the mean, as it has in the official code at batch sizes above 1.
+    Differs: padding has no weight in the mean, as it has in the official code at batch sizes above
+    1.
     """
 
     name: ClassVar[str] = "target-similarity"

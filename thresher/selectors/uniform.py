@@ -18,17 +18,17 @@ from thresher.subset.scores import Scores
 class Uniform:
     """Rank rows in random order, so that every prefix is a uniform random sample without replacement.
 
-    Optimises nothing: it is the baseline, and hard to beat on large clean pools (Xia et al. 2024, arXiv:2410.09335).
-    Each row's value is a hash of its `row_id` salted by the generator, in 0..1 (XXH3, 64 bit). A row's value does
-    not depend on the other rows: the picks are the same in any order of the file, and when 1 % new rows arrive, the
-    old rows keep their values and about 99 % of the picks stay.
+    Optimises nothing: it is the baseline, and hard to beat on large clean pools (Xia et al. 2024,
+    arXiv:2410.09335). Each row's value is a hash of its `row_id` salted by the generator, in 0..1
+    (XXH3, 64 bit). A row's value does not depend on the other rows: the picks are the same in any
+    order of the file, and when 1 % new rows arrive, the old rows keep their values and about 99 %
+    of the picks stay.
 
-    Source: hashing instead of shuffling as in consistent sampling (Broder 1997, doi:10.1109/SEQUEN.1997.666900).
-    Cost: O(n) time, 8 n bytes; a million rows take about half a second.
-    Needs: nothing.
-    Ties: to the lowest row (one pair in 10^16). Rows of equal content have different ids and are drawn apart. An
-    empty pool is refused.
-    Fails: rare kinds of rows are missed in small samples (`stratified` keeps them).
+    Source: hashing instead of shuffling as in consistent sampling (Broder 1997,
+    doi:10.1109/SEQUEN.1997.666900). Cost: O(n) time, 8 n bytes; a million rows take about half a
+    second. Needs: nothing. Ties: to the lowest row (one pair in 10^16). Rows of equal content have
+    different ids and are drawn apart. An empty pool is refused. Fails: rare kinds of rows are
+    missed in small samples (`stratified` keeps them).
     """
 
     name: ClassVar[str] = "random"

@@ -1,8 +1,9 @@
 """Budgets and quotas: how many rows to keep, and from which group.
 
-A budget is a number of rows (`500`), a share (`30%`, `0.3`), a number of tokens (`200ktok`), a threshold on the score
-(`score>0.8`), or the saturation point of a learning curve (`saturation:FOLDER`, which becomes a number of rows). A
-quota reorders a ranking so that every prefix of it keeps the wanted proportions.
+A budget is a number of rows (`500`), a share (`30%`, `0.3`), a number of tokens (`200ktok`), a
+threshold on the score (`score>0.8`), or the saturation point of a learning curve
+(`saturation:FOLDER`, which becomes a number of rows). A quota reorders a ranking so that every
+prefix of it keeps the wanted proportions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Budget:
     """What to keep, in one of four units.
 
     Attributes:
-        unit: "rows", "share" (of the rows, in 0..1), "tokens" or "threshold" (rows with a larger score are kept).
+        unit: "rows", "share" (of the rows, in 0..1), "tokens" or "threshold" (rows with a larger
+            score are kept).
         amount: the number, in that unit.
     """
 
@@ -94,7 +96,8 @@ def parse_budget(value: int | float | str | Budget, *, method: str | None = None
 
     Args:
         value: number or text.
-        method: that will choose the rows: the saturation point of a curve is this method's where the curve has it.
+        method: that will choose the rows: the saturation point of a curve is this method's where
+            the curve has it.
 
     Raises:
         InputError: the value is none of the forms, zero, negative or above 100 %.
@@ -124,8 +127,8 @@ def _from_number(value: int | float) -> Budget | None:
 def _of_curve(folder: Path, method: str | None) -> Budget:
     """Return the rows at which a method saturates on a curve: the upper end of the interval.
 
-    Where the curve does not have the method, it is the method with the best score of those that have an answer: one
-    that saturates early at a low score would be no advice.
+    Where the curve does not have the method, it is the method with the best score of those that
+    have an answer: one that saturates early at a low score would be no advice.
     """
     try:
         content = json.loads((folder / "saturation.json").read_bytes())

@@ -49,7 +49,8 @@ def cut(
 
     Args:
         scores: of n rows.
-        budget: how much to keep. Tokens: rows are kept in order of rank until the next one would not fit.
+        budget: how much to keep. Tokens: rows are kept in order of rank until the next one would
+            not fit.
         lengths: (n,) tokens of each row, for a budget in tokens.
         quota: wanted proportions of the values of a column.
         codes: (n,) group of each row, for a quota.
@@ -100,7 +101,8 @@ def _passed_over(
         by_score: (m,) positions of the ranked rows, best first.
         allowed: (<= m,) those that the quota allows, in its order.
         kept: positions of the kept rows.
-        budget: a threshold drops the rows below it; another budget, when it is used up, those behind the last kept row.
+        budget: a threshold drops the rows below it; another budget, when it is used up, those
+            behind the last kept row.
     """
     if budget.unit == "threshold":
         return by_score[scores.value[by_score] > budget.amount]
@@ -139,7 +141,8 @@ def rank_column(scores: Scores) -> pl.Series:
 def verdict_table(row_id: pl.Series, scores: Scores, made: Cut) -> pl.DataFrame:
     """Return what became of each row: `value`, `rank`, `reason`, `covered_by`, `similarity`, `excluded`.
 
-    `reason` is the name of the reason, null for a kept row; `covered_by` is the id of the kept row that stands for it.
+    `reason` is the name of the reason, null for a kept row; `covered_by` is the id of the kept row
+    that stands for it.
     """
     names = list(REASONS)
     covered_by = pl.Series("covered_by", [None], dtype=pl.String).new_from_index(0, len(scores))

@@ -19,8 +19,8 @@ class Quota:
 
     Attributes:
         column: the column, for example "label" or "source".
-        shares: "proportional" (as in the pool), "balanced" (equal for every value), or value -> weight; the value "*"
-            stands for all that are not named.
+        shares: "proportional" (as in the pool), "balanced" (equal for every value), or value ->
+            weight; the value "*" stands for all that are not named.
         limits: value -> at most this many rows; "*" for every other value.
     """
 
@@ -40,7 +40,8 @@ class Quota:
         """Refuse a quota that does not fit the values of its column, before anything is computed.
 
         Raises:
-            InputError: a named value does not occur, or a value has neither a share nor a "*" to fall under.
+            InputError: a named value does not occur, or a value has neither a share nor a "*" to
+                fall under.
         """
         if self.limits:
             self._check_names(self.limits, names)
@@ -50,9 +51,9 @@ class Quota:
     def reorder(self, ranking: NDArray[np.int64], codes: NDArray[np.int64], names: list[str]) -> NDArray[np.int64]:
         """Return the ranking reordered so that every prefix keeps the proportions as nearly as whole rows allow.
 
-        The r-th row of a group (r = 0, 1, ...) comes at (r + 1/2) / weight: the divisor method of Webster and
-        Sainte-Lague, which never takes a row back when the total grows, so that the result stays nested. A group that
-        runs out leaves its place to the others.
+        The r-th row of a group (r = 0, 1, ...) comes at (r + 1/2) / weight: the divisor method of
+        Webster and Sainte-Lague, which never takes a row back when the total grows, so that the
+        result stays nested. A group that runs out leaves its place to the others.
 
         Args:
             ranking: (k,) positions, best first.
@@ -60,7 +61,8 @@ class Quota:
             names: the value behind each code.
 
         Raises:
-            InputError: a named value does not occur, or a value has neither a share nor a "*" to fall under.
+            InputError: a named value does not occur, or a value has neither a share nor a "*" to
+                fall under.
         """
         group = codes[ranking]
         by_group = np.argsort(group, kind="stable")
@@ -105,8 +107,8 @@ class Quota:
 def parse_quota(text: str | Quota) -> Quota:
     """Return the quota a text stands for.
 
-    Forms: `label` (as in the pool), `label=balanced`, `source:web=70%,forum=30%` (`*` for all others),
-    `source:web<=500,*<=100` (limits).
+    Forms: `label` (as in the pool), `label=balanced`, `source:web=70%,forum=30%` (`*` for all
+    others), `source:web<=500,*<=100` (limits).
 
     Raises:
         InputError: the text is none of the forms.

@@ -22,12 +22,13 @@ class Scores:
         value: (n,) float64, higher is kept first. A greedy method that ranks only a part of the
             rows gives its picks 0, -1, -2, ... in pick order and -inf to the rest.
         by: name of the selector.
-        covered_by: (n,) int64 or None: position of the picked row that stands for this row
-            (itself for a pick), -1 where none does, EXISTING where a row the user has already does. Becomes the reason
-            of a dropped row.
+        covered_by: (n,) int64 or None: position of the picked row that stands for this row (itself
+            for a pick), -1 where none does, EXISTING where a row the user has already does. Becomes
+            the reason of a dropped row.
         similarity: (n,) float32 or None: cosine with that row.
-        excluded: (n,) string or None: why the method gives a row no place at all, null for the others. Its value is
-            -inf, and no budget is large enough for it. Becomes the explanation of a dropped row.
+        excluded: (n,) string or None: why the method gives a row no place at all, null for the
+            others. Its value is -inf, and no budget is large enough for it. Becomes the explanation
+            of a dropped row.
         objective: (k,) float64 or None: value of the method's objective after each pick.
         notes: facts the manifest should carry (for example "kernel": "exact", "n_neighbors": 64).
     """

@@ -35,8 +35,8 @@ class Subset:
         pool: the rows that were chosen from, (n,).
         scores: of the pool's rows, in the pool's order.
         kept: (k,) positions in the pool, in the order in which they are written.
-        dropped: one row per dropped row: `row_id`, `file`, `line`, `reason`, `explanation`, `value`, `rank`,
-            `covered_by`, `similarity`, `preview`.
+        dropped: one row per dropped row: `row_id`, `file`, `line`, `reason`, `explanation`,
+            `value`, `rank`, `covered_by`, `similarity`, `preview`.
         manifest: what ran, with which settings, counts by reason.
     """
 
@@ -69,11 +69,12 @@ class Subset:
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the subset folder, whole or not at all, and return its path.
 
-        Files: `subset.*` (the user's rows in the user's format), `dropped.parquet`, `scores.parquet`,
-        `rejected.jsonl` (rows that could not be used), `manifest.json`.
+        Files: `subset.*` (the user's rows in the user's format), `dropped.parquet`,
+        `scores.parquet`, `rejected.jsonl` (rows that could not be used), `manifest.json`.
 
         Raises:
-            OutputError: the folder holds something else and `force` is not set, or cannot be written.
+            OutputError: the folder holds something else and `force` is not set, or cannot be
+                written.
         """
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:
@@ -93,8 +94,8 @@ class Subset:
     def score_table(self) -> pl.DataFrame:
         """Return one row per row of the pool.
 
-        Columns: `row_id`, `value`, `rank` (1 = best, null = not ranked), `position` (in the subset from 0, null =
-        dropped).
+        Columns: `row_id`, `value`, `rank` (1 = best, null = not ranked), `position` (in the subset
+        from 0, null = dropped).
         """
         position = np.full(len(self.pool), -1, dtype=np.int64)
         position[self.kept] = np.arange(len(self.kept))

@@ -22,9 +22,10 @@ class Adapter:
     """A trained adapter.
 
     Attributes:
-        path: its folder: `adapter_model.safetensors`, `adapter_config.json`, tokenizer, `metrics.json`, `loss.csv`,
-            `loss.png`, `predictions.parquet`, `README.md`, `manifest.json`. A folder that was not asked for (`out` not
-            set) is temporary and goes with this object; `save` keeps it.
+        path: its folder: `adapter_model.safetensors`, `adapter_config.json`, tokenizer,
+            `metrics.json`, `loss.csv`, `loss.png`, `predictions.parquet`, `README.md`,
+            `manifest.json`. A folder that was not asked for (`out` not set) is temporary and goes
+            with this object; `save` keeps it.
         manifest: what it was trained on, with which settings, and from where.
         metrics: the content of `metrics.json`.
     """
@@ -50,7 +51,8 @@ class Adapter:
         """Copy the adapter to a folder, whole or not at all, and return its path.
 
         Raises:
-            OutputError: the folder holds something else and `force` is not set, or cannot be written.
+            OutputError: the folder holds something else and `force` is not set, or cannot be
+                written.
         """
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:

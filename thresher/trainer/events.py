@@ -12,8 +12,8 @@ class TrainEvent:
     """One thing that happened.
 
     Attributes:
-        kind: "start" (a run begins or resumes), "step", "eval", "save", "stop" (early), "done" (a run ended), or
-            "note" (something the user should know).
+        kind: "start" (a run begins or resumes), "step", "eval", "save", "stop" (early), "done" (a
+            run ended), or "note" (something the user should know).
         run: which run of several: "main/seed-0", "control/seed-1".
         step: optimizer steps done.
         n_steps: optimizer steps of the whole run.

@@ -36,14 +36,16 @@ class Request:
     Attributes:
         parts: rows to learn from, to measure on and to draw the control from.
         data: the rows that were given, before any were held out.
-        labels: all labels of the data and of the pool it was chosen from, sorted; empty for language models.
+        labels: all labels of the data and of the pool it was chosen from, sorted; empty for
+            language models.
         subset_hash: hash of the manifest of the subset that was given, or None.
         base: the model.
         task: resolved.
         settings: resolved.
         seeds: of the runs; the adapter is that of the first.
         is_merged: also write the full model with the adapter merged in.
-        unusable: "data" and "eval" -> how many rows cannot be used, by reason; without those that are all usable.
+        unusable: "data" and "eval" -> how many rows cannot be used, by reason; without those that
+            are all usable.
     """
 
     parts: Parts

@@ -16,7 +16,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss_on": ("all-assistant", "last-assistant"),
 }
 
-# Chosen by task when a setting is not set. Classification: found on 500-1,000 rows of short text with MiniLM.
+# Chosen by task when a setting is not set. Classification: found on 500-1,000 rows of short text
+# with MiniLM.
 BY_TASK: dict[str, dict[str, Any]] = {
     "classification": {"learning_rate": 1e-3, "epochs": 3.0, "max_length": 256, "batch_size": 16},
     "sft": {"learning_rate": 2e-4, "epochs": 3.0, "max_length": 2048, "batch_size": 16},
@@ -34,35 +35,39 @@ class TrainSettings:
         warmup_share: share of the optimizer steps in which the rate rises linearly from zero.
         epochs: passes over the rows; excludes `max_steps`.
         max_steps: optimizer steps; excludes `epochs`.
-        stop_at: share of the optimizer steps after which training stops, as a run that is judged early: the learning
-            rate falls as if it went on.
-        batch_size: rows per optimizer step, over all processes and all accumulation pieces together. The recipe
-            therefore does not change with the number of devices.
-        gradient_accumulation: forward passes into which each process cuts its share of a step; costs time, saves
-            memory, and leaves the result the same.
+        stop_at: share of the optimizer steps after which training stops, as a run that is judged
+            early: the learning rate falls as if it went on.
+        batch_size: rows per optimizer step, over all processes and all accumulation pieces
+            together. The recipe therefore does not change with the number of devices.
+        gradient_accumulation: forward passes into which each process cuts its share of a step;
+            costs time, saves memory, and leaves the result the same.
         max_length: tokens per row; longer rows are cut at the end and counted.
         lora_rank: rank of the update of each weight matrix.
-        lora_alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with `rslora`); 2 * rank when not set.
+        lora_alpha: the update is scaled by alpha / rank (alpha / sqrt(rank) with `rslora`); 2 *
+            rank when not set.
         lora_dropout: dropout before the first low-rank matrix.
-        lora_targets: names of the layers to adapt, or "auto": all linear layers but the head and those
-            that cannot be adapted or read no text.
+        lora_targets: names of the layers to adapt, or "auto": all linear layers but the head and
+            those that cannot be adapted or read no text.
         rslora: rank-stabilised scaling (Kalajdzievski 2023, arXiv:2312.03732).
         dora: weight-decomposed update (Liu et al. 2024, arXiv:2402.09353).
         weight_decay: decoupled decay of AdamW.
         max_grad_norm: gradients are scaled down to this norm.
-        early_stopping_patience: evaluations without a lower held-out loss before training stops; the weights of the
-            lowest loss are kept. None trains to the end.
-        eval_every: optimizer steps between held-out evaluations during training; None evaluates at the end only, or
-            once per epoch with early stopping.
+        early_stopping_patience: evaluations without a lower held-out loss before training stops;
+            the weights of the lowest loss are kept. None trains to the end.
+        eval_every: optimizer steps between held-out evaluations during training; None evaluates at
+            the end only, or once per epoch with early stopping.
         save_every_s: seconds between checkpoints.
-        gradient_checkpointing: recompute activations in the backward pass; costs time, saves memory.
-        precision: "fp32", "bf16" (weights and activations; the adapter stays in float32), or "auto": bf16 where the
-            GPU has it.
-        load_in_4bit: hold the base model in 4-bit NF4 (QLoRA, Dettmers et al. 2023, arXiv:2305.14314); needs CUDA.
-        packing: lay the rows of a step end to end instead of padding them. Rows do not see one another, so the
-            result is the same; it saves time when lengths differ much.
+        gradient_checkpointing: recompute activations in the backward pass; costs time, saves
+            memory.
+        precision: "fp32", "bf16" (weights and activations; the adapter stays in float32), or
+            "auto": bf16 where the GPU has it.
+        load_in_4bit: hold the base model in 4-bit NF4 (QLoRA, Dettmers et al. 2023,
+            arXiv:2305.14314); needs CUDA.
+        packing: lay the rows of a step end to end instead of padding them. Rows do not see one
+            another, so the result is the same; it saves time when lengths differ much.
         loss_on: turns of a conversation that are learned: "all-assistant" or "last-assistant".
-        eval_generations: held-out rows for which an answer is generated and compared with the reference; 0 for none.
+        eval_generations: held-out rows for which an answer is generated and compared with the
+            reference; 0 for none.
         max_new_tokens: length limit of a generated answer.
     """
 

@@ -46,16 +46,19 @@ def train(
 ) -> Adapter:
     """Train a LoRA adapter, and measure it on held-out rows.
 
-    Where the pool is known that the rows were chosen from, the same is done with as many random rows of it (same
-    number of steps, same seeds), and both are reported side by side. After a kill, the same call continues from the
-    last checkpoint and gives the same bytes. Under `accelerate launch` or `torchrun` the processes share each step.
+    Where the pool is known that the rows were chosen from, the same is done with as many random
+    rows of it (same number of steps, same seeds), and both are reported side by side. After a kill,
+    the same call continues from the last checkpoint and gives the same bytes. Under `accelerate
+    launch` or `torchrun` the processes share each step.
 
     Args:
         data: a Subset, a Dataset, or anything `load` accepts (also a folder that `select` wrote).
         model: Hub id or folder of the base model; not set: the embedded one, MiniLM for
             classification and thresher/tiny-llama for sft and text.
-        eval: rows to measure on (anything `load` accepts), or a share to hold out ("5%" or 0.05); not set: none.
-        control: "auto" (random rows of the pool of a Subset, when there are held-out rows), "none", or the pool itself.
+        eval: rows to measure on (anything `load` accepts), or a share to hold out ("5%" or 0.05);
+            not set: none.
+        control: "auto" (random rows of the pool of a Subset, when there are held-out rows), "none",
+            or the pool itself.
         seeds: number of repetitions, with seed, seed + 1, ...; the adapter is that of the first.
         out: folder for the result; not set: a temporary one that goes with the returned object.
         task: not set: by the kind of the data.

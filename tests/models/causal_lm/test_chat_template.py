@@ -17,7 +17,8 @@ TALK = [
     {"role": "user", "content": "bye"},
     {"role": "assistant", "content": "see you"},
 ]
-# Drops the words of every assistant turn but the last, as templates that strip earlier reasoning do.
+# Drops the words of every assistant turn but the last, as templates that strip earlier reasoning
+# do.
 FORGETFUL = (
     "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\n' }}"
     "{%- if m['role'] != 'assistant' or loop.last %}{{ m['content'] }}{% endif -%}{{ '<|im_end|>\n' }}{%- endfor -%}"

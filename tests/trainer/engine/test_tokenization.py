@@ -137,7 +137,8 @@ def test_a_slow_tokenizer_is_refused(tokenizer):
         read(Slow(), TALKS)
 
 
-# A template, and the same by hand: (words before the turns, a turn, what a turn of the assistant is learned as)
+# A template, and the same by hand: (words before the turns, a turn, what a turn of the assistant is
+# learned as)
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "adds", "parameters": {"type": "object"}}}]
 LONG_TALK = [
     {"role": "system", "content": "be brief é"},

@@ -56,9 +56,10 @@ class Corrected:
 
     Attributes:
         pool: the rows as they were, (n,).
-        audit: one row per row of the pool, in its order: `row_id`, `file`, `line`, `decision` ("replaced", "kept",
-            "same", "no-candidate", "undecided"), `confidence` that the candidate is better, `shown_first` and
-            `shown_second` (the judge's probability of it in each place), `reason`, `original`, `candidate`.
+        audit: one row per row of the pool, in its order: `row_id`, `file`, `line`, `decision`
+            ("replaced", "kept", "same", "no-candidate", "undecided"), `confidence` that the
+            candidate is better, `shown_first` and `shown_second` (the judge's probability of it in
+            each place), `reason`, `original`, `candidate`.
         column: where replaced answers are kept.
         manifest: what ran, with which settings, counts by decision.
     """
@@ -142,21 +143,24 @@ def correct(
 ) -> Corrected:
     """Replace answers by better ones of a fine-tuned model where a judge is confident (CLEAR's auto-correct).
 
-    The model answers each prompt with its likeliest words. The judge is shown both answers in both orders, and its
-    probability that the model's is better, P(A) / (P(A) + P(B)) of its next token, is averaged over the two. At `eta`
-    or above the answer is replaced, and the original goes into a column of its own. Every decision is on record.
+    The model answers each prompt with its likeliest words. The judge is shown both answers in both
+    orders, and its probability that the model's is better, P(A) / (P(A) + P(B)) of its next token,
+    is averaged over the two. At `eta` or above the answer is replaced, and the original goes into a
+    column of its own. Every decision is on record.
 
-    An answer that was cut at `max_new_tokens`, or that takes the place of a call of tools, never replaces one.
+    An answer that was cut at `max_new_tokens`, or that takes the place of a call of tools, never
+    replaces one.
 
-    Source: Chen & Mueller 2024, arXiv:2403.12776. Differs: the verdict's confidence is the judge's own probability; the
-    paper attaches a confidence from sampled verdicts to it, whose mean, for two options, that probability is. Its eta
-    of 0.8 could not be confirmed.
-    Cost: an answer and two forward passes over prompt and two answers for each row.
-    Fails: a judge that prefers long or fluent answers replaces right ones; a weak one is never confident, or always.
+    Source: Chen & Mueller 2024, arXiv:2403.12776. Differs: the verdict's confidence is the judge's
+    own probability; the paper attaches a confidence from sampled verdicts to it, whose mean, for
+    two options, that probability is. Its eta of 0.8 could not be confirmed. Cost: an answer and two
+    forward passes over prompt and two answers for each row. Fails: a judge that prefers long or
+    fluent answers replaces right ones; a weak one is never confident, or always.
 
     Args:
         pool: a Dataset with prompts and responses, or anything `load` accepts.
-        model: who writes the candidates: a fine-tuned model, its adapter, or the address of a server.
+        model: who writes the candidates: a fine-tuned model, its adapter, or the address of a
+            server.
         judge: who compares; not set: the base of the adapter.
         eta: least confidence that the candidate is better, 0.5 to 1.
         column: name for the column with original answers.

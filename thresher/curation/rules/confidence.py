@@ -19,13 +19,13 @@ CONFIDENCE = "confidence"
 class Confidence:
     """Drop rows whose given answer has a low confidence.
 
-    A row stays when its confidence is at least gamma: a threshold, or a quantile of the confidences of the pool.
-    A row without a confidence stays, with its reason as a finding.
+    A row stays when its confidence is at least gamma: a threshold, or a quantile of the confidences
+    of the pool. A row without a confidence stays, with its reason as a finding.
 
     Source: CLEAR's Auto-Filter, Chen and Mueller 2024, arXiv:2403.12776, with gamma the median.
-    Cost: the feature's, see `confidence`. Needs: `confidence`.
-    Fails: a weak model distrusts answers that are hard and right, just those it should learn: look at what is dropped,
-    or report only.
+    Cost: the feature's, see `confidence`. Needs: `confidence`. Fails: a weak model distrusts
+    answers that are hard and right, just those it should learn: look at what is dropped, or report
+    only.
 
     Attributes:
         threshold: smallest confidence that stays; not set: the quantile decides.

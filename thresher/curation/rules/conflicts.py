@@ -23,21 +23,22 @@ KEEP = ("majority", "none", "first")
 class Conflicts:
     """Drop rows with the same prompt and contradicting answers: no model can learn both.
 
-    Of classification data, two labels on one text contradict each other. Of other data two different answers do, if
-    both are short (`max_words`): a question that has one answer gets one. Long answers to one prompt may differ and all
-    be right, and are not judged. Prompts and answers are normalised before they are compared.
+    Of classification data, two labels on one text contradict each other. Of other data two
+    different answers do, if both are short (`max_words`): a question that has one answer gets one.
+    Long answers to one prompt may differ and all be right, and are not judged. Prompts and answers
+    are normalised before they are compared.
 
-    Cost: linear in the length of the texts.
-    Existing rows: none is dropped; a row that contradicts one is, whatever `keep` says.
-    Ties: where no answer has more than half of the rows, "majority" drops them all. Rules for duplicates leave one row
-    of each answer, and so nothing to count: put them behind this one.
-    Fails: short answers to open requests ("name a colour") differ and are right; report only, or lower `max_words`.
+    Cost: linear in the length of the texts. Existing rows: none is dropped; a row that contradicts
+    one is, whatever `keep` says. Ties: where no answer has more than half of the rows, "majority"
+    drops them all. Rules for duplicates leave one row of each answer, and so nothing to count: put
+    them behind this one. Fails: short answers to open requests ("name a colour") differ and are
+    right; report only, or lower `max_words`.
 
     Attributes:
-        keep: "majority": rows with the answer that more than half of the rows of a prompt give stay; "none": all go;
-            "first": rows with the answer of the first row stay.
-        max_words: longest answer of a prompt, in words, up to which different answers contradict each other; labels
-            always do.
+        keep: "majority": rows with the answer that more than half of the rows of a prompt give
+            stay; "none": all go; "first": rows with the answer of the first row stay.
+        max_words: longest answer of a prompt, in words, up to which different answers contradict
+            each other; labels always do.
     """
 
     name: ClassVar[str] = "conflicts"

@@ -19,7 +19,8 @@ from thresher.numeric.numba_jit import compiled
 from thresher.validation import check_number, check_one_of, check_whole
 
 EMBEDDING = "embedding"
-# A piece that more evaluation rows share is of a template, such as a system prompt, and no sign of a leak.
+# A piece that more evaluation rows share is of a template, such as a system prompt, and no sign of
+# a leak.
 TEMPLATE_ROWS, TEMPLATE_SHARE, COMMON = 10, 0.1, 1000
 
 Int64 = NDArray[np.int64]
@@ -42,22 +43,23 @@ class _Match(NamedTuple):
 class Contamination:
     """Drop rows that are, or hold, a row of the evaluation set: they would make every score too good.
 
-    Three tests, in this order: the normalised texts are equal; the share of common word n-grams among those of the
-    shorter text is at least `overlap`; the cosine of the embeddings is at least `cosine` (off unless it is set).
+    Three tests, in this order: the normalised texts are equal; the share of common word n-grams
+    among those of the shorter text is at least `overlap`; the cosine of the embeddings is at least
+    `cosine` (off unless it is set).
 
-    Source: n-gram overlap as Brown et al. 2020 (arXiv:2005.14165, appendix C; 13-grams) and Chowdhery et al. 2022
-    (arXiv:2204.02311, section 8; share of 8-grams).
-    Differs: the share is of the shorter of the two texts, so that an evaluation row inside a long document is found,
-    and an excerpt of one too; n-grams of a template, such as a system prompt, are passed over: those that more than a
-    tenth of the evaluation rows share (and more than 10, or all of 3 or more), or more than 1,000.
-    Cost: O(n-grams of the pool, times the evaluation rows that share one); `cosine`: O(n q d).
-    Needs: rows to evaluate on; `embedding` if `cosine` is set. Existing rows play no part.
-    Fails: translations and paraphrases pass the n-grams; set `cosine` for them. Texts of fewer than `n_gram` words are
-    found only when they are equal.
+    Source: n-gram overlap as Brown et al. 2020 (arXiv:2005.14165, appendix C; 13-grams) and
+    Chowdhery et al. 2022 (arXiv:2204.02311, section 8; share of 8-grams). Differs: the share is of
+    the shorter of the two texts, so that an evaluation row inside a long document is found, and an
+    excerpt of one too; n-grams of a template, such as a system prompt, are passed over: those that
+    more than a tenth of the evaluation rows share (and more than 10, or all of 3 or more), or more
+    than 1,000. Cost: O(n-grams of the pool, times the evaluation rows that share one); `cosine`:
+    O(n q d). Needs: rows to evaluate on; `embedding` if `cosine` is set. Existing rows play no
+    part. Fails: translations and paraphrases pass the n-grams; set `cosine` for them. Texts of
+    fewer than `n_gram` words are found only when they are equal.
 
     Attributes:
-        scope: which text is compared: "prompt" (classification: the text), "response" or "row". Rows that are text
-            alone have only one.
+        scope: which text is compared: "prompt" (classification: the text), "response" or "row".
+            Rows that are text alone have only one.
         n_gram: words in a piece.
         overlap: smallest share of common pieces.
         cosine: smallest cosine of a semantic leak; not set: embeddings are not compared.

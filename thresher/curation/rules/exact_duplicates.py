@@ -20,20 +20,23 @@ from thresher.validation import check_one_of
 class ExactDuplicates:
     """Drop rows whose text is equal to that of a row that stays.
 
-    Texts are compared after normalisation, by value and not by a hash. The whole row counts by default, the label of
-    classification data included: the same text under two labels is a conflict (rule `conflicts`) and no duplicate.
+    Texts are compared after normalisation, by value and not by a hash. The whole row counts by
+    default, the label of classification data included: the same text under two labels is a conflict
+    (rule `conflicts`) and no duplicate.
 
-    Cost: linear in the length of the texts, and one grouping.
-    Existing rows: none is dropped; a row that repeats one is.
-    Ties: the first in the file stays, see `keep`. A text of which normalisation leaves nothing is compared as it is.
+    Cost: linear in the length of the texts, and one grouping. Existing rows: none is dropped; a row
+    that repeats one is. Ties: the first in the file stays, see `keep`. A text of which
+    normalisation leaves nothing is compared as it is.
 
     Attributes:
         scope: "row" compares prompt and response, "prompt" or "response" only that.
         ignore_case: "A" equals "a".
         ignore_space: runs of white space are equal, and those at the ends are nothing.
-        ignore_unicode_form: compatible characters (NFKC) are equal, such as full-width and plain letters.
+        ignore_unicode_form: compatible characters (NFKC) are equal, such as full-width and plain
+            letters.
         ignore_punctuation: punctuation is a space; leave it off for code and formulas.
-        keep: "first", "longest", "highest:NAME" or "lowest:NAME" with a column of numbers or a feature.
+        keep: "first", "longest", "highest:NAME" or "lowest:NAME" with a column of numbers or a
+            feature.
     """
 
     name: ClassVar[str] = "exact-duplicates"

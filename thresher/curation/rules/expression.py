@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 2_000
 CANONICAL = ("row_id", "prompt", "response", "file", "line")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-# What lets the parser see other quotes than `_QUOTED` does, and so hides words from the search: comments, other quotes
-# than these two, a quote without its end, and literals with a prefix, in which a backslash may be special.
+# What lets the parser see other quotes than `_QUOTED` does, and so hides words from the search:
+# comments, other quotes than these two, a quote without its end, and literals with a prefix, in
+# which a backslash may be special.
 _HIDES = re.compile(r"--|/\*|[#$`'\"]|\b(?:[enbrxq]|nq|br|rb|u&)\?", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\['\"]")
 _GROWS = re.compile(r"\b(?:[lr]pad|replace)\b", re.IGNORECASE)  # a call or two make texts of any length
@@ -46,16 +47,19 @@ _REACHES_OUT = re.compile(r"\b(select|from|join|with|read_\w+|scan_\w+)\b", re.I
 class Expression:
     """Keep rows for which an SQL condition on their columns is true.
 
-    The condition is parsed by polars' SQL, not by Python: nothing in it is executed. It may use comparison, arithmetic,
-    AND, OR, NOT, IN, LIKE, BETWEEN, CASE and polars' SQL functions (LENGTH, LOWER, REGEXP_LIKE, STARTS_WITH, ...), and
-    no subquery, no comment, and no function that reads a file, pads or replaces. Regular expressions are Rust's, whose
-    time is linear in the text. A condition on single rows is asked of a few MB of them at a time.
+    The condition is parsed by polars' SQL, not by Python: nothing in it is executed. It may use
+    comparison, arithmetic, AND, OR, NOT, IN, LIKE, BETWEEN, CASE and polars' SQL functions (LENGTH,
+    LOWER, REGEXP_LIKE, STARTS_WITH, ...), and no subquery, no comment, and no function that reads a
+    file, pads or replaces. Regular expressions are Rust's, whose time is linear in the text. A
+    condition on single rows is asked of a few MB of them at a time.
 
-    Columns are the user's; `row_id`, `prompt`, `response`, `file` and `line` are the canonical ones where the user has
-    no column of that name. A row for which the condition has no value (a column is empty) is dropped as `no-value`.
+    Columns are the user's; `row_id`, `prompt`, `response`, `file` and `line` are the canonical ones
+    where the user has no column of that name. A row for which the condition has no value (a column
+    is empty) is dropped as `no-value`.
 
     Attributes:
-        where: the condition, at most 2,000 characters, such as "stars >= 4 AND LENGTH(response) < 4000".
+        where: the condition, at most 2,000 characters, such as "stars >= 4 AND LENGTH(response) <
+            4000".
     """
 
     name: ClassVar[str] = "expression"

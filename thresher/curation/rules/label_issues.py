@@ -20,13 +20,13 @@ FEW_ROWS, FEW_OF_A_LABEL = 200, 10
 class LabelIssues:
     """Drop rows of classification data whose label is probably wrong, by confident learning.
 
-    Classifiers that have not seen a row say how likely each label is; a row is named when some other label is at least
-    as likely as for the average row of that label (see `find_label_issues`).
+    Classifiers that have not seen a row say how likely each label is; a row is named when some
+    other label is at least as likely as for the average row of that label (see
+    `find_label_issues`).
 
     Source: Northcutt et al. 2021, arXiv:1911.00068. Cost: the feature's, see `class_probability`.
-    Needs: `class_probability`, and so rows with labels.
-    Fails: labels that are wrong by a rule, and classes most of whose rows are wrong; rare hard rows are named too. Use
-    it as a report first.
+    Needs: `class_probability`, and so rows with labels. Fails: labels that are wrong by a rule, and
+    classes most of whose rows are wrong; rare hard rows are named too. Use it as a report first.
 
     Attributes:
         max_probability: rows whose own label is more likely than this stay.

@@ -22,18 +22,21 @@ READ_CHARACTERS = 2_000  # more tell nothing new
 class Language:
     """Drop rows that are surely in another language than those wanted.
 
-    A row is dropped when the most probable language is not among those wanted and its probability is at least
-    `min_probability`: a row about which nothing is sure stays, and so does one that is too short to tell.
+    A row is dropped when the most probable language is not among those wanted and its probability
+    is at least `min_probability`: a row about which nothing is sure stays, and so does one that is
+    too short to tell.
 
-    Source: py3langid (BSD-3), a naive Bayes over byte n-grams for 97 and more languages (Lui and Baldwin 2012,
-    aclanthology.org/P12-3005), with its model in the package. Cost: about 10,000 rows/s on one core.
-    Fails: code, names and tables have no language; short texts and close relatives (Norwegian and Danish) are guessed.
+    Source: py3langid (BSD-3), a naive Bayes over byte n-grams for 97 and more languages (Lui and
+    Baldwin 2012, aclanthology.org/P12-3005), with its model in the package. Cost: about 10,000
+    rows/s on one core. Fails: code, names and tables have no language; short texts and close
+    relatives (Norwegian and Danish) are guessed.
 
     Attributes:
         languages: ISO 639-1 codes that are wanted.
         min_probability: of another language, from which on a row is dropped.
         min_characters: shorter texts stay.
-        scope: which text is looked at: "row", "prompt" or "response"; of classification data always the text.
+        scope: which text is looked at: "row", "prompt" or "response"; of classification data always
+            the text.
     """
 
     name: ClassVar[str] = "language"

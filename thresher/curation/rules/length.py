@@ -21,9 +21,9 @@ UNITS = ("tokens", "words", "characters")
 class Length:
     """Drop rows whose text is outside of given limits, in tokens, words or characters.
 
-    Cost: linear in the length of the texts. Needs: `length` if a limit is in tokens, which are those of the tokenizer
-    that the request names.
-    At least one limit must be set; a row at a limit stays.
+    Cost: linear in the length of the texts. Needs: `length` if a limit is in tokens, which are
+    those of the tokenizer that the request names. At least one limit must be set; a row at a limit
+    stays.
 
     Attributes:
         min_tokens: fewest tokens, of the whole row.

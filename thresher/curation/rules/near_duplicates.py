@@ -39,28 +39,32 @@ Int32 = NDArray[np.int32]
 class NearDuplicates:
     """Drop rows that share most of their text with a row that stays.
 
-    Two rows are near-duplicates when the Jaccard similarity of their sets of shingles is at least the threshold:
-    |A and B| / |A or B|. Candidates come from MinHash signatures (Broder 1997, doi:10.1109/SEQUEN.1997.666900), which
-    rensa computes, cut into bands (Leskovec, Rajaraman and Ullman 2014, chapter 3); each is verified on the sets
-    themselves, so no row is dropped for a similarity that is only estimated. Rows are judged in order of preference
-    and compared with those that stay: each dropped row is similar to the row that is named, not to a chain of others.
+    Two rows are near-duplicates when the Jaccard similarity of their sets of shingles is at least
+    the threshold: |A and B| / |A or B|. Candidates come from MinHash signatures (Broder 1997,
+    doi:10.1109/SEQUEN.1997.666900), which rensa computes, cut into bands (Leskovec, Rajaraman and
+    Ullman 2014, chapter 3); each is verified on the sets themselves, so no row is dropped for a
+    similarity that is only estimated. Rows are judged in order of preference and compared with
+    those that stay: each dropped row is similar to the row that is named, not to a chain of others.
 
-    Cost: O(n (shingles + permutations)) time and memory of about 4 bytes per shingle and 4 per band and row.
-    Existing rows: none is dropped; a row that repeats one is. Judging the pool in parts, each beside the rows kept
-    before, gives what judging it at once gives (`keep` "first").
-    Differs: of a pair exactly at the threshold one in a hundred is missed by the bands, less above it.
-    Fails: short rows from a template ("Translate X to French") share most of their shingles; raise the threshold.
+    Cost: O(n (shingles + permutations)) time and memory of about 4 bytes per shingle and 4 per band
+    and row. Existing rows: none is dropped; a row that repeats one is. Judging the pool in parts,
+    each beside the rows kept before, gives what judging it at once gives (`keep` "first"). Differs:
+    of a pair exactly at the threshold one in a hundred is missed by the bands, less above it.
+    Fails: short rows from a template ("Translate X to French") share most of their shingles; raise
+    the threshold.
 
     Attributes:
         threshold: smallest Jaccard similarity of duplicates.
         unit: shingles of "word" or "character".
         n_gram: words or characters in a shingle.
-        scope: "row" compares prompt and response, "prompt" or "response" only that; of classification data, "row" and
-            "prompt" mean the text.
+        scope: "row" compares prompt and response, "prompt" or "response" only that; of
+            classification data, "row" and "prompt" mean the text.
         same_label: rows of classification data with different labels are no duplicates.
-        keep: "first", "longest", "highest:NAME" or "lowest:NAME" with a column of numbers or a feature.
+        keep: "first", "longest", "highest:NAME" or "lowest:NAME" with a column of numbers or a
+            feature.
         permutations: length of a signature; more find more at low thresholds.
-        max_candidates: rows of one band's bucket that a row is compared with, the most preferred first.
+        max_candidates: rows of one band's bucket that a row is compared with, the most preferred
+            first.
     """
 
     name: ClassVar[str] = "near-duplicates"
@@ -134,8 +138,8 @@ class NearDuplicates:
 def band_rows(threshold: float, permutations: int) -> int:
     """Return the largest number of rows in a band with which a pair at the threshold is found almost surely.
 
-    A pair of similarity t shares a band of r rows with probability t^r, and one of b = permutations // r bands with
-    1 - (1 - t^r)^b.
+    A pair of similarity t shares a band of r rows with probability t^r, and one of b = permutations
+    // r bands with 1 - (1 - t^r)^b.
     """
     fitting = [
         rows

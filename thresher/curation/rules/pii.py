@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 ACTIONS = ("report", "mask", "drop")
 PHONE = "phone"
-# Rust's regular expressions: their time is linear in the text, whatever it holds. What they find is checked below.
-# Words end at ASCII borders, so that what stands between Chinese letters without a space is found too.
+# Rust's regular expressions: their time is linear in the text, whatever it holds. What they find is
+# checked below. Words end at ASCII borders, so that what stands between Chinese letters without a
+# space is found too.
 _B = r"(?-u:\b)"
 _KEY_NAME = r"[A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
 PATTERNS = {
@@ -53,21 +54,26 @@ NOT_PERSONAL = ("example.com", "example.org", "example.net")  # reserved for doc
 class Pii:
     """Find personal data and secrets; report the rows, mask what was found, or drop them.
 
-    Found are e-mail addresses, telephone numbers (valid ones by phonenumbers, Apache-2.0; without a `region` only
-    those with a country code), credit cards (Luhn's checksum), IBANs (ISO 7064 mod 97), public IP addresses, and keys
-    of known forms (AWS, GitHub, OpenAI, Slack, Google, Hugging Face, private keys, JSON web tokens). Candidates are
-    found by regular expressions in linear time, in every text that a mask can change, and checked one by one.
+    Found are e-mail addresses, telephone numbers (valid ones by phonenumbers, Apache-2.0; without a
+    `region` only those with a country code), credit cards (Luhn's checksum), IBANs (ISO 7064 mod
+    97), public IP addresses, and keys of known forms (AWS, GitHub, OpenAI, Slack, Google, Hugging
+    Face, private keys, JSON web tokens). Candidates are found by regular expressions in linear
+    time, in every text that a mask can change, and checked one by one.
 
-    A mask puts [EMAIL], [PHONE], [CREDIT-CARD], [IBAN], [IP] or [KEY] in the place of each finding, in the columns that
-    the schema reads; the rows as they were stand in `masked.jsonl`, which is as private as the pool.
+    A mask puts [EMAIL], [PHONE], [CREDIT-CARD], [IBAN], [IP] or [KEY] in the place of each finding,
+    in the columns that the schema reads; the rows as they were stand in `masked.jsonl`, which is as
+    private as the pool.
 
-    Cost: a few passes over the texts. Needs: the package phonenumbers, unless `kinds` leaves telephone numbers out.
-    Fails: names and postal addresses are not found: no pattern tells them, and models that do are no light dependency.
+    Cost: a few passes over the texts. Needs: the package phonenumbers, unless `kinds` leaves
+    telephone numbers out. Fails: names and postal addresses are not found: no pattern tells them,
+    and models that do are no light dependency.
 
     Attributes:
-        action: "report" keeps the rows with a finding, "mask" changes their texts, "drop" drops them.
+        action: "report" keeps the rows with a finding, "mask" changes their texts, "drop" drops
+            them.
         kinds: what to look for: key, email, iban, credit-card, ip, phone.
-        region: country whose national telephone numbers are known too, such as "US" or "DE"; not set: none.
+        region: country whose national telephone numbers are known too, such as "US" or "DE"; not
+            set: none.
     """
 
     name: ClassVar[str] = "pii"
@@ -133,8 +139,8 @@ class Pii:
     def _found(self, texts: pl.Series) -> dict[int, list[tuple[str, str]]]:
         """Return row -> what was found there: kind and text, in the order in which they are replaced.
 
-        A text that two kinds claim counts for the first; of one that holds another the longer comes first, and the
-        shorter one follows only if it stands elsewhere too.
+        A text that two kinds claim counts for the first; of one that holds another the longer comes
+        first, and the shorter one follows only if it stands elsewhere too.
         """
         finders = self._finders()
         found: dict[int, list[tuple[str, str]]] = {}

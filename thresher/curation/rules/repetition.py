@@ -54,24 +54,27 @@ class _Test(NamedTuple):
 class Repetition:
     """Drop rows that repeat themselves, are no prose at all, or hold a known empty phrase.
 
-    The limits are those of MassiveText for web pages: share of repeated lines, share of characters in the most frequent
-    2- to 4-gram and in all repeated 5- to 10-grams, mean length of a word, words without a letter, symbols ('#' and
-    dots) per word, and lines that are list items. Shares of a short text mean little (one of five words is 20 %), so
-    texts of fewer than `min_words` words are only searched for phrases. Lines are counted in texts of four or more.
+    The limits are those of MassiveText for web pages: share of repeated lines, share of characters
+    in the most frequent 2- to 4-gram and in all repeated 5- to 10-grams, mean length of a word,
+    words without a letter, symbols ('#' and dots) per word, and lines that are list items. Shares
+    of a short text mean little (one of five words is 20 %), so texts of fewer than `min_words`
+    words are only searched for phrases. Lines are counted in texts of four or more.
 
-    Source: Rae et al. 2021, arXiv:2112.11446, table A1 and section A.1.1; phrases after Raffel et al. 2020
-    (arXiv:1910.10683, section 2.2).
-    Differs: no stop-word test, which works in English alone; the paragraph tests are left to the lines.
-    Cost: O(words log words) per row.
-    Fails: code, tables, lyrics and lists repeat themselves rightly; set a limit to 1 to switch it off.
+    Source: Rae et al. 2021, arXiv:2112.11446, table A1 and section A.1.1; phrases after Raffel et
+    al. 2020 (arXiv:1910.10683, section 2.2). Differs: no stop-word test, which works in English
+    alone; the paragraph tests are left to the lines. Cost: O(words log words) per row. Fails: code,
+    tables, lyrics and lists repeat themselves rightly; set a limit to 1 to switch it off.
 
     Attributes:
-        scope: which text is looked at: "response", "prompt" or "row"; of classification data always the text.
+        scope: which text is looked at: "response", "prompt" or "row"; of classification data always
+            the text.
         min_words: shorter texts are only searched for phrases.
         repeated_lines: largest share of lines that occurred before.
         repeated_line_characters: largest share of characters in such lines.
-        top_gram: largest share of characters in the most frequent 2-gram; 3- and 4-grams 0.02 and 0.04 less.
-        repeated_gram: largest share of characters in repeated 5-grams; 0.01 less for each further word.
+        top_gram: largest share of characters in the most frequent 2-gram; 3- and 4-grams 0.02 and
+            0.04 less.
+        repeated_gram: largest share of characters in repeated 5-grams; 0.01 less for each further
+            word.
         min_word_length: smallest mean length of a word in characters.
         max_word_length: largest.
         symbols: most '#' and ellipses per word.

@@ -30,25 +30,25 @@ EMBEDDING = "embedding"
 class SemanticDuplicates:
     """Drop rows that say the same as a row that stays, in other words.
 
-    Two rows are semantic duplicates when the cosine of their embeddings is at least the threshold. Rows are judged in
-    order of preference and compared with those that stay. Up to `exact_rows` rows (of one label) all are compared;
-    beyond that rows are compared within clusters of spherical k-means, and those that stay also with the rows of the
-    next nearest cluster.
+    Two rows are semantic duplicates when the cosine of their embeddings is at least the threshold.
+    Rows are judged in order of preference and compared with those that stay. Up to `exact_rows`
+    rows (of one label) all are compared; beyond that rows are compared within clusters of spherical
+    k-means, and those that stay also with the rows of the next nearest cluster.
 
-    Source: SemDeDup, Abbas et al. 2023, arXiv:2303.09540.
-    Differs: all pairs for small pools; a row is compared with rows that stay, not with rows that are gone, so that each
-    dropped row is similar to the row that is named; the first or best row stays, not the one farthest from the
-    centroid (`keep`).
-    Cost: O(n k d), k the rows of a label or of a cluster that stay.
-    Needs: `embedding`. Existing rows: none is dropped; a row that repeats one is. With all pairs compared, judging the
-    pool in parts gives what judging it at once gives.
-    Fails: what the threshold means depends on the encoder and the data: look at `clusters.parquet` first. Rows of one
-    narrow task, told from a template, are close to one another without being copies.
+    Source: SemDeDup, Abbas et al. 2023, arXiv:2303.09540. Differs: all pairs for small pools; a row
+    is compared with rows that stay, not with rows that are gone, so that each dropped row is
+    similar to the row that is named; the first or best row stays, not the one farthest from the
+    centroid (`keep`). Cost: O(n k d), k the rows of a label or of a cluster that stay. Needs:
+    `embedding`. Existing rows: none is dropped; a row that repeats one is. With all pairs compared,
+    judging the pool in parts gives what judging it at once gives. Fails: what the threshold means
+    depends on the encoder and the data: look at `clusters.parquet` first. Rows of one narrow task,
+    told from a template, are close to one another without being copies.
 
     Attributes:
         threshold: smallest cosine of duplicates.
         same_label: rows of classification data with different labels are no duplicates.
-        keep: "first", "longest", "highest:NAME" or "lowest:NAME" with a column of numbers or a feature.
+        keep: "first", "longest", "highest:NAME" or "lowest:NAME" with a column of numbers or a
+            feature.
         exact_rows: groups of up to so many rows are compared pair by pair.
         cluster_rows: size that clusters of larger groups have on average.
     """

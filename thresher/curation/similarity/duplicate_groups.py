@@ -51,7 +51,8 @@ class Line(NamedTuple):
     """Existing rows and then the pool's, in one line.
 
     Attributes:
-        order: (m + n,) int64, indices in the order in which rows are preferred: existing ones first.
+        order: (m + n,) int64, indices in the order in which rows are preferred: existing ones
+            first.
         n_existing: m, rows 0..m-1 are existing ones; row m + i is row i of the pool.
     """
 
@@ -65,8 +66,8 @@ def line_up(pool: Rows, existing: Rows | None, keep: str) -> Line:
     Args:
         pool: n rows, with the feature of `keep_needs`.
         existing: m rows, or None. They come first in any case.
-        keep: "first" in the file, "longest" in characters, or "highest:NAME", "lowest:NAME"; ties go to the first, and
-            rows without a number come last.
+        keep: "first" in the file, "longest" in characters, or "highest:NAME", "lowest:NAME"; ties
+            go to the first, and rows without a number come last.
 
     Raises:
         SettingsError: NAME is a feature of more than one number per row.
@@ -129,7 +130,8 @@ def verdict_of(
         pool: n rows.
         existing: m rows, or None.
         reason: short name.
-        measure: name of the similarity for the explanation, such as "Jaccard"; "" where all copies are equal.
+        measure: name of the similarity for the explanation, such as "Jaccard"; "" where all copies
+            are equal.
         notes: for the manifest.
     """
     m, n = (0 if existing is None else len(existing)), len(pool)

@@ -24,8 +24,8 @@ class Shingles(NamedTuple):
     """The sets of n rows, as hashes.
 
     Attributes:
-        hashes: (m,) uint32, the rows' sets one after another, each sorted and without repeats. Two different shingles
-            have one hash with probability 2**-32.
+        hashes: (m,) uint32, the rows' sets one after another, each sorted and without repeats. Two
+            different shingles have one hash with probability 2**-32.
         offsets: (n + 1,) int64, row i has `hashes[offsets[i]:offsets[i + 1]]`.
     """
 
@@ -40,8 +40,8 @@ class Shingles(NamedTuple):
 def shingles(texts: pl.Series, *, n: int, unit: str) -> Shingles:
     """Return the set of shingles of each text.
 
-    A text of fewer than n words or characters is one shingle; one without any has none. Words are divided by spaces, so
-    texts should be normalised first.
+    A text of fewer than n words or characters is one shingle; one without any has none. Words are
+    divided by spaces, so texts should be normalised first.
 
     Cost: linear in the length of the texts; 4 bytes per shingle.
 

@@ -22,8 +22,8 @@ _FIELD_START, _PLAIN, _QUOTED, _QUOTE_SEEN = 0, 1, 2, 3  # where in a field the 
 def csv_spans(chunks: Iterable[bytes], reread: Callable[[int], Iterable[bytes]], delimiter: str, offset: int) -> Spans:
     """Return the records of a file, whatever becomes of its quotes.
 
-    A quote that is never closed would swallow the rest of the file: its line alone is a faulty row, and the
-    lines behind it are read again.
+    A quote that is never closed would swallow the rest of the file: its line alone is a faulty row,
+    and the lines behind it are read again.
 
     Args:
         chunks: the bytes of the file from `offset`.

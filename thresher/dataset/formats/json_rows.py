@@ -45,8 +45,9 @@ class JsonRows:
     ) -> NDArray[np.bool_]:
         """Tell which rows the columnar parser reads as the row parser does: (n,) bool.
 
-        Rows that begin and end with braces cannot run into one another. NaN and Infinity, which the columnar
-        parser takes for numbers, are left to the row parser, and so is what may be nested deeper than that one reads.
+        Rows that begin and end with braces cannot run into one another. NaN and Infinity, which the
+        columnar parser takes for numbers, are left to the row parser, and so is what may be nested
+        deeper than that one reads.
         """
         is_plain: NDArray[np.bool_] = (data[start] == ord("{")) & (data[end - 1] == ord("}"))
         is_plain &= _n_brackets(data, start, end) < _DEEP

@@ -1,7 +1,7 @@
 """Where the rows lie in a text file: byte spans, found in one pass without looking into the rows.
 
-A scanner is fed the file in chunks and keeps the spans in numpy arrays, so that a file of any size costs 16 to 24
-bytes per row.
+A scanner is fed the file in chunks and keeps the spans in numpy arrays, so that a file of any size
+costs 16 to 24 bytes per row.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ class Spans:
     Attributes:
         start: (n,) int64, offset of the row's first byte.
         end: (n,) int64, offset behind its last byte, without the line feed.
-        line: (n,) int64, the line the row starts on, or for JSON arrays the number of the element; from 1.
-        n_fields: (n,) int64 for CSV, the number of fields; -1 where a bare carriage return stands outside quotes.
+        line: (n,) int64, the line the row starts on, or for JSON arrays the number of the element;
+            from 1.
+        n_fields: (n,) int64 for CSV, the number of fields; -1 where a bare carriage return stands
+            outside quotes.
         faults: row -> reason, for faults that show only in the structure of the file.
     """
 

@@ -128,7 +128,8 @@ def _check_expansion(path: Path, n_bytes: int, n_rows: int) -> None:
 def _check_offsets(batch: pa.RecordBatch) -> None:
     """Refuse values that point outside of their buffers, where Arrow itself would read whatever lies in memory.
 
-    Text that is not UTF-8 is left to the row that holds it; inside of lists and structs it damages the file.
+    Text that is not UTF-8 is left to the row that holds it; inside of lists and structs it damages
+    the file.
     """
     for column in batch.columns:
         try:

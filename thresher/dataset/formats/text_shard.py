@@ -50,11 +50,13 @@ class Layout:
 
     Attributes:
         compression: ".gz", ".zst", ".bz2" or "".
-        before: bytes before the first row: "[" and its white space, or the CSV header with its line feed.
+        before: bytes before the first row: "[" and its white space, or the CSV header with its line
+            feed.
         between: bytes between two rows.
         after: bytes after the last row, if there is one.
         closing: bytes at the end of the file.
-        line_end: what must stand at the end of each row: a carriage return where the file has them, else nothing.
+        line_end: what must stand at the end of each row: a carriage return where the file has them,
+            else nothing.
     """
 
     compression: str = ""

@@ -38,19 +38,20 @@ REFLECTIONS = (
 class Confidence:
     """Confidence in the answer that a row gives, 0 to 1: beta O + (1 - beta) S, as BSDetector has it.
 
-    O, observed consistency: the model answers the row's prompt `n_samples` times; the mean over these answers of
-    alpha s + (1 - alpha) r, where r is 1 if an answer and the given one are the same words, and s is their agreement in
-    meaning. With an entailment model, s = 1 - the mean of its probability of contradiction in both orders; without one,
-    s is the cosine of the encoder's vectors of the two answers, 0 where it is negative. An empty answer agrees with
-    none.
+    O, observed consistency: the model answers the row's prompt `n_samples` times; the mean over
+    these answers of alpha s + (1 - alpha) r, where r is 1 if an answer and the given one are the
+    same words, and s is their agreement in meaning. With an entailment model, s = 1 - the mean of
+    its probability of contradiction in both orders; without one, s is the cosine of the encoder's
+    vectors of the two answers, 0 where it is negative. An empty answer agrees with none.
 
-    S, self-reflection: the model is asked whether the given answer is correct, and whether it is really sure;
-    P(A) / (P(A) + P(B)) of the next token, averaged over the two questions.
+    S, self-reflection: the model is asked whether the given answer is correct, and whether it is
+    really sure; P(A) / (P(A) + P(B)) of the next token, averaged over the two questions.
 
-    Of classification data it is the cross-fitted probability of the given label (`class_probability`), and no language
-    model is asked.
+    Of classification data it is the cross-fitted probability of the given label
+    (`class_probability`), and no language model is asked.
 
-    Source: Chen & Mueller 2024, arXiv:2308.16175 (BSDetector); of the given answer: arXiv:2403.12776 (CLEAR).
+    Source: Chen & Mueller 2024, arXiv:2308.16175 (BSDetector); of the given answer:
+    arXiv:2403.12776 (CLEAR).
     """
 
     name: ClassVar[str] = "confidence"

@@ -33,18 +33,20 @@ KNOWLEDGE = np.dtype([("likeliest", np.float64), ("drawn", np.float64)])
 class Knowledge:
     """Shares of right answers, as SliCK has them: P0 of the likeliest answers, P1 of the drawn ones.
 
-    A row's question stands behind `n_examples` other rows, in `n_prompts` prompts with other examples each. An answer
-    is right when it is the row's response word by word, white space apart. P1 decides only where P0 is 0, so no answers
-    are drawn for the other rows, whose `drawn` is NaN.
+    A row's question stands behind `n_examples` other rows, in `n_prompts` prompts with other
+    examples each. An answer is right when it is the row's response word by word, white space apart.
+    P1 decides only where P0 is 0, so no answers are drawn for the other rows, whose `drawn` is NaN.
 
-    The examples of a prompt are the rows that a hash of the seed, the prompt's number and the row's text puts first
-    (of `context.examples`, or of the rows themselves), but for those that ask the row's own question. So an entry
-    depends on the row and on these few examples, not on the order of the rows, and little changes with a pool that
-    grows. Responses of more than `max_words` words have no value: for them exact match says nothing. Nor has a row that
-    was given an answer which was right as far as `max_new_tokens` reached: the limit decides there, not the model.
+    The examples of a prompt are the rows that a hash of the seed, the prompt's number and the row's
+    text puts first (of `context.examples`, or of the rows themselves), but for those that ask the
+    row's own question. So an entry depends on the row and on these few examples, not on the order
+    of the rows, and little changes with a pool that grows. Responses of more than `max_words` words
+    have no value: for them exact match says nothing. Nor has a row that was given an answer which
+    was right as far as `max_new_tokens` reached: the limit decides there, not the model.
 
-    Source: Gekhman et al. 2024, arXiv:2405.05904. Differs: the paper's examples are of the row's relation, here they
-    are only with `by`; questions and answers are turns of the model's chat template.
+    Source: Gekhman et al. 2024, arXiv:2405.05904. Differs: the paper's examples are of the row's
+    relation, here they are only with `by`; questions and answers are turns of the model's chat
+    template.
     """
 
     name: ClassVar[str] = "knowledge"

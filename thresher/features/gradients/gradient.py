@@ -43,10 +43,11 @@ NO_CHECKPOINTS = (
 class Gradient:
     """Sketches of the steps that AdamW would take on a row alone: what training on it does to the adapter.
 
-    At each checkpoint of the adapter the gradient of the row's mean loss goes through AdamW's moments, into a sketch of
-    `dim` numbers and to length 1, times the square root of the checkpoint's share of the learning rate. The checkpoints
-    stand side by side: the inner product with `gradient_plain` is the cosine of LESS, averaged over checkpoints by
-    their learning rates (Xia et al. 2024, arXiv:2402.04333). A row is read as `loss` reads it.
+    At each checkpoint of the adapter the gradient of the row's mean loss goes through AdamW's
+    moments, into a sketch of `dim` numbers and to length 1, times the square root of the
+    checkpoint's share of the learning rate. The checkpoints stand side by side: the inner product
+    with `gradient_plain` is the cosine of LESS, averaged over checkpoints by their learning rates
+    (Xia et al. 2024, arXiv:2402.04333). A row is read as `loss` reads it.
     """
 
     name: ClassVar[str] = "gradient"

@@ -1,8 +1,9 @@
 """Gradients of single rows with respect to the matrices of a LoRA adapter, as sketches of a few numbers each.
 
-All rows of a batch share one forward and one backward pass, but for adapters on the experts of a mixture. The backward
-pass stops at the outputs of the adapter's matrices; the gradient of a row is then the product of what a matrix was
-given for that row and what came back, summed over its tokens (Goodfellow 2015, arXiv:1510.01799).
+All rows of a batch share one forward and one backward pass, but for adapters on the experts of a
+mixture. The backward pass stops at the outputs of the adapter's matrices; the gradient of a row is
+then the product of what a matrix was given for that row and what came back, summed over its tokens
+(Goodfellow 2015, arXiv:1510.01799).
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class AdapterState:
 def adam_direction(g: torch.Tensor, first: torch.Tensor, second: torch.Tensor, step: int) -> torch.Tensor:
     """Return the direction in which AdamW would step if g were its next gradient, without weight decay.
 
-    (b1 m + (1 - b1) g) / (1 - b1^t), over sqrt of (b2 v + (1 - b2) g^2) / (1 - b2^t), plus epsilon, with t = step + 1:
-    the moments are corrected for their start at 0, as the optimizer does.
+    (b1 m + (1 - b1) g) / (1 - b1^t), over sqrt of (b2 v + (1 - b2) g^2) / (1 - b2^t), plus epsilon,
+    with t = step + 1: the moments are corrected for their start at 0, as the optimizer does.
     """
     b1, b2 = BETAS
     mean = (b1 * first + (1 - b1) * g) / (1 - b1 ** (step + 1))
@@ -98,10 +99,10 @@ def adam_direction(g: torch.Tensor, first: torch.Tensor, second: torch.Tensor, s
 def sketch_of(module: str, n_weights: int, *, dim: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the place (n_weights,) int64 in 0..dim-1 and the sign (n_weights,) float32 of each weight in a sketch.
 
-    Entry j of the sketch is the sum of sign * gradient over the weights placed in j (Charikar et al. 2002,
-    doi:10.1016/S0304-3975(03)00400-6). Inner products of sketches estimate those of gradients without bias, with the
-    same variance as dense random signs, at one addition per weight in place of `dim`, and two numbers per weight are
-    all that is ever held.
+    Entry j of the sketch is the sum of sign * gradient over the weights placed in j (Charikar et
+    al. 2002, doi:10.1016/S0304-3975(03)00400-6). Inner products of sketches estimate those of
+    gradients without bias, with the same variance as dense random signs, at one addition per weight
+    in place of `dim`, and two numbers per weight are all that is ever held.
 
     Args:
         module: name of the matrix.
@@ -189,7 +190,8 @@ class RowGradients:
 
     def _gradients(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> Iterator[tuple[slice, str, torch.Tensor]]:
         """Yield (k, out, in) float32 of each matrix: the gradients of the mean losses of some of the rows."""
-        # what each matrix was given and made, once per call: some models (HRM) run their layers several times
+        # what each matrix was given and made, once per call: some models (HRM) run their layers
+        # several times
         calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
         def watch(name: str) -> Any:

@@ -35,16 +35,17 @@ UNKNOWN = "its label stands on no other text, so that nothing tells how likely i
 class ClassProbability:
     """Probabilities of the classes of a text, cross-fitted: by classifiers that learned from the other folds alone.
 
-    Two logistic regressions, on the encoder's embeddings and on TF-IDF of the words, whose log-probabilities are
-    averaged (a logarithmic opinion pool): the first knows meanings, the second words that the encoder blurs, and no one
-    knows beforehand which of them tells the classes of a data set apart. Their penalty is fixed (C = 1): a weaker one
-    that the log-loss of held-out given labels would choose reproduces labels that follow a wrong rule, and so hides
-    them.
+    Two logistic regressions, on the encoder's embeddings and on TF-IDF of the words, whose
+    log-probabilities are averaged (a logarithmic opinion pool): the first knows meanings, the
+    second words that the encoder blurs, and no one knows beforehand which of them tells the classes
+    of a data set apart. Their penalty is fixed (C = 1): a weaker one that the log-loss of held-out
+    given labels would choose reproduces labels that follow a wrong rule, and so hides them.
 
-    Five folds, stratified by label, follow from the hash of the texts; copies of a text are in one fold. A class is
-    known to a fold as soon as one text of it lies outside; else its probability is 0. A classifier learns from at most
-    100,000 rows, at least 20 of each class among them. Unlike other features, a row's value changes with the other rows
-    and their labels: the cache knows it by the content of all of them.
+    Five folds, stratified by label, follow from the hash of the texts; copies of a text are in one
+    fold. A class is known to a fold as soon as one text of it lies outside; else its probability is
+    0. A classifier learns from at most 100,000 rows, at least 20 of each class among them. Unlike
+    other features, a row's value changes with the other rows and their labels: the cache knows it
+    by the content of all of them.
     """
 
     name: ClassVar[str] = "class_probability"
@@ -149,15 +150,16 @@ def given_classes(dataset: Dataset) -> NDArray[np.int64]:
 def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised: bool = False) -> Measured:
     """Return the cross-fitted probability of each row's given label: low where the label may be wrong.
 
-    Plain by default, as cleanlab ranks label errors (its `adjust_pred_probs` is off) and as Kuan & Mueller 2022
-    (doi:10.5281/zenodo.18168246) take it for their basic score.
+    Plain by default, as cleanlab ranks label errors (its `adjust_pred_probs` is off) and as Kuan &
+    Mueller 2022 (doi:10.5281/zenodo.18168246) take it for their basic score.
 
     Args:
         dataset: rows with a text and a label.
         context: encoder, device and cache.
-        is_normalised: first take off the mean self-confidence of the rows given each class, add the largest of these
-            means, and make the sum 1 (confident learning's thresholds; Northcutt et al. 2021, arXiv:1911.00068). A
-            frequent class then does not look surer than a rare one.
+        is_normalised: first take off the mean self-confidence of the rows given each class, add the
+            largest of these means, and make the sum 1 (confident learning's thresholds; Northcutt
+            et al. 2021, arXiv:1911.00068). A frequent class then does not look surer than a rare
+            one.
 
     Returns:
         (n,) float64 in 0..1, NaN with a reason for a row whose label stands on no other text.

@@ -97,12 +97,13 @@ def judge(
 ) -> Iterator[Judged]:
     """Yield the class probabilities of the texts of some folds.
 
-    Each view of the texts gives a multinomial logistic regression with an L2 penalty; their log-probabilities are
-    averaged.
+    Each view of the texts gives a multinomial logistic regression with an L2 penalty; their
+    log-probabilities are averaged.
 
     Args:
         rows: texts and their given labels.
-        views: of the texts, (u, d) each, dense or sparse; rows of length 1, so that one penalty suits all.
+        views: of the texts, (u, d) each, dense or sparse; rows of length 1, so that one penalty
+            suits all.
         folds: to judge.
         penalty: C of the logistic regressions.
     """
@@ -151,7 +152,8 @@ class _Fit:
 def word_view(texts: Sequence[str], n_classes: int) -> Any:
     """Return the words of texts as unit rows of TF-IDF, sparse (u, w): 1 + log(count), words hashed.
 
-    A word of one text alone tells nothing of another and is left out. A text without words is a row of zeros.
+    A word of one text alone tells nothing of another and is left out. A text without words is a row
+    of zeros.
     """
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 

@@ -11,9 +11,9 @@ Int64 = NDArray[np.int64]
 def stratified_folds(group: Int64, n_folds: int) -> Int64:
     """Return the fold of each row, (n,): sizes differ by one at most, in all and by at most one in each group.
 
-    Rows of a group are dealt to the folds in turn, and the next group goes on where the last one stopped, so that
-    groups of fewer rows than folds do not all fall into the first. Rows in the order of a hash of their content make
-    the folds random and independent of the order of the file.
+    Rows of a group are dealt to the folds in turn, and the next group goes on where the last one
+    stopped, so that groups of fewer rows than folds do not all fall into the first. Rows in the
+    order of a hash of their content make the folds random and independent of the order of the file.
 
     Args:
         group: (n,) code of each row's class.

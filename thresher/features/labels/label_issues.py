@@ -19,16 +19,16 @@ def find_label_issues(
 ) -> pl.DataFrame:
     """Return the rows whose label is probably wrong, the surest first.
 
-    A row is named when it is counted off the diagonal of the confident joint: some other class is at least as likely
-    for it as for the average row that was given that class, and no class that clears its own average is likelier; and
-    when that class is likelier than the given one. A row whose own class the classifiers do not know (probability 0)
-    says nothing and is never named.
+    A row is named when it is counted off the diagonal of the confident joint: some other class is
+    at least as likely for it as for the average row that was given that class, and no class that
+    clears its own average is likelier; and when that class is likelier than the given one. A row
+    whose own class the classifiers do not know (probability 0) says nothing and is never named.
 
     Source: Northcutt et al. 2021, arXiv:1911.00068 (its method "C confusion"). Cost: O(n k) time.
-    Differs: the paper names rows whose given label is the likeliest all the same, where unsure classifiers give it a
-    little less than its average; as in cleanlab, these stay.
-    Fails: where labels are wrong by a rule that classifiers can learn, the rule is reproduced and hides them; where
-    most rows of a class are wrong, its average means nothing.
+    Differs: the paper names rows whose given label is the likeliest all the same, where unsure
+    classifiers give it a little less than its average; as in cleanlab, these stay. Fails: where
+    labels are wrong by a rule that classifiers can learn, the rule is reproduced and hides them;
+    where most rows of a class are wrong, its average means nothing.
 
     Args:
         probabilities: (n, k) out-of-fold, rows sum to 1, as `class_probability` gives them.
@@ -36,8 +36,8 @@ def find_label_issues(
         names: (k,) of the classes.
 
     Returns:
-        One line per issue, by the probability of the given label, then by row: `row` Int64 (position), `given`,
-        `suggested`, `given_probability`, `suggested_probability`, `reason`.
+        One line per issue, by the probability of the given label, then by row: `row` Int64
+        (position), `given`, `suggested`, `given_probability`, `suggested_probability`, `reason`.
 
     Raises:
         InputError: the arrays do not fit one another.
@@ -79,8 +79,9 @@ def find_label_issues(
 def confident_joint(probabilities: NDArray[np.floating], given: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (k, k): estimated number of rows given class i whose true class is j.
 
-    Rows that are sure of a class are counted, and each line is scaled to the number of rows given its class; a line
-    without a sure row has them all on the diagonal (arXiv:1911.00068, section 3.1).
+    Rows that are sure of a class are counted, and each line is scaled to the number of rows given
+    its class; a line without a sure row has them all on the diagonal (arXiv:1911.00068, section
+    3.1).
 
     Raises:
         InputError: the arrays do not fit one another.

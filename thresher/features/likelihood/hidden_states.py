@@ -32,8 +32,9 @@ N_CUT, PROBLEM = -2, -1  # columns behind the vector in the cached (n, d + 2) fl
 class Hidden:
     """Unit vectors of whole rows, prompt and response: sum of i h_i / sum of i over the tokens i = 1, 2, ...
 
-    h_i is the last hidden state of a token. Later tokens have seen more of the row, so they weigh more (Ivison et al.
-    2025, arXiv:2503.01807). A row is read as `loss` reads it, and has no value where it has no loss.
+    h_i is the last hidden state of a token. Later tokens have seen more of the row, so they weigh
+    more (Ivison et al. 2025, arXiv:2503.01807). A row is read as `loss` reads it, and has no value
+    where it has no loss.
     """
 
     name: ClassVar[str] = "hidden"

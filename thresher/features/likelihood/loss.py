@@ -37,8 +37,9 @@ LOSS, N_SCORED, N_CUT, PROBLEM = range(4)  # columns of the cached (n, 4) float6
 class Loss:
     """Mean negative log-likelihood of a row's response tokens given all before them, in nats per token.
 
-    The response is the last assistant turn with the token that ends it, or all assistant turns (`loss_on`); a plain
-    text is all response. A response that is cut at `max_length` is scored on what is there, and counted.
+    The response is the last assistant turn with the token that ends it, or all assistant turns
+    (`loss_on`); a plain text is all response. A response that is cut at `max_length` is scored on
+    what is there, and counted.
     """
 
     name: ClassVar[str] = "loss"
@@ -62,7 +63,8 @@ class Loss:
 class LossUnconditional:
     """Mean negative log-likelihood of the same response tokens behind BOS alone, in nats per token.
 
-    The tokens are those that `loss` scores, cut where it cuts. Of several assistant turns it reads one after the other.
+    The tokens are those that `loss` scores, cut where it cuts. Of several assistant turns it reads
+    one after the other.
     """
 
     name: ClassVar[str] = "loss_unconditional"

@@ -27,8 +27,8 @@ NO_REFERENCE = "needs a reference that has learned such rows, found none; give -
 class ReferenceLoss:
     """`loss` under `context.reference` instead of the model: the same rows, the same tokens, the same reasons.
 
-    The reference is a model, an adapter, or a folder of cross-fitted adapters: then each row is scored by the adapter
-    that has not seen it.
+    The reference is a model, an adapter, or a folder of cross-fitted adapters: then each row is
+    scored by the adapter that has not seen it.
     """
 
     name: ClassVar[str] = "reference_loss"
@@ -38,7 +38,8 @@ class ReferenceLoss:
         """Return the reference model, what is scored, and the fingerprint of both.
 
         Raises:
-            InputError: there is no reference, it is the model itself, or it reads text as other tokens.
+            InputError: there is no reference, it is the model itself, or it reads text as other
+                tokens.
         """
         folder = _folder(context)
         if folder is None:
@@ -52,7 +53,8 @@ class ReferenceLoss:
         """Return (n,) float64, NaN with its reason for a row without a scored token.
 
         Raises:
-            InputError: there is no reference, it is the model itself, or it reads text as other tokens.
+            InputError: there is no reference, it is the model itself, or it reads text as other
+                tokens.
         """
         folder = _folder(context)
         self._loss = Loss()  # kept, so that the features computed after this one share the loaded model

@@ -21,8 +21,9 @@ PRIOR = 1.0  # measurements of no effect that each row and each example is taken
 class Shares:
     """How many examples a row is tried with, by the reason they are chosen for.
 
-    A quarter are its nearest, which help it if any does; a quarter are drawn, so that every example is tried with as
-    many rows and its effect can be told; half are those that then have helped most, the same for all rows.
+    A quarter are its nearest, which help it if any does; a quarter are drawn, so that every example
+    is tried with as many rows and its effect can be told; half are those that then have helped
+    most, the same for all rows.
 
     Attributes:
         nearest, drawn, best: numbers of examples.
@@ -46,9 +47,11 @@ def first_tried(
 
     Args:
         x: (n, d) unit rows.
-        examples: (q, d) unit rows, or `x` itself: a row then comes first among its own examples, besides the others.
+        examples: (q, d) unit rows, or `x` itself: a row then comes first among its own examples,
+            besides the others.
         shares: their numbers; at most q of them in all.
-        names: (n,) of rows and (q,) of examples, random strings: what is drawn follows from them and not from places.
+        names: (n,) of rows and (q,) of examples, random strings: what is drawn follows from them
+            and not from places.
     """
     is_own = examples is x
     nearest = nearest_examples(x, examples, shares.nearest + is_own, is_own=is_own)
@@ -73,8 +76,8 @@ def nearest_examples(x: NDArray[np.float32], examples: NDArray[np.float32], m: i
 def _drawn(names: tuple[Sequence[str], Sequence[str]], tried: Int64, m: int) -> Int64:
     """Return (n, m) further examples of each row, such that each example comes nearly as often as any other.
 
-    Rows and examples stand in the order of their names; a row is given the examples at the same distances from its own
-    place as all other rows, passing over those it is tried with already.
+    Rows and examples stand in the order of their names; a row is given the examples at the same
+    distances from its own place as all other rows, passing over those it is tried with already.
     """
     rows, examples = (np.asarray(part) for part in names)
     order = np.argsort(examples, kind="stable")  # (q,)
@@ -102,8 +105,9 @@ def best_tried(tried: Int64, utility: Float64, n_examples: int, m: int) -> Int64
 def effects(tried: Int64, utility: Float64, n_examples: int) -> Float64:
     """Return (q,) how much each example helps beyond the mean, the effects of the rows taken off.
 
-    Least squares of utility = mean + effect of the row + effect of the example, each effect drawn towards 0 by one
-    measurement: some rows are helped by any example, and an example must not look good for having met them.
+    Least squares of utility = mean + effect of the row + effect of the example, each effect drawn
+    towards 0 by one measurement: some rows are helped by any example, and an example must not look
+    good for having met them.
     """
     n, k = tried.shape
     is_fine = np.asarray(np.isfinite(utility).all(axis=1))

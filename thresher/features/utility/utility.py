@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 RECIPE = "utility-2"
 UTILITY = np.dtype([("example", np.int64), ("utility", np.float64)])
 
-# The paper's prompts, but for the query, whose words are the same in both, so that exactly the same tokens are scored.
+# The paper's prompts, but for the query, whose words are the same in both, so that exactly the same
+# tokens are scored.
 ALONE = "Instruction: Please generate a response to the following query."
 GUIDED = (
     "Instruction:\nUse the following example as a guide to answer the query in the same format and style, "
@@ -52,15 +53,16 @@ DIGEST = 32  # characters of a row's key
 class Utility:
     """Utility of examples for each row: distance of the model from the response without the example, minus with it.
 
-    The distance is that between the response's tokens and the model's probabilities of them under teacher forcing,
-    sqrt(mean over tokens of (1 - p)^2), 0 to 1, as in DELIFT (Agarwal et al. 2025, arXiv:2411.04425). Above 0: the
-    example helps. An entry depends on the row and on the examples that were tried: unlike other features, a row's value
-    changes with the other rows.
+    The distance is that between the response's tokens and the model's probabilities of them under
+    teacher forcing, sqrt(mean over tokens of (1 - p)^2), 0 to 1, as in DELIFT (Agarwal et al. 2025,
+    arXiv:2411.04425). Above 0: the example helps. An entry depends on the row and on the examples
+    that were tried: unlike other features, a row's value changes with the other rows.
 
-    Each row is tried with itself and `n_examples` other rows, or with so many of `context.examples`: its nearest ones
-    by embedding, some that are drawn, and those that then have helped most (`Shares`). The example stands first, so
-    that its keys and values are computed once for all rows it is tried with. Of the longest input, half is for the
-    example and half for the row.
+    Each row is tried with itself and `n_examples` other rows, or with so many of
+    `context.examples`: its nearest ones by embedding, some that are drawn, and those that then have
+    helped most (`Shares`). The example stands first, so that its keys and values are computed once
+    for all rows it is tried with. Of the longest input, half is for the example and half for the
+    row.
     """
 
     name: ClassVar[str] = "utility"

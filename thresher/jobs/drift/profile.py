@@ -74,7 +74,8 @@ def jensen_shannon(before: Mapping[str, int], after: Mapping[str, int]) -> float
 def population_stability(before: Mapping[str, int], after: Mapping[str, int]) -> float:
     """Return the population stability index, the sum of (q - p) ln(q / p); an empty bin counts as 0.0001.
 
-    Source: Siddiqi 2006, Credit Risk Scorecards, ch. 8, where 0.1 to 0.25 is some change and more a large one.
+    Source: Siddiqi 2006, Credit Risk Scorecards, ch. 8, where 0.1 to 0.25 is some change and more a
+    large one.
     """
     p, q = (np.maximum(share, PSI_FLOOR) for share in _shares(before, after))
     return float(((q - p) * np.log(q / p)).sum())
@@ -128,7 +129,8 @@ class Drift:
         jensen_shannon: 0..1.
         psi: 0..
         chance: Jensen-Shannon divergence to expect without any drift, for so many rows.
-        chance_limit: the one that, without any drift, one of a hundred comparisons of so many rows exceeds.
+        chance_limit: the one that, without any drift, one of a hundred comparisons of so many rows
+            exceeds.
     """
 
     measure: str

@@ -1,7 +1,7 @@
 """The heartbeat of a lock: a process of its own that counts in a file for as long as its parent lives.
 
-Run as a script, with the standard library alone. It ends when its standard input closes, which the operating system
-does when the parent dies in whatever way.
+Run as a script, with the standard library alone. It ends when its standard input closes, which the
+operating system does when the parent dies in whatever way.
 """
 
 from __future__ import annotations

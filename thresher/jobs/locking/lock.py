@@ -3,8 +3,9 @@
     .lock/NNNNNN        who: JSON, made whole and exclusively by a link
     .lock/NNNNNN.beat   a counter that the owner's heartbeat process raises
 
-The highest number holds the lock, unless it says that it is free or its owner is dead. Taking the lock means making the
-next number, which only one can; nothing is ever renamed or deleted on the suspicion that it is stale.
+The highest number holds the lock, unless it says that it is free or its owner is dead. Taking the
+lock means making the next number, which only one can; nothing is ever renamed or deleted on the
+suspicion that it is stale.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class Lock:
 
     Args:
         folder: the job's output folder, which exists.
-        stale_s: how long the counter of a run elsewhere must stand still to count as dead, in seconds; longer if that
-            run says so.
+        stale_s: how long the counter of a run elsewhere must stand still to count as dead, in
+            seconds; longer if that run says so.
         on_wait: told once that an owner elsewhere is being watched.
 
     Raises:

@@ -111,7 +111,8 @@ class JobFolder:
         """Return the snapshot that the pointer names, or None when there is none yet.
 
         Raises:
-            ManifestError: the pointer names nothing that can be read, or is gone: a copy of the folder may lack links.
+            ManifestError: the pointer names nothing that can be read, or is gone: a copy of the
+                folder may lack links.
         """
         named = self._pointed()
         if named is None and (not self.versions() or self._marked(_MARKER) is not None):
@@ -148,7 +149,8 @@ class JobFolder:
     def recover(self) -> Place | None:
         """Clear up after a killed run; return the snapshot that it had finished, but not yet pointed to or told of.
 
-        Until `told` is called, each run finds it again: whoever waits for the end of a run hears of every snapshot.
+        Until `told` is called, each run finds it again: whoever waits for the end of a run hears of
+        every snapshot.
         """
         begun, untold = self._marked(_MARKER), self._marked(_UNTOLD)
         latest = self.latest()
@@ -193,8 +195,8 @@ class JobFolder:
 
         Args:
             version: its number.
-            check: raises when the folder is not ours any more; asked right before each rename, since syncing can take
-                as long as it takes a suspended machine to lose its lock.
+            check: raises when the folder is not ours any more; asked right before each rename,
+                since syncing can take as long as it takes a suspended machine to lose its lock.
 
         Raises:
             OutputError: there is a snapshot of this version already.

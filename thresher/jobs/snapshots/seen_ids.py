@@ -22,7 +22,8 @@ Names = NDArray[np.bytes_]
 def names(row_ids: pl.Series) -> Names:
     """Return the (n,) S16 names of rows by content: a row id without the number of a repeat.
 
-    A NUL at the end of a name is lost in this type, for all names alike, so that equal names stay equal.
+    A NUL at the end of a name is lost in this type, for all names alike, so that equal names stay
+    equal.
     """
     joined = bytes.fromhex("".join(row_ids.str.slice(0, ID_DIGITS).to_list()))
     return np.frombuffer(joined, dtype=f"S{ID_BYTES}")
@@ -31,7 +32,8 @@ def names(row_ids: pl.Series) -> Names:
 def write_segment(folder: Path, version: int, fresh: Names) -> dict[str, Any]:
     """Write the names that a version judged first, and return its entry for the manifest.
 
-    The file is called by its content too: a run that has lost its lock cannot write over that of the next one.
+    The file is called by its content too: a run that has lost its lock cannot write over that of
+    the next one.
     """
     content = np.sort(fresh).tobytes()
     entry = {"version": version, "rows": len(fresh), "sha256": hashlib.sha256(content).hexdigest()}
@@ -67,8 +69,8 @@ def delete_others(folder: Path, listed: Iterable[Mapping[str, Any]], *, before: 
     Args:
         folder: of the segments.
         listed: entries of all snapshots.
-        before: only of lower versions. Who has lost the lock and does not know yet must not delete what the next run
-            has written for a snapshot that is still in its work folder.
+        before: only of lower versions. Who has lost the lock and does not know yet must not delete
+            what the next run has written for a snapshot that is still in its work folder.
     """
     known = {_file(entry) for entry in listed}
     for path in folder.glob("v*.ids"):

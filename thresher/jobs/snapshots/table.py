@@ -129,8 +129,9 @@ def stacked(tables: Sequence[pa.Table], schema_columns: Sequence[str]) -> pa.Tab
 
     Args:
         tables: each with its columns.
-        schema_columns: columns that the schema reads: values become plain text, not JSON text, which would be read as
-            another value. Lists of messages become JSON text, which is read as what it stands for.
+        schema_columns: columns that the schema reads: values become plain text, not JSON text,
+            which would be read as another value. Lists of messages become JSON text, which is read
+            as what it stands for.
     """
     tables = [table for table in tables if table.num_columns]
     if not tables:

@@ -23,7 +23,8 @@ def read_query(
 ) -> pl.DataFrame:
     """Return the result of a query.
 
-    `:since` in the query stands for the time of `--since` as text, or for the beginning of time without one.
+    `:since` in the query stands for the time of `--since` as text, or for the beginning of time
+    without one.
 
     Args:
         url: of the database, with `${NAME}` for environment variables.

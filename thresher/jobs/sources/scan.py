@@ -32,7 +32,8 @@ class FoundFile:
 
     Attributes:
         source: name of the source.
-        name: path from the folder of the job file where possible, with slashes: the same on every machine.
+        name: path from the folder of the job file where possible, with slashes: the same on every
+            machine.
         file: how to read it.
         bytes: its size.
         sha256: of its bytes.
@@ -54,8 +55,8 @@ class Scan:
         known: files whose content the snapshot has seen.
         too_old: names of files that changed last before `since`.
         gone: names of files in the ledger that are not there any more.
-        skipped: files that are left to the next run: those that may still be written, and those that cannot be read,
-            where the job skips such: (name, why).
+        skipped: files that are left to the next run: those that may still be written, and those
+            that cannot be read, where the job skips such: (name, why).
         notes: what was odd, in sentences.
     """
 

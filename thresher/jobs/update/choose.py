@@ -35,7 +35,8 @@ class Choice:
     """The rows of the next snapshot.
 
     Attributes:
-        table: its rows: old ones that stay, in their order, then new ones, in the order of the sources.
+        table: its rows: old ones that stay, in their order, then new ones, in the order of the
+            sources.
         dropped: every row that did not enter or that left: columns `DROPPED_COLUMNS`.
         judgement: of the new rows by the rules; None when there were none.
         n_passed: new rows that the rules kept.
@@ -46,7 +47,8 @@ class Choice:
         incoming_embedding: (n, d) of the new rows, or None.
         lengths: (k,) tokens of its rows.
         incoming_lengths: (n,) tokens of the new rows.
-        objective: how well its rows cover the weighted rows they were chosen from, 0..1; None without `total`.
+        objective: how well its rows cover the weighted rows they were chosen from, 0..1; None
+            without `total`.
     """
 
     table: pa.Table

@@ -29,11 +29,12 @@ class CoreSet(NamedTuple):
 def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.random.Generator) -> CoreSet:
     """Keep the rows that maximise f(S) = sum_i weight_i max_{j in S} max(0, cosine_ij), greedily.
 
-    Facility location over rows that each stand for `weight` rows, themselves included. A set of rows that were
-    chosen so, and weighted with what they stand for, is a core-set of everything before; the union with new rows is
-    reduced again (merge and reduce, Har-Peled and Mazumdar 2004, doi:10.1145/1007352.1007400). f is monotone and
-    submodular, so the picks have at least 1 - 1/e of the largest f over these weighted rows; what the weights lose
-    against the rows they stand for is measured, not bounded.
+    Facility location over rows that each stand for `weight` rows, themselves included. A set of
+    rows that were chosen so, and weighted with what they stand for, is a core-set of everything
+    before; the union with new rows is reduced again (merge and reduce, Har-Peled and Mazumdar 2004,
+    doi:10.1145/1007352.1007400). f is monotone and submodular, so the picks have at least 1 - 1/e
+    of the largest f over these weighted rows; what the weights lose against the rows they stand for
+    is measured, not bounded.
 
     Cost: as for `facility-location` of n rows. Ties: to the lowest row.
 
@@ -63,7 +64,8 @@ def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.ra
     picks = pick_greedily(kernel, cover, n_kept, chooser).rows
     is_kept = np.zeros(n, np.bool_)
     is_kept[picks[:n_kept]] = True
-    # When nothing more can be gained, as among equal rows, the heaviest of the others fill up, the lowest first.
+    # When nothing more can be gained, as among equal rows, the heaviest of the others fill up, the
+    # lowest first.
     others = np.flatnonzero(~is_kept)
     order = others[np.argsort(-weight[others], kind="stable")]
     is_kept[order[: n_kept - int(is_kept.sum())]] = True

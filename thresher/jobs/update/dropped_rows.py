@@ -43,7 +43,8 @@ def all_departures(tables: Sequence[pl.DataFrame], old: Names) -> pl.DataFrame:
 
     Args:
         tables: of `rule_drops`, `budget_drops` and `cap_drops`.
-        old: sorted names of the rows of the snapshot before. In a full run the rules judge these anew, too.
+        old: sorted names of the rows of the snapshot before. In a full run the rules judge these
+            anew, too.
     """
     found = pl.concat([pl.DataFrame(schema=_COLUMNS), *tables])
     was_kept = pl.Series(WAS_KEPT, is_in(names(found["row_id"]), old), dtype=pl.Boolean)

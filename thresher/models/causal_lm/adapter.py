@@ -14,7 +14,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OTHER_TASKS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 INNER = "base_model.model."  # what peft writes before the name of a module
-# Where an adapter keeps a whole embedding: added by peft when it was resized, as a module to save, or below a LoRA.
+# Where an adapter keeps a whole embedding: added by peft when it was resized, as a module to save,
+# or below a LoRA.
 WHOLE = (".weight", ".modules_to_save.weight", ".base_layer.weight")
 
 
@@ -45,8 +46,8 @@ def adapted(model: Any, folder: Path, *, name: str) -> Any:
         name: of the model, for messages.
 
     Raises:
-        InputError: the adapter is no safetensors, is damaged, does not fit the base, or is of a kind that does not
-            change layers everywhere.
+        InputError: the adapter is no safetensors, is damaged, does not fit the base, or is of a
+            kind that does not change layers everywhere.
     """
     from peft import PeftModel
 
@@ -90,7 +91,8 @@ def _fit_embedding(model: Any, folder: Path, name: str) -> None:
     """Give the model as many token ids as the adapter knows: some were added, or cut off, before it was trained.
 
     Raises:
-        InputError: it brings rows for one of the two embeddings, and the other is separate and would be left short.
+        InputError: it brings rows for one of the two embeddings, and the other is separate and
+            would be left short.
     """
     import torch
     from safetensors import safe_open

@@ -28,7 +28,8 @@ class BaseModel:
         name: folder, Hub id or name of the embedded model; written into the adapter.
         revision: branch, tag or commit that was asked for on the Hub, or None.
         folder: where its files lie.
-        fingerprint: commit on the Hub, or sha256 over weights, configuration, tokenizer and chat template.
+        fingerprint: commit on the Hub, or sha256 over weights, configuration, tokenizer and chat
+            template.
         max_positions: longest input, or None where the configuration does not say.
         n_vocabulary: token ids that its weights have, or None where the configuration does not say.
     """
@@ -50,7 +51,8 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
 
     Raises:
         NotFoundError: no such folder, and the Hub does not have it or cannot be reached.
-        InputError: the folder has no readable configuration or no safetensors, or the embedded model is damaged.
+        InputError: the folder has no readable configuration or no safetensors, or the embedded
+            model is damaged.
     """
     path = Path(name).expanduser()
     if not path.is_dir() and str(name) == EMBEDDED_NAME:
@@ -170,8 +172,8 @@ def load_tokenizer(base: BaseModel) -> Any:
 def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
     """Load a causal language model, all of whose weights are there.
 
-    transformers draws weights that it does not find: a checkpoint of a classifier or of another kind would be loaded
-    with a random head, and give a number for each row.
+    transformers draws weights that it does not find: a checkpoint of a classifier or of another
+    kind would be loaded with a random head, and give a number for each row.
 
     Args:
         base: found by `find_base`.
@@ -179,7 +181,8 @@ def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
         options: for `from_pretrained`.
 
     Raises:
-        InputError: it is no causal language model, is not whole, or needs code or a package that is not here.
+        InputError: it is no causal language model, is not whole, or needs code or a package that is
+            not here.
     """
     from transformers import AutoModelForCausalLM
 
@@ -206,8 +209,8 @@ def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
 def _refuse_other_kinds(base: BaseModel, task: str) -> None:
     """Refuse what transformers would load as a causal language model and is none.
 
-    A masked language model lets tokens see what follows, of an encoder-decoder half would be left out, and a classifier
-    has unlearned to write.
+    A masked language model lets tokens see what follows, of an encoder-decoder half would be left
+    out, and a classifier has unlearned to write.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 

@@ -1,7 +1,8 @@
 """Conversations as text, with the character spans that the model should learn.
 
-The tokenizer's own chat template is used where there is one; else `PLAIN_TEMPLATE`. Spans are found in the rendered
-text, never by tokenising a prefix on its own, since the tokens of a prefix are not always a prefix of the tokens.
+The tokenizer's own chat template is used where there is one; else `PLAIN_TEMPLATE`. Spans are found
+in the rendered text, never by tokenising a prefix on its own, since the tokens of a prefix are not
+always a prefix of the tokens.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from thresher.errors import InputError
 Message = Mapping[str, Any]
 Span = tuple[int, int]
 
-# For models without a chat template, and saved with the adapter's tokenizer. Each turn is "### role:", a line break and
-# the content (and tool calls as JSON); an assistant turn ends with the end-of-sequence token, which is learned.
+# For models without a chat template, and saved with the adapter's tokenizer. Each turn is "###
+# role:", a line break and the content (and tool calls as JSON); an assistant turn ends with the
+# end-of-sequence token, which is learned.
 PLAIN_TEMPLATE = (
     "{%- if bos_token %}{{ bos_token }}{% endif -%}"
     "{%- if tools %}{{ '### tools:\n' + (tools | tojson) + '\n\n' }}{% endif -%}"
@@ -40,12 +42,14 @@ REWRITES_LAST = "the chat template shows the last turn differently from its prom
 NO_ASSISTANT = "there is no assistant turn to learn"
 TEMPLATE_REFUSES = "the chat template refuses the conversation"
 
-# Some templates (Llama 3, Mistral, gpt-oss) write today's date. A row must be the same text tomorrow: a run continues
-# after midnight, and values are kept for good. This is the day that Llama's own falls back to.
+# Some templates (Llama 3, Mistral, gpt-oss) write today's date. A row must be the same text
+# tomorrow: a run continues after midnight, and values are kept for good. This is the day that
+# Llama's own falls back to.
 TODAY = date(2024, 7, 26)
 _TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
-# What some templates (DeepSeek-R1, QwQ) open an answer with and leave out of the turns that they show
+# What some templates (DeepSeek-R1, QwQ) open an answer with and leave out of the turns that they
+# show
 _THOUGHT = re.compile(r"<think>\s*(</think>\s*)?$")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -105,8 +109,9 @@ def start_id(tokenizer: Any) -> int:
 def start_of(tokenizer: Any, ids: Sequence[int], *, is_asked: bool) -> list[int]:
     """Return what is put before the tokens of a text, for whoever trains on it, scores it or continues it.
 
-    A text starts with BOS, whether or not the chat template writes it. With a model that has none, a text whose first
-    token is learned or scored stands behind the end of another (`start_id`); any other starts as it is.
+    A text starts with BOS, whether or not the chat template writes it. With a model that has none,
+    a text whose first token is learned or scored stands behind the end of another (`start_id`); any
+    other starts as it is.
 
     Args:
         tokenizer: of the model.
@@ -121,7 +126,8 @@ def start_of(tokenizer: Any, ids: Sequence[int], *, is_asked: bool) -> list[int]
 def with_written_start(tokenizer: Any) -> Any:
     """Return a tokenizer whose chat template writes the BOS that `start_of` puts before its texts; it may be the same.
 
-    It is what an adapter is saved with: who asks the adapter through its own tokenizer then gives it what it learned.
+    It is what an adapter is saved with: who asks the adapter through its own tokenizer then gives
+    it what it learned.
     """
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     rendered = None if tokenizer.chat_template is None else render(tokenizer, talk, None, loss_on="last-assistant")
@@ -166,10 +172,11 @@ def turn_end_ids(tokenizer: Any) -> frozenset[int]:
 def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, loss_on: str) -> Rendered:
     """Render a conversation and find what is learned: the assistant's words and the token that ends the turn.
 
-    With generation blocks in the template the template says it, unless turns have weight 0: these are not learned.
-    Otherwise each assistant turn is found by rendering the conversation up to it and including it; both must be
-    prefixes of the whole, else the template rewrites history and the conversation is refused with its reason. A
-    "<think>" that the template opens an answer with and does not show is not missed.
+    With generation blocks in the template the template says it, unless turns have weight 0: these
+    are not learned. Otherwise each assistant turn is found by rendering the conversation up to it
+    and including it; both must be prefixes of the whole, else the template rewrites history and the
+    conversation is refused with its reason. A "<think>" that the template opens an answer with and
+    does not show is not missed.
 
     Args:
         tokenizer: with a chat template.
@@ -239,7 +246,8 @@ def _by_blocks(
 def _common_end(tokenizer: Any, text: str, ends: Sequence[int]) -> str:
     """Return the special token that stands behind every block of a text, where none ends a block; or nothing.
 
-    The blocks of some templates leave out what ends a turn, and a model that never learns it never stops.
+    The blocks of some templates leave out what ends a turn, and a model that never learns it never
+    stops.
     """
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
     if any(text.endswith(tuple(special), 0, end) for end in ends):
@@ -272,7 +280,8 @@ def _by_prefix(
 def _before(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int) -> str:
     """Return the text before an assistant turn.
 
-    Templates cannot be asked for what stands before the first turn of all, a greeting: it is what two of them share.
+    Templates cannot be asked for what stands before the first turn of all, a greeting: it is what
+    two of them share.
     """
     if turn:
         return _text(tokenizer, messages[:turn], tools, add_generation_prompt=True)
@@ -295,9 +304,9 @@ def _ends_with_special(tokenizer: Any, text: str) -> bool:
 def tokens_in(spans: Iterable[Span], offsets: Sequence[Span]) -> list[bool]:
     """Tell of each token of a text whether it holds a character of a span.
 
-    A token that straddles the start of a span is in it too, so that no character of a response is left out. Some
-    tokenizers (GPT-NeoX, RoBERTa) trim white space from the offsets: a token of white space alone then is (end, end).
-    Cost: O(tokens + spans).
+    A token that straddles the start of a span is in it too, so that no character of a response is
+    left out. Some tokenizers (GPT-NeoX, RoBERTa) trim white space from the offsets: a token of
+    white space alone then is (end, end). Cost: O(tokens + spans).
 
     Args:
         spans: [start, end) characters, in order.

@@ -16,8 +16,8 @@ SHA256 = "6b5c44d3d3b6ceaf8fad56d93187e8f147f9cb6e1c9db3f3c2f69a871e17bc63"  # o
 def causal_lm_folder() -> Path:
     """Return the folder of the embedded causal language model, after checking its weights.
 
-    A small Llama that `data/make_causal_lm.py` pre-trained; `AutoModelForCausalLM` and `AutoTokenizer` read the folder.
-    The weights are hashed once per process.
+    A small Llama that `data/make_causal_lm.py` pre-trained; `AutoModelForCausalLM` and
+    `AutoTokenizer` read the folder. The weights are hashed once per process.
 
     Raises:
         InputError: the model is not there, or its weights are not those that were published.

@@ -49,7 +49,8 @@ ADAPTER_FILES = (
     "merges.txt",
 )
 FULL_PRECISION_BYTES = 2 * 10**9  # of weights on the disk: smaller models are fast enough in float32 on any device
-# On a CPU, what fits its caches is read fastest: there small batches and pieces cost less time, not more.
+# On a CPU, what fits its caches is read fastest: there small batches and pieces cost less time, not
+# more.
 CPU_BATCH_TOKENS = 1024
 CPU_LOGITS = 1 << 20  # 4 MB of float32
 GPU_LOGITS = 1 << 26
@@ -60,9 +61,9 @@ PROBE_TOKENS = 8
 class LanguageModel:
     """A causal language model by name. Nothing is loaded before it is needed.
 
-    The vocabulary is wide and prompts are long, so logits are made only where they are asked for: the body of the model
-    gives hidden states, and its head is applied to a few of them. Models that do more between the two (soft-capped or
-    scaled logits) are found out by a probe and run whole.
+    The vocabulary is wide and prompts are long, so logits are made only where they are asked for:
+    the body of the model gives hidden states, and its head is applied to a few of them. Models that
+    do more between the two (soft-capped or scaled logits) are found out by a probe and run whole.
 
     Attributes:
         name: as it was given, "thresher/tiny-llama" for the embedded one.
@@ -73,10 +74,11 @@ class LanguageModel:
         """Name a model.
 
         Args:
-            name: a folder, a Hub id, or the folder of a peft adapter, whose base is then found by the name it gives;
-                None for the embedded model.
+            name: a folder, a Hub id, or the folder of a peft adapter, whose base is then found by
+                the name it gives; None for the embedded model.
             device: None for the best there is.
-            dtype: of the weights; None for bfloat16 where weights of more than 2 GB meet a GPU, else float32.
+            dtype: of the weights; None for bfloat16 where weights of more than 2 GB meet a GPU,
+                else float32.
 
         Raises:
             MissingExtraError: torch, transformers or, for an adapter, peft is not installed.
@@ -168,7 +170,8 @@ class LanguageModel:
         """The transformers model in evaluation mode, with the adapter's layers in place.
 
         Raises:
-            InputError: what is there is no causal language model, is not whole, or does not fit the device.
+            InputError: what is there is no causal language model, is not whole, or does not fit the
+                device.
         """
         import torch
 
@@ -212,7 +215,8 @@ class LanguageModel:
         """Return log p(target) at some positions, (s,) float32, on a GPU while it is being computed.
 
         Args:
-            inputs: of the model's forward: `input_ids` (b, w) on its device, and what else it needs.
+            inputs: of the model's forward: `input_ids` (b, w) on its device, and what else it
+                needs.
             at: (s,) positions into the flattened (b * w) tokens after which a target is predicted.
             targets: (s,) token ids.
 
@@ -278,7 +282,8 @@ _ALIVE: WeakValueDictionary[tuple[str | None, ...], LanguageModel] = WeakValueDi
 def language_model(name: str | None, *, device: str | None = None, dtype: str | None = None) -> LanguageModel:
     """Return the model of that name, the one in use already where there is one: weights are loaded once.
 
-    A model is let go with its last user, so that it does not hold memory that the next step of a run needs.
+    A model is let go with its last user, so that it does not hold memory that the next step of a
+    run needs.
 
     Raises:
         InputError: the name is the address of a server.

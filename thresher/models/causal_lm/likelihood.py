@@ -23,8 +23,8 @@ class TokenRow:
 
     Attributes:
         ids: (t,) int32.
-        is_scored: (t,) bool. The first token of a text has nothing before it and must not be asked for, but for rows
-            that stand behind a prefix.
+        is_scored: (t,) bool. The first token of a text has nothing before it and must not be asked
+            for, but for rows that stand behind a prefix.
     """
 
     ids: NDArray[np.int32]
@@ -52,15 +52,17 @@ class Scored(NamedTuple):
 def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int | None) -> Iterator[Scored]:
     """Yield log p(token | all tokens before it in the row) of the scored tokens, batch by batch.
 
-    Rows are padded on the right and read without a mask: causal attention never looks at what follows, so padding,
-    batch size and order change a value by rounding only. The longest rows come first, so that too little memory shows
-    at once; the other batches come in a mixed order, so that the time left can be told from the time spent.
-    Cost: one pass over the tokens before each row's last scored one; logits at scored positions only.
+    Rows are padded on the right and read without a mask: causal attention never looks at what
+    follows, so padding, batch size and order change a value by rounding only. The longest rows come
+    first, so that too little memory shows at once; the other batches come in a mixed order, so that
+    the time left can be told from the time spent. Cost: one pass over the tokens before each row's
+    last scored one; logits at scored positions only.
 
     Args:
         lm: the model.
         rows: (n,) rows; one without scored tokens costs nothing and gets an empty array.
-        batch_tokens: tokens in one forward pass, padding included; None for what the device has room for.
+        batch_tokens: tokens in one forward pass, padding included; None for what the device has
+            room for.
     """
     import torch
 
@@ -89,7 +91,8 @@ def padded(lm: LanguageModel, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.i
     """Return (b, w) int64 token ids, padded on the right with 0: what stands there is never looked at.
 
     Raises:
-        InputError: the tokenizer gave an id that the model has no embedding for; a GPU would be lost by it.
+        InputError: the tokenizer gave an id that the model has no embedding for; a GPU would be
+            lost by it.
     """
     ids = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
     for i, row in enumerate(rows):
@@ -115,7 +118,8 @@ def predictions(
         shift: 1 when the rows are read as they are, 0 when each stands behind one token more.
 
     Returns:
-        (s,) positions into the flattened batch, (s,) target ids, (b,) number of them in each row; all int64.
+        (s,) positions into the flattened batch, (s,) target ids, (b,) number of them in each row;
+        all int64.
     """
     scored = [np.flatnonzero(row.is_scored) for row in rows]
     at = np.concatenate([i * width + positions - shift for i, positions in enumerate(scored)])

@@ -32,10 +32,11 @@ def score_pairs(
 ) -> Iterator[Scored]:
     """Yield log p(token | prefix, tokens before it in the row) of the scored tokens of pairs, batch by batch.
 
-    What is read is the prefix's token ids followed by the row's: nothing is tokenised here, so the boundary is where
-    the caller put it. Cost: one pass over each prefix that occurs, and for each pair one over the row and one token
-    more; without the cache every prefix is read once per pair. A batch holds the keys and values of its prefixes once
-    per row. Models that cannot keep prefixes (`keeps_prefixes`) read all pairs at full length.
+    What is read is the prefix's token ids followed by the row's: nothing is tokenised here, so the
+    boundary is where the caller put it. Cost: one pass over each prefix that occurs, and for each
+    pair one over the row and one token more; without the cache every prefix is read once per pair.
+    A batch holds the keys and values of its prefixes once per row. Models that cannot keep prefixes
+    (`keeps_prefixes`) read all pairs at full length.
 
     Args:
         lm: the model.
@@ -45,7 +46,8 @@ def score_pairs(
         batch_tokens: tokens in one forward pass, padding included and cached prefixes not.
 
     Raises:
-        InputError: a prefix is empty, or a prefix and a row together are longer than the model reads.
+        InputError: a prefix is empty, or a prefix and a row together are longer than the model
+            reads.
     """
     _check(lm, prefixes, rows, pairs)
     if not len(pairs):
@@ -74,8 +76,8 @@ def joined(prefix: Ids, row: TokenRow) -> TokenRow:
 def keeps_prefixes(lm: LanguageModel) -> bool:
     """Tell whether the keys and values of a prefix can stand for it.
 
-    They can with full attention in every layer and positions that the caller may set; a probe of two prefixes of
-    different length has the last word.
+    They can with full attention in every layer and positions that the caller may set; a probe of
+    two prefixes of different length has the last word.
     """
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
@@ -116,8 +118,8 @@ class _KeptPrefixes:
         nowhere = torch.zeros(0, dtype=torch.long, device=lm.device)
         lm.log_probabilities({"input_ids": ids, "past_key_values": cache}, nowhere, nowhere)
         lm.n_tokens += int(self.n_kept.sum())
-        # The last token of each prefix comes to the end, next to the row: some models (GPT-Neo) tell how far a token is
-        # by its place in the cache, not by its position.
+        # The last token of each prefix comes to the end, next to the row: some models (GPT-Neo)
+        # tell how far a token is by its place in the cache, not by its position.
         width = ids.shape[1]
         place = np.arange(width) - (width - self.n_kept[:, None])  # (m, longest), negative where there is none
         at = torch.from_numpy(place % width).to(lm.device)[:, None, :, None]

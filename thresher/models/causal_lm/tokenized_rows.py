@@ -29,7 +29,8 @@ RECIPE = "scored-rows-3"
 DEFAULT_MAX_LENGTH = 2048  # what training reads of a conversation
 SLICE_ROWS = 16_384  # conversations turned into Python objects at a time
 
-# Why a row has no scored token; its place is its code in the cache, so new ones go to the end. 0: it has some.
+# Why a row has no scored token; its place is its code in the cache, so new ones go to the end. 0:
+# it has some.
 PROBLEMS = (
     "",
     "nothing of the response is within max_length",
@@ -67,8 +68,9 @@ class Reading:
 def row_texts(dataset: Dataset) -> pl.Series:
     """Return all that the model is shown of each row, as JSON: (n,) string, equal for equal rows only.
 
-    A conversation is {"messages", "tools"} with every turn, a classified text one question and its label as the answer,
-    a plain text {"text"}. The order of keys counts, since a chat template may print them.
+    A conversation is {"messages", "tools"} with every turn, a classified text one question and its
+    label as the answer, a plain text {"text"}. The order of keys counts, since a chat template may
+    print them.
     """
     if dataset.kind == "text":
         return pl.Series("row", [_json({"text": text}) for text in dataset.frame["response"]], dtype=pl.String)
@@ -94,8 +96,8 @@ def _turns(prompt: str, response: str) -> list[dict[str, str]]:
 class RowReader:
     """Turns the texts of `row_texts` into tokens.
 
-    A row is tokenised once, as a whole; the tokens of the response are found by their character offsets. The text
-    starts as `chat.start_of` says, in training too.
+    A row is tokenised once, as a whole; the tokens of the response are found by their character
+    offsets. The text starts as `chat.start_of` says, in training too.
 
     Attributes:
         lm: whose tokenizer and chat template are used; its weights are not.

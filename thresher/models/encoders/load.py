@@ -12,15 +12,16 @@ from thresher.models.encoders.minilm import find_minilm
 
 AUTO_MAX_ROWS = 20_000  # about four minutes of MiniLM on two cores; a static encoder takes over above
 
-# Weights are loaded once for all who use a model at the same time, and let go with the last of them.
+# Weights are loaded once for all who use a model at the same time, and let go with the last of
+# them.
 _ALIVE: WeakValueDictionary[tuple[str | int | None, ...], Encoder] = WeakValueDictionary()
 
 
 def resolve_encoder(name: str | None, n_rows: int, *, device: str | None = None) -> str:
     """Return the name of the encoder that will run, with "auto" and None replaced.
 
-    "auto" is MiniLM up to 20,000 rows or when there is an accelerator, and the static encoder distilled from it above,
-    or when the `encoders` extra is not installed.
+    "auto" is MiniLM up to 20,000 rows or when there is an accelerator, and the static encoder
+    distilled from it above, or when the `encoders` extra is not installed.
     """
     if name is not None and name != AUTO:
         return name
@@ -38,7 +39,8 @@ def load_encoder(
         name: as above; a model is a folder, or a name on the Hub.
         device: None for the best there is.
         dtype: of a transformer; None for float32.
-        batch_tokens: tokens in one forward pass, padding included; None for 16,384, or what a GPU has room for.
+        batch_tokens: tokens in one forward pass, padding included; None for 16,384, or what a GPU
+            has room for.
 
     Raises:
         InputError: "auto" or None was given: which one it means depends on the number of rows.

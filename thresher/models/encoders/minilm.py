@@ -17,8 +17,8 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # o
 def minilm_folder() -> Path:
     """Return the folder of the embedded all-MiniLM-L6-v2, after checking its weights.
 
-    The folder is found without running the code of the package that carries it. Its weights must be those that
-    sentence-transformers published; they are hashed once per process.
+    The folder is found without running the code of the package that carries it. Its weights must be
+    those that sentence-transformers published; they are hashed once per process.
 
     Raises:
         MissingExtraError: the package that carries the model is not installed.

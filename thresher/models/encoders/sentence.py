@@ -38,8 +38,9 @@ LAYER_WEIGHTS = "pytorch_model.bin"  # of a layer behind the transformer (a Dens
 class SentenceEncoder:
     """A sentence-transformers model that reads texts of like length together.
 
-    Batches are cut by tokens, longest texts first, so that padding is small and too little memory shows at once.
-    In float32, the default on every device, a text's vector depends on its batch by rounding only.
+    Batches are cut by tokens, longest texts first, so that padding is small and too little memory
+    shows at once. In float32, the default on every device, a text's vector depends on its batch by
+    rounding only.
     """
 
     def __init__(self, name: str, *, device: str | None, dtype: str, batch_tokens: int | None) -> None:
@@ -49,8 +50,8 @@ class SentenceEncoder:
             name: "minilm", a folder, or a name on the Hub.
             device: None for the best there is.
             dtype: of the weights and sums.
-            batch_tokens: tokens in one forward pass, padding included; on a CPU at most 2,048 are read at once. None
-                for what a GPU has room for.
+            batch_tokens: tokens in one forward pass, padding included; on a CPU at most 2,048 are
+                read at once. None for what a GPU has room for.
 
         Raises:
             MissingExtraError: sentence-transformers is not installed.
@@ -188,7 +189,8 @@ class SentenceEncoder:
     def _tokens_of(self, texts: list[str]) -> NDArray[np.int64]:
         """Return (n,) tokens that the model will read of each text, and count the texts that it cuts or hardly knows.
 
-        Of a text of unknown words alone it reads nothing: all such texts would have one and the same vector.
+        Of a text of unknown words alone it reads nothing: all such texts would have one and the
+        same vector.
         """
         if self._counter is None:  # a slow tokenizer: characters order texts well enough, and cuts are not known
             return np.array([1 + len(text) // 3 for text in texts], dtype=np.int64)
@@ -214,7 +216,8 @@ class SentenceEncoder:
     def notes(self) -> list[str]:
         """Return how many texts were longer than the model reads, and how many hold words that it does not know.
 
-        What MiniLM does not know is counted of all texts, not only of those that it reads now (`Embedding.facts`).
+        What MiniLM does not know is counted of all texts, not only of those that it reads now
+        (`Embedding.facts`).
         """
         notes = [] if self._name == MINILM else unknown_notes(self._name, self._n_unknown, self._n_read)
         if not self._n_cut:

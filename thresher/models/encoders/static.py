@@ -39,8 +39,9 @@ class _Model(NamedTuple):
 class StaticEncoder:
     """Mean of the static vectors of a text's tokens, normalised (model2vec, github.com/MinishLab/model2vec).
 
-    The whole text counts, whatever its length. Each text is summed on its own, so its neighbours do not matter.
-    Cost: O(tokens * 256), over a hundred thousand rows of 57 tokens per second and core (benchmarks/encoders.py).
+    The whole text counts, whatever its length. Each text is summed on its own, so its neighbours do
+    not matter. Cost: O(tokens * 256), over a hundred thousand rows of 57 tokens per second and core
+    (benchmarks/encoders.py).
     """
 
     name = "static-minilm-256"

@@ -1,9 +1,10 @@
 """BERT's WordPiece tokens of many texts: every distinct word is asked of the tokenizer once, the rest is a look-up.
 
-WordPiece reads each word alone, so the tokens of a text are those of its words. A compiled scan cuts texts into words
-as `BertNormalizer` and `BertPreTokenizer` do for ASCII and finds each in a hash table; a word that is not there yet is
-tokenized by the `tokenizers` library itself. A stretch between spaces that holds anything else (letters beyond ASCII,
-a character that may begin a special token) goes to that library as a whole, and into the same table.
+WordPiece reads each word alone, so the tokens of a text are those of its words. A compiled scan
+cuts texts into words as `BertNormalizer` and `BertPreTokenizer` do for ASCII and finds each in a
+hash table; a word that is not there yet is tokenized by the `tokenizers` library itself. A stretch
+between spaces that holds anything else (letters beyond ASCII, a character that may begin a special
+token) goes to that library as a whole, and into the same table.
 
     texts --scan--> words of each text --table--> token ids
 """
@@ -47,8 +48,8 @@ class TokenRuns(NamedTuple):
 class WordPieces:
     """Reads texts as the BERT tokenizer of a `tokenizer.json` does, without truncation and without added tokens.
 
-    Cost: about 3 ns per byte, and the library's time for each distinct word. The table takes about 30 bytes per
-    distinct word and is bounded.
+    Cost: about 3 ns per byte, and the library's time for each distinct word. The table takes about
+    30 bytes per distinct word and is bounded.
 
     Args:
         path: a tokenizer for which `reads` is true.

@@ -14,10 +14,12 @@ class Decoding:
 
     Attributes:
         n_samples: answers of each prompt.
-        temperature: of the probabilities; 0 takes the likeliest token, and then there is one answer.
+        temperature: of the probabilities; 0 takes the likeliest token, and then there is one
+            answer.
         top_p: the likeliest tokens of this total probability are drawn from; 1 for all.
         max_new_tokens: limit of an answer.
-        seed: of the draws. An answer depends on it, the prompt and its place among the samples, on nothing else.
+        seed: of the draws. An answer depends on it, the prompt and its place among the samples, on
+            nothing else.
     """
 
     n_samples: int = 1

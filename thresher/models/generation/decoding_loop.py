@@ -26,8 +26,9 @@ def generate_plainly(
 ) -> torch.Tensor:
     """Return prompts with the likeliest token added at each step, (b, width + at most max_new_tokens) int64.
 
-    transformers fills what a call does not say from the model's generation_config.json: sampling, beams, penalties,
-    suppressed words, least lengths. Here nothing is filled, and nothing is warned of that the caller never set.
+    transformers fills what a call does not say from the model's generation_config.json: sampling,
+    beams, penalties, suppressed words, least lengths. Here nothing is filled, and nothing is warned
+    of that the caller never set.
 
     Args:
         model: a causal language model in evaluation mode, or a peft model on one.
@@ -55,7 +56,8 @@ def generate_plainly(
 def ignores_padding(model: Any, device: torch.device) -> bool:
     """Tell whether padding on the left of a prompt leaves alone what follows it, by a probe of two steps.
 
-    Some recurrent models (RWKV, RecurrentGemma) read padding like any token, whatever the mask says.
+    Some recurrent models (RWKV, RecurrentGemma) read padding like any token, whatever the mask
+    says.
     """
     import torch
     from transformers import GenerationConfig

@@ -36,7 +36,8 @@ class Choices:
     """What a model chose among options.
 
     Attributes:
-        shares: (n, m) float64 probability of each option among the options; NaN where there is a problem.
+        shares: (n, m) float64 probability of each option among the options; NaN where there is a
+            problem.
         problems: (n,) why there is no choice, or None.
     """
 

@@ -87,11 +87,13 @@ class ServerClient:
     def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the server's answer to one request.
 
-        No answer within the timeout, a lost connection, 408, 409, 425, 429 and 5xx are tried again, after the time that
-        the server names or else after 0.5, 1, 2, ... 60 seconds; all threads wait together when the server asks for it.
+        No answer within the timeout, a lost connection, 408, 409, 425, 429 and 5xx are tried again,
+        after the time that the server names or else after 0.5, 1, 2, ... 60 seconds; all threads
+        wait together when the server asks for it.
 
         Raises:
-            InputError: the server refuses the key, asks to wait for very long, or does not answer in any try.
+            InputError: the server refuses the key, asks to wait for very long, or does not answer
+                in any try.
             RefusedError: the server refuses the request.
         """
         import httpx2

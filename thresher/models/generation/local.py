@@ -50,10 +50,11 @@ Ids = NDArray[np.int32]
 class LocalRespondent:
     """A causal language model of this machine that writes.
 
-    Conversations are rendered by the model's chat template, read in batches of like length, padded on the left. An
-    answer depends on its conversation, the settings and the seed alone, not on its batch or order: each drawn answer
-    has random numbers of its own. Arithmetic sets the limit: padding and batch size change a probability by rounding
-    (about 1e-6 in float32, 1e-2 in bfloat16), so two nearly equal tokens can change places, and what follows with them.
+    Conversations are rendered by the model's chat template, read in batches of like length, padded
+    on the left. An answer depends on its conversation, the settings and the seed alone, not on its
+    batch or order: each drawn answer has random numbers of its own. Arithmetic sets the limit:
+    padding and batch size change a probability by rounding (about 1e-6 in float32, 1e-2 in
+    bfloat16), so two nearly equal tokens can change places, and what follows with them.
 
     Attributes:
         lm: the model.
@@ -79,14 +80,15 @@ class LocalRespondent:
     ) -> list[list[Answer]]:
         """Return the answers of each conversation; finished ones come from the cache, each by itself.
 
-        Cost: one pass over each prompt, whatever the number of samples, where the model keeps its keys and values in
-        the plain way; then one step of a batch per token. A batch holds prompts and answers of `context.batch_tokens`.
+        Cost: one pass over each prompt, whatever the number of samples, where the model keeps its
+        keys and values in the plain way; then one step of a batch per token. A batch holds prompts
+        and answers of `context.batch_tokens`.
         """
         wanted = Wanted.of(talks, decoding.n_samples)
 
         def batches(keys: pl.Series) -> Iterator[Batch]:
-            # not `lm.fitting`: that bounds the activations of one pass, and here every layer's keys and values of
-            # prompts and answers are held at once
+            # not `lm.fitting`: that bounds the activations of one pass, and here every layer's keys
+            # and values of prompts and answers are held at once
             return self._answer_batches(wanted.talks_of(keys), decoding, context.batch_tokens or BATCH_TOKENS)
 
         flat = self._values(
@@ -95,7 +97,8 @@ class LocalRespondent:
         if flat is None:
             return []
         stops = np.array(sorted(self._stops))
-        # What ends an answer is no part of it, and some tokenizers do not count it among their special tokens.
+        # What ends an answer is no part of it, and some tokenizers do not count it among their
+        # special tokens.
         words = [ids[(ids >= 0) & ~np.isin(ids, stops)] for ids in flat]
         texts = self.lm.tokenizer.batch_decode(words, skip_special_tokens=True)
         found = [self._answer(ids, text, stops) for ids, text in zip(flat, texts, strict=True)]
@@ -182,7 +185,8 @@ class LocalRespondent:
         """Yield (b, max_new_tokens) int32 token ids, NOTHING behind the end of an answer.
 
         Args:
-            wanted: of each conversation, the positions of the answers that are wanted and their places among samples.
+            wanted: of each conversation, the positions of the answers that are wanted and their
+                places among samples.
             decoding: how they are drawn.
             batch_tokens: of prompts and answers in one batch.
         """
@@ -219,8 +223,9 @@ class LocalRespondent:
     ) -> Ids:
         """Return (sum of n_answers, max_new_tokens) token ids: so many answers of each of the (b,) prompts.
 
-        Where a model reads padding like any token, each answer is made alone: transformers also confuses the states
-        that such models (RWKV) carry from token to token when several rows share a batch.
+        Where a model reads padding like any token, each answer is made alone: transformers also
+        confuses the states that such models (RWKV) carry from token to token when several rows
+        share a batch.
         """
         if not self._is_padded and n_answers.sum() > 1:
             every = np.repeat(np.arange(len(prompts)), n_answers)
@@ -318,8 +323,9 @@ class LocalRespondent:
 def _until_options(prompt: list[int], whole: list[list[int]]) -> tuple[list[int], list[int]]:
     """Return the tokens before the options, and the first token of each that is there.
 
-    The last tokens of a prompt need not stay what they are when an option follows: of "assistant: " and "A", a
-    byte-level tokenizer makes ":" and " A". What all options have in common with the prompt is then asked.
+    The last tokens of a prompt need not stay what they are when an option follows: of "assistant: "
+    and "A", a byte-level tokenizer makes ":" and " A". What all options have in common with the
+    prompt is then asked.
     """
     is_added = bool(whole[0]) and prompt[:1] != whole[0][:1]  # a BOS that the text does not have
     body = prompt[1:] if is_added else prompt
@@ -342,7 +348,8 @@ def _sum_dtype(device: torch.device) -> torch.dtype:
 def _read_once(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row_of: torch.Tensor) -> dict[str, Any]:
     """Return keys and values of the prompts but for their last token, for each of (k,) rows; or nothing.
 
-    Nothing where a layer keeps something else than all keys and values, or the model's positions cannot be told.
+    Nothing where a layer keeps something else than all keys and values, or the model's positions
+    cannot be told.
     """
     import inspect
 

@@ -3,8 +3,8 @@
     --model http://localhost:8000/v1#Qwen/Qwen2.5-7B-Instruct
     --model 'https://api.example.com/v1?in_flight=16&per_minute=600&timeout=60&tries=8#model-name'
 
-The model's name may be left out where the server has one only. A key is taken from the environment variable
-THRESHER_API_KEY, and stands in no manifest, message or cache.
+The model's name may be left out where the server has one only. A key is taken from the environment
+variable THRESHER_API_KEY, and stands in no manifest, message or cache.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ Fetch = Callable[[_Request], dict[str, Any]]
 class Server:
     """A model behind an OpenAI-compatible server.
 
-    Each answer is one request, stored as soon as it is there under the hash of the address, the model and the request:
-    after a kill only what was under way is asked for again. A drawn answer has a seed of its own, from the
-    conversation, the settings' seed and its place among the samples; whether the server keeps to it, and whether its
-    batches change an answer, is the server's affair, so here a stored answer is what makes a run repeatable. A server
-    that changes the model behind a name is not found out.
+    Each answer is one request, stored as soon as it is there under the hash of the address, the
+    model and the request: after a kill only what was under way is asked for again. A drawn answer
+    has a seed of its own, from the conversation, the settings' seed and its place among the
+    samples; whether the server keeps to it, and whether its batches change an answer, is the
+    server's affair, so here a stored answer is what makes a run repeatable. A server that changes
+    the model behind a name is not found out.
     """
 
     def __init__(self, address: str) -> None:
@@ -104,7 +105,8 @@ class Server:
         """Return the answers of each conversation; one request for each that is not stored.
 
         Raises:
-            InputError: the server cannot be reached, does not know the model, refuses the key or does not answer.
+            InputError: the server cannot be reached, does not know the model, refuses the key or
+                does not answer.
         """
         n = decoding.n_samples
         requests = [self._request(talk, decoding, i) for talk in talks for i in range(n)]
@@ -115,11 +117,13 @@ class Server:
     def choices(self, talks: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext) -> Choices:
         """Return the share of each option: by its probability as the answer's first word, or 1 for the one named.
 
-        The probabilities are those of the 20 likeliest tokens, where the server gives them; an option that is not among
-        them has the share 0. Otherwise the answer is read, and one that names no option, or several, has no share.
+        The probabilities are those of the 20 likeliest tokens, where the server gives them; an
+        option that is not among them has the share 0. Otherwise the answer is read, and one that
+        names no option, or several, has no share.
 
         Raises:
-            InputError: the server cannot be reached, does not know the model, refuses the key or does not answer.
+            InputError: the server cannot be reached, does not know the model, refuses the key or
+                does not answer.
         """
         likeliest = Decoding(max_new_tokens=CHOICE_TOKENS)
         requests = [self._request(talk, likeliest, 0, with_top=True) for talk in talks]
@@ -275,7 +279,8 @@ class _Run:
     ) -> None:
         """Ask for all that is missing; one after the other until the server has taken a request.
 
-        After an interruption or an error nothing new is sent, and what is under way is waited for and stored.
+        After an interruption or an error nothing new is sent, and what is under way is waited for
+        and stored.
         """
         start = 0
         while start < len(missing) and not self._n_good:

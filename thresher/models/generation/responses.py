@@ -28,8 +28,8 @@ def written(response: dict[str, Any]) -> dict[str, Any]:
     """Keep the text of a response, and whether it was cut.
 
     Raises:
-        RefusedError: the response holds no text. One that only calls tools, or was cut before it had any, has an empty
-            one.
+        RefusedError: the response holds no text. One that only calls tools, or was cut before it
+            had any, has an empty one.
     """
     choice = _choice(response)
     message, is_cut = choice.get("message"), choice.get("finish_reason") == "length"
@@ -47,7 +47,8 @@ def chosen(response: dict[str, Any]) -> dict[str, Any]:
     """Keep the text of a response, and the likeliest tokens at its first places: [[token, log-probability], ...].
 
     Raises:
-        RefusedError: the response holds no text, or log-probabilities of another form than OpenAI's.
+        RefusedError: the response holds no text, or log-probabilities of another form than
+            OpenAI's.
     """
     logprobs = _choice(response).get("logprobs")
     try:
@@ -72,8 +73,9 @@ def _kind(value: object) -> str:
 def shares_of(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]) -> list[float] | None:
     """Return the shares of the options at the place where they are likeliest in all, the first of such, or None.
 
-    A token counts as an option when nothing but it is left without white space and the marks around it. Of "(B)" the
-    place behind "(" counts: before it, options are among the likeliest tokens too, but with hardly any probability.
+    A token counts as an option when nothing but it is left without white space and the marks around
+    it. Of "(B)" the place behind "(" counts: before it, options are among the likeliest tokens too,
+    but with hardly any probability.
     """
     best, shares = 0.0, None
     for place in top:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def draws(talk: str, decoding: Decoding, samples: Iterable[int]) -> NDArray[np.float64]:
     """Return the random numbers behind some drawn answers of a conversation: (k, max_new_tokens) in 0..1.
 
-    Those of a sample depend on the seed, the conversation and the sample's place alone, so that more samples or longer
-    answers leave what was there unchanged.
+    Those of a sample depend on the seed, the conversation and the sample's place alone, so that
+    more samples or longer answers leave what was there unchanged.
     """
     seeds = [xxhash.xxh3_128_intdigest(f"{decoding.seed}\0{i}\0{talk}".encode()) for i in samples]
     return np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
@@ -47,7 +47,8 @@ class Wanted:
         """Ask for so many answers of each conversation."""
         digests = [xxhash.xxh3_128_hexdigest(talk.encode()) for talk in talks]
         size = np.array([len(talk) for talk in talks], dtype=np.int64)
-        # numbered by length, so that a rehearsal that takes some of them, evenly spread, takes every length
+        # numbered by length, so that a rehearsal that takes some of them, evenly spread, takes
+        # every length
         number = np.empty(len(talks), dtype=np.int64)
         number[np.argsort(size, kind="stable")] = np.arange(len(talks))
         keys = [f"{digest}-{sample}" for digest in digests for sample in range(n_samples)]

@@ -1,8 +1,9 @@
 """Colours by what they stand for, for a light and a dark page.
 
-The hues are those of Okabe and Ito (2008, jfly.uni-koeln.de/color), which stay apart for colour-blind readers, darkened
-or lightened until each has a contrast of at least 4.5 with the page, so that text may take them too. Random is always
-grey. Colour never stands alone: methods differ in the shape of their points and the dashes of their lines as well.
+The hues are those of Okabe and Ito (2008, jfly.uni-koeln.de/color), which stay apart for
+colour-blind readers, darkened or lightened until each has a contrast of at least 4.5 with the page,
+so that text may take them too. Random is always grey. Colour never stands alone: methods differ in
+the shape of their points and the dashes of their lines as well.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ def _found(fitted: Mapping[str, Any], method: str) -> Mapping[str, Any] | None:
 def _lead(experiment: Experiment, fitted: Mapping[str, Any]) -> str | None:
     """Return the method that the answer is about: the one with the best score of those that have an answer.
 
-    A method that saturates early at a low score has not the better answer, so the number of rows decides nothing.
+    A method that saturates early at a low score has not the better answer, so the number of rows
+    decides nothing.
     """
     means = {method: _last(experiment, method) for method in experiment.methods}
     sign = 1 if experiment.metric.is_higher_better else -1

@@ -31,7 +31,8 @@ class Experiment:
     Attributes:
         folder: where it lies.
         content: of the manifest.
-        cells: one line per cell, with `select_seconds` and `train_seconds` (null where nobody wrote them down).
+        cells: one line per cell, with `select_seconds` and `train_seconds` (null where nobody wrote
+            them down).
         picks: `method`, `seed`, `rank`, `row_id`.
         metric: how its values are shown.
         methods: in the order of the cells, random first.

@@ -40,10 +40,11 @@ def read_pool(content: Mapping[str, Any], *, row_ids: pl.Series) -> Pool:
     """Read the pool that a manifest names; a pool that is gone or has changed is no error, the page says so.
 
     Args:
-        content: of the manifest; `run.inputs` are the places of the pool's files, `schema` and `id_column` how it was
-            read.
-        row_ids: rows that must be in it, such as those that were picked. (The fingerprint of an experiment's pool is
-            of no use here: rows held out for the test were read from the same file.)
+        content: of the manifest; `run.inputs` are the places of the pool's files, `schema` and
+            `id_column` how it was read.
+        row_ids: rows that must be in it, such as those that were picked. (The fingerprint of an
+            experiment's pool is of no use here: rows held out for the test were read from the same
+            file.)
     """
     places = places_of(content)
     if not places:

@@ -1,9 +1,10 @@
 """A map of the pool: rows that mean the same lie together, and one sees which are kept and which are dropped.
 
-Only a sample is shown, so that the page stays small and quick at any number of rows. Its embeddings come from the cache
-where `select` left them, or else from the embedded static encoder. They are laid out by t-SNE (van der Maaten and
-Hinton 2008; Barnes-Hut, van der Maaten 2014), started from the principal components, so that the large structure is
-that of the data and the same rows give the same map.
+Only a sample is shown, so that the page stays small and quick at any number of rows. Its embeddings
+come from the cache where `select` left them, or else from the embedded static encoder. They are
+laid out by t-SNE (van der Maaten and Hinton 2008; Barnes-Hut, van der Maaten 2014), started from
+the principal components, so that the large structure is that of the data and the same rows give the
+same map.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def pool_map(pool: Dataset, choices: list[Choice], embedding: Mapping[str, str] 
     Args:
         pool: every row.
         choices: at least one.
-        embedding: `encoder` and `fingerprint` of the embeddings that the choice was made with, or None.
+        embedding: `encoder` and `fingerprint` of the embeddings that the choice was made with, or
+            None.
     """
     sample = _sample(len(pool), choices)
     rows = pool.take(sample)

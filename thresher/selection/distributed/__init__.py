@@ -2,9 +2,10 @@
 
     files -> rows -> features -> (partitions ->) picks -> one output file per shard
 
-A shard is a file of the pool. Each stage writes one file per shard on storage that all nodes see, under a temporary
-name that is then renamed, together with a record; a shard whose record is there is done. A killed worker, node or run
-loses the shards it was at. What runs a stage is an engine of two methods: this process (`InProcess`), or Ray.
+A shard is a file of the pool. Each stage writes one file per shard on storage that all nodes see,
+under a temporary name that is then renamed, together with a record; a shard whose record is there
+is done. A killed worker, node or run loses the shards it was at. What runs a stage is an engine of
+two methods: this process (`InProcess`), or Ray.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ EXISTING = "existing_embedding"
 class CoverShard:
     """Tells what became of the rows of a shard: `thresher.selection.distributed.writing.Verdicts`.
 
-    A row's pick is looked for in its own part and the nearest others, `N_PROBED` parts with picks in all.
+    A row's pick is looked for in its own part and the nearest others, `N_PROBED` parts with picks
+    in all.
 
     Attributes:
         assigned: folder of `AssignShard`.
@@ -110,7 +111,8 @@ class BoundShard:
 
     Attributes:
         features: folder of the feature files.
-        judges: file with the (m, d) `embedding` of the sampled rows and their (m,) `value` under the picks.
+        judges: file with the (m, d) `embedding` of the sampled rows and their (m,) `value` under
+            the picks.
         n_largest: gains that are kept of a shard.
         folder: for the result.
     """
@@ -188,8 +190,9 @@ class Certificate(NamedTuple):
 def certify(value: Float64, largest_gains: Float64, n_rows: int) -> Certificate:
     """Return what the sampled values and the largest gains prove.
 
-    For a monotone submodular f, max over |T| = k of f(T) <= f(S) + the sum of the k largest gains of single rows, given
-    S (Minoux 1978, doi:10.1007/BFb0006528; Leskovec et al. 2007, doi:10.1145/1281192.1281239). A cosine is at most 1.
+    For a monotone submodular f, max over |T| = k of f(T) <= f(S) + the sum of the k largest gains
+    of single rows, given S (Minoux 1978, doi:10.1007/BFb0006528; Leskovec et al. 2007,
+    doi:10.1145/1281192.1281239). A cosine is at most 1.
 
     Args:
         value: (m,) of the sampled rows under the picks.

@@ -84,7 +84,8 @@ class AssignShard:
 def nearest_centroid(x: Float32, centroid: Float32) -> Int64:
     """Return the centroid with the largest cosine for each row, (n,): equal rows get one, wherever they stand.
 
-    Where float32 could confuse two, cosines are compared in float64, summed row by row; ties go to the lowest.
+    Where float32 could confuse two, cosines are compared in float64, summed row by row; ties go to
+    the lowest.
     """
     nearest = np.empty(len(x), np.int64)
     step = max(1, BLOCK_CELLS // len(centroid))

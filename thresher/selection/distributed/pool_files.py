@@ -76,7 +76,8 @@ class PoolFiles:
     def sizes(self) -> list[tuple[int, int, int]]:
         """Return bytes and times of the last changes of each file and of its entry: they tell a change unread.
 
-        The second time is that of the system: a copy that keeps the first one, as of an archive, has another.
+        The second time is that of the system: a copy that keeps the first one, as of an archive,
+        has another.
 
         Raises:
             InputError: a file is gone.
@@ -104,7 +105,8 @@ def shards(
     """Name the files of a pool for `select(engine="ray")`; only the first is read, for its schema.
 
     Args:
-        source: a path, a glob, a list of paths, or a folder of shards, on storage that all nodes see.
+        source: a path, a glob, a list of paths, or a folder of shards, on storage that all nodes
+            see.
         schema: as for `load`.
         columns: as for `load`.
         id_column: as for `load`.

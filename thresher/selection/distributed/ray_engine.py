@@ -33,8 +33,8 @@ FOUND, LOCAL = "auto", "local"  # the cluster that runs on this machine; a new o
 class RayEngine:
     """Runs shards on the Ray cluster that this process is connected to.
 
-    A task whose worker or node is lost is run again elsewhere; so is what an actor was at. What a user can mend comes
-    back as it would be raised here.
+    A task whose worker or node is lost is run again elsewhere; so is what an actor was at. What a
+    user can mend comes back as it would be raised here.
     """
 
     name = "ray"
@@ -203,8 +203,9 @@ def connected(address: str | None = None) -> Iterator[RayEngine]:
     """Connect to a cluster, or start Ray on this machine, for as long as the block runs.
 
     Args:
-        address: HOST:PORT of a cluster, "auto" for the one that runs on this machine; None for RAY_ADDRESS, or, where
-            that is not set, a cluster of this machine alone. A connection that is there already is used.
+        address: HOST:PORT of a cluster, "auto" for the one that runs on this machine; None for
+            RAY_ADDRESS, or, where that is not set, a cluster of this machine alone. A connection
+            that is there already is used.
 
     Raises:
         MissingExtraError: ray or what Ray Data needs is not installed.

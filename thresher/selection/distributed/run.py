@@ -47,18 +47,20 @@ def select_on(
 ) -> Subset:
     """Choose rows of a pool of files, stage by stage on an engine; see `thresher.selection.run.select`.
 
-    The picks, their scores and the manifest are those of one machine; with partitions, those of two rounds.
+    The picks, their scores and the manifest are those of one machine; with partitions, those of two
+    rounds.
 
     Args:
         engine: that runs the stages.
         asked: what the user gave; the pool is files.
         out: folder to write to, on storage that all nodes see.
-        partitions: parts that are chosen from separately in the first round; None where all rows are looked at at once
-            unless there are too many for that.
+        partitions: parts that are chosen from separately in the first round; None where all rows
+            are looked at at once unless there are too many for that.
         force: replace an earlier result.
 
     Raises:
-        InputError: the pool is not files, there is no folder, or the order is not that of the files.
+        InputError: the pool is not files, there is no folder, or the order is not that of the
+            files.
     """
     started = time.monotonic()
     if out is None:
@@ -206,7 +208,8 @@ class Run:
     def _key_of_writing(self, measured: MeasureShard, kept: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
         """Return the hash of what the output files hold beyond the identity of the result.
 
-        Values that are computed again, on another device for example, may differ by rounding, and picks with them.
+        Values that are computed again, on another device for example, may differ by rounding, and
+        picks with them.
         """
         files = [[source.name, source.sha256] for source in self.pool.sources]
         return digest([files, measured.folder.name, self.pool.row_id.gather(kept).to_list()])[:KEY_DIGITS]

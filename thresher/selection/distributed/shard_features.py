@@ -243,7 +243,8 @@ def _reasons(pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mappin
 def sent(context: FeatureContext) -> FeatureContext:
     """Return the context as nodes get it.
 
-    Their feature files are what a cache would be, nobody watches, and a worker sees its own GPU alone, as the first.
+    Their feature files are what a cache would be, nobody watches, and a worker sees its own GPU
+    alone, as the first.
     """
     device = "cuda" if context.device is not None and context.device.startswith("cuda") else context.device
     return replace(context, device=device, cache=None, on_progress=None)

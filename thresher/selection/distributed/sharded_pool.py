@@ -66,7 +66,8 @@ class ShardReader:
         files: of the pool.
         sha256: of each file when it was read first.
         folder: of the ids.
-        renamed: shards in which rows have other ids than the shard alone would give, or are set aside.
+        renamed: shards in which rows have other ids than the shard alone would give, or are set
+            aside.
         column_names: of the whole pool; a shard may lack some.
     """
 
@@ -191,7 +192,8 @@ def gathered_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) 
     """Put what was read together: repeats get their numbers in the order of the files, as one machine gives them.
 
     Raises:
-        InputError: no row is usable, some are not and the user is strict, or the rows are not those expected.
+        InputError: no row is usable, some are not and the user is strict, or the rows are not those
+            expected.
     """
     parts = [pl.read_parquet(ids_path(work.folder, number))["row_id"] for number in range(len(files))]
     counts = np.array([len(part) for part in parts], np.int64)

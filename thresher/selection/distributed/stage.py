@@ -20,8 +20,10 @@ class Work(Protocol):
 
     Attributes:
         name: of the stage, for progress.
-        folder: where its files and records lie, on storage that all nodes see; its name holds what determines them.
-        memory_bytes: that one shard may take, so that a node is not given more at once than it can hold.
+        folder: where its files and records lie, on storage that all nodes see; its name holds what
+            determines them.
+        memory_bytes: that one shard may take, so that a node is not given more at once than it can
+            hold.
     """
 
     @property

@@ -81,7 +81,8 @@ def partitioning(request: Request, asked: int | None) -> Partitioning | None:
     """Return how the pool is chosen from in parts, or None where all its rows are looked at at once.
 
     Raises:
-        InputError: parts were asked for, and the number, the method, the budget or a quota does not allow them.
+        InputError: parts were asked for, and the number, the method, the budget or a quota does not
+            allow them.
     """
     n, selector = len(request.pool), request.selector
     is_able = WEIGHT in getattr(selector, "accepts", ())
@@ -109,13 +110,15 @@ def choose_in_partitions(
 ) -> tuple[CoverShard, Chosen, Int64, Mapping[str, Mapping[str, int]]]:
     """Choose in two rounds, and tell what the picks are worth.
 
-    GreeDi (Mirzasoleiman et al. 2013, arXiv:1411.0541) with the parts of a k-means in place of random ones. Its bounds
-    hold for parts that each pick as many rows as the budget: (1 - 1/e)^2 / min(parts, k) for any parts, and (1 - 1/e)/2
-    in expectation for random ones (Barbosa et al. 2015, arXiv:1502.02606). Here a part picks `oversampling` times its
-    share, so neither holds; what the picks have of the optimum is measured.
+    GreeDi (Mirzasoleiman et al. 2013, arXiv:1411.0541) with the parts of a k-means in place of
+    random ones. Its bounds hold for parts that each pick as many rows as the budget: (1 - 1/e)^2 /
+    min(parts, k) for any parts, and (1 - 1/e)/2 in expectation for random ones (Barbosa et al.
+    2015, arXiv:1502.02606). Here a part picks `oversampling` times its share, so neither holds;
+    what the picks have of the optimum is measured.
 
     Returns:
-        What became of the rows of a shard, what came out, the positions of the kept rows, and notes of features.
+        What became of the rows of a shard, what came out, the positions of the kept rows, and notes
+        of features.
     """
     return _TwoRounds(run, plan, measured, records).choose()
 

@@ -18,8 +18,8 @@ N_CHUNKS = 64  # of rows, dealt out to the threads
 def symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -> Graph:
     """Return the pairs (i, found[i]) of cosine > 0 in both directions, each row with itself, rows ascending.
 
-    Cosines are summed in float64 in a fixed order: unlike those of a matrix product, the same on every machine.
-    Cost: O(n k (k + d)) time; 8 bytes per entry of the graph.
+    Cosines are summed in float64 in a fixed order: unlike those of a matrix product, the same on
+    every machine. Cost: O(n k (k + d)) time; 8 bytes per entry of the graph.
 
     Args:
         unit: (n, d) float32 rows of length 1 (or 0).

@@ -1,8 +1,9 @@
 """Nearest neighbours of all rows among all rows by inverted lists, in matrix products, with measured recall.
 
-An index that answers one query after another reads each list again for each. Here all queries are known: each list is
-multiplied once with all rows that look into it, which runs at the speed of matrix products. The work per row hardly
-grows with their number, because lists keep their size and are found through groups of lists.
+An index that answers one query after another reads each list again for each. Here all queries are
+known: each list is multiplied once with all rows that look into it, which runs at the speed of
+matrix products. The work per row hardly grows with their number, because lists keep their size and
+are found through groups of lists.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Found(NamedTuple):
     """Neighbours and how good they are.
 
     Attributes:
-        row: (n, k) int32, the rows found nearest to each row, itself included, in no order; -1 where there were fewer.
+        row: (n, k) int32, the rows found nearest to each row, itself included, in no order; -1
+            where there were fewer.
         recall: share of the true k nearest that were found, measured on a sample.
         n_lists: number of inverted lists.
         n_compared: rows that each row was compared with, on average.
@@ -108,8 +110,9 @@ def nearest_by_lists(
 ) -> Found:
     """Find the k rows of largest cosine for each row.
 
-    Each row is compared with those in the nearest lists. How many rows these hold is raised from 2,048 until the recall
-    is there, but not beyond 16,384: what recall that gives is measured and told.
+    Each row is compared with those in the nearest lists. How many rows these hold is raised from
+    2,048 until the recall is there, but not beyond 16,384: what recall that gives is measured and
+    told.
 
     Cost: O(n (MAX_COMPARED + sqrt(n)) d) time; 8 n k bytes beside the rows, which are not copied.
 
@@ -167,7 +170,8 @@ def _index(unit: Float32, held: Held, rng: np.random.Generator, products: Produc
 def _dealt_out(own: Int32, n_lists: int) -> tuple[Int32, Int64]:
     """Deal the rows of lists that are too long out to several.
 
-    Without it, rows that are all equal or zero would lie in one list, and each be compared with each.
+    Without it, rows that are all equal or zero would lie in one list, and each be compared with
+    each.
 
     Returns:
         (n,) the list of each row now, (n_lists now,) the list that each one was before.

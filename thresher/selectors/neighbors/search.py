@@ -24,7 +24,8 @@ class Neighbors(NamedTuple):
     """A graph and how good it is.
 
     Attributes:
-        graph: pairs where one row is among the other's nearest, cosine > 0, and every row with itself.
+        graph: pairs where one row is among the other's nearest, cosine > 0, and every row with
+            itself.
         search: "flat" (exact) or "inverted lists".
         recall: share of the true nearest neighbours found, measured on a sample; 1.0 for "flat".
         products: where cosines were computed.

@@ -1,8 +1,8 @@
 """Greedy picks from a dense kernel.
 
-A pick closes a part of the open interval of some rows, and each of these costs one pass over its row of the kernel, at
-the speed of the memory. Of rows that count with their nearest pick, about n / t get a nearer one from pick t, so that
-k picks cost about n^2 (1 + ln k) pairs.
+A pick closes a part of the open interval of some rows, and each of these costs one pass over its
+row of the kernel, at the speed of the memory. Of rows that count with their nearest pick, about n /
+t get a nearer one from pick t, so that k picks cost about n^2 (1 + ln k) pairs.
 """
 
 from __future__ import annotations
@@ -311,8 +311,8 @@ def _loop(
 ) -> Any:
     """Make picks until one changes so many rows that threads are worth while, or to the end.
 
-    Returns the number of picks made, how many rows the last one changed whose losses are still to be taken, and the
-    number of pairs visited.
+    Returns the number of picks made, how many rows the last one changed whose losses are still to
+    be taken, and the number of pairs visited.
     """
     n = len(kernel)
     n_visited = 0
@@ -338,7 +338,8 @@ def dense_greedy(kernel: Float32, cover: Cover, n_picks: int, chooser: Chooser, 
         cover: state, updated.
         n_picks: how many.
         chooser: the rule, updated.
-        bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that cover nothing.
+        bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that
+            cover nothing.
     """
     n = len(kernel)
     own, least = (np.zeros(n), NOTHING) if bonus is None else (bonus, ANYTHING)

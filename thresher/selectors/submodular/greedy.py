@@ -1,18 +1,20 @@
 """The greedy engine: one state and one loop for all objectives that sum what is open of each row.
 
-Every row i has an interval of similarity that is still open, and a candidate j gains weight_i times the part of it
-that lies below s_ij. A pick closes a part of the interval:
+Every row i has an interval of similarity that is still open, and a candidate j gains weight_i times
+the part of it that lies below s_ij. A pick closes a part of the interval:
 
-- from below, up to s_ij: the row counts with its nearest pick (facility location, FLMI, FLCG, quality and diversity);
-- from above, by s_ij: the row counts with the sum over the picks, up to its cap (saturated coverage).
+- from below, up to s_ij: the row counts with its nearest pick (facility location, FLMI, FLCG,
+  quality and diversity);
+- from above, by s_ij: the row counts with the sum over the picks, up to its cap (saturated
+  coverage).
 
-The gain of every candidate is kept up to date: when an interval shrinks, each candidate loses what it could have
-gained in the closed part. Here that runs over a nearest-neighbour graph; a dense kernel has a loop of its own
-(`dense_kernel`), of the same steps.
+The gain of every candidate is kept up to date: when an interval shrinks, each candidate loses what
+it could have gained in the closed part. Here that runs over a nearest-neighbour graph; a dense
+kernel has a loop of its own (`dense_kernel`), of the same steps.
 
-Similarities are float32 or float64, sums float64. Gains closer than float32 can tell apart are recomputed in float64,
-from the vectors where there are some, and what is still equal goes to the lowest row: picks depend neither on the BLAS
-nor on threads.
+Similarities are float32 or float64, sums float64. Gains closer than float32 can tell apart are
+recomputed in float64, from the vectors where there are some, and what is still equal goes to the
+lowest row: picks depend neither on the BLAS nor on threads.
 """
 
 from __future__ import annotations
@@ -291,7 +293,8 @@ def graph_stage(
         cover: state, updated.
         n_picks: how many.
         chooser: the rule, updated.
-        bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that cover nothing.
+        bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that
+            cover nothing.
         by_candidate: the same similarities by candidate; None for a symmetric graph.
         least: gains up to this one count as nothing, without a bonus.
     """

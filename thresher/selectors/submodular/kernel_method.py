@@ -16,7 +16,8 @@ class PairwiseGreedy:
     """Settings and memory plan of a method on the cosines of pairs of rows.
 
     Attributes:
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where memory allows.
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where
+            memory allows.
         n_neighbors: neighbours per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes.
         optimizer: "lazy", "stochastic" or "threshold".

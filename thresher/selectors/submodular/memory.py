@@ -64,7 +64,8 @@ def plan_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
     """Choose the kernel for n distinct rows of d components.
 
     Raises:
-        InputError: the dense kernel was asked for and is too large, or not even the sparse one fits.
+        InputError: the dense kernel was asked for and is too large, or not even the sparse one
+            fits.
     """
     limit = available_bytes()
     size_gb = 4e-9 * n * n

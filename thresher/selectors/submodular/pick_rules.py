@@ -1,7 +1,8 @@
 """Which row a greedy run takes next: the largest gain, the largest of a sample, or the first above a threshold.
 
-The engine keeps every gain exact up to float32 rounding. These rules only choose, and none of them looks at how many
-picks will be made, so that the ranking for k is the beginning of the ranking for any larger number.
+The engine keeps every gain exact up to float32 rounding. These rules only choose, and none of them
+looks at how many picks will be made, so that the ranking for k is the beginning of the ranking for
+any larger number.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Chooser(NamedTuple):
         kind: LAZY, STOCHASTIC or THRESHOLD.
         epsilon: what the rule gives away of the guarantee 1 - 1/e.
         rng: draws the samples.
-        state: (4,) float64: picks made, threshold (0 before the first pick), least threshold, next row to look at.
+        state: (4,) float64: picks made, threshold (0 before the first pick), least threshold, next
+            row to look at.
         remaining: (n,) int64, rows not picked yet in its first `n_remaining[0]` places.
         n_remaining: (1,) int64.
     """

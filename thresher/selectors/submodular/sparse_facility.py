@@ -73,10 +73,12 @@ def conditional_gain(pairs: Pairs, existing: Float64, nu: float) -> Pairs:
 def cover_pairs(pairs: Pairs, candidates: Int64, n_picks: int, n: int) -> Covered:
     """Maximise the sum over rows of the largest worth among the picks, greedily.
 
-    Ties go to the lowest candidate. When nothing more can be gained, those follow that would do most alone.
+    Ties go to the lowest candidate. When nothing more can be gained, those follow that would do
+    most alone.
 
     Args:
-        pairs: the kernel; pairs with a row or candidate that may not count are left out by the caller.
+        pairs: the kernel; pairs with a row or candidate that may not count are left out by the
+            caller.
         candidates: which may be picked, ascending.
         n_picks: how many, at most as many as there are candidates.
         n: rows.

@@ -1,9 +1,10 @@
 """The mean of several adapters of one base model, as one adapter.
 
 The mean of low-rank updates is itself a low-rank update, whose rank is at most the sum of theirs:
-sum_i w s_i B_i A_i = [w s_1 B_1, w s_2 B_2, ...] [A_1; A_2; ...] with w = 1 / m and s_i the scale of adapter i.
-Averaging the A_i and the B_i apart would give other products. Layers that were trained whole, such as a classifier's
-head, are averaged weight by weight (as in "model soups", Wortsman et al. 2022, arXiv:2203.05482).
+sum_i w s_i B_i A_i = [w s_1 B_1, w s_2 B_2, ...] [A_1; A_2; ...] with w = 1 / m and s_i the scale
+of adapter i. Averaging the A_i and the B_i apart would give other products. Layers that were
+trained whole, such as a classifier's head, are averaged weight by weight (as in "model soups",
+Wortsman et al. 2022, arXiv:2203.05482).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
         out: folder to make.
 
     Raises:
-        InputError: the adapters are of different bases or layers, or of a kind whose mean is no adapter.
+        InputError: the adapters are of different bases or layers, or of a kind whose mean is no
+            adapter.
     """
     configs = [json.loads((folder / CONFIG).read_bytes()) for folder in folders]
     _check(folders, configs)

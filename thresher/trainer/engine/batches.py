@@ -1,6 +1,7 @@
 """Which rows make which optimizer step, and how they are laid out for the model.
 
-The order is a pure function of (seed, epoch): nothing about it is stored, and a run can start at any step.
+The order is a pure function of (seed, epoch): nothing about it is stored, and a run can start at
+any step.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def steps_per_epoch(n_rows: int, batch_size: int) -> int:
 def epoch_order(lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Return the rows of each optimizer step of an epoch.
 
-    Rows are shuffled, sorted by length within stretches of BUCKET_STEPS steps, cut into steps, and the steps are
-    shuffled. Only the last step of the shuffled rows can be smaller, wherever it then falls.
+    Rows are shuffled, sorted by length within stretches of BUCKET_STEPS steps, cut into steps, and
+    the steps are shuffled. Only the last step of the shuffled rows can be smaller, wherever it then
+    falls.
 
     Args:
         lengths: (n,) tokens of each row.
@@ -105,9 +107,10 @@ def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
 def pack(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: torch.dtype) -> Batch:
     """Lay rows end to end so that none sees another.
 
-    Positions start again at 0 in each row, and the mask is block-diagonal and causal: (packs, 1, tokens, tokens),
-    0 where attention is allowed and the lowest number of `dtype` where it is not. The first token of each row is
-    never a target, since the token before it belongs to another row. Padding attends to itself.
+    Positions start again at 0 in each row, and the mask is block-diagonal and causal: (packs, 1,
+    tokens, tokens), 0 where attention is allowed and the lowest number of `dtype` where it is not.
+    The first token of each row is never a target, since the token before it belongs to another row.
+    Padding attends to itself.
     """
     packs = first_fit([len(row.input_ids) for row in rows], max_length)
     width = max(sum(len(rows[i].input_ids) for i in members) for members in packs)

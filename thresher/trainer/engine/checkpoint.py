@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file each, written whole, the last two kept.
 
-No random state is stored: the order of the rows follows from (seed, epoch), dropout from (seed, step).
+No random state is stored: the order of the rows follows from (seed, epoch), dropout from (seed,
+step).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class History:
 
     Attributes:
         step: optimizer steps done.
-        losses: one per step: `step`, `epoch`, `learning_rate`, `loss` (mean over learned tokens), `n_learned`.
+        losses: one per step: `step`, `epoch`, `learning_rate`, `loss` (mean over learned tokens),
+            `n_learned`.
         evaluations: `step`, `loss`, `stderr`, `n` of each held-out evaluation during training.
         best_step: step of the lowest held-out loss, with early stopping.
         is_stopped: early stopping has ended the run.

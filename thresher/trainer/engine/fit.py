@@ -108,7 +108,8 @@ def fit(
 ) -> Fitted:
     """Train one adapter, continuing from the newest checkpoint in the folder.
 
-    The result is a function of (recipe, rows, seed) on one machine, whether or not the run was killed in between.
+    The result is a function of (recipe, rows, seed) on one machine, whether or not the run was
+    killed in between.
 
     Args:
         recipe: model and settings.
@@ -119,7 +120,8 @@ def fit(
         run: name of the run in events.
         evaluate: model -> held-out loss, for evaluations during training.
         on_event: listener.
-        epochs: folder to keep weights and the optimizer's state in after each epoch; None keeps none.
+        epochs: folder to keep weights and the optimizer's state in after each epoch; None keeps
+            none.
     """
     settings = recipe.settings
     plan = Plan(rows, batch_size=int(settings.batch_size or 1), seed=seed, n_steps=recipe.n_steps)
@@ -177,7 +179,8 @@ def refuse_packing(config: Any, task: Task, max_length: int) -> None:
     """Refuse to pack where the mask could not keep rows apart exactly.
 
     Raises:
-        SettingsError: the task has one label per row, or the model's attention is not plain causal attention.
+        SettingsError: the task has one label per row, or the model's attention is not plain causal
+            attention.
     """
     if task == "classification":
         raise SettingsError("train: packing is for language models, got task 'classification'; leave it out")

@@ -1,7 +1,7 @@
 """A good start for a classifier: a pooler of usable scale, and a head fitted to what the untouched base gives it.
 
-Found on 500 rows of a 77-class intent data set with MiniLM (5 epochs, held-out accuracy): random head 0.52, random head
-at five times the rate 0.61, this start 0.71.
+Found on 500 rows of a 77-class intent data set with MiniLM (5 epochs, held-out accuracy): random
+head 0.52, random head at five times the rate 0.61, this start 0.71.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ FLOOR = 1e-6  # features of no spread are not blown up
 def start_head(model: Any, rows: Sequence[Example], *, layout: Layout, device: Any) -> None:
     """Set the head to a linear probe, and leave it to training to improve on it.
 
-    Linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054): from a random head, the first steps distort
-    the features of the base, and a small adapter needs many epochs to give the head a signal of usable size. Before
-    that, a pooler that is trained whole is standardised on the rows (after Mishkin and Matas 2016, arXiv:1511.06422):
-    an encoder trained for mean-pooled embeddings leaves it with outputs of almost no spread.
-    Only a head that is one linear layer is set; others keep their random start. Classes without a row get a low bias.
+    Linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054): from a random head, the
+    first steps distort the features of the base, and a small adapter needs many epochs to give the
+    head a signal of usable size. Before that, a pooler that is trained whole is standardised on the
+    rows (after Mishkin and Matas 2016, arXiv:1511.06422): an encoder trained for mean-pooled
+    embeddings leaves it with outputs of almost no spread. Only a head that is one linear layer is
+    set; others keep their random start. Classes without a row get a low bias.
 
     Args:
         model: with a peft adapter and one trainable linear head.

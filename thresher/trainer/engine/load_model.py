@@ -21,8 +21,9 @@ from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.trainer.settings import Task, TrainSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-# Layers between encoder and head that are trained whole where the base has them: an encoder that was trained for
-# mean-pooled embeddings never trained its pooler, and a low-rank update is too little to repair it.
+# Layers between encoder and head that are trained whole where the base has them: an encoder that
+# was trained for mean-pooled embeddings never trained its pooler, and a low-rank update is too
+# little to repair it.
 POOLERS = ("pooler", "pre_classifier")
 
 
@@ -48,8 +49,8 @@ def load_model(
         classes: labels, in the order of the head's outputs.
 
     Raises:
-        InputError: transformers has no such architecture for the task, its weights are damaged or not whole, or it
-            would need the repository's own code.
+        InputError: transformers has no such architecture for the task, its weights are damaged or
+            not whole, or it would need the repository's own code.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -152,8 +153,8 @@ def wants_bf16(precision: str) -> bool:
 def embedded_base(task: Task) -> BaseModel:
     """Return the model that comes with the package for a task, under the name that its adapters give as their base.
 
-    MiniLM has its name on the Hub, so that an adapter made here can be loaded anywhere; the causal language model is
-    where thresher is installed.
+    MiniLM has its name on the Hub, so that an adapter made here can be loaded anywhere; the causal
+    language model is where thresher is installed.
     """
     if task == "classification":
         from thresher.models.encoders.minilm import SHA256, minilm_folder

@@ -128,9 +128,10 @@ def _set_rate(optimizer: Any, settings: TrainSettings, step: int, n_steps: int) 
 def _take_step(work: Work, plan: Plan, settings: TrainSettings, step: int) -> tuple[float, int]:
     """Take one optimizer step; return the mean loss over its learned tokens, and their number.
 
-    Gradients are summed over pieces and processes and divided by the count of the whole step, so every learned token
-    weighs the same wherever it was computed. DDP averages over processes, hence the factor `n_ranks`. A gradient that
-    is no number would make the weights so, which the loss would tell of one step too late.
+    Gradients are summed over pieces and processes and divided by the count of the whole step, so
+    every learned token weighs the same wherever it was computed. DDP averages over processes, hence
+    the factor `n_ranks`. A gradient that is no number would make the weights so, which the loss
+    would tell of one step too late.
     """
     accelerator, rows = work.accelerator, plan.step_rows(step)
     n_learned = int(plan.n_learned[rows].sum())

@@ -18,10 +18,11 @@ from thresher.trainer.engine.load_model import POOLERS, name_to_load
 from thresher.trainer.settings import Task, TrainSettings
 
 HEADS = ("classifier", "score")  # peft trains these whole by itself
-# Layers that count as linear and are none to adapt: routers give two tensors, grouped weights are no matrix.
+# Layers that count as linear and are none to adapt: routers give two tensors, grouped weights are
+# no matrix.
 NO_PLAIN_LAYER = ("Router", "GroupedLinear")
-# ... and those whose weights Mamba's code reads past the layer: one wherever it stands, one in the models of peft's own
-# table (`_check_lora_target_modules_mamba`).
+# ... and those whose weights Mamba's code reads past the layer: one wherever it stands, one in the
+# models of peft's own table (`_check_lora_target_modules_mamba`).
 READ_PAST, READ_PAST_IN_MAMBA = "dt_proj", "out_proj"
 LANGUAGE = "language_model"  # where models of several kinds of input have what reads text
 MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
@@ -34,14 +35,16 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, 
 
     Args:
         model: the base model for the task.
-        settings: the fields `lora_*`, `rslora`, `dora`, `load_in_4bit`, `gradient_checkpointing` are read.
+        settings: the fields `lora_*`, `rslora`, `dora`, `load_in_4bit`, `gradient_checkpointing`
+            are read.
         task: of the training run.
         base: its name and revision are written into the adapter.
-        drawn: layers that the checkpoint does not have. They are trained whole, and so saved: drawn again, they would
-            be others.
+        drawn: layers that the checkpoint does not have. They are trained whole, and so saved: drawn
+            again, they would be others.
 
     Raises:
-        InputError: the model has no layer of a name in `lora_targets`, or its layers cannot be adapted.
+        InputError: the model has no layer of a name in `lora_targets`, or its layers cannot be
+            adapted.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -125,7 +128,8 @@ def _unfit(model: Any) -> list[str]:
 def _quiet() -> Iterator[None]:
     """Keep back what a user could not act on.
 
-    peft 0.21 warns of a property that transformers 5.23 renamed, and of ranks that it has itself set for experts.
+    peft 0.21 warns of a property that transformers 5.23 renamed, and of ranks that it has itself
+    set for experts.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -162,6 +166,7 @@ def save_adapter(model: Any, folder: Path) -> None:
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             config[name] = sorted(value)
     write_whole(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
-    # safetensors makes its file readable by its owner alone; others may read what they may read beside it
+    # safetensors makes its file readable by its owner alone; others may read what they may read
+    # beside it
     (folder / "adapter_model.safetensors").chmod(path.stat().st_mode)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty template

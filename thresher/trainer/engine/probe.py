@@ -23,8 +23,8 @@ FAILURES = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeE
 def probe(model: Any, *, base: BaseModel, device: Any, is_packed: bool) -> None:
     """Run a language model with its adapter on two short rows, alone and, where rows are packed, as one sequence.
 
-    Some layers cannot be adapted though they look as if they could, and some models carry a state from row to row or
-    know no mask of pairs of tokens: their configurations do not tell.
+    Some layers cannot be adapted though they look as if they could, and some models carry a state
+    from row to row or know no mask of pairs of tokens: their configurations do not tell.
 
     Args:
         model: with its adapter; it is left in evaluation mode.

@@ -35,11 +35,13 @@ def open_accelerator(settings: TrainSettings) -> Any:
                 f"train: each process holds the whole base model, and the launcher asks for {name}, which divides it; "
                 f"launch with --multi_gpu or on one GPU (load_in_4bit and gradient_checkpointing save memory)"
             )
-    # one process may train in float32 and then in bfloat16; the state that is shared by all Accelerators refuses that
+    # one process may train in float32 and then in bfloat16; the state that is shared by all
+    # Accelerators refuses that
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
         mixed_precision="bf16" if wants_bf16(settings.precision) else "no",
-        # the loop weighs its pieces itself; a number from the launcher's configuration would scale the gradients again
+        # the loop weighs its pieces itself; a number from the launcher's configuration would scale
+        # the gradients again
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
 

@@ -8,8 +8,8 @@ import math
 def rate_share(step: int, n_steps: int, *, schedule: str, warmup_share: float) -> float:
     """Return the share of the peak rate at a step.
 
-    The rate rises linearly over the first `warmup_share` of the steps, is 1 at the end of them, and falls to 0 just
-    after the last step: no step is spent at rate 0.
+    The rate rises linearly over the first `warmup_share` of the steps, is 1 at the end of them, and
+    falls to 0 just after the last step: no step is spent at rate 0.
 
     Args:
         step: counted from 0.

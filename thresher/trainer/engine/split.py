@@ -23,7 +23,8 @@ class Parts:
         held_out: rows to measure on, or None.
         control: rows that random ones are drawn from, or None.
         n_held_out: rows of the data that are not learned because they were drawn as held-out rows.
-        n_leaked: further rows of the data that are not learned because a held-out row has the same text.
+        n_leaked: further rows of the data that are not learned because a held-out row has the same
+            text.
     """
 
     train: Dataset
@@ -56,7 +57,8 @@ def share_of(value: Any) -> float | None:
 def split(data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | None, seed: int, control: bool) -> Parts:
     """Divide rows into training, held-out and control rows that share no text.
 
-    A share is held out of the pool where one is known, so that the measure is of the pool and not of what was chosen.
+    A share is held out of the pool where one is known, so that the measure is of the pool and not
+    of what was chosen.
 
     Args:
         data: rows to learn from.
@@ -105,8 +107,8 @@ def split(data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | No
 def drawn_by_id(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.bool_]:
     """Draw a share of the rows by the hash of (seed, row id): (n,) bool.
 
-    The rows with the lowest hashes are drawn, so the order of the file does not matter, and of a file with a few more
-    rows nearly the same are drawn.
+    The rows with the lowest hashes are drawn, so the order of the file does not matter, and of a
+    file with a few more rows nearly the same are drawn.
     """
     keys = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in row_id]
     order = sorted(range(len(keys)), key=lambda i: keys[i])

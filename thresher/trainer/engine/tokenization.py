@@ -29,7 +29,8 @@ class Example:
     Attributes:
         row_id: of the row.
         input_ids: (t,) token ids.
-        labels: (t,) the token itself where it is learned, IGNORED elsewhere; classification: (1,) the class.
+        labels: (t,) the token itself where it is learned, IGNORED elsewhere; classification: (1,)
+            the class.
     """
 
     row_id: str
@@ -128,11 +129,13 @@ def tokenize(
 
     Args:
         rows: of the kind that the task needs.
-        tokenizer: a fast one (it knows the character offsets of its tokens), with a chat template for "sft".
+        tokenizer: a fast one (it knows the character offsets of its tokens), with a chat template
+            for "sft".
         task: "sft" learns the assistant's turns, "text" every token, "classification" the label.
         max_length: tokens per row.
         loss_on: turns that are learned, for "sft".
-        classes: labels in the order of the head's outputs; rows of another label are left out and counted.
+        classes: labels in the order of the head's outputs; rows of another label are left out and
+            counted.
 
     Raises:
         InputError: the tokenizer is a slow one.
@@ -225,8 +228,8 @@ def end_of_prompt(ids: list[int], room: int, *, bos: int | None) -> list[int]:
 def turn_ends(examples: Examples, tokenizer: Any, max_length: int) -> frozenset[int]:
     """Return the special tokens that end what is learned, in rows that are not cut.
 
-    A chat template may end a turn with another token than the one the tokenizer and the model name as the end, as
-    Qwen's base models do; an answer must stop there too.
+    A chat template may end a turn with another token than the one the tokenizer and the model name
+    as the end, as Qwen's base models do; an answer must stop there too.
     """
     special = {code for code, token in tokenizer.added_tokens_decoder.items() if token.special}
     last = (
