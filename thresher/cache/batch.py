@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from thresher.numeric.arrays import Array
 
 
 class Batch(NamedTuple):

@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.cache.batch import Array, Batch, ComputeBatches
+from thresher.cache.batch import Batch, ComputeBatches
 from thresher.cache.feature_cache import Shelf
 from thresher.cache.keys import text_keys
 from thresher.cache.memory_map import empty_array
+from thresher.numeric.arrays import Array
 from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:

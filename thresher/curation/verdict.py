@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+
+from thresher.numeric.arrays import Bool
 
 POOL = "pool"
-Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.evaluation.estimate import Estimate, proportion
+from thresher.numeric.arrays import Bool, Float64, Int64
 
 N_RESAMPLES = 500
 SEED = 20_260_101  # of the bootstrap: one fixed number, so that equal predictions have equal errors
@@ -86,19 +86,17 @@ def report(truth: Sequence[str], predicted: Sequence[str]) -> ClassificationRepo
     return ClassificationReport(accuracy=proportion(is_hit), macro_f1=macro, classes=tuple(classes))
 
 
-def _share(hits: NDArray[np.bool_]) -> Estimate:
+def _share(hits: Bool) -> Estimate:
     return proportion(hits) if len(hits) else Estimate(math.nan, math.nan, 0)
 
 
-def _f1(
-    true: NDArray[np.int64], guess: NDArray[np.int64], weights: NDArray[np.float64], n_labels: int
-) -> NDArray[np.float64]:
+def _f1(true: Int64, guess: Int64, weights: Float64, n_labels: int) -> Float64:
     """Return F1 per class for each weighting of the rows: (resamples, n) weights -> (resamples, k)."""
 
-    def total(codes: NDArray[np.int64], w: NDArray[np.float64]) -> NDArray[np.float64]:
+    def total(codes: Int64, w: Float64) -> Float64:
         one_hot = np.zeros((len(codes), n_labels))
         one_hot[np.arange(len(codes)), codes] = 1.0
-        product: NDArray[np.float64] = w @ one_hot
+        product: Float64 = w @ one_hot
         return product
 
     hits = total(true, weights * (true == guess))
@@ -106,7 +104,7 @@ def _f1(
     return np.divide(2 * hits, size, out=np.zeros_like(hits), where=size > 0)
 
 
-def _resampled_f1(true: NDArray[np.int64], guess: NDArray[np.int64], n_labels: int) -> NDArray[np.float64]:
+def _resampled_f1(true: Int64, guess: Int64, n_labels: int) -> Float64:
     rng = np.random.default_rng(SEED)
     n = len(true)
     parts = []

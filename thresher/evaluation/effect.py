@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
 from thresher.evaluation.estimate import paired_difference
+from thresher.numeric.arrays import Float64
 
-Array = NDArray[np.float64]
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 100  # that anyone would run
 ENOUGH_SEEDS = 3  # with two, one degree of freedom tells of the spread between seeds, and false alarms are up to 12 %
@@ -146,17 +146,17 @@ def seeds_needed(
     return None
 
 
-def _per_unit(gap: Array, weights: ArrayLike | None) -> Array:
+def _per_unit(gap: Float64, weights: ArrayLike | None) -> Float64:
     """Return values per unit of weight, whose mean is the ratio of totals."""
     if weights is None:
         return gap
     w = np.asarray(weights, np.float64)
     value = gap.sum() / (len(gap) * w.sum())
-    result: Array = value + (gap - value * w) / w.mean()
+    result: Float64 = value + (gap - value * w) / w.mean()
     return result
 
 
-def _mean_squares(gap: Array) -> tuple[float, float, float]:
+def _mean_squares(gap: Float64) -> tuple[float, float, float]:
     """Return the mean squares of rows, of seeds, and of what is left: of a (seeds, n) table."""
     n_seeds, n = gap.shape
     value, of_row, of_seed = gap.mean(), gap.mean(axis=0), gap.mean(axis=1)
@@ -178,7 +178,7 @@ def _satterthwaite(ms_row: float, ms_seed: float, ms_rest: float, *, n_seeds: in
 
 
 def _interval(
-    gap: Array, value: float, stderr: float, dof: float, rng: np.random.Generator
+    gap: Float64, value: float, stderr: float, dof: float, rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """Return both ends of the interval, and the p-value."""
     from scipy import stats
@@ -210,7 +210,7 @@ def _detectable(stderr: float, dof: float, level: float) -> float:
     return float(optimize.brentq(excess, 0.0, threshold[int(0.95 * _QUANTILES)] + 3.0)) * stderr
 
 
-def _bootstrap(gap: Array, rng: np.random.Generator) -> Array:
+def _bootstrap(gap: Float64, rng: np.random.Generator) -> Float64:
     """Return the means of resampled tables, rows and seeds each drawn with replacement: (draws,)."""
     n_seeds, n = gap.shape
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), _DRAWS) / n_seeds

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
+from thresher.numeric.arrays import Float64
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,15 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | N
     return _crossed_mean(gap)
 
 
-def _linearised(totals: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _linearised(totals: Float64, weights: Float64) -> Float64:
     """Return values whose mean is the ratio, and whose spread is that of the ratio estimator to first order."""
     _require(len(weights))
     value = totals.sum() / (weights.sum() * (totals.size / len(weights)))
-    result: NDArray[np.float64] = value + (totals - value * weights) / weights.mean()
+    result: Float64 = value + (totals - value * weights) / weights.mean()
     return result
 
 
-def _crossed_mean(x: NDArray[np.float64]) -> Estimate:
+def _crossed_mean(x: Float64) -> Estimate:
     n_seeds, n = x.shape
     _require(n)
     value = float(x.mean())

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.evaluation.classification import report
 from thresher.evaluation.estimate import Estimate, exponential, mean, over_seeds, paired_difference, proportion, ratio
+from thresher.numeric.arrays import Float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,6 @@ def compare(ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Com
     )
 
 
-def _stacked(tables: Sequence[pl.DataFrame], column: str) -> NDArray[np.float64]:
+def _stacked(tables: Sequence[pl.DataFrame], column: str) -> Float64:
     """Return one column of each table: (seeds, n)."""
     return np.stack([table[column].cast(pl.Float64).to_numpy() for table in tables])

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from thresher.numeric.arrays import Float64
+
 LawName = Literal["power", "rectified", "exponential", "constant"]
 N_PARAMETERS: dict[LawName, int] = {"power": 3, "rectified": 4, "exponential": 3, "constant": 1}
 N_LINEAR: dict[LawName, int] = {"power": 2, "rectified": 2, "exponential": 2, "constant": 1}  # height and floor
@@ -46,12 +47,12 @@ class Fits:
     """
 
     law: LawName
-    c: Array
-    a: Array
-    shape: Array
-    chi2: Array
+    c: Float64
+    a: Float64
+    shape: Float64
+    chi2: Float64
 
-    def errors(self, sizes: ArrayLike) -> Array:
+    def errors(self, sizes: ArrayLike) -> Float64:
         """Return the error of each curve at each size: (r, m)."""
         n = np.asarray(sizes, dtype=np.float64)
         return self.c[:, None] + self.a[:, None] * _falling(self.law, self.shape, n)
@@ -100,17 +101,17 @@ class ShapeWeights:
     """
 
     law: LawName
-    sizes: Array
-    errors: Array
-    weights: Array
-    shapes: Array
-    chi2: Array
+    sizes: Float64
+    errors: Float64
+    weights: Float64
+    shapes: Float64
+    chi2: Float64
     dof: float
 
     @property
-    def log_likelihood(self) -> Array:
+    def log_likelihood(self) -> Float64:
         """Log-likelihood of each shape up to a constant that all laws share, (g,)."""
-        found: Array = -0.5 * (self.dof + len(self.sizes)) * np.log1p(self.chi2 / self.dof)
+        found: Float64 = -0.5 * (self.dof + len(self.sizes)) * np.log1p(self.chi2 / self.dof)
         return found
 
     @property
@@ -153,7 +154,7 @@ def weigh_shapes(law: LawName, sizes: ArrayLike, errors: ArrayLike, weights: Arr
     return ShapeWeights(law, n, y, w, shapes, chi2, dof)
 
 
-def _fit_shapes(phi: Array, y: Array, w: Array) -> tuple[Array, Array, Array]:
+def _fit_shapes(phi: Float64, y: Float64, w: Float64) -> tuple[Float64, Float64, Float64]:
     """Return c, a and the weighted sum of squared residuals for each curve and shape: (r, g) each."""
     c, a = _solve(phi, y, w)
     # sum of w (y - c - a phi)^2, written out so that no (r, g, m) array is made
@@ -168,7 +169,7 @@ def _fit_shapes(phi: Array, y: Array, w: Array) -> tuple[Array, Array, Array]:
     return c, a, residual
 
 
-def _solve(phi: Array, y: Array, w: Array) -> tuple[Array, Array]:
+def _solve(phi: Float64, y: Float64, w: Float64) -> tuple[Float64, Float64]:
     """Return c and a of the weighted least squares with c >= 0 and a >= 0, for each curve and shape: (r, g) each."""
     mean_phi, mean_y = (phi @ w) / w.sum(), (y @ w) / w.sum()
     centred = phi - mean_phi[:, None]
@@ -179,7 +180,7 @@ def _solve(phi: Array, y: Array, w: Array) -> tuple[Array, Array]:
     return _bounded(c, a, through_zero, mean_y[:, None])
 
 
-def _solve_each(phi: Array, y: Array, w: Array) -> tuple[Array, Array]:
+def _solve_each(phi: Float64, y: Float64, w: Float64) -> tuple[Float64, Float64]:
     """Return c and a as `_solve` does, for curve i with shape i alone: (r,) each."""
     mean_phi, mean_y = (phi @ w) / w.sum(), (y @ w) / w.sum()
     centred = phi - mean_phi[:, None]
@@ -189,13 +190,13 @@ def _solve_each(phi: Array, y: Array, w: Array) -> tuple[Array, Array]:
     return _bounded(mean_y - a * mean_phi, a, through_zero, mean_y)
 
 
-def _bounded(c: Array, a: Array, through_zero: Array, mean_y: Array) -> tuple[Array, Array]:
+def _bounded(c: Float64, a: Float64, through_zero: Float64, mean_y: Float64) -> tuple[Float64, Float64]:
     """Move a solution to the edge of c >= 0 and a >= 0 where it lies outside."""
     a, c = np.where(c < 0, through_zero, a), np.where(c < 0, 0.0, c)
     return np.where(a < 0, np.maximum(mean_y, 0.0), c), np.where(a < 0, 0.0, a)
 
 
-def _shapes(law: LawName, n: Array) -> Array:
+def _shapes(law: LawName, n: Float64) -> Float64:
     """Return the grid of shapes (g, 2), in rows relative to the measured sizes, so that units do not matter."""
     if law == "power":
         return np.column_stack([_EXPONENTS, np.zeros(len(_EXPONENTS))])
@@ -207,7 +208,7 @@ def _shapes(law: LawName, n: Array) -> Array:
     return np.zeros((1, 2))
 
 
-def _falling(law: LawName, shapes: Array, n: Array) -> Array:
+def _falling(law: LawName, shapes: Float64, n: Float64) -> Float64:
     """Return the part that falls, at a = 1: (g, m)."""
     first, second = shapes[:, :1], shapes[:, 1:]
     if law == "power":

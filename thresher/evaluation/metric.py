@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError, did_you_mean
 from thresher.evaluation.classification import report
 from thresher.evaluation.estimate import Estimate, mean, proportion, ratio
+from thresher.numeric.arrays import Float64
 
 MetricName = Literal["accuracy", "macro_f1", "loss", "exact_match", "rouge_l", "chrf"]
 
@@ -37,7 +36,7 @@ class Metric:
     weight: str | None = None
     scale: float = 1.0
 
-    def per_row(self, outcomes: pl.DataFrame) -> NDArray[np.float64]:
+    def per_row(self, outcomes: pl.DataFrame) -> Float64:
         """Return the value of each test row that has one: (n,).
 
         Raises:
@@ -50,7 +49,7 @@ class Metric:
             )
         return outcomes[self.column].drop_nulls().cast(pl.Float64).to_numpy() / self.scale
 
-    def weights(self, outcomes: pl.DataFrame) -> NDArray[np.float64] | None:
+    def weights(self, outcomes: pl.DataFrame) -> Float64 | None:
         """Return the weight of each test row: (n,), or None where all weigh the same."""
         return None if self.weight is None else outcomes[self.weight].cast(pl.Float64).to_numpy()
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, log_softmax
 
 from thresher.errors import InputError
 from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, own_stops
+from thresher.numeric.arrays import Float64, Int64
 
 IGNORED = -100  # label of a token that does not count, as in torch
 TOKENS_PER_BATCH = 8192  # padded tokens of one forward pass: bounds memory whatever the length
@@ -38,17 +38,17 @@ class Row(Protocol):
 class TokenLosses:
     """Loss of each row summed over its learned tokens (nats), and their number: (n,) float64, (n,) int64."""
 
-    total: NDArray[np.float64]
-    n_tokens: NDArray[np.int64]
+    total: Float64
+    n_tokens: Int64
 
 
 @dataclass(frozen=True)
 class ClassGuesses:
     """Predicted class, its probability, and the loss of the true class (NaN where the model does not know it)."""
 
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    loss: NDArray[np.float64]
+    predicted: Int64
+    confidence: Float64
+    loss: Float64
 
 
 def token_losses(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -> TokenLosses:

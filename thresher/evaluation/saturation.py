@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
-from thresher.evaluation.laws import N_LINEAR, N_PARAMETERS, Array, Fits, LawName, fit_law, weigh_shapes
+from thresher.evaluation.laws import N_LINEAR, N_PARAMETERS, Fits, LawName, fit_law, weigh_shapes
+from thresher.numeric.arrays import Float64
 
 Status = Literal["reached", "extrapolated", "not identifiable"]
 
@@ -97,10 +98,10 @@ class CurveFit:
         is_higher_better: direction of the metric.
     """
 
-    sizes: Array
-    errors: Array
-    stderr: Array
-    n_seeds: Array
+    sizes: Float64
+    errors: Float64
+    stderr: Float64
+    n_seeds: Float64
     seed_sd: float
     test_stderr: float
     misfit: float
@@ -109,7 +110,7 @@ class CurveFit:
     draws: tuple[Fits, ...]
     is_higher_better: bool
 
-    def draw_errors(self, sizes: ArrayLike) -> Array:
+    def draw_errors(self, sizes: ArrayLike) -> Float64:
         """Return the error of every draw at each size: (draws, m)."""
         return np.concatenate([fits.errors(sizes) for fits in self.draws])
 
@@ -160,7 +161,7 @@ class CurveFit:
         """
         return self._judged(_interval(self.saturation_draws(delta)), delta, pool)
 
-    def saturation_draws(self, delta: float) -> Array:
+    def saturation_draws(self, delta: float) -> Float64:
         """Return the saturation point of every draw: (draws,), infinite beyond what was searched."""
         sizes = self._grid()
         errors = self.draw_errors(np.concatenate([sizes, 2 * sizes[-_PER_OCTAVE:]]))
@@ -179,18 +180,18 @@ class CurveFit:
         status: Status = "reached" if found.high <= largest else "extrapolated"
         return Saturation(round(found.median), low, math.ceil(found.high), status, delta)
 
-    def _grid(self) -> Array:
+    def _grid(self) -> Float64:
         """Return sizes from the smallest measured one on, evenly spaced on a log scale, doubling every _PER_OCTAVE."""
         octaves = math.ceil(math.log2(_HORIZON * self.sizes[-1] / self.sizes[0]))
-        grid: Array = self.sizes[0] * 2.0 ** (np.arange(octaves * _PER_OCTAVE + 1) / _PER_OCTAVE)
+        grid: Float64 = self.sizes[0] * 2.0 ** (np.arange(octaves * _PER_OCTAVE + 1) / _PER_OCTAVE)
         return grid
 
-    def _test_noise(self, n: int) -> Array:
+    def _test_noise(self, n: int) -> Float64:
         """Return by how much the error on other test rows may differ from that on these: (n,), one per draw."""
-        noise: Array = np.random.default_rng(1).normal(0, self.test_stderr, n)
+        noise: Float64 = np.random.default_rng(1).normal(0, self.test_stderr, n)
         return noise
 
-    def _metric_interval(self, errors: Array) -> Interval:
+    def _metric_interval(self, errors: Float64) -> Interval:
         possible = np.clip(errors, 0.0, 1.0 if self.is_higher_better else None)  # noise may lead beyond
         return _interval(1 - possible if self.is_higher_better else possible)
 
@@ -255,7 +256,7 @@ def fit_curve(
     )
 
 
-def _check(n: Array, runs: list[Array]) -> None:
+def _check(n: Float64, runs: list[Float64]) -> None:
     if len(np.unique(n)) != len(n):
         raise InputError("saturation: each size must be given once, found one twice")
     if len(n) < 3:
@@ -309,14 +310,14 @@ def _weights(log_evidence: Mapping[LawName, float], n_runs: int) -> dict[LawName
     return {law: value / total for law, value in raw.items()}
 
 
-def _interval(values: Array) -> Interval:
+def _interval(values: Float64) -> Interval:
     """Return median and central interval; with observed values only, because infinite ones cannot be averaged."""
     tail = (1 - COVERAGE) / 2
     low, median, high = np.quantile(values, [tail, 0.5, 1 - tail], method="inverted_cdf")
     return Interval(float(median), float(low), float(high))
 
 
-def _last_crossing(sizes: Array, above: Array) -> Array:
+def _last_crossing(sizes: Float64, above: Float64) -> Float64:
     """Return from which size on each row of `above` stays below zero; infinite where it is not below at the end.
 
     Args:
@@ -335,7 +336,7 @@ def _last_crossing(sizes: Array, above: Array) -> Array:
     return found
 
 
-def _first_crossing(sizes: Array, above: Array) -> Array:
+def _first_crossing(sizes: Float64, above: Float64) -> Float64:
     """Return the first size at which each row of `above` is at least zero; infinite where it never is."""
     is_above = above >= 0
     first = is_above.argmax(axis=1)

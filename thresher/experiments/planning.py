@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thresher.evaluation.laws import Array
 from thresher.evaluation.saturation import COVERAGE, CurveFit
+from thresher.numeric.arrays import Float64
 
 START_SIZES = 4  # the smallest ones are measured first, because they cost least
 START_SEEDS = 2
@@ -74,7 +74,7 @@ def is_firm(fit: CurveFit, *, delta: float, largest: int) -> bool:
     return bool(low > largest or (np.isfinite(high) and high <= FIRM * low))
 
 
-def crossings(fit: CurveFit, delta: float, largest: float) -> Array:
+def crossings(fit: CurveFit, delta: float, largest: float) -> Float64:
     """Return the saturation point of every draw, at most 64 times the largest measured size: (draws,)."""
     return np.minimum(fit.saturation_draws(delta), 64 * largest)
 

@@ -10,9 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.container import Array, Features
+from thresher.features.container import Features
 from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureProvider, Measured, TellsFacts, load_provider
+from thresher.numeric.arrays import Array
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

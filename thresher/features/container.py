@@ -11,9 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError
+from thresher.numeric.arrays import Array
 from thresher.numeric.products import NUMPY, Products
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import polars as pl
 
 from thresher import plugins
-from thresher.features.container import Array
 from thresher.features.context import FeatureContext
+from thresher.numeric.arrays import Array
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

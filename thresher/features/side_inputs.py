@@ -10,9 +10,9 @@ import numpy as np
 
 from thresher.errors import InputError
 from thresher.features.compute import compute
-from thresher.features.container import Array
 from thresher.features.context import FeatureContext
 from thresher.features.registry import is_of_pairs
+from thresher.numeric.arrays import Array
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset

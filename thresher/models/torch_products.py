@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.models.async_copy import OnItsWay, moved, one_behind
 from thresher.models.device import free_bytes, may_have_gpu
 from thresher.models.precision import full_precision
+from thresher.numeric.arrays import Float32, Ints
 from thresher.numeric.products import NUMPY, Products
 
 if TYPE_CHECKING:
     import torch
 
-Float32 = NDArray[np.float32]
-Ints = NDArray[np.integer[Any]]
 
 # About a second of two cores: below it, loading and copying cost what the device saves. Reasoned,
 # not measured.

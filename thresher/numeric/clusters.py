@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.kmeans import spherical_centers
 from thresher.numeric.vectors import distinct_rows, unit_rows
 
@@ -21,11 +21,11 @@ class Clusters(NamedTuple):
         cosine: (n,) float64, cosine of each row with its centroid.
     """
 
-    group: NDArray[np.int64]
-    cosine: NDArray[np.float64]
+    group: Int64
+    cosine: Float64
 
 
-def spherical_kmeans(embedding: NDArray[np.float32], n_clusters: int, rng: np.random.Generator) -> Clusters:
+def spherical_kmeans(embedding: Float32, n_clusters: int, rng: np.random.Generator) -> Clusters:
     """Group rows by cosine with k-means, started by k-means++.
 
     Args:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
-Ints = NDArray[np.integer[Any]]
+from thresher.numeric.arrays import Float32, Ints
 
 
 class Held(Protocol):

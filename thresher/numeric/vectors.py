@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
-Int64 = NDArray[np.int64]
+from thresher.numeric.arrays import Array, Float32, Float64, Int64, UInt64
 
 N_AT_ONCE = 8_192  # rows compared per block
 
@@ -27,21 +25,21 @@ class Distinct(NamedTuple):
     size: Int64
 
 
-def unit_rows(x: NDArray[Any]) -> Float32:
+def unit_rows(x: Array) -> Float32:
     """Return the rows scaled to length 1, (n, d) float32; a zero row stays zero."""
     x = np.ascontiguousarray(x, dtype=np.float32)
     scale = inverse_norms(x)
     return x * scale.astype(np.float32)[:, None]
 
 
-def inverse_norms(x: Float32) -> NDArray[np.float64]:
+def inverse_norms(x: Float32) -> Float64:
     """Return 1 / length of each row, (n,) float64, accumulated in float64.
 
     It is 0 for a zero row, and for one so short that float32 cannot hold it.
     """
     norm = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
     is_long = norm >= np.finfo(np.float32).tiny
-    scale: NDArray[np.float64] = np.divide(1.0, norm, out=np.zeros_like(norm), where=is_long)
+    scale: Float64 = np.divide(1.0, norm, out=np.zeros_like(norm), where=is_long)
     return scale
 
 
@@ -65,7 +63,7 @@ def _are_equal(x: Float32, other: Int64) -> bool:
     return all(bool((x[block] == x[other[block]]).all()) for block in blocks)
 
 
-def _row_hashes(x: Float32) -> NDArray[np.uint64]:
+def _row_hashes(x: Float32) -> UInt64:
     """Return a 64-bit hash of each row's bits, (n,): a sum of odd multiples of pairs of components."""
     n, d = x.shape
     multiplier = np.random.default_rng(0).integers(1 << 64, size=(d + 1) // 2, dtype=np.uint64) | np.uint64(1)

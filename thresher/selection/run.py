@@ -30,7 +30,7 @@ EngineName = Literal["local", "ray"]
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
-    from thresher.features.container import Array
+    from thresher.numeric.arrays import Array
 
 
 def select(

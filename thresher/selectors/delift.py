@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from thresher.errors import InputError, SettingsError
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
+from thresher.numeric.arrays import Float64, Int64
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
 from thresher.selectors.submodular.optimizers import guarantee_of
 from thresher.subset.scores import EXISTING, Scores, ranked
-
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
 
 N_NEIGHBORS = 64  # of the embedding kernel, where a pair costs next to nothing
 MAX_ALL_ROWS = 10_000  # 10^8 pairs

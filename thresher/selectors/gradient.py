@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.container import Array, Features
+from thresher.features.container import Features
 from thresher.features.reference_adapters import GradientSettings, Preparation
+from thresher.numeric.arrays import Array
 from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_whole
 from thresher.subset.scores import Scores
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.numeric.vectors import Float32, distinct_rows, unit_rows
+from thresher.numeric.arrays import Float32, Float64, Int64
+from thresher.numeric.vectors import distinct_rows, unit_rows
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
 from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_streamed
 from thresher.selectors.submodular.optimizers import guarantee_of, on_graph
@@ -18,8 +18,6 @@ from thresher.subset.scores import EXISTING, Scores, ranked
 if TYPE_CHECKING:
     from thresher.selectors.neighbors.csr import Graph
 
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
 
 EXACT_ROWS = 50_000  # up to here "auto" compares all pairs
 CLOSE = 1e-6  # gains within CLOSE * (1 + gain) are computed anew in float64

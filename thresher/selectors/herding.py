@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.numeric.vectors import Float32, unit_rows
+from thresher.numeric.arrays import Float32
+from thresher.numeric.vectors import unit_rows
 from thresher.selectors.checks import check_n_ranked
 from thresher.subset.scores import Scores, ranked
 

@@ -11,8 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import SettingsError, did_you_mean
-from thresher.features.container import Array, Features
+from thresher.features.container import Features
 from thresher.features.settings import KnowledgeSettings
+from thresher.numeric.arrays import Array
 from thresher.selectors.checks import check_n_ranked
 from thresher.subset.scores import Scores
 

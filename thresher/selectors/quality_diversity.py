@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.features.registry import available as available_features
+from thresher.numeric.arrays import Float64
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
@@ -19,7 +20,6 @@ from thresher.subset.scores import EXISTING, Scores, ranked
 
 COLUMN = "column:"
 NUMBER = "number:"
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
-from numpy.typing import NDArray
 
-Int64 = NDArray[np.int64]
+from thresher.numeric.arrays import Int64
 
 
 def equal_turns(sizes: Int64, n_turns: int) -> Int64:

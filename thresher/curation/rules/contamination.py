@@ -15,6 +15,7 @@ from thresher.curation.rule import EVAL, Rows
 from thresher.curation.similarity.cosine_groups import COLUMNS, unit_rows
 from thresher.curation.similarity.shingles import Shingles, shingles
 from thresher.curation.verdict import Verdict
+from thresher.numeric.arrays import Float32, Int64
 from thresher.numeric.numba_jit import compiled
 from thresher.validation import check_number, check_one_of, check_whole
 
@@ -22,9 +23,6 @@ EMBEDDING = "embedding"
 # A piece that more evaluation rows share is of a template, such as a system prompt, and no sign of
 # a leak.
 TEMPLATE_ROWS, TEMPLATE_SHARE, COMMON = 10, 0.1, 1000
-
-Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
 
 
 class _Match(NamedTuple):

@@ -23,16 +23,13 @@ from thresher.curation.similarity.duplicate_groups import (
 )
 from thresher.curation.similarity.shingles import UNITS, Shingles, n_shared, shingles
 from thresher.curation.verdict import Verdict
+from thresher.numeric.arrays import Int32, Int64, UInt32
 from thresher.numeric.numba_jit import compiled
 from thresher.validation import check_number, check_one_of, check_whole
 
 DIGEST_ROWS = 16_384
 FOUND_SHARE = 0.99  # of the pairs at the threshold that the bands must find
 _SEED = 1  # of the permutations: the same in every run, so that runs on parts of a pool agree
-
-Int64 = NDArray[np.int64]
-UInt32 = NDArray[np.uint32]
-Int32 = NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from thresher.curation.normalise import SCOPES, normalised, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
+from thresher.numeric.arrays import Float64, Int64, UInt64
 from thresher.numeric.numba_jit import compiled
 from thresher.validation import check_number, check_one_of, check_whole
 
@@ -28,10 +29,6 @@ BOILERPLATE = (
     "this page requires javascript",
 )
 _BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
-
-Float64 = NDArray[np.float64]
-UInt64 = NDArray[np.uint64]
-Int64 = NDArray[np.int64]
 
 
 class _Test(NamedTuple):

@@ -7,14 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float32, Int64
 from thresher.numeric.kmeans import spherical_centers
 
 BLOCK = 1024
 COLUMNS = 8192
 ITERATIONS = 20
-
-Float32 = NDArray[np.float32]
-Int64 = NDArray[np.int64]
 
 
 class Found(NamedTuple):

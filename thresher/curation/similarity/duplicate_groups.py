@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.verdict import POOL, Verdict
 from thresher.errors import SettingsError
+from thresher.numeric.arrays import Float32, Int64
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 DUPLICATES = ("exact-duplicates", "near-duplicates", "semantic-duplicates")  # the rules that share this
 FIRST, LONGEST = "first", "longest"
 HIGHEST, LOWEST = "highest:", "lowest:"
-
-Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
 
 
 def check_keep(rule: str, keep: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Int64, UInt32
 from thresher.numeric.numba_jit import compiled
 
 CHUNK_ROWS = 65_536
@@ -15,9 +16,6 @@ UNITS = ("word", "character")
 _SPACE = np.uint32(32)
 _PRIME = np.uint64(0x100000001B3)  # FNV-1a, 64 bit
 _BASIS = np.uint64(0xCBF29CE484222325)
-
-UInt32 = NDArray[np.uint32]
-Int64 = NDArray[np.int64]
 
 
 class Shingles(NamedTuple):

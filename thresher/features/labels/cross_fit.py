@@ -9,12 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.features.labels.folds import stratified_folds
-
-Int64 = NDArray[np.int64]
-Float64 = NDArray[np.float64]
+from thresher.numeric.arrays import Float64, Int64
 
 N_FOLDS = 5
 PENALTY = 1.0  # C of the logistic regressions: the inverse strength of their L2 penalty

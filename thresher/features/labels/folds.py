@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Int64 = NDArray[np.int64]
+from thresher.numeric.arrays import Int64
 
 
 def stratified_folds(group: Int64, n_folds: int) -> Int64:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Int64 = NDArray[np.int64]
-Float64 = NDArray[np.float64]
+from thresher.numeric.arrays import Float64, Int64
 
 RECIPE = "tried-1"
 BLOCK_ROWS = 1024  # rows whose nearest examples are searched at a time

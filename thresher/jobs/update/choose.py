@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from thresher.curation.pipeline import Judgement, judge
 from thresher.dataset import Dataset, load
@@ -19,15 +18,14 @@ from thresher.jobs.snapshots.table import ROW_ID, SINCE, SOURCE, WEIGHT, own_col
 from thresher.jobs.sources.incoming import Incoming
 from thresher.jobs.update.core_set import CoreSet, nearest_kept, passed_on, weighted_core_set
 from thresher.jobs.update.dropped_rows import WAS_KEPT, all_departures, budget_drops, cap_drops, rule_drops
+from thresher.numeric.arrays import Int64
 from thresher.selection.run import select
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
-    from thresher.features.container import Array
+    from thresher.numeric.arrays import Array
     from thresher.subset.budget import Budget
     from thresher.subset.subset import Subset
-
-Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)

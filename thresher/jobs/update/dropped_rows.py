@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.curation.pipeline import Judgement, preview
 from thresher.jobs.snapshots.read import Pool
@@ -15,8 +14,8 @@ from thresher.jobs.snapshots.seen_ids import Names, is_in, names
 from thresher.jobs.snapshots.table import FILE, ROW_ID, SOURCE
 from thresher.jobs.sources.incoming import Incoming
 from thresher.jobs.update.core_set import CoreSet
+from thresher.numeric.arrays import Int64
 
-Int64 = NDArray[np.int64]
 RULE, BUDGET, CAP = "rule", "budget", "total"  # stages at which a row can leave
 WAS_KEPT = "was_kept"
 DROPPED_COLUMNS = {

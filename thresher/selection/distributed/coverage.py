@@ -11,15 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selection.distributed.partitions import EMBEDDING, arrays_path, write_arrays
 from thresher.selection.distributed.shard_features import features_path, read_features
 from thresher.selection.distributed.stage import Record
 from thresher.selectors.submodular.kernels import floor_of
-
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
 
 N_PROBED = 4  # parts with picks that are searched for the pick which stands for a row
 BLOCK_CELLS = 1 << 22  # cosines computed at once

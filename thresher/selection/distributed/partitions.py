@@ -13,14 +13,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from thresher.artifacts.folder import whole_file
-from thresher.features.container import Array, Features
+from thresher.features.container import Features
+from thresher.numeric.arrays import Array, Float32, Int64
 from thresher.numeric.vectors import unit_rows
 from thresher.selection.distributed.shard_features import features_path, read_features
 from thresher.selection.distributed.stage import Record, shard_name
 from thresher.selectors import Selector
-
-Float32 = NDArray[np.float32]
-Int64 = NDArray[np.int64]
 
 EMBEDDING = "embedding"
 CLOSE = 1e-4  # cosines of a row with two centroids that float32 may confuse

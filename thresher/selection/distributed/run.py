@@ -19,8 +19,9 @@ from thresher.dataset import Dataset
 from thresher.dataset.provenance import check_apart, reading_entry
 from thresher.errors import InputError, OutputError
 from thresher.features.compute import COLUMN, compute
-from thresher.features.container import Array, Features
+from thresher.features.container import Features
 from thresher.models.torch_products import products_on
+from thresher.numeric.arrays import Array
 from thresher.selection.choose import choose
 from thresher.selection.distributed.engine import Engine, run_stage
 from thresher.selection.distributed.pool_files import files_of

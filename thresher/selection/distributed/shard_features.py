@@ -20,9 +20,10 @@ from thresher.cache.memory_map import empty_array
 from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.features.compute import COLUMN, NO_NUMBER, NUMBER, column_values, compute
-from thresher.features.container import Array, Features
+from thresher.features.container import Features
 from thresher.features.context import FeatureContext
 from thresher.features.registry import compares_rows
+from thresher.numeric.arrays import Array
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
 from thresher.selection.distributed.stage import Record, shard_name
 

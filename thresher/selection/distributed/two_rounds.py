@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from thresher.artifacts.folder import whole_file, write_parquet
 from thresher.errors import InputError
-from thresher.features.container import Array, Features
+from thresher.features.container import Features
 from thresher.models.torch_products import products_on
+from thresher.numeric.arrays import Array, Int64
 from thresher.numeric.kmeans import spherical_centers
 from thresher.numeric.vectors import distinct_rows, unit_rows
 from thresher.selection.distributed.coverage import (
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from thresher.selection.distributed.run import Run
     from thresher.selection.request import Request
 
-Int64 = NDArray[np.int64]
 
 MAX_ROWS_AT_ONCE = 2_000_000  # beyond, a graph of 64 neighbours and the vectors take over 10 GB
 ROWS_PER_PART = 50_000

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-Int32 = NDArray[np.int32]
-
-
-Int64 = NDArray[np.int64]
-
-
-Floats = NDArray[np.float32] | NDArray[np.float64]
+from thresher.numeric.arrays import Floats, Int32, Int64
 
 
 class Graph(NamedTuple):

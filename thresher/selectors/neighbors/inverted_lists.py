@@ -14,15 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float32, Int32, Int64
 from thresher.numeric.kmeans import spherical_centers
 from thresher.numeric.numba_jit import compiled
 from thresher.numeric.products import Held, Products
 from thresher.numeric.threads import n_threads
 from thresher.numeric.vectors import unit_rows
-
-Float32 = NDArray[np.float32]
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
 
 LIST_ROWS = 256  # rows per list on average
 LONGEST = 8  # no list has more than so many times LIST_ROWS: where many rows are equal, several share a centre

@@ -7,13 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float32
 from thresher.numeric.products import NUMPY, Products
 from thresher.selectors.neighbors.csr import Graph
 from thresher.selectors.neighbors.graph import symmetric_graph
 from thresher.selectors.neighbors.inverted_lists import FIRST_COMPARED, nearest_by_lists
 from thresher.selectors.neighbors.limits import FLAT_ROWS
-
-Float32 = NDArray[np.float32]
 
 EXACT_ROWS = FLAT_ROWS  # up to here every pair is compared; beyond, inverted lists
 MIN_RECALL = 0.95  # that the inverted lists aim at, on a sample

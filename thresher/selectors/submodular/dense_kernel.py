@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.numba_jit import compiled, compiled_fast
 from thresher.numeric.products import NUMPY, Products
 from thresher.numeric.threads import n_threads
@@ -34,10 +34,6 @@ from thresher.selectors.submodular.pick_rules import (
     note_pick,
     set_bound,
 )
-
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
 
 DRIFT = 5e-7  # error of a gain that was summed in float32, as a share of the largest gain at that time
 RESUM = 8  # gains are summed anew when the largest has fallen to one in so many and too many are near it

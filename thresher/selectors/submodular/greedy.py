@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float32, Float64, Floats, Int64
 from thresher.numeric.numba_jit import compiled
 from thresher.numeric.threads import n_threads
-from thresher.selectors.neighbors.csr import Floats, Graph, Int64
+from thresher.selectors.neighbors.csr import Graph
 from thresher.selectors.submodular.pick_rules import (
     ANYTHING,
     CLOSE,
@@ -41,9 +42,6 @@ from thresher.selectors.submodular.pick_rules import (
     near_best,
     note_pick,
 )
-
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 
 NO_CAP = 3e38  # finite: the fast sums may not see an infinity
 N_CHUNKS = 16  # row chunks of a pass: fixed, so that sums do not depend on the number of threads

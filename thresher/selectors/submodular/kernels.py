@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float32, Float64
 from thresher.numeric.products import NUMPY, Products
-from thresher.numeric.vectors import Float32, inverse_norms, unit_rows
+from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selectors.neighbors.csr import Graph
 from thresher.selectors.submodular import dense_kernel, greedy
 from thresher.selectors.submodular.greedy import Cover, Picks
 from thresher.selectors.submodular.memory import MemoryPlan
 from thresher.selectors.submodular.pick_rules import Chooser
 
-Float64 = NDArray[np.float64]
 Notes = dict[str, str | int | float]
 
 CELLS = 1 << 22  # cosines computed per block

@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float64, Int64
 from thresher.numeric.numba_jit import compiled
 from thresher.selectors.submodular.optimizers import OPTIMIZERS
-
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
 
 LAZY, STOCHASTIC, THRESHOLD = range(len(OPTIMIZERS))
 

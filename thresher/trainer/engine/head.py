@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from thresher.numeric.arrays import Float64
 from thresher.trainer.engine.batches import Batch
 from thresher.trainer.engine.tokenization import Example
 
-Array = NDArray[np.float64]
 Layout = Callable[[Sequence[Example]], Batch]
 
 N_ROWS = 4000  # rows the regression sees: enough to fit, and one forward pass of them stays short
@@ -56,7 +56,7 @@ def start_head(model: Any, rows: Sequence[Example], *, layout: Layout, device: A
     _set_probe(head, x, code)
 
 
-def _standardise(layer: torch.nn.Linear, outputs: Array) -> None:
+def _standardise(layer: torch.nn.Linear, outputs: Float64) -> None:
     """Shift and scale a layer so that each of its outputs has mean 0 and spread SPREAD on these rows."""
     mean, spread = torch.from_numpy(outputs.mean(axis=0)), torch.from_numpy(outputs.std(axis=0))
     # an output that hardly varies is not blown up to noise
@@ -67,7 +67,7 @@ def _standardise(layer: torch.nn.Linear, outputs: Array) -> None:
         layer.bias.sub_(mean).mul_(gain)
 
 
-def _set_probe(head: torch.nn.Linear, x: Array, code: NDArray[np.int64]) -> None:
+def _set_probe(head: torch.nn.Linear, x: Float64, code: NDArray[np.int64]) -> None:
     """Set a head to the logistic regression from (n, d) features to (n,) classes."""
     from sklearn.linear_model import LogisticRegression
 
@@ -102,14 +102,14 @@ def _trained_copy(model: Any, name: str) -> Any:
     return None
 
 
-def _inputs(model: Any, layer: Any, rows: Sequence[Example], layout: Layout, device: Any) -> Array:
+def _inputs(model: Any, layer: Any, rows: Sequence[Example], layout: Layout, device: Any) -> Float64:
     """Return what a layer reads for each row: (n, d)."""
     taken: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].detach().float().cpu()))
     return _watch(hook, taken, model, rows, layout, device)
 
 
-def _outputs(model: Any, layer: Any, rows: Sequence[Example], layout: Layout, device: Any) -> Array:
+def _outputs(model: Any, layer: Any, rows: Sequence[Example], layout: Layout, device: Any) -> Float64:
     """Return what a layer gives for each row: (n, d)."""
     taken: list[torch.Tensor] = []
     hook = layer.register_forward_hook(lambda _, __, output: taken.append(output.detach().float().cpu()))
@@ -118,7 +118,7 @@ def _outputs(model: Any, layer: Any, rows: Sequence[Example], layout: Layout, de
 
 def _watch(
     hook: Any, taken: list[torch.Tensor], model: Any, rows: Sequence[Example], layout: Layout, device: Any
-) -> Array:
+) -> Float64:
     model.eval()
     try:
         with torch.inference_mode():
