@@ -10,7 +10,7 @@ import pytest
 import thresher as th
 from thresher.cli.main import main
 from thresher.errors import InputError, OutputError, SettingsError
-from thresher.models.generation import generator as asked
+from thresher.models.generation import load as asked
 from thresher.models.generation.generator import Answer, Choices
 
 ROWS = [
