@@ -1,10 +1,227 @@
-"""Checks of settings, worded the same for every selector and rule."""
+"""Settings said once: a field has its default, its description and its bounds in one place.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Herding:
+        n_clusters: int = option(64, "Clusters of the embeddings.", ge=1)
+        kernel: Literal["dense", "sparse"] = "dense"
+
+        def __post_init__(self) -> None:
+            check_settings(self, "herding")
+
+The field's type and bounds are what `check_settings` checks, what `build_settings` converts text to,
+and what the command line makes its options of. pydantic does the checking; the sentences are ours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from thresher.errors import SettingsError, did_you_mean
+
+OPTION = "option"  # key of a field's metadata
+
+
+class Option(NamedTuple):
+    """What a field says of itself: `help` in words, the bounds of its numbers, and its place on the command line."""
+
+    help: str = ""
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+    flag: str | None = None
+    panel: str | None = None
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    help: str = "",  # noqa: A002 - the word of every command line
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+    flag: str | None = None,
+    panel: str | None = None,
+) -> Any:
+    """Return a dataclass field with its one description.
+
+    Args:
+        default: of the field; left out where a value must be given.
+        help: one sentence, which the command line and the documentation show.
+        gt: the value must be above this.
+        ge: the value must be at least this; of a text, 1 says that it must not be empty.
+        lt: the value must be below this.
+        le: the value must be at most this; infinite for a number that may be infinite.
+        flag: name on the command line; default: the field's name with dashes.
+        panel: heading of the command's help under which the option stands.
+    """
+    about = Option(help, gt, ge, lt, le, flag, panel)
+    return dataclasses.field(default=default, metadata={OPTION: about})
+
+
+def get_option(field: dataclasses.Field[Any]) -> Option:
+    """Return what a field says of itself."""
+    about: Option = field.metadata.get(OPTION, Option())
+    return about
+
+
+@lru_cache(maxsize=256)
+def get_field_types(cls: type) -> Mapping[str, Any]:
+    """Return the types of a settings class by field, resolved.
+
+    Raises:
+        SettingsError: an annotation names a type that is not imported where the class is defined.
+    """
+    try:
+        return get_type_hints(cls)
+    except NameError as error:
+        raise SettingsError(
+            f"{cls.__module__}.{cls.__name__}: the type of a setting must be importable: {error}"
+        ) from None
+
+
+def check_settings(settings: Any, name: str) -> None:
+    """Check every field of a settings object against its type and bounds, and tell all problems together.
+
+    Args:
+        settings: instance of a dataclass; only a whole number counts as int, true and false do not.
+        name: whose settings these are, as messages begin.
+
+    Raises:
+        SettingsError: at least one field has an illegal value.
+    """
+    problems = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if not _is_valid(type(settings), field.name, value):
+            problems.append(f"{field.name} {_describe_problem(type(settings), field, value)}")
+    if problems:
+        raise SettingsError(f"{name}: " + "; ".join(problems))
+
+
+def build_settings(cls: type, name: str, values: Mapping[str, Any] | None) -> Any:
+    """Build a settings object from values by field name.
+
+    Args:
+        cls: a dataclass whose fields are the settings.
+        name: whose settings these are, as messages begin.
+        values: text is converted to the field's type, as from a command line; lists become tuples.
+
+    Raises:
+        SettingsError: a setting is unknown, missing, or has an illegal value.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    converted: dict[str, Any] = {}
+    for key, value in (values or {}).items():
+        if key not in fields:
+            known = ", ".join(fields) or "none"
+            raise SettingsError(f"{name}: unknown setting '{key}'; it has: {known}{did_you_mean(key, fields)}")
+        converted[key] = _convert(cls, name, fields[key], value)
+    for key, field in fields.items():
+        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if key not in converted and not has_default:
+            raise SettingsError(f"{name}: needs the setting '{key}', found none; give {key}=VALUE")
+    return cls(**converted)
+
+
+def _convert(cls: type, name: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    from pydantic import ValidationError
+
+    members = _members(get_field_types(cls)[field.name])
+    has_texts = any(get_origin(member) is tuple for member in members)
+    if has_texts and isinstance(value, str) and value not in _choices(members):
+        value = tuple(part.strip() for part in value.split(",") if part.strip())
+    elif has_texts and isinstance(value, list):
+        value = tuple(value)
+    try:
+        adapter = _adapter(cls, field.name)
+        return (
+            adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value, strict=True)
+        )
+    except ValidationError:
+        raise SettingsError(f"{name}: {field.name} {_describe_problem(cls, field, value)}") from None
+
+
+def _is_valid(cls: type, field: str, value: object) -> bool:
+    from pydantic import ValidationError
+
+    try:
+        _adapter(cls, field).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _adapter(cls: type, name: str) -> Any:
+    """Return pydantic's validator of a field: its type, with the bounds on the numbers in it."""
+    from pydantic import ConfigDict, Field, TypeAdapter
+
+    about = get_option(next(field for field in dataclasses.fields(cls) if field.name == name))
+    bounds = {key: getattr(about, key) for key in ("gt", "ge", "lt", "le")}
+    if about.le == math.inf:
+        bounds["le"] = None
+    members: list[Any] = []
+    for member in _members(get_field_types(cls)[name]):
+        if member is int:
+            members.append(Annotated[int, Field(**bounds)])
+        elif member is float:
+            members.append(Annotated[float, Field(**bounds, allow_inf_nan=about.le == math.inf)])
+        elif member is str and about.ge is not None:
+            members.append(Annotated[str, Field(min_length=int(about.ge))])
+        else:
+            members.append(member)
+    kind: Any = Union[tuple(members)]  # noqa: UP007 - built while running
+    is_settings = any(dataclasses.is_dataclass(member) for member in members)
+    return TypeAdapter(kind, config=None if is_settings else ConfigDict(arbitrary_types_allowed=True))
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    """Return the members of a union; of any other type, the type."""
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _choices(members: Sequence[Any]) -> list[str]:
+    return [str(word) for member in members if get_origin(member) is Literal for word in get_args(member)]
+
+
+def _describe_problem(cls: type, field: dataclasses.Field[Any], value: object) -> str:
+    """Return "must be ..., got ..." for a value that does not fit its field."""
+    members, about = _members(get_field_types(cls)[field.name]), get_option(field)
+    choices = _choices(members)
+    kinds = []
+    for member in members:
+        if member in (int, float):
+            kinds.append(_describe_number("a whole number" if member is int else "a number", about))
+        elif member is bool:
+            kinds.append("true or false")
+        elif member is str:
+            kinds.append("text" if about.ge is None else "text that is not empty")
+        elif get_origin(member) is tuple:
+            kinds.append("a list of texts")
+        elif get_origin(member) is not Literal and member is not type(None):
+            kinds.append(getattr(member, "__name__", str(member)))
+    if choices:
+        quoted = ", ".join(f"'{word}'" for word in choices)
+        kinds.append(f"one of {quoted}" if len(choices) > 1 else quoted)
+    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"must be {' or '.join(kinds)}, got {value!r}{hint}"
+
+
+def _describe_number(kind: str, about: Option) -> str:
+    if about.ge is not None and about.le is not None and about.le != math.inf:
+        return f"{kind} in {about.ge:g}..{about.le:g}"
+    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "at most"}
+    limits = [
+        f"{word} {limit:g}" for key, word in words.items() if (limit := getattr(about, key)) not in (None, math.inf)
+    ]
+    return " ".join([kind, " and ".join(limits)]) if limits else kind
 
 
 def check_one_of(name: str, setting: str, value: object, allowed: Sequence[str]) -> None:

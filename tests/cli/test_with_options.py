@@ -1,0 +1,65 @@
+"""A command's options are made of the fields of its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from thresher.cli.with_options import with_options
+from thresher.errors import SettingsError
+from thresher.validation import check_settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oven:
+    trays: int = option(3, "Trays in it.", ge=1, panel="Inside")
+    heat: float | None = option(None, "Degrees.", gt=0)
+    mode: Literal["fan", "grill"] = option("fan", "How it heats.")
+    names: tuple[str, ...] | Literal["auto"] = option("auto", "auto, or names.")
+    is_open: bool = option(False, "Leave it open.", flag="--open")
+    inner: int = 1  # no help: not an option
+
+    def __post_init__(self) -> None:
+        check_settings(self, "oven")
+
+
+def run(*words):
+    calls = []
+    app = typer.Typer()
+
+    @with_options(Oven)
+    def bake(dish: Annotated[str, typer.Argument()], oven: Oven, seed: Annotated[int, typer.Option()] = 0) -> None:
+        calls.append((dish, oven, seed))
+
+    app.command()(bake)
+    return CliRunner().invoke(app, list(words)), calls
+
+
+def test_options_fill_the_settings():
+    result, calls = run("bread", "--trays", "2", "--mode", "grill", "--names", "a,b", "--open", "--seed", "4")
+    assert result.exit_code == 0
+    assert calls == [("bread", Oven(trays=2, mode="grill", names=("a", "b"), is_open=True), 4)]
+
+
+def test_defaults_are_those_of_the_fields():
+    assert run("bread")[1] == [("bread", Oven(), 0)]
+
+
+def test_help_shows_each_field_with_its_description():
+    shown = run("--help")[0].output
+    for text in ("Trays in it.", "Degrees.", "--open", "Inside", "auto, or names."):
+        assert text in shown
+    assert "--inner" not in shown
+
+
+@pytest.mark.parametrize("words", [("--trays", "0"), ("--mode", "gril"), ("--trays", "many")])
+def test_the_parser_refuses_what_it_can(words):
+    assert run("bread", *words)[0].exit_code == 2
+
+
+def test_the_settings_refuse_the_rest():
+    assert isinstance(run("bread", "--heat", "-1")[0].exception, SettingsError)

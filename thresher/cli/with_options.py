@@ -1,0 +1,96 @@
+"""Options of commands, made of the settings that they fill: each is described once, at its field.
+
+    @with_options(ModelSettings, ReadSettings)
+    def score(pool: Pool, models: ModelSettings, read: ReadSettings, seed: Seed = 0) -> None: ...
+
+becomes a command with one option for each field of the two classes, in the place of the parameter
+that has the class as its type; the command is called with the settings built and checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from thresher.validation import build_settings, get_field_types, get_option
+
+
+def with_options(*groups: type, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that replaces parameters of settings classes by one option per field.
+
+    Args:
+        groups: dataclasses whose fields are made with `option`; a field without help gets no option.
+        name: whose settings these are, as messages begin; default: the name of the command.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        by_parameter = {parameter: kind for parameter, kind in hints.items() if kind in groups}
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            for parameter, kind in by_parameter.items():
+                own = {field.name: values.pop(field.name) for field in _fields(kind)}
+                values[parameter] = build_settings(kind, name or command.__name__, own)
+            command(**values)
+
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command).parameters.values():
+            if parameter.name in by_parameter:
+                parameters += _options(by_parameter[parameter.name])
+            else:
+                kind = inspect.Parameter.KEYWORD_ONLY
+                parameters.append(parameter.replace(annotation=hints[parameter.name], kind=kind))
+        # typer reads both; required parameters may follow others, as all are given by keyword
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _fields(group: type) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(group) if get_option(field).help]
+
+
+def _options(group: type) -> Iterator[inspect.Parameter]:
+    """Yield one keyword parameter of a command per field of a settings class."""
+    types = get_field_types(group)
+    for field in _fields(group):
+        about, kind = get_option(field), _get_option_type(types[field.name])
+        flags = [about.flag or f"--{field.name.replace('_', '-')}"] if kind is bool or about.flag else []
+        numbers = any(member in (int, float) for member in (kind, *get_args(kind)))
+        info = typer.Option(
+            *flags,
+            help=about.help,
+            rich_help_panel=about.panel,
+            min=about.ge if numbers else None,
+            max=about.le if numbers else None,
+        )
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(default) or None
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+            annotation=Annotated[kind, info],
+        )
+
+
+def _get_option_type(kind: Any) -> Any:
+    """Return the type of an option for a field's type: lists, and unions with words, are read as text."""
+    members = [member for member in (get_args(kind) if _is_union(kind) else (kind,)) if member is not type(None)]
+    if len(members) > 1 or get_origin(members[0]) is tuple:
+        members = [str]
+    single = members[0]
+    return single if not _is_union(kind) or type(None) not in get_args(kind) else single | None
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) is Union or type(kind).__name__ == "UnionType"
