@@ -25,11 +25,18 @@ class Distinct(NamedTuple):
     size: Int64
 
 
-def unit_rows(x: Array) -> Float32:
-    """Return the rows scaled to length 1, (n, d) float32; a zero row stays zero."""
+def unit_rows(x: Array, *, round_once: bool = False) -> Float32:
+    """Return the rows scaled to length 1, (n, d) float32; a zero row stays zero.
+
+    Args:
+        x: (n, d) numbers.
+        round_once: multiply in float64 and round the product, which takes twice the memory; by
+            default the scale is rounded first and each component may be off by one more last bit.
+    """
     x = np.ascontiguousarray(x, dtype=np.float32)
-    scale = inverse_norms(x)
-    return x * scale.astype(np.float32)[:, None]
+    scale = inverse_norms(x)[:, None]
+    unit: Float32 = (x * (scale if round_once else scale.astype(np.float32))).astype(np.float32, copy=False)
+    return unit
 
 
 def inverse_norms(x: Float32) -> Float64:

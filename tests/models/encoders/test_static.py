@@ -10,7 +10,7 @@ from thresher.errors import InputError
 from thresher.features import load_encoder
 from thresher.models.encoders import wordpiece
 from thresher.models.encoders.static import FOLDER, StaticEncoder
-from thresher.models.encoders.vectors import unit_rows
+from thresher.models.encoders.vectors import finite_unit_rows
 
 
 def slow_reference(text: str) -> np.ndarray:
@@ -73,4 +73,4 @@ def test_the_encoder_says_what_it_is():
 
 def test_nan_is_refused_with_its_count():
     with pytest.raises(InputError, match=r"encoder 'x' must give finite vectors, got 1 of 2 with NaN or infinity"):
-        unit_rows(np.array([[1.0, 2.0], [np.nan, 0.0]]), by="x")
+        finite_unit_rows(np.array([[1.0, 2.0], [np.nan, 0.0]]), by="x")

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from thresher.curation.normalise import SCOPES, normalised, scope_texts
 from thresher.curation.rule import EVAL, Rows
-from thresher.curation.similarity.cosine_groups import COLUMNS, unit_rows
+from thresher.curation.similarity.cosine_groups import COLUMNS
 from thresher.curation.similarity.shingles import Shingles, shingles
 from thresher.curation.verdict import Verdict
 from thresher.numeric.arrays import Float32, Int64
 from thresher.numeric.numba_jit import compiled
+from thresher.numeric.vectors import unit_rows
 from thresher.validation import check_number, check_one_of, check_whole
 
 EMBEDDING = "embedding"
@@ -154,7 +155,7 @@ def _equal(ours: pl.Series, theirs: pl.Series) -> _Match:
 
 
 def _most_similar(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> _Match:
-    x, y = unit_rows(ours), unit_rows(theirs)
+    x, y = unit_rows(ours, round_once=True), unit_rows(theirs, round_once=True)
     row, value = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
     for start in range(0, len(x), COLUMNS):
         cosine = x[start : start + COLUMNS] @ y.T

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.curation.rule import EXISTING, Rows
-from thresher.curation.similarity.cosine_groups import nearest_kept, unit_rows
+from thresher.curation.similarity.cosine_groups import nearest_kept
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
     Copies,
@@ -21,6 +21,7 @@ from thresher.curation.similarity.duplicate_groups import (
     verdict_of,
 )
 from thresher.curation.verdict import Verdict
+from thresher.numeric.vectors import unit_rows
 from thresher.validation import check_number, check_whole
 
 EMBEDDING = "embedding"
@@ -85,7 +86,7 @@ class SemanticDuplicates:
         """Drop every row that is similar to a preferred row that stays."""
         line = line_up(pool, existing, self.keep)
         given = [rows.features[EMBEDDING] for rows in (existing, pool) if rows is not None]
-        unit = unit_rows(np.concatenate(given))
+        unit = unit_rows(np.concatenate(given), round_once=True)
         labels = label_codes(pool.dataset, None if existing is None else existing.dataset) if self.same_label else None
         stands = np.arange(len(unit))
         similarity = np.full(len(unit), np.nan, np.float32)

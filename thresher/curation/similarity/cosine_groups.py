@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Float32, Int64
 from thresher.numeric.kmeans import spherical_centers
@@ -27,14 +26,6 @@ class Found(NamedTuple):
     stands: Int64
     similarity: Float32
     n_clusters: int
-
-
-def unit_rows(x: NDArray[np.floating]) -> Float32:
-    """Return the rows scaled to length 1, (n, d) float32; a zero row stays zero."""
-    norm = np.linalg.norm(x.astype(np.float64), axis=1)
-    scale = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
-    unit: Float32 = (x * scale[:, None]).astype(np.float32)
-    return unit
 
 
 def nearest_kept(

@@ -19,7 +19,7 @@ from thresher.errors import InputError, MissingExtraError
 from thresher.models.async_copy import OnItsWay, moved, one_behind
 from thresher.models.encoders.encoder import EMBEDDED, MINILM, mostly_unknown, unknown_notes
 from thresher.models.encoders.minilm import find_minilm, minilm_folder
-from thresher.models.encoders.vectors import gathered, unit_rows
+from thresher.models.encoders.vectors import finite_unit_rows, gathered
 from thresher.models.hub import model_folder
 from thresher.models.precision import full_precision
 from thresher.models.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
@@ -155,7 +155,7 @@ class SentenceEncoder:
             batches = (filled[batch] for batch in token_batches(tokens[filled], self._tokens_at_once))
             launched = ((rows, self._launched([part[row] for row in rows])) for rows in batches)
             for rows, vectors in one_behind(launched):
-                yield Batch(start + rows, unit_rows(vectors.array(), by=self._name))
+                yield Batch(start + rows, finite_unit_rows(vectors.array(), by=self._name))
 
     @cached_property
     def _tokens_at_once(self) -> int:

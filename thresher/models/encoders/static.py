@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import fingerprint
-from thresher.models.encoders.vectors import gathered, unit_rows
+from thresher.models.encoders.vectors import finite_unit_rows, gathered
 from thresher.models.encoders.wordpiece import WordPieces
 from thresher.numeric.numba_jit import compiled
 
@@ -72,7 +72,7 @@ class StaticEncoder:
         for runs in pieces.encode_batches(texts):
             pooled = np.zeros((len(runs.start) - 1, self.dimension), np.float32)
             _add_up(runs.start, runs.ids, vectors, weights, pooled)
-            yield Batch(np.arange(runs.first, runs.first + len(pooled)), unit_rows(pooled, by=self.name))
+            yield Batch(np.arange(runs.first, runs.first + len(pooled)), finite_unit_rows(pooled, by=self.name))
 
     def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
         """Return (n, 256) float32."""

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from thresher.models.encoders.encoder import Encoder
 
 
-def unit_rows(vectors: NDArray[Any], *, by: str) -> NDArray[np.float32]:
+def finite_unit_rows(vectors: NDArray[Any], *, by: str) -> NDArray[np.float32]:
     """Return (n, d) float32 with rows of norm 1; a zero row stays zero.
+
+    Divides by float32 norms, as all embeddings in users' caches were; `numeric.vectors.unit_rows`
+    multiplies by the inverse norm and can differ in the last bit.
 
     Raises:
         InputError: a vector holds NaN or infinity.
