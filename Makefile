@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test fast slow lint fmt types imports docs bench lock clean
+.PHONY: help setup demo test fast slow lint fmt types imports layout docs bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on 
 	$(BIN)/thresher train out/demo/subset --eval data/products/test.jsonl --out out/demo/adapter --force
 	$(BIN)/thresher curve data/products/train.jsonl --eval 8% --methods random --sizes 20,40,80,160,320 --out out/demo/curve --force
 
-test: lint types imports fast  ## everything that CI checks
+test: lint types imports layout fast  ## everything that CI checks
 
 # One thread each in two processes: threads of several processes that wait for one another on few cores are slow.
 fast: $(INSTALLED)
@@ -46,6 +46,9 @@ types: $(INSTALLED)
 
 imports: $(INSTALLED)
 	$(BIN)/lint-imports
+
+layout: $(INSTALLED)  ## count circles, long files, wide prose and other things that make the source hard to read
+	$(BIN)/python tools/check_layout.py --report
 
 docs: $(INSTALLED)  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
