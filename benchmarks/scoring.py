@@ -38,7 +38,7 @@ from machine import machine
 
 import thresher as th
 from thresher.features import FeatureContext, compute
-from thresher.features.likelihood.loss import row_reader
+from thresher.features.likelihood.loss import load_row_tokenizer
 from thresher.models.causal_lm.chat_template import render, render_prompt
 from thresher.models.causal_lm.language_model import language_model
 from thresher.models.causal_lm.tokenized_rows import row_texts, without_prompt
@@ -57,12 +57,12 @@ def token_losses(logits, ids):
     return by_token
 
 
-def loop(lm, talks, *, by_token):
+def loop(lm, conversations, *, by_token):
     """Return (n, 2) losses as the official scripts compute them, but for BOS, which stands before both passes here."""
     losses = []
-    for talk in talks:
-        prompt = render_prompt(lm.tokenizer, talk.messages, None)
-        rendered = render(lm.tokenizer, talk.messages, None, loss_on="last-assistant")
+    for conversation in conversations:
+        prompt = render_prompt(lm.tokenizer, conversation.messages, None)
+        rendered = render(lm.tokenizer, conversation.messages, None, loss_on="last-assistant")
         whole = rendered.text[: rendered.spans[-1][1]]
         start = lm.tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids.shape[1]
         ids = lm.tokenizer(whole, return_tensors="pt", add_special_tokens=False).input_ids
@@ -102,7 +102,7 @@ def run_bare(module, passes, tokens, vocabulary):
 
 def lengths_read(lm, rows, context):
     """Return the tokens that each row costs in each of the two passes."""
-    found = [each.row for each in row_reader(context).read(row_texts(rows).to_list())]
+    found = [each.row for each in load_row_tokenizer(context).read(row_texts(rows).to_list())]
     alone = [without_prompt(row, lm.start_id) for row in found]
     return [np.array([row.n_read for row in part], dtype=np.int64) for part in (found, alone)]
 
@@ -112,9 +112,9 @@ def measure(rows, lm, context, repeats):
     passes = lengths_read(lm, rows, context)
     n_tokens = int(sum(lengths.sum() for lengths in passes))
     some = np.arange(0, len(rows), LOOP_EVERY)
-    talks = rows.messages(some)
+    conversations = rows.messages(some)
     compute(rows.take(some), ["loss"], context)  # warm
-    loop(lm, talks[:5], by_token=True)
+    loop(lm, conversations[:5], by_token=True)
     best = min(BARE_TOKENS, key=lambda tokens: run_bare(lm.model, passes, tokens, lm.n_vocabulary))
     seconds = {name: [] for name in ("thresher", "cherry", "superfiltering", "bare", "bare body")}
     for _ in range(repeats):
@@ -125,12 +125,12 @@ def measure(rows, lm, context, repeats):
         seconds["bare body"].append(run_bare(lm.model.base_model, passes, best, lm.n_vocabulary))
         for name in ("cherry", "superfiltering"):
             began = time.process_time()
-            wanted = loop(lm, talks, by_token=name == "cherry")
+            wanted = loop(lm, conversations, by_token=name == "cherry")
             seconds[name].append((time.process_time() - began) * len(rows) / len(some))
     ours = np.stack([found["loss"][some], found["loss_unconditional"][some]], axis=1)
     return {
         "rows": len(rows),
-        "tokens_read": n_tokens,
+        "count_tokens_read": n_tokens,
         "bare_batch_tokens": best,
         "seconds": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
         "max_difference": float(np.nanmax(np.abs(ours - wanted))),

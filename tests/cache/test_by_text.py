@@ -10,7 +10,7 @@ import pytest
 
 from thresher.cache import by_text
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
+from thresher.cache.by_text import compute_cached
 from thresher.features import FeatureCache
 
 
@@ -34,9 +34,9 @@ class Counting:
 
 
 def run(texts, model, cache=None, on_progress=None):
-    shelf = None if cache is None else cache.shelf("embedding", "m", "abc")
-    return values_of(
-        pl.Series(texts, dtype=pl.String), model, feature="embedding", shelf=shelf, on_progress=on_progress
+    partition = None if cache is None else cache.partition("embedding", "m", "abc")
+    return compute_cached(
+        pl.Series(texts, dtype=pl.String), model, feature="embedding", partition=partition, on_progress=on_progress
     )
 
 
@@ -125,9 +125,10 @@ def test_a_model_that_forgets_a_text_is_our_bug(pool):
 SCRIPT = """
 import sys, time
 import numpy as np, polars as pl
-from thresher.features import FeatureCache, cached
-from thresher.cache.by_text import Batch, values_of
-cached.CHUNK_ROWS = 10
+from thresher.cache import by_text
+from thresher.cache.by_text import Batch, compute_cached
+from thresher.cache.feature_cache import FeatureCache
+by_text.CHUNK_ROWS = 10
 def model(texts):
     for start in range(0, len(texts), 5):
         time.sleep({pause})
@@ -135,8 +136,8 @@ def model(texts):
         values = [[float(len(t)), float(sum(t.encode()) % 97)] for t in part]
         yield Batch(np.arange(start, start + len(part)), np.array(values, dtype=np.float32))
 texts = pl.Series(sys.stdin.read().split("\\n"))
-shelf = FeatureCache(sys.argv[1]).shelf("embedding", "m", "abc")
-values = values_of(texts, model, feature="embedding", shelf=shelf, on_progress=None)
+partition = FeatureCache(sys.argv[1]).partition("embedding", "m", "abc")
+values = compute_cached(texts, model, feature="embedding", partition=partition, on_progress=None)
 sys.stdout.write(str(float(values.sum())))
 """
 

@@ -16,11 +16,11 @@ def as_keys(raw: list[bytes]) -> np.ndarray:
     return np.array(raw, dtype="S16")
 
 
-def read_all(shelf, wanted: list[bytes]) -> tuple[dict[bytes, float], list]:
-    """Return what the shelf knows of the wanted keys, and the damaged chunks it met."""
+def read_all(partition, wanted: list[bytes]) -> tuple[dict[bytes, float], list]:
+    """Return what the partition knows of the wanted keys, and the damaged chunks it met."""
     ordered = np.unique(as_keys(wanted))
     damaged, found = [], {}
-    for positions, values in shelf.read(ordered, on_damage=damaged.append):
+    for positions, values in partition.read(ordered, on_damage=damaged.append):
         for position, value in zip(positions, values, strict=True):
             key = ordered[position].ljust(16, b"\0")
             assert key not in found
@@ -36,13 +36,13 @@ raw_keys = st.lists(st.sampled_from([0, 1, 255]), min_size=16, max_size=16).map(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=st.lists(st.lists(raw_keys, min_size=1, max_size=8), max_size=4), wanted=st.lists(raw_keys, min_size=1))
 def test_read_gives_exactly_what_was_written(tmp_path_factory, chunks, wanted):
-    shelf = FeatureCache(tmp_path_factory.mktemp("c")).shelf("f", "m", "abc")
+    partition = FeatureCache(tmp_path_factory.mktemp("c")).partition("f", "m", "abc")
     written = {}
     for chunk in chunks:
         values = [float(int.from_bytes(key) % 1009) for key in chunk]
-        shelf.write(as_keys(chunk), np.array(values))
+        partition.write(as_keys(chunk), np.array(values))
         written |= dict(zip(chunk, values, strict=True))
-    found, damaged = read_all(shelf, wanted)
+    found, damaged = read_all(partition, wanted)
     assert found == {key: written[key] for key in set(wanted) & set(written)}
     assert damaged == []
 
@@ -53,9 +53,9 @@ def test_a_key_is_the_xxh3_128_of_the_text():
 
 
 def test_two_models_and_two_features_do_not_see_each_other(cache):
-    cache.shelf("embedding", "m", "one").write(as_keys([b"k" * 16]), np.ones(1))
-    assert read_all(cache.shelf("embedding", "m", "two"), [b"k" * 16]) == ({}, [])
-    assert read_all(cache.shelf("length", "m", "one"), [b"k" * 16]) == ({}, [])
+    cache.partition("embedding", "m", "one").write(as_keys([b"k" * 16]), np.ones(1))
+    assert read_all(cache.partition("embedding", "m", "two"), [b"k" * 16]) == ({}, [])
+    assert read_all(cache.partition("length", "m", "one"), [b"k" * 16]) == ({}, [])
 
 
 def damage_last_byte(content: bytes) -> bytes:
@@ -80,12 +80,12 @@ def damage_first_key(content: bytes) -> bytes:
     ids=["value", "key", "cut", "empty", "garbage", "no checksum"],
 )
 def test_a_damaged_chunk_is_reported_and_deleted_and_never_read(cache, damage):
-    shelf = cache.shelf("embedding", "m", "abc")
+    partition = cache.partition("embedding", "m", "abc")
     keys = [b"k" * 16, b"j" * 16]
-    bad = shelf.write(as_keys(keys), np.array([1.0, 2.0]))
-    shelf.write(as_keys([b"i" * 16]), np.array([3.0]))
+    bad = partition.write(as_keys(keys), np.array([1.0, 2.0]))
+    partition.write(as_keys([b"i" * 16]), np.array([3.0]))
     bad.write_bytes(damage(bad.read_bytes()))
-    found, damaged = read_all(shelf, [*keys, b"i" * 16])
+    found, damaged = read_all(partition, [*keys, b"i" * 16])
     assert found == {b"i" * 16: 3.0}
     assert damaged == [bad]
     assert not bad.exists()
@@ -93,74 +93,74 @@ def test_a_damaged_chunk_is_reported_and_deleted_and_never_read(cache, damage):
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    shelf = FeatureCache(tmp_path / "file" / "cache").shelf("embedding", "m", "abc")
+    partition = FeatureCache(tmp_path / "file" / "cache").partition("embedding", "m", "abc")
     with pytest.raises(OutputError, match=r"cache: the feature cache must be writable.*THRESHER_CACHE"):
-        shelf.write(as_keys([b"k" * 16]), np.ones(1))
+        partition.write(as_keys([b"k" * 16]), np.ones(1))
 
 
 def test_a_chunk_that_cannot_be_read_is_one_clear_error(cache):
-    shelf = cache.shelf("embedding", "m", "abc")
-    (shelf.folder / "chunk-1-folder.safetensors").mkdir(parents=True)  # even root cannot read a folder as a file
+    partition = cache.partition("embedding", "m", "abc")
+    (partition.folder / "chunk-1-folder.safetensors").mkdir(parents=True)  # even root cannot read a folder as a file
     with pytest.raises(OutputError, match=r"a chunk of the feature cache must be readable.*THRESHER_CACHE"):
-        read_all(shelf, [b"k" * 16])
+        read_all(partition, [b"k" * 16])
 
 
 def test_a_full_disk_leaves_no_partial_file(cache, monkeypatch):
-    shelf = cache.shelf("embedding", "m", "abc")
+    partition = cache.partition("embedding", "m", "abc")
 
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        shelf.write(as_keys([b"k" * 16]), np.ones(1))
-    assert list(shelf.folder.iterdir()) == []
+        partition.write(as_keys([b"k" * 16]), np.ones(1))
+    assert list(partition.folder.iterdir()) == []
 
 
-def write_aged(shelf, key: bytes, *, days: float) -> None:
-    path = shelf.write(as_keys([key * 16]), np.ones((1, 100)))
+def write_aged(partition, key: bytes, *, days: float) -> None:
+    path = partition.write(as_keys([key * 16]), np.ones((1, 100)))
     then = time.time() - days * 86_400
     os.utime(path, (then, then))
 
 
 def test_prune_deletes_the_least_recently_used_first(cache):
-    shelf = cache.shelf("embedding", "m", "abc")
+    partition = cache.partition("embedding", "m", "abc")
     for key, days in ((b"a", 3), (b"b", 1), (b"c", 2)):
-        write_aged(shelf, key, days=days)
+        write_aged(partition, key, days=days)
     total = cache.entries()[0].bytes
     freed = cache.prune(max_bytes=total - 1)
     assert freed == pytest.approx(total / 3, abs=2)
-    assert set(read_all(shelf, [b"a" * 16, b"b" * 16, b"c" * 16])[0]) == {b"b" * 16, b"c" * 16}
+    assert set(read_all(partition, [b"a" * 16, b"b" * 16, b"c" * 16])[0]) == {b"b" * 16, b"c" * 16}
 
 
 def test_reading_a_chunk_makes_it_recently_used(cache):
-    shelf = cache.shelf("embedding", "m", "abc")
-    write_aged(shelf, b"a", days=3)
-    write_aged(shelf, b"b", days=2)
-    read_all(shelf, [b"a" * 16])
+    partition = cache.partition("embedding", "m", "abc")
+    write_aged(partition, b"a", days=3)
+    write_aged(partition, b"b", days=2)
+    read_all(partition, [b"a" * 16])
     cache.prune(older_than_days=1)
-    assert set(read_all(shelf, [b"a" * 16, b"b" * 16])[0]) == {b"a" * 16}
+    assert set(read_all(partition, [b"a" * 16, b"b" * 16])[0]) == {b"a" * 16}
 
 
 def test_prune_by_age_keeps_what_was_used_since(cache):
-    shelf = cache.shelf("embedding", "m", "abc")
-    write_aged(shelf, b"a", days=10)
-    write_aged(shelf, b"b", days=0)
+    partition = cache.partition("embedding", "m", "abc")
+    write_aged(partition, b"a", days=10)
+    write_aged(partition, b"b", days=0)
     assert cache.prune(older_than_days=5) > 0
-    assert set(read_all(shelf, [b"a" * 16, b"b" * 16])[0]) == {b"b" * 16}
+    assert set(read_all(partition, [b"a" * 16, b"b" * 16])[0]) == {b"b" * 16}
 
 
 def test_prune_to_nothing_empties_the_store(cache):
-    write_aged(cache.shelf("embedding", "m", "abc"), b"a", days=0)
+    write_aged(cache.partition("embedding", "m", "abc"), b"a", days=0)
     stored = cache.entries()[0].bytes
     assert cache.prune(max_bytes=0) == stored
     assert cache.entries() == []
 
 
 def test_prune_clears_up_after_killed_writers_but_not_after_live_ones(cache):
-    shelf = cache.shelf("embedding", "m", "abc")
-    shelf.write(as_keys([b"k" * 16]), np.ones(1))
-    dead, live = shelf.folder / ".writing-dead", shelf.folder / ".writing-live"
+    partition = cache.partition("embedding", "m", "abc")
+    partition.write(as_keys([b"k" * 16]), np.ones(1))
+    dead, live = partition.folder / ".writing-dead", partition.folder / ".writing-live"
     for path in (dead, live):
         path.write_bytes(b"12345")
     then = time.time() - STALE_S - 60
@@ -177,9 +177,9 @@ def test_prune_without_a_sensible_limit_is_refused(cache, wrong):
 
 
 def test_entries_count_rows_and_bytes_per_model(cache):
-    cache.shelf("embedding", "a model/name", "one").write(as_keys([b"k" * 16, b"j" * 16]), np.ones((2, 3)))
-    cache.shelf("embedding", "a model/name", "one").write(as_keys([b"i" * 16]), np.ones((1, 3)))
-    cache.shelf("length", "t", "two").write(as_keys([b"k" * 16]), np.ones(1))
+    cache.partition("embedding", "a model/name", "one").write(as_keys([b"k" * 16, b"j" * 16]), np.ones((2, 3)))
+    cache.partition("embedding", "a model/name", "one").write(as_keys([b"i" * 16]), np.ones((1, 3)))
+    cache.partition("length", "t", "two").write(as_keys([b"k" * 16]), np.ones(1))
     entries = {entry.feature: entry for entry in cache.entries()}
     assert entries["embedding"].n_rows == 3
     assert (entries["embedding"].model, entries["embedding"].fingerprint) == ("a model/name", "one")

@@ -10,12 +10,12 @@ import textwrap
 import pytest
 
 from thresher.artifacts.folder import OutputFolder
-from thresher.cache.folder_cache import FolderStore
+from thresher.cache.folder_cache import FolderCache
 
 
 @pytest.fixture
 def store(tmp_path):
-    return FolderStore("things", tmp_path)
+    return FolderCache("things", tmp_path)
 
 
 def write_for(key):
@@ -41,8 +41,8 @@ def test_another_process_that_holds_a_folder_is_respected_until_it_dies(store, t
     store.make("a", write_for("a"))
     code = f"""
         import sys
-        from thresher.cache.folder_cache import FolderStore
-        with FolderStore("things", {str(tmp_path)!r}).held("a", None):
+        from thresher.cache.folder_cache import FolderCache
+        with FolderCache("things", {str(tmp_path)!r}).held("a", None):
             print("held", flush=True)
             sys.stdin.read()
         """

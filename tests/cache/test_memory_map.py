@@ -8,7 +8,7 @@ import pytest
 
 from thresher.cache import memory_map
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
+from thresher.cache.by_text import compute_cached
 from thresher.cache.feature_cache import FeatureCache
 from thresher.cache.memory_map import empty_array
 from thresher.errors import OutputError
@@ -50,9 +50,9 @@ def test_values_in_a_file_are_those_in_memory(small_limit, tmp_path, make_senten
     def lengths(part):
         yield Batch(np.arange(len(part)), np.stack([part.str.len_chars().to_numpy()] * 3, axis=1))
 
-    shelf = FeatureCache(tmp_path).shelf("length", "m", "f" * 32)
-    mapped_values = values_of(texts, lengths, feature="length", shelf=shelf, on_progress=None)
+    partition = FeatureCache(tmp_path).partition("length", "m", "f" * 32)
+    mapped_values = compute_cached(texts, lengths, feature="length", partition=partition, on_progress=None)
     assert isinstance(mapped_values.base, np.memmap)
     np.testing.assert_array_equal(
-        mapped_values, values_of(texts, lengths, feature="length", shelf=None, on_progress=None)
+        mapped_values, compute_cached(texts, lengths, feature="length", partition=None, on_progress=None)
     )

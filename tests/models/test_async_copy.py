@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thresher.models import token_batches as batching
-from thresher.models.async_copy import OnItsWay, moved, one_behind
+from thresher.models.async_copy import PendingTensor, prefetch_one, to_device_async
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, score_rows
 from thresher.models.encoders.load import load_encoder
@@ -21,9 +21,9 @@ def test_the_next_batch_is_launched_before_the_last_is_read():
             events.append(f"launch {i}")
             yield i
 
-    events.extend(f"read {i}" for i in one_behind(launch()))
+    events.extend(f"read {i}" for i in prefetch_one(launch()))
     assert events == ["launch 0", "launch 1", "read 0", "launch 2", "read 1", "read 2"]
-    assert list(one_behind([])) == []
+    assert list(prefetch_one([])) == []
 
 
 def test_a_failure_of_the_next_batch_comes_before_the_last_is_given():
@@ -32,15 +32,15 @@ def test_a_failure_of_the_next_batch_comes_before_the_last_is_given():
         raise ValueError("full")
 
     with pytest.raises(ValueError, match="full"):
-        list(one_behind(launch()))
+        list(prefetch_one(launch()))
 
 
 def test_a_result_arrives_as_it_was(place):
     x = np.random.default_rng(0).standard_normal((40, 7)).astype(np.float32)
-    there = moved(torch.from_numpy(x), torch.device(place))
+    there = to_device_async(torch.from_numpy(x), torch.device(place))
     assert there.device.type == place
-    np.testing.assert_array_equal(OnItsWay(there).array(), x)
-    np.testing.assert_allclose(OnItsWay(there * 2).array(), 2 * x)
+    np.testing.assert_array_equal(PendingTensor(there).array(), x)
+    np.testing.assert_allclose(PendingTensor(there * 2).array(), 2 * x)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -12,7 +12,7 @@ from thresher.features.container import Features
 from thresher.models import device, torch_products
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.generation.decoding_loop import generate_plainly
-from thresher.models.torch_products import TorchProducts, products_on
+from thresher.models.torch_products import TorchProducts, load_products
 from thresher.numeric.products import NUMPY
 from thresher.selectors import create
 from thresher.selectors.neighbors import search
@@ -146,14 +146,14 @@ def test_small_work_and_rows_without_room_stay_in_numpy(monkeypatch):
 
 def test_only_a_cuda_device_gets_products(monkeypatch):
     monkeypatch.setattr(device, "LINUX_ACCELERATORS", ())
-    assert products_on("cpu") is NUMPY
-    assert products_on("mps") is NUMPY
+    assert load_products("cpu") is NUMPY
+    assert load_products("mps") is NUMPY
     if not torch.cuda.is_available():
-        assert products_on("cuda") is NUMPY
+        assert load_products("cuda") is NUMPY
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert products_on("cuda:1").name == "torch on cuda:1"
+    assert load_products("cuda:1").name == "torch on cuda:1"
     monkeypatch.setattr(torch_products, "may_have_gpu", lambda: True)
-    assert products_on(None).name == "torch on cuda"
+    assert load_products(None).name == "torch on cuda"
 
 
 def test_features_keep_their_products_when_they_are_replaced():
@@ -167,7 +167,7 @@ ROWS = [{"prompt": f"colour of shirt {i}", "response": "red" if i % 3 else "blue
 
 
 def test_select_hands_its_method_the_products_of_the_device(monkeypatch):
-    monkeypatch.setattr(torch_products, "products_on", lambda device: on() if device == "cpu" else NUMPY)
+    monkeypatch.setattr(torch_products, "load_products", lambda device: on() if device == "cpu" else NUMPY)
     subset = th.select(ROWS, "facility-location", budget=4, encoder="static", device="cpu")
     assert subset.manifest.content["notes"]["products"] == "torch on cpu"
 

@@ -8,7 +8,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features import FeatureContext, compute
-from thresher.features.reference_adapters import Preparation, TrainedFolder, folds_of
+from thresher.features.reference_adapters import RequiredAdapter, TrainedFolder, assign_folds
 from thresher.models.causal_lm.tokenized_rows import row_texts
 from thresher.selection.pool_adapters import keep, promises, store
 from thresher.selectors.learnability import Learnability
@@ -33,14 +33,14 @@ def promised(pool, folder, *, selector=None, seed=0, **settings):
 def test_repeats_of_a_row_lie_in_the_same_fold_whatever_their_ids():
     rows = [{"id": str(i), **ROWS[i % 7]} for i in range(21)]
     pool = th.load(rows, id_column="id")
-    fold = folds_of(row_texts(pool), 3)
+    fold = assign_folds(row_texts(pool), 3)
     assert all((fold[i] == fold[i % 7]) for i in range(21))
     assert len(set(fold[:7])) > 1
 
 
 def test_each_adapter_learns_from_the_rows_outside_its_fold_and_no_others(tiny_llama):
     promise, _ = promised(ROWS, tiny_llama, selector=Learnability(folds=3))
-    fold = folds_of(row_texts(promise.rows), 3)
+    fold = assign_folds(row_texts(promise.rows), 3)
     for number in range(3):
         assert promise.positions(number).tolist() == [i for i in range(len(ROWS)) if fold[i] != number]
 
@@ -50,7 +50,7 @@ def test_the_reference_loss_of_a_row_is_that_of_the_adapter_without_it(tiny_llam
     promise, told = promised(ROWS, tiny_llama)
     keep(promise)
     found = compute(pool, {"reference_loss"}, told)["reference_loss"]
-    fold = folds_of(row_texts(pool), 2)
+    fold = assign_folds(row_texts(pool), 2)
     by_adapter = [compute(pool, {"loss"}, context(folder))["loss"] for folder in promise.folder.adapters]
     np.testing.assert_allclose(found, np.where(fold == 0, *by_adapter), atol=1e-6)
     assert np.abs(by_adapter[0] - by_adapter[1]).max() > 1e-5
@@ -62,7 +62,7 @@ def test_a_row_that_was_learned_by_one_side_only_shows_which_side(tiny_llama):
     pool = th.load(rows)
     promise, told = promised(rows, tiny_llama)
     keep(promise)
-    own = int(folds_of(row_texts(pool), 2)[0])
+    own = int(assign_folds(row_texts(pool), 2)[0])
     base = compute(pool, {"loss"}, context(tiny_llama))["loss"][0]
     unseen, seen = (
         compute(pool, {"loss"}, context(promise.folder.adapters[number]))["loss"][0] for number in (own, 1 - own)
@@ -138,7 +138,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_bytes(tiny_llama, tmp_path
 
 class WarmUp:
     name = "warm-up"
-    prepares = (Preparation(role="reference", epochs=3, share=0.5, keeps_epochs=True),)
+    prepares = (RequiredAdapter(role="reference", epochs=3, share=0.5, keeps_epochs=True),)
 
 
 def test_states_of_weights_and_optimizer_are_kept_after_each_epoch(tiny_llama):

@@ -19,7 +19,7 @@ WAIT_S = 60.0  # for another process that writes
 PER_LOOKUP = 500  # keys in one query
 
 
-class AnswerStore:
+class AnswerCache:
     """One SQLite file below the cache's folder, safe against kills, several threads and several processes.
 
     What is there was paid for, so the size limit of the feature cache does not touch it. It holds

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch, ComputeBatches
-from thresher.cache.feature_cache import Shelf
+from thresher.cache.feature_cache import CachePartition
 from thresher.cache.keys import text_keys
 from thresher.cache.memory_map import empty_array
 from thresher.numeric.arrays import Array
@@ -26,12 +26,12 @@ CHUNKS_PER_LIMIT_CHECK = 256
 SLICE_ROWS = 65_536  # texts turned into Python strings at a time
 
 
-def values_of(
+def compute_cached(
     texts: pl.Series,
     compute: ComputeBatches,
     *,
     feature: str,
-    shelf: Shelf | None,
+    partition: CachePartition | None,
     on_progress: OnProgress | None,
     together: NDArray[np.int64] | None = None,
     size: NDArray[np.int64] | None = None,
@@ -45,7 +45,7 @@ def values_of(
         texts: (n,) string, no nulls.
         compute: yields the values of the texts it is given, in any order, in batches.
         feature: its name, for progress.
-        shelf: the cache's part for this feature and model; None computes everything.
+        partition: the cache's part for this feature and model; None computes everything.
         on_progress: told of each batch, and of damaged cache chunks.
         together: (n,) groups of texts that share work; only a rehearsal looks at them.
         size: (n,) of what is behind each text, where texts are short names of something longer;
@@ -53,18 +53,18 @@ def values_of(
     """
     if len(texts) == 0:
         return None
-    work = _Work(texts, feature, on_progress, folder=None if shelf is None else shelf.cache.root)
-    if shelf is not None and shelf.cache.rehearsal is not None:
+    work = _Work(texts, feature, on_progress, folder=None if partition is None else partition.cache.root)
+    if partition is not None and partition.cache.rehearsal is not None:
         size = texts.str.len_bytes().to_numpy().astype(np.int64) if size is None else size
-        return _rehearsed(work, texts, compute, feature, shelf, shelf.cache.rehearsal, together, size)
-    if shelf is not None:
-        for positions, values in shelf.read(work.keys, on_damage=work.report_damage):
+        return _rehearsed(work, texts, compute, feature, partition, partition.cache.rehearsal, together, size)
+    if partition is not None:
+        for positions, values in partition.read(work.keys, on_damage=work.report_damage):
             work.fill(positions, values)
         work.n_cached = work.n_done
     work.report()
     missing = np.flatnonzero(work.is_missing)
     if len(missing):
-        writer = _ChunkWriter(shelf, work.keys) if shelf is not None else None
+        writer = _ChunkWriter(partition, work.keys) if partition is not None else None
         for batch in compute(texts.gather(work.first[missing])):
             positions = missing[batch.positions]
             work.fill(positions, batch.values)
@@ -81,14 +81,14 @@ def _rehearsed(
     texts: pl.Series,
     compute: ComputeBatches,
     feature: str,
-    shelf: Shelf,
+    partition: CachePartition,
     rehearsal: Rehearsal,
     together: NDArray[np.int64] | None,
     size: NDArray[np.int64],
 ) -> Array:
     """Run a few batches, and give the texts that were not computed the values of others: only the costs are true."""
     if rehearsal.reads_cache:
-        for positions, values in shelf.read(work.keys, on_damage=work.report_damage, is_used=False):
+        for positions, values in partition.read(work.keys, on_damage=work.report_damage, is_used=False):
             work.fill(positions, values)
     missing = np.flatnonzero(work.is_missing)
     first = work.first[missing]
@@ -152,8 +152,8 @@ class _Work:
 class _ChunkWriter:
     """Collects batches and writes a chunk every few thousand rows or seconds: all that a kill can lose."""
 
-    def __init__(self, shelf: Shelf, keys: NDArray[np.bytes_]) -> None:
-        self._shelf = shelf
+    def __init__(self, partition: CachePartition, keys: NDArray[np.bytes_]) -> None:
+        self._shelf = partition
         self._keys = keys
         self._pending: list[Batch] = []
         self._n_rows = 0

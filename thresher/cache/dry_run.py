@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.cache.keys import KEY_BYTES
-from thresher.models.causal_lm.language_model import tokens_read
+from thresher.models.causal_lm.language_model import count_tokens_read
 
 if TYPE_CHECKING:
     from thresher.cache.batch import Batch
@@ -89,9 +89,9 @@ class Rehearsal:
         seconds, tokens, n_run = 0.0, 0, 0
         for n_wanted in ROUNDS:
             chosen = _spread(size, n_wanted) if together is None else _whole_groups(together, n_wanted)
-            before, began = tokens_read(), time.perf_counter()
+            before, began = count_tokens_read(), time.perf_counter()
             found += [(chosen[batch.positions], batch.values) for batch in run_entries(chosen)]
-            seconds, tokens, n_run = time.perf_counter() - began, tokens_read() - before, len(chosen)
+            seconds, tokens, n_run = time.perf_counter() - began, count_tokens_read() - before, len(chosen)
             if seconds >= ROUND_S or n_run == n_missing:
                 break
         one = found[0][1]

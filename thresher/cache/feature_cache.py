@@ -96,9 +96,9 @@ class FeatureCache:
         self.rehearsal = rehearsal
         self.max_bytes = _max_bytes_from_environment() if max_bytes is None else max_bytes
 
-    def shelf(self, feature: str, model: str, fingerprint: str) -> Shelf:
+    def partition(self, feature: str, model: str, fingerprint: str) -> CachePartition:
         """Return the part of the store that belongs to one feature under one model."""
-        return Shelf(self, feature=feature, model=model, fingerprint=fingerprint)
+        return CachePartition(self, feature=feature, model=model, fingerprint=fingerprint)
 
     def entries(self) -> list[CacheEntry]:
         """Return what is stored, by feature and model, most recently used first."""
@@ -160,7 +160,7 @@ class FeatureCache:
         return freed
 
 
-class Shelf:
+class CachePartition:
     """The chunks of one feature under one model."""
 
     def __init__(self, cache: FeatureCache, *, feature: str, model: str, fingerprint: str) -> None:

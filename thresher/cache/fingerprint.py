@@ -28,7 +28,7 @@ def fingerprint(files: Iterable[tuple[str, Path]], *, recipe: str) -> str:
     return total.hexdigest()
 
 
-def joined_fingerprint(*parts: str) -> str:
+def combine_fingerprints(*parts: str) -> str:
     """Return 32 hex digits over texts in their order, such as a fingerprint and the settings beside it."""
     return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
 

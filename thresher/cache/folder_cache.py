@@ -32,7 +32,7 @@ READER = ".reader"
 GONE = ".gone"  # of a folder that is being deleted
 
 
-class FolderStore:
+class FolderCache:
     """Finished folders of one kind below one root."""
 
     def __init__(self, kind: str, root: str | Path | None = None) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy, log_softmax
 
 from thresher.errors import InputError
-from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, own_stops
+from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, read_stop_ids
 from thresher.numeric.arrays import Float64, Int64
 
 IGNORED = -100  # label of a token that does not count, as in torch
@@ -112,7 +112,7 @@ def generate(
         ends: tokens that end an answer, besides those that the model and the tokenizer name.
     """
     own = getattr(model.generation_config, "eos_token_id", None)
-    stops = own_stops(own) | {tokenizer.eos_token_id, *ends} - {None}
+    stops = read_stop_ids(own) | {tokenizer.eos_token_id, *ends} - {None}
 
     def answer(batch: list[list[int]]) -> list[str]:
         width = max(len(ids) for ids in batch)

@@ -16,7 +16,7 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_parquet, write_whole
 from thresher.artifacts.manifest import FORMAT, Manifest
-from thresher.cache.folder_cache import FolderStore
+from thresher.cache.folder_cache import FolderCache
 from thresher.errors import OutputError
 from thresher.experiments.cell import Outcome
 
@@ -28,7 +28,7 @@ class CellStore:
 
     def __init__(self, root: str | Path | None = None) -> None:
         """Point to a store; None for the folder of the feature cache."""
-        self._folders = FolderStore("cells", root)
+        self._folders = FolderCache("cells", root)
 
     @property
     def root(self) -> Path:
@@ -97,5 +97,5 @@ class CellStore:
         return self._folders.size()
 
     def prune(self, *, max_bytes: int | None = None, older_than_days: float | None = None) -> int:
-        """Delete the cells that were used longest ago, and return the bytes freed; limits as for `FolderStore`."""
+        """Delete the cells that were used longest ago, and return the bytes freed; limits as for `FolderCache`."""
         return self._folders.prune(max_bytes=max_bytes, older_than_days=older_than_days)

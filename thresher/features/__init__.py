@@ -4,7 +4,7 @@ from thresher.cache.feature_cache import CacheEntry, FeatureCache
 from thresher.features.compute import column_values, compute, fingerprints
 from thresher.features.container import Features
 from thresher.features.context import FeatureContext
-from thresher.features.registry import Measured
+from thresher.features.registry import FeatureValues
 from thresher.models.encoders.load import load_encoder, resolve_encoder
 from thresher.models.encoders.minilm import minilm_folder
 from thresher.progress import Progress
@@ -14,7 +14,7 @@ __all__ = [
     "FeatureCache",
     "FeatureContext",
     "Features",
-    "Measured",
+    "FeatureValues",
     "Progress",
     "column_values",
     "compute",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.features.context import FeatureContext
-from thresher.features.registry import FeatureProvider, Measured, TellsFacts, load_provider
+from thresher.features.registry import FeatureProvider, FeatureValues, TellsFacts, load_provider
 from thresher.numeric.arrays import Array
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
     }  # cheap ones first: a wrong column name must not cost an embedding run
     numbers = {name: column_numbers(dataset, name.removeprefix(NUMBER)) for name in names if name.startswith(NUMBER)}
     computed = numbers | {name: provider.compute(dataset, context) for name, provider in providers.items()}
-    measured = {name: found for name, found in computed.items() if isinstance(found, Measured)}
-    arrays |= {name: found.values if isinstance(found, Measured) else found for name, found in computed.items()}
+    measured = {name: found for name, found in computed.items() if isinstance(found, FeatureValues)}
+    arrays |= {name: found.values if isinstance(found, FeatureValues) else found for name, found in computed.items()}
     return Features(
         row_id=dataset.frame["row_id"],
         arrays=arrays,
@@ -96,7 +96,7 @@ def column_codes(dataset: Dataset, name: str) -> NDArray[np.int64]:
     return codes
 
 
-def column_numbers(dataset: Dataset, name: str) -> Measured:
+def column_numbers(dataset: Dataset, name: str) -> FeatureValues:
     """Return the numbers of one of the user's columns, (n,) float64; NaN with its reason where it is empty.
 
     Raises:
@@ -114,7 +114,7 @@ def column_numbers(dataset: Dataset, name: str) -> Measured:
     numbers: NDArray[np.float64] = values.fill_null(np.nan).to_numpy().copy()
     numbers[np.isinf(numbers)] = np.nan
     reasons = np.where(np.isnan(numbers), NO_NUMBER.format(name), "")
-    return Measured(values=numbers, missing=pl.Series("missing", reasons, dtype=pl.String).replace("", None))
+    return FeatureValues(values=numbers, missing=pl.Series("missing", reasons, dtype=pl.String).replace("", None))
 
 
 def column_values(dataset: Dataset, name: str) -> pl.Series:

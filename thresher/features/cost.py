@@ -1,6 +1,6 @@
 """What computing features will take, found out by a rehearsal: a few batches are run and timed, and nothing is kept.
 
-Every feature computes its values through `values_of`. With a `Rehearsal` in the cache, that
+Every feature computes its values through `compute_cached`. With a `Rehearsal` in the cache, that
 function looks up what is stored, runs a few rounds of batches on rows of every length, and fills
 the rest with values it has seen, so that steps that build on one another are all rehearsed. Values
 of a rehearsal mean nothing; its counts and times do.
@@ -35,7 +35,7 @@ def rehearse(provider: FeatureProvider, dataset: Dataset, context: FeatureContex
     """Return what computing a feature of these rows will take.
 
     The values that the cache of the context holds are counted as done; nothing is written into it.
-    A feature that does not use `values_of` is computed for a few rows and its time taken as
+    A feature that does not use `compute_cached` is computed for a few rows and its time taken as
     proportional to the rows.
 
     Args:
@@ -65,7 +65,7 @@ def run_rehearsal(
     *,
     reads_cache: bool = True,
 ) -> list[StageCost]:
-    """Return the stages of a feature that uses `values_of`; `reads_cache` says whether stored values count as done."""
+    """Return the stages of a feature that uses `compute_cached`; stored values count as done with `reads_cache`."""
     rehearsal = Rehearsal(reads_cache=reads_cache and context.cache is not None)
     root = None if context.cache is None else context.cache.root
     provider.compute(dataset, replace(context, cache=FeatureCache(root, rehearsal=rehearsal), on_progress=None))

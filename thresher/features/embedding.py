@@ -10,9 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
+from thresher.cache.by_text import compute_cached
 from thresher.features.context import EMBEDDING_DTYPES, FeatureContext
-from thresher.models.encoders.encoder import MINILM, STATIC, Encoder, in_other_letters
+from thresher.models.encoders.encoder import MINILM, STATIC, Encoder, count_other_script
 from thresher.models.encoders.load import load_encoder
 from thresher.progress import Progress
 
@@ -43,7 +43,7 @@ class Embedding:
         texts = dataset.texts()
         if context.resolved(len(texts)).encoder not in (STATIC, MINILM):
             return {}
-        n = in_other_letters(texts)
+        n = count_other_script(texts)
         return {"rows_in_other_letters": n} if n else {}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.floating]:
@@ -53,15 +53,15 @@ class Embedding:
         """
         texts = dataset.texts()
         encoder = _encoder(context.resolved(len(texts)))
-        shelf = None
+        partition = None
         if context.cache is not None:
-            shelf = context.cache.shelf(self.name, encoder.name, _fingerprint(encoder, context))
+            partition = context.cache.partition(self.name, encoder.name, _fingerprint(encoder, context))
 
         def encoded(part: pl.Series) -> Iterator[Batch]:
             for batch in encoder.encode_batches(part):
                 yield batch._replace(values=batch.values.astype(context.embedding_dtype, copy=False))
 
-        values = values_of(texts, encoded, feature=self.name, shelf=shelf, on_progress=context.on_progress)
+        values = compute_cached(texts, encoded, feature=self.name, partition=partition, on_progress=context.on_progress)
         if context.on_progress is not None:
             for note in (*encoder.notes(), *_notes(self.facts(dataset, context), encoder.name, len(texts))):
                 context.on_progress(Progress(stage=self.name, done=len(texts), total=len(texts), note=note))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
+from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import NotFoundError
 from thresher.features.context import FeatureContext
@@ -46,12 +46,12 @@ class Length:
         path = tokenizer_file(context.tokenizer)
         about = self.describe(context)
         cache = context.cache
-        shelf = None if cache is None else cache.shelf(self.name, about["tokenizer"], about["fingerprint"])
-        values = values_of(
+        partition = None if cache is None else cache.partition(self.name, about["tokenizer"], about["fingerprint"])
+        values = compute_cached(
             dataset.texts(),
             lambda texts: count_batches(path, texts),
             feature=self.name,
-            shelf=shelf,
+            partition=partition,
             on_progress=context.on_progress,
         )
         return np.zeros(0, dtype=np.int64) if values is None else values.astype(np.int64)

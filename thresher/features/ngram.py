@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.memory_map import empty_array
 from thresher.features.context import FeatureContext
-from thresher.features.registry import Measured
+from thresher.features.registry import FeatureValues
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Ngram:
         """Return the recipe."""
         return {"recipe": RECIPE}
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, m) of a bucket and a count; the bucket is -1 where a row has fewer than m n-grams."""
         texts = dataset.texts()
         parts: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
@@ -71,7 +71,7 @@ class Ngram:
             rows["bucket"], rows["count"] = -1, 0
             rows[np.arange(width) < n_grams[:, None]] = run
             first += len(n_grams)
-        return Measured(
+        return FeatureValues(
             values=values,
             missing=pl.Series("missing", [None], dtype=pl.String).new_from_index(0, done),
             notes={"n_rows_cut": n_cut} if n_cut else {},

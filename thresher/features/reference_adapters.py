@@ -30,10 +30,10 @@ FOLDS = "xxh3-64 of the row as a language model reads it, modulo n_folds"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
+class RequiredAdapter:
     """Adapters that a method needs before its features can be computed: it names them in its attribute `prepares`.
 
-        prepares = (Preparation(role="reference", n_folds=2),)
+        prepares = (RequiredAdapter(role="reference", n_folds=2),)
 
     The arrow `select` trains them on the pool, tells the user beforehand what that costs, keeps
     them, and hands their folder to the features in the field `role` of the FeatureContext, as a
@@ -114,7 +114,7 @@ class TrainedFolder:
         if content.get("format") != FORMAT:
             raise ManifestError(f"{path / FILE}: format must be '{FORMAT}', found '{content.get('format')}'")
         known = content.get("content", {})  # folders of earlier versions do not say
-        if replaced := [name for name, digest in content_of(path).items() if known.get(name, digest) != digest]:
+        if replaced := [name for name, digest in hash_adapters(path).items() if known.get(name, digest) != digest]:
             raise ManifestError(
                 f"{path}: must hold the adapters that were trained for it, found others in place of "
                 f"{first_three(replaced)}; train them anew, or name one adapter by its own folder"
@@ -140,13 +140,13 @@ class GradientSettings:
         check_whole("gradient", "epochs", self.epochs, 1)
 
 
-def content_of(folder: Path) -> dict[str, str]:
+def hash_adapters(folder: Path) -> dict[str, str]:
     """Return a hash of each adapter and each kept state: values are cached under the identity of the folder."""
     names = sorted(path.relative_to(folder).as_posix() for pattern in WEIGHED for path in folder.glob(pattern))
     return {name: fingerprint([(name, folder / name)], recipe=FORMAT) for name in names}
 
 
-def folds_of(texts: pl.Series, n_folds: int) -> NDArray[np.int64]:
+def assign_folds(texts: pl.Series, n_folds: int) -> NDArray[np.int64]:
     """Return the fold of each row, (n,) int64: of its text alone, so that repeats of a row lie in the same fold.
 
     Args:

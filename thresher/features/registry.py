@@ -20,7 +20,7 @@ GROUP = "thresher.features"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class FeatureValues:
     """What a feature returns that can lack values.
 
     Attributes:
@@ -54,8 +54,8 @@ class FeatureProvider(Protocol):
         the identity of a result, and costs no model run.
         """
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Array | Measured:
-        """Return (n, ...), one entry per row in dataset order; `Measured` if some rows have no value.
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Array | FeatureValues:
+        """Return (n, ...), one entry per row in dataset order; `FeatureValues` if some rows have no value.
 
         The entry of a row depends on that row alone: not on its place, not on the other rows, not
         on the cache. A feature that compares rows says so, and keeps its values under the content

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 
-def features_beside(
+def compute_side_inputs(
     role: str, accepts: Iterable[str], rows: Dataset, pool: Dataset, context: FeatureContext
 ) -> dict[str, Array]:
     """Compute what a selector accepts of rows beside the pool.

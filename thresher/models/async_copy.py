@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device_async(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a tensor of the host on a device; on a GPU it is on its way when this returns."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class OnItsWay:
+class PendingTensor:
     """A result that is being computed and copied to the host."""
 
     def __init__(self, result: torch.Tensor) -> None:
@@ -48,7 +48,7 @@ class OnItsWay:
         return found
 
 
-def one_behind(launched: Iterable[T]) -> Iterator[T]:
+def prefetch_one(launched: Iterable[T]) -> Iterator[T]:
     """Yield each item when the next one has been launched."""
     waiting: list[T] = []
     for item in launched:

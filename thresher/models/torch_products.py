@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thresher.errors import InputError
-from thresher.models.async_copy import OnItsWay, moved, one_behind
+from thresher.models.async_copy import PendingTensor, prefetch_one, to_device_async
 from thresher.models.device import free_bytes, may_have_gpu
 from thresher.models.precision import full_precision
 from thresher.numeric.arrays import Float32, Ints
@@ -26,7 +26,7 @@ USABLE = 0.8  # of the device's free memory
 BLOCK_CELLS = 1 << 25  # products made at a time: 128 MB
 
 
-def products_on(device: str | None) -> Products:
+def load_products(device: str | None) -> Products:
     """Return what makes matrix products where features are computed: numpy but for CUDA devices.
 
     Args:
@@ -80,14 +80,14 @@ class TorchProducts:
         out = np.empty((len(x), len(x)), np.float32)
         step = max(1, BLOCK_CELLS // len(x))
 
-        def blocks() -> Iterator[tuple[int, int, OnItsWay]]:
+        def blocks() -> Iterator[tuple[int, int, PendingTensor]]:
             held = torch.from_numpy(x).to(self._device)  # once: pinned, it would be in memory a second time
             for first in range(0, len(x), step):
                 last = min(first + step, len(x))
-                yield first, last, OnItsWay(held[first:last] @ held[:last].T)
+                yield first, last, PendingTensor(held[first:last] @ held[:last].T)
 
         with _making_products(self._device):
-            for first, last, product in one_behind(blocks()):
+            for first, last, product in prefetch_one(blocks()):
                 out[first:last, :last] = product.array()
         return out
 
@@ -108,12 +108,12 @@ class _TorchHeld:
         import torch
 
         def at(numbers: Ints) -> torch.Tensor:
-            return moved(torch.from_numpy(numbers.astype(np.int64)), self._x.device)
+            return to_device_async(torch.from_numpy(numbers.astype(np.int64)), self._x.device)
 
         with _making_products(self._x.device):
             product = self._x[at(rows)] @ others._x[at(members)].T
             found = torch.topk(product, min(k, len(members)), dim=1, sorted=False)
-            value, place = OnItsWay(found.values), OnItsWay(found.indices)
+            value, place = PendingTensor(found.values), PendingTensor(found.indices)
         return value.array(), members[place.array()]
 
 

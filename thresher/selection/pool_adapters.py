@@ -1,7 +1,7 @@
 """What a method wants trained before its features are computed: adapters on the pool, kept in the cache.
 
 A selector names them in its attribute `prepares` (see
-`thresher.features.reference_adapters.Preparation`). `promise` says, without training or writing
+`thresher.features.reference_adapters.RequiredAdapter`). `promise` says, without training or writing
 anything, where they will lie and what they will cost; `keep` trains them. A killed run continues
 from its last checkpoint.
 """
@@ -24,10 +24,18 @@ from numpy.typing import NDArray
 from thresher.artifacts.folder import MANIFEST, write_whole
 from thresher.artifacts.manifest import FORMAT as MANIFEST_FORMAT
 from thresher.artifacts.manifest import Manifest, digest
-from thresher.cache.folder_cache import FolderStore
+from thresher.cache.folder_cache import FolderCache
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
-from thresher.features.reference_adapters import FILE, FOLDS, FORMAT, Preparation, TrainedFolder, content_of, folds_of
+from thresher.features.reference_adapters import (
+    FILE,
+    FOLDS,
+    FORMAT,
+    RequiredAdapter,
+    TrainedFolder,
+    assign_folds,
+    hash_adapters,
+)
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.models.causal_lm.language_model import refuse_server
@@ -50,9 +58,9 @@ CHECKPOINTS = ".checkpoints"
 N_TRIED = 4  # optimizer steps of a trial
 
 
-def store() -> FolderStore:
+def store() -> FolderCache:
     """Return where trained adapters are kept."""
-    return FolderStore(KIND)
+    return FolderCache(KIND)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +77,7 @@ class Promise:
         folder: where the adapters lie or will lie.
     """
 
-    preparation: Preparation
+    preparation: RequiredAdapter
     by: str
     rows: Dataset
     fold: NDArray[np.int64]
@@ -116,19 +124,19 @@ def promises(
     Raises:
         InputError: the rows cannot be divided so, or the model cannot be trained.
     """
-    orders: Sequence[Preparation] = getattr(selector, "prepares", ())
+    orders: Sequence[RequiredAdapter] = getattr(selector, "prepares", ())
     made = tuple(_promise(order, selector.name, pool, context, seed=seed) for order in orders)
     folders: dict[str, Any] = {promise.preparation.role: promise.folder for promise in made}
     return made, replace(context, **folders)
 
 
-def _promise(order: Preparation, by: str, pool: Dataset, context: FeatureContext, *, seed: int) -> Promise:
+def _promise(order: RequiredAdapter, by: str, pool: Dataset, context: FeatureContext, *, seed: int) -> Promise:
     from thresher.trainer.engine.load_model import wants_bf16
     from thresher.trainer.engine.split import drawn_by_id
 
     rows = _as_language(pool)
     rows = rows.take(rows.frame["row_id"].arg_sort().to_numpy())
-    fold = folds_of(row_texts(rows), order.n_folds)
+    fold = assign_folds(row_texts(rows), order.n_folds)
     if order.n_folds > 1 and len(np.unique(fold)) < 2:
         raise InputError(
             f"{by}: its {order.role} needs different rows in at least 2 of {order.n_folds} folds, found all "
@@ -157,7 +165,7 @@ def _as_language(pool: Dataset) -> Dataset:
     return load([{"prompt": prompt, "completion": response} for prompt, response in pairs])
 
 
-def _request(order: Preparation, by: str, rows: Dataset, context: FeatureContext, *, seed: int) -> Request:
+def _request(order: RequiredAdapter, by: str, rows: Dataset, context: FeatureContext, *, seed: int) -> Request:
     from thresher.trainer.request import resolve
     from thresher.trainer.settings import TrainSettings
 
@@ -222,7 +230,7 @@ def _write(promise: Promise, work: Path, on_progress: OnProgress | None) -> None
         "settings": promise.request.settings.to_json(),
         "seed": promise.request.seeds[0],
         "adapters": facts,
-        "content": content_of(work),
+        "content": hash_adapters(work),
     }
     write_whole(work / FILE, json.dumps(content, indent=1).encode() + b"\n")
     rmtree(work / CHECKPOINTS, ignore_errors=True)

@@ -198,14 +198,14 @@ def _run(request: Request, started: float) -> Subset:
 
 def _features(request: Request, pool: Dataset) -> Features:
     from thresher.features import compute
-    from thresher.features.side_inputs import features_beside
-    from thresher.models.torch_products import products_on
+    from thresher.features.side_inputs import compute_side_inputs
+    from thresher.models.torch_products import load_products
 
     features = compute(pool, request.needs, request.context)
     beside: dict[str, Array] = {}
     for role, rows in request.others.items():
-        beside |= features_beside(role, getattr(request.selector, "accepts", ()), rows, pool, request.context)
-    products = products_on(request.context.device)
+        beside |= compute_side_inputs(role, getattr(request.selector, "accepts", ()), rows, pool, request.context)
+    products = load_products(request.context.device)
     return replace(features, context={**features.context, **beside}, products=products)
 
 

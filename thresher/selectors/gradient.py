@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.features.container import Features
-from thresher.features.reference_adapters import GradientSettings, Preparation
+from thresher.features.reference_adapters import GradientSettings, RequiredAdapter
 from thresher.numeric.arrays import Array
 from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_whole
 from thresher.subset.scores import Scores
@@ -85,11 +85,11 @@ class Gradient:
         return {"gradient": settings, **({} if self.checkpoints is None else {"checkpoints": self.checkpoints})}
 
     @property
-    def prepares(self) -> tuple[Preparation, ...]:
+    def prepares(self) -> tuple[RequiredAdapter, ...]:
         """The warm-up to train where no checkpoints are given."""
         if self.checkpoints is not None:
             return ()
-        return (Preparation(role="checkpoints", epochs=self.epochs, share=self.share, keeps_epochs=True),)
+        return (RequiredAdapter(role="checkpoints", epochs=self.epochs, share=self.share, keeps_epochs=True),)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row that has a gradient.

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.features.reference_adapters import Preparation
+from thresher.features.reference_adapters import RequiredAdapter
 from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_one_of, check_whole
 from thresher.subset.scores import Scores
 
@@ -74,9 +74,9 @@ class Learnability:
         return {} if self.reference is None else {"reference": self.reference}
 
     @property
-    def prepares(self) -> tuple[Preparation, ...]:
+    def prepares(self) -> tuple[RequiredAdapter, ...]:
         """The adapters to train where no reference is given."""
-        return () if self.reference is not None else (Preparation(role="reference", n_folds=self.folds),)
+        return () if self.reference is not None else (RequiredAdapter(role="reference", n_folds=self.folds),)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row whose learnability is defined.

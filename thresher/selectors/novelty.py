@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from thresher.features.container import Features
-from thresher.features.reference_adapters import Preparation
+from thresher.features.reference_adapters import RequiredAdapter
 from thresher.selectors.checks import check_n_ranked, check_named, check_whole
 from thresher.selectors.learnability import loss_gone
 from thresher.subset.scores import Scores
@@ -67,9 +67,9 @@ class Novelty:
         return {} if self.reference is None else {"reference": self.reference}
 
     @property
-    def prepares(self) -> tuple[Preparation, ...]:
+    def prepares(self) -> tuple[RequiredAdapter, ...]:
         """The adapter to train where no reference is given."""
-        return () if self.reference is not None else (Preparation(role="reference", epochs=self.epochs),)
+        return () if self.reference is not None else (RequiredAdapter(role="reference", epochs=self.epochs),)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row that both models can score.

@@ -20,7 +20,12 @@ from thresher.errors import OutputError
 from thresher.evaluation.estimate import mean, ratio
 from thresher.evaluation.outcomes import Judge, classification_outcomes, language_outcomes
 from thresher.models.causal_lm.base_model import load_tokenizer
-from thresher.models.causal_lm.chat_template import prepare_template, render_prompt, start_of, with_written_start
+from thresher.models.causal_lm.chat_template import (
+    prepare_template,
+    render_prompt,
+    start_tokens,
+    write_start_into_template,
+)
 from thresher.models.causal_lm.language_model import GENERATION_CONFIG
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.fit import Fitted, Recipe, count_steps, fit, restore
@@ -212,7 +217,7 @@ def _prepare(request: Request, rows: Dataset, tokenizer: Any) -> HeldOut:
         texts = [render_prompt(tokenizer, talk.messages, talk.tools) for talk in rows.messages(first)]
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         room = (request.base.max_positions or 1 << 30) - request.settings.max_new_tokens
-        whole = [[*start_of(tokenizer, ids, is_asked=False), *ids] for ids in encoded]
+        whole = [[*start_tokens(tokenizer, ids, is_asked=False), *ids] for ids in encoded]
         prompts = [end_of_prompt(ids, room, bos=tokenizer.bos_token_id) for ids in whole]
         n_prompts_cut = sum(len(ids) > room for ids in whole)
     ends = turn_ends(examples, tokenizer, int(request.settings.max_length or 0))
@@ -291,7 +296,7 @@ def _save(session: Session, model: Any, folder: Path) -> None:
     rmtree(folder, ignore_errors=True)
     save_adapter(model, folder)
     tokenizer = session.recipe.tokenizer
-    tokenizer = with_written_start(tokenizer) if session.request.task == "sft" else tokenizer
+    tokenizer = write_start_into_template(tokenizer) if session.request.task == "sft" else tokenizer
     tokenizer.save_pretrained(folder)
     if session.request.is_merged:
         merged = model.merge_and_unload()

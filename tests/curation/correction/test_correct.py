@@ -11,7 +11,7 @@ import thresher as th
 from thresher.cli.main import main
 from thresher.errors import InputError, OutputError, SettingsError
 from thresher.models.generation import load as asked
-from thresher.models.generation.generator import Answer, Choices
+from thresher.models.generation.generator import Generation, OptionProbabilities
 
 ROWS = [
     {"prompt": "capital of France?", "completion": "Berlin", "by": "x"},
@@ -22,12 +22,12 @@ ROWS = [
     {"prompt": "too long", "completion": "yes", "by": "z"},
 ]
 WRITES = {
-    "France": Answer("Paris"),
-    "Italy": Answer(" Rome "),
-    "add": Answer("5"),
-    "nothing": Answer(""),
-    "tale": Answer("Once upon", is_cut=True),
-    "long": Answer(None, problem="no room"),
+    "France": Generation("Paris"),
+    "Italy": Generation(" Rome "),
+    "add": Generation("5"),
+    "nothing": Generation(""),
+    "tale": Generation("Once upon", is_cut=True),
+    "long": Generation(None, problem="no room"),
 }
 LIKES = {"Paris": (0.95, 0.75), "5": (0.9, 0.6)}  # the candidate, shown first and second
 
@@ -35,8 +35,8 @@ LIKES = {"Paris": (0.95, 0.75), "5": (0.9, 0.6)}  # the candidate, shown first a
 class Writer:
     name, fingerprint = "writer", "w"
 
-    def answers(self, talks, decoding, *, stage, context):
-        return [[next(said for word, said in WRITES.items() if word in talk)] for talk in talks]
+    def generate(self, conversations, decoding, *, stage, context):
+        return [[next(said for word, said in WRITES.items() if word in conversation)] for conversation in conversations]
 
     def notes(self):
         return []
@@ -45,11 +45,11 @@ class Writer:
 class Judge:
     name, fingerprint = "judge", "j"
 
-    def choices(self, talks, options, *, stage, context):
-        shares = np.full((len(talks), 2), np.nan)
-        problems = [None] * len(talks)
-        for i, talk in enumerate(talks):
-            text = json.loads(talk)["messages"][0]["content"]
+    def score_options(self, conversations, options, *, stage, context):
+        shares = np.full((len(conversations), 2), np.nan)
+        problems = [None] * len(conversations)
+        for i, conversation in enumerate(conversations):
+            text = json.loads(conversation)["messages"][0]["content"]
             a, b = text.split("Answer A:\n")[1].split("\n\nAnswer B:\n")
             b = b.split("\n\nWhich")[0]
             candidate = a if a in LIKES else b
@@ -58,7 +58,7 @@ class Judge:
                 continue
             p = LIKES[candidate][0] if candidate == a else LIKES[candidate][1]
             shares[i] = (p, 1 - p) if candidate == a else (1 - p, p)
-        return Choices(shares, problems)
+        return OptionProbabilities(shares, problems)
 
     def notes(self):
         return ["a note"]
@@ -66,7 +66,7 @@ class Judge:
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
-    monkeypatch.setattr(asked, "respondent", lambda context: Writer() if context.model == "writer" else Judge())
+    monkeypatch.setattr(asked, "load_generator", lambda context: Writer() if context.model == "writer" else Judge())
 
 
 def corrected(rows=ROWS, **settings):
@@ -107,16 +107,16 @@ def test_an_undecided_judge_replaces_nothing(monkeypatch):
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_the_last_assistant_turn_of_a_conversation_is_replaced(as_text, tmp_path):
-    talk = [
+    conversation = [
         {"from": "human", "value": "hi"},
         {"from": "gpt", "value": "hello"},
         {"from": "human", "value": "capital of France?"},
         {"from": "gpt", "value": "Berlin", "weight": 1},
     ]
-    value = json.dumps(talk) if as_text else talk
+    value = json.dumps(conversation) if as_text else conversation
     found = corrected([{"conversations": value, "id": 7}]).rows[0]
     turns = json.loads(found["conversations"]) if as_text else found["conversations"]
-    assert turns == [*talk[:3], {"from": "gpt", "value": "Paris", "weight": 1}]
+    assert turns == [*conversation[:3], {"from": "gpt", "value": "Paris", "weight": 1}]
     assert found["original_response"] == "Berlin"
     assert found["id"] == 7
 
@@ -192,7 +192,7 @@ def test_the_base_of_an_adapter_judges_in_its_own_revision(tmp_path, monkeypatch
         judges.append(context.model)
         return Writer() if context.model == str(tmp_path) else Judge()
 
-    monkeypatch.setattr(asked, "respondent", who)
+    monkeypatch.setattr(asked, "load_generator", who)
     told = {"base_model_name_or_path": "org/base", "revision": "v2"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(told))
     th.correct(ROWS, model=str(tmp_path))
@@ -203,7 +203,7 @@ def test_the_base_of_an_adapter_judges(tmp_path, monkeypatch):
     models = []
     monkeypatch.setattr(
         asked,
-        "respondent",
+        "load_generator",
         lambda context: models.append(context.model) or (Judge() if context.model == "the-base" else Writer()),
     )
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "the-base"}')

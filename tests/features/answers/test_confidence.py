@@ -11,7 +11,7 @@ from thresher.features.answers.entailment import Entailment
 from thresher.features.labels.class_probability import self_confidence
 from thresher.features.settings import ConfidenceSettings
 from thresher.models.encoders.load import load_encoder
-from thresher.models.generation.generator import Answer, Choices, talk_text
+from thresher.models.generation.generator import Generation, OptionProbabilities, conversation_to_json
 
 ROWS = [
     {"prompt": "capital of France?", "completion": "Paris"},
@@ -30,20 +30,28 @@ class Scripted:
     name, fingerprint = "scripted", "f"
 
     def __init__(self, said, shares):
-        self.said, self.shares, self.asked = said, shares, []
+        self.said, self.probabilities, self.asked = said, shares, []
 
-    def answers(self, talks, decoding, *, stage, context):
-        self.asked += ["answers"] * len(talks)
-        found = [next(said for word, said in self.said.items() if word in talk) for talk in talks]
+    def generate(self, conversations, decoding, *, stage, context):
+        self.asked += ["answers"] * len(conversations)
+        found = [
+            next(said for word, said in self.said.items() if word in conversation) for conversation in conversations
+        ]
         return [
-            [Answer(text) if text is not None else Answer(None, problem="too long") for text in row] for row in found
+            [Generation(text) if text is not None else Generation(None, problem="too long") for text in row]
+            for row in found
         ]
 
-    def choices(self, talks, options, *, stage, context):
-        self.asked += ["choices"] * len(talks)
-        yes = np.array([next(share for word, share in self.shares.items() if word in talk) for talk in talks])
+    def score_options(self, conversations, options, *, stage, context):
+        self.asked += ["choices"] * len(conversations)
+        yes = np.array(
+            [
+                next(share for word, share in self.probabilities.items() if word in conversation)
+                for conversation in conversations
+            ]
+        )
         problems = ["unparsable" if np.isnan(share) else None for share in yes]
-        return Choices(np.stack([yes, 1 - yes], axis=1), problems)
+        return OptionProbabilities(np.stack([yes, 1 - yes], axis=1), problems)
 
     def notes(self):
         return []
@@ -53,7 +61,7 @@ class Scripted:
 def scripted(monkeypatch):
     def put(said, shares):
         who = Scripted(said, shares)
-        monkeypatch.setattr(confidence, "respondent", lambda context: who)
+        monkeypatch.setattr(confidence, "load_generator", lambda context: who)
         return who
 
     return put
@@ -102,17 +110,20 @@ def test_one_failed_sample_leaves_the_mean_over_the_others(scripted):
 
 def test_of_a_conversation_all_before_the_last_answer_is_asked(scripted):
     who = scripted({"": ["Rome"]}, {"": 0.5})
-    talk = [
+    conversation = [
         {"role": "user", "content": "capital of France?"},
         {"role": "assistant", "content": "Paris"},
         {"role": "user", "content": "and of Italy?"},
         {"role": "assistant", "content": "Rome"},
     ]
-    talks = []
-    who.answers = lambda given, decoding, **_: talks.extend(given) or [[Answer("Rome")]] * len(given)
+    conversations = []
+    who.generate = lambda given, decoding, **_: conversations.extend(given) or [[Generation("Rome")]] * len(given)
     settings = ConfidenceSettings(alpha=0.0, beta=1.0)
-    assert compute(th.load([{"messages": talk}]), ["confidence"], context(confidence=settings))["confidence"][0] == 1.0
-    assert talks == [talk_text(talk[:3])]
+    assert (
+        compute(th.load([{"messages": conversation}]), ["confidence"], context(confidence=settings))["confidence"][0]
+        == 1.0
+    )
+    assert conversations == [conversation_to_json(conversation[:3])]
 
 
 def test_the_value_of_a_row_does_not_depend_on_the_others(tiny_llama, tmp_path):
@@ -126,7 +137,7 @@ def test_the_value_of_a_row_does_not_depend_on_the_others(tiny_llama, tmp_path):
 
 
 def test_labels_are_judged_by_their_cross_fitted_probability_and_no_language_model(colour_rows, monkeypatch):
-    monkeypatch.setattr(confidence, "respondent", None)
+    monkeypatch.setattr(confidence, "load_generator", None)
     pool = th.load(colour_rows)
     found = compute(pool, ["confidence"], context())
     expected = self_confidence(pool, context().resolved(len(pool)))

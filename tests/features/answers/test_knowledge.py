@@ -10,7 +10,7 @@ from thresher.errors import InputError
 from thresher.features import FeatureCache, FeatureContext, compute
 from thresher.features.answers import knowledge
 from thresher.features.settings import KnowledgeSettings
-from thresher.models.generation.generator import Answer
+from thresher.models.generation.generator import Generation
 from thresher.selectors.known_unknown import groups
 
 CAPITALS = ["Paris", "Rome", "Berlin", "Madrid", "Vienna", "Oslo", "Bern", "Lima"]
@@ -27,16 +27,19 @@ class Pupil:
     def __init__(self):
         self.asked = []
 
-    def says(self, talk, sample, is_drawn):
-        turns = [turn["content"] for turn in json.loads(talk)["messages"]]
+    def says(self, conversation, sample, is_drawn):
+        turns = [turn["content"] for turn in json.loads(conversation)["messages"]]
         land = int(turns[-1].split()[-1].rstrip("?"))
         is_right = land == 0 or (land == 1 and hash_of(turns) % 2 == 0) or (land == 2 and is_drawn and sample == 3)
         return f"  {CAPITALS[land]}\n" if is_right else "no idea"
 
-    def answers(self, talks, decoding, *, stage, context):
-        self.asked += [(talk, decoding) for talk in talks]
+    def generate(self, conversations, decoding, *, stage, context):
+        self.asked += [(conversation, decoding) for conversation in conversations]
         is_drawn = decoding.temperature > 0
-        return [[Answer(self.says(talk, i, is_drawn)) for i in range(decoding.n_samples)] for talk in talks]
+        return [
+            [Generation(self.says(conversation, i, is_drawn)) for i in range(decoding.n_samples)]
+            for conversation in conversations
+        ]
 
     def notes(self):
         return []
@@ -49,7 +52,7 @@ def hash_of(turns):
 @pytest.fixture
 def pupil(monkeypatch):
     who = Pupil()
-    monkeypatch.setattr(knowledge, "respondent", lambda context: who)
+    monkeypatch.setattr(knowledge, "load_generator", lambda context: who)
     return who
 
 
@@ -63,13 +66,13 @@ def found_for(rows, settings=FEW, **more):
 
 def test_shares_are_those_of_right_answers_over_prompts_and_draws(pupil):
     found = found_for(ROWS)["knowledge"]
-    talks = [
-        talk
-        for talk, decoding in pupil.asked
-        if decoding.temperature == 0 and talk.endswith('land 1?"}],"tools":null}')
+    conversations = [
+        conversation
+        for conversation, decoding in pupil.asked
+        if decoding.temperature == 0 and conversation.endswith('land 1?"}],"tools":null}')
     ]
-    expected = np.mean([pupil.says(talk, 0, False) != "no idea" for talk in talks])
-    assert len(talks) == 3
+    expected = np.mean([pupil.says(conversation, 0, False) != "no idea" for conversation in conversations])
+    assert len(conversations) == 3
     assert found["likeliest"].tolist() == [1.0, pytest.approx(expected), 0, 0, 0, 0, 0, 0]
     assert found["drawn"][2:].tolist() == [0.25, 0, 0, 0, 0, 0]
     assert np.isnan(found["drawn"][0])  # not drawn for: it makes no difference
@@ -86,47 +89,47 @@ def test_answers_are_drawn_only_for_rows_that_the_likeliest_answers_miss(pupil):
 
 def test_prompts_show_other_rows_and_never_the_question_itself(pupil):
     found_for([*ROWS, {"prompt": ROWS[0]["prompt"], "completion": "Lyon", "kind": "even"}])
-    for talk, _ in pupil.asked:
-        turns = json.loads(talk)["messages"]
+    for conversation, _ in pupil.asked:
+        turns = json.loads(conversation)["messages"]
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"]
         assert turns[-1]["content"] not in [turn["content"] for turn in turns[:-1]]
         assert turns[0] != turns[2]
     shown = {}
-    for talk, decoding in pupil.asked:
+    for conversation, decoding in pupil.asked:
         if decoding.temperature == 0:
-            turns = json.loads(talk)["messages"]
+            turns = json.loads(conversation)["messages"]
             shown.setdefault(turns[-1]["content"], []).append(str(turns[:-1]))
     assert any(len(set(each)) == 3 for each in shown.values())
 
 
 def test_the_order_of_rows_does_not_matter_and_a_growing_pool_changes_little(pupil):
     found_for(ROWS)
-    first = {talk for talk, _ in pupil.asked}
+    first = {conversation for conversation, _ in pupil.asked}
     pupil.asked.clear()
     found_for(ROWS[::-1])
-    assert {talk for talk, _ in pupil.asked} == first
+    assert {conversation for conversation, _ in pupil.asked} == first
     many = [{"prompt": f"capital of land {i}?", "completion": f"city {i}", "kind": "x"} for i in range(8, 400)]
-    pupil.says = lambda talk, sample, is_drawn: "no idea"
+    pupil.says = lambda conversation, sample, is_drawn: "no idea"
     pupil.asked.clear()
     found_for(many)
-    before = {talk for talk, _ in pupil.asked}
+    before = {conversation for conversation, _ in pupil.asked}
     pupil.asked.clear()
     found_for([*many, *ROWS[:4]])
-    again = {talk for talk, _ in pupil.asked}
+    again = {conversation for conversation, _ in pupil.asked}
     assert len(before & again) > 0.9 * len(before)
 
 
 def test_examples_are_of_the_rows_own_group_on_request(pupil):
     found_for(ROWS, KnowledgeSettings(n_prompts=2, n_examples=2, n_samples=1, by="kind"))
-    for talk, _ in pupil.asked:
-        lands = [int(turn["content"].split()[-1].rstrip("?")) for turn in json.loads(talk)["messages"][::2]]
+    for conversation, _ in pupil.asked:
+        lands = [int(turn["content"].split()[-1].rstrip("?")) for turn in json.loads(conversation)["messages"][::2]]
         assert len({land % 2 for land in lands}) == 1
 
 
 def test_examples_can_come_from_other_rows(pupil):
     others = th.load([{"prompt": f"add {i}", "completion": str(i)} for i in range(5)])
     found_for(ROWS, examples=others)
-    shown = {turn["content"] for talk, _ in pupil.asked for turn in json.loads(talk)["messages"][:-1]}
+    shown = {turn["content"] for conversation, _ in pupil.asked for turn in json.loads(conversation)["messages"][:-1]}
     assert shown <= {f"add {i}" for i in range(5)} | set("01234")
 
 
@@ -142,16 +145,16 @@ def test_long_responses_and_rows_without_enough_examples_have_a_reason(pupil):
 
 
 def test_a_row_without_any_answer_has_its_reason(pupil):
-    answers = pupil.answers
+    answers = pupil.generate
 
-    def some(talks, decoding, **how):
-        given = answers(talks, decoding, **how)
+    def some(conversations, decoding, **how):
+        given = answers(conversations, decoding, **how)
         return [
-            [Answer(None, problem="no room")] * len(row) if "land 5?" in talk.rsplit("user", 1)[1] else row
-            for talk, row in zip(talks, given, strict=True)
+            [Generation(None, problem="no room")] * len(row) if "land 5?" in conversation.rsplit("user", 1)[1] else row
+            for conversation, row in zip(conversations, given, strict=True)
         ]
 
-    pupil.answers = some
+    pupil.generate = some
     found = found_for(ROWS)
     assert found.missing["knowledge"][5] == "no room"
     assert found.missing["knowledge"].null_count() == len(ROWS) - 1
@@ -159,17 +162,17 @@ def test_a_row_without_any_answer_has_its_reason(pupil):
 
 @pytest.mark.parametrize("cut", ["Os", "O\ufffd"])
 def test_an_answer_that_was_right_as_far_as_it_went_is_neither_right_nor_wrong(pupil, cut):
-    answers = pupil.answers
+    answers = pupil.generate
 
-    def some(talks, decoding, **how):
-        given = answers(talks, decoding, **how)
-        for talk, row in zip(talks, given, strict=True):
-            last = talk.rsplit("user", 1)[1]
+    def some(conversations, decoding, **how):
+        given = answers(conversations, decoding, **how)
+        for conversation, row in zip(conversations, given, strict=True):
+            last = conversation.rsplit("user", 1)[1]
             if "land 5?" in last or "land 6?" in last:  # Oslo is cut; of Bern something wrong is
-                row[:] = [Answer(cut, is_cut=True)] * len(row)
+                row[:] = [Generation(cut, is_cut=True)] * len(row)
         return given
 
-    pupil.answers = some
+    pupil.generate = some
     found = found_for(ROWS)
     assert found.missing["knowledge"][5] == (
         "an answer ended at max_new_tokens and was right so far; raise max_new_tokens"

@@ -64,9 +64,9 @@ class Plain:
         """Return the gradient of the mean loss of the response's tokens, by parameter."""
         import torch
 
-        talk = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
-        text = self.tokenizer.apply_chat_template(talk, tokenize=False)
-        head = self.tokenizer.apply_chat_template(talk[:1], tokenize=False, add_generation_prompt=True)
+        conversation = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+        text = self.tokenizer.apply_chat_template(conversation, tokenize=False)
+        head = self.tokenizer.apply_chat_template(conversation[:1], tokenize=False, add_generation_prompt=True)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         end = text.rindex("<|im_end|>") + len("<|im_end|>")
         ids = torch.tensor([encoded["input_ids"]])

@@ -15,7 +15,7 @@ from thresher.features.labels.class_probability import (
     normalised,
     self_confidence,
 )
-from thresher.features.labels.cross_fit import LabelledTexts, judge, word_view
+from thresher.features.labels.cross_fit import LabeledTexts, judge, word_view
 from thresher.features.labels.folds import stratified_folds
 
 CONTEXT = FeatureContext(encoder="static", cache=None)
@@ -49,7 +49,7 @@ def test_probabilities_are_those_of_a_plain_loop_over_folds():
     x = rng.standard_normal((60, 5))
     label = (x[:, 0] + rng.standard_normal(60) > 0).astype(np.int64) + (x[:, 1] > 0.3)
     views = [x, x[:, ::-1] ** 2]
-    rows = LabelledTexts.of(np.arange(60), label, n_texts=60, n_classes=3)
+    rows = LabeledTexts.of(np.arange(60), label, n_texts=60, n_classes=3)
     found = np.zeros((60, 3))
     for judged in judge(rows, views, range(5)):
         found[judged.texts] = judged.probability
@@ -64,7 +64,7 @@ def test_probabilities_are_those_of_a_plain_loop_over_folds():
 
 def test_weights_stand_for_repeated_rows():
     text, label = np.array([0, 0, 1, 1, 1, 2]), np.array([1, 1, 0, 1, 0, 0])
-    rows = LabelledTexts.of(text, label, n_texts=3, n_classes=2)
+    rows = LabeledTexts.of(text, label, n_texts=3, n_classes=2)
     assert rows.text.tolist() == [0, 1, 1, 2]
     assert rows.label.tolist() == [1, 0, 1, 0]
     assert rows.weight.tolist() == [2, 2, 1, 1]
@@ -197,7 +197,7 @@ def test_a_classifier_learns_from_a_bounded_number_of_rows_with_some_of_each_cla
     monkeypatch.setattr("thresher.features.labels.cross_fit.MAX_FIT_ROWS", 50)
     monkeypatch.setattr("thresher.features.labels.cross_fit.MIN_FIT_ROWS", 3)
     label = np.repeat([0, 1], [395, 5])
-    rows = LabelledTexts.of(np.arange(400), label, n_texts=400, n_classes=2)
+    rows = LabeledTexts.of(np.arange(400), label, n_texts=400, n_classes=2)
     learned = rows.learned(0)
     assert len(learned) == 50
     assert (rows.fold[rows.text[learned]] != 0).all()
@@ -234,7 +234,7 @@ def test_of_very_many_rows_every_class_still_gives_its_share_to_learn_from(monke
     """Rows of the held-out fold were counted among the twenty of each class and then left out."""
     monkeypatch.setattr(cross_fit, "MAX_FIT_ROWS", 120)
     label = np.repeat([0, 1, 2], [940, 40, 20])[np.random.default_rng(0).permutation(1000)]
-    rows = LabelledTexts.of(np.arange(1000), label, n_texts=1000, n_classes=3)
+    rows = LabeledTexts.of(np.arange(1000), label, n_texts=1000, n_classes=3)
     for fold in range(5):
         learned = rows.learned(fold)
         assert len(learned) == 120

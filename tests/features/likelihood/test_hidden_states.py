@@ -13,7 +13,7 @@ def context(folder, **settings):
     return FeatureContext(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
 
 
-def talks(n=30, seed=0):
+def conversations(n=30, seed=0):
     rng = np.random.default_rng(seed)
     words = ["fox", "jumps", "straße", "数学", "😀", "2+2=4", "é", "ok"]
 
@@ -46,7 +46,7 @@ def plain(folder, rows):
 
 @pytest.mark.parametrize("batch_tokens", [50, 1000])
 def test_vectors_are_position_weighted_means_of_the_last_hidden_states(tiny_llama, batch_tokens):
-    rows = talks()
+    rows = conversations()
     found = compute(th.load(rows), {"hidden"}, context(tiny_llama, batch_tokens=batch_tokens))
     assert found["hidden"].dtype == np.float32
     np.testing.assert_allclose(found["hidden"][:-1], plain(tiny_llama, rows[:-1]), atol=1e-5)
@@ -54,7 +54,7 @@ def test_vectors_are_position_weighted_means_of_the_last_hidden_states(tiny_llam
 
 def test_a_row_without_a_response_token_has_its_reason_and_cut_rows_are_counted(tiny_llama):
     told = []
-    found = compute(th.load(talks()), {"hidden"}, context(tiny_llama, on_progress=told.append))
+    found = compute(th.load(conversations()), {"hidden"}, context(tiny_llama, on_progress=told.append))
     assert np.isnan(found["hidden"][-1]).all()
     assert found.missing["hidden"].to_list() == [None] * 29 + [PROBLEMS[1]]
     assert found.notes["hidden"] == {"rows": 30, "rows_missing": 1, "rows_truncated": 1}
@@ -62,13 +62,13 @@ def test_a_row_without_a_response_token_has_its_reason_and_cut_rows_are_counted(
 
 
 def test_a_pool_of_rows_without_responses_has_no_vectors(tiny_llama):
-    found = compute(th.load(talks()[-1:]), {"hidden"}, context(tiny_llama))
+    found = compute(th.load(conversations()[-1:]), {"hidden"}, context(tiny_llama))
     assert np.isnan(found["hidden"]).all()
 
 
 def test_a_second_run_reads_the_cache(tiny_llama, tmp_path, monkeypatch):
     cache = FeatureCache(tmp_path / "cache")
-    rows = talks()
+    rows = conversations()
     first = compute(th.load(rows), {"hidden"}, context(tiny_llama, cache=cache))
     monkeypatch.setattr(hidden_module, "weighted_means", lambda *a, **k: pytest.fail("the model was asked"))
     again = compute(th.load(rows[::-1]), {"hidden"}, context(tiny_llama, cache=cache))

@@ -54,12 +54,12 @@ def nasty_rows(n=200, seed=0, longest=25):
     ]
     rows = special[:]
     while len(rows) < n:
-        talk = [turn("system", words(rng, rng.integers(1, 9)))] if rng.random() < 0.3 else []
+        conversation = [turn("system", words(rng, rng.integers(1, 9)))] if rng.random() < 0.3 else []
         for _ in range(rng.choice([1, 1, 1, 2, 4])):
-            talk.append(turn("user", words(rng, rng.integers(1, longest))))
-            talk.append(turn("assistant", words(rng, rng.integers(1, longest))))
-        rows.append(talk)
-    return [{"messages": talk} for talk in rows]
+            conversation.append(turn("user", words(rng, rng.integers(1, longest))))
+            conversation.append(turn("assistant", words(rng, rng.integers(1, longest))))
+        rows.append(conversation)
+    return [{"messages": conversation} for conversation in rows]
 
 
 def n_bytes(tokenizer, code):
@@ -68,7 +68,7 @@ def n_bytes(tokenizer, code):
     return len(special.content.encode()) if special else len(tokenizer.convert_ids_to_tokens(code))
 
 
-def reference(folder, talk, *, loss_on="last-assistant", model=None):
+def reference(folder, conversation, *, loss_on="last-assistant", model=None):
     """Return what each feature must be, from one row, one forward pass each, and positions in bytes."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -76,7 +76,7 @@ def reference(folder, talk, *, loss_on="last-assistant", model=None):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = model or AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     text, spans = "", []
-    for each in talk:
+    for each in conversation:
         text += f"<|im_start|>{each['role']}\n"
         begin = len(text.encode())
         text += f"{each['content']}<|im_end|>"
@@ -191,26 +191,30 @@ def test_a_cut_response_is_scored_on_what_is_there_counted_and_told(tiny_llama, 
 def test_the_whole_conversation_is_the_key_of_the_cache(tiny_llama, tmp_path):
     cache = FeatureCache(tmp_path)
     last = [turn("user", "and now?"), turn("assistant", "yes")]
-    talks = [last, [turn("system", "shout"), *last], [turn("user", "and now?"), turn("assistant", "no"), *last]]
-    found = compute(th.load([{"messages": talk} for talk in talks]), ["loss"], context(tiny_llama, cache=cache))
+    conversations = [last, [turn("system", "shout"), *last], [turn("user", "and now?"), turn("assistant", "no"), *last]]
+    found = compute(
+        th.load([{"messages": conversation} for conversation in conversations]),
+        ["loss"],
+        context(tiny_llama, cache=cache),
+    )
     assert len(set(found["loss"].round(6))) == 3
-    for talk, value in zip(talks, found["loss"], strict=True):
-        again = compute(th.load([{"messages": talk}]), ["loss"], context(tiny_llama, cache=cache))
+    for conversation, value in zip(conversations, found["loss"], strict=True):
+        again = compute(th.load([{"messages": conversation}]), ["loss"], context(tiny_llama, cache=cache))
         assert again["loss"].tolist() == [value]
-        assert value == pytest.approx(reference(tiny_llama, talk)[0], abs=1e-4)
+        assert value == pytest.approx(reference(tiny_llama, conversation)[0], abs=1e-4)
 
 
 @pytest.fixture
 def rows_asked(monkeypatch):
     """Count the rows that a model is run on."""
     asked = []
-    run = LanguageModel.launched
+    run = LanguageModel.start_log_probabilities
 
     def counted(self, inputs, at, targets):
         asked.append(len(inputs["input_ids"]))
         return run(self, inputs, at, targets)
 
-    monkeypatch.setattr(LanguageModel, "launched", counted)
+    monkeypatch.setattr(LanguageModel, "start_log_probabilities", counted)
     return asked
 
 
@@ -241,7 +245,9 @@ def test_an_interrupted_run_continues_where_it_was(tiny_llama, tmp_path, monkeyp
     n_before, under_way = sum(rows_asked), rows_asked[-1]
     np.testing.assert_allclose(compute(pool, ["loss"], here)["loss"], whole, atol=1e-6)
     assert 30 < n_before < len(pool)
-    assert sum(rows_asked) == len(pool) + under_way  # each batch was kept but the one that was launched ahead
+    assert (
+        sum(rows_asked) == len(pool) + under_way
+    )  # each batch was kept but the one that was start_log_probabilities ahead
 
 
 def test_counting_tokens_runs_no_model(tiny_llama, pool, rows_asked):
@@ -315,9 +321,11 @@ def test_a_plain_text_is_all_response_and_has_no_unconditional_loss(tiny_llama):
 
 def test_a_label_is_the_answer_to_its_text(tiny_llama):
     labelled = [{"text": f"the sky {i}", "label": "weather" if i % 2 else "colour"} for i in range(6)]
-    talks = [{"messages": [turn("user", row["text"]), turn("assistant", row["label"])]} for row in labelled]
+    conversations = [{"messages": [turn("user", row["text"]), turn("assistant", row["label"])]} for row in labelled]
     found = compute(th.load(labelled, schema="text-label"), ["loss"], context(tiny_llama))
-    np.testing.assert_allclose(found["loss"], compute(th.load(talks), ["loss"], context(tiny_llama))["loss"], atol=1e-6)
+    np.testing.assert_allclose(
+        found["loss"], compute(th.load(conversations), ["loss"], context(tiny_llama))["loss"], atol=1e-6
+    )
 
 
 def test_what_determines_a_loss_is_in_its_fingerprint(tiny_llama, tmp_path):

@@ -14,11 +14,11 @@ from thresher.features import FeatureContext, compute
 from thresher.features.gradients.per_example import AdapterState, RowGradients, sketch_of
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, score_rows
-from thresher.models.causal_lm.shared_prefix import joined, score_pairs
+from thresher.models.causal_lm.shared_prefix import prepend_prefix, score_pairs
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 from thresher.models.generation.decoding import Decoding
-from thresher.models.generation.generator import question
-from thresher.models.generation.local import LocalRespondent
+from thresher.models.generation.generator import user_turn
+from thresher.models.generation.local import LocalGenerator
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -154,7 +154,7 @@ def test_pairs_equal_each_row_behind_its_whole_prefix(folder, plain):
     lm = LanguageModel(str(folder), device="cpu")
     for found in score_pairs(lm, prefixes, rows, pairs, batch_tokens=1000):
         for pair, values in zip(found.positions, found.log_probs, strict=True):
-            whole = joined(prefixes[pairs[pair, 0]], rows[pairs[pair, 1]])
+            whole = prepend_prefix(prefixes[pairs[pair, 0]], rows[pairs[pair, 1]])
             at = np.flatnonzero(whole.is_scored)
             wanted = log_p(plain[0], whole.ids)[at - 1, whole.ids[at]]
             np.testing.assert_allclose(values, wanted, atol=1e-4)
@@ -164,10 +164,10 @@ def test_answers_of_a_batch_are_those_of_each_prompt_alone(folder, plain):
     model, tokenizer = plain
     here = context(folder)
     texts = ("the fox", "the dog", "x", "what is the capital")
-    talks = [question(text) for text in texts]
-    who = LocalRespondent(here)
+    conversations = [user_turn(text) for text in texts]
+    who = LocalGenerator(here)
     for found, text in zip(
-        who.answers(talks, Decoding(max_new_tokens=6), stage="answers", context=here), texts, strict=True
+        who.generate(conversations, Decoding(max_new_tokens=6), stage="answers", context=here), texts, strict=True
     ):
         prompt = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -176,11 +176,13 @@ def test_answers_of_a_batch_are_those_of_each_prompt_alone(folder, plain):
             new.append(int(log_p(model, ids + new)[-1].argmax()))
         assert found[0].text == tokenizer.decode([each for each in new if each != 2], skip_special_tokens=True).strip()
     drawn = Decoding(n_samples=2, temperature=1.0, max_new_tokens=5)
-    together = who.answers(talks, drawn, stage="answers", context=here)
-    assert together == [who.answers([talk], drawn, stage="answers", context=here)[0] for talk in talks]
+    together = who.generate(conversations, drawn, stage="answers", context=here)
+    assert together == [
+        who.generate([conversation], drawn, stage="answers", context=here)[0] for conversation in conversations
+    ]
     single = replace(drawn, n_samples=1)
     assert [found[0] for found in together] == [
-        who.answers([talk], single, stage="answers", context=here)[0][0] for talk in talks
+        who.generate([conversation], single, stage="answers", context=here)[0][0] for conversation in conversations
     ]
 
 
@@ -255,9 +257,9 @@ def test_a_token_that_the_weights_do_not_have_is_refused_and_as_padding_it_does_
     here = context(folder)
     with pytest.raises(InputError, match=r"token ids must be below 320.*tokenizer gave \d+ \('<\|319\|>'\)"):
         compute(th.load([{"prompt": "<|319|>", "completion": "b"}]), {"loss"}, here)
-    talks = [question("the fox"), question("x")]
+    conversations = [user_turn("the fox"), user_turn("x")]
     found = [
-        LocalRespondent(context(each)).answers(talks, Decoding(max_new_tokens=5), stage="answers", context=here)
+        LocalGenerator(context(each)).generate(conversations, Decoding(max_new_tokens=5), stage="answers", context=here)
         for each in (folder, tiny_llama)
     ]
     assert found[0] == found[1]

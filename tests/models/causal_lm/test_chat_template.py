@@ -7,7 +7,7 @@ from thresher.models.causal_lm.chat_template import (
     prepare_template,
     render,
     render_prompt,
-    with_written_start,
+    write_start_into_template,
 )
 
 TALK = [
@@ -83,11 +83,11 @@ def test_the_saved_template_writes_the_bos_that_was_put_before(tokenizer, templa
     tokenizer.bos_token = "<|pad|>"
     plain = tokenizer.chat_template
     tokenizer.chat_template = plain if template == "PLAIN" else {"default": plain, "tool_use": plain}
-    with_written_start(tokenizer).save_pretrained(tmp_path)
+    write_start_into_template(tokenizer).save_pretrained(tmp_path)
     saved = AutoTokenizer.from_pretrained(tmp_path)
     ids = saved.apply_chat_template(TALK[1:3], tokenize=True, return_dict=False)
     assert ids == [0, *tokenizer.apply_chat_template(TALK[1:3], tokenize=True, return_dict=False)]
-    assert with_written_start(saved) is saved
+    assert write_start_into_template(saved) is saved
 
 
 def test_only_the_last_turn_is_learned_when_asked(tokenizer):
@@ -143,15 +143,17 @@ def test_what_follows_the_last_assistant_turn_is_left_out(tokenizer):
 @pytest.mark.parametrize("template", [None, MARKED])
 def test_turns_of_weight_0_are_not_learned(tokenizer, template):
     tokenizer.chat_template = template or tokenizer.chat_template
-    talk = [{**turn, "weight": 0} if turn["content"] == "hello" else turn for turn in TALK]
-    rendered = render(tokenizer, talk, None, loss_on="all-assistant")
+    conversation = [{**turn, "weight": 0} if turn["content"] == "hello" else turn for turn in TALK]
+    rendered = render(tokenizer, conversation, None, loss_on="all-assistant")
     assert learned(rendered) == ["see you<|im_end|>"]
     assert rendered.text == render(tokenizer, TALK, None, loss_on="all-assistant").text
 
 
 def test_the_words_of_the_template_in_a_response_do_not_confuse_the_spans(tokenizer):
-    talk = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "assistant\nhello user"}]
-    assert learned(render(tokenizer, talk, None, loss_on="all-assistant")) == ["assistant\nhello user<|im_end|>"]
+    conversation = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "assistant\nhello user"}]
+    assert learned(render(tokenizer, conversation, None, loss_on="all-assistant")) == [
+        "assistant\nhello user<|im_end|>"
+    ]
 
 
 def test_a_conversation_that_the_template_refuses_gives_its_reason(tokenizer):
@@ -171,8 +173,10 @@ def test_the_plain_template_shows_tools_and_tool_calls(plain_llama):
     tokenizer = AutoTokenizer.from_pretrained(plain_llama)
     prepare_template(tokenizer)
     call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
-    talk = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
-    rendered = render(tokenizer, talk, [{"type": "function", "function": {"name": "add"}}], loss_on="all-assistant")
+    conversation = [{"role": "user", "content": "2+2"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    rendered = render(
+        tokenizer, conversation, [{"type": "function", "function": {"name": "add"}}], loss_on="all-assistant"
+    )
     assert rendered.problem is None
     assert '"name": "add"' in rendered.text[: rendered.spans[0][0]]
     assert '"name": "add"' in learned(rendered)[0]

@@ -143,16 +143,16 @@ def test_the_words_of_the_assistant_and_its_end_of_turn_are_learned(tokenizer):
 
 def test_tools_and_their_calls_are_told(tokenizer):
     call = {"type": "function", "function": {"name": "rows", "arguments": {"of": "t"}}}
-    talk = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": None, "tool_calls": [call]}]
-    rendered = render(tokenizer, talk, [{"name": "rows"}], loss_on="all-assistant")
+    conversation = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    rendered = render(tokenizer, conversation, [{"name": "rows"}], loss_on="all-assistant")
     assert rendered.problem is None
     assert '<|system|>[{"name": "rows"}]<|end|>' in rendered.text
     assert '"arguments"' in rendered.text[slice(*rendered.spans[0])]
 
 
 def test_a_role_that_it_does_not_know_is_refused(tokenizer):
-    talk = [{"role": "critic", "content": "No."}, *TALK]
-    assert TEMPLATE_REFUSES in str(render(tokenizer, talk, None, loss_on="all-assistant").problem)
+    conversation = [{"role": "critic", "content": "No."}, *TALK]
+    assert TEMPLATE_REFUSES in str(render(tokenizer, conversation, None, loss_on="all-assistant").problem)
 
 
 def test_words_in_order_are_likelier_than_the_same_words_in_disorder(model, tokenizer):
@@ -164,8 +164,11 @@ def test_words_in_order_are_likelier_than_the_same_words_in_disorder(model, toke
 
 def test_what_is_asked_changes_how_likely_an_answer_is(model, tokenizer):
     def of(question):
-        talk = [{"role": "user", "content": question}, {"role": "assistant", "content": "SELECT MAX attendance"}]
-        return nats(model, tokenizer, tokenizer.apply_chat_template(talk, tokenize=False))
+        conversation = [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": "SELECT MAX attendance"},
+        ]
+        return nats(model, tokenizer, tokenizer.apply_chat_template(conversation, tokenize=False))
 
     related, other = "What is the highest attendance ?", "Who is the person with the red hat ?"
     alone = [nats(model, tokenizer, f"<|user|>{question}<|end|>") for question in (related, other)]
@@ -175,8 +178,8 @@ def test_what_is_asked_changes_how_likely_an_answer_is(model, tokenizer):
 def test_an_answer_comes_to_its_end(model, tokenizer):
     from thresher.evaluation.run import generate
 
-    talk = [{"role": "user", "content": "What is the name of the team with 3 wins ?"}]
-    prompt = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)["input_ids"]
+    conversation = [{"role": "user", "content": "What is the name of the team with 3 wins ?"}]
+    prompt = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=True)["input_ids"]
     answer = generate(model, [prompt], tokenizer, max_new_tokens=60, device="cpu")[0]
     assert len(tokenizer(answer).input_ids) < 60
     assert answer.startswith("SELECT")

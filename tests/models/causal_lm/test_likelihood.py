@@ -9,7 +9,7 @@ from thresher.errors import InputError
 from thresher.models.causal_lm import language_model as language_model_module
 from thresher.models.causal_lm.language_model import LanguageModel, language_model
 from thresher.models.causal_lm.likelihood import TokenRow, score_rows
-from thresher.models.causal_lm.shared_prefix import joined, keeps_prefixes, score_pairs
+from thresher.models.causal_lm.shared_prefix import can_cache_prefixes, prepend_prefix, score_pairs
 
 SMALL = {
     "vocab_size": 320,
@@ -141,10 +141,10 @@ def some_pairs(seed=0):
 def test_pairs_equal_each_row_behind_its_whole_prefix(case):
     name, lm = case
     prefixes, rows, pairs = some_pairs()
-    wanted = [slow(lm, joined(prefixes[p], rows[r])) for p, r in pairs]
+    wanted = [slow(lm, prepend_prefix(prefixes[p], rows[r])) for p, r in pairs]
     for batch_tokens in (40, 500):
         assert_close(gathered(score_pairs(lm, prefixes, rows, pairs, batch_tokens=batch_tokens), len(pairs)), wanted)
-    assert keeps_prefixes(lm) == (name in KEEPS_PREFIXES)
+    assert can_cache_prefixes(lm) == (name in KEEPS_PREFIXES)
 
 
 def test_a_shared_prefix_is_read_once(lm):

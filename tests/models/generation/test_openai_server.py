@@ -20,13 +20,13 @@ from thresher.features import FeatureCache, FeatureContext, compute
 from thresher.features.settings import ConfidenceSettings
 from thresher.models.generation import http_client
 from thresher.models.generation.decoding import Decoding
-from thresher.models.generation.generator import question
+from thresher.models.generation.generator import user_turn
 from thresher.models.generation.http_client import Pace, retry_after
-from thresher.models.generation.load import respondent
-from thresher.models.generation.responses import named_option, shares_of
+from thresher.models.generation.load import load_generator
+from thresher.models.generation.responses import named_option, option_probabilities
 from thresher.models.server_address import ServerAddress
 
-TALKS = [question(f"what is {i} and {i}?") for i in range(30)]
+TALKS = [user_turn(f"what is {i} and {i}?") for i in range(30)]
 SECRET = "sk-very-secret-1234"
 
 
@@ -108,9 +108,9 @@ def context(stub, how="", **settings):
     return FeatureContext(**{"model": f"{stub.url}{how}#tiny", "cache": None, "encoder": "static", **settings})
 
 
-def texts(here, talks=TALKS, decoding=None):
+def texts(here, conversations=TALKS, decoding=None):
     decoding = Decoding(max_new_tokens=9) if decoding is None else decoding
-    found = respondent(here).answers(talks, decoding, stage="answers", context=here)
+    found = load_generator(here).generate(conversations, decoding, stage="answers", context=here)
     return [[answer.problem or answer.text for answer in row] for row in found]
 
 
@@ -210,11 +210,12 @@ def test_a_process_that_is_killed_leaves_every_answer_it_got(stub, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from thresher.features import FeatureCache, FeatureContext\n"
-        "from thresher.features.settings import Decoding\n"
-        "from thresher.models.generation.generator import question, respondent\n"
+        "from thresher.models.generation.decoding import Decoding\n"
+        "from thresher.models.generation.generator import user_turn\n"
+        "from thresher.models.generation.load import load_generator\n"
         "here = FeatureContext(model=sys.argv[1], cache=FeatureCache(sys.argv[2]))\n"
-        "talks = [question(f'what is {i} and {i}?') for i in range(30)]\n"
-        "respondent(here).answers(talks, Decoding(max_new_tokens=9), stage='answers', context=here)\n"
+        "conversations = [user_turn(f'what is {i} and {i}?') for i in range(30)]\n"
+        "load_generator(here).generate(conversations, Decoding(max_new_tokens=9), stage='answers', context=here)\n"
     )
     address = f"{stub.url}?in_flight=2#tiny"
     process = subprocess.Popen([sys.executable, "-c", code, address, str(tmp_path)])
@@ -234,7 +235,7 @@ def test_a_process_that_is_killed_leaves_every_answer_it_got(stub, tmp_path):
 def test_the_key_goes_to_the_server_and_nowhere_else(stub, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("THRESHER_API_KEY", SECRET)
     here = context(stub, cache=FeatureCache(tmp_path))
-    who = respondent(here)
+    who = load_generator(here)
     texts(here, TALKS[:3])
     assert set(stub.keys) == {f"Bearer {SECRET}"}
     for path in tmp_path.rglob("*"):
@@ -242,10 +243,10 @@ def test_the_key_goes_to_the_server_and_nowhere_else(stub, tmp_path, monkeypatch
     assert SECRET not in who.name + who.fingerprint + repr(here)
     stub.reply = lambda body, number: (400, {"error": {"message": f"bad key {SECRET} in request"}})
     with pytest.raises(InputError, match=r"refuses the first with 'the server refuses the request: bad key \*\*\* in"):
-        texts(here, [question("other")])
+        texts(here, [user_turn("other")])
     stub.reply = lambda body, number: (401, {"error": {"message": f"Incorrect API key {SECRET}"}})
     with pytest.raises(InputError) as caught:
-        texts(here, [question("another")])
+        texts(here, [user_turn("another")])
     assert SECRET not in str(caught.value)
     assert "THRESHER_API_KEY" in str(caught.value)
     assert SECRET not in "".join(capsys.readouterr())
@@ -305,7 +306,7 @@ def test_an_unknown_model_is_told_with_the_nearest_one(stub):
 
 def test_the_only_model_needs_no_name_and_of_several_one_must_be_named(stub):
     here = FeatureContext(model=stub.url, cache=None)
-    assert respondent(here).name == f"{stub.url}#tiny"
+    assert load_generator(here).name == f"{stub.url}#tiny"
     assert texts(here, TALKS[:1]) == EXPECTED[:1]
     stub.models = (200, {"data": [{"id": "a"}, {"id": "b"}]})
     with pytest.raises(InputError, match=r"must name one of the server's models behind a #, found a, b"):
@@ -357,7 +358,7 @@ def test_a_response_of_another_form_leaves_its_row_without_a_value_in_a_sentence
     good = {"choices": [MESSAGE | {"logprobs": TOP}]}
     stub.reply = lambda body, number: (200, response if number == 2 else good)
     here = context(stub, "?in_flight=1")
-    found = respondent(here).choices(TALKS[:3], ("A", "B"), stage="choices", context=here)
+    found = load_generator(here).score_options(TALKS[:3], ("A", "B"), stage="choices", context=here)
     assert [problem is None for problem in found.problems] == [True, False, True]
     assert found.problems[1].startswith("the server's answer cannot be read: ")
     assert named in found.problems[1]
@@ -395,11 +396,11 @@ def test_drawn_answers_have_seeds_of_their_own_that_do_not_change(stub):
 def test_an_answer_at_the_limit_is_cut(stub):
     stub.reply = lambda body, number: said("very", finish="length")
     here = context(stub)
-    assert respondent(here).answers(TALKS[:1], Decoding(), stage="a", context=here)[0][0].is_cut
+    assert load_generator(here).generate(TALKS[:1], Decoding(), stage="a", context=here)[0][0].is_cut
 
 
 def chosen(here):
-    return respondent(here).choices(TALKS[:1], ("A", "B"), stage="choices", context=here)
+    return load_generator(here).score_options(TALKS[:1], ("A", "B"), stage="choices", context=here)
 
 
 def test_choices_come_from_the_likeliest_tokens(stub):
@@ -409,28 +410,28 @@ def test_choices_come_from_the_likeliest_tokens(stub):
         "A", logprobs={"content": [{"token": "The", "top_logprobs": start}, {"token": "A", "top_logprobs": place}]}
     )
     a, b = np.exp(-1.0), np.exp(-2.0) + np.exp(-3.0)
-    np.testing.assert_allclose(chosen(context(stub)).shares, [[a / (a + b), b / (a + b)]])
+    np.testing.assert_allclose(chosen(context(stub)).probabilities, [[a / (a + b), b / (a + b)]])
     assert stub.bodies[0]["top_logprobs"] == 20
 
 
 def test_choices_are_read_from_text_where_there_are_no_log_probabilities_and_told(stub):
     stub.reply = lambda body, number: said("(B) Incorrect")
     here = context(stub)
-    who = respondent(here)
-    assert who.choices(TALKS[:1], ("A", "B"), stage="c", context=here).shares.tolist() == [[0.0, 1.0]]
+    who = load_generator(here)
+    assert who.score_options(TALKS[:1], ("A", "B"), stage="c", context=here).probabilities.tolist() == [[0.0, 1.0]]
     assert "gives no log-probabilities" in who.notes()[0]
 
 
 def test_an_unparsable_choice_is_missing_with_a_reason_and_not_one_half(stub):
     stub.reply = lambda body, number: said("I cannot say")
     found = chosen(context(stub))
-    assert np.isnan(found.shares).all()
+    assert np.isnan(found.probabilities).all()
     assert found.problems == ["the server's answer names none of the options, or several"]
 
 
 def test_a_server_that_does_not_take_logprobs_is_asked_without_them(stub):
     stub.reply = lambda body, number: (422, {"detail": "Unexpected: logprobs"}) if "logprobs" in body else said("A")
-    assert chosen(context(stub)).shares.tolist() == [[1.0, 0.0]]
+    assert chosen(context(stub)).probabilities.tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize(
@@ -456,11 +457,13 @@ def test_the_place_counts_where_the_options_are_likeliest_and_not_a_tail_before_
     before = [("(", -0.05), ("A", -4.0), ("B", -5.0)]
     choice = [("B", -0.02), ("A", -4.5)]
     a, b = np.exp(-4.5), np.exp(-0.02)
-    np.testing.assert_allclose(shares_of([before, choice, [(")", -0.01)]], ("A", "B")), [a / (a + b), b / (a + b)])
+    np.testing.assert_allclose(
+        option_probabilities([before, choice, [(")", -0.01)]], ("A", "B")), [a / (a + b), b / (a + b)]
+    )
 
 
 def test_tokens_that_hold_no_option_have_no_share():
-    assert shares_of([[("yes", -0.1)], []], ("A", "B")) is None
+    assert option_probabilities([[("yes", -0.1)], []], ("A", "B")) is None
 
 
 @pytest.mark.parametrize(
@@ -593,9 +596,9 @@ def test_confidence_by_a_real_server_on_the_embedded_model(tmp_path):
         assert all(ok or "names none of the options" in reason for ok, reason in zip(has_value, reasons, strict=True))
         greedy = Decoding(max_new_tokens=12)
         here = FeatureContext(device="cpu", dtype="float32", cache=None)
-        talks = [question(row["prompt"]) for row in rows]
+        conversations = [user_turn(row["prompt"]) for row in rows]
         ours, theirs = (
-            [row[0].text for row in respondent(each).answers(talks, greedy, stage="a", context=each)]
+            [row[0].text for row in load_generator(each).generate(conversations, greedy, stage="a", context=each)]
             for each in (here, served)
         )
         assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 3  # the server runs in float16

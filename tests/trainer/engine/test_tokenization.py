@@ -219,7 +219,7 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
 @pytest.mark.parametrize("bos", ["none", "left out", "written"])
 def test_training_reads_what_the_feature_loss_scores(tiny_llama, tmp_path, bos, loss_on):
     from thresher.models.causal_lm.language_model import LanguageModel
-    from thresher.models.causal_lm.tokenized_rows import RowReader, row_texts
+    from thresher.models.causal_lm.tokenized_rows import RowTokenizer, row_texts
 
     shutil.copytree(tiny_llama, tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -227,7 +227,7 @@ def test_training_reads_what_the_feature_loss_scores(tiny_llama, tmp_path, bos, 
         tokenizer.bos_token = "<|pad|>"
         tokenizer.chat_template = ("{{ bos_token }}" if bos == "written" else "") + tokenizer.chat_template
         tokenizer.save_pretrained(tmp_path / "model")
-    reader = RowReader(lm=LanguageModel(str(tmp_path / "model")), loss_on=loss_on, max_length=64)
+    reader = RowTokenizer(lm=LanguageModel(str(tmp_path / "model")), loss_on=loss_on, max_length=64)
     for rows in (TALKS, [{"text": "the quick brown fox"}, {"text": "x"}]):
         data = load(rows)
         found = tokenize(data, tokenizer, task=data.kind, max_length=64, loss_on=loss_on).rows

@@ -23,7 +23,7 @@ from thresher.validation import check_number, check_whole
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
-    from thresher.models.generation.generator import Answer, Respondent
+    from thresher.models.generation.generator import Generation, TextGenerator
 
 Decided = tuple[str, str]  # decision and reason
 KIND = "corrected"
@@ -111,9 +111,9 @@ class _Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return what the manifest says of the request, in JSON values."""
-        from thresher.models.generation.load import respondent
+        from thresher.models.generation.load import load_generator
 
-        asked = {"model": respondent(self.writer), "judge": respondent(self.judge)}
+        asked = {"model": load_generator(self.writer), "judge": load_generator(self.judge)}
         return {
             "eta": self.eta,
             "column": self.column,
@@ -224,12 +224,12 @@ def _base_of(model: str) -> str:
     Raises:
         InputError: the model is no adapter.
     """
-    from thresher.models.causal_lm.adapter import ADAPTER_CONFIG, base_of_adapter
+    from thresher.models.causal_lm.adapter import ADAPTER_CONFIG, read_base_name
     from thresher.models.server_address import ServerAddress, is_server
 
     folder = Path(model).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
-        return base_of_adapter(folder)
+        return read_base_name(folder)
     shown = ServerAddress.parse(model).url if is_server(model) else model  # an address may hold a password
     raise InputError(
         f"correct: '{shown}' is no adapter whose base could judge; name who judges (--judge MODEL), best the model "
@@ -239,14 +239,14 @@ def _base_of(model: str) -> str:
 
 def _run(plan: _Plan, started: float) -> Corrected:
     """Write candidates, compare, decide, and write down what happened."""
-    from thresher.features.answers.prompts import AskedRows
+    from thresher.features.answers.prompts import PromptRows
     from thresher.models.generation.decoding import Decoding
-    from thresher.models.generation.load import respondent
+    from thresher.models.generation.load import load_generator
 
-    asked = AskedRows.of(plan.pool, by="correct")
+    asked = PromptRows.of(plan.pool, by="correct")
     decoding = Decoding(max_new_tokens=plan.max_new_tokens)
-    writer, judge = respondent(plan.writer), respondent(plan.judge)
-    written = writer.answers(asked.talks, decoding, stage="correct: candidates", context=plan.writer)
+    writer, judge = load_generator(plan.writer), load_generator(plan.judge)
+    written = writer.generate(asked.conversations, decoding, stage="correct: candidates", context=plan.writer)
     decided = [_decided_at_once(row[0], original) for row, original in zip(written, asked.responses, strict=True)]
     for i in _tool_calls(plan.pool, decided):
         decided[i] = (NO_CANDIDATE, "the row's answer is a call of tools")
@@ -277,7 +277,7 @@ def _run(plan: _Plan, started: float) -> Corrected:
     return Corrected(pool=plan.pool, audit=audit, column=plan.column, manifest=manifest)
 
 
-def _decided_at_once(candidate: Answer, original: str) -> Decided | None:
+def _decided_at_once(candidate: Generation, original: str) -> Decided | None:
     """Return the decision where there is nothing to compare."""
     from thresher.features.answers.prompts import plain
 
@@ -305,7 +305,7 @@ def _tool_calls(pool: Dataset, decided: Sequence[Decided | None]) -> list[int]:
 
 
 def _compared(
-    triples: Sequence[tuple[str, str, str]], judge: Respondent, context: FeatureContext
+    triples: Sequence[tuple[str, str, str]], judge: TextGenerator, context: FeatureContext
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[str | None]]:
     """Return how likely the judge finds the candidate better when it stands first and second, (m, 2), and problems.
 
@@ -314,14 +314,14 @@ def _compared(
         judge: who is asked.
         context: of the judge.
     """
-    from thresher.models.generation.generator import question
+    from thresher.models.generation.generator import user_turn
 
     first = [VERDICT.format(prompt=p, first=candidate, second=original) for p, original, candidate in triples]
     second = [VERDICT.format(prompt=p, first=original, second=candidate) for p, original, candidate in triples]
-    talks = [question(text) for text in (*first, *second)]
-    found = judge.choices(talks, LETTERS, stage="correct: verdicts", context=context)
+    conversations = [user_turn(text) for text in (*first, *second)]
+    found = judge.score_options(conversations, LETTERS, stage="correct: verdicts", context=context)
     m = len(triples)
-    shown = np.stack([found.shares[:m, 0], found.shares[m:, 1]], axis=1)
+    shown = np.stack([found.probabilities[:m, 0], found.probabilities[m:, 1]], axis=1)
     return shown, [a or b for a, b in zip(found.problems[:m], found.problems[m:], strict=True)]
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.cache.by_text import values_of
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.by_text import compute_cached
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.features.answers.entailment import Entailment
-from thresher.features.answers.prompts import AskedRows, missing_series, plain
+from thresher.features.answers.prompts import PromptRows, missing_series, plain
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.features.labels.class_probability import ClassProbability, self_confidence
-from thresher.features.registry import Measured
+from thresher.features.registry import FeatureValues
 from thresher.models.encoders.load import load_encoder
-from thresher.models.generation.generator import Answer, Respondent, question
-from thresher.models.generation.load import respondent
+from thresher.models.generation.generator import Generation, TextGenerator, user_turn
+from thresher.models.generation.load import load_generator
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Confidence:
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the models and the weights of rows with prompts and responses; the context must be `resolved`."""
         settings = context.confidence
-        who = respondent(context)
+        who = load_generator(context)
         encoder = Embedding().describe(context)
         about = {"model": who.name, "encoder": encoder["encoder"]}
         parts = [RECIPE, *REFLECTIONS, str(settings.decoding), str(settings.alpha), str(settings.beta)]
@@ -74,13 +74,13 @@ class Confidence:
             about["entailment"] = judge.name
             parts.append(judge.fingerprint)
         settled = {name: str(getattr(settings, name)) for name in ("n_samples", "temperature", "alpha", "beta")}
-        return {**about, **settled, "fingerprint": joined_fingerprint(*parts)}
+        return {**about, **settled, "fingerprint": combine_fingerprints(*parts)}
 
     def describe_kind(self, context: FeatureContext, kind: str) -> dict[str, str]:
         """Return what stands behind the values of rows of that kind: of classification data no language model."""
         return ClassProbability().describe(context) if kind == "classification" else self.describe(context)
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n,) float64, NaN with its reason for a row that got no answer or no verdict.
 
         Raises:
@@ -89,8 +89,8 @@ class Confidence:
         context = context.resolved(len(dataset))
         if dataset.kind == "classification":
             return self_confidence(dataset, context)
-        rows = AskedRows.of(dataset, by=self.name)
-        self._who = who = respondent(context)  # kept, so that the features computed after this one share the model
+        rows = PromptRows.of(dataset, by=self.name)
+        self._who = who = load_generator(context)  # kept, so that the features computed after this one share the model
         settings = context.confidence
         values = np.zeros(len(dataset))
         problems: list[str | None] = [None] * len(dataset)
@@ -104,15 +104,15 @@ class Confidence:
         for note in (*who.notes(), *_sentences(notes)):
             if context.on_progress is not None:
                 context.on_progress(Progress(stage=self.name, done=len(values), total=len(values), note=note))
-        return Measured(values=values, missing=missing_series(problems), notes=notes)
+        return FeatureValues(values=values, missing=missing_series(problems), notes=notes)
 
 
 def _consistency(
-    rows: AskedRows, problems: list[str | None], who: Respondent, context: FeatureContext, notes: dict[str, int]
+    rows: PromptRows, problems: list[str | None], who: TextGenerator, context: FeatureContext, notes: dict[str, int]
 ) -> NDArray[np.float64]:
     """Return O of each row, (n,); where there is none, the reason goes into `problems`."""
     settings = context.confidence
-    answers = who.answers(rows.talks, settings.decoding, stage="confidence: answers", context=context)
+    answers = who.generate(rows.conversations, settings.decoding, stage="confidence: answers", context=context)
     of: list[int] = []
     texts: list[str] = []
     for i, found in enumerate(answers):
@@ -126,14 +126,14 @@ def _consistency(
     meaning, notes["pairs_cut"] = _agreement(given, texts, context)
     same = np.array([plain(a) == plain(b) for a, b in zip(given, texts, strict=True)], dtype=np.float64)
     meaning[[not text.strip() for text in texts]] = 0.0
-    n = len(rows.talks)
+    n = len(rows.conversations)
     count = np.bincount(of, minlength=n)
     total = np.bincount(of, weights=settings.alpha * meaning + (1 - settings.alpha) * same, minlength=n)
     mean: NDArray[np.float64] = np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
     return mean
 
 
-def _first_problem(answers: Sequence[Answer]) -> str:
+def _first_problem(answers: Sequence[Generation]) -> str:
     return next(answer.problem for answer in answers if answer.problem is not None)
 
 
@@ -153,29 +153,31 @@ def _vectors(texts: list[str], context: FeatureContext) -> NDArray[np.float32]:
     encoder = load_encoder(
         context.encoder, device=context.device, dtype=context.dtype, batch_tokens=context.batch_tokens
     )
-    shelf = None if context.cache is None else context.cache.shelf("embedding", encoder.name, encoder.fingerprint)
-    found = values_of(
+    partition = (
+        None if context.cache is None else context.cache.partition("embedding", encoder.name, encoder.fingerprint)
+    )
+    found = compute_cached(
         pl.Series("text", texts, dtype=pl.String),
         encoder.encode_batches,
         feature="confidence: agreement",
-        shelf=shelf,
+        partition=partition,
         on_progress=context.on_progress,
     )
     return np.zeros((0, 1), dtype=np.float32) if found is None else found
 
 
 def _reflection(
-    rows: AskedRows, problems: list[str | None], who: Respondent, context: FeatureContext
+    rows: PromptRows, problems: list[str | None], who: TextGenerator, context: FeatureContext
 ) -> NDArray[np.float64]:
     """Return S of each row, (n,): the mean over the questions that got an answer."""
     asked = [
-        question(text.format(prompt=prompt, response=response))
+        user_turn(text.format(prompt=prompt, response=response))
         for text in REFLECTIONS
         for prompt, response in zip(rows.prompts, rows.responses, strict=True)
     ]
-    found = who.choices(asked, LETTERS, stage="confidence: reflection", context=context)
-    n = len(rows.talks)
-    yes = found.shares[:, 0].reshape(len(REFLECTIONS), n)
+    found = who.score_options(asked, LETTERS, stage="confidence: reflection", context=context)
+    n = len(rows.conversations)
+    yes = found.probabilities[:, 0].reshape(len(REFLECTIONS), n)
     is_there = np.isfinite(yes)
     count = is_there.sum(axis=0)
     for row in np.flatnonzero(count == 0):

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
+from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import (
@@ -82,9 +82,11 @@ class Entailment:
         def batches(texts: pl.Series) -> Iterator[Batch]:
             return self._batches(texts, label, context.batch_tokens or BATCH_TOKENS)
 
-        shelf = None if context.cache is None else context.cache.shelf("entailment", self.name, self.fingerprint)
+        partition = (
+            None if context.cache is None else context.cache.partition("entailment", self.name, self.fingerprint)
+        )
         keys = pl.Series("pair", [orjson.dumps(pair).decode() for pair in pairs], dtype=pl.String)
-        values = values_of(keys, batches, feature=stage, shelf=shelf, on_progress=context.on_progress)
+        values = compute_cached(keys, batches, feature=stage, partition=partition, on_progress=context.on_progress)
         if values is None:
             return np.zeros(0), 0
         return np.ascontiguousarray(values[:, P]), int(values[:, IS_CUT].sum())

@@ -10,16 +10,16 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.answers.prompts import missing_series, plain
 from thresher.features.compute import column_values
 from thresher.features.context import FeatureContext
-from thresher.features.registry import Measured
+from thresher.features.registry import FeatureValues
 from thresher.features.settings import KnowledgeSettings
 from thresher.models.generation.decoding import Decoding
-from thresher.models.generation.generator import Answer, Respondent, talk_text
-from thresher.models.generation.load import respondent
+from thresher.models.generation.generator import Generation, TextGenerator, conversation_to_json
+from thresher.models.generation.load import load_generator
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ class Knowledge:
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model and how it is asked, and the fingerprint of both."""
-        who, settings = respondent(context), context.knowledge
+        who, settings = load_generator(context), context.knowledge
         return {
             "model": who.name,
             **{name: str(getattr(settings, name)) for name in ("n_prompts", "n_examples", "n_samples", "by", "seed")},
-            "fingerprint": joined_fingerprint(RECIPE, who.fingerprint, repr(settings)),
+            "fingerprint": combine_fingerprints(RECIPE, who.fingerprint, repr(settings)),
         }
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n,) of KNOWLEDGE, NaN with its reason for a row that has no short answer or got no answer.
 
         Raises:
@@ -74,7 +74,7 @@ class Knowledge:
         examples = dataset if context.examples is None else context.examples
         if "text" in (dataset.kind, examples.kind):
             raise InputError("knowledge: rows need a prompt and a response, found plain text")
-        self._who = who = respondent(context)  # kept, so that the features computed after this one share the model
+        self._who = who = load_generator(context)  # kept, so that the features computed after this one share the model
         settings = context.knowledge
         questions = _Questions.of(dataset, examples, settings)
         values = np.full(len(dataset), np.nan, dtype=KNOWLEDGE)
@@ -88,7 +88,7 @@ class Knowledge:
             if context.on_progress is not None:
                 context.on_progress(Progress(stage=self.name, done=len(values), total=len(values), note=note))
         values["likeliest"][[problem is not None for problem in questions.problems]] = np.nan
-        return Measured(values=values, missing=missing, notes=notes)
+        return FeatureValues(values=values, missing=missing, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ class _Questions:
     """The prompts of each row.
 
     Attributes:
-        talks: (n,) of (n_prompts,) conversations; none for a row with a problem.
+        conversations: (n,) of (n_prompts,) conversations; none for a row with a problem.
         answers: (n,) the right answer.
         problems: (n,) why a row is not asked, or None; more are added where there is no answer.
     """
 
-    talks: list[list[str]]
+    conversations: list[list[str]]
     answers: list[str]
     problems: list[str | None]
 
@@ -109,7 +109,7 @@ class _Questions:
     def of(cls, dataset: Dataset, examples: Dataset, settings: KnowledgeSettings) -> _Questions:
         groups = _Examples.by_group(examples, settings)
         names = _groups(dataset, settings)
-        talks: list[list[str]] = []
+        conversations: list[list[str]] = []
         problems: list[str | None] = []
         pairs = list(zip(dataset.frame["prompt"], dataset.frame["response"], strict=True))
         for (prompt, response), name in zip(pairs, names, strict=True):
@@ -121,8 +121,8 @@ class _Questions:
                 problem = f"fewer than {settings.n_examples} other rows with short answers are there as examples"
             problems.append(problem)
             shots = [()] * settings.n_prompts if shown is None else shown
-            talks.append([] if problem is not None else [_talk(each, prompt) for each in shots])
-        return cls(talks, [plain(response) for _, response in pairs], problems)
+            conversations.append([] if problem is not None else [_conversation(each, prompt) for each in shots])
+        return cls(conversations, [plain(response) for _, response in pairs], problems)
 
 
 @dataclass(frozen=True)
@@ -177,26 +177,26 @@ def _is_short(response: str, settings: KnowledgeSettings) -> bool:
     return len(response.split()) <= settings.max_words
 
 
-def _talk(examples: Sequence[tuple[str, str]], prompt: str) -> str:
+def _conversation(examples: Sequence[tuple[str, str]], prompt: str) -> str:
     turns = [
         {"role": role, "content": text}
         for pair in examples
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
-    return talk_text([*turns, {"role": "user", "content": prompt}])
+    return conversation_to_json([*turns, {"role": "user", "content": prompt}])
 
 
 def _shares(
-    questions: _Questions, rows: NDArray[np.int64], decoding: Decoding, who: Respondent, context: FeatureContext
+    questions: _Questions, rows: NDArray[np.int64], decoding: Decoding, who: TextGenerator, context: FeatureContext
 ) -> NDArray[np.float64]:
     """Return the share of right ones among the answers to each row's prompts, (m,); NaN and a problem for none."""
     kind = "likeliest" if decoding.temperature == 0 else "drawn"
-    talks = [talk for row in rows for talk in questions.talks[row]]
-    answers = who.answers(talks, decoding, stage=f"knowledge: {kind} answers", context=context)
+    conversations = [conversation for row in rows for conversation in questions.conversations[row]]
+    answers = who.generate(conversations, decoding, stage=f"knowledge: {kind} answers", context=context)
     shares = np.full(len(rows), np.nan)
     supply = iter(answers)
     for place, row in enumerate(rows):
-        given = [answer for _ in questions.talks[row] for answer in next(supply)]
+        given = [answer for _ in questions.conversations[row] for answer in next(supply)]
         said = [plain(answer.text) for answer in given if answer.text is not None]
         if any(_is_undecided(answer, questions.answers[row]) for answer in given):
             questions.problems[row] = CUT
@@ -207,7 +207,7 @@ def _shares(
     return shares
 
 
-def _is_undecided(answer: Answer, right: str) -> bool:
+def _is_undecided(answer: Generation, right: str) -> bool:
     """Tell whether an answer was cut before it could be right or wrong."""
     if answer.text is None or not answer.is_cut:
         return False

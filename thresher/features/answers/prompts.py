@@ -9,28 +9,28 @@ import polars as pl
 
 from thresher.errors import InputError
 from thresher.models.causal_lm.tokenized_rows import SLICE_ROWS
-from thresher.models.generation.generator import question, talk_text
+from thresher.models.generation.generator import conversation_to_json, user_turn
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 
 @dataclass(frozen=True)
-class AskedRows:
+class PromptRows:
     """What a model is asked of each row, and what the row answers; a dataset has set aside rows that lack either.
 
     Attributes:
-        talks: (n,) the conversation before the last assistant turn, as `talk_text` writes it.
+        conversations: (n,) the conversation before the last assistant turn, as `conversation_to_json` writes it.
         prompts: (n,) the same as plain text.
         responses: (n,) the last assistant turn, or the label.
     """
 
-    talks: list[str]
+    conversations: list[str]
     prompts: list[str]
     responses: list[str]
 
     @classmethod
-    def of(cls, dataset: Dataset, *, by: str) -> AskedRows:
+    def of(cls, dataset: Dataset, *, by: str) -> PromptRows:
         """Read the rows of a dataset.
 
         Args:
@@ -43,21 +43,23 @@ class AskedRows:
         if dataset.kind == "text":
             raise InputError(f"{by}: rows need a prompt and a response, found plain text")
         prompts, responses = (dataset.frame[name].to_list() for name in ("prompt", "response"))
-        talks = [question(prompt) for prompt in prompts] if dataset.kind == "classification" else _talks(dataset)
-        return cls(talks, prompts, responses)
+        conversations = (
+            [user_turn(prompt) for prompt in prompts] if dataset.kind == "classification" else _conversations(dataset)
+        )
+        return cls(conversations, prompts, responses)
 
 
-def _talks(dataset: Dataset) -> list[str]:
+def _conversations(dataset: Dataset) -> list[str]:
     found: list[str] = []
     for start in range(0, len(dataset), SLICE_ROWS):
-        for talk in dataset.messages(range(start, min(start + SLICE_ROWS, len(dataset)))):
-            last = max(i for i, message in enumerate(talk.messages) if message["role"] == "assistant")
-            found.append(talk_text(talk.messages[:last], talk.tools))
+        for conversation in dataset.messages(range(start, min(start + SLICE_ROWS, len(dataset)))):
+            last = max(i for i, message in enumerate(conversation.messages) if message["role"] == "assistant")
+            found.append(conversation_to_json(conversation.messages[:last], conversation.tools))
     return found
 
 
 def missing_series(problems: list[str | None]) -> pl.Series:
-    """Return the reasons of rows without a value as `Measured` takes them."""
+    """Return the reasons of rows without a value as `FeatureValues` takes them."""
     return pl.Series("missing", problems, dtype=pl.String)
 
 

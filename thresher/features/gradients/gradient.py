@@ -13,16 +13,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
+from thresher.cache.by_text import compute_cached
 from thresher.cache.dry_run import StageCost
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.cache.memory_map import empty_array
 from thresher.errors import InputError
 from thresher.features.cost import merged, run_rehearsal
-from thresher.features.likelihood.loss import Loss, row_reader
+from thresher.features.likelihood.loss import Loss, load_row_tokenizer
 from thresher.features.reference_adapters import TrainedFolder
-from thresher.features.registry import Measured
-from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowReader, row_texts
+from thresher.features.registry import FeatureValues
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowTokenizer, row_texts
 from thresher.models.token_batches import BATCH_TOKENS
 from thresher.progress import Progress
 
@@ -57,7 +57,7 @@ class Gradient:
         """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
         return _describe(context, self.name)
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
         return _compute(dataset, context, self.name, is_preconditioned=True)
 
@@ -76,7 +76,7 @@ class GradientPlain:
         """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
         return _describe(context, self.name)
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
         return _compute(dataset, context, self.name, is_preconditioned=False)
 
@@ -89,13 +89,13 @@ def _describe(context: FeatureContext, feature: str) -> dict[str, str]:
     about = Loss().describe(context)
     about["dim"] = str(context.gradient.dim)
     how = f"{feature}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
-    return about | {"fingerprint": joined_fingerprint(about["fingerprint"], _folder(context).identity, how)}
+    return about | {"fingerprint": combine_fingerprints(about["fingerprint"], _folder(context).identity, how)}
 
 
-def _compute(dataset: Dataset, context: FeatureContext, feature: str, *, is_preconditioned: bool) -> Measured:
+def _compute(dataset: Dataset, context: FeatureContext, feature: str, *, is_preconditioned: bool) -> FeatureValues:
     from thresher.features.gradients.per_example import AdapterState
 
-    folder, reader, dim = _folder(context), row_reader(context), context.gradient.dim
+    folder, reader, dim = _folder(context), load_row_tokenizer(context), context.gradient.dim
     paths = folder.epochs()
     if not paths:
         raise InputError(f"{feature}: {NO_CHECKPOINTS}")
@@ -121,7 +121,7 @@ def _at_checkpoint(
     state: AdapterState,
     *,
     number: int,
-    reader: RowReader,
+    reader: RowTokenizer,
     is_preconditioned: bool,
 ) -> NDArray[Any] | None:
     """Return (n, dim) float16 of length 1, NaN for rows without a scored token; None without rows."""
@@ -143,15 +143,15 @@ def _at_checkpoint(
                 reader.lm.n_tokens += sum(rows[i].n_read for i in found.positions)
                 yield Batch(start + fine[found.positions], found.values)
 
-    shelf = None
+    partition = None
     if context.cache is not None:
-        whole = joined_fingerprint(_describe(context, feature)["fingerprint"], str(number))
-        shelf = context.cache.shelf(feature, reader.lm.name, whole)
+        whole = combine_fingerprints(_describe(context, feature)["fingerprint"], str(number))
+        partition = context.cache.partition(feature, reader.lm.name, whole)
     stage = f"{feature} at checkpoint {number + 1}"
-    return values_of(texts, batches, feature=stage, shelf=shelf, on_progress=context.on_progress)
+    return compute_cached(texts, batches, feature=stage, partition=partition, on_progress=context.on_progress)
 
 
-def _loaded(context: FeatureContext, reader: RowReader, state: AdapterState, number: int) -> RowGradients:
+def _loaded(context: FeatureContext, reader: RowTokenizer, state: AdapterState, number: int) -> RowGradients:
     from thresher.features.gradients.per_example import RowGradients
     from thresher.models.causal_lm.language_model import LanguageModel
 
@@ -166,8 +166,8 @@ def _loaded(context: FeatureContext, reader: RowReader, state: AdapterState, num
 
 
 def _measured(
-    feature: str, out: NDArray[Any], texts: pl.Series, reader: RowReader, context: FeatureContext
-) -> Measured:
+    feature: str, out: NDArray[Any], texts: pl.Series, reader: RowTokenizer, context: FeatureContext
+) -> FeatureValues:
     """Return the values with the reasons of the rows that have none: these are read once more."""
     n_dim = max(1, out.shape[1])
     lacking = np.flatnonzero(np.isnan(out[:, : min(1, n_dim)]).any(axis=1))
@@ -179,7 +179,7 @@ def _measured(
     if len(lacking) and context.on_progress is not None:
         note = f"{feature}: {len(lacking):,} of {len(texts):,} rows have no value"
         context.on_progress(Progress(stage=feature, done=len(texts), total=len(texts), note=note))
-    return Measured(values=out, missing=pl.Series("missing", reasons.tolist(), dtype=pl.String), notes=notes)
+    return FeatureValues(values=out, missing=pl.Series("missing", reasons.tolist(), dtype=pl.String), notes=notes)
 
 
 def _cost(provider: Gradient | GradientPlain, dataset: Dataset, context: FeatureContext) -> list[StageCost]:

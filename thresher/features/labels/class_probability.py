@@ -12,15 +12,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.by_text import compute_cached
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.cache.keys import text_keys
 from thresher.errors import InputError, first_three
 from thresher.features.compute import column_codes
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.features.labels.cross_fit import N_FOLDS, LabelledTexts, judge, word_view
-from thresher.features.registry import Measured
+from thresher.features.labels.cross_fit import N_FOLDS, LabeledTexts, judge, word_view
+from thresher.features.registry import FeatureValues
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ClassProbability:
         return {
             "encoder": about["encoder"],
             "n_folds": str(N_FOLDS),
-            "fingerprint": joined_fingerprint(RECIPE, about["fingerprint"]),
+            "fingerprint": combine_fingerprints(RECIPE, about["fingerprint"]),
         }
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.float32]:
@@ -71,15 +71,15 @@ class ClassProbability:
         context = context.resolved(len(dataset))
         work = _Work(dataset, names, context)
         about = self.describe(context)
-        shelf = None
+        partition = None
         if context.cache is not None:
-            whole = joined_fingerprint(about["fingerprint"], work.content)
-            shelf = context.cache.shelf(self.name, about["encoder"], whole)
-        values = values_of(
+            whole = combine_fingerprints(about["fingerprint"], work.content)
+            partition = context.cache.partition(self.name, about["encoder"], whole)
+        values = compute_cached(
             dataset.texts(),
             work.batches,
             feature=self.name,
-            shelf=shelf,
+            partition=partition,
             on_progress=context.on_progress,
             together=work.rows.fold[work.text],  # the classifiers of a fold judge all its texts
         )
@@ -101,7 +101,7 @@ class _Work:
         self._keys, self._first, self.text = np.unique(
             text_keys(self._texts.to_list()), return_index=True, return_inverse=True
         )
-        self.rows = LabelledTexts.of(
+        self.rows = LabeledTexts.of(
             self.text.astype(np.int64), given_classes(dataset), n_texts=len(self._keys), n_classes=len(names)
         )
         self.n_unfinished = 0
@@ -147,7 +147,7 @@ def given_classes(dataset: Dataset) -> NDArray[np.int64]:
     return column_codes(dataset, "label")
 
 
-def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised: bool = False) -> Measured:
+def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised: bool = False) -> FeatureValues:
     """Return the cross-fitted probability of each row's given label: low where the label may be wrong.
 
     Plain by default, as cleanlab ranks label errors (its `adjust_pred_probs` is off) and as Kuan &
@@ -174,7 +174,7 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised:
     own = np.where(is_unknown, np.nan, own)
     reasons = pl.Series("missing", np.where(is_unknown, UNKNOWN, ""), dtype=pl.String).replace("", None)
     notes = {"rows": len(given), "rows_missing": int(is_unknown.sum()), "classes": probability.shape[1]}
-    return Measured(values=own, missing=reasons, notes=notes)
+    return FeatureValues(values=own, missing=reasons, notes=notes)
 
 
 def normalised(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:

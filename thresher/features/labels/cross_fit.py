@@ -27,7 +27,7 @@ WORD_BITS = (10, 18)  # log2 of the number of hashed words, least and most
 
 
 @dataclass(frozen=True)
-class LabelledTexts:
+class LabeledTexts:
     """Distinct texts and the labels they were given, in an order that does not depend on that of the rows.
 
     Attributes:
@@ -45,7 +45,7 @@ class LabelledTexts:
     weight: Int64
 
     @classmethod
-    def of(cls, text: Int64, label: Int64, *, n_texts: int, n_classes: int) -> LabelledTexts:
+    def of(cls, text: Int64, label: Int64, *, n_texts: int, n_classes: int) -> LabeledTexts:
         """Gather rows: (n,) text and (n,) class of each."""
         pairs, counts = np.unique(text * n_classes + label, return_counts=True)
         return cls(n_texts, n_classes, pairs // n_classes, pairs % n_classes, counts.astype(np.int64))
@@ -90,7 +90,7 @@ class Judged:
 
 
 def judge(
-    rows: LabelledTexts, views: Sequence[Any], folds: Sequence[int], *, penalty: float = PENALTY
+    rows: LabeledTexts, views: Sequence[Any], folds: Sequence[int], *, penalty: float = PENALTY
 ) -> Iterator[Judged]:
     """Yield the class probabilities of the texts of some folds.
 
@@ -119,7 +119,7 @@ def judge(
 class _Fit:
     """A logistic regression on some pairs of texts and labels."""
 
-    def __init__(self, rows: LabelledTexts, view: Any, learned: Int64, penalty: float) -> None:
+    def __init__(self, rows: LabeledTexts, view: Any, learned: Int64, penalty: float) -> None:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 

@@ -9,15 +9,15 @@ import numpy as np
 import polars as pl
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.by_text import compute_cached
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.likelihood.loss import WINDOW_ROWS, row_reader
-from thresher.features.registry import Measured
+from thresher.features.likelihood.loss import WINDOW_ROWS, load_row_tokenizer
+from thresher.features.registry import FeatureValues
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, padded
-from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowReader, row_texts
+from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowTokenizer, row_texts
 from thresher.models.precision import full_precision
 from thresher.models.token_batches import token_batches
 from thresher.progress import Progress
@@ -42,7 +42,7 @@ class Hidden:
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is read of a row, and the fingerprint of both."""
-        reader = row_reader(context)
+        reader = load_row_tokenizer(context)
         return {
             "model": reader.lm.name,
             "max_length": str(reader.max_length),
@@ -50,17 +50,21 @@ class Hidden:
             "fingerprint": _fingerprint(reader),
         }
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, d) float32 rows of length 1, NaN with its reason for a row without a response token."""
-        self._reader = reader = row_reader(context)  # kept, so that features computed after this one share the model
-        shelf = None
+        self._reader = reader = load_row_tokenizer(
+            context
+        )  # kept, so that features computed after this one share the model
+        partition = None
         if context.cache is not None:
-            shelf = context.cache.shelf(self.name, reader.lm.name, _fingerprint(reader))
+            partition = context.cache.partition(self.name, reader.lm.name, _fingerprint(reader))
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
             return _batches(reader, texts, context.batch_tokens)
 
-        values = values_of(row_texts(dataset), batches, feature=self.name, shelf=shelf, on_progress=context.on_progress)
+        values = compute_cached(
+            row_texts(dataset), batches, feature=self.name, partition=partition, on_progress=context.on_progress
+        )
         values = np.zeros((0, 3), dtype=np.float32) if values is None else values
         problem, n_cut = values[:, PROBLEM].astype(np.int64), values[:, N_CUT]
         missing = pl.Series("missing", [PROBLEMS[code] or None for code in problem], dtype=pl.String)
@@ -72,10 +76,10 @@ class Hidden:
         for note in (*reader.lm.notes(), *_sentences(notes, reader.max_length)):
             if context.on_progress is not None:
                 context.on_progress(Progress(stage=self.name, done=len(values), total=len(values), note=note))
-        return Measured(values=np.ascontiguousarray(values[:, :N_CUT]), missing=missing, notes=notes)
+        return FeatureValues(values=np.ascontiguousarray(values[:, :N_CUT]), missing=missing, notes=notes)
 
 
-def _batches(reader: RowReader, texts: pl.Series, batch_tokens: int | None) -> Iterator[Batch]:
+def _batches(reader: RowTokenizer, texts: pl.Series, batch_tokens: int | None) -> Iterator[Batch]:
     """Yield (b, d + 2) float32: the vector, tokens cut, problem."""
     for start in range(0, len(texts), WINDOW_ROWS):
         readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())
@@ -130,9 +134,9 @@ def _width(lm: LanguageModel) -> int:
         return int(lm.body(input_ids=ids, use_cache=False).last_hidden_state.shape[-1])
 
 
-def _fingerprint(reader: RowReader) -> str:
+def _fingerprint(reader: RowTokenizer) -> str:
     how = f"{OWN_RECIPE}-{RECIPE}-{reader.loss_on}-{reader.max_length}"
-    return joined_fingerprint(reader.lm.fingerprint, how)
+    return combine_fingerprints(reader.lm.fingerprint, how)
 
 
 def _sentences(notes: dict[str, int], max_length: int) -> Iterator[str]:

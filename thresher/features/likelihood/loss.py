@@ -10,18 +10,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch, ComputeBatches
-from thresher.cache.by_text import values_of
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.by_text import compute_cached
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.registry import Measured
+from thresher.features.registry import FeatureValues
 from thresher.models.causal_lm.language_model import language_model
 from thresher.models.causal_lm.likelihood import score_rows
 from thresher.models.causal_lm.tokenized_rows import (
     DEFAULT_MAX_LENGTH,
     PROBLEMS,
     RECIPE,
-    RowReader,
+    RowTokenizer,
     row_texts,
     without_prompt,
 )
@@ -47,11 +47,13 @@ class Loss:
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
-        return _describe(row_reader(context))
+        return _describe(load_row_tokenizer(context))
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n,) float64, NaN with its reason for a row without a scored token."""
-        self._reader = row_reader(context)  # kept, so that the features computed after this one share the loaded model
+        self._reader = load_row_tokenizer(
+            context
+        )  # kept, so that the features computed after this one share the loaded model
         reader = self._reader
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
@@ -72,9 +74,9 @@ class LossUnconditional:
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
-        return _describe(row_reader(context))
+        return _describe(load_row_tokenizer(context))
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n,) float64, NaN with its reason for a row without a scored token.
 
         Raises:
@@ -82,7 +84,9 @@ class LossUnconditional:
         """
         if dataset.kind == "text":
             raise InputError("loss_unconditional: rows need a prompt and a response, found plain text")
-        self._reader = row_reader(context)  # kept, so that the features computed after this one share the loaded model
+        self._reader = load_row_tokenizer(
+            context
+        )  # kept, so that the features computed after this one share the loaded model
         reader = self._reader
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
@@ -99,7 +103,7 @@ class NScored:
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
-        return _describe(row_reader(context))
+        return _describe(load_row_tokenizer(context))
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
         """Return (n,) int64."""
@@ -114,33 +118,33 @@ class NCut:
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
-        return _describe(row_reader(context))
+        return _describe(load_row_tokenizer(context))
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
         """Return (n,) int64."""
         return _token_counts(dataset, context)[:, N_CUT]
 
 
-def row_reader(context: FeatureContext) -> RowReader:
+def load_row_tokenizer(context: FeatureContext) -> RowTokenizer:
     """Return how rows are read under these settings: by which model, which turns, how far."""
     lm = language_model(context.model, device=context.device, dtype=context.dtype)
     limits = (context.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
-    return RowReader(lm=lm, loss_on=context.loss_on, max_length=min(limit for limit in limits if limit is not None))
+    return RowTokenizer(lm=lm, loss_on=context.loss_on, max_length=min(limit for limit in limits if limit is not None))
 
 
-def _describe(reader: RowReader) -> dict[str, str]:
+def _describe(reader: RowTokenizer) -> dict[str, str]:
     how = f"{RECIPE}-{reader.loss_on}-{reader.max_length}"
     return {
         "model": reader.lm.name,
         "loss_on": reader.loss_on,
         "max_length": str(reader.max_length),
         "dtype": reader.lm.dtype,
-        "fingerprint": joined_fingerprint(reader.lm.fingerprint, how),
+        "fingerprint": combine_fingerprints(reader.lm.fingerprint, how),
     }
 
 
 def _loss_batches(
-    reader: RowReader, texts: pl.Series, batch_tokens: int | None, *, is_conditional: bool
+    reader: RowTokenizer, texts: pl.Series, batch_tokens: int | None, *, is_conditional: bool
 ) -> Iterator[Batch]:
     """Yield (b, 4) float64: loss, tokens scored, tokens cut, problem."""
     for start in range(0, len(texts), WINDOW_ROWS):
@@ -157,7 +161,7 @@ def _loss_batches(
 
 def _token_counts(dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
     """Return (n, 4) int64: nothing, tokens scored, tokens cut, problem."""
-    reader = row_reader(context)
+    reader = load_row_tokenizer(context)
 
     def batches(texts: pl.Series) -> Iterator[Batch]:
         for start in range(0, len(texts), WINDOW_ROWS):
@@ -170,17 +174,19 @@ def _token_counts(dataset: Dataset, context: FeatureContext) -> NDArray[np.int64
 
 
 def _cached(
-    feature: str, reader: RowReader, dataset: Dataset, context: FeatureContext, batches: ComputeBatches
+    feature: str, reader: RowTokenizer, dataset: Dataset, context: FeatureContext, batches: ComputeBatches
 ) -> NDArray[Any] | None:
-    shelf = None
+    partition = None
     if context.cache is not None:
-        shelf = context.cache.shelf(feature, reader.lm.name, _describe(reader)["fingerprint"])
-    return values_of(row_texts(dataset), batches, feature=feature, shelf=shelf, on_progress=context.on_progress)
+        partition = context.cache.partition(feature, reader.lm.name, _describe(reader)["fingerprint"])
+    return compute_cached(
+        row_texts(dataset), batches, feature=feature, partition=partition, on_progress=context.on_progress
+    )
 
 
 def _measured(
-    feature: str, reader: RowReader, dataset: Dataset, context: FeatureContext, batches: ComputeBatches
-) -> Measured:
+    feature: str, reader: RowTokenizer, dataset: Dataset, context: FeatureContext, batches: ComputeBatches
+) -> FeatureValues:
     values = _cached(feature, reader, dataset, context, batches)
     values = np.zeros((0, 4)) if values is None else values
     problem = values[:, PROBLEM].astype(np.int64)
@@ -196,7 +202,7 @@ def _measured(
     for note in (*reader.lm.notes(), *_sentences(feature, reader.max_length, notes, missing)):
         if context.on_progress is not None:
             context.on_progress(Progress(stage=feature, done=len(values), total=len(values), note=note))
-    return Measured(values=np.ascontiguousarray(values[:, LOSS]), missing=missing, notes=notes)
+    return FeatureValues(values=np.ascontiguousarray(values[:, LOSS]), missing=missing, notes=notes)
 
 
 def _sentences(feature: str, max_length: int, notes: dict[str, int], missing: pl.Series) -> Iterator[str]:

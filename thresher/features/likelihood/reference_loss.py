@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 
 from thresher.cache.dry_run import StageCost
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
 from thresher.features.cost import merged, run_rehearsal
-from thresher.features.likelihood.loss import Loss, row_reader
-from thresher.features.reference_adapters import TrainedFolder, folds_of
-from thresher.features.registry import Measured
+from thresher.features.likelihood.loss import Loss, load_row_tokenizer
+from thresher.features.reference_adapters import TrainedFolder, assign_folds
+from thresher.features.registry import FeatureValues
 from thresher.models.causal_lm.tokenized_rows import row_texts
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ class ReferenceLoss:
             return Loss().describe(_asking(context, context.reference))
         about = Loss().describe(context)  # a folder may be promised: nothing of it is read here
         kind = "adapter" if folder.n_folds == 1 else f"{folder.n_folds} cross-fitted adapters"
-        fingerprint = joined_fingerprint(about["fingerprint"], folder.identity)
+        fingerprint = combine_fingerprints(about["fingerprint"], folder.identity)
         return about | {"model": f"{kind} on {about['model']}", "fingerprint": fingerprint}
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n,) float64, NaN with its reason for a row without a scored token.
 
         Raises:
@@ -62,7 +62,7 @@ class ReferenceLoss:
             return self._loss.compute(dataset, _asking(context, context.reference))
         if folder.n_folds == 1:
             return self._loss.compute(dataset, _asking(context, str(folder.adapters[0])))
-        fold = folds_of(row_texts(dataset), folder.n_folds)
+        fold = assign_folds(row_texts(dataset), folder.n_folds)
         values = np.full(len(dataset), np.nan)
         missing = np.full(len(dataset), None, dtype=object)
         notes: dict[str, int] = {}
@@ -71,7 +71,9 @@ class ReferenceLoss:
             found = self._loss.compute(dataset.take(at), _asking(context, str(folder.adapters[number])))
             values[at], missing[at] = found.values, found.missing.to_numpy()
             notes = {name: notes.get(name, 0) + count for name, count in found.notes.items()}
-        return Measured(values=values, missing=pl.Series("missing", missing.tolist(), dtype=pl.String), notes=notes)
+        return FeatureValues(
+            values=values, missing=pl.Series("missing", missing.tolist(), dtype=pl.String), notes=notes
+        )
 
     def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what scoring the rows will take; where the adapters are not trained yet, as the base model shows."""
@@ -93,7 +95,7 @@ def _asking(context: FeatureContext, name: str | TrainedFolder | None) -> Featur
     if not isinstance(name, str):
         raise InputError(f"reference_loss: {NO_REFERENCE}")
     asking = replace(context, model=name)
-    reference, base = row_reader(asking), row_reader(context)
+    reference, base = load_row_tokenizer(asking), load_row_tokenizer(context)
     if reference.lm.fingerprint == base.lm.fingerprint:
         raise InputError(
             f"reference_loss: model and reference must differ, got '{base.lm.name}' and '{reference.lm.name}' with the "

@@ -13,17 +13,17 @@ import xxhash
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import values_of
+from thresher.cache.by_text import compute_cached
 from thresher.cache.dry_run import StageCost
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
 from thresher.features.cost import merged, run_rehearsal
 from thresher.features.embedding import Embedding
-from thresher.features.registry import Measured
+from thresher.features.registry import FeatureValues
 from thresher.features.utility.example_pairs import RECIPE as TRIED
 from thresher.features.utility.example_pairs import Shares, best_tried, first_tried
-from thresher.models.causal_lm.chat_template import tokens_in
+from thresher.models.causal_lm.chat_template import mark_tokens
 from thresher.models.causal_lm.language_model import LanguageModel, language_model
 from thresher.models.causal_lm.likelihood import TokenRow
 from thresher.models.causal_lm.shared_prefix import score_pairs
@@ -85,7 +85,7 @@ class Utility:
             **{f"neighbors_{key}": value for key, value in Embedding().describe(context).items()},
         }
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> Measured:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, m) of UTILITY: positions of the examples that were tried, the row itself first, and their utility.
 
         A row without a scored token has NaN throughout, and its reason.
@@ -117,7 +117,7 @@ class Utility:
             if context.on_progress is not None:
                 context.on_progress(Progress(stage=self.name, done=n, total=n, note=note))
         missing = pl.Series("missing", [PROBLEMS[code] or None for code in pool.problem], dtype=pl.String)
-        return Measured(values=values, missing=missing, notes=notes)
+        return FeatureValues(values=values, missing=missing, notes=notes)
 
     def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what it will take: rows alone and both rounds of examples as one step."""
@@ -149,7 +149,7 @@ class _Queries:
         heads = [f"{QUERY}{prompt}\n" for prompt in prompts]
         texts = [head + response for head, response in zip(heads, responses, strict=True)]
         for head, text, (ids, offsets) in zip(heads, texts, _tokenised(lm, texts), strict=True):
-            is_scored = np.array(tokens_in([(len(head), len(text))], offsets), dtype=np.bool_)
+            is_scored = np.array(mark_tokens([(len(head), len(text))], offsets), dtype=np.bool_)
             rows.append(TokenRow(np.array(ids[:limit], dtype=np.int32), is_scored[:limit]))
             problem.append(0 if rows[-1].is_scored.any() else CUT_AWAY if is_scored.any() else NO_TOKEN)
             is_cut.append(bool(is_scored[limit:].any()))
@@ -208,15 +208,15 @@ class _Asked:
             for found in score_pairs(self._lm, prefixes, self.pool.rows, at, batch_tokens=budget):
                 yield Batch(found.positions, np.array([distance(each) for each in found.log_probs]))
 
-        shelf = None
+        partition = None
         if context.cache is not None:
-            shelf = context.cache.shelf("utility", self._lm.name, _fingerprint(self._lm, context))
+            partition = context.cache.partition("utility", self._lm.name, _fingerprint(self._lm, context))
         texts = pl.Series("pair", keys, dtype=pl.String)
-        values = values_of(
+        values = compute_cached(
             texts,
             batches,
             feature="utility",
-            shelf=shelf,
+            partition=partition,
             on_progress=context.on_progress,
             together=_groups(pairs[:, 1]),  # an example is read once for all rows it is tried with
         )
@@ -293,7 +293,7 @@ def _max_length(lm: LanguageModel, context: FeatureContext) -> int:
 
 
 def _fingerprint(lm: LanguageModel, context: FeatureContext) -> str:
-    return joined_fingerprint(lm.fingerprint, f"{RECIPE}-{_max_length(lm, context)}")
+    return combine_fingerprints(lm.fingerprint, f"{RECIPE}-{_max_length(lm, context)}")
 
 
 def _sentences(notes: dict[str, int], limit: int) -> Iterator[str]:

@@ -19,7 +19,7 @@ INNER = "base_model.model."  # what peft writes before the name of a module
 WHOLE = (".weight", ".modules_to_save.weight", ".base_layer.weight")
 
 
-def base_of_adapter(folder: Path) -> str:
+def read_base_name(folder: Path) -> str:
     """Return the name of an adapter's base, "NAME@REVISION" where the adapter says a revision.
 
     Raises:
@@ -37,7 +37,7 @@ def base_of_adapter(folder: Path) -> str:
     return f"{name}@{revision}" if revision else str(name)
 
 
-def adapted(model: Any, folder: Path, *, name: str) -> Any:
+def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
     """Return a causal language model with the layers of an adapter in place, and the embedding as long as it needs.
 
     Args:

@@ -106,7 +106,7 @@ def start_id(tokenizer: Any) -> int:
     return int(eos if bos is None else bos)
 
 
-def start_of(tokenizer: Any, ids: Sequence[int], *, is_asked: bool) -> list[int]:
+def start_tokens(tokenizer: Any, ids: Sequence[int], *, is_asked: bool) -> list[int]:
     """Return what is put before the tokens of a text, for whoever trains on it, scores it or continues it.
 
     A text starts with BOS, whether or not the chat template writes it. With a model that has none,
@@ -123,18 +123,20 @@ def start_of(tokenizer: Any, ids: Sequence[int], *, is_asked: bool) -> list[int]
     return [start_id(tokenizer)] if is_asked or not has_start else []
 
 
-def with_written_start(tokenizer: Any) -> Any:
-    """Return a tokenizer whose chat template writes the BOS that `start_of` puts before its texts; it may be the same.
+def write_start_into_template(tokenizer: Any) -> Any:
+    """Return a tokenizer whose chat template writes the BOS that `start_tokens` puts before its texts.
 
     It is what an adapter is saved with: who asks the adapter through its own tokenizer then gives
     it what it learned.
     """
-    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    rendered = None if tokenizer.chat_template is None else render(tokenizer, talk, None, loss_on="last-assistant")
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = (
+        None if tokenizer.chat_template is None else render(tokenizer, conversation, None, loss_on="last-assistant")
+    )
     if rendered is None or rendered.problem is not None:
         return tokenizer
     ids = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
-    if not start_of(tokenizer, ids, is_asked=False):
+    if not start_tokens(tokenizer, ids, is_asked=False):
         return tokenizer
     changed, template, start = deepcopy(tokenizer), tokenizer.chat_template, "{{ bos_token }}"
     named = isinstance(template, dict)
@@ -148,7 +150,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[A
     return _text(tokenizer, messages[:last], tools, add_generation_prompt=True)
 
 
-def render_question(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str | None:
+def render_conversation(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str | None:
     """Return a conversation up to where the model starts to answer its last turn; None if the template refuses it."""
     from jinja2 import TemplateError
 
@@ -160,8 +162,8 @@ def render_question(tokenizer: Any, messages: Sequence[Message], tools: Sequence
 
 def turn_end_ids(tokenizer: Any) -> frozenset[int]:
     """Return the special token that the chat template ends an assistant turn with, if there is one."""
-    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    rendered = render(tokenizer, talk, None, loss_on="last-assistant")
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rendered = render(tokenizer, conversation, None, loss_on="last-assistant")
     learned = [rendered.text[start:end] for start, end in rendered.spans]
     tokens = tokenizer.added_tokens_decoder.items()
     return frozenset(
@@ -301,7 +303,7 @@ def _ends_with_special(tokenizer: Any, text: str) -> bool:
     return text.endswith(tuple(added))
 
 
-def tokens_in(spans: Iterable[Span], offsets: Sequence[Span]) -> list[bool]:
+def mark_tokens(spans: Iterable[Span], offsets: Sequence[Span]) -> list[bool]:
     """Tell of each token of a text whether it holds a character of a span.
 
     A token that straddles the start of a span is in it too, so that no character of a response is

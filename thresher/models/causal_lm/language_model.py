@@ -13,8 +13,8 @@ import numpy as np
 
 from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
-from thresher.models.async_copy import OnItsWay
-from thresher.models.causal_lm.adapter import ADAPTER_CONFIG, adapted, base_of_adapter
+from thresher.models.async_copy import PendingTensor
+from thresher.models.causal_lm.adapter import ADAPTER_CONFIG, apply_adapter, read_base_name
 from thresher.models.causal_lm.base_model import (
     PATTERNS,
     TEMPLATES,
@@ -98,7 +98,7 @@ class LanguageModel:
         """The base model on this disk; downloads it when it is on the Hub and not cached yet."""
         name = self.name
         if self._adapter is not None:
-            name = base_of_adapter(self._adapter)
+            name = read_base_name(self._adapter)
         return find_base(name, fingerprint=RECIPE)  # the files are hashed below, once per process
 
     @cached_property
@@ -180,7 +180,7 @@ class LanguageModel:
             model = model.to(self.device)
         except RuntimeError as error:
             raise InputError(f"model '{self.name}': does not fit {self.device} ({first_line(error)})") from None
-        model = (model if self._adapter is None else adapted(model, self._adapter, name=self.name)).eval()
+        model = (model if self._adapter is None else apply_adapter(model, self._adapter, name=self.name)).eval()
         check_unchanged(f"model '{self.name}'", self._adapter or self.base.folder, self.fingerprint, self._hashed())
         if _looks_ahead(model, self.device):
             raise InputError(
@@ -208,10 +208,10 @@ class LanguageModel:
     def log_probabilities(
         self, inputs: dict[str, Any], at: torch.Tensor, targets: torch.Tensor
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Run the model and return log p(target) at some positions: (s,) float32. See `launched`."""
-        return self.launched(inputs, at, targets).array()
+        """Run the model and return log p(target) at some positions: (s,) float32. See `start_log_probabilities`."""
+        return self.start_log_probabilities(inputs, at, targets).array()
 
-    def launched(self, inputs: dict[str, Any], at: torch.Tensor, targets: torch.Tensor) -> OnItsWay:
+    def start_log_probabilities(self, inputs: dict[str, Any], at: torch.Tensor, targets: torch.Tensor) -> PendingTensor:
         """Return log p(target) at some positions, (s,) float32, on a GPU while it is being computed.
 
         Args:
@@ -230,9 +230,9 @@ class LanguageModel:
             with torch.inference_mode(), full_precision():
                 if self.is_run_whole:
                     logits = model(**inputs, use_cache=use_cache).logits.flatten(0, 1)[at]
-                    return OnItsWay(_log_softmax_at(logits, targets))
+                    return PendingTensor(_log_softmax_at(logits, targets))
                 hidden = self.body(**inputs, use_cache=use_cache).last_hidden_state
-                return OnItsWay(self._by_head(hidden.flatten(0, 1)[at], targets))
+                return PendingTensor(self._by_head(hidden.flatten(0, 1)[at], targets))
         except torch.OutOfMemoryError:
             raise InputError(
                 f"model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens must fit the device's "
@@ -307,7 +307,7 @@ def refuse_server(name: str | None) -> None:
         )
 
 
-def tokens_read() -> int:
+def count_tokens_read() -> int:
     """Return the tokens that the models in use have read so far, without padding."""
     return sum(lm.n_tokens for lm in _ALIVE.values())
 

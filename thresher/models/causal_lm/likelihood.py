@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.models.async_copy import OnItsWay, moved, one_behind
+from thresher.models.async_copy import PendingTensor, prefetch_one, to_device_async
 from thresher.models.token_batches import token_batches
 
 if TYPE_CHECKING:
@@ -74,15 +74,15 @@ def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int
     batches = list(token_batches(n_read[filled], lm.fitting(batch_tokens)))
     mixed = np.random.default_rng(0).permutation(np.arange(1, len(batches)))
 
-    def launched() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], OnItsWay]]:
+    def start_log_probabilities() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], PendingTensor]]:
         for batch in (*batches[:1], *(batches[i] for i in mixed)):
             chosen = filled[batch]
             ids = padded(lm, [rows[i].ids[: n_read[i]] for i in chosen])
             at, targets, n_scored = predictions([rows[i] for i in chosen], width=ids.shape[1], shift=1)
-            there = [moved(torch.from_numpy(each), lm.device) for each in (ids, at, targets)]
-            yield chosen, n_scored, lm.launched({"input_ids": there[0]}, there[1], there[2])
+            there = [to_device_async(torch.from_numpy(each), lm.device) for each in (ids, at, targets)]
+            yield chosen, n_scored, lm.start_log_probabilities({"input_ids": there[0]}, there[1], there[2])
 
-    for chosen, n_scored, log_probs in one_behind(launched()):
+    for chosen, n_scored, log_probs in prefetch_one(start_log_probabilities()):
         lm.n_tokens += int(n_read[chosen].sum())
         yield Scored(chosen, np.split(log_probs.array(), np.cumsum(n_scored)[:-1]))
 

@@ -36,7 +36,7 @@ def score_pairs(
     boundary is where the caller put it. Cost: one pass over each prefix that occurs, and for each
     pair one over the row and one token more; without the cache every prefix is read once per pair.
     A batch holds the keys and values of its prefixes once per row. Models that cannot keep prefixes
-    (`keeps_prefixes`) read all pairs at full length.
+    (`can_cache_prefixes`) read all pairs at full length.
 
     Args:
         lm: the model.
@@ -52,8 +52,8 @@ def score_pairs(
     _check(lm, prefixes, rows, pairs)
     if not len(pairs):
         return
-    if not keeps_prefixes(lm):
-        yield from score_rows(lm, [joined(prefixes[p], rows[r]) for p, r in pairs], batch_tokens=batch_tokens)
+    if not can_cache_prefixes(lm):
+        yield from score_rows(lm, [prepend_prefix(prefixes[p], rows[r]) for p, r in pairs], batch_tokens=batch_tokens)
         return
     used, prefix_of = np.unique(pairs[:, 0], return_inverse=True)
     by_prefix = np.argsort(prefix_of, kind="stable")
@@ -67,13 +67,13 @@ def score_pairs(
             yield Scored(members[positions], log_probs)
 
 
-def joined(prefix: Ids, row: TokenRow) -> TokenRow:
+def prepend_prefix(prefix: Ids, row: TokenRow) -> TokenRow:
     """Return the row behind its prefix as one row."""
     is_scored = np.concatenate([np.zeros(len(prefix), dtype=np.bool_), row.is_scored])
     return TokenRow(np.concatenate([prefix, row.ids]), is_scored)
 
 
-def keeps_prefixes(lm: LanguageModel) -> bool:
+def can_cache_prefixes(lm: LanguageModel) -> bool:
     """Tell whether the keys and values of a prefix can stand for it.
 
     They can with full attention in every layer and positions that the caller may set; a probe of
@@ -89,7 +89,7 @@ def keeps_prefixes(lm: LanguageModel) -> bool:
     prefixes = [np.arange(n, dtype=np.int32) % lm.n_vocabulary for n in (3, 9)]
     row = TokenRow(np.array([2, 5, 1], dtype=np.int32) % lm.n_vocabulary, np.ones(3, dtype=np.bool_))
     n_tokens = lm.n_tokens
-    whole = _gathered(score_rows(lm, [joined(prefix, row) for prefix in prefixes], batch_tokens=64))
+    whole = _gathered(score_rows(lm, [prepend_prefix(prefix, row) for prefix in prefixes], batch_tokens=64))
     behind = _gathered(_behind(_KeptPrefixes(lm, prefixes), [row, row], np.arange(2), 64))
     lm.n_tokens = n_tokens
     return bool(np.allclose(whole, behind, atol=1e-4 if lm.dtype == "float32" else 5e-2))

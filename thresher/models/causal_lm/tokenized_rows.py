@@ -15,9 +15,9 @@ from thresher.models.causal_lm.chat_template import (
     REWRITES,
     REWRITES_LAST,
     TEMPLATE_REFUSES,
+    mark_tokens,
     render,
-    start_of,
-    tokens_in,
+    start_tokens,
 )
 from thresher.models.causal_lm.likelihood import TokenRow
 
@@ -46,7 +46,7 @@ _REFUSED = 6
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenizedRow:
     """What is read of a row.
 
     Attributes:
@@ -79,8 +79,10 @@ def row_texts(dataset: Dataset) -> pl.Series:
         return pl.Series("row", [_json({"messages": _turns(*pair), "tools": None}) for pair in pairs], dtype=pl.String)
     texts: list[str] = []
     for start in range(0, len(dataset), SLICE_ROWS):
-        talks = dataset.messages(range(start, min(start + SLICE_ROWS, len(dataset))))
-        texts += [_json({"messages": talk.messages, "tools": talk.tools}) for talk in talks]
+        conversations = dataset.messages(range(start, min(start + SLICE_ROWS, len(dataset))))
+        texts += [
+            _json({"messages": conversation.messages, "tools": conversation.tools}) for conversation in conversations
+        ]
     return pl.Series("row", texts, dtype=pl.String)
 
 
@@ -93,11 +95,11 @@ def _turns(prompt: str, response: str) -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowReader:
+class RowTokenizer:
     """Turns the texts of `row_texts` into tokens.
 
     A row is tokenised once, as a whole; the tokens of the response are found by their character
-    offsets. The text starts as `chat.start_of` says, in training too.
+    offsets. The text starts as `chat.start_tokens` says, in training too.
 
     Attributes:
         lm: whose tokenizer and chat template are used; its weights are not.
@@ -109,12 +111,12 @@ class RowReader:
     loss_on: str
     max_length: int
 
-    def read(self, texts: Sequence[str]) -> list[Reading]:
+    def read(self, texts: Sequence[str]) -> list[TokenizedRow]:
         """Return what is read of each row."""
         rendered = [self._rendered(orjson.loads(text)) for text in texts]
         usable = [i for i, (_, _, problem) in enumerate(rendered) if not problem]
         nothing = TokenRow(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_))
-        readings = [Reading(nothing, 0, problem) for _, _, problem in rendered]
+        readings = [TokenizedRow(nothing, 0, problem) for _, _, problem in rendered]
         if not usable:
             return readings
         encoded = self.lm.tokenizer(
@@ -126,7 +128,7 @@ class RowReader:
             verbose=False,  # its warning about long texts: they are cut and counted here
         )
         for i, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            readings[i] = self._reading(ids, tokens_in(rendered[i][1], offsets))
+            readings[i] = self._reading(ids, mark_tokens(rendered[i][1], offsets))
         return readings
 
     def _rendered(self, content: dict[str, Any]) -> tuple[str, Sequence[tuple[int, int]], int]:
@@ -135,21 +137,21 @@ class RowReader:
         if "text" in content:
             text = content["text"] + (tokenizer.eos_token or "")  # the end of a text is learned, so it is scored
             return text, [(0, len(text))], 0
-        talk = render(tokenizer, content["messages"], content["tools"], loss_on=self.loss_on)
-        if talk.problem is None:
-            return talk.text, talk.spans, 0
-        if talk.problem.startswith(TEMPLATE_REFUSES):
+        conversation = render(tokenizer, content["messages"], content["tools"], loss_on=self.loss_on)
+        if conversation.problem is None:
+            return conversation.text, conversation.spans, 0
+        if conversation.problem.startswith(TEMPLATE_REFUSES):
             return "", (), _REFUSED
-        return "", (), _RENDERING[talk.problem]
+        return "", (), _RENDERING[conversation.problem]
 
-    def _reading(self, ids: list[int], is_in: list[bool]) -> Reading:
-        head = start_of(self.lm.tokenizer, ids, is_asked=is_in[0]) if ids else []
+    def _reading(self, ids: list[int], is_in: list[bool]) -> TokenizedRow:
+        head = start_tokens(self.lm.tokenizer, ids, is_asked=is_in[0]) if ids else []
         ids, is_in = [*head, *ids], [False] * len(head) + is_in
         is_scored = np.array(is_in, dtype=np.bool_)
         row = TokenRow(np.array(ids[: self.max_length], dtype=np.int32), is_scored[: self.max_length])
         n_cut = int(is_scored[self.max_length :].sum())
         problem = 0 if row.is_scored.any() else CUT_AWAY if n_cut else NO_TOKEN
-        return Reading(row, n_cut, problem)
+        return TokenizedRow(row, n_cut, problem)
 
 
 def without_prompt(row: TokenRow, start_id: int) -> TokenRow:

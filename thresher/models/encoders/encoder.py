@@ -47,12 +47,12 @@ class Encoder(Protocol):
         """Return what happened so far and the user should know, such as how many texts were cut."""
 
 
-def mostly_unknown(n_unknown: NDArray[np.int64], n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+def has_mostly_unknown_tokens(n_unknown: NDArray[np.int64], n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell of which texts at least half of the tokens are the one for unknown words, (n,)."""
     return (2 * n_unknown >= n_tokens) & (n_unknown > 0)
 
 
-def in_other_letters(texts: pl.Series) -> int:
+def count_other_script(texts: pl.Series) -> int:
     """Return how many texts are at least half in letters other than Latin ones, or in emoji.
 
     The embedded encoders read English: of such texts they know single letters, or nothing.
@@ -72,7 +72,7 @@ def unknown_notes(name: str, n_unknown: int, n_read: int) -> list[str]:
 
     Args:
         name: of the encoder.
-        n_unknown: texts that are `mostly_unknown`.
+        n_unknown: texts that are `has_mostly_unknown_tokens`.
         n_read: texts.
     """
     if not n_unknown:

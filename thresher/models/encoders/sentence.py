@@ -16,10 +16,10 @@ from tokenizers import Tokenizer
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
-from thresher.models.async_copy import OnItsWay, moved, one_behind
-from thresher.models.encoders.encoder import EMBEDDED, MINILM, mostly_unknown, unknown_notes
+from thresher.models.async_copy import PendingTensor, prefetch_one, to_device_async
+from thresher.models.encoders.encoder import EMBEDDED, MINILM, has_mostly_unknown_tokens, unknown_notes
 from thresher.models.encoders.minilm import find_minilm, minilm_folder
-from thresher.models.encoders.vectors import finite_unit_rows, gathered
+from thresher.models.encoders.vectors import encode_in_order, finite_unit_rows
 from thresher.models.hub import model_folder
 from thresher.models.precision import full_precision
 from thresher.models.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
@@ -154,7 +154,7 @@ class SentenceEncoder:
             filled = np.flatnonzero(tokens)
             batches = (filled[batch] for batch in token_batches(tokens[filled], self._tokens_at_once))
             launched = ((rows, self._launched([part[row] for row in rows])) for rows in batches)
-            for rows, vectors in one_behind(launched):
+            for rows, vectors in prefetch_one(launched):
                 yield Batch(start + rows, finite_unit_rows(vectors.array(), by=self._name))
 
     @cached_property
@@ -167,7 +167,7 @@ class SentenceEncoder:
             budget = token_budget(model.device, bytes_per_token(config, n_bytes)) if known else BATCH_TOKENS
         return min(budget, CPU_BATCH_TOKENS) if model.device.type == "cpu" else budget
 
-    def _launched(self, texts: list[str]) -> OnItsWay:
+    def _launched(self, texts: list[str]) -> PendingTensor:
         """Return the vectors of a batch, on a GPU while they are being computed: what `encode` of the model does."""
         import torch
 
@@ -178,8 +178,8 @@ class SentenceEncoder:
                 inputs = model.preprocess(texts, prompt=prompt)
                 for name, value in inputs.items():
                     if isinstance(value, torch.Tensor):
-                        inputs[name] = moved(value, model.device)
-                return OnItsWay(model(inputs)["sentence_embedding"][:, : model.truncate_dim].float())
+                        inputs[name] = to_device_async(value, model.device)
+                return PendingTensor(model(inputs)["sentence_embedding"][:, : model.truncate_dim].float())
         except torch.OutOfMemoryError:
             raise InputError(
                 f"encoder '{self._name}': a batch of {len(texts)} texts must fit the device's memory and does not; "
@@ -200,7 +200,7 @@ class SentenceEncoder:
         if (unknown := self._model.tokenizer.unk_token_id) is not None:
             n_unknown = np.array([encoding.ids.count(unknown) for encoding in encodings], dtype=np.int64)
             n_words = counts - self._counter.num_special_tokens_to_add(is_pair=False)
-            self._n_unknown += int(mostly_unknown(n_unknown, n_words).sum())
+            self._n_unknown += int(has_mostly_unknown_tokens(n_unknown, n_words).sum())
             counts[(n_unknown == n_words) & (n_unknown > 0)] = 0
         limit = self._model.max_seq_length
         if limit is None:
@@ -211,7 +211,7 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
         """Return (n, d) float32."""
-        return gathered(self, texts)
+        return encode_in_order(self, texts)
 
     def notes(self) -> list[str]:
         """Return how many texts were longer than the model reads, and how many hold words that it does not know.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import fingerprint
-from thresher.models.encoders.vectors import finite_unit_rows, gathered
+from thresher.models.encoders.vectors import encode_in_order, finite_unit_rows
 from thresher.models.encoders.wordpiece import WordPieces
 from thresher.numeric.numba_jit import compiled
 
@@ -76,7 +76,7 @@ class StaticEncoder:
 
     def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
         """Return (n, 256) float32."""
-        return gathered(self, texts)
+        return encode_in_order(self, texts)
 
     def notes(self) -> list[str]:
         """Return nothing: no text is ever cut."""

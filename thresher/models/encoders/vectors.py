@@ -33,7 +33,7 @@ def finite_unit_rows(vectors: NDArray[Any], *, by: str) -> NDArray[np.float32]:
     return x
 
 
-def gathered(encoder: Encoder, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
+def encode_in_order(encoder: Encoder, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
     """Return the encoder's vectors in the order of the texts: (n, d) float32."""
     series = texts if isinstance(texts, pl.Series) else pl.Series("text", list(texts), dtype=pl.String)
     out = np.zeros((len(series), encoder.dimension), dtype=np.float32)

@@ -78,7 +78,7 @@ def ignores_padding(model: Any, device: torch.device) -> bool:
     return same_logits(alone, behind, itemsize=model.dtype.itemsize)
 
 
-def own_stops(settings: Any) -> set[int]:
+def read_stop_ids(settings: Any) -> set[int]:
     """Return the tokens that end an answer by `eos_token_id` of a model's settings: one, several or none."""
     return {*(settings if isinstance(settings, list) else [settings])} - {None}
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Generation:
     """What a model wrote.
 
     Attributes:
@@ -32,20 +32,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Choices:
+class OptionProbabilities:
     """What a model chose among options.
 
     Attributes:
-        shares: (n, m) float64 probability of each option among the options; NaN where there is a
+        probabilities: (n, m) float64 probability of each option among the options; NaN where there is a
             problem.
         problems: (n,) why there is no choice, or None.
     """
 
-    shares: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
     problems: list[str | None]
 
 
-class Respondent(Protocol):
+class TextGenerator(Protocol):
     """Answers conversations and questions with options. A model is loaded, or a server asked, when it is needed."""
 
     @property
@@ -56,26 +56,28 @@ class Respondent(Protocol):
     def fingerprint(self) -> str:
         """Hash of what determines the answers: weights and tokenizer, or address and name of what a server serves."""
 
-    def answers(
-        self, talks: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
-    ) -> list[list[Answer]]:
-        """Return `decoding.n_samples` answers of each conversation (as `talk_text` writes it)."""
+    def generate(
+        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
+    ) -> list[list[Generation]]:
+        """Return `decoding.n_samples` answers of each conversation (as `conversation_to_json` writes it)."""
 
-    def choices(self, talks: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext) -> Choices:
+    def score_options(
+        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext
+    ) -> OptionProbabilities:
         """Return how likely the model begins its answer of each conversation with each option, such as "A" and "B"."""
 
     def notes(self) -> list[str]:
         """Return what the user should know of how the model was asked."""
 
 
-def talk_text(messages: Sequence[Any], tools: Sequence[Any] | None = None) -> str:
+def conversation_to_json(messages: Sequence[Any], tools: Sequence[Any] | None = None) -> str:
     """Return a conversation that waits for an answer as JSON, equal for equal conversations only."""
     return orjson.dumps({"messages": messages, "tools": tools}, default=str).decode()
 
 
-def question(text: str) -> str:
+def user_turn(text: str) -> str:
     """Return a conversation of one question."""
-    return talk_text([{"role": "user", "content": text}])
+    return conversation_to_json([{"role": "user", "content": text}])
 
 
 def no_choices(n: int, m: int) -> NDArray[np.float64]:

@@ -8,15 +8,15 @@ from thresher.models.server_address import is_server
 
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
-from thresher.models.generation.generator import Respondent
+from thresher.models.generation.generator import TextGenerator
 
 
-def respondent(context: FeatureContext) -> Respondent:
+def load_generator(context: FeatureContext) -> TextGenerator:
     """Return who answers for `context.model`."""
     if is_server(context.model):
-        from thresher.models.generation.openai_server import Server
+        from thresher.models.generation.openai_server import OpenAIGenerator
 
-        return Server(str(context.model))
-    from thresher.models.generation.local import LocalRespondent
+        return OpenAIGenerator(str(context.model))
+    from thresher.models.generation.local import LocalGenerator
 
-    return LocalRespondent(context)
+    return LocalGenerator(context)

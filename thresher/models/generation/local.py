@@ -13,17 +13,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch, ComputeBatches
-from thresher.cache.by_text import values_of
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.by_text import compute_cached
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
-from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, render_question, start_of, turn_end_ids
+from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, render_conversation, start_tokens, turn_end_ids
 from thresher.models.causal_lm.language_model import LanguageModel, language_model
 from thresher.models.causal_lm.likelihood import padded
 from thresher.models.causal_lm.tokenized_rows import DEFAULT_MAX_LENGTH
 from thresher.models.generation.decoding import Decoding
-from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, own_stops
-from thresher.models.generation.generator import Answer, Choices
-from thresher.models.generation.sampling import Draw, Wanted, draws
+from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, read_stop_ids
+from thresher.models.generation.generator import Generation, OptionProbabilities
+from thresher.models.generation.sampling import InverseTransform, SampleRequests, sample_uniforms
 from thresher.models.precision import full_precision
 from thresher.models.token_batches import BATCH_TOKENS, token_batches
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
 
 RECIPE = "generation-4"
-WINDOW_TALKS = 2048  # conversations tokenised and sorted by length together
+WINDOW_CONVERSATIONS = 2048  # conversations tokenised and sorted by length together
 MERGED = 2  # tokens at the end of a prompt that may become others when an answer follows
 OPTIONS = "\0"  # between a question and its options in a key
 
@@ -47,7 +47,7 @@ _PROBLEMS = {
 Ids = NDArray[np.int32]
 
 
-class LocalRespondent:
+class LocalGenerator:
     """A causal language model of this machine that writes.
 
     Conversations are rendered by the model's chat template, read in batches of like length, padded
@@ -73,26 +73,35 @@ class LocalRespondent:
     @property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer, precision and longest input."""
-        return joined_fingerprint(self.lm.fingerprint, f"{RECIPE}-{self._max_length}")
+        return combine_fingerprints(self.lm.fingerprint, f"{RECIPE}-{self._max_length}")
 
-    def answers(
-        self, talks: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
-    ) -> list[list[Answer]]:
+    def generate(
+        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
+    ) -> list[list[Generation]]:
         """Return the answers of each conversation; finished ones come from the cache, each by itself.
 
         Cost: one pass over each prompt, whatever the number of samples, where the model keeps its
         keys and values in the plain way; then one step of a batch per token. A batch holds prompts
         and answers of `context.batch_tokens`.
         """
-        wanted = Wanted.of(talks, decoding.n_samples)
+        wanted = SampleRequests.of(conversations, decoding.n_samples)
 
         def batches(keys: pl.Series) -> Iterator[Batch]:
             # not `lm.fitting`: that bounds the activations of one pass, and here every layer's keys
             # and values of prompts and answers are held at once
-            return self._answer_batches(wanted.talks_of(keys), decoding, context.batch_tokens or BATCH_TOKENS)
+            return self._answer_batches(
+                wanted.group_by_conversation(keys), decoding, context.batch_tokens or BATCH_TOKENS
+            )
 
         flat = self._values(
-            wanted.keys, batches, "answers", decoding.of_each, stage, context, together=wanted.talk, size=wanted.size
+            wanted.keys,
+            batches,
+            "answers",
+            decoding.of_each,
+            stage,
+            context,
+            together=wanted.conversation,
+            size=wanted.size,
         )
         if flat is None:
             return []
@@ -105,26 +114,28 @@ class LocalRespondent:
         n = decoding.n_samples
         return [found[start : start + n] for start in range(0, len(found), n)]
 
-    def _answer(self, ids: Ids, text: str, stops: NDArray[np.int64]) -> Answer:
+    def _answer(self, ids: Ids, text: str, stops: NDArray[np.int64]) -> Generation:
         if ids[0] in _PROBLEMS:
-            return Answer(None, problem=_PROBLEMS[int(ids[0])])
-        return Answer(text.strip(), is_cut=bool(ids[-1] != NOTHING and ids[-1] not in stops))
+            return Generation(None, problem=_PROBLEMS[int(ids[0])])
+        return Generation(text.strip(), is_cut=bool(ids[-1] != NOTHING and ids[-1] not in stops))
 
-    def choices(self, talks: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext) -> Choices:
+    def score_options(
+        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext
+    ) -> OptionProbabilities:
         """Return the share of each option's first token in the model's next one. Cost: one forward per conversation."""
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
             return self._choice_batches(texts, len(options), context.batch_tokens or BATCH_TOKENS)
 
-        keys = [OPTIONS.join((talk, *options)) for talk in talks]
+        keys = [OPTIONS.join((conversation, *options)) for conversation in conversations]
         values = self._values(keys, batches, "choices", "", stage, context)
         if values is None:
-            return Choices(np.zeros((0, len(options))), [])
+            return OptionProbabilities(np.zeros((0, len(options))), [])
         log_p, codes = values[:, :-1].astype(np.float64), values[:, -1].astype(np.int64)
         fine = codes == 0
         shares = np.full(log_p.shape, np.nan)
         shares[fine] = np.exp(log_p[fine] - np.logaddexp.reduce(log_p[fine], axis=1, keepdims=True))
-        return Choices(shares, [_PROBLEMS.get(int(code)) for code in codes])
+        return OptionProbabilities(shares, [_PROBLEMS.get(int(code)) for code in codes])
 
     def notes(self) -> list[str]:
         """Return what the user should know of how the model was run."""
@@ -146,12 +157,14 @@ class LocalRespondent:
         context: FeatureContext,
         **sizes: NDArray[np.int64],
     ) -> NDArray[Any] | None:
-        shelf = None
+        partition = None
         if context.cache is not None:
-            fingerprint = joined_fingerprint(self.fingerprint, how)
-            shelf = context.cache.shelf(feature, self.name, fingerprint)
-        texts = pl.Series("talk", keys, dtype=pl.String)
-        return values_of(texts, batches, feature=stage, shelf=shelf, on_progress=context.on_progress, **sizes)
+            fingerprint = combine_fingerprints(self.fingerprint, how)
+            partition = context.cache.partition(feature, self.name, fingerprint)
+        texts = pl.Series("conversation", keys, dtype=pl.String)
+        return compute_cached(
+            texts, batches, feature=stage, partition=partition, on_progress=context.on_progress, **sizes
+        )
 
     @cached_property
     def _is_padded(self) -> bool:
@@ -165,19 +178,19 @@ class LocalRespondent:
         for path in self.lm.settings_files:  # read here: cached answers need no weights
             if own is None and path.is_file():
                 own = json.loads(path.read_bytes()).get("eos_token_id")
-        ends = own_stops(own) | {self.lm.tokenizer.eos_token_id}
+        ends = read_stop_ids(own) | {self.lm.tokenizer.eos_token_id}
         return frozenset((ends | turn_end_ids(self.lm.tokenizer)) - {None})
 
-    def _prompts(self, talks: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
+    def _prompts(self, conversations: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
         """Return the token ids of each conversation, up to where the answer starts, and a problem or 0."""
         tokenizer = self.lm.tokenizer
-        contents = [orjson.loads(talk) for talk in talks]
-        texts = [render_question(tokenizer, content["messages"], content["tools"]) for content in contents]
+        contents = [orjson.loads(conversation) for conversation in conversations]
+        texts = [render_conversation(tokenizer, content["messages"], content["tools"]) for content in contents]
         problems = np.array([REFUSED if text is None else 0 for text in texts], dtype=np.int64)
         ids: list[list[int]] = tokenizer([text or "" for text in texts], add_special_tokens=False, verbose=False)[
             "input_ids"
         ]
-        return [[*start_of(tokenizer, row, is_asked=False), *row] for row in ids], problems
+        return [[*start_tokens(tokenizer, row, is_asked=False), *row] for row in ids], problems
 
     def _answer_batches(
         self, wanted: Mapping[str, list[tuple[int, int]]], decoding: Decoding, batch_tokens: int
@@ -191,28 +204,30 @@ class LocalRespondent:
             batch_tokens: of prompts and answers in one batch.
         """
         every = list(wanted)
-        for start in range(0, len(every), WINDOW_TALKS):
-            talks = every[start : start + WINDOW_TALKS]
-            prompts, problems = self._prompts(talks)
+        for start in range(0, len(every), WINDOW_CONVERSATIONS):
+            conversations = every[start : start + WINDOW_CONVERSATIONS]
+            prompts, problems = self._prompts(conversations)
             n_tokens = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
             is_long = (n_tokens == 0) | (n_tokens + decoding.max_new_tokens > self._max_length)
             problems[is_long & (problems == 0)] = TOO_LONG
             for i in np.flatnonzero(problems):
-                positions = np.array([position for position, _ in wanted[talks[i]]], dtype=np.int64)
+                positions = np.array([position for position, _ in wanted[conversations[i]]], dtype=np.int64)
                 nothing = np.full((len(positions), decoding.max_new_tokens), problems[i], dtype=np.int32)
                 yield Batch(positions, nothing)
             fine = np.flatnonzero(problems == 0)
-            n_wanted = np.array([len(wanted[talk]) for talk in talks], dtype=np.int64)
+            n_wanted = np.array([len(wanted[conversation]) for conversation in conversations], dtype=np.int64)
             cost = (n_tokens[fine] + decoding.max_new_tokens) * n_wanted[fine]
             for batch in token_batches(cost, batch_tokens):
                 rows = fine[batch]
-                places = [[sample for _, sample in wanted[talks[row]]] for row in rows]
+                places = [[sample for _, sample in wanted[conversations[row]]] for row in rows]
                 uniforms = None
                 if decoding.temperature > 0:
-                    of_each = [draws(talks[row], decoding, at) for row, at in zip(rows, places, strict=True)]
+                    of_each = [
+                        sample_uniforms(conversations[row], decoding, at) for row, at in zip(rows, places, strict=True)
+                    ]
                     uniforms = np.concatenate(of_each)
                 ids = self._generate([prompts[row] for row in rows], n_wanted[rows], decoding, uniforms)
-                yield Batch(np.array([position for row in rows for position, _ in wanted[talks[row]]]), ids)
+                yield Batch(np.array([position for row in rows for position, _ in wanted[conversations[row]]]), ids)
 
     def _generate(
         self,
@@ -245,7 +260,7 @@ class LocalRespondent:
         more: dict[str, Any] = {}
         if uniforms is not None:
             drawn = torch.from_numpy(uniforms).to(lm.device, _sum_dtype(lm.device))
-            more["logits_processor"] = LogitsProcessorList([Draw(drawn, decoding)])
+            more["logits_processor"] = LogitsProcessorList([InverseTransform(drawn, decoding)])
         try:
             with torch.inference_mode(), full_precision():
                 if n_answers.max() > 1:
@@ -272,8 +287,8 @@ class LocalRespondent:
 
     def _choice_batches(self, texts: pl.Series, n_options: int, batch_tokens: int) -> Iterator[Batch]:
         """Yield (b, m + 1) float64: log-probability of each option's token, and a problem or 0."""
-        for start in range(0, len(texts), WINDOW_TALKS):
-            keys = [key.split(OPTIONS) for key in texts[start : start + WINDOW_TALKS].to_list()]
+        for start in range(0, len(texts), WINDOW_CONVERSATIONS):
+            keys = [key.split(OPTIONS) for key in texts[start : start + WINDOW_CONVERSATIONS].to_list()]
             prompts, targets, problems = self._questions(keys)
             bad = np.flatnonzero(problems)
             if len(bad):
@@ -295,7 +310,7 @@ class LocalRespondent:
         problems[is_long & (problems == 0)] = TOO_LONG
         for i in np.flatnonzero(problems == 0):
             content = orjson.loads(keys[i][0])
-            text = render_question(tokenizer, content["messages"], content["tools"]) or ""
+            text = render_conversation(tokenizer, content["messages"], content["tools"]) or ""
             whole = tokenizer([text + option for option in keys[i][1:]], add_special_tokens=False, verbose=False)
             prompts[i], first = _until_options(prompts[i], whole["input_ids"])
             if len(set(first)) < m:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import xxhash
 
-from thresher.cache.answer_cache import FILE, AnswerStore
-from thresher.cache.fingerprint import joined_fingerprint
+from thresher.cache.answer_cache import FILE, AnswerCache
+from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError, did_you_mean, first_three
 from thresher.models.generation.decoding import Decoding
-from thresher.models.generation.generator import Answer, Choices, no_choices
+from thresher.models.generation.generator import Generation, OptionProbabilities, no_choices
 from thresher.models.generation.http_client import RefusedError, ServerClient
-from thresher.models.generation.responses import chosen, named_option, shares_of, written
+from thresher.models.generation.responses import chosen, named_option, option_probabilities, written
 from thresher.models.server_address import ServerAddress
 from thresher.progress import OnProgress, Progress
 
@@ -52,7 +52,7 @@ class _Request:
 Fetch = Callable[[_Request], dict[str, Any]]
 
 
-class Server:
+class OpenAIGenerator:
     """A model behind an OpenAI-compatible server.
 
     Each answer is one request, stored as soon as it is there under the hash of the address, the
@@ -97,11 +97,11 @@ class Server:
     @property
     def fingerprint(self) -> str:
         """Hash of address and model: what the server's weights are cannot be known."""
-        return joined_fingerprint(RECIPE, self.name)
+        return combine_fingerprints(RECIPE, self.name)
 
-    def answers(
-        self, talks: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
-    ) -> list[list[Answer]]:
+    def generate(
+        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
+    ) -> list[list[Generation]]:
         """Return the answers of each conversation; one request for each that is not stored.
 
         Raises:
@@ -109,12 +109,14 @@ class Server:
                 does not answer.
         """
         n = decoding.n_samples
-        requests = [self._request(talk, decoding, i) for talk in talks for i in range(n)]
+        requests = [self._request(conversation, decoding, i) for conversation in conversations for i in range(n)]
         found = self._ask(requests, written, stage=stage, context=context)
         flat = [_answer(found[request.key]) for request in requests]
         return [flat[start : start + n] for start in range(0, len(flat), n)]
 
-    def choices(self, talks: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext) -> Choices:
+    def score_options(
+        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext
+    ) -> OptionProbabilities:
         """Return the share of each option: by its probability as the answer's first word, or 1 for the one named.
 
         The probabilities are those of the 20 likeliest tokens, where the server gives them; an
@@ -126,16 +128,16 @@ class Server:
                 does not answer.
         """
         likeliest = Decoding(max_new_tokens=CHOICE_TOKENS)
-        requests = [self._request(talk, likeliest, 0, with_top=True) for talk in talks]
+        requests = [self._request(conversation, likeliest, 0, with_top=True) for conversation in conversations]
         found = self._ask(requests, chosen, stage=stage, context=context)
-        shares = no_choices(len(talks), len(options))
-        problems: list[str | None] = [None] * len(talks)
+        shares = no_choices(len(conversations), len(options))
+        problems: list[str | None] = [None] * len(conversations)
         for i, request in enumerate(requests):
             content = found[request.key]
             if "problem" in content:
                 problems[i] = str(content["problem"])
                 continue
-            share = shares_of(content["top"], options)
+            share = option_probabilities(content["top"], options)
             if share is None:
                 share = named_option(content["text"], options)
                 self._n_by_text += share is not None
@@ -143,7 +145,7 @@ class Server:
                 problems[i] = UNPARSABLE
             else:
                 shares[i] = share
-        return Choices(shares, problems)
+        return OptionProbabilities(shares, problems)
 
     def notes(self) -> list[str]:
         """Return whether choices had to be read from text."""
@@ -154,8 +156,8 @@ class Server:
             f"says"
         ]
 
-    def _request(self, talk: str, decoding: Decoding, sample: int, *, with_top: bool = False) -> _Request:
-        content = orjson.loads(talk)
+    def _request(self, conversation: str, decoding: Decoding, sample: int, *, with_top: bool = False) -> _Request:
+        content = orjson.loads(conversation)
         body: Body = {
             "model": self.model,
             "messages": [{key: each[key] for key in each if key != "weight"} for each in content["messages"]],
@@ -167,7 +169,7 @@ class Server:
         if decoding.top_p < 1:
             body["top_p"] = decoding.top_p
         if decoding.temperature > 0:
-            seed = xxhash.xxh3_64_intdigest(f"{decoding.seed}\0{sample}\0{talk}".encode())
+            seed = xxhash.xxh3_64_intdigest(f"{decoding.seed}\0{sample}\0{conversation}".encode())
             body["seed"] = seed % 2**31
         if with_top:
             body |= {"logprobs": True, "top_logprobs": N_TOP}
@@ -181,7 +183,7 @@ class Server:
         wanted = {request.key: request for request in requests}
         if context.cache is not None and context.cache.rehearsal is not None:
             return _rehearsed(list(wanted), context.cache.root, context.cache.rehearsal, stage)
-        store = AnswerStore(None if context.cache is None else context.cache.root)
+        store = AnswerCache(None if context.cache is None else context.cache.root)
         try:
             found = store.get(list(wanted))
             missing = [request for key, request in wanted.items() if key not in found]
@@ -206,7 +208,7 @@ class Server:
             client.close()
 
     def _fetch(
-        self, request: _Request, client: ServerClient, known: list[str] | None, reduce: Reduce, store: AnswerStore
+        self, request: _Request, client: ServerClient, known: list[str] | None, reduce: Reduce, store: AnswerCache
     ) -> dict[str, Any]:
         """Ask for one answer and store it; a refusal of this one request is not stored, and costs nothing.
 
@@ -251,7 +253,7 @@ class _Run:
 
     def __init__(
         self,
-        store: AnswerStore,
+        store: AnswerCache,
         found: dict[str, dict[str, Any]],
         *,
         total: int,
@@ -320,7 +322,7 @@ def _rehearsed(keys: list[str], root: Path, rehearsal: Rehearsal, stage: str) ->
 
     found: dict[str, dict[str, Any]] = {}
     if rehearsal.reads_cache and (root / FILE).is_file():
-        store = AnswerStore(root)
+        store = AnswerCache(root)
         found = store.get(keys)
         store.close()
     note = "requests to a server; a server is not asked in a dry run: time and price are its own"
@@ -328,7 +330,7 @@ def _rehearsed(keys: list[str], root: Path, rehearsal: Rehearsal, stage: str) ->
     return {key: found.get(key, {"text": "", "is_cut": False, "top": []}) for key in keys}
 
 
-def _answer(content: Mapping[str, Any]) -> Answer:
+def _answer(content: Mapping[str, Any]) -> Generation:
     if "problem" in content:
-        return Answer(None, problem=str(content["problem"]))
-    return Answer(str(content["text"]), is_cut=bool(content["is_cut"]))
+        return Generation(None, problem=str(content["problem"]))
+    return Generation(str(content["text"]), is_cut=bool(content["is_cut"]))

@@ -70,7 +70,7 @@ def _kind(value: object) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def shares_of(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]) -> list[float] | None:
+def option_probabilities(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]) -> list[float] | None:
     """Return the shares of the options at the place where they are likeliest in all, the first of such, or None.
 
     A token counts as an option when nothing but it is left without white space and the marks around

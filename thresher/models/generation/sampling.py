@@ -17,46 +17,49 @@ if TYPE_CHECKING:
     import torch
 
 
-def draws(talk: str, decoding: Decoding, samples: Iterable[int]) -> NDArray[np.float64]:
+def sample_uniforms(conversation: str, decoding: Decoding, samples: Iterable[int]) -> NDArray[np.float64]:
     """Return the random numbers behind some drawn answers of a conversation: (k, max_new_tokens) in 0..1.
 
     Those of a sample depend on the seed, the conversation and the sample's place alone, so that
     more samples or longer answers leave what was there unchanged.
     """
-    seeds = [xxhash.xxh3_128_intdigest(f"{decoding.seed}\0{i}\0{talk}".encode()) for i in samples]
+    seeds = [xxhash.xxh3_128_intdigest(f"{decoding.seed}\0{i}\0{conversation}".encode()) for i in samples]
     return np.stack([np.random.default_rng(seed).random(decoding.max_new_tokens) for seed in seeds])
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SampleRequests:
     """Answers that are wanted, each under a key of its own, so that each is kept by itself.
 
     Attributes:
         keys: (n * k,) digest of a conversation and the answer's place among its k samples.
-        talk: (n * k,) int64 number of the conversation, by its length and place.
+        conversation: (n * k,) int64 number of the conversation, by its length and place.
         size: (n * k,) int64 bytes of the conversation.
     """
 
     keys: list[str]
-    talk: NDArray[np.int64]
+    conversation: NDArray[np.int64]
     size: NDArray[np.int64]
     _by_digest: dict[str, str]
 
     @classmethod
-    def of(cls, talks: Sequence[str], n_samples: int) -> Wanted:
+    def of(cls, conversations: Sequence[str], n_samples: int) -> SampleRequests:
         """Ask for so many answers of each conversation."""
-        digests = [xxhash.xxh3_128_hexdigest(talk.encode()) for talk in talks]
-        size = np.array([len(talk) for talk in talks], dtype=np.int64)
+        digests = [xxhash.xxh3_128_hexdigest(conversation.encode()) for conversation in conversations]
+        size = np.array([len(conversation) for conversation in conversations], dtype=np.int64)
         # numbered by length, so that a rehearsal that takes some of them, evenly spread, takes
         # every length
-        number = np.empty(len(talks), dtype=np.int64)
-        number[np.argsort(size, kind="stable")] = np.arange(len(talks))
+        number = np.empty(len(conversations), dtype=np.int64)
+        number[np.argsort(size, kind="stable")] = np.arange(len(conversations))
         keys = [f"{digest}-{sample}" for digest in digests for sample in range(n_samples)]
         return cls(
-            keys, np.repeat(number, n_samples), np.repeat(size, n_samples), dict(zip(digests, talks, strict=True))
+            keys,
+            np.repeat(number, n_samples),
+            np.repeat(size, n_samples),
+            dict(zip(digests, conversations, strict=True)),
         )
 
-    def talks_of(self, keys: pl.Series) -> dict[str, list[tuple[int, int]]]:
+    def group_by_conversation(self, keys: pl.Series) -> dict[str, list[tuple[int, int]]]:
         """Return the conversations behind keys, each with positions in `keys` and places among samples."""
         found: dict[str, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys.to_list()):
@@ -65,7 +68,7 @@ class Wanted:
         return found
 
 
-class Draw:
+class InverseTransform:
     """Leaves one token possible in each row: where the running sum of the probabilities passes its random number."""
 
     def __init__(self, uniforms: torch.Tensor, decoding: Decoding) -> None:

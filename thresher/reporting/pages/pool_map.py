@@ -94,10 +94,10 @@ def _embeddings(rows: Dataset, embedding: Mapping[str, str] | None) -> tuple[NDA
 def _cached(rows: Dataset, embedding: Mapping[str, str]) -> NDArray[np.float32] | None:
     """Return the vectors from the cache, or None when it has not all of them; no model is loaded."""
     keys, group = np.unique(text_keys(rows.texts().to_list()), return_inverse=True)
-    shelf = FeatureCache().shelf("embedding", embedding["encoder"], embedding["fingerprint"])
+    partition = FeatureCache().partition("embedding", embedding["encoder"], embedding["fingerprint"])
     out: NDArray[np.float32] | None = None
     n_found = 0
-    for positions, values in shelf.read(keys, on_damage=lambda _: None):
+    for positions, values in partition.read(keys, on_damage=lambda _: None):
         if out is None:
             out = np.zeros((len(keys), values.shape[1]), dtype=np.float32)
         out[positions] = values

@@ -20,7 +20,7 @@ from thresher.dataset.provenance import check_apart, reading_entry
 from thresher.errors import InputError, OutputError
 from thresher.features.compute import COLUMN, compute
 from thresher.features.container import Features
-from thresher.models.torch_products import products_on
+from thresher.models.torch_products import load_products
 from thresher.numeric.arrays import Array
 from thresher.selection.choose import choose
 from thresher.selection.distributed.engine import Engine, run_stage
@@ -249,13 +249,13 @@ class Run:
                 missing={**features.missing, **more.missing},
                 notes={**features.notes, **more.notes},
             )
-        products = products_on(request.context.device)
+        products = load_products(request.context.device)
         return replace(features, context={**features.context, **self.beside()}, products=products)
 
     def beside(self) -> dict[str, Array]:
         """Return the features of rows beside the pool."""
         from thresher.features.registry import is_of_pairs
-        from thresher.features.side_inputs import features_beside
+        from thresher.features.side_inputs import compute_side_inputs
 
         request = self.request
         found: dict[str, Array] = {}
@@ -263,7 +263,7 @@ class Run:
             accepts = getattr(request.selector, "accepts", ())
             pairs = any(is_of_pairs(name.removeprefix(f"{role}_")) for name in accepts)
             pool = self.pool.whole.take(self.pool.order) if pairs else rows
-            found |= features_beside(role, accepts, rows, pool, request.context)
+            found |= compute_side_inputs(role, accepts, rows, pool, request.context)
         return found
 
     def _choose(

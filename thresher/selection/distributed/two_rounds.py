@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from thresher.artifacts.folder import whole_file, write_parquet
 from thresher.errors import InputError
 from thresher.features.container import Features
-from thresher.models.torch_products import products_on
+from thresher.models.torch_products import load_products
 from thresher.numeric.arrays import Array, Int64
 from thresher.numeric.kmeans import spherical_centers
 from thresher.numeric.vectors import distinct_rows, unit_rows
@@ -237,7 +237,7 @@ class _TwoRounds:
             row_id=ids_of(candidates["number"]),
             arrays={EMBEDDING: candidates[EMBEDDING], WEIGHT: candidates[WEIGHT]},
             context=self.beside,
-            products=products_on(self.request.context.device),
+            products=load_products(self.request.context.device),
         )
         scores = self.request.selector.score(features, n_ranked=self.k, rng=rng)
         ranking = scores.ranking()[: self.k]

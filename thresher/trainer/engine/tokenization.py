@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.errors import InputError, first_three
-from thresher.models.causal_lm.chat_template import render, start_of, tokens_in
+from thresher.models.causal_lm.chat_template import mark_tokens, render, start_tokens
 from thresher.trainer.settings import Task
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _add_conversations(account: _Account, rows: Dataset, tokenizer: Any, loss_on
     row_ids = rows.frame["row_id"]
     for position, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         labels = learned_labels(ids, offsets, rendered[position].spans)
-        head = start_of(tokenizer, ids, is_asked=bool(labels) and labels[0] != IGNORED)
+        head = start_tokens(tokenizer, ids, is_asked=bool(labels) and labels[0] != IGNORED)
         account.add(position, row_ids[position], head + ids, [IGNORED] * len(head) + labels)
 
 
@@ -206,7 +206,7 @@ def _add_texts(account: _Account, rows: Dataset, tokenizer: Any) -> None:
     encoded = _encode(tokenizer, frame["response"].to_list(), special=False)["input_ids"]
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for position, (row_id, _) in enumerate(frame.iter_rows()):
-        head, ids = start_of(tokenizer, encoded[position], is_asked=True), encoded[position] + tail
+        head, ids = start_tokens(tokenizer, encoded[position], is_asked=True), encoded[position] + tail
         account.add(position, row_id, head + ids, [IGNORED] * len(head) + ids)
 
 
@@ -214,7 +214,7 @@ def learned_labels(
     ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
 ) -> list[int]:
     """Return the labels of a text: a token is learned when it holds a character of a span."""
-    return [code if learned else IGNORED for code, learned in zip(ids, tokens_in(spans, offsets), strict=True)]
+    return [code if learned else IGNORED for code, learned in zip(ids, mark_tokens(spans, offsets), strict=True)]
 
 
 def end_of_prompt(ids: list[int], room: int, *, bos: int | None) -> list[int]:
