@@ -34,9 +34,9 @@ from machine import machine
 
 import thresher as th
 from thresher.evaluation.effect import effect, holm
-from thresher.experiments.cell import Cell, Outcome
+from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.comparison import sentence
-from thresher.experiments.runner import Laboratory
+from thresher.experiments.runner import ExperimentRunner
 from thresher.features import FeatureContext, compute
 from thresher.selectors import available
 
@@ -67,9 +67,9 @@ def methods_for(pool: th.Dataset) -> list[str]:
     return there if pool.kind == "classification" else [name for name in there if name != "stratified"]
 
 
-def chosen(lab: Laboratory, methods: list[str], shares: list[float], seeds: int, equal: str) -> Chosen:
+def chosen(runner: ExperimentRunner, methods: list[str], shares: list[float], seeds: int, equal: str) -> Chosen:
     """Return the cells: what each method picks for each budget and seed."""
-    pool = lab.bench.pool
+    pool = runner.experiment.pool
     lengths = compute(pool, {"length"}, FeatureContext())["length"]
     cells: Chosen = {}
     for share in shares:
@@ -96,19 +96,19 @@ def chosen(lab: Laboratory, methods: list[str], shares: list[float], seeds: int,
     return cells
 
 
-def run(lab: Laboratory, cells: Chosen) -> dict[tuple[str, str, int], Outcome]:
+def run(runner: ExperimentRunner, cells: Chosen) -> dict[tuple[str, str, int], Outcome]:
     """Return what came of the cells; finished ones come from the cache."""
     names, found = list(cells), {}
-    for index, outcome in lab.crew.run(lab.bench, [cells[name] for name in names]):
+    for index, outcome in runner.worker_pool.run(runner.experiment, [cells[name] for name in names]):
         found[names[index]] = outcome
         if outcome.reason is not None:
             print(f"  {names[index]} failed: {outcome.reason}", flush=True)
     return found
 
 
-def verdicts(lab: Laboratory, cells: Chosen, outcomes: dict[tuple[str, str, int], Outcome]) -> list[dict]:
+def verdicts(runner: ExperimentRunner, cells: Chosen, outcomes: dict[tuple[str, str, int], Outcome]) -> list[dict]:
     """Return mean, rows and the paired differences to both baselines of each method and budget."""
-    metric = lab.bench.metric
+    metric = runner.experiment.metric
     values: dict[tuple[str, str], dict[int, np.ndarray]] = {}
     weights = None
     for (method, budget, seed), outcome in outcomes.items():
@@ -159,7 +159,7 @@ def measure(name: str, options: argparse.Namespace, equal: str) -> dict:
     """Return the verdicts of one task."""
     pool, test, given = task(name, options.data)
     began = time.monotonic()
-    lab = Laboratory.open(
+    runner = ExperimentRunner.open(
         pool,
         eval=test,
         model=None,
@@ -172,25 +172,25 @@ def measure(name: str, options: argparse.Namespace, equal: str) -> dict:
         engine="local",
         on_progress=None,
     )
-    with lab:
+    with runner:
         methods = methods_for(pool) if options.methods is None else options.methods.split(",")
         shares = [float(part) / 100 for part in options.budgets.split(",")]
-        cells = chosen(lab, methods, shares, options.seeds, equal)
-        bench, outcomes = lab.bench, {}
+        cells = chosen(runner, methods, shares, options.seeds, equal)
+        experiment, outcomes = runner.experiment, {}
         for share in shares:
             part = {key: cell for key, cell in cells.items() if key[1] == f"{share:.0%}"}
             if equal == "rows":
-                lab.set_equal_steps(round(share * len(bench.pool)))
-            outcomes |= run(lab, part)
+                runner.set_equal_steps(round(share * len(experiment.pool)))
+            outcomes |= run(runner, part)
             print(
                 f"  {name}, equal {equal}, {share:.0%}: {len(part)} cells, {time.monotonic() - began:.0f} s", flush=True
             )
-        lab.bench = replace(bench)
-        told = verdicts(lab, cells, outcomes)
+        runner.experiment = replace(experiment)
+        told = verdicts(runner, cells, outcomes)
     return {
-        "metric": bench.metric.name,
-        "pool_rows": len(bench.pool),
-        "test_rows": len(bench.test),
+        "metric": experiment.metric.name,
+        "pool_rows": len(experiment.pool),
+        "test_rows": len(experiment.test),
         "seeds": options.seeds,
         "options": {"budgets": options.budgets, "methods": options.methods},
         "date": machine()["date"],

@@ -1,4 +1,4 @@
-"""A bench of tiny parts: 3 colours, a random BERT, one epoch."""
+"""An experiment of tiny parts: 3 colors, a random BERT, one epoch."""
 
 import numpy as np
 import pytest

@@ -76,11 +76,11 @@ def test_words_keep_the_sign_of_the_interval_and_say_nothing_it_does_not():
 
 
 class Scores:
-    """Stands for a laboratory whose random rows score 0.5, 0.6, 0.7 at 100, 200, 400."""
+    """Stands for an experiment runner whose random rows score 0.5, 0.6, 0.7 at 100, 200, 400."""
 
     def __init__(self, sizes):
         self.outcomes = {("random", size, 0): None for size in sizes}
-        self.bench = type("Bench", (), {"metric": type("Metric", (), {"is_higher_better": True})})
+        self.experiment = type("Experiment", (), {"metric": type("Metric", (), {"is_higher_better": True})})
 
     def mean(self, _, size):
         return 0.5 + 0.1 * np.log2(size / 100)

@@ -2,33 +2,33 @@ import pytest
 
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
-from thresher.experiments.experiment import make_bench
+from thresher.experiments.experiment import prepare_experiment
 from thresher.trainer.settings import TrainSettings
 
 ROWS = [{"text": f"the {thing} is {number}", "label": thing} for number in range(6) for thing in ("sky", "leaf")]
 
 
-def bench(pool, test, **options):
+def experiment(pool, test, **options):
     given = {"model": None, "settings": TrainSettings(), "metric": None}
-    return make_bench(load(pool), eval=load(test), **(given | options))
+    return prepare_experiment(load(pool), eval=load(test), **(given | options))
 
 
 def test_training_may_not_choose_its_weights_by_the_test_rows():
     with pytest.raises(SettingsError, match="early_stopping_patience chooses weights by the held-out rows"):
-        bench(ROWS[:8], ROWS[8:], settings=TrainSettings(early_stopping_patience=1))
+        experiment(ROWS[:8], ROWS[8:], settings=TrainSettings(early_stopping_patience=1))
 
 
 def test_one_test_row_is_refused_before_anything_is_trained():
     with pytest.raises(InputError, match="at least 2 test rows"):
-        bench(ROWS[:8], ROWS[8:9])
+        experiment(ROWS[:8], ROWS[8:9])
 
 
 def test_a_pool_of_which_every_row_is_dropped_is_refused():
     with pytest.raises(InputError, match="needs rows to choose from"):
-        bench(ROWS[:4], ROWS, overlap="drop")
+        experiment(ROWS[:4], ROWS, overlap="drop")
 
 
 def test_one_generated_answer_has_no_spread_and_is_refused():
     talks = [{"instruction": f"say {number}", "output": str(number)} for number in range(6)]
     with pytest.raises(InputError, match="eval_generations to 2 or more"):
-        bench(talks[:3], talks[3:], metric="exact_match", settings=TrainSettings(eval_generations=1))
+        experiment(talks[:3], talks[3:], metric="exact_match", settings=TrainSettings(eval_generations=1))

@@ -10,8 +10,8 @@ from thresher.errors import InputError, NotFoundError, OutputError, SettingsErro
 from thresher.evaluation.estimate import over_seeds
 from thresher.evaluation.metric import find_metric
 from thresher.evaluation.saturation import fit_curve
-from thresher.experiments import worker_pool
-from thresher.experiments.cell import Outcome
+from thresher.experiments.cells import worker_pool
+from thresher.experiments.cells.cell import Outcome
 from thresher.experiments.curve_io import dips, limits, read_curve
 from thresher.experiments.learning_curve import learning_curve
 
@@ -233,10 +233,10 @@ def test_the_folder_says_nothing_of_the_clock_outside_cost_and_manifest(made):
 
 
 class Outcomes:
-    """Stands for a laboratory: outcomes of one method at some sizes, (seeds, n) of right answers each."""
+    """Stands for an experiment runner: outcomes of one method at some sizes, (seeds, n) of right answers each."""
 
     def __init__(self, runs):
-        self.bench = type("Bench", (), {"metric": find_metric("accuracy", "classification")})
+        self.experiment = type("Experiment", (), {"metric": find_metric("accuracy", "classification")})
         self.outcomes = {
             ("random", size, seed): Outcome(key="", outcomes=pl.DataFrame({"correct": row > 0}), facts={})
             for size, table in runs.items()

@@ -5,7 +5,7 @@ import pytest
 
 import thresher as th
 from thresher.experiments.rankings import Rankings
-from thresher.experiments.runner import Laboratory
+from thresher.experiments.runner import ExperimentRunner
 from thresher.selection.pool_adapters import store
 
 
@@ -30,7 +30,7 @@ def test_a_reference_is_trained_once_for_each_seed_and_never_again(tiny_llama, q
 @pytest.mark.parametrize("kind", ["questions", "colours"])
 def test_methods_ask_the_language_model_that_is_trained(kind, tiny_llama, tiny_bert, question_rows, colour_rows):
     rows, model = (question_rows, tiny_llama) if kind == "questions" else (colour_rows, tiny_bert)
-    with Laboratory.open(
+    with ExperimentRunner.open(
         rows,
         eval="20%",
         model=model,
@@ -42,6 +42,6 @@ def test_methods_ask_the_language_model_that_is_trained(kind, tiny_llama, tiny_b
         workers=1,
         engine="local",
         on_progress=None,
-    ) as lab:
-        asked = lab.rankings.options.get("model")
+    ) as runner:
+        asked = runner.rankings.options.get("model")
     assert asked == (str(tiny_llama) if kind == "questions" else None)  # a classifier cannot be asked for likelihoods

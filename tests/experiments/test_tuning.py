@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from thresher.errors import InputError, SettingsError
-from thresher.experiments import worker_pool
+from thresher.experiments.cells import worker_pool
 from thresher.experiments.search import Tried
 from thresher.experiments.tuning import agreement, tune
 from thresher.trainer.settings import TrainSettings

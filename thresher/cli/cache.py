@@ -20,13 +20,13 @@ def show(
     """Show the cache of computed features, or make room in it."""
     if context.invoked_subcommand is not None:
         return
-    from thresher.experiments.cell_cache import CellStore
+    from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
     from thresher.selection.pool_adapters import store as trained_store
 
     cache = FeatureCache()
     entries = cache.entries()
-    n_cells, cell_bytes = CellStore().size()
+    n_cells, cell_bytes = CellCache().size()
     n_trained, trained_bytes = trained_store().size()
     if as_json:
         import dataclasses
@@ -66,7 +66,7 @@ def prune(
     Raises:
         InputError: not exactly one of the options was given.
     """
-    from thresher.experiments.cell_cache import CellStore
+    from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
     from thresher.selection.pool_adapters import store as trained_store
 
@@ -74,6 +74,6 @@ def prune(
         raise InputError("cache prune: needs exactly one of --max-gb, --older-than-days and --all")
     max_bytes = 0 if everything else None if max_gb is None else int(max_gb * 1e9)
     freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
-    freed += CellStore().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += CellCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += trained_store().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     typer.echo(f"freed {size(freed)}")

@@ -31,7 +31,7 @@ def average_finalists(
     and test rows.
 
     Args:
-        search: with its test bench.
+        search: with its test experiment.
         tried: all trials.
         finals: value at the end by trial, higher being better.
         best: number of the winner.

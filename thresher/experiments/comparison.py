@@ -20,7 +20,7 @@ from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.evaluation.effect import LEVEL, Effect, effect, holm, seeds_needed
 from thresher.experiments.experiment import Overlap
 from thresher.experiments.rankings import check_methods
-from thresher.experiments.runner import Laboratory
+from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.tables import (
     CELL_SCHEMA,
     cell_table,
@@ -43,7 +43,7 @@ DEFAULTS = TrainSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class PairwiseResult:
     """One method at one budget against random.
 
     Attributes:
@@ -84,7 +84,7 @@ class Comparison:
     """
 
     cells: pl.DataFrame
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[PairwiseResult, ...]
     content: Mapping[str, Any]
     path: Path | None
     manifest: Manifest
@@ -158,7 +158,7 @@ def compare(
     if equal not in ("epochs", "steps"):
         raise SettingsError(f"compare: equal must be 'epochs' or 'steps', got '{equal}'")
     names = _methods(methods, method_settings or {})
-    with Laboratory.open(
+    with ExperimentRunner.open(
         pool,
         eval=eval,
         model=model,
@@ -170,76 +170,78 @@ def compare(
         workers=workers,
         engine=engine,
         on_progress=on_progress,
-    ) as lab:
-        if lab.bench.metric.column is None:
-            raise InputError(f"compare: {lab.bench.metric.name} has no value per row to pair; choose accuracy or loss")
-        sizes = _sizes(budget, len(lab.bench.pool))
+    ) as runner:
+        if runner.experiment.metric.column is None:
+            raise InputError(
+                f"compare: {runner.experiment.metric.name} has no value per row to pair; choose accuracy or loss"
+            )
+        sizes = _sizes(budget, len(runner.experiment.pool))
         if methods == "all":
-            names = [name for name in names if _has_columns(name, method_settings or {}, lab.bench.pool)]
+            names = [name for name in names if _has_columns(name, method_settings or {}, runner.experiment.pool)]
         asked = {"methods": names, "budgets": sizes, "seeds": seeds, "equal": equal, "detect": detect}
-        return _run(lab, asked, out=out, force=force)
+        return _run(runner, asked, out=out, force=force)
 
 
-def _run(lab: Laboratory, asked: dict[str, Any], *, out: str | Path | None, force: bool) -> Comparison:
+def _run(runner: ExperimentRunner, asked: dict[str, Any], *, out: str | Path | None, force: bool) -> Comparison:
     started, began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    named = identity(lab, asked)
+    named = identity(runner, asked)
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(OutputFolder(out, identity=named, force=force))
         if folder is not None and folder.is_done:
             return read_comparison(folder.path)
-        bench = lab.bench
+        experiment = runner.experiment
         for size in asked["budgets"]:
             if asked["equal"] == "steps":
-                lab.set_equal_steps(size)
+                runner.set_equal_steps(size)
             wanted = [(m, size, seed) for seed in range(asked["seeds"]) for m in asked["methods"]]
-            lab.run(wanted, largest=asked["budgets"][-1])
-        lab.bench = bench  # the manifest tells what was asked, not the steps of the last budget
-        lab.require_results()
-        verdicts = judge(lab, detect=asked["detect"])
+            runner.run(wanted, largest=asked["budgets"][-1])
+        runner.experiment = experiment  # the manifest tells what was asked, not the steps of the last budget
+        runner.require_results()
+        verdicts = judge(runner, detect=asked["detect"])
         content = {
-            "metric": lab.bench.metric.name,
-            "is_higher_better": lab.bench.metric.is_higher_better,
+            "metric": runner.experiment.metric.name,
+            "is_higher_better": runner.experiment.metric.is_higher_better,
             "budgets": asked["budgets"],
             "baseline": BASELINE,
             "level": LEVEL,
-            "values": _values(lab),
+            "values": _values(runner),
             "verdicts": [_as_json(verdict) for verdict in verdicts],
             "failed": [
                 {"method": name[0], "n_rows": name[1], "seed": name[2], "reason": outcome.reason}
-                for name, outcome in sorted(lab.outcomes.items())
+                for name, outcome in sorted(runner.outcomes.items())
                 if outcome.reason is not None
             ],
         }
-        manifest = experiment_manifest(lab, KIND, named, asked, began=began, started=started)
+        manifest = experiment_manifest(runner, KIND, named, asked, began=began, started=started)
         if folder is None:
             return Comparison(
-                cells=cell_table(lab), verdicts=tuple(verdicts), content=content, path=None, manifest=manifest
+                cells=cell_table(runner), verdicts=tuple(verdicts), content=content, path=None, manifest=manifest
             )
         work = folder.work
-        write_tables(lab, work, CELLS)
+        write_tables(runner, work, CELLS)
         write_whole(work / COMPARISON, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
         write_whole(work / MANIFEST, manifest.to_json())
         folder.publish()
         return read_comparison(folder.path)
 
 
-def judge(lab: Laboratory, *, detect: float) -> list[Verdict]:
+def judge(runner: ExperimentRunner, *, detect: float) -> list[PairwiseResult]:
     """Return the verdict on every method and budget, from the seeds that finished on both sides."""
     found: list[tuple[str, int, Effect, int | None]] = []
-    metric = lab.bench.metric
-    asked = sorted({name[:2] for name in lab.outcomes if name[0] != BASELINE})
+    metric = runner.experiment.metric
+    asked = sorted({name[:2] for name in runner.outcomes if name[0] != BASELINE})
     for method, size in asked:
-        ours, theirs, weights = lab.paired(method, BASELINE, size)
+        ours, theirs, weights = runner.paired(method, BASELINE, size)
         if len(ours) >= 2:
             n_tests = len(asked)
             made = effect(ours, theirs, weights, is_higher_better=metric.is_higher_better, n_tests=n_tests)
             needed = seeds_needed(ours, theirs, weights, gain=detect, n_tests=n_tests)
             found.append((method, size, made, needed))
     adjusted = holm([entry[2].p for entry in found])
-    costs = cost_table(lab).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
+    costs = cost_table(runner).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
     seconds = {(m, n): (s, t) for m, n, s, t in costs.iter_rows()}
     return [
-        Verdict(
+        PairwiseResult(
             method=method,
             n_rows=size,
             effect=made,
@@ -248,14 +250,14 @@ def judge(lab: Laboratory, *, detect: float) -> list[Verdict]:
             seeds_needed=needed,
             select_seconds=round(seconds[method, size][0], 3),
             train_seconds=round(seconds[method, size][1], 3),
-            net=net_of_selection(lab, made, size, *seconds[method, size]),
+            net=net_of_selection(runner, made, size, *seconds[method, size]),
         )
         for (method, size, made, needed), p in zip(found, adjusted, strict=True)
     ]
 
 
 def net_of_selection(
-    lab: Laboratory, made: Effect, n_rows: int, select_seconds: float, train_seconds: float
+    runner: ExperimentRunner, made: Effect, n_rows: int, select_seconds: float, train_seconds: float
 ) -> dict[str, float] | None:
     """Return the effect against random rows that got the time of choosing too, as further rows to train on.
 
@@ -263,7 +265,7 @@ def net_of_selection(
     measured budgets on a log scale of rows, and the last one on beyond them.
 
     Args:
-        lab: with finished cells.
+        runner: with finished cells.
         made: the effect at equal numbers of rows.
         n_rows: that number.
         select_seconds: spent on choosing.
@@ -273,7 +275,7 @@ def net_of_selection(
         `value`, `low`, `high`, `random_rows` (those random could train on in the same time); None
         where random was measured at one budget only.
     """
-    scores = {size: lab.mean(BASELINE, size) for size in sorted({name[1] for name in lab.outcomes})}
+    scores = {size: runner.mean(BASELINE, size) for size in sorted({name[1] for name in runner.outcomes})}
     known = [(size, score) for size, score in scores.items() if score is not None]
     if len(known) < 2 or not train_seconds:
         return None
@@ -282,7 +284,7 @@ def net_of_selection(
     slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
     reached = float(np.interp(np.log(wanted), sizes, values)) + slope * max(0.0, float(np.log(wanted) - sizes[-1]))
     gain = (reached - float(np.interp(np.log(n_rows), sizes, values))) * (
-        1 if lab.bench.metric.is_higher_better else -1
+        1 if runner.experiment.metric.is_higher_better else -1
     )
     ends = {name: float(getattr(made, name) - gain) for name in ("value", "low", "high")}
     return {**ends, "random_rows": float(round(wanted))}
@@ -325,24 +327,24 @@ def read_comparison(path: str | Path) -> Comparison:
     return Comparison(cells=cells, verdicts=verdicts, content=content, path=folder, manifest=manifest)
 
 
-def _as_json(verdict: Verdict) -> dict[str, Any]:
+def _as_json(verdict: PairwiseResult) -> dict[str, Any]:
     made = asdict(verdict)
     parts = made.pop("effect")
     return {**made, "difference": parts}
 
 
-def _from_json(entry: Mapping[str, Any]) -> Verdict:
+def _from_json(entry: Mapping[str, Any]) -> PairwiseResult:
     rest = {k: v for k, v in entry.items() if k != "difference"}
-    return Verdict(effect=Effect(**entry["difference"]), **rest)
+    return PairwiseResult(effect=Effect(**entry["difference"]), **rest)
 
 
-def _values(lab: Laboratory) -> list[dict[str, Any]]:
+def _values(runner: ExperimentRunner) -> list[dict[str, Any]]:
     """Return mean and standard error of every method and budget, random among them."""
     found = []
-    for method, size in sorted({name[:2] for name in lab.outcomes}):
-        mean, n_seeds = lab.mean(method, size), len(lab.tables(method, size))
+    for method, size in sorted({name[:2] for name in runner.outcomes}):
+        mean, n_seeds = runner.mean(method, size), len(runner.tables(method, size))
         if mean is not None:
-            stderr = lab.stderr(method, size)
+            stderr = runner.stderr(method, size)
             found.append({"method": method, "n_rows": size, "value": mean, "stderr": stderr, "n_seeds": n_seeds})
     return found
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
-from thresher.experiments.runner import Laboratory
+from thresher.experiments.runner import ExperimentRunner
 
 if TYPE_CHECKING:
     pass
@@ -78,7 +78,7 @@ class CurvePlan:
 
 
 @dataclass
-class Progression:
+class CurveProgress:
     """A curve while it is measured.
 
     Attributes:
@@ -125,9 +125,9 @@ def fit_runs(
     return fit_curve(list(found), values, is_higher_better=is_higher_better, test_stderr=test_stderr)
 
 
-def delta_of(plan: CurvePlan, lab: Laboratory, state: Progression) -> float:
+def compute_delta(plan: CurvePlan, runner: ExperimentRunner, state: CurveProgress) -> float:
     """Return the gain of a doubling that no longer pays: as given, or the larger of half a point and one error."""
     if plan.delta is not None:
         return plan.delta
     sizes = list(state.points(BASELINE))
-    return max(MIN_DELTA, lab.stderr(BASELINE, sizes[-1])) if sizes else MIN_DELTA
+    return max(MIN_DELTA, runner.stderr(BASELINE, sizes[-1])) if sizes else MIN_DELTA

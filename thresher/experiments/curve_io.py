@@ -17,7 +17,7 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_csv, write_w
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.safe_csv import escaped
 from thresher.evaluation.saturation import CurveFit, Saturation
-from thresher.experiments.runner import Laboratory
+from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.tables import (
     CELL_SCHEMA,
     cell_table,
@@ -28,7 +28,7 @@ from thresher.experiments.tables import (
 )
 
 if TYPE_CHECKING:
-    from thresher.experiments.curve import LearningCurve, Progression
+    from thresher.experiments.curve import CurveProgress, LearningCurve
 
 KIND = "curve"
 CURVE, SATURATION = "curve.csv", "saturation.json"
@@ -37,9 +37,9 @@ BEYOND = 4  # it reaches so many times beyond the largest measured size
 
 
 def write_curve(
-    lab: Laboratory,
+    runner: ExperimentRunner,
     asked: Mapping[str, Any],
-    run: Callable[[], Progression],
+    run: Callable[[], CurveProgress],
     *,
     out: str | Path | None,
     force: bool,
@@ -48,7 +48,7 @@ def write_curve(
     """Run a plan and write its folder, or read back the one that is there.
 
     Args:
-        lab: to run in.
+        runner: to run in.
         asked: what the curve asks for, as JSON values.
         run: runs the plan.
         out: folder, or None for none.
@@ -56,20 +56,20 @@ def write_curve(
         slices: columns of the test set.
     """
     started, began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    named = identity(lab, dict(asked))
+    named = identity(runner, dict(asked))
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(OutputFolder(out, identity=named, force=force))
         if folder is not None and folder.is_done:
             return read_curve(folder.path)
         state = run()
-        content = saturation_content(lab, state)
-        manifest = experiment_manifest(lab, KIND, named, asked, began=began, started=started)
-        cells = cell_table(lab)
+        content = saturation_content(runner, state)
+        manifest = experiment_manifest(runner, KIND, named, asked, began=began, started=started)
+        cells = cell_table(runner)
         if folder is None:
-            return _as_curve(cells, content, _fits(lab, state), manifest, None)
+            return _as_curve(cells, content, _fits(runner, state), manifest, None)
         work = folder.work
-        write_tables(lab, work, CURVE)
-        write_csv(escaped(slice_table(lab, slices)), work / "slices.csv")
+        write_tables(runner, work, CURVE)
+        write_csv(escaped(slice_table(runner, slices)), work / "slices.csv")
         write_whole(work / SATURATION, _json(content))
         write_whole(work / MANIFEST, manifest.to_json())
         folder.publish()
@@ -101,35 +101,35 @@ def read_curve(path: str | Path) -> LearningCurve:
     return _as_curve(cells, content, {k: v for k, v in fits.items() if v is not None}, manifest, folder)
 
 
-def saturation_content(lab: Laboratory, state: Progression) -> dict[str, Any]:
+def saturation_content(runner: ExperimentRunner, state: CurveProgress) -> dict[str, Any]:
     """Return the content of `saturation.json`: nothing in it depends on the clock."""
-    from thresher.experiments.curve import BASELINE, delta_of
+    from thresher.experiments.curve import BASELINE, compute_delta
 
     plan = state.plan
-    delta, fits, n_pool = delta_of(plan, lab, state), _fits(lab, state), len(lab.bench.pool)
+    delta, fits, n_pool = compute_delta(plan, runner, state), _fits(runner, state), len(runner.experiment.pool)
     return {
-        "metric": lab.bench.metric.name,
-        "is_higher_better": lab.bench.metric.is_higher_better,
+        "metric": runner.experiment.metric.name,
+        "is_higher_better": runner.experiment.metric.is_higher_better,
         "delta": delta,
         "pool": n_pool,
         "stopped": state.stopped,
         "cost_share": round(state.cost / state.full_cost, 4),
-        "methods": {method: _method_content(lab, state, method, fits.get(method), delta) for method in plan.methods},
+        "methods": {method: _method_content(runner, state, method, fits.get(method), delta) for method in plan.methods},
         "trade": _trades(fits, BASELINE, {method: state.points(method) for method in fits}),
     }
 
 
 def _method_content(
-    lab: Laboratory, state: Progression, method: str, fit: CurveFit | None, delta: float
+    runner: ExperimentRunner, state: CurveProgress, method: str, fit: CurveFit | None, delta: float
 ) -> dict[str, Any]:
     points = [
-        {"n_rows": size, "value": float(np.mean(values)), "stderr": lab.stderr(method, size), "n_seeds": len(values)}
+        {"n_rows": size, "value": float(np.mean(values)), "stderr": runner.stderr(method, size), "n_seeds": len(values)}
         for size, values in state.points(method).items()
     ]
     if fit is None:
         return {"points": points, "saturation": None, "notes": ["too few runs to fit a law"]}
     last = float(fit.sizes[-1])
-    found = fit.saturation(delta=delta, pool=len(lab.bench.pool))
+    found = fit.saturation(delta=delta, pool=len(runner.experiment.pool))
     sizes = np.unique(np.geomspace(fit.sizes[0], last * BEYOND, BAND_SIZES).round())
     return {
         "points": points,
@@ -143,25 +143,29 @@ def _method_content(
         "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
         "targets": _targets(state, fit),
         "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in state.plan.more],
-        "notes": [*dips(lab, method, list(state.points(method))), *limits(fit, found)],
+        "notes": [*dips(runner, method, list(state.points(method))), *limits(fit, found)],
     }
 
 
-def _targets(state: Progression, fit: CurveFit) -> list[dict[str, Any]]:
+def _targets(state: CurveProgress, fit: CurveFit) -> list[dict[str, Any]]:
     return [{"target": target, **fit.rows_for(target).to_json()} for target in state.plan.targets]
 
 
-def dips(lab: Laboratory, method: str, sizes: Sequence[int]) -> list[str]:
+def dips(runner: ExperimentRunner, method: str, sizes: Sequence[int]) -> list[str]:
     """Say where more rows made the metric worse, by more than chance: after Holm's correction for all steps."""
     from thresher.evaluation.effect import LEVEL, effect, holm
 
-    metric = lab.bench.metric
+    metric = runner.experiment.metric
     if metric.column is None:
         return []
     found = []
     for small, large in zip(sizes, sizes[1:], strict=False):
-        seeds = [s for m, n, s in sorted(lab.outcomes) if (m, n) == (method, small) and (m, large, s) in lab.outcomes]
-        pairs = [(lab.outcomes[method, small, s].outcomes, lab.outcomes[method, large, s].outcomes) for s in seeds]
+        seeds = [
+            s for m, n, s in sorted(runner.outcomes) if (m, n) == (method, small) and (m, large, s) in runner.outcomes
+        ]
+        pairs = [
+            (runner.outcomes[method, small, s].outcomes, runner.outcomes[method, large, s].outcomes) for s in seeds
+        ]
         done = [(before, after) for before, after in pairs if before is not None and after is not None]
         if len(done) < 2:  # one pair says nothing of the spread between seeds
             continue
@@ -209,11 +213,11 @@ def _trades(
     return found
 
 
-def _fits(lab: Laboratory, state: Progression) -> dict[str, CurveFit]:
-    higher, found = lab.bench.metric.is_higher_better, {}
+def _fits(runner: ExperimentRunner, state: CurveProgress) -> dict[str, CurveFit]:
+    higher, found = runner.experiment.metric.is_higher_better, {}
     for method in state.plan.methods:
         sizes = list(state.points(method))
-        noise = lab.test_stderr(method, sizes[-1]) if sizes else 0.0
+        noise = runner.test_stderr(method, sizes[-1]) if sizes else 0.0
         fit = state.fit(method, is_higher_better=higher, test_stderr=noise)
         if fit is not None:
             found[method] = fit

@@ -1,4 +1,4 @@
-"""The bench of an experiment: what all its cells share, checked before the first one runs."""
+"""What all cells of an experiment share, checked before the first one runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_SEED = 0  # the test set is the same in every experiment on the same pool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Experiment:
     """What all cells of an experiment share.
 
     Attributes:
@@ -83,7 +83,7 @@ class Bench:
         return asked
 
 
-def make_bench(
+def prepare_experiment(
     pool: Any,
     *,
     eval: Any,  # noqa: A002 - the name of the command's option
@@ -91,7 +91,7 @@ def make_bench(
     settings: TrainSettings,
     metric: str | None,
     overlap: Overlap = "refuse",
-) -> Bench:
+) -> Experiment:
     """Load and check what an experiment was given.
 
     Args:
@@ -134,7 +134,7 @@ def make_bench(
     if found.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
         raise InputError(f"metric: {found.name} needs generated answers; set eval_generations to 2 or more")
     labels = tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else ()
-    return Bench(
+    return Experiment(
         pool=rows,
         test=test,
         model=model,

@@ -11,11 +11,19 @@ import numpy as np
 
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric
-from thresher.experiments.curve import BASELINE, MIN_SEEDS, MIN_SIZES, CurvePlan, LearningCurve, Progression, delta_of
-from thresher.experiments.experiment import Bench, Overlap
+from thresher.experiments.curve import (
+    BASELINE,
+    MIN_SEEDS,
+    MIN_SIZES,
+    CurvePlan,
+    CurveProgress,
+    LearningCurve,
+    compute_delta,
+)
+from thresher.experiments.experiment import Experiment, Overlap
 from thresher.experiments.planning import Cost, geometric_sizes, is_firm, propose, start
 from thresher.experiments.rankings import check_methods
-from thresher.experiments.runner import Laboratory
+from thresher.experiments.runner import ExperimentRunner
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -103,7 +111,7 @@ def learning_curve(
 
     names = _methods(methods)
     check_methods(names, method_settings or {}, "curve")
-    with Laboratory.open(
+    with ExperimentRunner.open(
         pool,
         eval=eval,
         model=model,
@@ -115,32 +123,32 @@ def learning_curve(
         workers=workers,
         engine=engine,
         on_progress=on_progress,
-    ) as lab:
+    ) as runner:
         plan = CurvePlan(
             methods=names,
-            sizes=_sizes(sizes, lab.bench),
+            sizes=_sizes(sizes, runner.experiment),
             n_seeds=_at_least(seeds, MIN_SEEDS, "seeds", "the spread between seeds is the error bar"),
             delta=None if delta is None else _positive(delta, "delta"),
             is_grid=grid,
             max_runs=None if max_runs is None else _at_least(max_runs, 1, "max_runs", "nothing would run"),
             max_seconds=None if max_time is None else _positive(max_time, "max_time"),
-            targets=tuple(_target(target, lab.bench.metric) for target in targets),
+            targets=tuple(_target(target, runner.experiment.metric) for target in targets),
             more=tuple(_at_least(rows, 1, "more", "rows are whole") for rows in more),
         )
         if equal not in ("epochs", "steps"):
             raise SettingsError(f"curve: equal must be 'epochs' or 'steps', got '{equal}'")
-        check_slices(lab, slices)
+        check_slices(runner, slices)
         if equal == "steps":
-            lab.set_equal_steps(plan.sizes[-1])
+            runner.set_equal_steps(plan.sizes[-1])
         asked = {"plan": vars(plan) | {"equal": equal}, "slices": list(slices)}
-        return write_curve(lab, asked, lambda: run_plan(plan, lab), out=out, force=force, slices=slices)
+        return write_curve(runner, asked, lambda: run_plan(plan, runner), out=out, force=force, slices=slices)
 
 
-def run_plan(plan: CurvePlan, lab: Laboratory) -> Progression:
+def run_plan(plan: CurvePlan, runner: ExperimentRunner) -> CurveProgress:
     """Run the cells of a plan, all of them or those that it takes."""
-    cost, began = lab.cost(), time.monotonic()
+    cost, began = runner.cost(), time.monotonic()
     full_cost = len(plan.methods) * plan.n_seeds * sum(cost.of(size) for size in plan.sizes)
-    state = Progression(plan=plan, full_cost=full_cost)
+    state = CurveProgress(plan=plan, full_cost=full_cost)
     grid = [(size, seed) for seed in range(plan.n_seeds) for size in plan.sizes]
     first = grid if plan.is_grid else start(plan.sizes, plan.n_seeds)
     todo = [(method, size, seed) for size, seed in first for method in plan.methods]
@@ -151,22 +159,22 @@ def run_plan(plan: CurvePlan, lab: Laboratory) -> Progression:
         if plan.max_seconds is not None and state.runs and time.monotonic() - began > plan.max_seconds:
             state.stopped = f"{plan.max_seconds:g} seconds were allowed"
             break
-        batch = todo[: lab.n_workers] if plan.max_seconds is not None else todo
-        state.runs |= lab.run(batch, largest=plan.sizes[-1])
+        batch = todo[: runner.n_workers] if plan.max_seconds is not None else todo
+        state.runs |= runner.run(batch, largest=plan.sizes[-1])
         state.cost += sum(cost.of(size) for _, size, _ in batch)
         todo = todo[len(batch) :]
         if not todo and not plan.is_grid and not state.stopped:
-            todo = _next(plan, lab, state, cost)
+            todo = _next(plan, runner, state, cost)
     state.stopped = state.stopped or "every cell of the grid was run"
-    lab.require_results()
+    runner.require_results()
     return state
 
 
-def _next(plan: CurvePlan, lab: Laboratory, state: Progression, cost: Cost) -> list[tuple[str, int, int]]:
+def _next(plan: CurvePlan, runner: ExperimentRunner, state: CurveProgress, cost: Cost) -> list[tuple[str, int, int]]:
     """Return the next cells of the adaptive mode; none, and why, when it is time to stop."""
     wanted, are_firm = [], []
     for method in plan.methods:
-        cells, is_done = _wanted(plan, lab, state, cost, method)
+        cells, is_done = _wanted(plan, runner, state, cost, method)
         wanted += [(method, size, seed) for size, seed in cells]
         are_firm.append(is_done)
     payable = _within(wanted, SHARE_OF_GRID * state.full_cost - state.cost, cost)
@@ -178,14 +186,14 @@ def _next(plan: CurvePlan, lab: Laboratory, state: Progression, cost: Cost) -> l
 
 
 def _wanted(
-    plan: CurvePlan, lab: Laboratory, state: Progression, cost: Cost, method: str
+    plan: CurvePlan, runner: ExperimentRunner, state: CurveProgress, cost: Cost, method: str
 ) -> tuple[list[tuple[int, int]], bool]:
     """Return the cells that would help a method's answer most, as (size, seed), and whether the answer is firm."""
     done = {size: sum((method, size, seed) in state.runs for seed in range(plan.n_seeds)) for size in plan.sizes}
-    fit = state.fit(method, is_higher_better=lab.bench.metric.is_higher_better)
+    fit = state.fit(method, is_higher_better=runner.experiment.metric.is_higher_better)
     if fit is None:  # cells failed, or there are few sizes
         return [(size, n) for size, n in done.items() if n < plan.n_seeds][:1], False
-    delta, largest = delta_of(plan, lab, state), plan.sizes[-1]
+    delta, largest = compute_delta(plan, runner, state), plan.sizes[-1]
     if is_firm(fit, delta=delta, largest=largest):
         # a curve may be flat at first and rise later: the end is looked at before it is foretold
         return ([], True) if done[largest] else ([(largest, 0)], False)
@@ -211,12 +219,12 @@ def _methods(methods: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([BASELINE, *names]))
 
 
-def _sizes(sizes: str | Sequence[int], bench: Bench) -> tuple[int, ...]:
-    n_pool = len(bench.pool)
+def _sizes(sizes: str | Sequence[int], experiment: Experiment) -> tuple[int, ...]:
+    n_pool = len(experiment.pool)
     if isinstance(sizes, str):
         if sizes != "auto":
             raise SettingsError(f"curve: sizes must be 'auto' or numbers of rows, got '{sizes}'")
-        found = geometric_sizes(n_pool, n_classes=len(bench.labels))
+        found = geometric_sizes(n_pool, n_classes=len(experiment.labels))
     else:
         found = sorted(set(sizes))
     if any(isinstance(size, bool) or size != int(size) or size < 1 for size in found):

@@ -1,4 +1,4 @@
-"""The laboratory of one experiment: its bench, its rankings, and everything that its cells have shown so far."""
+"""Runs the cells of one experiment, and keeps its rankings and everything that its cells have shown so far."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError, did_you_mean
 from thresher.evaluation.estimate import Estimate, over_seeds
-from thresher.experiments.cell import Cell, Outcome
-from thresher.experiments.cell_cache import CellStore
-from thresher.experiments.experiment import Bench, Overlap, make_bench
+from thresher.experiments.cells.cache import CellCache
+from thresher.experiments.cells.cell import Cell, Outcome
+from thresher.experiments.cells.worker_pool import WorkerPool, default_workers
+from thresher.experiments.experiment import Experiment, Overlap, prepare_experiment
 from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
-from thresher.experiments.worker_pool import Crew, default_workers
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ CellId = tuple[str, int, int]  # method, rows, seed
 
 
 @dataclass
-class Laboratory:
+class ExperimentRunner:
     """Runs cells and keeps what they showed.
 
     Attributes:
-        bench: what the cells share.
+        experiment: what the cells share.
         rankings: of the methods.
-        crew: that runs cells.
+        worker_pool: that runs cells.
         n_workers: processes at once.
         engine: "local" or "ray".
         on_progress: listener.
@@ -42,9 +42,9 @@ class Laboratory:
         outcomes: what came of it.
     """
 
-    bench: Bench
+    experiment: Experiment
     rankings: Rankings
-    crew: Crew
+    worker_pool: WorkerPool
     n_workers: int
     engine: str
     on_progress: Callable[[Progress], None] | None
@@ -65,21 +65,23 @@ class Laboratory:
         workers: int | None,
         engine: str,
         on_progress: Callable[[Progress], None] | None,
-    ) -> Laboratory:
+    ) -> ExperimentRunner:
         """Load and check what an experiment was given; its arguments are described at `learning_curve`."""
         if engine not in ("local", "ray"):
             raise NotFoundError(f"engine: must be local or ray, got '{engine}'{did_you_mean(engine, ['local', 'ray'])}")
         if workers is not None and workers < 1:
             raise InputError(f"workers: must be at least 1, got {workers}")
         n_workers = default_workers() if workers is None else workers
-        bench = make_bench(pool, eval=eval, model=model, settings=settings, metric=metric, overlap=overlap)
+        experiment = prepare_experiment(pool, eval=eval, model=model, settings=settings, metric=metric, overlap=overlap)
         asked = dict(select_options)
-        if bench.pool.kind != "classification" and model is not None:
+        if experiment.pool.kind != "classification" and model is not None:
             asked["model"] = str(model)  # methods that ask a language model ask the one that is trained
-        return Laboratory(
-            bench=bench,
-            rankings=Rankings(pool=bench.pool, options=asked, settings=method_settings or {}, on_progress=on_progress),
-            crew=Crew(CellStore(), n_workers),
+        return ExperimentRunner(
+            experiment=experiment,
+            rankings=Rankings(
+                pool=experiment.pool, options=asked, settings=method_settings or {}, on_progress=on_progress
+            ),
+            worker_pool=WorkerPool(CellCache(), n_workers),
             n_workers=n_workers,
             engine=engine,
             on_progress=on_progress,
@@ -89,24 +91,26 @@ class Laboratory:
         """Give all cells from here on the optimizer steps that so many rows take."""
         from thresher.trainer.engine.fit import count_steps
 
-        bench = replace(self.bench, n_equal_steps=None)
-        asked = bench.request(bench.pool.take(np.arange(n_rows)), seed=0)
-        self.bench = replace(bench, n_equal_steps=count_steps(n_rows, asked.settings))
+        experiment = replace(self.experiment, n_equal_steps=None)
+        asked = experiment.request(experiment.pool.take(np.arange(n_rows)), seed=0)
+        self.experiment = replace(experiment, n_equal_steps=count_steps(n_rows, asked.settings))
 
     def cost(self) -> Cost:
         """Return what cells cost."""
-        asked = self.bench.request(self.bench.pool.take(np.arange(1)), seed=0).settings
+        asked = self.experiment.request(self.experiment.pool.take(np.arange(1)), seed=0).settings
         if asked.max_steps is None:
-            return Cost(epochs=float(asked.epochs or 1), equal_rows=0, n_test=len(self.bench.test))
-        return Cost(epochs=None, equal_rows=asked.max_steps * int(asked.batch_size or 1), n_test=len(self.bench.test))
+            return Cost(epochs=float(asked.epochs or 1), equal_rows=0, n_test=len(self.experiment.test))
+        return Cost(
+            epochs=None, equal_rows=asked.max_steps * int(asked.batch_size or 1), n_test=len(self.experiment.test)
+        )
 
-    def __enter__(self) -> Laboratory:
-        """Return the laboratory."""
+    def __enter__(self) -> ExperimentRunner:
+        """Return the runner itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
         """End the workers."""
-        self.crew.__exit__(*error)
+        self.worker_pool.__exit__(*error)
 
     def run(self, wanted: Sequence[CellId], *, largest: int) -> dict[CellId, float | None]:
         """Run cells, and return the metric of each; None where it failed.
@@ -130,10 +134,10 @@ class Laboratory:
 
     def _engine(self, cells: Sequence[Cell]) -> Iterable[tuple[int, Outcome]]:
         if self.engine == "ray":
-            from thresher.experiments.ray_engine import run_cells_on_ray
+            from thresher.experiments.cells.ray_engine import run_cells_on_ray
 
-            return run_cells_on_ray(self.bench, cells, self.crew.store)
-        return self.crew.run(self.bench, cells)
+            return run_cells_on_ray(self.experiment, cells, self.worker_pool.store)
+        return self.worker_pool.run(self.experiment, cells)
 
     def value(self, name: CellId) -> float | None:
         """Return the metric of a cell, or None where it failed."""
@@ -143,23 +147,23 @@ class Laboratory:
     def estimate(self, name: CellId) -> Estimate | None:
         """Return the metric of a cell with its error over test rows, or None where it failed."""
         table = self.outcomes[name].outcomes
-        return None if table is None else self.bench.metric.measure(table)
+        return None if table is None else self.experiment.metric.measure(table)
 
     def stderr(self, method: str, n_rows: int) -> float:
         """Return the standard error of the metric's mean over the runs of a method at a size, over rows and seeds."""
         tables = self.tables(method, n_rows)
-        metric = self.bench.metric
+        metric = self.experiment.metric
         if metric.column is None:
             return float(np.mean([metric.measure(table).stderr for table in tables]))
         return over_seeds(np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])).stderr
 
     def test_stderr(self, method: str, n_rows: int) -> float:
         """Return the standard error over test rows of one run, which the runs of a method at a size share."""
-        return float(np.mean([self.bench.metric.measure(table).stderr for table in self.tables(method, n_rows)]))
+        return float(np.mean([self.experiment.metric.measure(table).stderr for table in self.tables(method, n_rows)]))
 
     def mean(self, method: str, n_rows: int) -> float | None:
         """Return the mean of the metric over the finished runs of a method at a size, or None without any."""
-        values = [self.bench.metric.measure(table).value for table in self.tables(method, n_rows)]
+        values = [self.experiment.metric.measure(table).value for table in self.tables(method, n_rows)]
         return float(np.mean(values)) if values else None
 
     def tables(self, method: str, n_rows: int) -> list[pl.DataFrame]:
@@ -179,7 +183,7 @@ class Laboratory:
         both = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
         if not both:
             return np.empty((0, 0)), np.empty((0, 0)), None
-        metric = self.bench.metric
+        metric = self.experiment.metric
         ours, theirs = (np.stack([metric.per_row(table) for table in side]) for side in zip(*both, strict=True))
         return ours, theirs, metric.weights(both[0][0])
 
@@ -202,8 +206,8 @@ class Laboratory:
         if outcome.outcomes is None:
             shown = f"failed: {outcome.reason}"
         else:
-            found = self.bench.metric.measure(outcome.outcomes)
-            shown = f"{self.bench.metric.name} {found.value:.4f} ± {found.stderr:.4f}"
+            found = self.experiment.metric.measure(outcome.outcomes)
+            shown = f"{self.experiment.metric.name} {found.value:.4f} ± {found.stderr:.4f}"
             shown += " (kept from before)" if outcome.is_reused else f" in {outcome.facts['train_seconds']:.0f} s"
         note = f"{method}, {size:,} rows, seed {seed}: {shown}"
         self.on_progress(Progress(stage="cells", done=len(self.outcomes), total=len(self.cells), note=note))

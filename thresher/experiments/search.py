@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.artifacts.manifest import digest
-from thresher.experiments.cell import Cell, Outcome
-from thresher.experiments.experiment import Bench
-from thresher.experiments.tables import bench_identity
-from thresher.experiments.worker_pool import Crew
+from thresher.experiments.cells.cell import Cell, Outcome
+from thresher.experiments.cells.worker_pool import WorkerPool
+from thresher.experiments.experiment import Experiment
+from thresher.experiments.tables import describe_experiment
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Search:
     """A search, checked.
 
     Attributes:
-        dev: bench whose test set is held out of the data, to judge trials.
-        test: bench with the user's test set, which judges the winner only.
+        dev: experiment whose test set is held out of the data, to judge trials.
+        test: experiment with the user's test set, which judges the winner only.
         n_trials: settings to try.
         n_finalists: trials that run to the end.
         n_seeds: runs of winner and default on the test set.
@@ -44,12 +44,12 @@ class Search:
         seed: of the search.
         n_checks: further trials, drawn at random, that run to the end to see whether early values
             can be trusted.
-        crew: that runs cells.
+        worker_pool: that runs cells.
         on_progress: listener.
     """
 
-    dev: Bench
-    test: Bench
+    dev: Experiment
+    test: Experiment
     n_trials: int
     n_finalists: int
     n_seeds: int
@@ -57,13 +57,13 @@ class Search:
     sampler: str
     seed: int
     n_checks: int
-    crew: Crew
+    worker_pool: WorkerPool
     on_progress: Callable[[Progress], None] | None
 
     def identity(self) -> str:
         """Return what determines the search."""
-        asked = {k: v for k, v in vars(self).items() if k not in ("dev", "test", "crew", "on_progress")}
-        return digest({"dev": bench_identity(self.dev), "test": bench_identity(self.test), "asked": asked})
+        asked = {k: v for k, v in vars(self).items() if k not in ("dev", "test", "worker_pool", "on_progress")}
+        return digest({"dev": describe_experiment(self.dev), "test": describe_experiment(self.test), "asked": asked})
 
     def tell(self, stage: str, done: int, total: int, note: str | None = None) -> None:
         """Tell the listener how far a stage is, and what has come of its last run."""
@@ -180,24 +180,24 @@ def _tell(study: Study, trial: Trial, settings: TrainSettings, outcome: Outcome,
 
 def run_settings(
     search: Search,
-    bench: Bench,
+    experiment: Experiment,
     wanted: Sequence[TrainSettings],
     seeds: Sequence[int],
     names: Sequence[str] = (),
     *,
     stage: str = "",
 ) -> list[Outcome]:
-    """Train on all rows of a bench with each of several settings and seeds, which go in pairs.
+    """Train on all rows of an experiment with each of several settings and seeds, which go in pairs.
 
     Args:
-        search: whose crew runs them.
-        bench: rows to train and to measure on.
+        search: whose worker_pool runs them.
+        experiment: rows to train and to measure on.
         wanted: (k,) settings.
         seeds: (k,) of the training.
         names: (k,) what each is called in the progress; none where nothing is told.
         stage: of the progress.
     """
-    rows = np.arange(len(bench.pool))
+    rows = np.arange(len(experiment.pool))
     cells = [
         Cell(method="all", n_rows=len(rows), seed=seed, rows=rows, settings=settings)
         for settings, seed in zip(wanted, seeds, strict=True)
@@ -205,13 +205,13 @@ def run_settings(
     if names:
         search.tell(stage, 0, len(cells))
     outcomes: dict[int, Outcome] = {}
-    for index, outcome in search.crew.run(bench, cells):
+    for index, outcome in search.worker_pool.run(experiment, cells):
         outcomes[index] = outcome
         if names:
             shown = f"failed: {outcome.reason}"
             if outcome.outcomes is not None:
-                found = bench.metric.measure(outcome.outcomes)
-                shown = f"{bench.metric.name} {found.value:.4f} ± {found.stderr:.4f}"
+                found = experiment.metric.measure(outcome.outcomes)
+                shown = f"{experiment.metric.name} {found.value:.4f} ± {found.stderr:.4f}"
             search.tell(stage, len(outcomes), len(cells), f"{names[index]}: {shown}")
     return [outcomes[index] for index in range(len(cells))]
 

@@ -16,8 +16,8 @@ from thresher.dataset import Dataset
 from thresher.dataset.formats.files import SourceFile
 from thresher.errors import InputError
 from thresher.evaluation.estimate import over_seeds
-from thresher.experiments.experiment import Bench
-from thresher.experiments.runner import Laboratory
+from thresher.experiments.experiment import Experiment
+from thresher.experiments.runner import ExperimentRunner
 from thresher.trainer.request import PACKAGES, content_hash
 
 CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be empty at its start
@@ -32,33 +32,41 @@ CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be emp
 MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than a group
 
 
-def bench_identity(bench: Bench) -> dict[str, Any]:
-    """Return what determines the results on a bench, as JSON values."""
-    asked = bench.request(bench.pool.take(np.arange(1)), seed=0).identity()
+def describe_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Return what determines the results on an experiment, as JSON values."""
+    asked = experiment.request(experiment.pool.take(np.arange(1)), seed=0).identity()
     return {
-        "pool": {"fingerprint": bench.pool.fingerprint, "content": content_hash(bench.pool), "rows": len(bench.pool)},
-        "test": {"fingerprint": bench.test.fingerprint, "content": content_hash(bench.test), "rows": len(bench.test)},
+        "pool": {
+            "fingerprint": experiment.pool.fingerprint,
+            "content": content_hash(experiment.pool),
+            "rows": len(experiment.pool),
+        },
+        "test": {
+            "fingerprint": experiment.test.fingerprint,
+            "content": content_hash(experiment.test),
+            "rows": len(experiment.test),
+        },
         "model": asked["model"],
         "task": asked["task"],
         "settings": asked["settings"],
-        "labels": list(bench.labels),
-        "metric": bench.metric.name,
+        "labels": list(experiment.labels),
+        "metric": experiment.metric.name,
         "versions": versions(PACKAGES),
     }
 
 
-def cell_table(lab: Laboratory) -> pl.DataFrame:
+def cell_table(runner: ExperimentRunner) -> pl.DataFrame:
     """Return one line per cell; nothing in it depends on the clock or on who ran the cell."""
     lines = []
-    for method, n_rows, seed in sorted(lab.outcomes):
-        outcome, found = lab.outcomes[method, n_rows, seed], lab.estimate((method, n_rows, seed))
+    for method, n_rows, seed in sorted(runner.outcomes):
+        outcome, found = runner.outcomes[method, n_rows, seed], runner.estimate((method, n_rows, seed))
         table = outcome.outcomes
         lines.append(
             {
                 "method": method,
                 "n_rows": n_rows,
                 "seed": seed,
-                "metric": lab.bench.metric.name,
+                "metric": runner.experiment.metric.name,
                 "value": None if found is None else found.value,
                 "stderr": None if found is None else found.stderr,
                 "n": None if found is None else found.n,
@@ -77,7 +85,7 @@ def _mean_loss(table: pl.DataFrame) -> float | None:
     return None if not weights else float(table["loss"].drop_nulls().to_numpy().sum() / weights)
 
 
-def cost_table(lab: Laboratory) -> pl.DataFrame:
+def cost_table(runner: ExperimentRunner) -> pl.DataFrame:
     """Return the seconds of each cell: `method`, `n_rows`, `seed`, `select_seconds`, `train_seconds`, `is_reused`."""
     return pl.DataFrame(
         [
@@ -85,32 +93,32 @@ def cost_table(lab: Laboratory) -> pl.DataFrame:
                 "method": name[0],
                 "n_rows": name[1],
                 "seed": name[2],
-                "select_seconds": lab.cells[name].select_seconds,
-                "train_seconds": lab.outcomes[name].facts.get("train_seconds"),
-                "is_reused": lab.outcomes[name].is_reused,
+                "select_seconds": runner.cells[name].select_seconds,
+                "train_seconds": runner.outcomes[name].facts.get("train_seconds"),
+                "is_reused": runner.outcomes[name].is_reused,
             }
-            for name in sorted(lab.outcomes)
+            for name in sorted(runner.outcomes)
         ],
         schema_overrides={"train_seconds": pl.Float64},
     )
 
 
-def outcome_table(lab: Laboratory) -> pl.DataFrame:
+def outcome_table(runner: ExperimentRunner) -> pl.DataFrame:
     """Return one row per finished cell and test row, so that differences can be paired."""
     found = []
-    for name in sorted(lab.outcomes):
-        table = lab.outcomes[name].outcomes
+    for name in sorted(runner.outcomes):
+        table = runner.outcomes[name].outcomes
         if table is not None:
             place = [pl.lit(name[0]).alias("method"), pl.lit(name[1]).alias("n_rows"), pl.lit(name[2]).alias("seed")]
             found.append(table.select(*place, pl.all()))
     return pl.concat(found)
 
 
-def pick_table(lab: Laboratory) -> pl.DataFrame:
+def pick_table(runner: ExperimentRunner) -> pl.DataFrame:
     """Return the rankings as far as they were used: `method`, `seed`, `rank` (from 1), `row_id`."""
-    ids, found = lab.bench.pool.frame["row_id"], []
-    for method, seed in sorted({(method, seed) for method, _, seed in lab.cells}):
-        rows = max((cell.rows for name, cell in lab.cells.items() if (name[0], name[2]) == (method, seed)), key=len)
+    ids, found = runner.experiment.pool.frame["row_id"], []
+    for method, seed in sorted({(method, seed) for method, _, seed in runner.cells}):
+        rows = max((cell.rows for name, cell in runner.cells.items() if (name[0], name[2]) == (method, seed)), key=len)
         rank = pl.Series("rank", np.arange(1, len(rows) + 1))
         found.append(
             pl.DataFrame({"rank": rank, "row_id": ids.gather(rows)}).select(
@@ -120,23 +128,25 @@ def pick_table(lab: Laboratory) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def check_slices(lab: Laboratory, columns: Sequence[str]) -> None:
+def check_slices(runner: ExperimentRunner, columns: Sequence[str]) -> None:
     """Refuse slices that cannot be drawn, before anything is run.
 
     Raises:
         InputError: a column has too many values, or the metric has no value per row.
         NotFoundError: there is no such column.
     """
-    if columns and lab.bench.metric.column is None:
-        raise InputError(f"slices: {lab.bench.metric.name} has no value per row to slice; choose accuracy or loss")
-    _groups(lab.bench.test, columns, is_labelled=bool(lab.bench.labels))
+    if columns and runner.experiment.metric.column is None:
+        raise InputError(
+            f"slices: {runner.experiment.metric.name} has no value per row to slice; choose accuracy or loss"
+        )
+    _groups(runner.experiment.test, columns, is_labelled=bool(runner.experiment.labels))
 
 
-def slice_table(lab: Laboratory, columns: Sequence[str]) -> pl.DataFrame:
+def slice_table(runner: ExperimentRunner, columns: Sequence[str]) -> pl.DataFrame:
     """Return the metric of each group of test rows, over all seeds.
 
     Args:
-        lab: with finished cells.
+        runner: with finished cells.
         columns: of the test set; classification data is also sliced by its label.
 
     Raises:
@@ -144,12 +154,12 @@ def slice_table(lab: Laboratory, columns: Sequence[str]) -> pl.DataFrame:
     """
     names = {"method": pl.String, "n_rows": pl.Int64, "slice": pl.String, "group": pl.String}
     schema: dict[str, Any] = {**names, "value": pl.Float64, "stderr": pl.Float64, "n": pl.Int64}
-    metric, lines = lab.bench.metric, []
-    groups = _groups(lab.bench.test, columns, is_labelled=bool(lab.bench.labels))
+    metric, lines = runner.experiment.metric, []
+    groups = _groups(runner.experiment.test, columns, is_labelled=bool(runner.experiment.labels))
     if metric.column is None:
         groups = {}
-    for method, n_rows in sorted({name[:2] for name in lab.outcomes}):
-        tables = lab.tables(method, n_rows)
+    for method, n_rows in sorted({name[:2] for name in runner.outcomes}):
+        tables = runner.tables(method, n_rows)
         if not tables:
             continue
         usable = tables[0].filter(pl.col(str(metric.column)).is_not_null())["row_id"].to_list() if groups else []
@@ -180,21 +190,21 @@ def _groups(test: Dataset, columns: Sequence[str], *, is_labelled: bool) -> dict
     return found
 
 
-def write_tables(lab: Laboratory, folder: Path, cells_name: str) -> None:
+def write_tables(runner: ExperimentRunner, folder: Path, cells_name: str) -> None:
     """Write the tables that every experiment has: cells, cost, outcomes and picks."""
-    write_csv(cell_table(lab), folder / cells_name)
-    write_csv(cost_table(lab), folder / "cost.csv")
-    write_parquet(outcome_table(lab), folder / "outcomes.parquet")
-    write_parquet(pick_table(lab), folder / "picks.parquet")
+    write_csv(cell_table(runner), folder / cells_name)
+    write_csv(cost_table(runner), folder / "cost.csv")
+    write_parquet(outcome_table(runner), folder / "outcomes.parquet")
+    write_parquet(pick_table(runner), folder / "picks.parquet")
 
 
 def experiment_manifest(
-    lab: Laboratory, kind: str, named: str, asked: Mapping[str, Any], *, began: str, started: float
+    runner: ExperimentRunner, kind: str, named: str, asked: Mapping[str, Any], *, began: str, started: float
 ) -> Manifest:
     """Return the manifest of an experiment.
 
     Args:
-        lab: with finished cells.
+        runner: with finished cells.
         kind: of the folder.
         named: identity of the experiment.
         asked: what it asked for, as JSON values.
@@ -206,26 +216,26 @@ def experiment_manifest(
             "format": FORMAT,
             "kind": kind,
             "identity": named,
-            **bench_identity(lab.bench),
+            **describe_experiment(runner.experiment),
             "asked": dict(asked),
-            "select": dict(lab.rankings.options),
-            "method_settings": {method: dict(values) for method, values in lab.rankings.settings.items()},
-            **input_content(lab.bench),
-            "cells": len(lab.outcomes),
+            "select": dict(runner.rankings.options),
+            "method_settings": {method: dict(values) for method, values in runner.rankings.settings.items()},
+            **input_content(runner.experiment),
+            "cells": len(runner.outcomes),
             "run": {
                 "created": began,
                 "seconds": round(time.monotonic() - started, 3),
-                "workers": lab.n_workers,
-                "engine": lab.engine,
-                **input_places(lab.bench),
+                "workers": runner.n_workers,
+                "engine": runner.engine,
+                **input_places(runner.experiment),
             },
         }
     )
 
 
-def input_content(bench: Bench) -> dict[str, Any]:
+def input_content(experiment: Experiment) -> dict[str, Any]:
     """Return what a manifest says of the files that an experiment was given, and of how they were read."""
-    pool, test = bench.pool, bench.test
+    pool, test = experiment.pool, experiment.test
     return {
         "inputs": [_source(source) for source in pool.sources],
         "eval": [_source(source) for source in test.sources],
@@ -234,20 +244,23 @@ def input_content(bench: Bench) -> dict[str, Any]:
             "columns": {role: list(names) for role, names in pool.schema.columns.items()},
         },
         "id_column": pool.id_column,
-        "overlap": bench.overlap,
+        "overlap": experiment.overlap,
     }
 
 
-def input_places(bench: Bench) -> dict[str, Any]:
+def input_places(experiment: Experiment) -> dict[str, Any]:
     """Return where those files were: a part of what may differ between two runs of the same work."""
-    return {"inputs": [source.path for source in bench.pool.sources], "eval": bench.eval_name}
+    return {"inputs": [source.path for source in experiment.pool.sources], "eval": experiment.eval_name}
 
 
 def _source(source: SourceFile) -> dict[str, Any]:
     return {"name": source.name, "bytes": source.bytes, "sha256": source.sha256}
 
 
-def identity(lab: Laboratory, asked: dict[str, Any]) -> str:
-    """Return the identity of an experiment on a bench."""
-    options = {"options": dict(lab.rankings.options), "methods": {k: dict(v) for k, v in lab.rankings.settings.items()}}
-    return digest({"bench": bench_identity(lab.bench), "asked": asked, "select": options})
+def identity(runner: ExperimentRunner, asked: dict[str, Any]) -> str:
+    """Return the identity of an experiment on an experiment."""
+    options = {
+        "options": dict(runner.rankings.options),
+        "methods": {k: dict(v) for k, v in runner.rankings.settings.items()},
+    }
+    return digest({"bench": describe_experiment(runner.experiment), "asked": asked, "select": options})

@@ -27,12 +27,12 @@ from thresher.errors import InputError, ManifestError, MissingExtraError, Settin
 from thresher.evaluation.effect import Effect, effect
 from thresher.evaluation.estimate import Estimate
 from thresher.experiments.adapter_averaging import average_finalists
-from thresher.experiments.cell_cache import CellStore
+from thresher.experiments.cells.cache import CellCache
+from thresher.experiments.cells.worker_pool import WorkerPool, default_workers
 from thresher.experiments.comparison import sentence
-from thresher.experiments.experiment import Overlap, make_bench
+from thresher.experiments.experiment import Overlap, prepare_experiment
 from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_trials, settings_from_json
-from thresher.experiments.tables import bench_identity, input_content, input_places
-from thresher.experiments.worker_pool import Crew, default_workers
+from thresher.experiments.tables import describe_experiment, input_content, input_places
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def tune(
     for name, value, least in whole:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise SettingsError(f"tune: {name} must be a whole number of at least {least}, got {value}")
-    test = make_bench(data, eval=eval, model=model, settings=settings, metric=metric, overlap=overlap)
-    judged = make_bench(test.pool, eval=dev, model=model, settings=settings, metric=test.metric.name)
+    test = prepare_experiment(data, eval=eval, model=model, settings=settings, metric=metric, overlap=overlap)
+    judged = prepare_experiment(test.pool, eval=dev, model=model, settings=settings, metric=test.metric.name)
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
     if isinstance(average, bool) or (average and not 2 <= average <= finalists + checks + 1):
@@ -145,7 +145,7 @@ def tune(
             f"tune: average must be 0 or between 2 and the {finalists + checks + 1} trials that run to the end, "
             f"got {average}"
         )
-    with Crew(CellStore(), default_workers() if workers is None else workers) as crew:
+    with WorkerPool(CellCache(), default_workers() if workers is None else workers) as worker_pool:
         search = Search(
             dev=judged,
             test=test,
@@ -156,7 +156,7 @@ def tune(
             n_averaged=average,
             sampler=sampler,
             seed=seed,
-            crew=crew,
+            worker_pool=worker_pool,
             on_progress=on_progress,
         )
         return _run(search, out=out, force=force)
@@ -199,7 +199,7 @@ def _manifest(search: Search, named: str, *, began: str, started: float) -> Mani
             "format": FORMAT,
             "kind": KIND,
             "identity": named,
-            **bench_identity(search.test),
+            **describe_experiment(search.test),
             **input_content(search.test),
             "dev": {"rows": len(search.dev.test), "fingerprint": search.dev.test.fingerprint},
             "asked": {

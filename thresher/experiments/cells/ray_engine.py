@@ -13,20 +13,20 @@ from typing import Any
 import polars as pl
 
 from thresher.errors import MissingExtraError
-from thresher.experiments.cell import Cell, Outcome, key_of, run
-from thresher.experiments.cell_cache import CellStore
-from thresher.experiments.experiment import Bench
-from thresher.experiments.worker_pool import checked
+from thresher.experiments.cells.cache import CellCache
+from thresher.experiments.cells.cell import Cell, Outcome, compute_cell_key, run
+from thresher.experiments.cells.worker_pool import checked
+from thresher.experiments.experiment import Experiment
 
 
-def run_cells_on_ray(bench: Bench, cells: Sequence[Cell], store: CellStore) -> Iterator[tuple[int, Outcome]]:
+def run_cells_on_ray(experiment: Experiment, cells: Sequence[Cell], store: CellCache) -> Iterator[tuple[int, Outcome]]:
     """Run cells as Ray tasks, and give the outcome of each with its index, in the order in which they finish.
 
     Ray is started on this machine when RAY_ADDRESS names no cluster. A task whose node dies is run
     again by Ray.
 
     Args:
-        bench: that they share.
+        experiment: that they share.
         cells: to run.
         store: of finished cells, on this machine.
 
@@ -39,17 +39,17 @@ def run_cells_on_ray(bench: Bench, cells: Sequence[Cell], store: CellStore) -> I
 
     todo = {}
     for index, cell in enumerate(cells):
-        key = key_of(cell.request(bench))
+        key = compute_cell_key(cell.request(experiment))
         found = store.find(key)
         if found is None:
             todo[index] = key
         else:
-            yield index, checked(bench, found)
+            yield index, checked(experiment, found)
     if not todo:
         return
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    shared = ray.put(bench)
+    shared = ray.put(experiment)
     task = ray.remote(max_retries=2, num_gpus=1 if ray.cluster_resources().get("GPU") else 0)(_remote)
     waiting = {task.remote(shared, cells[index]): index for index in todo}
     while waiting:
@@ -63,14 +63,14 @@ def run_cells_on_ray(bench: Bench, cells: Sequence[Cell], store: CellStore) -> I
         if isinstance(answer, str):
             yield index, Outcome(key=todo[index], outcomes=None, facts={}, reason=answer)
             continue
-        yield index, checked(bench, store.make(todo[index], partial(_unpacked, answer)))
+        yield index, checked(experiment, store.make(todo[index], partial(_unpacked, answer)))
 
 
-def _remote(bench: Bench, cell: Cell) -> tuple[bytes, Mapping[str, Any]] | str:
+def _remote(experiment: Experiment, cell: Cell) -> tuple[bytes, Mapping[str, Any]] | str:
     """Run one cell on a node, and return its table and facts, or why it failed."""
     with tempfile.TemporaryDirectory(prefix="thresher-cell-") as folder:
         try:
-            outcomes, facts = run(cell.request(bench), Path(folder))
+            outcomes, facts = run(cell.request(experiment), Path(folder))
         except Exception as error:  # noqa: BLE001 - an experiment outlives its cells: the reason is recorded
             return f"{type(error).__name__}: {str(error).strip()[:500]}"
     buffer = io.BytesIO()

@@ -10,42 +10,42 @@ import pytest
 
 from thresher.dataset import load
 from thresher.errors import OutputError
-from thresher.experiments import worker_pool
-from thresher.experiments.cell import Cell, key_of
-from thresher.experiments.cell_cache import CellStore
-from thresher.experiments.experiment import make_bench
+from thresher.experiments.cells import worker_pool
+from thresher.experiments.cells.cache import CellCache
+from thresher.experiments.cells.cell import Cell, compute_cell_key
+from thresher.experiments.cells.worker_pool import WorkerPool
+from thresher.experiments.experiment import prepare_experiment
 from thresher.experiments.rankings import Rankings
-from thresher.experiments.worker_pool import Crew
 
 
 @pytest.fixture
-def bench(pool, test_rows, tiny_bert, quick):
-    return make_bench(pool, eval=test_rows, model=tiny_bert, settings=quick, metric=None)
+def experiment(pool, test_rows, tiny_bert, quick):
+    return prepare_experiment(pool, eval=test_rows, model=tiny_bert, settings=quick, metric=None)
 
 
-def run_cells(bench, cells, store, *, n_workers):
-    with Crew(store, n_workers) as crew:
-        yield from crew.run(bench, cells)
+def run_cells(experiment, cells, store, *, n_workers):
+    with WorkerPool(store, n_workers) as worker_pool:
+        yield from worker_pool.run(experiment, cells)
 
 
 @pytest.fixture
-def cells(bench):
-    rows = Rankings(pool=bench.pool, options={}).first("random", 64, seed=0).rows
+def cells(experiment):
+    rows = Rankings(pool=experiment.pool, options={}).first("random", 64, seed=0).rows
     return [Cell(method="random", n_rows=n, seed=0, rows=rows[:n]) for n in (8, 16, 32, 64)]
 
 
-def test_workers_give_what_this_process_gives(bench, cells, tmp_path):
-    here = dict(run_cells(bench, cells, CellStore(tmp_path / "a"), n_workers=1))
-    there = dict(run_cells(bench, cells, CellStore(tmp_path / "b"), n_workers=2))
+def test_workers_give_what_this_process_gives(experiment, cells, tmp_path):
+    here = dict(run_cells(experiment, cells, CellCache(tmp_path / "a"), n_workers=1))
+    there = dict(run_cells(experiment, cells, CellCache(tmp_path / "b"), n_workers=2))
     assert sorted(here) == sorted(there) == [0, 1, 2, 3]
     for index, outcome in here.items():
         assert outcome.key == there[index].key
         assert outcome.outcomes.drop("loss", "confidence").equals(there[index].outcomes.drop("loss", "confidence"))
 
 
-def test_a_worker_that_is_killed_costs_its_cell_only(bench, cells, tmp_path):
+def test_a_worker_that_is_killed_costs_its_cell_only(experiment, cells, tmp_path):
     found, killed = {}, False
-    for index, outcome in run_cells(bench, cells, CellStore(tmp_path), n_workers=2):
+    for index, outcome in run_cells(experiment, cells, CellCache(tmp_path), n_workers=2):
         found[index] = outcome
         if not killed:  # the other worker is at a cell, or just about to be given one
             worker_pool = [child for child in psutil.Process().children() if "thresher" in " ".join(child.cmdline())]
@@ -57,32 +57,32 @@ def test_a_worker_that_is_killed_costs_its_cell_only(bench, cells, tmp_path):
     assert "SIGKILL" in reasons[0]
 
 
-def test_no_worker_outlives_the_experiment(bench, cells, tmp_path):
-    runs = run_cells(bench, cells, CellStore(tmp_path), n_workers=2)
+def test_no_worker_outlives_the_experiment(experiment, cells, tmp_path):
+    runs = run_cells(experiment, cells, CellCache(tmp_path), n_workers=2)
     next(runs)
     runs.close()
     assert [child for child in psutil.Process().children() if "worker" in " ".join(child.cmdline())] == []
 
 
-def test_a_cell_is_found_by_what_it_trains_on_and_not_by_who_chose_it(bench, cells):
+def test_a_cell_is_found_by_what_it_trains_on_and_not_by_who_chose_it(experiment, cells):
     renamed = Cell(method="length", n_rows=16, seed=0, rows=cells[1].rows[::-1].copy())
-    assert key_of(renamed.request(bench)) == key_of(cells[1].request(bench))
+    assert compute_cell_key(renamed.request(experiment)) == compute_cell_key(cells[1].request(experiment))
     other_seed = Cell(method="random", n_rows=16, seed=1, rows=cells[1].rows)
-    assert key_of(other_seed.request(bench)) != key_of(cells[1].request(bench))
+    assert compute_cell_key(other_seed.request(experiment)) != compute_cell_key(cells[1].request(experiment))
 
 
-def test_a_broken_cell_in_the_store_is_made_anew(bench, cells, tmp_path):
-    store = CellStore(tmp_path)
-    ((_, first),) = run_cells(bench, cells[:1], store, n_workers=1)
+def test_a_broken_cell_in_the_store_is_made_anew(experiment, cells, tmp_path):
+    store = CellCache(tmp_path)
+    ((_, first),) = run_cells(experiment, cells[:1], store, n_workers=1)
     assert {path.name for path in (store.root / first.key).iterdir()} == {"manifest.json", "outcomes.parquet"}
     (store.root / first.key / "outcomes.parquet").write_bytes(b"not parquet")
-    ((_, again),) = run_cells(bench, cells[:1], store, n_workers=1)
+    ((_, again),) = run_cells(experiment, cells[:1], store, n_workers=1)
     assert not again.is_reused
     assert again.outcomes.equals(first.outcomes)
 
 
 def test_a_broken_cell_that_cannot_be_deleted_is_told(tmp_path, monkeypatch):
-    store = CellStore(tmp_path)
+    store = CellCache(tmp_path)
     (store.root / "key").mkdir(parents=True)
     (store.root / "key" / "manifest.json").write_text("{")
 
@@ -94,29 +94,29 @@ def test_a_broken_cell_that_cannot_be_deleted_is_told(tmp_path, monkeypatch):
         store.find("key")
 
 
-def test_the_store_counts_and_prunes(bench, cells, tmp_path):
-    store = CellStore(tmp_path)
-    list(run_cells(bench, cells[:2], store, n_workers=1))
+def test_the_store_counts_and_prunes(experiment, cells, tmp_path):
+    store = CellCache(tmp_path)
+    list(run_cells(experiment, cells[:2], store, n_workers=1))
     count, n_bytes = store.size()
     assert count == 2
     assert store.prune(max_bytes=0) == n_bytes
     assert store.size() == (0, 0)
 
 
-def test_a_crew_serves_several_batches_and_benches_with_the_same_workers(bench, cells, tmp_path, test_rows):
-    with Crew(CellStore(tmp_path), 2) as crew:
-        first = dict(crew.run(bench, cells[:2]))
-        pids = {worker.process.pid for worker in crew._workers}
-        second = dict(crew.run(replace(bench, test=test_rows.take(np.arange(10))), cells[:2]))
-        assert {worker.process.pid for worker in crew._workers} == pids
+def test_a_worker_pool_serves_several_experiments_with_the_same_workers(experiment, cells, tmp_path, test_rows):
+    with WorkerPool(CellCache(tmp_path), 2) as worker_pool:
+        first = dict(worker_pool.run(experiment, cells[:2]))
+        pids = {worker.process.pid for worker in worker_pool._workers}
+        second = dict(worker_pool.run(replace(experiment, test=test_rows.take(np.arange(10))), cells[:2]))
+        assert {worker.process.pid for worker in worker_pool._workers} == pids
     assert {len(outcome.outcomes) for outcome in first.values()} == {40}
     assert {len(outcome.outcomes) for outcome in second.values()} == {10}
 
 
-def test_workers_that_cannot_start_are_told_and_not_waited_for(bench, cells, tmp_path, monkeypatch):
+def test_workers_that_cannot_start_are_told_and_not_waited_for(experiment, cells, tmp_path, monkeypatch):
     monkeypatch.setattr(worker_pool.sys, "executable", "/bin/false")
     with pytest.raises(OutputError, match="cannot start .exit code 1."):
-        list(run_cells(bench, cells[:2], CellStore(tmp_path), n_workers=2))
+        list(run_cells(experiment, cells[:2], CellCache(tmp_path), n_workers=2))
 
 
 @pytest.mark.parametrize(
@@ -127,22 +127,22 @@ def test_workers_that_cannot_start_are_told_and_not_waited_for(bench, cells, tmp
         (OSError(errno.ENOSPC, "No space left on device"), True),
     ],
 )
-def test_only_the_disk_ends_the_experiment(bench, cells, tmp_path, monkeypatch, error, is_fatal):
+def test_only_the_disk_ends_the_experiment(experiment, cells, tmp_path, monkeypatch, error, is_fatal):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(worker_pool, "run", fail)
     if is_fatal:
         with pytest.raises(OSError, match="No space"):
-            list(run_cells(bench, cells[:1], CellStore(tmp_path), n_workers=1))
+            list(run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1))
     else:
-        ((_, outcome),) = run_cells(bench, cells[:1], CellStore(tmp_path), n_workers=1)
+        ((_, outcome),) = run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1)
         assert str(error) in outcome.reason
-        assert [path for path in CellStore(tmp_path).root.iterdir() if "partial" in path.name] == []
+        assert [path for path in CellCache(tmp_path).root.iterdir() if "partial" in path.name] == []
 
 
 def test_a_metric_that_is_not_a_number_fails_the_cell(pool, test_rows, tiny_bert, quick, cells, tmp_path, monkeypatch):
-    bench = make_bench(pool, eval=test_rows, model=tiny_bert, settings=quick, metric="loss")
+    experiment = prepare_experiment(pool, eval=test_rows, model=tiny_bert, settings=quick, metric="loss")
     real = worker_pool.run
 
     def diverge(request, work):
@@ -150,7 +150,7 @@ def test_a_metric_that_is_not_a_number_fails_the_cell(pool, test_rows, tiny_bert
         return outcomes.with_columns(loss=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("loss")), facts
 
     monkeypatch.setattr(worker_pool, "run", diverge)
-    ((_, outcome),) = run_cells(bench, cells[:1], CellStore(tmp_path), n_workers=1)
+    ((_, outcome),) = run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1)
     assert outcome.outcomes is None
     assert outcome.reason == "loss is not a finite number for 3 of 40 test rows"
 
@@ -169,8 +169,10 @@ def test_turns_and_tools_count_where_a_column_names_the_rows(tiny_llama, quick, 
         tools = [{"type": "function", "function": {"name": "add", "description": tool}}]
         rows = [{"id": str(number), "messages": talk, "tools": tools} for number in range(4)]
         data = load(rows, id_column="id")
-        bench = make_bench(data.take(np.arange(2)), eval=question(), model=tiny_llama, settings=quick, metric=None)
-        return key_of(Cell(method="random", n_rows=2, seed=0, rows=np.arange(2)).request(bench))
+        experiment = prepare_experiment(
+            data.take(np.arange(2)), eval=question(), model=tiny_llama, settings=quick, metric=None
+        )
+        return compute_cell_key(Cell(method="random", n_rows=2, seed=0, rows=np.arange(2)).request(experiment))
 
     def question():
         sums = (("what is 1 and 1", "2"), ("what is 2 and 2", "4"))

@@ -1,4 +1,4 @@
-"""The process that runs cells for another one: `python -m thresher.experiments.worker_process DESCRIPTOR`."""
+"""The process that runs cells for another one: `python -m thresher.experiments.cells.worker_process DESCRIPTOR`."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ PARENT_S = 1.0  # between two looks whether the parent is still there
 
 
 def main(descriptor: int) -> None:
-    """Run the cells that come over the socket, until it is closed; a bench comes before its first cell."""
+    """Run the cells that come over the socket, until it is closed; an experiment comes before its first cell."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers itself
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     line = Connection(descriptor)
-    bench = store = None
+    experiment = store = None
     try:
         line.send(None)  # the first word: this process has started
         while True:
             message = line.recv()
             if isinstance(message, tuple):
-                bench, store = message
+                experiment, store = message
                 continue
-            line.send(_answer(bench, message, store))
+            line.send(_answer(experiment, message, store))
     except (EOFError, ConnectionError):
         return
 
 
-def _answer(bench: object, cell: object, store: object) -> object:
-    from thresher.experiments.worker_pool import run_cell
+def _answer(experiment: object, cell: object, store: object) -> object:
+    from thresher.experiments.cells.worker_pool import run_cell
 
     try:
-        return run_cell(bench, cell, store)  # type: ignore[arg-type]
+        return run_cell(experiment, cell, store)  # type: ignore[arg-type]
     except OSError as error:  # the disk: it ends the experiment, and so belongs to the parent
         return error
 

@@ -1,8 +1,8 @@
 """Running cells: in this process, or in several that can die one at a time.
 
-Each worker is a Python process of its own (`python -m thresher.experiments.worker_process`) at the
-other end of a socket pair. It is not forked, so threads and GPUs are safe, and it does not import
-the user's script, so scripts need no `__main__` guard.
+Each worker is a Python process of its own (`python -m thresher.experiments.cells.worker_process`)
+at the other end of a socket pair. It is not forked, so threads and GPUs are safe, and it does not
+import the user's script, so scripts need no `__main__` guard.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
 from thresher.errors import OutputError
-from thresher.experiments.cell import Cell, Outcome, key_of, run
-from thresher.experiments.cell_cache import CellStore
-from thresher.experiments.experiment import Bench
+from thresher.experiments.cells.cache import CellCache
+from thresher.experiments.cells.cell import Cell, Outcome, compute_cell_key, run
+from thresher.experiments.experiment import Experiment
 from thresher.numeric.threads import n_cores
 
 CPU_WORKERS = 8  # at most, when nobody says how many
@@ -48,10 +48,10 @@ def is_of_the_disk(error: OSError) -> bool:
     return isinstance(error, OutputError) or error.errno in _DISK
 
 
-def run_cell(bench: Bench, cell: Cell, store: CellStore) -> Outcome:
+def run_cell(experiment: Experiment, cell: Cell, store: CellCache) -> Outcome:
     """Run one cell, or find it done. Whatever goes wrong in it is its result, but for a disk that cannot be written."""
-    request = cell.request(bench)
-    key = key_of(request)
+    request = cell.request(experiment)
+    key = compute_cell_key(request)
     try:
         return store.make(key, lambda work: run(request, work))
     except Exception as error:
@@ -61,9 +61,9 @@ def run_cell(bench: Bench, cell: Cell, store: CellStore) -> Outcome:
         return Outcome(key=key, outcomes=None, facts={}, reason=f"{type(error).__name__}: {str(error).strip()[:500]}")
 
 
-def checked(bench: Bench, outcome: Outcome) -> Outcome:
+def checked(experiment: Experiment, outcome: Outcome) -> Outcome:
     """Return an outcome as it is, or as failed where its metric is not a number."""
-    problem = None if outcome.outcomes is None else bench.problem(outcome.outcomes)
+    problem = None if outcome.outcomes is None else experiment.problem(outcome.outcomes)
     return outcome if problem is None else replace(outcome, outcomes=None, reason=problem)
 
 
@@ -72,19 +72,19 @@ class _Worker:
     slot: int
     process: subprocess.Popen[bytes]
     line: Connection
-    bench: Bench | None = None  # that it was sent
+    experiment: Experiment | None = None  # that it was sent
     index: int | None = None  # of the cell it is at
     has_started: bool = False
 
 
-class Crew:
+class WorkerPool:
     """Runs cells, in this process (one worker) or in several processes; use it as a context manager.
 
     A worker process that crashes or runs out of memory costs the cell it was at, and is replaced.
     With one worker there is no such protection.
     """
 
-    def __init__(self, store: CellStore, n_workers: int) -> None:
+    def __init__(self, store: CellCache, n_workers: int) -> None:
         """Hire nobody yet.
 
         Args:
@@ -94,8 +94,8 @@ class Crew:
         self.store, self._n = store, n_workers
         self._workers: list[_Worker] = []
 
-    def __enter__(self) -> Crew:
-        """Return the crew."""
+    def __enter__(self) -> WorkerPool:
+        """Return the worker_pool."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -107,29 +107,29 @@ class Crew:
             worker.process.wait()
         self._workers.clear()
 
-    def run(self, bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[int, Outcome]]:
+    def run(self, experiment: Experiment, cells: Sequence[Cell]) -> Iterator[tuple[int, Outcome]]:
         """Run cells, and give the outcome of each with its index, in the order in which they finish.
 
         Args:
-            bench: that they share.
+            experiment: that they share.
             cells: to run; those that are done already are not run again.
         """
         todo: deque[int] = deque()
         keys = {}
         for index, cell in enumerate(cells):
-            keys[index] = key_of(cell.request(bench))
+            keys[index] = compute_cell_key(cell.request(experiment))
             found = self.store.find(keys[index])
             if found is None:
                 todo.append(index)
             else:
-                yield index, checked(bench, found)
+                yield index, checked(experiment, found)
         if self._n == 1:
             for index in todo:
-                yield index, checked(bench, run_cell(bench, cells[index], self.store))
+                yield index, checked(experiment, run_cell(experiment, cells[index], self.store))
             return
         left = len(todo)
         while left:
-            self._keep_busy(bench, cells, todo)
+            self._keep_busy(experiment, cells, todo)
             busy = {worker.line: worker for worker in self._workers if worker.index is not None}
             for line in wait(list(busy)):
                 worker = busy[line]  # type: ignore[index]
@@ -138,16 +138,16 @@ class Crew:
                 if outcome is not None:
                     worker.index = None
                     left -= 1
-                    yield index, checked(bench, outcome)
+                    yield index, checked(experiment, outcome)
 
-    def _keep_busy(self, bench: Bench, cells: Sequence[Cell], todo: deque[int]) -> None:
+    def _keep_busy(self, experiment: Experiment, cells: Sequence[Cell], todo: deque[int]) -> None:
         """Give every worker a cell, as far as there are any; hire as many as can be kept busy."""
         while todo and (len(self._workers) < self._n or any(worker.index is None for worker in self._workers)):
             worker = next((worker for worker in self._workers if worker.index is None), None) or self._hire()
             try:
-                if worker.bench is not bench:
-                    worker.line.send((bench, self.store))
-                    worker.bench = bench
+                if worker.experiment is not experiment:
+                    worker.line.send((experiment, self.store))
+                    worker.experiment = experiment
                 worker.line.send(cells[todo[0]])
             except ConnectionError:
                 self._bury(worker)
@@ -159,7 +159,7 @@ class Crew:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "thresher.experiments.worker_process", str(theirs.fileno())],
+                [sys.executable, "-m", "thresher.experiments.cells.worker_process", str(theirs.fileno())],
                 env=os.environ | _share_of_machine(slot, self._n),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -18,12 +18,12 @@ from thresher.artifacts.folder import MANIFEST, write_parquet, write_whole
 from thresher.artifacts.manifest import FORMAT, Manifest
 from thresher.cache.folder_cache import FolderCache
 from thresher.errors import OutputError
-from thresher.experiments.cell import Outcome
+from thresher.experiments.cells.cell import Outcome
 
 OUTCOMES = "outcomes.parquet"
 
 
-class CellStore:
+class CellCache:
     """Finished cells below one folder."""
 
     def __init__(self, root: str | Path | None = None) -> None:

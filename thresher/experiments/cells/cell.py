@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import digest
-from thresher.experiments.experiment import Bench
+from thresher.experiments.experiment import Experiment
 from thresher.trainer.events import OnEvent, ignore
 from thresher.trainer.request import Request
 from thresher.trainer.settings import TrainSettings
@@ -30,8 +30,8 @@ class Cell:
         method: name of the selector.
         n_rows: rows to train on, the first ones of its ranking.
         seed: of the ranking and of the training.
-        rows: (n_rows,) positions in the bench's pool.
-        settings: of the training, where they differ from the bench's.
+        rows: (n_rows,) positions in the experiment's pool.
+        settings: of the training, where they differ from the experiment's.
         select_seconds: what choosing the rows took.
     """
 
@@ -42,9 +42,9 @@ class Cell:
     settings: TrainSettings | None = None
     select_seconds: float = 0.0
 
-    def request(self, bench: Bench) -> Request:
+    def request(self, experiment: Experiment) -> Request:
         """Return what the cell asks of the trainer."""
-        return bench.request(bench.pool.take(self.rows), seed=self.seed, settings=self.settings)
+        return experiment.request(experiment.pool.take(self.rows), seed=self.seed, settings=self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Outcome:
     is_reused: bool = False
 
 
-def key_of(request: Request) -> str:
+def compute_cell_key(request: Request) -> str:
     """Return the content address of a request: it does not say how the rows were chosen, only which they are."""
     from thresher.trainer.engine.load_model import wants_bf16
 
