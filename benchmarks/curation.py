@@ -20,7 +20,7 @@ import polars as pl
 from machine import machine
 
 import thresher as th
-from thresher.curation.pipeline import judge
+from thresher.curation.pipeline import apply_rules
 from thresher.curation.rule import Rule, create
 from thresher.features import FeatureContext
 
@@ -96,7 +96,7 @@ def measure(name: str, *, encoder: str = "static", **settings) -> Score:
     pool, test = th.load(TRAIN, id_column="listing_id"), th.load(TEST, id_column="listing_id")
     rule = create(name, settings)
     started = time.perf_counter()
-    dropped = judge(pool, [rule], eval=test, context=FeatureContext(encoder=encoder, cache=None)).dropped
+    dropped = apply_rules(pool, [rule], eval=test, context=FeatureContext(encoder=encoder, cache=None)).dropped
     seconds = time.perf_counter() - started
     score = score_copies if name in COPIES else score_others
     shown = settings | ({"encoder": encoder} if "embedding" in rule.needs or "class_probability" in rule.needs else {})

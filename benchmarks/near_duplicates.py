@@ -54,16 +54,16 @@ def texts(n: int, seed: int = 0) -> list[str]:
 
 def ours(rows: list[str]) -> int:
     import thresher as th
-    from thresher.curation.pipeline import judge
+    from thresher.curation.pipeline import apply_rules
     from thresher.curation.rules.near_duplicates import NearDuplicates
     from thresher.features import FeatureContext
 
     warm = th.load(pl.DataFrame({"text": rows[:100]}))
-    judge(warm, [NearDuplicates()], context=FeatureContext(cache=None))  # compiles the kernels, if they are not yet
+    apply_rules(warm, [NearDuplicates()], context=FeatureContext(cache=None))  # compiles the kernels
     pool = th.load(pl.DataFrame({"text": rows}))
     started = time.perf_counter()
-    judgement = judge(pool, [NearDuplicates()], context=FeatureContext(cache=None))
-    return report(len(rows), judgement.dropped.height, time.perf_counter() - started, judgement.results[0].notes)
+    result = apply_rules(pool, [NearDuplicates()], context=FeatureContext(cache=None))
+    return report(len(rows), result.dropped.height, time.perf_counter() - started, result.results[0].notes)
 
 
 def datasketch(rows: list[str]) -> int:

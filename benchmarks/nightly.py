@@ -112,10 +112,10 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
     pool = load(str(night.root / "slices" / "*.jsonl"))
     latest = night.root / "pool" / "latest"
     kept = set(pl.read_parquet(sorted((latest / "data").glob("*.parquet")))["thresher_row_id"])
-    from thresher.curation.pipeline import judge
+    from thresher.curation.pipeline import apply_rules
     from thresher.jobs.job_file import read_job
 
-    passed = judge(pool, read_job(night.root / "job.toml").rules).kept
+    passed = apply_rules(pool, read_job(night.root / "job.toml").rules).kept
     rows = pool.take(passed)
     os.environ["THRESHER_CACHE"] = str(night.root / "cache")
     x = compute(rows, {"embedding"}, FeatureContext(encoder="static"))["embedding"]

@@ -14,7 +14,7 @@ import thresher as th
 from thresher.artifacts.manifest import Manifest
 from thresher.cli.main import main
 from thresher.curation import Verdict, drop_where
-from thresher.curation.pipeline import judge
+from thresher.curation.pipeline import apply_rules
 from thresher.curation.rules.exact_duplicates import ExactDuplicates
 from thresher.curation.rules.length import Length
 from thresher.curation.rules.near_duplicates import NearDuplicates
@@ -167,15 +167,15 @@ def test_rows_kept_before_keep_their_place(tmp_path):
 def test_a_duplicate_of_a_row_that_goes_later_is_counted(tmp_path):
     path, _ = write(tmp_path / "pool.jsonl")
     pool = th.load(path)
-    assert judge(pool, [ExactDuplicates(), Length(max_words=8)]).n_orphaned == 1
-    assert judge(pool, [Length(max_words=8), ExactDuplicates()]).n_orphaned == 0
+    assert apply_rules(pool, [ExactDuplicates(), Length(max_words=8)]).n_orphaned == 1
+    assert apply_rules(pool, [Length(max_words=8), ExactDuplicates()]).n_orphaned == 0
 
 
 def test_no_row_left_is_refused_with_the_reasons(tmp_path):
     path, _ = write(tmp_path / "pool.jsonl")
     with pytest.raises(InputError, match=r"must keep at least one row, but all 5 are dropped \(5 too-long\)"):
         th.curate(path, [Length(max_words=1)])
-    assert len(judge(th.load(path), [Length(max_words=1), ExactDuplicates()]).kept) == 0
+    assert len(apply_rules(th.load(path), [Length(max_words=1), ExactDuplicates()]).kept) == 0
 
 
 def test_the_same_request_is_the_same_result(tmp_path):
@@ -248,7 +248,7 @@ def test_kept_and_dropped_make_up_the_pool(texts, n_existing):
     pool = th.load(frame, id_column="id")
     existing = pool.take(list(range(min(n_existing, len(pool))))) if n_existing else None
     rules = [Length(max_characters=15), ExactDuplicates(), NearDuplicates(threshold=0.5)]
-    found = judge(pool, rules, existing=existing)
+    found = apply_rules(pool, rules, existing=existing)
     both = sorted([*found.kept.tolist(), *found.dropped["position"].to_list()])
     assert both == list(range(len(pool)))
     assert sum(sum(result.dropped.values()) for result in found.results) == found.dropped.height

@@ -1,11 +1,11 @@
-"""Schemas are recognised, named and mapped; conversations keep what they hold."""
+"""Schemas are recognized, named and mapped; conversations keep what they hold."""
 
 import json
 
 import pytest
 
 from thresher.dataset import load
-from thresher.dataset.schema import recognise
+from thresher.dataset.schema import recognize_schema
 from thresher.errors import InputError, SettingsError
 
 
@@ -59,7 +59,7 @@ from thresher.errors import InputError, SettingsError
         ({"text": "t"}, "text", "", "t"),
     ],
 )
-def test_a_schema_is_recognised_from_the_rows(row, name, prompt, response):
+def test_a_schema_is_recognized_from_the_rows(row, name, prompt, response):
     dataset = load([row])
     assert dataset.schema.name == name
     assert dataset.frame.select("prompt", "response").rows() == [(prompt, response)]
@@ -311,7 +311,7 @@ def test_messages_of_classification_rows_are_refused():
 
 def test_recognise_prefers_the_alternative_that_more_rows_have():
     rows = [{"text": "a", "label": "x"}, {"text": "a", "category": "x"}, {"text": "a", "category": "x"}]
-    assert recognise(rows, name=None, where="rows").columns["label"] == ("category",)
+    assert recognize_schema(rows, name=None, where="rows").columns["label"] == ("category",)
 
 
 def test_prompt_and_completion_may_be_lists_of_messages():

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from thresher.dataset import load
-from thresher.dataset.hub import hub_dataset
+from thresher.dataset.hub import to_hub_dataset
 from thresher.errors import InputError, MissingExtraError, NotFoundError, SettingsError
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(6)]
@@ -201,11 +201,11 @@ def test_rows_become_a_dataset_with_the_features_they_had():
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
-    found = hub_dataset(load(data).take([2, 0]), needed_by="test")
+    found = to_hub_dataset(load(data).take([2, 0]), needed_by="test")
     assert (found.features, found["text"][:], found["label"][:]) == (features, ["c", "a"], [1, 1])
     mixed = load([{"text": "a", "x": "text"}, {"text": "b", "x": ["list"]}])
     with pytest.raises(InputError, match="test: every column must hold values of one type"):
-        hub_dataset(mixed, needed_by="test")
+        to_hub_dataset(mixed, needed_by="test")
 
 
 def test_objects_of_datasets_are_read():

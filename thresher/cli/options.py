@@ -119,11 +119,11 @@ def read_rows(source: str, *, columns: str | None = None, **reading: Any) -> Dat
 
 def read_telling(source: str, *, quiet: bool, read: Callable[..., Dataset] = read_rows, **reading: Any) -> Dataset:
     """Load rows of whose bad ones no summary tells: how many there are and why is told at once."""
-    from thresher.dataset.rejection import unusable_note
+    from thresher.dataset.rejection import describe_rejected
 
     rows = read(source, **reading)
     if rows.n_rejected and not quiet:
-        typer.echo(f"{source}: {unusable_note(rows.n_read, rows.rejected_by_reason)}", err=True)
+        typer.echo(f"{source}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
     return rows
 
 
@@ -131,7 +131,7 @@ def read_as(rows: Dataset | PoolFiles) -> str | None:
     """Return how the columns were read; None for files that were named and not read here."""
     from thresher.dataset import Dataset
 
-    return rows.schema.told(rows.column_names) if isinstance(rows, Dataset) else None
+    return rows.schema.describe(rows.column_names) if isinstance(rows, Dataset) else None
 
 
 def unusable_lines(by_reason: Mapping[str, int]) -> list[str]:

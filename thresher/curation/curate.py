@@ -13,12 +13,18 @@ import numpy as np
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.curation.pipeline import Judgement, judge, rule_settings
+from thresher.curation.pipeline import CurationResult, apply_rules, collect_settings
 from thresher.curation.result import Curated
 from thresher.curation.rule import Rule, accepts, available, create
 from thresher.dataset import Dataset, load
-from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
-from thresher.dataset.rejection import counted
+from thresher.dataset.provenance import (
+    describe_reading,
+    describe_schema,
+    describe_sources,
+    list_source_paths,
+    refuse_input_as_output,
+)
+from thresher.dataset.rejection import count_values
 from thresher.errors import InputError, SettingsError, did_you_mean
 
 if TYPE_CHECKING:
@@ -53,7 +59,7 @@ class _Plan:
         needs = {name for rule in self.rules for group in (rule.needs, *accepts(rule).values()) for name in group}
         return {
             "request": [
-                {"name": rule.name, "settings": rule_settings(rule), "report": rule.name in self.report}
+                {"name": rule.name, "settings": collect_settings(rule), "report": rule.name in self.report}
                 for rule in self.rules
             ],
             "seed": self.seed,
@@ -64,7 +70,7 @@ class _Plan:
         }
 
     def identity(self) -> str:
-        read = [reading_entry(rows) for rows in self.inputs]
+        read = [describe_reading(rows) for rows in self.inputs]
         return digest({"request": self.settings(), "read": read, "thresher": versions(())})
 
 
@@ -119,7 +125,7 @@ def curate(
     )  # fmt: skip
     if out is None:
         return _run(plan, started)
-    check_apart(Path(out), plan.inputs)
+    refuse_input_as_output(Path(out), plan.inputs)
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             _tell_done(folder.path, on_progress)
@@ -134,7 +140,7 @@ def curate(
     return curated
 
 
-def chosen_rules(
+def build_rules(
     rules: Sequence[str | Rule] | None, settings: Mapping[str, Mapping[str, Any]] | None, *, has_eval: bool
 ) -> tuple[Rule, ...]:
     """Return the rules of a request, built and in order.
@@ -195,7 +201,7 @@ def _plan(
     from thresher.features import FeatureContext
 
     report = _apart(report)
-    built = chosen_rules(rules, settings, has_eval=eval_rows is not None)
+    built = build_rules(rules, settings, has_eval=eval_rows is not None)
     names = [rule.name for rule in built]
     for name in report:
         if name not in names:
@@ -223,7 +229,7 @@ def _loaded(rows: Any) -> Dataset:
 
 
 def _run(plan: _Plan, started: float) -> Curated:
-    judgement = judge(
+    result = apply_rules(
         plan.pool,
         plan.rules,
         existing=plan.existing,
@@ -232,14 +238,14 @@ def _run(plan: _Plan, started: float) -> Curated:
         report=plan.report,
         seed=plan.seed,
     )
-    if not len(judgement.kept):
-        why = ", ".join(f"{n:,} {reason}" for reason, n in counted(judgement.dropped["reason"]).items())
+    if not len(result.kept):
+        why = ", ".join(f"{n:,} {reason}" for reason, n in count_values(result.dropped["reason"]).items())
         raise InputError(f"rules: must keep at least one row, but all {len(plan.pool):,} are dropped ({why})")
-    manifest = _manifest(plan, judgement, time.monotonic() - started)
-    return Curated(pool=plan.pool, dataset=judgement.rows, judgement=judgement, manifest=manifest)
+    manifest = _manifest(plan, result, time.monotonic() - started)
+    return Curated(pool=plan.pool, dataset=result.rows, result=result, manifest=manifest)
 
 
-def _manifest(plan: _Plan, judgement: Judgement, seconds: float) -> Manifest:
+def _manifest(plan: _Plan, result: CurationResult, seconds: float) -> Manifest:
     pool, settings = plan.pool, plan.settings()
     asked = settings.pop("request")
     did = [
@@ -250,7 +256,7 @@ def _manifest(plan: _Plan, judgement: Judgement, seconds: float) -> Manifest:
             "findings": result.n_found,
             "notes": dict(result.notes),
         }
-        for result in judgement.results
+        for result in result.results
     ]
     content = {
         "format": FORMAT,
@@ -258,32 +264,32 @@ def _manifest(plan: _Plan, judgement: Judgement, seconds: float) -> Manifest:
         "identity": plan.identity(),
         "rules": [{**one, **outcome} for one, outcome in zip(asked, did, strict=True)],
         **settings,
-        "inputs": source_entries(pool),
-        "schema": schema_entry(pool),
+        "inputs": describe_sources(pool),
+        "schema": describe_schema(pool),
         "id_column": pool.id_column,
         "counts": {
             "read": pool.n_read,
             "rejected": pool.n_rejected,
             "rejected_by_reason": pool.rejected_by_reason,
             "usable": len(pool),
-            "kept": len(judgement.kept),
-            "dropped": judgement.dropped.height,
-            "dropped_by_rule": counted(judgement.dropped["rule"]),
-            "dropped_by_reason": counted(judgement.dropped["reason"]),
-            "masked": len(judgement.masked),
-            "findings": judgement.findings.height,
-            "orphaned": judgement.n_orphaned,
+            "kept": len(result.kept),
+            "dropped": result.dropped.height,
+            "dropped_by_rule": count_values(result.dropped["rule"]),
+            "dropped_by_reason": count_values(result.dropped["reason"]),
+            "masked": len(result.masked),
+            "findings": result.findings.height,
+            "orphaned": result.n_orphaned,
         },
-        "notes": judgement.told,
-        "kept_rows": digest(pool.frame["row_id"].gather(judgement.kept).to_list()),
+        "notes": result.notes,
+        "kept_rows": digest(pool.frame["row_id"].gather(result.kept).to_list()),
         "versions": versions(("numpy", "polars", "pyarrow", "faiss-cpu", "rensa", "py3langid", "phonenumbers")),
         "run": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": {
                 "total": round(seconds, 3),
-                "rules": [round(result.seconds, 3) for result in judgement.results],
+                "rules": [round(result.seconds, 3) for result in result.results],
             },
-            "inputs": source_places(pool),
+            "inputs": list_source_paths(pool),
         },
     }
     return Manifest(content)

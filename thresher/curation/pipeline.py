@@ -12,9 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.curation.masking import masked
-from thresher.curation.rule import ROLES, Rows, Rule, accepts, order_notes
+from thresher.curation.rule import ROLES, Rows, Rule, accepts, check_order
 from thresher.curation.verdict import POOL, Verdict
-from thresher.dataset.rejection import counted
+from thresher.dataset.rejection import count_values
 from thresher.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class RuleResult:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the rule, in JSON values."""
-        return rule_settings(self.rule)
+        return collect_settings(self.rule)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class CurationResult:
     """What the rules say of a pool of n rows.
 
     Attributes:
@@ -107,10 +107,10 @@ class Judgement:
     results: tuple[RuleResult, ...]
 
     @property
-    def told(self) -> list[str]:
+    def notes(self) -> list[str]:
         """What the user should know, in sentences: an order of rules that defeats one of them, what rules say."""
         said = [f"{one.rule.name}: {note}" for one in self.results for note in one.notes.values() if type(note) is str]
-        return [*order_notes([one.rule for one in self.results]), *said]
+        return [*check_order([one.rule for one in self.results]), *said]
 
     @property
     def n_orphaned(self) -> int:
@@ -128,7 +128,7 @@ class Judgement:
         return n
 
 
-def rule_settings(rule: Rule) -> dict[str, Any]:
+def collect_settings(rule: Rule) -> dict[str, Any]:
     """Return the settings of a rule, in JSON values; a rule that is no dataclass has none."""
     settings: Any = rule
     names = [field.name for field in fields(settings)] if is_dataclass(settings) else []
@@ -136,7 +136,7 @@ def rule_settings(rule: Rule) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def judge(
+def apply_rules(
     pool: Dataset,
     rules: Sequence[Rule],
     *,
@@ -145,7 +145,7 @@ def judge(
     context: FeatureContext | None = None,
     report: Collection[str] = (),
     seed: int = 0,
-) -> Judgement:
+) -> CurationResult:
     """Run rules in order; features are computed only of the rows that are still there.
 
     Each rule sees the rows as the ones before it left them, masks included: rows that differ in
@@ -186,7 +186,7 @@ def judge(
     clusters = pl.concat([pl.DataFrame(schema=CLUSTERS), *(step.clusters for step in steps)])
     dropped = pl.concat([pl.DataFrame(schema=DROPPED), *(step.dropped for step in steps)])
     private = _private(rules, dropped, findings)
-    return Judgement(
+    return CurationResult(
         kept=alive,
         rows=rows if len(alive) == len(rows) else rows.take(alive),
         dropped=_hidden(dropped, private, "duplicate_of").sort("position"),
@@ -212,7 +212,7 @@ def _hidden(table: pl.DataFrame, private: pl.Series, copy_of: str) -> pl.DataFra
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """What one rule did: its parts of a `Judgement`.
+    """What one rule did: its parts of a `CurationResult`.
 
     Attributes:
         kept: positions of the rows that it kept.
@@ -255,7 +255,7 @@ def _step(
         n_in=len(rows),
         n_found=findings.height,
         n_masked=len(masked),
-        dropped=counted(dropped["reason"]),
+        dropped=count_values(dropped["reason"]),
         notes=dict(verdict.notes),
         seconds=time.monotonic() - started,
         is_report=is_report,
@@ -343,7 +343,9 @@ def _table(rows: Dataset, positions: NDArray[np.int64], rule: Rule, verdict: Ver
             "similarity": _or_null(verdict.similarity, pl.Float32, len(rows)),
             "cluster": _or_null(verdict.cluster, pl.String, len(rows)),
             "is_masked": _masked(verdict),
-            "preview": _or_null(None, pl.String, len(rows)) if getattr(rule, "is_private", False) else preview(rows),
+            "preview": _or_null(None, pl.String, len(rows))
+            if getattr(rule, "is_private", False)
+            else preview_rows(rows),
         }
     )
 
@@ -359,7 +361,7 @@ def _clusters(rows: Dataset, rule: Rule, verdict: Verdict, is_dropped: NDArray[n
             "row_id": rows.frame["row_id"],
             "is_kept": ~is_dropped,
             "similarity": _or_null(verdict.similarity, pl.Float32, len(rows)),
-            "preview": preview(rows),
+            "preview": preview_rows(rows),
         }
     )
     members = members.filter(pl.col("cluster").is_not_null())
@@ -372,7 +374,7 @@ def _or_null(column: pl.Series | None, dtype: Any, n: int) -> pl.Series:
     return column.cast(dtype)
 
 
-def preview(rows: Dataset) -> pl.Series:
+def preview_rows(rows: Dataset) -> pl.Series:
     """Return the beginning of each row's text, (n,)."""
     column = "response" if rows.kind == "text" else "prompt"
     return rows.frame[column].str.slice(0, PREVIEW_CHARACTERS).alias("preview")

@@ -13,7 +13,7 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
 from thresher.artifacts.manifest import Manifest
-from thresher.curation.pipeline import Judgement
+from thresher.curation.pipeline import CurationResult
 
 if TYPE_CHECKING:
     import datasets
@@ -32,13 +32,13 @@ class Curated:
     Attributes:
         pool: the rows that were judged, (n,).
         dataset: the kept rows, in the order of the pool, with masked texts where a rule masks.
-        judgement: what the rules said.
+        result: what the rules said.
         manifest: what ran, with which settings, counts by rule and reason.
     """
 
     pool: Dataset
     dataset: Dataset
-    judgement: Judgement
+    result: CurationResult
     manifest: Manifest
 
     @property
@@ -51,19 +51,19 @@ class Curated:
         """One row per dropped row, in the order of the pool.
 
         Columns: `row_id`, `file`, `line`, `rule`, `reason`, `explanation`, `duplicate_of`,
-        `duplicate_in`, `similarity`, `cluster`, `preview`.
+        `duplicate_in`, `similarity`, `cluster`, `preview_rows`.
         """
-        return self.judgement.dropped.drop("position")
+        return self.result.dropped.drop("position")
 
     @property
     def findings(self) -> pl.DataFrame:
         """One row per finding on a row that was not dropped for it."""
-        return self.judgement.findings.drop("position")
+        return self.result.findings.drop("position")
 
     @property
     def clusters(self) -> pl.DataFrame:
         """One row per member of a group of duplicates, the kept one first."""
-        return self.judgement.clusters
+        return self.result.clusters
 
     def __len__(self) -> int:
         """Return the number of kept rows."""
@@ -71,9 +71,9 @@ class Curated:
 
     def to_dataset(self) -> datasets.Dataset:
         """Return the kept rows as a Hugging Face `datasets.Dataset`."""
-        from thresher.dataset.hub import hub_dataset
+        from thresher.dataset.hub import to_hub_dataset
 
-        return hub_dataset(self.dataset, needed_by="Curated.to_dataset")
+        return to_hub_dataset(self.dataset, needed_by="Curated.to_dataset")
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the folder, whole or not at all, and return its path.
@@ -94,8 +94,8 @@ class Curated:
         write_parquet(self.dropped, folder / DROPPED)
         write_parquet(self.findings, folder / FINDINGS)
         write_parquet(self.clusters, folder / CLUSTERS)
-        if self.judgement.masked:
-            _write_originals(self.pool, self.judgement, folder / MASKED)
+        if self.result.masked:
+            _write_originals(self.pool, self.result, folder / MASKED)
         write_ndjson(self.pool.rejected, folder / REJECTED)
         write_whole(folder / MANIFEST, self.manifest.to_json())
 
@@ -121,11 +121,11 @@ class Curated:
         return f"<table>{head}</table><b>Dropped</b><table>{lost}</table>"
 
 
-def _write_originals(pool: Dataset, judgement: Judgement, path: Path) -> None:
-    at = sorted(judgement.masked)
+def _write_originals(pool: Dataset, result: CurationResult, path: Path) -> None:
+    at = sorted(result.masked)
     ids = pool.frame["row_id"].gather(at).to_list()
     with open(path, "wb") as file:
         for position, row_id, original in zip(at, ids, pool.rows(at), strict=True):
-            rules = [rule.name for rule in judgement.masked[position]]
+            rules = [rule.name for rule in result.masked[position]]
             entry = {"row_id": row_id, "rules": rules, "original": original}
             file.write(orjson.dumps(entry, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))

@@ -109,7 +109,7 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Rule:
     return rule
 
 
-def order_notes(rules: Sequence[Rule]) -> list[str]:
+def check_order(rules: Sequence[Rule]) -> list[str]:
     """Return a sentence for each rule that comes before one it should come behind."""
     return [
         f"{later.name} comes behind {earlier.name}, and should come before it: {why}"

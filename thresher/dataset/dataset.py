@@ -18,8 +18,8 @@ from thresher.dataset.conversation import Conversation
 from thresher.dataset.formats.copy_rows import write_rows
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.formats.shard import Positions, Shard
-from thresher.dataset.rejection import BadRow, counted
-from thresher.dataset.row_id import fingerprint
+from thresher.dataset.rejection import BadRow, count_values
+from thresher.dataset.row_id import hash_row_ids
 from thresher.dataset.schema import Schema
 from thresher.errors import InputError, NotFoundError, did_you_mean
 
@@ -83,7 +83,7 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the row ids: the same for the same rows in any file and order."""
-        return fingerprint(self.frame["row_id"])
+        return hash_row_ids(self.frame["row_id"])
 
     @property
     def n_rejected(self) -> int:
@@ -93,7 +93,7 @@ class Dataset:
     @property
     def rejected_by_reason(self) -> dict[str, int]:
         """How many rows cannot be used, by reason, the most frequent first."""
-        return counted(self.rejected["reason"])
+        return count_values(self.rejected["reason"])
 
     def texts(self) -> pl.Series:
         """Return what an encoder reads: (n,) prompt and response; never the label of classification data."""

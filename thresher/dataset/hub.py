@@ -65,13 +65,13 @@ def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -
     if isinstance(dataset, dict):
         dataset = dataset[chosen_split(dataset, split, where=name)]
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows"):
-        raise InputError(f"{name}: a datasets.Dataset is required, got a stream; materialise it with Dataset.from_list")
+        raise InputError(f"{name}: a datasets.Dataset is required, got a stream; materialize it with Dataset.from_list")
     table: pa.Table = dataset.with_format("arrow")[:]
     table = table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
     return table_in_memory(table, name)
 
 
-def hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
+def to_hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
     """Return rows as a `datasets.Dataset`, with the features (such as names of classes) that `datasets` gave them.
 
     Args:

@@ -16,17 +16,17 @@ from thresher.artifacts.folder import as_path
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.shard import Shard
 from thresher.dataset.read_shards import read_rows
-from thresher.dataset.rejection import NoRowsError, counted, first_rejected
+from thresher.dataset.rejection import NoRowsError, count_values, first_rejected
 from thresher.dataset.schema import (
     MAP_SYNTAX,
     Schema,
+    build_mapped_schema,
     check_columns_exist,
     column_counts,
-    mapped_schema,
-    recognise,
+    recognize_schema,
     with_column_types,
 )
-from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, files_to_read, kind_of
+from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, detect_file_format, find_files
 from thresher.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def load(
             Table, or a list or an iterator of dicts.
         schema: "alpaca", "prompt-completion", "query-response", "messages", "sharegpt",
             "text-label" or "text"; the schema of another Dataset, to read these rows as those were
-            read; None to recognise it from the first rows.
+            read; None to recognize it from the first rows.
         columns: role -> the user's column, for rows of no known schema: prompt and response (and
             system), or text and label, or text, or messages. "A+B" joins columns.
         id_column: names the rows; None for a hash of their content.
@@ -97,7 +97,7 @@ def load(
     if isinstance(source, Dataset):
         raise InputError("load: rows are loaded once, got a Dataset; hand it over as it is")
     _refuse_both(schema, columns)
-    shards = _open(source, config=config, split=split, max_row_bytes=row_limit(max_row_bytes))
+    shards = _open(source, config=config, split=split, max_row_bytes=check_row_limit(max_row_bytes))
     chosen = _schema(shards, schema=schema, columns=columns, id_column=id_column)
     dataset = _read(shards, chosen)
     if dataset.n_rejected and strict:
@@ -109,7 +109,7 @@ def load(
         found = "; ".join(f"{count} x {reason}" for reason, count in list(dataset.rejected_by_reason.items())[:3])
         raise NoRowsError(
             f"{shards[0].name}: at least one usable row is required, found none in {dataset.n_read} rows "
-            f"({found or 'the table is empty'}); they were read as {chosen.told(dataset.column_names)}; "
+            f"({found or 'the table is empty'}); they were read as {chosen.describe(dataset.column_names)}; "
             f"to read others give {MAP_SYNTAX}{shards[0].advice}",
             dataset.rejected,
         )
@@ -118,7 +118,7 @@ def load(
     return dataset
 
 
-def row_limit(max_row_bytes: int | None) -> int:
+def check_row_limit(max_row_bytes: int | None) -> int:
     """Return the longest row of a text file that is read, in bytes.
 
     Raises:
@@ -135,16 +135,16 @@ def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW
 
     Args:
         path: of the file.
-        schema: of the pool, from `shard_schema`: nothing is recognised or looked up anew.
+        schema: of the pool, from `infer_schema`: nothing is recognized or looked up anew.
         max_row_bytes: longer rows of a text file are set aside.
 
     Raises:
         InputError: the file cannot be read.
     """
-    return _read([_open_file(kind_of(Path(path)), max_row_bytes)], schema)
+    return _read([_open_file(detect_file_format(Path(path)), max_row_bytes)], schema)
 
 
-def shard_schema(
+def infer_schema(
     path: str | Path,
     *,
     schema: str | Schema | None = None,
@@ -159,7 +159,7 @@ def shard_schema(
         SettingsError: the schema's name or a role is unknown.
     """
     _refuse_both(schema, columns)
-    shard = _open_file(kind_of(Path(path)), max_row_bytes)
+    shard = _open_file(detect_file_format(Path(path)), max_row_bytes)
     return _schema([shard], schema=schema, columns=columns, id_column=id_column)
 
 
@@ -201,7 +201,7 @@ def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: 
 
         return [open_dataset(source, split=split)]
     if isinstance(source, Sequence) and all(isinstance(item, str | Path) for item in source):
-        return [_open_file(file, max_row_bytes) for file in files_to_read(source, split=split)]
+        return [_open_file(file, max_row_bytes) for file in find_files(source, split=split)]
     return [_open_in_memory(source, module, max_row_bytes)]
 
 
@@ -236,7 +236,7 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
         raise SettingsError(f"{source}: config is only for a Hub dataset, got '{config}'")
     if split is not None and not Path(source).is_dir():
         raise SettingsError(f"{source}: split is only for a Hub dataset, a folder or a DatasetDict, got '{split}'")
-    return [_open_file(file, max_row_bytes) for file in files_to_read(source, split=split)]
+    return [_open_file(file, max_row_bytes) for file in find_files(source, split=split)]
 
 
 def _open_file(file: FileToRead, max_row_bytes: int) -> Shard:
@@ -317,15 +317,15 @@ def _schema(
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
         found = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
         unread = read_rows(shards[:1], _ANY).rejected.frame()  # none can be parsed: any schema gives the reasons
-        why = "".join(f" ({count} x {reason})" for reason, count in list(counted(unread["reason"]).items())[:1])
+        why = "".join(f" ({count} x {reason})" for reason, count in list(count_values(unread["reason"]).items())[:1])
         advice = shards[0].advice or ("; convert the file with iconv" if "not UTF-8" in why else "")
         raise NoRowsError(f"{where}: rows are required, found {found}{why}{advice}", unread)
     if isinstance(schema, Schema):
         chosen = schema
     elif columns is not None:
-        chosen = mapped_schema(columns)
+        chosen = build_mapped_schema(columns)
     else:
-        chosen = recognise(rows, name=schema, where=where, advice=shards[0].advice)
+        chosen = recognize_schema(rows, name=schema, where=where, advice=shards[0].advice)
     chosen = replace(chosen, id_column=id_column)
     check_columns_exist(chosen, column_counts(rows), where=where)
     if "label" in chosen.columns:

@@ -12,7 +12,7 @@ from thresher.dataset.dataset import Dataset
 from thresher.errors import OutputError
 
 
-def schema_entry(rows: Dataset) -> dict[str, Any]:
+def describe_schema(rows: Dataset) -> dict[str, Any]:
     """Return the schema in JSON values."""
     return {
         "name": rows.schema.name,
@@ -21,22 +21,22 @@ def schema_entry(rows: Dataset) -> dict[str, Any]:
     }
 
 
-def source_entries(rows: Dataset) -> list[dict[str, Any]]:
+def describe_sources(rows: Dataset) -> list[dict[str, Any]]:
     """Return name, size and hash of each file, independent of its folder."""
     return [{"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in rows.sources]
 
 
-def source_places(rows: Dataset) -> list[str]:
+def list_source_paths(rows: Dataset) -> list[str]:
     """Return where each file is, for whoever reads it in another folder; names such as "<stdin>" stay."""
     return [source.path if source.mtime_ns is None else os.path.abspath(source.path) for source in rows.sources]
 
 
-def reading_entry(rows: Dataset) -> list[Any]:
+def describe_reading(rows: Dataset) -> list[Any]:
     """Return how the rows were read, for an identity: ids from a column of the user say nothing of the texts."""
-    return [schema_entry(rows), rows.id_column, [[source.bytes, source.sha256] for source in rows.sources]]
+    return [describe_schema(rows), rows.id_column, [[source.bytes, source.sha256] for source in rows.sources]]
 
 
-def check_apart(out: Path, inputs: Iterable[Dataset]) -> None:
+def refuse_input_as_output(out: Path, inputs: Iterable[Dataset]) -> None:
     """Refuse to replace a folder that rows are read from.
 
     Raises:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thresher.dataset.canonical import CANONICAL_SCHEMA, canonical_columns, canonical_row
 from thresher.dataset.formats.shard import Block, Positions, Shard
 from thresher.dataset.rejection import BadRow, RejectedRows
-from thresher.dataset.row_id import content_ids, numbered
+from thresher.dataset.row_id import content_ids, number_repeats
 from thresher.dataset.schema import Schema
 
 FILE_TYPE = pl.Categorical()
@@ -86,7 +86,7 @@ def _joined(
     frame = pl.concat([empty, *frames], rechunk=True)
     place = np.concatenate([np.empty((2, 0), np.int64), *places], axis=1)
     if schema.id_column is None:
-        frame = frame.with_columns(numbered(frame["row_id"]))
+        frame = frame.with_columns(number_repeats(frame["row_id"]))
     else:
         is_first = frame["row_id"].is_first_distinct()
         repeated = np.flatnonzero(~is_first.to_numpy())

@@ -74,13 +74,13 @@ def first_rejected(rejected: pl.DataFrame, n: int) -> str:
     return "; ".join(f"{file}:{line}: {reason}" for file, line, reason in shown)
 
 
-def unusable_note(n_read: int, by_reason: Mapping[str, int]) -> str:
+def describe_rejected(n_read: int, by_reason: Mapping[str, int]) -> str:
     """Return how many of the rows that were read cannot be used, and the most frequent reasons."""
     shown = "; ".join(f"{count:,} x {reason}" for reason, count in list(by_reason.items())[:3])
     more = f" and {len(by_reason) - 3} more reasons" if len(by_reason) > 3 else ""
     return f"{sum(by_reason.values()):,} of {n_read:,} rows cannot be used and are set aside: {shown}{more}"
 
 
-def counted(reasons: pl.Series) -> dict[str, int]:
+def count_values(reasons: pl.Series) -> dict[str, int]:
     """Return how often each value occurs, the most frequent first."""
     return dict(reasons.value_counts().sort("count", reasons.name, descending=[True, False]).iter_rows())

@@ -23,7 +23,7 @@ def content_ids(kind: str, prompt: pl.Series, response: pl.Series, extra: pl.Ser
     return pl.Series("row_id", [digest(text) for text in content.cast(pl.Binary).to_list()], dtype=pl.String)
 
 
-def numbered(row_id: pl.Series) -> pl.Series:
+def number_repeats(row_id: pl.Series) -> pl.Series:
     """Append "-1", "-2", ... to the second, third, ... appearance of an id."""
     if row_id.n_unique() == len(row_id):
         return row_id
@@ -32,7 +32,7 @@ def numbered(row_id: pl.Series) -> pl.Series:
     return row_id.alias("row_id").to_frame().select(named.alias("row_id")).to_series()
 
 
-def fingerprint(row_id: pl.Series) -> str:
+def hash_row_ids(row_id: pl.Series) -> str:
     """Return one hash of a set of rows, independent of their order: 32 hex digits."""
     hasher = xxhash.xxh3_128()
     ordered = row_id.sort()

@@ -1,4 +1,4 @@
-"""Schemas: which of the user's columns hold the prompt, the response, the label; and how they are recognised."""
+"""Schemas: which of the user's columns hold the prompt, the response, the label; and how they are recognized."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Schema:
             names[self.id_column] = None
         return tuple(names)
 
-    def told(self, found: Sequence[str]) -> str:
+    def describe(self, found: Sequence[str]) -> str:
         """Return how rows with these columns are read, as `--map` would say it: "text-label: text=text, label=kind"."""
         read = {role: [name for name in names if name in found] for role, names in self.columns.items()}
         roles = ", ".join(f"{role}={'+'.join(names)}" for role, names in read.items() if names)
@@ -126,7 +126,7 @@ _OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def mapped_schema(columns: Mapping[str, str]) -> Schema:
+def build_mapped_schema(columns: Mapping[str, str]) -> Schema:
     """Return the schema for a user's own mapping of roles to columns.
 
     Args:
@@ -162,7 +162,7 @@ def mapped_schema(columns: Mapping[str, str]) -> Schema:
     return Schema(name="mapped", kind=kind, columns=split)
 
 
-def recognise(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str, advice: str = "") -> Schema:
+def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str, advice: str = "") -> Schema:
     """Return the schema that a sample of rows has.
 
     Known schemas are tried in order; one is taken when at least half of the rows have its columns,

@@ -29,7 +29,7 @@ class FileToRead:
     compression: str
 
 
-def files_to_read(
+def find_files(
     source: str | Path | Sequence[str | Path], *, split: str | None, skip_links: bool = False
 ) -> list[FileToRead]:
     """Return the files that a path, a glob, a folder or a list of these names, in order.
@@ -61,7 +61,7 @@ def files_to_read(
         seen.add(place)
     if repeated:
         raise InputError(f"load: each file is read once, {first_three(repeated)} is named twice; name it once")
-    return [kind_of(path) for path in found]
+    return [detect_file_format(path) for path in found]
 
 
 def _expanded(path: Path, split: str | None) -> list[Path]:
@@ -106,7 +106,7 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
     Of a folder that `select`, `curate` or `correct` wrote, and of a job's snapshot, the kept rows.
     """
     results = {path.parent for path in folder.rglob(MANIFEST) if identity_of(path.parent) is not None}
-    found = subset_files(folder) if folder in results else folder.rglob("*")
+    found = find_subset_files(folder) if folder in results else folder.rglob("*")
     nested = results - {folder}
     shards = [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
     if not shards:
@@ -120,13 +120,13 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
         shards = chosen
     elif len(splits) > 1:
         raise InputError(f"{folder}: the folder holds the splits {', '.join(splits)}; choose one with --split")
-    kinds = sorted({kind_of(path).suffix for path in shards})
+    kinds = sorted({detect_file_format(path).suffix for path in shards})
     if len(kinds) > 1:
         raise InputError(f"{folder}: a folder must hold files of one kind, found {', '.join(kinds)}; name a glob")
     return shards
 
 
-def subset_files(folder: Path) -> list[Path]:
+def find_subset_files(folder: Path) -> list[Path]:
     """Return the files of kept rows in a folder of results, in their order: one, or one for each shard.
 
     `select` calls them subset, `curate` and `correct` rows; a snapshot of a job has shards in
@@ -156,7 +156,7 @@ def _suffixes(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def kind_of(path: Path) -> FileToRead:
+def detect_file_format(path: Path) -> FileToRead:
     """Return how to read a file, from its name.
 
     Raises:

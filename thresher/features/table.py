@@ -17,7 +17,13 @@ from thresher.artifacts.folder import as_path, whole_file, write_csv, write_ndjs
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.safe_csv import escaped, unescaped
 from thresher.dataset import Dataset, load
-from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
+from thresher.dataset.provenance import (
+    describe_reading,
+    describe_schema,
+    describe_sources,
+    list_source_paths,
+    refuse_input_as_output,
+)
 from thresher.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -139,12 +145,12 @@ def score(
         on_progress=on_progress,
     ).resolved(len(rows))
     asked = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
-    read = [reading_entry(each) for each in (rows, beside) if each is not None]
+    read = [describe_reading(each) for each in (rows, beside) if each is not None]
     identity = digest({"request": asked, "read": read, "thresher": versions(())})
     path = None if out is None else as_path(out)
     if path is not None:
         _check_suffix(path)
-        check_apart(path, [each for each in (rows, beside) if each is not None])
+        refuse_input_as_output(path, [each for each in (rows, beside) if each is not None])
         if not _is_free(path, identity, force=force):
             return FeatureTable(frame=_read(path), manifest=Manifest.of_file(_manifest_of(path)))
         _make_parent(path)
@@ -227,8 +233,8 @@ def _names(features: str | Iterable[str]) -> list[str]:
 def _about(rows: Dataset, found: Features) -> dict[str, Any]:
     """Return what the manifest says of the rows and of what came out."""
     return {
-        "inputs": source_entries(rows),
-        "schema": schema_entry(rows),
+        "inputs": describe_sources(rows),
+        "schema": describe_schema(rows),
         "id_column": rows.id_column,
         "counts": {
             "read": rows.n_read,
@@ -239,7 +245,7 @@ def _about(rows: Dataset, found: Features) -> dict[str, Any]:
         },
         "feature_notes": {name: dict(notes) for name, notes in found.notes.items()},
         "versions": versions(),
-        "run": {"created": datetime.now(UTC).isoformat(timespec="seconds"), "inputs": source_places(rows)},
+        "run": {"created": datetime.now(UTC).isoformat(timespec="seconds"), "inputs": list_source_paths(rows)},
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from thresher.curation.rule import order_notes
+from thresher.curation.rule import check_order
 from thresher.errors import InputError, ManifestError, NotFoundError
 from thresher.jobs.drift.profile import Drift, drifts, value_counts
 from thresher.jobs.history import FILE, History, Run
@@ -77,7 +77,7 @@ def _what(job: Job, number: int) -> str:
 
 def _notes(job: Job, folder: JobFolder) -> list[str]:
     """Return what a run may stumble over, in sentences."""
-    notes = order_notes(job.rules)
+    notes = check_order(job.rules)
     addresses = [source.url for source in job.settings.sources if source.url is not None]
     addresses += [job.settings.notify.webhook] if job.settings.notify.webhook is not None else []
     unset = sorted({name for address in addresses for name in references(address)} - set(os.environ))

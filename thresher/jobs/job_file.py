@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from thresher.curation.curate import chosen_rules
+from thresher.curation.curate import build_rules
 from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
-from thresher.dataset.schema import SCHEMA_NAMES, mapped_schema
+from thresher.dataset.schema import SCHEMA_NAMES, build_mapped_schema
 from thresher.errors import SettingsError, ThresherError, did_you_mean
 from thresher.jobs.settings import JobSettings, Reading, Select, Step
 from thresher.models.encoders.encoder import EMBEDDED
@@ -199,7 +199,7 @@ def _rules(parts: _Parts, lines: dict[Place, int], problems: list[str]) -> tuple
     if not rules and not parts.has_eval:
         return ()
     chosen: tuple[Rule, ...] | None = _tried(
-        lambda: chosen_rules(rules, None, has_eval=parts.has_eval), lines, ("steps",), problems
+        lambda: build_rules(rules, None, has_eval=parts.has_eval), lines, ("steps",), problems
     )
     return chosen
 
@@ -213,7 +213,7 @@ def _check_columns(reading: Reading) -> None:
     if reading.columns is not None and reading.schema_name is not None:
         raise SettingsError("rows: schema and columns exclude each other, found both; give one of them")
     if reading.columns is not None:
-        mapped_schema(reading.columns)
+        build_mapped_schema(reading.columns)
     known = SCHEMA_NAMES[:-1]  # the last one is that of columns
     if reading.schema_name is not None and reading.schema_name not in known:
         raise SettingsError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.curation.pipeline import rule_settings
+from thresher.curation.pipeline import collect_settings
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress
@@ -21,7 +21,7 @@ from thresher.jobs.drift_profile import carried_over, profile_of, topics_of
 from thresher.jobs.events import Event, OnEvent
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.folder import JobFolder
-from thresher.jobs.snapshots.read import CHURN, PROFILE, SOURCES, Pool, read_pool, schema_entry
+from thresher.jobs.snapshots.read import CHURN, PROFILE, SOURCES, Pool, describe_schema, read_pool
 from thresher.jobs.snapshots.seen_ids import delete_others, is_in, names, read_segments, write_segment
 from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
 from thresher.jobs.snapshots.write import write_snapshot
@@ -171,7 +171,7 @@ class Run:
             context=context,
             version=task.version,
         )
-        for note in () if choice.judgement is None else choice.judgement.told:
+        for note in () if choice.judgement is None else choice.judgement.notes:
             self._warn("rule", note)
         models = models_of(job, context)
         topics, same_topics = topics_of(job, before, choice, models)
@@ -296,7 +296,7 @@ class Run:
         parent = None if place is None else {"version": place.version, "identity": place.manifest.identity}
         asked = {
             "rules": [
-                {"name": rule.name, "settings": rule_settings(rule), "report": rule.name in job.report}
+                {"name": rule.name, "settings": collect_settings(rule), "report": rule.name in job.report}
                 for rule in job.rules
             ],
             "select": job.settings.select.model_dump(mode="json"),
@@ -325,7 +325,7 @@ class Run:
             **asked,
             "encoder": context.encoder,
             "n_topics": job.settings.gates.n_topics,
-            "schema": schema_entry(task.schema),
+            "schema": describe_schema(task.schema),
             "counts": report["counts"],
             "weight": int(np.sum(choice.table[WEIGHT].to_numpy())) if choice.table.num_rows else 0,
             "objective": None if choice.objective is None else round(choice.objective, 6),

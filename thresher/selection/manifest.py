@@ -9,8 +9,8 @@ from typing import NamedTuple
 import polars as pl
 
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.dataset.provenance import schema_entry, source_entries, source_places
-from thresher.dataset.rejection import counted
+from thresher.dataset.provenance import describe_schema, describe_sources, list_source_paths
+from thresher.dataset.rejection import count_values
 from thresher.selection.request import Request
 from thresher.subset.scores import Scores
 
@@ -47,8 +47,8 @@ def chosen(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *, depends_o
     objective = scores.objective
     return Chosen(
         kept=kept,
-        dropped_by_reason=counted(verdicts["reason"].drop_nulls()),
-        excluded_by_reason=counted(verdicts.filter(pl.col("reason") == "excluded")["excluded"]),
+        dropped_by_reason=count_values(verdicts["reason"].drop_nulls()),
+        excluded_by_reason=count_values(verdicts.filter(pl.col("reason") == "excluded")["excluded"]),
         objective=None if objective is None or not len(objective) else float(objective[-1]),
         notes=dict(scores.notes or {}),
         depends_on_seed=depends_on_seed,
@@ -78,8 +78,8 @@ def subset_manifest(
         "kind": "subset",
         "identity": identity,
         **request.settings(),
-        "inputs": source_entries(pool),
-        "schema": schema_entry(pool),
+        "inputs": describe_sources(pool),
+        "schema": describe_schema(pool),
         "id_column": pool.id_column,
         "counts": {
             "read": pool.n_read,
@@ -100,8 +100,8 @@ def subset_manifest(
         "run": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "inputs": source_places(pool),
-            **{role: source_places(rows) for role, rows in request.others.items()},
+            "inputs": list_source_paths(pool),
+            **{role: list_source_paths(rows) for role, rows in request.others.items()},
         },
     }
     return Manifest(content)

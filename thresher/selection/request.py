@@ -10,7 +10,7 @@ import numpy as np
 
 from thresher.artifacts.manifest import versions
 from thresher.dataset import Dataset, load
-from thresher.dataset.provenance import reading_entry
+from thresher.dataset.provenance import describe_reading
 from thresher.errors import InputError, NotFoundError
 from thresher.models.settings import EmbeddingDtype, LossOn
 from thresher.selection.pool_adapters import Promise, promises
@@ -110,7 +110,7 @@ class Request:
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, in JSON values."""
-        read = [reading_entry(rows) for rows in (self.pool, *self.others.values())]
+        read = [describe_reading(rows) for rows in (self.pool, *self.others.values())]
         return {"request": self.settings(), "read": read, "thresher": versions(())}
 
 

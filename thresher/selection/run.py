@@ -13,7 +13,7 @@ import numpy as np
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import digest
 from thresher.dataset import Dataset
-from thresher.dataset.provenance import check_apart
+from thresher.dataset.provenance import refuse_input_as_output
 from thresher.errors import InputError
 from thresher.models.settings import EmbeddingDtype, LossOn
 from thresher.selection.choose import choose
@@ -138,7 +138,7 @@ def select(
     request = resolve(asked)
     if out is None:
         return _run(request, started)
-    check_apart(Path(out), (request.pool, *request.others.values()))
+    refuse_input_as_output(Path(out), (request.pool, *request.others.values()))
     identity = digest(request.identity())
     with OutputFolder(out, identity=identity, force=force) as folder:
         if folder.is_done:

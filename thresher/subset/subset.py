@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, as_path, write_ndjson, write_parquet, write_whole
 from thresher.artifacts.manifest import Manifest
-from thresher.dataset.sources import subset_files
+from thresher.dataset.sources import find_subset_files
 from thresher.errors import ManifestError
 from thresher.subset.cut import REASONS, rank_column
 from thresher.subset.scores import Scores
@@ -62,9 +62,9 @@ class Subset:
 
     def to_dataset(self) -> datasets.Dataset:
         """Return the kept rows as a Hugging Face `datasets.Dataset`."""
-        from thresher.dataset.hub import hub_dataset
+        from thresher.dataset.hub import to_hub_dataset
 
-        return hub_dataset(self.dataset, needed_by="Subset.to_dataset")
+        return to_hub_dataset(self.dataset, needed_by="Subset.to_dataset")
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the subset folder, whole or not at all, and return its path.
@@ -223,7 +223,7 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     folder = as_path(folder)
     content = _subset_manifest(folder).content
     # A longer row is among these where the pool was read with a larger limit.
-    return _load_as(subset_files(folder), content, max_row_bytes=ANY_LENGTH)
+    return _load_as(find_subset_files(folder), content, max_row_bytes=ANY_LENGTH)
 
 
 def _subset_manifest(folder: str | Path) -> Manifest:

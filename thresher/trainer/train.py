@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import digest
-from thresher.dataset.rejection import unusable_note
+from thresher.dataset.rejection import describe_rejected
 from thresher.errors import InputError, MissingExtraError, OutputError
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
@@ -153,7 +153,7 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
 def _note_unusable(request: Request, on_event: OnEvent) -> None:
     for role, by_reason in request.unusable.items():
         n_usable = len(request.data) if role == "data" else len(request.parts.held_out or ())
-        told = unusable_note(n_usable + sum(by_reason.values()), by_reason)
+        told = describe_rejected(n_usable + sum(by_reason.values()), by_reason)
         on_event(TrainEvent(kind="note", message=f"{role}: {told}"))
 
 

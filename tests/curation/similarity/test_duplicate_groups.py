@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import thresher as th
 from thresher.curation import Rows
-from thresher.curation.normalise import normalised
+from thresher.curation.normalize import normalize_texts
 from thresher.curation.rules.exact_duplicates import ExactDuplicates
 from thresher.curation.rules.near_duplicates import NearDuplicates, band_rows
 from thresher.curation.rules.semantic_duplicates import SemanticDuplicates
@@ -30,7 +30,7 @@ def judged(rule, pool, existing=None):
 
 
 def pieces(text, n):
-    plain = normalised(pl.Series([text]), punctuation=True)[0]
+    plain = normalize_texts(pl.Series([text]), punctuation=True)[0]
     return {plain[i : i + n] for i in range(max(len(plain) - n + 1, 1))}
 
 
@@ -167,7 +167,7 @@ def test_a_row_that_repeats_an_existing_one_names_it_with_its_place():
     st.lists(st.text(max_size=30), min_size=1, max_size=12), st.integers(1, 6), st.sampled_from(["word", "character"])
 )
 def test_shingles_are_the_distinct_pieces(texts, n, unit):
-    series = normalised(pl.Series(texts, dtype=pl.String))
+    series = normalize_texts(pl.Series(texts, dtype=pl.String))
     found = shingles(series, n=n, unit=unit)
     for text, size in zip(series, found.sizes(), strict=True):
         parts = text.split(" ") if unit == "word" else list(text)

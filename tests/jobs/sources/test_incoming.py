@@ -18,7 +18,7 @@ def test_a_source_that_changes_while_it_is_read_is_read_again(kit, rows, monkeyp
 
     kit.write()
     path = kit.add("a", rows(10, 1))
-    original, calls = module.judge, []
+    original, calls = module.apply_rules, []
 
     def growing(*arguments, **options):
         if not calls:
@@ -27,7 +27,7 @@ def test_a_source_that_changes_while_it_is_read_is_read_again(kit, rows, monkeyp
         calls.append(1)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(module, "judge", growing)
+    monkeypatch.setattr(module, "apply_rules", growing)
     result = kit.run()
     assert result.report["counts"]["entered"] == 11
     assert any("starting again" in message for message in kit.warnings())

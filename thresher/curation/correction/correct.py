@@ -17,7 +17,13 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_ndjson, writ
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.correction.replace_answer import has_plain_answer, with_answer
 from thresher.dataset import Dataset, load
-from thresher.dataset.provenance import check_apart, reading_entry, schema_entry, source_entries, source_places
+from thresher.dataset.provenance import (
+    describe_reading,
+    describe_schema,
+    describe_sources,
+    list_source_paths,
+    refuse_input_as_output,
+)
 from thresher.errors import InputError
 from thresher.validation import check_number, check_whole
 
@@ -124,7 +130,7 @@ class _Plan:
 
     def identity(self) -> str:
         request = {"recipe": [RECIPE, VERDICT], **self.settings()}
-        return digest({"request": request, "read": reading_entry(self.pool), "thresher": versions(())})
+        return digest({"request": request, "read": describe_reading(self.pool), "thresher": versions(())})
 
 
 def correct(
@@ -190,7 +196,7 @@ def correct(
     )
     if out is None:
         return _run(plan, started)
-    check_apart(Path(out), [rows])
+    refuse_input_as_output(Path(out), [rows])
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             if on_progress is not None:
@@ -335,8 +341,8 @@ def _manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], started: f
             "kind": KIND,
             "identity": plan.identity(),
             **plan.settings(),
-            "inputs": source_entries(pool),
-            "schema": schema_entry(pool),
+            "inputs": describe_sources(pool),
+            "schema": describe_schema(pool),
             "id_column": pool.id_column,
             "counts": {
                 "read": pool.n_read,
@@ -351,7 +357,7 @@ def _manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], started: f
             "run": {
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": {"total": round(time.monotonic() - started, 3)},
-                "inputs": source_places(pool),
+                "inputs": list_source_paths(pool),
             },
         }
     )

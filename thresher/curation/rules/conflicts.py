@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalise import normalised
+from thresher.curation.normalize import normalize_texts
 from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
@@ -26,7 +26,7 @@ class Conflicts:
     Of classification data, two labels on one text contradict each other. Of other data two
     different answers do, if both are short (`max_words`): a question that has one answer gets one.
     Long answers to one prompt may differ and all be right, and are not judged. Prompts and answers
-    are normalised before they are compared.
+    are normalized before they are compared.
 
     Cost: linear in the length of the texts. Existing rows: none is dropped; a row that contradicts
     one is, whatever `keep` says. Ties: where no answer has more than half of the rows, "majority"
@@ -124,8 +124,8 @@ def _answers(rows: Rows, *, is_existing: bool, is_label: bool) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "row_id": frame["row_id"],
-            "prompt": normalised(frame["prompt"]),
-            "answer": frame["response"] if is_label else normalised(frame["response"]),
+            "prompt": normalize_texts(frame["prompt"]),
+            "answer": frame["response"] if is_label else normalize_texts(frame["response"]),
             "words": frame["response"].str.count_matches(r"\S+"),
             "is_existing": pl.Series([is_existing]).new_from_index(0, len(frame)),
         }

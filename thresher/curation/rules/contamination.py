@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.curation.normalise import SCOPES, normalised, scope_texts
+from thresher.curation.normalize import SCOPES, normalize_texts, scope_texts
 from thresher.curation.rule import EVAL, Rows
 from thresher.curation.similarity.cosine_groups import COLUMNS
 from thresher.curation.similarity.shingles import Shingles, shingles
@@ -42,7 +42,7 @@ class _Match(NamedTuple):
 class Contamination:
     """Drop rows that are, or hold, a row of the evaluation set: they would make every score too good.
 
-    Three tests, in this order: the normalised texts are equal; the share of common word n-grams
+    Three tests, in this order: the normalized texts are equal; the share of common word n-grams
     among those of the shorter text is at least `overlap`; the cosine of the embeddings is at least
     `cosine` (off unless it is set).
 
@@ -122,7 +122,7 @@ class Contamination:
 
     def _texts(self, rows: Rows) -> pl.Series:
         is_text = rows.dataset.kind == "classification" and self.scope == "row"  # labels are no leak
-        return normalised(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
+        return normalize_texts(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
 
 
 def _verdict(tests: Mapping[str, tuple[_Match, float, str]], ids: pl.Series, n: int) -> Verdict:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalise import SCOPES, normalised, scope_texts
+from thresher.curation.normalize import SCOPES, normalize_texts, scope_texts
 from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.similarity.duplicate_groups import FIRST, Copies, check_keep, keep_needs, line_up, verdict_of
 from thresher.curation.verdict import Verdict
@@ -20,13 +20,13 @@ from thresher.validation import check_one_of
 class ExactDuplicates:
     """Drop rows whose text is equal to that of a row that stays.
 
-    Texts are compared after normalisation, by value and not by a hash. The whole row counts by
+    Texts are compared after normalization, by value and not by a hash. The whole row counts by
     default, the label of classification data included: the same text under two labels is a conflict
     (rule `conflicts`) and no duplicate.
 
     Cost: linear in the length of the texts, and one grouping. Existing rows: none is dropped; a row
     that repeats one is. Ties: the first in the file stays, see `keep`. A text of which
-    normalisation leaves nothing is compared as it is.
+    normalization leaves nothing is compared as it is.
 
     Attributes:
         scope: "row" compares prompt and response, "prompt" or "response" only that.
@@ -80,7 +80,7 @@ class ExactDuplicates:
         return verdict_of(Copies(stands, similarity), pool, existing, reason="exact-duplicate", measure="", notes={})
 
     def _texts(self, rows: Rows) -> pl.Series:
-        return normalised(
+        return normalize_texts(
             scope_texts(rows.dataset, self.scope),
             unicode=self.ignore_unicode_form,
             case=self.ignore_case,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalise import SCOPES, plain_texts
+from thresher.curation.normalize import SCOPES, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict, drop_where
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
@@ -72,7 +72,7 @@ class Language:
         """Drop every row that is surely in another language.
 
         Raises:
-            SettingsError: the recogniser does not know a wanted language.
+            SettingsError: the recognizer does not know a wanted language.
         """
         identifier = _identifier()
         for code in self.languages:
@@ -96,7 +96,7 @@ class Language:
 
 @cache
 def _identifier() -> Any:
-    """Return the recogniser; its model takes half a second to read.
+    """Return the recognizer; its model takes half a second to read.
 
     Raises:
         MissingExtraError: py3langid is not installed.

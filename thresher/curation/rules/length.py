@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalise import SCOPES, plain_texts
+from thresher.curation.normalize import SCOPES, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
 from thresher.errors import SettingsError

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.curation.normalise import SCOPES, normalised, scope_texts
+from thresher.curation.normalize import SCOPES, normalize_texts, scope_texts
 from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
@@ -129,7 +129,7 @@ class NearDuplicates:
     def _texts(self, rows: Rows) -> pl.Series:
         is_text = rows.dataset.kind == "classification" and self.scope == "row"  # labels are no text
         texts = scope_texts(rows.dataset, "prompt" if is_text else self.scope)
-        return normalised(texts, punctuation=True)
+        return normalize_texts(texts, punctuation=True)
 
 
 def band_rows(threshold: float, permutations: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.masking import free_texts, text_columns
-from thresher.curation.normalise import plain_texts
+from thresher.curation.normalize import plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict

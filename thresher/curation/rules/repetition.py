@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.curation.normalise import SCOPES, normalised, plain_texts
+from thresher.curation.normalize import SCOPES, normalize_texts, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
 from thresher.numeric.arrays import Float64, Int64, UInt64
@@ -141,7 +141,7 @@ class Repetition:
 
     def _phrases(self, texts: pl.Series) -> tuple[pl.Series, pl.Series]:
         """Return the reason and the explanation of rows that hold one of the phrases."""
-        frame = normalised(texts).alias("text").to_frame()
+        frame = normalize_texts(texts).alias("text").to_frame()
         phrases = [phrase.lower() for phrase in self.phrases if phrase]
         first = pl.col("text").str.extract_many(phrases).list.first() if phrases else pl.lit(None, pl.String)
         phrase = frame.with_columns(phrase=first)["phrase"]
@@ -218,7 +218,7 @@ def _word_shares(texts: pl.Series) -> dict[str, Float64]:
 
 def _gram_shares(texts: pl.Series) -> Float64:
     """Return (n, 9): share of characters in the most frequent 2- to 4-gram, and in all repeated 5- to 10-grams."""
-    plain = normalised(texts)
+    plain = normalize_texts(texts)
     lengths = plain.str.len_chars().to_numpy().astype(np.int64)
     codes = np.frombuffer("".join(plain.to_list()).encode("utf-32-le"), dtype=np.uint32)
     ends = np.cumsum(lengths)

@@ -39,7 +39,7 @@ def shingles(texts: pl.Series, *, n: int, unit: str) -> Shingles:
     """Return the set of shingles of each text.
 
     A text of fewer than n words or characters is one shingle; one without any has none. Words are
-    divided by spaces, so texts should be normalised first.
+    divided by spaces, so texts should be normalized first.
 
     Cost: linear in the length of the texts; 4 bytes per shingle.
 
@@ -63,7 +63,7 @@ def shingles(texts: pl.Series, *, n: int, unit: str) -> Shingles:
 
 @compiled
 def _mixed(value: np.uint64) -> np.uint32:
-    """Return 32 well mixed bits (the finaliser of MurmurHash3)."""
+    """Return 32 well mixed bits (the finalizer of MurmurHash3)."""
     value ^= value >> np.uint64(33)
     value *= np.uint64(0xFF51AFD7ED558CCD)
     value ^= value >> np.uint64(33)

@@ -97,7 +97,7 @@ def read_bytes(place: Place, name: str) -> bytes:
     return content
 
 
-def schema_entry(schema: Schema) -> dict[str, Any]:
+def describe_schema(schema: Schema) -> dict[str, Any]:
     """Return a schema in JSON values."""
     return {
         "name": schema.name,

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from thresher.dataset import Dataset, Schema, load
-from thresher.dataset.rejection import REJECTED_SCHEMA, NoRowsError, counted
-from thresher.dataset.schema import mapped_schema
+from thresher.dataset.rejection import REJECTED_SCHEMA, NoRowsError, count_values
+from thresher.dataset.schema import build_mapped_schema
 from thresher.errors import InputError, SettingsError
 from thresher.jobs.events import Event, OnEvent
 from thresher.jobs.job_file import Job
@@ -308,7 +308,7 @@ def join(
         n_read=sum(delivery.rows.n_read for delivery in deliveries) + sum(one.rejected.height for one in barren),
         n_known=int(is_known.sum()),
         n_repeated=int((~is_first & ~is_known).sum()),
-        unusable=counted(rejected["reason"]),
+        unusable=count_values(rejected["reason"]),
         rejected=rejected,
         skipped=skipped,
     )
@@ -352,16 +352,16 @@ def check_reading(job: Job, schema: Schema | None) -> None:
     reading = job.settings.rows
     if schema is None:
         return
-    wanted = None if reading.columns is None else mapped_schema(reading.columns)
+    wanted = None if reading.columns is None else build_mapped_schema(reading.columns)
     is_other = wanted is not None and (
         (wanted.kind, wanted.required) != (schema.kind, schema.required)
         or any(schema.columns.get(role) != names for role, names in wanted.columns.items())
     )
     if is_other or reading.schema_name not in (None, schema.name):
-        found = reading.schema_name if wanted is None else wanted.told(wanted.column_names)
+        found = reading.schema_name if wanted is None else wanted.describe(wanted.column_names)
         raise SettingsError(
             f"{job.path}: [rows] must read what the snapshots in {job.folder} hold, "
-            f"{schema.told(schema.column_names)}, found {found}; set it back, or name another folder in [output]"
+            f"{schema.describe(schema.column_names)}, found {found}; set it back, or name another folder in [output]"
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.folder import write_whole
-from thresher.dataset.sources import FileToRead, files_to_read
+from thresher.dataset.sources import FileToRead, find_files
 from thresher.errors import InputError
 from thresher.jobs.job_file import Job
 
@@ -141,11 +141,11 @@ def _files(job: Job, names: Iterable[str], notes: list[str]) -> list[FileToRead]
                 continue
             output = os.path.realpath(job.folder)
             matches = [match for match in matches if not Path(os.path.realpath(match)).is_relative_to(output)]
-            found += files_to_read(matches, split=None, skip_links=True) if matches else []
+            found += find_files(matches, split=None, skip_links=True) if matches else []
         elif path.is_dir() and not any(path.iterdir()):
             notes.append(f"{one}: the folder is empty")
         else:
-            found += files_to_read(path, split=None, skip_links=True)
+            found += find_files(path, split=None, skip_links=True)
     return found
 
 

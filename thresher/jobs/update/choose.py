@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from thresher.curation.pipeline import Judgement, judge
+from thresher.curation.pipeline import CurationResult, apply_rules
 from thresher.dataset import Dataset, load
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.read import Pool
@@ -51,7 +51,7 @@ class Choice:
 
     table: pa.Table
     dropped: pl.DataFrame
-    judgement: Judgement | None
+    judgement: CurationResult | None
     n_passed: int
     entered: pl.Series
     n_left: int
@@ -98,7 +98,7 @@ def choose(
     judgement = None
     passed, at = rows, np.zeros(0, np.int64)
     if rows is not None:
-        judgement = judge(
+        judgement = apply_rules(
             rows,
             job.rules,
             existing=None if pool is None else pool.rows,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from thresher.curation.pipeline import Judgement, preview
+from thresher.curation.pipeline import CurationResult, preview_rows
 from thresher.jobs.snapshots.read import Pool
 from thresher.jobs.snapshots.seen_ids import Names, is_in, names
 from thresher.jobs.snapshots.table import FILE, ROW_ID, SOURCE
@@ -50,7 +50,7 @@ def all_departures(tables: Sequence[pl.DataFrame], old: Names) -> pl.DataFrame:
     return found.with_columns(was_kept).select(list(DROPPED_COLUMNS))
 
 
-def rule_drops(incoming: Incoming, judgement: Judgement) -> pl.DataFrame:
+def rule_drops(incoming: Incoming, judgement: CurationResult) -> pl.DataFrame:
     """Return the new rows that rules dropped."""
     at = judgement.dropped["position"]
     return judgement.dropped.with_columns(
@@ -125,7 +125,7 @@ def _union_facts(pool: Pool | None, incoming: Incoming, at: Int64) -> pl.DataFra
                         for new, old in columns.items()
                     },
                     "line": pl.Series([None] * len(pool.rows), dtype=pl.UInt64),
-                    "preview": preview(pool.rows),
+                    "preview": preview_rows(pool.rows),
                 }
             )
         )
@@ -137,7 +137,7 @@ def _union_facts(pool: Pool | None, incoming: Incoming, at: Int64) -> pl.DataFra
                     "source": incoming.sources.gather(at),
                     "file": incoming.files.gather(at),
                     "line": incoming.rows.frame["line"].gather(at).cast(pl.UInt64),
-                    "preview": preview(incoming.rows).gather(at),
+                    "preview": preview_rows(incoming.rows).gather(at),
                 }
             )
         )

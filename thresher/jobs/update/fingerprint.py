@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thresher.artifacts.manifest import digest, versions
-from thresher.curation.pipeline import rule_settings
+from thresher.curation.pipeline import collect_settings
 from thresher.curation.rule import accepts
 from thresher.dataset import Dataset
 from thresher.features import FeatureContext, fingerprints
@@ -20,7 +20,7 @@ def basis_of(job: Job, eval_rows: Dataset | None) -> str:
     return digest(
         {
             "recipe": RECIPE,
-            "rules": [[rule.name, rule_settings(rule), rule.name in job.report] for rule in job.rules],
+            "rules": [[rule.name, collect_settings(rule), rule.name in job.report] for rule in job.rules],
             "select": settings.select.model_dump(mode="json"),
             "features": settings.features.model_dump(mode="json", exclude={"device"}),
             "rows": settings.rows.model_dump(mode="json", exclude={"unreadable", "settle_s"}),

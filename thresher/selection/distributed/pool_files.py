@@ -10,8 +10,8 @@ from typing import Any
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.formats.files import SourceFile
-from thresher.dataset.load import MAX_ROW_BYTES, load_shard, row_limit, shard_schema
-from thresher.dataset.sources import FileToRead, files_to_read, kind_of
+from thresher.dataset.load import MAX_ROW_BYTES, check_row_limit, infer_schema, load_shard
+from thresher.dataset.sources import FileToRead, detect_file_format, find_files
 from thresher.errors import InputError
 
 MAX_SHARDS = 99_999  # five digits, so that names sort as numbers
@@ -123,11 +123,11 @@ def shards(
             f"engine ray: a pool must be files (a path, a glob, a folder), one shard each, got "
             f"{'standard input' if source == '-' else type(source).__name__}; write it to files that all nodes see"
         )
-    files = files_to_read(source, split=split)
+    files = find_files(source, split=split)
     _check_shards(files)
     names = tuple(str(file.path) for file in files)
-    limit = row_limit(max_row_bytes)
-    found = shard_schema(files[0].path, schema=schema, columns=columns, id_column=id_column, max_row_bytes=limit)
+    limit = check_row_limit(max_row_bytes)
+    found = infer_schema(files[0].path, schema=schema, columns=columns, id_column=id_column, max_row_bytes=limit)
     return PoolFiles(
         names=names,
         paths=tuple(os.path.abspath(name) for name in names),
@@ -152,7 +152,7 @@ def files_of(pool: Any) -> PoolFiles:
     if nameless:
         raise InputError(f"engine ray: a pool must be files, one shard each, got {nameless[0]}; write it to files")
     names = tuple(source.path for source in sources)
-    _check_shards([kind_of(Path(name)) for name in names])
+    _check_shards([detect_file_format(Path(name)) for name in names])
     return PoolFiles(
         names=names,
         paths=tuple(os.path.abspath(name) for name in names),

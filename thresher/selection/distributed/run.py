@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from thresher.artifacts.folder import MANIFEST, OutputFolder, as_path, check_free, identity_of, write_whole
 from thresher.artifacts.manifest import Manifest, digest, versions
 from thresher.dataset import Dataset
-from thresher.dataset.provenance import check_apart, reading_entry
+from thresher.dataset.provenance import describe_reading, refuse_input_as_output
 from thresher.errors import InputError, OutputError
 from thresher.features.compute import COLUMN, compute
 from thresher.features.container import Features
@@ -103,7 +103,7 @@ def _locked(out: Path, work: Path) -> Iterator[None]:
 
 def _select(run: Run, out: Path, partitions: int | None, *, force: bool, started: float) -> Subset:
     request = run.read()
-    check_apart(out, (request.pool, *request.others.values()))
+    refuse_input_as_output(out, (request.pool, *request.others.values()))
     plan = partitioning(request, partitions)
     identity = digest({**request.identity(), **({} if plan is None else {"partitioning": plan.to_json()})})
     with OutputFolder(out, identity=identity, force=force) as folder:
@@ -219,7 +219,7 @@ class Run:
         """Compute the features that shards can have by themselves."""
         needs = of_shards(self.request.needs, self.pool.kind)
         context = sent(self.request.context)
-        read = [*reading_entry(cast(Dataset, self.pool)), self.pool.fingerprint]
+        read = [*describe_reading(cast(Dataset, self.pool)), self.pool.fingerprint]
         names = self.pool.reader.files.names if f"{COLUMN}source" in needs else ()  # without such a column, the file
         key = [read, names, sorted(needs), self.request.settings()["features"], repr(context)]
         measuring = MeasureShard(

@@ -18,7 +18,7 @@ from thresher.dataset import Dataset, Schema
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
-from thresher.dataset.row_id import fingerprint, numbered
+from thresher.dataset.row_id import hash_row_ids, number_repeats
 from thresher.errors import InputError
 from thresher.selection.distributed.pool_files import PoolFiles
 from thresher.selection.distributed.stage import Record, shard_name
@@ -157,7 +157,7 @@ class ShardedPool:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the row ids, as `Dataset.fingerprint`."""
-        return fingerprint(self.row_id)
+        return hash_row_ids(self.row_id)
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -201,7 +201,7 @@ def gathered_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) 
     shard = np.repeat(np.arange(len(files)), counts)
     is_kept = np.ones(len(given), np.bool_)
     if files.schema.id_column is None:
-        row_id = numbered(given)
+        row_id = number_repeats(given)
     else:
         is_kept = given.is_first_distinct().to_numpy()
         row_id = given.filter(pl.Series(is_kept))
@@ -243,7 +243,7 @@ def _write_final(
         kept = np.flatnonzero(is_kept[given : given + counts[number]])
         final = row_id[first : first + len(kept)]
         first, given = first + len(kept), given + int(counts[number])
-        if len(kept) == len(part) and final.equals(numbered(part)):
+        if len(kept) == len(part) and final.equals(number_repeats(part)):
             continue  # what the shard alone gives
         renamed.add(number)
         with whole_file(final_path(folder, number)) as path:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from thresher.artifacts.folder import whole_file, write_ndjson, write_parquet
-from thresher.dataset.rejection import counted
+from thresher.dataset.rejection import count_values
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
 from thresher.selection.distributed.stage import Record, shard_name
 from thresher.subset.budget import Budget
@@ -112,8 +112,8 @@ class WriteShard:
         return {
             "rows": len(rows),
             "kept": len(kept),
-            "dropped": counted(verdicts["reason"].drop_nulls()),
-            "excluded": counted(verdicts.filter(pl.col("reason") == "excluded")["excluded"]),
+            "dropped": count_values(verdicts["reason"].drop_nulls()),
+            "excluded": count_values(verdicts.filter(pl.col("reason") == "excluded")["excluded"]),
         }
 
 

@@ -38,7 +38,7 @@ def plain_texts(rows: Dataset, scope: str) -> pl.Series:
     return texts.str.replace(SEPARATOR, "\n", literal=True)
 
 
-def normalised(
+def normalize_texts(
     texts: pl.Series,
     *,
     unicode: bool = True,
