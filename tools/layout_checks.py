@@ -182,7 +182,7 @@ def check_page(path: Path, root: Path) -> Iterator[Finding]:
             in_fence = not in_fence
         # Four spaces after an empty line start a code block, which lasts until a line without them.
         in_code = bool(text.startswith("    ") and (in_code or was_blank)) or (in_code and not text.strip())
-        was_blank = not text.strip()
+        was_blank = not text.strip() or text.startswith("#")
         if not (in_fence or in_code or text.lstrip().startswith("|")) and is_wide(text):
             yield _report_width(path.relative_to(root).as_posix(), line, text)
 
