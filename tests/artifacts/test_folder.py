@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from thresher.artifacts import folder as output
-from thresher.artifacts.folder import MANIFEST, OutputFolder, write_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
 from thresher.errors import OutputError
 
 
@@ -18,7 +18,7 @@ def make(path, identity="one", text="content", **options):
     with OutputFolder(path, identity=identity, **options) as out:
         if not out.is_done:
             (out.work / "file.txt").write_text(text)
-            write_whole(out.work / MANIFEST, json.dumps({"identity": identity}).encode())
+            write_atomic(out.work / MANIFEST, json.dumps({"identity": identity}).encode())
             out.publish()
         return out.is_done
 

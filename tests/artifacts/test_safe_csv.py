@@ -3,15 +3,15 @@ import io
 
 import polars as pl
 
-from thresher.artifacts.safe_csv import escaped, unescaped
+from thresher.artifacts.safe_csv import escape_formulas, unescape_formulas
 
 TEXTS = ["=cmd|'/C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'=x", "'", "", None, "plain", "a=b"]
 
 
 def test_no_text_is_a_formula_and_none_is_lost():
     table = pl.DataFrame({"text": TEXTS, "other": TEXTS[::-1], "number": [-1.0] * len(TEXTS)})
-    made = escaped(table)
-    assert unescaped(made).equals(table)
+    made = escape_formulas(table)
+    assert unescape_formulas(made).equals(table)
     written = list(csv.DictReader(io.StringIO(made.write_csv())))
     assert [row["text"][:1] for row in written if row["text"][:1] in "=+-@\t\r"] == ["", ""]
     assert {row["number"] for row in written} == {"-1.0"}

@@ -13,7 +13,7 @@ from thresher.models import device, torch_products
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.generation.decoding_loop import generate_plainly
 from thresher.models.torch_products import TorchProducts, load_products
-from thresher.numeric.products import NUMPY
+from thresher.numeric.matmul import NUMPY
 from thresher.selectors import create
 from thresher.selectors.neighbors import search
 
@@ -83,7 +83,7 @@ def test_the_largest_products_are_among_those_that_are_found(place):
     product = x[queries].astype(np.float64) @ y[members].T
     for products in (NUMPY, on(place)):
         for k in (1, 10, 500):
-            value, member = products.hold(x).largest(queries, products.hold(y), members, k)
+            value, member = products.load_rows(x).largest_products(queries, products.load_rows(y), members, k)
             at = np.searchsorted(members, member)
             np.testing.assert_allclose(value, np.take_along_axis(product, at, axis=1), rtol=1e-5, atol=1e-4)
             best = np.sort(product, axis=1)[:, -min(k, len(members)) :]
@@ -106,8 +106,8 @@ def test_products_are_in_full_precision_whatever_the_process_has_set(hasty, monk
     seen, real = [], torch.topk
     setting = torch.backends.cuda.matmul
     monkeypatch.setattr(torch, "topk", lambda *a, **k: seen.append(setting.fp32_precision) or real(*a, **k))
-    held = on().hold(rows())
-    held.largest(np.arange(3), held, np.arange(9), 2)
+    held = on().load_rows(rows())
+    held.largest_products(np.arange(3), held, np.arange(9), 2)
     assert seen == ["ieee"]
     assert setting.fp32_precision == "tf32"
 
@@ -130,18 +130,18 @@ def test_a_device_that_has_become_full_is_one_sentence(monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(torch, "topk", full)
-    held = on().hold(rows())
+    held = on().load_rows(rows())
     with pytest.raises(InputError, match="products on cpu: rows and their products must fit the device's memory"):
-        held.largest(np.arange(3), held, np.arange(9), 2)
+        held.largest_products(np.arange(3), held, np.arange(9), 2)
 
 
 def test_small_work_and_rows_without_room_stay_in_numpy(monkeypatch):
     products = TorchProducts("cpu")
-    assert products.for_work(1e9, 1000) is NUMPY
-    assert products.for_work(1e12, 1000) is products
+    assert products.choose_backend(1e9, 1000) is NUMPY
+    assert products.choose_backend(1e12, 1000) is products
     monkeypatch.setattr(torch_products, "free_bytes", lambda _: 10**9)
-    assert products.for_work(1e12, 10**8) is products
-    assert products.for_work(1e12, 10**9) is NUMPY
+    assert products.choose_backend(1e12, 10**8) is products
+    assert products.choose_backend(1e12, 10**9) is NUMPY
 
 
 def test_only_a_cuda_device_gets_products(monkeypatch):

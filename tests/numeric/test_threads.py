@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from thresher.numeric.threads import n_cores, n_threads
+from thresher.numeric.threads import count_cores, count_threads
 
 
-@pytest.mark.parametrize(("asked", "expected"), [("3", 3), ("0", 1), ("", n_cores()), ("many", n_cores())])
+@pytest.mark.parametrize(("asked", "expected"), [("3", 3), ("0", 1), ("", count_cores()), ("many", count_cores())])
 def test_the_environment_says_how_many_threads_there_are(monkeypatch, asked, expected):
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert n_threads() == expected
+    assert count_threads() == expected
 
 
 def test_choosing_rows_leaves_the_threads_of_torch_alone():

@@ -14,7 +14,7 @@ from thresher.errors import InputError
 from thresher.features import FeatureCache, FeatureContext, ngram
 from thresher.features.cost import merged, rehearse
 from thresher.features.likelihood.loss import Loss
-from thresher.numeric.units import size
+from thresher.numeric.units import format_bytes
 from thresher.selection.dry_run import cost_line, duration
 from thresher.selectors import create
 
@@ -213,7 +213,7 @@ def test_the_cost_of_a_method_is_read_off_its_docstring():
 
 def test_amounts_are_told_in_fitting_units():
     assert [duration(s) for s in (0.44, 12.4, 600, 9000)] == ["0.4 s", "12 s", "10 min", "2.5 h"]
-    assert [size(n) for n in (12, 12_300, 4_560_000, 7_800_000_000)] == ["12 B", "12.3 kB", "4.6 MB", "7.8 GB"]
+    assert [format_bytes(n) for n in (12, 12_300, 4_560_000, 7_800_000_000)] == ["12 B", "12.3 kB", "4.6 MB", "7.8 GB"]
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1#none", "http://127.0.0.1:9/v1"])

@@ -184,8 +184,8 @@ def test_scaled_rows_tie_and_go_to_the_lowest():
 def test_number_of_threads_changes_nothing(monkeypatch):
     x = clustered(600, 24, 20, 7)
     two = run(x, 200)
-    monkeypatch.setattr(greedy, "n_threads", lambda: 1)
-    monkeypatch.setattr(dense_kernel, "n_threads", lambda: 1)
+    monkeypatch.setattr(greedy, "count_threads", lambda: 1)
+    monkeypatch.setattr(dense_kernel, "count_threads", lambda: 1)
     one = run(x, 200)
     assert one.value.tobytes() == two.value.tobytes()
     assert one.objective.tobytes() == two.objective.tobytes()

@@ -45,7 +45,7 @@ class OutputFolder:
     """
 
     def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:
-        self.path = Path(os.path.abspath(as_path(path)))
+        self.path = Path(os.path.abspath(expand_path(path)))
         if not self.path.name:
             raise OutputError(f"{self.path}: the output must be a folder of its own; choose another --out")
         self.work = self._sibling("partial")
@@ -84,7 +84,7 @@ class OutputFolder:
                 shutil.rmtree(self._old)
             else:
                 self._old.rename(self.path)
-        if identity_of(self.path) == self._identity:
+        if read_identity(self.path) == self._identity:
             self.is_done = True
             return
         check_free(self.path, force=self._force)
@@ -92,11 +92,11 @@ class OutputFolder:
         if self.work.exists() and not (marker.is_file() and marker.read_text() == self._identity):
             shutil.rmtree(self.work)
         self.work.mkdir(exist_ok=True)
-        write_whole(marker, self._identity.encode())
+        write_atomic(marker, self._identity.encode())
 
     def publish(self) -> None:
         """Rename the work folder to `path`. It must hold a manifest with this identity."""
-        if identity_of(self.work) != self._identity:
+        if read_identity(self.work) != self._identity:
             raise AssertionError(f"{self.work} has no {MANIFEST} with the identity of this run")
         (self.work / IDENTITY).unlink()
         for folder, _, names in os.walk(self.work):
@@ -132,12 +132,12 @@ class OutputFolder:
         self._lock.release()
 
 
-def as_path(path: str | Path) -> Path:
+def expand_path(path: str | Path) -> Path:
     """Return a path; a leading ~ stands for the home folder, as in a shell."""
     return Path(os.path.expanduser(path))  # leaves "~nobody" as it is, where Path.expanduser raises
 
 
-def identity_of(folder: Path) -> str | None:
+def read_identity(folder: Path) -> str | None:
     """Return the identity in the folder's manifest, or None when it has no readable manifest."""
     try:
         content: Any = json.loads((folder / MANIFEST).read_bytes())
@@ -166,7 +166,7 @@ def check_free(path: Path, *, force: bool) -> None:
             f"{path}: the output folder must be new or empty, it holds {held[0]}"
             f"{f' and {len(held) - 1} more' if len(held) > 1 else ''}; choose another --out, or replace it with --force"
         )
-    if identity_of(path) is None:
+    if read_identity(path) is None:
         raise OutputError(
             f"{path}: --force replaces only a folder that thresher wrote, and this one has no {MANIFEST} "
             f"(it holds {held[0]}); choose another --out"
@@ -174,7 +174,7 @@ def check_free(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary name, unique among hosts, to write to; it is synced and renamed, or gone after an error."""
     temporary = path.with_name(f".{path.name}.tmp{uuid.uuid4().hex}")
     try:
@@ -185,9 +185,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that it is either whole or not there: temporary name, sync, rename."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content)
 
 

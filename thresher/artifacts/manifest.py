@@ -52,10 +52,10 @@ class Manifest:
         path = Path(folder) / MANIFEST
         if not path.exists():
             raise ManifestError(f"{folder}: must be a folder that thresher wrote, found no {MANIFEST}")
-        return Manifest.of_file(path)
+        return Manifest.read_file(path)
 
     @staticmethod
-    def of_file(path: Path) -> Manifest:
+    def read_file(path: Path) -> Manifest:
         """Read a manifest.
 
         Raises:

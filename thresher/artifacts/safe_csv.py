@@ -14,7 +14,7 @@ _MARK = "'"
 _FORMULA = r"^[=+\-@\t\r']"
 
 
-def escaped(table: pl.DataFrame) -> pl.DataFrame:
+def escape_formulas(table: pl.DataFrame) -> pl.DataFrame:
     """Return a table whose texts are no formulas."""
     texts = [pl.col(name) for name, kind in table.schema.items() if kind == pl.String]
     marked = [pl.concat_str(pl.lit(_MARK), text) for text in texts]
@@ -24,6 +24,6 @@ def escaped(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def unescaped(table: pl.DataFrame) -> pl.DataFrame:
+def unescape_formulas(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table that was escaped."""
     return table.with_columns(pl.col(pl.String).str.strip_prefix(_MARK))

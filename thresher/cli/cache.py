@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from thresher.errors import InputError
-from thresher.numeric.units import size
+from thresher.numeric.units import format_bytes
 
 cache_app = typer.Typer(help="Show the cache of computed features, or make room in it.", invoke_without_command=True)
 
@@ -42,15 +42,15 @@ def show(
         sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
     total = sum(entry.bytes for entry in entries)
-    typer.echo(f"{cache.root}: {len(entries)} models, {size(total)} of at most {size(cache.max_bytes)}")
+    typer.echo(f"{cache.root}: {len(entries)} models, {format_bytes(total)} of at most {format_bytes(cache.max_bytes)}")
     width = max((len(entry.feature) for entry in entries), default=0)
     for entry in entries:
         typer.echo(
-            f"  {entry.feature:<{width}} {entry.model:<28} {entry.n_rows:>12,} rows  {size(entry.bytes):>9}  "
+            f"  {entry.feature:<{width}} {entry.model:<28} {entry.n_rows:>12,} rows  {format_bytes(entry.bytes):>9}  "
             f"last used {entry.last_used:%Y-%m-%d %H:%M}"
         )
-    typer.echo(f"{n_cells:,} finished cells of experiments, {size(cell_bytes)}")
-    typer.echo(f"{n_trained:,} folders of adapters that methods had trained, {size(trained_bytes)}")
+    typer.echo(f"{n_cells:,} finished cells of experiments, {format_bytes(cell_bytes)}")
+    typer.echo(f"{n_trained:,} folders of adapters that methods had trained, {format_bytes(trained_bytes)}")
 
 
 @cache_app.command()
@@ -76,4 +76,4 @@ def prune(
     freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += CellCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += trained_store().prune(max_bytes=max_bytes, older_than_days=older_than_days)
-    typer.echo(f"freed {size(freed)}")
+    typer.echo(f"freed {format_bytes(freed)}")

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
 from thresher.curation.pipeline import CurationResult
 
@@ -97,7 +97,7 @@ class Curated:
         if self.result.masked:
             _write_originals(self.pool, self.result, folder / MASKED)
         write_ndjson(self.pool.rejected, folder / REJECTED)
-        write_whole(folder / MANIFEST, self.manifest.to_json())
+        write_atomic(folder / MANIFEST, self.manifest.to_json())
 
     def _summary(self) -> list[tuple[str, str]]:
         counts = self.manifest.content["counts"]

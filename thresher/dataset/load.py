@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
-from thresher.artifacts.folder import as_path
+from thresher.artifacts.folder import expand_path
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.shard import Shard
 from thresher.dataset.read_shards import read_rows
@@ -225,7 +225,7 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
     from thresher.dataset import hub
     from thresher.dataset.formats.text_files import open_text
 
-    source = os.path.expanduser(source) if isinstance(source, str) else as_path(source)
+    source = os.path.expanduser(source) if isinstance(source, str) else expand_path(source)
     if source == "-" and split is None and config is None:
         return [open_text(None, ".json", "", max_row_bytes=max_row_bytes)]
     if Path(source).is_dir() and hub.is_saved(Path(source)):

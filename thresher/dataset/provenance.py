@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import as_path
+from thresher.artifacts.folder import expand_path
 from thresher.dataset.dataset import Dataset
 from thresher.errors import OutputError
 
@@ -42,7 +42,7 @@ def refuse_input_as_output(out: Path, inputs: Iterable[Dataset]) -> None:
     Raises:
         OutputError: a file of the rows lies in the folder.
     """
-    folder = os.path.realpath(as_path(out))
+    folder = os.path.realpath(expand_path(out))
     for source in (source for rows in inputs for source in rows.sources):
         if source.mtime_ns is not None and Path(os.path.realpath(source.path)).is_relative_to(folder):
             raise OutputError(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thresher.artifacts.folder import MANIFEST, as_path, identity_of
+from thresher.artifacts.folder import MANIFEST, expand_path, read_identity
 from thresher.dataset.formats.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
 
@@ -50,7 +50,7 @@ def find_files(
             raise InputError(f"{name}: a file, a folder or a Hub id is required, got an address; download it first")
     if not named:
         raise InputError("load: at least one file is required, got an empty list")
-    found = [path for name in named for path in _expanded(as_path(name), split)]
+    found = [path for name in named for path in _expanded(expand_path(name), split)]
     found = _without_links(found) if skip_links else found
     seen: set[str] = set()
     repeated = []
@@ -105,7 +105,7 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
 
     Of a folder that `select`, `curate` or `correct` wrote, and of a job's snapshot, the kept rows.
     """
-    results = {path.parent for path in folder.rglob(MANIFEST) if identity_of(path.parent) is not None}
+    results = {path.parent for path in folder.rglob(MANIFEST) if read_identity(path.parent) is not None}
     found = find_subset_files(folder) if folder in results else folder.rglob("*")
     nested = results - {folder}
     shards = [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import write_whole
+from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 from thresher.evaluation.effect import effect
 from thresher.experiments.comparison import sentence
@@ -96,7 +96,7 @@ def _averaged(search: Search, settings: Sequence[TrainSettings], seed: int, work
     rmtree(mean, ignore_errors=True)  # of a killed call
     average_adapters(folders, mean)
     outcomes = measure_adapter(request, mean, open_accelerator(settings[0]))
-    write_whole(done, _parquet(outcomes))
+    write_atomic(done, _parquet(outcomes))
     return outcomes
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, write_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
 from thresher.artifacts.manifest import Manifest
 from thresher.errors import InputError, ManifestError, SettingsError
 from thresher.evaluation.effect import LEVEL, Effect, effect, holm, seeds_needed
@@ -219,8 +219,8 @@ def _run(runner: ExperimentRunner, asked: dict[str, Any], *, out: str | Path | N
             )
         work = folder.work
         write_tables(runner, work, CELLS)
-        write_whole(work / COMPARISON, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
-        write_whole(work / MANIFEST, manifest.to_json())
+        write_atomic(work / COMPARISON, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+        write_atomic(work / MANIFEST, manifest.to_json())
         folder.publish()
         return read_comparison(folder.path)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, write_csv, write_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_csv
 from thresher.artifacts.manifest import Manifest
-from thresher.artifacts.safe_csv import escaped
+from thresher.artifacts.safe_csv import escape_formulas
 from thresher.evaluation.saturation import CurveFit, Saturation
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.tables import (
@@ -69,9 +69,9 @@ def write_curve(
             return _as_curve(cells, content, _fits(runner, state), manifest, None)
         work = folder.work
         write_tables(runner, work, CURVE)
-        write_csv(escaped(slice_table(runner, slices)), work / "slices.csv")
-        write_whole(work / SATURATION, _json(content))
-        write_whole(work / MANIFEST, manifest.to_json())
+        write_csv(escape_formulas(slice_table(runner, slices)), work / "slices.csv")
+        write_atomic(work / SATURATION, _json(content))
+        write_atomic(work / MANIFEST, manifest.to_json())
         folder.publish()
         return read_curve(folder.path)
 

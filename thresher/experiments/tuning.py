@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, write_csv, write_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_csv
 from thresher.artifacts.manifest import FORMAT, Manifest
 from thresher.errors import InputError, ManifestError, MissingExtraError, SettingsError
 from thresher.evaluation.effect import Effect, effect
@@ -187,8 +187,8 @@ def _run(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
                 trials=table, best=chosen, against_default=against, content=content, path=None, manifest=manifest
             )
         write_csv(table, folder.work / TRIALS)
-        write_whole(folder.work / RESULT, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
-        write_whole(folder.work / MANIFEST, manifest.to_json())
+        write_atomic(folder.work / RESULT, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+        write_atomic(folder.work / MANIFEST, manifest.to_json())
         folder.publish()
         return read_tuning(folder.path)
 

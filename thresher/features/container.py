@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError
 from thresher.numeric.arrays import Array
-from thresher.numeric.products import NUMPY, Products
+from thresher.numeric.matmul import NUMPY, MatmulBackend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Features(Mapping[str, Array]):
     context: Mapping[str, Array] = field(default_factory=dict)
     missing: Mapping[str, pl.Series] = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    products: Products = NUMPY
+    products: MatmulBackend = NUMPY
 
     def __post_init__(self) -> None:
         """Refuse arrays of the wrong length, infinities, and NaN without a reason."""

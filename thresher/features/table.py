@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import as_path, whole_file, write_csv, write_ndjson, write_parquet, write_whole
+from thresher.artifacts.folder import atomic_file, expand_path, write_atomic, write_csv, write_ndjson, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.artifacts.safe_csv import escaped, unescaped
+from thresher.artifacts.safe_csv import escape_formulas, unescape_formulas
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import (
     describe_reading,
@@ -64,7 +64,7 @@ class FeatureTable:
             OutputError: the file is there already, cannot be written, or its format cannot hold a
                 column.
         """
-        path = as_path(path)
+        path = expand_path(path)
         _check_suffix(path)
         nested = [name for name, kind in self.frame.schema.items() if kind.is_nested()]
         if path.suffix == ".csv" and nested:
@@ -72,10 +72,10 @@ class FeatureTable:
         if not _is_free(path, self.manifest.identity, force=force):
             return path
         _make_parent(path)
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             _write(self.frame, temporary, path.suffix)
             path.unlink(missing_ok=True)  # a kill from here on must not leave an old table beside a new manifest
-            write_whole(_manifest_of(path), self.manifest.to_json())
+            write_atomic(_manifest_of(path), self.manifest.to_json())
         return path
 
 
@@ -147,12 +147,12 @@ def score(
     asked = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
     read = [describe_reading(each) for each in (rows, beside) if each is not None]
     identity = digest({"request": asked, "read": read, "thresher": versions(())})
-    path = None if out is None else as_path(out)
+    path = None if out is None else expand_path(out)
     if path is not None:
         _check_suffix(path)
         refuse_input_as_output(path, [each for each in (rows, beside) if each is not None])
         if not _is_free(path, identity, force=force):
-            return FeatureTable(frame=_read(path), manifest=Manifest.of_file(_manifest_of(path)))
+            return FeatureTable(frame=_read(path), manifest=Manifest.read_file(_manifest_of(path)))
         _make_parent(path)
     found = compute(rows, names, context)
     content = {"format": FORMAT, "kind": "features", "identity": identity, **asked, **_about(rows, found)}
@@ -213,7 +213,7 @@ def _is_free(path: Path, identity: str, *, force: bool) -> bool:
     beside = _manifest_of(path)
     if not path.exists():
         return True
-    theirs = Manifest.of_file(beside) if beside.is_file() else None
+    theirs = Manifest.read_file(beside) if beside.is_file() else None
     if theirs is not None and theirs.identity == identity:
         return False
     if theirs is None or not force:
@@ -257,7 +257,7 @@ def _write(frame: pl.DataFrame, path: Path, suffix: str) -> None:
     if suffix == ".parquet":
         write_parquet(frame, path)
     elif suffix == ".csv":
-        write_csv(escaped(frame), path)
+        write_csv(escape_formulas(frame), path)
     else:
         write_ndjson(frame, path)
 
@@ -266,5 +266,5 @@ def _read(path: Path) -> pl.DataFrame:
     if path.suffix == ".parquet":
         return pl.read_parquet(path)
     if path.suffix == ".csv":
-        return unescaped(pl.read_csv(path, schema_overrides={"row_id": pl.String}, infer_schema_length=None))
+        return unescape_formulas(pl.read_csv(path, schema_overrides={"row_id": pl.String}, infer_schema_length=None))
     return pl.read_ndjson(path, infer_schema_length=None)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import write_whole
+from thresher.artifacts.folder import write_atomic
 from thresher.errors import SettingsError
 from thresher.jobs.settings import Notify
 from thresher.jobs.sources.addresses import Addresses, shown
@@ -97,7 +97,7 @@ def write_metrics(path: Path, job: str, metrics: Mapping[str, tuple[str, float]]
         lines.append(f'thresher_{bare}{{job_name="{job}"{more}}} {value:.15g}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, ("\n".join(lines) + "\n").encode())
+        write_atomic(path, ("\n".join(lines) + "\n").encode())
     except OSError as error:
         return {"prometheus": path.name, "error": error.strerror or str(error)}
     return {"prometheus": path.name}

@@ -13,7 +13,7 @@ from thresher.models.async_copy import PendingTensor, prefetch_one, to_device_as
 from thresher.models.device import free_bytes, may_have_gpu
 from thresher.models.precision import full_precision
 from thresher.numeric.arrays import Float32, Ints
-from thresher.numeric.products import NUMPY, Products
+from thresher.numeric.matmul import NUMPY, MatmulBackend
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ USABLE = 0.8  # of the device's free memory
 BLOCK_CELLS = 1 << 25  # products made at a time: 128 MB
 
 
-def load_products(device: str | None) -> Products:
+def load_products(device: str | None) -> MatmulBackend:
     """Return what makes matrix products where features are computed: numpy but for CUDA devices.
 
     Args:
@@ -65,7 +65,7 @@ class TorchProducts:
         """The device."""
         return f"torch on {self._device}"
 
-    def for_work(self, n_multiplications: float, n_bytes: int) -> Products:
+    def choose_backend(self, n_multiplications: float, n_bytes: int) -> MatmulBackend:
         """Return this for work that is large enough and fits the device's free memory, else numpy's."""
         if n_multiplications < self._worth:
             return NUMPY
@@ -91,19 +91,19 @@ class TorchProducts:
                 out[first:last, :last] = product.array()
         return out
 
-    def hold(self, x: Float32) -> _TorchHeld:
+    def load_rows(self, x: Float32) -> _TorchRows:
         """Copy rows to the device."""
         import torch
 
         with _making_products(self._device):
-            return _TorchHeld(torch.from_numpy(x).to(self._device))
+            return _TorchRows(torch.from_numpy(x).to(self._device))
 
 
-class _TorchHeld:
+class _TorchRows:
     def __init__(self, x: torch.Tensor) -> None:
         self._x = x
 
-    def largest(self, rows: Ints, others: _TorchHeld, members: Ints, k: int) -> tuple[Float32, Ints]:
+    def largest_products(self, rows: Ints, others: _TorchRows, members: Ints, k: int) -> tuple[Float32, Ints]:
         """Return the k largest alone: half the bytes of all products, and no row of numpy's is passed over."""
         import torch
 

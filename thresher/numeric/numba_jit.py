@@ -10,11 +10,11 @@ from numba import njit
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def compiled(function: F) -> F:
+def jit(function: F) -> F:
     """Compile a function with strict floating-point order."""
     return cast("F", njit(cache=True, nogil=True)(function))
 
 
-def compiled_fast(function: F) -> F:
+def jit_fastmath(function: F) -> F:
     """Compile a function whose float sums may be reordered to use vector instructions."""
     return cast("F", njit(cache=True, nogil=True, fastmath=True)(function))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 
 
-def n_cores() -> int:
+def count_cores() -> int:
     """Return the cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def n_threads() -> int:
+def count_threads() -> int:
     """Return OMP_NUM_THREADS where it is set, as for the libraries beside us, else the number of cores.
 
     numba's own answer would do, but asking for it starts numba's threads, which also sets the
     number that torch uses.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(asked)) if asked.isdigit() else n_cores()
+    return max(1, int(asked)) if asked.isdigit() else count_cores()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def size(n_bytes: float) -> str:
+def format_bytes(n_bytes: float) -> str:
     """Return a number of bytes as "12.3 MB"."""
     for unit in ("B", "kB", "MB"):
         if n_bytes < 1000:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thresher.artifacts.folder import as_path, write_whole
+from thresher.artifacts.folder import expand_path, write_atomic
 from thresher.artifacts.manifest import Manifest
 from thresher.errors import ManifestError, MissingExtraError
 
@@ -48,7 +48,7 @@ def report(folder: str | Path) -> Path:
         ManifestError: the folder is not one that has a page, or a file of it is missing or damaged.
         MissingExtraError: the packages of the extra `report` are not installed.
     """
-    path = as_path(folder)
+    path = expand_path(folder)
     if not path.is_dir():
         raise ManifestError(
             f"{path}: must be a folder that thresher wrote, found {'a file' if path.exists() else 'nothing'}"
@@ -69,8 +69,8 @@ def report(folder: str | Path) -> Path:
     page = _maker(PAGES[kind])(path, manifest)
     for figure in page.figures():
         for name, content in figure_files(figure).items():
-            write_whole(path / name, content)
-    write_whole(path / REPORT, render(page))
+            write_atomic(path / name, content)
+    write_atomic(path / REPORT, render(page))
     return path / REPORT
 
 

@@ -147,7 +147,7 @@ def seconds(value: float | None) -> str:
 
 def size(n_bytes: float | None) -> str:
     """Return "12.3 MB"."""
-    return units.size(n_bytes) if is_number(n_bytes) else NOTHING
+    return units.format_bytes(n_bytes) if is_number(n_bytes) else NOTHING
 
 
 def plain_name(name: str) -> str:

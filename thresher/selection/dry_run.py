@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thresher.models.settings import EmbeddingDtype, LossOn
-from thresher.numeric.units import size
+from thresher.numeric.units import format_bytes
 from thresher.selection.pool_adapters import Trial, rehearse_training
 from thresher.selection.request import Asked, Order, Request, resolve
 from thresher.selectors import Selector
@@ -76,7 +76,8 @@ class Plan:
         lines += [f"  {_stage_line(stage)}" for stage in self.stages]
         total = "not known" if self.seconds is None else duration(self.seconds)
         read = f", {self.model_tokens:,} tokens through the model" if self.model_tokens else ""
-        lines.append(f"in all: {total}{read}; {size(self.memory_bytes)} of memory, {size(self.disk_bytes)} of disk")
+        memory, disk = format_bytes(self.memory_bytes), format_bytes(self.disk_bytes)
+        lines.append(f"in all: {total}{read}; {memory} of memory, {disk} of disk")
         if self.cost:
             lines.append(f"what the method itself says of its cost: {self.cost}")
         lines.append("measured on a few batches of these rows on this machine; nothing was written")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.artifacts.folder import MANIFEST, write_whole
+from thresher.artifacts.folder import MANIFEST, write_atomic
 from thresher.artifacts.manifest import FORMAT as MANIFEST_FORMAT
 from thresher.artifacts.manifest import Manifest, digest
 from thresher.cache.folder_cache import FolderCache
@@ -232,10 +232,10 @@ def _write(promise: Promise, work: Path, on_progress: OnProgress | None) -> None
         "adapters": facts,
         "content": hash_adapters(work),
     }
-    write_whole(work / FILE, json.dumps(content, indent=1).encode() + b"\n")
+    write_atomic(work / FILE, json.dumps(content, indent=1).encode() + b"\n")
     rmtree(work / CHECKPOINTS, ignore_errors=True)
     manifest = {"format": MANIFEST_FORMAT, "kind": KIND, "identity": promise.folder.identity}
-    write_whole(work / MANIFEST, Manifest(manifest).to_json())
+    write_atomic(work / MANIFEST, Manifest(manifest).to_json())
 
 
 def _adapter(promise: Promise, fold: int, work: Path, on_progress: OnProgress | None) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def _adapter(promise: Promise, fold: int, work: Path, on_progress: OnProgress | 
     recipe.tokenizer.save_pretrained(folder)
     facts = {"folder": folder.name, "steps": fitted.history.step, **examples.counts()}
     checkpoints.mkdir(parents=True, exist_ok=True)
-    write_whole(done, json.dumps(facts).encode())
+    write_atomic(done, json.dumps(facts).encode())
     return facts
 
 

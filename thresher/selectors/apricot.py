@@ -67,7 +67,7 @@ def counts_of(features: Features, kind: str, n_topics: int, rng: np.random.Gener
 def _topics(
     embedding: NDArray[np.float32], existing: NDArray[np.float32] | None, n_topics: int, rng: np.random.Generator
 ) -> tuple[Any, Any]:
-    from thresher.numeric.clusters import spherical_kmeans
+    from thresher.numeric.kmeans import spherical_kmeans
 
     n = len(embedding)
     together = embedding if existing is None else np.concatenate([embedding, existing])

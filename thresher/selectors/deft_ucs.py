@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.numeric.clusters import spherical_kmeans
+from thresher.numeric.kmeans import spherical_kmeans
 from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
 from thresher.selectors.round_robin import equal_turns, proportional_turns, take_turns
 from thresher.subset.scores import Scores, ranked

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, as_path, write_ndjson, write_parquet, write_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, expand_path, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset.sources import find_subset_files
 from thresher.errors import ManifestError
@@ -89,7 +89,7 @@ class Subset:
         write_parquet(self.dropped, folder / "dropped.parquet")
         write_parquet(self.score_table(), folder / "scores.parquet")
         write_ndjson(self.pool.rejected, folder / "rejected.jsonl")
-        write_whole(folder / MANIFEST, self.manifest.to_json())
+        write_atomic(folder / MANIFEST, self.manifest.to_json())
 
     def score_table(self) -> pl.DataFrame:
         """Return one row per row of the pool.
@@ -196,7 +196,7 @@ def open_subset(folder: str | Path) -> Subset:
     Raises:
         ManifestError: the folder is no subset, or its pool is gone or has changed.
     """
-    folder = as_path(folder)
+    folder = expand_path(folder)
     content = _subset_manifest(folder).content
     paths = [Path(path) for path in content["run"]["inputs"]]
     gone = [path for path in paths if not path.is_file()]
@@ -220,7 +220,7 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     Raises:
         ManifestError: the folder is no subset.
     """
-    folder = as_path(folder)
+    folder = expand_path(folder)
     content = _subset_manifest(folder).content
     # A longer row is among these where the pool was read with a larger limit.
     return _load_as(find_subset_files(folder), content, max_row_bytes=ANY_LENGTH)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from thresher.artifacts.folder import write_whole
+from thresher.artifacts.folder import write_atomic
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.trainer.adapter import as_text, summary
@@ -31,7 +31,7 @@ def write_loss_csv(path: Path, history: History) -> None:
         found = measured.get(row["step"], {})
         held_out = [found.get(name, "") for name in ("loss", "stderr", "n")]
         writer.writerow([*(row[name] for name in COLUMNS[:5]), *held_out])
-    write_whole(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue().encode())
 
 
 def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None) -> None:
@@ -72,7 +72,7 @@ def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None
     axes.legend(frameon=False)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", metadata={"Software": None})
-    write_whole(path, drawn.getvalue())
+    write_atomic(path, drawn.getvalue())
 
 
 def running_mean(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:

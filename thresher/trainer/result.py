@@ -7,7 +7,7 @@ from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
 
-from thresher.artifacts.folder import MANIFEST, write_parquet, write_whole
+from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, versions
 from thresher.evaluation.held_out import classification_metrics, compare, language_metrics
 from thresher.trainer.adapter import KIND, METRICS
@@ -36,12 +36,12 @@ def write_result(request: Request, runs: list[Run], work: Path, *, identity: str
     if control is not None:
         (work / CONTROL).mkdir(exist_ok=True)
         _write_run(control, work / CONTROL, _held_out_metrics(control))
-        write_whole(work / CONTROL / METRICS, _json({"seed": control.seed, **metrics["control"]}))
-    write_whole(work / METRICS, _json(metrics))
+        write_atomic(work / CONTROL / METRICS, _json({"seed": control.seed, **metrics["control"]}))
+    write_atomic(work / METRICS, _json(metrics))
     manifest = _manifest(request, metrics, identity, facts)
-    write_whole(work / "README.md", model_card(metrics, manifest.content, base=request.base).encode())
+    write_atomic(work / "README.md", model_card(metrics, manifest.content, base=request.base).encode())
     rmtree(work / RUNS)
-    write_whole(work / MANIFEST, manifest.to_json())
+    write_atomic(work / MANIFEST, manifest.to_json())
 
 
 def _write_run(run: Run, folder: Path, held_out: dict[str, Any] | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError
 
-from thresher.artifacts.folder import write_parquet, write_whole
+from thresher.artifacts.folder import write_atomic, write_parquet
 from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.evaluation.estimate import mean, ratio
@@ -331,6 +331,6 @@ def _keep(session: Session, folder: Path, fitted: Fitted, outcomes: pl.DataFrame
             _save(session, fitted.model, folder / ADAPTER)
         except SafetensorError as error:  # not an OSError, though a full disk is what it tells of
             raise OutputError(f"{folder}: the adapter could not be written ({error}); run the same again") from None
-    write_whole(folder / DONE, json.dumps(vars(fitted.history)).encode())
+    write_atomic(folder / DONE, json.dumps(vars(fitted.history)).encode())
     for path in folder.glob("*.safetensors"):
         path.unlink()

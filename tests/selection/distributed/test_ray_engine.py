@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import thresher as th
-from thresher.artifacts.folder import whole_file
+from thresher.artifacts.folder import atomic_file
 from thresher.errors import InputError, MissingExtraError, NotFoundError, OutputError
 from thresher.features.context import FeatureContext
 from thresher.selection.distributed import ray_engine
@@ -173,7 +173,7 @@ class Slow:
         attempts.mkdir(exist_ok=True)
         (attempts / f"{number}-{time.time_ns()}").touch()
         time.sleep(0.5)
-        with whole_file(self.folder / f"{number}.txt") as path:
+        with atomic_file(self.folder / f"{number}.txt") as path:
             path.write_text(str(number))
         return {"rows": 1}
 

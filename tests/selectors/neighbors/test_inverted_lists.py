@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from thresher.numeric.products import NUMPY
+from thresher.numeric.matmul import NUMPY
 from thresher.selectors.neighbors import inverted_lists
 from thresher.selectors.neighbors.graph import symmetric_graph
 from thresher.selectors.neighbors.inverted_lists import nearest_by_lists

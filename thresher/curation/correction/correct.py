@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, write_ndjson, write_parquet, write_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.correction.replace_answer import has_plain_answer, with_answer
 from thresher.dataset import Dataset, load
@@ -98,7 +98,7 @@ class Corrected:
                     file.write(orjson.dumps(row, default=str) + b"\n")
         write_parquet(self.audit, folder / AUDIT)
         write_ndjson(self.pool.rejected, folder / REJECTED)
-        write_whole(folder / MANIFEST, self.manifest.to_json())
+        write_atomic(folder / MANIFEST, self.manifest.to_json())
 
     def __repr__(self) -> str:
         """Return the counts, one line each."""

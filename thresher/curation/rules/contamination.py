@@ -16,7 +16,7 @@ from thresher.curation.similarity.cosine_groups import COLUMNS
 from thresher.curation.similarity.shingles import Shingles, shingles
 from thresher.curation.verdict import Verdict
 from thresher.numeric.arrays import Float32, Int64
-from thresher.numeric.numba_jit import compiled
+from thresher.numeric.numba_jit import jit
 from thresher.numeric.vectors import unit_rows
 from thresher.validation import check_number, check_one_of, check_whole
 
@@ -193,7 +193,7 @@ def _most_owners(n: int) -> int:
     return min(most, n - 1) if n > 2 else most
 
 
-@compiled
+@jit
 def _best_overlap(
     row_of: Int64, key: Int64, first: Int64, counts: Int64, owner: Int64, our_sizes: Int64, their_sizes: Int64
 ) -> tuple[Int64, Float32]:

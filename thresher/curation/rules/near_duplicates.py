@@ -24,7 +24,7 @@ from thresher.curation.similarity.duplicate_groups import (
 from thresher.curation.similarity.shingles import UNITS, Shingles, n_shared, shingles
 from thresher.curation.verdict import Verdict
 from thresher.numeric.arrays import Int32, Int64, UInt32
-from thresher.numeric.numba_jit import compiled
+from thresher.numeric.numba_jit import jit
 from thresher.validation import check_number, check_one_of, check_whole
 
 DIGEST_ROWS = 16_384
@@ -214,7 +214,7 @@ def _empty_index(buckets: Int32) -> _Index:
     )
 
 
-@compiled
+@jit
 def _jaccard(a: UInt32, b: UInt32, least: float) -> float:
     """Return the similarity of two sorted sets, 0 where their sizes alone keep it below `least`."""
     small, large = min(len(a), len(b)), max(len(a), len(b))
@@ -224,7 +224,7 @@ def _jaccard(a: UInt32, b: UInt32, least: float) -> float:
     return float(shared / (len(a) + len(b) - shared))
 
 
-@compiled
+@jit
 def _nearest(
     row: int, hashes: UInt32, offsets: Int64, buckets: Int32, labels: Int64, index: _Index, limits: tuple[float, int]
 ) -> tuple[int, float, int, bool]:
@@ -250,7 +250,7 @@ def _nearest(
     return best, best_similarity, n_verified, is_capped
 
 
-@compiled
+@jit
 def _insert(row: int, buckets: Int32, index: _Index) -> None:
     """Append a row that stays to the list of each of its buckets."""
     for band in range(len(buckets)):
@@ -264,7 +264,7 @@ def _insert(row: int, buckets: Int32, index: _Index) -> None:
         index.tail[band, bucket] = row
 
 
-@compiled
+@jit
 def _greedy(
     order: Int64,
     n_existing: int,

@@ -13,7 +13,7 @@ from thresher.curation.normalize import SCOPES, normalize_texts, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
 from thresher.numeric.arrays import Float64, Int64, UInt64
-from thresher.numeric.numba_jit import compiled
+from thresher.numeric.numba_jit import jit
 from thresher.validation import check_number, check_one_of, check_whole
 
 TOP_GRAMS = (2, 3, 4)
@@ -225,7 +225,7 @@ def _gram_shares(texts: pl.Series) -> Float64:
     return _gram_kernel(codes, ends - lengths, ends, np.array(TOP_GRAMS), np.array(REPEATED_GRAMS))
 
 
-@compiled
+@jit
 def _split(codes: NDArray[np.uint32], start: int, end: int) -> tuple[UInt64, Int64]:
     """Return hash and length of each word of one text whose words are divided by single spaces."""
     hashes, sizes = np.empty(end - start, np.uint64), np.empty(end - start, np.int64)
@@ -242,7 +242,7 @@ def _split(codes: NDArray[np.uint32], start: int, end: int) -> tuple[UInt64, Int
     return hashes[:n], sizes[:n]
 
 
-@compiled
+@jit
 def _grams(hashes: UInt64, width: int) -> UInt64:
     """Return the hash of each run of `width` words."""
     out = np.empty(max(len(hashes) - width + 1, 0), np.uint64)
@@ -255,7 +255,7 @@ def _grams(hashes: UInt64, width: int) -> UInt64:
     return out
 
 
-@compiled
+@jit
 def _top_share(hashes: UInt64, sizes: Int64, width: int) -> float:
     """Return the share of characters in the most frequent run of `width` words; 0 where none is repeated."""
     grams = _grams(hashes, width)
@@ -272,7 +272,7 @@ def _top_share(hashes: UInt64, sizes: Int64, width: int) -> float:
     return float(best * best_size / max(sizes.sum(), 1))
 
 
-@compiled
+@jit
 def _repeated_share(hashes: UInt64, sizes: Int64, width: int) -> float:
     """Return the share of characters in runs of `width` words that occurred before, each character counted once."""
     grams = _grams(hashes, width)
@@ -284,7 +284,7 @@ def _repeated_share(hashes: UInt64, sizes: Int64, width: int) -> float:
     return float(sizes[is_covered].sum() / max(sizes.sum(), 1))
 
 
-@compiled
+@jit
 def _gram_kernel(codes: NDArray[np.uint32], starts: Int64, ends: Int64, top: Int64, repeated: Int64) -> Float64:
     out = np.zeros((len(starts), len(top) + len(repeated)))
     for row in range(len(starts)):

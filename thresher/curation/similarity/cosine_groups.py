@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thresher.numeric.arrays import Float32, Int64
-from thresher.numeric.kmeans import spherical_centers
+from thresher.numeric.kmeans import fit_spherical_centroids
 
 BLOCK = 1024
 COLUMNS = 8192
@@ -98,7 +98,7 @@ def _best(block: Float32, kept: Float32, kept_row: Int64) -> tuple[Float32, Int6
 
 def _nearest_clusters(unit: Float32, n_clusters: int, rng: np.random.Generator) -> Int64:
     """Return the two nearest clusters of each row, (n, 2)."""
-    centroid = spherical_centers(unit, n_clusters, rng, n_iterations=ITERATIONS)
+    centroid = fit_spherical_centroids(unit, n_clusters, rng, n_iterations=ITERATIONS)
     nearest = np.empty((len(unit), 2), np.int64)
     for start in range(0, len(unit), COLUMNS):
         cosine = unit[start : start + COLUMNS] @ centroid.T

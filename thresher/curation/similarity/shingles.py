@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Int64, UInt32
-from thresher.numeric.numba_jit import compiled
+from thresher.numeric.numba_jit import jit
 
 CHUNK_ROWS = 65_536
 UNITS = ("word", "character")
@@ -61,7 +61,7 @@ def shingles(texts: pl.Series, *, n: int, unit: str) -> Shingles:
     return Shingles(np.concatenate([np.zeros(0, np.uint32), *parts]), offsets.astype(np.int64))
 
 
-@compiled
+@jit
 def _mixed(value: np.uint64) -> np.uint32:
     """Return 32 well mixed bits (the finalizer of MurmurHash3)."""
     value ^= value >> np.uint64(33)
@@ -71,7 +71,7 @@ def _mixed(value: np.uint64) -> np.uint32:
     return np.uint32(value >> np.uint64(32))
 
 
-@compiled
+@jit
 def _word_hashes(codes: UInt32, start: int, end: int, out: NDArray[np.uint64]) -> int:
     """Write the hash of each word of a row to `out`; returns the number of words."""
     n_words, value, is_inside = 0, _BASIS, False
@@ -90,7 +90,7 @@ def _word_hashes(codes: UInt32, start: int, end: int, out: NDArray[np.uint64]) -
     return n_words
 
 
-@compiled
+@jit
 def _hash_rows(codes: UInt32, starts: Int64, ends: Int64, n: int, by_word: bool) -> tuple[UInt32, Int64]:
     """Return the shingles of all rows one after another, and how many each row has."""
     hashes = np.empty(len(codes), np.uint32)
@@ -128,7 +128,7 @@ def _hash_rows(codes: UInt32, starts: Int64, ends: Int64, n: int, by_word: bool)
     return hashes[:filled].copy(), counts
 
 
-@compiled
+@jit
 def n_shared(a: UInt32, b: UInt32) -> int:
     """Return the size of the intersection of two sorted sets."""
     i = j = shared = 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, write_parquet, write_whole
+from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest
 from thresher.cache.folder_cache import FolderCache
 from thresher.errors import OutputError
@@ -65,7 +65,7 @@ class CellCache:
             outcomes, facts = run(work)
             write_parquet(outcomes, work / OUTCOMES)
             content = {"format": FORMAT, "kind": "cell", "identity": key, "facts": dict(facts)}
-            write_whole(work / MANIFEST, Manifest(content).to_json())
+            write_atomic(work / MANIFEST, Manifest(content).to_json())
             made.append(Outcome(key=key, outcomes=outcomes, facts=facts))
 
         while True:

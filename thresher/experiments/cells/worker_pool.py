@@ -22,7 +22,7 @@ from thresher.errors import OutputError
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome, compute_cell_key, run
 from thresher.experiments.experiment import Experiment
-from thresher.numeric.threads import n_cores
+from thresher.numeric.threads import count_cores
 
 CPU_WORKERS = 8  # at most, when nobody says how many
 GB_PER_WORKER = 3  # a base model, its optimizer and a batch, on a CPU
@@ -40,7 +40,7 @@ def default_workers() -> int:
     if torch.cuda.is_available():
         return torch.cuda.device_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**9
-    return max(1, min(n_cores(), CPU_WORKERS, memory // GB_PER_WORKER))
+    return max(1, min(count_cores(), CPU_WORKERS, memory // GB_PER_WORKER))
 
 
 def is_of_the_disk(error: OSError) -> bool:
@@ -203,7 +203,7 @@ def _share_of_machine(slot: int, n_workers: int) -> dict[str, str]:
     """Return the environment that gives a worker its share of the cores, or its GPU of those that we may use."""
     import torch
 
-    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, n_cores() // n_workers))}
+    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, count_cores() // n_workers))}
     if torch.cuda.is_available():
         ours = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = [name for name in ours if name] or [str(number) for number in range(torch.cuda.device_count())]

@@ -52,7 +52,7 @@ def _blocks(embedding: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 def topic_centroids(embedding: NDArray[np.float32], n_topics: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return (k, d) centroids of spherical k-means over the rows, which later snapshots are counted by too."""
-    from thresher.numeric.clusters import spherical_kmeans
+    from thresher.numeric.kmeans import spherical_kmeans
     from thresher.numeric.vectors import unit_rows
 
     found = spherical_kmeans(embedding, n_topics, rng)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from thresher.artifacts.folder import MANIFEST, sync, write_whole
+from thresher.artifacts.folder import MANIFEST, sync, write_atomic
 from thresher.artifacts.manifest import Manifest
 from thresher.errors import ManifestError, OutputError
 
@@ -163,7 +163,7 @@ class JobFolder:
         elif latest is not None and newest in (begun, untold):
             finished = latest
             if newest != untold:
-                write_whole(self.work / _UNTOLD, name_of(newest).encode())
+                write_atomic(self.work / _UNTOLD, name_of(newest).encode())
         else:  # the pointer was set by hand since
             (self.work / _UNTOLD).unlink(missing_ok=True)
         self._clear_work()
@@ -207,7 +207,7 @@ class JobFolder:
                 sync(Path(folder, name))
             sync(Path(folder))
         check()
-        write_whole(self.work / _MARKER, name_of(version).encode())
+        write_atomic(self.work / _MARKER, name_of(version).encode())
         if path.exists():
             raise OutputError(f"{path}: a snapshot of this version appeared during the run; run again")
         made.rename(path)
@@ -269,7 +269,7 @@ class JobFolder:
         try:
             temporary.symlink_to(target)
         except OSError:  # a file system without links: a file with the name
-            write_whole(temporary, target.encode())
+            write_atomic(temporary, target.encode())
         temporary.replace(self.pointer)
         sync(self.path)
 

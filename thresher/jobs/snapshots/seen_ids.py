@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.artifacts.folder import sync, write_whole
+from thresher.artifacts.folder import sync, write_atomic
 from thresher.jobs.snapshots.folder import name_of
 
 ID_BYTES = 16
@@ -37,7 +37,7 @@ def write_segment(folder: Path, version: int, fresh: Names) -> dict[str, Any]:
     """
     content = np.sort(fresh).tobytes()
     entry = {"version": version, "rows": len(fresh), "sha256": hashlib.sha256(content).hexdigest()}
-    write_whole(folder / _file(entry), content)
+    write_atomic(folder / _file(entry), content)
     sync(folder)  # the snapshot that lists it must not outlive it
     return entry
 

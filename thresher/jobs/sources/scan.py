@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import write_whole
+from thresher.artifacts.folder import write_atomic
 from thresher.dataset.sources import FileToRead, find_files
 from thresher.errors import InputError
 from thresher.jobs.job_file import Job
@@ -231,7 +231,7 @@ class HashCache:
         """Keep the hashes that were used; that they cannot be kept costs time in the next run, nothing else."""
         if self._path is not None:
             with suppress(OSError):
-                write_whole(self._path, json.dumps({"files": self._used, "spent": self._spent}).encode())
+                write_atomic(self._path, json.dumps({"files": self._used, "spent": self._spent}).encode())
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import fingerprint
 from thresher.models.encoders.vectors import encode_in_order, finite_unit_rows
 from thresher.models.encoders.wordpiece import WordPieces
-from thresher.numeric.numba_jit import compiled
+from thresher.numeric.numba_jit import jit
 
 FOLDER = Path(__file__).parents[1] / "weights" / "static-minilm-256"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -83,7 +83,7 @@ class StaticEncoder:
         return []
 
 
-@compiled
+@jit
 def _add_up(start: Any, ids: Any, vectors: Any, weights: Any, out: Any) -> None:
     """Add to each text's row the weighted vectors of its tokens, one token after the other."""
     for t in range(len(start) - 1):

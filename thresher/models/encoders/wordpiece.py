@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from thresher.numeric.numba_jit import compiled
+from thresher.numeric.numba_jit import jit
 
 BATCH_BYTES = 1 << 20  # of text: its words and tokens stay in the processor's cache
 MAX_WORDS = 1 << 20  # a table of more is forgotten before the next batch
@@ -208,7 +208,7 @@ def _utf8_batches(texts: pl.Series) -> Iterator[tuple[int, NDArray[np.uint8], ND
         first = stop
 
 
-@compiled
+@jit
 def _enter_all(slot: Any, hashes: Any, n: int) -> None:
     """Enter the first n words into an empty table."""
     mask = np.uint64(len(slot) - 1)
@@ -219,7 +219,7 @@ def _enter_all(slot: Any, hashes: Any, n: int) -> None:
         slot[at] = word
 
 
-@compiled
+@jit
 def _find(slot: Any, hashes: Any, ends: Any, content: Any, n: Any, length: Any, key: Any) -> Any:
     """Return the number of the word whose bytes lie behind the last one's; n when it was not there and is now."""
     mask = np.uint64(len(slot) - 1)
@@ -242,19 +242,19 @@ def _find(slot: Any, hashes: Any, ends: Any, content: Any, n: Any, length: Any, 
     return n
 
 
-@compiled
+@jit
 def _hashed(key: Any, byte: Any) -> Any:
     return (key ^ np.uint64(byte)) * np.uint64(0x100000001B3)  # FNV-1a
 
 
-@compiled
+@jit
 def _mixed(key: Any) -> Any:
     key ^= key >> np.uint64(32)
     key *= np.uint64(0xD6E8FEB86659FD93)
     return key ^ (key >> np.uint64(32))
 
 
-@compiled
+@jit
 def _scan(  # noqa: C901
     text: Any, end: Any, first: int, kind: Any, lower: Any, longest: int,
     slot: Any, hashes: Any, ends: Any, content: Any, n: int, words: Any, word_end: Any,
@@ -305,7 +305,7 @@ def _scan(  # noqa: C901
     return len(end) - 1, n
 
 
-@compiled
+@jit
 def _token_starts(words: Any, word_end: Any, piece_start: Any) -> Any:
     """Return where the tokens of each text start, and where the last ones end: (b + 1,)."""
     start = np.zeros(len(word_end), np.int64)
@@ -318,7 +318,7 @@ def _token_starts(words: Any, word_end: Any, piece_start: Any) -> Any:
     return start
 
 
-@compiled
+@jit
 def _expand(words: Any, piece_start: Any, piece: Any, unknown: int, ids: Any) -> None:
     """Write the tokens of the words one after the other."""
     at = 0

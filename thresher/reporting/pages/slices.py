@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from thresher.artifacts.safe_csv import unescaped
+from thresher.artifacts.safe_csv import unescape_formulas
 from thresher.reporting.charts.chart import Axis, Chart, Dots, LegendEntry, Line, Mark, Whiskers, linear_axis, log_axis
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Block, Figure, Table
@@ -24,7 +24,7 @@ def slice_figures(experiment: Experiment) -> list[Block]:
     table = read_table(path, COLUMNS).with_columns(
         pl.col("method", "slice", "group").cast(pl.String), pl.col("value", "stderr").cast(pl.Float64)
     )
-    table = unescaped(table).filter(pl.col("value").is_not_null() & pl.col("value").is_finite())
+    table = unescape_formulas(table).filter(pl.col("value").is_not_null() & pl.col("value").is_finite())
     names = table["slice"].unique(maintain_order=True).to_list()
     found = [(i, name, table.filter(pl.col("slice") == name)) for i, name in enumerate(names)]
     return [_figure(experiment, i, name, own) for i, name, own in found if len(own)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from thresher.artifacts.folder import whole_file
+from thresher.artifacts.folder import atomic_file
 from thresher.features.container import Features
 from thresher.numeric.arrays import Array, Float32, Int64
 from thresher.numeric.vectors import unit_rows
@@ -174,7 +174,7 @@ def ids_of(numbers: Int64) -> pl.Series:
 
 def write_arrays(folder: Path, number: int, arrays: Mapping[str, Array]) -> None:
     """Write arrays of a shard or part to one file."""
-    with whole_file(arrays_path(folder, number)) as path:
+    with atomic_file(arrays_path(folder, number)) as path:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
 
 

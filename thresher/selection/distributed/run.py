@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from filelock import FileLock, Timeout
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, as_path, check_free, identity_of, write_whole
+from thresher.artifacts.folder import MANIFEST, OutputFolder, check_free, expand_path, read_identity, write_atomic
 from thresher.artifacts.manifest import Manifest, digest, versions
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import describe_reading, refuse_input_as_output
@@ -73,8 +73,8 @@ def select_on(
             f"order: engine {engine.name} writes one file per shard, in the order of the files, got '{asked.order}'; "
             f"ranks are in the scores"
         )
-    out = as_path(out).absolute()
-    if out.exists() and (identity_of(out) is None or force):
+    out = expand_path(out).absolute()
+    if out.exists() and (read_identity(out) is None or force):
         check_free(out, force=force)
     work = out.with_name(f".{out.name}.stages")
     with _locked(out, work):
@@ -204,7 +204,7 @@ class Run:
         self.seconds["write"] = clock.lap()
         self.seconds["total"] = time.monotonic() - started
         manifest = subset_manifest(request, identity, made, notes, self.seconds)
-        write_whole(out / MANIFEST, self._with_engine(manifest, plan).to_json())
+        write_atomic(out / MANIFEST, self._with_engine(manifest, plan).to_json())
 
     def _key_of_writing(self, measured: MeasureShard, kept: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
         """Return the hash of what the output files hold beyond the identity of the result.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from thresher.artifacts.folder import whole_file
+from thresher.artifacts.folder import atomic_file
 from thresher.cache.memory_map import empty_array
 from thresher.dataset import Dataset
 from thresher.errors import InputError
@@ -82,7 +82,7 @@ class MeasureShard:
             facts["reasons"][name] = known
             codes = {reason: code for code, reason in enumerate(known, start=1)}
             arrays[REASON + name] = np.array([codes.get(reason, 0) for reason in reasons.to_list()], np.int32)
-        with whole_file(features_path(self.folder, number)) as path:
+        with atomic_file(features_path(self.folder, number)) as path:
             save_file({name: _plain(array) for name, array in arrays.items()}, path, {FACTS: json.dumps(facts)})
         shapes = {name: [str(array.dtype), list(array.shape[1:])] for name, array in arrays.items()}
         return {"rows": len(rows), "shapes": shapes, "notes": {k: dict(v) for k, v in features.notes.items()}}

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.artifacts.folder import whole_file, write_parquet
+from thresher.artifacts.folder import atomic_file, write_parquet
 from thresher.dataset import Dataset, Schema
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
@@ -41,7 +41,7 @@ class ReadShard:
         ids = rows.frame["row_id"]
         if rows.id_column is None:
             ids = ids.str.slice(0, HASH_DIGITS)
-        with whole_file(ids_path(self.folder, number)) as path:
+        with atomic_file(ids_path(self.folder, number)) as path:
             write_parquet(ids.to_frame(), path)
         source = rows.sources[0]
         return {
@@ -246,7 +246,7 @@ def _write_final(
         if len(kept) == len(part) and final.equals(number_repeats(part)):
             continue  # what the shard alone gives
         renamed.add(number)
-        with whole_file(final_path(folder, number)) as path:
+        with atomic_file(final_path(folder, number)) as path:
             write_parquet(pl.DataFrame({"row_id": final, "index": kept}), path)
     return frozenset(renamed)
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from thresher.artifacts.folder import whole_file
+from thresher.artifacts.folder import atomic_file
 from thresher.artifacts.manifest import versions
 from thresher.errors import InputError, OutputError
 
@@ -88,7 +88,7 @@ def do(work: Work, number: int) -> Record:
         "host": socket.gethostname(),
         "thresher": versions(()),
     }
-    with whole_file(record_path(work.folder, number)) as path:
+    with atomic_file(record_path(work.folder, number)) as path:
         path.write_text(json.dumps(record))
     return record
 

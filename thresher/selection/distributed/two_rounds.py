@@ -12,12 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from thresher.artifacts.folder import whole_file, write_parquet
+from thresher.artifacts.folder import atomic_file, write_parquet
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.models.torch_products import load_products
 from thresher.numeric.arrays import Array, Int64
-from thresher.numeric.kmeans import spherical_centers
+from thresher.numeric.kmeans import fit_spherical_centroids
 from thresher.numeric.vectors import distinct_rows, unit_rows
 from thresher.selection.distributed.coverage import (
     EXISTING,
@@ -136,7 +136,7 @@ class _TwoRounds:
     def choose(self) -> tuple[CoverShard, Chosen, Int64, Mapping[str, Mapping[str, int]]]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.beside: Mapping[str, Array] = self.run.beside()
-        with whole_file(self.beside_path) as path:
+        with atomic_file(self.beside_path) as path:
             save_file({name: np.ascontiguousarray(array) for name, array in self.beside.items()}, path)
         rng = np.random.default_rng(self.request.seed)
         assigned, counts = self._assign(rng)
@@ -172,14 +172,14 @@ class _TwoRounds:
         sample = self._drawn("sample", n_sampled, rng)
         unit = unit_rows(sample)
         n_parts = min(self.plan.n_parts, len(distinct_rows(unit).first))
-        centroid = spherical_centers(unit, n_parts, rng, n_iterations=N_ITERATIONS, starts_spread=True)
+        centroid = fit_spherical_centroids(unit, n_parts, rng, n_iterations=N_ITERATIONS, starts_spread=True)
         centroids = self.folder / "centroids.npy"
-        with whole_file(centroids) as path, path.open("wb") as file:
+        with atomic_file(centroids) as path, path.open("wb") as file:
             np.save(file, centroid)
         numbers = self.folder / "numbers"
         numbers.mkdir(exist_ok=True)
         for shard in range(self.pool.n_shards):
-            with whole_file(number_path(numbers, shard)) as path, path.open("wb") as file:
+            with atomic_file(number_path(numbers, shard)) as path, path.open("wb") as file:
                 np.save(file, self.pool.rank[self.pool.shard(shard)])
         assigned = AssignShard(
             features=self.features, centroids=centroids, numbers=numbers, folder=self.folder / "assigned"
@@ -248,7 +248,7 @@ class _TwoRounds:
         sample = self._drawn("judges", min(N_JUDGES, n), rng)
         value = values_of_sample(sample, picks[EMBEDDING], self.beside.get(EXISTING))
         judges = self.folder / "judges.safetensors"
-        with whole_file(judges) as path:
+        with atomic_file(judges) as path:
             save_file({EMBEDDING: sample, "value": value}, path)
         work = BoundShard(features=self.features, judges=judges, n_largest=self.k, folder=self.folder / "bound")
         self.run.stage(work)
@@ -257,10 +257,10 @@ class _TwoRounds:
 
     def _cover(self, assigned: AssignShard, picks: dict[str, Array], positions: Int64) -> CoverShard:
         path, ids = self.folder / "picks.safetensors", self.folder / "picks.parquet"
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             kept = {name: np.ascontiguousarray(picks[name]) for name in (EMBEDDING, "number", "part")}
             save_file(kept, temporary)
-        with whole_file(ids) as temporary:
+        with atomic_file(ids) as temporary:
             write_parquet(pl.DataFrame({"row_id": self.pool.row_id.gather(positions)}), temporary)
         return CoverShard(
             assigned=assigned.folder, picks=path, ids=ids, centroids=assigned.centroids, beside=self.beside_path

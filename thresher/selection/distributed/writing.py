@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import whole_file, write_ndjson, write_parquet
+from thresher.artifacts.folder import atomic_file, write_ndjson, write_parquet
 from thresher.dataset.rejection import count_values
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
 from thresher.selection.distributed.stage import Record, shard_name
@@ -50,7 +50,7 @@ def write_verdicts(folder: Path, pool: ShardedPool, verdicts: pl.DataFrame) -> W
     """Write the verdicts of all rows, in the order of the files, one file per shard."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(pool.n_shards):
-        with whole_file(_verdicts_path(folder, number)) as path:
+        with atomic_file(_verdicts_path(folder, number)) as path:
             write_parquet(verdicts[pool.shard(number)], path)
     return WrittenVerdicts(folder=folder)
 
@@ -104,10 +104,10 @@ class WriteShard:
         dropped = dropped_table(rows.frame, verdicts, self.n_kept, self.budget)
         scores = score_table(rows.frame["row_id"], verdicts["value"], verdicts["rank"], position)
         for kind, table in (("dropped", dropped), ("scores", scores)):
-            with whole_file(self.out / f"{kind}-{stem}.parquet") as path:
+            with atomic_file(self.out / f"{kind}-{stem}.parquet") as path:
                 write_parquet(table, path)
         if len(rows.rejected):
-            with whole_file(self.out / f"rejected-{stem}.jsonl") as path:
+            with atomic_file(self.out / f"rejected-{stem}.jsonl") as path:
                 write_ndjson(rows.rejected, path)
         return {
             "rows": len(rows),

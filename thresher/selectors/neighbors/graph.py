@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.numeric.numba_jit import compiled
-from thresher.numeric.threads import n_threads
+from thresher.numeric.numba_jit import jit
+from thresher.numeric.threads import count_threads
 from thresher.selectors.neighbors.csr import Graph
 
 N_CHUNKS = 64  # of rows, dealt out to the threads
@@ -33,7 +33,7 @@ def symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -> Grap
     _fill(found, start[:-1].copy(), row)
     similarity = np.empty(start[-1], np.float32)
     chunks = np.linspace(0, n, N_CHUNKS + 1).astype(np.int64)
-    with ThreadPoolExecutor(n_threads()) as pool:
+    with ThreadPoolExecutor(count_threads()) as pool:
         parts = list(zip(chunks[:-1], chunks[1:], strict=True))
         list(pool.map(lambda part: _upper(unit, start, row, similarity, part), parts))
         list(pool.map(lambda part: _lower(start, row, similarity, part), parts))
@@ -41,7 +41,7 @@ def symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -> Grap
     return Graph(start, row[:n_kept], similarity[:n_kept])
 
 
-@compiled
+@jit
 def _holds(found: Any, i: Any, j: Any) -> Any:
     """Tell whether j is among the neighbours of i."""
     for m in range(found.shape[1]):  # noqa: SIM110  (numba has no any of a generator)
@@ -50,7 +50,7 @@ def _holds(found: Any, i: Any, j: Any) -> Any:
     return False
 
 
-@compiled
+@jit
 def _count(found: Any, count: Any) -> None:
     """Count the entries of each row i of the graph at i + 1."""
     for i in range(len(found)):
@@ -63,7 +63,7 @@ def _count(found: Any, count: Any) -> None:
                     count[j + 1] += 1
 
 
-@compiled
+@jit
 def _fill(found: Any, at: Any, row: Any) -> None:
     """Write the rows of the graph, and sort each."""
     begin = at.copy()
@@ -82,7 +82,7 @@ def _fill(found: Any, at: Any, row: Any) -> None:
         row[begin[i] : at[i]].sort()
 
 
-@compiled
+@jit
 def _cosine(x: Any, y: Any) -> Any:
     """Sum of products in float64, in eight sums side by side."""
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
@@ -101,7 +101,7 @@ def _cosine(x: Any, y: Any) -> Any:
     return ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
 
 
-@compiled
+@jit
 def _upper(unit: Any, start: Any, row: Any, similarity: Any, part: Any) -> None:
     """Compute the entries of some rows on and above the diagonal."""
     for i in range(part[0], part[1]):
@@ -110,7 +110,7 @@ def _upper(unit: Any, start: Any, row: Any, similarity: Any, part: Any) -> None:
                 similarity[e] = _cosine(unit[i], unit[row[e]])
 
 
-@compiled
+@jit
 def _lower(start: Any, row: Any, similarity: Any, part: Any) -> None:
     """Copy the entries of some rows below the diagonal from where they lie above it."""
     for i in range(part[0], part[1]):
@@ -122,7 +122,7 @@ def _lower(start: Any, row: Any, similarity: Any, part: Any) -> None:
             similarity[e] = similarity[at]
 
 
-@compiled
+@jit
 def _keep_positive(start: Any, row: Any, similarity: Any) -> Any:
     """Drop entries that are not above 0, in place; returns the number of those left."""
     kept = 0

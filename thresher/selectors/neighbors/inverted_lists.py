@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Float32, Int32, Int64
-from thresher.numeric.kmeans import spherical_centers
-from thresher.numeric.numba_jit import compiled
-from thresher.numeric.products import Held, Products
-from thresher.numeric.threads import n_threads
+from thresher.numeric.kmeans import fit_spherical_centroids
+from thresher.numeric.matmul import LoadedRows, MatmulBackend
+from thresher.numeric.numba_jit import jit
+from thresher.numeric.threads import count_threads
 from thresher.numeric.vectors import unit_rows
 
 LIST_ROWS = 256  # rows per list on average
@@ -103,7 +103,7 @@ class _Index(NamedTuple):
 
 
 def nearest_by_lists(
-    unit: Float32, k: int, rng: np.random.Generator, products: Products, *, min_recall: float
+    unit: Float32, k: int, rng: np.random.Generator, products: MatmulBackend, *, min_recall: float
 ) -> Found:
     """Find the k rows of largest cosine for each row.
 
@@ -123,7 +123,7 @@ def nearest_by_lists(
     import faiss
 
     n = len(unit)
-    held = products.hold(unit)
+    held = products.load_rows(unit)
     index = _index(unit, held, rng, products)
     sample = np.sort(rng.choice(n, min(N_SAMPLED, n), replace=False))
     truth, _ = faiss.knn(unit[sample], unit, k, metric=faiss.METRIC_INNER_PRODUCT)
@@ -138,7 +138,7 @@ def nearest_by_lists(
     return Found(nearest.row, recall, len(index.center), n_products / n)
 
 
-def _index(unit: Float32, held: Held, rng: np.random.Generator, products: Products) -> _Index:
+def _index(unit: Float32, held: LoadedRows, rng: np.random.Generator, products: MatmulBackend) -> _Index:
     """Cluster a sample into groups and each group into lists, and put each row into the list of the nearest centre."""
     n = len(unit)
     n_lists = max(n // LIST_ROWS, 1)
@@ -157,7 +157,7 @@ def _index(unit: Float32, held: Held, rng: np.random.Generator, products: Produc
     groups = _by_list(of_group[:, None], len(parts))
     nearest = _Nearest.none(n, 1)
     tried = _largest(unit, middle, min(N_GROUPS_TRIED, len(parts)))
-    _look_up(held, np.arange(n), products.hold(center), groups, tried, nearest)
+    _look_up(held, np.arange(n), products.load_rows(center), groups, tried, nearest)
     own, origin = _dealt_out(nearest.row[:, 0], len(center))
     center = center[origin]
     lists = _by_list(own[:, None], len(center))
@@ -185,7 +185,7 @@ def _dealt_out(own: Int32, n_lists: int) -> tuple[Int32, Int64]:
 def _centers(x: Float32, n_centers: int, rng: np.random.Generator) -> Float32:
     """Return the centres of spherical k-means, at most as many as rows."""
     n_centers = min(n_centers, len(x))
-    return spherical_centers(x, n_centers, rng, n_iterations=N_ITERATIONS, n_points=4 * SAMPLED_PER_LIST)
+    return fit_spherical_centroids(x, n_centers, rng, n_iterations=N_ITERATIONS, n_points=4 * SAMPLED_PER_LIST)
 
 
 def _largest(x: Float32, y: Float32, k: int) -> Int32:
@@ -215,7 +215,7 @@ def _near(center: Float32) -> Int32:
 
 
 def _search(
-    unit: Float32, held: Held, queries: Int64, index: _Index, n_compared: float, k: int
+    unit: Float32, held: LoadedRows, queries: Int64, index: _Index, n_compared: float, k: int
 ) -> tuple[_Nearest, int]:
     """Search for the neighbours of some rows; returns them and the number of pairs compared."""
     nearest = _Nearest.none(len(queries), k)
@@ -246,7 +246,7 @@ def _probes(unit: Float32, queries: Int64, index: _Index, n_compared: float) -> 
     return probes
 
 
-def _look_up(x: Held, queries: Int64, base: Held, lists: _Lists, probes: Int32, nearest: _Nearest) -> int:
+def _look_up(x: LoadedRows, queries: Int64, base: LoadedRows, lists: _Lists, probes: Int32, nearest: _Nearest) -> int:
     """Compare each query with the rows of its lists; returns the number of pairs.
 
     Args:
@@ -259,7 +259,7 @@ def _look_up(x: Held, queries: Int64, base: Held, lists: _Lists, probes: Int32, 
     """
     asking = _by_list(probes, len(lists.start) - 1)
     n_products = 0
-    n_parts = n_threads()
+    n_parts = count_threads()
     with ThreadPoolExecutor(n_parts) as pool:
         for number in np.flatnonzero(np.diff(asking.start)).tolist():
             member, at = lists.of(number), asking.of(number)
@@ -268,7 +268,7 @@ def _look_up(x: Held, queries: Int64, base: Held, lists: _Lists, probes: Int32, 
             step = max(PRODUCT_ENTRIES // len(member), 1)
             for first in range(0, len(at), step):
                 part = at[first : first + step]
-                product, found = x.largest(queries[part], base, member, nearest.row.shape[1])
+                product, found = x.largest_products(queries[part], base, member, nearest.row.shape[1])
                 edges = np.linspace(0, len(part), n_parts + 1).astype(np.int64)
                 list(pool.map(lambda e: _keep_largest(product, found, part, e, *nearest), zip(edges, edges[1:])))  # noqa: B023, B905
             n_products += len(member) * len(at)
@@ -285,7 +285,7 @@ def _by_list(number: NDArray[np.integer[Any]], n_lists: int) -> _Lists:
     return _Lists(start, row)
 
 
-@compiled
+@jit
 def _count(number: Any, count: Any) -> None:
     """Count the rows of list l at l + 1."""
     for i in range(number.shape[0]):
@@ -294,7 +294,7 @@ def _count(number: Any, count: Any) -> None:
                 count[number[i, j] + 1] += 1
 
 
-@compiled
+@jit
 def _deal(number: Any, at: Any, row: Any) -> None:
     """Write each row behind the others of its lists."""
     for i in range(number.shape[0]):
@@ -304,7 +304,7 @@ def _deal(number: Any, at: Any, row: Any) -> None:
                 at[number[i, j]] += 1
 
 
-@compiled
+@jit
 def _keep_largest(product: Any, member: Any, query: Any, part: Any, similarity: Any, row: Any) -> None:
     """Put the products of some queries with members of a list into the queries' heaps."""
     k = similarity.shape[1]

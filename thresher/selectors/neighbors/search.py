@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Float32
-from thresher.numeric.products import NUMPY, Products
+from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.selectors.neighbors.csr import Graph
 from thresher.selectors.neighbors.graph import symmetric_graph
 from thresher.selectors.neighbors.inverted_lists import FIRST_COMPARED, nearest_by_lists
@@ -37,7 +37,7 @@ class Neighbors(NamedTuple):
 
 
 def nearest_neighbors(
-    unit: Float32, n_neighbors: int, rng: np.random.Generator, products: Products = NUMPY
+    unit: Float32, n_neighbors: int, rng: np.random.Generator, products: MatmulBackend = NUMPY
 ) -> Neighbors:
     """Join each row to its nearest rows by cosine, both ways.
 
@@ -50,7 +50,7 @@ def nearest_neighbors(
     k = min(n_neighbors + 1, len(unit))  # each row finds itself
     if len(unit) <= EXACT_ROWS:
         return Neighbors(symmetric_graph(unit, _nearest_of_all(unit, k)), "flat", 1.0, NUMPY.name)
-    there = products.for_work(len(unit) * FIRST_COMPARED * unit.shape[1], unit.nbytes)
+    there = products.choose_backend(len(unit) * FIRST_COMPARED * unit.shape[1], unit.nbytes)
     found = nearest_by_lists(unit, k, rng, there, min_recall=MIN_RECALL)
     return Neighbors(symmetric_graph(unit, found.row), "inverted lists", found.recall, there.name)
 

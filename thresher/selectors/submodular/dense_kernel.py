@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from thresher.numeric.arrays import Float32, Float64, Int64
-from thresher.numeric.numba_jit import compiled, compiled_fast
-from thresher.numeric.products import NUMPY, Products
-from thresher.numeric.threads import n_threads
+from thresher.numeric.matmul import NUMPY, MatmulBackend
+from thresher.numeric.numba_jit import jit, jit_fastmath
+from thresher.numeric.threads import count_threads
 from thresher.selectors.submodular.greedy import Cover, Picks, close_interval, exact_gain, tie_width
 from thresher.selectors.submodular.pick_rules import (
     ANYTHING,
@@ -46,11 +46,11 @@ N_SKIPPED = 64  # rows that are passed over at once when a pick is nearer to non
 WORTH_THREADS = 1 << 20  # pairs
 
 
-def full_kernel(unit: Float32, products: Products = NUMPY) -> Float32:
+def full_kernel(unit: Float32, products: MatmulBackend = NUMPY) -> Float32:
     """Return the (n, n) cosines of unit rows, exactly symmetric: each is computed once and written twice."""
     n = len(unit)
     filled = products.lower_triangle(unit)
-    with ThreadPoolExecutor(n_threads()) as pool:
+    with ThreadPoolExecutor(count_threads()) as pool:
         list(pool.map(lambda first: _mirror(filled, slice(first, first + N_TILE)), range(0, n, N_TILE)))
     return filled
 
@@ -95,7 +95,7 @@ class _Threads:
         list(self._pool.map(lambda chunk: call(*chunk), self.chunks))
 
 
-@compiled_fast
+@jit_fastmath
 def _gains_of_chunk(kernel: Any, rows: Any, first: Any, last: Any, gain: Any) -> None:
     """Sum the gains of candidates first..last: float32 terms, float64 sums."""
     low, high, weight = rows.low, rows.high, rows.weight
@@ -120,7 +120,7 @@ def _gains_of_chunk(kernel: Any, rows: Any, first: Any, last: Any, gain: Any) ->
         gain[v3], gain[v2], gain[v1], gain[v] = t3, t2, t1, t0
 
 
-@compiled_fast
+@jit_fastmath
 def _lose(kernel: Any, changed: Any, n_rows: Any, first: Any, last: Any, gain: Any) -> None:
     """Take from the gains of candidates first..last what they lose on the rows whose interval shrank."""
     rows, low, high, weight = changed.rows, changed.low, changed.high, changed.weight
@@ -156,7 +156,7 @@ def _lose_chunk(kernel: Float32, changed: _Changed, n_rows: int, gain: Float64, 
     _lose(kernel, changed, n_rows, first, last, gain)
 
 
-@compiled_fast
+@jit_fastmath
 def _improved(line: Any, low: Any, rows: Any) -> Any:
     """Write down the rows whose similarity is above `low`; blocks without any are passed over. Returns their number."""
     m = 0
@@ -173,7 +173,7 @@ def _improved(line: Any, low: Any, rows: Any) -> Any:
     return m
 
 
-@compiled
+@jit
 def _close_rows(line: Any, cover: Any, pick: Any, changed: Any) -> Any:
     """Close the intervals that a pick closes; write down those in which some candidate loses. Returns their number."""
     n_near = _improved(line, cover.open_from if cover.is_sum else cover.nearest, changed.rows)
@@ -188,7 +188,7 @@ def _close_rows(line: Any, cover: Any, pick: Any, changed: Any) -> Any:
     return m
 
 
-@compiled
+@jit
 def _reach(line: Any, cover: Any, slack: Any) -> Any:
     """Rows that a candidate may improve."""
     rows = np.empty(len(line), np.int64)
@@ -199,7 +199,7 @@ def _reach(line: Any, cover: Any, slack: Any) -> Any:
     return rows[:m]
 
 
-@compiled_fast
+@jit_fastmath
 def _sum_open(line: Any, cover: Any) -> Any:
     """Return the gain of the candidate whose similarities these are, in float64."""
     total = 0.0
@@ -209,7 +209,7 @@ def _sum_open(line: Any, cover: Any) -> Any:
     return total
 
 
-@compiled
+@jit
 def _resum(kernel: Any, cover: Any, gain: Any, scale: Any) -> None:
     """Sum all gains anew: their errors are then a share of what is left to gain."""
     n = len(kernel)
@@ -219,7 +219,7 @@ def _resum(kernel: Any, cover: Any, gain: Any, scale: Any) -> None:
     scale[0] = gain.max()
 
 
-@compiled
+@jit
 def _near(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
     """Return the rows whose gains may be the largest, their gains summed in float64."""
     near = near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
@@ -243,7 +243,7 @@ def _near(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: A
     return near
 
 
-@compiled
+@jit
 def _equal_before(vectors: Any, near: Any, c: Any) -> Any:
     """Return the first of the candidates that is equal to candidate c: c itself, where there is none before it."""
     d = vectors.shape[1]
@@ -256,7 +256,7 @@ def _equal_before(vectors: Any, near: Any, c: Any) -> Any:
     return c
 
 
-@compiled
+@jit
 def _choose(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
     """Return the next pick, or -1 when nothing can be gained."""
     near = _near(kernel, cover, chooser, gain, bonus, bound, least, scale)
@@ -277,7 +277,7 @@ def _choose(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound:
     return pick
 
 
-@compiled
+@jit
 def _pick_one(
     kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any, changed: Any
 ) -> Any:
@@ -290,7 +290,7 @@ def _pick_one(
     return pick, own, _close_rows(kernel[pick], cover, pick, changed)
 
 
-@compiled
+@jit
 def _loop(
     kernel: Any,
     cover: Any,
@@ -342,7 +342,7 @@ def dense_greedy(kernel: Float32, cover: Cover, n_picks: int, chooser: Chooser, 
     rows = _Rows(cover.open_from.astype(np.float32), cover.open_to.astype(np.float32), cover.weight)
     space = _Changed(np.empty(n, np.int64), *(np.empty(n, np.float32) for _ in range(3)))
     gain, picks, gains = np.empty(n), np.empty(n_picks, np.int64), np.empty(n_picks)
-    with ThreadPoolExecutor(n_threads()) as pool:
+    with ThreadPoolExecutor(count_threads()) as pool:
         threads = _Threads(n, pool)
         threads.run(lambda first, last: _gains_of_chunk(kernel, rows, first, last, gain))
         gain[cover.is_pick] = PICKED

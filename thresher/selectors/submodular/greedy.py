@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Float32, Float64, Floats, Int64
-from thresher.numeric.numba_jit import compiled
-from thresher.numeric.threads import n_threads
+from thresher.numeric.numba_jit import jit
+from thresher.numeric.threads import count_threads
 from thresher.selectors.neighbors.csr import Graph
 from thresher.selectors.submodular.pick_rules import (
     ANYTHING,
@@ -96,7 +96,7 @@ def new_saturation(n: int, room: Float64) -> Cover:
     return Cover(vectors, zero, weight, zero, np.zeros(n, np.float32), room.copy(), nearest, none, is_pick, True)
 
 
-@compiled
+@jit
 def _dot(x: Any, y: Any) -> Any:
     total = 0.0
     for m in range(len(x)):
@@ -104,7 +104,7 @@ def _dot(x: Any, y: Any) -> Any:
     return total
 
 
-@compiled
+@jit
 def gain_of(cover: Any, rows: Any, similarity: Any) -> Any:
     """Gain in float64 of a candidate with these similarities to these rows."""
     total = 0.0
@@ -115,7 +115,7 @@ def gain_of(cover: Any, rows: Any, similarity: Any) -> Any:
     return total
 
 
-@compiled
+@jit
 def exact_gain(cover: Any, v: Any, rows: Any, similarity: Any) -> Any:
     """Gain of v in float64, from the vectors where there are some; `rows` are all that v may improve."""
     if cover.vectors.shape[1] == 0:
@@ -132,13 +132,13 @@ def exact_gain(cover: Any, v: Any, rows: Any, similarity: Any) -> Any:
     return total
 
 
-@compiled
+@jit
 def tie_width(cover: Any, similarity: Any) -> Any:
     """Relative difference below which gains are equal: those that only float32 similarities tell apart are."""
     return CLOSE if cover.vectors.shape[1] == 0 and similarity.itemsize == 4 else EQUAL
 
 
-@compiled
+@jit
 def _keep_live(graph: Any, i: Any, end: Any, open_from: Any) -> Any:
     """Move the entries of row i that reach into its open interval to the front; return where they end."""
     live = graph.start[i]
@@ -150,7 +150,7 @@ def _keep_live(graph: Any, i: Any, end: Any, open_from: Any) -> Any:
     return live
 
 
-@compiled
+@jit
 def _first_gains(
     by_row: Any, by_candidate: Any, cover: Any, is_plain: Any, chunk: Any, gain: Any, live_end: Any
 ) -> None:
@@ -174,7 +174,7 @@ def _first_gains(
             live_end[i] = _keep_live(by_row, i, live_end[i], cover.open_from[i])
 
 
-@compiled
+@jit
 def close_interval(cover: Any, i: Any, similarity: Any, pick: Any) -> Any:
     """Close what a pick closes of row i. Returns the closed part, (low, high); low >= high if there is none."""
     low, high = np.float64(cover.open_from[i]), np.float64(cover.open_to[i])
@@ -190,7 +190,7 @@ def close_interval(cover: Any, i: Any, similarity: Any, pick: Any) -> Any:
     return low, high
 
 
-@compiled
+@jit
 def _lose(by_row: Any, i: Any, end: Any, low: Any, high: Any, open_from: Any, weight: Any, gain: Any) -> Any:
     """Take from each candidate of row i what it loses; move the live entries to the front and return where they end."""
     start = by_row.start[i]
@@ -205,7 +205,7 @@ def _lose(by_row: Any, i: Any, end: Any, low: Any, high: Any, open_from: Any, we
     return start + live
 
 
-@compiled
+@jit
 def add_pick(rows: Any, similarity: Any, pick: Any, by_row: Any, cover: Any, gain: Any, live_end: Any) -> Any:
     """Add a pick; take from each candidate what it loses on the rows that the pick closes. Returns pairs visited."""
     n_visited = 0
@@ -223,7 +223,7 @@ def add_pick(rows: Any, similarity: Any, pick: Any, by_row: Any, cover: Any, gai
     return n_visited
 
 
-@compiled
+@jit
 def _graph_loop(
     by_row: Any,
     by_candidate: Any,
@@ -302,7 +302,7 @@ def graph_stage(
     is_plain = bool((cover.open_from == 0).all() and (cover.open_to > 1).all() and (cover.weight == 1).all())
     edges = np.linspace(0, n, N_CHUNKS + 1).astype(np.int64)
     chunks = zip(edges[:-1], edges[1:], strict=True)
-    with ThreadPoolExecutor(n_threads()) as pool:
+    with ThreadPoolExecutor(count_threads()) as pool:
         list(pool.map(lambda chunk: _first_gains(graph, columns, cover, is_plain, chunk, gain, live_end), chunks))
     picks, gains = np.empty(n_picks, np.int64), np.empty(n_picks)
     own, nothing = (np.zeros(n), least) if bonus is None else (bonus, ANYTHING)

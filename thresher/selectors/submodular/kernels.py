@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Float32, Float64
-from thresher.numeric.products import NUMPY, Products
+from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selectors.neighbors.csr import Graph
 from thresher.selectors.submodular import dense_kernel, greedy
@@ -37,7 +37,7 @@ def pick_greedily(
 
 
 def kernel_of(
-    plan: MemoryPlan, unit: Float32, rng: np.random.Generator, products: Products = NUMPY
+    plan: MemoryPlan, unit: Float32, rng: np.random.Generator, products: MatmulBackend = NUMPY
 ) -> tuple[Float32 | Graph, Notes]:
     """Compute the kernel that was planned, and what the manifest should say of it.
 
@@ -49,7 +49,7 @@ def kernel_of(
     """
     n, d = unit.shape
     if plan.kernel == "dense":
-        there = products.for_work(n * n * d / 2, unit.nbytes)
+        there = products.choose_backend(n * n * d / 2, unit.nbytes)
         return dense_kernel.full_kernel(unit, there), {**plan.notes, "n_pairs": n**2, "products": there.name}
     from thresher.selectors.neighbors.search import nearest_neighbors
 

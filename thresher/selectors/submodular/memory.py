@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from thresher.errors import InputError
-from thresher.numeric.units import size
+from thresher.numeric.units import format_bytes
 from thresher.selectors.neighbors.limits import FLAT_ROWS
 
 MEMINFO = Path("/proc/meminfo")
@@ -41,7 +41,7 @@ class MemoryPlan(NamedTuple):
     def told(self, name: str, n_rows: int, guarantee: str) -> str:
         """Say in one sentence what will be done, before it is."""
         pairs = "all pairs" if self.kernel == "dense" else f"{self.n_neighbors} nearest neighbours each"
-        return f"{name}: {pairs} of {n_rows:,} distinct rows, about {size(self.n_bytes)}; {guarantee}"
+        return f"{name}: {pairs} of {n_rows:,} distinct rows, about {format_bytes(self.n_bytes)}; {guarantee}"
 
 
 class KernelSettings(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Float64, Int64
-from thresher.numeric.numba_jit import compiled
+from thresher.numeric.numba_jit import jit
 from thresher.selectors.submodular.optimizers import OPTIMIZERS
 
 LAZY, STOCHASTIC, THRESHOLD = range(len(OPTIMIZERS))
@@ -56,7 +56,7 @@ def new_chooser(optimizer: str, epsilon: float, rng: np.random.Generator, is_pic
     return Chooser(kind, float(epsilon), rng, np.zeros(4), left, np.array([len(left)], np.int64))
 
 
-@compiled
+@jit
 def largest_of_block(gain: Any, bonus: Any, b: Any) -> Any:
     """Return the largest value among the rows of block b."""
     most = -np.inf
@@ -65,7 +65,7 @@ def largest_of_block(gain: Any, bonus: Any, b: Any) -> Any:
     return most
 
 
-@compiled
+@jit
 def block_bounds(gain: Any, bonus: Any) -> Any:
     """Return a tree of maxima: node m is the larger of 2 m and 2 m + 1, and the last half are the blocks of rows."""
     n_blocks = (len(gain) + BLOCK - 1) // BLOCK
@@ -80,7 +80,7 @@ def block_bounds(gain: Any, bonus: Any) -> Any:
     return bound
 
 
-@compiled
+@jit
 def set_bound(bound: Any, b: Any, value: Any) -> None:
     """Give block b another bound."""
     m = len(bound) // 2 + b
@@ -91,7 +91,7 @@ def set_bound(bound: Any, b: Any, value: Any) -> None:
         m //= 2
 
 
-@compiled
+@jit
 def largest(gain: Any, bonus: Any, bound: Any) -> Any:
     """Return the largest value. `bound` bounds each block from above: gains only fall, so a stale maximum does."""
     half = len(bound) // 2
@@ -105,7 +105,7 @@ def largest(gain: Any, bonus: Any, bound: Any) -> Any:
         set_bound(bound, m - half, most)
 
 
-@compiled
+@jit
 def _near_largest(gain: Any, bonus: Any, bound: Any, low: Any) -> Any:
     near = np.empty(N_NEAR, np.int64)
     m = 0
@@ -120,7 +120,7 @@ def _near_largest(gain: Any, bonus: Any, bound: Any, low: Any) -> Any:
     return near[:m]
 
 
-@compiled
+@jit
 def _near_largest_of_sample(chooser: Any, gain: Any, bonus: Any, slack: Any) -> Any:
     """Draw n ln(1 / epsilon) / t of the remaining rows for pick t; return those next to the largest value."""
     left, n_left = chooser.remaining, chooser.n_remaining[0]
@@ -142,7 +142,7 @@ def _near_largest_of_sample(chooser: Any, gain: Any, bonus: Any, slack: Any) -> 
     return np.sort(near[:n_near])
 
 
-@compiled
+@jit
 def _first_over_threshold(chooser: Any, gain: Any, bonus: Any, most: Any) -> Any:
     """Return the next row, in order, whose gain reaches the threshold, which falls by epsilon after each round."""
     state = chooser.state
@@ -158,7 +158,7 @@ def _first_over_threshold(chooser: Any, gain: Any, bonus: Any, most: Any) -> Any
     return np.empty(0, np.int64)
 
 
-@compiled
+@jit
 def near_best(chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, slack: Any) -> Any:
     """Return the candidates for the next pick, ascending: those whose values may be equal to the best.
 
@@ -183,7 +183,7 @@ def near_best(chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, slack
     return _near_largest(gain, bonus, bound, most - CLOSE * (1 + abs(most)) - slack)
 
 
-@compiled
+@jit
 def note_pick(chooser: Any, pick: Any) -> None:
     """Tell the rule what was picked."""
     chooser.state[0] += 1
@@ -196,7 +196,7 @@ def note_pick(chooser: Any, pick: Any) -> None:
             return
 
 
-@compiled
+@jit
 def first_of_best(rows: Any, gain: Any, equal: Any) -> Any:
     """Position in `rows` (ascending) of the largest gain; equal gains go to the first."""
     most = gain.max()

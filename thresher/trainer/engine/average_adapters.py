@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from thresher.artifacts.folder import write_whole
+from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -55,7 +55,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
     config = {**configs[0], "r": rank, "lora_alpha": rank, "use_rslora": False}  # the scales are in the matrices
     out.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in merged.items()}, out / WEIGHTS, metadata={"format": "pt"})
-    write_whole(out / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+    write_atomic(out / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def _scale(config: Mapping[str, Any]) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from thresher.artifacts.folder import write_whole
+from thresher.artifacts.folder import write_atomic
 
 N_KEPT = 2
 PREFIX = "checkpoint-"
@@ -56,7 +56,7 @@ def save(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: 
         for moment, tensor in optimizer.state.get(value, {}).items():
             tensors[f"{moment}/{name}"] = tensor
     path = folder / f"{PREFIX}{history.step:08d}.safetensors"
-    write_whole(path, _to_bytes(tensors, {"history": json.dumps(vars(history))}))
+    write_atomic(path, _to_bytes(tensors, {"history": json.dumps(vars(history))}))
     for old in _paths(folder)[:-N_KEPT]:
         old.unlink()
     return path
@@ -85,7 +85,7 @@ def restore(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimize
 def save_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:
     """Write the trained parameters alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, _to_bytes({name: value.detach() for name, value in parameters.items()}, {}))
+    write_atomic(path, _to_bytes({name: value.detach() for name, value in parameters.items()}, {}))
 
 
 def load_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> None:

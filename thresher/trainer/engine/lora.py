@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from thresher.artifacts.folder import write_whole
+from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
 from thresher.trainer.engine.load_model import POOLERS, name_to_load
@@ -165,7 +165,7 @@ def save_adapter(model: Any, folder: Path) -> None:
     for name, value in config.items():
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             config[name] = sorted(value)
-    write_whole(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+    write_atomic(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
     # safetensors makes its file readable by its owner alone; others may read what they may read
     # beside it
     (folder / "adapter_model.safetensors").chmod(path.stat().st_mode)
