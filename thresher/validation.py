@@ -86,23 +86,25 @@ def get_field_types(cls: type) -> Mapping[str, Any]:
         ) from None
 
 
-def check_settings(settings: Any, name: str) -> None:
+def check_settings(settings: Any, name: str, problems: Sequence[str] = ()) -> None:
     """Check every field of a settings object against its type and bounds, and tell all problems together.
 
     Args:
         settings: instance of a dataclass; only a whole number counts as int, true and false do not.
         name: whose settings these are, as messages begin.
+        problems: further ones, as of fields that exclude each other, to be told with the others.
 
     Raises:
         SettingsError: at least one field has an illegal value.
     """
-    problems = []
+    sentences = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if not _is_valid(type(settings), field.name, value):
-            problems.append(f"{field.name} {_describe_problem(type(settings), field, value)}")
-    if problems:
-        raise SettingsError(f"{name}: " + "; ".join(problems))
+            sentences.append(f"{field.name} {_describe_problem(type(settings), field, value)}")
+    sentences += problems
+    if sentences:
+        raise SettingsError(f"{name}: " + "; ".join(sentences))
 
 
 def build_settings(cls: type, name: str, values: Mapping[str, Any] | None) -> Any:

@@ -20,9 +20,17 @@ def test_nan_is_refused(field):
         TrainSettings(**{field: float("nan")})
 
 
-def test_a_layer_name_that_is_no_tuple_is_refused():
-    with pytest.raises(SettingsError, match="lora_targets must be 'auto' or a tuple of layer names, got 'query'"):
+def test_a_layer_name_alone_and_no_name_at_all_are_refused():
+    with pytest.raises(SettingsError, match="lora_targets must be a list of texts or 'auto', got 'query'"):
         TrainSettings(lora_targets="query")
+    with pytest.raises(SettingsError, match="lora_targets must be 'auto' or the names of layers, got \\(\\)"):
+        TrainSettings(lora_targets=())
+
+
+def test_layer_names_may_be_a_list_as_in_a_json_file():
+    settings = TrainSettings(lora_targets=["q_proj", "v_proj"])
+    assert settings == TrainSettings(lora_targets=("q_proj", "v_proj"))
+    assert TrainSettings(**settings.to_json()) == settings
 
 
 def test_what_is_not_set_is_chosen_by_task_and_what_is_set_stays():
@@ -41,15 +49,16 @@ def test_max_steps_leaves_epochs_unset():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"batch_size": "8"}, "batch_size must be a whole number, got '8'"),
-        ({"max_steps": 2.5}, "max_steps must be a whole number, got 2.5"),
-        ({"lora_rank": True}, "lora_rank must be a whole number, got True"),
-        ({"lora_dropout": "0.1"}, "lora_dropout must be a number, got '0.1'"),
+        ({"batch_size": "8"}, "batch_size must be a whole number of at least 1, got '8'"),
+        ({"max_steps": 2.5}, "max_steps must be a whole number of at least 1, got 2.5"),
+        ({"lora_rank": True}, "lora_rank must be a whole number of at least 1, got True"),
+        ({"lora_dropout": "0.1"}, "lora_dropout must be a number of at least 0 and below 1, got '0.1'"),
         (
             {"stop_at": 0.0, "warmup_share": 1.0},
-            "warmup_share must be in 0..1 .1 excluded.*stop_at must be in 0..1 .0 ex",
+            "warmup_share must be a number of at least 0 and below 1, got 1.0; "
+            "stop_at must be a number above 0 and at most 1, got 0.0",
         ),
-        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number above 0, got 'fast'"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_one_sentence(options, text):

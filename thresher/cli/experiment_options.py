@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import options
-from thresher.errors import InputError, SettingsError, did_you_mean
+from thresher.errors import InputError
+from thresher.validation import build_settings
 
 if TYPE_CHECKING:
     from thresher.trainer.settings import TrainSettings
@@ -102,31 +102,8 @@ def train_settings(pairs: list[str] | None) -> TrainSettings:
     """
     from thresher.trainer.settings import TrainSettings
 
-    kinds = {field.name: str(field.type) for field in fields(TrainSettings)}
-    values: dict[str, Any] = {}
-    for name, text in options.parse_settings(pairs).items():
-        if name not in kinds:
-            raise SettingsError(
-                f"--train: there is no setting '{name}'{did_you_mean(name, kinds)}; 'thresher train --help' lists them"
-            )
-        values[name] = _parsed(name, text, kinds[name])
-    return TrainSettings(**values)
-
-
-def _parsed(name: str, text: str, kind: str) -> Any:
-    if name == "lora_targets":
-        return "auto" if text == "auto" else tuple(text.split(","))
-    if kind == "bool":
-        if text.lower() not in ("true", "false"):
-            raise SettingsError(f"--train: {name} must be true or false, got '{text}'")
-        return text.lower() == "true"
-    for parse, types in ((int, ("int",)), (float, ("float",))):
-        if kind.startswith(types):
-            try:
-                return parse(text)
-            except ValueError:
-                raise SettingsError(f"--train: {name} must be a number, got '{text}'") from None
-    return text
+    settings: TrainSettings = build_settings(TrainSettings, "--train", options.parse_settings(pairs))
+    return settings
 
 
 def method_settings(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
