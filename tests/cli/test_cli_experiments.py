@@ -135,7 +135,7 @@ def test_texts_become_values():
         "linear",
     )
     with pytest.raises(SettingsError, match="true or false"):
-        train_settings(["dora=yes"])
+        train_settings(["dora=perhaps"])
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"methods": {"random": {"saturation": null}}}'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,7 @@ def run_trials(search: Search, database: Path | None) -> list[Tried]:
             _tell(study, trial, settings, outcome, search)
     return [
         Tried(
-            settings=TrainSettings(**settings_from_json(trial.user_attrs["settings"])),
+            settings=TrainSettings(**trial.user_attrs["settings"]),
             early=trial.user_attrs["value"],
             reason=trial.user_attrs["reason"],
             early_stderr=trial.user_attrs.get("stderr"),  # none where an earlier version began the search
@@ -214,11 +214,6 @@ def run_settings(
                 shown = f"{experiment.metric.name} {found.value:.4f} ± {found.stderr:.4f}"
             search.tell(stage, len(outcomes), len(cells), f"{names[index]}: {shown}")
     return [outcomes[index] for index in range(len(cells))]
-
-
-def settings_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as the dataclass takes them: lists were tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _short(settings: TrainSettings) -> str:

@@ -31,7 +31,7 @@ from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.worker_pool import WorkerPool, default_workers
 from thresher.experiments.comparison import sentence
 from thresher.experiments.experiment import Overlap, prepare_experiment
-from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_trials, settings_from_json
+from thresher.experiments.search import EARLY, Search, Tried, run_settings, run_trials
 from thresher.experiments.tables import describe_experiment, input_content, input_places
 from thresher.trainer.settings import TrainSettings
 
@@ -350,7 +350,7 @@ def read_tuning(path: str | Path) -> Tuning:
     against = None if content["test"] is None else Effect(**content["test"]["difference"])
     return Tuning(
         trials=pl.read_csv(folder / TRIALS, schema_overrides=TRIAL_SCHEMA),
-        best=TrainSettings(**settings_from_json(content["best_settings"])),
+        best=TrainSettings(**content["best_settings"]),
         against_default=against,
         content=content,
         path=folder,
