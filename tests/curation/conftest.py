@@ -30,7 +30,7 @@ def rows():
 def check():
     """Return a function: rule and rows -> verdict."""
 
-    def judge(rule, pool, *, existing=None, eval=None, seed=0):  # noqa: A002
+    def judge(rule, pool, *, existing=None, eval=None, seed=0):
         return rule.check(pool, existing=existing, eval=eval, rng=np.random.default_rng(seed))
 
     return judge

@@ -126,7 +126,7 @@ def test_rules_see_what_the_ones_before_kept(tmp_path):
         name = "watch"
         needs = frozenset()
 
-        def check(self, pool, *, existing, eval, rng):  # noqa: A002
+        def check(self, pool, *, existing, eval, rng):
             seen.append(len(pool))
             return drop_where(np.zeros(len(pool), np.bool_), "never", "never")
 

@@ -80,7 +80,7 @@ def curate(
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     existing: Any = None,
-    eval: Any = None,  # noqa: A002
+    eval: Any = None,
     report: Collection[str] = (),
     encoder: str | None = None,
     model: str | None = None,

@@ -141,7 +141,7 @@ def apply_rules(
     rules: Sequence[Rule],
     *,
     existing: Dataset | None = None,
-    eval: Dataset | None = None,  # noqa: A002
+    eval: Dataset | None = None,
     context: FeatureContext | None = None,
     report: Collection[str] = (),
     seed: int = 0,

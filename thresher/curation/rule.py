@@ -75,7 +75,7 @@ class Rule(Protocol):
         pool: Rows,
         *,
         existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
+        eval: Rows | None,
         rng: np.random.Generator,
     ) -> Verdict:
         """Judge every row of the pool.

@@ -44,14 +44,7 @@ class Confidence:
             check_number(self.name, "threshold", self.threshold, 0.0, 1.0)
         check_number(self.name, "quantile", self.quantile, 0.0, 1.0)
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row below gamma."""
         value = np.asarray(pool.features[CONFIDENCE], dtype=np.float64)  # (n,), NaN with a reason
         known = value[~np.isnan(value)]

@@ -56,14 +56,7 @@ class Conflicts:
         check_one_of(self.name, "keep", self.keep, KEEP)
         check_whole(self.name, "max_words", self.max_words, 1)
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop the rows of contradicting answers.
 
         Raises:

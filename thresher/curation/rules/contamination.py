@@ -91,14 +91,7 @@ class Contamination:
         """Rows to evaluate on, with the same features."""
         return {EVAL: self.needs}
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that the evaluation set holds.
 
         Raises:

@@ -59,14 +59,7 @@ class ExactDuplicates:
         """The feature that decides which row stays, if one does."""
         return keep_needs(self.keep)
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop all but one row of each group of equal texts."""
         line = line_up(pool, existing, self.keep)
         texts = [self._texts(rows) for rows in (existing, pool) if rows is not None]

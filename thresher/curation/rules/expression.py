@@ -98,14 +98,7 @@ class Expression:
                 f"{self.name}: where must be an SQL condition, got {self.where!r} ({problem})"
             ) from None
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row for which the condition is not true.
 
         Raises:

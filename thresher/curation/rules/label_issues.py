@@ -41,14 +41,7 @@ class LabelIssues:
         """Check the settings."""
         check_number(self.name, "max_probability", self.max_probability, 0.0, 1.0)
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row whose label is probably wrong."""
         from thresher.features.labels.class_probability import class_names, given_classes
         from thresher.features.labels.label_issues import find_label_issues

@@ -61,14 +61,7 @@ class Language:
         check_whole(self.name, "min_characters", self.min_characters, 0)
         check_one_of(self.name, "scope", self.scope, SCOPES)
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is surely in another language.
 
         Raises:

@@ -70,14 +70,7 @@ class Length:
         """The length in tokens, if it is limited."""
         return frozenset() if self._limits("tokens") == (None, None) else frozenset({"length"})
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row outside of the limits."""
         texts = plain_texts(pool.dataset, self.scope)
         count = {

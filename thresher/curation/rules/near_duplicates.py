@@ -91,14 +91,7 @@ class NearDuplicates:
         """The feature that decides which row stays, if one does."""
         return keep_needs(self.keep)
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""
         line = line_up(pool, existing, self.keep)
         texts = pl.concat([self._texts(rows) for rows in (existing, pool) if rows is not None])

@@ -101,14 +101,7 @@ class Pii:
         why = "rows that an earlier run has masked are compared as they are now, and new ones as they were"
         return dict.fromkeys(DUPLICATES if self.action == "mask" else (), why)
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Find, and say what was found where; the finding itself is not repeated in the explanation."""
         texts = _all_texts(pool.dataset)
         found = self._found(texts)

@@ -104,14 +104,7 @@ class Repetition:
             if isinstance(field.default, float):
                 check_number(self.name, field.name, getattr(self, field.name), 0.0, float("inf"))
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that fails a test; the first that it fails is its reason."""
         texts = plain_texts(pool.dataset, self.scope)
         is_long = texts.str.count_matches(r"\S+").to_numpy() >= self.min_words

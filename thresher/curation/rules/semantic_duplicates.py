@@ -75,14 +75,7 @@ class SemanticDuplicates:
         """The embedding, and the feature that decides which row stays, if one does."""
         return keep_needs(self.keep) | {EMBEDDING}
 
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,  # noqa: A002
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""
         line = line_up(pool, existing, self.keep)
         given = [rows.features[EMBEDDING] for rows in (existing, pool) if rows is not None]
