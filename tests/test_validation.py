@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from thresher.errors import SettingsError
-from thresher.validation import build_settings, check_settings, option
+from thresher.validation import build_settings, check_settings, document_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,8 @@ class Oven:
     rounds: int | Literal["all"] = option("all", ge=1)
     limit: float = option(1.0, ge=0, le=math.inf)
     label: str | None = option(None, ge=1)
+    sizes: tuple[int, ...] | Literal["auto"] = option("auto", "Of the trays.", ge=1)
+    budget: tuple[str | int | float, ...] = ("10%",)
 
     def __post_init__(self) -> None:
         check_settings(self, "oven")
@@ -43,6 +47,9 @@ class Oven:
         ({"is_open": 1}, "oven: is_open must be true or false, got 1"),
         ({"rounds": 0}, "oven: rounds must be a whole number of at least 1 or 'all', got 0"),
         ({"label": ""}, "oven: label must be text that is not empty, got ''"),
+        ({"sizes": (8, 0)}, "oven: sizes must be a list of whole numbers of at least 1 or 'auto', got (8, 0)"),
+        ({"sizes": (2.5,)}, "oven: sizes must be a list of whole numbers of at least 1 or 'auto', got (2.5,)"),
+        ({"budget": None}, "oven: budget must be a list of texts or numbers, got None"),
         ({"trays": 0, "is_open": 2}, "oven: trays must .*; is_open must be true or false, got 2"),
     ],
 )
@@ -66,6 +73,26 @@ def test_text_becomes_the_type_of_the_field():
     assert oven == Oven(trays=4, heat=0.5, is_open=True, names=("a", "b"), rounds=7, mode="grill")
     assert build_settings(Oven, "oven", {"names": "auto", "rounds": "all"}) == Oven()
     assert build_settings(Oven, "oven", {"names": ["a"]}).names == ("a",)
+    assert build_settings(Oven, "oven", {"sizes": "8, 16", "budget": "10%,500"}).sizes == (8, 16)
+
+
+def test_numbers_of_numpy_ranges_and_single_elements_are_taken():
+    values = {"sizes": np.array([8, 16]), "trays": np.int64(2), "budget": 500}
+    assert build_settings(Oven, "oven", values) == Oven(sizes=(8, 16), trays=2, budget=(500,))
+    assert build_settings(Oven, "oven", {"sizes": range(1, 3), "budget": [0.1, "20%"]}).budget == (0.1, "20%")
+
+
+def test_the_fields_stand_in_the_signature_and_the_docstring_of_a_function():
+    @document_options(Oven)
+    def bake(dish, **options):
+        """Bake a dish."""
+        return dish, options
+
+    assert inspect.signature(bake).parameters["trays"].default == 3
+    assert "options" not in inspect.signature(bake).parameters
+    assert bake.__doc__.startswith("Bake a dish.\n\nOptions:\n")
+    assert "    heat: Degrees." in bake.__doc__
+    assert bake("bread", trays=2) == ("bread", {"trays": 2})
 
 
 @pytest.mark.parametrize(

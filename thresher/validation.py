@@ -15,15 +15,17 @@ and what the command line makes its options of. pydantic does the checking; the 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from thresher.errors import SettingsError, did_you_mean
 
 OPTION = "option"  # key of a field's metadata
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Option(NamedTuple):
@@ -36,6 +38,7 @@ class Option(NamedTuple):
     le: float | None = None
     flag: str | None = None
     panel: str | None = None
+    is_repeatable: bool = False
 
 
 def option(
@@ -48,6 +51,7 @@ def option(
     le: float | None = None,
     flag: str | None = None,
     panel: str | None = None,
+    is_repeatable: bool = False,
 ) -> Any:
     """Return a dataclass field with its one description.
 
@@ -58,10 +62,12 @@ def option(
         ge: the value must be at least this; of a text, 1 says that it must not be empty.
         lt: the value must be below this.
         le: the value must be at most this; infinite for a number that may be infinite.
-        flag: name on the command line; default: the field's name with dashes.
+        flag: name on the command line; default: the field's name with dashes; "": not an option of
+            the command line.
         panel: heading of the command's help under which the option stands.
+        is_repeatable: a list is given on the command line one element at a time, not with commas.
     """
-    about = Option(help, gt, ge, lt, le, flag, panel)
+    about = Option(help, gt, ge, lt, le, flag, panel, is_repeatable)
     return dataclasses.field(default=default, metadata={OPTION: about})
 
 
@@ -136,18 +142,26 @@ def _convert(cls: type, name: str, field: dataclasses.Field[Any], value: Any) ->
     from pydantic import ValidationError
 
     members = _members(get_field_types(cls)[field.name])
-    has_texts = any(get_origin(member) is tuple for member in members)
-    if has_texts and isinstance(value, str) and value not in _choices(members):
-        value = tuple(part.strip() for part in value.split(",") if part.strip())
-    elif has_texts and isinstance(value, list):
-        value = tuple(value)
+    given, is_text, value = value, isinstance(value, str), _as_plain(value)
+    if any(get_origin(member) is tuple for member in members):
+        if isinstance(value, str) and value not in _choices(members):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            value = (value,)
     try:
         adapter = _adapter(cls, field.name)
-        return (
-            adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value, strict=True)
-        )
+        if isinstance(value, str):
+            return adapter.validate_strings(value)
+        return adapter.validate_python(value, strict=not is_text)
     except ValidationError:
-        raise SettingsError(f"{name}: {field.name} {_describe_problem(cls, field, value)}") from None
+        raise SettingsError(f"{name}: {field.name} {_describe_problem(cls, field, given)}") from None
+
+
+def _as_plain(value: Any) -> Any:
+    """Return numbers and arrays of numpy as Python's, and lists and ranges as tuples."""
+    if type(value).__module__ == "numpy":
+        value = value.tolist()
+    return tuple(map(_as_plain, value)) if isinstance(value, list | tuple | range) else value
 
 
 def _is_valid(cls: type, field: str, value: object) -> bool:
@@ -163,25 +177,32 @@ def _is_valid(cls: type, field: str, value: object) -> bool:
 @lru_cache(maxsize=1024)
 def _adapter(cls: type, name: str) -> Any:
     """Return pydantic's validator of a field: its type, with the bounds on the numbers in it."""
-    from pydantic import ConfigDict, Field, TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
 
     about = get_option(next(field for field in dataclasses.fields(cls) if field.name == name))
-    bounds = {key: getattr(about, key) for key in ("gt", "ge", "lt", "le")}
-    if about.le == math.inf:
-        bounds["le"] = None
-    members: list[Any] = []
-    for member in _members(get_field_types(cls)[name]):
-        if member is int:
-            members.append(Annotated[int, Field(**bounds)])
-        elif member is float:
-            members.append(Annotated[float, Field(**bounds, allow_inf_nan=about.le == math.inf)])
-        elif member is str and about.ge is not None:
-            members.append(Annotated[str, Field(min_length=int(about.ge))])
-        else:
-            members.append(member)
+    members = [_with_bounds(member, about) for member in _members(get_field_types(cls)[name])]
     kind: Any = Union[tuple(members)]  # noqa: UP007 - built while running
     is_settings = any(dataclasses.is_dataclass(member) for member in members)
     return TypeAdapter(kind, config=None if is_settings else ConfigDict(arbitrary_types_allowed=True))
+
+
+def _with_bounds(member: Any, about: Option) -> Any:
+    """Return a type with the bounds of its field: of a list, they hold for each element."""
+    from pydantic import Field
+
+    bounds = {key: getattr(about, key) for key in ("gt", "ge", "lt")} | {
+        "le": None if about.le == math.inf else about.le
+    }
+    if member is int:
+        return Annotated[int, Field(**bounds)]
+    if member is float:
+        return Annotated[float, Field(**bounds, allow_inf_nan=about.le == math.inf)]
+    if member is str and about.ge is not None:
+        return Annotated[str, Field(min_length=int(about.ge))]
+    if get_origin(member) is tuple:
+        elements = tuple(_with_bounds(element, about) for element in _members(get_args(member)[0]))
+        return tuple[Union[elements], ...]  # type: ignore[valid-type]  # noqa: UP007 - built while running
+    return member
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
@@ -206,7 +227,7 @@ def _describe_problem(cls: type, field: dataclasses.Field[Any], value: object) -
         elif member is str:
             kinds.append("text" if about.ge is None else "text that is not empty")
         elif get_origin(member) is tuple:
-            kinds.append("a list of texts")
+            kinds.append(f"a list of {_describe_elements(_members(get_args(member)[0]), about)}")
         elif get_origin(member) is not Literal and member is not type(None):
             kinds.append(getattr(member, "__name__", str(member)))
     if choices:
@@ -214,6 +235,13 @@ def _describe_problem(cls: type, field: dataclasses.Field[Any], value: object) -
         kinds.append(f"one of {quoted}" if len(choices) > 1 else quoted)
     hint = did_you_mean(value, choices) if isinstance(value, str) else ""
     return f"must be {' or '.join(kinds)}, got {value!r}{hint}"
+
+
+def _describe_elements(members: Sequence[Any], about: Option) -> str:
+    texts = ["texts"] if str in members else []
+    if float in members:
+        return " or ".join([*texts, _describe_number("numbers", about)])
+    return " or ".join([*texts, _describe_number("whole numbers", about)] if int in members else texts)
 
 
 def _describe_number(kind: str, about: Option) -> str:
@@ -224,6 +252,25 @@ def _describe_number(kind: str, about: Option) -> str:
         f"{word} {limit:g}" for key, word in words.items() if (limit := getattr(about, key)) not in (None, math.inf)
     ]
     return " ".join([kind, " and ".join(limits)]) if limits else kind
+
+
+def document_options(cls: type) -> Callable[[F], F]:
+    """Return a decorator that adds the fields of a settings class to a function's documentation.
+
+    They go into its docstring and its signature; it takes them as `**options`.
+    """
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [entry for entry in signature.parameters.values() if entry.kind is not inspect.Parameter.VAR_KEYWORD]
+        fields = dataclasses.fields(cls)
+        added = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in fields]
+        function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        lines = [f"    {field.name}: {get_option(field).help}" for field in fields]
+        function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Options:", *lines, ""])
+        return function
+
+    return decorate
 
 
 def check_one_of(name: str, setting: str, value: object, allowed: Sequence[str]) -> None:

@@ -63,3 +63,26 @@ def test_the_parser_refuses_what_it_can(words):
 
 def test_the_settings_refuse_the_rest():
     assert isinstance(run("bread", "--heat", "-1")[0].exception, SettingsError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rack:
+    depths: tuple[float, ...] = option((), "How deep.", gt=0, flag="--depth", is_repeatable=True)
+    heights: tuple[int, ...] | Literal["auto"] = option("auto", "auto, or numbers.")
+    width: int | Literal["auto"] = option(1, "How wide.", ge=1)
+    inner: int = option(1, "Described, and not an option.", flag="")
+
+
+def test_lists_are_repeated_or_have_commas_and_a_command_may_have_its_own_default():
+    calls = []
+    app = typer.Typer()
+
+    @with_options(Rack, defaults={"width": "auto"})
+    def fill(rack: Rack) -> None:
+        calls.append(rack)
+
+    app.command()(fill)
+    for words in (["--depth", "1", "--depth", "2.5", "--heights", "3,4", "--width", "2"], []):
+        assert CliRunner().invoke(app, words).exit_code == 0
+    assert calls == [Rack(depths=(1.0, 2.5), heights=(3, 4), width=2), Rack(width="auto")]
+    assert CliRunner().invoke(app, ["--inner", "1"]).exit_code == 2

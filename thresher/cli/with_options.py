@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -20,12 +20,15 @@ import typer
 from thresher.validation import build_settings, get_field_types, get_option
 
 
-def with_options(*groups: type, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(
+    *groups: type, name: str | None = None, defaults: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that replaces parameters of settings classes by one option per field.
 
     Args:
         groups: dataclasses whose fields are made with `option`; a field without help gets no option.
         name: whose settings these are, as messages begin; default: the name of the command.
+        defaults: by field, where the command has another default than the settings.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,14 +38,14 @@ def with_options(*groups: type, name: str | None = None) -> Callable[[Callable[.
         @functools.wraps(command)
         def run(**values: Any) -> None:
             for parameter, kind in by_parameter.items():
-                own = {field.name: values.pop(field.name) for field in _fields(kind)}
+                own = {field.name: _take(values, field) for field in _fields(kind)}
                 values[parameter] = build_settings(kind, name or command.__name__, own)
             command(**values)
 
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command).parameters.values():
             if parameter.name in by_parameter:
-                parameters += _options(by_parameter[parameter.name])
+                parameters += _options(by_parameter[parameter.name], defaults or {})
             else:
                 kind = inspect.Parameter.KEYWORD_ONLY
                 parameters.append(parameter.replace(annotation=hints[parameter.name], kind=kind))
@@ -55,26 +58,34 @@ def with_options(*groups: type, name: str | None = None) -> Callable[[Callable[.
 
 
 def _fields(group: type) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(group) if get_option(field).help]
+    return [field for field in dataclasses.fields(group) if get_option(field).help and get_option(field).flag != ""]
 
 
-def _options(group: type) -> Iterator[inspect.Parameter]:
+def _take(values: dict[str, Any], field: dataclasses.Field[Any]) -> Any:
+    """Return the value of an option; a repeatable one that was not given has the default."""
+    value = values.pop(field.name)
+    return field.default if value is None and get_option(field).is_repeatable else value
+
+
+def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Parameter]:
     """Yield one keyword parameter of a command per field of a settings class."""
     types = get_field_types(group)
     for field in _fields(group):
         about, kind = get_option(field), _get_option_type(types[field.name])
+        if about.is_repeatable:
+            kind = list[get_args(types[field.name])[0]] | None  # type: ignore[misc]
         flags = [about.flag or f"--{field.name.replace('_', '-')}"] if kind is bool or about.flag else []
         numbers = any(member in (int, float) for member in (kind, *get_args(kind)))
         info = typer.Option(
             *flags,
-            help=about.help,
+            help=f"{about.help} Repeatable." if about.is_repeatable else about.help,
             rich_help_panel=about.panel,
             min=about.ge if numbers else None,
             max=about.le if numbers else None,
         )
-        default = field.default
+        default = defaults.get(field.name, field.default)
         if isinstance(default, tuple):
-            default = ",".join(default) or None
+            default = ",".join(map(str, default)) or None
         yield inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
