@@ -4,7 +4,7 @@
 
 Outcomes are simulated, because 200 comparisons of trained models would take weeks: each test row
 has a difficulty, each run a level of its own and its own luck with each row (probit). Null: two
-methods without a difference, 200 times. Power: a pilot of a few seeds asks `seeds_needed` for a
+methods without a difference, 200 times. Power: a pilot of a few seeds asks `estimate_seeds_needed` for a
 gain of two points; as many seeds are run on the same test rows with a planted gain of two points,
 200 times.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
-from thresher.evaluation.effect import LEVEL, effect, seeds_needed
+from thresher.evaluation.effect import LEVEL, estimate_effect, estimate_seeds_needed
 
 GAIN = 0.02
 SPREAD, LUCK = 1.0, 0.8  # of row difficulties, and of a run on a row
@@ -49,7 +49,7 @@ def null(seeds: int, rows: int, level: float, repeats: int) -> dict:
     for _ in range(repeats):
         difficulty = rng.normal(1, SPREAD, rows)
         sides = [runs(rng, difficulty, seeds=seeds, level=level) for _ in range(2)]
-        found = effect(*sides, is_higher_better=True)
+        found = estimate_effect(*sides, is_higher_better=True)
         called.append(found.p < LEVEL)
         covered.append(found.low <= 0 <= found.high)
     place = {"seeds": seeds, "test_rows": rows, "level_sd": level}
@@ -62,11 +62,11 @@ def power(seeds: int, rows: int, level: float, repeats: int) -> dict:
     for _ in range(repeats):
         difficulty = rng.normal(1, SPREAD, rows)
         pilot = [runs(rng, difficulty, seeds=seeds, level=level) for _ in range(2)]
-        needed = seeds_needed(*pilot, gain=GAIN)
+        needed = estimate_seeds_needed(*pilot, gain=GAIN)
         asked.append(needed)
         if needed is not None:
             ours = runs(rng, difficulty, seeds=needed, level=level, shift=shift)
-            made = effect(ours, runs(rng, difficulty, seeds=needed, level=level), is_higher_better=True)
+            made = estimate_effect(ours, runs(rng, difficulty, seeds=needed, level=level), is_higher_better=True)
             found.append(made.p < LEVEL and made.value > 0)
     known = [needed for needed in asked if needed is not None]
     return {

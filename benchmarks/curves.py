@@ -101,7 +101,7 @@ def hidden(curve: th.LearningCurve) -> list[dict]:
         seen = sizes[:-n_hidden]
         fit = fit_curve(seen, [runs[size] for size in seen], is_higher_better=higher)
         for size in sizes[-n_hidden:]:
-            errors = fit.draw_errors([size])[:, 0]
+            errors = fit.sampled_errors([size])[:, 0]
             errors = errors + np.random.default_rng(0).normal(0, fit.seed_sd / np.sqrt(len(runs[size])), len(errors))
             low, median, high = np.quantile(1 - errors if higher else errors, [0.1, 0.5, 0.9])
             value = float(np.mean(runs[size]))
@@ -125,7 +125,7 @@ def agreement(grid: th.LearningCurve, adaptive: th.LearningCurve) -> dict:
     content = grid.content
     runs = runs_of(grid)
     fit = fit_curve(list(runs), list(runs.values()), is_higher_better=content["is_higher_better"])
-    point = float(np.median(fit.saturation_draws(content["delta"])))
+    point = float(np.median(fit.sampled_saturations(content["delta"])))
     found = {"grid_median": point if np.isfinite(point) else None}
     for name, curve in (("grid", grid), ("adaptive", adaptive)):
         said = curve.content["methods"]["random"]["saturation"]

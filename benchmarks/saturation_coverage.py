@@ -86,7 +86,7 @@ def coverage(truth, n_curves: int, seed: int, *, is_one_test_set: bool) -> dict:
             hits[f"saturation, delta {delta}"].append(found.low <= true_saturation(truth, delta) <= high)
             if delta == 0.02:
                 statuses[found.status] = statuses.get(found.status, 0) + 1
-        metric, asymptote = made.metric(FAR), made.asymptote()
+        metric, asymptote = made.predict(FAR), made.asymptote()
         hits["metric"].append(metric.low <= 1 - truth(float(FAR)) <= metric.high)
         hits["asymptote"].append(asymptote.low <= 1 - truth(1e15) <= asymptote.high)
         widths.append(metric.high - metric.low)

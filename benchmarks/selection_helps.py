@@ -33,7 +33,7 @@ import numpy as np
 from machine import machine
 
 import thresher as th
-from thresher.evaluation.effect import effect, holm
+from thresher.evaluation.effect import adjust_p_values, estimate_effect
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.comparison import sentence
 from thresher.experiments.runner import ExperimentRunner
@@ -122,10 +122,10 @@ def verdicts(runner: ExperimentRunner, cells: Chosen, outcomes: dict[tuple[str, 
         both = sorted(set(ours) & set(theirs))
         if len(both) >= 2:
             sides = (np.stack([side[seed] for seed in both]) for side in (ours, theirs))
-            made[method, budget, base] = effect(
+            made[method, budget, base] = estimate_effect(
                 *sides, weights, is_higher_better=metric.is_higher_better, n_tests=len(asked)
             )
-    adjusted = dict(zip(made, holm([found.p for found in made.values()]), strict=True))
+    adjusted = dict(zip(made, adjust_p_values([found.p for found in made.values()]), strict=True))
     rows = []
     for method, budget in values:
         mine = [cells[name] for name in cells if name[:2] == (method, budget)]

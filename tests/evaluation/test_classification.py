@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from thresher.errors import InputError
-from thresher.evaluation.classification import report
+from thresher.evaluation.classification import classification_report
 
 
 def labels(n, n_classes, seed, hit=0.6):
@@ -17,7 +17,7 @@ def labels(n, n_classes, seed, hit=0.6):
 @pytest.mark.parametrize(("n", "n_classes", "seed"), [(1, 2, 0), (7, 5, 1), (400, 12, 2), (50, 40, 3)])
 def test_all_numbers_are_those_of_scikit_learn(n, n_classes, seed):
     truth, guess = labels(n, n_classes, seed)
-    found = report(truth, guess)
+    found = classification_report(truth, guess)
     names = sorted({*truth, *guess})
     precision, recall, f1, count = precision_recall_fscore_support(truth, guess, labels=names, zero_division=0)
     assert [entry.label for entry in found.classes] == names
@@ -30,25 +30,25 @@ def test_all_numbers_are_those_of_scikit_learn(n, n_classes, seed):
 
 
 def test_the_error_of_macro_f1_is_its_spread_over_samples():
-    found = [report(*labels(300, 4, seed)).macro_f1 for seed in range(60)]
+    found = [classification_report(*labels(300, 4, seed)).macro_f1 for seed in range(60)]
     spread = np.std([estimate.value for estimate in found], ddof=1)
     assert np.mean([estimate.stderr for estimate in found]) == pytest.approx(spread, rel=0.3)
 
 
 def test_the_same_predictions_have_the_same_errors():
-    assert report(*labels(50, 3, 0)).macro_f1 == report(*labels(50, 3, 0)).macro_f1
+    assert classification_report(*labels(50, 3, 0)).macro_f1 == classification_report(*labels(50, 3, 0)).macro_f1
 
 
 def test_a_class_that_is_never_predicted_has_no_precision():
-    entry = report(["a", "b"], ["a", "a"]).classes[1]
+    entry = classification_report(["a", "b"], ["a", "a"]).classes[1]
     assert (entry.precision.to_json(), entry.recall.value) == ({"value": None, "stderr": None, "n": 0}, 0.0)
 
 
 def test_one_row_has_no_known_error():
-    found = report(["a"], ["b"])
+    found = classification_report(["a"], ["b"])
     assert [found.accuracy.to_json()["stderr"], found.macro_f1.to_json()["stderr"]] == [None, None]
 
 
 def test_unequal_lengths_are_refused():
     with pytest.raises(InputError, match="got 2 and 1"):
-        report(["a", "b"], ["a"])
+        classification_report(["a", "b"], ["a"])

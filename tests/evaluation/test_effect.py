@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from thresher.errors import InputError
-from thresher.evaluation.effect import _detectable, effect, holm, seeds_needed
+from thresher.evaluation.effect import _detectable, adjust_p_values, estimate_effect, estimate_seeds_needed
 
 
 def table(rng, *, seeds, rows, gain=0.0, seed_sd=0.05):
@@ -15,7 +15,7 @@ def test_without_a_spread_between_rows_the_test_is_the_paired_t_test_over_seeds(
     rng = np.random.default_rng(0)
     gap = rng.normal(0.02, 0.03, 6)
     ours = np.repeat(gap[:, None], 50, axis=1)
-    found = effect(ours, np.zeros_like(ours), is_higher_better=True)
+    found = estimate_effect(ours, np.zeros_like(ours), is_higher_better=True)
     expected = stats.ttest_1samp(gap, 0)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.dof == 5
@@ -25,7 +25,7 @@ def test_without_a_spread_between_seeds_the_test_is_the_paired_t_test_over_rows(
     rng = np.random.default_rng(0)
     gap = rng.normal(0.1, 1, 80)
     ours = np.repeat(gap[None], 4, axis=0)
-    found = effect(ours, np.zeros_like(ours), is_higher_better=True)
+    found = estimate_effect(ours, np.zeros_like(ours), is_higher_better=True)
     assert found.p == pytest.approx(stats.ttest_1samp(gap, 0).pvalue)
     assert (found.low, found.high) == pytest.approx(stats.ttest_1samp(gap, 0).confidence_interval(), abs=0.03)
 
@@ -33,27 +33,27 @@ def test_without_a_spread_between_seeds_the_test_is_the_paired_t_test_over_rows(
 def test_lower_is_better_turns_the_sign():
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(1, 1, (3, 50)), rng.normal(2, 1, (3, 50))
-    assert effect(ours, theirs, is_higher_better=False).value == pytest.approx(
-        -effect(ours, theirs, is_higher_better=True).value
+    assert estimate_effect(ours, theirs, is_higher_better=False).value == pytest.approx(
+        -estimate_effect(ours, theirs, is_higher_better=True).value
     )
 
 
 def test_totals_are_compared_per_unit_of_weight():
     weights = np.array([1.0, 10.0, 5.0])
     ours, theirs = np.array([[1.0, 10, 5], [1.0, 10, 5]]), np.array([[2.0, 20, 10], [2.0, 20, 10]])
-    assert effect(ours, theirs, weights, is_higher_better=False).value == pytest.approx(1.0)
+    assert estimate_effect(ours, theirs, weights, is_higher_better=False).value == pytest.approx(1.0)
 
 
 def test_equal_runs_show_no_difference():
     same = np.ones((3, 20))
-    found = effect(same, same, is_higher_better=True)
+    found = estimate_effect(same, same, is_higher_better=True)
     assert (found.value, found.p, found.low, found.high) == (0, 1, 0, 0)
 
 
 def test_two_draws_of_one_method_are_rarely_called_different():
     rng = np.random.default_rng(3)
     called = [
-        effect(table(rng, seeds=5, rows=300), table(rng, seeds=5, rows=300), is_higher_better=True).p < 0.05
+        estimate_effect(table(rng, seeds=5, rows=300), table(rng, seeds=5, rows=300), is_higher_better=True).p < 0.05
         for _ in range(100)
     ]
     assert np.mean(called) <= 0.12  # nominal 0.05 with a standard error of 0.022
@@ -62,7 +62,7 @@ def test_two_draws_of_one_method_are_rarely_called_different():
 def test_a_large_gain_is_found_and_its_interval_holds_it():
     rng = np.random.default_rng(4)
     ours, theirs = table(rng, seeds=5, rows=1000, gain=0.8), table(rng, seeds=5, rows=1000)
-    found = effect(ours, theirs, is_higher_better=True)
+    found = estimate_effect(ours, theirs, is_higher_better=True)
     assert found.p < 0.001
     assert found.low < ours.mean() - theirs.mean() < found.high
     assert found.low > 0
@@ -71,35 +71,35 @@ def test_a_large_gain_is_found_and_its_interval_holds_it():
 def test_the_pilot_asks_for_more_seeds_for_a_smaller_gain_and_none_when_rows_are_too_few():
     rng = np.random.default_rng(5)
     ours, theirs = table(rng, seeds=4, rows=2000), table(rng, seeds=4, rows=2000)
-    large, small = (seeds_needed(ours, theirs, gain=gain) for gain in (0.05, 0.02))
+    large, small = (estimate_seeds_needed(ours, theirs, gain=gain) for gain in (0.05, 0.02))
     assert large is not None
     assert small is None or small >= large
     rows_differ = np.repeat(rng.normal(0, 1, 20)[None], 3, axis=0)
-    assert seeds_needed(rows_differ, np.zeros((3, 20)), gain=0.01) is None
+    assert estimate_seeds_needed(rows_differ, np.zeros((3, 20)), gain=0.01) is None
 
 
 def test_holm_is_that_of_the_definition():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
+    assert adjust_p_values([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert adjust_p_values([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert adjust_p_values([]) == []
 
 
 def test_one_seed_is_refused():
     with pytest.raises(InputError, match="at least 2 seeds"):
-        effect(np.ones((1, 20)), np.zeros((1, 20)), is_higher_better=True)
+        estimate_effect(np.ones((1, 20)), np.zeros((1, 20)), is_higher_better=True)
 
 
 def test_values_that_are_not_numbers_are_refused():
     ours = np.ones((2, 20))
     ours[0, 3] = np.nan
     with pytest.raises(InputError, match="finite number"):
-        effect(ours, np.zeros((2, 20)), is_higher_better=True)
+        estimate_effect(ours, np.zeros((2, 20)), is_higher_better=True)
 
 
 def test_more_comparisons_at_once_need_a_larger_difference():
     rng = np.random.default_rng(6)
     ours, theirs = table(rng, seeds=5, rows=500), table(rng, seeds=5, rows=500)
-    one, ten = (effect(ours, theirs, is_higher_better=True, n_tests=n) for n in (1, 10))
+    one, ten = (estimate_effect(ours, theirs, is_higher_better=True, n_tests=n) for n in (1, 10))
     assert one.detectable < ten.detectable
     assert (one.p, one.low, one.high) == (ten.p, ten.low, ten.high)
 
@@ -109,7 +109,7 @@ def test_a_pilot_whose_seeds_agree_by_chance_still_plans_for_their_spread():
     gap = rng.choice([-1.0, 0.0, 1.0], size=(2, 2000), p=[0.15, 0.7, 0.15])
     ours = np.vstack([gap[0], np.roll(gap[0], 7)])  # both seeds give the same mean
     assert ours.mean(axis=1)[0] == pytest.approx(ours.mean(axis=1)[1])
-    needed = seeds_needed(ours, np.zeros_like(ours), gain=0.02)
+    needed = estimate_seeds_needed(ours, np.zeros_like(ours), gain=0.02)
     assert needed is None or needed >= 3
 
 

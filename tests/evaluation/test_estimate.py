@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thresher.errors import InputError
-from thresher.evaluation.estimate import Estimate, exponential, mean, over_seeds, paired_difference, proportion, ratio
+from thresher.evaluation.estimate import Estimate, exp, mean, mean_over_seeds, paired_difference, proportion, ratio
 
 
 def test_a_proportion_has_the_binomial_error():
@@ -54,9 +54,9 @@ def test_the_error_of_a_ratio_is_its_spread_over_samples():
 
 
 def test_perplexity_has_the_error_of_the_delta_method():
-    assert exponential(Estimate(2.0, 0.1, 9)) == Estimate(math.exp(2), math.exp(2) * 0.1, 9)
-    assert exponential(Estimate(1e4, 1.0, 9)).value == math.inf
-    assert exponential(Estimate(1e4, 1.0, 9)).to_json()["value"] is None
+    assert exp(Estimate(2.0, 0.1, 9)) == Estimate(math.exp(2), math.exp(2) * 0.1, 9)
+    assert exp(Estimate(1e4, 1.0, 9)).value == math.inf
+    assert exp(Estimate(1e4, 1.0, 9)).to_json()["value"] is None
 
 
 def test_with_one_seed_the_paired_error_is_that_of_the_differences():
@@ -85,7 +85,7 @@ def test_the_error_over_rows_and_seeds_is_the_spread_over_repeated_studies(of_ro
 
     def study():
         x = rng.normal(0, of_row, size=(1, 30)) + rng.normal(0, of_seed, size=(8, 1)) + rng.normal(0, 0.5, size=(8, 30))
-        return over_seeds(x)
+        return mean_over_seeds(x)
 
     found = [study() for _ in range(1500)]
     spread = np.std([estimate.value for estimate in found])

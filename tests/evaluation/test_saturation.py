@@ -58,7 +58,7 @@ def test_a_flat_curve_saturates_at_its_smallest_size():
 
 
 def test_more_noise_gives_a_wider_interval():
-    quiet, loud = (fit(early, sd=sd).metric(6400) for sd in (0.002, 0.02))
+    quiet, loud = (fit(early, sd=sd).predict(6400) for sd in (0.002, 0.02))
     assert quiet.high - quiet.low < loud.high - loud.low
 
 
@@ -67,7 +67,7 @@ def test_losses_and_rates_give_the_same_answer():
     rate = fit_curve(SIZES, values, is_higher_better=True)
     loss = fit_curve(SIZES, [[1 - v for v in run] for run in values], is_higher_better=False)
     assert rate.saturation(delta=0.005) == loss.saturation(delta=0.005)
-    assert rate.metric(3200).median == pytest.approx(1 - loss.metric(3200).median, abs=1e-3)
+    assert rate.predict(3200).median == pytest.approx(1 - loss.predict(3200).median, abs=1e-3)
 
 
 def test_the_order_of_the_sizes_does_not_matter():
@@ -80,10 +80,10 @@ def test_the_order_of_the_sizes_does_not_matter():
 def test_rows_for_a_target_invert_the_curve():
     made = fit(early, sd=0.001)
     wanted = 1 - float(early(250.0))
-    found = made.rows_for(wanted)
+    found = made.rows_needed(wanted)
     assert found.low <= 250 * 1.05
     assert found.high >= 250 * 0.95
-    assert made.rows_for(0.999).median == math.inf
+    assert made.rows_needed(0.999).median == math.inf
 
 
 def test_the_gain_of_more_rows_is_the_difference_of_the_curve():
@@ -94,7 +94,7 @@ def test_the_gain_of_more_rows_is_the_difference_of_the_curve():
 
 def test_rows_as_good_as_finds_the_size_on_the_other_curve():
     better = fit(lambda n: early(2 * n), sd=0.001)
-    found = fit(early, sd=0.001).rows_as_good_as(better, 100)
+    found = fit(early, sd=0.001).equivalent_rows(better, 100)
     assert 170 <= found.median <= 230
 
 
@@ -124,14 +124,14 @@ def test_test_rows_that_all_runs_share_widen_what_is_said_of_others_and_not_the_
     values = runs(early, sd=0.003)
     sure, unsure = (fit_curve(SIZES, values, is_higher_better=True, test_stderr=noise) for noise in (0.0, 0.02))
     assert sure.saturation(delta=0.005) == unsure.saturation(delta=0.005)
-    for ask in (lambda fit: fit.metric(1600), lambda fit: fit.asymptote()):
+    for ask in (lambda fit: fit.predict(1600), lambda fit: fit.asymptote()):
         assert ask(unsure).high - ask(unsure).low > 2 * (ask(sure).high - ask(sure).low)
-    assert unsure.metric(1600, same_test=True) == sure.metric(1600)
+    assert unsure.predict(1600, same_test=True) == sure.predict(1600)
 
 
 def test_the_answer_is_json_without_infinities():
     made = fit(slow)
-    text = json.dumps([made.rows_for(0.999).to_json(), made.saturation(delta=0.005).to_json()], allow_nan=False)
+    text = json.dumps([made.rows_needed(0.999).to_json(), made.saturation(delta=0.005).to_json()], allow_nan=False)
     assert json.loads(text)[0]["median"] is None
 
 
@@ -161,8 +161,8 @@ def test_the_interval_covers_as_often_as_it_says(truth):
     rng = np.random.default_rng(1)
     hits = 0
     for number in range(60):
-        made = fit_curve(SIZES, runs(truth, rng=rng), is_higher_better=True, n_draws=300, seed=number)
-        found = made.metric(6400)
+        made = fit_curve(SIZES, runs(truth, rng=rng), is_higher_better=True, n_samples=300, seed=number)
+        found = made.predict(6400)
         hits += found.low <= 1 - truth(6400.0) <= found.high
     assert 0.65 <= hits / 60 <= 0.97  # nominal 0.8, four standard errors of 60 trials are 0.2
 
@@ -170,7 +170,7 @@ def test_the_interval_covers_as_often_as_it_says(truth):
 def test_no_score_is_foretold_that_a_score_cannot_have():
     near = [list(0.99 + 0.001 * np.arange(3) - 0.05 / size) for size in SIZES]
     made = fit_curve(SIZES, near, is_higher_better=True, test_stderr=0.02)
-    for found in (made.metric(1600), made.metric(6400), made.asymptote()):
+    for found in (made.predict(1600), made.predict(6400), made.asymptote()):
         assert found.low < found.median <= found.high <= 1
     loss = fit_curve(SIZES, [[1 - value for value in run] for run in near], is_higher_better=False, test_stderr=0.02)
     assert loss.asymptote().low >= 0

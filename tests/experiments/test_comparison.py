@@ -7,7 +7,7 @@ import pytest
 from thresher.cli.compare import summary
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, SettingsError
-from thresher.evaluation.effect import Effect, effect, holm
+from thresher.evaluation.effect import Effect, adjust_p_values, estimate_effect
 from thresher.experiments.comparison import _has_columns, _methods, compare, net_of_selection, sentence
 
 
@@ -32,13 +32,13 @@ def test_effects_are_those_of_the_outcomes(made):
         sides[method] = np.stack(
             [part["correct"].to_numpy() for part in runs.partition_by("seed", maintain_order=True)]
         )
-    expected = effect(sides["herding"], sides["random"], is_higher_better=True)
+    expected = estimate_effect(sides["herding"], sides["random"], is_higher_better=True)
     found = next(v for v in made.verdicts if (v.method, v.n_rows) == ("herding", 16)).effect
     assert (found.value, found.stderr, found.p) == pytest.approx((expected.value, expected.stderr, expected.p))
 
 
 def test_verdicts_are_corrected_for_their_number(made):
-    assert [v.p_holm for v in made.verdicts] == pytest.approx(holm([v.effect.p for v in made.verdicts]))
+    assert [v.p_holm for v in made.verdicts] == pytest.approx(adjust_p_values([v.effect.p for v in made.verdicts]))
 
 
 def test_all_cells_of_a_budget_have_the_same_steps(made):

@@ -7,7 +7,7 @@ import pytest
 
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, OutputError, SettingsError
-from thresher.evaluation.estimate import over_seeds
+from thresher.evaluation.estimate import mean_over_seeds
 from thresher.evaluation.metric import find_metric
 from thresher.evaluation.saturation import fit_curve
 from thresher.experiments.cells import worker_pool
@@ -44,7 +44,7 @@ def test_values_are_those_of_the_outcomes(made):
     assert again["correct"].to_list() == pytest.approx(curve.cells["value"].to_list())
     point = next(p for p in curve.content["methods"]["random"]["points"] if p["n_rows"] == 16)
     runs = table.filter((pl.col("method") == "random") & (pl.col("n_rows") == 16)).partition_by("seed")
-    crossed = over_seeds(np.stack([run["correct"].cast(pl.Float64).to_numpy() for run in runs]))
+    crossed = mean_over_seeds(np.stack([run["correct"].cast(pl.Float64).to_numpy() for run in runs]))
     assert (point["value"], point["stderr"]) == pytest.approx((crossed.value, crossed.stderr))
 
 

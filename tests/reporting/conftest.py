@@ -68,7 +68,7 @@ def write_curve(
         runs = [[float(1 - (c + a * n**-b) + rng.normal(0, 0.008)) for _ in range(n_seeds)] for n in sizes]
         if dips:
             runs[-1] = [value - 0.06 for value in runs[-1]]
-        fit = fit_curve(sizes, runs, is_higher_better=True, n_draws=300)
+        fit = fit_curve(sizes, runs, is_higher_better=True, n_samples=300)
         for n, values in zip(sizes, runs, strict=True):
             for seed, value in enumerate(values):
                 cell = {"metric": "accuracy", "value": value, "stderr": 0.012, "n": 1000, "loss": 1 - value, "steps": n}
@@ -90,10 +90,10 @@ def write_curve(
                 for n, v in zip(sizes, runs, strict=True)
             ],
             "band": [
-                {"n_rows": int(n), **fit.metric(float(n)).to_json()} for n in np.geomspace(sizes[0], 4 * sizes[-1], 40)
+                {"n_rows": int(n), **fit.predict(float(n)).to_json()} for n in np.geomspace(sizes[0], 4 * sizes[-1], 40)
             ],
             "gain_of_doubling": [{"n_rows": n, **fit.gain(n, n).to_json()} for n in sizes],
-            "targets": [{"target": 0.8, **fit.rows_for(0.8).to_json()}],
+            "targets": [{"target": 0.8, **fit.rows_needed(0.8).to_json()}],
             "gains": [{"from": sizes[-1], "more": 1000, **fit.gain(sizes[-1], 1000).to_json()}],
             "notes": ["from 1,280 to 2,560 rows the accuracy gets worse by 0.06 ± 0.01"] if dips else [],
         }

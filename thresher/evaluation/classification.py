@@ -44,7 +44,7 @@ class ClassificationReport:
     classes: tuple[ClassReport, ...]
 
 
-def report(truth: Sequence[str], predicted: Sequence[str]) -> ClassificationReport:
+def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> ClassificationReport:
     """Compare predictions with the truth.
 
     Macro-F1 is the unweighted mean of F1 = 2 tp / (n_true + n_predicted) over the labels that occur

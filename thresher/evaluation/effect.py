@@ -55,7 +55,7 @@ class Effect:
     n_seeds: int
 
 
-def effect(
+def estimate_effect(
     ours: ArrayLike,
     theirs: ArrayLike,
     weights: ArrayLike | None = None,
@@ -101,7 +101,7 @@ def effect(
     )
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def adjust_p_values(p: Sequence[float]) -> list[float]:
     """Return the p-values adjusted for their number (Holm 1979, Scandinavian Journal of Statistics 6:65)."""
     order = np.argsort(p)
     adjusted = np.empty(len(p))
@@ -112,7 +112,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def seeds_needed(
+def estimate_seeds_needed(
     ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None, *, gain: float, n_tests: int = 1
 ) -> int | None:
     """Return how many seeds it takes to see a gain in four of five experiments on these test rows.

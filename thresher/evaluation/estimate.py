@@ -83,8 +83,8 @@ def ratio(totals: ArrayLike, weights: ArrayLike) -> Estimate:
     return mean(_linearised(np.asarray(totals, np.float64), np.asarray(weights, np.float64)))
 
 
-def exponential(estimate: Estimate) -> Estimate:
-    """Return exp of an estimate, with the standard error of the delta method: exp(value) * stderr."""
+def exp(estimate: Estimate) -> Estimate:
+    """Return e to the power of an estimate, with the standard error of the delta method (e^value times stderr)."""
     value = math.exp(estimate.value) if estimate.value < math.log(np.finfo(float).max) else math.inf
     return Estimate(value, value * estimate.stderr, estimate.n)
 
@@ -140,7 +140,7 @@ def _crossed_mean(x: Float64) -> Estimate:
     return Estimate(value, math.sqrt(variance), n)
 
 
-def over_seeds(values: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
+def mean_over_seeds(values: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
     """Return the mean over rows and seeds, with the same standard error as `paired_difference`.
 
     Args:

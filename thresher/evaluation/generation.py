@@ -39,7 +39,7 @@ class GenerationScores:
         }
 
 
-def score(answers: Sequence[str], references: Sequence[str]) -> GenerationScores:
+def score_answers(answers: Sequence[str], references: Sequence[str]) -> GenerationScores:
     """Score generated answers row by row.
 
     Args:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from thresher.evaluation.classification import report
-from thresher.evaluation.estimate import Estimate, exponential, mean, over_seeds, paired_difference, proportion, ratio
+from thresher.evaluation.classification import classification_report
+from thresher.evaluation.estimate import Estimate, exp, mean, mean_over_seeds, paired_difference, proportion, ratio
 from thresher.numeric.arrays import Float64
 
 
@@ -39,7 +39,7 @@ def classification_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
     Args:
         outcomes: `label`, `prediction`, `loss` (null where the model does not know the label).
     """
-    found = report(outcomes["label"].to_list(), outcomes["prediction"].to_list())
+    found = classification_report(outcomes["label"].to_list(), outcomes["prediction"].to_list())
     known = outcomes["loss"].drop_nulls()
     metrics: dict[str, Any] = {"accuracy": found.accuracy.to_json(), "macro_f1": found.macro_f1.to_json()}
     if len(known):
@@ -59,7 +59,7 @@ def language_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
             `exact_match`, `rouge_l`, `chrf` (null elsewhere).
     """
     loss = ratio(outcomes["loss"].to_numpy(), outcomes["n_tokens"].to_numpy())
-    metrics = {"loss": loss.to_json(), "perplexity": exponential(loss).to_json()}
+    metrics = {"loss": loss.to_json(), "perplexity": exp(loss).to_json()}
     answered = outcomes.filter(pl.col("exact_match").is_not_null())
     if len(answered):
         metrics["exact_match"] = proportion(answered["exact_match"].to_numpy()).to_json()
@@ -77,8 +77,8 @@ def compare(ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Com
     return Comparison(
         metric="accuracy" if is_classification else "loss",
         is_higher_better=is_classification,
-        ours=over_seeds(a, weights),
-        theirs=over_seeds(b, weights),
+        ours=mean_over_seeds(a, weights),
+        theirs=mean_over_seeds(b, weights),
         difference=paired_difference(a, b, weights),
     )
 

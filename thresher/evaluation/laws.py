@@ -120,18 +120,18 @@ class ShapeWeights:
         highest = float(self.log_likelihood.max())
         return highest + float(np.log(np.exp(self.log_likelihood - highest).mean()))
 
-    def draw(self, n_draws: int, rng: np.random.Generator) -> Fits:
+    def sample(self, n_samples: int, rng: np.random.Generator) -> Fits:
         """Return curves: shapes by their likelihood, height and floor from points moved by their noise.
 
         Args:
-            n_draws: curves.
+            n_samples: curves.
             rng: source of randomness.
         """
         share = np.exp(self.log_likelihood - self.log_likelihood.max())
-        chosen = rng.choice(len(self.shapes), n_draws, p=share / share.sum())
+        chosen = rng.choice(len(self.shapes), n_samples, p=share / share.sum())
         freedom = self.dof + len(self.sizes) - N_LINEAR[self.law]
-        spread = np.sqrt((self.dof + self.chi2[chosen]) / rng.chisquare(max(freedom, 1.0), n_draws))
-        y = self.errors + rng.normal(size=(n_draws, len(self.sizes))) * spread[:, None] / np.sqrt(self.weights)
+        spread = np.sqrt((self.dof + self.chi2[chosen]) / rng.chisquare(max(freedom, 1.0), n_samples))
+        y = self.errors + rng.normal(size=(n_samples, len(self.sizes))) * spread[:, None] / np.sqrt(self.weights)
         c, a = _solve_each(_falling(self.law, self.shapes[chosen], self.sizes), y, self.weights)
         return Fits(self.law, c, a, self.shapes[chosen], self.chi2[chosen])
 

@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 
 from thresher.errors import InputError, NotFoundError, did_you_mean
-from thresher.evaluation.classification import report
+from thresher.evaluation.classification import classification_report
 from thresher.evaluation.estimate import Estimate, mean, proportion, ratio
 from thresher.numeric.arrays import Float64
 
@@ -56,7 +56,7 @@ class Metric:
     def measure(self, outcomes: pl.DataFrame) -> Estimate:
         """Return the value over all test rows, with its standard error over rows."""
         if self.column is None:
-            return report(outcomes["label"].to_list(), outcomes["prediction"].to_list()).macro_f1
+            return classification_report(outcomes["label"].to_list(), outcomes["prediction"].to_list()).macro_f1
         values = self.per_row(outcomes)
         if outcomes[self.column].dtype == pl.Boolean:
             return proportion(values)

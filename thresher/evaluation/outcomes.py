@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from thresher.evaluation.generation import score
+from thresher.evaluation.generation import score_answers
 from thresher.evaluation.run import Row, classify, generate, token_losses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class Evaluator:
     """How held-out rows are measured.
 
     Attributes:
@@ -28,7 +28,7 @@ class Judge:
     share: Callable[[Sequence[Any]], list[Any]]
     gather: Callable[[list[Any]], list[Any]]
 
-    def classes(self, model: Any, rows: Sequence[Row]) -> list[tuple[int, float, float]]:
+    def predict_classes(self, model: Any, rows: Sequence[Row]) -> list[tuple[int, float, float]]:
         """Return predicted class, its probability, and the loss of the true class, of each row."""
         own = self.share(rows)
         found = classify(model, own, pad_id=self.tokenizer.pad_token_id, device=self.device)
@@ -36,13 +36,13 @@ class Judge:
             list(zip(found.predicted.tolist(), found.confidence.tolist(), found.loss.tolist(), strict=True))
         )
 
-    def losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
+    def compute_losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
         """Return the summed loss and the number of tokens of each row."""
         own = self.share(rows)
         found = token_losses(model, own, pad_id=self.tokenizer.pad_token_id, device=self.device)
         return self.gather(list(zip(found.total.tolist(), found.n_tokens.tolist(), strict=True)))
 
-    def answers(
+    def generate_answers(
         self, model: Any, prompts: Sequence[list[int]], *, max_new_tokens: int, ends: Collection[int]
     ) -> list[str]:
         """Return a greedy answer to each prompt."""
@@ -53,7 +53,7 @@ class Judge:
 
 
 def classification_outcomes(
-    judge: Judge,
+    evaluator: Evaluator,
     model: Any,
     rows: Sequence[Row],
     *,
@@ -62,7 +62,7 @@ def classification_outcomes(
     classes: Sequence[str],
 ) -> pl.DataFrame:
     """Return `row_id`, `label`, `prediction`, `confidence`, `correct`, `loss` (null for a label the model lacks)."""
-    found = judge.classes(model, rows)
+    found = evaluator.predict_classes(model, rows)
     prediction = [classes[code] for code, _, _ in found]
     return pl.DataFrame(
         {
@@ -77,7 +77,7 @@ def classification_outcomes(
 
 
 def language_outcomes(
-    judge: Judge,
+    evaluator: Evaluator,
     model: Any,
     rows: Sequence[Row],
     *,
@@ -90,7 +90,7 @@ def language_outcomes(
     """Return `row_id`, `response`, `loss` (summed), `n_tokens`, and for the first rows the answer and its scores.
 
     Args:
-        judge: how rows are measured.
+        evaluator: how rows are measured.
         model: causal language model in evaluation mode.
         rows: with the tokens that are asked.
         row_id: of the rows.
@@ -100,9 +100,9 @@ def language_outcomes(
         max_new_tokens: limit of an answer.
         ends: special tokens that end an answer.
     """
-    losses = judge.losses(model, rows)
-    answers = judge.answers(model, prompts, max_new_tokens=max_new_tokens, ends=ends) if prompts else []
-    scores = score(answers, references[: len(answers)])
+    losses = evaluator.compute_losses(model, rows)
+    answers = evaluator.generate_answers(model, prompts, max_new_tokens=max_new_tokens, ends=ends) if prompts else []
+    scores = score_answers(answers, references[: len(answers)])
     rest = [None] * (len(rows) - len(answers))
     return pl.DataFrame(
         {

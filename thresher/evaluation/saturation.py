@@ -94,7 +94,7 @@ class CurveFit:
             does.
         weights: of the laws, summing to 1.
         best: each law fitted to the points.
-        draws: curves that the points allow, per law.
+        curves: sampled curves that the points allow, per law.
         is_higher_better: direction of the metric.
     """
 
@@ -107,14 +107,14 @@ class CurveFit:
     misfit: float
     weights: Mapping[LawName, float]
     best: Mapping[LawName, Fits]
-    draws: tuple[Fits, ...]
+    curves: tuple[Fits, ...]
     is_higher_better: bool
 
-    def draw_errors(self, sizes: ArrayLike) -> Float64:
+    def sampled_errors(self, sizes: ArrayLike) -> Float64:
         """Return the error of every draw at each size: (draws, m)."""
-        return np.concatenate([fits.errors(sizes) for fits in self.draws])
+        return np.concatenate([fits.errors(sizes) for fits in self.curves])
 
-    def metric(self, size: float, *, same_test: bool = False) -> Interval:
+    def predict(self, size: float, *, same_test: bool = False) -> Interval:
         """Return the metric expected at a size.
 
         Args:
@@ -122,32 +122,32 @@ class CurveFit:
             same_test: on these very test rows; otherwise on any rows like them, which their number
                 makes less certain.
         """
-        errors = self.draw_errors([size])[:, 0]
+        errors = self.sampled_errors([size])[:, 0]
         return self._metric_interval(errors if same_test else errors + self._test_noise(len(errors)))
 
     def asymptote(self) -> Interval:
         """Return the metric expected of endless rows, on any test rows like these."""
-        floor = np.concatenate([fits.c for fits in self.draws])
+        floor = np.concatenate([fits.c for fits in self.curves])
         return self._metric_interval(floor + self._test_noise(len(floor)))
 
     def gain(self, size: float, more: float) -> Interval:
         """Return how much better the metric gets by `more` rows on top of `size`."""
-        errors = self.draw_errors([size, size + more])
+        errors = self.sampled_errors([size, size + more])
         return _interval(errors[:, 0] - errors[:, 1])
 
-    def rows_for(self, target: float) -> Interval:
+    def rows_needed(self, target: float) -> Interval:
         """Return the rows needed for a target value of the metric; infinite where it is out of reach."""
         wanted = 1 - target if self.is_higher_better else target
         sizes = self._grid()
-        errors = self.draw_errors(sizes)
+        errors = self.sampled_errors(sizes)
         errors += self._test_noise(len(errors))[:, None]
         return _interval(_first_crossing(sizes, wanted - errors))
 
-    def rows_as_good_as(self, other: CurveFit, size: int) -> Interval:
+    def equivalent_rows(self, other: CurveFit, size: int) -> Interval:
         """Return how many rows on this curve reach what another curve reaches at a size; draws are paired at random."""
-        reached = other.draw_errors([size])[:, 0]
+        reached = other.sampled_errors([size])[:, 0]
         sizes = self._grid()
-        errors = self.draw_errors(sizes)
+        errors = self.sampled_errors(sizes)
         n = min(len(reached), len(errors))
         shuffled = np.random.default_rng(0).permutation(len(reached))[:n]
         return _interval(_first_crossing(sizes, reached[shuffled, None] - errors[:n]))
@@ -159,12 +159,12 @@ class CurveFit:
             delta: in units of the metric.
             pool: rows there are; sizes beyond it are not proposed.
         """
-        return self._judged(_interval(self.saturation_draws(delta)), delta, pool)
+        return self._judged(_interval(self.sampled_saturations(delta)), delta, pool)
 
-    def saturation_draws(self, delta: float) -> Float64:
+    def sampled_saturations(self, delta: float) -> Float64:
         """Return the saturation point of every draw: (draws,), infinite beyond what was searched."""
         sizes = self._grid()
-        errors = self.draw_errors(np.concatenate([sizes, 2 * sizes[-_PER_OCTAVE:]]))
+        errors = self.sampled_errors(np.concatenate([sizes, 2 * sizes[-_PER_OCTAVE:]]))
         return _last_crossing(sizes, errors[:, : len(sizes)] - errors[:, _PER_OCTAVE:] - delta)
 
     def _judged(self, found: Interval, delta: float, pool: int | None) -> Saturation:
@@ -202,7 +202,7 @@ def fit_curve(
     *,
     is_higher_better: bool,
     test_stderr: float = 0.0,
-    n_draws: int = 1000,
+    n_samples: int = 1000,
     seed: int = 0,
 ) -> CurveFit:
     """Fit the laws to the runs of a learning curve.
@@ -214,7 +214,7 @@ def fit_curve(
         test_stderr: standard error of the metric over test rows, where all runs share them: it
             widens what is said of other rows like them, and not the saturation point, which rests
             on differences.
-        n_draws: curves to draw.
+        n_samples: curves to draw.
         seed: of the draws.
 
     Raises:
@@ -235,9 +235,9 @@ def fit_curve(
     precision = n_seeds / (variance * misfit**2)
     shapes = {law: weigh_shapes(law, n, y, precision, dof=dof) for law in N_PARAMETERS}
     weights = _weights({law: each.log_evidence for law, each in shapes.items()}, int(n_seeds.sum()))
-    counts = np.random.default_rng([seed, 0]).multinomial(n_draws, list(weights.values()))
-    draws = tuple(
-        shapes[law].draw(count, np.random.default_rng([seed, 1, number]))
+    counts = np.random.default_rng([seed, 0]).multinomial(n_samples, list(weights.values()))
+    curves = tuple(
+        shapes[law].sample(count, np.random.default_rng([seed, 1, number]))
         for number, (law, count) in enumerate(zip(weights, counts, strict=True))
         if count
     )
@@ -251,7 +251,7 @@ def fit_curve(
         misfit=misfit,
         weights=weights,
         best=best,
-        draws=draws,
+        curves=curves,
         is_higher_better=is_higher_better,
     )
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
-from thresher.evaluation.effect import effect
+from thresher.evaluation.effect import estimate_effect
 from thresher.experiments.comparison import sentence
 from thresher.experiments.search import Search, Tried, run_settings
 from thresher.trainer.settings import TrainSettings
@@ -67,7 +67,7 @@ def average_finalists(
     copytree(work / RUNS / f"mean-{seeds[0]}", kept)
     rmtree(work / RUNS)
     ours, theirs = (np.stack([metric.per_row(run) for run in side]) for side in zip(*pairs, strict=True))
-    found = effect(ours, theirs, metric.weights(pairs[0][0]), is_higher_better=metric.is_higher_better)
+    found = estimate_effect(ours, theirs, metric.weights(pairs[0][0]), is_higher_better=metric.is_higher_better)
     return {
         "trials": chosen,
         "average": float(np.mean([metric.measure(run).value for run, _ in pairs])),

@@ -17,7 +17,7 @@ import polars as pl
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
 from thresher.artifacts.manifest import Manifest
 from thresher.errors import InputError, ManifestError, SettingsError
-from thresher.evaluation.effect import LEVEL, Effect, effect, holm, seeds_needed
+from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_effect, estimate_seeds_needed
 from thresher.experiments.experiment import Overlap
 from thresher.experiments.rankings import check_methods
 from thresher.experiments.runner import ExperimentRunner
@@ -234,10 +234,10 @@ def judge(runner: ExperimentRunner, *, detect: float) -> list[PairwiseResult]:
         ours, theirs, weights = runner.paired(method, BASELINE, size)
         if len(ours) >= 2:
             n_tests = len(asked)
-            made = effect(ours, theirs, weights, is_higher_better=metric.is_higher_better, n_tests=n_tests)
-            needed = seeds_needed(ours, theirs, weights, gain=detect, n_tests=n_tests)
+            made = estimate_effect(ours, theirs, weights, is_higher_better=metric.is_higher_better, n_tests=n_tests)
+            needed = estimate_seeds_needed(ours, theirs, weights, gain=detect, n_tests=n_tests)
             found.append((method, size, made, needed))
-    adjusted = holm([entry[2].p for entry in found])
+    adjusted = adjust_p_values([entry[2].p for entry in found])
     costs = cost_table(runner).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
     seconds = {(m, n): (s, t) for m, n, s, t in costs.iter_rows()}
     return [

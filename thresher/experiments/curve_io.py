@@ -139,7 +139,7 @@ def _method_content(
         "misfit": fit.misfit,
         "seed_sd": fit.seed_sd,
         "test_stderr": fit.test_stderr,
-        "band": [{"n_rows": int(size), **fit.metric(float(size)).to_json()} for size in sizes],
+        "band": [{"n_rows": int(size), **fit.predict(float(size)).to_json()} for size in sizes],
         "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
         "targets": _targets(state, fit),
         "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in state.plan.more],
@@ -148,12 +148,12 @@ def _method_content(
 
 
 def _targets(state: CurveProgress, fit: CurveFit) -> list[dict[str, Any]]:
-    return [{"target": target, **fit.rows_for(target).to_json()} for target in state.plan.targets]
+    return [{"target": target, **fit.rows_needed(target).to_json()} for target in state.plan.targets]
 
 
 def dips(runner: ExperimentRunner, method: str, sizes: Sequence[int]) -> list[str]:
     """Say where more rows made the metric worse, by more than chance: after Holm's correction for all steps."""
-    from thresher.evaluation.effect import LEVEL, effect, holm
+    from thresher.evaluation.effect import LEVEL, adjust_p_values, estimate_effect
 
     metric = runner.experiment.metric
     if metric.column is None:
@@ -171,8 +171,8 @@ def dips(runner: ExperimentRunner, method: str, sizes: Sequence[int]) -> list[st
             continue
         before, after = (np.stack([metric.per_row(table) for table in side]) for side in zip(*done, strict=True))
         weights = metric.weights(done[0][0])
-        found.append((small, large, effect(after, before, weights, is_higher_better=metric.is_higher_better)))
-    adjusted = holm([change.p for _, _, change in found])
+        found.append((small, large, estimate_effect(after, before, weights, is_higher_better=metric.is_higher_better)))
+    adjusted = adjust_p_values([change.p for _, _, change in found])
     return [
         f"from {small:,} to {large:,} rows the {metric.name} gets worse by {-change.value:.4f} ± {change.stderr:.4f}"
         for (small, large, change), p in zip(found, adjusted, strict=True)
@@ -208,7 +208,7 @@ def _trades(
     found = []
     for method, fit in fits.items():
         for size in points[method] if method != baseline else ():
-            rows = base.rows_as_good_as(fit, size)
+            rows = base.equivalent_rows(fit, size)
             found.append({"method": method, "n_rows": size, "baseline": baseline, "baseline_rows": rows.to_json()})
     return found
 

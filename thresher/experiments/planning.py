@@ -76,14 +76,14 @@ def is_firm(fit: CurveFit, *, delta: float, largest: int) -> bool:
 
 def crossings(fit: CurveFit, delta: float, largest: float) -> Float64:
     """Return the saturation point of every draw, at most 64 times the largest measured size: (draws,)."""
-    return np.minimum(fit.saturation_draws(delta), 64 * largest)
+    return np.minimum(fit.sampled_saturations(delta), 64 * largest)
 
 
 def expected_width(fit: CurveFit, size: int, *, delta: float, rng: np.random.Generator) -> float:
     """Return the width of the interval (log scale) that is to be expected after one more run at a size."""
     point = np.log(crossings(fit, delta, float(fit.sizes[-1])))
     order = np.argsort(point)
-    point, errors = point[order], fit.draw_errors([size])[order, 0]
+    point, errors = point[order], fit.sampled_errors([size])[order, 0]
     sd = fit.seed_sd * fit.misfit
     outcomes = rng.choice(errors, _OUTCOMES) + rng.normal(0, sd, _OUTCOMES)
     fit_to = -0.5 * ((outcomes[None, :] - errors[:, None]) / sd) ** 2

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError, did_you_mean
-from thresher.evaluation.estimate import Estimate, over_seeds
+from thresher.evaluation.estimate import Estimate, mean_over_seeds
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.worker_pool import WorkerPool, default_workers
@@ -155,7 +155,7 @@ class ExperimentRunner:
         metric = self.experiment.metric
         if metric.column is None:
             return float(np.mean([metric.measure(table).stderr for table in tables]))
-        return over_seeds(np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])).stderr
+        return mean_over_seeds(np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])).stderr
 
     def test_stderr(self, method: str, n_rows: int) -> float:
         """Return the standard error over test rows of one run, which the runs of a method at a size share."""

@@ -15,7 +15,7 @@ from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset import Dataset
 from thresher.dataset.formats.files import SourceFile
 from thresher.errors import InputError
-from thresher.evaluation.estimate import over_seeds
+from thresher.evaluation.estimate import mean_over_seeds
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.runner import ExperimentRunner
 from thresher.trainer.request import PACKAGES, content_hash
@@ -169,7 +169,7 @@ def slice_table(runner: ExperimentRunner, columns: Sequence[str]) -> pl.DataFram
             group = np.array([group_of[row] for row in usable])
             for value in sorted(set(group)):
                 index = np.flatnonzero(group == value)
-                found = over_seeds(values[:, index], None if weights is None else weights[index])
+                found = mean_over_seeds(values[:, index], None if weights is None else weights[index])
                 place = {"method": method, "n_rows": n_rows, "slice": name, "group": value}
                 lines.append(place | {"value": found.value, "stderr": found.stderr, "n": found.n})
     return pl.DataFrame(lines, schema=schema)

@@ -24,7 +24,7 @@ import polars as pl
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_csv
 from thresher.artifacts.manifest import FORMAT, Manifest
 from thresher.errors import InputError, ManifestError, MissingExtraError, SettingsError
-from thresher.evaluation.effect import Effect, effect
+from thresher.evaluation.effect import Effect, estimate_effect
 from thresher.evaluation.estimate import Estimate
 from thresher.experiments.adapter_averaging import average_finalists
 from thresher.experiments.cells.cache import CellCache
@@ -265,7 +265,7 @@ def _against_default(search: Search, chosen: TrainSettings) -> tuple[Effect | No
     values = {side: float(np.mean([metric.measure(run).value for run in of_side])) for side, of_side in sides.items()}
     ours, theirs = (np.stack([metric.per_row(run) for run in of_side]) for of_side in sides.values())
     weights = metric.weights(pairs[0][0])
-    return effect(ours, theirs, weights, is_higher_better=metric.is_higher_better), values
+    return estimate_effect(ours, theirs, weights, is_higher_better=metric.is_higher_better), values
 
 
 def _content(

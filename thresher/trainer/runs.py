@@ -18,7 +18,7 @@ from thresher.artifacts.folder import write_atomic, write_parquet
 from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.evaluation.estimate import mean, ratio
-from thresher.evaluation.outcomes import Judge, classification_outcomes, language_outcomes
+from thresher.evaluation.outcomes import Evaluator, classification_outcomes, language_outcomes
 from thresher.models.causal_lm.base_model import load_tokenizer
 from thresher.models.causal_lm.chat_template import (
     prepare_template,
@@ -102,7 +102,7 @@ class Session:
         request: resolved.
         recipe: model and settings.
         held_out: rows to measure on, or None.
-        judge: how they are measured.
+        evaluator: how they are measured.
         work: folder that survives a kill.
         accelerator: of accelerate.
         on_event: listener; only the main process calls it.
@@ -111,7 +111,7 @@ class Session:
     request: Request
     recipe: Recipe
     held_out: HeldOut | None
-    judge: Judge
+    evaluator: Evaluator
     work: Path
     accelerator: Any
     on_event: OnEvent
@@ -169,7 +169,7 @@ def _open(request: Request, work: Path, accelerator: Any, on_event: OnEvent) -> 
             n_steps=count_steps(len(examples), request.settings),
         ),
         held_out=None if request.parts.held_out is None else _prepare(request, request.parts.held_out, tokenizer),
-        judge=Judge(
+        evaluator=Evaluator(
             tokenizer=tokenizer,
             device=accelerator.device,
             share=partial(share, accelerator=accelerator),
@@ -265,10 +265,10 @@ def _held_out_loss(session: Session, held_out: HeldOut, model: Any) -> HeldOutLo
     bare, rows = session.accelerator.unwrap_model(model), held_out.examples.rows
     with session.accelerator.autocast():
         if session.request.task == "classification":
-            losses = np.array([loss for _, _, loss in session.judge.classes(bare, rows)])
+            losses = np.array([loss for _, _, loss in session.evaluator.predict_classes(bare, rows)])
             found = mean(losses[~np.isnan(losses)])
         else:
-            pairs = session.judge.losses(bare, rows)
+            pairs = session.evaluator.compute_losses(bare, rows)
             found = ratio([total for total, _ in pairs], [count for _, count in pairs])
     return HeldOutLoss(found.value, found.stderr, found.n)
 
@@ -276,12 +276,14 @@ def _held_out_loss(session: Session, held_out: HeldOut, model: Any) -> HeldOutLo
 def _measure(session: Session, held_out: HeldOut, model: Any) -> pl.DataFrame:
     usable = held_out.rows.frame[held_out.examples.position]
     row_id, response = usable["row_id"].to_list(), usable["response"].to_list()
-    request, judge, rows = session.request, session.judge, held_out.examples.rows
+    request, evaluator, rows = session.request, session.evaluator, held_out.examples.rows
     with session.accelerator.autocast():
         if request.task == "classification":
-            return classification_outcomes(judge, model, rows, row_id=row_id, truth=response, classes=request.labels)
+            return classification_outcomes(
+                evaluator, model, rows, row_id=row_id, truth=response, classes=request.labels
+            )
         return language_outcomes(
-            judge,
+            evaluator,
             model,
             rows,
             row_id=row_id,
