@@ -12,9 +12,9 @@ import polars as pl
 from thresher.dataset import Dataset, Schema
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.evaluation.metric import Metric, find_metric
-from thresher.trainer.engine.split import by_id, drawn_by_id, same_text, share_of
 from thresher.trainer.request import Request, load_rows, resolve
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.split import match_texts, parse_share, sample_by_hash, sort_by_id
 
 Overlap = Literal["refuse", "drop"]
 
@@ -113,14 +113,14 @@ def prepare_experiment(
             "train: early_stopping_patience chooses weights by the held-out rows, which are the test rows of an "
             "experiment, so every score would be too good; leave it out"
         )
-    rows = by_id(load_rows(pool))
-    share = share_of(eval)
+    rows = sort_by_id(load_rows(pool))
+    share = parse_share(eval)
     if share is not None:
-        is_test = drawn_by_id(rows.frame["row_id"], share, seed=SPLIT_SEED)
+        is_test = sample_by_hash(rows.frame["row_id"], share, seed=SPLIT_SEED)
         test, rows = rows.take(np.flatnonzero(is_test)), rows.take(np.flatnonzero(~is_test))
-        rows = rows.take(np.flatnonzero(~same_text(rows, test)))  # repeats of a drawn row, which nobody chose
+        rows = rows.take(np.flatnonzero(~match_texts(rows, test)))  # repeats of a drawn row, which nobody chose
     else:
-        test = by_id(load_rows(eval, _schema_for(rows, eval)))
+        test = sort_by_id(load_rows(eval, _schema_for(rows, eval)))
     if test.kind != rows.kind:
         raise InputError(f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}")
     rows = _apart(rows, test, overlap)
@@ -153,8 +153,8 @@ def _schema_for(rows: Dataset, eval_rows: Any) -> Schema | None:
 def _apart(pool: Dataset, test: Dataset, overlap: Overlap) -> Dataset:
     """Return the rows of the pool that are not in the test set; refuse any that are, unless they are to be dropped."""
     if overlap == "drop":
-        return pool.take(np.flatnonzero(~same_text(pool, test)))
-    shared = np.flatnonzero(same_text(test, pool))
+        return pool.take(np.flatnonzero(~match_texts(pool, test)))
+    shared = np.flatnonzero(match_texts(test, pool))
     if len(shared):
         places = [f"{file}:{line}" for file, line in test.frame[shared].select("file", "line").iter_rows()]
         raise InputError(

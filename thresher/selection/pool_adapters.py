@@ -131,8 +131,8 @@ def promises(
 
 
 def _promise(order: RequiredAdapter, by: str, pool: Dataset, context: FeatureContext, *, seed: int) -> Promise:
-    from thresher.trainer.engine.load_model import wants_bf16
-    from thresher.trainer.engine.split import drawn_by_id
+    from thresher.trainer.engine.load_model import needs_bf16
+    from thresher.trainer.split import sample_by_hash
 
     rows = _as_language(pool)
     rows = rows.take(rows.frame["row_id"].arg_sort().to_numpy())
@@ -144,14 +144,14 @@ def _promise(order: RequiredAdapter, by: str, pool: Dataset, context: FeatureCon
         )
     request = _request(order, by, rows, context, seed=seed)
     told = {name: value for name, value in request.identity().items() if name not in ("data", "sources", "subset")}
-    is_bf16 = wants_bf16(request.settings.precision)
+    is_bf16 = needs_bf16(request.settings.precision)
     identity = digest({**told, "order": asdict(order), "folds": FOLDS, "recipe": RECIPE, "is_bf16": is_bf16})
     return Promise(
         preparation=order,
         by=by,
         rows=rows,
         fold=fold,
-        is_learned=drawn_by_id(rows.frame["row_id"], order.share, seed=seed),
+        is_learned=sample_by_hash(rows.frame["row_id"], order.share, seed=seed),
         request=request,
         folder=TrainedFolder(path=store().folder(identity), identity=identity, n_folds=order.n_folds),
     )
@@ -340,7 +340,7 @@ def rehearse_training(promise: Promise) -> Trial:
     if promise.folder.is_there:
         return Trial(sentence=promise.sentence(), n_steps=0, seconds=0.0, tokens=0, bytes=0)
     from thresher.trainer.engine.fit import fit
-    from thresher.trainer.engine.lora import trainable
+    from thresher.trainer.engine.lora import get_trainable_parameters
     from thresher.trainer.engine.processes import open_accelerator
 
     folds = [_training(promise, fold) for fold in range(promise.preparation.n_folds)]
@@ -360,7 +360,7 @@ def rehearse_training(promise: Promise) -> Trial:
     )
     per_step = (times[-1] - times[0]) / n_tried  # from "start" on
     n_steps = sum(each.n_steps for each, _ in folds)
-    n_bytes = sum(value.numel() * value.element_size() for value in trainable(fitted.model).values())
+    n_bytes = sum(value.numel() * value.element_size() for value in get_trainable_parameters(fitted.model).values())
     n_kept = 1 + 3 * promise.preparation.epochs * promise.preparation.keeps_epochs  # weights and two moments per epoch
     return Trial(
         sentence=promise.sentence(),

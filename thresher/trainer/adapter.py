@@ -64,13 +64,13 @@ class Adapter:
         """Return base, rows and held-out scores, one line each."""
         lines = [
             "Adapter",
-            *(f"  {name:<10}{text}" for name, text in summary(self.metrics)),
+            *(f"  {name:<10}{text}" for name, text in summarize(self.metrics)),
             f"  {'folder':<10}{self.path}",
         ]
         return "\n".join(lines)
 
 
-def summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+def summarize(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the main facts of `metrics.json` as (name, text)."""
     train = metrics["counts"]["train"]
     lines = [
@@ -78,18 +78,20 @@ def summary(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("task", str(metrics["task"])),
         ("rows", f"{train['rows']:,} ({train['tokens']:,} tokens), {metrics['n_steps']:,} steps"),
     ]
-    lines += [(name, as_text(value)) for name, value in (metrics["held_out"] or {}).items() if name != "classes"]
+    lines += [
+        (name, format_estimate(value)) for name, value in (metrics["held_out"] or {}).items() if name != "classes"
+    ]
     comparison = metrics["comparison"]
     if comparison is not None:
         lines.append(
-            ("this", f"{comparison['metric']} {as_text(comparison['subset'])} over seeds {comparison['seeds']}")
+            ("this", f"{comparison['metric']} {format_estimate(comparison['subset'])} over seeds {comparison['seeds']}")
         )
-        lines.append(("random", f"{comparison['metric']} {as_text(comparison['random'])}, as many random rows"))
-        lines.append(("difference", f"{as_text(comparison['difference'])}"))
+        lines.append(("random", f"{comparison['metric']} {format_estimate(comparison['random'])}, as many random rows"))
+        lines.append(("difference", f"{format_estimate(comparison['difference'])}"))
     return lines
 
 
-def as_text(estimate: Mapping[str, Any]) -> str:
+def format_estimate(estimate: Mapping[str, Any]) -> str:
     """Return an estimate of `metrics.json` as "0.812 ± 0.011 (n = 600)"."""
     value, stderr = estimate["value"], estimate["stderr"]
     shown = "not a number" if value is None else f"{value:.4g}"

@@ -14,9 +14,9 @@ import numpy as np
 from thresher.artifacts.folder import write_atomic
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
-from thresher.trainer.adapter import as_text, summary
+from thresher.trainer.adapter import format_estimate, summarize
 from thresher.trainer.engine.checkpoint import History
-from thresher.trainer.engine.load_model import name_to_load
+from thresher.trainer.engine.load_model import get_loadable_name
 
 COLUMNS = ("step", "epoch", "learning_rate", "loss", "n_learned", "eval_loss", "eval_stderr", "eval_n")
 
@@ -94,9 +94,10 @@ def model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any], *, base:
     """
     name, task = base.name, str(metrics["task"])
     pipeline = "text-classification" if task == "classification" else "text-generation"
-    facts = "\n".join(f"| {fact} | {text} |" for fact, text in summary(metrics))
+    facts = "\n".join(f"| {fact} | {text} |" for fact, text in summarize(metrics))
     settings = "\n".join(f"| {setting} | {value} |" for setting, value in metrics["settings"].items())
-    on_hub = "" if Path(name_to_load(base)).is_absolute() else f"base_model: {json.dumps(name)}\n"  # a path is none
+    is_folder = Path(get_loadable_name(base)).is_absolute()  # a path is no name on the Hub
+    on_hub = "" if is_folder else f"base_model: {json.dumps(name)}\n"
     return f"""---
 library_name: peft
 {on_hub}pipeline_tag: {pipeline}
@@ -143,15 +144,17 @@ def _chosen_on(metrics: Mapping[str, Any]) -> str:
 
 
 def _comparison(metrics: Mapping[str, Any]) -> str:
-    found = metrics["comparison"]
-    if found is None:
+    comparison = metrics["comparison"]
+    if comparison is None:
         return ""
-    better = "higher" if found["is_higher_better"] else "lower"
+    random, difference = (format_estimate(comparison[name]) for name in ("random", "difference"))
+    better = "higher" if comparison["is_higher_better"] else "lower"
+    has_seeds = len(comparison["seeds"]) > 1
     return (
-        f"\n\nTrained in the same way on as many random rows of the pool, the {found['metric']} is "
-        f"{as_text(found['random'])}; the difference, paired over held-out rows"
-        f"{' and seeds' if len(found['seeds']) > 1 else ''}, is {as_text(found['difference'])} ({better} is better)."
-        f"{'' if len(found['seeds']) > 1 else ' One seed: the spread between seeds is not in the error.'}"
+        f"\n\nTrained in the same way on as many random rows of the pool, the {comparison['metric']} is {random}; "
+        f"the difference, paired over held-out rows{' and seeds' if has_seeds else ''}, is {difference} "
+        f"({better} is better)."
+        f"{'' if has_seeds else ' One seed: the spread between seeds is not in the error.'}"
     )
 
 
@@ -171,7 +174,7 @@ def _left_out(metrics: Mapping[str, Any]) -> str:
 
 
 def _loading(base: BaseModel, task: str, metrics: Mapping[str, Any]) -> str:
-    source = repr(name_to_load(base)) + ("" if base.revision is None else f", revision={base.revision!r}")
+    source = repr(get_loadable_name(base)) + ("" if base.revision is None else f", revision={base.revision!r}")
     needed = ""
     if base.name == EMBEDDED_NAME:  # which is on no Hub
         source, needed = "causal_lm_folder()", "\nfrom thresher.models.causal_lm.embedded import causal_lm_folder\n"

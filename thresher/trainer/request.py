@@ -16,9 +16,9 @@ from thresher.errors import InputError, SettingsError, first_three
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
 from thresher.models.causal_lm.base_model import BaseModel, find_base
 from thresher.subset.subset import Subset, open_subset, read_subset_rows
-from thresher.trainer.engine.load_model import embedded_base, four_bit, refuse_quantized
-from thresher.trainer.engine.split import Parts, by_id, share_of, split
+from thresher.trainer.engine.load_model import build_4bit_options, find_embedded_base, refuse_quantized
 from thresher.trainer.settings import Task, TrainSettings
+from thresher.trainer.split import RowSplit, parse_share, sort_by_id, split_rows
 
 KINDS: dict[str, tuple[str, ...]] = {  # kind of data -> tasks it can be trained for, the first one by default
     "sft": ("sft",),
@@ -48,7 +48,7 @@ class Request:
             are all usable.
     """
 
-    parts: Parts
+    parts: RowSplit
     data: Dataset
     labels: tuple[str, ...]
     subset_hash: str | None
@@ -113,7 +113,7 @@ def resolve(
     if has_control and eval is None:
         raise InputError("control: random rows are compared on held-out rows, found none; give --eval")
     chosen = _task(rows, task)
-    share = share_of(eval)
+    share = parse_share(eval)
     held_out = share if share is not None or eval is None else load_rows(eval, rows.schema)
     for other, name in ((pool, "control"), (held_out, "eval")):
         if other is not None and not isinstance(other, float) and other.kind != rows.kind:
@@ -122,8 +122,12 @@ def resolve(
             )
     if not len(rows):
         raise InputError("train: at least one row is needed, found none")
-    parts = split(
-        by_id(rows), pool=None if pool is None else by_id(pool), held_out=held_out, seed=seed, control=has_control
+    parts = split_rows(
+        sort_by_id(rows),
+        pool=None if pool is None else sort_by_id(pool),
+        held_out=held_out,
+        seed=seed,
+        control=has_control,
     )
     classes = _labels(rows, pool, labels or ()) if chosen == "classification" else ()
     if classes and parts.held_out is not None:
@@ -203,7 +207,7 @@ def _require_known_label(held_out: Dataset, labels: tuple[str, ...]) -> None:
 
 def _base(model: str | Path | None, task: Task) -> BaseModel:
     if model is None:
-        return embedded_base(task)
+        return find_embedded_base(task)
     if (Path(model).expanduser() / ADAPTER_CONFIG).is_file():
         raise InputError(f"model: must be a base model, got the adapter '{model}'; merge it into its base (--merge)")
     base = find_base(model)
@@ -230,5 +234,5 @@ def _resolved(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_
     if settings.eval_every is not None and not has_held_out:
         raise SettingsError(f"train: eval_every ({settings.eval_every}) needs held-out rows; give --eval")
     if settings.load_in_4bit:
-        four_bit(is_bf16=False)
+        build_4bit_options(is_bf16=False)
     return resolved

@@ -32,10 +32,10 @@ from thresher.trainer.engine.fit import Fitted, Recipe, count_steps, fit, restor
 from thresher.trainer.engine.loop import HeldOutLoss
 from thresher.trainer.engine.lora import save_adapter
 from thresher.trainer.engine.processes import gather, share
-from thresher.trainer.engine.split import draw
-from thresher.trainer.engine.tokenization import Examples, end_of_prompt, require_rows, tokenize, turn_ends
+from thresher.trainer.engine.tokenization import Examples, find_end_tokens, require_rows, tokenize, truncate_prompt
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.request import Request
+from thresher.trainer.split import sample_rows
 
 MAIN, CONTROL = "main", "control"
 PREDICTIONS, DONE, ADAPTER = "predictions.parquet", "done.json", "adapter"
@@ -186,7 +186,7 @@ def _control(request: Request, tokenizer: Any, pool: Dataset, n_rows: int, *, se
     """Draw random rows until as many can be learned from as on the other side, or the pool is used up."""
     n_drawn = n_rows
     while True:
-        drawn = _tokenize(request, tokenizer, draw(pool, n_drawn, seed=seed))
+        drawn = _tokenize(request, tokenizer, sample_rows(pool, n_drawn, seed=seed))
         if len(drawn) == n_rows or n_drawn >= len(pool):
             break
         n_drawn += n_rows - len(drawn)
@@ -218,9 +218,9 @@ def _prepare(request: Request, rows: Dataset, tokenizer: Any) -> HeldOut:
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         room = (request.base.max_positions or 1 << 30) - request.settings.max_new_tokens
         whole = [[*start_tokens(tokenizer, ids, is_asked=False), *ids] for ids in encoded]
-        prompts = [end_of_prompt(ids, room, bos=tokenizer.bos_token_id) for ids in whole]
+        prompts = [truncate_prompt(ids, room, bos=tokenizer.bos_token_id) for ids in whole]
         n_prompts_cut = sum(len(ids) > room for ids in whole)
-    ends = turn_ends(examples, tokenizer, int(request.settings.max_length or 0))
+    ends = find_end_tokens(examples, tokenizer, int(request.settings.max_length or 0))
     return HeldOut(rows=rows, examples=examples, prompts=prompts, n_prompts_cut=n_prompts_cut, ends=ends)
 
 

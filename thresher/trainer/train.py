@@ -113,7 +113,7 @@ def _require_packages() -> None:
 
 def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started: float) -> Adapter:
     """Open the output folder on the first process, run, and publish; the other processes only compute."""
-    from thresher.trainer.engine.processes import from_main, open_accelerator, require_shared
+    from thresher.trainer.engine.processes import broadcast_from_main, open_accelerator, require_shared
     from thresher.trainer.result import write_result
     from thresher.trainer.runs import run_all
 
@@ -121,7 +121,7 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
     identity = digest(request.identity())
     folder = OutputFolder(out, identity=identity, force=force)
     if not accelerator.is_main_process:
-        found = from_main(None)
+        found = broadcast_from_main(None)
         if isinstance(found, OutputError):
             raise found
         require_shared(folder.path if found else folder.work, accelerator)
@@ -134,9 +134,9 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
         try:
             stack.enter_context(folder)
         except OutputError as error:
-            from_main(error)  # the other processes wait for word
+            broadcast_from_main(error)  # the other processes wait for word
             raise
-        from_main(folder.is_done)
+        broadcast_from_main(folder.is_done)
         require_shared(folder.path if folder.is_done else folder.work, accelerator)
         if not folder.is_done:
             _note_unusable(request, on_event)

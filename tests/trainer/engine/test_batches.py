@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from thresher.trainer.engine.batches import Plan, epoch_order, first_fit, pack, pad, pieces
+from thresher.trainer.engine.batches import Plan, order_epoch, pack_first_fit, pack_rows, pad_rows, split_step
 from thresher.trainer.engine.losses import token_loss
 from thresher.trainer.engine.tokenization import IGNORED, Example
 
@@ -20,14 +20,14 @@ def examples(lengths, seed=0):
 
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (16, 4), (17, 4), (300, 16)])
 def test_every_row_comes_once_per_epoch(n, batch_size):
-    steps = epoch_order(np.arange(n) % 7, batch_size=batch_size, seed=3, epoch=2)
+    steps = order_epoch(np.arange(n) % 7, batch_size=batch_size, seed=3, epoch=2)
     assert sorted(np.concatenate(steps).tolist()) == list(range(n))
     assert sorted(len(step) for step in steps)[1:] == [batch_size] * (len(steps) - 1)
 
 
 def test_the_order_depends_on_seed_and_epoch_and_nothing_else():
     def order(seed, epoch):
-        return np.concatenate(epoch_order(np.arange(50), batch_size=4, seed=seed, epoch=epoch)).tolist()
+        return np.concatenate(order_epoch(np.arange(50), batch_size=4, seed=seed, epoch=epoch)).tolist()
 
     np.random.seed(1)  # noqa: NPY002 - global state must not matter
     first = order(0, 0)
@@ -43,7 +43,7 @@ def test_buckets_pad_less_than_random_steps():
         return sum(len(step) * lengths[step].max() for step in steps)
 
     random = np.random.default_rng(1).permutation(640).reshape(-1, 16)
-    assert padded(epoch_order(lengths, batch_size=16, seed=0, epoch=0)) < 0.7 * padded(random)
+    assert padded(order_epoch(lengths, batch_size=16, seed=0, epoch=0)) < 0.7 * padded(random)
 
 
 def test_a_plan_can_start_at_any_step():
@@ -57,24 +57,26 @@ def test_a_plan_can_start_at_any_step():
 @pytest.mark.parametrize(("n_ranks", "n_pieces"), [(1, 1), (2, 1), (1, 3), (2, 4)])
 def test_the_shares_of_all_processes_make_up_the_step(n_ranks, n_pieces):
     step = np.array([7, 3, 9, 1, 4])
-    shares = [piece for rank in range(n_ranks) for piece in pieces(step, rank=rank, n_ranks=n_ranks, n_pieces=n_pieces)]
+    shares = [
+        piece for rank in range(n_ranks) for piece in split_step(step, rank=rank, n_ranks=n_ranks, n_pieces=n_pieces)
+    ]
     assert len(shares) == n_ranks * n_pieces
     assert sorted(np.concatenate(shares).tolist()) == sorted(step.tolist())
 
 
 def test_padding_marks_what_is_not_there():
-    batch = pad(examples([3, 5]), pad_id=0)
+    batch = pad_rows(examples([3, 5]), pad_id=0)
     assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1] * 5]
     assert batch.labels[0, 3:].tolist() == [IGNORED, IGNORED]
 
 
 def test_classes_are_one_label_per_row():
-    assert pad([Example("a", [1, 2], [3]), Example("b", [1], [0])], pad_id=0).labels.tolist() == [3, 0]
+    assert pad_rows([Example("a", [1, 2], [3]), Example("b", [1], [0])], pad_id=0).labels.tolist() == [3, 0]
 
 
 def test_packs_hold_every_row_once_and_no_more_than_fits():
     lengths = np.random.default_rng(0).integers(1, 60, size=50).tolist()
-    packs = first_fit(lengths, 64)
+    packs = pack_first_fit(lengths, 64)
     assert sorted(i for members in packs for i in members) == list(range(50))
     assert max(sum(lengths[i] for i in members) for members in packs) <= 64
     assert len(packs) <= np.ceil(sum(lengths) / 64 * 11 / 9) + 1
@@ -90,8 +92,10 @@ def test_packed_rows_have_the_loss_and_the_gradient_of_rows_alone(tiny_llama):
         total.backward()
         return total.item(), model.model.layers[0].self_attn.q_proj.weight.grad.clone()
 
-    alone, alone_gradient = measured([token_loss(model, pad([row], pad_id=0)) for row in rows])
-    packed, packed_gradient = measured([token_loss(model, pack(rows, pad_id=0, max_length=40, dtype=torch.float32))])
+    alone, alone_gradient = measured([token_loss(model, pad_rows([row], pad_id=0)) for row in rows])
+    packed, packed_gradient = measured(
+        [token_loss(model, pack_rows(rows, pad_id=0, max_length=40, dtype=torch.float32))]
+    )
     assert packed == pytest.approx(alone, rel=1e-5)
     torch.testing.assert_close(packed_gradient, alone_gradient, rtol=1e-4, atol=1e-5)
 
@@ -102,6 +106,8 @@ def test_a_row_in_a_pack_does_not_see_its_neighbours(tiny_llama):
 
     def logits(neighbour):
         with torch.inference_mode():
-            return model(**pack([second, neighbour], pad_id=0, max_length=20, dtype=torch.float32).inputs).logits[0, :8]
+            return model(**pack_rows([second, neighbour], pad_id=0, max_length=20, dtype=torch.float32).inputs).logits[
+                0, :8
+            ]
 
     torch.testing.assert_close(logits(first), logits(other), rtol=0, atol=0)

@@ -12,7 +12,7 @@ from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
 from thresher.trainer.engine.fit import Recipe, build, count_steps, fit, refuse_packing
 from thresher.trainer.engine.loop import HeldOutLoss
-from thresher.trainer.engine.lora import trainable
+from thresher.trainer.engine.lora import get_trainable_parameters
 from thresher.trainer.engine.tokenization import tokenize
 from thresher.trainer.settings import TrainSettings
 
@@ -198,7 +198,7 @@ def test_auto_targets_are_all_linear_layers_but_the_head(tiny_llama):
     settings = TrainSettings(max_steps=1).resolved("sft")
     recipe = Recipe(base=base, tokenizer=load_tokenizer(base), task="sft", settings=settings, classes=(), n_steps=1)
     with torch.random.fork_rng():
-        names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trainable(build(recipe, seed=0))}
+        names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in get_trainable_parameters(build(recipe, seed=0))}
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     wrong = replace(recipe, settings=replace(settings, lora_targets=("query",)))
     with (

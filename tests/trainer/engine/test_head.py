@@ -5,15 +5,15 @@ from sklearn.linear_model import LogisticRegression
 
 from thresher.dataset import load
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
-from thresher.trainer.engine.batches import pad
+from thresher.trainer.engine.batches import pad_rows
 from thresher.trainer.engine.fit import Recipe, build
-from thresher.trainer.engine.head import SPREAD, start_head
+from thresher.trainer.engine.head import SPREAD, initialize_head
 from thresher.trainer.engine.tokenization import tokenize
 from thresher.trainer.settings import TrainSettings
 
 
 def layout(rows):
-    return pad(rows, pad_id=0)
+    return pad_rows(rows, pad_id=0)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def logits(model, rows):
 @pytest.mark.parametrize("labels", [("blue", "green", "red"), ("blue", "red")])
 def test_the_head_gives_the_log_odds_of_the_regression(made, labels):
     model, rows = made(labels, set(labels))
-    start_head(model, rows, layout=layout, device="cpu")
+    initialize_head(model, rows, layout=layout, device="cpu")
     taken = []
     head = model.base_model.model.classifier.modules_to_save["default"]
     hook = head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].double().numpy()))
@@ -60,7 +60,7 @@ def test_the_head_gives_the_log_odds_of_the_regression(made, labels):
 
 def test_the_pooler_gets_outputs_of_one_spread(made):
     model, rows = made(("blue", "green", "red"), {"blue", "green", "red"})
-    start_head(model, rows, layout=layout, device="cpu")
+    initialize_head(model, rows, layout=layout, device="cpu")
     taken = []
     dense = model.base_model.model.bert.pooler.modules_to_save["default"].dense
     dense.register_forward_hook(lambda _, __, output: taken.append(output.double().numpy()))
@@ -72,14 +72,14 @@ def test_the_pooler_gets_outputs_of_one_spread(made):
 
 def test_a_class_without_a_row_is_not_predicted(made):
     model, rows = made(("blue", "green", "red"), {"blue", "red"})
-    start_head(model, rows, layout=layout, device="cpu")
+    initialize_head(model, rows, layout=layout, device="cpu")
     assert set(logits(model, rows).argmax(axis=1).tolist()) == {0, 2}
 
 
 def test_one_class_leaves_the_head_as_it_is(made):
     model, rows = made(("blue", "red"), {"red"})
     before = logits(model, rows)
-    start_head(model, rows, layout=layout, device="cpu")
+    initialize_head(model, rows, layout=layout, device="cpu")
     np.testing.assert_array_equal(logits(model, rows), before)
 
 
@@ -92,5 +92,5 @@ def test_many_classes_of_few_rows_are_no_reason_for_a_warning(tiny_bert):
     rows = load([{"text": f"the ball number {i} is red", "label": labels[i % 20]} for i in range(36)])
     examples = tokenize(rows, tokenizer, task="classification", max_length=32, loss_on="all-assistant", classes=labels)
     model = build(recipe, seed=0).eval()
-    start_head(model, examples.rows, layout=layout, device="cpu")  # warnings are errors here
+    initialize_head(model, examples.rows, layout=layout, device="cpu")  # warnings are errors here
     assert np.isfinite(logits(model, examples.rows)).all()

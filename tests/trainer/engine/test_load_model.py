@@ -5,7 +5,7 @@ import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
-from thresher.trainer.engine.load_model import four_bit, load_model
+from thresher.trainer.engine.load_model import build_4bit_options, load_model
 from thresher.trainer.settings import TrainSettings
 
 
@@ -81,4 +81,4 @@ def test_four_bit_without_a_gpu_is_one_sentence():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(SettingsError, match="load_in_4bit needs a CUDA GPU, found none"):
-        four_bit(is_bf16=True)
+        build_4bit_options(is_bf16=True)

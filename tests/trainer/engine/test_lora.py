@@ -10,7 +10,7 @@ import transformers
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.engine.load_model import load_model, refuse_quantized
-from thresher.trainer.engine.lora import attach, load_adapter, save_adapter, trainable
+from thresher.trainer.engine.lora import attach, get_trainable_parameters, load_adapter, save_adapter
 from thresher.trainer.settings import TrainSettings
 
 SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
@@ -41,7 +41,7 @@ def moved(model):
     """Give every trained matrix another value, as training would; the zeros of a fresh adapter hide what is lost."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(3)
-        for parameter in trainable(model).values():
+        for parameter in get_trainable_parameters(model).values():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return model.eval()
 
@@ -62,10 +62,10 @@ def test_auto_targets_leave_out_what_cannot_be_adapted(tmp_path, name):
 
     with torch.random.fork_rng():
         model = attach(made(), settings, task="sft", base=base_of(tmp_path))
-        assert not {part for name in trainable(model) for part in name.split(".")} & left_out
+        assert not {part for name in get_trainable_parameters(model) for part in name.split(".")} & left_out
         model.train()
         model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
-        assert all(parameter.grad is not None for parameter in trainable(model).values())
+        assert all(parameter.grad is not None for parameter in get_trainable_parameters(model).values())
         expected = logits(moved(model))
         save_adapter(model, tmp_path / "adapter")
         torch.testing.assert_close(logits(load_adapter(made(), tmp_path / "adapter")), expected)
@@ -109,7 +109,7 @@ def test_only_what_reads_text_is_adapted_in_a_model_of_images_too(tmp_path):
     with torch.random.fork_rng():
         model = transformers.Gemma3ForConditionalGeneration(config)
         attached = attach(model, TrainSettings().resolved("sft"), task="sft", base=base_of(tmp_path))
-    names = list(trainable(attached))
+    names = list(get_trainable_parameters(attached))
     assert len(names) == 2 * 2 * 7
     assert all(".language_model." in name for name in names)
 

@@ -6,7 +6,7 @@ import transformers
 
 from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import BaseModel
-from thresher.trainer.engine.batches import pad
+from thresher.trainer.engine.batches import pad_rows
 from thresher.trainer.engine.probe import probe, probe_classifier
 from thresher.trainer.engine.tokenization import Example
 
@@ -54,7 +54,7 @@ def test_a_classifier_that_reads_padding_is_refused(name):
             getattr(transformers, f"{name}Config")(**sizes)
         )
     base = BaseModel(name="m", folder=None, fingerprint="", max_positions=None)
-    asked_of = {"base": base, "layout": lambda rows: pad(rows, pad_id=0), "device": "cpu"}
+    asked_of = {"base": base, "layout": lambda rows: pad_rows(rows, pad_id=0), "device": "cpu"}
     if name == "Bert":
         probe_classifier(model, rows, **asked_of)
         return

@@ -9,11 +9,11 @@ from thresher.trainer.engine.tokenization import (
     CUT_AWAY,
     IGNORED,
     UNKNOWN_LABEL,
-    end_of_prompt,
-    learned_labels,
+    build_labels,
+    find_end_tokens,
     require_rows,
     tokenize,
-    turn_ends,
+    truncate_prompt,
 )
 
 TALKS = [
@@ -59,7 +59,7 @@ def test_tokens_are_those_of_the_whole_text(tokenizer):
     ],
 )
 def test_a_token_is_learned_when_it_holds_a_character_of_a_span(spans, expected):
-    assert learned_labels([10, 11, 12, 13], [(0, 2), (2, 4), (4, 6), (6, 9)], spans) == expected
+    assert build_labels([10, 11, 12, 13], [(0, 2), (2, 4), (4, 6), (6, 9)], spans) == expected
 
 
 @pytest.mark.parametrize("is_trimming", [False, True])
@@ -77,8 +77,8 @@ def test_white_space_of_a_response_is_learned_whatever_the_offsets_say(tokenizer
 def test_the_token_that_ends_the_turns_is_found_whatever_the_tokenizer_calls_the_end(tokenizer):
     tokenizer.eos_token = "<|pad|>"
     found = read(tokenizer, TALKS)
-    assert turn_ends(found, tokenizer, 512) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    assert turn_ends(found, tokenizer, len(found.rows[0].input_ids)) == frozenset()  # it may have been cut
+    assert find_end_tokens(found, tokenizer, 512) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    assert find_end_tokens(found, tokenizer, len(found.rows[0].input_ids)) == frozenset()  # it may have been cut
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_token_that_ends_the_turns_is_found_whatever_the_tokenizer_calls_the
     [(5, 1, [1, 2, 3, 4]), (4, 1, [1, 2, 3, 4]), (3, 1, [1, 3, 4]), (2, 1, [1, 4]), (1, 1, [4]), (3, None, [2, 3, 4])],
 )
 def test_a_prompt_that_is_too_long_keeps_its_start_and_its_end(room, bos, expected):
-    assert end_of_prompt([1, 2, 3, 4], room, bos=bos) == expected
+    assert truncate_prompt([1, 2, 3, 4], room, bos=bos) == expected
 
 
 def test_truncation_is_counted_in_rows_and_tokens(tokenizer):
@@ -179,7 +179,7 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
     from transformers import AutoModelForCausalLM
 
     from thresher.models.causal_lm.chat_template import PLAIN_TEMPLATE
-    from thresher.trainer.engine.batches import pack, pad
+    from thresher.trainer.engine.batches import pack_rows, pad_rows
     from thresher.trainer.engine.losses import token_loss
 
     tokenizer.bos_token = "<|pad|>"
@@ -210,8 +210,8 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
             if row.labels[place] != IGNORED:
                 total -= float(logits[place - 1].log_softmax(-1)[row.input_ids[place]])
     with torch.inference_mode():
-        together = float(token_loss(model, pad(found.rows, pad_id=0)))
-        packed = float(token_loss(model, pack(found.rows, pad_id=0, max_length=512, dtype=model.dtype)))
+        together = float(token_loss(model, pad_rows(found.rows, pad_id=0)))
+        packed = float(token_loss(model, pack_rows(found.rows, pad_id=0, max_length=512, dtype=model.dtype)))
     assert (together, packed) == (pytest.approx(total, rel=1e-5), pytest.approx(total, rel=1e-5))
 
 

@@ -68,13 +68,13 @@ class Outcome:
 
 def compute_cell_key(request: Request) -> str:
     """Return the content address of a request: it does not say how the rows were chosen, only which they are."""
-    from thresher.trainer.engine.load_model import wants_bf16
+    from thresher.trainer.engine.load_model import needs_bf16
 
     asked = request.identity()
     # the file that the rows were read from says nothing beyond the rows, and `subset` names how
     # they were chosen
     kept = {name: value for name, value in asked.items() if name not in ("data", "sources", "subset")}
-    return digest({**kept, "format": FORMAT, "is_bf16": wants_bf16(request.settings.precision)})
+    return digest({**kept, "format": FORMAT, "is_bf16": needs_bf16(request.settings.precision)})
 
 
 def run(request: Request, work: Path, on_event: OnEvent = ignore) -> tuple[pl.DataFrame, dict[str, Any]]:

@@ -37,12 +37,12 @@ class Batch:
         return Batch({name: value.to(device) for name, value in self.inputs.items()}, self.labels.to(device))
 
 
-def steps_per_epoch(n_rows: int, batch_size: int) -> int:
+def count_epoch_steps(n_rows: int, batch_size: int) -> int:
     """Return the optimizer steps of one epoch; the last may hold fewer rows."""
     return -(-n_rows // batch_size)
 
 
-def epoch_order(lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+def order_epoch(lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Return the rows of each optimizer step of an epoch.
 
     Rows are shuffled, sorted by length within stretches of BUCKET_STEPS steps, cut into steps, and
@@ -65,7 +65,7 @@ def epoch_order(lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch
     return [steps[i] for i in rng.permutation(len(steps))]
 
 
-def pieces(step: NDArray[np.int64], *, rank: int, n_ranks: int, n_pieces: int) -> list[NDArray[np.int64]]:
+def split_step(step: NDArray[np.int64], *, rank: int, n_ranks: int, n_pieces: int) -> list[NDArray[np.int64]]:
     """Return this process's share of a step, cut into forward passes; all shares together are the step.
 
     A share can be empty when the step has fewer rows than there are forward passes.
@@ -74,7 +74,7 @@ def pieces(step: NDArray[np.int64], *, rank: int, n_ranks: int, n_pieces: int) -
     return [step[rank * n_pieces + piece :: width] for piece in range(n_pieces)]
 
 
-def pad(rows: Sequence[Example], *, pad_id: int) -> Batch:
+def pad_rows(rows: Sequence[Example], *, pad_id: int) -> Batch:
     """Lay rows side by side, padded on the right to the longest."""
     width = max(len(row.input_ids) for row in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
@@ -89,7 +89,7 @@ def pad(rows: Sequence[Example], *, pad_id: int) -> Batch:
     return Batch({"input_ids": ids, "attention_mask": mask}, labels[:, 0] if is_class else labels)
 
 
-def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
+def pack_first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     """Put rows into as few sequences of `width` tokens as first-fit decreasing needs (at most 11/9 of the optimum)."""
     packs: list[list[int]] = []
     room: list[int] = []
@@ -104,7 +104,7 @@ def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     return packs
 
 
-def pack(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: torch.dtype) -> Batch:
+def pack_rows(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: torch.dtype) -> Batch:
     """Lay rows end to end so that none sees another.
 
     Positions start again at 0 in each row, and the mask is block-diagonal and causal: (packs, 1,
@@ -112,7 +112,7 @@ def pack(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: torch.
     The first token of each row is never a target, since the token before it belongs to another row.
     Padding attends to itself.
     """
-    packs = first_fit([len(row.input_ids) for row in rows], max_length)
+    packs = pack_first_fit([len(row.input_ids) for row in rows], max_length)
     width = max(sum(len(rows[i].input_ids) for i in members) for members in packs)
     ids = torch.full((len(packs), width), pad_id, dtype=torch.long)
     labels = torch.full((len(packs), width), IGNORED, dtype=torch.long)
@@ -149,7 +149,7 @@ class Plan:
         self.batch_size = batch_size
         self.seed = seed
         self.n_steps = n_steps
-        self.n_epoch_steps = steps_per_epoch(len(rows), batch_size)
+        self.n_epoch_steps = count_epoch_steps(len(rows), batch_size)
         self.lengths = np.array([len(row.input_ids) for row in rows], dtype=np.int64)
         self.n_learned = np.array([row.n_learned for row in rows], dtype=np.int64)
         self._epoch = -1
@@ -159,6 +159,6 @@ class Plan:
         """Return the positions of the rows of a step, counted from 0 over all epochs."""
         epoch, within = divmod(step, self.n_epoch_steps)
         if epoch != self._epoch:
-            self._order = epoch_order(self.lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+            self._order = order_epoch(self.lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
             self._epoch = epoch
         return self._order[within]

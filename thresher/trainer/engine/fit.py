@@ -13,12 +13,12 @@ import torch
 from thresher.errors import SettingsError
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.engine import checkpoint
-from thresher.trainer.engine.batches import Batch, Plan, pack, pad, steps_per_epoch
+from thresher.trainer.engine.batches import Batch, Plan, count_epoch_steps, pack_rows, pad_rows
 from thresher.trainer.engine.checkpoint import History
-from thresher.trainer.engine.head import start_head
-from thresher.trainer.engine.load_model import Loaded, load_model, wants_bf16
+from thresher.trainer.engine.head import initialize_head
+from thresher.trainer.engine.load_model import Loaded, load_model, needs_bf16
 from thresher.trainer.engine.loop import BEST, HeldOutLoss, Work, loop
-from thresher.trainer.engine.lora import attach, load_adapter, trainable
+from thresher.trainer.engine.lora import attach, get_trainable_parameters, load_adapter
 from thresher.trainer.engine.losses import class_loss, token_loss
 from thresher.trainer.engine.probe import probe, probe_classifier
 from thresher.trainer.engine.tokenization import Example
@@ -59,7 +59,7 @@ def count_steps(n_rows: int, settings: TrainSettings) -> int:
     """Return the optimizer steps that the settings ask for, at least one."""
     if settings.max_steps is not None:
         return settings.max_steps
-    return max(1, round(float(settings.epochs or 0) * steps_per_epoch(n_rows, int(settings.batch_size or 1))))
+    return max(1, round(float(settings.epochs or 0) * count_epoch_steps(n_rows, int(settings.batch_size or 1))))
 
 
 def build(recipe: Recipe, *, seed: int) -> Any:
@@ -88,7 +88,7 @@ def _load(recipe: Recipe) -> Loaded:
         recipe.base,
         task=recipe.task,
         settings=recipe.settings,
-        is_bf16=wants_bf16(recipe.settings.precision),
+        is_bf16=needs_bf16(recipe.settings.precision),
         pad_id=recipe.tokenizer.pad_token_id,
         classes=recipe.classes,
     )
@@ -135,12 +135,12 @@ def fit(
                 probe_classifier(model, rows, base=recipe.base, layout=layout, device=accelerator.device)
             else:
                 probe(model, base=recipe.base, device=accelerator.device, is_packed=settings.packing)
-        parameters = trainable(model)
+        parameters = get_trainable_parameters(model)
         optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=settings.weight_decay)
         history = checkpoint.restore(folder, parameters, optimizer)
         if recipe.task == "classification" and not history.step:
             with accelerator.autocast():
-                start_head(model, rows, layout=layout, device=accelerator.device)
+                initialize_head(model, rows, layout=layout, device=accelerator.device)
         if accelerator.is_main_process:
             message = f"continuing from step {history.step}" if history.step else ""
             on_event(TrainEvent(kind="start", run=run, step=history.step, n_steps=plan.n_steps, message=message))
@@ -171,8 +171,8 @@ def fit(
 def _layout(recipe: Recipe, model: Any) -> Callable[[Sequence[Example]], Batch]:
     pad_id = recipe.tokenizer.pad_token_id
     if not recipe.settings.packing:
-        return partial(pad, pad_id=pad_id)
-    return partial(pack, pad_id=pad_id, max_length=int(recipe.settings.max_length or 0), dtype=model.dtype)
+        return partial(pad_rows, pad_id=pad_id)
+    return partial(pack_rows, pad_id=pad_id, max_length=int(recipe.settings.max_length or 0), dtype=model.dtype)
 
 
 def refuse_packing(config: Any, task: Task, max_length: int) -> None:

@@ -27,7 +27,7 @@ C = 0.1  # inverse strength of the L2 penalty on standardised features
 FLOOR = 1e-6  # features of no spread are not blown up
 
 
-def start_head(model: Any, rows: Sequence[Example], *, layout: Layout, device: Any) -> None:
+def initialize_head(model: Any, rows: Sequence[Example], *, layout: Layout, device: Any) -> None:
     """Set the head to a linear probe, and leave it to training to improve on it.
 
     Linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054): from a random head, the

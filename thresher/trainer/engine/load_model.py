@@ -59,7 +59,7 @@ def load_model(
         "dtype": torch.bfloat16 if is_bf16 else torch.float32,
     }
     if settings.load_in_4bit:
-        options |= four_bit(is_bf16=is_bf16)
+        options |= build_4bit_options(is_bf16=is_bf16)
     if task != "classification":
         model = load_causal_lm(base, task=task, **options)
         model.config.pad_token_id = pad_id  # not an option of loading: RWKV knows none
@@ -111,13 +111,13 @@ def refuse_quantized(base: BaseModel) -> None:
         )
 
 
-def name_to_load(base: BaseModel) -> str:
+def get_loadable_name(base: BaseModel) -> str:
     """Return what finds the base from anywhere: its name, or the absolute path of a folder."""
     folder = Path(base.name).expanduser()
     return str(folder.resolve()) if folder.is_dir() else base.name
 
 
-def four_bit(*, is_bf16: bool) -> dict[str, Any]:
+def build_4bit_options(*, is_bf16: bool) -> dict[str, Any]:
     """Return the loading options of a 4-bit base model.
 
     Raises:
@@ -141,7 +141,7 @@ def four_bit(*, is_bf16: bool) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
 
-def wants_bf16(precision: str) -> bool:
+def needs_bf16(precision: str) -> bool:
     """Decide whether to compute in bfloat16: "auto" does where the GPU has it."""
     import torch
 
@@ -150,7 +150,7 @@ def wants_bf16(precision: str) -> bool:
     return precision == "bf16"
 
 
-def embedded_base(task: Task) -> BaseModel:
+def find_embedded_base(task: Task) -> BaseModel:
     """Return the model that comes with the package for a task, under the name that its adapters give as their base.
 
     MiniLM has its name on the Hub, so that an adapter made here can be loaded anywhere; the causal

@@ -15,9 +15,9 @@ import torch
 
 from thresher.errors import SettingsError
 from thresher.trainer.engine import checkpoint
-from thresher.trainer.engine.batches import Batch, Plan, pieces
+from thresher.trainer.engine.batches import Batch, Plan, split_step
 from thresher.trainer.engine.checkpoint import History
-from thresher.trainer.engine.schedule import rate_share
+from thresher.trainer.engine.schedule import compute_rate_share
 from thresher.trainer.engine.tokenization import Example
 from thresher.trainer.events import OnEvent, TrainEvent
 from thresher.trainer.settings import TrainSettings
@@ -118,7 +118,7 @@ def _keep_epoch(work: Work, plan: Plan, history: History) -> None:
 
 
 def _set_rate(optimizer: Any, settings: TrainSettings, step: int, n_steps: int) -> float:
-    share = rate_share(step, n_steps, schedule=settings.schedule, warmup_share=settings.warmup_share)
+    share = compute_rate_share(step, n_steps, schedule=settings.schedule, warmup_share=settings.warmup_share)
     rate = float(settings.learning_rate or 0.0) * share
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -137,7 +137,7 @@ def _take_step(work: Work, plan: Plan, settings: TrainSettings, step: int) -> tu
     n_learned = int(plan.n_learned[rows].sum())
     n_ranks, rank = accelerator.num_processes, accelerator.process_index
     torch.manual_seed(int(np.random.SeedSequence([plan.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
-    own = pieces(rows, rank=rank, n_ranks=n_ranks, n_pieces=settings.gradient_accumulation)
+    own = split_step(rows, rank=rank, n_ranks=n_ranks, n_pieces=settings.gradient_accumulation)
     total = torch.zeros((), device=accelerator.device)
     for number, piece in enumerate(own):
         is_last = number == len(own) - 1

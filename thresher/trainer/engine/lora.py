@@ -14,7 +14,7 @@ import torch
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
-from thresher.trainer.engine.load_model import POOLERS, name_to_load
+from thresher.trainer.engine.load_model import POOLERS, get_loadable_name
 from thresher.trainer.settings import Task, TrainSettings
 
 HEADS = ("classifier", "score")  # peft trains these whole by itself
@@ -76,7 +76,7 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, 
             f"model '{base.name}': LoRA cannot be put on {wanted} ({first_line(error)}); name others as lora_targets, "
             f"of {', '.join(linear)}"
         ) from None
-    adapted.peft_config["default"].base_model_name_or_path = name_to_load(base)
+    adapted.peft_config["default"].base_model_name_or_path = get_loadable_name(base)
     adapted.peft_config["default"].revision = base.revision
     for parameter in adapted.parameters():
         if parameter.requires_grad:
@@ -152,7 +152,7 @@ def _own_names(model: Any, wanted: tuple[str, ...]) -> list[str]:
     return [name for name in wanted if name in found]
 
 
-def trainable(model: Any) -> dict[str, torch.nn.Parameter]:
+def get_trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     """Return the trained parameters by name, in the order of the model."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 

@@ -10,7 +10,7 @@ import torch
 from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
 from thresher.models.precision import same_logits
-from thresher.trainer.engine.batches import Batch, pack, pad
+from thresher.trainer.engine.batches import Batch, pack_rows, pad_rows
 from thresher.trainer.engine.tokenization import Example
 
 LENGTHS = (9, 6)  # of the rows that are tried; the longer one comes first in a pack
@@ -45,7 +45,7 @@ def probe(model: Any, *, base: BaseModel, device: Any, is_packed: bool) -> None:
     model.eval()
     with torch.inference_mode():
         try:
-            alone = [model(**pad([row], pad_id=0).to(device).inputs).logits[0] for row in rows]
+            alone = [model(**pad_rows([row], pad_id=0).to(device).inputs).logits[0] for row in rows]
         except FAILURES as error:
             raise InputError(
                 f"model '{base.name}': does not run with LoRA on its layers ({first_line(error)}); "
@@ -90,7 +90,7 @@ def probe_classifier(
 
 def _require_apart(model: Any, rows: list[Example], alone: torch.Tensor, device: Any) -> None:
     try:
-        batch = pack(rows, pad_id=0, max_length=sum(LENGTHS), dtype=model.dtype).to(device)
+        batch = pack_rows(rows, pad_id=0, max_length=sum(LENGTHS), dtype=model.dtype).to(device)
         packed = model(**batch.inputs).logits[0]
         reason = "rows see one another there"
         is_apart = same_logits(alone.float(), packed.float(), itemsize=model.dtype.itemsize)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thresher.errors import OutputError, SettingsError
-from thresher.trainer.engine.load_model import wants_bf16
+from thresher.trainer.engine.load_model import needs_bf16
 from thresher.trainer.settings import TrainSettings
 
 Item = TypeVar("Item")
@@ -39,14 +39,14 @@ def open_accelerator(settings: TrainSettings) -> Any:
     # Accelerators refuses that
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
-        mixed_precision="bf16" if wants_bf16(settings.precision) else "no",
+        mixed_precision="bf16" if needs_bf16(settings.precision) else "no",
         # the loop weighs its pieces itself; a number from the launcher's configuration would scale
         # the gradients again
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
 
 
-def from_main(value: Any) -> Any:
+def broadcast_from_main(value: Any) -> Any:
     """Return the main process's value on all processes."""
     from accelerate.utils import broadcast_object_list
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def rate_share(step: int, n_steps: int, *, schedule: str, warmup_share: float) -> float:
+def compute_rate_share(step: int, n_steps: int, *, schedule: str, warmup_share: float) -> float:
     """Return the share of the peak rate at a step.
 
     The rate rises linearly over the first `warmup_share` of the steps, is 1 at the end of them, and

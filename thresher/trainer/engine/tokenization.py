@@ -195,7 +195,7 @@ def _add_conversations(account: _Account, rows: Dataset, tokenizer: Any, loss_on
     encoded = _encode(tokenizer, [rendered[position].text for position in usable], special=False, offsets=True)
     row_ids = rows.frame["row_id"]
     for position, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        labels = learned_labels(ids, offsets, rendered[position].spans)
+        labels = build_labels(ids, offsets, rendered[position].spans)
         head = start_tokens(tokenizer, ids, is_asked=bool(labels) and labels[0] != IGNORED)
         account.add(position, row_ids[position], head + ids, [IGNORED] * len(head) + labels)
 
@@ -210,14 +210,12 @@ def _add_texts(account: _Account, rows: Dataset, tokenizer: Any) -> None:
         account.add(position, row_id, head + ids, [IGNORED] * len(head) + ids)
 
 
-def learned_labels(
-    ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
-) -> list[int]:
+def build_labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[int]:
     """Return the labels of a text: a token is learned when it holds a character of a span."""
     return [code if learned else IGNORED for code, learned in zip(ids, mark_tokens(spans, offsets), strict=True)]
 
 
-def end_of_prompt(ids: list[int], room: int, *, bos: int | None) -> list[int]:
+def truncate_prompt(ids: list[int], room: int, *, bos: int | None) -> list[int]:
     """Return the last tokens of a prompt that is longer than the room for it, behind the BOS that it starts with."""
     if len(ids) <= room:
         return ids
@@ -225,7 +223,7 @@ def end_of_prompt(ids: list[int], room: int, *, bos: int | None) -> list[int]:
     return head + ids[len(ids) - max(1, room) + len(head) :]
 
 
-def turn_ends(examples: Examples, tokenizer: Any, max_length: int) -> frozenset[int]:
+def find_end_tokens(examples: Examples, tokenizer: Any, max_length: int) -> frozenset[int]:
     """Return the special tokens that end what is learned, in rows that are not cut.
 
     A chat template may end a turn with another token than the one the tokenizer and the model name

@@ -15,7 +15,7 @@ from thresher.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class RowSplit:
     """The rows of a training run.
 
     Attributes:
@@ -34,7 +34,7 @@ class Parts:
     n_leaked: int = 0
 
 
-def share_of(value: Any) -> float | None:
+def parse_share(value: Any) -> float | None:
     """Read "5%" or 0.05 as a share; return None for anything that is not one.
 
     Raises:
@@ -54,7 +54,9 @@ def share_of(value: Any) -> float | None:
     return share
 
 
-def split(data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | None, seed: int, control: bool) -> Parts:
+def split_rows(
+    data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | None, seed: int, control: bool
+) -> RowSplit:
     """Divide rows into training, held-out and control rows that share no text.
 
     A share is held out of the pool where one is known, so that the measure is of the pool and not
@@ -71,31 +73,31 @@ def split(data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | No
         InputError: no row is left to learn from or to measure on.
     """
     if held_out is None:
-        return Parts(train=data, held_out=None, control=pool if control else None)
+        return RowSplit(train=data, held_out=None, control=pool if control else None)
     n_drawn = 0
     is_drawn = np.zeros(len(data), dtype=bool)
     if isinstance(held_out, float):
         source = data if pool is None else pool
-        drawn = drawn_by_id(source.frame["row_id"], held_out, seed=seed)
+        drawn = sample_by_hash(source.frame["row_id"], held_out, seed=seed)
         held_out = source.take(np.flatnonzero(drawn))
         is_drawn = data.frame["row_id"].is_in(held_out.frame["row_id"].implode()).to_numpy()
         n_drawn = int(is_drawn.sum())
-    held_out = by_id(held_out)
+    held_out = sort_by_id(held_out)
     if not len(held_out):
         raise InputError("eval: at least one held-out row is needed, found none")
-    is_known = same_text(data, held_out)
+    is_known = match_texts(data, held_out)
     train = data.take(np.flatnonzero(~(is_known | is_drawn)))
     if not len(train):
         raise InputError(f"train: all {len(data)} rows are among the held-out rows; give other rows to --eval")
     drawn_from = None
     if control and pool is not None:
-        drawn_from = pool.take(np.flatnonzero(~same_text(pool, held_out)))
+        drawn_from = pool.take(np.flatnonzero(~match_texts(pool, held_out)))
         if len(drawn_from) < len(train):
             raise InputError(
                 f"control: needs {len(train)} random rows, found {len(drawn_from)} in the pool that are not held out; "
                 f"give a larger pool, or --control none"
             )
-    return Parts(
+    return RowSplit(
         train=train,
         held_out=held_out,
         control=drawn_from,
@@ -104,7 +106,7 @@ def split(data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | No
     )
 
 
-def drawn_by_id(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.bool_]:
+def sample_by_hash(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.bool_]:
     """Draw a share of the rows by the hash of (seed, row id): (n,) bool.
 
     The rows with the lowest hashes are drawn, so the order of the file does not matter, and of a
@@ -117,7 +119,7 @@ def drawn_by_id(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.boo
     return is_drawn
 
 
-def same_text(rows: Dataset, others: Dataset) -> NDArray[np.bool_]:
+def match_texts(rows: Dataset, others: Dataset) -> NDArray[np.bool_]:
     """Tell for each row whether one of the others reads the same: (n,) bool. A label is not part of the text."""
     return _text(rows).is_in(_text(others).implode()).to_numpy()
 
@@ -128,12 +130,12 @@ def _text(rows: Dataset) -> pl.Series:
     return rows.frame.select(pl.concat_str("prompt", "response", separator="\0")).to_series()
 
 
-def draw(pool: Dataset, n: int, *, seed: int) -> Dataset:
+def sample_rows(pool: Dataset, n: int, *, seed: int) -> Dataset:
     """Draw n random rows of the pool without repeats; the same for a seed whatever the order of the file."""
     order = pool.frame["row_id"].arg_sort().to_numpy()
     return pool.take(order[np.random.default_rng(seed).permutation(len(pool))[:n]])
 
 
-def by_id(rows: Dataset) -> Dataset:
+def sort_by_id(rows: Dataset) -> Dataset:
     """Return the rows sorted by id, so that nothing depends on the order of the file."""
     return rows.take(rows.frame["row_id"].arg_sort().to_numpy())
