@@ -98,7 +98,7 @@ class Noted:
 def measure(n: int, budget: str, folder: Path) -> dict[str, Any]:
     """Select from n rows in each way."""
     import thresher as th
-    from thresher.features import FeatureContext, compute
+    from thresher.features import compute, make_context
 
     n_shards = write_pool(folder / "pool", n)
     pool = str(folder / "pool")
@@ -121,7 +121,7 @@ def measure(n: int, budget: str, folder: Path) -> dict[str, Any]:
             runs[name]["worker_seconds"] = spent
         kept[name], told[name] = subset.kept, content
         print(json.dumps({name: runs[name]}), flush=True)
-    x = compute(th.load(pool), ["embedding"], FeatureContext(encoder="static", cache=None))["embedding"]
+    x = compute(th.load(pool), ["embedding"], make_context(encoder="static", cache=None))["embedding"]
     values = {name: objective(x, rows) for name, rows in kept.items()}
     rng = np.random.default_rng(0)
     values["random rows"] = objective(x, rng.choice(len(x), len(kept["one machine"]), replace=False))

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 import thresher as th
-from thresher.features import FeatureContext, compute
+from thresher.features import FeatureContext, compute, make_context
 from thresher.features.settings import ConfidenceSettings
 
 RESULT = Path(__file__).parent / "results" / "confidence.json"
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--device", default=None)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    context = FeatureContext(model=given.model, encoder=given.encoder, device=given.device)
+    context = make_context(model=given.model, encoder=given.encoder, device=given.device)
     folder = given.data / "noise" if (given.data / "noise").is_dir() else given.data
     found: dict[str, dict[str, object]] = {SOLUTIONS: solutions(folder / SOLUTIONS, given.questions, context)}
     for name in LABELS:

@@ -22,7 +22,7 @@ from machine import machine
 import thresher as th
 from thresher.curation.pipeline import apply_rules
 from thresher.curation.rule import Rule, create
-from thresher.features import FeatureContext
+from thresher.features import make_context
 
 ROOT = Path(__file__).parents[1]
 TRAIN, TEST = ROOT / "data/products/train.jsonl", ROOT / "data/products/test.jsonl"
@@ -96,7 +96,7 @@ def measure(name: str, *, encoder: str = "static", **settings) -> Score:
     pool, test = th.load(TRAIN, id_column="listing_id"), th.load(TEST, id_column="listing_id")
     rule = create(name, settings)
     started = time.perf_counter()
-    dropped = apply_rules(pool, [rule], eval=test, context=FeatureContext(encoder=encoder, cache=None)).dropped
+    dropped = apply_rules(pool, [rule], eval=test, context=make_context(encoder=encoder, cache=None)).dropped
     seconds = time.perf_counter() - started
     score = score_copies if name in COPIES else score_others
     shown = settings | ({"encoder": encoder} if "embedding" in rule.needs or "class_probability" in rule.needs else {})

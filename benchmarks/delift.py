@@ -31,7 +31,7 @@ import numpy as np
 from machine import machine
 
 import thresher as th
-from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features import FeatureCache, compute, make_context
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
 from thresher.features.utility.example_pairs import nearest_examples
@@ -69,7 +69,7 @@ def ranking(features, beside, **settings):
 def tokens_of_all_pairs(pool, lm, limit):
     """Return the tokens of all pairs when every example is read again with every row, the last of each row never."""
     rows = _Queries.of(pool, lm, limit)
-    asked = _Asked(lm, rows, pool, limit, FeatureContext(cache=None))
+    asked = _Asked(lm, rows, pool, limit, make_context(cache=None))
     prefixes = [len(ids) for ids in asked._prefixes(np.arange(len(pool)))]
     read = np.array([row.n_read for row in rows.rows])
     return int(len(pool) * read.sum() + len(pool) * sum(prefixes[1:]) + read.sum() + len(pool) * prefixes[0])
@@ -77,7 +77,7 @@ def tokens_of_all_pairs(pool, lm, limit):
 
 def tokens_with_prefixes_kept(pool, lm, limit, tried):
     """Return the tokens of rows alone and of the examples in `tried` (n, m): each example is read once per round."""
-    asked = _Asked(lm, _Queries.of(pool, lm, limit), pool, limit, FeatureContext(cache=None))
+    asked = _Asked(lm, _Queries.of(pool, lm, limit), pool, limit, make_context(cache=None))
     prefixes = np.array([len(ids) for ids in asked._prefixes(np.arange(len(pool)))])
     read = np.array([row.n_read for row in asked.pool.rows])
     again = 0 if tried.shape[1] == len(pool) else prefixes[1:][np.unique(tried[:, -(tried.shape[1] // 2) :])].sum()
@@ -151,7 +151,7 @@ def main():
     pool, beside = every.take(np.sort(chosen[: given.rows])), every.take(np.sort(chosen[given.rows :]))
     lm = language_model(given.model, device=given.device, dtype=given.dtype)
     cache = None if given.cache is None else FeatureCache(given.cache)
-    context = FeatureContext(model=given.model, device=given.device, dtype=given.dtype, encoder="static", cache=cache)
+    context = make_context(model=given.model, device=given.device, dtype=given.dtype, encoder="static", cache=cache)
     result = {
         "rows": len(pool),
         "data": Path(given.data).name,

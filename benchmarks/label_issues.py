@@ -21,7 +21,7 @@ import numpy as np
 from machine import machine
 
 import thresher as th
-from thresher.features import FeatureContext
+from thresher.features import make_context
 from thresher.features.labels.class_probability import _Work, class_names, given_classes, normalised
 from thresher.features.labels.cross_fit import PENALTY, judge
 from thresher.features.labels.label_issues import find_label_issues
@@ -67,7 +67,7 @@ def measure(path, encoder, n_draws):
     lines = [json.loads(line) for line in path.open()]
     pool = th.load([{"text": line["text"], "label": str(line["given"])} for line in lines])
     names, given = class_names(pool), given_classes(pool)
-    work = _Work(pool, names, FeatureContext(encoder=encoder).resolved(len(pool)))
+    work = _Work(pool, names, make_context(encoder=encoder).resolved(len(pool)))
     embedding, words = work._views
     text = work.text
     began = time.process_time()

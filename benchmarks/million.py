@@ -159,7 +159,7 @@ def run_stages(path: Path, folder: Path, wanted: list[str], budget: str) -> dict
         result["rules"] = curated.manifest.content["rules"]
         pool = curated.dataset
     if "embed" in wanted and "select" not in wanted:
-        context = features.FeatureContext(encoder="static").resolved(len(pool))
+        context = features.make_context(encoder="static").resolved(len(pool))
         features.compute(pool, ["embedding"], context)
     if "write" in wanted and "select" not in wanted:
         with stages.stage("selection (random)"):

@@ -56,13 +56,13 @@ def ours(rows: list[str]) -> int:
     import thresher as th
     from thresher.curation.pipeline import apply_rules
     from thresher.curation.rules.near_duplicates import NearDuplicates
-    from thresher.features import FeatureContext
+    from thresher.features import make_context
 
     warm = th.load(pl.DataFrame({"text": rows[:100]}))
-    apply_rules(warm, [NearDuplicates()], context=FeatureContext(cache=None))  # compiles the kernels
+    apply_rules(warm, [NearDuplicates()], context=make_context(cache=None))  # compiles the kernels
     pool = th.load(pl.DataFrame({"text": rows}))
     started = time.perf_counter()
-    result = apply_rules(pool, [NearDuplicates()], context=FeatureContext(cache=None))
+    result = apply_rules(pool, [NearDuplicates()], context=make_context(cache=None))
     return report(len(rows), result.dropped.height, time.perf_counter() - started, result.results[0].notes)
 
 

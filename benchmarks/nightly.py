@@ -106,7 +106,7 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
     import polars as pl
 
     from thresher.dataset import load
-    from thresher.features import FeatureContext, compute
+    from thresher.features import compute, make_context
     from thresher.jobs.update.core_set import objective, weighted_core_set
 
     pool = load(str(night.root / "slices" / "*.jsonl"))
@@ -118,7 +118,7 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
     passed = apply_rules(pool, read_job(night.root / "job.toml").rules).kept
     rows = pool.take(passed)
     os.environ["THRESHER_CACHE"] = str(night.root / "cache")
-    x = compute(rows, {"embedding"}, FeatureContext(encoder="static"))["embedding"]
+    x = compute(rows, {"embedding"}, make_context(encoder="static"))["embedding"]
     ids = rows.frame["row_id"].str.slice(0, 32).to_list()
     ours = np.array([at for at, row_id in enumerate(ids) if row_id in kept])
     rng = np.random.default_rng(0)

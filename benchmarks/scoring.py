@@ -37,7 +37,7 @@ import torch
 from machine import machine
 
 import thresher as th
-from thresher.features import FeatureContext, compute
+from thresher.features import compute, make_context
 from thresher.features.likelihood.loss import load_row_tokenizer
 from thresher.models.causal_lm.chat_template import render, render_prompt
 from thresher.models.causal_lm.language_model import language_model
@@ -157,7 +157,7 @@ def main():
     pool = th.load(given.data)
     rows = pool.take(np.sort(np.random.default_rng(0).choice(len(pool), given.rows, replace=False)))
     chosen = {} if given.batch_tokens is None else {"batch_tokens": given.batch_tokens}
-    context = FeatureContext(model=given.model, device="cpu", cache=None, **chosen)
+    context = make_context(model=given.model, device="cpu", cache=None, **chosen)
     lm = language_model(given.model, device="cpu")
     lm.model  # noqa: B018 - loaded before any clock starts, and shared by all ways
     result = measure(rows, lm, context, given.repeats)
@@ -174,7 +174,7 @@ def main():
         "data": Path(given.data).name,
         "model": Path(given.model).name if given.model else lm.name,
         "fingerprint": lm.fingerprint,
-        "batch_tokens": lm.fitting(context.batch_tokens),
+        "batch_tokens": lm.fitting(context.models.batch_tokens),
         "threads": torch.get_num_threads(),
         **result,
         "ratios": bars,

@@ -3,11 +3,11 @@ import polars as pl
 import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, column_values, compute, fingerprints
+from thresher.features import FeatureCache, FeatureContext, column_values, compute, fingerprints, make_context
 from thresher.features import compute as compute_function
 from thresher.models.encoders.static import StaticEncoder
 
-STATIC = FeatureContext(encoder="static")
+STATIC = make_context(encoder="static")
 
 
 def test_every_array_follows_the_rows_when_they_change_order(make_rows, make_sentences):
@@ -26,7 +26,7 @@ def test_every_array_follows_the_rows_when_they_change_order(make_rows, make_sen
 
 def test_values_from_the_cache_equal_fresh_ones(make_rows, make_sentences):
     rows = make_rows(make_sentences(40))
-    fresh = compute(rows, ["embedding", "length"], FeatureContext(encoder="static", cache=None))
+    fresh = compute(rows, ["embedding", "length"], make_context(encoder="static", cache=None))
     for _ in range(2):
         cached = compute(rows, ["embedding", "length"], STATIC)
         np.testing.assert_array_equal(cached["embedding"], fresh["embedding"])
@@ -38,7 +38,7 @@ def test_texts_that_an_english_encoder_tells_little_of_are_counted_whatever_the_
     rows = make_rows([*foreign, "", "...", "naïve café – “déjà vu”", "def f(x): return x ** 2  # 平方", "a mug ☃"])
     told = []
     cache = FeatureCache(tmp_path)
-    context = FeatureContext(encoder="static", cache=cache, on_progress=lambda event: told.append(event.note))
+    context = make_context(encoder="static", cache=cache, on_progress=lambda event: told.append(event.note))
     for _ in range(2):
         told.clear()
         assert compute(rows, ["embedding"], context).notes == {"embedding": {"rows_in_other_letters": 5}}
@@ -49,8 +49,8 @@ def test_texts_that_an_english_encoder_tells_little_of_are_counted_whatever_the_
 
 def test_half_precision_is_rounded_once_and_kept_apart(make_rows, make_sentences, tmp_path):
     rows = make_rows(make_sentences(40))
-    half = FeatureContext(encoder="static", embedding_dtype="float16", cache=FeatureCache(tmp_path / "half"))
-    whole = FeatureContext(encoder="static", cache=FeatureCache(tmp_path / "whole"))
+    half = make_context(encoder="static", embedding_dtype="float16", cache=FeatureCache(tmp_path / "half"))
+    whole = make_context(encoder="static", cache=FeatureCache(tmp_path / "whole"))
     expected = compute(rows, ["embedding"], whole)["embedding"].astype(np.float16)
     for _ in range(2):
         found = compute(rows, ["embedding"], half)["embedding"]
@@ -60,8 +60,8 @@ def test_half_precision_is_rounded_once_and_kept_apart(make_rows, make_sentences
     assert 0 < kept[0] < 0.6 * kept[1]
     marks = [fingerprints(["embedding"], context)["embedding"]["fingerprint"] for context in (half, whole)]
     assert marks[0] == f"{marks[1]}-float16"
-    with pytest.raises(SettingsError, match="embedding_dtype must be float32 or float16, got 'int8'"):
-        FeatureContext(embedding_dtype="int8")
+    with pytest.raises(SettingsError, match="embedding_dtype must be one of 'float32', 'float16', got 'int8'"):
+        make_context(embedding_dtype="int8")
 
 
 def test_a_second_run_loads_no_model(make_rows, make_sentences, monkeypatch):
@@ -157,17 +157,17 @@ def test_fingerprints_name_the_models(make_rows):
 
 def test_progress_ends_with_all_rows_done(make_rows, make_sentences):
     events = []
-    context = FeatureContext(encoder="static", on_progress=events.append)
+    context = make_context(encoder="static", on_progress=events.append)
     compute(make_rows(make_sentences(30)), ["embedding", "length"], context)
     last = {event.stage: (event.done, event.total) for event in events}
     assert last == {"embedding": (30, 30), "length": (30, 30)}
 
 
 def test_illegal_settings_are_refused():
-    with pytest.raises(SettingsError, match="batch_tokens must be 1 or more tokens, got 0"):
-        FeatureContext(batch_tokens=0)
-    with pytest.raises(SettingsError, match="dtype must be one of float32, bfloat16, float16, got 'int3'"):
-        FeatureContext(dtype="int3")
+    with pytest.raises(SettingsError, match="batch_tokens must be a whole number of at least 1, got 0"):
+        make_context(batch_tokens=0)
+    with pytest.raises(SettingsError, match="dtype must be one of 'float32', 'bfloat16', 'float16', got 'int3'"):
+        make_context(dtype="int3")
 
 
 def test_compute_is_the_function_of_the_package():

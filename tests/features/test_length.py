@@ -5,12 +5,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from thresher.errors import NotFoundError
-from thresher.features import FeatureContext
+from thresher.features import make_context
 from thresher.features.length import Length, tokenizer_file
 
 
 def lengths(rows, **context):
-    return Length().compute(rows, FeatureContext(**context))
+    return Length().compute(rows, make_context(**context))
 
 
 def test_lengths_are_tokens_of_the_embedded_tokenizer_one_text_at_a_time(make_rows, make_sentences):

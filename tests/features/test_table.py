@@ -12,7 +12,7 @@ import pytest
 
 import thresher as th
 from thresher.cli.main import main
-from thresher.features import FeatureContext, compute
+from thresher.features import compute, make_context
 
 ROWS = [
     {"prompt": f"question {i}", "completion": f"answer number {i} " * (i % 4 + 1), "grade": i / 10} for i in range(12)
@@ -29,7 +29,7 @@ def pool(tmp_path):
 def test_values_are_those_that_the_selectors_see_in_the_order_of_the_file(pool):
     dataset = th.load(pool)
     made = th.score(dataset, "length, number:grade,embedding", encoder="static")
-    expected = compute(dataset, {"length", "embedding"}, FeatureContext(encoder="static"))
+    expected = compute(dataset, {"length", "embedding"}, make_context(encoder="static"))
     assert made.frame.columns == ["row_id", "length", "number:grade", "number:grade_missing", "embedding"]
     assert made.frame["row_id"].equals(dataset.frame["row_id"])
     np.testing.assert_array_equal(made.frame["length"].to_numpy(), expected["length"])

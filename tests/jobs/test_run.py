@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from thresher.errors import InputError, ManifestError, SettingsError
-from thresher.features import FeatureContext, compute
+from thresher.features import compute, make_context
 from thresher.jobs.inspection import check_job
 from thresher.jobs.snapshots.table import FILE, ROW_ID, SINCE, WEIGHT
 
@@ -487,7 +487,7 @@ def test_the_objective_is_that_of_the_kept_rows(kit, rows):
     all_rows = rows(40, 1)
     from thresher.dataset import load
 
-    x = compute(load(all_rows), {"embedding"}, FeatureContext(encoder="static"))["embedding"]
+    x = compute(load(all_rows), {"embedding"}, make_context(encoder="static"))["embedding"]
     at = [n for n, row in enumerate(all_rows) if row["prompt"] in kept]
     value = np.maximum((x @ x[at].T).max(axis=1), 0).mean()
     assert kit.manifest()["objective"] == pytest.approx(value, abs=1e-4)

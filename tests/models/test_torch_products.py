@@ -178,5 +178,5 @@ def test_the_precision_that_is_asked_for_is_that_of_the_model_and_another_result
     assert whole["features"]["loss"]["dtype"] == "float32"
     assert half["features"]["loss"]["dtype"] == "bfloat16"
     assert whole["identity"] != half["identity"]
-    with pytest.raises(SettingsError, match="dtype must be one of float32, bfloat16, float16, got 'half'"):
+    with pytest.raises(SettingsError, match="dtype must be one of 'float32', 'bfloat16', 'float16', got 'half'"):
         th.select(ROWS, dtype="half", **asked)

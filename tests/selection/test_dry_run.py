@@ -11,7 +11,7 @@ import thresher as th
 from thresher.cache.dry_run import StageCost
 from thresher.cli.main import main
 from thresher.errors import InputError
-from thresher.features import FeatureCache, FeatureContext, ngram
+from thresher.features import FeatureCache, FeatureContext, make_context, ngram
 from thresher.features.cost import merged, rehearse
 from thresher.features.likelihood.loss import Loss
 from thresher.numeric.units import format_bytes
@@ -89,7 +89,7 @@ def test_counting_words_is_told_and_not_done(monkeypatch):
 def test_the_tokens_foretold_are_those_that_are_read(tiny_llama):
     made = planned("perplexity", model=str(tiny_llama))
     foretold = stage(made, "loss").tokens
-    context = FeatureContext(model=str(tiny_llama), device="cpu", cache=None)
+    context = make_context(model=str(tiny_llama), device="cpu", cache=None)
     provider = Loss()
     provider.compute(th.load(ROWS), context)
     read = provider._reader.lm.n_tokens

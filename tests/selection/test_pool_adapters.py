@@ -7,7 +7,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureContext, compute
+from thresher.features import compute, make_context
 from thresher.features.reference_adapters import RequiredAdapter, TrainedFolder, assign_folds
 from thresher.models.causal_lm.tokenized_rows import row_texts
 from thresher.selection.pool_adapters import keep, promises, store
@@ -22,7 +22,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def context(folder, **settings):
-    return FeatureContext(model=str(folder), device="cpu", cache=None, **settings)
+    return make_context(model=str(folder), device="cpu", cache=None, **settings)
 
 
 def promised(pool, folder, *, selector=None, seed=0, **settings):

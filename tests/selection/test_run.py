@@ -106,9 +106,7 @@ def test_a_row_that_existing_rows_cover_says_so(method):
     settings = {"quality-diversity": {"quality": "price", "alpha": 0.0}, "delift": {"kernel": "embedding"}}.get(method)
     subset = th.select(rows, method, budget=4, encoder="static", existing=existing, settings=settings)
     embedding = {
-        name: th.features.compute(th.load(part), {"embedding"}, th.features.FeatureContext(encoder="static"))[
-            "embedding"
-        ]
+        name: th.features.compute(th.load(part), {"embedding"}, th.features.make_context(encoder="static"))["embedding"]
         for name, part in (("rows", rows), ("existing", existing))
     }
     to_existing = (embedding["rows"] @ embedding["existing"].T).max(axis=1)
@@ -343,10 +341,10 @@ def test_a_row_that_the_model_cannot_score_is_dropped_with_its_reason(tiny_llama
 
 
 def test_difficulty_drops_rows_whose_prompt_does_not_help_and_keeps_the_hardest_others(tiny_llama):
-    from thresher.features import FeatureContext, compute
+    from thresher.features import compute, make_context
 
     pool = th.load(talks(40))
-    context = FeatureContext(model=str(tiny_llama), device="cpu", cache=None)
+    context = make_context(model=str(tiny_llama), device="cpu", cache=None)
     found = compute(pool, ["loss", "loss_unconditional"], context)
     difficulty = found["loss"] / found["loss_unconditional"]
     subset = th.select(pool, "difficulty", budget=5, model=str(tiny_llama), device="cpu", order="rank")

@@ -9,7 +9,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, MissingExtraError
-from thresher.features import FeatureContext
+from thresher.features import make_context
 from thresher.features.container import Features
 from thresher.features.ngram import MAX_DISTINCT, NGRAM, Ngram, ngram_counts
 from thresher.selectors.feature_based import FeatureBased
@@ -52,7 +52,7 @@ def test_the_words_of_many_rows_take_little_more_room_than_the_array(monkeypatch
     rows = th.load([{"text": " ".join(f"w{i * 7 + j}" for j in range(100))} for i in range(1500)])
     monkeypatch.setattr("thresher.features.ngram.BATCH_ROWS", 50)
     tracemalloc.start()
-    values = Ngram().compute(rows, FeatureContext(cache=None)).values
+    values = Ngram().compute(rows, make_context(cache=None)).values
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * values.nbytes
@@ -135,10 +135,10 @@ def test_ngrams_are_words_and_pairs_in_lower_case():
 def test_the_feature_counts_what_it_cuts_and_depends_on_the_row_alone():
     long = " ".join(f"w{i}" for i in range(MAX_DISTINCT))
     rows = [{"text": "red shirt", "label": "a"}, {"text": long, "label": "b"}]
-    found = Ngram().compute(th.load(rows), FeatureContext(cache=None))
+    found = Ngram().compute(th.load(rows), make_context(cache=None))
     assert found.notes == {"n_rows_cut": 1}
     assert (found.values["bucket"] >= 0).sum(axis=1).tolist() == [3, MAX_DISTINCT]
-    alone = Ngram().compute(th.load(rows[:1]), FeatureContext(cache=None))
+    alone = Ngram().compute(th.load(rows[:1]), make_context(cache=None))
     assert alone.values[0].tolist() == found.values[0][:3].tolist()
 
 

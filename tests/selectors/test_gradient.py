@@ -6,7 +6,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureContext, compute
+from thresher.features import compute, make_context
 from thresher.features.container import Features
 from thresher.features.reference_adapters import GradientSettings
 from thresher.selection.pool_adapters import promises
@@ -63,9 +63,7 @@ def test_from_rows_and_a_target_to_a_subset(tiny_llama):
         ROWS, "gradient", budget=4, settings=settings, target=TARGET, model=str(tiny_llama), device="cpu"
     )
     assert subset.manifest.content["notes"] == {"n_target_rows": 3, "n_tasks": 2}
-    context = FeatureContext(
-        model=str(tiny_llama), device="cpu", cache=None, gradient=GradientSettings(dim=32, epochs=2)
-    )
+    context = make_context(model=str(tiny_llama), device="cpu", cache=None, gradient=GradientSettings(dim=32, epochs=2))
     _, context = promises(Gradient(**settings), th.load(ROWS), context, seed=0)
     x = compute(th.load(ROWS), {"gradient"}, context)["gradient"].astype(np.float64)
     y = compute(th.load(TARGET), {"gradient_plain"}, context)["gradient_plain"].astype(np.float64)

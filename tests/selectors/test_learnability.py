@@ -8,7 +8,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureContext, compute
+from thresher.features import FeatureContext, compute, make_context
 from thresher.features.container import Features
 from thresher.selectors.learnability import KNOWN, Learnability
 
@@ -68,7 +68,7 @@ def adapter(tiny_llama, tmp_path_factory):
 
 
 def context(folder, **settings):
-    return FeatureContext(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
+    return make_context(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
 
 
 def test_the_reference_loss_is_the_loss_under_the_reference(tiny_llama, adapter):

@@ -198,7 +198,7 @@ def _plan(
     device: str | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> _Plan:
-    from thresher.features import FeatureContext
+    from thresher.features import make_context
 
     report = _apart(report)
     built = build_rules(rules, settings, has_eval=eval_rows is not None)
@@ -212,7 +212,7 @@ def _plan(
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed: must be a whole number from 0, got {seed!r}")
     dataset = _loaded(pool)
-    context = FeatureContext(encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress)
+    context = make_context(encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress)
     return _Plan(
         pool=dataset,
         rules=built,

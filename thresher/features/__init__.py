@@ -3,7 +3,7 @@
 from thresher.cache.feature_cache import CacheEntry, FeatureCache
 from thresher.features.compute import column_values, compute, fingerprints
 from thresher.features.container import Features
-from thresher.features.context import FeatureContext
+from thresher.features.context import FeatureContext, make_context
 from thresher.features.registry import FeatureValues
 from thresher.models.encoders.load import load_encoder, resolve_encoder
 from thresher.models.encoders.minilm import minilm_folder
@@ -20,6 +20,7 @@ __all__ = [
     "compute",
     "fingerprints",
     "load_encoder",
+    "make_context",
     "minilm_folder",
     "resolve_encoder",
 ]

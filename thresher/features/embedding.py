@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.cache.by_text import compute_cached
-from thresher.features.context import EMBEDDING_DTYPES, FeatureContext
+from thresher.features.context import FeatureContext
 from thresher.models.encoders.encoder import MINILM, STATIC, Encoder, count_other_script
 from thresher.models.encoders.load import load_encoder
 from thresher.progress import Progress
@@ -31,7 +31,7 @@ class Embedding:
         encoder = _encoder(context)
         return {
             "encoder": encoder.name,
-            "kept_as": context.embedding_dtype,
+            "kept_as": context.models.embedding_dtype,
             "fingerprint": _fingerprint(encoder, context),
         }
 
@@ -41,7 +41,7 @@ class Embedding:
         The number is of all texts, whatever the cache knows.
         """
         texts = dataset.texts()
-        if context.resolved(len(texts)).encoder not in (STATIC, MINILM):
+        if context.resolved(len(texts)).models.encoder not in (STATIC, MINILM):
             return {}
         n = count_other_script(texts)
         return {"rows_in_other_letters": n} if n else {}
@@ -59,13 +59,13 @@ class Embedding:
 
         def encoded(part: pl.Series) -> Iterator[Batch]:
             for batch in encoder.encode_batches(part):
-                yield batch._replace(values=batch.values.astype(context.embedding_dtype, copy=False))
+                yield batch._replace(values=batch.values.astype(context.models.embedding_dtype, copy=False))
 
         values = compute_cached(texts, encoded, feature=self.name, partition=partition, on_progress=context.on_progress)
         if context.on_progress is not None:
             for note in (*encoder.notes(), *_notes(self.facts(dataset, context), encoder.name, len(texts))):
                 context.on_progress(Progress(stage=self.name, done=len(texts), total=len(texts), note=note))
-        return np.zeros((0, encoder.dimension), context.embedding_dtype) if values is None else values
+        return np.zeros((0, encoder.dimension), context.models.embedding_dtype) if values is None else values
 
 
 def _notes(facts: Mapping[str, int], encoder: str, n: int) -> Iterator[str]:
@@ -79,10 +79,15 @@ def _notes(facts: Mapping[str, int], encoder: str, n: int) -> Iterator[str]:
 
 def _fingerprint(encoder: Encoder, context: FeatureContext) -> str:
     """Return what the values depend on: the encoder, and how they are rounded."""
-    if context.embedding_dtype == EMBEDDING_DTYPES[0]:
+    if context.models.embedding_dtype == "float32":
         return encoder.fingerprint
-    return f"{encoder.fingerprint}-{context.embedding_dtype}"
+    return f"{encoder.fingerprint}-{context.models.embedding_dtype}"
 
 
 def _encoder(context: FeatureContext) -> Encoder:
-    return load_encoder(context.encoder, device=context.device, dtype=context.dtype, batch_tokens=context.batch_tokens)
+    return load_encoder(
+        context.models.encoder,
+        device=context.models.device,
+        dtype=context.models.dtype,
+        batch_tokens=context.models.batch_tokens,
+    )

@@ -37,13 +37,13 @@ class Length:
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the tokenizer's name and fingerprint."""
-        path = tokenizer_file(context.tokenizer)
-        model = DEFAULT if context.tokenizer is None else context.tokenizer
+        path = tokenizer_file(context.models.tokenizer)
+        model = DEFAULT if context.models.tokenizer is None else context.models.tokenizer
         return {"tokenizer": model, "fingerprint": fingerprint([(FILE, path)], recipe=RECIPE)}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
         """Return (n,) int64 tokens."""
-        path = tokenizer_file(context.tokenizer)
+        path = tokenizer_file(context.models.tokenizer)
         about = self.describe(context)
         cache = context.cache
         partition = None if cache is None else cache.partition(self.name, about["tokenizer"], about["fingerprint"])

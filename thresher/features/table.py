@@ -125,12 +125,12 @@ def score(
         NotFoundError: there is no such feature, column or encoder.
         OutputError: `out` holds something else.
     """
-    from thresher.features import FeatureContext, compute, fingerprints
+    from thresher.features import compute, fingerprints, make_context
 
     names = _names(features)
     rows = pool if isinstance(pool, Dataset) else load(pool)
     beside = examples if examples is None or isinstance(examples, Dataset) else load(examples)
-    context = FeatureContext(
+    context = make_context(
         encoder=encoder,
         model=model,
         reference=reference,

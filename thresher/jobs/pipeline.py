@@ -14,7 +14,7 @@ from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.pipeline import collect_settings
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
-from thresher.features import FeatureContext, Progress
+from thresher.features import FeatureContext, Progress, make_context
 from thresher.jobs.drift.gates import drift_alarms, quality_alarms, unusable_alarms
 from thresher.jobs.drift.profile import drifts
 from thresher.jobs.drift_profile import carried_over, profile_of, topics_of
@@ -271,7 +271,7 @@ class Run:
     def _context(self, encoder: str | None) -> FeatureContext:
         job, models = self._job, self._job.settings.features
         named = None if models.encoder == AUTO else job.model(models.encoder)
-        return FeatureContext(
+        return make_context(
             encoder=named or encoder,
             model=job.model(models.model),
             tokenizer=job.model(models.tokenizer),
@@ -323,7 +323,7 @@ class Run:
             "basis": task.basis,
             "is_full": task.is_full,
             **asked,
-            "encoder": context.encoder,
+            "encoder": context.models.encoder,
             "n_topics": job.settings.gates.n_topics,
             "schema": describe_schema(task.schema),
             "counts": report["counts"],

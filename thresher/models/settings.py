@@ -1,8 +1,70 @@
-"""Which models are run, and how."""
+"""Which models are run, and how: each option is described here and nowhere else."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from thresher.validation import check_settings, option
 
 EmbeddingDtype = Literal["float32", "float16"]
 LossOn = Literal["last-assistant", "all-assistant"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which models are run, and how.
+
+    A value depends on `dtype` a little (about 1e-3 in half precision), and on `batch_tokens` by
+    rounding only. `embedding_dtype` rounds stored components to 11 bits with "float16"; selectors
+    compute in float32 either way.
+    """
+
+    encoder: str | None = option(
+        None, "Sentence encoder: minilm, static, or a sentence-transformers model. Default: by the number of rows."
+    )
+    model: str | None = option(
+        None, "Language model: Hub id, folder, adapter, or the address of a server. Default: the embedded one."
+    )
+    tokenizer: str | None = option(
+        None, "Tokenizer for token budgets and lengths: Hub id, folder or file. Default: the static encoder's."
+    )
+    device: str | None = option(None, "cpu, cuda, cuda:1, mps. Default: the fastest available.")
+    dtype: Dtype | None = option(
+        None,
+        "Precision of the models: float32, bfloat16 or float16. "
+        "Default: float32, and bfloat16 for language models of more than 2 GB on a GPU that has it.",
+    )
+    embedding_dtype: EmbeddingDtype = option(
+        "float32", "Precision in which embeddings are stored; float16 takes half the space."
+    )
+    batch_tokens: int | None = option(
+        None, "Tokens in one forward pass, padding included. Default: 16,384, and more as GPU memory allows.", ge=1
+    )
+    max_length: int | None = option(
+        None, "Tokens the language model reads of a row; the rest is cut. Default: 2,048 or the model's limit.", ge=2
+    )
+    loss_on: LossOn = option("last-assistant", "Turns whose tokens count towards the loss.")
+
+    def __post_init__(self) -> None:
+        """Check types and bounds.
+
+        Raises:
+            SettingsError: a value is illegal.
+        """
+        check_settings(self, "models")
+
+
+class ModelOptions(TypedDict, total=False):
+    """The fields of `ModelSettings` as keyword arguments, for type checkers."""
+
+    encoder: str | None
+    model: str | None
+    tokenizer: str | None
+    device: str | None
+    dtype: Dtype | None
+    embedding_dtype: EmbeddingDtype
+    batch_tokens: int | None
+    max_length: int | None
+    loss_on: LossOn

@@ -187,7 +187,10 @@ def _pair_bytes(request: Request) -> int:
         return 0
     context, pool = request.context, request.pool
     encoder = load_encoder(
-        context.encoder, device=context.device, dtype=context.dtype, batch_tokens=context.batch_tokens
+        context.models.encoder,
+        device=context.models.device,
+        dtype=context.models.dtype,
+        batch_tokens=context.models.batch_tokens,
     )
     is_of_distinct = getattr(request.selector, "is_of_distinct", False)
     return int(memory(pool.texts().n_unique() if is_of_distinct else len(pool), encoder.dimension).n_bytes)
@@ -224,8 +227,8 @@ def _of(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
     from thresher.models.server_address import ServerAddress, is_server
 
     provider, context = load_provider(name), request.context
-    if is_server(context.model) and ServerAddress.parse(str(context.model)).model is None:
-        context = replace(context, model=f"{str(context.model).rstrip('#')}#{UNNAMED}")
+    if is_server(context.models.model) and ServerAddress.parse(str(context.models.model)).model is None:
+        context = context.with_models(model=f"{str(context.models.model).rstrip('#')}#{UNNAMED}")
     if pool is not None and is_of_pairs(name):
         return rehearse(provider, pool, replace(context, examples=rows))
     return rehearse(provider, rows, context)

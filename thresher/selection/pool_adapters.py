@@ -169,19 +169,19 @@ def _request(order: RequiredAdapter, by: str, rows: Dataset, context: FeatureCon
     from thresher.trainer.request import resolve
     from thresher.trainer.settings import TrainSettings
 
-    model = context.model
+    model = named = context.models.model
     refuse_server(model)
     if model is not None and Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())  # the adapter names its base, and is read from anywhere
         if (Path(model) / ADAPTER_CONFIG).is_file():
             raise InputError(
-                f"{by}: its {order.role} is trained on a base model, got the adapter '{context.model}'; merge it into "
+                f"{by}: its {order.role} is trained on a base model, got the adapter '{named}'; merge it into "
                 f"its base, or name what is trained already with --set {order.role}=FOLDER"
             )
     settings = TrainSettings(
         epochs=order.epochs,
         eval_generations=0,
-        loss_on=context.loss_on,  # type: ignore[arg-type]
+        loss_on=context.models.loss_on,
         learning_rate=EMBEDDED_RATE if model in (None, EMBEDDED_NAME) else None,
     )
     asked = resolve(
@@ -195,7 +195,7 @@ def _request(order: RequiredAdapter, by: str, rows: Dataset, context: FeatureCon
         seed=seed,
         is_merged=False,
     )
-    limits = (context.max_length or DEFAULT_MAX_LENGTH, asked.base.max_positions)
+    limits = (context.models.max_length or DEFAULT_MAX_LENGTH, asked.base.max_positions)
     longest = min(limit for limit in limits if limit is not None)
     return replace(asked, settings=replace(asked.settings, max_length=longest))
 

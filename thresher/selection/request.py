@@ -161,7 +161,7 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
     Raises:
         InputError: the budget, the order, the seed or the rows do not fit.
     """
-    from thresher.features import FeatureContext
+    from thresher.features import make_context
 
     selector = _selector(asked.method, asked.settings)
     budget = parse_budget(asked.budget, method=selector.name)
@@ -179,7 +179,7 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
     if budget.unit in ("rows", "share"):
         budget.n_rows(len(pool))
     others = {role: _rows_beside(role, getattr(asked, role), selector) for role in ROLES}
-    context = FeatureContext(
+    context = make_context(
         encoder=asked.encoder,
         model=asked.model,
         tokenizer=asked.tokenizer,

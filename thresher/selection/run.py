@@ -205,7 +205,7 @@ def _features(request: Request, pool: Dataset) -> Features:
     beside: dict[str, Array] = {}
     for role, rows in request.others.items():
         beside |= compute_side_inputs(role, getattr(request.selector, "accepts", ()), rows, pool, request.context)
-    products = load_products(request.context.device)
+    products = load_products(request.context.models.device)
     return replace(features, context={**features.context, **beside}, products=products)
 
 

@@ -66,7 +66,9 @@ class Judge:
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
-    monkeypatch.setattr(asked, "load_generator", lambda context: Writer() if context.model == "writer" else Judge())
+    monkeypatch.setattr(
+        asked, "load_generator", lambda context: Writer() if context.models.model == "writer" else Judge()
+    )
 
 
 def corrected(rows=ROWS, **settings):
@@ -189,8 +191,8 @@ def test_the_base_of_an_adapter_judges_in_its_own_revision(tmp_path, monkeypatch
     judges = []
 
     def who(context):
-        judges.append(context.model)
-        return Writer() if context.model == str(tmp_path) else Judge()
+        judges.append(context.models.model)
+        return Writer() if context.models.model == str(tmp_path) else Judge()
 
     monkeypatch.setattr(asked, "load_generator", who)
     told = {"base_model_name_or_path": "org/base", "revision": "v2"}
@@ -204,7 +206,9 @@ def test_the_base_of_an_adapter_judges(tmp_path, monkeypatch):
     monkeypatch.setattr(
         asked,
         "load_generator",
-        lambda context: models.append(context.model) or (Judge() if context.model == "the-base" else Writer()),
+        lambda context: (
+            models.append(context.models.model) or (Judge() if context.models.model == "the-base" else Writer())
+        ),
     )
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "the-base"}')
     th.correct(ROWS, model=str(tmp_path))

@@ -5,7 +5,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features import FeatureCache, compute, make_context
 from thresher.features.answers import confidence
 from thresher.features.answers.entailment import Entailment
 from thresher.features.labels.class_probability import self_confidence
@@ -21,7 +21,7 @@ ROWS = [
 
 
 def context(**settings):
-    return FeatureContext(**{"device": "cpu", "cache": None, "encoder": "static", **settings})
+    return make_context(**{"device": "cpu", "cache": None, "encoder": "static", **settings})
 
 
 class Scripted:

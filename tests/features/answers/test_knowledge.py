@@ -7,7 +7,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features import FeatureCache, compute, make_context
 from thresher.features.answers import knowledge
 from thresher.features.settings import KnowledgeSettings
 from thresher.models.generation.generator import Generation
@@ -57,7 +57,7 @@ def pupil(monkeypatch):
 
 
 def context(settings=FEW, **more):
-    return FeatureContext(**{"cache": None, "knowledge": settings, "device": "cpu", **more})
+    return make_context(**{"cache": None, "knowledge": settings, "device": "cpu", **more})
 
 
 def found_for(rows, settings=FEW, **more):

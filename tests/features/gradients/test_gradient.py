@@ -9,7 +9,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, ManifestError
-from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
+from thresher.features import FeatureCache, compute, fingerprints, make_context
 from thresher.features.gradients import per_example as module
 from thresher.features.gradients.per_example import AdapterState, adam_direction, sketch_of
 from thresher.features.reference_adapters import GradientSettings, TrainedFolder
@@ -28,7 +28,7 @@ def folder(tiny_llama, tmp_path_factory):
     """Return the checkpoints of a warm-up of two epochs on half of the rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THRESHER_CACHE", str(tmp_path_factory.mktemp("warm-up")))
-        context = FeatureContext(model=str(tiny_llama), device="cpu", cache=None)
+        context = make_context(model=str(tiny_llama), device="cpu", cache=None)
         selector = Gradient(share=0.5, epochs=2, dim=DIM)
         (promise,), context = promises(selector, th.load(ROWS), context, seed=0)
         keep(promise)
@@ -39,7 +39,7 @@ def folder(tiny_llama, tmp_path_factory):
 @pytest.fixture
 def context(tiny_llama, folder):
     settings = GradientSettings(dim=DIM, epochs=2)
-    return FeatureContext(model=str(tiny_llama), device="cpu", cache=None, checkpoints=folder, gradient=settings)
+    return make_context(model=str(tiny_llama), device="cpu", cache=None, checkpoints=folder, gradient=settings)
 
 
 class Plain:
@@ -163,13 +163,13 @@ def test_batches_and_order_change_no_value(context, batch_tokens):
     order = np.random.default_rng(0).permutation(12)
     usual = compute(th.load(ROWS), {"gradient"}, context)["gradient"]
     rows = th.load([ROWS[i] for i in order])
-    found = compute(rows, {"gradient"}, replace(context, batch_tokens=batch_tokens))["gradient"]
+    found = compute(rows, {"gradient"}, context.with_models(batch_tokens=batch_tokens))["gradient"]
     np.testing.assert_allclose(found.astype(np.float64), usual[order].astype(np.float64), atol=1e-3)
 
 
 def test_a_row_without_a_scored_token_has_no_value_and_its_reason(context):
     rows = th.load([*ROWS[:3], {"prompt": "add " * 300, "completion": "1"}])
-    found = compute(rows, {"gradient"}, replace(context, max_length=120))
+    found = compute(rows, {"gradient"}, context.with_models(max_length=120))
     assert np.isnan(found["gradient"][3]).all()
     assert found.missing["gradient"].to_list() == [None, None, None, PROBLEMS[1]]
     assert found.notes["gradient"]["rows_missing"] == 1
@@ -177,7 +177,7 @@ def test_a_row_without_a_scored_token_has_no_value_and_its_reason(context):
 
 def test_a_killed_run_goes_on_where_it_stopped(context, tmp_path, monkeypatch):
     monkeypatch.setattr("thresher.cache.by_text.CHUNK_ROWS", 1)
-    context = replace(context, cache=FeatureCache(tmp_path), batch_tokens=20)
+    context = replace(context.with_models(batch_tokens=20), cache=FeatureCache(tmp_path))
     usual = module.RowGradients._sketches
     asked = []
 
@@ -231,7 +231,7 @@ def test_a_large_result_is_held_in_a_file(context, monkeypatch, tmp_path):
 
 def test_what_stands_behind_the_values_is_told_before_anything_is_trained(tiny_llama, tmp_path):
     promised = TrainedFolder(path=tmp_path / "not-there", identity="one", n_folds=1)
-    one = FeatureContext(model=str(tiny_llama), checkpoints=promised)
+    one = make_context(model=str(tiny_llama), checkpoints=promised)
     other = replace(one, gradient=GradientSettings(dim=7))
     names = {"gradient", "gradient_plain"}
     found = [fingerprints(names, each)[name]["fingerprint"] for each in (one, other) for name in sorted(names)]
@@ -242,8 +242,8 @@ def test_a_folder_without_kept_epochs_is_refused(tiny_llama, folder, tmp_path):
     with pytest.raises(
         InputError, match=r"gradient: needs adapters that were kept after each epoch .* found none; give their folder"
     ):
-        compute(th.load(ROWS), {"gradient"}, FeatureContext(model=str(tiny_llama)))
-    named = FeatureContext(model=str(tiny_llama), checkpoints=str(tmp_path))
+        compute(th.load(ROWS), {"gradient"}, make_context(model=str(tiny_llama)))
+    named = make_context(model=str(tiny_llama), checkpoints=str(tmp_path))
     with pytest.raises(InputError, match="found none in '"):
         compute(th.load(ROWS), {"gradient"}, named)
     content = json.loads((folder.path / "trained.json").read_bytes())
@@ -254,4 +254,4 @@ def test_a_folder_without_kept_epochs_is_refused(tiny_llama, folder, tmp_path):
 
 def test_checkpoints_of_another_base_are_refused(plain_llama, context):
     with pytest.raises(InputError, match=r"are of '.*', and the model is '.*'; give that base as --model"):
-        compute(th.load(ROWS), {"gradient"}, replace(context, model=str(plain_llama)))
+        compute(th.load(ROWS), {"gradient"}, context.with_models(model=str(plain_llama)))

@@ -5,7 +5,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features import FeatureCache, compute, make_context
 from thresher.features.labels import class_probability as module
 from thresher.features.labels import cross_fit
 from thresher.features.labels.class_probability import (
@@ -18,7 +18,7 @@ from thresher.features.labels.class_probability import (
 from thresher.features.labels.cross_fit import LabeledTexts, judge, word_view
 from thresher.features.labels.folds import stratified_folds
 
-CONTEXT = FeatureContext(encoder="static", cache=None)
+CONTEXT = make_context(encoder="static", cache=None)
 WORDS = {"drink": ["tea", "coffee", "water", "juice"], "tool": ["saw", "drill", "nail", "file"], "pet": ["cat", "dog"]}
 
 
@@ -116,7 +116,7 @@ def test_the_order_of_the_rows_changes_nothing():
 
 
 def test_finished_values_come_from_the_cache_and_other_rows_or_labels_make_new_ones(tmp_path, monkeypatch):
-    context = FeatureContext(encoder="static", cache=FeatureCache(tmp_path))
+    context = make_context(encoder="static", cache=FeatureCache(tmp_path))
     rows = make_rows(40)
     first = compute(th.load(rows), {"class_probability"}, context)["class_probability"]
     asked = []
@@ -134,7 +134,7 @@ def test_finished_values_come_from_the_cache_and_other_rows_or_labels_make_new_o
 
 
 def test_a_killed_run_goes_on_with_the_folds_that_are_left(tmp_path, monkeypatch):
-    context = FeatureContext(encoder="static", cache=FeatureCache(tmp_path))
+    context = make_context(encoder="static", cache=FeatureCache(tmp_path))
     monkeypatch.setattr("thresher.cache.by_text.CHUNK_ROWS", 1)
     pool = th.load(make_rows(40))
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import thresher as th
-from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
+from thresher.features import FeatureCache, compute, fingerprints, make_context
 from thresher.features.likelihood import hidden_states as hidden_module
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
 
 def context(folder, **settings):
-    return FeatureContext(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
+    return make_context(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
 
 
 def conversations(n=30, seed=0):

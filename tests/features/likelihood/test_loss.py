@@ -8,7 +8,7 @@ import pytest
 import thresher as th
 from thresher.cache import by_text
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features import FeatureCache, compute, make_context
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
@@ -117,7 +117,7 @@ def expected(tiny_llama, pool):
 
 
 def context(folder, **settings):
-    return FeatureContext(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
+    return make_context(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
 
 
 def test_features_equal_a_plain_forward_of_one_row_at_a_time(tiny_llama, pool, expected):
@@ -379,7 +379,7 @@ def test_a_model_that_is_replaced_before_it_is_loaded_is_refused(tiny_llama, tmp
 
 
 def test_illegal_settings_are_refused_by_name_and_value():
-    with pytest.raises(SettingsError, match="loss_on must be one of last-assistant, all-assistant, got 'all'"):
-        FeatureContext(loss_on="all")
-    with pytest.raises(SettingsError, match="max_length must be 2 or more tokens, got 1"):
-        FeatureContext(max_length=1)
+    with pytest.raises(SettingsError, match="loss_on must be one of 'last-assistant', 'all-assistant', got 'all'"):
+        make_context(loss_on="all")
+    with pytest.raises(SettingsError, match="max_length must be a whole number of at least 2, got 1"):
+        make_context(max_length=1)

@@ -7,7 +7,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, compute, fingerprints
+from thresher.features import FeatureCache, compute, fingerprints, make_context
 from thresher.features.utility import example_pairs
 from thresher.features.utility import utility as utility_module
 from thresher.features.utility.example_pairs import Shares, effects, first_tried, nearest_examples
@@ -35,7 +35,7 @@ def make_rows(n=14, seed=0):
 
 
 def context(folder, **settings):
-    return FeatureContext(**{"model": str(folder), "encoder": "static", "device": "cpu", "cache": None, **settings})
+    return make_context(**{"model": str(folder), "encoder": "static", "device": "cpu", "cache": None, **settings})
 
 
 class Plain:
@@ -255,7 +255,7 @@ def test_plain_text_is_refused(tiny_llama):
 
 def test_no_examples_are_refused_as_a_setting():
     with pytest.raises(SettingsError, match="n_examples must be 1 or more, got 0"):
-        FeatureContext(n_examples=0)
+        make_context(n_examples=0)
 
 
 def test_the_fingerprint_tells_models_and_limits_apart(tiny_llama, plain_llama):

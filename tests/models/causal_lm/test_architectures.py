@@ -10,7 +10,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError
-from thresher.features import FeatureContext, compute
+from thresher.features import compute, make_context
 from thresher.features.gradients.per_example import AdapterState, RowGradients, sketch_of
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, score_rows
@@ -100,7 +100,7 @@ def plain(folder):
 
 
 def context(folder, **settings):
-    return FeatureContext(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
+    return make_context(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
 
 
 def log_p(model, ids):

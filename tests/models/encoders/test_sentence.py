@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from thresher.errors import InputError
-from thresher.features import FeatureContext, compute, load_encoder
+from thresher.features import compute, load_encoder, make_context
 from thresher.models.encoders.minilm import find_minilm
 from thresher.models.encoders.sentence import SentenceEncoder
 from thresher.models.encoders.static import FOLDER as STATIC_FOLDER
@@ -77,7 +77,7 @@ def test_order_and_batch_size_change_a_vector_by_rounding_only(tiny_model, make_
 def test_texts_that_the_model_cuts_are_counted(tiny_model, make_rows):
     texts = ["mug " * LIMIT, "mug " * (LIMIT + 1), "mug " * 500]
     notes = []
-    context = FeatureContext(encoder=tiny_model, device="cpu", on_progress=lambda event: notes.append(event.note))
+    context = make_context(encoder=tiny_model, device="cpu", on_progress=lambda event: notes.append(event.note))
     vectors = compute(make_rows(texts), ["embedding"], context)["embedding"]
     np.testing.assert_allclose(vectors[1], vectors[2], atol=1e-5)
     assert [note for note in notes if note] == [
@@ -87,7 +87,7 @@ def test_texts_that_the_model_cuts_are_counted(tiny_model, make_rows):
 
 def test_a_second_run_loads_no_model(tiny_model, make_rows, make_sentences, monkeypatch):
     rows = make_rows(make_sentences(12))
-    context = FeatureContext(encoder=tiny_model, device="cpu")
+    context = make_context(encoder=tiny_model, device="cpu")
     first = compute(rows, ["embedding"], context)["embedding"]
     monkeypatch.setattr(SentenceEncoder, "_model", property(lambda _self: pytest.fail("the model was loaded")))
     np.testing.assert_array_equal(compute(rows, ["embedding"], context)["embedding"], first)

@@ -9,7 +9,7 @@ import pytest
 
 from thresher.cache import by_text
 from thresher.errors import SettingsError
-from thresher.features import FeatureCache, FeatureContext
+from thresher.features import FeatureCache, make_context
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import conversation_to_json, user_turn
 from thresher.models.generation.load import load_generator
@@ -30,7 +30,7 @@ DRAWN = Decoding(n_samples=3, temperature=1.0, max_new_tokens=NEW)
 
 
 def context(folder, **settings):
-    return FeatureContext(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
+    return make_context(**{"model": str(folder), "device": "cpu", "cache": None, **settings})
 
 
 def generate_texts(folder, conversations, decoding, **settings):

@@ -16,7 +16,7 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, SettingsError
-from thresher.features import FeatureCache, FeatureContext, compute
+from thresher.features import FeatureCache, compute, make_context
 from thresher.features.settings import ConfidenceSettings
 from thresher.models.generation import http_client
 from thresher.models.generation.decoding import Decoding
@@ -105,7 +105,7 @@ def stub(monkeypatch):
 
 
 def context(stub, how="", **settings):
-    return FeatureContext(**{"model": f"{stub.url}{how}#tiny", "cache": None, "encoder": "static", **settings})
+    return make_context(**{"model": f"{stub.url}{how}#tiny", "cache": None, "encoder": "static", **settings})
 
 
 def texts(here, conversations=TALKS, decoding=None):
@@ -209,11 +209,11 @@ def test_a_process_that_is_killed_leaves_every_answer_it_got(stub, tmp_path):
     stub.reply = lambda body, number: time.sleep(0.05) or reply(body, number)
     code = (
         "import sys; from pathlib import Path\n"
-        "from thresher.features import FeatureCache, FeatureContext\n"
+        "from thresher.features import FeatureCache, make_context\n"
         "from thresher.models.generation.decoding import Decoding\n"
         "from thresher.models.generation.generator import user_turn\n"
         "from thresher.models.generation.load import load_generator\n"
-        "here = FeatureContext(model=sys.argv[1], cache=FeatureCache(sys.argv[2]))\n"
+        "here = make_context(model=sys.argv[1], cache=FeatureCache(sys.argv[2]))\n"
         "conversations = [user_turn(f'what is {i} and {i}?') for i in range(30)]\n"
         "load_generator(here).generate(conversations, Decoding(max_new_tokens=9), stage='answers', context=here)\n"
     )
@@ -277,7 +277,7 @@ def test_an_answer_that_cannot_be_decoded_is_asked_for_again(stub):
 
 @pytest.mark.parametrize("host", ["-\u00e9-", "a..b"])
 def test_a_host_that_is_no_name_is_refused_with_a_sentence(host):
-    here = FeatureContext(model=f"http://{host}:9/v1#m", cache=None)
+    here = make_context(model=f"http://{host}:9/v1#m", cache=None)
     with pytest.raises(InputError, match="the server must be reachable"):
         texts(here, TALKS[:1])
 
@@ -290,7 +290,7 @@ def test_no_key_is_sent_where_there_is_none_and_a_redirect_is_not_followed(stub)
 
 
 def test_an_unreachable_server_is_told_at_once(monkeypatch):
-    here = FeatureContext(model="http://127.0.0.1:9/v1#m", cache=None)
+    here = make_context(model="http://127.0.0.1:9/v1#m", cache=None)
     with pytest.raises(
         InputError, match=r"model 'http://127.0.0.1:9/v1': the server must be reachable, got '.*refused"
     ):
@@ -299,13 +299,13 @@ def test_an_unreachable_server_is_told_at_once(monkeypatch):
 
 def test_an_unknown_model_is_told_with_the_nearest_one(stub):
     stub.reply = lambda body, number: (404, {"error": {"message": "no such model"}})
-    here = FeatureContext(model=f"{stub.url}#tinny", cache=None)
+    here = make_context(model=f"{stub.url}#tinny", cache=None)
     with pytest.raises(InputError, match=r"does not find it \(status 404\); it has: tiny; did you mean 'tiny'"):
         texts(here, TALKS[:1])
 
 
 def test_the_only_model_needs_no_name_and_of_several_one_must_be_named(stub):
-    here = FeatureContext(model=stub.url, cache=None)
+    here = make_context(model=stub.url, cache=None)
     assert load_generator(here).name == f"{stub.url}#tiny"
     assert texts(here, TALKS[:1]) == EXPECTED[:1]
     stub.models = (200, {"data": [{"id": "a"}, {"id": "b"}]})
@@ -587,7 +587,7 @@ def test_confidence_by_a_real_server_on_the_embedded_model(tmp_path):
                 time.sleep(0.5)
         rows = [{"prompt": f"Tom has {i} apples and buys 2. How many?", "completion": f"{i + 2}"} for i in range(4)]
         settings = ConfidenceSettings(n_samples=2, max_new_tokens=12)
-        served = FeatureContext(
+        served = make_context(
             model=f"{url}?in_flight=2#{folder}", encoder="static", cache=FeatureCache(tmp_path), confidence=settings
         )
         found = compute(th.load(rows), ["confidence"], served)
@@ -595,7 +595,7 @@ def test_confidence_by_a_real_server_on_the_embedded_model(tmp_path):
         reasons = found.missing["confidence"].to_list()
         assert all(ok or "names none of the options" in reason for ok, reason in zip(has_value, reasons, strict=True))
         greedy = Decoding(max_new_tokens=12)
-        here = FeatureContext(device="cpu", dtype="float32", cache=None)
+        here = make_context(device="cpu", dtype="float32", cache=None)
         conversations = [user_turn(row["prompt"]) for row in rows]
         ours, theirs = (
             [row[0].text for row in load_generator(each).generate(conversations, greedy, stage="a", context=each)]

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from thresher.dataset import load
-from thresher.features import FeatureContext, compute, fingerprints
+from thresher.features import compute, fingerprints, make_context
 from thresher.reporting.pages import pool_map as module
 from thresher.reporting.pages.pool_map import Choice, balance, pool_map
 
@@ -55,7 +55,7 @@ def test_of_a_large_pool_a_sample_is_drawn_and_the_caption_tells(pool, monkeypat
 
 
 def test_embeddings_come_from_the_cache_where_they_are(pool, monkeypatch):
-    context = FeatureContext(encoder="static")
+    context = make_context(encoder="static")
     compute(pool, {"embedding"}, context)
     described = fingerprints({"embedding"}, context)["embedding"]
 

@@ -26,9 +26,9 @@ def value(x, picks):
 
 
 def embedded(folder):
-    from thresher.features import FeatureContext, compute
+    from thresher.features import compute, make_context
 
-    return compute(th.load(str(folder)), {"embedding"}, FeatureContext(encoder="static"))["embedding"]
+    return compute(th.load(str(folder)), {"embedding"}, make_context(encoder="static"))["embedding"]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 import thresher as th
 from thresher.artifacts.folder import atomic_file
 from thresher.errors import InputError, MissingExtraError, NotFoundError, OutputError
-from thresher.features.context import FeatureContext
+from thresher.features.context import make_context
 from thresher.selection.distributed import ray_engine
 from thresher.selection.distributed.ray_engine import RayEngine, connected, record_of
 from thresher.selection.distributed.shard_features import MeasureShard, sent
@@ -97,9 +97,9 @@ def test_models_get_gpus_only_where_they_can_use_them(monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
     found = {}
     for encoder, device in (("static", None), ("minilm", None), ("minilm", "cuda:1"), ("minilm", "cpu")):
-        context = sent(FeatureContext(encoder=encoder, device=device))
+        context = sent(make_context(encoder=encoder, device=device))
         work = MeasureShard(reader=None, needs=frozenset({"embedding"}), context=context, folder=Path())
-        found[encoder, device] = (*ray_engine._workers(work), context.device)
+        found[encoder, device] = (*ray_engine._workers(work), context.models.device)
     assert found == {
         ("static", None): (False, 8, None),
         ("minilm", None): (True, 2, None),

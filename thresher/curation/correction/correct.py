@@ -180,7 +180,7 @@ def correct(
     Raises:
         OutputError: `out` holds something else, or the rows.
     """
-    from thresher.features import FeatureContext, Progress
+    from thresher.features import Progress, make_context
 
     started = time.monotonic()
     check_number("correct", "eta", eta, 0.5, 1.0)
@@ -188,7 +188,7 @@ def correct(
     rows = pool if isinstance(pool, Dataset) else load(pool)
     _check_rows(rows, column)
     contexts = [
-        FeatureContext(model=name, device=device, batch_tokens=batch_tokens, on_progress=on_progress)
+        make_context(model=name, device=device, batch_tokens=batch_tokens, on_progress=on_progress)
         for name in (model, _base_of(model) if judge is None else judge)
     ]
     plan = _Plan(

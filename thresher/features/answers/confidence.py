@@ -70,7 +70,7 @@ class Confidence:
         parts = [RECIPE, *REFLECTIONS, str(settings.decoding), str(settings.alpha), str(settings.beta)]
         parts += [who.fingerprint, encoder["fingerprint"]]
         if settings.entailment is not None:
-            judge = Entailment(settings.entailment, device=context.device)
+            judge = Entailment(settings.entailment, device=context.models.device)
             about["entailment"] = judge.name
             parts.append(judge.fingerprint)
         settled = {name: str(getattr(settings, name)) for name in ("n_samples", "temperature", "alpha", "beta")}
@@ -140,7 +140,7 @@ def _first_problem(answers: Sequence[Generation]) -> str:
 def _agreement(given: list[str], said: list[str], context: FeatureContext) -> tuple[NDArray[np.float64], int]:
     """Return the agreement in meaning of pairs of texts, (p,) 0 to 1, and how many were cut."""
     if context.confidence.entailment is not None:
-        judge = Entailment(context.confidence.entailment, device=context.device)
+        judge = Entailment(context.confidence.entailment, device=context.models.device)
         pairs = [*zip(given, said, strict=True), *zip(said, given, strict=True)]
         p, n_cut = judge.contradictions(pairs, stage="confidence: entailment", context=context)
         return 1 - p.reshape(2, -1).mean(axis=0), n_cut
@@ -151,7 +151,10 @@ def _agreement(given: list[str], said: list[str], context: FeatureContext) -> tu
 def _vectors(texts: list[str], context: FeatureContext) -> NDArray[np.float32]:
     """Return (p, d) unit vectors; the cache is that of `embedding`."""
     encoder = load_encoder(
-        context.encoder, device=context.device, dtype=context.dtype, batch_tokens=context.batch_tokens
+        context.models.encoder,
+        device=context.models.device,
+        dtype=context.models.dtype,
+        batch_tokens=context.models.batch_tokens,
     )
     partition = (
         None if context.cache is None else context.cache.partition("embedding", encoder.name, encoder.fingerprint)

@@ -80,7 +80,7 @@ class Entailment:
         label = self.contradiction  # refuses before anything runs
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return self._batches(texts, label, context.batch_tokens or BATCH_TOKENS)
+            return self._batches(texts, label, context.models.batch_tokens or BATCH_TOKENS)
 
         partition = (
             None if context.cache is None else context.cache.partition("entailment", self.name, self.fingerprint)

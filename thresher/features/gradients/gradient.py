@@ -138,7 +138,7 @@ def _at_checkpoint(
                 yield Batch(start + rest, np.full((len(rest), context.gradient.dim), np.nan, np.float16))
             rows = [readings[i].row for i in fine]
             for found in loaded[0].batches(
-                rows, batch_tokens=context.batch_tokens or BATCH_TOKENS, is_preconditioned=is_preconditioned
+                rows, batch_tokens=context.models.batch_tokens or BATCH_TOKENS, is_preconditioned=is_preconditioned
             ):
                 reader.lm.n_tokens += sum(rows[i].n_read for i in found.positions)
                 yield Batch(start + fine[found.positions], found.values)
@@ -156,7 +156,9 @@ def _loaded(context: FeatureContext, reader: RowTokenizer, state: AdapterState, 
     from thresher.models.causal_lm.language_model import LanguageModel
 
     adapter = _folder(context).adapters[0]
-    lm = LanguageModel(str(adapter), device=context.device, dtype=context.dtype)  # its own: weights are changed
+    lm = LanguageModel(
+        str(adapter), device=context.models.device, dtype=context.models.dtype
+    )  # its own: weights are changed
     if lm.base.folder.resolve() != reader.lm.base.folder.resolve():
         raise InputError(
             f"gradient: the checkpoints in {adapter.parent} are of '{lm.base.name}', and the model is "

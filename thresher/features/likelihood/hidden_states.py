@@ -60,7 +60,7 @@ class Hidden:
             partition = context.cache.partition(self.name, reader.lm.name, _fingerprint(reader))
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return _batches(reader, texts, context.batch_tokens)
+            return _batches(reader, texts, context.models.batch_tokens)
 
         values = compute_cached(
             row_texts(dataset), batches, feature=self.name, partition=partition, on_progress=context.on_progress

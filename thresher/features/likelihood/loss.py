@@ -57,7 +57,7 @@ class Loss:
         reader = self._reader
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return _loss_batches(reader, texts, context.batch_tokens, is_conditional=True)
+            return _loss_batches(reader, texts, context.models.batch_tokens, is_conditional=True)
 
         return _measured(self.name, reader, dataset, context, batches)
 
@@ -90,7 +90,7 @@ class LossUnconditional:
         reader = self._reader
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return _loss_batches(reader, texts, context.batch_tokens, is_conditional=False)
+            return _loss_batches(reader, texts, context.models.batch_tokens, is_conditional=False)
 
         return _measured(self.name, reader, dataset, context, batches)
 
@@ -127,9 +127,11 @@ class NCut:
 
 def load_row_tokenizer(context: FeatureContext) -> RowTokenizer:
     """Return how rows are read under these settings: by which model, which turns, how far."""
-    lm = language_model(context.model, device=context.device, dtype=context.dtype)
-    limits = (context.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
-    return RowTokenizer(lm=lm, loss_on=context.loss_on, max_length=min(limit for limit in limits if limit is not None))
+    lm = language_model(context.models.model, device=context.models.device, dtype=context.models.dtype)
+    limits = (context.models.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
+    return RowTokenizer(
+        lm=lm, loss_on=context.models.loss_on, max_length=min(limit for limit in limits if limit is not None)
+    )
 
 
 def _describe(reader: RowTokenizer) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -94,7 +93,7 @@ def _asking(context: FeatureContext, name: str | TrainedFolder | None) -> Featur
     """Return the context whose model is the reference, once its losses can be compared with those of the model."""
     if not isinstance(name, str):
         raise InputError(f"reference_loss: {NO_REFERENCE}")
-    asking = replace(context, model=name)
+    asking = context.with_models(model=name)
     reference, base = load_row_tokenizer(asking), load_row_tokenizer(context)
     if reference.lm.fingerprint == base.lm.fingerprint:
         raise InputError(

@@ -204,7 +204,7 @@ class _Asked:
             keys = texts.to_list()
             asked = [(slot_of[key[DIGEST:]] if len(key) > DIGEST else 0, row_of[key[:DIGEST]]) for key in keys]
             at = np.array(asked, dtype=np.int64)
-            budget = context.batch_tokens or BATCH_TOKENS  # what is kept of prefixes takes memory too
+            budget = context.models.batch_tokens or BATCH_TOKENS  # what is kept of prefixes takes memory too
             for found in score_pairs(self._lm, prefixes, self.pool.rows, at, batch_tokens=budget):
                 yield Batch(found.positions, np.array([distance(each) for each in found.log_probs]))
 
@@ -284,11 +284,11 @@ def _digests(dataset: Dataset) -> list[str]:
 
 
 def _language_model(context: FeatureContext) -> LanguageModel:
-    return language_model(context.model, device=context.device, dtype=context.dtype)
+    return language_model(context.models.model, device=context.models.device, dtype=context.models.dtype)
 
 
 def _max_length(lm: LanguageModel, context: FeatureContext) -> int:
-    limits = (context.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
+    limits = (context.models.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
     return min(limit for limit in limits if limit is not None)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thresher.models.generation.decoding import Decoding
 
 if TYPE_CHECKING:
-    from thresher.features.context import FeatureContext
+    from thresher.models.context import ModelContext
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class TextGenerator(Protocol):
         """Hash of what determines the answers: weights and tokenizer, or address and name of what a server serves."""
 
     def generate(
-        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
+        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: ModelContext
     ) -> list[list[Generation]]:
         """Return `decoding.n_samples` answers of each conversation (as `conversation_to_json` writes it)."""
 
     def score_options(
-        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext
+        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: ModelContext
     ) -> OptionProbabilities:
         """Return how likely the model begins its answer of each conversation with each option, such as "A" and "B"."""
 

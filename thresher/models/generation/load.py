@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from thresher.models.server_address import is_server
 
 if TYPE_CHECKING:
-    from thresher.features.context import FeatureContext
+    from thresher.models.context import ModelContext
 from thresher.models.generation.generator import TextGenerator
 
 
-def load_generator(context: FeatureContext) -> TextGenerator:
-    """Return who answers for `context.model`."""
-    if is_server(context.model):
+def load_generator(context: ModelContext) -> TextGenerator:
+    """Return who answers for `context.models.model`."""
+    if is_server(context.models.model):
         from thresher.models.generation.openai_server import OpenAIGenerator
 
-        return OpenAIGenerator(str(context.model))
+        return OpenAIGenerator(str(context.models.model))
     from thresher.models.generation.local import LocalGenerator
 
     return LocalGenerator(context)

@@ -30,7 +30,7 @@ from thresher.models.token_batches import BATCH_TOKENS, token_batches
 if TYPE_CHECKING:
     import torch
 
-    from thresher.features.context import FeatureContext
+    from thresher.models.context import ModelContext
 
 RECIPE = "generation-4"
 WINDOW_CONVERSATIONS = 2048  # conversations tokenised and sorted by length together
@@ -60,9 +60,9 @@ class LocalGenerator:
         lm: the model.
     """
 
-    def __init__(self, context: FeatureContext) -> None:
-        self.lm = language_model(context.model, device=context.device, dtype=context.dtype)
-        limits = (context.max_length or DEFAULT_MAX_LENGTH, self.lm.max_positions)
+    def __init__(self, context: ModelContext) -> None:
+        self.lm = language_model(context.models.model, device=context.models.device, dtype=context.models.dtype)
+        limits = (context.models.max_length or DEFAULT_MAX_LENGTH, self.lm.max_positions)
         self._max_length = min(limit for limit in limits if limit is not None)
 
     @property
@@ -76,13 +76,13 @@ class LocalGenerator:
         return combine_fingerprints(self.lm.fingerprint, f"{RECIPE}-{self._max_length}")
 
     def generate(
-        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
+        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: ModelContext
     ) -> list[list[Generation]]:
         """Return the answers of each conversation; finished ones come from the cache, each by itself.
 
         Cost: one pass over each prompt, whatever the number of samples, where the model keeps its
         keys and values in the plain way; then one step of a batch per token. A batch holds prompts
-        and answers of `context.batch_tokens`.
+        and answers of `context.models.batch_tokens`.
         """
         wanted = SampleRequests.of(conversations, decoding.n_samples)
 
@@ -90,7 +90,7 @@ class LocalGenerator:
             # not `lm.fitting`: that bounds the activations of one pass, and here every layer's keys
             # and values of prompts and answers are held at once
             return self._answer_batches(
-                wanted.group_by_conversation(keys), decoding, context.batch_tokens or BATCH_TOKENS
+                wanted.group_by_conversation(keys), decoding, context.models.batch_tokens or BATCH_TOKENS
             )
 
         flat = self._values(
@@ -120,12 +120,12 @@ class LocalGenerator:
         return Generation(text.strip(), is_cut=bool(ids[-1] != NOTHING and ids[-1] not in stops))
 
     def score_options(
-        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext
+        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: ModelContext
     ) -> OptionProbabilities:
         """Return the share of each option's first token in the model's next one. Cost: one forward per conversation."""
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return self._choice_batches(texts, len(options), context.batch_tokens or BATCH_TOKENS)
+            return self._choice_batches(texts, len(options), context.models.batch_tokens or BATCH_TOKENS)
 
         keys = [OPTIONS.join((conversation, *options)) for conversation in conversations]
         values = self._values(keys, batches, "choices", "", stage, context)
@@ -154,7 +154,7 @@ class LocalGenerator:
         feature: str,
         how: str,
         stage: str,
-        context: FeatureContext,
+        context: ModelContext,
         **sizes: NDArray[np.int64],
     ) -> NDArray[Any] | None:
         partition = None

@@ -31,7 +31,7 @@ from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from thresher.cache.dry_run import Rehearsal
-    from thresher.features.context import FeatureContext
+    from thresher.models.context import ModelContext
 
 RECIPE = "server-1"
 MAX_REFUSED = 3  # refusals before any answer, after which no more is asked
@@ -100,7 +100,7 @@ class OpenAIGenerator:
         return combine_fingerprints(RECIPE, self.name)
 
     def generate(
-        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: FeatureContext
+        self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: ModelContext
     ) -> list[list[Generation]]:
         """Return the answers of each conversation; one request for each that is not stored.
 
@@ -115,7 +115,7 @@ class OpenAIGenerator:
         return [flat[start : start + n] for start in range(0, len(flat), n)]
 
     def score_options(
-        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: FeatureContext
+        self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: ModelContext
     ) -> OptionProbabilities:
         """Return the share of each option: by its probability as the answer's first word, or 1 for the one named.
 
@@ -177,7 +177,7 @@ class OpenAIGenerator:
         return _Request(xxhash.xxh3_128_hexdigest(text), body)
 
     def _ask(
-        self, requests: Sequence[_Request], reduce: Reduce, *, stage: str, context: FeatureContext
+        self, requests: Sequence[_Request], reduce: Reduce, *, stage: str, context: ModelContext
     ) -> dict[str, dict[str, Any]]:
         """Return what is kept of the answer to each request, by its key: from the store, or from the server."""
         wanted = {request.key: request for request in requests}

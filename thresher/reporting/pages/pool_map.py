@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.keys import text_keys
 from thresher.dataset import Dataset
-from thresher.features import FeatureCache, FeatureContext, column_values, compute
+from thresher.features import FeatureCache, column_values, compute, make_context
 from thresher.reporting.page import MapPanel, PoolMap, Table
 from thresher.reporting.rendering import MAP_HEIGHT, MAP_WIDTH
 from thresher.reporting.wording import count, cut
@@ -87,7 +87,7 @@ def _embeddings(rows: Dataset, embedding: Mapping[str, str] | None) -> tuple[NDA
         found = _cached(rows, embedding)
         if found is not None:
             return found, embedding["encoder"]
-    context = FeatureContext(encoder="static")
+    context = make_context(encoder="static")
     return compute(rows, {"embedding"}, context)["embedding"], "the embedded static encoder"
 
 

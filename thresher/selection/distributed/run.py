@@ -249,7 +249,7 @@ class Run:
                 missing={**features.missing, **more.missing},
                 notes={**features.notes, **more.notes},
             )
-        products = load_products(request.context.device)
+        products = load_products(request.context.models.device)
         return replace(features, context={**features.context, **self.beside()}, products=products)
 
     def beside(self) -> dict[str, Array]:

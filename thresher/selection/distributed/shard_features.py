@@ -53,7 +53,7 @@ class MeasureShard:
         """Whether a model would run on a GPU: the static encoder never does, nor what the user wants elsewhere."""
         from thresher.models.encoders.static import StaticEncoder
 
-        device = self.context.device
+        device = self.context.models.device
         is_wanted = device is None or device.startswith("cuda")
         return is_wanted and not all(isinstance(model, StaticEncoder) for model in models_of(self.needs, self.context))
 
@@ -122,14 +122,16 @@ def models_of(needs: frozenset[str], context: FeatureContext) -> list[object]:
     held: list[object] = []
     about = fingerprints(needs, context)
     if any("encoder" in entry for entry in about.values()):
-        dtype, tokens = context.dtype, context.batch_tokens
-        held.append(load_encoder(context.encoder, device=context.device, dtype=dtype, batch_tokens=tokens))
+        dtype, tokens = context.models.dtype, context.models.batch_tokens
+        held.append(
+            load_encoder(context.models.encoder, device=context.models.device, dtype=dtype, batch_tokens=tokens)
+        )
     if any("model" in entry for entry in about.values()):
         from thresher.models.causal_lm.language_model import language_model
         from thresher.models.server_address import is_server
 
-        if not is_server(context.model):
-            held.append(language_model(context.model, device=context.device, dtype=context.dtype))
+        if not is_server(context.models.model):
+            held.append(language_model(context.models.model, device=context.models.device, dtype=context.models.dtype))
     return held
 
 
@@ -247,5 +249,9 @@ def sent(context: FeatureContext) -> FeatureContext:
     Their feature files are what a cache would be, nobody watches, and a worker sees its own GPU
     alone, as the first.
     """
-    device = "cuda" if context.device is not None and context.device.startswith("cuda") else context.device
-    return replace(context, device=device, cache=None, on_progress=None)
+    device = (
+        "cuda"
+        if context.models.device is not None and context.models.device.startswith("cuda")
+        else context.models.device
+    )
+    return replace(context.with_models(device=device), cache=None, on_progress=None)

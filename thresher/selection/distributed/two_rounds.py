@@ -237,7 +237,7 @@ class _TwoRounds:
             row_id=ids_of(candidates["number"]),
             arrays={EMBEDDING: candidates[EMBEDDING], WEIGHT: candidates[WEIGHT]},
             context=self.beside,
-            products=load_products(self.request.context.device),
+            products=load_products(self.request.context.models.device),
         )
         scores = self.request.selector.score(features, n_ranked=self.k, rng=rng)
         ranking = scores.ranking()[: self.k]
