@@ -107,7 +107,7 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
 
     from thresher.dataset import load
     from thresher.features import compute, make_context
-    from thresher.jobs.update.core_set import objective, weighted_core_set
+    from thresher.jobs.update.core_set import build_core_set, compute_objective
 
     pool = load(str(night.root / "slices" / "*.jsonl"))
     latest = night.root / "pool" / "latest"
@@ -123,10 +123,14 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
     ours = np.array([at for at, row_id in enumerate(ids) if row_id in kept])
     rng = np.random.default_rng(0)
     began = time.monotonic()
-    whole = weighted_core_set(x, np.ones(len(x), np.int64), total, rng).kept
+    whole = build_core_set(x, np.ones(len(x), np.int64), total, rng).kept
     seconds = time.monotonic() - began
-    uniform = [objective(x, np.sort(rng.choice(len(x), total, replace=False))) for _ in range(5)]
-    values = {"nightly": objective(x, ours), "at_once": objective(x, whole), "uniform": float(np.mean(uniform))}
+    uniform = [compute_objective(x, np.sort(rng.choice(len(x), total, replace=False))) for _ in range(5)]
+    values = {
+        "nightly": compute_objective(x, ours),
+        "at_once": compute_objective(x, whole),
+        "uniform": float(np.mean(uniform)),
+    }
     gained = (values["nightly"] - values["uniform"]) / (values["at_once"] - values["uniform"])
     return {
         "rows_passed": len(x),

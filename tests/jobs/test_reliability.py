@@ -209,9 +209,9 @@ def test_a_damaged_history_and_scan_cost_nothing_but_themselves(kit, rows):
         (kit.out / "history.sqlite").write_bytes(damage)
         (kit.out / "scan.json").write_bytes(damage)
         assert kit.run().outcome == "nothing-new"
-    from thresher.jobs.inspection import runs_of
+    from thresher.jobs.inspection import list_runs
 
-    assert runs_of(kit.out)[0].outcome == "nothing-new"
+    assert list_runs(kit.out)[0].outcome == "nothing-new"
 
 
 def test_a_snapshot_is_told_of_by_the_next_run_when_its_own_was_killed_before_it_could(kit, rows, monkeypatch):
@@ -245,7 +245,7 @@ def test_a_history_that_a_kill_left_half_written_is_rolled_back_by_whoever_reads
     import shutil
     import sqlite3
 
-    from thresher.jobs.inspection import runs_of
+    from thresher.jobs.inspection import list_runs
 
     kit.write()
     kit.add("a", rows(5, 1))
@@ -259,7 +259,7 @@ def test_a_history_that_a_kill_left_half_written_is_rolled_back_by_whoever_reads
         writing.rollback()
     writing.close()
     assert (tmp_path / "killed" / "history.sqlite-journal").stat().st_size
-    assert [run.outcome for run in runs_of(tmp_path / "killed")] == ["done"]
+    assert [run.outcome for run in list_runs(tmp_path / "killed")] == ["done"]
 
 
 def test_one_run_is_found_without_reading_the_reports_of_all(kit, rows):
@@ -293,7 +293,7 @@ def test_a_lost_list_of_known_rows_is_told(kit, rows):
 
 
 def test_a_run_that_was_killed_is_told_as_such(kit, rows, tmp_path):
-    from thresher.jobs.inspection import runs_of
+    from thresher.jobs.inspection import list_runs
 
     kit.write()
     kit.add("a", rows(5, 1))
@@ -301,7 +301,7 @@ def test_a_run_that_was_killed_is_told_as_such(kit, rows, tmp_path):
     while python(DYING, kit.file, next(at), cache=tmp_path / "cache").returncode != 9:
         pass
     kit.run()
-    outcomes = [run.outcome for run in runs_of(kit.file)]
+    outcomes = [run.outcome for run in list_runs(kit.file)]
     assert outcomes[0] in ("done", "nothing-new")
     assert set(outcomes[1:]) <= {"killed", "done", "nothing-new"}
     assert json.loads((kit.out / "latest" / "manifest.json").read_bytes())["version"] == 1

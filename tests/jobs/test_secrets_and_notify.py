@@ -11,9 +11,9 @@ import time
 import pytest
 
 from thresher.errors import InputError, OutputError, SettingsError
-from thresher.jobs.inspection import check_job, find_run, runs_of
+from thresher.jobs.inspection import check_job, find_run, list_runs
 from thresher.jobs.notify import write_metrics
-from thresher.jobs.sources.addresses import Addresses, has_plain_password, shown
+from thresher.jobs.sources.addresses import Addresses, has_plaintext_password, redact_address
 
 SECRET = "hunter2-very-secret"
 
@@ -120,7 +120,7 @@ def test_no_secret_is_written_anywhere(kit, rows, monkeypatch, webhook):
     assert all(SECRET not in text for text in told)
     assert SECRET.encode() not in everything_written(kit.out)
     assert SECRET not in (kit.root / "job.prom").read_text()
-    assert runs_of(kit.file)[0].outcome == "error"
+    assert list_runs(kit.file)[0].outcome == "error"
     assert find_run(kit.file, "latest").report["notified"][1]["webhook"] == f"{url}/***"
 
 
@@ -136,13 +136,13 @@ def test_no_secret_is_written_anywhere(kit, rows, monkeypatch, webhook):
     ],
 )
 def test_addresses_are_shown_without_secrets(address, as_shown):
-    assert shown(address) == as_shown
+    assert redact_address(address) == as_shown
 
 
 def test_a_plain_password_is_noticed():
-    assert has_plain_password("postgresql://me:pw@host/db")
-    assert not has_plain_password("postgresql://me:${PW}@host/db")
-    assert not has_plain_password("postgresql://host/db")
+    assert has_plaintext_password("postgresql://me:pw@host/db")
+    assert not has_plaintext_password("postgresql://me:${PW}@host/db")
+    assert not has_plaintext_password("postgresql://host/db")
 
 
 def test_every_part_of_a_resolved_address_is_struck_out(monkeypatch):

@@ -80,9 +80,9 @@ def history(
     as_json: options.AsJson = False,
 ) -> None:
     """List the runs of a job, newest first."""
-    from thresher.jobs.inspection import runs_of
+    from thresher.jobs.inspection import list_runs
 
-    runs = runs_of(job, limit=limit)
+    runs = list_runs(job, limit=limit)
     if as_json:
         _print_json([_run_json(one) for one in runs])
         return

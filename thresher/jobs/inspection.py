@@ -14,16 +14,16 @@ import polars as pl
 
 from thresher.curation.rule import check_order
 from thresher.errors import InputError, ManifestError, NotFoundError
-from thresher.jobs.drift.profile import Drift, drifts, value_counts
+from thresher.jobs.drift.distributions import Drift, count_top_values, measure_drifts
 from thresher.jobs.history import FILE, History, Run
 from thresher.jobs.job_file import Job, read_job
-from thresher.jobs.snapshots.folder import JobFolder, Place, name_of
-from thresher.jobs.snapshots.read import DATA, PROFILE, SOURCES, TOPICS, read_json
+from thresher.jobs.snapshots.folder import JobFolder, Snapshot, format_version
+from thresher.jobs.snapshots.read import DATA, DISTRIBUTIONS, SOURCES, TOPICS, read_json
 from thresher.jobs.snapshots.table import ROW_ID, SOURCE
-from thresher.jobs.sources.addresses import has_plain_password, references, shown
-from thresher.jobs.sources.incoming import check_reading
+from thresher.jobs.sources.addresses import find_references, has_plaintext_password, redact_address
+from thresher.jobs.sources.incoming import check_same_columns
 from thresher.jobs.sources.scan import HashCache, scan
-from thresher.jobs.state import Before
+from thresher.jobs.state import PreviousSnapshot
 
 _VERSION = re.compile(r"v0*(\d+)")
 MAX_NUMBER = (1 << 63) - 1  # that SQLite can hold
@@ -49,7 +49,7 @@ def check_job(path: str | Path) -> dict[str, Any]:
     latest = folder.latest()
     ledger = [] if latest is None else read_json(latest, SOURCES)
     if latest is not None:
-        check_reading(job, Before.read(latest).schema)
+        check_same_columns(job, PreviousSnapshot.read(latest).schema)
     cache = HashCache(folder.path)
     lineage = set() if latest is None else {int(entry["version"]) for entry in latest.manifest.content["seen"]}
     hashes = {str(entry["sha256"]) for entry in ledger} | cache.spent(lineage)
@@ -63,7 +63,7 @@ def check_job(path: str | Path) -> dict[str, Any]:
         "files_new": len(found.fresh),
         "files_known": len(found.known),
         "output": str(folder.path),
-        "latest": None if latest is None else name_of(latest.version),
+        "latest": None if latest is None else format_version(latest.version),
         "notes": [*found.notes, *_notes(job, folder)],
     }
 
@@ -72,7 +72,7 @@ def _what(job: Job, number: int) -> str:
     source = job.settings.sources[number]
     if source.files is not None:
         return ", ".join(source.files)
-    return f"Hub dataset {source.hub}" if source.hub is not None else f"query at {shown(source.url or '')}"
+    return f"Hub dataset {source.hub}" if source.hub is not None else f"query at {redact_address(source.url or '')}"
 
 
 def _notes(job: Job, folder: JobFolder) -> list[str]:
@@ -80,9 +80,9 @@ def _notes(job: Job, folder: JobFolder) -> list[str]:
     notes = check_order(job.rules)
     addresses = [source.url for source in job.settings.sources if source.url is not None]
     addresses += [job.settings.notify.webhook] if job.settings.notify.webhook is not None else []
-    unset = sorted({name for address in addresses for name in references(address)} - set(os.environ))
+    unset = sorted({name for address in addresses for name in find_references(address)} - set(os.environ))
     notes += [f"the environment variable {name} is not set here" for name in unset]
-    if any(has_plain_password(address) for address in addresses):
+    if any(has_plaintext_password(address) for address in addresses):
         notes.append("an address holds a password in plain; write ${NAME} and set the variable where the job runs")
     parent = next((path for path in (folder.path, *folder.path.parents) if path.exists()), None)
     if parent is None or not os.access(parent, os.W_OK):
@@ -90,7 +90,7 @@ def _notes(job: Job, folder: JobFolder) -> list[str]:
     return notes
 
 
-def folder_of(where: str | Path) -> JobFolder:
+def open_job_folder(where: str | Path) -> JobFolder:
     """Return the output folder that a job file or the folder itself names.
 
     Raises:
@@ -105,14 +105,14 @@ def folder_of(where: str | Path) -> JobFolder:
     return JobFolder(read_job(path).folder)
 
 
-def runs_of(where: str | Path, *, limit: int | None = None) -> list[Run]:
+def list_runs(where: str | Path, *, limit: int | None = None) -> list[Run]:
     """Return the runs of a job, newest first.
 
     Args:
         where: the job file, or the output folder.
         limit: at most so many; None for all.
     """
-    with _history(folder_of(where)) as history:
+    with _history(open_job_folder(where)) as history:
         return history.runs(limit=limit)
 
 
@@ -134,7 +134,7 @@ def find_run(where: str | Path, name: str) -> Run:
     Raises:
         NotFoundError: there is none.
     """
-    folder = folder_of(where)
+    folder = open_job_folder(where)
     with _history(folder) as history:
         if name.isdecimal():
             found = history.runs(limit=1, number=min(int(name), MAX_NUMBER))
@@ -153,17 +153,17 @@ def _version(folder: JobFolder, name: str) -> int:
         return int(match[1])
     latest = folder.latest()
     if name != "latest" or latest is None:
-        there = ", ".join(name_of(version) for version in folder.versions()) or "none"
+        there = ", ".join(format_version(version) for version in folder.versions()) or "none"
         raise NotFoundError(f"snapshot '{name}' not found; there are: {there}; or give the number of a run, or latest")
     return latest.version
 
 
-def _place(where: str | Path, name: str) -> Place:
-    folder = folder_of(where)
+def _place(where: str | Path, name: str) -> Snapshot:
+    folder = open_job_folder(where)
     version = find_run(where, name).version if name.isdecimal() else _version(folder, name)
     if version is None:
         raise NotFoundError(f"run {name} published no snapshot; choose one that did from 'thresher curate history'")
-    return folder.place(version)
+    return folder.open_snapshot(version)
 
 
 def compare_snapshots(where: str | Path, before: str, after: str) -> dict[str, Any]:
@@ -193,18 +193,20 @@ def compare_snapshots(where: str | Path, before: str, after: str) -> dict[str, A
         "entered": entered.height,
         "left": left.height,
         "stayed": old.height - left.height,
-        "entered_by_source": value_counts(entered[SOURCE]),
-        "left_by_source": value_counts(left[SOURCE]),
+        "entered_by_source": count_top_values(entered[SOURCE]),
+        "left_by_source": count_top_values(left[SOURCE]),
         "drift": [one.to_json() for one in _drifts(*places)],
     }
 
 
-def _drifts(before: Place, after: Place) -> list[Drift]:
+def _drifts(before: Snapshot, after: Snapshot) -> list[Drift]:
     hashes = [place.manifest.content["hashes"].get(TOPICS) for place in (before, after)]
-    return drifts(read_json(before, PROFILE), read_json(after, PROFILE), same_topics=hashes[0] == hashes[1])
+    return measure_drifts(
+        read_json(before, DISTRIBUTIONS), read_json(after, DISTRIBUTIONS), same_topics=hashes[0] == hashes[1]
+    )
 
 
-def _ids(place: Place) -> pl.DataFrame:
+def _ids(place: Snapshot) -> pl.DataFrame:
     names = [place.path / DATA / entry["name"] for entry in place.manifest.content["files"]]
     if not place.manifest.content["counts"]["rows"]:
         return pl.DataFrame(schema={ROW_ID: pl.String, SOURCE: pl.String})

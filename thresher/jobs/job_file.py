@@ -20,7 +20,7 @@ from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
 from thresher.dataset.schema import SCHEMA_NAMES, build_mapped_schema
 from thresher.errors import SettingsError, ThresherError, did_you_mean
-from thresher.jobs.settings import JobSettings, Reading, Select, Step
+from thresher.jobs.settings import JobSettings, RowSettings, Select, Step
 from thresher.models.encoders.encoder import EMBEDDED
 from thresher.selectors import Selector
 from thresher.selectors import create as create_selector
@@ -31,7 +31,7 @@ MAX_LINE = 300  # characters of a line in which a header or a key is looked for:
 _HEADER = re.compile(r"(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"([A-Za-z0-9_\-.\"' ]+)=")
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -118,7 +118,7 @@ def read_job(path: str | Path) -> Job:
     return _checked(path, content, _lines(text))
 
 
-def _checked(path: Path, content: dict[str, Any], lines: dict[Place, int]) -> Job:
+def _checked(path: Path, content: dict[str, Any], lines: dict[KeyPath, int]) -> Job:
     settings = None
     problems: list[str] = []
     try:
@@ -139,7 +139,7 @@ class _Parts(NamedTuple):
 
     steps: list[Step | None]
     select: Select | None
-    reading: Reading | None
+    reading: RowSettings | None
     names: list[str]  # of the sources
     has_eval: bool
 
@@ -157,7 +157,7 @@ def _parts(content: dict[str, Any]) -> _Parts:
     return _Parts(
         steps=[_valid(Step, one) for one in steps] if isinstance(steps, list) else [],
         select=_valid(Select, content.get("select", {})),
-        reading=_valid(Reading, content.get("rows", {})),
+        reading=_valid(RowSettings, content.get("rows", {})),
         names=[name for name in named if isinstance(name, str)],
         has_eval=bool(content.get("eval")),
     )
@@ -170,7 +170,7 @@ def _valid(part: type[Part], content: Any) -> Part | None:
         return None  # its problems are known
 
 
-def _built(parts: _Parts, lines: dict[Place, int], problems: list[str]) -> _Built | None:
+def _built(parts: _Parts, lines: dict[KeyPath, int], problems: list[str]) -> _Built | None:
     """Build rules, selector and budget, and note every problem that only that shows."""
     rules = _rules(parts, lines, problems)
     repeated = sorted({name for name in parts.names if parts.names.count(name) > 1})
@@ -187,7 +187,7 @@ def _built(parts: _Parts, lines: dict[Place, int], problems: list[str]) -> _Buil
     return None if rules is None or selector is None else _Built(rules, selector, budget)
 
 
-def _rules(parts: _Parts, lines: dict[Place, int], problems: list[str]) -> tuple[Rule, ...] | None:
+def _rules(parts: _Parts, lines: dict[KeyPath, int], problems: list[str]) -> tuple[Rule, ...] | None:
     built = [
         _tried(lambda step=step: create_rule(step.rule, step.settings), lines, ("steps", number), problems)
         for number, step in enumerate(parts.steps)
@@ -204,7 +204,7 @@ def _rules(parts: _Parts, lines: dict[Place, int], problems: list[str]) -> tuple
     return chosen
 
 
-def _check_columns(reading: Reading) -> None:
+def _check_columns(reading: RowSettings) -> None:
     """Refuse a schema and roles that there are not, before any row is read.
 
     Raises:
@@ -222,7 +222,7 @@ def _check_columns(reading: Reading) -> None:
         )
 
 
-def _tried(make: Any, lines: dict[Place, int], place: Place, problems: list[str]) -> Any:
+def _tried(make: Any, lines: dict[KeyPath, int], place: KeyPath, problems: list[str]) -> Any:
     """Return what `make` returns, or None and note the problem."""
     try:
         return make()
@@ -245,7 +245,7 @@ def _on_one_line(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def _problem(error: ErrorDetails, lines: dict[Place, int]) -> str:
+def _problem(error: ErrorDetails, lines: dict[KeyPath, int]) -> str:
     """Return one finding of pydantic as a sentence."""
     place = _without_branches(error["loc"])
     where = _at(lines, place)
@@ -265,7 +265,7 @@ def _problem(error: ErrorDetails, lines: dict[Place, int]) -> str:
     return f"{where}{_spelled(place)}: {what}{got}"
 
 
-def _without_branches(place: Sequence[str | int]) -> Place:
+def _without_branches(place: Sequence[str | int]) -> KeyPath:
     """Return a place without the names that pydantic adds for the branches of a union."""
     keys = tuple(place)
     if keys[:2] == ("select", "budget"):
@@ -273,12 +273,12 @@ def _without_branches(place: Sequence[str | int]) -> Place:
     return keys
 
 
-def _spelled(place: Place) -> str:
+def _spelled(place: KeyPath) -> str:
     """Return ("sources", 0, "files") as "sources.1.files": the first of a list is 1."""
     return ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
 
 
-def _keys_at(place: Place) -> list[str]:
+def _keys_at(place: KeyPath) -> list[str]:
     """Return the keys that the model at a place has."""
     model: Any = JobSettings
     for part in place:
@@ -299,7 +299,7 @@ def _model_in(annotation: Any) -> Any:
     return next((found for part in typing.get_args(annotation) if (found := _model_in(part)) is not None), None)
 
 
-def _at(lines: dict[Place, int], place: Place) -> str:
+def _at(lines: dict[KeyPath, int], place: KeyPath) -> str:
     """Return "line 7: " for a place, or for the nearest section around it that has a line."""
     for end in range(len(place), 0, -1):
         if place[:end] in lines:
@@ -307,11 +307,11 @@ def _at(lines: dict[Place, int], place: Place) -> str:
     return ""
 
 
-def _lines(text: str) -> dict[Place, int]:
+def _lines(text: str) -> dict[KeyPath, int]:
     """Return where each section and key stands, as well as it can be told without a parser of our own."""
-    found: dict[Place, int] = {}
+    found: dict[KeyPath, int] = {}
     counts: dict[str, int] = {}
-    section: Place = ()
+    section: KeyPath = ()
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()[:MAX_LINE]
         if header := _HEADER.fullmatch(line):
@@ -325,7 +325,7 @@ def _lines(text: str) -> dict[Place, int]:
     return found
 
 
-def _indexed(names: tuple[str, ...], counts: dict[str, int], *, is_list: bool) -> Place:
+def _indexed(names: tuple[str, ...], counts: dict[str, int], *, is_list: bool) -> KeyPath:
     """Return a header's place, with the number of the table for tables in a list."""
     if is_list:
         name = ".".join(names)

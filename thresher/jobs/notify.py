@@ -15,13 +15,13 @@ from typing import Any
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import SettingsError
 from thresher.jobs.settings import Notify
-from thresher.jobs.sources.addresses import Addresses, shown
+from thresher.jobs.sources.addresses import Addresses, redact_address
 
 FAILURES = ("gate", "error", "bug", "interrupted")
 PAUSE_S = 1.0
 
 
-def is_wanted(notify: Notify, outcome: str) -> bool:
+def should_notify(notify: Notify, outcome: str) -> bool:
     """Tell whether the webhook is to be called for an outcome."""
     if notify.on == "always":
         return True
@@ -32,7 +32,7 @@ def post(notify: Notify, payload: Mapping[str, Any], addresses: Addresses) -> di
     """Call the webhook, and return what came of it for the history."""
     if notify.webhook is None:
         raise AssertionError("no webhook")
-    found: dict[str, Any] = {"webhook": shown(notify.webhook, only_host=True), "attempts": 0}
+    found: dict[str, Any] = {"webhook": redact_address(notify.webhook, only_host=True), "attempts": 0}
     try:
         url = addresses.resolve(notify.webhook, where="notify.webhook")
         if not url.startswith(("http://", "https://")):

@@ -15,23 +15,34 @@ from thresher.curation.pipeline import collect_settings
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress, make_context
-from thresher.jobs.drift.gates import drift_alarms, quality_alarms, unusable_alarms
-from thresher.jobs.drift.profile import drifts
-from thresher.jobs.drift_profile import carried_over, profile_of, topics_of
+from thresher.jobs.drift.distributions import measure_drifts
+from thresher.jobs.drift.gates import check_drift, check_quality, check_unusable
+from thresher.jobs.drift_report import carry_distributions, fit_topics, measure_distributions
 from thresher.jobs.events import Event, OnEvent
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.folder import JobFolder
-from thresher.jobs.snapshots.read import CHURN, PROFILE, SOURCES, Pool, describe_schema, read_pool
-from thresher.jobs.snapshots.seen_ids import delete_others, is_in, names, read_segments, write_segment
+from thresher.jobs.snapshots.read import CHANGES, DISTRIBUTIONS, SOURCES, Pool, describe_schema, read_pool
+from thresher.jobs.snapshots.seen_ids import (
+    delete_unlisted_segments,
+    mask_known,
+    pack_row_ids,
+    read_segments,
+    write_segment,
+)
 from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
 from thresher.jobs.snapshots.write import write_snapshot
 from thresher.jobs.sources.addresses import Addresses
-from thresher.jobs.sources.incoming import ATTEMPTS, Incoming, Reader, changed_files, check_reading, join
+from thresher.jobs.sources.incoming import ATTEMPTS, Incoming, Reader, check_same_columns, find_changed_files, join
 from thresher.jobs.sources.scan import HashCache, Scan, scan
-from thresher.jobs.state import Before, Outcome, Task
-from thresher.jobs.update.change_report import all_counts, churn_report, incoming_counts, incoming_report
+from thresher.jobs.state import Outcome, PreviousSnapshot, UpdateInputs
+from thresher.jobs.update.change_report import build_change_report, count_all, count_incoming, incoming_report
 from thresher.jobs.update.choose import Choice, choose
-from thresher.jobs.update.fingerprint import basis_of, models_of, what_changed, which_models_changed
+from thresher.jobs.update.fingerprint import (
+    compute_config_fingerprint,
+    describe_config_change,
+    describe_model_change,
+    fingerprint_models,
+)
 from thresher.models.encoders.encoder import AUTO
 
 
@@ -91,10 +102,10 @@ class Run:
         raise InputError(f"{changed[0]}: the file must not change all the time; run again")
 
     def _outcome(self, cache: HashCache, made: list[Incoming]) -> Outcome:
-        job, before = self._job, Before.read(self._folder.latest())
-        check_reading(job, before.schema)
+        job, before = self._job, PreviousSnapshot.read(self._folder.latest())
+        check_same_columns(job, before.schema)
         eval_rows = self._eval_rows()
-        basis = basis_of(job, eval_rows)
+        basis = compute_config_fingerprint(job, eval_rows)
         is_full = self._full or self._is_other(before, basis)
         ledger = [] if is_full else before.ledger
         lineage = {int(entry["version"]) for entry in before.segments}
@@ -109,14 +120,16 @@ class Run:
         settled = [one for one in found.fresh if str(one.file.path) not in self._unsettled]
         waiting = [one.name for one in found.fresh if str(one.file.path) in self._unsettled]
         reader.skipped += [*found.skipped, *((name, "it kept changing while it was read") for name in waiting)]
-        deliveries = [one for one in (reader.files(settled), *reader.others(hashes)) if one is not None]
+        batches = [one for one in (reader.files(settled), *reader.others(hashes)) if one is not None]
         known, problems = read_segments(self._folder.seen, before.segments)
         for problem in problems:
             self._warn("seen", problem)
         old = None if before.place is None else read_pool(before.place)
         if old is not None:
-            known = np.union1d(known, names(old.rows.frame["row_id"]))
-        incoming = join(deliveries, known[:0] if is_full else known, skipped=reader.skipped, barren=reader.barren)
+            known = np.union1d(known, pack_row_ids(old.rows.frame["row_id"]))
+        incoming = join(
+            batches, known[:0] if is_full else known, skipped=reader.skipped, empty_files=reader.empty_files
+        )
         made.append(incoming)
         if incoming.rows is not None and not is_full and self._has_other_models(before):
             made.clear()
@@ -131,19 +144,19 @@ class Run:
                 "they stay, and are not judged anew",
             )
         version = self._folder.next_version()
-        counts = incoming_counts(found, incoming)
+        counts = count_incoming(found, incoming)
         if before.place is None and reader.schema is None:
             raise InputError(
                 f"{job.path.name}: the sources must hold rows, found none; check the globs and folders in [[sources]]"
             )
-        alarms = unusable_alarms(job.settings.gates, n_read=incoming.n_read, n_unusable=incoming.n_unusable)
+        alarms = check_unusable(job.settings.gates, n_read=incoming.n_read, n_unusable=incoming.n_unusable)
         if incoming.rows is None and not (is_full and pool is not None):
             report = {"counts": counts, **incoming_report(incoming, alarms)}
             return Outcome(
                 choice=None, version=version, is_full=is_full, report=report, alarms=alarms, incoming=incoming
             )
         return self._chosen(
-            Task(
+            UpdateInputs(
                 before=before,
                 incoming=incoming,
                 pool=pool,
@@ -158,7 +171,7 @@ class Run:
             )
         )
 
-    def _chosen(self, task: Task) -> Outcome:
+    def _chosen(self, task: UpdateInputs) -> Outcome:
         job, before, incoming = self._job, task.before, task.incoming
         n_new = 0 if incoming.rows is None else len(incoming.rows)
         context = self._context(before.encoder).resolved(n_new + (0 if task.pool is None else len(task.pool.rows)))
@@ -173,13 +186,13 @@ class Run:
         )
         for note in () if choice.judgement is None else choice.judgement.notes:
             self._warn("rule", note)
-        models = models_of(job, context)
-        topics, same_topics = topics_of(job, before, choice, models)
-        profile = profile_of(job, choice, incoming, topics, task.known)
+        models = fingerprint_models(job, context)
+        topics, same_topics = fit_topics(job, before, choice, models)
+        profile = measure_distributions(job, choice, incoming, topics, task.known)
         if not any(profile["incoming"].get("lengths", {}).values()) and before.profile is not None:
-            profile = profile | {"incoming": carried_over(before.profile["incoming"], same_topics=same_topics)}
-        found = drifts(before.profile, profile, same_topics=same_topics)
-        alarms = drift_alarms(job.settings.gates, found) + quality_alarms(
+            profile = profile | {"incoming": carry_distributions(before.profile["incoming"], same_topics=same_topics)}
+        found = measure_drifts(before.profile, profile, same_topics=same_topics)
+        alarms = check_drift(job.settings.gates, found) + check_quality(
             job.settings.gates,
             n_rows=choice.table.num_rows,
             n_new=n_new,
@@ -189,7 +202,7 @@ class Run:
         limits = job.settings.gates.labels
         if (limits.warn, limits.fail) != (None, None) and not profile["snapshot"].get("labels"):
             self._warn("gate", "labels: the rows have none, so that their drift is not measured")
-        report = churn_report(choice, incoming, all_counts(task.counts, choice), found, alarms)
+        report = build_change_report(choice, incoming, count_all(task.counts, choice), found, alarms)
         return Outcome(
             choice=choice,
             version=task.version,
@@ -222,9 +235,9 @@ class Run:
         latest = self._folder.latest()
         before = [] if outcome.is_full or latest is None else latest.manifest.content["seen"]
         with suppress(ManifestError):  # of an old snapshot: nobody knows what it lists
-            places = [self._folder.place(version) for version in self._folder.versions()]
+            places = [self._folder.open_snapshot(version) for version in self._folder.versions()]
             listed = [entry for place in places for entry in place.manifest.content["seen"]]
-            delete_others(self._folder.seen, listed, before=outcome.version)
+            delete_unlisted_segments(self._folder.seen, listed, before=outcome.version)
         segment = write_segment(self._folder.seen, outcome.version, outcome.fresh_names)
         work = self._folder.open_work(outcome.version)
         return write_snapshot(
@@ -235,7 +248,7 @@ class Run:
             rejected=outcome.incoming.rejected,
             schema=outcome.rows_schema,
             topics=outcome.topics,
-            documents={PROFILE: outcome.profile, CHURN: outcome.report, SOURCES: outcome.ledger},
+            documents={DISTRIBUTIONS: outcome.profile, CHANGES: outcome.report, SOURCES: outcome.ledger},
             content=outcome.content | {"seen": [*before, segment], "run": dict(run)},
         )
 
@@ -247,7 +260,7 @@ class Run:
         columns = job.settings.rows.columns
         return load(paths) if columns is None else load(paths, columns=columns)
 
-    def _is_other(self, before: Before, basis: str) -> bool:
+    def _is_other(self, before: PreviousSnapshot, basis: str) -> bool:
         """Tell whether rows stay or go by something else than before, and say so."""
         if before.place is None:
             return False
@@ -255,13 +268,13 @@ class Run:
         if theirs != self._job.name:
             message = f"the newest snapshot was made by the job '{theirs}', and this is '{self._job.name}'"
             self._warn("job", f"{message}; two jobs must not share an output folder")
-        return self._is_told(what_changed(before.place, basis))
+        return self._is_told(describe_config_change(before.place, basis))
 
-    def _has_other_models(self, before: Before) -> bool:
+    def _has_other_models(self, before: PreviousSnapshot) -> bool:
         """Tell whether the models behind the features are others under the same names, and say so."""
         if before.place is None:
             return False
-        return self._is_told(which_models_changed(self._job, before.place, self._context(before.encoder)))
+        return self._is_told(describe_model_change(self._job, before.place, self._context(before.encoder)))
 
     def _is_told(self, what: str | None) -> bool:
         if what is not None and not self._full:
@@ -285,7 +298,7 @@ class Run:
 
     def _content(
         self,
-        task: Task,
+        task: UpdateInputs,
         choice: Choice,
         context: FeatureContext,
         models: Mapping[str, Mapping[str, str]],
@@ -356,22 +369,22 @@ class Run:
 
 def _changed(made: list[Incoming]) -> list[str]:
     """Return the files that changed since they were read."""
-    return [path for one in made if one.rows is not None for path in changed_files(one.rows)]
+    return [path for one in made if one.rows is not None for path in find_changed_files(one.rows)]
 
 
 def _still_unread(old: Pool | None, incoming: Incoming) -> Pool | None:
     """Return the old rows that no source holds any more: they stay, and stand for themselves again."""
     if old is None:
         return None
-    ids = names(old.rows.frame["row_id"])
-    here = np.zeros(0, ids.dtype) if incoming.rows is None else np.sort(names(incoming.rows.frame["row_id"]))
-    at = np.flatnonzero(~is_in(ids, here))
+    ids = pack_row_ids(old.rows.frame["row_id"])
+    here = np.zeros(0, ids.dtype) if incoming.rows is None else np.sort(pack_row_ids(incoming.rows.frame["row_id"]))
+    at = np.flatnonzero(~mask_known(ids, here))
     if not len(at):
         return None
     return replace(old.take(at), weight=np.ones(len(at), np.int64))
 
 
-def moment(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """Return the time that a text such as "2026-11-20" or "2026-11-20T03:00:00+01:00" stands for; UTC without a zone.
 
     Raises:

@@ -12,10 +12,10 @@ from thresher.errors import OutputError
 from thresher.jobs.events import Event, Level, OnEvent
 from thresher.jobs.job_file import Job, read_job
 from thresher.jobs.locking.lock import BusyError, Lock
-from thresher.jobs.pipeline import Run, moment
-from thresher.jobs.run_record import EXIT_CODES, Account
-from thresher.jobs.snapshots.folder import JobFolder, name_of
-from thresher.jobs.sources.addresses import Addresses, has_plain_password
+from thresher.jobs.pipeline import Run, parse_time
+from thresher.jobs.run_record import EXIT_CODES, RunRecord
+from thresher.jobs.snapshots.folder import JobFolder, format_version
+from thresher.jobs.sources.addresses import Addresses, has_plaintext_password
 from thresher.jobs.sources.scan import HashCache
 from thresher.jobs.state import Outcome
 
@@ -78,7 +78,7 @@ def run_job(
         ManifestError: the newest snapshot is damaged.
     """
     job = read_job(path)
-    after = None if since is None else moment(since)
+    after = None if since is None else parse_time(since)
     addresses = Addresses()
     tell = _silent if on_event is None else on_event
     folder = JobFolder(job.folder)
@@ -91,7 +91,7 @@ def run_job(
         on_wait=lambda message: tell(Event(name="lock", message=message, level="warning")),
     )
     run = Run(job, folder, full=full, since=after, addresses=addresses, on_event=tell)
-    account = Account(job, folder, addresses, run, tell)
+    account = RunRecord(job, folder, addresses, run, tell)
     try:
         folder.make()
         with lock, account:
@@ -107,15 +107,15 @@ def run_job(
 
 
 def _locked(
-    job: Job, folder: JobFolder, lock: Lock, run: Run, account: Account, tell: OnEvent, *, accept: bool
+    job: Job, folder: JobFolder, lock: Lock, run: Run, account: RunRecord, tell: OnEvent, *, accept: bool
 ) -> RunResult:
     recovered = folder.recover()
     account.begin(None if recovered is None else recovered.version)
     if recovered is not None:
         account.warn(
-            "recovered", f"{name_of(recovered.version)} was finished by a run that was killed; it is the newest"
+            "recovered", f"{format_version(recovered.version)} was finished by a run that was killed; it is the newest"
         )
-    if any(source.url is not None and has_plain_password(source.url) for source in job.settings.sources):
+    if any(source.url is not None and has_plaintext_password(source.url) for source in job.settings.sources):
         account.warn("secret", "a database address holds a password in plain; write ${NAME}")
     cache = HashCache(folder.path)
     outcome = run.outcome(cache=cache)
@@ -141,7 +141,7 @@ def _locked(
     return _ended(folder, account, "done", version)
 
 
-def _published(folder: JobFolder, lock: Lock, run: Run, outcome: Outcome, account: Account) -> int:
+def _published(folder: JobFolder, lock: Lock, run: Run, outcome: Outcome, account: RunRecord) -> int:
     try:
         run.write(outcome, run=account.facts())
         return folder.publish(outcome.version, check=lock.check).version
@@ -150,27 +150,27 @@ def _published(folder: JobFolder, lock: Lock, run: Run, outcome: Outcome, accoun
         raise
 
 
-def _prune(folder: JobFolder, keep: int, account: Account, tell: OnEvent) -> None:
+def _prune(folder: JobFolder, keep: int, account: RunRecord, tell: OnEvent) -> None:
     """Delete old snapshots; that one cannot be deleted is told, and does not fail a run that has published."""
     try:
         deleted, held = folder.prune(keep)
         for version in deleted:
-            tell(Event(name="pruned", message=f"{name_of(version)} was deleted, {keep} newer ones stay"))
+            tell(Event(name="pruned", message=f"{format_version(version)} was deleted, {keep} newer ones stay"))
         for version in held:
-            tell(Event(name="held", message=f"{name_of(version)} stays for now, a reader holds its {MANIFEST}"))
+            tell(Event(name="held", message=f"{format_version(version)} stays for now, a reader holds its {MANIFEST}"))
     except OSError as error:
         account.warn("pruned", f"an old snapshot could not be deleted ({error.strerror or error})")
 
 
 def _ended(
-    folder: JobFolder, account: Account, outcome: Ended, newest: int | None, *, message: str | None = None
+    folder: JobFolder, account: RunRecord, outcome: Ended, newest: int | None, *, message: str | None = None
 ) -> RunResult:
     account.end(outcome, version=newest if outcome == "done" else None, newest=newest, message=message)
     if outcome == "done":
-        folder.told()
+        folder.mark_announced()
     return RunResult(
         outcome=outcome,
-        snapshot=None if newest is None else folder.folder_of(newest),
+        snapshot=None if newest is None else folder.snapshot_path(newest),
         version=newest,
         number=account.number,
         report=account.report,
@@ -195,7 +195,7 @@ def _planned(folder: JobFolder, outcome: Outcome, *, accept: bool) -> RunResult:
 def _told(outcome: Outcome) -> str:
     counts = outcome.report["counts"]
     return (
-        f"{name_of(outcome.version)}: {counts['rows']:,} rows, {counts['entered']:,} of them new, "
+        f"{format_version(outcome.version)}: {counts['rows']:,} rows, {counts['entered']:,} of them new, "
         f"{counts['left']:,} left; of {counts['new']:,} new rows the rules kept {counts['passed']:,}"
     )
 

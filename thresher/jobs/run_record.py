@@ -14,9 +14,9 @@ from thresher.jobs.events import Event, OnEvent
 from thresher.jobs.history import History
 from thresher.jobs.job_file import Job
 from thresher.jobs.locking.lock import Owner
-from thresher.jobs.notify import is_wanted, post, write_metrics
+from thresher.jobs.notify import post, should_notify, write_metrics
 from thresher.jobs.pipeline import Run
-from thresher.jobs.snapshots.folder import JobFolder, Place
+from thresher.jobs.snapshots.folder import JobFolder, Snapshot
 from thresher.jobs.sources.addresses import Addresses
 
 EXIT_CODES: Mapping[str, int] = {
@@ -30,7 +30,7 @@ EXIT_CODES: Mapping[str, int] = {
 }
 
 
-class Account:
+class RunRecord:
     """What is told of a run at its end, whatever the end: history, textfile, webhook."""
 
     def __init__(self, job: Job, folder: JobFolder, addresses: Addresses, run: Run, tell: OnEvent) -> None:
@@ -43,11 +43,11 @@ class Account:
         self._clock = time.monotonic()
         self._run = run
         self._is_ended = False
-        self._before: Place | None = None
+        self._before: Snapshot | None = None
         self.number: int | None = None
         self.report: dict[str, Any] = {}
 
-    def __enter__(self) -> Account:
+    def __enter__(self) -> RunRecord:
         return self
 
     def begin(self, recovered: int | None) -> None:
@@ -108,7 +108,7 @@ class Account:
         if notify.prometheus is not None:
             path = self._job.place(notify.prometheus)
             told.append(write_metrics(path, self._job.name, self._metrics(outcome, seconds, newest)))
-        if notify.webhook is not None and is_wanted(notify, outcome):
+        if notify.webhook is not None and should_notify(notify, outcome):
             payload = {
                 "job": self._job.name,
                 "run": self.number,
@@ -140,7 +140,7 @@ class Account:
             "job_last_run_seconds": ("How long the last run took.", seconds),
             "job_last_exit_code": ("Exit code of the last run.", EXIT_CODES[outcome]),
         }
-        snapshot = self._before if newest is None else self._folder.place(newest)
+        snapshot = self._before if newest is None else self._folder.open_snapshot(newest)
         if snapshot is not None:
             created = datetime.fromisoformat(snapshot.manifest.content["run"]["created"]).timestamp()
             found["job_snapshot_version"] = ("Version of the newest snapshot.", snapshot.version)

@@ -64,7 +64,7 @@ class Source(Section):
         return self
 
 
-class Reading(Section):
+class RowSettings(Section):
     """How rows are read.
 
     Attributes:
@@ -276,7 +276,7 @@ class JobSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     eval: list[Path] = Field(default_factory=list)
     sources: list[Source] = Field(min_length=1, max_length=1000)
-    rows: Reading = Reading()
+    rows: RowSettings = RowSettings()
     steps: list[Step] = Field(default_factory=list, max_length=100)
     select: Select = Select()
     features: Models = Models()

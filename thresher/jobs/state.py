@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from thresher.artifacts.folder import MANIFEST
 from thresher.dataset import Dataset, Schema
 from thresher.errors import ManifestError
+from thresher.jobs.drift.distributions import Profile
 from thresher.jobs.drift.gates import Alarm
-from thresher.jobs.drift.profile import Profile
-from thresher.jobs.snapshots.folder import Place
-from thresher.jobs.snapshots.read import PROFILE, SOURCES, Pool, read_json, read_schema
-from thresher.jobs.snapshots.seen_ids import Names, names
+from thresher.jobs.snapshots.folder import Snapshot
+from thresher.jobs.snapshots.read import DISTRIBUTIONS, SOURCES, Pool, read_json, read_schema
+from thresher.jobs.snapshots.seen_ids import PackedIds, pack_row_ids
 from thresher.jobs.sources.incoming import Incoming
 from thresher.jobs.update.choose import Choice
 
@@ -23,7 +23,7 @@ _PARTS = ("job", "basis", "seen", "encoder", "n_topics", "schema", "features", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Before:
+class PreviousSnapshot:
     """What a run starts from.
 
     Attributes:
@@ -35,7 +35,7 @@ class Before:
         encoder: that its run chose.
     """
 
-    place: Place | None
+    place: Snapshot | None
     schema: Schema | None
     ledger: list[dict[str, Any]]
     segments: list[dict[str, Any]]
@@ -43,32 +43,32 @@ class Before:
     encoder: str | None
 
     @staticmethod
-    def read(place: Place | None) -> Before:
+    def read(place: Snapshot | None) -> PreviousSnapshot:
         """Read the state in a snapshot.
 
         Raises:
             ManifestError: its manifest lacks a part.
         """
         if place is None:
-            return Before(place=None, schema=None, ledger=[], segments=[], profile=None, encoder=None)
+            return PreviousSnapshot(place=None, schema=None, ledger=[], segments=[], profile=None, encoder=None)
         content = place.manifest.content
         missing = [name for name in _PARTS if name not in content]
         if missing:
             raise ManifestError(
                 f"{place.path / MANIFEST}: must have '{missing[0]}', found none; point 'latest' to another snapshot"
             )
-        return Before(
+        return PreviousSnapshot(
             place=place,
             schema=read_schema(content["schema"]),
             ledger=read_json(place, SOURCES),
             segments=content["seen"],
-            profile=read_json(place, PROFILE),
+            profile=read_json(place, DISTRIBUTIONS),
             encoder=content["encoder"],
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class UpdateInputs:
     """What a run has to decide on.
 
     Attributes:
@@ -86,11 +86,11 @@ class Task:
         alarms: of the rows read.
     """
 
-    before: Before
+    before: PreviousSnapshot
     incoming: Incoming
     pool: Pool | None
     old: Pool | None
-    known: Names
+    known: PackedIds
     eval_rows: Dataset | None
     basis: str
     version: int
@@ -106,10 +106,10 @@ class Task:
         return [by_place[place] for place in sorted(by_place)]
 
     @property
-    def fresh_names(self) -> Names:
+    def fresh_names(self) -> PackedIds:
         """Rows that are judged for the first time, or, in a full run, all that are known after it."""
         rows = [one for one in (self.incoming.rows, self.pool.rows if self.is_full and self.pool else None) if one]
-        return np.unique(np.concatenate([np.zeros(0, "S16"), *(names(one.frame["row_id"]) for one in rows)]))
+        return np.unique(np.concatenate([np.zeros(0, "S16"), *(pack_row_ids(one.frame["row_id"]) for one in rows)]))
 
     @property
     def schema(self) -> Schema:
@@ -147,7 +147,7 @@ class Outcome:
     alarms: list[Alarm] = field(default_factory=list)
     incoming: Incoming | None = None
     ledger: list[dict[str, Any]] = field(default_factory=list)
-    fresh_names: Names | None = None
+    fresh_names: PackedIds | None = None
     content: dict[str, Any] = field(default_factory=dict)
     topics: NDArray[np.float32] | None = None
     profile: Profile = field(default_factory=dict)

@@ -10,7 +10,7 @@ import pytest
 from thresher.artifacts.manifest import FORMAT
 from thresher.errors import ManifestError, OutputError
 from thresher.jobs.snapshots.folder import JobFolder
-from thresher.jobs.snapshots.seen_ids import delete_others, read_segments, write_segment
+from thresher.jobs.snapshots.seen_ids import delete_unlisted_segments, read_segments, write_segment
 
 
 def put(folder, version):
@@ -60,7 +60,7 @@ def test_a_kill_between_the_two_renames_is_finished_by_the_next_run(folder, monk
     assert folder.recover().version == 2
     assert folder.latest().version == 2
     assert folder.recover().version == 2  # for as long as no run has told of it
-    folder.told()
+    folder.mark_announced()
     assert not folder.work.exists()
     assert folder.recover() is None
 
@@ -112,7 +112,7 @@ def test_a_snapshot_that_a_reader_holds_stays_until_it_is_let_go(folder):
     fcntl = pytest.importorskip("fcntl")
     for version in (1, 2, 3):
         put(folder, version)
-    with open(folder.folder_of(1) / "manifest.json", "rb") as reader:
+    with open(folder.snapshot_path(1) / "manifest.json", "rb") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
         pruned = folder.prune(1)
         assert (pruned.deleted, pruned.held) == ([2], [1])
@@ -142,7 +142,7 @@ def test_a_run_that_lost_its_lock_leaves_the_list_that_the_next_one_has_written(
     known = np.array([b"a" * 16, b"b" * 16])
     entry = write_segment(folder.seen, 2, known)
     stale = write_segment(folder.seen, 1, known[:1])
-    delete_others(folder.seen, [], before=2)
+    delete_unlisted_segments(folder.seen, [], before=2)
     assert read_segments(folder.seen, [entry])[1] == []
     assert len(read_segments(folder.seen, [stale])[1]) == 1
 

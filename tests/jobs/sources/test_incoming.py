@@ -8,7 +8,7 @@ import types
 import pytest
 
 from thresher.errors import InputError
-from thresher.jobs.pipeline import moment
+from thresher.jobs.pipeline import parse_time
 from thresher.jobs.sources.incoming import Reader
 from thresher.jobs.sources.scan import HashCache, _changed_before
 
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_looked_at_is_left_to_the_next_run_where_the_job_s
     kit.write(more='[rows]\nunreadable = "skip"\n')
     kit.add("a", rows(5, 1))
     kit.add("b", rows(5, 2))
-    real = HashCache.hash_of
+    real = HashCache.hash_file
 
     def refused(self, path):
         if path.name == "b.jsonl":
@@ -183,7 +183,7 @@ def test_a_file_that_cannot_be_looked_at_is_left_to_the_next_run_where_the_job_s
         return real(self, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(HashCache, "hash_of", refused)
+        patched.setattr(HashCache, "hash_file", refused)
         first = kit.run()
     assert (first.outcome, first.report["skipped"][0]["name"]) == ("done", "src/b.jsonl")
     assert kit.run().report["counts"]["entered"] == 5
@@ -194,7 +194,7 @@ def test_a_time_stamp_that_no_date_can_hold_is_compared_all_the_same():
         def stat(self):
             return types.SimpleNamespace(st_mtime=1e18)
 
-    assert not _changed_before(Odd(), moment("2026-01-01"))
+    assert not _changed_before(Odd(), parse_time("2026-01-01"))
 
 
 def test_a_file_that_just_changed_is_hashed_again_next_time(tmp_path):
@@ -203,7 +203,7 @@ def test_a_file_that_just_changed_is_hashed_again_next_time(tmp_path):
     path.write_text('{"text": "a"}\n')
     (tmp_path / "scan.json").write_text(json.dumps({"files": {str(path): [[1, 2, 3, 4], "old"]}, "spent": {}}))
     cache = HashCache(tmp_path)
-    cache.hash_of(path)
+    cache.hash_file(path)
     cache.save()
     assert json.loads((tmp_path / "scan.json").read_text())["files"] == {}
 

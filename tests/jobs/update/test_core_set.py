@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from thresher.features.container import Features
-from thresher.jobs.update.core_set import nearest_kept, objective, passed_on, weighted_core_set
+from thresher.jobs.update.core_set import assign_representatives, build_core_set, compute_objective, transfer_weight
 from thresher.selectors import create
 
 
@@ -31,7 +31,7 @@ def slow_greedy(x, weight, k):
 def test_picks_are_those_of_a_slow_greedy(seed):
     x = vectors(30, seed)
     weight = np.random.default_rng(seed).integers(1, 50, 30)
-    found = weighted_core_set(x, weight, 7, np.random.default_rng(0))
+    found = build_core_set(x, weight, 7, np.random.default_rng(0))
     assert found.kept.tolist() == slow_greedy(x, weight, 7)
 
 
@@ -39,40 +39,40 @@ def test_equal_weights_are_facility_location():
     x = vectors(40, 1)
     features = Features(row_id=pl.Series([f"{n:03d}" for n in range(40)]), arrays={"embedding": x})
     scores = create("facility-location").score(features, n_ranked=9, rng=np.random.default_rng(0))
-    found = weighted_core_set(x, np.ones(40, np.int64), 9, np.random.default_rng(0))
+    found = build_core_set(x, np.ones(40, np.int64), 9, np.random.default_rng(0))
     assert sorted(found.kept.tolist()) == sorted(scores.ranking()[:9].tolist())
 
 
 def test_a_weight_counts_as_so_many_copies():
     x = vectors(12, 2)
     weight = np.random.default_rng(2).integers(1, 5, 12)
-    kept = weighted_core_set(x, weight, 4, np.random.default_rng(0)).kept
-    assert objective(x, kept, weight) == pytest.approx(
-        objective(np.repeat(x, weight, axis=0), np.cumsum(weight)[kept] - 1)
+    kept = build_core_set(x, weight, 4, np.random.default_rng(0)).kept
+    assert compute_objective(x, kept, weight) == pytest.approx(
+        compute_objective(np.repeat(x, weight, axis=0), np.cumsum(weight)[kept] - 1)
     )
 
 
 def test_each_row_is_stood_for_by_the_nearest_kept_one_and_no_weight_is_lost():
     x = vectors(50, 3)
     weight = np.random.default_rng(3).integers(1, 9, 50)
-    found = weighted_core_set(x, weight, 11, np.random.default_rng(0))
+    found = build_core_set(x, weight, 11, np.random.default_rng(0))
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     nearest = found.kept[(unit @ unit[found.kept].T).argmax(axis=1)]
-    assert found.stands_for.tolist() == nearest.tolist()
-    after = passed_on(weight, found)
+    assert found.representative.tolist() == nearest.tolist()
+    after = transfer_weight(weight, found)
     assert after.sum() == weight.sum()
     assert set(np.flatnonzero(after)) == set(found.kept.tolist())
 
 
 @pytest.mark.parametrize("x", [np.ones((9, 4), np.float32), np.zeros((9, 4), np.float32)])
 def test_equal_rows_and_zero_rows_fill_up_to_the_number_asked_for(x):
-    found = weighted_core_set(x, np.ones(9, np.int64), 4, np.random.default_rng(0))
+    found = build_core_set(x, np.ones(9, np.int64), 4, np.random.default_rng(0))
     assert len(set(found.kept.tolist())) == 4
 
 
 def test_more_than_there_are_keeps_all():
     x = vectors(5, 4)
     assert (
-        nearest_kept(x, np.arange(5)).kept.tolist()
-        == weighted_core_set(x, np.ones(5, np.int64), 8, np.random.default_rng(0)).kept.tolist()
+        assign_representatives(x, np.arange(5)).kept.tolist()
+        == build_core_set(x, np.ones(5, np.int64), 8, np.random.default_rng(0)).kept.tolist()
     )

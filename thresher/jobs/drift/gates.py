@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thresher.jobs.drift.profile import MEASURES, Drift
+from thresher.jobs.drift.distributions import MEASURES, Drift
 from thresher.jobs.settings import Gates
 
 _NAMES = {"jensen-shannon": "Jensen-Shannon divergence", "psi": "population stability index"}
@@ -36,7 +36,7 @@ class Alarm:
         return {"gate": self.gate, "level": level, "value": round(self.value, 6), "limit": self.limit}
 
 
-def drift_alarms(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:
+def check_drift(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:
     """Return the drifts beyond their limits, of those that chance does not explain: so few rows may say nothing."""
     alarms = []
     for drift in drifts:
@@ -57,7 +57,7 @@ def drift_alarms(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:
     return alarms
 
 
-def quality_alarms(gates: Gates, *, n_rows: int, n_new: int, n_dropped: int) -> list[Alarm]:
+def check_quality(gates: Gates, *, n_rows: int, n_new: int, n_dropped: int) -> list[Alarm]:
     """Return the counts beyond their limits.
 
     Args:
@@ -73,7 +73,7 @@ def quality_alarms(gates: Gates, *, n_rows: int, n_new: int, n_dropped: int) -> 
     return alarms + _share("max_dropped_share", gates.max_dropped_share, n_dropped, n_new, "the rules may drop")
 
 
-def unusable_alarms(gates: Gates, *, n_read: int, n_unusable: int) -> list[Alarm]:
+def check_unusable(gates: Gates, *, n_read: int, n_unusable: int) -> list[Alarm]:
     """Return whether too many of the rows read were unusable, which concerns a run that finds nothing new too."""
     return _share("max_unusable_share", gates.max_unusable_share, n_unusable, n_read, "unusable rows may be")
 

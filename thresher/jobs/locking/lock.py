@@ -135,7 +135,7 @@ class Lock:
             raise self._busy(self._newest() or self._number)
         self._start_beating()
         for path in self._folder.iterdir():
-            if _number_of(path) < self._number:
+            if _parse_number(path) < self._number:
                 path.unlink(missing_ok=True)
 
     def check(self) -> None:
@@ -180,7 +180,7 @@ class Lock:
         return self._folder / f"{number:06d}{suffix}"
 
     def _newest(self) -> int | None:
-        numbers = [_number_of(path) for path in self._folder.iterdir() if path.suffix == ""]
+        numbers = [_parse_number(path) for path in self._folder.iterdir() if path.suffix == ""]
         return max((number for number in numbers if number > 0), default=None)
 
     def _make(self, number: int) -> bool:
@@ -260,7 +260,7 @@ class Lock:
         return BusyError(f"{self._folder.parent}: {who} is at work in this folder; wait for it to end")
 
 
-def _number_of(path: Path) -> int:
+def _parse_number(path: Path) -> int:
     stem = path.name.partition(".")[0]
     return int(stem) if stem.isdecimal() else sys.maxsize if path.suffix else 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from thresher.jobs.settings import Output
 from thresher.jobs.snapshots.exports import PATTERN, yaml
-from thresher.jobs.snapshots.folder import name_of
+from thresher.jobs.snapshots.folder import format_version
 
 _SIZES = (
     (1_000, "n<1K"),
@@ -46,7 +46,7 @@ def card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
     lines = [
         f"# {_escaped(output.title or name)}",
         "",
-        f"{n_rows:,} rows, snapshot {name_of(content['version'])}, made by `thresher curate run`.",
+        f"{n_rows:,} rows, snapshot {format_version(content['version'])}, made by `thresher curate run`.",
         "",
         "| | rows |",
         "|---|---|",

@@ -24,7 +24,7 @@ _VERSION = re.compile(r"v(\d{6,})")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Snapshot:
     """A snapshot on the disk.
 
     Attributes:
@@ -103,11 +103,11 @@ class JobFolder:
         matches = (_VERSION.fullmatch(entry.name) for entry in self.snapshots.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
-    def folder_of(self, version: int) -> Path:
+    def snapshot_path(self, version: int) -> Path:
         """Return the folder of a version."""
-        return self.snapshots / name_of(version)
+        return self.snapshots / format_version(version)
 
-    def latest(self) -> Place | None:
+    def latest(self) -> Snapshot | None:
         """Return the snapshot that the pointer names, or None when there is none yet.
 
         Raises:
@@ -118,35 +118,37 @@ class JobFolder:
         if named is None and (not self.versions() or self._marked(_MARKER) is not None):
             return None  # nothing was published, or the first run was killed between the two renames
         match = None if named is None else _VERSION.fullmatch(named)
-        if match is None or not self.folder_of(int(match[1])).is_dir():
-            there = ", ".join(name_of(version) for version in self.versions()) or "none"
+        if match is None or not self.snapshot_path(int(match[1])).is_dir():
+            there = ", ".join(format_version(version) for version in self.versions()) or "none"
             found = "nothing" if named is None else f"'{named}'"
             raise ManifestError(
                 f"{self.pointer}: must name a snapshot, found {found}; point it to one of those there ({there})"
             )
-        return self.place(int(match[1]))
+        return self.open_snapshot(int(match[1]))
 
-    def place(self, version: int) -> Place:
+    def open_snapshot(self, version: int) -> Snapshot:
         """Return a snapshot.
 
         Raises:
             ManifestError: it is not there, or not whole.
         """
-        path = self.folder_of(version)
+        path = self.snapshot_path(version)
         if not path.is_dir():
-            there = ", ".join(name_of(number) for number in self.versions()) or "none"
+            there = ", ".join(format_version(number) for number in self.versions()) or "none"
             raise ManifestError(f"{path}: no such snapshot; there are: {there}")
         manifest = Manifest.read(path)
         if manifest.content.get("kind") != KIND or manifest.content.get("version") != version:
-            raise ManifestError(f"{path}: must be the snapshot {name_of(version)}, its manifest tells of another")
-        return Place(version=version, path=path, manifest=manifest)
+            raise ManifestError(
+                f"{path}: must be the snapshot {format_version(version)}, its manifest tells of another"
+            )
+        return Snapshot(version=version, path=path, manifest=manifest)
 
     def next_version(self) -> int:
         """Return the number of the next snapshot: a counter, whatever the clock says."""
         latest = self.latest()
         return max([0 if latest is None else latest.version, *self.versions()]) + 1
 
-    def recover(self) -> Place | None:
+    def recover(self) -> Snapshot | None:
         """Clear up after a killed run; return the snapshot that it had finished, but not yet pointed to or told of.
 
         Until `told` is called, each run finds it again: whoever waits for the end of a run hears of
@@ -156,14 +158,14 @@ class JobFolder:
         latest = self.latest()
         newest = 0 if latest is None else latest.version
         finished = None
-        if begun is not None and newest < begun and self.folder_of(begun).is_dir():
-            finished = self.place(begun)
+        if begun is not None and newest < begun and self.snapshot_path(begun).is_dir():
+            finished = self.open_snapshot(begun)
             self._point(begun)
             (self.work / _MARKER).replace(self.work / _UNTOLD)
         elif latest is not None and newest in (begun, untold):
             finished = latest
             if newest != untold:
-                write_atomic(self.work / _UNTOLD, name_of(newest).encode())
+                write_atomic(self.work / _UNTOLD, format_version(newest).encode())
         else:  # the pointer was set by hand since
             (self.work / _UNTOLD).unlink(missing_ok=True)
         self._clear_work()
@@ -175,7 +177,7 @@ class JobFolder:
         match = _VERSION.fullmatch(path.read_text().strip()) if path.is_file() else None
         return None if match is None else int(match[1])
 
-    def told(self) -> None:
+    def mark_announced(self) -> None:
         """Forget which snapshot was published last: its run has ended, and said so."""
         (self.work / _UNTOLD).unlink(missing_ok=True)
         self._leave_work()
@@ -188,9 +190,9 @@ class JobFolder:
         return folder
 
     def _work_of(self, version: int) -> Path:
-        return self.work / f"{name_of(version)}-{self._mine}"
+        return self.work / f"{format_version(version)}-{self._mine}"
 
-    def publish(self, version: int, *, check: Callable[[], None]) -> Place:
+    def publish(self, version: int, *, check: Callable[[], None]) -> Snapshot:
         """Make the snapshot in the work folder visible, and point to it.
 
         Args:
@@ -201,13 +203,13 @@ class JobFolder:
         Raises:
             OutputError: there is a snapshot of this version already.
         """
-        made, path = self._work_of(version), self.folder_of(version)
+        made, path = self._work_of(version), self.snapshot_path(version)
         for folder, _, names in os.walk(made):
             for name in names:
                 sync(Path(folder, name))
             sync(Path(folder))
         check()
-        write_atomic(self.work / _MARKER, name_of(version).encode())
+        write_atomic(self.work / _MARKER, format_version(version).encode())
         if path.exists():
             raise OutputError(f"{path}: a snapshot of this version appeared during the run; run again")
         made.rename(path)
@@ -215,19 +217,19 @@ class JobFolder:
         check()
         self._point(version)
         (self.work / _MARKER).replace(self.work / _UNTOLD)
-        return self.place(version)
+        return self.open_snapshot(version)
 
     def prune(self, keep: int) -> Pruned:
         """Delete all but the newest snapshots, but for the one pointed to and those that a reader holds."""
         latest = self.latest()
         old = [version for version in self.versions()[:-keep] if latest is None or version != latest.version]
-        held = [version for version in old if _is_held(self.folder_of(version) / MANIFEST)]
+        held = [version for version in old if _is_held(self.snapshot_path(version) / MANIFEST)]
         deleted = [version for version in old if version not in held]
         for version in deleted:
             self.work.mkdir(exist_ok=True)
             # Out of sight first: no reader finds half a snapshot.
-            grave = self.work / f"deleted-{name_of(version)}-{self._mine}"
-            self.folder_of(version).rename(grave)
+            grave = self.work / f"deleted-{format_version(version)}-{self._mine}"
+            self.snapshot_path(version).rename(grave)
             shutil.rmtree(grave)
         self._leave_work()
         return Pruned(deleted, held)
@@ -263,7 +265,7 @@ class JobFolder:
 
     def _point(self, version: int) -> None:
         """Replace the pointer by a rename: a reader sees the old snapshot or the new one."""
-        target = f"{SNAPSHOTS}/{name_of(version)}"
+        target = f"{SNAPSHOTS}/{format_version(version)}"
         temporary = self.path / f".{LATEST}.tmp"
         temporary.unlink(missing_ok=True)
         try:
@@ -274,7 +276,7 @@ class JobFolder:
         sync(self.path)
 
 
-def name_of(version: int) -> str:
+def format_version(version: int) -> str:
     """Return the name of a version's folder."""
     return f"v{version:06d}"
 

@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.errors import ManifestError
-from thresher.jobs.snapshots.folder import Place
+from thresher.jobs.snapshots.folder import Snapshot
 from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
 
 DATA = "data"
-SOURCES, PROFILE, CHURN, TOPICS, DROPPED = "sources.json", "profile.json", "churn.json", "topics.npy", "dropped.parquet"
+SOURCES, DISTRIBUTIONS, CHANGES, TOPICS, DROPPED = (
+    "sources.json",
+    "profile.json",
+    "churn.json",
+    "topics.npy",
+    "dropped.parquet",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,7 @@ class Pool:
         return Pool(rows=self.rows.take(at), table=self.table.take(pa.array(at)), weight=self.weight[at])
 
 
-def read_pool(place: Place) -> Pool | None:
+def read_pool(place: Snapshot) -> Pool | None:
     """Return the rows of a snapshot, or None when it has none.
 
     Raises:
@@ -67,7 +73,7 @@ def read_pool(place: Place) -> Pool | None:
     return Pool(rows=rows, table=table, weight=table[WEIGHT].to_numpy().astype(np.int64))
 
 
-def read_json(place: Place, name: str) -> Any:
+def read_json(place: Snapshot, name: str) -> Any:
     """Return a JSON file of a snapshot.
 
     Raises:
@@ -77,7 +83,7 @@ def read_json(place: Place, name: str) -> Any:
     return json.loads(content)
 
 
-def read_bytes(place: Place, name: str) -> bytes:
+def read_bytes(place: Snapshot, name: str) -> bytes:
     """Return a file of a snapshot, which must be as it was written.
 
     Raises:

@@ -12,14 +12,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.artifacts.folder import sync, write_atomic
-from thresher.jobs.snapshots.folder import name_of
+from thresher.jobs.snapshots.folder import format_version
 
 ID_BYTES = 16
 ID_DIGITS = 2 * ID_BYTES  # of the hexadecimal row id, before the number of a repeat
-Names = NDArray[np.bytes_]
+PackedIds = NDArray[np.bytes_]
 
 
-def names(row_ids: pl.Series) -> Names:
+def pack_row_ids(row_ids: pl.Series) -> PackedIds:
     """Return the (n,) S16 names of rows by content: a row id without the number of a repeat.
 
     A NUL at the end of a name is lost in this type, for all names alike, so that equal names stay
@@ -29,7 +29,7 @@ def names(row_ids: pl.Series) -> Names:
     return np.frombuffer(joined, dtype=f"S{ID_BYTES}")
 
 
-def write_segment(folder: Path, version: int, fresh: Names) -> dict[str, Any]:
+def write_segment(folder: Path, version: int, fresh: PackedIds) -> dict[str, Any]:
     """Write the names that a version judged first, and return its entry for the manifest.
 
     The file is called by its content too: a run that has lost its lock cannot write over that of
@@ -43,10 +43,10 @@ def write_segment(folder: Path, version: int, fresh: Names) -> dict[str, Any]:
 
 
 def _file(entry: Mapping[str, Any]) -> str:
-    return f"{name_of(entry['version'])}-{entry['sha256'][:12]}.ids"
+    return f"{format_version(entry['version'])}-{entry['sha256'][:12]}.ids"
 
 
-def read_segments(folder: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[Names, list[str]]:
+def read_segments(folder: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[PackedIds, list[str]]:
     """Return all names of some segments, sorted, and a sentence for each segment that is gone or damaged."""
     parts, problems = [], []
     for entry in entries:
@@ -63,7 +63,7 @@ def read_segments(folder: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[N
     return np.unique(np.concatenate([np.zeros(0, f"S{ID_BYTES}"), *parts])), problems
 
 
-def delete_others(folder: Path, listed: Iterable[Mapping[str, Any]], *, before: int) -> None:
+def delete_unlisted_segments(folder: Path, listed: Iterable[Mapping[str, Any]], *, before: int) -> None:
     """Delete the segments that no snapshot lists: of killed runs, and of snapshots that are gone.
 
     Args:
@@ -79,7 +79,7 @@ def delete_others(folder: Path, listed: Iterable[Mapping[str, Any]], *, before: 
             path.unlink(missing_ok=True)
 
 
-def is_in(wanted: Names, known: Names) -> NDArray[np.bool_]:
+def mask_known(wanted: PackedIds, known: PackedIds) -> NDArray[np.bool_]:
     """Tell for each name whether it is among the known ones, which are sorted."""
     if not len(known):
         return np.zeros(len(wanted), np.bool_)

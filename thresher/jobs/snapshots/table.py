@@ -27,7 +27,7 @@ BLOCK_ROWS = 16_384
 _JSON = {b"thresher": b"json"}  # metadata of a column whose values are JSON text
 
 
-def own_columns(row_id: pl.Series, source: pl.Series, file: pl.Series, since: NDArray[np.int64]) -> pa.Table:
+def build_own_columns(row_id: pl.Series, source: pl.Series, file: pl.Series, since: NDArray[np.int64]) -> pa.Table:
     """Return our columns of n rows, each of which stands for itself alone; `since` are versions."""
     n = len(row_id)
     return pa.table(
@@ -41,16 +41,16 @@ def own_columns(row_id: pl.Series, source: pl.Series, file: pl.Series, since: ND
     )
 
 
-def without_rows(schema_columns: Sequence[str]) -> pa.Table:
+def build_empty_table(schema_columns: Sequence[str]) -> pa.Table:
     """Return the table of a snapshot from which the rules let no row in."""
     nothing = pl.Series([], dtype=pl.String)
-    own = own_columns(nothing, nothing, nothing, np.zeros(0, np.int64))
+    own = build_own_columns(nothing, nothing, nothing, np.zeros(0, np.int64))
     names = [name for name in schema_columns if name not in OWN]
     columns = {name: pa.array([], pa.string()) for name in names} | {name: own[name] for name in OWN}
     return pa.table(columns)
 
 
-def table_of(rows: Dataset, own: pa.Table) -> pa.Table:
+def build_table(rows: Dataset, own: pa.Table) -> pa.Table:
     """Return the rows' own columns followed by ours.
 
     Args:
@@ -59,7 +59,7 @@ def table_of(rows: Dataset, own: pa.Table) -> pa.Table:
     """
     n = len(rows)
     blocks = [_block(rows.rows(np.arange(low, min(low + BLOCK_ROWS, n))), rows) for low in range(0, n, BLOCK_ROWS)]
-    table = stacked(blocks, rows.schema.column_names)
+    table = stack_tables(blocks, rows.schema.column_names)
     for name in OWN:
         table = table.append_column(own.schema.field(name), own[name])
     return table
@@ -124,7 +124,7 @@ def _has_empty_struct(kind: pa.DataType) -> bool:
     return False
 
 
-def stacked(tables: Sequence[pa.Table], schema_columns: Sequence[str]) -> pa.Table:
+def stack_tables(tables: Sequence[pa.Table], schema_columns: Sequence[str]) -> pa.Table:
     """Return tables one below the other; a column whose types do not fit becomes text.
 
     Args:

@@ -19,7 +19,7 @@ from thresher.dataset import Schema
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots import exports
 from thresher.jobs.snapshots.card import card
-from thresher.jobs.snapshots.read import CHURN, DATA, DROPPED, PROFILE, SOURCES, TOPICS
+from thresher.jobs.snapshots.read import CHANGES, DATA, DISTRIBUTIONS, DROPPED, SOURCES, TOPICS
 
 CARD, LLAMA_FACTORY, AXOLOTL, TRL = "README.md", "dataset_info.json", "axolotl.yaml", "trl.py"
 
@@ -56,7 +56,7 @@ def write_snapshot(
     if topics is not None:
         with open(folder / TOPICS, "wb") as file:
             np.save(file, topics)
-    for name in (PROFILE, CHURN, SOURCES):
+    for name in (DISTRIBUTIONS, CHANGES, SOURCES):
         (folder / name).write_bytes(_json(documents[name]))
     (folder / CARD).write_bytes(card(job.name, job.settings.output, content))
     schema = exports.with_columns(schema, table.column_names)

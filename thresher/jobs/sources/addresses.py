@@ -26,13 +26,13 @@ class Addresses:
         Raises:
             SettingsError: a variable is not set.
         """
-        missing = [name for name in references(text) if name not in os.environ]
+        missing = [name for name in find_references(text) if name not in os.environ]
         if missing:
             raise SettingsError(
                 f"{where}: the environment variable {missing[0]} must be set, found none; "
                 "set it where the scheduler starts the job"
             )
-        for name in references(text):
+        for name in find_references(text):
             self._remember(os.environ[name])
         filled = _REFERENCE.sub(lambda match: os.environ[match[1]], text)
         self._remember(filled)
@@ -60,12 +60,12 @@ def _secret_values(query: str) -> list[str]:
     return [value for name, _, value in named if _SECRET_NAME.search(name)]
 
 
-def references(text: str) -> list[str]:
+def find_references(text: str) -> list[str]:
     """Return the names of the environment variables in a text."""
     return _REFERENCE.findall(text)
 
 
-def shown(text: str, *, only_host: bool = False) -> str:
+def redact_address(text: str, *, only_host: bool = False) -> str:
     """Return an address without user, password, query and fragment; of a webhook, whose path is a secret, the host."""
     parts = _split(text)
     if parts is None or not parts.scheme or "$" in parts.scheme or "@" in parts.path:
@@ -79,7 +79,7 @@ def shown(text: str, *, only_host: bool = False) -> str:
     return f"{parts.scheme}://{host}{path}"
 
 
-def has_plain_password(text: str) -> bool:
+def has_plaintext_password(text: str) -> bool:
     """Tell whether an address carries a password that is no reference."""
     parts = _split(text)
     if parts is None:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import polars as pl
 
 from thresher.errors import InputError, MissingExtraError, SettingsError
-from thresher.jobs.sources.addresses import Addresses, shown
+from thresher.jobs.sources.addresses import Addresses, redact_address
 
 SQLITE = "sqlite"
 SINCE = ":since"
@@ -48,7 +48,8 @@ def read_query(
             raise
         first_line = addresses.redact(str(error)).split("\n")[0].rstrip(".")
         raise InputError(
-            f"{where}: the query must be readable at {shown(url)}, got '{first_line}'; check address, rights and query"
+            f"{where}: the query must be readable at {redact_address(url)}, got '{first_line}'; "
+            "check address, rights and query"
         ) from None
 
 
@@ -57,7 +58,7 @@ def _sqlite(url: str, query: str, moment: str, base: Path) -> pl.DataFrame:
     path = unquote(urlsplit(url).path)
     path = path[1:] if path.startswith("//") else path.removeprefix("/")  # sqlite:///pool.db and sqlite:////srv/pool.db
     if not path:
-        raise InputError(f"sqlite: the address must name a file such as sqlite:///pool.db, got '{shown(url)}'")
+        raise InputError(f"sqlite: the address must name a file such as sqlite:///pool.db, got '{redact_address(url)}'")
     database = sqlite3.connect(f"{(base / path).absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)
     try:
         cursor = database.execute(query, {"since": moment} if SINCE in query else {})

@@ -19,17 +19,17 @@ from thresher.errors import InputError, SettingsError
 from thresher.jobs.events import Event, OnEvent
 from thresher.jobs.job_file import Job
 from thresher.jobs.settings import Source
-from thresher.jobs.snapshots.seen_ids import ID_DIGITS, Names, is_in, names
-from thresher.jobs.sources.addresses import Addresses, shown
+from thresher.jobs.snapshots.seen_ids import ID_DIGITS, PackedIds, mask_known, pack_row_ids
+from thresher.jobs.sources.addresses import Addresses, redact_address
 from thresher.jobs.sources.database import read_query
-from thresher.jobs.sources.scan import FoundFile
+from thresher.jobs.sources.scan import SourceFile
 
 ATTEMPTS = 3
 WAIT_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
+class SourceBatch:
     """Rows of one kind of source as they were read.
 
     Attributes:
@@ -46,7 +46,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Barren:
+class EmptyFile:
     """A file that was read and holds no usable row.
 
     Attributes:
@@ -112,9 +112,9 @@ class Reader:
         self._addresses = addresses
         self._on_event = on_event
         self.skipped: list[tuple[str, str]] = []
-        self.barren: list[Barren] = []
+        self.empty_files: list[EmptyFile] = []
 
-    def files(self, found: Sequence[FoundFile]) -> Delivery | None:
+    def files(self, found: Sequence[SourceFile]) -> SourceBatch | None:
         """Read files; one that keeps changing, or is damaged where the job skips such, is left to the next run.
 
         Raises:
@@ -138,14 +138,14 @@ class Reader:
                 break
         return self._files_singly(found)
 
-    def _without_gone(self, found: Sequence[FoundFile]) -> list[FoundFile]:
+    def _without_gone(self, found: Sequence[SourceFile]) -> list[SourceFile]:
         """Return the files that are still there: others are rotated away by those who deliver them."""
         for one in found:
             if not one.file.path.exists():
                 self._tell("gone", f"{one.name} was there and is gone, before it could be read")
         return [one for one in found if one.file.path.exists()]
 
-    def _files_singly(self, found: Sequence[FoundFile]) -> Delivery | None:
+    def _files_singly(self, found: Sequence[SourceFile]) -> SourceBatch | None:
         """Read the files that can be read, after finding out which those are.
 
         Raises:
@@ -172,18 +172,18 @@ class Reader:
         is_borne = _is_changing(error) or isinstance(error, NoRowsError)
         return is_borne or self._job.settings.rows.unreadable == "skip"
 
-    def _leave_out(self, one: FoundFile, error: InputError) -> None:
+    def _leave_out(self, one: SourceFile, error: InputError) -> None:
         if isinstance(error, NoRowsError):
             size = {"bytes": one.bytes, "sha256": one.sha256}
             entry = {"kind": "file", "source": one.source, "name": one.name, **size}
             rejected = error.rejected.with_columns(file=pl.lit(one.name))
-            self.barren.append(Barren(entry=entry, rejected=rejected))
+            self.empty_files.append(EmptyFile(entry=entry, rejected=rejected))
             self._tell("empty", f"{one.name} holds no usable row: {error}")
             return
         self.skipped.append((one.name, str(error)))
         self._tell("skipped", f"{one.name} is left to the next run: {error}")
 
-    def _files(self, found: Sequence[FoundFile]) -> Delivery:
+    def _files(self, found: Sequence[SourceFile]) -> SourceBatch:
         rows = self._load([str(one.file.path) for one in found])
         by_path = {str(one.file.path): one for one in found}
         where = rows.frame["file"].cast(pl.String)
@@ -194,14 +194,14 @@ class Reader:
             one = by_path[source.path]
             size = {"bytes": source.bytes, "sha256": source.sha256}
             ledger.append({"kind": "file", "source": one.source, "name": one.name, **size})
-        return Delivery(
+        return SourceBatch(
             rows=rows,
             sources=where.replace_strict({path: one.source for path, one in by_path.items()}, return_dtype=pl.String),
             files=where.replace_strict({path: one.name for path, one in by_path.items()}, return_dtype=pl.String),
             ledger=ledger,
         )
 
-    def others(self, known_hashes: set[str]) -> list[Delivery]:
+    def others(self, known_hashes: set[str]) -> list[SourceBatch]:
         """Read Hub datasets and databases whose content is another than before.
 
         Raises:
@@ -215,7 +215,7 @@ class Reader:
             where = f"sql:{name}" if source.hub is None else f"hub:{source.hub}"
             rows = self._guarded(where, source, name)
             entry: dict[str, Any] = {"kind": where.partition(":")[0], "source": name, "name": where}
-            entry |= {} if source.url is None else {"url": shown(source.url)}
+            entry |= {} if source.url is None else {"url": redact_address(source.url)}
             if rows is None:
                 continue
             content = rows.sources[0]
@@ -223,7 +223,7 @@ class Reader:
                 continue
             n = len(rows)
             found.append(
-                Delivery(
+                SourceBatch(
                     rows=rows,
                     sources=pl.Series([name], dtype=pl.String).new_from_index(0, n),
                     files=pl.Series([where], dtype=pl.String).new_from_index(0, n),
@@ -268,24 +268,28 @@ class Reader:
 
 
 def join(
-    deliveries: Sequence[Delivery], known: Names, *, skipped: list[tuple[str, str]], barren: Sequence[Barren]
+    batches: Sequence[SourceBatch],
+    known: PackedIds,
+    *,
+    skipped: list[tuple[str, str]],
+    empty_files: Sequence[EmptyFile],
 ) -> Incoming:
-    """Return the rows of all deliveries that are new, each content once: the first stays.
+    """Return the rows of all batches that are new, each content once: the first stays.
 
     Args:
-        deliveries: rows of one schema.
+        batches: rows of one schema.
         known: sorted names of the rows judged before.
         skipped: what could not be read.
-        barren: files without a usable row.
+        empty_files: files without a usable row.
     """
-    ids = [names(delivery.rows.frame["row_id"]) for delivery in deliveries]
+    ids = [pack_row_ids(delivery.rows.frame["row_id"]) for delivery in batches]
     every = np.concatenate([np.zeros(0, known.dtype), *ids])
-    is_known = is_in(every, known)
+    is_known = mask_known(every, known)
     is_first = np.zeros(len(every), np.bool_)
     is_first[np.unique(every, return_index=True)[1]] = True
     is_fresh = is_first & ~is_known
     parts, sources, files, start = [], [], [], 0
-    for delivery in deliveries:
+    for delivery in batches:
         at = np.flatnonzero(is_fresh[start : start + len(delivery.rows)])
         start += len(delivery.rows)
         if len(at):
@@ -296,16 +300,16 @@ def join(
     rejected = pl.concat(
         [
             pl.DataFrame(schema=REJECTED_SCHEMA),
-            *(delivery.rows.rejected for delivery in deliveries),
-            *(one.rejected for one in barren),
+            *(delivery.rows.rejected for delivery in batches),
+            *(one.rejected for one in empty_files),
         ]
     )
     return Incoming(
         rows=_joined(parts) if parts else None,
         sources=pl.concat([nothing, *sources]),
         files=pl.concat([nothing, *files]),
-        ledger=[*(entry for delivery in deliveries for entry in delivery.ledger), *(one.entry for one in barren)],
-        n_read=sum(delivery.rows.n_read for delivery in deliveries) + sum(one.rejected.height for one in barren),
+        ledger=[*(entry for delivery in batches for entry in delivery.ledger), *(one.entry for one in empty_files)],
+        n_read=sum(delivery.rows.n_read for delivery in batches) + sum(one.rejected.height for one in empty_files),
         n_known=int(is_known.sum()),
         n_repeated=int((~is_first & ~is_known).sum()),
         unusable=count_values(rejected["reason"]),
@@ -339,7 +343,7 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
     )
 
 
-def check_reading(job: Job, schema: Schema | None) -> None:
+def check_same_columns(job: Job, schema: Schema | None) -> None:
     """Refuse a job file that says to read other columns than those in which the snapshots of its folder were read.
 
     Args:
@@ -369,7 +373,7 @@ def _is_changing(error: InputError) -> bool:
     return "changed while it was being read" in str(error)
 
 
-def changed_files(rows: Dataset) -> list[str]:
+def find_changed_files(rows: Dataset) -> list[str]:
     """Return the files of the rows that changed since they were read."""
     found = []
     for source in rows.sources:

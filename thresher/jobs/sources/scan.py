@@ -27,7 +27,7 @@ _SETTLE_NS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundFile:
+class SourceFile:
     """One file of a source.
 
     Attributes:
@@ -60,8 +60,8 @@ class Scan:
         notes: what was odd, in sentences.
     """
 
-    fresh: tuple[FoundFile, ...]
-    known: tuple[FoundFile, ...]
+    fresh: tuple[SourceFile, ...]
+    known: tuple[SourceFile, ...]
     too_old: tuple[str, ...]
     gone: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...] = field(default=())
@@ -89,8 +89,8 @@ def scan(
         InputError: a named file is not there, or of an unknown kind.
     """
     notes: list[str] = []
-    fresh: list[FoundFile] = []
-    known: list[FoundFile] = []
+    fresh: list[SourceFile] = []
+    known: list[SourceFile] = []
     too_old: list[str] = []
     skipped: list[tuple[str, str]] = []
     taken: set[str] = set()
@@ -101,7 +101,7 @@ def scan(
             if place in taken or Path(place).is_relative_to(output):
                 continue  # named twice, or our own snapshots below a glob
             taken.add(place)
-            name = shown_path(file.path, job.base)
+            name = relative_path(file.path, job.base)
             try:
                 if since is not None and _changed_before(file.path, since):
                     too_old.append(name)
@@ -109,13 +109,13 @@ def scan(
                 if _changed_within(file.path, job.settings.rows.settle_s):
                     skipped.append((name, "it changed just now, and may still be written ([rows] settle_s)"))
                     continue
-                size, sha256 = cache.hash_of(file.path)
+                size, sha256 = cache.hash_file(file.path)
             except InputError as error:
                 if job.settings.rows.unreadable != "skip":
                     raise
                 skipped.append((name, str(error)))
                 continue
-            found = FoundFile(source=job.source_name(number), name=name, file=file, bytes=size, sha256=sha256)
+            found = SourceFile(source=job.source_name(number), name=name, file=file, bytes=size, sha256=sha256)
             (known if sha256 in known_hashes else fresh).append(found)
     there = {found.name for found in (*fresh, *known)} | set(too_old) | {name for name, _ in skipped}
     gone = tuple(entry["name"] for entry in ledger if entry.get("kind") == "file" and entry["name"] not in there)
@@ -175,7 +175,7 @@ def _changed_within(path: Path, settle_s: float) -> bool:
         raise InputError(f"{path}: the file must be readable, got '{error.strerror}'; run again") from None
 
 
-def shown_path(path: Path, base: Path) -> str:
+def relative_path(path: Path, base: Path) -> str:
     """Return a path from the base where it lies below it, with slashes."""
     absolute = Path(os.path.abspath(path))
     root = Path(os.path.abspath(base))
@@ -197,7 +197,7 @@ class HashCache:
         self._entries = content.get("files", {})
         self._spent = {key: at for key, at in content.get("spent", {}).items() if isinstance(at, int)}
 
-    def hash_of(self, path: Path) -> tuple[int, str]:
+    def hash_file(self, path: Path) -> tuple[int, str]:
         """Return size and sha256 of a file, read only when its size or one of its times is another.
 
         Raises:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from thresher.jobs.drift.distributions import Drift, count_top_values
 from thresher.jobs.drift.gates import Alarm
-from thresher.jobs.drift.profile import Drift, value_counts
 from thresher.jobs.sources.incoming import Incoming
 from thresher.jobs.sources.scan import Scan
 from thresher.jobs.update.choose import Choice
 
 
-def incoming_counts(found: Scan, incoming: Incoming) -> dict[str, int]:
+def count_incoming(found: Scan, incoming: Incoming) -> dict[str, int]:
     """Return how many files and rows there were, and how many of them are new."""
     return {
         "files_new": len(found.fresh),
@@ -26,7 +26,7 @@ def incoming_counts(found: Scan, incoming: Incoming) -> dict[str, int]:
     }
 
 
-def all_counts(counts: dict[str, int], choice: Choice) -> dict[str, int]:
+def count_all(counts: dict[str, int], choice: Choice) -> dict[str, int]:
     """Return the counts with those of the next snapshot."""
     return counts | {
         "passed": choice.n_passed,
@@ -37,7 +37,7 @@ def all_counts(counts: dict[str, int], choice: Choice) -> dict[str, int]:
     }
 
 
-def churn_report(
+def build_change_report(
     choice: Choice, incoming: Incoming, counts: dict[str, int], drifts: Sequence[Drift], alarms: Sequence[Alarm]
 ) -> dict[str, Any]:
     """Return what changed and why, in JSON values."""
@@ -52,7 +52,7 @@ def churn_report(
             {"stage": stage, "rule": rule, "reason": reason, "was_kept": was_kept, "rows": n}
             for stage, rule, reason, was_kept, n in why.iter_rows()
         ],
-        "entered_by_source": value_counts(choice.entered),
+        "entered_by_source": count_top_values(choice.entered),
         "drift": [one.to_json() for one in drifts],
         **incoming_report(incoming, alarms),
     }

@@ -13,11 +13,26 @@ from thresher.curation.pipeline import CurationResult, apply_rules
 from thresher.dataset import Dataset, load
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.read import Pool
-from thresher.jobs.snapshots.seen_ids import is_in, names
-from thresher.jobs.snapshots.table import ROW_ID, SINCE, SOURCE, WEIGHT, own_columns, stacked, table_of, without_rows
+from thresher.jobs.snapshots.seen_ids import mask_known, pack_row_ids
+from thresher.jobs.snapshots.table import (
+    ROW_ID,
+    SINCE,
+    SOURCE,
+    WEIGHT,
+    build_empty_table,
+    build_own_columns,
+    build_table,
+    stack_tables,
+)
 from thresher.jobs.sources.incoming import Incoming
-from thresher.jobs.update.core_set import CoreSet, nearest_kept, passed_on, weighted_core_set
-from thresher.jobs.update.dropped_rows import WAS_KEPT, all_departures, budget_drops, cap_drops, rule_drops
+from thresher.jobs.update.core_set import CoreSet, assign_representatives, build_core_set, transfer_weight
+from thresher.jobs.update.dropped_rows import (
+    WAS_KEPT,
+    collect_budget_drops,
+    collect_cap_drops,
+    collect_rule_drops,
+    merge_drops,
+)
 from thresher.numeric.arrays import Int64
 from thresher.selection.run import select
 
@@ -110,16 +125,16 @@ def choose(
         at, passed = judgement.kept, judgement.rows
     n_old = 0 if pool is None else len(pool.rows)
     measured = _measure(job, pool, rows, at, context)
-    tables = [] if rows is None or judgement is None else [rule_drops(incoming, judgement)]
+    tables = [] if rows is None or judgement is None else [collect_rule_drops(incoming, judgement)]
 
     picked = _picked(job, pool, passed, incoming, at, measured, context)
     chosen, weight = picked.chosen, picked.weight
-    table = _table(pool, passed, incoming, at, chosen, _Since(old, version))
+    table = _table(pool, passed, incoming, at, chosen, _FirstVersions(old, version))
     if table.num_rows:
         table = table.set_column(table.column_names.index(WEIGHT), WEIGHT, pa.array(weight[chosen]))
     masked_rows = set() if judgement is None else set(judgement.masked)
-    old_names = np.zeros(0, "S16") if old is None else np.sort(names(old.rows.frame["row_id"]))
-    dropped = all_departures([*tables, *picked.dropped], old_names)
+    old_names = np.zeros(0, "S16") if old is None else np.sort(pack_row_ids(old.rows.frame["row_id"]))
+    dropped = merge_drops([*tables, *picked.dropped], old_names)
     return Choice(
         table=table,
         dropped=dropped,
@@ -163,13 +178,13 @@ def _picked(
     if passed is not None and job.budget is not None and len(passed):
         taken, why = _within_budget(job, pool, passed, context)
         chosen = np.concatenate([union[:n_old], n_old + taken])
-        tables.append(budget_drops(incoming, at, why))
+        tables.append(collect_budget_drops(incoming, at, why))
         if len(chosen):
-            weight = passed_on(weight, nearest_kept(_needed(measured.embedding), chosen))
+            weight = transfer_weight(weight, assign_representatives(_needed(measured.embedding), chosen))
     core, objective = _capped(job, pool, passed, chosen, weight, measured, context)
     if core is not None:
-        tables.append(cap_drops(pool, incoming, at, chosen, core))
-        weight[chosen] = passed_on(weight[chosen], core)
+        tables.append(collect_cap_drops(pool, incoming, at, chosen, core))
+        weight[chosen] = transfer_weight(weight[chosen], core)
         chosen = chosen[core.kept]
     return _Picked(chosen, weight, tables, objective)
 
@@ -264,10 +279,10 @@ def _capped(
         return None, 1.0
     if job.settings.select.cap == "method":
         kept = _by_method(job, pool, passed, chosen, total, context)
-        core = nearest_kept(x, kept)
+        core = assign_representatives(x, kept)
     else:
         rng = np.random.default_rng(job.settings.seed)
-        core = weighted_core_set(x, weight[chosen], total, rng)
+        core = build_core_set(x, weight[chosen], total, rng)
     covered = np.maximum(core.cosine.astype(np.float64), 0.0) * weight[chosen]
     return core, float(covered.sum() / weight[chosen].sum())
 
@@ -279,12 +294,14 @@ def _by_method(
     tables = [] if pool is None else [pool.table.select([ROW_ID, *_schema_columns(pool.rows, pool.table)])]
     if passed is not None:
         nothing = pl.Series([""] * len(passed), dtype=pl.String)
-        whole = table_of(passed, own_columns(passed.frame["row_id"], nothing, nothing, np.zeros(len(passed), np.int64)))
+        whole = build_table(
+            passed, build_own_columns(passed.frame["row_id"], nothing, nothing, np.zeros(len(passed), np.int64))
+        )
         tables.append(whole.select([ROW_ID, *_schema_columns(passed, whole)]))
     one = pool.rows if pool is not None else passed
     if one is None:
         raise AssertionError("a union of nothing")
-    union = stacked(tables, one.schema.column_names).take(pa.array(chosen))
+    union = stack_tables(tables, one.schema.column_names).take(pa.array(chosen))
     schema = one.schema
     rows = load(pl.DataFrame(pl.from_arrow(union)), schema=schema, id_column=ROW_ID)
     kept: Int64 = np.sort(_selected(job, rows, total, None, context).kept)
@@ -296,7 +313,7 @@ def _schema_columns(rows: Dataset, table: pa.Table) -> list[str]:
 
 
 def _table(
-    pool: Pool | None, passed: Dataset | None, incoming: Incoming, at: Int64, chosen: Int64, since: _Since
+    pool: Pool | None, passed: Dataset | None, incoming: Incoming, at: Int64, chosen: Int64, since: _FirstVersions
 ) -> pa.Table:
     n_old = 0 if pool is None else len(pool.rows)
     tables = [] if pool is None else [pool.table.take(pa.array(chosen[chosen < n_old]))]
@@ -304,14 +321,14 @@ def _table(
     if passed is not None and len(fresh):
         rows, places = passed.take(fresh), at[fresh]
         ids = rows.frame["row_id"]
-        own = own_columns(ids, incoming.sources.gather(places), incoming.files.gather(places), since.of(ids))
-        tables.append(table_of(rows, own))
+        own = build_own_columns(ids, incoming.sources.gather(places), incoming.files.gather(places), since.of(ids))
+        tables.append(build_table(rows, own))
     one = pool.rows if pool is not None else passed
     columns = () if one is None else one.schema.column_names
-    return stacked(tables, columns) if tables else without_rows(columns)
+    return stack_tables(tables, columns) if tables else build_empty_table(columns)
 
 
-class _Since(NamedTuple):
+class _FirstVersions(NamedTuple):
     """In which snapshot rows appeared: a row that a full run judges anew and keeps did so before."""
 
     old: Pool | None
@@ -322,9 +339,9 @@ class _Since(NamedTuple):
         since = np.full(len(row_id), self.version, np.int64)
         if self.old is None:
             return since
-        wanted, known = names(row_id), names(self.old.rows.frame["row_id"])
+        wanted, known = pack_row_ids(row_id), pack_row_ids(self.old.rows.frame["row_id"])
         order = np.argsort(known, kind="stable")
-        is_old = is_in(wanted, known[order])
+        is_old = mask_known(wanted, known[order])
         at = order[np.searchsorted(known[order], wanted[is_old])]
         since[is_old] = self.old.table[SINCE].to_numpy()[at]
         return since

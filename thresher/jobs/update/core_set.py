@@ -16,16 +16,16 @@ class CoreSet(NamedTuple):
 
     Attributes:
         kept: (k,) positions, ascending.
-        stands_for: (n,) position of the kept row that stands for each row, its own for a kept one.
+        representative: (n,) position of the kept row that stands for each row, its own for a kept one.
         cosine: (n,) float32 with that row.
     """
 
     kept: Int64
-    stands_for: Int64
+    representative: Int64
     cosine: Float32
 
 
-def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.random.Generator) -> CoreSet:
+def build_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.random.Generator) -> CoreSet:
     """Keep the rows that maximise f(S) = sum_i weight_i max_{j in S} max(0, cosine_ij), greedily.
 
     Facility location over rows that each stand for `weight` rows, themselves included. A set of
@@ -53,7 +53,7 @@ def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.ra
     x = np.ascontiguousarray(embedding, dtype=np.float32)
     n = len(x)
     if n_kept >= n:
-        return nearest_kept(x, np.arange(n, dtype=np.int64))
+        return assign_representatives(x, np.arange(n, dtype=np.int64))
     scale = inverse_norms(x)
     cover = new_cover(x, scale, weight.astype(np.float32), np.zeros(n))
     method = FacilityLocation()
@@ -68,37 +68,37 @@ def weighted_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.ra
     others = np.flatnonzero(~is_kept)
     order = others[np.argsort(-weight[others], kind="stable")]
     is_kept[order[: n_kept - int(is_kept.sum())]] = True
-    return nearest_kept(x, np.flatnonzero(is_kept))
+    return assign_representatives(x, np.flatnonzero(is_kept))
 
 
-def nearest_kept(embedding: Float32, kept: Int64) -> CoreSet:
+def assign_representatives(embedding: Float32, kept: Int64) -> CoreSet:
     """Return which of the kept rows stands for each row: the nearest by cosine, the lowest of equally near ones."""
     from thresher.numeric.vectors import unit_rows
 
     unit = unit_rows(embedding)
     n = len(unit)
-    stands_for, cosine = np.empty(n, np.int64), np.empty(n, np.float32)
+    representative, cosine = np.empty(n, np.int64), np.empty(n, np.float32)
     pool = unit[kept].T
     for low in range(0, n, BLOCK_ROWS):
         block = unit[low : low + BLOCK_ROWS]
         nearest = (block @ pool).argmax(axis=1)
-        stands_for[low : low + BLOCK_ROWS] = kept[nearest]
+        representative[low : low + BLOCK_ROWS] = kept[nearest]
         cosine[low : low + BLOCK_ROWS] = np.einsum("ij,ij->i", block, unit[kept[nearest]])
-    stands_for[kept] = kept
+    representative[kept] = kept
     cosine[kept] = 1.0
-    return CoreSet(np.asarray(kept, np.int64), stands_for, cosine)
+    return CoreSet(np.asarray(kept, np.int64), representative, cosine)
 
 
-def objective(embedding: Float32, kept: Int64, weight: Int64 | None = None) -> float:
+def compute_objective(embedding: Float32, kept: Int64, weight: Int64 | None = None) -> float:
     """Return f(S) / sum of weights, 0..1: how well the kept rows cover all rows."""
-    found = nearest_kept(embedding, kept)
+    found = assign_representatives(embedding, kept)
     value = np.maximum(found.cosine.astype(np.float64), 0.0)
     counts = np.ones(len(value)) if weight is None else weight.astype(np.float64)
     return float((value * counts).sum() / counts.sum())
 
 
-def passed_on(weight: Int64, core: CoreSet) -> Int64:
+def transfer_weight(weight: Int64, core: CoreSet) -> Int64:
     """Return (n,) weights after each row gave its own to the one that stands for it; their sum stays."""
     after = np.zeros_like(weight)
-    np.add.at(after, core.stands_for, weight)
+    np.add.at(after, core.representative, weight)
     return after

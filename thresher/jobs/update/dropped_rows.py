@@ -10,7 +10,7 @@ import polars as pl
 
 from thresher.curation.pipeline import CurationResult, preview_rows
 from thresher.jobs.snapshots.read import Pool
-from thresher.jobs.snapshots.seen_ids import Names, is_in, names
+from thresher.jobs.snapshots.seen_ids import PackedIds, mask_known, pack_row_ids
 from thresher.jobs.snapshots.table import FILE, ROW_ID, SOURCE
 from thresher.jobs.sources.incoming import Incoming
 from thresher.jobs.update.core_set import CoreSet
@@ -37,20 +37,20 @@ DROPPED_COLUMNS = {
 _COLUMNS = {name: kind for name, kind in DROPPED_COLUMNS.items() if name != WAS_KEPT}
 
 
-def all_departures(tables: Sequence[pl.DataFrame], old: Names) -> pl.DataFrame:
+def merge_drops(tables: Sequence[pl.DataFrame], old: PackedIds) -> pl.DataFrame:
     """Return tables of departures as one, in which rows of the snapshot before are told from new ones.
 
     Args:
-        tables: of `rule_drops`, `budget_drops` and `cap_drops`.
+        tables: of `collect_rule_drops`, `collect_budget_drops` and `collect_cap_drops`.
         old: sorted names of the rows of the snapshot before. In a full run the rules judge these
             anew, too.
     """
     found = pl.concat([pl.DataFrame(schema=_COLUMNS), *tables])
-    was_kept = pl.Series(WAS_KEPT, is_in(names(found["row_id"]), old), dtype=pl.Boolean)
+    was_kept = pl.Series(WAS_KEPT, mask_known(pack_row_ids(found["row_id"]), old), dtype=pl.Boolean)
     return found.with_columns(was_kept).select(list(DROPPED_COLUMNS))
 
 
-def rule_drops(incoming: Incoming, judgement: CurationResult) -> pl.DataFrame:
+def collect_rule_drops(incoming: Incoming, judgement: CurationResult) -> pl.DataFrame:
     """Return the new rows that rules dropped."""
     at = judgement.dropped["position"]
     return judgement.dropped.with_columns(
@@ -64,7 +64,7 @@ def _typed() -> list[pl.Expr]:
     return [pl.col(name).cast(kind) for name, kind in _COLUMNS.items()]
 
 
-def budget_drops(incoming: Incoming, at: Int64, why: pl.DataFrame) -> pl.DataFrame:
+def collect_budget_drops(incoming: Incoming, at: Int64, why: pl.DataFrame) -> pl.DataFrame:
     """Return the new rows that the budget left out.
 
     Args:
@@ -88,7 +88,7 @@ def budget_drops(incoming: Incoming, at: Int64, why: pl.DataFrame) -> pl.DataFra
     )
 
 
-def cap_drops(pool: Pool | None, incoming: Incoming, at: Int64, chosen: Int64, core: CoreSet) -> pl.DataFrame:
+def collect_cap_drops(pool: Pool | None, incoming: Incoming, at: Int64, chosen: Int64, core: CoreSet) -> pl.DataFrame:
     """Return the rows of the union that the cap leaves out, each with the row that stands for it."""
     facts = _union_facts(pool, incoming, at)[chosen]
     is_out = np.ones(len(chosen), np.bool_)
@@ -100,7 +100,7 @@ def cap_drops(pool: Pool | None, incoming: Incoming, at: Int64, chosen: Int64, c
             stage=pl.lit(CAP),
             rule=pl.lit(None, pl.String),
             reason=pl.lit("covered"),
-            duplicate_of=facts["row_id"].gather(core.stands_for[out]),
+            duplicate_of=facts["row_id"].gather(core.representative[out]),
             similarity=pl.Series(core.cosine[out]),
         )
         .with_columns(

@@ -8,13 +8,13 @@ from thresher.curation.rule import accepts
 from thresher.dataset import Dataset
 from thresher.features import FeatureContext, fingerprints
 from thresher.jobs.job_file import Job
-from thresher.jobs.snapshots.folder import Place
+from thresher.jobs.snapshots.folder import Snapshot
 from thresher.jobs.update.choose import needs_embedding
 
 RECIPE = 1  # raised when the same inputs would give another snapshot
 
 
-def basis_of(job: Job, eval_rows: Dataset | None) -> str:
+def compute_config_fingerprint(job: Job, eval_rows: Dataset | None) -> str:
     """Return the hash of the settings and of the rows to evaluate on."""
     settings = job.settings
     return digest(
@@ -30,7 +30,7 @@ def basis_of(job: Job, eval_rows: Dataset | None) -> str:
     )
 
 
-def models_of(job: Job, context: FeatureContext) -> dict[str, dict[str, str]]:
+def fingerprint_models(job: Job, context: FeatureContext) -> dict[str, dict[str, str]]:
     """Return what stands behind the lengths, and behind the embeddings where anything looks at them.
 
     Args:
@@ -42,7 +42,7 @@ def models_of(job: Job, context: FeatureContext) -> dict[str, dict[str, str]]:
     return fingerprints({"length"} | ({"embedding"} if is_embedding else set()), context)
 
 
-def what_changed(place: Place, basis: str) -> str | None:
+def describe_config_change(place: Snapshot, basis: str) -> str | None:
     """Return what changed since a snapshot in a few words, or None where its basis is still the same."""
     content = place.manifest.content
     if content["basis"] == basis:
@@ -52,7 +52,7 @@ def what_changed(place: Place, basis: str) -> str | None:
     return f"steps, selection, models or test set changed{defaults}"
 
 
-def which_models_changed(job: Job, place: Place, context: FeatureContext) -> str | None:
+def describe_model_change(job: Job, place: Snapshot, context: FeatureContext) -> str | None:
     """Return which features come from another model of the same name since a snapshot, or None where none does.
 
     Args:
@@ -60,6 +60,6 @@ def which_models_changed(job: Job, place: Place, context: FeatureContext) -> str
         place: the snapshot.
         context: of the features, its encoder resolved.
     """
-    known, now = place.manifest.content["features"], models_of(job, context)
+    known, now = place.manifest.content["features"], fingerprint_models(job, context)
     changed = [name for name in now if name in known and now[name]["fingerprint"] != known[name].get("fingerprint")]
     return f"the model behind {' and '.join(changed)} is another under the same name" if changed else None

@@ -20,7 +20,7 @@ PSI_FLOOR = 1e-4  # share that stands for an empty bin, which would make the ind
 Counts = dict[str, int]
 
 
-def length_counts(tokens: NDArray[np.int64]) -> Counts:
+def count_lengths(tokens: NDArray[np.int64]) -> Counts:
     """Return how many rows have which length; bins grow by the square root of 2, and are named by their lower bound."""
     step = np.floor(np.log2(np.maximum(tokens, 1)) * BINS_PER_DOUBLING).astype(np.int64)
     bins, counts = np.unique(step, return_counts=True)
@@ -29,7 +29,7 @@ def length_counts(tokens: NDArray[np.int64]) -> Counts:
     }
 
 
-def value_counts(values: pl.Series) -> Counts:
+def count_top_values(values: pl.Series) -> Counts:
     """Return how often each value occurs, the most frequent first; beyond 200 values they count together."""
     table = values.value_counts().sort(["count", values.name], descending=[True, False])
     found: Counts = {str(name): n for name, n in table.head(MAX_VALUES).iter_rows()}
@@ -37,7 +37,7 @@ def value_counts(values: pl.Series) -> Counts:
     return found | ({OTHER: rest} if rest else {})
 
 
-def topic_counts(embedding: NDArray[np.float32], centroids: NDArray[np.float32]) -> Counts:
+def count_topics(embedding: NDArray[np.float32], centroids: NDArray[np.float32]) -> Counts:
     """Return how many rows lie nearest to each centroid."""
     group = np.concatenate(
         [np.zeros(0, np.int64), *((block @ centroids.T).argmax(axis=1) for block in _blocks(embedding))]
@@ -50,7 +50,7 @@ def _blocks(embedding: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     return [embedding[low : low + 8192] for low in range(0, len(embedding), 8192)]
 
 
-def topic_centroids(embedding: NDArray[np.float32], n_topics: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def fit_topic_centroids(embedding: NDArray[np.float32], n_topics: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return (k, d) centroids of spherical k-means over the rows, which later snapshots are counted by too."""
     from thresher.numeric.kmeans import spherical_kmeans
     from thresher.numeric.vectors import unit_rows
@@ -81,7 +81,7 @@ def population_stability(before: Mapping[str, int], after: Mapping[str, int]) ->
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def chance(before: Mapping[str, int], after: Mapping[str, int]) -> float:
+def expect_chance(before: Mapping[str, int], after: Mapping[str, int]) -> float:
     """Return the Jensen-Shannon divergence to expect of two samples of one distribution, by its chi-squared limit."""
     n, m = sum(before.values()), sum(after.values())
     if not n or not m:
@@ -159,7 +159,7 @@ class Drift:
 Profile = Mapping[str, Mapping[str, Counts]]
 
 
-def drifts(before: Profile | None, after: Profile, *, same_topics: bool = True) -> list[Drift]:
+def measure_drifts(before: Profile | None, after: Profile, *, same_topics: bool = True) -> list[Drift]:
     """Return the drift of each measure between two profiles that both have it.
 
     Args:
@@ -179,7 +179,7 @@ def drifts(before: Profile | None, after: Profile, *, same_topics: bool = True) 
                         of=of,
                         jensen_shannon=jensen_shannon(p, q),
                         psi=population_stability(p, q),
-                        chance=chance(p, q),
+                        chance=expect_chance(p, q),
                         chance_limit=chance_limit(p, q),
                     )
                 )

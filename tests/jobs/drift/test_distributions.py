@@ -5,18 +5,18 @@ import polars as pl
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from thresher.jobs.drift.gates import drift_alarms
-from thresher.jobs.drift.profile import (
-    chance,
+from thresher.jobs.drift.distributions import (
     chance_limit,
-    drifts,
+    count_lengths,
+    count_top_values,
+    count_topics,
+    expect_chance,
+    fit_topic_centroids,
     jensen_shannon,
-    length_counts,
+    measure_drifts,
     population_stability,
-    topic_centroids,
-    topic_counts,
-    value_counts,
 )
+from thresher.jobs.drift.gates import check_drift
 from thresher.jobs.settings import Gates, Limits
 
 
@@ -47,7 +47,7 @@ def test_what_chance_gives_is_what_samples_of_one_distribution_show():
         p, q = rng.multinomial(500, shares), rng.multinomial(800, shares)
         before, after = ({str(n): int(count) for n, count in enumerate(counts)} for counts in (p, q))
         seen.append(jensen_shannon(before, after))
-    assert np.mean(seen) == pytest.approx(chance(before, after), rel=0.1)
+    assert np.mean(seen) == pytest.approx(expect_chance(before, after), rel=0.1)
 
 
 def test_one_of_a_hundred_pairs_of_samples_is_beyond_the_limit_of_chance():
@@ -67,7 +67,7 @@ def test_one_of_a_hundred_pairs_of_samples_is_beyond_the_limit_of_chance():
 
 def test_bins_without_rows_are_no_chance():
     empty = {f"topic-{n}": 0 for n in range(50)}
-    assert chance({"a": 5, **empty}, {"b": 5, **empty}) == chance({"a": 5}, {"b": 5})
+    assert expect_chance({"a": 5, **empty}, {"b": 5, **empty}) == expect_chance({"a": 5}, {"b": 5})
     assert chance_limit({"a": 5, **empty}, {"a": 9, **empty}) == 0.0
 
 
@@ -75,8 +75,8 @@ def test_a_handful_of_rows_fails_no_gate_that_chance_would_fail():
     gates = Gates(topics=Limits(fail=0.1))
 
     def failing(before, after):
-        found = drifts({"incoming": {"topics": before}}, {"incoming": {"topics": after}})
-        return len(drift_alarms(gates, found))
+        found = measure_drifts({"incoming": {"topics": before}}, {"incoming": {"topics": after}})
+        return len(check_drift(gates, found))
 
     assert failing({"a": 1, "b": 1, "c": 1}, {"b": 1, "d": 1}) == 0  # the divergence is 0.5, as it often will be
     assert failing({"a": 100, "b": 100, "c": 100}, {"b": 100, "d": 100}) == 1
@@ -84,7 +84,7 @@ def test_a_handful_of_rows_fails_no_gate_that_chance_would_fail():
 
 
 def test_lengths_fall_into_bins_named_by_their_lower_bound():
-    assert length_counts(np.array([1, 2, 3, 4, 5, 6, 7, 8, 100])) == {
+    assert count_lengths(np.array([1, 2, 3, 4, 5, 6, 7, 8, 100])) == {
         "1": 1,
         "2": 1,
         "3": 1,
@@ -96,7 +96,7 @@ def test_lengths_fall_into_bins_named_by_their_lower_bound():
 
 
 def test_rare_values_count_together():
-    found = value_counts(pl.Series("v", [str(n) for n in range(300)] + ["often"] * 5))
+    found = count_top_values(pl.Series("v", [str(n) for n in range(300)] + ["often"] * 5))
     assert found["often"] == 5
     assert sum(found.values()) == 305
     assert found["(other)"] == 101
@@ -104,12 +104,12 @@ def test_rare_values_count_together():
 
 def test_topics_of_separate_groups_are_found_and_counted():
     x = np.repeat(np.eye(3, 5, dtype=np.float32), [4, 5, 6], axis=0)
-    centroids = topic_centroids(x, 3, np.random.default_rng(0))
-    assert sorted(topic_counts(x, centroids).values()) == [4, 5, 6]
+    centroids = fit_topic_centroids(x, 3, np.random.default_rng(0))
+    assert sorted(count_topics(x, centroids).values()) == [4, 5, 6]
 
 
 def test_only_what_both_have_is_compared():
     before = {"incoming": {"lengths": {"8": 4}}, "snapshot": {}}
     after = {"incoming": {"lengths": {"8": 4}, "labels": {"a": 1}}, "snapshot": {"lengths": {"8": 4}}}
-    assert [(one.measure, one.of) for one in drifts(before, after)] == [("lengths", "incoming")]
-    assert drifts(None, after) == []
+    assert [(one.measure, one.of) for one in measure_drifts(before, after)] == [("lengths", "incoming")]
+    assert measure_drifts(None, after) == []
