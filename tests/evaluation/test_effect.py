@@ -50,7 +50,7 @@ def test_equal_runs_show_no_difference():
     assert (found.value, found.p, found.low, found.high) == (0, 1, 0, 0)
 
 
-def test_two_draws_of_one_method_are_rarely_called_different():
+def test_two_samples_of_one_method_are_rarely_called_different():
     rng = np.random.default_rng(3)
     called = [
         estimate_effect(table(rng, seeds=5, rows=300), table(rng, seeds=5, rows=300), is_higher_better=True).p < 0.05

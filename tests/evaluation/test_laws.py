@@ -70,23 +70,23 @@ def test_each_shape_is_weighed_by_bounded_least_squares_at_that_shape():
     assert found.log_evidence == pytest.approx(np.log(np.mean(np.exp(wanted))))
 
 
-def test_draws_at_one_shape_scatter_like_weighted_least_squares():
-    """A constant has one shape, so its draws must follow Student's distribution of a weighted mean."""
+def test_samples_at_one_shape_scatter_like_weighted_least_squares():
+    """A constant has one shape, so its samples must follow Student's distribution of a weighted mean."""
     y, weights = np.array([0.3, 0.32, 0.29]), np.array([3e4, 1e4, 2e4])
     found = weigh_shapes("constant", np.array([10.0, 20, 40]), y, weights, dof=9)
-    draws = found.draw(20_000, np.random.default_rng(0))
+    samples = found.sample(20_000, np.random.default_rng(0))
     mean = (weights @ y) / weights.sum()
     chi2 = weights @ (y - mean) ** 2
     freedom = 9 + 3 - 1
     scale = np.sqrt((9 + chi2) / freedom / weights.sum())
-    assert draws.c.mean() == pytest.approx(mean, abs=4 * scale / np.sqrt(20_000))
-    assert draws.c.std() == pytest.approx(scale * np.sqrt(freedom / (freedom - 2)), rel=0.03)
+    assert samples.c.mean() == pytest.approx(mean, abs=4 * scale / np.sqrt(20_000))
+    assert samples.c.std() == pytest.approx(scale * np.sqrt(freedom / (freedom - 2)), rel=0.03)
 
 
 def test_three_points_leave_the_shape_open():
-    """Four parameters on three points: the draws must spread over what the points cannot tell."""
+    """Four parameters on three points: the samples must spread over what the points cannot tell."""
     sizes, y = np.array([50.0, 100, 200]), np.array([0.6, 0.45, 0.3])
-    draws = weigh_shapes("rectified", sizes, y, np.full(3, 1e4), dof=6).draw(1000, np.random.default_rng(0))
-    far = draws.errors([1600.0])[:, 0]
-    assert np.abs(np.median(draws.errors(sizes), axis=0) - y).max() < 0.02
+    samples = weigh_shapes("rectified", sizes, y, np.full(3, 1e4), dof=6).sample(1000, np.random.default_rng(0))
+    far = samples.errors([1600.0])[:, 0]
+    assert np.abs(np.median(samples.errors(sizes), axis=0) - y).max() < 0.02
     assert np.quantile(far, 0.9) - np.quantile(far, 0.1) > 0.1

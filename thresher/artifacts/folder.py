@@ -1,8 +1,8 @@
 """Output folders that appear whole or not at all, and survive a kill.
 
 Work happens in a hidden sibling, `.NAME.partial`, on the same file system. It is renamed to NAME
-when everything is written and synced. A second run of the same work (same `identity`) continues in
-what the first left; other work starts afresh. A lock keeps two runs apart; the operating system
+when everything is written and synced. A second run of the same work (same `identity`) continues
+where the first stopped; other work starts over. A lock keeps two runs apart; the operating system
 frees it when a run dies.
 """
 
@@ -31,17 +31,17 @@ IDENTITY = "identity.txt"
 
 
 class OutputFolder:
-    """One output folder being made. Use it as a context manager.
+    """An output folder while it is written. Use it as a context manager.
 
     Attributes:
         path: where the result will be.
         work: the hidden folder to write into; it may hold files of an earlier, killed run of the
             same work.
-        is_done: `path` already holds the finished result of the same work: nothing is left to do.
+        is_done: whether `path` already holds the finished result of the same work.
 
     Raises:
         OutputError: on entry, when `path` holds something else and `force` is not set, when another
-            run is writing the same folder, or when its parent cannot be written.
+            run is writing the same folder, or when its parent is not writable.
     """
 
     def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:
@@ -110,7 +110,7 @@ class OutputFolder:
         shutil.rmtree(self._old, ignore_errors=True)
 
     def empty(self) -> None:
-        """Delete what a killed run left in the work folder, for results that are written anew and not continued."""
+        """Delete what a killed run left in the work folder, for results that are not continued."""
         for entry in self.work.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -118,13 +118,13 @@ class OutputFolder:
                 entry.unlink()
 
     def discard(self) -> None:
-        """Delete the work folder, for results that are cheaper to remake than to keep."""
+        """Delete the work folder, for results that are cheaper to compute again than to keep."""
         shutil.rmtree(self.work, ignore_errors=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock. The work folder stays after an error, so that the next run can continue."""
+        """Free the lock. The work folder survives an error, so that the next run can continue."""
         self._release()
 
     def _release(self) -> None:
@@ -133,7 +133,7 @@ class OutputFolder:
 
 
 def expand_path(path: str | Path) -> Path:
-    """Return a path; a leading ~ stands for the home folder, as in a shell."""
+    """Return a path with a leading ~ replaced by the home folder, as in a shell."""
     return Path(os.path.expanduser(path))  # leaves "~nobody" as it is, where Path.expanduser raises
 
 
@@ -148,7 +148,7 @@ def read_identity(folder: Path) -> str | None:
 
 
 def check_free(path: Path, *, force: bool) -> None:
-    """Refuse a path that holds anything, unless `force` and it is a folder of ours.
+    """Refuse a path that holds anything, unless `force` is set and thresher wrote it.
 
     Raises:
         OutputError: the path is a file, or a folder that is not empty.
@@ -175,7 +175,7 @@ def check_free(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name, unique among hosts, to write to; it is synced and renamed, or gone after an error."""
+    """Yield a temporary path, unique among hosts; sync and rename it, or delete it on error."""
     temporary = path.with_name(f".{path.name}.tmp{uuid.uuid4().hex}")
     try:
         yield temporary
@@ -186,13 +186,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or not there: temporary name, sync, rename."""
+    """Write a file so that it is either complete or absent: temporary name, sync, rename."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
 
 
 def sync(path: Path) -> None:
-    """Ask the operating system to put a file or folder on the disk."""
+    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -201,7 +201,7 @@ def sync(path: Path) -> None:
 
 
 def write_parquet(table: pl.DataFrame | pa.Table, path: Path) -> None:
-    """Write a table through pyarrow, whose OSError keeps the errno: polars hides a full disk in an error of its own."""
+    """Write a table through pyarrow, whose OSError keeps the errno; that of polars loses it."""
     import pyarrow.parquet
 
     arrow = table if isinstance(table, pyarrow.Table) else table.to_arrow()

@@ -1,10 +1,11 @@
-"""Manifests: what ran, on what, with which settings, and what came out. Every output folder has one."""
+"""Manifests: what ran, on what, with which settings, and what came out, in every output folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,8 +67,8 @@ class Manifest:
         except ValueError as error:
             raise ManifestError(f"{path}: must be JSON, found {error}; the folder was changed by hand") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise ManifestError(f"{path}: format must be '{FORMAT}', found '{found}'")
+            name = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise ManifestError(f"{path}: format must be '{FORMAT}', found '{name}'")
         return Manifest(content)
 
 
@@ -79,10 +80,8 @@ def digest(value: Any) -> str:
 
 def versions(packages: Iterable[str] = ("numpy", "polars", "pyarrow", "faiss-cpu", "numba")) -> dict[str, str]:
     """Return the installed version of thresher and of each package that is installed."""
-    found = {}
+    installed = {}
     for package in ("thresher", *packages):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            installed[package] = version(package)
+    return installed

@@ -1,9 +1,9 @@
-"""CSV tables that a spreadsheet may open: no text of a row becomes a formula there, and none is lost.
+"""CSV tables that are safe to open in a spreadsheet: no text becomes a formula, and none is lost.
 
-A cell that begins with =, +, -, @, a tab or a carriage return is a formula for spreadsheets, and
-`=cmd|...` starts a program. Such texts get an apostrophe in front, which spreadsheets take for
-"text", and so do those that begin with one, so that it can be taken away again. Numbers are left as
-they are. Source: OWASP, CSV Injection.
+Spreadsheets take a cell that begins with =, +, -, @, a tab or a carriage return for a formula, and
+`=cmd|...` starts a program. Such texts get an apostrophe in front, which marks text; so do texts
+that begin with an apostrophe, so that it can be removed again. Numbers are unchanged. Source:
+OWASP, CSV Injection.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FORMULA = r"^[=+\-@\t\r']"
 
 
 def escape_formulas(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table whose texts are no formulas."""
+    """Return a table in which no text is a formula."""
     texts = [pl.col(name) for name, kind in table.schema.items() if kind == pl.String]
     marked = [pl.concat_str(pl.lit(_MARK), text) for text in texts]
     return table.with_columns(
@@ -25,5 +25,5 @@ def escape_formulas(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def unescape_formulas(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the table that was escaped."""
+    """Return the table as it was before `escape_formulas`."""
     return table.with_columns(pl.col(pl.String).str.strip_prefix(_MARK))

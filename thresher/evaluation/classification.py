@@ -19,13 +19,13 @@ CHUNK = 64  # resamples at a time, to bound memory
 
 @dataclass(frozen=True, kw_only=True)
 class ClassReport:
-    """How one class fares.
+    """Scores of one class.
 
     Attributes:
         label: the class.
-        precision: share of the rows predicted as this class that are of it; NaN and n = 0 when
-            there is none.
-        recall: share of the rows of this class that are predicted so.
+        precision: share of the rows predicted as this class that belong to it; NaN and n = 0 when
+            there are none.
+        recall: share of the rows of this class that are predicted as such.
         f1: harmonic mean of the two, with a bootstrap standard error over rows.
     """
 
@@ -50,8 +50,8 @@ def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> Cla
     Macro-F1 is the unweighted mean of F1 = 2 tp / (n_true + n_predicted) over the labels that occur
     in either, as in scikit-learn with zero_division=0. Its standard error, and that of each F1, is
     the standard deviation over 500 resamples of the rows (Efron 1979, doi:10.1214/aos/1176344552);
-    a class that a resample misses counts as 0 there, which makes the error of rare classes larger,
-    and not too small. Accuracy, precision and recall have the binomial one. Cost: O(500 n).
+    a class that a resample misses counts as 0 there, so the error of rare classes comes out too
+    large rather than too small. Accuracy, precision and recall have the binomial one. O(500 n).
 
     Args:
         truth: (n,) labels.
@@ -70,20 +70,18 @@ def classification_report(truth: Sequence[str], predicted: Sequence[str]) -> Cla
     f1 = _f1(true, guess, np.ones((1, len(true))), len(labels))[0]  # (k,)
     resampled = _resampled_f1(true, guess, len(labels))  # (500, k)
     if len(true) == 1:
-        resampled[:] = math.nan  # one row has no spread to see
-    classes = []
-    for code, label in enumerate(labels):
-        n_class = int((true == code).sum())
-        classes.append(
-            ClassReport(
-                label=str(label),
-                precision=_share(is_hit[guess == code]),
-                recall=_share(is_hit[true == code]),
-                f1=Estimate(float(f1[code]), float(resampled[:, code].std(ddof=1)), n_class),
-            )
+        resampled[:] = math.nan  # one row says nothing about the spread
+    classes = tuple(
+        ClassReport(
+            label=str(label),
+            precision=_share(is_hit[guess == code]),
+            recall=_share(is_hit[true == code]),
+            f1=Estimate(float(f1[code]), float(resampled[:, code].std(ddof=1)), int((true == code).sum())),
         )
+        for code, label in enumerate(labels)
+    )
     macro = Estimate(float(f1.mean()), float(resampled.mean(axis=1).std(ddof=1)), len(true))
-    return ClassificationReport(accuracy=proportion(is_hit), macro_f1=macro, classes=tuple(classes))
+    return ClassificationReport(accuracy=proportion(is_hit), macro_f1=macro, classes=classes)
 
 
 def _share(hits: Bool) -> Estimate:
@@ -91,7 +89,7 @@ def _share(hits: Bool) -> Estimate:
 
 
 def _f1(true: Int64, guess: Int64, weights: Float64, n_labels: int) -> Float64:
-    """Return F1 per class for each weighting of the rows: (resamples, n) weights -> (resamples, k)."""
+    """Return the F1 of k classes under each weighting: (resamples, n) weights -> (resamples, k)."""
 
     def total(codes: Int64, w: Float64) -> Float64:
         one_hot = np.zeros((len(codes), n_labels))

@@ -1,10 +1,10 @@
-"""Is one way to choose rows better than another? The effect with its interval, and what could have been seen.
+"""Is one way to choose rows better than another? The effect, its interval, and what is detectable.
 
-Rows and seeds are both samples, and crossed: every run is judged on every test row. The standard
+Rows and seeds are both samples, and crossed: every run is evaluated on every test row. The standard
 error is that of the two-way layout (`estimate.paired_difference`), its degrees of freedom are
 Satterthwaite's (1946, doi:10.2307/3002019), and the shape of the interval comes from a bootstrap
-over both (Owen 2007, doi:10.1214/07-AOAS122). With few seeds a bare bootstrap would be too narrow,
-so its draws are scaled to that standard error.
+over both (Owen 2007, doi:10.1214/07-AOAS122). With few seeds a plain bootstrap would be too narrow,
+so its resamples are scaled to that standard error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
-from thresher.evaluation.estimate import paired_difference
+from thresher.evaluation.estimate import linearize_ratio, paired_difference, two_way_mean_squares
 from thresher.numeric.arrays import Float64
 
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 100  # that anyone would run
-ENOUGH_SEEDS = 3  # with two, one degree of freedom tells of the spread between seeds, and false alarms are up to 12 %
-_DRAWS = 2000
+ENOUGH_SEEDS = 3  # two leave one degree of freedom for the variance between seeds: up to 12 % false alarms
+_RESAMPLES = 2000
+_BLOCK = 200  # resamples at once: a table of resamples by rows is large
 _QUANTILES = 400  # of the estimated standard error, over which the power is averaged
 
 
@@ -38,8 +39,8 @@ class Effect:
         stderr: over rows and seeds.
         dof: degrees of freedom of the standard error.
         p: two-sided, of no difference.
-        detectable: the smallest true difference that would have been seen in four of five such
-            experiments, after correction for their number.
+        detectable: the smallest true difference that four of five such experiments would have
+            detected, corrected for the number of comparisons.
         n_rows: test rows.
         n_seeds: runs of each side.
     """
@@ -64,7 +65,7 @@ def estimate_effect(
     n_tests: int = 1,
     seed: int = 0,
 ) -> Effect:
-    """Return the difference of two methods that were judged on the same rows with the same seeds.
+    """Return the difference of two methods, evaluated on the same rows with the same seeds.
 
     Args:
         ours: (seeds, n) value of each test row; at least two seeds and two rows.
@@ -79,30 +80,30 @@ def estimate_effect(
     """
     a, b = np.atleast_2d(np.asarray(ours, np.float64)), np.atleast_2d(np.asarray(theirs, np.float64))
     if min(a.shape) < 2:
-        raise InputError(f"compare: at least 2 seeds and 2 test rows are needed, got {a.shape[0]} and {a.shape[1]}")
+        raise InputError(f"compare: needs at least 2 seeds and 2 test rows, got {a.shape[0]} and {a.shape[1]}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InputError("compare: the metric must be a finite number for every test row, found others")
     if not is_higher_better:
         a, b = b, a
-    found = paired_difference(a, b, weights)
-    gap = _per_unit(a - b, weights)
-    dof = _satterthwaite(*_mean_squares(gap), n_seeds=gap.shape[0], n=gap.shape[1])
-    low, high, p = _interval(gap, found.value, found.stderr, dof, np.random.default_rng(seed))
+    difference = paired_difference(a, b, weights)
+    gap = linearize_ratio(a - b, weights)
+    dof = _satterthwaite(*two_way_mean_squares(gap), n_seeds=gap.shape[0], n=gap.shape[1])
+    low, high, p = _interval(gap, difference.value, difference.stderr, dof, np.random.default_rng(seed))
     return Effect(
-        value=found.value,
+        value=difference.value,
         low=low,
         high=high,
-        stderr=found.stderr,
+        stderr=difference.stderr,
         dof=dof,
         p=p,
-        detectable=_detectable(found.stderr, dof, LEVEL / n_tests) if found.stderr > 0 else 0.0,
+        detectable=_detectable(difference.stderr, dof, LEVEL / n_tests) if difference.stderr > 0 else 0.0,
         n_rows=gap.shape[1],
         n_seeds=gap.shape[0],
     )
 
 
 def adjust_p_values(p: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for their number (Holm 1979, Scandinavian Journal of Statistics 6:65)."""
+    """Return p-values adjusted for their number (Holm 1979, Scandinavian J. of Statistics 6:65)."""
     order = np.argsort(p)
     adjusted = np.empty(len(p))
     highest = 0.0
@@ -115,30 +116,31 @@ def adjust_p_values(p: Sequence[float]) -> list[float]:
 def estimate_seeds_needed(
     ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None, *, gain: float, n_tests: int = 1
 ) -> int | None:
-    """Return how many seeds it takes to see a gain in four of five experiments on these test rows.
+    """Return the seeds it takes to detect a gain in four of five experiments on these test rows.
 
     Args:
         ours: (seeds, n) of a pilot.
         theirs: of the other method, same shape.
         weights: (n,) where the values are totals.
-        gain: true difference that shall be seen.
+        gain: true difference to detect.
         n_tests: comparisons that are made together.
 
     Returns:
-        The number of seeds, or None where the test rows are too few, however many the seeds.
+        The number of seeds, or None where the test rows are too few for any number of seeds.
     """
     from scipy import stats
 
     a, b = np.atleast_2d(np.asarray(ours, np.float64)), np.atleast_2d(np.asarray(theirs, np.float64))
-    gap = _per_unit(a - b, weights)
-    ms_row, ms_seed, ms_rest = _mean_squares(gap)
+    gap = linearize_ratio(a - b, weights)
+    ms_row, ms_seed, ms_rest = two_way_mean_squares(gap)
     n_seeds, n = gap.shape
-    # a pilot of few seeds may see too little spread: plan for the upper end of what it is
-    # compatible with
+    # a pilot of few seeds may see too little variance: plan for the largest it is compatible with
     upper = ms_seed * (n_seeds - 1) / stats.chi2.ppf(1 - POWER, n_seeds - 1)
-    of_row, of_seed = max(ms_row - ms_rest, 0.0) / n_seeds, max(upper - ms_rest, 0.0) / n
+    # variance components, from E[MS_row] = rest + seeds * row_variance and likewise for seeds
+    row_variance, seed_variance = max(ms_row - ms_rest, 0.0) / n_seeds, max(upper - ms_rest, 0.0) / n
     for seeds in range(2, MOST_SEEDS + 1):
-        squares = ms_rest + seeds * of_row, ms_rest + n * of_seed, ms_rest
+        # the mean squares that an experiment with so many seeds is expected to have
+        squares = ms_rest + seeds * row_variance, ms_rest + n * seed_variance, ms_rest
         variance = (squares[0] + squares[1] - squares[2]) / (n * seeds)
         dof = _satterthwaite(*squares, n_seeds=seeds, n=n)
         if _detectable(math.sqrt(variance), dof, LEVEL / n_tests) <= gain:
@@ -146,32 +148,10 @@ def estimate_seeds_needed(
     return None
 
 
-def _per_unit(gap: Float64, weights: ArrayLike | None) -> Float64:
-    """Return values per unit of weight, whose mean is the ratio of totals."""
-    if weights is None:
-        return gap
-    w = np.asarray(weights, np.float64)
-    value = gap.sum() / (len(gap) * w.sum())
-    result: Float64 = value + (gap - value * w) / w.mean()
-    return result
-
-
-def _mean_squares(gap: Float64) -> tuple[float, float, float]:
-    """Return the mean squares of rows, of seeds, and of what is left: of a (seeds, n) table."""
-    n_seeds, n = gap.shape
-    value, of_row, of_seed = gap.mean(), gap.mean(axis=0), gap.mean(axis=1)
-    rest = gap - of_row[None, :] - of_seed[:, None] + value
-    return (
-        n_seeds * float(((of_row - value) ** 2).sum()) / (n - 1),
-        n * float(((of_seed - value) ** 2).sum()) / (n_seeds - 1),
-        float((rest**2).sum()) / ((n - 1) * (n_seeds - 1)),
-    )
-
-
 def _satterthwaite(ms_row: float, ms_seed: float, ms_rest: float, *, n_seeds: int, n: int) -> float:
     """Return the degrees of freedom of the variance that `paired_difference` uses."""
     total = ms_row + ms_seed - ms_rest
-    if total <= max(ms_row, ms_seed):  # the error is that of the larger part alone
+    if total <= max(ms_row, ms_seed):  # the variance is that of the larger part alone
         return float(n - 1 if ms_row >= ms_seed else n_seeds - 1)
     parts = ms_row**2 / (n - 1) + ms_seed**2 / (n_seeds - 1) + ms_rest**2 / ((n - 1) * (n_seeds - 1))
     return max(1.0, total**2 / parts)
@@ -185,38 +165,40 @@ def _interval(
 
     if not stderr > 0:  # every row and seed agrees, as when both sides trained on the same rows
         return value, value, 1.0 if value == 0 else 0.0
-    draws = _bootstrap(gap, rng) - value
-    widen = stats.t.ppf(1 - LEVEL / 2, dof) / stats.norm.ppf(1 - LEVEL / 2) * stderr / draws.std()
-    low, high = value + widen * np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
+    deviations = _bootstrap_means(gap, rng) - value
+    # scale them to the standard error, and from the normal to the t distribution
+    widen = stats.t.ppf(1 - LEVEL / 2, dof) / stats.norm.ppf(1 - LEVEL / 2) * stderr / deviations.std()
+    low, high = value + widen * np.quantile(deviations, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high), float(2 * stats.t.sf(abs(value) / stderr, dof))
 
 
 def _detectable(stderr: float, dof: float, level: float) -> float:
-    """Return the true difference at which the t test has its power, by the power itself.
+    """Return the true difference at which the t test reaches its power, by solving for the power.
 
-    The sum of the quantiles of level and power is too small where the degrees of freedom are few:
-    with 4 of them and ten comparisons, what it gives is seen in 73 of 100 cases instead of 80.
+    Adding the quantiles of level and power gives too little with few degrees of freedom: with 4 of
+    them and ten comparisons, that difference is detected in 73 of 100 cases instead of 80.
     """
     from scipy import optimize, special, stats
 
+    # the estimated standard error varies: average over _QUANTILES values that it may take
     share = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    # what the difference must reach, in true standard errors, for each value that the estimated one
-    # may take
+    # what the estimate must reach to be significant, in true standard errors, for each of them
     threshold = stats.t.ppf(1 - level / 2, dof) * np.sqrt(stats.chi2.ppf(share, dof) / dof)
 
-    def excess(difference: float) -> float:
+    def excess_power(difference: float) -> float:
         return float((special.ndtr(difference - threshold) + special.ndtr(-difference - threshold)).mean()) - POWER
 
-    return float(optimize.brentq(excess, 0.0, threshold[int(0.95 * _QUANTILES)] + 3.0)) * stderr
+    return float(optimize.brentq(excess_power, 0.0, threshold[int(0.95 * _QUANTILES)] + 3.0)) * stderr
 
 
-def _bootstrap(gap: Float64, rng: np.random.Generator) -> Float64:
-    """Return the means of resampled tables, rows and seeds each drawn with replacement: (draws,)."""
+def _bootstrap_means(gap: Float64, rng: np.random.Generator) -> Float64:
+    """Return the means of tables whose rows and seeds are resampled: (_RESAMPLES,)."""
     n_seeds, n = gap.shape
-    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), _DRAWS) / n_seeds
-    means = np.empty(_DRAWS)
-    for start in range(0, _DRAWS, 200):  # in blocks: a table of draws by rows is large
-        block = slice(start, start + 200)
-        rows = rng.multinomial(n, np.full(n, 1 / n), 200) / n
+    # a resample is a weight for each seed and for each row: how often it was picked
+    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), _RESAMPLES) / n_seeds
+    means = np.empty(_RESAMPLES)
+    for start in range(0, _RESAMPLES, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        rows = rng.multinomial(n, np.full(n, 1 / n), _BLOCK) / n
         means[block] = ((seeds[block] @ gap) * rows).sum(axis=1)
     return means

@@ -19,9 +19,8 @@ class Estimate:
 
     Attributes:
         value: the number.
-        stderr: its standard error over rows (and seeds); NaN where it cannot be known, as with one
-            row.
-        n: rows behind it.
+        stderr: its standard error over rows (and seeds); NaN where it is unknown, as with one row.
+        n: number of rows it was measured on.
     """
 
     value: float
@@ -29,7 +28,7 @@ class Estimate:
     n: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; what is not a number becomes null."""
+        """Return JSON values; NaN and infinity become null."""
         return {"value": _number(self.value), "stderr": _number(self.stderr), "n": self.n}
 
     def __str__(self) -> str:
@@ -44,9 +43,8 @@ def _number(value: float) -> float | None:
 def proportion(hits: ArrayLike) -> Estimate:
     """Return the share of hits, with the binomial standard error sqrt(p (1 - p) / n).
 
-    Where all are hits, or none, that would be 0, as if the share were certain: p and n are then
-    those with two hits and two misses more (Agresti and Coull 1998,
-    doi:10.1080/00031305.1998.10480550).
+    Where all rows are hits, or none, this would be 0, as if the share were certain: then two hits
+    and two misses are added (Agresti and Coull 1998, doi:10.1080/00031305.1998.10480550).
 
     Args:
         hits: (n,) bool.
@@ -74,17 +72,17 @@ def ratio(totals: ArrayLike, weights: ArrayLike) -> Estimate:
     """Return sum(totals) / sum(weights), a mean per unit of weight over rows of unequal weight.
 
     The standard error is that of the ratio estimator (Cochran 1977, Sampling Techniques, eq. 6.13):
-    rows are the unit that was drawn, tokens within a row are not independent.
+    rows are the sampled unit; tokens within a row are not independent.
 
     Args:
         totals: (n,) sum of each row, for example its loss over all tokens.
         weights: (n,) for example its number of tokens.
     """
-    return mean(_linearised(np.asarray(totals, np.float64), np.asarray(weights, np.float64)))
+    return mean(linearize_ratio(np.asarray(totals, np.float64), weights))
 
 
 def exp(estimate: Estimate) -> Estimate:
-    """Return e to the power of an estimate, with the standard error of the delta method (e^value times stderr)."""
+    """Return e to the power of an estimate; the standard error is e^value stderr (delta method)."""
     value = math.exp(estimate.value) if estimate.value < math.log(np.finfo(float).max) else math.inf
     return Estimate(value, value * estimate.stderr, estimate.n)
 
@@ -92,16 +90,16 @@ def exp(estimate: Estimate) -> Estimate:
 def paired_difference(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | None = None) -> Estimate:
     """Return mean(ours - theirs) over the same rows and seeds.
 
-    Rows and seeds are both drawn, and crossed: every seed is judged on every row. The variance of
-    the mean is (MS_rows + MS_seeds - MS_rest) / (rows * seeds), the unbiased estimate of the
+    Rows and seeds are both samples, and crossed: every seed is evaluated on every row. The variance
+    of the mean is (MS_rows + MS_seeds - MS_rest) / (rows * seeds), the unbiased estimate of the
     two-way random-effects layout (Cornfield and Tukey 1956, doi:10.1214/aoms/1177728067), and never
-    less than either part alone. With one seed, the spread between seeds cannot be seen, and the
-    error is over rows only.
+    less than either part alone. With one seed, the variance between seeds is unknown, and the error
+    is over rows only.
 
     Args:
         ours: (seeds, n) or (n,) score of each row.
         theirs: of the other model, same shape.
-        weights: (n,) when the scores are totals, to compare totals per unit of weight; equal for
+        weights: (n,) when the scores are totals, to compare totals per unit of weight; the same for
             both models.
 
     Raises:
@@ -109,34 +107,46 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike, weights: ArrayLike | N
     """
     a, b = np.atleast_2d(np.asarray(ours, np.float64)), np.atleast_2d(np.asarray(theirs, np.float64))
     if a.shape != b.shape:
-        raise InputError(f"paired difference: both models must be judged on the same rows, got {a.shape} and {b.shape}")
-    gap = a - b  # (seeds, n)
-    if weights is not None:
-        gap = _linearised(gap, np.asarray(weights, np.float64))
-    return _crossed_mean(gap)
+        raise InputError(f"paired difference: both models must be scored on the same rows, got {a.shape} and {b.shape}")
+    return _crossed_mean(linearize_ratio(a - b, weights))
 
 
-def _linearised(totals: Float64, weights: Float64) -> Float64:
-    """Return values whose mean is the ratio, and whose spread is that of the ratio estimator to first order."""
-    _require(len(weights))
-    value = totals.sum() / (weights.sum() * (totals.size / len(weights)))
-    result: Float64 = value + (totals - value * weights) / weights.mean()
+def linearize_ratio(totals: Float64, weights: ArrayLike | None) -> Float64:
+    """Return values whose mean is the ratio of totals; their variance is its own to first order.
+
+    Args:
+        totals: (n,) or (seeds, n).
+        weights: (n,), or None where all rows weigh the same: then `totals` is returned.
+    """
+    if weights is None:
+        return totals
+    w = np.asarray(weights, np.float64)
+    _require(len(w))
+    value = totals.sum() / (w.sum() * (totals.size / len(w)))
+    result: Float64 = value + (totals - value * w) / w.mean()
     return result
+
+
+def two_way_mean_squares(x: Float64) -> tuple[float, float, float]:
+    """Return the mean squares of rows, seeds and residual of a (seeds, n) table, each 2 or more."""
+    n_seeds, n = x.shape
+    value, row_mean, seed_mean = x.mean(), x.mean(axis=0), x.mean(axis=1)
+    residual = x - row_mean[None, :] - seed_mean[:, None] + value
+    return (
+        n_seeds * float(((row_mean - value) ** 2).sum()) / (n - 1),
+        n * float(((seed_mean - value) ** 2).sum()) / (n_seeds - 1),
+        float((residual**2).sum()) / ((n - 1) * (n_seeds - 1)),
+    )
 
 
 def _crossed_mean(x: Float64) -> Estimate:
     n_seeds, n = x.shape
     _require(n)
     value = float(x.mean())
-    of_row, of_seed = x.mean(axis=0), x.mean(axis=1)
-    if n_seeds == 1 or n == 1:
-        several = of_row if n_seeds == 1 else of_seed
-        return Estimate(value, mean(several).stderr, n)
-    ms_row = n_seeds * float(((of_row - value) ** 2).sum()) / (n - 1)
-    ms_seed = n * float(((of_seed - value) ** 2).sum()) / (n_seeds - 1)
-    rest = x - of_row[None, :] - of_seed[:, None] + value
-    ms_rest = float((rest**2).sum()) / ((n - 1) * (n_seeds - 1))
-    variance = max(ms_row + ms_seed - ms_rest, ms_row, ms_seed) / (n * n_seeds)
+    if n_seeds == 1 or n == 1:  # one of the two cannot vary: the error is over the other
+        return Estimate(value, mean(x.mean(axis=0 if n_seeds == 1 else 1)).stderr, n)
+    ms_row, ms_seed, ms_residual = two_way_mean_squares(x)
+    variance = max(ms_row + ms_seed - ms_residual, ms_row, ms_seed) / (n * n_seeds)
     return Estimate(value, math.sqrt(variance), n)
 
 
@@ -147,8 +157,7 @@ def mean_over_seeds(values: ArrayLike, weights: ArrayLike | None = None) -> Esti
         values: (seeds, n).
         weights: (n,) when the values are totals.
     """
-    x = np.atleast_2d(np.asarray(values, np.float64))
-    return _crossed_mean(x if weights is None else _linearised(x, np.asarray(weights, np.float64)))
+    return _crossed_mean(linearize_ratio(np.atleast_2d(np.asarray(values, np.float64)), weights))
 
 
 def _require(n: int) -> None:

@@ -17,10 +17,10 @@ class GenerationScores:
     """Scores of each row.
 
     Attributes:
-        exact_match: (n,) the answer is the reference, white space at the ends apart. A thought
-            ("<think>...</think>") that opens the answer and not the reference counts in none of
-            them: the templates of some models (Qwen3) show an empty one before every answer, so
-            that it is learned.
+        exact_match: (n,) whether the answer equals the reference, up to white space at the ends.
+            None of the scores counts a thought ("<think>...</think>") that opens the answer but not
+            the reference: the templates of some models (Qwen3) put an empty one before every
+            answer, so the model learns it.
         rouge_l: (n,) F-measure of the longest common subsequence of words, 0..1 (Lin 2004,
             rouge-score, stemmed).
         chrf: (n,) character n-gram F-score of the row, 0..100 (Popović 2015, sacrebleu).
@@ -32,11 +32,7 @@ class GenerationScores:
 
     def estimates(self) -> dict[str, Estimate]:
         """Return the mean of each metric over rows."""
-        return {
-            "exact_match": proportion(self.exact_match),
-            "rouge_l": mean(self.rouge_l),
-            "chrf": mean(self.chrf),
-        }
+        return {"exact_match": proportion(self.exact_match), "rouge_l": mean(self.rouge_l), "chrf": mean(self.chrf)}
 
 
 def score_answers(answers: Sequence[str], references: Sequence[str]) -> GenerationScores:
@@ -58,7 +54,7 @@ def score_answers(answers: Sequence[str], references: Sequence[str]) -> Generati
     except ModuleNotFoundError:
         raise MissingExtraError("sacrebleu", "chrF", "train") from None
     rouge, chrf = RougeScorer(["rougeL"], use_stemmer=True), CHRF()
-    pairs = [(_spoken(answer, reference), reference) for answer, reference in zip(answers, references, strict=True)]
+    pairs = [(_without_thought(*pair), pair[1]) for pair in zip(answers, references, strict=True)]
     return GenerationScores(
         exact_match=[answer.strip() == reference.strip() for answer, reference in pairs],
         rouge_l=[float(rouge.score(reference, answer)["rougeL"].fmeasure) for answer, reference in pairs],
@@ -66,7 +62,6 @@ def score_answers(answers: Sequence[str], references: Sequence[str]) -> Generati
     )
 
 
-def _spoken(answer: str, reference: str) -> str:
-    return (
-        answer if _THOUGHT.match(reference) else _THOUGHT.sub("", answer, count=1) if _THOUGHT.match(answer) else answer
-    )
+def _without_thought(answer: str, reference: str) -> str:
+    has_own_thought = _THOUGHT.match(answer) and not _THOUGHT.match(reference)
+    return _THOUGHT.sub("", answer, count=1) if has_own_thought else answer

@@ -1,4 +1,4 @@
-"""Held-out metrics as functions of the table of outcomes that `predictions.parquet` keeps."""
+"""Held-out metrics as functions of the table of outcomes that `predictions.parquet` stores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from thresher.numeric.arrays import Float64
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two ways to choose rows, judged on the same held-out rows with the same seeds.
+    """Two ways to choose rows, evaluated on the same held-out rows with the same seeds.
 
     Attributes:
         metric: "accuracy" or "loss" (nats per token).
@@ -39,20 +39,24 @@ def classification_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
     Args:
         outcomes: `label`, `prediction`, `loss` (null where the model does not know the label).
     """
-    found = classification_report(outcomes["label"].to_list(), outcomes["prediction"].to_list())
-    known = outcomes["loss"].drop_nulls()
-    metrics: dict[str, Any] = {"accuracy": found.accuracy.to_json(), "macro_f1": found.macro_f1.to_json()}
-    if len(known):
-        metrics["loss"] = mean(known.to_numpy()).to_json()
+    report = classification_report(outcomes["label"].to_list(), outcomes["prediction"].to_list())
+    losses = outcomes["loss"].drop_nulls()
+    metrics: dict[str, Any] = {"accuracy": report.accuracy.to_json(), "macro_f1": report.macro_f1.to_json()}
+    if len(losses):
+        metrics["loss"] = mean(losses.to_numpy()).to_json()
     metrics["classes"] = {
-        entry.label: {name: getattr(entry, name).to_json() for name in ("precision", "recall", "f1")}
-        for entry in found.classes
+        entry.label: {
+            "precision": entry.precision.to_json(),
+            "recall": entry.recall.to_json(),
+            "f1": entry.f1.to_json(),
+        }
+        for entry in report.classes
     }
     return metrics
 
 
 def language_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
-    """Return loss per token, perplexity, and the scores of generated answers where there are any, as JSON values.
+    """Return loss per token, perplexity, and scores of generated answers if any, as JSON values.
 
     Args:
         outcomes: `loss` (summed over the row), `n_tokens`, and for rows with an answer
@@ -69,7 +73,7 @@ def language_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
 
 
 def compare(ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Comparison:
-    """Compare two sets of runs, one table of outcomes per seed and side, on the same rows in the same order."""
+    """Compare two sets of runs, one table of outcomes per seed and side, over the same rows."""
     is_classification = "correct" in ours[0].columns
     column = "correct" if is_classification else "loss"
     weights = None if is_classification else ours[0]["n_tokens"].to_numpy()

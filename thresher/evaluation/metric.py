@@ -23,10 +23,10 @@ class Metric:
         name: as users know it.
         tasks: that have it.
         is_higher_better: direction.
-        column: of the table of outcomes that holds its value for each row; None where no row has a
-            value of its own.
+        column: of the table of outcomes that holds its value for each row; None where it has no
+            value per row.
         weight: column of weights, where the column holds totals.
-        scale: by which the column is divided, so that every rate lies in 0..1 (chrF counts to 100).
+        scale: divisor of the column, so that every rate lies in 0..1 (chrF goes up to 100).
     """
 
     name: MetricName
@@ -50,7 +50,7 @@ class Metric:
         return outcomes[self.column].drop_nulls().cast(pl.Float64).to_numpy() / self.scale
 
     def weights(self, outcomes: pl.DataFrame) -> Float64 | None:
-        """Return the weight of each test row: (n,), or None where all weigh the same."""
+        """Return the weight of each test row: (n,), or None where all have the same."""
         return None if self.weight is None else outcomes[self.weight].cast(pl.Float64).to_numpy()
 
     def measure(self, outcomes: pl.DataFrame) -> Estimate:
@@ -81,7 +81,7 @@ METRICS["text"] = {"loss": METRICS["sft"]["loss"]}
 
 
 def find_metric(name: str | None, task: str) -> Metric:
-    """Return a metric of a task by name; the task's default when none is given.
+    """Return a metric of a task by name, by default the first of the task.
 
     Raises:
         NotFoundError: the task has no such metric.

@@ -1,4 +1,4 @@
-"""One row per held-out row: what was asked, what the model said, and how wrong it was."""
+"""The table of outcomes, one line per held-out row: truth, the model's answer, and its loss."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from thresher.evaluation.run import Row, classify, generate, token_losses
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """How held-out rows are measured.
+    """Runs a model over held-out rows, on one process or several.
 
     Attributes:
         tokenizer: of the model.
-        device: where the model lies.
-        share: items -> those that this process measures.
+        device: that holds the model.
+        share: items -> those that this process evaluates.
         gather: results of this process -> results of all items, in their order.
     """
 
@@ -30,17 +30,14 @@ class Evaluator:
 
     def predict_classes(self, model: Any, rows: Sequence[Row]) -> list[tuple[int, float, float]]:
         """Return predicted class, its probability, and the loss of the true class, of each row."""
-        own = self.share(rows)
-        found = classify(model, own, pad_id=self.tokenizer.pad_token_id, device=self.device)
-        return self.gather(
-            list(zip(found.predicted.tolist(), found.confidence.tolist(), found.loss.tolist(), strict=True))
-        )
+        guesses = classify(model, self.share(rows), pad_id=self.tokenizer.pad_token_id, device=self.device)
+        columns = guesses.predicted.tolist(), guesses.confidence.tolist(), guesses.loss.tolist()
+        return self.gather(list(zip(*columns, strict=True)))
 
     def compute_losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int]]:
         """Return the summed loss and the number of tokens of each row."""
-        own = self.share(rows)
-        found = token_losses(model, own, pad_id=self.tokenizer.pad_token_id, device=self.device)
-        return self.gather(list(zip(found.total.tolist(), found.n_tokens.tolist(), strict=True)))
+        losses = token_losses(model, self.share(rows), pad_id=self.tokenizer.pad_token_id, device=self.device)
+        return self.gather(list(zip(losses.total.tolist(), losses.n_tokens.tolist(), strict=True)))
 
     def generate_answers(
         self, model: Any, prompts: Sequence[list[int]], *, max_new_tokens: int, ends: Collection[int]
@@ -61,17 +58,20 @@ def classification_outcomes(
     truth: Sequence[str],
     classes: Sequence[str],
 ) -> pl.DataFrame:
-    """Return `row_id`, `label`, `prediction`, `confidence`, `correct`, `loss` (null for a label the model lacks)."""
-    found = evaluator.predict_classes(model, rows)
-    prediction = [classes[code] for code, _, _ in found]
+    """Return `row_id`, `label`, `prediction`, `confidence`, `correct` and `loss`.
+
+    The loss is null for a label that the model lacks.
+    """
+    guesses = evaluator.predict_classes(model, rows)
+    prediction = [classes[code] for code, _, _ in guesses]
     return pl.DataFrame(
         {
             "row_id": pl.Series(row_id, dtype=pl.String),
             "label": pl.Series(truth, dtype=pl.String),
             "prediction": pl.Series(prediction, dtype=pl.String),
-            "confidence": [confidence for _, confidence, _ in found],
+            "confidence": [confidence for _, confidence, _ in guesses],
             "correct": [guess == label for guess, label in zip(prediction, truth, strict=True)],
-            "loss": pl.Series([loss for _, _, loss in found], dtype=pl.Float64).fill_nan(None),
+            "loss": pl.Series([loss for _, _, loss in guesses], dtype=pl.Float64).fill_nan(None),
         }
     )
 
@@ -87,16 +87,15 @@ def language_outcomes(
     max_new_tokens: int,
     ends: Collection[int],
 ) -> pl.DataFrame:
-    """Return `row_id`, `response`, `loss` (summed), `n_tokens`, and for the first rows the answer and its scores.
+    """Return `row_id`, `response`, `loss` (summed), `n_tokens`, and answers with their scores.
 
     Args:
-        evaluator: how rows are measured.
+        evaluator: runs the model.
         model: causal language model in evaluation mode.
-        rows: with the tokens that are asked.
+        rows: tokens and labels of each row.
         row_id: of the rows.
         references: the response of each row.
-        prompts: tokens before the response, of the first rows: these get an answer. The others have
-            nulls.
+        prompts: tokens before the response, of the first rows: these get answers, the others nulls.
         max_new_tokens: limit of an answer.
         ends: special tokens that end an answer.
     """

@@ -31,12 +31,12 @@ class Row(Protocol):
 
     @property
     def labels(self) -> list[int]:
-        """Return the targets, IGNORED where nothing is asked."""
+        """Return the targets, IGNORED where a token does not count towards the loss."""
 
 
 @dataclass(frozen=True)
 class TokenLosses:
-    """Loss of each row summed over its learned tokens (nats), and their number: (n,) float64, (n,) int64."""
+    """Loss of each row summed over its learned tokens (nats), and their number: (n,) each."""
 
     total: Float64
     n_tokens: Int64
@@ -44,7 +44,7 @@ class TokenLosses:
 
 @dataclass(frozen=True)
 class ClassGuesses:
-    """Predicted class, its probability, and the loss of the true class (NaN where the model does not know it)."""
+    """Predicted class, its probability, and loss of the true class (NaN if unknown): (n,) each."""
 
     predicted: Int64
     confidence: Float64
@@ -52,24 +52,28 @@ class ClassGuesses:
 
 
 def token_losses(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -> TokenLosses:
-    """Measure a language model on rows; the model must be in evaluation mode."""
+    """Compute the losses of a language model on rows; the model must be in evaluation mode."""
 
     def measure(batch: list[Row]) -> list[tuple[float, int]]:
         ids, mask = _right_padded([row.input_ids for row in batch], pad_id, device)
         labels, _ = _right_padded([row.labels for row in batch], IGNORED, device)
         logits, targets = model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:]
         is_learned = targets != IGNORED
+        # only the logits of tokens that count are copied to float32
         loss = torch.zeros(targets.shape, device=device, dtype=torch.float32)
         loss[is_learned] = cross_entropy(logits[is_learned].float(), targets[is_learned], reduction="none")
         return list(zip(loss.double().sum(1).tolist(), is_learned.sum(1).tolist(), strict=True))
 
     n_tokens = min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // int(model.config.get_text_config().vocab_size))
-    found = _by_length(rows, lambda row: len(row.input_ids), measure, tokens_at_once=n_tokens)
-    return TokenLosses(np.array([f[0] for f in found], np.float64), np.array([f[1] for f in found], np.int64))
+    losses = _map_by_length(rows, lambda row: len(row.input_ids), measure, tokens_at_once=n_tokens)
+    return TokenLosses(
+        total=np.array([total for total, _ in losses], np.float64),
+        n_tokens=np.array([count for _, count in losses], np.int64),
+    )
 
 
 def classify(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -> ClassGuesses:
-    """Classify rows; a label beyond the model's classes has loss NaN. The model must be in evaluation mode."""
+    """Classify rows with a model in evaluation mode; a label beyond its classes has loss NaN."""
 
     def measure(batch: list[Row]) -> list[tuple[int, float, float]]:
         ids, mask = _right_padded([row.input_ids for row in batch], pad_id, device)
@@ -79,11 +83,11 @@ def classify(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -> Cl
         loss = [float("nan") if code is None else -float(log_p[i, code]) for i, code in enumerate(known)]
         return list(zip(guess.tolist(), best.exp().tolist(), loss, strict=True))
 
-    found = _by_length(rows, lambda row: len(row.input_ids), measure)
+    guesses = _map_by_length(rows, lambda row: len(row.input_ids), measure)
     return ClassGuesses(
-        np.array([f[0] for f in found], np.int64),
-        np.array([f[1] for f in found], np.float64),
-        np.array([f[2] for f in found], np.float64),
+        predicted=np.array([code for code, _, _ in guesses], np.int64),
+        confidence=np.array([confidence for _, confidence, _ in guesses], np.float64),
+        loss=np.array([loss for _, _, loss in guesses], np.float64),
     )
 
 
@@ -96,19 +100,18 @@ def generate(
     device: Any,
     ends: Collection[int] = (),
 ) -> list[str]:
-    """Answer prompts greedily, with a key-value cache and left padding; special tokens are left out of the answers.
+    """Answer prompts greedily, with a key-value cache and left padding, without special tokens.
 
-    Where a model reads padding like any token, each prompt is answered alone: transformers also
-    confuses the states that such models (RWKV) carry from token to token when several rows share a
-    batch. What the model's own generation settings say does not count, but for the tokens that end
-    an answer.
+    A model that reads padding like any token answers one prompt at a time: transformers also mixes
+    up the states that such models (RWKV) carry from token to token when several rows share a batch.
+    The model's own generation settings are ignored, except for the tokens that end an answer.
 
     Args:
         model: a causal language model in evaluation mode.
         prompts: (n,) token ids, up to where the answer starts.
         tokenizer: of the model.
         max_new_tokens: limit of an answer.
-        device: where the model lies.
+        device: that holds the model.
         ends: tokens that end an answer, besides those that the model and the tokenizer name.
     """
     own = getattr(model.generation_config, "eos_token_id", None)
@@ -124,7 +127,7 @@ def generate(
         texts: list[str] = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
         return texts
 
-    return _by_length(prompts, len, answer, at_once=ROWS_PER_BATCH if ignores_padding(model, device) else 1)
+    return _map_by_length(prompts, len, answer, at_once=ROWS_PER_BATCH if ignores_padding(model, device) else 1)
 
 
 def _right_padded(rows: list[list[int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +140,7 @@ def _right_padded(rows: list[list[int]], pad: int, device: Any) -> tuple[torch.T
 RowType = TypeVar("RowType")
 
 
-def _by_length(
+def _map_by_length(
     rows: Sequence[RowType],
     length: Callable[[RowType], int],
     measure: Callable[[list[RowType]], list[Result]],
@@ -145,7 +148,7 @@ def _by_length(
     at_once: int = ROWS_PER_BATCH,
     tokens_at_once: int = TOKENS_PER_BATCH,
 ) -> list[Result]:
-    """Measure rows in batches of similar length, and return the results in the order of the rows.
+    """Apply `measure` to batches of rows of similar length; results come in the order of rows.
 
     Raises:
         InputError: a batch does not fit the device.
@@ -162,7 +165,7 @@ def _by_length(
             except torch.OutOfMemoryError:
                 raise InputError(
                     f"eval: a batch of {len(chosen)} rows of up to {longest:,} tokens must fit the device's memory "
-                    f"beside the model, and does not; lower max_length, or leave out --eval"
+                    f"along with the model, and does not; lower max_length, or leave out --eval"
                 ) from None
             start += len(chosen)
     return [result for _, result in sorted(results, key=lambda pair: pair[0])]

@@ -1,12 +1,12 @@
-"""How many rows are enough: a learning curve's law, and the size from which more data stops paying, with intervals.
+"""How many rows are enough: the law of a learning curve, and where more data stops paying.
 
 The laws of `laws.py` are averaged (Hoeting et al. 1999, doi:10.1214/ss/1009212519): each counts by
-its likelihood, averaged over all of its shapes, with AICc's price for height and floor (Burnham and
-Anderson 2002, section 2.9). Curves are drawn in proportion to the weights, from every shape that
-the points allow. The spread of a point is that between seeds, pooled over all sizes: three seeds
-say too little about one size alone. Where every law misses the points by more than that spread, it
-is widened to fit (Birge 1932, doi:10.1103/PhysRev.40.207). Why not the best shape and a bootstrap
-around it: decision 0008.
+its likelihood, averaged over all of its shapes, with AICc's penalty for height and floor (Burnham
+and Anderson 2002, section 2.9). Curves are sampled in proportion to the weights, from every shape
+that the points allow. The spread of a point is that between seeds, pooled over all sizes: three
+seeds say too little about one size alone. Where every law misses the points by more than that
+spread, it is widened to fit (Birge 1932, doi:10.1103/PhysRev.40.207). Why not the best shape and a
+bootstrap around it: decision 0008.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from numpy.typing import ArrayLike
 
 from thresher.errors import InputError
 from thresher.evaluation.laws import N_LINEAR, N_PARAMETERS, Fits, LawName, fit_law, weigh_shapes
-from thresher.numeric.arrays import Float64
+from thresher.numeric.arrays import Float64, Int64
 
 Status = Literal["reached", "extrapolated", "not identifiable"]
 
 MIN_DELTA = 0.005  # half a point
 COVERAGE = 0.8
-BELIEVED = 4  # an interval that ends beyond so many times the largest measured size says nothing
-_HORIZON = 64  # sizes up to so many times the largest one are searched
-_PER_OCTAVE = 16  # sizes per doubling on the grid that is searched
+MAX_EXTRAPOLATION = 4  # an interval that ends beyond this many times the largest measured size says nothing
+_HORIZON = 64  # the search covers sizes up to this many times the largest one
+_PER_OCTAVE = 16  # sizes per doubling on the search grid
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The median of the draws with its central interval (80 %); infinite where draws run beyond what was searched."""
+    """Median and central 80 % interval over sampled curves; infinite beyond the sizes searched."""
 
     median: float
     low: float
@@ -50,9 +50,9 @@ class Saturation:
     """The smallest number of rows from which doubling the data gains less than `delta`.
 
     Attributes:
-        rows: median of the draws; None where it is not identifiable.
+        rows: median over sampled curves; None where it is not identifiable.
         low: lower end of the 80 % interval, rows.
-        high: upper end, rows; None where it is beyond what can be said.
+        high: upper end, rows; None where it is too far out to tell.
         status: "reached" (the interval ends within the measured sizes), "extrapolated" (within four
             times the largest one), or "not identifiable".
         delta: gain of a doubling that no longer pays, in units of the metric.
@@ -88,9 +88,9 @@ class CurveFit:
         errors: (m,) mean error over seeds (one minus the metric where higher is better).
         stderr: (m,) of the mean over seeds.
         n_seeds: (m,) runs behind each point.
-        seed_sd: spread between seeds at one size, pooled over the sizes.
+        seed_sd: standard deviation between seeds at one size, pooled over the sizes.
         test_stderr: standard error of the metric over test rows, which all points share.
-        misfit: factor by which the spread was widened because no law meets the points; 1 where one
+        misfit: factor by which the spread was widened because no law fits the points; 1 where one
             does.
         weights: of the laws, summing to 1.
         best: each law fitted to the points.
@@ -111,7 +111,7 @@ class CurveFit:
     is_higher_better: bool
 
     def sampled_errors(self, sizes: ArrayLike) -> Float64:
-        """Return the error of every draw at each size: (draws, m)."""
+        """Return the error of every sampled curve at each size: (samples, m)."""
         return np.concatenate([fits.errors(sizes) for fits in self.curves])
 
     def predict(self, size: float, *, same_test: bool = False) -> Interval:
@@ -119,8 +119,8 @@ class CurveFit:
 
         Args:
             size: rows.
-            same_test: on these very test rows; otherwise on any rows like them, which their number
-                makes less certain.
+            same_test: on these very test rows; otherwise on any rows like them, which is less
+                certain the fewer there are.
         """
         errors = self.sampled_errors([size])[:, 0]
         return self._metric_interval(errors if same_test else errors + self._test_noise(len(errors)))
@@ -136,15 +136,18 @@ class CurveFit:
         return _interval(errors[:, 0] - errors[:, 1])
 
     def rows_needed(self, target: float) -> Interval:
-        """Return the rows needed for a target value of the metric; infinite where it is out of reach."""
-        wanted = 1 - target if self.is_higher_better else target
+        """Return the rows needed for a value of the metric; infinite where it is out of reach."""
+        target_error = 1 - target if self.is_higher_better else target
         sizes = self._grid()
         errors = self.sampled_errors(sizes)
         errors += self._test_noise(len(errors))[:, None]
-        return _interval(_first_crossing(sizes, wanted - errors))
+        return _interval(_first_crossing(sizes, target_error - errors))
 
     def equivalent_rows(self, other: CurveFit, size: int) -> Interval:
-        """Return how many rows on this curve reach what another curve reaches at a size; draws are paired at random."""
+        """Return how many rows on this curve reach what another curve reaches at a size.
+
+        Samples of the two are paired at random.
+        """
         reached = other.sampled_errors([size])[:, 0]
         sizes = self._grid()
         errors = self.sampled_errors(sizes)
@@ -157,42 +160,43 @@ class CurveFit:
 
         Args:
             delta: in units of the metric.
-            pool: rows there are; sizes beyond it are not proposed.
+            pool: number of rows available; larger sizes are not proposed.
         """
-        return self._judged(_interval(self.sampled_saturations(delta)), delta, pool)
+        return self._classify(_interval(self.sampled_saturations(delta)), delta, pool)
 
     def sampled_saturations(self, delta: float) -> Float64:
-        """Return the saturation point of every draw: (draws,), infinite beyond what was searched."""
+        """Return the saturation point of each sampled curve: (samples,), inf beyond the grid."""
         sizes = self._grid()
+        # the grid doubles every _PER_OCTAVE places; one more octave gives every size its double
         errors = self.sampled_errors(np.concatenate([sizes, 2 * sizes[-_PER_OCTAVE:]]))
+        # error(n) - error(2 n) is the gain of doubling
         return _last_crossing(sizes, errors[:, : len(sizes)] - errors[:, _PER_OCTAVE:] - delta)
 
-    def _judged(self, found: Interval, delta: float, pool: int | None) -> Saturation:
+    def _classify(self, rows: Interval, delta: float, pool: int | None) -> Saturation:
+        """Return the answer with its status, and the sizes to measure next where there is none."""
         largest = float(self.sizes[-1])
-        low = math.floor(min(found.low, sizes_end := largest * _HORIZON))
-        if found.high > BELIEVED * largest:
-            ahead = [round(largest * factor) for factor in (2, 4)]
-            ahead = [n for n in ahead if pool is None or n <= pool]
-            if not ahead and pool is not None and pool > largest:
-                ahead = [pool]
-            low = min(low, round(sizes_end))
-            return Saturation(None, low, None, "not identifiable", delta, tuple(ahead))
-        status: Status = "reached" if found.high <= largest else "extrapolated"
-        return Saturation(round(found.median), low, math.ceil(found.high), status, delta)
+        low = math.floor(min(rows.low, largest * _HORIZON))
+        if rows.high <= MAX_EXTRAPOLATION * largest:
+            status: Status = "reached" if rows.high <= largest else "extrapolated"
+            return Saturation(round(rows.median), low, math.ceil(rows.high), status, delta)
+        ahead = [n for n in (round(largest * 2), round(largest * 4)) if pool is None or n <= pool]
+        if not ahead and pool is not None and pool > largest:
+            ahead = [pool]
+        return Saturation(None, low, None, "not identifiable", delta, tuple(ahead))
 
     def _grid(self) -> Float64:
-        """Return sizes from the smallest measured one on, evenly spaced on a log scale, doubling every _PER_OCTAVE."""
+        """Return sizes from the smallest measured one up, doubling every _PER_OCTAVE places."""
         octaves = math.ceil(math.log2(_HORIZON * self.sizes[-1] / self.sizes[0]))
         grid: Float64 = self.sizes[0] * 2.0 ** (np.arange(octaves * _PER_OCTAVE + 1) / _PER_OCTAVE)
         return grid
 
     def _test_noise(self, n: int) -> Float64:
-        """Return by how much the error on other test rows may differ from that on these: (n,), one per draw."""
+        """Return how far the error on other test rows may be from that on these: (n,) samples."""
         noise: Float64 = np.random.default_rng(1).normal(0, self.test_stderr, n)
         return noise
 
     def _metric_interval(self, errors: Float64) -> Interval:
-        possible = np.clip(errors, 0.0, 1.0 if self.is_higher_better else None)  # noise may lead beyond
+        possible = np.clip(errors, 0.0, 1.0 if self.is_higher_better else None)  # noise may exceed the range
         return _interval(1 - possible if self.is_higher_better else possible)
 
 
@@ -212,10 +216,10 @@ def fit_curve(
         values: the metric of each run, per size; at least one size with two runs.
         is_higher_better: True for rates in 0..1 (their error is one minus them), False for losses.
         test_stderr: standard error of the metric over test rows, where all runs share them: it
-            widens what is said of other rows like them, and not the saturation point, which rests
-            on differences.
-        n_samples: curves to draw.
-        seed: of the draws.
+            widens predictions for other rows like them, but not the saturation point, which is a
+            matter of differences.
+        n_samples: curves to sample.
+        seed: of the samples.
 
     Raises:
         InputError: too few sizes or runs, or a value that is not finite.
@@ -224,15 +228,18 @@ def fit_curve(
     n = np.asarray(sizes, dtype=np.float64)[order]
     runs = [np.asarray(values[i], dtype=np.float64) for i in order]
     _check(n, runs)
+    # one point per size: mean error over seeds; the variance between seeds is pooled over sizes
     errors = [1 - run if is_higher_better else run for run in runs]
     y = np.array([run.mean() for run in errors])
     n_seeds = np.array([len(run) for run in errors], dtype=np.float64)
     dof = float(n_seeds.sum() - len(n))
     variance = sum(float(((run - run.mean()) ** 2).sum()) for run in errors) / dof
     variance = max(variance, (1e-6 * max(1.0, float(np.abs(y).max()))) ** 2)  # equal runs: rounding is all the spread
+    # where no law fits within that variance, it is widened
     best = {law: fit_law(law, n, y[None], n_seeds / variance) for law in N_PARAMETERS}
     misfit = _misfit(best, len(n), dof)
     precision = n_seeds / (variance * misfit**2)
+    # every law with all of its shapes, weighted by likelihood, shares out the sampled curves
     shapes = {law: weigh_shapes(law, n, y, precision, dof=dof) for law in N_PARAMETERS}
     weights = _weights({law: each.log_evidence for law, each in shapes.items()}, int(n_seeds.sum()))
     counts = np.random.default_rng([seed, 0]).multinomial(n_samples, list(weights.values()))
@@ -260,7 +267,7 @@ def _check(n: Float64, runs: list[Float64]) -> None:
     if len(np.unique(n)) != len(n):
         raise InputError("saturation: each size must be given once, found one twice")
     if len(n) < 3:
-        raise InputError(f"saturation: at least 3 sizes are needed to fit a law, got {len(n)}; measure more sizes")
+        raise InputError(f"saturation: fitting a law needs at least 3 sizes, got {len(n)}; measure more sizes")
     if n[0] < 1:
         raise InputError(f"saturation: sizes must be at least 1 row, got {n[0]:g}")
     empty = [f"{size:g}" for size, run in zip(n, runs, strict=True) if not len(run)]
@@ -268,8 +275,8 @@ def _check(n: Float64, runs: list[Float64]) -> None:
         raise InputError(f"saturation: every size needs at least one run, found none at {', '.join(empty)} rows")
     if max(map(len, runs)) < 2:
         raise InputError(
-            "saturation: at least one size needs two runs, because the spread between seeds is the error bar; "
-            "found one run each; use more seeds"
+            "saturation: at least one size needs two runs, because the error bars come from the spread between "
+            "seeds; found one run each; use more seeds"
         )
     broken = [f"{size:g}" for size, run in zip(n, runs, strict=True) if not np.isfinite(run).all()]
     if broken:
@@ -277,7 +284,7 @@ def _check(n: Float64, runs: list[Float64]) -> None:
 
 
 def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
-    """Return by which factor the spread must be widened for the best law to meet the points.
+    """Return by which factor the spread must be widened for the best law to fit the points.
 
     1 unless every law misses them by more than chance (F test of lack of fit at 5 %, Draper and
     Smith 1998, section 2.1): widening at every ratio above 1 would make the intervals of true laws
@@ -287,7 +294,8 @@ def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
 
     free = {law: n_sizes - N_PARAMETERS[law] for law in best}
     if all(free[law] <= 0 for law in best if law != "constant"):
-        return 1.0  # so few sizes that every rising law meets them: only the constant one could miss
+        return 1.0  # so few sizes that every falling law fits them exactly: only the constant one could miss
+    # chi2 per degree of freedom of each law: about 1 where the law is right
     ratios = {law: float(fits.chi2[0]) / free[law] for law, fits in best.items() if free[law] > 0}
     if not ratios or any(ratio <= f_distribution.ppf(0.95, free[law], dof) for law, ratio in ratios.items()):
         return 1.0
@@ -295,10 +303,10 @@ def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
 
 
 def _weights(log_evidence: Mapping[LawName, float], n_runs: int) -> dict[LawName, float]:
-    """Return the weights of the laws: their likelihood, averaged over shapes, with AICc's price of height and floor.
+    """Return the weights of the laws: their likelihood, averaged over shapes, with AICc's penalty.
 
-    The shape is not counted as a parameter, because it is averaged over and not chosen; each run is
-    one observation.
+    The penalty counts height and floor, but not the shape, which is averaged over and not chosen;
+    each run is one observation.
     """
     score = {}
     for law, value in log_evidence.items():
@@ -311,38 +319,41 @@ def _weights(log_evidence: Mapping[LawName, float], n_runs: int) -> dict[LawName
 
 
 def _interval(values: Float64) -> Interval:
-    """Return median and central interval; with observed values only, because infinite ones cannot be averaged."""
+    """Return median and central interval, picked from the values: infinity cannot be averaged."""
     tail = (1 - COVERAGE) / 2
     low, median, high = np.quantile(values, [tail, 0.5, 1 - tail], method="inverted_cdf")
     return Interval(float(median), float(low), float(high))
 
 
 def _last_crossing(sizes: Float64, above: Float64) -> Float64:
-    """Return from which size on each row of `above` stays below zero; infinite where it is not below at the end.
+    """Return the size from which each row of `above` stays below zero; infinite if it never does.
 
     Args:
         sizes: (g,) rising.
         above: (r, g).
     """
+    end = len(sizes) - 1
     is_above = above >= 0
-    last = len(sizes) - 1 - is_above[:, ::-1].argmax(axis=1)
-    found = np.full(len(above), sizes[0])
-    inside = is_above.any(axis=1)
-    found[inside & (last == len(sizes) - 1)] = np.inf
-    rows = np.flatnonzero(inside & (last < len(sizes) - 1))
-    i = last[rows]
-    share = above[rows, i] / (above[rows, i] - above[rows, i + 1])
-    found[rows] = sizes[i] * (sizes[i + 1] / sizes[i]) ** share
-    return found
+    last = np.where(is_above.any(axis=1), end - is_above[:, ::-1].argmax(axis=1), -1)  # last place above; -1: none
+    # never above: below from the first size on; above at the end: nobody knows
+    crossing = np.where(last < 0, sizes[0], np.inf)
+    rows = np.flatnonzero((last >= 0) & (last < end))
+    crossing[rows] = _interpolate(sizes, above, rows, last[rows])
+    return crossing
 
 
 def _first_crossing(sizes: Float64, above: Float64) -> Float64:
-    """Return the first size at which each row of `above` is at least zero; infinite where it never is."""
+    """Return the first size at which each row of `above` is at least zero; infinite if none is."""
     is_above = above >= 0
-    first = is_above.argmax(axis=1)
-    found = np.where(is_above.any(axis=1), sizes[0], np.inf)
+    first = is_above.argmax(axis=1)  # 0 also where no place is above
+    crossing = np.where(is_above.any(axis=1), sizes[0], np.inf)
     rows = np.flatnonzero(is_above.any(axis=1) & (first > 0))
-    i = first[rows]
-    share = -above[rows, i - 1] / (above[rows, i] - above[rows, i - 1])
-    found[rows] = sizes[i - 1] * (sizes[i] / sizes[i - 1]) ** share
-    return found
+    crossing[rows] = _interpolate(sizes, above, rows, first[rows] - 1)
+    return crossing
+
+
+def _interpolate(sizes: Float64, above: Float64, rows: Int64, i: Int64) -> Float64:
+    """Return where rows of `above` cross zero between places i and i + 1, linearly in log size."""
+    share = above[rows, i] / (above[rows, i] - above[rows, i + 1])
+    crossing: Float64 = sizes[i] * (sizes[i + 1] / sizes[i]) ** share
+    return crossing

@@ -53,7 +53,7 @@ def fit_spherical_centroids(
     n_points: int = 256,
     starts_spread: bool = False,
 ) -> Float32:
-    """Return (n_centroids, d) centroids of length 1 (Dhillon and Modha 2001, doi:10.1023/A:1007612920971).
+    """Return (n_centroids, d) of length 1 (Dhillon and Modha 2001, doi:10.1023/A:1007612920971).
 
     Args:
         unit: (n, d) rows of length 1 (or 0).

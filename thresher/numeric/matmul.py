@@ -40,10 +40,10 @@ class MatmulBackend(Protocol):
         """Where they run, for manifests."""
 
     def choose_backend(self, n_multiplications: float, n_bytes: int) -> MatmulBackend:
-        """Return the backend for work of that size, over so many bytes of rows and results at a time."""
+        """Return the backend for work of that size, holding that many bytes at a time."""
 
     def lower_triangle(self, x: Float32) -> Float32:
-        """Return (n, n) whose entries on and below the diagonal are x_i . x_j, the others anything."""
+        """Return (n, n): x_i . x_j on and below the diagonal, anything above it."""
 
     def load_rows(self, x: Float32) -> LoadedRows:
         """Put rows where their products are computed; they must not change while they are there."""
@@ -54,7 +54,7 @@ class _NumpyRows:
         self._x = x
 
     def largest_products(self, rows: Ints, others: _NumpyRows, members: Ints, k: int) -> tuple[Float32, Ints]:
-        """Return all products: the caller skips the small ones in less time than sorting them takes."""
+        """Return all products: skipping the small ones takes the caller less time than sorting."""
         product = self._x[rows] @ others._x[members].T
         return product, np.broadcast_to(members, product.shape)
 

@@ -11,10 +11,9 @@ def count_cores() -> int:
 
 
 def count_threads() -> int:
-    """Return OMP_NUM_THREADS where it is set, as for the libraries beside us, else the number of cores.
+    """Return OMP_NUM_THREADS where it is set, as other libraries do, else the number of cores.
 
-    numba's own answer would do, but asking for it starts numba's threads, which also sets the
-    number that torch uses.
+    Asking numba would start its threads, which also sets the number that torch uses.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(asked)) if asked.isdigit() else count_cores()
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(setting)) if setting.isdigit() else count_cores()

@@ -1,4 +1,4 @@
-"""Amounts in words: bytes."""
+"""Amounts for people to read: bytes."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ def unit_rows(x: Array, *, round_once: bool = False) -> Float32:
 
     Args:
         x: (n, d) numbers.
-        round_once: multiply in float64 and round the product, which takes twice the memory; by
-            default the scale is rounded first and each component may be off by one more last bit.
+        round_once: multiply in float64 and round the product, in twice the memory; by default the
+            scale is rounded first, and a component may differ in the last bit.
     """
     x = np.ascontiguousarray(x, dtype=np.float32)
     scale = inverse_norms(x)[:, None]
@@ -53,25 +53,26 @@ def inverse_norms(x: Float32) -> Float64:
 def distinct_rows(x: Float32) -> Distinct:
     """Group the rows that are equal in every component (0.0 and -0.0 are equal)."""
     _, first, group = np.unique(_row_hashes(x), return_index=True, return_inverse=True)
-    if len(first) < len(x) and not _are_equal(x, first[group]):  # two different rows with one 64-bit hash
+    if len(first) < len(x) and not _are_equal(x, first[group]):  # a hash collision: compare the rows
         _, first, group = np.unique(x + np.float32(0.0), axis=0, return_index=True, return_inverse=True)
         group = group.reshape(-1)
+    # groups come in the order of their hashes: number them by their first row instead
     order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    group = place[group]
+    new_number = np.empty_like(order)
+    new_number[order] = np.arange(len(order))
+    group = new_number[group]
     return Distinct(first[order].astype(np.int64), group.astype(np.int64), np.bincount(group).astype(np.int64))
 
 
 def _are_equal(x: Float32, other: Int64) -> bool:
-    """Tell whether each row equals the other one that is named for it, block by block: x may be larger than memory."""
+    """Tell whether each row i equals row other[i], block by block: x may be larger than memory."""
     rows = np.flatnonzero(other != np.arange(len(x)))
     blocks = (rows[first : first + N_AT_ONCE] for first in range(0, len(rows), N_AT_ONCE))
     return all(bool((x[block] == x[other[block]]).all()) for block in blocks)
 
 
 def _row_hashes(x: Float32) -> UInt64:
-    """Return a 64-bit hash of each row's bits, (n,): a sum of odd multiples of pairs of components."""
+    """Return a 64-bit hash of each row, (n,): a sum of multiples of its pairs of components."""
     n, d = x.shape
     multiplier = np.random.default_rng(0).integers(1 << 64, size=(d + 1) // 2, dtype=np.uint64) | np.uint64(1)
     hashes = np.empty(n, np.uint64)
@@ -80,6 +81,6 @@ def _row_hashes(x: Float32) -> UInt64:
         rows = np.zeros((len(block), d + d % 2), np.float32)  # an even number of components
         np.add(block, np.float32(0.0), out=rows[:, :d])  # -0.0 + 0.0 = 0.0
         words = rows.view(np.uint64)
-        words ^= words >> np.uint64(29)  # differences in the sign alone would cancel in the sum
+        words ^= words >> np.uint64(29)  # differences in signs alone would cancel in the sum
         hashes[first : first + 512] = np.einsum("ij,j->i", words, multiplier)
     return hashes
