@@ -90,10 +90,10 @@ def solutions(path: Path, n_questions: int, context: FeatureContext) -> dict[str
     lines = [line for line in lines if line["id"] in set(chosen.tolist()) and line["model"] != "human"]
     pool = th.load([{"prompt": line["question"], "completion": line["response"]} for line in lines])
     began = time.monotonic()
-    likelihood = compute(pool, {"loss", "n_scored"}, context)
+    likelihood = compute(pool, {"loss", "n_response_tokens"}, context)
     seconds = {"loss": time.monotonic() - began}
     scores = {
-        "length (short is right)": -likelihood["n_scored"].astype(float),
+        "length (short is right)": -likelihood["n_response_tokens"].astype(float),
         "loss (low is right)": -likelihood["loss"],
     }
     for name, beta in (("self-reflection alone", 0.0), ("consistency alone", 1.0), ("confidence", None)):
@@ -110,7 +110,7 @@ def solutions(path: Path, n_questions: int, context: FeatureContext) -> dict[str
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "scores": {name: with_interval(score, is_right, group) for name, score in scores.items()},
         "rank_correlation_with_length": {
-            name: round(_rank_correlation(score, likelihood["n_scored"]), 3) for name, score in scores.items()
+            name: round(_rank_correlation(score, likelihood["n_response_tokens"]), 3) for name, score in scores.items()
         },
     }
 

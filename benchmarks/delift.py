@@ -35,7 +35,7 @@ from thresher.features import FeatureCache, compute, make_context
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
 from thresher.features.utility.example_pairs import nearest_examples
-from thresher.features.utility.utility import _Asked, _Queries
+from thresher.features.utility.in_context_utility import NAME, _Asked, _Queries
 from thresher.models.causal_lm.language_model import language_model
 from thresher.selectors.delift import Delift
 
@@ -60,7 +60,10 @@ def objective(s, picks, cap, floor):
 def ranking(features, beside, **settings):
     """Return delift's picks, best first."""
     data = Features(
-        row_id=features.row_id, arrays=dict(features), context=beside, missing={"utility": features.missing["utility"]}
+        row_id=features.row_id,
+        arrays=dict(features),
+        context=beside,
+        missing={"in_context_utility": features.missing["in_context_utility"]},
     )
     scores = Delift(**settings).score(data, n_ranked=features.n_rows, rng=np.random.default_rng(0))
     return scores.ranking()
@@ -88,11 +91,11 @@ def nearest_alone(found, n_neighbors):
     """Return the features with the nearest examples alone, taken from those of all pairs."""
     x = found["embedding"]
     tried = nearest_examples(x, x, min(n_neighbors + 1, len(x)), is_own=True)
-    every = np.zeros(found["utility"].shape)
-    np.put_along_axis(every, found["utility"]["example"], found["utility"]["utility"], axis=1)
-    few = np.empty(tried.shape, found["utility"].dtype)
+    every = np.zeros(found["in_context_utility"].shape)
+    np.put_along_axis(every, found["in_context_utility"]["example"], found["in_context_utility"]["utility"], axis=1)
+    few = np.empty(tried.shape, found["in_context_utility"].dtype)
     few["example"], few["utility"] = tried, np.take_along_axis(every, tried, axis=1)
-    arrays = {**found, "utility": few}
+    arrays = {**found, "in_context_utility": few}
     return Features(row_id=found.row_id, arrays=arrays, missing=found.missing)
 
 
@@ -102,17 +105,17 @@ def measure(pool, beside, lm, context, n_neighbors):
     limit = int(lm.max_positions) // 2
     for name, n_examples in (("tried", n_neighbors), ("all, kept", None)):
         began = time.process_time()
-        found[name] = compute(pool, {"utility", "embedding"}, replace(context, n_examples=n_examples))
+        found[name] = compute(pool, {"in_context_utility", "embedding"}, replace(context, n_examples=n_examples))
         seconds[name] = time.process_time() - began
-        tokens[name] = tokens_with_prefixes_kept(pool, lm, limit, found[name]["utility"]["example"])
+        tokens[name] = tokens_with_prefixes_kept(pool, lm, limit, found[name]["in_context_utility"]["example"])
     tokens["all pairs"] = tokens_of_all_pairs(pool, lm, limit)
     nearest = nearest_alone(found["all, kept"], n_neighbors)
-    full = kernel(found["all, kept"]["utility"])
+    full = kernel(found["all, kept"]["in_context_utility"])
     n, rng = len(pool), np.random.default_rng(0)
     shares = []
-    of_beside = compute(pool, {"utility"}, replace(context, examples=beside, n_examples=None))["utility"]
+    of_beside = compute(pool, {NAME}, replace(context, examples=beside, n_examples=None))[NAME]
     for stage, roles in (("instruction tuning", ()), ("task-specific", ("target",)), ("continual", ("existing",))):
-        context_of = {f"{role}_utility": of_beside for role in roles}
+        context_of = {f"{role}_in_context_utility": of_beside for role in roles}
         most = kernel(of_beside).max(axis=1)
         cap = most if stage == "task-specific" else np.full(n, np.inf)
         floor = most if stage == "continual" else np.zeros(n)

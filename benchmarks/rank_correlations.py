@@ -55,7 +55,7 @@ def scores(pool: th.Dataset, names: list[str]) -> dict[str, NDArray[np.float64]]
         made = th.select(pool, method, budget=len(pool), settings=settings, encoder="static")
         found[name] = np.where(made.scores.value == -np.inf, np.nan, made.scores.value)
         print(f"  {name}: {made.manifest.content['run']['seconds']['total']:.1f} s", flush=True)
-    n_scored = compute(pool, {"n_scored"}, FeatureContext())["n_scored"]
+    n_scored = compute(pool, {"n_response_tokens"}, FeatureContext())["n_response_tokens"]
     return {**found, RESPONSE: n_scored.astype(np.float64)}
 
 

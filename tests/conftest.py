@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import tomllib
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,17 @@ from thresher.errors import NotFoundError
 ROOT = Path(__file__).parent
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_configure():
+    """Refuse to start where an installation is older than pyproject.toml: plug-ins would not be found."""
+    declared = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["entry-points"]
+    for group, points in declared.items():
+        stale = set(points) - {point.name for point in entry_points(group=group)}
+        if stale:
+            pytest.exit(
+                f"{group}: {sorted(stale)} are not installed; run `make setup`, or `pip install --no-deps -e .`"
+            )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -226,10 +239,10 @@ def cache(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def own_default_cache(request, tmp_path, monkeypatch):
+def own_default_cache(request, tmp_path_factory, monkeypatch):
     """Give each test of what fills the cache a default cache of its own."""
     if request.path.relative_to(ROOT).parts[0] in ("cache", "features", "models"):
-        monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "default-cache"))
+        monkeypatch.setenv("THRESHER_CACHE", str(tmp_path_factory.mktemp("default-cache")))
 
 
 @pytest.fixture

@@ -2,10 +2,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+import thresher as th
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.features import FeatureCache, FeatureContext, column_values, compute, fingerprints, make_context
 from thresher.features import compute as compute_function
+from thresher.features.container import FORMER_NAMES
+from thresher.features.registry import load_provider
 from thresher.models.encoders.static import StaticEncoder
+from thresher.selectors import create
 
 STATIC = make_context(encoder="static")
 
@@ -149,7 +153,7 @@ def test_fingerprints_name_the_models(make_rows):
     found = fingerprints(["embedding", "length"], FeatureContext().resolved(10**9))
     assert found["embedding"] == {
         "encoder": "static-minilm-256",
-        "kept_as": "float32",
+        "storage_dtype": "float32",
         "fingerprint": StaticEncoder().fingerprint,
     }
     assert found["length"]["tokenizer"] == "static-minilm-256"
@@ -172,3 +176,20 @@ def test_illegal_settings_are_refused():
 
 def test_compute_is_the_function_of_the_package():
     assert callable(compute_function)
+
+
+def test_the_former_names_of_features_are_accepted_everywhere(tiny_llama):
+    for former, name in FORMER_NAMES.items():
+        assert type(load_provider(former)) is type(load_provider(name))
+    here = make_context(model=str(tiny_llama), device="cpu", cache=None)
+    rows = th.load([{"prompt": "add 1 and 2:", "completion": "3"}])
+    found = compute(rows, {"n_scored"}, here)
+    assert list(found) == ["n_response_tokens"]
+    assert found["n_scored"] is found["n_response_tokens"]
+    assert th.score(rows, "n_scored,n_cut", model=str(tiny_llama), device="cpu").frame.columns == [
+        "row_id",
+        "n_response_tokens",
+        "n_truncated_tokens",
+    ]
+    assert create("delift", {"kernel": "utility"}).needs == {"in_context_utility"}
+    assert create("target-similarity", {"kernel": "hidden"}) == create("target-similarity")

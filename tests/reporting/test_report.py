@@ -308,7 +308,7 @@ def test_the_command_of_a_subset_names_the_models_and_how_vectors_are_kept(made)
 
     content = Manifest.read(made["subset"]).content
     features = {
-        "embedding": {"encoder": "minilm", "kept_as": "float16", "fingerprint": "0"},
+        "embedding": {"encoder": "minilm", "storage_dtype": "float16", "fingerprint": "0"},
         "loss": {"model": "an/other", "fingerprint": "1"},
         "reference_loss": {"model": "trained", "fingerprint": "2"},
     }

@@ -100,7 +100,7 @@ def test_pairs_are_counted_and_their_tokens_foretold_within_a_quarter(tiny_llama
     from thresher.models.causal_lm.language_model import language_model
 
     made = planned("delift", model=str(tiny_llama), settings={"neighbors": "6"})
-    pairs = stage(made, "utility")
+    pairs = stage(made, "in_context_utility")
     assert pairs.n == 120 * 7 + 120  # itself and 6 neighbours, and each row without an example
     lm = language_model(str(tiny_llama), device="cpu")
     before = lm.n_tokens

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from thresher.errors import InputError, NotFoundError, SettingsError
-from thresher.features.answers.knowledge import KNOWLEDGE
+from thresher.features.answers.answer_accuracy import ANSWER_ACCURACY
 from thresher.features.container import Features
 from thresher.features.ngram import NGRAM
-from thresher.features.utility.utility import UTILITY
+from thresher.features.utility.in_context_utility import IN_CONTEXT_UTILITY
 from thresher.selectors import Selector, available, create
 from thresher.selectors.registry import load_class
 
@@ -68,9 +68,9 @@ def features(n=60, *, seed=0, d=16, kind="random"):
         x[:] = 0
     ids = pl.Series("row_id", sorted(f"{v:032x}" for v in rng.choice(1 << 62, n, replace=False)))
     loss = (length + 6) / 100.0
-    utility = np.empty((n, n), UTILITY)
+    utility = np.empty((n, n), IN_CONTEXT_UTILITY)
     utility["example"], utility["utility"] = np.arange(n), np.round(x @ x.T, 3) / 20
-    knowledge = np.zeros(n, KNOWLEDGE)
+    knowledge = np.zeros(n, ANSWER_ACCURACY)
     knowledge["likeliest"], knowledge["drawn"] = (label % 3) / 2, length % 2
     ngram = np.empty((n, 4), NGRAM)
     ngram["bucket"], ngram["count"] = np.arange(4), np.maximum(np.round(2 * x[:, :4]), 0)
@@ -82,12 +82,12 @@ def features(n=60, *, seed=0, d=16, kind="random"):
         "loss_unconditional": loss * (1 + (label + 1) / 10),
         "reference_loss": loss / (2 + label),
         "number:score": label.astype(np.float64),
-        "hidden": x[:, ::-1].copy(),
-        "utility": utility,
+        "hidden_state": x[:, ::-1].copy(),
+        "in_context_utility": utility,
         "ngram": ngram,
         "gradient": x.astype(np.float16),
         "confidence": np.round(1 / (1 + loss), 3),
-        "knowledge": knowledge,
+        "answer_accuracy": knowledge,
     }
     for array in arrays.values():
         array.setflags(write=False)
@@ -95,7 +95,8 @@ def features(n=60, *, seed=0, d=16, kind="random"):
         row_id=ids,
         arrays=arrays,
         context={
-            name: rng.standard_normal((3, d)).astype(np.float32) for name in ("target_hidden", "target_gradient_plain")
+            name: rng.standard_normal((3, d)).astype(np.float32)
+            for name in ("target_hidden_state", "target_target_gradient")
         },
     )
 

@@ -9,7 +9,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError, SettingsError
 from thresher.features.container import Features
-from thresher.features.utility.utility import UTILITY
+from thresher.features.utility.in_context_utility import IN_CONTEXT_UTILITY
 from thresher.selectors import create, delift
 from thresher.selectors.delift import Delift
 from thresher.selectors.submodular.sparse_facility import Pairs, cover_pairs
@@ -21,20 +21,20 @@ REASON = "the response has no token"
 def dense(values):
     """Return the feature of utilities (n, m) of all m examples."""
     values = np.asarray(values, np.float64)
-    found = np.empty(values.shape, UTILITY)
+    found = np.empty(values.shape, IN_CONTEXT_UTILITY)
     found["example"], found["utility"] = np.arange(values.shape[1]), values
     return found
 
 
 def build(utility, *, target=None, existing=None):
     n = len(utility)
-    others = {"target_utility": target, "existing_utility": existing}
+    others = {"target_in_context_utility": target, "existing_in_context_utility": existing}
     has_none = np.isnan(utility["utility"]).all(axis=1)
     return Features(
         row_id=pl.Series([f"{i:06d}" for i in range(n)]),
-        arrays={"utility": utility},
+        arrays={"in_context_utility": utility},
         context={name: dense(values) for name, values in others.items() if values is not None},
-        missing={"utility": pl.Series([REASON if none else None for none in has_none], dtype=pl.String)},
+        missing={"in_context_utility": pl.Series([REASON if none else None for none in has_none], dtype=pl.String)},
     )
 
 
@@ -131,7 +131,7 @@ def test_the_min_max_scale_is_one_for_the_whole_kernel():
 def test_pairs_that_were_not_tried_count_nothing():
     utility, rng = random_utility(), np.random.default_rng(5)
     tried = np.array([[i, *rng.choice(np.delete(np.arange(N), i), 6, replace=False)] for i in range(N)])
-    sparse = np.empty(tried.shape, UTILITY)
+    sparse = np.empty(tried.shape, IN_CONTEXT_UTILITY)
     sparse["example"], sparse["utility"] = tried, np.take_along_axis(utility, tried, axis=1)
     full = np.zeros((N, N))
     np.put_along_axis(full, tried, np.maximum(sparse["utility"], 0), axis=1)
@@ -206,7 +206,10 @@ def test_the_embedding_kernel_is_that_of_cosines(roles):
 
 
 def test_each_kernel_asks_for_its_own_features():
-    assert (Delift().needs, Delift().accepts) == ({"utility"}, {"target_utility", "existing_utility"})
+    assert (Delift().needs, Delift().accepts) == (
+        {"in_context_utility"},
+        {"target_in_context_utility", "existing_in_context_utility"},
+    )
     assert Delift(kernel="embedding").needs == {"embedding"}
     assert Delift(kernel="embedding").accepts == {"target_embedding", "existing_embedding"}
     assert Delift().feature_settings == {"n_examples": 64}

@@ -22,7 +22,7 @@ TARGET = [
 
 
 def score(x, target, tasks=None, missing=None):
-    context = {"target_gradient_plain": target} | ({} if tasks is None else {"target_column:task": np.array(tasks)})
+    context = {"target_target_gradient": target} | ({} if tasks is None else {"target_column:task": np.array(tasks)})
     data = Features(
         row_id=pl.Series([str(i) for i in range(len(x))]),
         arrays={"gradient": x},
@@ -66,7 +66,7 @@ def test_from_rows_and_a_target_to_a_subset(tiny_llama):
     context = make_context(model=str(tiny_llama), device="cpu", cache=None, gradient=GradientSettings(dim=32, epochs=2))
     _, context = promises(Gradient(**settings), th.load(ROWS), context, seed=0)
     x = compute(th.load(ROWS), {"gradient"}, context)["gradient"].astype(np.float64)
-    y = compute(th.load(TARGET), {"gradient_plain"}, context)["gradient_plain"].astype(np.float64)
+    y = compute(th.load(TARGET), {"target_gradient"}, context)["target_gradient"].astype(np.float64)
     wanted = np.maximum(x @ y[0], (x @ y[1:].T).mean(axis=1))
     np.testing.assert_allclose(subset.scores.value, wanted, atol=1e-3)
     again = th.select(

@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 REASON = "the response has no token"
 
 
-def build(x, target, *, kernel="hidden", tasks=None):
+def build(x, target, *, kernel="hidden_state", tasks=None):
     context = {f"target_{kernel}": np.asarray(target, np.float32)}
     if tasks is not None:
         context["target_column:source"] = np.asarray(tasks)
@@ -84,7 +84,7 @@ def test_a_row_without_a_vector_is_excluded_with_its_reason():
 
 
 def test_a_target_is_asked_for():
-    data = Features(row_id=pl.Series(["a"]), arrays={"hidden": np.ones((1, 2), np.float32)})
+    data = Features(row_id=pl.Series(["a"]), arrays={"hidden_state": np.ones((1, 2), np.float32)})
     with pytest.raises(InputError, match="target-similarity: needs rows of a target, found none; give --target FILE"):
         run(data, 1)
 
@@ -105,7 +105,7 @@ def test_rows_of_the_target_come_first(tiny_llama):
     target = [ROWS[3], ROWS[8]]
     subset = th.select(ROWS, "target-similarity", budget=2, target=target, model=str(tiny_llama), order="rank")
     assert sorted(row["prompt"] for row in subset.rows) == sorted(row["prompt"] for row in target)
-    assert "hidden" in subset.manifest.content["features"]
+    assert "hidden_state" in subset.manifest.content["features"]
 
 
 def test_target_rows_without_a_vector_take_no_turns_and_none_at_all_is_refused(tiny_llama):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -22,10 +23,11 @@ def show(
         return
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
+    from thresher.features.container import current_name
     from thresher.selection.pool_adapters import store as trained_store
 
     cache = FeatureCache()
-    entries = cache.entries()
+    entries = [replace(entry, feature=current_name(entry.feature)) for entry in cache.entries()]
     n_cells, cell_bytes = CellCache().size()
     n_trained, trained_bytes = trained_store().size()
     if as_json:

@@ -17,7 +17,7 @@ def score(
     encoder: options.Encoder = None,
     model: options.Model = None,
     reference: Annotated[str | None, typer.Option(help="Model that learned such rows, for reference_loss.")] = None,
-    examples: Annotated[str | None, typer.Option(help="Rows to try as examples, for utility.")] = None,
+    examples: Annotated[str | None, typer.Option(help="Rows to try as examples, for in_context_utility.")] = None,
     tokenizer: options.Tokenizer = None,
     device: options.Device = None,
     dtype: options.Dtype = None,

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.container import Features
+from thresher.features.container import Features, current_name
 from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureProvider, FeatureValues, TellsFacts, load_provider
 from thresher.numeric.arrays import Array
@@ -35,10 +35,10 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
     Returns:
         `embedding` (n, d) float32 unit rows, `length` (n,) int64 tokens, `column:NAME` (n,) int64
         codes, `number:NAME` (n,) float64, `loss` and `loss_unconditional` (n,) float64 nats per
-        token, NaN with a reason, `n_scored` (n,) int64 tokens.
+        token, NaN with a reason, `n_response_tokens` (n,) int64 tokens.
     """
     context = FeatureContext() if context is None else context
-    names = sorted(set(needs))
+    names = sorted(set(map(current_name, needs)))
     providers = {name: load_provider(name) for name in names if not name.startswith((COLUMN, NUMBER))}
     arrays: dict[str, Array] = {
         name: column_codes(dataset, name.removeprefix(COLUMN)) for name in names if name.startswith(COLUMN)
@@ -77,7 +77,7 @@ def fingerprints(
         context: with its encoder resolved (`FeatureContext.resolved`).
         kind: of the dataset; None where it is not known.
     """
-    names = sorted(name for name in set(needs) if not name.startswith((COLUMN, NUMBER)))
+    names = sorted(name for name in set(map(current_name, needs)) if not name.startswith((COLUMN, NUMBER)))
     return {name: _described(load_provider(name), context, kind) for name in names}
 
 

@@ -14,6 +14,21 @@ from thresher.errors import InputError, NotFoundError
 from thresher.numeric.arrays import Array
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 
+# Names that features had in files and caches written by version 0.1.0; they are accepted everywhere.
+FORMER_NAMES = {
+    "n_scored": "n_response_tokens",
+    "n_cut": "n_truncated_tokens",
+    "hidden": "hidden_state",
+    "gradient_plain": "target_gradient",
+    "utility": "in_context_utility",
+    "knowledge": "answer_accuracy",
+}
+
+
+def current_name(name: str) -> str:
+    """Return the name that a feature has now, given this or its former one."""
+    return FORMER_NAMES.get(name, name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Features(Mapping[str, Array]):
@@ -64,11 +79,11 @@ class Features(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         """Return the array of that name, or say which names there are."""
-        if name not in self.arrays:
+        if (current := current_name(name)) not in self.arrays:
             raise NotFoundError(
                 f"feature '{name}' was not computed; there are: {', '.join(sorted(self.arrays)) or 'none'}"
             )
-        return self.arrays[name]
+        return self.arrays[current]
 
     def __contains__(self, name: object) -> bool:
         """Tell whether an array of that name was computed."""

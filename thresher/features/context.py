@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from thresher.errors import SettingsError
 from thresher.features.reference_adapters import GradientSettings, TrainedFolder
-from thresher.features.settings import ConfidenceSettings, KnowledgeSettings
+from thresher.features.settings import AnswerAccuracySettings, ConfidenceSettings
 from thresher.models.context import ModelContext
 from thresher.models.device import check_device
 from thresher.models.encoders.load import resolve_encoder
@@ -27,11 +27,11 @@ class FeatureContext(ModelContext):
     Attributes:
         reference: language model behind `reference_loss`: one that has learned the rows, such as an
             adapter, or a folder of adapters that were trained for it.
-        examples: rows whose worth as in-context examples `utility` measures; None for the rows
+        examples: rows whose worth as examples `in_context_utility` measures; None for the rows
             themselves.
         n_examples: of these, how many are tried for each row; None for all.
         confidence: how `confidence` asks the model and weighs what it says.
-        knowledge: how `knowledge` asks the model.
+        answer_accuracy: how `answer_accuracy` asks the model.
         checkpoints: folder of an adapter on the model that was kept after each epoch, at which
             gradients are taken.
         gradient: how gradients are stored.
@@ -41,7 +41,7 @@ class FeatureContext(ModelContext):
     examples: Dataset | None = None
     n_examples: int | None = N_EXAMPLES
     confidence: ConfidenceSettings = field(default_factory=ConfidenceSettings)
-    knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
+    answer_accuracy: AnswerAccuracySettings = field(default_factory=AnswerAccuracySettings)
     checkpoints: str | TrainedFolder | None = None
     gradient: GradientSettings = field(default_factory=GradientSettings)
 

@@ -31,7 +31,7 @@ class Embedding:
         encoder = _encoder(context)
         return {
             "encoder": encoder.name,
-            "kept_as": context.models.embedding_dtype,
+            "storage_dtype": context.models.embedding_dtype,
             "fingerprint": _fingerprint(encoder, context),
         }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import polars as pl
 
 from thresher import plugins
+from thresher.features.container import current_name
 from thresher.features.context import FeatureContext
 from thresher.numeric.arrays import Array
 
@@ -78,17 +79,19 @@ def available() -> dict[str, EntryPoint]:
 
 def load_provider(name: str) -> FeatureProvider:
     """Return the provider of that feature."""
-    provider: FeatureProvider = plugins.load_class(GROUP, name, what="feature", also=("column:NAME", "number:NAME"))()
+    provider: FeatureProvider = plugins.load_class(
+        GROUP, current_name(name), what="feature", also=("column:NAME", "number:NAME")
+    )()
     return provider
 
 
 def compares_rows(name: str, kind: str) -> bool:
     """Tell whether a feature of rows of that kind needs all rows at once: parts of them would give other values."""
-    point = available().get(name)
+    point = available().get(current_name(name))
     return point is not None and kind in getattr(point.load(), "compares_rows_of", ()) or is_of_pairs(name)
 
 
 def is_of_pairs(name: str) -> bool:
     """Tell whether a feature is of pairs of rows: the rows it is measured with are then `context.examples`."""
-    point = available().get(name)
+    point = available().get(current_name(name))
     return point is not None and getattr(point.load(), "is_of_pairs", False)

@@ -60,7 +60,7 @@ class ConfidenceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnowledgeSettings:
+class AnswerAccuracySettings:
     """How a model is asked for short answers behind examples.
 
     Attributes:
@@ -91,12 +91,12 @@ class KnowledgeSettings:
             SettingsError: a number is out of its range, or by names nothing.
         """
         for setting in ("n_prompts", "n_samples", "max_words", "max_new_tokens"):
-            check_whole("knowledge", setting, getattr(self, setting), 1)
+            check_whole("answer_accuracy", setting, getattr(self, setting), 1)
         for setting in ("n_examples", "seed"):
-            check_whole("knowledge", setting, getattr(self, setting), 0)
-        check_number("knowledge", "temperature", self.temperature, 1e-3, 100.0)
+            check_whole("answer_accuracy", setting, getattr(self, setting), 0)
+        check_number("answer_accuracy", "temperature", self.temperature, 1e-3, 100.0)
         if self.by is not None and not self.by:
-            raise SettingsError(f"knowledge: by must name a column, got {self.by!r}")
+            raise SettingsError(f"answer_accuracy: by must name a column, got {self.by!r}")
 
     @property
     def likeliest(self) -> Decoding:

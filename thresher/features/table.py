@@ -25,6 +25,7 @@ from thresher.dataset.provenance import (
     refuse_input_as_output,
 )
 from thresher.errors import InputError, OutputError
+from thresher.features.container import current_name
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
@@ -42,7 +43,7 @@ class FeatureTable:
         frame: one row per row of the dataset: `row_id`, a column per feature (null where a row has
             no value), and `NAME_missing` with the reason for features that can lack values. A
             feature of several numbers is a column of arrays (`embedding`), one of named parts a
-            column for each part (`utility_example`, `utility_utility`).
+            column for each part (`in_context_utility_example`, `in_context_utility_utility`).
         manifest: the rows, the models behind each feature, and the versions.
     """
 
@@ -107,7 +108,7 @@ def score(
         encoder: as for `select`.
         model: as for `select`.
         reference: model or adapter that has learned such rows, for `reference_loss`.
-        examples: rows whose worth as examples in the prompt `utility` measures; not set: the pool's
+        examples: rows whose worth as examples in the prompt `in_context_utility` measures; not set: the pool's
             own.
         tokenizer: as for `select`.
         device: as for `select`.
@@ -224,7 +225,7 @@ def _is_free(path: Path, identity: str, *, force: bool) -> bool:
 
 def _names(features: str | Iterable[str]) -> list[str]:
     parts = features.split(",") if isinstance(features, str) else features
-    names = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    names = list(dict.fromkeys(current_name(part.strip()) for part in parts if part.strip()))
     if not names:
         raise InputError("features: must name at least one, got none; for example length,loss")
     return names

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError, SettingsError
-from thresher.features.container import Features
+from thresher.features.container import Features, current_name
 from thresher.features.context import N_EXAMPLES
 from thresher.numeric.arrays import Float64, Int64
 from thresher.numeric.vectors import inverse_norms
@@ -58,7 +58,7 @@ class Delift:
     the model reads each example once, half of the neighbors once more, and each row once alone and
     once behind each of its examples: about n (neighbors + 3) rows' tokens instead of the 2 n^2 of
     all pairs without a prefix cache; then a few updates of n neighbors gains. The embedding kernel
-    needs no model: a neighbour search. Needs: `utility` (with `embedding` for the neighbours), or
+    needs no model: a neighbour search. Needs: `in_context_utility` (with `embedding` for the neighbours), or
     `embedding` alone; uses `target_*` and `existing_*` of the context. Ties: to the lowest row.
     When nothing more can be gained (FLMI soon has all it can use), those follow that would do most
     alone. Equal rows help alike and are picked one by one. An empty pool is refused. A row with no
@@ -74,7 +74,7 @@ class Delift:
     least as much, -1 where none does anything; `objective` is f after each pick.
 
     Attributes:
-        kernel: "utility" asks the language model, "embedding" takes the cosine, clipped at 0,
+        kernel: "in_context_utility" asks the language model, "embedding" takes the cosine, clipped at 0,
             instead.
         neighbors: how many other rows are tried as examples of each row; "all" for all pairs; not
             set: 64. Of the utility kernel a quarter are its nearest rows, a quarter are drawn, and
@@ -97,7 +97,7 @@ class Delift:
     name: ClassVar[str] = "delift"
     ranks_only: ClassVar[bool] = True
 
-    kernel: str = "utility"
+    kernel: str = "in_context_utility"
     neighbors: str | None = None
     scale: str = "clip"
     eta: float = 1.0
@@ -109,7 +109,8 @@ class Delift:
         Raises:
             SettingsError: a setting has an illegal value.
         """
-        check_one_of(self.name, "kernel", self.kernel, ("utility", "embedding"))
+        object.__setattr__(self, "kernel", current_name(self.kernel))
+        check_one_of(self.name, "kernel", self.kernel, ("in_context_utility", "embedding"))
         check_one_of(self.name, "scale", self.scale, ("clip", "min-max"))
         check_number(self.name, "eta", self.eta, 0.0, 1e6)
         check_number(self.name, "nu", self.nu, 0.0, 1e6)
@@ -132,7 +133,7 @@ class Delift:
     @property
     def feature_settings(self) -> Mapping[str, Any]:
         """How many examples the utility of each row is measured for."""
-        return {"n_examples": self._n_neighbors(N_EXAMPLES)} if self.kernel == "utility" else {}
+        return {"n_examples": self._n_neighbors(N_EXAMPLES)} if self.kernel == "in_context_utility" else {}
 
     def _n_neighbors(self, default: int) -> int | None:
         if self.neighbors == "all":
@@ -185,12 +186,12 @@ class Delift:
 
     def _utility_kernel(self, features: Features) -> _Kernel:
         """Return the pairs that were measured, and what is above 0 of their utility, or their place in its range."""
-        measured = features["utility"]  # (n, m) of a position and a utility
+        measured = features["in_context_utility"]  # (n, m) of a position and a utility
         n, m = measured.shape
         row, candidate = np.repeat(np.arange(n), m), measured["example"].reshape(-1)
         utility = measured["utility"].reshape(-1)  # (n m,) float64, NaN for rows without a value
         is_usable = np.isfinite(measured["utility"]).all(axis=1)
-        others = {role: _largest(features.context.get(f"{role}_utility")) for role in ("target", "existing")}
+        others = {role: _largest(features.context.get(f"{role}_in_context_utility")) for role in ("target", "existing")}
         if self.scale == "min-max":
             known = [part[np.isfinite(part)] for part in (utility, *others.values()) if part is not None]
             low, high = utility[np.isfinite(utility)].min(initial=np.inf), np.concatenate(known).max(initial=-np.inf)

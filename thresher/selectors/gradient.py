@@ -31,7 +31,7 @@ class Gradient:
     pool for `epochs` epochs; then at each of as many checkpoints a forward and a backward pass over
     pool and target, about 3 * epochs passes of the model, and 2 * epochs * dim bytes per row; then
     O(n * epochs * dim * tasks) time. Finished rows are kept, so a killed run goes on. Needs:
-    `gradient` of the pool and `gradient_plain` of the target's rows (--target), from --model or the
+    `gradient` of the pool and `target_gradient` of the target's rows (--target), from --model or the
     embedded model. Ties: to the lowest row, so equal rows stay together. An empty pool is refused.
     A row with no token to score is excluded with its reason. Fails: it costs far more than
     `target-similarity`, which did better on average: 46.4 against 44.2 from 200 thousand rows,
@@ -76,7 +76,7 @@ class Gradient:
     @property
     def accepts(self) -> frozenset[str]:
         """Plain gradients of the target, and its column of tasks."""
-        return frozenset({"target_gradient_plain"} | ({f"target_column:{self.by}"} if self.by else set()))
+        return frozenset({"target_target_gradient"} | ({f"target_column:{self.by}"} if self.by else set()))
 
     @property
     def feature_settings(self) -> Mapping[str, Any]:
@@ -98,7 +98,7 @@ class Gradient:
             InputError: `n_ranked` is not in 1..n, or there is no target.
         """
         check_n_ranked(self.name, n_ranked, features.n_rows)
-        target = features.context.get("target_gradient_plain")  # (q, checkpoints * dim) float16
+        target = features.context.get("target_target_gradient")  # (q, checkpoints * dim) float16
         if target is None or not len(target):
             raise InputError(f"{self.name}: needs rows of a target, found none; give --target FILE")
         means = task_means(target, features.context.get(f"target_column:{self.by}"))

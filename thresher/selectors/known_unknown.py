@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from thresher.errors import SettingsError, did_you_mean
 from thresher.features.container import Features
-from thresher.features.settings import KnowledgeSettings
+from thresher.features.settings import AnswerAccuracySettings
 from thresher.numeric.arrays import Array
 from thresher.selectors.checks import check_n_ranked
 from thresher.subset.scores import Scores
@@ -34,7 +34,7 @@ class KnownUnknown:
     unknown ones are learned late and, once they are, make it invent more. Cost: n_prompts answers
     of each row, and n_prompts n_samples for rows with P0 = 0 alone, which makes the same groups as
     drawing for all; 10 prompts of 4 examples and 16 samples are the paper's. `--set n_prompts=3
-    --set n_samples=4` is eleven times cheaper and coarser. Needs: `knowledge`, from --model (a
+    --set n_samples=4` is eleven times cheaper and coarser. Needs: `answer_accuracy`, from --model (a
     model, an adapter or the address of a server) or the embedded model. Ties: within a group to the
     lowest row; where ids are hashes that is as good as drawn. An empty pool is refused. Rows with
     longer responses than max_words, rows that the model cannot answer, and rows whose answer was
@@ -60,18 +60,18 @@ class KnownUnknown:
     """
 
     name: ClassVar[str] = "known-unknown"
-    needs: ClassVar[frozenset[str]] = frozenset({"knowledge"})
+    needs: ClassVar[frozenset[str]] = frozenset({"answer_accuracy"})
     ranks_only: ClassVar[bool] = True
 
     order: str = "maybe-known,highly-known,weakly-known,unknown"
-    n_prompts: int = KnowledgeSettings.n_prompts
-    n_examples: int = KnowledgeSettings.n_examples
-    n_samples: int = KnowledgeSettings.n_samples
-    temperature: float = KnowledgeSettings.temperature
-    max_words: int = KnowledgeSettings.max_words
-    max_new_tokens: int = KnowledgeSettings.max_new_tokens
-    by: str | None = KnowledgeSettings.by
-    seed: int = KnowledgeSettings.seed
+    n_prompts: int = AnswerAccuracySettings.n_prompts
+    n_examples: int = AnswerAccuracySettings.n_examples
+    n_samples: int = AnswerAccuracySettings.n_samples
+    temperature: float = AnswerAccuracySettings.temperature
+    max_words: int = AnswerAccuracySettings.max_words
+    max_new_tokens: int = AnswerAccuracySettings.max_new_tokens
+    by: str | None = AnswerAccuracySettings.by
+    seed: int = AnswerAccuracySettings.seed
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -96,7 +96,7 @@ class KnownUnknown:
     @property
     def feature_settings(self) -> Mapping[str, Any]:
         """How the model is asked."""
-        settings = KnowledgeSettings(
+        settings = AnswerAccuracySettings(
             n_prompts=self.n_prompts,
             n_examples=self.n_examples,
             n_samples=self.n_samples,
@@ -106,7 +106,7 @@ class KnownUnknown:
             by=self.by,
             seed=self.seed,
         )
-        return {"knowledge": settings}
+        return {"answer_accuracy": settings}
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row whose group is in the order.
@@ -115,15 +115,15 @@ class KnownUnknown:
             InputError: `n_ranked` is not in 1..n.
         """
         check_n_ranked(self.name, n_ranked, features.n_rows)
-        group = groups(features["knowledge"])  # (n,) int64 into GROUPS, -1 for none
+        group = groups(features["answer_accuracy"])  # (n,) int64 into GROUPS, -1 for none
         worth = np.full(len(GROUPS) + 1, -np.inf)  # the last one is for rows without a group
         for place, name in enumerate(self._order):
             worth[GROUPS.index(name)] = -place
         value = worth[group]
         reasons = np.array([LEFT_OUT.format(name) for name in GROUPS] + [""])[group]
         excluded = pl.Series("excluded", np.where(np.isinf(value), reasons, ""), dtype=pl.String).replace("", None)
-        if "knowledge" in features.missing:
-            excluded = pl.select(pl.coalesce(features.missing["knowledge"], excluded)).to_series()
+        if "answer_accuracy" in features.missing:
+            excluded = pl.select(pl.coalesce(features.missing["answer_accuracy"], excluded)).to_series()
         counts = np.bincount(group[group >= 0], minlength=len(GROUPS))
         notes: dict[str, str | int | float] = {
             name.replace("-", "_"): int(n) for name, n in zip(GROUPS, counts, strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.container import Features
+from thresher.features.container import Features, current_name
 from thresher.numeric.arrays import Float32
 from thresher.numeric.vectors import unit_rows
 from thresher.selectors.checks import check_n_ranked, check_one_of
@@ -29,7 +29,7 @@ class TargetSimilarity:
     Source: Ivison et al. 2025, arXiv:2503.01807 (best of the compared methods on average, from 200
     thousand and 5.8 million rows). Cost: one pass of the model over pool and target, then O(q n d)
     time for q target rows, a sort for each of them (or each task), and 4 q n_ranked bytes. Needs:
-    `hidden`, from --model or the embedded model, or `embedding`; and the target's rows (--target).
+    `hidden_state`, from --model or the embedded model, or `embedding`; and the target's rows (--target).
     Ties: to the lowest row; cosines are compared to six digits. Equal rows are picked one after
     another. An empty pool is refused. A row with no token to read is excluded with its reason.
     Fails: what the target lacks is not picked, so a narrow target gives a narrow subset, and rows
@@ -37,7 +37,7 @@ class TargetSimilarity:
     many turns as the others. Repeats of one text come together.
 
     Attributes:
-        kernel: "hidden" compares the language model's weighted mean hidden states, "embedding" the
+        kernel: "hidden_state" compares the language model's weighted mean hidden states, "embedding" the
             encoder's vectors.
         by: column of the target whose values are its tasks, for example "source"; not set: every
             row for itself.
@@ -50,12 +50,13 @@ class TargetSimilarity:
     ranks_only: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"target"})
 
-    kernel: str = "hidden"
+    kernel: str = "hidden_state"
     by: str | None = None
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_one_of(self.name, "kernel", self.kernel, ("hidden", "embedding"))
+        object.__setattr__(self, "kernel", current_name(self.kernel))
+        check_one_of(self.name, "kernel", self.kernel, ("hidden_state", "embedding"))
 
     @property
     def needs(self) -> frozenset[str]:

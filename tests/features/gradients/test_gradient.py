@@ -109,7 +109,7 @@ def dense(gradients, number):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("feature", ["gradient", "gradient_plain"])
+@pytest.mark.parametrize("feature", ["gradient", "target_gradient"])
 def test_a_batch_gives_the_gradients_of_its_rows_one_by_one(tiny_llama, folder, context, feature):
     found = compute(th.load(ROWS), {feature}, context)[feature].astype(np.float64)
     assert found.shape == (12, 2 * DIM)
@@ -233,7 +233,7 @@ def test_what_stands_behind_the_values_is_told_before_anything_is_trained(tiny_l
     promised = TrainedFolder(path=tmp_path / "not-there", identity="one", n_folds=1)
     one = make_context(model=str(tiny_llama), checkpoints=promised)
     other = replace(one, gradient=GradientSettings(dim=7))
-    names = {"gradient", "gradient_plain"}
+    names = {"gradient", "target_gradient"}
     found = [fingerprints(names, each)[name]["fingerprint"] for each in (one, other) for name in sorted(names)]
     assert len(set(found)) == 4
 

@@ -12,7 +12,7 @@ from thresher.features import FeatureCache, compute, make_context
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
-ALL = ("loss", "loss_unconditional", "n_scored", "n_cut")
+ALL = ("loss", "loss_unconditional", "n_response_tokens", "n_truncated_tokens")
 LIMIT = 512  # positions of the tiny models
 WORDS = [
     "the",
@@ -149,10 +149,10 @@ def test_order_does_not_change_a_value(tiny_llama, pool, expected):
 
 
 def test_a_row_without_a_scorable_token_is_missing_with_its_reason_and_never_zero(tiny_llama, pool, expected):
-    found = compute(pool, ["loss", "n_scored"], context(tiny_llama))
+    found = compute(pool, ["loss", "n_response_tokens"], context(tiny_llama))
     at = next(i for i, row in enumerate(pool.rows(range(10))) if row["messages"][1]["content"] == "never reached")
     assert np.isnan(found["loss"][at])
-    assert found["n_scored"][at] == 0
+    assert found["n_response_tokens"][at] == 0
     assert found.missing["loss"][at] == "nothing of the response is within max_length"
     is_missing = np.isnan(expected[0])
     assert found.missing["loss"].is_not_null().to_list() == is_missing.tolist()
@@ -177,11 +177,13 @@ def test_a_conversation_that_the_template_refuses_is_missing_with_its_reason(tin
 
 def test_a_cut_response_is_scored_on_what_is_there_counted_and_told(tiny_llama, pool):
     events = []
-    found = compute(pool, ["loss", "n_cut"], context(tiny_llama, max_length=100, on_progress=events.append))
-    is_cut = (found["n_cut"] > 0) & np.isfinite(found["loss"])
+    found = compute(
+        pool, ["loss", "n_truncated_tokens"], context(tiny_llama, max_length=100, on_progress=events.append)
+    )
+    is_cut = (found["n_truncated_tokens"] > 0) & np.isfinite(found["loss"])
     notes = found.notes["loss"]
     assert is_cut.sum() == notes["rows_truncated"] > 5
-    assert notes["tokens_truncated"] == found["n_cut"][is_cut].sum()
+    assert notes["tokens_truncated"] == found["n_truncated_tokens"][is_cut].sum()
     assert (found["loss"][is_cut] > 1).all()  # not taken for easy
     told = [event.note for event in events if event.note]
     assert told[0].startswith(f"loss: {notes['rows_truncated']} of 200 rows are longer than 100 tokens")
@@ -251,7 +253,7 @@ def test_an_interrupted_run_continues_where_it_was(tiny_llama, tmp_path, monkeyp
 
 
 def test_counting_tokens_runs_no_model(tiny_llama, pool, rows_asked):
-    compute(pool, ["n_scored", "n_cut"], context(tiny_llama))
+    compute(pool, ["n_response_tokens", "n_truncated_tokens"], context(tiny_llama))
     assert rows_asked == []
 
 
@@ -304,12 +306,12 @@ def test_bos_stands_before_both_passes_whether_or_not_the_template_writes_it(tin
 def test_a_plain_text_is_all_response_and_has_no_unconditional_loss(tiny_llama):
     texts = ["a text", "x", "another text, a little longer 数学"]
     pool = th.load([{"text": text} for text in texts])
-    found = compute(pool, ["loss", "n_scored"], context(tiny_llama))
+    found = compute(pool, ["loss", "n_response_tokens"], context(tiny_llama))
     lm = LanguageModel(str(tiny_llama), device="cpu")
     eos = lm.tokenizer.eos_token_id
     import torch
 
-    for text, loss, n_scored in zip(texts, found["loss"], found["n_scored"], strict=True):
+    for text, loss, n_scored in zip(texts, found["loss"], found["n_response_tokens"], strict=True):
         ids = [eos, *lm.tokenizer(text, add_special_tokens=False)["input_ids"], eos]
         with torch.no_grad():
             log_p = lm.model(torch.tensor([ids])).logits[0].log_softmax(-1)

@@ -64,7 +64,7 @@ CLASSES = {
     "OpenAIGPT": ("OpenAIGPTLMHeadModel", "OpenAIGPTConfig"),
     "Llama4": ("Llama4ForCausalLM", "Llama4TextConfig"),
 }
-MEASURED = ("loss", "loss_unconditional", "n_scored", "hidden")
+MEASURED = ("loss", "loss_unconditional", "n_response_tokens", "hidden_state")
 ROWS = [("add 2 and 3:", "5"), ("fox", "jumps over the lazy dog " * 4), ("é 数学 😀", "ok"), ("what is the", "x " * 20)]
 
 
@@ -143,7 +143,7 @@ def test_features_equal_those_of_each_row_alone(folder, plain, batch_tokens):
         for name, wanted in zip(MEASURED, measured_by_hand(plain, *row), strict=True):
             np.testing.assert_allclose(found[name][i], wanted, atol=1e-4, err_msg=name)
     has_limit = "rwkv" not in plain[0].config.model_type
-    assert found.missing["hidden"].to_list() == [None] * 4 + ([PROBLEMS[1]] if has_limit else [None])
+    assert found.missing["hidden_state"].to_list() == [None] * 4 + ([PROBLEMS[1]] if has_limit else [None])
 
 
 def test_pairs_equal_each_row_behind_its_whole_prefix(folder, plain):

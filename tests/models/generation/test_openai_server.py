@@ -505,7 +505,7 @@ def test_a_password_in_the_address_is_refused_and_not_repeated():
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("feature", ["loss", "loss_unconditional", "hidden", "utility"])
+@pytest.mark.parametrize("feature", ["loss", "loss_unconditional", "hidden_state", "in_context_utility"])
 def test_features_that_need_probabilities_of_given_text_are_refused(stub, feature):
     pool = th.load([{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}])
     with pytest.raises(InputError, match="needs log-probabilities of given text, which a server does not give"):

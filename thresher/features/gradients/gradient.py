@@ -1,4 +1,4 @@
-"""`gradient` and `gradient_plain`: which way a row pulls the adapter of a language model."""
+"""`gradient` and `target_gradient`: which way a row pulls the adapter of a language model."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from thresher.features.gradients.per_example import AdapterState, RowGradients
 
 OWN_RECIPE = "gradient-2"
+STORED_AS = {"gradient": "gradient", "target_gradient": "gradient_plain"}  # in the cache, from before a renaming
 WINDOW_ROWS = 1024  # rows tokenised and sorted by length together
 BACKWARD = 3.0  # a forward and a backward pass, in forward passes
 NO_CHECKPOINTS = (
@@ -46,7 +47,7 @@ class Gradient:
     At each checkpoint of the adapter the gradient of the row's mean loss goes through AdamW's
     moments, into a sketch of `dim` numbers and to length 1, times the square root of the
     checkpoint's share of the learning rate. The checkpoints stand side by side: the inner product
-    with `gradient_plain` is the cosine of LESS, averaged over checkpoints by their learning rates
+    with `target_gradient` is the cosine of LESS, averaged over checkpoints by their learning rates
     (Xia et al. 2024, arXiv:2402.04333). A row is read as `loss` reads it.
     """
 
@@ -66,10 +67,10 @@ class Gradient:
         return _cost(self, dataset, context)
 
 
-class GradientPlain:
+class TargetGradient:
     """The same of the plain gradient, without AdamW's moments: which way a row would have the adapter go."""
 
-    name: ClassVar[str] = "gradient_plain"
+    name: ClassVar[str] = "target_gradient"
     passes: ClassVar[str] = "forward and backward over each of the n rows, at each checkpoint"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
@@ -88,7 +89,7 @@ class GradientPlain:
 def _describe(context: FeatureContext, feature: str) -> dict[str, str]:
     about = Loss().describe(context)
     about["dim"] = str(context.gradient.dim)
-    how = f"{feature}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
+    how = f"{STORED_AS[feature]}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
     return about | {"fingerprint": combine_fingerprints(about["fingerprint"], _folder(context).identity, how)}
 
 
@@ -146,7 +147,7 @@ def _at_checkpoint(
     partition = None
     if context.cache is not None:
         whole = combine_fingerprints(_describe(context, feature)["fingerprint"], str(number))
-        partition = context.cache.partition(feature, reader.lm.name, whole)
+        partition = context.cache.partition(STORED_AS[feature], reader.lm.name, whole)
     stage = f"{feature} at checkpoint {number + 1}"
     return compute_cached(texts, batches, feature=stage, partition=partition, on_progress=context.on_progress)
 
@@ -184,7 +185,7 @@ def _measured(
     return FeatureValues(values=out, missing=pl.Series("missing", reasons.tolist(), dtype=pl.String), notes=notes)
 
 
-def _cost(provider: Gradient | GradientPlain, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+def _cost(provider: Gradient | TargetGradient, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
     if _folder(context).is_there:
         return [merged(provider.name, run_rehearsal(provider, dataset, context))]
     base = merged(provider.name, run_rehearsal(Loss(), dataset, context, reads_cache=False))

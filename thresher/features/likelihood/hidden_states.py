@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
 OWN_RECIPE = "hidden-1"
+STORED_AS = "hidden"  # in the cache, from before a renaming
 N_CUT, PROBLEM = -2, -1  # columns behind the vector in the cached (n, d + 2) float32
 
 
-class Hidden:
+class HiddenState:
     """Unit vectors of whole rows, prompt and response: sum of i h_i / sum of i over the tokens i = 1, 2, ...
 
     h_i is the last hidden state of a token. Later tokens have seen more of the row, so they weigh
@@ -37,7 +38,7 @@ class Hidden:
     where it has no loss.
     """
 
-    name: ClassVar[str] = "hidden"
+    name: ClassVar[str] = "hidden_state"
     passes: ClassVar[str] = "the language model reads each of the n rows once"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
@@ -57,7 +58,7 @@ class Hidden:
         )  # kept, so that features computed after this one share the model
         partition = None
         if context.cache is not None:
-            partition = context.cache.partition(self.name, reader.lm.name, _fingerprint(reader))
+            partition = context.cache.partition(STORED_AS, reader.lm.name, _fingerprint(reader))
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
             return _batches(reader, texts, context.models.batch_tokens)
@@ -141,7 +142,8 @@ def _fingerprint(reader: RowTokenizer) -> str:
 
 def _sentences(notes: dict[str, int], max_length: int) -> Iterator[str]:
     """Yield what the user should know of rows that were cut or have no value."""
+    n = f"{notes['rows']:,}"
     if notes["rows_truncated"]:
-        yield f"hidden: {notes['rows_truncated']:,} of {notes['rows']:,} rows are longer than {max_length:,} tokens"
+        yield f"hidden_state: {notes['rows_truncated']:,} of {n} rows are longer than {max_length:,} tokens"
     if notes["rows_missing"]:
-        yield f"hidden: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"
+        yield f"hidden_state: {notes['rows_missing']:,} of {n} rows have no value"

@@ -95,10 +95,10 @@ class LossUnconditional:
         return _measured(self.name, reader, dataset, context, batches)
 
 
-class NScored:
+class NResponseTokens:
     """Number of response tokens that `loss` is the mean of; 0 for a row that has no loss. Needs no weights."""
 
-    name: ClassVar[str] = "n_scored"
+    name: ClassVar[str] = "n_response_tokens"
     passes: ClassVar[str] = "none: the rows are tokenised, and no weights are needed"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
@@ -110,10 +110,10 @@ class NScored:
         return _token_counts(dataset, context)[:, N_SCORED]
 
 
-class NCut:
+class NTruncatedTokens:
     """Number of response tokens behind `max_length`, which `loss` does not know of. Needs no weights."""
 
-    name: ClassVar[str] = "n_cut"
+    name: ClassVar[str] = "n_truncated_tokens"
     passes: ClassVar[str] = "none: the rows are tokenised, and no weights are needed"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:

@@ -109,8 +109,9 @@ def _select_words(content: Mapping[str, Any]) -> list[str]:
     if embedding:
         known = {"static-minilm-256": "static"}
         words += ["--encoder", known.get(embedding["encoder"], embedding["encoder"])]
-        if embedding["kept_as"] != "float32":
-            words += ["--embedding-dtype", embedding["kept_as"]]
+        dtype = embedding.get("storage_dtype", embedding.get("kept_as"))  # its name before version 0.2
+        if dtype != "float32":
+            words += ["--embedding-dtype", dtype]
     asked = {about["model"] for name, about in content["features"].items() if "model" in about and name not in _LEARNED}
     for model in sorted(asked - {EMBEDDED_NAME}):
         words += ["--model", model]

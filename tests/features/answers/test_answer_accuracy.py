@@ -8,15 +8,15 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features import FeatureCache, compute, make_context
-from thresher.features.answers import knowledge
-from thresher.features.settings import KnowledgeSettings
+from thresher.features.answers import answer_accuracy
+from thresher.features.settings import AnswerAccuracySettings
 from thresher.models.generation.generator import Generation
 from thresher.selectors.known_unknown import groups
 
 CAPITALS = ["Paris", "Rome", "Berlin", "Madrid", "Vienna", "Oslo", "Bern", "Lima"]
 ROWS = [{"prompt": f"capital of land {i}?", "completion": city, "kind": "odd" if i % 2 else "even"}
         for i, city in enumerate(CAPITALS)]  # fmt: skip
-FEW = KnowledgeSettings(n_prompts=3, n_examples=2, n_samples=4)
+FEW = AnswerAccuracySettings(n_prompts=3, n_examples=2, n_samples=4)
 
 
 class Pupil:
@@ -52,20 +52,20 @@ def hash_of(turns):
 @pytest.fixture
 def pupil(monkeypatch):
     who = Pupil()
-    monkeypatch.setattr(knowledge, "load_generator", lambda context: who)
+    monkeypatch.setattr(answer_accuracy, "load_generator", lambda context: who)
     return who
 
 
 def context(settings=FEW, **more):
-    return make_context(**{"cache": None, "knowledge": settings, "device": "cpu", **more})
+    return make_context(**{"cache": None, "answer_accuracy": settings, "device": "cpu", **more})
 
 
 def found_for(rows, settings=FEW, **more):
-    return compute(th.load(rows), ["knowledge"], context(settings, **more))
+    return compute(th.load(rows), ["answer_accuracy"], context(settings, **more))
 
 
 def test_shares_are_those_of_right_answers_over_prompts_and_draws(pupil):
-    found = found_for(ROWS)["knowledge"]
+    found = found_for(ROWS)["answer_accuracy"]
     conversations = [
         conversation
         for conversation, decoding in pupil.asked
@@ -80,10 +80,10 @@ def test_shares_are_those_of_right_answers_over_prompts_and_draws(pupil):
 
 def test_answers_are_drawn_only_for_rows_that_the_likeliest_answers_miss(pupil):
     found = found_for(ROWS)
-    missed = int((found["knowledge"]["likeliest"] == 0).sum())
+    missed = int((found["answer_accuracy"]["likeliest"] == 0).sum())
     n_drawn = sum(decoding.temperature > 0 for _, decoding in pupil.asked)
     assert len(pupil.asked) - n_drawn == 3 * len(ROWS)
-    assert n_drawn == 3 * missed == 3 * found.notes["knowledge"]["rows_drawn"]
+    assert n_drawn == 3 * missed == 3 * found.notes["answer_accuracy"]["rows_drawn"]
     assert {decoding.n_samples for _, decoding in pupil.asked if decoding.temperature > 0} == {4}
 
 
@@ -120,7 +120,7 @@ def test_the_order_of_rows_does_not_matter_and_a_growing_pool_changes_little(pup
 
 
 def test_examples_are_of_the_rows_own_group_on_request(pupil):
-    found_for(ROWS, KnowledgeSettings(n_prompts=2, n_examples=2, n_samples=1, by="kind"))
+    found_for(ROWS, AnswerAccuracySettings(n_prompts=2, n_examples=2, n_samples=1, by="kind"))
     for conversation, _ in pupil.asked:
         lands = [int(turn["content"].split()[-1].rstrip("?")) for turn in json.loads(conversation)["messages"][::2]]
         assert len({land % 2 for land in lands}) == 1
@@ -136,12 +136,12 @@ def test_examples_can_come_from_other_rows(pupil):
 def test_long_responses_and_rows_without_enough_examples_have_a_reason(pupil):
     rows = [*ROWS[:3], {"prompt": "tell me", "completion": "one two three four five six seven eight nine ten eleven"}]
     found = found_for(rows)
-    assert found.missing["knowledge"].to_list() == [None] * 3 + [
+    assert found.missing["answer_accuracy"].to_list() == [None] * 3 + [
         "its response has more than 10 words, and only short answers are compared"
     ]
-    assert np.isnan(found["knowledge"]["likeliest"]).tolist() == [False] * 3 + [True]
+    assert np.isnan(found["answer_accuracy"]["likeliest"]).tolist() == [False] * 3 + [True]
     found = found_for(ROWS[:2])
-    assert found.missing["knowledge"][0] == "fewer than 2 other rows with short answers are there as examples"
+    assert found.missing["answer_accuracy"][0] == "fewer than 2 other rows with short answers are there as examples"
 
 
 def test_a_row_without_any_answer_has_its_reason(pupil):
@@ -156,8 +156,8 @@ def test_a_row_without_any_answer_has_its_reason(pupil):
 
     pupil.generate = some
     found = found_for(ROWS)
-    assert found.missing["knowledge"][5] == "no room"
-    assert found.missing["knowledge"].null_count() == len(ROWS) - 1
+    assert found.missing["answer_accuracy"][5] == "no room"
+    assert found.missing["answer_accuracy"].null_count() == len(ROWS) - 1
 
 
 @pytest.mark.parametrize("cut", ["Os", "O\ufffd"])
@@ -174,37 +174,39 @@ def test_an_answer_that_was_right_as_far_as_it_went_is_neither_right_nor_wrong(p
 
     pupil.generate = some
     found = found_for(ROWS)
-    assert found.missing["knowledge"][5] == (
+    assert found.missing["answer_accuracy"][5] == (
         "an answer ended at max_new_tokens and was right so far; raise max_new_tokens"
     )
-    assert found.missing["knowledge"].null_count() == len(ROWS) - 1
-    assert np.isnan(found["knowledge"]["likeliest"][5])
-    assert found["knowledge"]["likeliest"][6] == 0
+    assert found.missing["answer_accuracy"].null_count() == len(ROWS) - 1
+    assert np.isnan(found["answer_accuracy"]["likeliest"][5])
+    assert found["answer_accuracy"]["likeliest"][6] == 0
 
 
 def test_without_examples_the_question_stands_alone(pupil):
-    found_for(ROWS[:1], KnowledgeSettings(n_prompts=1, n_examples=0, n_samples=1))
+    found_for(ROWS[:1], AnswerAccuracySettings(n_prompts=1, n_examples=0, n_samples=1))
     assert len(json.loads(pupil.asked[0][0])["messages"]) == 1
 
 
 def test_plain_text_is_refused():
-    with pytest.raises(InputError, match="knowledge: rows need a prompt and a response, found plain text"):
+    with pytest.raises(InputError, match="answer_accuracy: rows need a prompt and a response, found plain text"):
         found_for([{"text": "a"}, {"text": "b"}])
 
 
 def test_a_real_model_gives_the_same_with_and_without_the_cache(tiny_llama, tmp_path):
-    settings = KnowledgeSettings(n_prompts=2, n_examples=1, n_samples=2, max_new_tokens=3)
-    first = found_for(ROWS, settings, model=str(tiny_llama))["knowledge"]
+    settings = AnswerAccuracySettings(n_prompts=2, n_examples=1, n_samples=2, max_new_tokens=3)
+    first = found_for(ROWS, settings, model=str(tiny_llama))["answer_accuracy"]
     cache = FeatureCache(tmp_path)
     for _ in range(2):
-        again = found_for(ROWS[::-1], settings, model=str(tiny_llama), cache=cache)["knowledge"][::-1]
+        again = found_for(ROWS[::-1], settings, model=str(tiny_llama), cache=cache)["answer_accuracy"][::-1]
         np.testing.assert_array_equal(again["likeliest"], first["likeliest"])
     assert set(groups(first)) <= {2, 3}  # a random model knows nothing by its likeliest answer
 
 
 def test_groups_are_those_of_the_paper():
     nan = np.nan
-    values = np.array([(1, nan), (0.5, nan), (0, 0.1), (0, 0), (nan, nan), (1, 0)], dtype=knowledge.KNOWLEDGE)
+    values = np.array(
+        [(1, nan), (0.5, nan), (0, 0.1), (0, 0), (nan, nan), (1, 0)], dtype=answer_accuracy.ANSWER_ACCURACY
+    )
     assert groups(values).tolist() == [0, 1, 2, 3, -1, 0]
 
 

@@ -34,8 +34,10 @@ from thresher.progress import Progress
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
+NAME = "in_context_utility"
 RECIPE = "utility-2"
-UTILITY = np.dtype([("example", np.int64), ("utility", np.float64)])
+STORED_AS = "utility"  # in the cache, from before a renaming
+IN_CONTEXT_UTILITY = np.dtype([("example", np.int64), ("utility", np.float64)])
 
 # The paper's prompts, but for the query, whose words are the same in both, so that exactly the same
 # tokens are scored.
@@ -50,7 +52,7 @@ GROUP_PAIRS = 64  # of one example, that a rehearsal takes together
 DIGEST = 32  # characters of a row's key
 
 
-class Utility:
+class InContextUtility:
     """Utility of examples for each row: distance of the model from the response without the example, minus with it.
 
     The distance is that between the response's tokens and the model's probabilities of them under
@@ -65,7 +67,7 @@ class Utility:
     row.
     """
 
-    name: ClassVar[str] = "utility"
+    name: ClassVar[str] = NAME
     passes: ClassVar[str] = (
         "the language model reads n rows alone and n (m + 1) rows behind an example, m examples "
         "for each row; each example is read once, the m / 2 best ones twice; the encoder reads n texts"
@@ -86,7 +88,7 @@ class Utility:
         }
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
-        """Return (n, m) of UTILITY: positions of the examples that were tried, the row itself first, and their utility.
+        """Return (n, m) of IN_CONTEXT_UTILITY: the examples that were tried, the row itself first, and their utility.
 
         A row without a scored token has NaN throughout, and its reason.
 
@@ -95,7 +97,7 @@ class Utility:
         """
         examples = dataset if context.examples is None else context.examples
         if "text" in (dataset.kind, examples.kind):
-            raise InputError("utility: rows need a prompt and a response, found plain text")
+            raise InputError(f"{NAME}: rows need a prompt and a response, found plain text")
         context = context.resolved(len(dataset))
         self._lm = lm = _language_model(context)  # kept, so that the features computed after this one share it
         limit = _max_length(lm, context) // 2
@@ -104,7 +106,7 @@ class Utility:
         tried, utility = _tried(dataset, asked, context)  # (n, m) each
         n, m = tried.shape
         is_fine = pool.problem == 0
-        values = np.empty((n, m), UTILITY)
+        values = np.empty((n, m), IN_CONTEXT_UTILITY)
         values["example"], values["utility"] = tried, utility
         notes = {
             "rows": n,
@@ -210,12 +212,12 @@ class _Asked:
 
         partition = None
         if context.cache is not None:
-            partition = context.cache.partition("utility", self._lm.name, _fingerprint(self._lm, context))
+            partition = context.cache.partition(STORED_AS, self._lm.name, _fingerprint(self._lm, context))
         texts = pl.Series("pair", keys, dtype=pl.String)
         values = compute_cached(
             texts,
             batches,
-            feature="utility",
+            feature=NAME,
             partition=partition,
             on_progress=context.on_progress,
             together=_groups(pairs[:, 1]),  # an example is read once for all rows it is tried with
@@ -299,8 +301,8 @@ def _fingerprint(lm: LanguageModel, context: FeatureContext) -> str:
 def _sentences(notes: dict[str, int], limit: int) -> Iterator[str]:
     """Yield what the user should know of rows that were cut or have no value."""
     if notes["rows_truncated"]:
-        yield f"utility: {notes['rows_truncated']:,} responses end behind the {limit:,} tokens of a row and were cut"
+        yield f"{NAME}: {notes['rows_truncated']:,} responses end behind the {limit:,} tokens of a row and were cut"
     if notes["examples_truncated"]:
-        yield f"utility: {notes['examples_truncated']:,} examples are longer than {limit:,} tokens and were cut"
+        yield f"{NAME}: {notes['examples_truncated']:,} examples are longer than {limit:,} tokens and were cut"
     if notes["rows_missing"]:
-        yield f"utility: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"
+        yield f"{NAME}: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"

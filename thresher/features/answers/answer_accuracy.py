@@ -16,7 +16,7 @@ from thresher.features.answers.prompts import missing_series, plain
 from thresher.features.compute import column_values
 from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureValues
-from thresher.features.settings import KnowledgeSettings
+from thresher.features.settings import AnswerAccuracySettings
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import Generation, TextGenerator, conversation_to_json
 from thresher.models.generation.load import load_generator
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 RECIPE = "knowledge-2"
 CUT = "an answer ended at max_new_tokens and was right so far; raise max_new_tokens"
-KNOWLEDGE = np.dtype([("likeliest", np.float64), ("drawn", np.float64)])
+ANSWER_ACCURACY = np.dtype([("likeliest", np.float64), ("drawn", np.float64)])
 
 
-class Knowledge:
+class AnswerAccuracy:
     """Shares of right answers, as SliCK has them: P0 of the likeliest answers, P1 of the drawn ones.
 
     A row's question stands behind `n_examples` other rows, in `n_prompts` prompts with other
@@ -49,7 +49,7 @@ class Knowledge:
     template.
     """
 
-    name: ClassVar[str] = "knowledge"
+    name: ClassVar[str] = "answer_accuracy"
     passes: ClassVar[str] = (
         "the language model writes n_prompts answers of each of n rows, and n_prompts n_samples of each row that it "
         "never answers right with its likeliest words"
@@ -58,7 +58,7 @@ class Knowledge:
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model and how it is asked, and the fingerprint of both."""
-        who, settings = load_generator(context), context.knowledge
+        who, settings = load_generator(context), context.answer_accuracy
         return {
             "model": who.name,
             **{name: str(getattr(settings, name)) for name in ("n_prompts", "n_examples", "n_samples", "by", "seed")},
@@ -66,18 +66,18 @@ class Knowledge:
         }
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
-        """Return (n,) of KNOWLEDGE, NaN with its reason for a row that has no short answer or got no answer.
+        """Return (n,) of ANSWER_ACCURACY, NaN with its reason for a row that has no short answer or got no answer.
 
         Raises:
             InputError: the rows are plain text, or a model or server cannot be asked.
         """
         examples = dataset if context.examples is None else context.examples
         if "text" in (dataset.kind, examples.kind):
-            raise InputError("knowledge: rows need a prompt and a response, found plain text")
+            raise InputError("answer_accuracy: rows need a prompt and a response, found plain text")
         self._who = who = load_generator(context)  # kept, so that the features computed after this one share the model
-        settings = context.knowledge
+        settings = context.answer_accuracy
         questions = _Questions.of(dataset, examples, settings)
-        values = np.full(len(dataset), np.nan, dtype=KNOWLEDGE)
+        values = np.full(len(dataset), np.nan, dtype=ANSWER_ACCURACY)
         asked = np.flatnonzero([problem is None for problem in questions.problems])
         values["likeliest"][asked] = _shares(questions, asked, settings.likeliest, who, context)
         unknown = np.flatnonzero(values["likeliest"] == 0)
@@ -106,7 +106,7 @@ class _Questions:
     problems: list[str | None]
 
     @classmethod
-    def of(cls, dataset: Dataset, examples: Dataset, settings: KnowledgeSettings) -> _Questions:
+    def of(cls, dataset: Dataset, examples: Dataset, settings: AnswerAccuracySettings) -> _Questions:
         groups = _Examples.by_group(examples, settings)
         names = _groups(dataset, settings)
         conversations: list[list[str]] = []
@@ -133,7 +133,7 @@ class _Examples:
     n_examples: int
 
     @classmethod
-    def by_group(cls, rows: Dataset, settings: KnowledgeSettings) -> dict[str, _Examples]:
+    def by_group(cls, rows: Dataset, settings: AnswerAccuracySettings) -> dict[str, _Examples]:
         pairs: dict[str, set[tuple[str, str]]] = {}
         for prompt, response, name in zip(
             rows.frame["prompt"], rows.frame["response"], _groups(rows, settings), strict=True
@@ -160,7 +160,7 @@ class _Examples:
         return found
 
 
-def _numbers(settings: KnowledgeSettings) -> range:
+def _numbers(settings: AnswerAccuracySettings) -> range:
     return range(settings.n_prompts)
 
 
@@ -169,11 +169,11 @@ def _place(pair: tuple[str, str], number: int, seed: int) -> tuple[int, tuple[st
     return xxhash.xxh3_128_intdigest(text.encode()), pair
 
 
-def _groups(rows: Dataset, settings: KnowledgeSettings) -> list[str]:
+def _groups(rows: Dataset, settings: AnswerAccuracySettings) -> list[str]:
     return [""] * len(rows) if settings.by is None else column_values(rows, settings.by).to_list()
 
 
-def _is_short(response: str, settings: KnowledgeSettings) -> bool:
+def _is_short(response: str, settings: AnswerAccuracySettings) -> bool:
     return len(response.split()) <= settings.max_words
 
 
@@ -192,7 +192,7 @@ def _shares(
     """Return the share of right ones among the answers to each row's prompts, (m,); NaN and a problem for none."""
     kind = "likeliest" if decoding.temperature == 0 else "drawn"
     conversations = [conversation for row in rows for conversation in questions.conversations[row]]
-    answers = who.generate(conversations, decoding, stage=f"knowledge: {kind} answers", context=context)
+    answers = who.generate(conversations, decoding, stage=f"answer_accuracy: {kind} answers", context=context)
     shares = np.full(len(rows), np.nan)
     supply = iter(answers)
     for place, row in enumerate(rows):
@@ -219,4 +219,4 @@ def _sentences(notes: dict[str, int]) -> list[str]:
     """Return what the user should know of rows without a value."""
     if not notes["rows_missing"]:
         return []
-    return [f"knowledge: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"]
+    return [f"answer_accuracy: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"]

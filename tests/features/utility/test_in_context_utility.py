@@ -9,9 +9,9 @@ import thresher as th
 from thresher.errors import InputError, SettingsError
 from thresher.features import FeatureCache, compute, fingerprints, make_context
 from thresher.features.utility import example_pairs
-from thresher.features.utility import utility as utility_module
+from thresher.features.utility import in_context_utility as utility_module
 from thresher.features.utility.example_pairs import Shares, effects, first_tried, nearest_examples
-from thresher.features.utility.utility import distance
+from thresher.features.utility.in_context_utility import distance
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
@@ -69,6 +69,9 @@ class Plain:
         return np.sqrt(np.mean([(1 - each) ** 2 for each in correct]))
 
 
+NAME = "in_context_utility"
+
+
 @pytest.fixture(scope="module")
 def plain(tiny_llama):
     return Plain(tiny_llama)
@@ -77,7 +80,7 @@ def plain(tiny_llama):
 def test_utility_is_how_much_nearer_the_response_is_behind_an_example(tiny_llama, plain):
     rows = make_rows()
     pool = th.load(rows)
-    found = compute(pool, {"utility"}, context(tiny_llama, n_examples=None))["utility"]
+    found = compute(pool, {NAME}, context(tiny_llama, n_examples=None))[NAME]
     assert found.shape == (14, 14)
     for i, row in enumerate(pool.rows(range(14))):
         assert found["example"][i].tolist() == [
@@ -96,8 +99,8 @@ def test_distance_is_0_for_a_certain_response_and_1_for_an_impossible_one():
 
 def test_a_row_is_tried_with_itself_its_nearest_some_drawn_and_those_that_helped_most(tiny_llama):
     pool = th.load(make_rows())
-    every = compute(pool, {"utility", "embedding"}, context(tiny_llama, n_examples=None))
-    few = compute(pool, {"utility"}, context(tiny_llama, n_examples=8))["utility"]
+    every = compute(pool, {NAME, "embedding"}, context(tiny_llama, n_examples=None))
+    few = compute(pool, {NAME}, context(tiny_llama, n_examples=8))[NAME]
     cosine = every["embedding"] @ every["embedding"].T
     assert few.shape == (14, 9)
     assert all(len(set(row)) == 9 for row in few["example"].tolist())
@@ -107,15 +110,15 @@ def test_a_row_is_tried_with_itself_its_nearest_some_drawn_and_those_that_helped
         tried = few["example"][i].tolist()
         assert tried[:3] == [i, *near]
         assert tried[5:] == [j for j in best if j not in tried[:5]][:4]
-        of = dict(zip(every["utility"]["example"][i].tolist(), every["utility"]["utility"][i], strict=True))
+        of = dict(zip(every[NAME]["example"][i].tolist(), every[NAME]["utility"][i], strict=True))
         np.testing.assert_allclose(few["utility"][i], [of[j] for j in tried], atol=1e-5)
 
 
 def test_the_order_of_the_rows_does_not_change_what_is_tried(tiny_llama):
     rows = make_rows()
     order = np.random.default_rng(3).permutation(len(rows))
-    found = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=6))["utility"]["example"]
-    other = compute(th.load([rows[i] for i in order]), {"utility"}, context(tiny_llama, n_examples=6))["utility"]
+    found = compute(th.load(rows), {NAME}, context(tiny_llama, n_examples=6))[NAME]["example"]
+    other = compute(th.load([rows[i] for i in order]), {NAME}, context(tiny_llama, n_examples=6))[NAME]
     assert [set(order[other["example"][list(order).index(i)]]) for i in range(14)] == [set(row) for row in found]
 
 
@@ -156,11 +159,11 @@ def test_shares_sum_to_the_number_of_examples(m):
 def test_examples_may_be_other_rows(tiny_llama, plain):
     rows, others = make_rows(5), make_rows(7, seed=4)
     beside = context(tiny_llama, n_examples=None, examples=th.load(others))
-    found = compute(th.load(rows), {"utility"}, beside)["utility"]
+    found = compute(th.load(rows), {NAME}, beside)[NAME]
     assert found["example"].tolist() == [list(range(7))] * 5
     wanted = [[plain.distance(row) - plain.distance(row, other) for other in others] for row in rows]
     np.testing.assert_allclose(found["utility"], wanted, atol=1e-4, rtol=0)
-    few = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=4, examples=th.load(others)))["utility"]
+    few = compute(th.load(rows), {NAME}, context(tiny_llama, n_examples=4, examples=th.load(others)))[NAME]
     assert few.shape == (5, 4)
     assert all(len(set(row)) == 4 for row in few["example"].tolist())
 
@@ -168,8 +171,8 @@ def test_examples_may_be_other_rows(tiny_llama, plain):
 @pytest.mark.parametrize("batch_tokens", [60, 4000])
 def test_batches_change_no_value(tiny_llama, batch_tokens):
     pool = th.load(make_rows())
-    usual = compute(pool, {"utility"}, context(tiny_llama, n_examples=4))["utility"]
-    found = compute(pool, {"utility"}, context(tiny_llama, n_examples=4, batch_tokens=batch_tokens))["utility"]
+    usual = compute(pool, {NAME}, context(tiny_llama, n_examples=4))[NAME]
+    found = compute(pool, {NAME}, context(tiny_llama, n_examples=4, batch_tokens=batch_tokens))[NAME]
     np.testing.assert_allclose(found["utility"], usual["utility"], atol=1e-5)
 
 
@@ -179,7 +182,7 @@ def test_each_example_is_read_once_and_each_row_once_per_example(tiny_llama, mon
         utility_module, "language_model", lambda *a, **k: made.append(LanguageModel(*a, **k)) or made[-1]
     )
     rows = make_rows()
-    found = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=4))["utility"]["example"]
+    found = compute(th.load(rows), {NAME}, context(tiny_llama, n_examples=4))[NAME]["example"]
     tokenizer = made[0].tokenizer
 
     def n(text):
@@ -195,17 +198,17 @@ def test_each_example_is_read_once_and_each_row_once_per_example(tiny_llama, mon
 def test_finished_pairs_come_from_the_cache_whatever_else_is_in_the_pool(tiny_llama, tmp_path, monkeypatch):
     cache = FeatureCache(tmp_path / "cache")
     rows = make_rows()
-    first = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=None, cache=cache))["utility"]
+    first = compute(th.load(rows), {NAME}, context(tiny_llama, n_examples=None, cache=cache))[NAME]
     asked = []
     score_pairs = utility_module.score_pairs
     monkeypatch.setattr(utility_module, "score_pairs", lambda *a, **k: asked.append(len(a[3])) or score_pairs(*a, **k))
-    less = compute(th.load(rows[4:]), {"utility"}, context(tiny_llama, n_examples=None, cache=cache))["utility"]
+    less = compute(th.load(rows[4:]), {NAME}, context(tiny_llama, n_examples=None, cache=cache))[NAME]
     assert asked == []
     of = [dict(zip(e.tolist(), u, strict=True)) for e, u in zip(first["example"], first["utility"], strict=True)]
     wanted = [[of[i + 4][j + 4] for j in less["example"][i]] for i in range(10)]
     np.testing.assert_array_equal(less["utility"], wanted)
     more = [*rows, {"prompt": "new", "completion": "row"}]
-    compute(th.load(more), {"utility"}, context(tiny_llama, n_examples=None, cache=cache))
+    compute(th.load(more), {NAME}, context(tiny_llama, n_examples=None, cache=cache))
     assert asked == [1, 15 + 14]  # alone; behind all examples, and as an example
 
 
@@ -214,12 +217,12 @@ def test_long_rows_and_examples_are_cut_and_counted_and_a_row_without_tokens_has
     rows.append({"prompt": "fox " * 600, "completion": "never reached"})
     rows.append({"prompt": "long answer", "completion": "ok " * 600})
     told = []
-    found = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=None, on_progress=told.append))
-    utility = found["utility"]["utility"]
+    found = compute(th.load(rows), {NAME}, context(tiny_llama, n_examples=None, on_progress=told.append))
+    utility = found[NAME]["utility"]
     assert np.isnan(utility[4]).all()
     assert np.isfinite(utility[[0, 1, 2, 3, 5]]).all()
-    assert found.missing["utility"].to_list() == [None] * 4 + [PROBLEMS[1], None]
-    assert found.notes["utility"] == {
+    assert found.missing[NAME].to_list() == [None] * 4 + [PROBLEMS[1], None]
+    assert found.notes[NAME] == {
         "rows": 6,
         "rows_missing": 1,
         "rows_truncated": 1,
@@ -235,22 +238,22 @@ def test_equal_rows_are_asked_once(tiny_llama, monkeypatch):
     score_pairs = utility_module.score_pairs
     monkeypatch.setattr(utility_module, "score_pairs", lambda *a, **k: asked.append(len(a[3])) or score_pairs(*a, **k))
     rows = make_rows(3)
-    found = compute(th.load([*rows, *rows]), {"utility"}, context(tiny_llama, n_examples=None))["utility"]
+    found = compute(th.load([*rows, *rows]), {NAME}, context(tiny_llama, n_examples=None))[NAME]
     assert asked == [3, 9]
     assert len(found) == 6
 
 
 def test_classified_texts_have_their_label_as_the_response(tiny_llama, plain):
     rows = [{"text": f"fox {i}", "label": "ok"} for i in range(3)]
-    found = compute(th.load(rows), {"utility"}, context(tiny_llama, n_examples=None))["utility"]
+    found = compute(th.load(rows), {NAME}, context(tiny_llama, n_examples=None))[NAME]
     as_talk = [{"prompt": row["text"], "completion": row["label"]} for row in rows]
     wanted = plain.distance(as_talk[0]) - plain.distance(as_talk[0], as_talk[0])
     np.testing.assert_allclose(found["utility"][0, 0], wanted, atol=1e-4)
 
 
 def test_plain_text_is_refused(tiny_llama):
-    with pytest.raises(InputError, match="utility: rows need a prompt and a response, found plain text"):
-        compute(th.load([{"text": "only text"}] * 3), {"utility"}, context(tiny_llama))
+    with pytest.raises(InputError, match="in_context_utility: rows need a prompt and a response, found plain text"):
+        compute(th.load([{"text": "only text"}] * 3), {NAME}, context(tiny_llama))
 
 
 def test_no_examples_are_refused_as_a_setting():
@@ -260,7 +263,7 @@ def test_no_examples_are_refused_as_a_setting():
 
 def test_the_fingerprint_tells_models_and_limits_apart(tiny_llama, plain_llama):
     found = [
-        fingerprints({"utility"}, each)["utility"]
+        fingerprints({NAME}, each)[NAME]
         for each in (context(tiny_llama), context(tiny_llama, max_length=100), context(tiny_llama, n_examples=None))
     ]
     assert len({json.dumps(each) for each in found}) == 3
