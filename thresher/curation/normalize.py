@@ -1,19 +1,19 @@
-"""Which text of a row a rule compares, and what it sets aside in it."""
+"""Which text of a row a rule compares, and which differences in it do not count."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-SCOPES = ("row", "prompt", "response")
+Scope = Literal["row", "prompt", "response"]
 SEPARATOR = "\n\0\n"  # between prompt and response: no canonical text holds a NUL
 
 
-def scope_texts(rows: Dataset, scope: str) -> pl.Series:
+def scope_texts(rows: Dataset, scope: Scope) -> pl.Series:
     """Return the text of each row that is compared, (n,).
 
     Args:
@@ -27,8 +27,8 @@ def scope_texts(rows: Dataset, scope: str) -> pl.Series:
     return rows.frame[column].alias("text")
 
 
-def plain_texts(rows: Dataset, scope: str) -> pl.Series:
-    """Return the text of each row as it reads, (n,): prompt and response on lines of their own; never a label.
+def plain_texts(rows: Dataset, scope: Scope) -> pl.Series:
+    """Return the text of each row as it reads, (n,): prompt and response on own lines; never a label.
 
     Args:
         rows: n rows.
@@ -39,14 +39,11 @@ def plain_texts(rows: Dataset, scope: str) -> pl.Series:
 
 
 def normalize_texts(
-    texts: pl.Series,
-    *,
-    unicode: bool = True,
-    case: bool = True,
-    space: bool = True,
-    punctuation: bool = False,
+    texts: pl.Series, *, unicode: bool = True, case: bool = True, space: bool = True, punctuation: bool = False
 ) -> pl.Series:
-    """Return texts without differences that do not count, (n,); a text of which nothing would be left stays as it is.
+    """Return texts without differences that do not count, (n,).
+
+    A text of which nothing would be left stays as it is.
 
     Args:
         texts: (n,) string, no nulls.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
 from thresher.numeric.arrays import Bool
 
 POOL = "pool"
+Notes = Mapping[str, int | float | str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +27,11 @@ class Verdict:
             there is none.
         duplicate_in: (n,) string or None: where that row is: "pool", "existing" or "eval".
         similarity: (n,) float32 or None: with that row; null where there is none.
-        cluster: (n,) string or None: row id of the row that stands for the group of duplicates that
+        cluster: (n,) string or None: row id of the row that represents the group of duplicates that
             a row is in, its own for the one that is kept; null for a row that is alone.
         is_masked: (n,) bool or None: rows whose texts the rule's `mask` changes.
         notes: facts for the manifest, such as the number of pairs that were compared; a text is
-            told to the user.
+            shown to the user.
     """
 
     reason: pl.Series
@@ -39,21 +41,32 @@ class Verdict:
     similarity: pl.Series | None = None
     cluster: pl.Series | None = None
     is_masked: Bool | None = None
-    notes: Mapping[str, int | float | str] = field(default_factory=dict)
+    notes: Notes = field(default_factory=dict)
+
+    @classmethod
+    def from_frame(cls, frame: pl.DataFrame, *, is_masked: Bool | None = None, notes: Notes | None = None) -> Verdict:
+        """Return the verdict whose parts are the columns of a frame, named like the attributes."""
+        parts: dict[str, Any] = frame.to_dict()
+        return cls(**parts, is_masked=is_masked, notes=dict(notes or {}))
 
     def __post_init__(self) -> None:
-        """Refuse parts of unequal length, drops without explanation, and repeated rows without their place.
+        """Refuse parts of unequal length, drops without explanation, and repeats without their place.
 
         Raises:
             ValueError: the rule that made the verdict has a bug.
         """
         n = len(self.reason)
-        parts = ("explanation", "duplicate_of", "duplicate_in", "similarity", "cluster", "is_masked")
-        wrong = [name for name in parts if (part := getattr(self, name)) is not None and len(part) != n]
-        if wrong:
-            raise ValueError(
-                f"verdict: {wrong[0]} must have one entry per row ({n}), got {len(getattr(self, wrong[0]))}"
-            )
+        parts = {
+            "explanation": self.explanation,
+            "duplicate_of": self.duplicate_of,
+            "duplicate_in": self.duplicate_in,
+            "similarity": self.similarity,
+            "cluster": self.cluster,
+            "is_masked": self.is_masked,
+        }
+        for name, part in parts.items():
+            if part is not None and len(part) != n:
+                raise ValueError(f"verdict: {name} must have one entry per row ({n}), got {len(part)}")
         if (self.reason.is_not_null() & self.explanation.is_null()).any():
             raise ValueError("verdict: every dropped row must have an explanation")
         if (self.duplicate_of is None) != (self.duplicate_in is None):
@@ -70,13 +83,7 @@ class Verdict:
         return dropped
 
 
-def drop_where(
-    is_dropped: Bool,
-    reason: str,
-    explanation: pl.Series | str,
-    *,
-    notes: Mapping[str, int | float | str] | None = None,
-) -> Verdict:
+def drop_where(is_dropped: Bool, reason: str, explanation: pl.Series | str, *, notes: Notes | None = None) -> Verdict:
     """Return the verdict of a rule with one reason.
 
     Args:
@@ -85,13 +92,8 @@ def drop_where(
         explanation: a sentence for all dropped rows, or (n,) one for each; ignored for kept rows.
         notes: facts for the manifest.
     """
-    mask = pl.Series(is_dropped, dtype=pl.Boolean)
-    nothing = pl.Series([None], dtype=pl.String).new_from_index(0, len(mask))
-    text = pl.Series([explanation], dtype=pl.String) if isinstance(explanation, str) else explanation
-    text = text.new_from_index(0, len(mask)) if isinstance(explanation, str) else text
-    reasons = pl.Series([reason], dtype=pl.String).new_from_index(0, len(mask))
-    return Verdict(
-        reason=reasons.zip_with(mask, nothing).alias("reason"),
-        explanation=text.zip_with(mask, nothing).alias("explanation"),
-        notes=dict(notes or {}),
+    frame = pl.DataFrame({"is_dropped": pl.Series(is_dropped, dtype=pl.Boolean)}).select(
+        reason=pl.when("is_dropped").then(pl.lit(reason, pl.String)),
+        explanation=pl.when("is_dropped").then(pl.lit(explanation)),
     )
+    return Verdict.from_frame(frame, notes=notes)

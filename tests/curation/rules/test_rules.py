@@ -135,11 +135,11 @@ def test_rows_in_another_language_are_dropped_when_it_is_sure(rows, check):
 
 
 def test_gram_shares_are_those_of_a_slow_count():
-    from thresher.curation.rules.repetition import _gram_shares
+    from thresher.curation.rules.repetition import _measure_grams
 
     rng = np.random.default_rng(5)
     texts = [" ".join(rng.choice(["aa", "b", "cccc", "dd", "e"], 70)) for _ in range(20)]
-    found = _gram_shares(pl.Series(texts))
+    found = _measure_grams(pl.Series(texts))
     for text, shares in zip(texts, found, strict=True):
         words = text.split()
         total = sum(map(len, words))
@@ -183,10 +183,10 @@ def test_a_limit_of_one_switches_a_test_of_repetition_off(rows, check):
 
 
 def test_words_without_a_letter_are_counted_once_each():
-    from thresher.curation.rules.repetition import _word_shares
+    from thresher.curation.rules.repetition import _measure_words
 
-    assert _word_shares(pl.Series(["1 2 3 four"]))["letterless"][0] == pytest.approx(0.75)
-    assert _word_shares(pl.Series(["it's co-op 3rd 99"]))["letterless"][0] == pytest.approx(0.25)
+    assert _measure_words(pl.Series(["1 2 3 four"]))["letterless"][0] == pytest.approx(0.75)
+    assert _measure_words(pl.Series(["it's co-op 3rd 99"]))["letterless"][0] == pytest.approx(0.25)
 
 
 # Personal data

@@ -12,9 +12,9 @@ import thresher as th
 from thresher.curation import Rows
 from thresher.curation.normalize import normalize_texts
 from thresher.curation.rules.exact_duplicates import ExactDuplicates
-from thresher.curation.rules.near_duplicates import NearDuplicates, band_rows
+from thresher.curation.rules.near_duplicates import NearDuplicates, choose_band_size
 from thresher.curation.rules.semantic_duplicates import SemanticDuplicates
-from thresher.curation.similarity.shingles import shingles
+from thresher.curation.similarity.shingles import build_shingles
 from thresher.errors import SettingsError
 from thresher.features import Features
 
@@ -77,7 +77,7 @@ def test_near_duplicates_are_those_of_brute_force(threshold):
 
 def test_bands_find_a_pair_at_the_threshold_almost_surely():
     for threshold in (0.3, 0.5, 0.7, 0.9):
-        rows = band_rows(threshold, 128)
+        rows = choose_band_size(threshold, 128)
         assert 1 - (1 - threshold**rows) ** (128 // rows) >= 0.99
         assert 1 - (1 - threshold ** (rows + 1)) ** (128 // (rows + 1)) < 0.99
 
@@ -168,7 +168,7 @@ def test_a_row_that_repeats_an_existing_one_names_it_with_its_place():
 )
 def test_shingles_are_the_distinct_pieces(texts, n, unit):
     series = normalize_texts(pl.Series(texts, dtype=pl.String))
-    found = shingles(series, n=n, unit=unit)
+    found = build_shingles(series, n=n, unit=unit)
     for text, size in zip(series, found.sizes(), strict=True):
         parts = text.split(" ") if unit == "word" else list(text)
         parts = [part for part in parts if part] if unit == "word" else parts

@@ -10,7 +10,7 @@ import polars as pl
 
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
-from thresher.validation import check_number
+from thresher.validation import check_settings, option
 
 CONFIDENCE = "confidence"
 
@@ -28,21 +28,18 @@ class Confidence:
     only.
 
     Attributes:
-        threshold: smallest confidence that stays; not set: the quantile decides.
+        threshold: smallest confidence that stays; default: the quantile decides.
         quantile: share of the rows below gamma, where no threshold is set.
     """
 
     name: ClassVar[str] = "confidence"
     needs: ClassVar[frozenset[str]] = frozenset({CONFIDENCE})
 
-    threshold: float | None = None
-    quantile: float = 0.5
+    threshold: float | None = option(None, ge=0, le=1)
+    quantile: float = option(0.5, ge=0, le=1)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        if self.threshold is not None:
-            check_number(self.name, "threshold", self.threshold, 0.0, 1.0)
-        check_number(self.name, "quantile", self.quantile, 0.0, 1.0)
+        check_settings(self, self.name)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row below gamma."""
@@ -52,17 +49,12 @@ class Confidence:
             gamma = float(self.threshold)
         else:
             gamma = float(np.quantile(known, self.quantile)) if len(known) else 0.0
-        low = pl.Series(value < gamma)
-        missing = pool.features.missing.get(CONFIDENCE)
-        frame = pl.DataFrame({"value": value, "missing": missing if missing is not None else [None] * len(value)})
-        judged = frame.select(
-            reason=pl.when(low).then(pl.lit("low-confidence")),
-            explanation=pl.when(low)
+        missing = pool.features.missing.get(CONFIDENCE, [None] * len(value))
+        is_low = pl.col("value") < gamma
+        parts = pl.DataFrame({"value": pl.Series(value).fill_nan(None), "missing": missing}).select(
+            reason=pl.when(is_low).then(pl.lit("low-confidence")),
+            explanation=pl.when(is_low)
             .then(pl.format(f"has confidence {{}}, below {gamma:.4g}", pl.col("value").round(4)))
             .otherwise(pl.format("has no confidence: {}", pl.col("missing").cast(pl.String))),
         )
-        return Verdict(
-            reason=judged["reason"],
-            explanation=judged["explanation"],
-            notes={"gamma": gamma, "without_confidence": int(np.isnan(value).sum())},
-        )
+        return Verdict.from_frame(parts, notes={"gamma": gamma, "without_confidence": int(np.isnan(value).sum())})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -14,9 +14,7 @@ from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
 from thresher.errors import InputError
-from thresher.validation import check_one_of, check_whole
-
-KEEP = ("majority", "none", "first")
+from thresher.validation import check_settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,7 @@ class Conflicts:
     Cost: linear in the length of the texts. Existing rows: none is dropped; a row that contradicts
     one is, whatever `keep` says. Ties: where no answer has more than half of the rows, "majority"
     drops them all. Rules for duplicates leave one row of each answer, and so nothing to count: put
-    them behind this one. Fails: short answers to open requests ("name a colour") differ and are
+    them behind this one. Fails: short answers to open requests ("name a color") differ and are
     right; report only, or lower `max_words`.
 
     Attributes:
@@ -48,13 +46,11 @@ class Conflicts:
         DUPLICATES, "a rule for duplicates leaves one row of each answer, and so no majority"
     )
 
-    keep: str = "majority"
-    max_words: int = 12
+    keep: Literal["majority", "none", "first"] = "majority"
+    max_words: int = option(12, ge=1)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "keep", self.keep, KEEP)
-        check_whole(self.name, "max_words", self.max_words, 1)
+        check_settings(self, self.name)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop the rows of contradicting answers.
@@ -65,9 +61,11 @@ class Conflicts:
         if pool.dataset.kind == "text":
             raise InputError(f"{self.name}: rows need a prompt and a response, found rows of text; leave out the rule")
         is_label = pool.dataset.kind == "classification"
-        parts = [_answers(rows, is_existing=rows is existing, is_label=is_label) for rows in (existing, pool) if rows]
-        groups = pl.concat(parts).with_row_index("at")
-        count = pl.len().over("prompt", "answer")
+        answers = [
+            _read_answers(rows, is_existing=rows is existing, is_label=is_label) for rows in (existing, pool) if rows
+        ]
+        groups = pl.concat(answers).with_row_index("at")
+        count = pl.len().over("prompt", "answer")  # rows that give this answer to this prompt
         first = pl.col("at") == pl.col("at").min().over("prompt")
         groups = groups.with_columns(
             n=pl.len().over("prompt"),
@@ -78,32 +76,25 @@ class Conflicts:
             of_first=pl.col("answer").filter(first).first().over("prompt"),
             of_existing=pl.col("answer").filter("is_existing").first().over("prompt"),
         ).filter(~pl.col("is_existing"))
-        judged = pl.lit(value=True) if is_label else pl.col("longest") <= self.max_words
-        is_conflict = (pl.col("n_answers") > 1) & judged
-        same_as_kept = (
+        is_short = pl.lit(value=True) if is_label else pl.col("longest") <= self.max_words
+        is_conflict = (pl.col("n_answers") > 1) & is_short
+        is_kept = (
             pl.when(pl.col("of_existing").is_not_null())
             .then(pl.col("answer") == pl.col("of_existing"))
-            .otherwise(self._stays())
+            .otherwise(self._is_kept())
         )
-        goes = is_conflict & ~same_as_kept
-        told = pl.format(
-            "{} of the {} rows with this prompt answer so, the others {}", "n_same", "n",
-            pl.when(pl.col("n_answers") == 2).then(pl.lit("otherwise")).otherwise(pl.lit("in several ways")),
-        )  # fmt: skip
-        out = groups.select(
-            reason=pl.when(goes).then(pl.lit("conflict")),
-            explanation=pl.when(goes).then(told),
+        is_dropped = is_conflict & ~is_kept
+        others = pl.when(pl.col("n_answers") == 2).then(pl.lit("otherwise")).otherwise(pl.lit("in several ways"))
+        sentence = pl.format("{} of the {} rows with this prompt answer so, the others {}", "n_same", "n", others)
+        verdict = groups.select(
+            reason=pl.when(is_dropped).then(pl.lit("conflict")),
+            explanation=pl.when(is_dropped).then(sentence),
             cluster=pl.when(is_conflict).then(pl.col("row_id").first().over("prompt")),
-            is_unjudged=(pl.col("n_answers") > 1) & ~judged,
         )
-        return Verdict(
-            reason=out["reason"],
-            explanation=out["explanation"],
-            cluster=out["cluster"],
-            notes={"rows_with_long_answers_not_judged": int(out["is_unjudged"].sum())},
-        )
+        n_long = groups.select(((pl.col("n_answers") > 1) & ~is_short).sum()).item()
+        return Verdict.from_frame(verdict, notes={"rows_with_long_answers_not_judged": int(n_long)})
 
-    def _stays(self) -> pl.Expr:
+    def _is_kept(self) -> pl.Expr:
         """Return which rows of a contradiction stay."""
         if self.keep == "none":
             return pl.lit(value=False)
@@ -112,7 +103,7 @@ class Conflicts:
         return (pl.col("n_same") == pl.col("most")) & (pl.col("n_same") * 2 > pl.col("n"))
 
 
-def _answers(rows: Rows, *, is_existing: bool, is_label: bool) -> pl.DataFrame:
+def _read_answers(rows: Rows, *, is_existing: bool, is_label: bool) -> pl.DataFrame:
     frame = rows.dataset.frame
     return pl.DataFrame(
         {

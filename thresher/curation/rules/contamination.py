@@ -8,21 +8,20 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from thresher.curation.normalize import SCOPES, normalize_texts, scope_texts
+from thresher.curation.normalize import Scope, normalize_texts, scope_texts
 from thresher.curation.rule import EVAL, Rows
 from thresher.curation.similarity.cosine_groups import COLUMNS
-from thresher.curation.similarity.shingles import Shingles, shingles
+from thresher.curation.similarity.shingles import Shingles, build_shingles
 from thresher.curation.verdict import Verdict
-from thresher.numeric.arrays import Float32, Int64
+from thresher.numeric.arrays import Float32, Floats, Int64
 from thresher.numeric.numba_jit import jit
 from thresher.numeric.vectors import unit_rows
-from thresher.validation import check_number, check_one_of, check_whole
+from thresher.validation import check_settings, option
 
 EMBEDDING = "embedding"
-# A piece that more evaluation rows share is of a template, such as a system prompt, and no sign of
-# a leak.
+# A piece that more evaluation rows share than this is of a template, such as a system prompt, and
+# no sign of a leak.
 TEMPLATE_ROWS, TEMPLATE_SHARE, COMMON = 10, 0.1, 1000
 
 
@@ -61,25 +60,20 @@ class Contamination:
             Rows that are text alone have only one.
         n_gram: words in a piece.
         overlap: smallest share of common pieces.
-        cosine: smallest cosine of a semantic leak; not set: embeddings are not compared.
+        cosine: smallest cosine of a semantic leak; default: embeddings are not compared.
     """
 
     name: ClassVar[str] = "contamination"
     requires: ClassVar[frozenset[str]] = frozenset({EVAL})
     precedes: ClassVar[Mapping[str, str]] = {"pii": "what is masked is no part of an evaluation row any more"}
 
-    scope: str = "prompt"
-    n_gram: int = 8
-    overlap: float = 0.5
-    cosine: float | None = None
+    scope: Scope = "prompt"
+    n_gram: int = option(8, ge=1)
+    overlap: float = option(0.5, ge=1e-6, le=1)
+    cosine: float | None = option(None, ge=-1, le=1)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "scope", self.scope, SCOPES)
-        check_whole(self.name, "n_gram", self.n_gram, 1)
-        check_number(self.name, "overlap", self.overlap, 1e-6, 1.0)
-        if self.cosine is not None:
-            check_number(self.name, "cosine", self.cosine, -1.0, 1.0)
+        check_settings(self, self.name)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -99,55 +93,54 @@ class Contamination:
         """
         if eval is None:
             raise AssertionError(f"{self.name} requires rows to evaluate on")
-        ours, theirs = self._texts(pool), self._texts(eval)
+        ours, theirs = self._normalize(pool), self._normalize(eval)
+        our_sets, their_sets = (build_shingles(texts, n=self.n_gram, unit="word") for texts in (ours, theirs))
+        overlap = _match_overlapping(our_sets, their_sets)
         tests = {
-            "leak": (_equal(ours, theirs), 1.0, "is equal to"),
-            "n-gram-leak": (
-                _overlapping(shingles(ours, n=self.n_gram, unit="word"), shingles(theirs, n=self.n_gram, unit="word")),
-                self.overlap,
-                f"shares {{}} of the {self.n_gram}-word pieces with",
-            ),
+            "leak": (_match_equal(ours, theirs), 1.0, "is equal to"),
+            "n-gram-leak": (overlap, self.overlap, f"shares {{}} of the {self.n_gram}-word pieces with"),
         }
         if self.cosine is not None:
-            match = _most_similar(pool.features[EMBEDDING], eval.features[EMBEDDING])
+            match = _match_similar(pool.features[EMBEDDING], eval.features[EMBEDDING])
             tests["semantic-leak"] = (match, self.cosine, "has cosine {} with")
-        return _verdict(tests, eval.row_id, len(pool))
+        return _build_verdict(tests, eval.row_id, len(pool))
 
-    def _texts(self, rows: Rows) -> pl.Series:
+    def _normalize(self, rows: Rows) -> pl.Series:
         is_text = rows.dataset.kind == "classification" and self.scope == "row"  # labels are no leak
         return normalize_texts(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
 
 
-def _verdict(tests: Mapping[str, tuple[_Match, float, str]], ids: pl.Series, n: int) -> Verdict:
-    """Return the verdict in which the first test that a row fails speaks."""
-    reason, text = np.full(n, None, dtype=object), np.full(n, None, dtype=object)
+def _build_verdict(tests: Mapping[str, tuple[_Match, float, str]], ids: pl.Series, n: int) -> Verdict:
+    """Return the verdict in which the first test that a row fails gives the reason."""
+    reason, sentence = np.full(n, None, dtype=object), np.full(n, None, dtype=object)
     row, value = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
     for name, (match, least, words) in tests.items():
-        hit = np.flatnonzero((match.row >= 0) & (match.value >= least) & (row < 0))
-        row[hit], value[hit], reason[hit] = match.row[hit], match.value[hit], name
-        for i in hit.tolist():
-            text[i] = f"{words.format(f'{match.value[i]:.2f}')} evaluation row {ids[int(match.row[i])]}"
-    hit_rows = pl.Series(row >= 0)
-    nothing = pl.Series([None], dtype=pl.String).new_from_index(0, n)
-    named = ids.gather(np.maximum(row, 0)).zip_with(hit_rows, nothing)
-    return Verdict(
-        reason=pl.Series("reason", reason.tolist(), dtype=pl.String),
-        explanation=pl.Series("explanation", text.tolist(), dtype=pl.String),
-        duplicate_of=named,
-        duplicate_in=pl.Series([EVAL], dtype=pl.String).new_from_index(0, n).zip_with(hit_rows, nothing),
-        similarity=pl.Series(value).fill_nan(None),
-        notes={"evaluation_rows": len(ids), "evaluation_rows_found": len(np.unique(row[row >= 0]))},
+        hits = np.flatnonzero((match.row >= 0) & (match.value >= least) & (row < 0))
+        row[hits], value[hits], reason[hits] = match.row[hits], match.value[hits], name
+        for i in hits.tolist():
+            sentence[i] = f"{words.format(f'{match.value[i]:.2f}')} evaluation row {ids[int(match.row[i])]}"
+    columns = {"reason": reason.tolist(), "explanation": sentence.tolist(), "of": ids.gather(np.maximum(row, 0))}
+    parts = pl.DataFrame(
+        columns | {"value": value}, schema_overrides={"reason": pl.String, "explanation": pl.String}
+    ).select(
+        "reason",
+        "explanation",
+        duplicate_of=pl.when(pl.col("reason").is_not_null()).then("of"),
+        duplicate_in=pl.when(pl.col("reason").is_not_null()).then(pl.lit(EVAL)),
+        similarity=pl.col("value").fill_nan(None),
     )
+    notes = {"evaluation_rows": len(ids), "evaluation_rows_found": len(np.unique(row[row >= 0]))}
+    return Verdict.from_frame(parts, notes=notes)
 
 
-def _equal(ours: pl.Series, theirs: pl.Series) -> _Match:
+def _match_equal(ours: pl.Series, theirs: pl.Series) -> _Match:
     known = pl.DataFrame({"text": theirs, "row": np.arange(len(theirs))}).unique("text", keep="first")
-    found = ours.alias("text").to_frame().join(known, on="text", how="left", maintain_order="left")["row"]
-    row = found.fill_null(-1).to_numpy().astype(np.int64)
+    matched = ours.alias("text").to_frame().join(known, on="text", how="left", maintain_order="left")["row"]
+    row = matched.fill_null(-1).to_numpy().astype(np.int64)
     return _Match(row, np.where(row >= 0, 1.0, 0.0).astype(np.float32))
 
 
-def _most_similar(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> _Match:
+def _match_similar(ours: Floats, theirs: Floats) -> _Match:
     x, y = unit_rows(ours, round_once=True), unit_rows(theirs, round_once=True)
     row, value = np.empty(len(x), np.int64), np.empty(len(x), np.float32)
     for start in range(0, len(x), COLUMNS):
@@ -157,40 +150,43 @@ def _most_similar(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> _
     return _Match(row, value)
 
 
-def _overlapping(ours: Shingles, theirs: Shingles) -> _Match:
-    """Return the evaluation row that shares the largest part of the smaller set of pieces, those of templates aside."""
-    owner = np.repeat(np.arange(len(theirs.offsets) - 1, dtype=np.int64), theirs.sizes())
-    order = np.argsort(theirs.hashes, kind="stable")
-    keys, first, counts = np.unique(theirs.hashes[order], return_index=True, return_counts=True)
-    is_rare = counts <= _most_owners(len(theirs.offsets) - 1)
-    their_sizes = np.bincount(owner[order][np.repeat(is_rare, counts)], minlength=len(theirs.offsets) - 1)
-    in_template = np.isin(ours.hashes, keys[~is_rare])
-    our_sizes = ours.sizes() - np.bincount(_row_of(ours, np.flatnonzero(in_template)), minlength=len(ours.sizes()))
+def _match_overlapping(ours: Shingles, theirs: Shingles) -> _Match:
+    """Return the evaluation row that shares the largest part of the smaller set, without template pieces."""
+    n_theirs = len(theirs.offsets) - 1
+    # owner[i]: the evaluation row of piece i, where pieces stand in the order of their hashes
+    by_hash = np.argsort(theirs.hashes, kind="stable")
+    owner = np.repeat(np.arange(n_theirs, dtype=np.int64), theirs.sizes())[by_hash]
+    # owners of the piece keys[k] are owner[first[k] : first[k] + counts[k]]
+    keys, first, counts = np.unique(theirs.hashes[by_hash], return_index=True, return_counts=True)
+    # pieces that too many evaluation rows share count on neither side
+    is_rare = counts <= _limit_owners(n_theirs)
+    their_sizes = np.bincount(owner[np.repeat(is_rare, counts)], minlength=n_theirs).astype(np.int64)
+    in_template = np.flatnonzero(np.isin(ours.hashes, keys[~is_rare]))
+    our_sizes = ours.sizes() - np.bincount(_find_rows(ours, in_template), minlength=len(ours.sizes()))
     keys, first, counts = keys[is_rare], first[is_rare].astype(np.int64), counts[is_rare].astype(np.int64)
+    # at[i]: the number among the keys of our piece i; common: places of our pieces that are keys
     at = np.minimum(np.searchsorted(keys, ours.hashes), max(len(keys) - 1, 0)).astype(np.int64)
-    known = np.flatnonzero(keys[at] == ours.hashes) if len(keys) else np.zeros(0, np.int64)
-    row, value = _best_overlap(
-        _row_of(ours, known), at[known], first, counts, owner[order], our_sizes, their_sizes.astype(np.int64)
-    )
-    return _Match(row, value)
+    common = np.flatnonzero(keys[at] == ours.hashes) if len(keys) else np.zeros(0, np.int64)
+    row_of = _find_rows(ours, common)
+    return _Match(*_find_best_overlap(row_of, at[common], first, counts, owner, our_sizes, their_sizes))
 
 
-def _row_of(sets: Shingles, at: Int64) -> Int64:
+def _find_rows(sets: Shingles, at: Int64) -> Int64:
     """Return the row that each piece belongs to."""
     return (np.searchsorted(sets.offsets, at, side="right") - 1).astype(np.int64)
 
 
-def _most_owners(n: int) -> int:
+def _limit_owners(n: int) -> int:
     """Return how many of n evaluation rows may share a piece that is a sign of a leak."""
     most = min(COMMON, max(TEMPLATE_ROWS, int(TEMPLATE_SHARE * n)))
     return min(most, n - 1) if n > 2 else most
 
 
 @jit
-def _best_overlap(
+def _find_best_overlap(
     row_of: Int64, key: Int64, first: Int64, counts: Int64, owner: Int64, our_sizes: Int64, their_sizes: Int64
 ) -> tuple[Int64, Float32]:
-    """Count common pieces row by row.
+    """Return the evaluation row that overlaps most with each row of the pool, -1 for none, and how much.
 
     Args:
         row_of: (m,) the pool's row of each common piece, ascending.
@@ -203,21 +199,23 @@ def _best_overlap(
     """
     best = np.full(len(our_sizes), -1, np.int64)
     value = np.zeros(len(our_sizes), np.float32)
-    shared = np.zeros(len(their_sizes), np.int64)
+    n_shared = np.zeros(len(their_sizes), np.int64)  # all 0 before each row of the pool
     touched = np.empty(len(their_sizes), np.int64)
     at = 0
     while at < len(row_of):
+        # count the pieces that this row shares with each evaluation row; remember which have any
         row, n_touched = row_of[at], 0
         while at < len(row_of) and row_of[at] == row:
             for other in owner[first[key[at]] : first[key[at]] + counts[key[at]]]:
-                if shared[other] == 0:
+                if n_shared[other] == 0:
                     touched[n_touched] = other
                     n_touched += 1
-                shared[other] += 1
+                n_shared[other] += 1
             at += 1
+        # the largest share of the smaller set is the best; of equal ones the first evaluation row
         for other in touched[:n_touched]:
-            overlap = shared[other] / min(our_sizes[row], their_sizes[other])
+            overlap = n_shared[other] / min(our_sizes[row], their_sizes[other])
             if overlap > value[row] or (overlap == value[row] and other < best[row]):
                 best[row], value[row] = other, overlap
-            shared[other] = 0
+            n_shared[other] = 0
     return best, value

@@ -1,4 +1,4 @@
-"""Exact duplicates: rows whose texts are equal once case, spaces and the like are set aside."""
+"""Exact duplicates: rows whose texts are equal, whatever their case, spaces and the like."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import SCOPES, normalize_texts, scope_texts
+from thresher.curation.normalize import Scope, normalize_texts, scope_texts
 from thresher.curation.rule import EXISTING, Rows
-from thresher.curation.similarity.duplicate_groups import FIRST, Copies, check_keep, keep_needs, line_up, verdict_of
+from thresher.curation.similarity.duplicate_groups import (
+    FIRST,
+    DuplicateAssignment,
+    build_duplicate_verdict,
+    check_keep,
+    find_keep_features,
+    order_by_preference,
+)
 from thresher.curation.verdict import Verdict
-from thresher.validation import check_one_of
+from thresher.validation import check_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +49,7 @@ class ExactDuplicates:
     name: ClassVar[str] = "exact-duplicates"
     accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset()}
 
-    scope: str = "row"
+    scope: Scope = "row"
     ignore_case: bool = True
     ignore_space: bool = True
     ignore_unicode_form: bool = True
@@ -50,29 +57,28 @@ class ExactDuplicates:
     keep: str = FIRST
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "scope", self.scope, SCOPES)
+        check_settings(self, self.name)
         check_keep(self.name, self.keep)
 
     @property
     def needs(self) -> frozenset[str]:
         """The feature that decides which row stays, if one does."""
-        return keep_needs(self.keep)
+        return find_keep_features(self.keep)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop all but one row of each group of equal texts."""
-        line = line_up(pool, existing, self.keep)
-        texts = [self._texts(rows) for rows in (existing, pool) if rows is not None]
-        ordered = pl.DataFrame({"text": pl.concat(texts).gather(line.order), "row": line.order})
-        best = ordered.select(pl.col("row").first().over("text")).to_series().to_numpy()
-        stands = np.empty(len(line.order), np.int64)
-        stands[line.order] = best
-        stands[: line.n_existing] = np.arange(line.n_existing)
-        similarity = np.full(len(stands), np.nan, np.float32)
-        similarity[stands != np.arange(len(stands))] = 1.0
-        return verdict_of(Copies(stands, similarity), pool, existing, reason="exact-duplicate", measure="", notes={})
+        order = order_by_preference(pool, existing, self.keep)
+        texts = pl.concat([self._normalize(rows) for rows in (existing, pool) if rows is not None])
+        preferred = pl.DataFrame({"text": texts.gather(order.rows), "row": order.rows})
+        representative = np.empty(len(texts), np.int64)
+        # the most preferred row of each text represents all its rows; existing rows stay in any case
+        representative[order.rows] = preferred.select(pl.col("row").first().over("text")).to_series().to_numpy()
+        representative[: order.n_existing] = np.arange(order.n_existing)
+        is_own = representative == np.arange(len(texts))
+        assignment = DuplicateAssignment(representative, np.where(is_own, np.nan, 1.0).astype(np.float32))
+        return build_duplicate_verdict(assignment, pool, existing, reason="exact-duplicate", measure="", notes={})
 
-    def _texts(self, rows: Rows) -> pl.Series:
+    def _normalize(self, rows: Rows) -> pl.Series:
         return normalize_texts(
             scope_texts(rows.dataset, self.scope),
             unicode=self.ignore_unicode_form,

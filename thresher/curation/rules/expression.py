@@ -28,18 +28,8 @@ _ESCAPED = re.compile(r"\\['\"]")
 _GROWS = re.compile(r"\b(?:[lr]pad|replace)\b", re.IGNORECASE)  # a call or two make texts of any length
 _SLICE_BYTES = 4 << 20  # of columns at once: joined again and again, a text grows some hundred times
 # What polars calls functions that look at one row at a time.
-_FUNCTIONS_OF_ONE_ROW = {"StringExpr", "Abs", "Coalesce", "Round", "Floor", "Ceil", "Pow", "TemporalExpr"}
-_BOOLEANS_OF_ONE_ROW = (
-    "IsNull",
-    "IsNotNull",
-    "IsNan",
-    "IsNotNan",
-    "IsFinite",
-    "IsInfinite",
-    "IsBetween",
-    "IsIn",
-    "Not",
-)
+_ROW_WISE_FUNCTIONS = {"StringExpr", "Abs", "Coalesce", "Round", "Floor", "Ceil", "Pow", "TemporalExpr"}
+_ROW_WISE_BOOLEANS = {"IsNull", "IsNotNull", "IsNan", "IsNotNan", "IsFinite", "IsInfinite", "IsBetween", "IsIn", "Not"}
 _REACHES_OUT = re.compile(r"\b(select|from|join|with|read_\w+|scan_\w+)\b", re.IGNORECASE)
 
 
@@ -51,7 +41,7 @@ class Expression:
     comparison, arithmetic, AND, OR, NOT, IN, LIKE, BETWEEN, CASE and polars' SQL functions (LENGTH,
     LOWER, REGEXP_LIKE, STARTS_WITH, ...), and no subquery, no comment, and no function that reads a
     file, pads or replaces. Regular expressions are Rust's, whose time is linear in the text. A
-    condition on single rows is asked of a few MB of them at a time.
+    condition on single rows is evaluated on a few MB of them at a time.
 
     Columns are the user's; `row_id`, `prompt`, `response`, `file` and `line` are the canonical ones
     where the user has no column of that name. A row for which the condition has no value (a column
@@ -68,10 +58,9 @@ class Expression:
     where: str
 
     def __post_init__(self) -> None:
-        """Check that the condition can be parsed."""
-        self._parsed()
+        self._parse()
 
-    def _parsed(self) -> pl.Expr:
+    def _parse(self) -> pl.Expr:
         if not isinstance(self.where, str) or not self.where.strip():
             raise SettingsError(f"{self.name}: where must be a condition such as 'stars >= 4', got {self.where!r}")
         if len(self.where) > MAX_CHARACTERS:
@@ -85,10 +74,10 @@ class Expression:
                 f"{self.name}: where must hold no comment and no quotes but whole '...' and \"...\", without prefix or "
                 f"backslash, found {hidden[0]!r}; leave it out"
             )
-        found = _REACHES_OUT.search(plain) or _GROWS.search(plain)
-        if found:
+        forbidden = _REACHES_OUT.search(plain) or _GROWS.search(plain)
+        if forbidden:
             raise SettingsError(
-                f"{self.name}: where must look at the row's own columns, found '{found[0]}'; leave it out"
+                f"{self.name}: where must look at the row's own columns, found '{forbidden[0]}'; leave it out"
             )
         try:
             return pl.sql_expr(self.where)
@@ -104,11 +93,11 @@ class Expression:
         Raises:
             InputError: the condition does not fit the columns' types, or is no condition.
         """
-        condition = self._parsed()
-        frame = _columns(pool.dataset, condition.meta.root_names(), self.name)
+        condition = self._parse()
+        frame = _read_columns(pool.dataset, condition.meta.root_names(), self.name)
         try:
-            parts = [part.select(condition.alias("value")).to_series() for part in _slices(frame, condition)]
-            value = pl.concat(parts)
+            values = [part.select(condition.alias("value")).to_series() for part in _slice_rows(frame, condition)]
+            value = pl.concat(values)
         except pl.exceptions.PolarsError as error:
             problem = str(error).splitlines()[0]
             raise InputError(f"{self.name}: {self.where!r} must fit the columns, found: {problem}") from None
@@ -116,59 +105,61 @@ class Expression:
             raise InputError(
                 f"{self.name}: {self.where!r} must be true or false, got {value.dtype}; compare it with a value"
             )
-        value = value.new_from_index(0, len(pool)) if len(value) == 1 and len(parts) == 1 else value
-        goes = ~value.fill_null(value=False)
-        told = (
-            pl.when(pl.lit(value.is_null())).then(pl.lit("has no value for: ")).otherwise(pl.lit("does not satisfy: "))
+        value = value.new_from_index(0, len(pool)) if len(value) == 1 and len(values) == 1 else value
+        is_null, is_dropped = pl.col("value").is_null(), ~pl.col("value").fill_null(value=False)
+        start = pl.when(is_null).then(pl.lit("has no value for: ")).otherwise(pl.lit("does not satisfy: "))
+        parts = (
+            value.alias("value")
+            .to_frame()
+            .select(
+                reason=pl.when(is_dropped).then(
+                    pl.when(is_null).then(pl.lit("no-value")).otherwise(pl.lit("condition"))
+                ),
+                explanation=pl.when(is_dropped).then(start + pl.lit(self.where)),
+            )
         )
-        out = pl.select(
-            reason=pl.when(pl.lit(goes)).then(
-                pl.when(pl.lit(value.is_null())).then(pl.lit("no-value")).otherwise(pl.lit("condition"))
-            ),
-            explanation=pl.when(pl.lit(goes)).then(told + pl.lit(self.where)),
-        )
-        return Verdict(reason=out["reason"], explanation=out["explanation"])
+        return Verdict.from_frame(parts)
 
 
-def _slices(frame: pl.DataFrame, condition: pl.Expr) -> list[pl.DataFrame]:
-    """Return the rows in parts of which the condition can be asked alone; one part where it may compare rows."""
+def _slice_rows(frame: pl.DataFrame, condition: pl.Expr) -> list[pl.DataFrame]:
+    """Return the rows in parts that the condition can be evaluated on; one part where it may compare rows."""
     content = json.loads(condition.meta.serialize(format="json"))
-    if not condition.meta.root_names() or not _is_of_one_row(content):
+    if not condition.meta.root_names() or not _is_row_wise(content):
         return [frame]
     n_parts = max(1, -(-int(frame.estimated_size()) // _SLICE_BYTES))
     return list(frame.iter_slices(max(1, -(-frame.height // n_parts))))
 
 
-def _is_of_one_row(node: Any) -> bool:
-    """Tell whether an operation looks at one row at a time; what is not known to is taken to look at all."""
+def _is_row_wise(node: Any) -> bool:
+    """Tell whether an operation looks at one row at a time; an unknown one is taken to look at all rows."""
     if not isinstance(node, dict) or len(node) != 1:
         return False
     ((kind, inside),) = node.items()
     if kind in ("Column", "Literal"):
         return True
     if kind == "Function":
-        return _is_function_of_one_row(inside["function"]) and all(map(_is_of_one_row, inside["input"]))
+        return _is_function_row_wise(inside["function"]) and all(map(_is_row_wise, inside["input"]))
     if kind == "Alias":
-        return _is_of_one_row(inside[0])
+        return _is_row_wise(inside[0])
     parts = {"BinaryExpr": ("left", "right"), "Cast": ("expr",), "Ternary": ("predicate", "truthy", "falsy")}.get(kind)
-    return parts is not None and all(_is_of_one_row(inside[part]) for part in parts)
+    return parts is not None and all(_is_row_wise(inside[part]) for part in parts)
 
 
-def _is_function_of_one_row(function: Any) -> bool:
-    name, inside = _named(function)
+def _is_function_row_wise(function: Any) -> bool:
+    name, inside = _split_variant(function)
     if name == "Boolean":
-        return _named(inside)[0] in _BOOLEANS_OF_ONE_ROW
-    return name in _FUNCTIONS_OF_ONE_ROW and _named(inside)[0] != "ConcatVertical"
+        return _split_variant(inside)[0] in _ROW_WISE_BOOLEANS
+    return name in _ROW_WISE_FUNCTIONS and _split_variant(inside)[0] != "ConcatVertical"
 
 
-def _named(node: Any) -> tuple[str, Any]:
+def _split_variant(node: Any) -> tuple[str, Any]:
     """Return the name of a variant and what is in it, from "Name" or {"Name": inside}."""
     ((name, inside),) = node.items() if isinstance(node, dict) and len(node) == 1 else [(str(node), None)]
     return name, inside
 
 
-def _columns(rows: Dataset, names: list[str], rule: str) -> pl.DataFrame:
-    """Return the named columns, the user's or the canonical ones; one column at least, so that there are n rows."""
+def _read_columns(rows: Dataset, names: list[str], rule: str) -> pl.DataFrame:
+    """Return the named columns, the user's or the canonical ones; at least one, so that there are n rows."""
     columns = {"row_id": rows.frame["row_id"]}
     for name in dict.fromkeys(names):
         if name in CANONICAL and name not in rows.column_names:

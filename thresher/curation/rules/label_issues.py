@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.rule import Rows
-from thresher.curation.verdict import Verdict
-from thresher.validation import check_number
+from thresher.curation.verdict import Verdict, drop_where
+from thresher.validation import check_settings, option
 
 PROBABILITY = "class_probability"
 FEW_ROWS, FEW_OF_A_LABEL = 200, 10
@@ -35,30 +35,27 @@ class LabelIssues:
     name: ClassVar[str] = "label-issues"
     needs: ClassVar[frozenset[str]] = frozenset({PROBABILITY})
 
-    max_probability: float = 1.0
+    max_probability: float = option(1.0, ge=0, le=1)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        check_number(self.name, "max_probability", self.max_probability, 0.0, 1.0)
+        check_settings(self, self.name)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row whose label is probably wrong."""
         from thresher.features.labels.class_probability import class_names, given_classes
         from thresher.features.labels.label_issues import find_label_issues
 
-        found = find_label_issues(
+        issues = find_label_issues(
             pool.features[PROBABILITY], given_classes(pool.dataset), class_names(pool.dataset)
         ).filter(pl.col("given_probability") <= self.max_probability)
-        told = pl.DataFrame({"row": np.arange(len(pool))}).join(
-            found.select("row", "reason"), on="row", how="left", maintain_order="left"
-        )
-        is_issue = told["reason"].is_not_null()
-        reason = pl.select(pl.when(pl.lit(is_issue)).then(pl.lit("wrong-label"))).to_series()
-        notes: dict[str, int | float | str] = {"issues": found.height, **_few(pool.dataset.frame["response"])}
-        return Verdict(reason=reason, explanation=told["reason"], notes=notes)
+        sentences = pl.DataFrame({"row": np.arange(len(pool))}).join(
+            issues.select("row", "reason"), on="row", how="left", maintain_order="left"
+        )["reason"]
+        notes: dict[str, int | float | str] = {"issues": issues.height, **_warn_few(pool.dataset.frame["response"])}
+        return drop_where(sentences.is_not_null().to_numpy(), "wrong-label", sentences, notes=notes)
 
 
-def _few(labels: pl.Series) -> dict[str, str]:
+def _warn_few(labels: pl.Series) -> dict[str, str]:
     """Return a note when there are too few rows of a label for a classifier to learn from."""
     rarest = labels.value_counts().sort("count", labels.name).row(0)
     if len(labels) >= FEW_ROWS and rarest[1] >= FEW_OF_A_LABEL:

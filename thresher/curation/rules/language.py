@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import SCOPES, plain_texts
+from thresher.curation.normalize import Scope, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict, drop_where
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
-from thresher.validation import check_number, check_one_of, check_whole
+from thresher.validation import check_settings, option
 
-READ_CHARACTERS = 2_000  # more tell nothing new
+READ_CHARACTERS = 2_000  # more characters do not make it surer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ class Language:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     languages: tuple[str, ...] = ("en",)
-    min_probability: float = 0.8
-    min_characters: int = 30
-    scope: str = "row"
+    min_probability: float = option(0.8, ge=0, le=1)
+    min_characters: int = option(30, ge=0)
+    scope: Scope = "row"
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -53,13 +53,11 @@ class Language:
         Raises:
             SettingsError: no language is wanted.
         """
+        check_settings(self, self.name)
         if not self.languages:
             raise SettingsError(
                 f"{self.name}: languages must hold at least one code such as 'en', got {self.languages!r}"
             )
-        check_number(self.name, "min_probability", self.min_probability, 0.0, 1.0)
-        check_whole(self.name, "min_characters", self.min_characters, 0)
-        check_one_of(self.name, "scope", self.scope, SCOPES)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is surely in another language.
@@ -67,17 +65,14 @@ class Language:
         Raises:
             SettingsError: the recognizer does not know a wanted language.
         """
-        identifier = _identifier()
+        identifier = _load_identifier()
         for code in self.languages:
             if code not in identifier.labels:
                 hint = did_you_mean(code, identifier.labels)
                 raise SettingsError(f"{self.name}: languages must be ISO 639-1 codes, got '{code}'{hint}")
         texts = plain_texts(pool.dataset, self.scope)
-        found = [identifier.classify(text) for text in texts.str.slice(0, READ_CHARACTERS).to_list()]
-        frame = pl.DataFrame(
-            {"code": [code for code, _ in found], "probability": [value for _, value in found]},
-            schema={"code": pl.String, "probability": pl.Float64},
-        )
+        guesses = [identifier.classify(text) for text in texts.str.slice(0, READ_CHARACTERS).to_list()]
+        frame = pl.DataFrame(guesses, schema={"code": pl.String, "probability": pl.Float64}, orient="row")
         is_other = ~frame["code"].is_in(list(self.languages)) & (frame["probability"] >= self.min_probability)
         is_other &= texts.str.len_chars() >= self.min_characters
         wanted = ", ".join(self.languages)
@@ -88,7 +83,7 @@ class Language:
 
 
 @cache
-def _identifier() -> Any:
+def _load_identifier() -> Any:
     """Return the recognizer; its model takes half a second to read.
 
     Raises:

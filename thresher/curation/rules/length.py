@@ -8,13 +8,11 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import SCOPES, plain_texts
+from thresher.curation.normalize import Scope, plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.verdict import Verdict
 from thresher.errors import SettingsError
-from thresher.validation import check_one_of, check_whole
-
-UNITS = ("tokens", "words", "characters")
+from thresher.validation import check_settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +35,13 @@ class Length:
 
     name: ClassVar[str] = "length"
 
-    min_tokens: int | None = None
-    max_tokens: int | None = None
-    min_words: int | None = None
-    max_words: int | None = None
-    min_characters: int | None = None
-    max_characters: int | None = None
-    scope: str = "row"
+    min_tokens: int | None = option(None, ge=0)
+    max_tokens: int | None = option(None, ge=0)
+    min_words: int | None = option(None, ge=0)
+    max_words: int | None = option(None, ge=0)
+    min_characters: int | None = option(None, ge=0)
+    max_characters: int | None = option(None, ge=0)
+    scope: Scope = "row"
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -51,43 +49,41 @@ class Length:
         Raises:
             SettingsError: there is no limit, or one is above its counterpart.
         """
-        check_one_of(self.name, "scope", self.scope, SCOPES)
-        for unit in UNITS:
-            low, high = self._limits(unit)
-            for bound, value in (("min", low), ("max", high)):
-                if value is not None:
-                    check_whole(self.name, f"{bound}_{unit}", value, 0)
+        check_settings(self, self.name)
+        for unit, (low, high) in self._limits.items():
             if low is not None and high is not None and low > high:
                 raise SettingsError(f"{self.name}: min_{unit} must not be above max_{unit}, got {low} and {high}")
-        if all(self._limits(unit) == (None, None) for unit in UNITS):
+        if all(limits == (None, None) for limits in self._limits.values()):
             raise SettingsError(f"{self.name}: at least one limit is required, found none; set max_tokens=2048 or such")
 
-    def _limits(self, unit: str) -> tuple[int | None, int | None]:
-        return getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
+    @property
+    def _limits(self) -> dict[str, tuple[int | None, int | None]]:
+        """Fewest and most by unit; of a row that breaks several limits the first is its reason."""
+        return {
+            "tokens": (self.min_tokens, self.max_tokens),
+            "words": (self.min_words, self.max_words),
+            "characters": (self.min_characters, self.max_characters),
+        }
 
     @property
     def needs(self) -> frozenset[str]:
         """The length in tokens, if it is limited."""
-        return frozenset() if self._limits("tokens") == (None, None) else frozenset({"length"})
+        return frozenset() if self._limits["tokens"] == (None, None) else frozenset({"length"})
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row outside of the limits."""
         texts = plain_texts(pool.dataset, self.scope)
-        count = {
-            "words": texts.str.count_matches(r"\S+"),
-            "characters": texts.str.len_chars(),
-        }
+        count = {"words": texts.str.count_matches(r"\S+"), "characters": texts.str.len_chars()}
         if self.needs:
             count["tokens"] = pl.Series(pool.features["length"])
         frame = pl.DataFrame(count)
         reason, text = pl.lit(None, pl.String), pl.lit(None, pl.String)
         for unit in reversed(frame.columns):
-            for bound, limit in zip(("min", "max"), self._limits(unit), strict=True):
+            for bound, limit in zip(("min", "max"), self._limits[unit], strict=True):
                 if limit is None:
                     continue
                 is_out = pl.col(unit) < limit if bound == "min" else pl.col(unit) > limit
                 reason = pl.when(is_out).then(pl.lit("too-short" if bound == "min" else "too-long")).otherwise(reason)
                 allowed = f"at {'least' if bound == 'min' else 'most'} {limit:,}"
                 text = pl.when(is_out).then(pl.format(f"has {{}} {unit}, {allowed} are allowed", unit)).otherwise(text)
-        judged = frame.select(reason=reason, explanation=text)
-        return Verdict(reason=judged["reason"], explanation=judged["explanation"])
+        return Verdict.from_frame(frame.select(reason=reason, explanation=text))

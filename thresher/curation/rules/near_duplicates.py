@@ -8,24 +8,30 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from thresher.curation.normalize import SCOPES, normalize_texts, scope_texts
+from thresher.curation.normalize import Scope, normalize_texts, scope_texts
 from thresher.curation.rule import EXISTING, Rows
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
-    Copies,
+    DuplicateAssignment,
+    build_duplicate_verdict,
     check_keep,
-    keep_needs,
-    label_codes,
-    line_up,
-    verdict_of,
+    encode_labels,
+    find_keep_features,
+    order_by_preference,
 )
-from thresher.curation.similarity.shingles import UNITS, Shingles, n_shared, shingles
+from thresher.curation.similarity.shingles import (
+    FNV_BASIS,
+    FNV_PRIME,
+    Shingles,
+    Unit,
+    build_shingles,
+    count_shared,
+)
 from thresher.curation.verdict import Verdict
-from thresher.numeric.arrays import Int32, Int64, UInt32
+from thresher.numeric.arrays import Float32, Int32, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
-from thresher.validation import check_number, check_one_of, check_whole
+from thresher.validation import check_settings, option
 
 DIGEST_ROWS = 16_384
 FOUND_SHARE = 0.99  # of the pairs at the threshold that the bands must find
@@ -67,89 +73,84 @@ class NearDuplicates:
     name: ClassVar[str] = "near-duplicates"
     accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset()}
 
-    threshold: float = 0.7
-    unit: str = "character"
-    n_gram: int = 5
-    scope: str = "row"
+    threshold: float = option(0.7, ge=0.05, le=1)
+    unit: Unit = "character"
+    n_gram: int = option(5, ge=1)
+    scope: Scope = "row"
     same_label: bool = True
     keep: str = FIRST
-    permutations: int = 128
-    max_candidates: int = 1000
+    permutations: int = option(128, ge=1)
+    max_candidates: int = option(1000, ge=1)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        check_number(self.name, "threshold", self.threshold, 0.05, 1.0)
-        check_one_of(self.name, "unit", self.unit, UNITS)
-        check_whole(self.name, "n_gram", self.n_gram, 1)
-        check_one_of(self.name, "scope", self.scope, SCOPES)
+        check_settings(self, self.name)
         check_keep(self.name, self.keep)
-        check_whole(self.name, "permutations", self.permutations, 1)
-        check_whole(self.name, "max_candidates", self.max_candidates, 1)
 
     @property
     def needs(self) -> frozenset[str]:
         """The feature that decides which row stays, if one does."""
-        return keep_needs(self.keep)
+        return find_keep_features(self.keep)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""
-        line = line_up(pool, existing, self.keep)
-        texts = pl.concat([self._texts(rows) for rows in (existing, pool) if rows is not None])
-        sets = shingles(texts, n=self.n_gram, unit=self.unit)
-        n_rows = band_rows(self.threshold, self.permutations)
-        buckets = band_buckets(sets, permutations=self.permutations, rows=n_rows)
-        labels = label_codes(pool.dataset, None if existing is None else existing.dataset) if self.same_label else None
-        stands, similarity, n_verified, n_capped = _greedy(
-            line.order,
-            line.n_existing,
+        order = order_by_preference(pool, existing, self.keep)
+        texts = pl.concat([self._normalize(rows) for rows in (existing, pool) if rows is not None])
+        sets = build_shingles(texts, n=self.n_gram, unit=self.unit)
+        band_size = choose_band_size(self.threshold, self.permutations)
+        buckets = assign_buckets(sets, permutations=self.permutations, band_size=band_size)
+        old = None if existing is None else existing.dataset
+        labels = encode_labels(pool.dataset, old) if self.same_label else None
+        representative, similarity, n_verified, n_capped = _assign_in_order(
+            order.rows,
+            order.n_existing,
             sets.hashes,
             sets.offsets,
             buckets,
             np.zeros(len(texts), np.int64) if labels is None else labels,
-            _empty_index(buckets),
+            _build_empty_index(buckets),
             (float(self.threshold), self.max_candidates),
         )
         notes: dict[str, int | float | str] = {
             "bands": len(buckets),
-            "rows_of_a_band": n_rows,
+            "rows_of_a_band": band_size,
             "pairs_verified": int(n_verified),
             "rows_with_too_many_candidates": int(n_capped),
         }
-        return verdict_of(
-            Copies(stands, similarity), pool, existing, reason="near-duplicate", measure="Jaccard", notes=notes
+        assignment = DuplicateAssignment(representative, similarity)
+        return build_duplicate_verdict(
+            assignment, pool, existing, reason="near-duplicate", measure="Jaccard", notes=notes
         )
 
-    def _texts(self, rows: Rows) -> pl.Series:
+    def _normalize(self, rows: Rows) -> pl.Series:
         is_text = rows.dataset.kind == "classification" and self.scope == "row"  # labels are no text
-        texts = scope_texts(rows.dataset, "prompt" if is_text else self.scope)
-        return normalize_texts(texts, punctuation=True)
+        return normalize_texts(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
 
 
-def band_rows(threshold: float, permutations: int) -> int:
-    """Return the largest number of rows in a band with which a pair at the threshold is found almost surely.
+def choose_band_size(threshold: float, permutations: int) -> int:
+    """Return the largest number of rows in a band with which the bands find almost every pair.
 
     A pair of similarity t shares a band of r rows with probability t^r, and one of b = permutations
-    // r bands with 1 - (1 - t^r)^b.
+    // r bands with 1 - (1 - t^r)^b; at the threshold that must be at least `FOUND_SHARE`.
     """
     fitting = [
-        rows
-        for rows in range(1, permutations + 1)
-        if 1 - (1 - threshold**rows) ** (permutations // rows) >= FOUND_SHARE
+        size
+        for size in range(1, permutations + 1)
+        if 1 - (1 - threshold**size) ** (permutations // size) >= FOUND_SHARE
     ]
     return max(fitting, default=1)
 
 
-def band_buckets(sets: Shingles, *, permutations: int, rows: int) -> Int32:
-    """Return for each band which bucket each row is in, (bands, n) int32 with numbers from 0; -1 for a row alone in it.
+def assign_buckets(sets: Shingles, *, permutations: int, band_size: int) -> Int32:
+    """Return which bucket of each band each row is in, (bands, n) int32; -1 for a row alone in it.
 
     Args:
         sets: of n rows; one without shingles is in no bucket.
         permutations: length of a signature.
-        rows: of the signature in a band.
+        band_size: rows of the signature in a band.
     """
     from rensa import RMinHash
 
-    n, n_bands = len(sets.offsets) - 1, permutations // rows
+    n, n_bands = len(sets.offsets) - 1, permutations // band_size
     keys = np.empty((n_bands, n), np.uint64)
     for start in range(0, n, DIGEST_ROWS):
         stop = min(start + DIGEST_ROWS, n)
@@ -160,22 +161,24 @@ def band_buckets(sets: Shingles, *, permutations: int, rows: int) -> Int32:
             num_perm=permutations,
             seed=_SEED,
         )
-        digest = np.array(matrix.to_rows(), dtype=np.uint64)[:, : n_bands * rows]
-        keys[:, start:stop] = _band_keys(digest.reshape(stop - start, n_bands, rows)).T
+        # rows of the signature that fill no band are left over
+        digest = np.array(matrix.to_rows(), dtype=np.uint64)[:, : n_bands * band_size]
+        keys[:, start:stop] = _hash_bands(digest.reshape(stop - start, n_bands, band_size)).T
     buckets = np.empty((n_bands, n), np.int32)
     is_empty = sets.sizes() == 0
     for band in range(n_bands):
         _, inverse, counts = np.unique(keys[band], return_inverse=True, return_counts=True)
+        # keys that several rows have are numbered 0, 1, ...; those of one row have no bucket
         number = np.where(counts > 1, np.cumsum(counts > 1) - 1, -1)
         buckets[band] = np.where(is_empty, -1, number[inverse])
     return buckets
 
 
-def _band_keys(digest: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return one hash per band, (n, bands), of (n, bands, rows) signatures."""
-    key = np.full(digest.shape[:2], 0xCBF29CE484222325, np.uint64)
+def _hash_bands(digest: UInt64) -> UInt64:
+    """Return one hash per band, (n, bands), of (n, bands, band_size) signatures."""
+    key = np.full(digest.shape[:2], FNV_BASIS, np.uint64)
     for row in range(digest.shape[2]):
-        key = (key ^ digest[:, :, row]) * np.uint64(0x100000001B3)
+        key = (key ^ digest[:, :, row]) * FNV_PRIME
         key ^= key >> np.uint64(31)
     return key
 
@@ -190,38 +193,33 @@ class _Index(NamedTuple):
         seen_by: (n,) the last row that was compared with each row.
     """
 
-    head: NDArray[np.int32]
-    tail: NDArray[np.int32]
-    behind: NDArray[np.int32]
+    head: Int32
+    tail: Int32
+    behind: Int32
     seen_by: Int64
 
 
-def _empty_index(buckets: Int32) -> _Index:
+def _build_empty_index(buckets: Int32) -> _Index:
     n_bands, n = buckets.shape
-    n_buckets = int(buckets.max(initial=-1)) + 1
-    return _Index(
-        np.full((n_bands, n_buckets), -1, np.int32),
-        np.full((n_bands, n_buckets), -1, np.int32),
-        np.full((n_bands, n), -1, np.int32),
-        np.full(n, -1, np.int64),
-    )
+    ends = np.full((n_bands, int(buckets.max(initial=-1)) + 1), -1, np.int32)
+    return _Index(ends, ends.copy(), np.full((n_bands, n), -1, np.int32), np.full(n, -1, np.int64))
 
 
 @jit
-def _jaccard(a: UInt32, b: UInt32, least: float) -> float:
+def _compute_jaccard(a: UInt32, b: UInt32, least: float) -> float:
     """Return the similarity of two sorted sets, 0 where their sizes alone keep it below `least`."""
     small, large = min(len(a), len(b)), max(len(a), len(b))
     if small / large < least:  # divided as below: the product can round a pair at the threshold away
         return 0.0
-    shared = n_shared(a, b)
-    return float(shared / (len(a) + len(b) - shared))
+    n_shared = count_shared(a, b)
+    return float(n_shared / (len(a) + len(b) - n_shared))
 
 
 @jit
-def _nearest(
+def _find_nearest(
     row: int, hashes: UInt32, offsets: Int64, buckets: Int32, labels: Int64, index: _Index, limits: tuple[float, int]
 ) -> tuple[int, float, int, bool]:
-    """Return the most similar row that stayed, its similarity, the pairs compared, and if a bucket was too long."""
+    """Return the most similar row that stayed, its similarity, pairs compared, whether a bucket was too long."""
     threshold, max_candidates = limits
     best, best_similarity, n_verified, is_capped = -1, 0.0, 0, False
     mine = hashes[offsets[row] : offsets[row + 1]]
@@ -231,15 +229,17 @@ def _nearest(
         n_compared = 0
         while other >= 0 and n_compared < max_candidates:
             n_compared += 1
+            # a row that shares several bands with this one is verified once
             if index.seen_by[other] != row and labels[other] == labels[row]:
                 index.seen_by[other] = row
                 n_verified += 1
                 theirs = hashes[offsets[other] : offsets[other + 1]]
-                found = _jaccard(mine, theirs, max(threshold, best_similarity))
-                if found >= threshold and found > best_similarity:
-                    best, best_similarity = other, found
+                # only a pair that beats the best so far matters, so its size bound is the limit
+                similarity = _compute_jaccard(mine, theirs, max(threshold, best_similarity))
+                if similarity >= threshold and similarity > best_similarity:
+                    best, best_similarity = other, similarity
             other = index.behind[band, other]
-        is_capped = is_capped or other >= 0
+        is_capped = is_capped or other >= 0  # the list goes on behind the last candidate
     return best, best_similarity, n_verified, is_capped
 
 
@@ -258,7 +258,7 @@ def _insert(row: int, buckets: Int32, index: _Index) -> None:
 
 
 @jit
-def _greedy(
+def _assign_in_order(
     order: Int64,
     n_existing: int,
     hashes: UInt32,
@@ -267,21 +267,23 @@ def _greedy(
     labels: Int64,
     index: _Index,
     limits: tuple[float, int],
-) -> tuple[Int64, NDArray[np.float32], int, int]:
-    """Judge rows in order: one that is similar to a row that stayed is a copy of the most similar such row."""
-    stands = np.arange(len(order))
+) -> tuple[Int64, Float32, int, int]:
+    """Assign rows in order: one that is similar to a row that stayed is a copy of the most similar one."""
+    representative = np.arange(len(order))
     similarity = np.full(len(order), np.nan, np.float32)
     n_verified = n_capped = 0
     for row in order:
+        # existing rows come first, and each of them stays
         if row < n_existing:
             _insert(row, buckets, index)
             continue
-        best, found, n_compared, is_capped = _nearest(row, hashes, offsets, buckets, labels, index, limits)
+        best, best_similarity, n_compared, is_capped = _find_nearest(
+            row, hashes, offsets, buckets, labels, index, limits
+        )
         n_verified += n_compared
         if best >= 0:
-            stands[row] = best
-            similarity[row] = found
+            representative[row], similarity[row] = best, best_similarity
         else:
             n_capped += is_capped
             _insert(row, buckets, index)
-    return stands, similarity, n_verified, n_capped
+    return representative, similarity, n_verified, n_capped

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -17,12 +18,11 @@ from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
-from thresher.validation import check_one_of
+from thresher.validation import check_settings
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-ACTIONS = ("report", "mask", "drop")
 PHONE = "phone"
 # Rust's regular expressions: their time is linear in the text, whatever it holds. What they find is
 # checked below. Words end at ASCII borders, so that what stands between Chinese letters without a
@@ -61,25 +61,25 @@ class Pii:
     time, in every text that a mask can change, and checked one by one.
 
     A mask puts [EMAIL], [PHONE], [CREDIT-CARD], [IBAN], [IP] or [KEY] in the place of each finding,
-    in the columns that the schema reads; the rows as they were stand in `masked.jsonl`, which is as
+    in the columns that the schema reads; the rows as they were are in `masked.jsonl`, which is as
     private as the pool.
 
     Cost: a few passes over the texts. Needs: the package phonenumbers, unless `kinds` leaves
-    telephone numbers out. Fails: names and postal addresses are not found: no pattern tells them,
-    and models that do are no light dependency.
+    telephone numbers out. Fails: names and postal addresses are not found: no pattern recognizes
+    them, and models that do are no light dependency.
 
     Attributes:
         action: "report" keeps the rows with a finding, "mask" changes their texts, "drop" drops
             them.
         kinds: what to look for: key, email, iban, credit-card, ip, phone.
-        region: country whose national telephone numbers are known too, such as "US" or "DE"; not
-            set: none.
+        region: country whose national telephone numbers are known too, such as "US" or "DE";
+            default: none.
     """
 
     name: ClassVar[str] = "pii"
     is_private: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
-    action: str = "mask"
+    action: Literal["report", "mask", "drop"] = "mask"
     kinds: tuple[str, ...] = tuple(PATTERNS)
     region: str | None = None
 
@@ -89,7 +89,7 @@ class Pii:
         Raises:
             SettingsError: a kind is unknown, or there is none.
         """
-        check_one_of(self.name, "action", self.action, ACTIONS)
+        check_settings(self, self.name)
         unknown = [kind for kind in self.kinds if kind not in PATTERNS]
         if unknown or not self.kinds:
             hint = did_you_mean(str(unknown[0]), PATTERNS) if unknown else ""
@@ -103,41 +103,40 @@ class Pii:
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Find, and say what was found where; the finding itself is not repeated in the explanation."""
-        texts = _all_texts(pool.dataset)
-        found = self._found(texts)
-        told: list[str | None] = [None] * len(texts)
-        for row, items in found.items():
-            kinds = [kind for kind, _ in items]
-            told[row] = "holds " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-        explanation = pl.Series("explanation", told, dtype=pl.String)
-        has = explanation.is_not_null()
-        drop = has if self.action == "drop" else pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(texts))
-        reason = pl.select(pl.when(pl.lit(drop)).then(pl.lit("personal-data"))).to_series()
-        kinds = [kind for items in found.values() for kind, _ in items]
-        return Verdict(
-            reason=reason,
-            explanation=explanation,
-            is_masked=has.to_numpy() if self.action == "mask" else None,
-            notes={kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+        texts = _collect_texts(pool.dataset)
+        findings = self._find(texts)
+        sentences: list[str | None] = [None] * len(texts)
+        for row, items in findings.items():
+            counts = Counter(kind for kind, _ in items)
+            sentences[row] = "holds " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        explanation = pl.Series("explanation", sentences, dtype=pl.String)
+        is_found = explanation.is_not_null()
+        return Verdict.from_frame(
+            pl.DataFrame(explanation).select(
+                reason=pl.when(pl.lit(is_found) & (self.action == "drop")).then(pl.lit("personal-data")),
+                explanation="explanation",
+            ),
+            is_masked=is_found.to_numpy() if self.action == "mask" else None,
+            notes=Counter(kind for items in findings.values() for kind, _ in items),
         )
 
     def mask(self, texts: pl.Series) -> pl.Series:
         """Return texts with [EMAIL] and the like in the place of each finding, (n,)."""
         values = texts.to_list()
-        for row, items in self._found(texts).items():
+        for row, items in self._find(texts).items():
             for kind, item in items:
                 values[row] = values[row].replace(item, f"[{kind.upper()}]")
         return pl.Series(texts.name, values, dtype=pl.String)
 
-    def _found(self, texts: pl.Series) -> dict[int, list[tuple[str, str]]]:
-        """Return row -> what was found there: kind and text, in the order in which they are replaced.
+    def _find(self, texts: pl.Series) -> dict[int, list[tuple[str, str]]]:
+        """Return row -> its findings: kind and text, in the order in which they are replaced.
 
         A text that two kinds claim counts for the first; of one that holds another the longer comes
-        first, and the shorter one follows only if it stands elsewhere too.
+        first, and the shorter one follows only if it occurs elsewhere too.
         """
-        finders = self._finders()
-        found: dict[int, list[tuple[str, str]]] = {}
-        rest = texts.to_list()  # without what was found
+        finders = self._build_finders()
+        findings: dict[int, list[tuple[str, str]]] = {}
+        rest = texts.to_list()  # without the findings so far
         for kind in (kind for kind in PATTERNS if kind in self.kinds):
             frame = pl.DataFrame({"text": pl.Series(rest, dtype=pl.String)}).with_row_index("row")
             hits = frame.filter(pl.col("text").str.contains(PATTERNS[kind])).select(
@@ -147,22 +146,22 @@ class Pii:
                 items = {item for candidate in dict.fromkeys(candidates) for item in finders[kind](candidate)}
                 for item in sorted(items, key=lambda item: (-len(item), item)):
                     if item in rest[row]:
-                        found.setdefault(row, []).append((kind, item))
+                        findings.setdefault(row, []).append((kind, item))
                         rest[row] = rest[row].replace(item, "\n")
-        return found
+        return findings
 
-    def _finders(self) -> Mapping[str, Callable[[str], Sequence[str]]]:
+    def _build_finders(self) -> Mapping[str, Callable[[str], Sequence[str]]]:
         """Return for each kind what of a candidate is personal."""
         finders: dict[str, Callable[[str], Sequence[str]]] = {
             "key": lambda text: [text],
             "email": lambda text: [] if text.rpartition("@")[2].lower() in NOT_PERSONAL else [text],
-            "iban": ibans,
-            "credit-card": cards,
+            "iban": find_ibans,
+            "credit-card": find_cards,
             "ip": lambda text: [text] if is_public_address(text) else [],
         }
-        return finders | ({PHONE: self._phone_finder()} if PHONE in self.kinds else {})
+        return finders | ({PHONE: self._build_phone_finder()} if PHONE in self.kinds else {})
 
-    def _phone_finder(self) -> Callable[[str], Sequence[str]]:
+    def _build_phone_finder(self) -> Callable[[str], Sequence[str]]:
         """Return what finds telephone numbers in a run of digits and separators.
 
         Raises:
@@ -189,20 +188,21 @@ class Pii:
                 return False
             return bool(phonenumbers.is_valid_number(number))
 
-        def phones(run: str) -> list[str]:
+        def find_phones(run: str) -> list[str]:
             if len(run) <= MAX_PHONE and run.rfind("+") <= 0 and is_phone(run):
                 return [run]
             items = [match.raw_string for match in phonenumbers.PhoneNumberMatcher(run, self.region)]
+            # numbers with a country code that run into one another: each begins with its plus sign
             for start in re.findall(rf"\+[^+]{{5,{MAX_PHONE}}}", run):
                 if not any(start.startswith(item) for item in items):
-                    items += next(([part] for part in _beginnings(start) if is_phone(part)), [])
+                    items += next(([part] for part in _iterate_beginnings(start) if is_phone(part)), [])
             return items
 
-        return phones
+        return find_phones
 
 
-def _all_texts(rows: Dataset) -> pl.Series:
-    """Return the texts of each row that a mask can change, (n,): of a chat also calls and what follows the answer."""
+def _collect_texts(rows: Dataset) -> pl.Series:
+    """Return what a mask can change of each row, (n,): of a chat also calls and what follows the answer."""
     if rows.kind != "sft":
         return plain_texts(rows, "row")
     columns = [rows.column(name).to_list() for name in text_columns(rows.schema) if name in rows.column_names]
@@ -210,29 +210,30 @@ def _all_texts(rows: Dataset) -> pl.Series:
     return pl.Series("text", texts, dtype=pl.String)
 
 
-def _beginnings(text: str) -> Iterator[str]:
+def _iterate_beginnings(text: str) -> Iterator[str]:
     """Yield a text, and what is left of it without its last group of digits, and so on."""
     while groups := list(re.finditer(r"\d+", text)):
         yield text[: groups[-1].end()]
         text = text[: groups[-1].start()]
 
 
-def cards(text: str) -> list[str]:
-    """Return the card numbers in a run of digits; other numbers may stand beside them, such as a date of expiry."""
+def find_cards(text: str) -> list[str]:
+    """Return the card numbers in a run of digits, which may hold other numbers, such as an expiry date."""
     if is_card(text):
         return [text]
     parts = [part.span() for part in re.finditer(r"\d+", text)]
-    found, first = [], 0
+    cards, first = [], 0
     while first < len(parts):
-        tries = [(last, text[parts[first][0] : parts[last][1]]) for last in _card_ends(parts, first)]
-        last, card = next(((last, each) for last, each in tries if is_card(each)), (first, ""))
-        found += [card] if card else []
+        # the longest run of whole groups, from this one on, that is a card; then on behind it
+        runs = [(last, text[parts[first][0] : parts[last][1]]) for last in _find_card_ends(parts, first)]
+        last, card = next(((last, run) for last, run in runs if is_card(run)), (first, ""))
+        cards += [card] if card else []
         first = last + 1
-    return found
+    return cards
 
 
-def _card_ends(parts: Sequence[tuple[int, int]], first: int) -> list[int]:
-    """Return where a card number that begins with the first of some groups of digits can end, the longest first."""
+def _find_card_ends(parts: Sequence[tuple[int, int]], first: int) -> list[int]:
+    """Return at which group of digits a card number that begins with `first` can end, the longest first."""
     ends, n = [], 0
     for last in range(first, len(parts)):
         size = parts[last][1] - parts[last][0]
@@ -244,11 +245,11 @@ def _card_ends(parts: Sequence[tuple[int, int]], first: int) -> list[int]:
     return ends[::-1]
 
 
-def ibans(text: str) -> list[str]:
-    """Return the account number at the beginning of a text; words in capitals may stand behind it."""
+def find_ibans(text: str) -> list[str]:
+    """Return the account number at the beginning of a text; words in capitals may follow it."""
     parts = text.split(" ")
-    tries = (" ".join(parts[:n]) for n in range(len(parts), 0, -1))
-    return next(([each] for each in tries if is_iban(each)), [])
+    beginnings = (" ".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next(([each] for each in beginnings if is_iban(each)), [])
 
 
 def is_card(text: str) -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from thresher.curation.normalize import SCOPES, normalize_texts, plain_texts
+from thresher.curation.normalize import Scope, normalize_texts, plain_texts
 from thresher.curation.rule import Rows
+from thresher.curation.similarity.shingles import encode_codes, hash_run, hash_words
 from thresher.curation.verdict import Verdict
-from thresher.numeric.arrays import Float64, Int64, UInt64
+from thresher.numeric.arrays import Float64, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
-from thresher.validation import check_number, check_one_of, check_whole
+from thresher.validation import check_settings, option
 
 TOP_GRAMS = (2, 3, 4)
 REPEATED_GRAMS = (5, 6, 7, 8, 9, 10)
@@ -28,20 +29,19 @@ BOILERPLATE = (
     "please enable javascript",
     "this page requires javascript",
 )
-_BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
 class _Test(NamedTuple):
     """One heuristic.
 
     Attributes:
-        setting: the limit's name.
+        limit: values beyond it fail.
         words: what is measured, for the explanation.
         value: (n,) measured.
         is_high: rows above the limit fail; else those below.
     """
 
-    setting: str
+    limit: float
     words: str
     value: Float64
     is_high: bool = True
@@ -83,92 +83,83 @@ class Repetition:
     name: ClassVar[str] = "repetition"
     needs: ClassVar[frozenset[str]] = frozenset()
 
-    scope: str = "response"
-    min_words: int = 50
-    repeated_lines: float = 0.3
-    repeated_line_characters: float = 0.2
-    top_gram: float = 0.2
-    repeated_gram: float = 0.15
-    min_word_length: float = 3.0
-    max_word_length: float = 10.0
-    symbols: float = 0.1
-    letterless_words: float = 0.2
-    list_lines: float = 0.9
+    scope: Scope = "response"
+    min_words: int = option(50, ge=1)
+    repeated_lines: float = option(0.3, ge=0, le=math.inf)
+    repeated_line_characters: float = option(0.2, ge=0, le=math.inf)
+    top_gram: float = option(0.2, ge=0, le=math.inf)
+    repeated_gram: float = option(0.15, ge=0, le=math.inf)
+    min_word_length: float = option(3.0, ge=0, le=math.inf)
+    max_word_length: float = option(10.0, ge=0, le=math.inf)
+    symbols: float = option(0.1, ge=0, le=math.inf)
+    letterless_words: float = option(0.2, ge=0, le=math.inf)
+    list_lines: float = option(0.9, ge=0, le=math.inf)
     phrases: tuple[str, ...] = BOILERPLATE
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "scope", self.scope, SCOPES)
-        check_whole(self.name, "min_words", self.min_words, 1)
-        for field in fields(self):
-            if isinstance(field.default, float):
-                check_number(self.name, field.name, getattr(self, field.name), 0.0, float("inf"))
+        check_settings(self, self.name)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that fails a test; the first that it fails is its reason."""
         texts = plain_texts(pool.dataset, self.scope)
         is_long = texts.str.count_matches(r"\S+").to_numpy() >= self.min_words
-        reason, text = self._phrases(texts)
-        rows = np.flatnonzero(is_long & reason.is_null().to_numpy())
-        reasons, sentences = reason.to_list(), text.to_list()
-        for test in self._tests(texts.gather(rows)) if len(rows) else []:
-            limit = self._limit(test.setting)
-            fails = test.value > limit if test.is_high else test.value < limit
+        reasons, sentences = self._find_phrases(texts)
+        rows = np.flatnonzero(is_long & np.array([reason is None for reason in reasons]))
+        for test in self._measure(texts.gather(rows)) if len(rows) else []:
+            fails = test.value > test.limit if test.is_high else test.value < test.limit
             for i in np.flatnonzero(fails).tolist():
                 if reasons[rows[i]] is None:
                     reasons[rows[i]] = "repetition" if "repeated" in test.words else "no-prose"
                     bound = "most" if test.is_high else "least"
-                    sentences[rows[i]] = f"{test.words} is {test.value[i]:.3g}, at {bound} {limit:.3g} is allowed"
+                    sentences[rows[i]] = f"{test.words} is {test.value[i]:.3g}, at {bound} {test.limit:.3g} is allowed"
         return Verdict(
             reason=pl.Series("reason", reasons, dtype=pl.String),
             explanation=pl.Series("explanation", sentences, dtype=pl.String),
             notes={"rows_too_short_to_tell": int((~is_long).sum())},
         )
 
-    def _limit(self, setting: str) -> float:
-        name, _, less = setting.partition("-")
-        limit = float(getattr(self, name))
-        if less and limit >= 1:  # switched off, for longer runs of words too; occurrences that overlap make more than 1
-            return float("inf")
-        return limit - float(less or 0)
-
-    def _phrases(self, texts: pl.Series) -> tuple[pl.Series, pl.Series]:
+    def _find_phrases(self, texts: pl.Series) -> tuple[list[str | None], list[str | None]]:
         """Return the reason and the explanation of rows that hold one of the phrases."""
-        frame = normalize_texts(texts).alias("text").to_frame()
         phrases = [phrase.lower() for phrase in self.phrases if phrase]
-        first = pl.col("text").str.extract_many(phrases).list.first() if phrases else pl.lit(None, pl.String)
-        phrase = frame.with_columns(phrase=first)["phrase"]
-        out = phrase.to_frame().select(
-            reason=pl.when(pl.col("phrase").is_not_null()).then(pl.lit("boilerplate")),
-            explanation=pl.format("holds '{}'", "phrase"),
+        if not phrases:
+            return [None] * len(texts), [None] * len(texts)
+        first = normalize_texts(texts).str.extract_many(phrases).list.first().to_list()
+        return (
+            [None if phrase is None else "boilerplate" for phrase in first],
+            [None if phrase is None else f"holds '{phrase}'" for phrase in first],
         )
-        return out["reason"], out["explanation"]
 
-    def _tests(self, texts: pl.Series) -> list[_Test]:
-        """Measure texts."""
-        lines = _line_shares(texts)
-        words = _word_shares(texts)
-        grams = _gram_shares(texts)
+    def _measure(self, texts: pl.Series) -> list[_Test]:
+        lines, words, grams = _measure_lines(texts), _measure_words(texts), _measure_grams(texts)
         return [
-            _Test("repeated_lines", "the share of repeated lines", lines["repeated"]),
-            _Test("repeated_line_characters", "the share of characters in repeated lines", lines["characters"]),
+            _Test(self.repeated_lines, "the share of repeated lines", lines["repeated"]),
+            _Test(self.repeated_line_characters, "the share of characters in repeated lines", lines["characters"]),
             *(
-                _Test(f"top_gram-{0.02 * i}", f"the share of the most repeated {n}-gram", grams[:, i])
+                _Test(_lower_limit(self.top_gram, 0.02 * i), f"the share of the most repeated {n}-gram", grams[:, i])
                 for i, n in enumerate(TOP_GRAMS)
             ),
             *(
-                _Test(f"repeated_gram-{0.01 * i}", f"the share of repeated {n}-grams", grams[:, len(TOP_GRAMS) + i])
+                _Test(
+                    _lower_limit(self.repeated_gram, 0.01 * i),
+                    f"the share of repeated {n}-grams",
+                    grams[:, len(TOP_GRAMS) + i],
+                )
                 for i, n in enumerate(REPEATED_GRAMS)
             ),
-            _Test("min_word_length", "the mean length of a word", words["length"], is_high=False),
-            _Test("max_word_length", "the mean length of a word", words["length"]),
-            _Test("symbols", "the number of symbols per word", words["symbols"]),
-            _Test("letterless_words", "the share of words without a letter", words["letterless"]),
-            _Test("list_lines", "the share of lines that are list items", lines["items"]),
+            _Test(self.min_word_length, "the mean length of a word", words["length"], is_high=False),
+            _Test(self.max_word_length, "the mean length of a word", words["length"]),
+            _Test(self.symbols, "the number of symbols per word", words["symbols"]),
+            _Test(self.letterless_words, "the share of words without a letter", words["letterless"]),
+            _Test(self.list_lines, "the share of lines that are list items", lines["items"]),
         ]
 
 
-def _line_shares(texts: pl.Series) -> dict[str, Float64]:
+def _lower_limit(limit: float, less: float) -> float:
+    """Return the limit for longer runs of words; a limit of 1 switches them off, whose overlaps can exceed 1."""
+    return math.inf if limit >= 1 else limit - less
+
+
+def _measure_lines(texts: pl.Series) -> dict[str, Float64]:
     """Return shares of lines of each text; 0 where it has fewer than four."""
     frame = texts.alias("text").to_frame().with_row_index("row")
     lines = (
@@ -189,75 +180,51 @@ def _line_shares(texts: pl.Series) -> dict[str, Float64]:
             items=pl.col("line").str.contains(r"^([-*•]|\d{1,3}[.)])\s").mean(),
         )
     )
-    found = frame.select("row").join(shares, on="row", how="left", maintain_order="left")
-    is_enough = (found["n"].fill_null(0) >= 4).to_numpy()
+    joined = frame.select("row").join(shares, on="row", how="left", maintain_order="left")
+    is_enough = (joined["n"].fill_null(0) >= 4).to_numpy()
     return {
-        name: np.where(is_enough, found[name].fill_null(0.0).to_numpy().astype(np.float64), 0.0)
+        name: np.where(is_enough, joined[name].fill_null(0.0).to_numpy().astype(np.float64), 0.0)
         for name in ("repeated", "characters", "items")
     }
 
 
-def _word_shares(texts: pl.Series) -> dict[str, Float64]:
+def _measure_words(texts: pl.Series) -> dict[str, Float64]:
     """Return what the words of each text are like."""
     frame = texts.alias("text").to_frame()
     n_words = pl.col("text").str.count_matches(r"\S+").clip(1)
-    found = frame.select(
+    shares = frame.select(
         length=pl.col("text").str.count_matches(r"\S") / n_words,
         symbols=pl.col("text").str.count_matches(r"#|\.\.\.|…") / n_words,
         letterless=1 - pl.col("text").str.count_matches(r"\S*\p{L}\S*") / n_words,
     )
-    return {name: found[name].to_numpy().astype(np.float64) for name in found.columns}
+    return {name: shares[name].to_numpy().astype(np.float64) for name in shares.columns}
 
 
-def _gram_shares(texts: pl.Series) -> Float64:
-    """Return (n, 9): share of characters in the most frequent 2- to 4-gram, and in all repeated 5- to 10-grams."""
-    plain = normalize_texts(texts)
-    lengths = plain.str.len_chars().to_numpy().astype(np.int64)
-    codes = np.frombuffer("".join(plain.to_list()).encode("utf-32-le"), dtype=np.uint32)
-    ends = np.cumsum(lengths)
-    return _gram_kernel(codes, ends - lengths, ends, np.array(TOP_GRAMS), np.array(REPEATED_GRAMS))
+def _measure_grams(texts: pl.Series) -> Float64:
+    """Return the share of characters in the most frequent 2- to 4-gram and in all repeated 5- to 10-grams, (n, 9)."""
+    return _measure_rows(*encode_codes(normalize_texts(texts)), np.array(TOP_GRAMS), np.array(REPEATED_GRAMS))
 
 
 @jit
-def _split(codes: NDArray[np.uint32], start: int, end: int) -> tuple[UInt64, Int64]:
-    """Return hash and length of each word of one text whose words are divided by single spaces."""
-    hashes, sizes = np.empty(end - start, np.uint64), np.empty(end - start, np.int64)
-    n, value, size = 0, _BASIS, 0
-    for at in range(start, end + 1):
-        if at == end or codes[at] == 32:
-            if size:
-                hashes[n], sizes[n] = value, size
-                n += 1
-            value, size = _BASIS, 0
-        else:
-            value = (value ^ np.uint64(codes[at])) * _PRIME
-            size += 1
-    return hashes[:n], sizes[:n]
-
-
-@jit
-def _grams(hashes: UInt64, width: int) -> UInt64:
+def _hash_grams(hashes: UInt64, width: int) -> UInt64:
     """Return the hash of each run of `width` words."""
-    out = np.empty(max(len(hashes) - width + 1, 0), np.uint64)
-    for first in range(len(out)):
-        value = _BASIS
-        for i in range(first, first + width):
-            value = (value ^ hashes[i]) * _PRIME
-            value ^= value >> np.uint64(29)
-        out[first] = value
-    return out
+    grams = np.empty(max(len(hashes) - width + 1, 0), np.uint64)
+    for first in range(len(grams)):
+        grams[first] = hash_run(hashes, first, width)
+    return grams
 
 
 @jit
-def _top_share(hashes: UInt64, sizes: Int64, width: int) -> float:
+def _measure_top(hashes: UInt64, sizes: Int64, width: int) -> float:
     """Return the share of characters in the most frequent run of `width` words; 0 where none is repeated."""
-    grams = _grams(hashes, width)
+    grams = _hash_grams(hashes, width)
     order = np.argsort(grams)
-    best, best_size, run = 1, 0, 1
+    best, best_size, run = 1, 0, 1  # times the most frequent gram occurs, its characters; times this one did so far
     for i in range(1, len(order) + 1):
         if i < len(order) and grams[order[i]] == grams[order[i - 1]]:
             run += 1
             continue
+        # the gram of order[i - 1] is complete: of equally frequent ones the longest counts
         size = sizes[order[i - 1] : order[i - 1] + width].sum()
         if run > best or (run == best and run > 1 and size > best_size):
             best, best_size = run, size
@@ -266,10 +233,10 @@ def _top_share(hashes: UInt64, sizes: Int64, width: int) -> float:
 
 
 @jit
-def _repeated_share(hashes: UInt64, sizes: Int64, width: int) -> float:
-    """Return the share of characters in runs of `width` words that occurred before, each character counted once."""
-    grams = _grams(hashes, width)
-    order = np.argsort(grams, kind="mergesort")
+def _measure_repeated(hashes: UInt64, sizes: Int64, width: int) -> float:
+    """Return the share of characters in runs of `width` words that occurred before, each counted once."""
+    grams = _hash_grams(hashes, width)
+    order = np.argsort(grams, kind="mergesort")  # stable: the first occurrence of a gram comes first
     is_covered = np.zeros(len(hashes), np.bool_)
     for i in range(1, len(order)):
         if grams[order[i]] == grams[order[i - 1]]:
@@ -278,12 +245,15 @@ def _repeated_share(hashes: UInt64, sizes: Int64, width: int) -> float:
 
 
 @jit
-def _gram_kernel(codes: NDArray[np.uint32], starts: Int64, ends: Int64, top: Int64, repeated: Int64) -> Float64:
-    out = np.zeros((len(starts), len(top) + len(repeated)))
+def _measure_rows(codes: UInt32, starts: Int64, ends: Int64, top: Int64, repeated: Int64) -> Float64:
+    shares = np.zeros((len(starts), len(top) + len(repeated)))
     for row in range(len(starts)):
-        hashes, sizes = _split(codes, starts[row], ends[row])
+        n_characters = ends[row] - starts[row]
+        hashes, sizes = np.empty(n_characters, np.uint64), np.empty(n_characters, np.int64)
+        n_words = hash_words(codes, starts[row], ends[row], hashes, sizes)
+        hashes, sizes = hashes[:n_words], sizes[:n_words]
         for i in range(len(top)):
-            out[row, i] = _top_share(hashes, sizes, top[i])
+            shares[row, i] = _measure_top(hashes, sizes, top[i])
         for i in range(len(repeated)):
-            out[row, len(top) + i] = _repeated_share(hashes, sizes, repeated[i])
-    return out
+            shares[row, len(top) + i] = _measure_repeated(hashes, sizes, repeated[i])
+    return shares

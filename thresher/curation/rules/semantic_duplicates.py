@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.curation.rule import EXISTING, Rows
-from thresher.curation.similarity.cosine_groups import nearest_kept
+from thresher.curation.similarity.cosine_groups import assign_representatives
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
-    Copies,
+    DuplicateAssignment,
+    build_duplicate_verdict,
     check_keep,
-    keep_needs,
-    label_codes,
-    line_up,
-    verdict_of,
+    encode_labels,
+    find_keep_features,
+    order_by_preference,
 )
 from thresher.curation.verdict import Verdict
+from thresher.numeric.arrays import Int64
 from thresher.numeric.vectors import unit_rows
-from thresher.validation import check_number, check_whole
+from thresher.validation import check_settings, option
 
 EMBEDDING = "embedding"
 
@@ -43,7 +43,7 @@ class SemanticDuplicates:
     `embedding`. Existing rows: none is dropped; a row that repeats one is. With all pairs compared,
     judging the pool in parts gives what judging it at once gives. Fails: what the threshold means
     depends on the encoder and the data: look at `clusters.parquet` first. Rows of one narrow task,
-    told from a template, are close to one another without being copies.
+    written from a template, are close to one another without being copies.
 
     Attributes:
         threshold: smallest cosine of duplicates.
@@ -57,47 +57,44 @@ class SemanticDuplicates:
     name: ClassVar[str] = "semantic-duplicates"
     accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset({EMBEDDING})}
 
-    threshold: float = 0.9
+    threshold: float = option(0.9, ge=-1, le=1)
     same_label: bool = True
     keep: str = FIRST
-    exact_rows: int = 20_000
-    cluster_rows: int = 2_000
+    exact_rows: int = option(20_000, ge=1)
+    cluster_rows: int = option(2_000, ge=1)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        check_number(self.name, "threshold", self.threshold, -1.0, 1.0)
+        check_settings(self, self.name)
         check_keep(self.name, self.keep)
-        check_whole(self.name, "exact_rows", self.exact_rows, 1)
-        check_whole(self.name, "cluster_rows", self.cluster_rows, 1)
 
     @property
     def needs(self) -> frozenset[str]:
         """The embedding, and the feature that decides which row stays, if one does."""
-        return keep_needs(self.keep) | {EMBEDDING}
+        return find_keep_features(self.keep) | {EMBEDDING}
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""
-        line = line_up(pool, existing, self.keep)
-        given = [rows.features[EMBEDDING] for rows in (existing, pool) if rows is not None]
-        unit = unit_rows(np.concatenate(given), round_once=True)
-        labels = label_codes(pool.dataset, None if existing is None else existing.dataset) if self.same_label else None
-        stands = np.arange(len(unit))
+        order = order_by_preference(pool, existing, self.keep)
+        embedding = np.concatenate([rows.features[EMBEDDING] for rows in (existing, pool) if rows is not None])
+        unit = unit_rows(embedding, round_once=True)
+        old = None if existing is None else existing.dataset
+        labels = encode_labels(pool.dataset, old) if self.same_label else None
+        representative = np.arange(len(unit))
         similarity = np.full(len(unit), np.nan, np.float32)
         n_clusters = 0
-        for rows in _groups(line.order, labels):
-            found = nearest_kept(
+        for rows in _split_by_label(order.rows, labels):
+            within = assign_representatives(
                 unit[rows],
-                n_fixed=int((rows < line.n_existing).sum()),
+                n_fixed=int((rows < order.n_existing).sum()),
                 threshold=self.threshold,
                 exact_rows=self.exact_rows,
                 cluster_rows=self.cluster_rows,
                 rng=rng,
             )
-            stands[rows] = rows[found.stands]
-            similarity[rows] = found.similarity
-            n_clusters += found.n_clusters
-        return verdict_of(
-            Copies(stands, similarity),
+            representative[rows], similarity[rows] = rows[within.representative], within.similarity
+            n_clusters += within.n_clusters
+        return build_duplicate_verdict(
+            DuplicateAssignment(representative, similarity),
             pool,
             existing,
             reason="semantic-duplicate",
@@ -106,7 +103,7 @@ class SemanticDuplicates:
         )
 
 
-def _groups(order: NDArray[np.int64], labels: NDArray[np.int64] | None) -> list[NDArray[np.int64]]:
+def _split_by_label(order: Int64, labels: Int64 | None) -> list[Int64]:
     """Return the rows of each label, in the order of preference; one group where there are no labels."""
     if labels is None:
         return [order]

@@ -26,15 +26,15 @@ def check_keep(rule: str, keep: str) -> None:
     Raises:
         SettingsError: `keep` is none of the forms.
     """
-    named = keep.startswith((HIGHEST, LOWEST)) and keep.partition(":")[2].strip()
-    if keep not in (FIRST, LONGEST) and not named:
+    is_named = keep.startswith((HIGHEST, LOWEST)) and keep.partition(":")[2].strip()
+    if keep not in (FIRST, LONGEST) and not is_named:
         raise SettingsError(
             f"{rule}: keep must be 'first', 'longest', 'highest:NAME' or 'lowest:NAME' (NAME is a column of numbers or "
             f"a feature), got {keep!r}"
         )
 
 
-def keep_needs(keep: str) -> frozenset[str]:
+def find_keep_features(keep: str) -> frozenset[str]:
     """Return the feature that decides which row of a group stays, if one does."""
     if not keep.startswith((HIGHEST, LOWEST)):
         return frozenset()
@@ -44,24 +44,23 @@ def keep_needs(keep: str) -> frozenset[str]:
     return frozenset({name if ":" in name or name in available() else f"number:{name}"})
 
 
-class Line(NamedTuple):
-    """Existing rows and then the pool's, in one line.
+class PreferenceOrder(NamedTuple):
+    """Existing rows and the pool's, numbered through, the most preferred first.
 
     Attributes:
-        order: (m + n,) int64, indices in the order in which rows are preferred: existing ones
-            first.
-        n_existing: m, rows 0..m-1 are existing ones; row m + i is row i of the pool.
+        rows: (m + n,) int64, a permutation of the row numbers; existing rows come first.
+        n_existing: m. Rows 0..m-1 are the existing ones; row m + i is row i of the pool.
     """
 
-    order: Int64
+    rows: Int64
     n_existing: int
 
 
-def line_up(pool: Rows, existing: Rows | None, keep: str) -> Line:
+def order_by_preference(pool: Rows, existing: Rows | None, keep: str) -> PreferenceOrder:
     """Return in which order the rows are preferred.
 
     Args:
-        pool: n rows, with the feature of `keep_needs`.
+        pool: n rows, with the feature of `find_keep_features`.
         existing: m rows, or None. They come first in any case.
         keep: "first" in the file, "longest" in characters, or "highest:NAME", "lowest:NAME"; ties
             go to the first, and rows without a number come last.
@@ -70,49 +69,48 @@ def line_up(pool: Rows, existing: Rows | None, keep: str) -> Line:
         SettingsError: NAME is a feature of more than one number per row.
     """
     n_existing = 0 if existing is None else len(existing)
-    order = np.concatenate([np.arange(n_existing), n_existing + _preferred(pool, keep)]).astype(np.int64)
-    return Line(order, n_existing)
+    rows = np.concatenate([np.arange(n_existing), n_existing + _rank_pool(pool, keep)]).astype(np.int64)
+    return PreferenceOrder(rows, n_existing)
 
 
-def _preferred(pool: Rows, keep: str) -> Int64:
+def _rank_pool(pool: Rows, keep: str) -> Int64:
     if keep == FIRST:
         return np.arange(len(pool), dtype=np.int64)
     if keep == LONGEST:
         frame = pool.dataset.frame
         value = (frame["prompt"].str.len_chars() + frame["response"].str.len_chars()).to_numpy().astype(np.float64)
     else:
-        (need,) = keep_needs(keep)
-        value = np.asarray(pool.features[need], dtype=np.float64)
+        (feature,) = find_keep_features(keep)
+        value = np.asarray(pool.features[feature], dtype=np.float64)
         if value.ndim != 1:
             raise SettingsError(f"keep: '{keep}' must name one number per row, got {value.shape[1]:,}; name another")
         value = -value if keep.startswith(LOWEST) else value
-    best_first: Int64 = np.argsort(np.where(np.isnan(value), np.inf, -value), kind="stable").astype(np.int64)
-    return best_first
+    return np.argsort(np.where(np.isnan(value), np.inf, -value), kind="stable").astype(np.int64)
 
 
-def label_codes(pool: Dataset, existing: Dataset | None) -> Int64 | None:
-    """Return the label of each row as a number, existing rows first, (m + n,); None for rows without labels."""
+def encode_labels(pool: Dataset, existing: Dataset | None) -> Int64 | None:
+    """Return the label of each row as a number, existing rows first, (m + n,); None without labels."""
     if pool.kind != "classification":
         return None
-    parts = [pool.frame["response"]] if existing is None else [existing.frame["response"], pool.frame["response"]]
-    codes: Int64 = pl.concat(parts).rank("dense").to_numpy().astype(np.int64)
+    labels = pl.concat([rows.frame["response"] for rows in (existing, pool) if rows is not None])
+    codes: Int64 = labels.rank("dense").to_numpy().astype(np.int64)
     return codes
 
 
-class Copies(NamedTuple):
-    """Which rows repeat which, in one line of existing rows and the pool's.
+class DuplicateAssignment(NamedTuple):
+    """Which rows repeat which, of m existing rows and then the n of the pool.
 
     Attributes:
-        stands: (m + n,) int64, the row that stands for each row: itself where it is kept.
+        representative: (m + n,) int64, the row that represents each row: itself where it is kept.
         similarity: (m + n,) float32 with that row, NaN for a kept row.
     """
 
-    stands: Int64
+    representative: Int64
     similarity: Float32
 
 
-def verdict_of(
-    copies: Copies,
+def build_duplicate_verdict(
+    assignment: DuplicateAssignment,
     pool: Rows,
     existing: Rows | None,
     *,
@@ -120,10 +118,10 @@ def verdict_of(
     measure: str,
     notes: dict[str, int | float | str],
 ) -> Verdict:
-    """Return the verdict that drops every row for which another stands.
+    """Return the verdict that drops every row that another represents.
 
     Args:
-        copies: of m existing rows and then the n of the pool.
+        assignment: of m existing rows and then the n of the pool.
         pool: n rows.
         existing: m rows, or None.
         reason: short name.
@@ -132,31 +130,29 @@ def verdict_of(
         notes: for the manifest.
     """
     m, n = (0 if existing is None else len(existing)), len(pool)
-    stands = copies.stands[m:]
-    is_copy = stands != np.arange(m, m + n)
+    representative = assignment.representative[m:]
+    is_copy = representative != np.arange(m, m + n)
     ids = pool.row_id if existing is None else pl.concat([existing.row_id, pool.row_id])
-    dropped, named = pl.Series(is_copy), ids.gather(stands)
-    in_pool = pl.Series(stands >= m)
-    is_standing = np.zeros(m + n, np.bool_)
-    is_standing[stands[is_copy]] = True
-    table = pl.DataFrame({"of": named, "in_pool": in_pool, "similarity": copies.similarity[m:]})
-    where = pl.when("in_pool").then(pl.lit("")).otherwise(pl.lit(" of the rows you already have"))
-    close = pl.format(f" ({measure} {{}})", pl.col("similarity").round(3)) if measure else pl.lit("")
-    gone = pl.lit(dropped)
-    table = table.select(
-        reason=pl.when(gone).then(pl.lit(reason)),
-        explanation=pl.when(gone).then(pl.format("repeats row {}{}{}", "of", where, close)),
-        duplicate_of=pl.when(gone).then("of"),
-        duplicate_in=pl.when(gone).then(pl.when("in_pool").then(pl.lit(POOL)).otherwise(pl.lit(EXISTING))),
-        similarity=pl.when(gone).then("similarity").fill_nan(None),
-        cluster=pl.when(gone | pl.lit(pl.Series(is_standing[m:]))).then("of"),
+    is_representative = np.zeros(m + n, np.bool_)
+    is_representative[representative[is_copy]] = True
+    table = pl.DataFrame(
+        {
+            "of": ids.gather(representative),
+            "in_pool": representative >= m,
+            "similarity": assignment.similarity[m:],
+            "is_copy": is_copy,
+            "in_group": is_copy | is_representative[m:],
+        }
     )
-    return Verdict(
-        reason=table["reason"],
-        explanation=table["explanation"],
-        duplicate_of=table["duplicate_of"],
-        duplicate_in=table["duplicate_in"],
-        similarity=table["similarity"],
-        cluster=table["cluster"],
-        notes=notes,
+    place = pl.when("in_pool").then(pl.lit("")).otherwise(pl.lit(" of the rows you already have"))
+    closeness = pl.format(f" ({measure} {{}})", pl.col("similarity").round(3)) if measure else pl.lit("")
+    dropped = pl.when("is_copy")
+    parts = table.select(
+        reason=dropped.then(pl.lit(reason)),
+        explanation=dropped.then(pl.format("repeats row {}{}{}", "of", place, closeness)),
+        duplicate_of=dropped.then("of"),
+        duplicate_in=dropped.then(pl.when("in_pool").then(pl.lit(POOL)).otherwise(pl.lit(EXISTING))),
+        similarity=dropped.then("similarity").fill_nan(None),
+        cluster=pl.when("in_group").then("of"),
     )
+    return Verdict.from_frame(parts, notes=notes)

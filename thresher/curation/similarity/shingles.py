@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from thresher.numeric.arrays import Int64, UInt32
+from thresher.numeric.arrays import Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
 
 CHUNK_ROWS = 65_536
-UNITS = ("word", "character")
-_SPACE = np.uint32(32)
-_PRIME = np.uint64(0x100000001B3)  # FNV-1a, 64 bit
-_BASIS = np.uint64(0xCBF29CE484222325)
+Unit = Literal["word", "character"]
+SPACE = 32  # code point; words are divided by single spaces
+FNV_PRIME = np.uint64(0x100000001B3)  # FNV-1a, 64 bit
+FNV_BASIS = np.uint64(0xCBF29CE484222325)
 
 
 class Shingles(NamedTuple):
@@ -35,7 +34,15 @@ class Shingles(NamedTuple):
         return np.diff(self.offsets)
 
 
-def shingles(texts: pl.Series, *, n: int, unit: str) -> Shingles:
+def encode_codes(texts: pl.Series) -> tuple[UInt32, Int64, Int64]:
+    """Return the code points of all texts in one array, and where each text starts and ends there."""
+    lengths = texts.str.len_chars().to_numpy().astype(np.int64)
+    codes = np.frombuffer("".join(texts.to_list()).encode("utf-32-le"), dtype=np.uint32)
+    ends = np.cumsum(lengths)
+    return codes, ends - lengths, ends
+
+
+def build_shingles(texts: pl.Series, *, n: int, unit: Unit) -> Shingles:
     """Return the set of shingles of each text.
 
     A text of fewer than n words or characters is one shingle; one without any has none. Words are
@@ -48,21 +55,16 @@ def shingles(texts: pl.Series, *, n: int, unit: str) -> Shingles:
         n: length of a shingle.
         unit: "word" or "character".
     """
-    parts, sizes = [], []
+    parts, sizes = [np.zeros(0, np.uint32)], [np.zeros(1, np.int64)]
     for start in range(0, len(texts), CHUNK_ROWS):
-        part = texts[start : start + CHUNK_ROWS]
-        lengths = part.str.len_chars().to_numpy().astype(np.int64)
-        codes = np.frombuffer("".join(part.to_list()).encode("utf-32-le"), dtype=np.uint32)
-        ends = np.cumsum(lengths)
-        hashes, counts = _hash_rows(codes, ends - lengths, ends, n, unit == "word")
+        hashes, counts = _hash_rows(*encode_codes(texts[start : start + CHUNK_ROWS]), n, unit == "word")
         parts.append(hashes)
         sizes.append(counts)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *sizes]))])
-    return Shingles(np.concatenate([np.zeros(0, np.uint32), *parts]), offsets.astype(np.int64))
+    return Shingles(np.concatenate(parts), np.cumsum(np.concatenate(sizes)))
 
 
 @jit
-def _mixed(value: np.uint64) -> np.uint32:
+def _mix_bits(value: np.uint64) -> np.uint32:
     """Return 32 well mixed bits (the finalizer of MurmurHash3)."""
     value ^= value >> np.uint64(33)
     value *= np.uint64(0xFF51AFD7ED558CCD)
@@ -72,37 +74,46 @@ def _mixed(value: np.uint64) -> np.uint32:
 
 
 @jit
-def _word_hashes(codes: UInt32, start: int, end: int, out: NDArray[np.uint64]) -> int:
-    """Write the hash of each word of a row to `out`; returns the number of words."""
-    n_words, value, is_inside = 0, _BASIS, False
-    for at in range(start, end):
-        if codes[at] == _SPACE:
-            if is_inside:
-                out[n_words] = value
+def hash_words(codes: UInt32, start: int, end: int, hashes: UInt64, sizes: Int64) -> int:
+    """Write the hash and the length of each word of a text; return the number of words."""
+    n_words, value, size = 0, FNV_BASIS, 0
+    for at in range(start, end + 1):
+        # a word ends at a space and at the end of the text; of several spaces only the first ends one
+        if at == end or codes[at] == SPACE:
+            if size:
+                hashes[n_words], sizes[n_words] = value, size
                 n_words += 1
-            value, is_inside = _BASIS, False
+            value, size = FNV_BASIS, 0
         else:
-            value = (value ^ np.uint64(codes[at])) * _PRIME
-            is_inside = True
-    if is_inside:
-        out[n_words] = value
-        n_words += 1
+            value = (value ^ np.uint64(codes[at])) * FNV_PRIME
+            size += 1
     return n_words
+
+
+@jit
+def hash_run(pieces: UInt64, first: int, width: int) -> np.uint64:
+    """Return the hash of `width` pieces, from `first` on."""
+    value = FNV_BASIS
+    for i in range(first, first + width):
+        value = (value ^ pieces[i]) * FNV_PRIME
+        value ^= value >> np.uint64(29)  # a product alone carries nothing downwards
+    return value
 
 
 @jit
 def _hash_rows(codes: UInt32, starts: Int64, ends: Int64, n: int, by_word: bool) -> tuple[UInt32, Int64]:
     """Return the shingles of all rows one after another, and how many each row has."""
-    hashes = np.empty(len(codes), np.uint32)
-    counts = np.zeros(len(starts), np.int64)
+    # a row of c characters has at most c pieces and c shingles
+    hashes, counts = np.empty(len(codes), np.uint32), np.zeros(len(starts), np.int64)
     longest = 0
     for row in range(len(starts)):
         longest = max(longest, ends[row] - starts[row])
-    pieces = np.empty(longest + 1, np.uint64)
-    filled = 0
+    pieces, sizes = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.int64)
+    n_filled = 0  # hashes[:n_filled] are the shingles of the rows before this one
     for row in range(len(starts)):
+        # pieces[:n_pieces] are the row's words, or its characters
         if by_word:
-            n_pieces = _word_hashes(codes, starts[row], ends[row], pieces)
+            n_pieces = hash_words(codes, starts[row], ends[row], pieces, sizes)
         else:
             n_pieces = ends[row] - starts[row]
             for i in range(n_pieces):
@@ -110,35 +121,33 @@ def _hash_rows(codes: UInt32, starts: Int64, ends: Int64, n: int, by_word: bool)
         if n_pieces == 0:
             continue
         width = min(n, n_pieces)
-        n_here = n_pieces - width + 1
-        for first in range(n_here):
-            value = _BASIS
-            for i in range(first, first + width):
-                value = (value ^ pieces[i]) * _PRIME
-                value ^= value >> np.uint64(29)  # a product alone carries nothing downwards
-            hashes[filled + first] = _mixed(value)
-        mine = np.sort(hashes[filled : filled + n_here])
+        n_runs = n_pieces - width + 1
+        for first in range(n_runs):
+            hashes[n_filled + first] = _mix_bits(hash_run(pieces, first, width))
+        # write each distinct hash once, in ascending order, over the unsorted ones
+        ordered = np.sort(hashes[n_filled : n_filled + n_runs])
         n_distinct = 0
-        for i in range(n_here):
-            if i == 0 or mine[i] != mine[i - 1]:
-                hashes[filled + n_distinct] = mine[i]
+        for i in range(n_runs):
+            if i == 0 or ordered[i] != ordered[i - 1]:
+                hashes[n_filled + n_distinct] = ordered[i]
                 n_distinct += 1
         counts[row] = n_distinct
-        filled += n_distinct
-    return hashes[:filled].copy(), counts
+        n_filled += n_distinct
+    return hashes[:n_filled].copy(), counts
 
 
 @jit
-def n_shared(a: UInt32, b: UInt32) -> int:
+def count_shared(a: UInt32, b: UInt32) -> int:
     """Return the size of the intersection of two sorted sets."""
-    i = j = shared = 0
+    i = j = n_shared = 0
+    # all common elements before a[i] and b[j] are counted; the smaller of the two cannot occur again
     while i < len(a) and j < len(b):
         if a[i] == b[j]:
-            shared += 1
+            n_shared += 1
             i += 1
             j += 1
         elif a[i] < b[j]:
             i += 1
         else:
             j += 1
-    return shared
+    return n_shared
