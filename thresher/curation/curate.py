@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,13 +16,7 @@ from thresher.curation.pipeline import CurationResult, apply_rules, collect_sett
 from thresher.curation.result import Curated
 from thresher.curation.rule import Rule, accepts, available, create
 from thresher.dataset import Dataset, load
-from thresher.dataset.provenance import (
-    describe_reading,
-    describe_schema,
-    describe_sources,
-    list_source_paths,
-    refuse_input_as_output,
-)
+from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.rejection import count_values
 from thresher.errors import InputError, SettingsError, did_you_mean
 
@@ -247,50 +240,38 @@ def _run(plan: _Plan, started: float) -> Curated:
 
 def _manifest(plan: _Plan, result: CurationResult, seconds: float) -> Manifest:
     pool, settings = plan.pool, plan.settings()
-    asked = settings.pop("request")
-    did = [
+    rules = settings.pop("request")
+    outcomes = [
         {
-            "rows": result.n_in,
-            "dropped": dict(result.dropped),
-            "masked": result.n_masked,
-            "findings": result.n_found,
-            "notes": dict(result.notes),
+            "rows": each.n_in,
+            "dropped": dict(each.dropped),
+            "masked": each.n_masked,
+            "findings": each.n_findings,
+            "notes": dict(each.notes),
         }
-        for result in result.results
+        for each in result.results
     ]
+    counts = {
+        "kept": len(result.kept),
+        "dropped": result.dropped.height,
+        "dropped_by_rule": count_values(result.dropped["rule"]),
+        "dropped_by_reason": count_values(result.dropped["reason"]),
+        "masked": len(result.masked),
+        "findings": result.findings.height,
+        "orphaned": result.n_orphaned,
+    }
+    times = {"total": round(seconds, 3), "rules": [round(each.seconds, 3) for each in result.results]}
     content = {
         "format": FORMAT,
         "kind": KIND,
         "identity": plan.identity(),
-        "rules": [{**one, **outcome} for one, outcome in zip(asked, did, strict=True)],
+        "rules": [{**rule, **outcome} for rule, outcome in zip(rules, outcomes, strict=True)],
         **settings,
-        "inputs": describe_sources(pool),
-        "schema": describe_schema(pool),
-        "id_column": pool.id_column,
-        "counts": {
-            "read": pool.n_read,
-            "rejected": pool.n_rejected,
-            "rejected_by_reason": pool.rejected_by_reason,
-            "usable": len(pool),
-            "kept": len(result.kept),
-            "dropped": result.dropped.height,
-            "dropped_by_rule": count_values(result.dropped["rule"]),
-            "dropped_by_reason": count_values(result.dropped["reason"]),
-            "masked": len(result.masked),
-            "findings": result.findings.height,
-            "orphaned": result.n_orphaned,
-        },
+        **describe_rows(pool, counts),
         "notes": result.notes,
         "kept_rows": digest(pool.frame["row_id"].gather(result.kept).to_list()),
         "versions": versions(("numpy", "polars", "pyarrow", "faiss-cpu", "rensa", "py3langid", "phonenumbers")),
-        "run": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": {
-                "total": round(seconds, 3),
-                "rules": [round(result.seconds, 3) for result in result.results],
-            },
-            "inputs": list_source_paths(pool),
-        },
+        "run": describe_run(pool, seconds=times),
     }
     return Manifest(content)
 

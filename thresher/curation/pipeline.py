@@ -61,7 +61,7 @@ class RuleResult:
     Attributes:
         rule: the rule.
         n_in: rows it saw.
-        n_found: rows it gave a finding without dropping them.
+        n_findings: rows it gave a finding without dropping them.
         n_masked: rows whose texts it masks.
         dropped: rows it dropped, by reason, the most frequent first.
         notes: facts of its verdict.
@@ -71,7 +71,7 @@ class RuleResult:
 
     rule: Rule
     n_in: int
-    n_found: int
+    n_findings: int
     n_masked: int
     dropped: Mapping[str, int]
     notes: Mapping[str, int | float | str]
@@ -253,7 +253,7 @@ def _step(
     result = RuleResult(
         rule=rule,
         n_in=len(rows),
-        n_found=findings.height,
+        n_findings=findings.height,
         n_masked=len(masked),
         dropped=count_values(dropped["reason"]),
         notes=dict(verdict.notes),

@@ -1,9 +1,10 @@
-"""Where rows come from, as manifests and identities tell it."""
+"""Where rows come from, as manifests and identities say it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,39 @@ def describe_sources(rows: Dataset) -> list[dict[str, Any]]:
 
 
 def list_source_paths(rows: Dataset) -> list[str]:
-    """Return where each file is, for whoever reads it in another folder; names such as "<stdin>" stay."""
+    """Return the absolute path of each file; names such as "<stdin>" stay."""
     return [source.path if source.mtime_ns is None else os.path.abspath(source.path) for source in rows.sources]
 
 
+def describe_rows(rows: Dataset, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a manifest that says which rows went in, and how many of them became what.
+
+    Args:
+        rows: the pool.
+        counts: what became of the usable rows; it follows the counts of the reading.
+    """
+    return {
+        "inputs": describe_sources(rows),
+        "schema": describe_schema(rows),
+        "id_column": rows.id_column,
+        "counts": {
+            "read": rows.n_read,
+            "rejected": rows.n_rejected,
+            "rejected_by_reason": rows.rejected_by_reason,
+            "usable": len(rows),
+            **counts,
+        },
+    }
+
+
+def describe_run(rows: Dataset, **details: Any) -> dict[str, Any]:
+    """Return the section `run` of a manifest: what may differ between two runs of the same work."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"created": created, **details, "inputs": list_source_paths(rows)}
+
+
 def describe_reading(rows: Dataset) -> list[Any]:
-    """Return how the rows were read, for an identity: ids from a column of the user say nothing of the texts."""
+    """Return how the rows were read, for an identity: ids from a user's column say nothing of the texts."""
     return [describe_schema(rows), rows.id_column, [[source.bytes, source.sha256] for source in rows.sources]]
 
 

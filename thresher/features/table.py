@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,8 @@ from thresher.artifacts.safe_csv import escape_formulas, unescape_formulas
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import (
     describe_reading,
-    describe_schema,
-    describe_sources,
-    list_source_paths,
+    describe_rows,
+    describe_run,
     refuse_input_as_output,
 )
 from thresher.errors import InputError, OutputError
@@ -234,19 +232,10 @@ def _names(features: str | Iterable[str]) -> list[str]:
 def _about(rows: Dataset, found: Features) -> dict[str, Any]:
     """Return what the manifest says of the rows and of what came out."""
     return {
-        "inputs": describe_sources(rows),
-        "schema": describe_schema(rows),
-        "id_column": rows.id_column,
-        "counts": {
-            "read": rows.n_read,
-            "rejected": rows.n_rejected,
-            "rejected_by_reason": rows.rejected_by_reason,
-            "usable": len(rows),
-            "missing": {name: int(reasons.is_not_null().sum()) for name, reasons in found.missing.items()},
-        },
+        **describe_rows(rows, {"missing": {name: int(why.is_not_null().sum()) for name, why in found.missing.items()}}),
         "feature_notes": {name: dict(notes) for name, notes in found.notes.items()},
         "versions": versions(),
-        "run": {"created": datetime.now(UTC).isoformat(timespec="seconds"), "inputs": list_source_paths(rows)},
+        "run": describe_run(rows),
     }
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import polars as pl
 
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.dataset.provenance import describe_schema, describe_sources, list_source_paths
+from thresher.dataset.provenance import describe_rows, describe_run, list_source_paths
 from thresher.dataset.rejection import count_values
 from thresher.selection.request import Request
 from thresher.subset.scores import Scores
@@ -72,25 +71,20 @@ def subset_manifest(
         seconds: spent on each part.
     """
     pool = request.pool
-    n_dropped = len(pool) - len(made.kept)
     content = {
         "format": FORMAT,
         "kind": "subset",
         "identity": identity,
         **request.settings(),
-        "inputs": describe_sources(pool),
-        "schema": describe_schema(pool),
-        "id_column": pool.id_column,
-        "counts": {
-            "read": pool.n_read,
-            "rejected": pool.n_rejected,
-            "rejected_by_reason": pool.rejected_by_reason,
-            "usable": len(pool),
-            "kept": len(made.kept),
-            "dropped": n_dropped,
-            "dropped_by_reason": dict(made.dropped_by_reason),
-            "excluded_by_reason": dict(made.excluded_by_reason),
-        },
+        **describe_rows(
+            pool,
+            {
+                "kept": len(made.kept),
+                "dropped": len(pool) - len(made.kept),
+                "dropped_by_reason": dict(made.dropped_by_reason),
+                "excluded_by_reason": dict(made.excluded_by_reason),
+            },
+        ),
         "depends_on_seed": made.depends_on_seed,
         "feature_notes": {name: dict(notes) for name, notes in feature_notes.items()},
         "objective": made.objective,
@@ -98,9 +92,7 @@ def subset_manifest(
         "kept_rows": digest(made.kept.to_list()),
         "versions": versions(),
         "run": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": {name: round(value, 3) for name, value in seconds.items()},
-            "inputs": list_source_paths(pool),
+            **describe_run(pool, seconds={name: round(value, 3) for name, value in seconds.items()}),
             **{role: list_source_paths(rows) for role, rows in request.others.items()},
         },
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,7 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, writ
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.correction.replace_answer import has_plain_answer, with_answer
 from thresher.dataset import Dataset, load
-from thresher.dataset.provenance import (
-    describe_reading,
-    describe_schema,
-    describe_sources,
-    list_source_paths,
-    refuse_input_as_output,
-)
+from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.errors import InputError
 from thresher.validation import check_number, check_whole
 
@@ -341,24 +334,11 @@ def _manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], started: f
             "kind": KIND,
             "identity": plan.identity(),
             **plan.settings(),
-            "inputs": describe_sources(pool),
-            "schema": describe_schema(pool),
-            "id_column": pool.id_column,
-            "counts": {
-                "read": pool.n_read,
-                "rejected": pool.n_rejected,
-                "rejected_by_reason": pool.rejected_by_reason,
-                "usable": len(pool),
-                "decisions": counts,
-            },
+            **describe_rows(pool, {"decisions": counts}),
             "notes": list(notes),
             "decided": digest(audit["decision"].to_list()),
             "versions": versions(),
-            "run": {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seconds": {"total": round(time.monotonic() - started, 3)},
-                "inputs": list_source_paths(pool),
-            },
+            "run": describe_run(pool, seconds={"total": round(time.monotonic() - started, 3)}),
         }
     )
 
