@@ -39,7 +39,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One breach of a rule; `subject` is the function, attribute or module that an exemption names."""
+    """One breach of a rule; `subject` is the function, attribute or module that it is about."""
 
     path: str  # relative to the root, with "/"
     line: int
@@ -115,7 +115,7 @@ def check_circles(sources: Sequence[Source]) -> Iterator[Finding]:
 
 
 def check_names(source: Source) -> Iterator[Finding]:
-    """Function names are verb + object: none ends in a preposition, but for the sentences of tests."""
+    """Function names are verb + object, and none ends in a preposition; tests are sentences."""
     for node in source.functions:
         if node.name.startswith(("test_", "__")):
             continue
