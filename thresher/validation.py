@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from thresher.errors import SettingsError, did_you_mean
+from thresher.errors import InputError, SettingsError, did_you_mean
 
 OPTION = "option"  # key of a field's metadata
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,6 +39,7 @@ class Option(NamedTuple):
     flag: str | None = None
     panel: str | None = None
     is_repeatable: bool = False
+    parse: Callable[[Any], Any] | None = None
 
 
 def option(
@@ -52,6 +53,7 @@ def option(
     flag: str | None = None,
     panel: str | None = None,
     is_repeatable: bool = False,
+    parse: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Return a dataclass field with its one description.
 
@@ -66,8 +68,9 @@ def option(
             the command line.
         panel: heading of the command's help under which the option stands.
         is_repeatable: a list is given on the command line one element at a time, not with commas.
+        parse: makes the value of the command line's text, or of its list of texts.
     """
-    about = Option(help, gt, ge, lt, le, flag, panel, is_repeatable)
+    about = Option(help, gt, ge, lt, le, flag, panel, is_repeatable, parse)
     return dataclasses.field(default=default, metadata={OPTION: about})
 
 
@@ -131,10 +134,7 @@ def build_settings(cls: type, name: str, values: Mapping[str, Any] | None) -> An
             known = ", ".join(fields) or "none"
             raise SettingsError(f"{name}: unknown setting '{key}'; it has: {known}{did_you_mean(key, fields)}")
         converted[key] = _convert(cls, name, fields[key], value)
-    for key, field in fields.items():
-        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if key not in converted and not has_default:
-            raise SettingsError(f"{name}: needs the setting '{key}', found none; give {key}=VALUE")
+    _check_complete(cls, name, converted)
     return cls(**converted)
 
 
@@ -142,6 +142,8 @@ def _convert(cls: type, name: str, field: dataclasses.Field[Any], value: Any) ->
     from pydantic import ValidationError
 
     members = _members(get_field_types(cls)[field.name])
+    if isinstance(value, str) and (str in members or Any in members):
+        return value
     given, is_text, value = value, isinstance(value, str), _as_plain(value)
     if any(get_origin(member) is tuple for member in members):
         if isinstance(value, str) and value not in _choices(members):
@@ -167,6 +169,8 @@ def _as_plain(value: Any) -> Any:
 def _is_valid(cls: type, field: str, value: object) -> bool:
     from pydantic import ValidationError
 
+    if type(value).__module__ == "numpy" and not getattr(value, "shape", ()):
+        value = _as_plain(value)  # numpy's numbers are as good as Python's
     try:
         _adapter(cls, field).validate_python(value, strict=True)
     except ValidationError:
@@ -254,23 +258,74 @@ def _describe_number(kind: str, about: Option) -> str:
     return " ".join([kind, " and ".join(limits)]) if limits else kind
 
 
-def document_options(cls: type) -> Callable[[F], F]:
-    """Return a decorator that adds the fields of a settings class to a function's documentation.
+def document_options(*groups: type) -> Callable[[F], F]:
+    """Return a decorator that shows the fields of settings classes as a function's own keyword arguments.
 
-    They go into its docstring and its signature; it takes them as `**options`.
+    The function takes them as `**options` and calls `split_options`. They go into its signature,
+    and into its docstring after the last of its arguments, so that `help` and notebooks show them.
     """
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
         own = [entry for entry in signature.parameters.values() if entry.kind is not inspect.Parameter.VAR_KEYWORD]
-        fields = dataclasses.fields(cls)
-        added = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in fields]
+        fields = [field for group in groups for field in dataclasses.fields(group)]
+        added = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_get_default(f)) for f in fields]
         function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
         lines = [f"    {field.name}: {get_option(field).help}" for field in fields]
         function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Options:", *lines, ""])
         return function
 
     return decorate
+
+
+def _get_default(field: dataclasses.Field[Any]) -> Any:
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+
+
+def split_options(name: str, options: Mapping[str, Any], *groups: type) -> list[Any]:
+    """Return one settings object per class, built from a function's keyword arguments.
+
+    Args:
+        name: of the function, as messages begin.
+        options: what it was given, by field name.
+        groups: the settings classes; no two have a field of the same name.
+
+    Raises:
+        SettingsError: no class has a field of that name, or a value is illegal or missing.
+    """
+    homes = {field.name: group for group in groups for field in dataclasses.fields(group)}
+    for key in options:
+        if key not in homes:
+            known = ", ".join(homes)
+            raise SettingsError(f"{name}: unknown option '{key}'; it has: {known}{did_you_mean(key, homes)}")
+    built = []
+    for group in groups:
+        own = {key: value for key, value in options.items() if homes[key] is group}
+        _check_complete(group, name, own)
+        built.append(group(**own))
+    return built
+
+
+def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
+    """Return {"easy_share": "0.3", ...} from the command line's ["easy_share=0.3", ...].
+
+    Raises:
+        InputError: a pair is not NAME=VALUE.
+    """
+    values = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (equals and name.strip()):
+            raise InputError(f"--set: must be NAME=VALUE, got '{pair}'; for example --set easy_share=0.3")
+        values[name.strip().replace("-", "_")] = value.strip()
+    return values
+
+
+def _check_complete(cls: type, name: str, values: Mapping[str, Any]) -> None:
+    for field in dataclasses.fields(cls):
+        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if field.name not in values and not has_default:
+            raise SettingsError(f"{name}: needs the setting '{field.name}', found none; give {field.name}=VALUE")
 
 
 def check_one_of(name: str, setting: str, value: object, allowed: Sequence[str]) -> None:

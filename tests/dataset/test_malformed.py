@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from thresher.dataset import load
 from thresher.dataset.formats import text_shard
-from thresher.dataset.load import _open, _schema
+from thresher.dataset.loading import _open, _schema
 from thresher.dataset.read_shards import read_rows
 from thresher.errors import InputError, ThresherError
 

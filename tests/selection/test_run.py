@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 import thresher as th
-from thresher.errors import InputError, ManifestError, OutputError
+from thresher.errors import InputError, ManifestError, OutputError, SettingsError
 from thresher.subset.subset import open_subset, read_subset, read_subset_rows
 
 WORDS = ["shirt", "lamp", "phone", "garden", "oak", "steel", "red", "blue", "large", "small", "case", "toy", "cotton"]
@@ -273,7 +273,7 @@ def test_a_quota_that_allows_no_row_is_refused():
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None])
 def test_a_seed_that_is_no_whole_number_is_refused(seed):
-    with pytest.raises(InputError, match="seed: must be a whole number from 0"):
+    with pytest.raises(SettingsError, match="seed must be a whole number of at least 0"):
         th.select(make_rows(), "random", budget=5, seed=seed)
 
 

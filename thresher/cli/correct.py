@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from thresher.cli import options
+from thresher.cli.with_options import with_options
+from thresher.dataset.settings import ReadSettings
 
 if TYPE_CHECKING:
     from thresher.curation.correction.correct import Corrected
 
 
+@with_options(ReadSettings)
 def correct(
     pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
     model: Annotated[str, typer.Option(help="Who writes candidates: a fine-tuned model, adapter or server.")],
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    read: ReadSettings,
     judge: Annotated[str | None, typer.Option(help="Who compares; not set: the base of the adapter.")] = None,
     eta: Annotated[float, typer.Option(help="Least confidence that a candidate is better.")] = 0.8,
     column: Annotated[str, typer.Option(help="Column for the original answers.")] = "original_response",
@@ -25,13 +29,6 @@ def correct(
     device: options.Device = None,
     batch_tokens: options.BatchTokens = None,
     force: options.Force = False,
-    schema: options.Schema = None,
-    columns: options.Map = None,
-    id_column: options.IdColumn = None,
-    config: options.Config = None,
-    split: options.Split = None,
-    strict: options.Strict = False,
-    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -42,16 +39,7 @@ def correct(
     from thresher.cli.progress import progress_display
     from thresher.curation.correction.correct import correct as correct_rows
 
-    rows = options.read_rows(
-        pool,
-        schema=schema,
-        columns=columns,
-        id_column=id_column,
-        config=config,
-        split=split,
-        strict=strict,
-        max_row_bytes=max_row_bytes,
-    )
+    rows = options.read_rows(pool, read)
     with progress_display(quiet=quiet) as show:
         corrected = correct_rows(
             rows,

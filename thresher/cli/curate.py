@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,10 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.options import READ
+from thresher.cli.with_options import with_options
+from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError
+from thresher.models.settings import ModelSettings
 
 if TYPE_CHECKING:
     from thresher.curation.result import Curated
@@ -24,9 +28,12 @@ curate_app = typer.Typer(help="Clean a pool: duplicates, leaks, wrong labels, pe
 
 
 @curate_app.command()
+@with_options(ModelSettings, ReadSettings)
 def clean(
     pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    models: ModelSettings,
+    read: ReadSettings,
     rules: Annotated[
         str | None,
         typer.Option(help="In order, divided by commas; not set: exact-duplicates,near-duplicates."),
@@ -38,23 +45,12 @@ def clean(
     existing: Annotated[str | None, typer.Option(help="Rows you have already; what repeats one is dropped.")] = None,
     eval: Annotated[str | None, typer.Option(help="Rows to evaluate on, which the pool must not hold.")] = None,  # noqa: A002
     report: Annotated[str | None, typer.Option(help="Rules that only report what they find.")] = None,
-    encoder: options.Encoder = None,
-    model: Annotated[str | None, typer.Option(help="Causal language model or adapter: Hub id or folder.")] = None,
-    tokenizer: options.Tokenizer = None,
-    device: options.Device = None,
     seed: options.Seed = 0,
     force: options.Force = False,
-    schema: options.Schema = None,
-    columns: options.Map = None,
-    id_column: options.IdColumn = None,
-    config: options.Config = None,
-    split: options.Split = None,
     existing_config: BesideConfig = None,
     existing_split: BesideSplit = None,
     eval_config: BesideConfig = None,
     eval_split: BesideSplit = None,
-    strict: options.Strict = False,
-    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -65,25 +61,23 @@ def clean(
     from thresher.cli.progress import progress_display
     from thresher.curation.curate import curate
 
-    read = partial(options.read_rows, schema=schema, columns=columns, id_column=id_column, max_row_bytes=max_row_bytes)
-    beside = partial(options.read_telling, quiet=quiet, read=read)
-    rows = read(pool, config=config, split=split, strict=strict)
+    rows = options.read_rows(pool, read)
+    beside = partial(options.read_telling, quiet=quiet)
+    existing_read = replace(read, config=existing_config, split=existing_split, strict=False)
+    eval_read = replace(read, config=eval_config, split=eval_split, strict=False)
     with progress_display(quiet=quiet) as show:
         curated = curate(
             rows,
             rules,
             settings=rule_settings(settings),
-            existing=None if existing is None else beside(existing, config=existing_config, split=existing_split),
-            eval=None if eval is None else beside(eval, config=eval_config, split=eval_split),
+            existing=None if existing is None else beside(existing, existing_read),
+            eval=None if eval is None else beside(eval, eval_read),
             report=report or (),
-            encoder=encoder,
-            model=model,
-            tokenizer=tokenizer,
-            device=device,
             seed=seed,
             out=out,
             force=force,
             on_progress=show,
+            **vars(models),
         )
     if as_json:
         sys.stdout.write(curated.manifest.to_json().decode())

@@ -10,7 +10,7 @@ import typer
 
 from thresher.cli import options
 from thresher.errors import InputError
-from thresher.validation import build_settings
+from thresher.validation import build_settings, parse_pairs
 
 if TYPE_CHECKING:
     from thresher.trainer.settings import TrainSettings
@@ -102,7 +102,7 @@ def train_settings(pairs: list[str] | None) -> TrainSettings:
     """
     from thresher.trainer.settings import TrainSettings
 
-    settings: TrainSettings = build_settings(TrainSettings, "--train", options.parse_settings(pairs))
+    settings: TrainSettings = build_settings(TrainSettings, "--train", parse_pairs(pairs or []))
     return settings
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.errors import InputError
+from thresher.dataset.settings import parse_map
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
+    from thresher.dataset.settings import ReadSettings
     from thresher.selection.distributed import PoolFiles
 
 
@@ -76,52 +77,21 @@ AskedTurns = Annotated[LossOn, typer.Option(help="Turns the language model is as
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
-def parse_map(text: str | None) -> dict[str, str] | None:
-    """Return {"prompt": "title+body", ...} from "prompt=title+body,response=answer".
-
-    Raises:
-        InputError: a part is not NAME=COLUMN.
-    """
-    if text is None:
-        return None
-    columns = {}
-    for part in text.split(","):
-        name, equals, column = part.partition("=")
-        if not (equals and name.strip() and column.strip()):
-            raise InputError(
-                f"--map: must be NAME=COLUMN[+COLUMN],..., got '{part}'; for example prompt=question,response=answer"
-            )
-        columns[name.strip()] = column.strip()
-    return columns
-
-
-def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
-    """Return {"easy_share": "0.3", ...} from ["easy_share=0.3", ...].
-
-    Raises:
-        InputError: a pair is not NAME=VALUE.
-    """
-    settings = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not (equals and name.strip()):
-            raise InputError(f"--set: must be NAME=VALUE, got '{pair}'; for example --set easy_share=0.3")
-        settings[name.strip().replace("-", "_")] = value.strip()
-    return settings
-
-
-def read_rows(source: str, *, columns: str | None = None, **reading: Any) -> Dataset:
-    """Load the rows that the options describe; `reading` is as for `load`."""
+def read_rows(source: str, read: ReadSettings | None = None, **reading: Any) -> Dataset:
+    """Load the rows that the options describe."""
     from thresher.dataset import load
 
-    return load(source, columns=parse_map(columns), **reading)
+    if read is None:
+        columns = reading.pop("columns", None)
+        return load(source, columns=None if columns is None else parse_map(columns), **reading)
+    return load(source, **vars(read))
 
 
-def read_telling(source: str, *, quiet: bool, read: Callable[..., Dataset] = read_rows, **reading: Any) -> Dataset:
+def read_telling(source: str, read: ReadSettings | None = None, *, quiet: bool, **reading: Any) -> Dataset:
     """Load rows of whose bad ones no summary tells: how many there are and why is told at once."""
     from thresher.dataset.rejection import describe_rejected
 
-    rows = read(source, **reading)
+    rows = read_rows(source, read, **reading)
     if rows.n_rejected and not quiet:
         typer.echo(f"{source}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
     return rows
@@ -141,16 +111,3 @@ def unusable_lines(by_reason: Mapping[str, int]) -> list[str]:
     if len(reasons) > 5:
         lines.append(f"  {sum(count for _, count in reasons[5:]):,} for {len(reasons) - 5} more reasons")
     return lines
-
-
-def name_shards(source: str, *, columns: str | None = None, config: str | None = None, **reading: Any) -> PoolFiles:
-    """Name the files that the options describe; they are read where the work is. `reading` is as for `load`.
-
-    Raises:
-        InputError: a configuration was given, which only a Hub data set has.
-    """
-    from thresher.selection.distributed import shards
-
-    if config is not None:
-        raise InputError(f"--config: is for a Hub data set, and engine ray reads files, got '{config}'; leave it out")
-    return shards(source, columns=parse_map(columns), **reading)

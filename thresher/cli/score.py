@@ -9,31 +9,21 @@ from typing import Annotated
 import typer
 
 from thresher.cli import options
+from thresher.cli.with_options import with_options
+from thresher.dataset.settings import ReadSettings
+from thresher.models.settings import ModelSettings
 
 
+@with_options(ModelSettings, ReadSettings)
 def score(
     pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
     features: Annotated[str, typer.Option(help="With commas: length,loss,embedding,number:COLUMN, ...")],
-    encoder: options.Encoder = None,
-    model: options.Model = None,
+    models: ModelSettings,
+    read: ReadSettings,
     reference: Annotated[str | None, typer.Option(help="Model that learned such rows, for reference_loss.")] = None,
     examples: Annotated[str | None, typer.Option(help="Rows to try as examples, for in_context_utility.")] = None,
-    tokenizer: options.Tokenizer = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    embedding_dtype: options.EmbeddingDtype = options.KeptAs.float32,
-    batch_tokens: options.BatchTokens = None,
-    max_length: options.MaxLength = None,
-    loss_on: options.AskedTurns = options.LossOn.last,
-    out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl; not set: JSON lines on stdout.")] = None,
+    out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl. Default: JSON lines on stdout.")] = None,
     force: options.Force = False,
-    schema: options.Schema = None,
-    columns: options.Map = None,
-    id_column: options.IdColumn = None,
-    config: options.Config = None,
-    split: options.Split = None,
-    strict: options.Strict = False,
-    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,36 +37,18 @@ def score(
 
     if as_json and out is None:
         raise InputError("--json: needs --out FILE, because without it the features go to stdout; add --out")
-    rows = options.read_rows(
-        pool,
-        schema=schema,
-        columns=columns,
-        id_column=id_column,
-        config=config,
-        split=split,
-        strict=strict,
-        max_row_bytes=max_row_bytes,
-    )
+    rows = options.read_rows(pool, read)
+    beside = ReadSettings(schema=read.schema, columns=read.columns)
     with progress_display(quiet=quiet) as show:
         made = score_rows(
             rows,
             features,
-            encoder=encoder,
-            model=model,
             reference=reference,
-            examples=None
-            if examples is None
-            else options.read_telling(examples, quiet=quiet, schema=schema, columns=columns),
-            tokenizer=tokenizer,
-            device=device,
-            dtype=dtype,
-            embedding_dtype=embedding_dtype.value,
-            batch_tokens=batch_tokens,
-            max_length=max_length,
-            loss_on=loss_on.value,
+            examples=None if examples is None else options.read_telling(examples, beside, quiet=quiet),
             out=out,
             force=force,
             on_progress=show,
+            **vars(models),
         )
     if out is None:
         sys.stdout.write(made.frame.write_ndjson())

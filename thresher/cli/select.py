@@ -6,13 +6,16 @@ import shutil
 import sys
 import tempfile
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from thresher.cli import options
+from thresher.cli.with_options import with_options
+from thresher.dataset.settings import ReadSettings
+from thresher.models.settings import ModelSettings
+from thresher.selection.settings import SelectSettings
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -32,105 +35,59 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-class Order(StrEnum):
-    """Order of the kept rows."""
-
-    file = "file"
-    rank = "rank"
-
-
+@with_options(SelectSettings, ModelSettings, ReadSettings)
 def select(
     pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
-    budget: Annotated[str, typer.Option(help="500, 30%, 200ktok, score>0.8 or saturation:CURVE.")],
+    *,
     method: Annotated[str, typer.Option(help="'thresher methods' lists them.")] = "facility-location",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of the method; repeatable.")] = None,
-    existing: Annotated[str | None, typer.Option(help="Rows you have already; picks avoid what they cover.")] = None,
-    target: Annotated[str | None, typer.Option(help="Rows of the task you train for, for methods that aim.")] = None,
-    encoder: options.Encoder = None,
-    model: options.Model = None,
-    tokenizer: options.Tokenizer = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    embedding_dtype: options.EmbeddingDtype = options.KeptAs.float32,
-    batch_tokens: options.BatchTokens = None,
-    max_length: options.MaxLength = None,
-    loss_on: options.AskedTurns = options.LossOn.last,
-    quota: Annotated[str | None, typer.Option(help="label=balanced, source:web=70%,forum=30%, label:*<=100.")] = None,
-    order: Annotated[Order, typer.Option(help="Order of the kept rows.")] = Order.file,
-    seed: options.Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for the result; not set: kept rows go to stdout.")] = None,
+    asked: SelectSettings,
+    models: ModelSettings,
+    read: ReadSettings,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: kept rows go to stdout.")] = None,
     force: options.Force = False,
     engine: Annotated[
         Engine, typer.Option(help="local, or ray: shards of files on a cluster.", rich_help_panel=_RAY)
-    ] = (Engine.local),
+    ] = Engine.local,
     address: Annotated[
         str | None, typer.Option(help="HOST:PORT of the cluster, or auto.", rich_help_panel=_RAY)
     ] = None,
     partitions: Annotated[
         int | None, typer.Option(help="Parts that are chosen from separately first.", rich_help_panel=_RAY)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it will take, and spend nothing.")] = False,
-    schema: options.Schema = None,
-    columns: options.Map = None,
-    id_column: options.IdColumn = None,
-    config: options.Config = None,
-    split: options.Split = None,
-    strict: options.Strict = False,
-    max_row_bytes: options.MaxRowBytes = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Estimate time, memory and disk from a few batches; write nothing."),
+    ] = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Choose the rows worth training on; each dropped row gets its reason.
 
-    [bold]Example:[/bold] thresher select alpaca.json --method facility-location --budget 30% --out
-    chosen
+    [bold]Example:[/bold] thresher select alpaca.json --method facility-location --budget 30% --out chosen
     """
     from thresher.cli.progress import progress_display
+    from thresher.dataset import load
     from thresher.errors import InputError
+    from thresher.selection.distributed import shards
     from thresher.selection.dry_run import plan
     from thresher.selection.run import select as select_rows
 
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
-    read = options.name_shards if engine is Engine.ray and not dry_run else options.read_rows
-    rows = read(
-        pool,
-        schema=schema,
-        columns=columns,
-        id_column=id_column,
-        config=config,
-        split=split,
-        strict=strict,
-        max_row_bytes=max_row_bytes,
-    )
+    rows = (shards if engine is Engine.ray and not dry_run else load)(pool, **vars(read))
     if out is None and not dry_run:
         _refuse_bytes_on_a_terminal(rows)
-    beside = partial(options.read_telling, quiet=quiet, schema=schema, columns=columns)
+    beside = ReadSettings(schema=read.schema, columns=read.columns)
     with progress_display(quiet=quiet) as show:
-        asked: dict[str, Any] = {
-            "budget": budget,
-            "settings": options.parse_settings(settings),
-            "existing": None if existing is None else beside(existing),
-            "target": None if target is None else beside(target),
-            "encoder": encoder,
-            "model": model,
-            "tokenizer": tokenizer,
-            "device": device,
-            "dtype": dtype,
-            "embedding_dtype": embedding_dtype.value,
-            "batch_tokens": batch_tokens,
-            "max_length": max_length,
-            "loss_on": loss_on.value,
-            "quota": quota,
-            "order": order.value,
-            "seed": seed,
-            "on_progress": show,
-        }
+        given: dict[str, Any] = {**vars(asked), **vars(models)}
+        for role in ("existing", "target"):
+            if given[role] is not None:
+                given[role] = options.read_telling(given[role], beside, quiet=quiet)
         if dry_run:
-            _tell_plan(plan(rows, method, **asked), as_json=as_json)
+            _tell_plan(plan(rows, method, on_progress=show, **given), as_json=as_json)
             return
         where: dict[str, Any] = {"engine": engine.value, "address": address, "partitions": partitions}
-        subset = select_rows(rows, method, **asked, out=out, force=force, **where)
+        subset = select_rows(rows, method, out=out, force=force, on_progress=show, **where, **given)
     if out is None:
         _to_stdout(subset)
     if as_json:

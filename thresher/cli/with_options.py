@@ -63,7 +63,9 @@ def _fields(group: type) -> list[dataclasses.Field[Any]]:
 
 def _take(values: dict[str, Any], field: dataclasses.Field[Any]) -> Any:
     """Return the value of an option; a repeatable one that was not given has the default."""
-    value = values.pop(field.name)
+    value, parse = values.pop(field.name), get_option(field).parse
+    if parse is not None and value is not None:
+        return parse(value)
     return field.default if value is None and get_option(field).is_repeatable else value
 
 
@@ -73,7 +75,7 @@ def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Param
     for field in _fields(group):
         about, kind = get_option(field), _get_option_type(types[field.name])
         if about.is_repeatable:
-            kind = list[get_args(types[field.name])[0]] | None  # type: ignore[misc]
+            kind = list[str if about.parse else get_args(types[field.name])[0]] | None  # type: ignore[misc]
         flags = [about.flag or f"--{field.name.replace('_', '-')}"] if kind is bool or about.flag else []
         numbers = any(member in (int, float) for member in (kind, *get_args(kind)))
         info = typer.Option(
@@ -97,10 +99,10 @@ def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Param
 def _get_option_type(kind: Any) -> Any:
     """Return the type of an option for a field's type: lists, and unions with words, are read as text."""
     members = [member for member in (get_args(kind) if _is_union(kind) else (kind,)) if member is not type(None)]
-    if len(members) > 1 or get_origin(members[0]) is tuple:
+    if len(members) > 1 or members[0] is Any or get_origin(members[0]) in (tuple, Mapping):
         members = [str]
     single = members[0]
-    return single if not _is_union(kind) or type(None) not in get_args(kind) else single | None
+    return single | None if kind is Any or type(None) in get_args(kind) else single
 
 
 def _is_union(kind: Any) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.rejection import count_values
 from thresher.errors import InputError, SettingsError, did_you_mean
+from thresher.models.settings import ModelOptions, ModelSettings
+from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
@@ -67,6 +69,7 @@ class _Plan:
         return digest({"request": self.settings(), "read": read, "thresher": versions(())})
 
 
+@document_options(ModelSettings)
 def curate(
     pool: Any,
     rules: Sequence[str | Rule] | None = None,
@@ -75,14 +78,11 @@ def curate(
     existing: Any = None,
     eval: Any = None,
     report: Collection[str] = (),
-    encoder: str | None = None,
-    model: str | None = None,
-    tokenizer: str | None = None,
-    device: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Curated:
     """Clean a pool: drop duplicates, leaks of the test set, and whatever else the rules find.
 
@@ -97,24 +97,20 @@ def curate(
         eval: rows to evaluate on (anything `load` accepts), which must not be in the pool.
         report: names of rules that only report what they find, and drop nothing; a list, or a text
             with commas.
-        encoder: "minilm", "static", or a sentence-transformers model by name or folder; not set: by
-            the number of rows.
-        model: causal language model for rules that ask one, by folder or Hub id; not set: the
-            embedded one.
-        tokenizer: whose tokens are counted, by name or folder; not set: the embedded encoder's.
-        device: "cpu", "cuda", ...; not set: the best there is.
         seed: of everything random.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
         on_progress: called with a Progress while features are computed.
+        **options: fields of `ModelSettings`.
 
     Raises:
         InputError: the rules keep no row.
     """
     started = time.monotonic()
+    (models,) = split_options("curate", options, ModelSettings)
     plan = _plan(
         pool, rules, settings, existing, eval, report, seed,
-        encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress,
+        models=models, on_progress=on_progress,
     )  # fmt: skip
     if out is None:
         return _run(plan, started)
@@ -185,13 +181,10 @@ def _plan(
     report: Collection[str],
     seed: int,
     *,
-    encoder: str | None,
-    model: str | None,
-    tokenizer: str | None,
-    device: str | None,
+    models: ModelSettings,
     on_progress: Callable[[Progress], None] | None,
 ) -> _Plan:
-    from thresher.features import make_context
+    from thresher.features import FeatureContext
 
     report = _apart(report)
     built = build_rules(rules, settings, has_eval=eval_rows is not None)
@@ -205,7 +198,7 @@ def _plan(
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed: must be a whole number from 0, got {seed!r}")
     dataset = _loaded(pool)
-    context = make_context(encoder=encoder, model=model, tokenizer=tokenizer, device=device, on_progress=on_progress)
+    context = FeatureContext(models=models, on_progress=on_progress)
     return _Plan(
         pool=dataset,
         rules=built,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import polars as pl
@@ -24,10 +24,11 @@ from thresher.dataset.provenance import (
 )
 from thresher.errors import InputError, OutputError
 from thresher.features.container import current_name
+from thresher.models.settings import ModelOptions, ModelSettings
+from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
     from thresher.features import Features, Progress
-    from thresher.models.settings import EmbeddingDtype, LossOn
 
 FLAT = (".csv", ".jsonl", ".ndjson")
 SUFFIXES = (".parquet", *FLAT)
@@ -78,24 +79,17 @@ class FeatureTable:
         return path
 
 
+@document_options(ModelSettings)
 def score(
     pool: Any,
     features: str | Iterable[str],
     *,
-    encoder: str | None = None,
-    model: str | None = None,
     reference: str | None = None,
     examples: Any = None,
-    tokenizer: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    embedding_dtype: EmbeddingDtype = "float32",
-    batch_tokens: int | None = None,
-    max_length: int | None = None,
-    loss_on: LossOn = "last-assistant",
     out: str | Path | None = None,
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[ModelOptions],
 ) -> FeatureTable:
     """Compute features of every row: what the selectors see, for rules of your own.
 
@@ -103,46 +97,27 @@ def score(
         pool: a Dataset, or anything `load` accepts.
         features: names, as a list or with commas: "length", "embedding", "loss", "number:COLUMN"
             and so on.
-        encoder: as for `select`.
-        model: as for `select`.
         reference: model or adapter that has learned such rows, for `reference_loss`.
-        examples: rows whose worth as examples in the prompt `in_context_utility` measures; not set: the pool's
-            own.
-        tokenizer: as for `select`.
-        device: as for `select`.
-        dtype: as for `select`.
-        embedding_dtype: as for `select`.
-        batch_tokens: as for `select`.
-        max_length: as for `select`.
-        loss_on: as for `select`.
+        examples: rows whose worth as in-context examples `in_context_utility` measures. Default:
+            the pool's own.
         out: file to write, .parquet, .csv or .jsonl; a finished one is read back.
         force: replace an earlier table in `out`.
         on_progress: called with a Progress while features are computed.
+        **options: fields of `ModelSettings`.
 
     Raises:
         InputError: no feature is named, or one cannot be computed of these rows.
         NotFoundError: there is no such feature, column or encoder.
         OutputError: `out` holds something else.
     """
-    from thresher.features import compute, fingerprints, make_context
+    from thresher.features import FeatureContext, compute, fingerprints
 
     names = _names(features)
     rows = pool if isinstance(pool, Dataset) else load(pool)
     beside = examples if examples is None or isinstance(examples, Dataset) else load(examples)
-    context = make_context(
-        encoder=encoder,
-        model=model,
-        reference=reference,
-        examples=beside,
-        tokenizer=tokenizer,
-        device=device,
-        dtype=dtype,
-        embedding_dtype=embedding_dtype,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-        loss_on=loss_on,
-        on_progress=on_progress,
-    ).resolved(len(rows))
+    (models,) = split_options("score", options, ModelSettings)
+    context = FeatureContext(models=models, reference=reference, examples=beside, on_progress=on_progress)
+    context = context.resolved(len(rows))
     asked = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
     read = [describe_reading(each) for each in (rows, beside) if each is not None]
     identity = digest({"request": asked, "read": read, "thresher": versions(())})

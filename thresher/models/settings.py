@@ -10,6 +10,7 @@ from thresher.validation import check_settings, option
 EmbeddingDtype = Literal["float32", "float16"]
 LossOn = Literal["last-assistant", "all-assistant"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+_PANEL = "Models"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,30 +23,43 @@ class ModelSettings:
     """
 
     encoder: str | None = option(
-        None, "Sentence encoder: minilm, static, or a sentence-transformers model. Default: by the number of rows."
+        None,
+        "Sentence encoder: minilm, static, or a sentence-transformers model. Default: by the number of rows.",
+        panel=_PANEL,
     )
     model: str | None = option(
-        None, "Language model: Hub id, folder, adapter, or the address of a server. Default: the embedded one."
+        None,
+        "Language model: Hub id, folder, adapter, or the address of a server. Default: the embedded one.",
+        panel=_PANEL,
     )
     tokenizer: str | None = option(
-        None, "Tokenizer for token budgets and lengths: Hub id, folder or file. Default: the static encoder's."
+        None,
+        "Tokenizer for token budgets and lengths: Hub id, folder or file. Default: the static encoder's.",
+        panel=_PANEL,
     )
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps. Default: the fastest available.")
+    device: str | None = option(None, "cpu, cuda, cuda:1, mps. Default: the fastest available.", panel=_PANEL)
     dtype: Dtype | None = option(
         None,
         "Precision of the models: float32, bfloat16 or float16. "
         "Default: float32, and bfloat16 for language models of more than 2 GB on a GPU that has it.",
+        panel=_PANEL,
     )
     embedding_dtype: EmbeddingDtype = option(
-        "float32", "Precision in which embeddings are stored; float16 takes half the space."
+        "float32", "Precision in which embeddings are stored; float16 takes half the space.", panel=_PANEL
     )
     batch_tokens: int | None = option(
-        None, "Tokens in one forward pass, padding included. Default: 16,384, and more as GPU memory allows.", ge=1
+        None,
+        "Tokens in one forward pass, padding included. Default: 16,384, and more as GPU memory allows.",
+        ge=1,
+        panel=_PANEL,
     )
     max_length: int | None = option(
-        None, "Tokens the language model reads of a row; the rest is cut. Default: 2,048 or the model's limit.", ge=2
+        None,
+        "Tokens the language model reads of a row; the rest is cut. Default: 2,048 or the model's limit.",
+        ge=2,
+        panel=_PANEL,
     )
-    loss_on: LossOn = option("last-assistant", "Turns whose tokens count towards the loss.")
+    loss_on: LossOn = option("last-assistant", "Turns whose tokens count towards the loss.", panel=_PANEL)
 
     def __post_init__(self) -> None:
         """Check types and bounds.

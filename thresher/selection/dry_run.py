@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from thresher.models.settings import EmbeddingDtype, LossOn
+from thresher.models.settings import ModelSettings
 from thresher.numeric.units import format_bytes
 from thresher.selection.pool_adapters import Trial, rehearse_training
-from thresher.selection.request import Asked, Order, Request, resolve
+from thresher.selection.request import Request, SelectCall, resolve_request
+from thresher.selection.settings import SelectOptions, SelectSettings
 from thresher.selectors import Selector
-from thresher.subset.budget import Budget
-from thresher.subset.quota import Quota
+from thresher.validation import document_options
 
 if TYPE_CHECKING:
     from thresher.cache.dry_run import StageCost
@@ -84,29 +84,15 @@ class Plan:
         return "\n".join(lines)
 
 
+@document_options(SelectSettings, ModelSettings)
 def plan(
     pool: Any,
     method: str | Selector = "facility-location",
     *,
-    budget: int | float | str | Budget,
-    settings: Mapping[str, Any] | None = None,
-    existing: Any = None,
-    target: Any = None,
-    encoder: str | None = None,
-    model: str | None = None,
-    tokenizer: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    embedding_dtype: EmbeddingDtype = "float32",
-    batch_tokens: int | None = None,
-    max_length: int | None = None,
-    loss_on: LossOn = "last-assistant",
-    quota: str | Quota | None = None,
-    order: Order = "file",
-    seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[SelectOptions],
 ) -> Plan:
-    """Tell what `select` with the same arguments will take, without spending it: nothing is written.
+    """Estimate what `select` with the same arguments will take; nothing is written.
 
     A few batches of the rows are run, and a few steps of training where a method trains adapters;
     models are loaded for that (and downloaded, where they are on the Hub and not here yet). What
@@ -115,47 +101,10 @@ def plan(
     Args:
         pool: as for `select`.
         method: as for `select`.
-        budget: as for `select`.
-        settings: as for `select`.
-        existing: as for `select`.
-        target: as for `select`.
-        encoder: as for `select`.
-        model: as for `select`.
-        tokenizer: as for `select`.
-        device: as for `select`.
-        dtype: as for `select`.
-        embedding_dtype: as for `select`.
-        batch_tokens: as for `select`.
-        max_length: as for `select`.
-        loss_on: as for `select`.
-        quota: as for `select`.
-        order: as for `select`.
-        seed: as for `select`.
         on_progress: called with a Progress as each part has been measured.
+        **options: fields of `SelectSettings` (`budget` is required) and of `ModelSettings`.
     """
-    request = resolve(
-        Asked(
-            pool=pool,
-            method=method,
-            budget=budget,
-            settings=settings,
-            existing=existing,
-            target=target,
-            encoder=encoder,
-            model=model,
-            tokenizer=tokenizer,
-            device=device,
-            dtype=dtype,
-            embedding_dtype=embedding_dtype,
-            batch_tokens=batch_tokens,
-            max_length=max_length,
-            loss_on=loss_on,
-            quota=quota,
-            order=order,
-            seed=seed,
-            on_progress=on_progress,
-        )
-    )
+    request = resolve_request(SelectCall.of_options(pool, method, options, on_progress))
     lengths = _lengths(request)
     budgeted = request.budget
     trials = tuple(rehearse_training(promise) for promise in request.promises)

@@ -4,50 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from thresher.artifacts.manifest import versions
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading
 from thresher.errors import InputError, NotFoundError
-from thresher.models.settings import EmbeddingDtype, LossOn
+from thresher.models.settings import ModelSettings
 from thresher.selection.pool_adapters import Promise, promises
+from thresher.selection.settings import Order, SelectSettings
 from thresher.selectors import Selector, create
 from thresher.subset.budget import Budget, parse_budget
 from thresher.subset.quota import Quota, parse_quota
+from thresher.validation import split_options
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext, Progress
 
-Order = Literal["file", "rank"]
 ROLES = {"existing": "rows you already have", "target": "rows of a target"}  # rows beside the pool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the user gave to `select` or `plan`, as it was given; the fields are described at `select`."""
+class SelectCall:
+    """What the user gave to `select` or `plan`, before the pool is read.
+
+    Attributes:
+        pool: a Dataset, or anything `load` accepts.
+        method: name of a selector, or a selector.
+        settings: of the selection.
+        models: which models are run, and how.
+        on_progress: listener.
+    """
 
     pool: Any
     method: str | Selector
-    budget: int | float | str | Budget
-    settings: Mapping[str, Any] | None
-    existing: Any
-    target: Any
-    encoder: str | None
-    model: str | None
-    tokenizer: str | None
-    device: str | None
-    dtype: str | None
-    embedding_dtype: EmbeddingDtype
-    batch_tokens: int | None
-    max_length: int | None
-    loss_on: LossOn
-    quota: str | Quota | None
-    order: Order
-    seed: int
+    settings: SelectSettings
+    models: ModelSettings
     on_progress: Callable[[Progress], None] | None
+
+    @classmethod
+    def of_options(
+        cls,
+        pool: Any,
+        method: str | Selector,
+        options: Mapping[str, Any],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> SelectCall:
+        """Return the call that was made with these keyword arguments.
+
+        Raises:
+            SettingsError: an option is unknown, missing or illegal.
+        """
+        settings, models = split_options("select", options, SelectSettings, ModelSettings)
+        return cls(pool=pool, method=method, settings=settings, models=models, on_progress=on_progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +123,14 @@ class Request:
         return {"request": self.settings(), "read": read, "thresher": versions(())}
 
 
-def resolve(asked: Asked) -> Request:
+def resolve_request(call: SelectCall) -> Request:
     """Load and check what `select` was given.
 
     Raises:
-        InputError: the budget, the order, the seed or the rows do not fit.
+        InputError: the budget or the rows do not fit.
         NotFoundError: a column that the method needs is not there.
     """
-    request = resolve_on(asked, lambda: asked.pool if isinstance(asked.pool, Dataset) else load(asked.pool))
+    request = check_request(call, lambda: call.pool if isinstance(call.pool, Dataset) else load(call.pool))
     _check_columns(request.selector, request.pool)
     return request
 
@@ -149,27 +158,24 @@ def _check_columns(selector: Selector, pool: Dataset) -> None:
             ) from None
 
 
-def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Dataset] | None = None) -> Request:
+def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable[[], Dataset] | None = None) -> Request:
     """Check what `select` was given against the rows of the pool.
 
     Args:
-        asked: by the user; its pool is not looked at.
-        read: gives the pool, once the rest of what was asked has been looked at.
-        whole: gives the rows for a method that trains on them before it chooses, where `read` tells
+        call: of the user; its pool is not looked at.
+        read: gives the pool, once the rest of the call has been looked at.
+        whole: gives the rows for a method that trains on them before it chooses, where `read` gives
             only what an identity and a manifest need; None for the rows of `read`.
 
     Raises:
-        InputError: the budget, the order, the seed or the rows do not fit.
+        InputError: the budget or the rows do not fit.
     """
-    from thresher.features import make_context
+    from thresher.features import FeatureContext
 
-    selector = _selector(asked.method, asked.settings)
-    budget = parse_budget(asked.budget, method=selector.name)
-    quota = None if asked.quota is None else parse_quota(asked.quota)
-    if asked.order not in ("file", "rank"):
-        raise InputError(f"order: must be 'file' or 'rank', got '{asked.order}'")
-    if not isinstance(asked.seed, int | np.integer) or asked.seed < 0:
-        raise InputError(f"seed: must be a whole number from 0, got {asked.seed!r}")
+    settings = call.settings
+    selector = _selector(call.method, settings.settings)
+    budget = parse_budget(settings.budget, method=selector.name)
+    quota = None if settings.quota is None else parse_quota(settings.quota)
     pool = read()
     if budget.unit == "threshold" and getattr(selector, "ranks_only", False):
         raise InputError(
@@ -178,23 +184,12 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
         )
     if budget.unit in ("rows", "share"):
         budget.n_rows(len(pool))
-    others = {role: _rows_beside(role, getattr(asked, role), selector) for role in ROLES}
-    context = make_context(
-        encoder=asked.encoder,
-        model=asked.model,
-        tokenizer=asked.tokenizer,
-        device=asked.device,
-        dtype=asked.dtype,
-        embedding_dtype=asked.embedding_dtype,
-        batch_tokens=asked.batch_tokens,
-        max_length=asked.max_length,
-        loss_on=asked.loss_on,
-        on_progress=asked.on_progress,
-        **getattr(selector, "feature_settings", {}),
-    ).resolved(len(pool))
+    others = {role: _rows_beside(role, getattr(settings, role), selector) for role in ROLES}
+    feature_settings = getattr(selector, "feature_settings", {})
+    context = FeatureContext(models=call.models, on_progress=call.on_progress, **feature_settings).resolved(len(pool))
     is_prepared = bool(getattr(selector, "prepares", None))
     rows = whole() if whole is not None and is_prepared else pool
-    promised, context = promises(selector, rows, context, seed=int(asked.seed))
+    promised, context = promises(selector, rows, context, seed=int(settings.seed))
     return Request(
         pool=pool,
         selector=selector,
@@ -203,8 +198,8 @@ def resolve_on(asked: Asked, read: Callable[[], Dataset], whole: Callable[[], Da
         **others,
         context=context,
         promises=promised,
-        order=asked.order,
-        seed=int(asked.seed),
+        order=settings.order,
+        seed=int(settings.seed),
     )
 
 

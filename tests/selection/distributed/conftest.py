@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import sys
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from thresher.selection.distributed import InProcess, select_on
-from thresher.selection.request import Asked
+from thresher.selection.request import SelectCall
 
 WORDS = [f"word{number}" for number in range(60)]
 
@@ -74,12 +73,8 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(tmp_path_factory.mktemp("pools") / "pool", rows, 5)
 
 
-def asking(pool: Any, method: Any = "facility-location", **given: Any) -> Asked:
-    """Return what a user asks for, with the defaults of `select` and the static encoder."""
-    asked: dict[str, Any] = dict.fromkeys(field.name for field in fields(Asked))
-    asked |= {"budget": 40, "encoder": "static", "loss_on": "last-assistant", "order": "file", "seed": 0}
-    asked["embedding_dtype"] = "float32"
-    return Asked(**{**asked, "pool": pool, "method": method, **given})
+def asking(pool: Any, method: Any = "facility-location", **options: Any) -> SelectCall:
+    return SelectCall.of_options(pool, method, {"budget": 40, "encoder": "static", **options}, None)
 
 
 def run_in_process(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.formats.files import SourceFile
-from thresher.dataset.load import MAX_ROW_BYTES, check_row_limit, infer_schema, load_shard
+from thresher.dataset.loading import MAX_ROW_BYTES, infer_schema, load_shard
+from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import FileToRead, detect_file_format, find_files
 from thresher.errors import InputError
+from thresher.validation import document_options, split_options
 
 MAX_SHARDS = 99_999  # five digits, so that names sort as numbers
 
@@ -92,47 +94,42 @@ class PoolFiles:
         return found
 
 
-def shards(
-    source: str | Path | Sequence[str | Path],
-    *,
-    schema: str | Schema | None = None,
-    columns: Mapping[str, str] | None = None,
-    id_column: str | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    max_row_bytes: int | None = None,
-) -> PoolFiles:
+@document_options(ReadSettings)
+def shards(source: str | Path | Sequence[str | Path], **options: Unpack[ReadOptions]) -> PoolFiles:
     """Name the files of a pool for `select(engine="ray")`; only the first is read, for its schema.
 
     Args:
         source: a path, a glob, a list of paths, or a folder of shards, on storage that all nodes
             see.
-        schema: as for `load`.
-        columns: as for `load`.
-        id_column: as for `load`.
-        split: of a folder whose files are named after splits.
-        strict: refuse the data when any row cannot be used.
-        max_row_bytes: as for `load`.
+        **options: fields of `ReadSettings`.
 
     Raises:
-        InputError: these are no files, or files of several formats.
+        InputError: these are no files, or files of several formats, or a configuration was given,
+            which only a Hub data set has.
     """
+    (read,) = split_options("shards", options, ReadSettings)
+    if read.config is not None:
+        raise InputError(
+            f"config: is for a Hub data set, and engine ray reads files, got '{read.config}'; leave it out"
+        )
     paths = [source] if isinstance(source, str | Path) else list(source) if isinstance(source, Sequence) else []
     if not paths or not all(isinstance(path, str | Path) and str(path) != "-" for path in paths):
         raise InputError(
             f"engine ray: a pool must be files (a path, a glob, a folder), one shard each, got "
             f"{'standard input' if source == '-' else type(source).__name__}; write it to files that all nodes see"
         )
-    files = find_files(source, split=split)
+    files = find_files(source, split=read.split)
     _check_shards(files)
     names = tuple(str(file.path) for file in files)
-    limit = check_row_limit(max_row_bytes)
-    found = infer_schema(files[0].path, schema=schema, columns=columns, id_column=id_column, max_row_bytes=limit)
+    limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
+    schema = infer_schema(
+        files[0].path, schema=read.schema, columns=read.columns, id_column=read.id_column, max_row_bytes=limit
+    )
     return PoolFiles(
         names=names,
         paths=tuple(os.path.abspath(name) for name in names),
-        schema=found,
-        is_strict=strict,
+        schema=schema,
+        is_strict=read.strict,
         max_row_bytes=limit,
     )
 

@@ -33,7 +33,7 @@ from thresher.selection.distributed.two_rounds import Partitioning, choose_in_pa
 from thresher.selection.distributed.writing import WriteShard, added_up, clear, first_positions, write_verdicts
 from thresher.selection.manifest import Chosen, chosen, subset_manifest
 from thresher.selection.pool_adapters import holding
-from thresher.selection.request import Asked, Request, resolve_on
+from thresher.selection.request import Request, SelectCall, check_request
 from thresher.subset.cut import verdict_table
 from thresher.subset.subset import Subset
 
@@ -44,7 +44,7 @@ KEY_DIGITS = 16
 
 
 def select_on(
-    engine: Engine, asked: Asked, out: Path | None, *, partitions: int | None = None, force: bool = False
+    engine: Engine, call: SelectCall, out: Path | None, *, partitions: int | None = None, force: bool = False
 ) -> Subset:
     """Choose rows of a pool of files, stage by stage on an engine; see `thresher.selection.run.select`.
 
@@ -53,7 +53,7 @@ def select_on(
 
     Args:
         engine: that runs the stages.
-        asked: what the user gave; the pool is files.
+        call: of the user; its pool is files.
         out: folder to write to, on storage that all nodes see.
         partitions: parts that are chosen from separately in the first round; None where all rows
             are looked at at once unless there are too many for that.
@@ -68,17 +68,17 @@ def select_on(
         raise InputError(
             f"engine {engine.name}: needs a folder for the result that all nodes see, got none; give --out"
         )
-    if asked.order != "file":
+    if call.settings.order != "file":
         raise InputError(
-            f"order: engine {engine.name} writes one file per shard, in the order of the files, got '{asked.order}'; "
-            f"ranks are in the scores"
+            f"order: engine {engine.name} writes one file per shard, in the order of the files, "
+            f"got '{call.settings.order}'; ranks are in the scores"
         )
     out = expand_path(out).absolute()
     if out.exists() and (read_identity(out) is None or force):
         check_free(out, force=force)
     work = out.with_name(f".{out.name}.stages")
     with _locked(out, work):
-        return _select(Run(engine, asked, work), out, partitions, force=force, started=started)
+        return _select(Run(engine, call, work), out, partitions, force=force, started=started)
 
 
 @contextmanager
@@ -135,9 +135,9 @@ class _Timer:
 class Run:
     """One selection on an engine."""
 
-    def __init__(self, engine: Engine, asked: Asked, work: Path) -> None:
+    def __init__(self, engine: Engine, call: SelectCall, work: Path) -> None:
         self.engine = engine
-        self.asked = asked
+        self.call = call
         self.work = work
         self.seconds: dict[str, float] = {}
         self.stages: dict[str, list[Record]] = {}
@@ -145,14 +145,14 @@ class Run:
         self.request: Request
 
     def read(self) -> Request:
-        """Read the pool for the first time, and check what was asked against it."""
-        self.request = resolve_on(self.asked, lambda: cast(Dataset, self._read()), lambda: self.pool.whole)
+        """Read the pool for the first time, and check the call against it."""
+        self.request = check_request(self.call, lambda: cast(Dataset, self._read()), lambda: self.pool.whole)
         return self.request
 
     def stage(self, work: Any, numbers: Sequence[int] | None = None) -> list[Record]:
         """Run a stage on the shards of the pool, or on others."""
         numbers = range(self.pool.n_shards) if numbers is None else numbers
-        records = run_stage(self.engine, work, numbers, self.asked.on_progress)
+        records = run_stage(self.engine, work, numbers, self.call.on_progress)
         self.stages[work.name] = records
         return records
 
@@ -162,7 +162,7 @@ class Run:
 
     def _read(self) -> ShardedPool:
         clock = _Timer(time.monotonic())
-        files = files_of(self.asked.pool)
+        files = files_of(self.call.pool)
         work = ReadShard(files=files, folder=self.folder("read", key_of_read(files)))
         records = self.stage(work, range(len(files)))
         self.pool = gathered_pool(files, work, records)

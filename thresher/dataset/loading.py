@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import polars as pl
 
@@ -26,8 +26,10 @@ from thresher.dataset.schema import (
     recognize_schema,
     with_column_types,
 )
+from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, detect_file_format, find_files
 from thresher.errors import InputError, SettingsError
+from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
     import datasets
@@ -52,58 +54,42 @@ _NOT_ARROW = (pl.Object, pl.Int128, pl.UInt128)
 _ANY = Schema(name="text", kind="text", columns={"text": ("text",)})
 
 
-def load(
-    source: Source,
-    *,
-    schema: str | Schema | None = None,
-    columns: Mapping[str, str] | None = None,
-    id_column: str | None = None,
-    config: str | None = None,
-    split: str | None = None,
-    strict: bool = False,
-    max_row_bytes: int | None = None,
-    extra_columns: Sequence[str] = (),
-) -> Dataset:
+@document_options(ReadSettings)
+def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack[ReadOptions]) -> Dataset:
     """Load rows to select from or to train on.
 
-    Rows that cannot be used are set aside in `Dataset.rejected` with file, line and reason.
+    Rows that cannot be used are rejected: `Dataset.rejected` has them with file, line and reason.
 
     Args:
         source: a path, a glob, a list of paths, a folder of shards, a folder of
             `datasets.save_to_disk`, a Hub id "owner/name", "-" for standard input (JSONL, or JSON
             when it begins with "["), a `datasets.Dataset`, a polars or pandas frame, a pyarrow
             Table, or a list or an iterator of dicts.
-        schema: "alpaca", "prompt-completion", "query-response", "messages", "sharegpt",
-            "text-label" or "text"; the schema of another Dataset, to read these rows as those were
-            read; None to recognize it from the first rows.
-        columns: role -> the user's column, for rows of no known schema: prompt and response (and
-            system), or text and label, or text, or messages. "A+B" joins columns.
-        id_column: names the rows; None for a hash of their content.
-        config: of a Hub dataset.
-        split: of a Hub dataset, a saved `DatasetDict`, or a folder whose files are named after
-            splits.
-        strict: refuse the data when any row cannot be used.
-        max_row_bytes: longer rows of a text file are set aside; not set: 4 MiB.
         extra_columns: columns that will be asked for with `Dataset.column`: checked to exist, and
             read now.
+        **options: fields of `ReadSettings`. The schema may be that of another Dataset, to read
+            these rows as those were read; `columns` maps a role to a column of yours ("A+B" joins
+            columns): prompt and response (and system), or text and label, or text, or messages.
 
     Raises:
         InputError: the source cannot be read, no schema fits, no row is usable, or `strict` and a
             row is not.
         NotFoundError: a column or a split is not there.
-        SettingsError: the schema's name or a role is unknown.
+        SettingsError: an option is unknown or illegal, or names no schema or role.
         MissingExtraError: a Hub id was given and `datasets` is not installed.
     """
+    (read,) = split_options("load", options, ReadSettings)
     if isinstance(source, Dataset):
         raise InputError("load: rows are loaded once, got a Dataset; hand it over as it is")
-    _refuse_both(schema, columns)
-    shards = _open(source, config=config, split=split, max_row_bytes=check_row_limit(max_row_bytes))
-    chosen = _schema(shards, schema=schema, columns=columns, id_column=id_column)
+    _refuse_both(read.schema, read.columns)
+    limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
+    shards = _open(source, config=read.config, split=read.split, max_row_bytes=limit)
+    chosen = _schema(shards, schema=read.schema, columns=read.columns, id_column=read.id_column)
     dataset = _read(shards, chosen)
-    if dataset.n_rejected and strict:
+    if dataset.n_rejected and read.strict:
         raise InputError(
             f"{dataset.n_rejected} of {dataset.n_read} rows cannot be used: {first_rejected(dataset.rejected, 3)}; "
-            "mend them, or load without strict to set them aside"
+            "mend them, or load without strict to reject them"
         )
     if len(dataset) == 0:
         found = "; ".join(f"{count} x {reason}" for reason, count in list(dataset.rejected_by_reason.items())[:3])
@@ -116,18 +102,6 @@ def load(
     for name in extra_columns:
         dataset.column(name)
     return dataset
-
-
-def check_row_limit(max_row_bytes: int | None) -> int:
-    """Return the longest row of a text file that is read, in bytes.
-
-    Raises:
-        SettingsError: it is below 1.
-    """
-    limit = MAX_ROW_BYTES if max_row_bytes is None else max_row_bytes
-    if limit < 1:
-        raise SettingsError(f"max_row_bytes must be at least 1, got {limit}")
-    return limit
 
 
 def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW_BYTES) -> Dataset:

@@ -1,0 +1,55 @@
+"""What a selection keeps: each option of `select` is described here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Required
+
+from thresher.models.settings import ModelOptions
+from thresher.validation import check_settings, option, parse_pairs
+
+if TYPE_CHECKING:
+    from thresher.subset.budget import Budget
+    from thresher.subset.quota import Quota
+
+Order = Literal["file", "rank"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings:
+    """How many rows are kept, and which rows stand beside the pool."""
+
+    budget: Any = option(
+        help="How much to keep: 500 rows, 30%, 200ktok (tokens), score>0.8, or saturation:FOLDER of a curve."
+    )
+    settings: Mapping[str, Any] | None = option(
+        None, "NAME=VALUE of the method's own settings.", flag="--set", is_repeatable=True, parse=parse_pairs
+    )
+    existing: Any = option(None, "Rows you already have; methods that spread their picks avoid what these cover.")
+    target: Any = option(None, "Rows of the task you train for, for target-aware methods.")
+    quota: Any = option(
+        None, "Proportions or limits per value of a column: label=balanced, source:web=70%,forum=30%, label:*<=100."
+    )
+    order: Order = option("file", "Order of the kept rows: as in the file, or best first.")
+    seed: int = option(0, "Random seed.", ge=0)
+
+    def __post_init__(self) -> None:
+        """Check types and bounds.
+
+        Raises:
+            SettingsError: a value is illegal.
+        """
+        check_settings(self, "select")
+
+
+class SelectOptions(ModelOptions, total=False):
+    """The fields of `SelectSettings` and `ModelSettings` as keyword arguments, for type checkers."""
+
+    budget: Required[int | float | str | Budget]
+    settings: Mapping[str, Any] | None
+    existing: Any
+    target: Any
+    quota: str | Quota | None
+    order: Order
+    seed: int
