@@ -6,7 +6,7 @@ import pytest
 import thresher as th
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.runner import ExperimentRunner
-from thresher.selection.pool_adapters import store
+from thresher.selection.pool_adapters import get_adapter_cache
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +20,9 @@ def test_a_reference_is_trained_once_for_each_seed_and_never_again(tiny_llama, q
     first = rankings.first("learnability", 10, seed=0)
     assert rankings.first("learnability", 5, seed=0) is first
     other = rankings.first("learnability", 10, seed=1)
-    assert store().size()[0] == 2
+    assert get_adapter_cache().size()[0] == 2
     again = Rankings(pool=th.load(question_rows), options=options).first("learnability", 20, seed=0)
-    assert store().size()[0] == 2
+    assert get_adapter_cache().size()[0] == 2
     np.testing.assert_array_equal(again.rows[:10], first.rows)
     assert other is not first
 

@@ -15,7 +15,7 @@ from thresher.features import FeatureCache, FeatureContext, make_context, ngram
 from thresher.features.cost import merged, rehearse
 from thresher.features.likelihood.loss import Loss
 from thresher.numeric.units import format_bytes
-from thresher.selection.dry_run import cost_line, duration
+from thresher.selection.dry_run import describe_cost, format_duration
 from thresher.selectors import create
 
 ROWS = [{"prompt": f"add {i} and {i % 7}:" + " please" * (i % 9), "completion": f"{i + i % 7}"} for i in range(120)]
@@ -67,7 +67,7 @@ def test_every_kind_of_method_can_be_planned_and_nothing_is_written(method, sett
 @pytest.mark.parametrize("method", ["facility-location", "saturated-coverage", "graph-cut"])
 def test_the_pairs_that_a_method_holds_are_in_the_memory_foretold(method, monkeypatch):
     """A kernel of 2 GB was left out: the account ended with the features."""
-    monkeypatch.setattr("thresher.selection.dry_run._peak_bytes", lambda: 0)
+    monkeypatch.setattr("thresher.selection.dry_run._get_peak_bytes", lambda: 0)
     rows = [*ROWS, ROWS[0]]
     made = planned(method, rows, encoder="static")
     selector = create(method)
@@ -134,9 +134,9 @@ def test_training_that_is_needed_is_told_and_what_is_trained_costs_nothing(tiny_
     assert trial.seconds > 0
     assert "trains 2 adapters" in str(made)
     th.select(ROWS, "learnability", budget=10, device="cpu", model=str(tiny_llama))
-    from thresher.selection.pool_adapters import store
+    from thresher.selection.pool_adapters import get_adapter_cache
 
-    (folder,) = [path for path in store().root.iterdir() if not path.name.startswith(".")]
+    (folder,) = [path for path in get_adapter_cache().root.iterdir() if not path.name.startswith(".")]
     facts = json.loads((folder / "trained.json").read_text())["adapters"]
     assert trial.n_steps == sum(each["steps"] for each in facts)
     assert trial.tokens == sum(each["tokens"] for each in facts)
@@ -206,13 +206,13 @@ def test_the_command_prints_the_plan_and_makes_no_folder(tmp_path, capsys):
 def test_the_cost_of_a_method_is_read_off_its_docstring():
     from thresher.selectors import create
 
-    told = cost_line(create("learnability"))
+    told = describe_cost(create("learnability"))
     assert told.startswith("two passes of a model over the rows")
     assert "Needs" not in told
 
 
 def test_amounts_are_told_in_fitting_units():
-    assert [duration(s) for s in (0.44, 12.4, 600, 9000)] == ["0.4 s", "12 s", "10 min", "2.5 h"]
+    assert [format_duration(s) for s in (0.44, 12.4, 600, 9000)] == ["0.4 s", "12 s", "10 min", "2.5 h"]
     assert [format_bytes(n) for n in (12, 12_300, 4_560_000, 7_800_000_000)] == ["12 B", "12.3 kB", "4.6 MB", "7.8 GB"]
 
 

@@ -9,7 +9,7 @@ from thresher.errors import InputError
 from thresher.features import compute, make_context
 from thresher.features.container import Features
 from thresher.features.reference_adapters import GradientSettings
-from thresher.selection.pool_adapters import promises
+from thresher.selection.pool_adapters import plan_adapters
 from thresher.selectors import gradient as module
 from thresher.selectors.gradient import Gradient
 
@@ -64,7 +64,7 @@ def test_from_rows_and_a_target_to_a_subset(tiny_llama):
     )
     assert subset.manifest.content["notes"] == {"n_target_rows": 3, "n_tasks": 2}
     context = make_context(model=str(tiny_llama), device="cpu", cache=None, gradient=GradientSettings(dim=32, epochs=2))
-    _, context = promises(Gradient(**settings), th.load(ROWS), context, seed=0)
+    _, context = plan_adapters(Gradient(**settings), th.load(ROWS), context, seed=0)
     x = compute(th.load(ROWS), {"gradient"}, context)["gradient"].astype(np.float64)
     y = compute(th.load(TARGET), {"target_gradient"}, context)["target_gradient"].astype(np.float64)
     wanted = np.maximum(x @ y[0], (x @ y[1:].T).mean(axis=1))

@@ -24,12 +24,12 @@ def show(
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
     from thresher.features.container import current_name
-    from thresher.selection.pool_adapters import store as trained_store
+    from thresher.selection.pool_adapters import get_adapter_cache
 
     cache = FeatureCache()
     entries = [replace(entry, feature=current_name(entry.feature)) for entry in cache.entries()]
     n_cells, cell_bytes = CellCache().size()
-    n_trained, trained_bytes = trained_store().size()
+    n_trained, trained_bytes = get_adapter_cache().size()
     if as_json:
         import dataclasses
 
@@ -70,12 +70,12 @@ def prune(
     """
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
-    from thresher.selection.pool_adapters import store as trained_store
+    from thresher.selection.pool_adapters import get_adapter_cache
 
     if sum((max_gb is not None, older_than_days is not None, everything)) != 1:
         raise InputError("cache prune: needs exactly one of --max-gb, --older-than-days and --all")
     max_bytes = 0 if everything else None if max_gb is None else int(max_gb * 1e9)
     freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += CellCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
-    freed += trained_store().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += get_adapter_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     typer.echo(f"freed {format_bytes(freed)}")

@@ -19,13 +19,13 @@ class Choice(NamedTuple):
 
     Attributes:
         scores: of all rows.
-        made: the cut.
+        cut: kept rows and reasons.
         kept: (k,) positions of the kept rows, in the order in which they are written.
         depends_on_seed: whether another seed could have given another subset.
     """
 
     scores: Scores
-    made: Cut
+    cut: Cut
     kept: NDArray[np.int64]
     depends_on_seed: bool
 
@@ -40,7 +40,7 @@ def choose(
     """Score the rows and cut the ranking to the budget.
 
     Args:
-        request: what was asked.
+        request: of the user.
         features: of the rows sorted by id, so that the result does not depend on the order of the
             files.
         order: (n,) position in the files of each of these rows.
@@ -49,29 +49,29 @@ def choose(
     """
     lengths = features.get("length")
     rng = np.random.default_rng(request.seed)
-    untouched = rng.bit_generator.state
-    _tell_plan(request, features)
-    scores = request.selector.score(features, n_ranked=_n_ranked(request, lengths), rng=rng)
-    depends_on_seed = bool(request.promises) or rng.bit_generator.state != untouched
+    fresh_state = rng.bit_generator.state
+    _announce_plan(request, features)
+    scores = request.selector.score(features, n_ranked=_count_ranked(request, lengths), rng=rng)
+    depends_on_seed = bool(request.planned_adapters) or rng.bit_generator.state != fresh_state
     codes = None if request.quota is None else features[f"column:{request.quota.column}"]
-    made = cut(scores, request.budget, lengths=lengths, quota=request.quota, codes=codes, names=names)
-    made, scores = _cut_in_file_order(made, order), _scores_in_file_order(scores, order, row_id)
-    kept = made.kept if request.order == "rank" else np.sort(made.kept)
-    return Choice(scores, made, kept, depends_on_seed)
+    cut_rows = cut(scores, request.budget, lengths=lengths, quota=request.quota, codes=codes, names=names)
+    cut_rows, scores = _reorder_cut(cut_rows, order), _reorder_scores(scores, order, row_id)
+    kept = cut_rows.kept if request.order == "rank" else np.sort(cut_rows.kept)
+    return Choice(scores, cut_rows, kept, depends_on_seed)
 
 
-def _n_ranked(request: Request, lengths: NDArray[np.int64] | None) -> int:
+def _count_ranked(request: Request, lengths: NDArray[np.int64] | None) -> int:
     """Return how far the ranking must go: a quota may skip any row, so it needs all of them."""
     return len(request.pool) if request.quota is not None else request.budget.n_rows(len(request.pool), lengths)
 
 
-def _cut_in_file_order(made: Cut, order: NDArray[np.int64]) -> Cut:
-    reason = np.empty_like(made.reason)
-    reason[order] = made.reason
-    return Cut(kept=order[made.kept], reason=reason)
+def _reorder_cut(cut: Cut, order: NDArray[np.int64]) -> Cut:
+    reason = np.empty_like(cut.reason)
+    reason[order] = cut.reason
+    return Cut(kept=order[cut.kept], reason=reason)
 
 
-def _scores_in_file_order(scores: Scores, order: NDArray[np.int64], row_id: pl.Series) -> Scores:
+def _reorder_scores(scores: Scores, order: NDArray[np.int64], row_id: pl.Series) -> Scores:
     """Return the scores with row i of the files at position i."""
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
@@ -90,7 +90,7 @@ def _scores_in_file_order(scores: Scores, order: NDArray[np.int64], row_id: pl.S
     )
 
 
-def _tell_plan(request: Request, features: Features) -> None:
+def _announce_plan(request: Request, features: Features) -> None:
     """Say what the selector is about to do, where it can tell: method, memory and guarantee."""
     from thresher.progress import Progress
 

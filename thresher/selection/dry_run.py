@@ -1,4 +1,4 @@
-"""What a selection will take, told before anything is spent: `plan`, and `thresher select --dry-run`."""
+"""What a selection will take, estimated before anything is spent: `plan`, and `thresher select --dry-run`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from thresher.models.settings import ModelSettings
 from thresher.numeric.units import format_bytes
-from thresher.selection.pool_adapters import Trial, rehearse_training
+from thresher.selection.pool_adapters import TrainingCost, estimate_training
 from thresher.selection.request import Request, SelectCall, resolve_request
 from thresher.selection.settings import SelectOptions, SelectSettings
 from thresher.selectors import Selector
@@ -37,14 +37,14 @@ class Plan:
         memory_bytes: this process's peak while batches of every size ran, and on top the features
             of all rows and the pairs of rows that the method holds.
         disk_bytes: that adapters and features will take in the cache.
-        cost: what the method itself says of its cost.
+        cost: the method's own estimate.
     """
 
     method: str
     n_rows: int
     n_tokens: int
     n_kept: int | None
-    training: tuple[Trial, ...]
+    training: tuple[TrainingCost, ...]
     stages: tuple[StageCost, ...]
     memory_bytes: int
     disk_bytes: int
@@ -53,14 +53,14 @@ class Plan:
     @property
     def seconds(self) -> float | None:
         """Estimated time of training and features; None where a part of it cannot be measured."""
-        parts = [*(trial.seconds for trial in self.training), *(stage.seconds for stage in self.stages)]
+        parts = [*(cost.seconds for cost in self.training), *(stage.seconds for stage in self.stages)]
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
     @property
     def model_tokens(self) -> int:
         """Estimated tokens that language models read, each pass over a training row counted once."""
-        return sum(trial.tokens for trial in self.training) + sum(stage.tokens or 0 for stage in self.stages)
+        return sum(cost.tokens for cost in self.training) + sum(stage.tokens or 0 for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
@@ -72,14 +72,14 @@ class Plan:
         """Return the account, in a few lines."""
         kept = "rows above the threshold" if self.n_kept is None else f"{self.n_kept:,} rows"
         lines = [f"{self.method}: {kept} of {self.n_rows:,}, which hold {self.n_tokens:,} tokens"]
-        lines += [f"  {trial}" for trial in self.training]
-        lines += [f"  {_stage_line(stage)}" for stage in self.stages]
-        total = "not known" if self.seconds is None else duration(self.seconds)
+        lines += [f"  {cost}" for cost in self.training]
+        lines += [f"  {_format_stage(stage)}" for stage in self.stages]
+        total = "not known" if self.seconds is None else format_duration(self.seconds)
         read = f", {self.model_tokens:,} tokens through the model" if self.model_tokens else ""
         memory, disk = format_bytes(self.memory_bytes), format_bytes(self.disk_bytes)
-        lines.append(f"in all: {total}{read}; {memory} of memory, {disk} of disk")
+        lines.append(f"total: {total}{read}; {memory} of memory, {disk} of disk")
         if self.cost:
-            lines.append(f"what the method itself says of its cost: {self.cost}")
+            lines.append(f"the method's own estimate: {self.cost}")
         lines.append("measured on a few batches of these rows on this machine; nothing was written")
         return "\n".join(lines)
 
@@ -105,25 +105,25 @@ def plan(
         **options: fields of `SelectSettings` (`budget` is required) and of `ModelSettings`.
     """
     request = resolve_request(SelectCall.of_options(pool, method, options, on_progress))
-    lengths = _lengths(request)
-    budgeted = request.budget
-    trials = tuple(rehearse_training(promise) for promise in request.promises)
-    stages = tuple(_stages(request, on_progress))
+    lengths = _count_tokens(request)
+    budget = request.budget
+    training = tuple(estimate_training(planned) for planned in request.planned_adapters)
+    stages = tuple(_estimate_stages(request, on_progress))
     values = sum(stage.bytes * stage.n // max(stage.n_to_do, 1) for stage in stages)
     return Plan(
         method=request.selector.name,
         n_rows=len(request.pool),
         n_tokens=int(lengths.sum()),
-        n_kept=None if budgeted.unit == "threshold" else budgeted.n_rows(len(request.pool), lengths),
-        training=trials,
+        n_kept=None if budget.unit == "threshold" else budget.n_rows(len(request.pool), lengths),
+        training=training,
         stages=stages,
-        memory_bytes=_peak_bytes() + values + _pair_bytes(request),
-        disk_bytes=sum(trial.bytes for trial in trials) + sum(stage.bytes for stage in stages),
-        cost=cost_line(request.selector),
+        memory_bytes=_get_peak_bytes() + values + _estimate_pair_bytes(request),
+        disk_bytes=sum(cost.bytes for cost in training) + sum(stage.bytes for stage in stages),
+        cost=describe_cost(request.selector),
     )
 
 
-def _pair_bytes(request: Request) -> int:
+def _estimate_pair_bytes(request: Request) -> int:
     """Return what the method will hold of pairs of embeddings, as it plans it itself; 0 where it holds none.
 
     Raises:
@@ -145,32 +145,34 @@ def _pair_bytes(request: Request) -> int:
     return int(memory(pool.texts().n_unique() if is_of_distinct else len(pool), encoder.dimension).n_bytes)
 
 
-def _lengths(request: Request) -> Any:
+def _count_tokens(request: Request) -> Any:
     """Return (n,) tokens of each row: no model is needed for these, so they are counted and not estimated."""
     from thresher.features import compute
 
     return compute(request.pool, {"length"}, replace(request.context, cache=None, on_progress=None))["length"]
 
 
-def _stages(request: Request, on_progress: Callable[[Progress], None] | None) -> list[StageCost]:
+def _estimate_stages(request: Request, on_progress: Callable[[Progress], None] | None) -> list[StageCost]:
     """Rehearse every feature of the pool and of the rows beside it."""
     from thresher.features import Progress
     from thresher.features.compute import COLUMN, NUMBER
 
-    wanted: list[tuple[str, str, Any, Any]] = [("", name, request.pool, None) for name in sorted(request.needs)]
+    features: list[tuple[str, str, Any, Any]] = [("", name, request.pool, None) for name in sorted(request.needs)]
     for role, rows in request.others.items():
         accepted = sorted(name for name in getattr(request.selector, "accepts", ()) if name.startswith(f"{role}_"))
-        wanted += [(f"{role}: ", name.removeprefix(f"{role}_"), rows, request.pool) for name in accepted]
-    found: list[StageCost] = []
-    for number, (label, name, rows, pool) in enumerate(wanted, start=1):
+        features += [(f"{role}: ", name.removeprefix(f"{role}_"), rows, request.pool) for name in accepted]
+    costs: list[StageCost] = []
+    for number, (label, name, rows, pool) in enumerate(features, start=1):
         if not name.startswith((COLUMN, NUMBER)):
-            found += [replace(stage, stage=f"{label}{stage.stage}") for stage in _of(name, rows, pool, request)]
+            costs += [
+                replace(stage, stage=f"{label}{stage.stage}") for stage in _estimate_feature(name, rows, pool, request)
+            ]
         if on_progress is not None:
-            on_progress(Progress(stage="dry run", done=number, total=len(wanted)))
-    return found
+            on_progress(Progress(stage="dry run", done=number, total=len(features)))
+    return costs
 
 
-def _of(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
+def _estimate_feature(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
     from thresher.features.cost import rehearse
     from thresher.features.registry import is_of_pairs, load_provider
     from thresher.models.server_address import ServerAddress, is_server
@@ -183,7 +185,7 @@ def _of(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
     return rehearse(provider, rows, context)
 
 
-def cost_line(selector: Any) -> str:
+def describe_cost(selector: Any) -> str:
     """Return what a selector's docstring says of its cost, in one line."""
     import inspect
 
@@ -191,23 +193,23 @@ def cost_line(selector: Any) -> str:
     start = next((i for i, line in enumerate(lines) if line.startswith("Cost: ")), None)
     if start is None:
         return ""
-    told = [lines[start].removeprefix("Cost: ")]
+    sentence = [lines[start].removeprefix("Cost: ")]
     for line in lines[start + 1 :]:
         if not line.strip() or line.split(" ")[0].endswith(":"):
             break
-        told.append(line.strip())
-    return " ".join(told)
+        sentence.append(line.strip())
+    return " ".join(sentence)
 
 
-def _stage_line(stage: StageCost) -> str:
+def _format_stage(stage: StageCost) -> str:
     done = f", {stage.n_cached:,} of them cached" if stage.n_cached else ""
     tokens = f", {stage.tokens:,} tokens" if stage.tokens else ""
-    time = "time not known" if stage.seconds is None else duration(stage.seconds)
+    time = "time not known" if stage.seconds is None else format_duration(stage.seconds)
     note = f" ({stage.note})" if stage.note else ""
     return f"{stage.stage}: {stage.n:,} entries{done}{tokens}: {time}{note}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time as "0.4 s", "12 s", "34 min" or "5.6 h"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -216,7 +218,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _peak_bytes() -> int:
+def _get_peak_bytes() -> int:
     """Return the most memory that this process has held, and that it holds on a GPU."""
     import resource
     import sys

@@ -1,4 +1,4 @@
-"""The manifest of a subset: what was asked, what came out, and where."""
+"""The manifest of a subset: the request, its outcome, and where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from thresher.selection.request import Request
 from thresher.subset.scores import Scores
 
 
-class Chosen(NamedTuple):
+class Outcome(NamedTuple):
     """What came out of a selection, as far as the manifest tells it.
 
     Attributes:
@@ -34,17 +34,17 @@ class Chosen(NamedTuple):
     depends_on_seed: bool
 
 
-def chosen(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *, depends_on_seed: bool) -> Chosen:
+def summarize_outcome(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *, depends_on_seed: bool) -> Outcome:
     """Return what came out of scores that were cut.
 
     Args:
         scores: of all rows.
-        kept: ids, as in `Chosen`.
+        kept: ids, as in `Outcome`.
         verdicts: of `verdict_table`.
-        depends_on_seed: as in `Chosen`.
+        depends_on_seed: as in `Outcome`.
     """
     objective = scores.objective
-    return Chosen(
+    return Outcome(
         kept=kept,
         dropped_by_reason=count_values(verdicts["reason"].drop_nulls()),
         excluded_by_reason=count_values(verdicts.filter(pl.col("reason") == "excluded")["excluded"]),
@@ -54,19 +54,19 @@ def chosen(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *, depends_o
     )
 
 
-def subset_manifest(
+def build_manifest(
     request: Request,
     identity: str,
-    made: Chosen,
+    outcome: Outcome,
     feature_notes: Mapping[str, Mapping[str, int]],
     seconds: Mapping[str, float],
 ) -> Manifest:
     """Return the manifest.
 
     Args:
-        request: what was asked.
+        request: of the user.
         identity: hash of everything that determines the result.
-        made: what came out.
+        outcome: what came out.
         feature_notes: by feature, such as the number of rows that were cut.
         seconds: spent on each part.
     """
@@ -79,17 +79,17 @@ def subset_manifest(
         **describe_rows(
             pool,
             {
-                "kept": len(made.kept),
-                "dropped": len(pool) - len(made.kept),
-                "dropped_by_reason": dict(made.dropped_by_reason),
-                "excluded_by_reason": dict(made.excluded_by_reason),
+                "kept": len(outcome.kept),
+                "dropped": len(pool) - len(outcome.kept),
+                "dropped_by_reason": dict(outcome.dropped_by_reason),
+                "excluded_by_reason": dict(outcome.excluded_by_reason),
             },
         ),
-        "depends_on_seed": made.depends_on_seed,
+        "depends_on_seed": outcome.depends_on_seed,
         "feature_notes": {name: dict(notes) for name, notes in feature_notes.items()},
-        "objective": made.objective,
-        "notes": dict(made.notes),
-        "kept_rows": digest(made.kept.to_list()),
+        "objective": outcome.objective,
+        "notes": dict(outcome.notes),
+        "kept_rows": digest(outcome.kept.to_list()),
         "versions": versions(),
         "run": {
             **describe_run(pool, seconds={name: round(value, 3) for name, value in seconds.items()}),

@@ -11,7 +11,7 @@ from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import describe_reading
 from thresher.errors import InputError, NotFoundError
 from thresher.models.settings import ModelSettings
-from thresher.selection.pool_adapters import Promise, promises
+from thresher.selection.pool_adapters import PlannedAdapter, plan_adapters
 from thresher.selection.settings import Order, SelectSettings
 from thresher.selectors import Selector, create
 from thresher.subset.budget import Budget, parse_budget
@@ -70,8 +70,8 @@ class Request:
         quota: parsed, or None.
         existing: rows the user has already, or None.
         target: rows of a target, or None.
-        context: of the features, with its encoder resolved and the folders of `promises` in it.
-        promises: adapters to train before the features are computed.
+        context: of the features, with its encoder resolved and the folders of `planned_adapters` in it.
+        planned_adapters: adapters to train before the features are computed.
         order: of the kept rows.
         seed: of everything random.
     """
@@ -83,7 +83,7 @@ class Request:
     existing: Dataset | None
     target: Dataset | None
     context: FeatureContext
-    promises: tuple[Promise, ...]
+    planned_adapters: tuple[PlannedAdapter, ...]
     order: Order
     seed: int
 
@@ -189,7 +189,7 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     context = FeatureContext(models=call.models, on_progress=call.on_progress, **feature_settings).resolved(len(pool))
     is_prepared = bool(getattr(selector, "prepares", None))
     rows = whole() if whole is not None and is_prepared else pool
-    promised, context = promises(selector, rows, context, seed=int(settings.seed))
+    planned, context = plan_adapters(selector, rows, context, seed=int(settings.seed))
     return Request(
         pool=pool,
         selector=selector,
@@ -197,7 +197,7 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
         quota=quota,
         **others,
         context=context,
-        promises=promised,
+        planned_adapters=planned,
         order=settings.order,
         seed=int(settings.seed),
     )

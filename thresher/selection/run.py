@@ -17,8 +17,8 @@ from thresher.dataset.provenance import refuse_input_as_output
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 from thresher.selection.choose import choose
-from thresher.selection.manifest import chosen, subset_manifest
-from thresher.selection.pool_adapters import holding
+from thresher.selection.manifest import build_manifest, summarize_outcome
+from thresher.selection.pool_adapters import train_missing_adapters
 from thresher.selection.request import Request, SelectCall, resolve_request
 from thresher.selection.settings import SelectOptions, SelectSettings
 from thresher.selectors import Selector
@@ -82,7 +82,7 @@ def select(
     identity = digest(request.identity())
     with OutputFolder(out, identity=identity, force=force) as folder:
         if folder.is_done:
-            _tell_done(folder.path, on_progress)
+            _announce_done(folder.path, on_progress)
             return read_subset(folder.path, request.pool)
         subset = _run(request, started)
         try:
@@ -103,8 +103,8 @@ def _select_on_ray(
 
     if engine != "ray":
         raise InputError(f"engine: must be 'local' or 'ray', got '{engine}'")
-    with connected(address) as found:
-        return select_on(found, call, None if out is None else Path(out), partitions=partitions, force=force)
+    with connected(address) as cluster:
+        return select_on(cluster, call, None if out is None else Path(out), partitions=partitions, force=force)
 
 
 def _run(request: Request, started: float) -> Subset:
@@ -121,18 +121,18 @@ def _run(request: Request, started: float) -> Subset:
         names = column_values(pool, request.quota.column).unique().sort().to_list()
         request.quota.check(names)
     clock = time.monotonic()
-    with holding(request.promises, request.context.on_progress):
+    with train_missing_adapters(request.planned_adapters, request.context.on_progress):
         seconds["preparation"], clock = time.monotonic() - clock, time.monotonic()
         features = _features(request, pool)
     seconds["features"], clock = time.monotonic() - clock, time.monotonic()
     row_id = request.pool.frame["row_id"]
-    scores, made, kept, depends_on_seed = choose(request, features, order, row_id, names)
+    scores, cut, kept, depends_on_seed = choose(request, features, order, row_id, names)
     seconds["selection"] = time.monotonic() - clock
-    verdicts = verdict_table(row_id, scores, made)
+    verdicts = verdict_table(row_id, scores, cut)
     dropped = dropped_table(request.pool.frame, verdicts, len(kept), request.budget)
     seconds["total"] = time.monotonic() - started
-    came_out = chosen(scores, row_id.gather(kept), verdicts, depends_on_seed=depends_on_seed)
-    manifest = subset_manifest(request, digest(request.identity()), came_out, features.notes, seconds)
+    outcome = summarize_outcome(scores, row_id.gather(kept), verdicts, depends_on_seed=depends_on_seed)
+    manifest = build_manifest(request, digest(request.identity()), outcome, features.notes, seconds)
     return Subset(pool=request.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 
 
@@ -149,7 +149,7 @@ def _features(request: Request, pool: Dataset) -> Features:
     return replace(features, context={**features.context, **beside}, products=products)
 
 
-def _tell_done(path: Path, on_progress: Callable[[Progress], None] | None) -> None:
+def _announce_done(path: Path, on_progress: Callable[[Progress], None] | None) -> None:
     from thresher.features import Progress
 
     if on_progress is not None:

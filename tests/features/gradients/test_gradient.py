@@ -14,7 +14,7 @@ from thresher.features.gradients import per_example as module
 from thresher.features.gradients.per_example import AdapterState, adam_direction, sketch_of
 from thresher.features.reference_adapters import GradientSettings, TrainedFolder
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
-from thresher.selection.pool_adapters import keep, promises
+from thresher.selection.pool_adapters import plan_adapters, train_adapter
 from thresher.selectors.gradient import Gradient
 
 DIM = 48
@@ -30,10 +30,10 @@ def folder(tiny_llama, tmp_path_factory):
         patch.setenv("THRESHER_CACHE", str(tmp_path_factory.mktemp("warm-up")))
         context = make_context(model=str(tiny_llama), device="cpu", cache=None)
         selector = Gradient(share=0.5, epochs=2, dim=DIM)
-        (promise,), context = promises(selector, th.load(ROWS), context, seed=0)
-        keep(promise)
-    assert context.checkpoints == promise.folder
-    return promise.folder
+        (planned,), context = plan_adapters(selector, th.load(ROWS), context, seed=0)
+        train_adapter(planned)
+    assert context.checkpoints == planned.folder
+    return planned.folder
 
 
 @pytest.fixture
@@ -230,8 +230,8 @@ def test_a_large_result_is_held_in_a_file(context, monkeypatch, tmp_path):
 
 
 def test_what_stands_behind_the_values_is_told_before_anything_is_trained(tiny_llama, tmp_path):
-    promised = TrainedFolder(path=tmp_path / "not-there", identity="one", n_folds=1)
-    one = make_context(model=str(tiny_llama), checkpoints=promised)
+    planned = TrainedFolder(path=tmp_path / "not-there", identity="one", n_folds=1)
+    one = make_context(model=str(tiny_llama), checkpoints=planned)
     other = replace(one, gradient=GradientSettings(dim=7))
     names = {"gradient", "target_gradient"}
     found = [fingerprints(names, each)[name]["fingerprint"] for each in (one, other) for name in sorted(names)]

@@ -31,8 +31,8 @@ from thresher.selection.distributed.stage import Record
 from thresher.selection.distributed.stored import StoredSubset
 from thresher.selection.distributed.two_rounds import Partitioning, choose_in_partitions, partitioning
 from thresher.selection.distributed.writing import WriteShard, added_up, clear, first_positions, write_verdicts
-from thresher.selection.manifest import Chosen, chosen, subset_manifest
-from thresher.selection.pool_adapters import holding
+from thresher.selection.manifest import Outcome, build_manifest, summarize_outcome
+from thresher.selection.pool_adapters import train_missing_adapters
 from thresher.selection.request import Request, SelectCall, check_request
 from thresher.subset.cut import verdict_table
 from thresher.subset.subset import Subset
@@ -173,7 +173,7 @@ class Run:
         """Compute, choose and write everything into the work folder of the output."""
         out = folder.work
         request, clock = self.request, _Timer(time.monotonic())
-        with holding(request.promises, request.context.on_progress):
+        with train_missing_adapters(request.planned_adapters, request.context.on_progress):
             self.seconds["preparation"] = clock.lap()
             measured, records = self._measure()
         if plan is None:
@@ -203,7 +203,7 @@ class Run:
         )
         self.seconds["write"] = clock.lap()
         self.seconds["total"] = time.monotonic() - started
-        manifest = subset_manifest(request, identity, made, notes, self.seconds)
+        manifest = build_manifest(request, identity, made, notes, self.seconds)
         write_atomic(out / MANIFEST, self._with_engine(manifest, plan).to_json())
 
     def _key_of_writing(self, measured: MeasureShard, kept: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
@@ -268,7 +268,7 @@ class Run:
 
     def _choose(
         self, features: Features, values: Mapping[str, list[str]]
-    ) -> tuple[Verdicts, Chosen, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    ) -> tuple[Verdicts, Outcome, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         """Choose from all rows at once, as one machine does."""
         names = None
         if self.request.quota is not None:
@@ -278,8 +278,8 @@ class Run:
         scores, made, kept, depends_on_seed = choose(self.request, features, pool.order, pool.row_id, names)
         table = verdict_table(pool.row_id, scores, made)
         verdicts = write_verdicts(self.work / "verdicts", pool, table)
-        came_out = chosen(scores, pool.row_id.gather(kept), table, depends_on_seed=depends_on_seed)
-        return verdicts, came_out, kept
+        outcome = summarize_outcome(scores, pool.row_id.gather(kept), table, depends_on_seed=depends_on_seed)
+        return verdicts, outcome, kept
 
     def _with_engine(self, manifest: Manifest, plan: Partitioning | None) -> Manifest:
         """Add who did the work to what may differ between two runs, and partitions to what may not."""

@@ -39,7 +39,7 @@ from thresher.selection.distributed.partitions import (
 )
 from thresher.selection.distributed.shard_features import MeasureShard, notes_of
 from thresher.selection.distributed.stage import Record
-from thresher.selection.manifest import Chosen
+from thresher.selection.manifest import Outcome
 
 if TYPE_CHECKING:
     from thresher.selection.distributed.run import Run
@@ -107,7 +107,7 @@ def partitioning(request: Request, asked: int | None) -> Partitioning | None:
 
 def choose_in_partitions(
     run: Run, plan: Partitioning, measured: MeasureShard, records: list[Record]
-) -> tuple[CoverShard, Chosen, Int64, Mapping[str, Mapping[str, int]]]:
+) -> tuple[CoverShard, Outcome, Int64, Mapping[str, Mapping[str, int]]]:
     """Choose in two rounds, and tell what the picks are worth.
 
     GreeDi (Mirzasoleiman et al. 2013, arXiv:1411.0541) with the parts of a k-means in place of
@@ -133,7 +133,7 @@ class _TwoRounds:
         self.folder = run.folder("parts", self.key)
         self.beside_path = self.folder / "beside.safetensors"
 
-    def choose(self) -> tuple[CoverShard, Chosen, Int64, Mapping[str, Mapping[str, int]]]:
+    def choose(self) -> tuple[CoverShard, Outcome, Int64, Mapping[str, Mapping[str, int]]]:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.beside: Mapping[str, Array] = self.run.beside()
         with atomic_file(self.beside_path) as path:
@@ -147,7 +147,7 @@ class _TwoRounds:
         positions = self.pool.order[picks["number"]]
         cover = self._cover(assigned, picks, positions)
         kept = np.sort(positions)
-        made = Chosen(
+        made = Outcome(
             kept=self.pool.row_id.gather(kept),
             dropped_by_reason={},
             excluded_by_reason={},
