@@ -80,8 +80,6 @@ def average_finalists(
 def _averaged(search: Search, settings: Sequence[TrainSettings], seed: int, work: Path) -> pl.DataFrame:
     """Return what the mean of one adapter per settings does on the test rows; what a killed call did is found again."""
     from thresher.trainer.engine.average_adapters import average_adapters
-    from thresher.trainer.engine.processes import open_accelerator
-    from thresher.trainer.events import ignore
     from thresher.trainer.runs import ADAPTER, measure_adapter, run_all
 
     done = work / RUNS / f"mean-{seed}.parquet"
@@ -89,13 +87,13 @@ def _averaged(search: Search, settings: Sequence[TrainSettings], seed: int, work
         return pl.read_parquet(done)
     folders = []
     for number, each in enumerate(settings):
-        request = search.test.request(search.test.pool, seed=seed, settings=each)
-        (made,) = run_all(request, work / RUNS / f"{number}-{seed}", open_accelerator(each), ignore)
-        folders.append(made.folder / ADAPTER)
+        context = search.test.request(search.test.pool, seed=seed, settings=each)
+        (finished,) = run_all(context, work / RUNS / f"{number}-{seed}")
+        folders.append(finished.folder / ADAPTER)
     mean = work / RUNS / f"mean-{seed}"
     rmtree(mean, ignore_errors=True)  # of a killed call
     average_adapters(folders, mean)
-    outcomes = measure_adapter(request, mean, open_accelerator(settings[0]))
+    outcomes = measure_adapter(context, mean)
     write_atomic(done, _parquet(outcomes))
     return outcomes
 

@@ -12,7 +12,7 @@ import polars as pl
 from thresher.dataset import Dataset, Schema
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.evaluation.metric import Metric, find_metric
-from thresher.trainer.request import Request, load_rows, resolve
+from thresher.trainer.context import RunContext, load_rows, resolve_run
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.split import match_texts, parse_share, sample_by_hash, sort_by_id
 
@@ -63,24 +63,12 @@ class Experiment:
             n_bad += int((~values.is_finite()).sum())
         return None if not n_bad else f"{self.metric.name} is not a finite number for {n_bad} of {len(known)} test rows"
 
-    def request(self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None) -> Request:
+    def request(self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None) -> RunContext:
         """Return what training on these rows of the pool asks for."""
         chosen = self.settings if settings is None else settings
         if self.n_equal_steps is not None:
             chosen = replace(chosen, epochs=None, max_steps=self.n_equal_steps)
-        asked = resolve(
-            rows,
-            model=self.model,
-            eval=self.test,
-            control="none",
-            seeds=1,
-            task="auto",
-            settings=chosen,
-            seed=seed,
-            is_merged=False,
-            labels=self.labels,
-        )
-        return asked
+        return resolve_run(rows, model=self.model, eval=self.test, settings=chosen, seed=seed, labels=self.labels)
 
 
 def prepare_experiment(

@@ -18,7 +18,7 @@ from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.runner import ExperimentRunner
-from thresher.trainer.request import PACKAGES, content_hash
+from thresher.trainer.context import PACKAGES, content_hash
 
 CELL_SCHEMA: dict[str, Any] = {  # columns of the table of cells that may be empty at its start
     "value": pl.Float64,

@@ -44,10 +44,9 @@ from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
-    from thresher.trainer.engine.fit import Recipe
+    from thresher.trainer.context import RunContext
     from thresher.trainer.engine.tokenization import Examples
     from thresher.trainer.events import OnEvent, TrainEvent
-    from thresher.trainer.request import Request
 
 KIND = "trained"  # folder of the cache
 RECIPE = 2  # raise it when adapters of earlier versions of the code must not be used again
@@ -82,7 +81,7 @@ class PlannedAdapter:
     rows: Dataset
     fold: NDArray[np.int64]
     is_learned: NDArray[np.bool_]
-    request: Request
+    request: RunContext
     folder: TrainedFolder
 
     def positions(self, fold: int) -> NDArray[np.int64]:
@@ -169,8 +168,8 @@ def _to_conversations(pool: Dataset) -> Dataset:
 
 def _resolve_training(
     required: RequiredAdapter, by: str, rows: Dataset, context: FeatureContext, *, seed: int
-) -> Request:
-    from thresher.trainer.request import resolve
+) -> RunContext:
+    from thresher.trainer.context import resolve_run
     from thresher.trainer.settings import TrainSettings
 
     model = named = context.models.model
@@ -188,17 +187,7 @@ def _resolve_training(
         loss_on=context.models.loss_on,
         learning_rate=EMBEDDED_RATE if model in (None, EMBEDDED_NAME) else None,
     )
-    request = resolve(
-        rows,
-        model=model,
-        eval=None,
-        control="none",
-        seeds=1,
-        task="auto",
-        settings=settings,
-        seed=seed,
-        is_merged=False,
-    )
+    request = resolve_run(rows, model=model, settings=settings, seed=seed)
     limits = (context.models.max_length or DEFAULT_MAX_LENGTH, request.base.max_positions)
     longest = min(limit for limit in limits if limit is not None)
     return replace(request, settings=replace(request.settings, max_length=longest))
@@ -246,63 +235,38 @@ def _train_fold(planned: PlannedAdapter, fold: int, work: Path, on_progress: OnP
     """Train the adapter of a fold, unless an earlier call has, and return its facts."""
     from thresher.trainer.engine.fit import fit
     from thresher.trainer.engine.lora import save_adapter
-    from thresher.trainer.engine.processes import open_accelerator
 
     folder, checkpoints = work / f"adapter-{fold}", work / CHECKPOINTS / str(fold)
     done = checkpoints / "done.json"
     if done.is_file():
         facts: dict[str, Any] = json.loads(done.read_bytes())
         return facts
-    request = planned.request
-    recipe, examples = _prepare_fold(planned, fold)
+    request = replace(planned.request, on_event=_make_listener(on_progress))
+    examples = _tokenize_fold(planned, fold)
     trained = fit(
-        recipe,
+        request,
         examples.rows,
         seed=request.seeds[0] + fold,
-        accelerator=open_accelerator(request.settings),
         folder=checkpoints,
         run=f"{planned.required.role} {fold + 1} of {planned.required.n_folds}",
-        evaluate=None,
-        on_event=_make_listener(on_progress),
         epochs=folder if planned.required.keeps_epochs else None,
     )
     save_adapter(trained.model, folder)
-    recipe.tokenizer.save_pretrained(folder)
+    request.tokenizer.save_pretrained(folder)
     facts = {"folder": folder.name, "steps": trained.history.step, **examples.counts()}
     checkpoints.mkdir(parents=True, exist_ok=True)
     write_atomic(done, json.dumps(facts).encode())
     return facts
 
 
-def _prepare_fold(planned: PlannedAdapter, fold: int) -> tuple[Recipe, Examples]:
-    """Return how the adapter of a fold is trained, and on what."""
-    from thresher.models.causal_lm.base_model import load_tokenizer
-    from thresher.models.causal_lm.chat_template import prepare_template
-    from thresher.trainer.engine.fit import Recipe, count_steps
-    from thresher.trainer.engine.tokenization import require_rows, tokenize
+def _tokenize_fold(planned: PlannedAdapter, fold: int) -> Examples:
+    """Return what the adapter of a fold is trained on."""
+    from thresher.trainer.engine.tokenization import require_rows
 
-    request = planned.request
-    tokenizer = load_tokenizer(request.base)
-    if request.task == "sft":
-        prepare_template(tokenizer)
-    examples = tokenize(
-        planned.rows.take(planned.positions(fold)),
-        tokenizer,
-        task=request.task,
-        max_length=int(request.settings.max_length or 0),
-        loss_on=request.settings.loss_on,
-    )
+    examples = planned.request.tokenize(planned.rows.take(planned.positions(fold)))
     label = f"{planned.by}: {planned.required.role}"
-    require_rows(examples, label, n_vocabulary=request.base.n_vocabulary)
-    recipe = Recipe(
-        base=request.base,
-        tokenizer=tokenizer,
-        task=request.task,
-        settings=request.settings,
-        classes=(),
-        n_steps=count_steps(len(examples), request.settings),
-    )
-    return recipe, examples
+    require_rows(examples, label, n_vocabulary=planned.request.base.n_vocabulary)
+    return examples
 
 
 def _make_listener(on_progress: Callable[[Progress], None] | None) -> OnEvent:
@@ -343,33 +307,33 @@ def estimate_training(planned: PlannedAdapter) -> TrainingCost:
     """Take a few steps of the training, and tell what all of it will take; nothing is written."""
     if planned.folder.is_there:
         return TrainingCost(sentence=planned.describe(), n_steps=0, seconds=0.0, tokens=0, bytes=0)
-    from thresher.trainer.engine.fit import fit
+    from thresher.trainer.engine.fit import count_steps, fit
     from thresher.trainer.engine.lora import get_trainable_parameters
-    from thresher.trainer.engine.processes import open_accelerator
 
-    folds = [_prepare_fold(planned, fold) for fold in range(planned.required.n_folds)]
-    recipe, examples = folds[0]
-    n_trial_steps = min(recipe.n_steps, N_TRIAL_STEPS)
-    short = replace(recipe, settings=replace(recipe.settings, stop_at=n_trial_steps / recipe.n_steps, save_every_s=1e9))
+    settings = planned.request.settings
+    folds = [_tokenize_fold(planned, fold) for fold in range(planned.required.n_folds)]
+    n_steps = [count_steps(len(examples), settings) for examples in folds]
+    n_trial_steps = min(n_steps[0], N_TRIAL_STEPS)
     times: list[float] = []
-    trained = fit(
-        short,
-        examples.rows,
-        seed=planned.request.seeds[0],
-        accelerator=open_accelerator(recipe.settings),
-        folder=planned.folder.path / CHECKPOINTS,  # is not there, and nothing is saved in so few steps
-        run="trial",
-        evaluate=None,
+    trial = replace(
+        planned.request,
+        settings=replace(settings, stop_at=n_trial_steps / n_steps[0], save_every_s=1e9),
         on_event=lambda event: times.append(time.monotonic()),
     )
+    trained = fit(
+        trial,
+        folds[0].rows,
+        seed=trial.seeds[0],
+        folder=planned.folder.path / CHECKPOINTS,  # is not there, and nothing is saved in so few steps
+        run="trial",
+    )
     per_step = (times[-1] - times[0]) / n_trial_steps  # from "start" on
-    n_steps = sum(each.n_steps for each, _ in folds)
     n_bytes = sum(value.numel() * value.element_size() for value in get_trainable_parameters(trained.model).values())
     n_copies = 1 + 3 * planned.required.epochs * planned.required.keeps_epochs  # weights and two moments per epoch
     return TrainingCost(
         sentence=planned.describe(),
-        n_steps=n_steps,
-        seconds=per_step * n_steps,
-        tokens=planned.required.epochs * sum(rows.n_tokens for _, rows in folds),
+        n_steps=sum(n_steps),
+        seconds=per_step * sum(n_steps),
+        tokens=planned.required.epochs * sum(examples.n_tokens for examples in folds),
         bytes=n_bytes * n_copies * planned.required.n_folds,
     )

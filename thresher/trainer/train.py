@@ -22,7 +22,7 @@ from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from thresher.trainer.request import Request
+    from thresher.trainer.context import RunContext
 
 __all__ = ["Adapter", "TrainSettings", "train"]
 
@@ -53,17 +53,17 @@ def train(
 
     Args:
         data: a Subset, a Dataset, or anything `load` accepts (also a folder that `select` wrote).
-        model: Hub id or folder of the base model; not set: the embedded one, MiniLM for
+        model: Hub id or folder of the base model; default: the embedded one, MiniLM for
             classification and thresher/tiny-llama for sft and text.
         eval: rows to measure on (anything `load` accepts), or a share to hold out ("5%" or 0.05);
-            not set: none.
+            default: none.
         control: "auto" (random rows of the pool of a Subset, when there are held-out rows), "none",
             or the pool itself.
         seeds: number of repetitions, with seed, seed + 1, ...; the adapter is that of the first.
-        out: folder for the result; not set: a temporary one that goes with the returned object.
-        task: not set: by the kind of the data.
+        out: folder for the result; default: a temporary one that goes with the returned object.
+        task: default: by the kind of the data.
         settings: of the training.
-        seed: of everything random.
+        seed: random seed.
         merge: also write the full model, with the adapter merged in, to `merged/`.
         force: replace an earlier result in `out`.
         on_event: called with a TrainEvent at each step.
@@ -77,9 +77,9 @@ def train(
     """
     started = time.monotonic()
     _require_packages()
-    from thresher.trainer.request import resolve
+    from thresher.trainer.context import resolve_run
 
-    request = resolve(
+    context = resolve_run(
         data,
         model=model,
         eval=eval,
@@ -89,19 +89,19 @@ def train(
         settings=settings,
         seed=seed,
         is_merged=merge,
+        on_event=ignore if on_event is None else on_event,
     )
-    listen = ignore if on_event is None else on_event
     if out is not None:
-        return _run(request, Path(out), force=force, on_event=listen, started=started)
+        return _run(context, Path(out), force=force, started=started)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("out: several processes need one folder for the result, got none; give --out")
-    kept = Path(tempfile.mkdtemp(prefix="thresher-adapter-"))
+    temporary = Path(tempfile.mkdtemp(prefix="thresher-adapter-"))
     try:
-        adapter = _run(request, kept / "adapter", force=False, on_event=listen, started=started)
+        adapter = _run(context, temporary / "adapter", force=False, started=started)
     except BaseException:
-        rmtree(kept, ignore_errors=True)
+        rmtree(temporary, ignore_errors=True)
         raise
-    weakref.finalize(adapter, rmtree, kept, ignore_errors=True)
+    weakref.finalize(adapter, rmtree, temporary, ignore_errors=True)
     return adapter
 
 
@@ -111,22 +111,22 @@ def _require_packages() -> None:
             raise MissingExtraError(package, "train", "train")
 
 
-def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started: float) -> Adapter:
+def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adapter:
     """Open the output folder on the first process, run, and publish; the other processes only compute."""
-    from thresher.trainer.engine.processes import broadcast_from_main, open_accelerator, require_shared
+    from thresher.trainer.engine.processes import broadcast_from_main, require_shared
     from thresher.trainer.result import write_result
     from thresher.trainer.runs import run_all
 
-    accelerator = open_accelerator(request.settings)
-    identity = digest(request.identity())
+    accelerator = context.accelerator
+    identity = digest(context.identity())
     folder = OutputFolder(out, identity=identity, force=force)
     if not accelerator.is_main_process:
-        found = broadcast_from_main(None)
-        if isinstance(found, OutputError):
-            raise found
-        require_shared(folder.path if found else folder.work, accelerator)
-        if not found:
-            run_all(request, folder.work, accelerator, ignore)
+        is_done = broadcast_from_main(None)
+        if isinstance(is_done, OutputError):
+            raise is_done
+        require_shared(folder.path if is_done else folder.work, accelerator)
+        if not is_done:
+            run_all(context, folder.work)
         accelerator.wait_for_everyone()
         return Adapter.read(folder.path)
     began = datetime.now(UTC).isoformat(timespec="seconds")
@@ -139,25 +139,28 @@ def _run(request: Request, out: Path, *, force: bool, on_event: OnEvent, started
         broadcast_from_main(folder.is_done)
         require_shared(folder.path if folder.is_done else folder.work, accelerator)
         if not folder.is_done:
-            _note_unusable(request, on_event)
-            _note_leaks(request, on_event)
-            runs = run_all(request, folder.work, accelerator, on_event)
-            facts = {"started": began, "seconds": round(time.monotonic() - started, 3)}
-            where = {"device": str(accelerator.device), "processes": accelerator.num_processes}
-            write_result(request, runs, folder.work, identity=identity, facts=facts | where)
+            _announce_left_out(context)
+            runs = run_all(context, folder.work)
+            facts = {
+                "started": began,
+                "seconds": round(time.monotonic() - started, 3),
+                "device": str(accelerator.device),
+                "processes": accelerator.num_processes,
+            }
+            write_result(context, runs, folder.work, identity=identity, facts=facts)
             folder.publish()
     accelerator.wait_for_everyone()
     return Adapter.read(folder.path)
 
 
-def _note_unusable(request: Request, on_event: OnEvent) -> None:
-    for role, by_reason in request.unusable.items():
-        n_usable = len(request.data) if role == "data" else len(request.parts.held_out or ())
-        told = describe_rejected(n_usable + sum(by_reason.values()), by_reason)
-        on_event(TrainEvent(kind="note", message=f"{role}: {told}"))
-
-
-def _note_leaks(request: Request, on_event: OnEvent) -> None:
-    if request.parts.n_leaked:
-        message = f"{request.parts.n_leaked} rows with the text of a held-out row are left out of training"
-        on_event(TrainEvent(kind="note", message=message))
+def _announce_left_out(context: RunContext) -> None:
+    """Tell the listener which rows cannot be used, and which are left out because they are held out."""
+    split = context.split
+    messages = []
+    for name, by_reason in context.unusable.items():
+        n_usable = len(context.data) if name == "data" else len(split.held_out or ())
+        messages.append(f"{name}: {describe_rejected(n_usable + sum(by_reason.values()), by_reason)}")
+    if split.n_leaked:
+        messages.append(f"{split.n_leaked} rows with the text of a held-out row are left out of training")
+    for message in messages:
+        context.on_event(TrainEvent(kind="note", message=message))

@@ -6,9 +6,9 @@ import torch
 from peft import PeftModel
 
 from thresher.errors import InputError
-from thresher.models.causal_lm.base_model import find_base, load_tokenizer
+from thresher.trainer.context import resolve_run
 from thresher.trainer.engine.average_adapters import average_adapters
-from thresher.trainer.engine.fit import Recipe, build
+from thresher.trainer.engine.fit import build_model
 from thresher.trainer.engine.lora import save_adapter
 from thresher.trainer.settings import TrainSettings
 
@@ -20,20 +20,13 @@ VARIANTS = ({"lora_rank": 2, "lora_alpha": 8.0}, {"lora_rank": 5, "lora_alpha": 
 @pytest.fixture
 def adapters(tiny_bert, tmp_path):
     """Three adapters with random weights, of three ranks and scales: their folders and the models."""
-    base = find_base(tiny_bert)
+    rows = [{"text": "the apple", "label": "red"}, {"text": "the sky", "label": "blue"}]
     folders, models = [], []
     for number, variant in enumerate(VARIANTS):
-        settings = TrainSettings(max_steps=1, max_length=32, **variant).resolved("classification")
-        recipe = Recipe(
-            base=base,
-            tokenizer=load_tokenizer(base),
-            task="classification",
-            settings=settings,
-            classes=("blue", "red"),
-            n_steps=1,
-        )
+        settings = TrainSettings(max_length=32, **variant)
+        context = resolve_run(rows, model=tiny_bert, settings=settings, seed=0)
         with torch.random.fork_rng():
-            model = build(recipe, seed=number).eval()
+            model = build_model(context, seed=number).eval()
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.data = torch.randn_like(parameter) * 0.3

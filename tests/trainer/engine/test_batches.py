@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from thresher.trainer.engine.batches import Plan, order_epoch, pack_first_fit, pack_rows, pad_rows, split_step
+from thresher.trainer.engine.batches import BatchSampler, order_epoch, pack_first_fit, pack_rows, pad_rows, split_step
 from thresher.trainer.engine.losses import token_loss
 from thresher.trainer.engine.tokenization import IGNORED, Example
 
@@ -46,12 +46,12 @@ def test_buckets_pad_less_than_random_steps():
     assert padded(order_epoch(lengths, batch_size=16, seed=0, epoch=0)) < 0.7 * padded(random)
 
 
-def test_a_plan_can_start_at_any_step():
+def test_a_sampler_can_start_at_any_step():
     rows = examples([5] * 10)
-    whole = Plan(rows, batch_size=4, seed=0, n_steps=9)
-    expected = [whole.step_rows(step).tolist() for step in range(9)]
+    whole = BatchSampler(rows, batch_size=4, seed=0, n_steps=9)
+    expected = [whole.get_step_rows(step).tolist() for step in range(9)]
     for step in (8, 2, 5, 0):
-        assert Plan(rows, batch_size=4, seed=0, n_steps=9).step_rows(step).tolist() == expected[step]
+        assert BatchSampler(rows, batch_size=4, seed=0, n_steps=9).get_step_rows(step).tolist() == expected[step]
 
 
 @pytest.mark.parametrize(("n_ranks", "n_pieces"), [(1, 1), (2, 1), (1, 3), (2, 4)])
@@ -100,13 +100,13 @@ def test_packed_rows_have_the_loss_and_the_gradient_of_rows_alone(tiny_llama):
     torch.testing.assert_close(packed_gradient, alone_gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_a_row_in_a_pack_does_not_see_its_neighbours(tiny_llama):
+def test_a_row_in_a_pack_does_not_see_its_neighbors(tiny_llama):
     model = AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
     first, second, other = examples([6, 8, 6], seed=1)
 
-    def logits(neighbour):
+    def logits(neighbor):
         with torch.inference_mode():
-            return model(**pack_rows([second, neighbour], pad_id=0, max_length=20, dtype=torch.float32).inputs).logits[
+            return model(**pack_rows([second, neighbor], pad_id=0, max_length=20, dtype=torch.float32).inputs).logits[
                 0, :8
             ]
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from thresher.dataset import load
 from thresher.errors import InputError, SettingsError
+from thresher.evaluation.estimate import Estimate
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
-from thresher.trainer.engine.fit import Recipe, build, count_steps, fit, refuse_packing
-from thresher.trainer.engine.loop import HeldOutLoss
+from thresher.trainer.context import resolve_run
+from thresher.trainer.engine.fit import build_model, count_steps, fit, refuse_packing
 from thresher.trainer.engine.lora import get_trainable_parameters
 from thresher.trainer.engine.tokenization import tokenize
 from thresher.trainer.settings import TrainSettings
@@ -20,26 +20,15 @@ from thresher.trainer.settings import TrainSettings
 @pytest.fixture
 def run(tiny_llama, question_rows, tmp_path):
     """Return a function that trains with some settings and returns the result."""
-    base = find_base(tiny_llama)
-    tokenizer = load_tokenizer(base)
+    rows = load(question_rows)
 
     def train(*, seed=0, name="run", evaluate=None, on_event=lambda event: None, **options):
-        asked = {"max_steps": 6, "batch_size": 7, "learning_rate": 1e-2, "max_length": 128, **options}
-        settings = TrainSettings(**asked).resolved("sft")
-        rows = tokenize(load(question_rows), tokenizer, task="sft", max_length=128, loss_on="all-assistant").rows
-        recipe = Recipe(
-            base=base, tokenizer=tokenizer, task="sft", settings=settings, classes=(), n_steps=settings.max_steps
-        )
-        return fit(
-            recipe,
-            rows,
-            seed=seed,
-            accelerator=Accelerator(cpu=True),
-            folder=tmp_path / name,
-            run=name,
-            evaluate=evaluate,
-            on_event=on_event,
-        )
+        fixed = {"max_steps": 6, "batch_size": 7, "learning_rate": 1e-2, "max_length": 128, "precision": "fp32"}
+        context = resolve_run(rows, model=tiny_llama, settings=TrainSettings(), seed=seed, on_event=on_event)
+        # after the checks: `evaluate` stands for the held-out rows that early stopping needs
+        context = replace(context, settings=TrainSettings(**{**fixed, **options}).resolved("sft"))
+        examples = context.tokenize(rows)
+        return fit(context, examples.rows, seed=seed, folder=tmp_path / name, run=name, evaluate=evaluate)
 
     return train
 
@@ -125,7 +114,7 @@ def test_early_stopping_keeps_the_weights_of_the_lowest_loss(run):
         max_steps=20,
         eval_every=2,
         early_stopping_patience=2,
-        evaluate=lambda _: HeldOutLoss(next(script), 0.1, 9),
+        evaluate=lambda _: Estimate(next(script), 0.1, 9),
     )
     assert (stopped.history.step, stopped.history.best_step, stopped.history.is_stopped) == (8, 4, True)
     kept = []
@@ -133,7 +122,7 @@ def test_early_stopping_keeps_the_weights_of_the_lowest_loss(run):
         name="until-4",
         max_steps=20,
         eval_every=4,
-        evaluate=lambda model: kept.append(_copy(model)) or HeldOutLoss(1, 0, 1),
+        evaluate=lambda model: kept.append(_copy(model)) or Estimate(1, 0, 1),
     )
     for name, value in trainable_copy(stopped.model).items():
         assert torch.equal(value, kept[0][name])
@@ -182,7 +171,7 @@ def test_a_run_that_is_judged_early_is_measured_at_its_end(run):
         stop_at=0.5,
         eval_every=4,
         early_stopping_patience=3,
-        evaluate=lambda _: HeldOutLoss(1.0, 0.1, 9),
+        evaluate=lambda _: Estimate(1.0, 0.1, 9),
     )
     assert [each["step"] for each in found.history.evaluations] == [4, 5]
 
@@ -194,18 +183,19 @@ def test_variants_of_lora_train(run, option):
 
 
 def test_auto_targets_are_all_linear_layers_but_the_head(tiny_llama):
-    base = find_base(tiny_llama)
-    settings = TrainSettings(max_steps=1).resolved("sft")
-    recipe = Recipe(base=base, tokenizer=load_tokenizer(base), task="sft", settings=settings, classes=(), n_steps=1)
+    context = resolve_run([{"prompt": "a", "completion": "b"}], model=tiny_llama, settings=TrainSettings(), seed=0)
     with torch.random.fork_rng():
-        names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in get_trainable_parameters(build(recipe, seed=0))}
+        names = {
+            name.split(".lora_")[0].rsplit(".", 1)[-1]
+            for name in get_trainable_parameters(build_model(context, seed=0))
+        }
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    wrong = replace(recipe, settings=replace(settings, lora_targets=("query",)))
+    wrong = replace(context, settings=replace(context.settings, lora_targets=("query",)))
     with (
         torch.random.fork_rng(),
         pytest.raises(InputError, match=r"lora_targets: must name layers of the model.*q_proj"),
     ):
-        build(wrong, seed=0)
+        build_model(wrong, seed=0)
 
 
 def test_packing_is_refused_where_rows_could_see_each_other():

@@ -56,16 +56,14 @@ def test_a_model_that_needs_its_own_code_is_refused_and_the_code_is_not_run(tiny
     (tmp_path / "m/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     base = find_base(tmp_path / "m")
     with pytest.raises(InputError, match="cannot be loaded for sft"):
-        load_model(base, task="sft", settings=TrainSettings(), is_bf16=False, pad_id=0)
+        load_model(base, task="sft", settings=TrainSettings(), pad_id=0)
     assert not (tmp_path / "ran").exists()
 
 
 def test_an_encoder_is_refused_as_a_language_model(tiny_bert):
     tokenizer = load_tokenizer(find_base(tiny_bert))
     with pytest.raises(InputError, match="is an encoder"):
-        load_model(
-            find_base(tiny_bert), task="sft", settings=TrainSettings(), is_bf16=False, pad_id=tokenizer.pad_token_id
-        )
+        load_model(find_base(tiny_bert), task="sft", settings=TrainSettings(), pad_id=tokenizer.pad_token_id)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tiny_llama, tmp_path):
@@ -81,4 +79,4 @@ def test_four_bit_without_a_gpu_is_one_sentence():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     with pytest.raises(SettingsError, match="load_in_4bit needs a CUDA GPU, found none"):
-        build_4bit_options(is_bf16=True)
+        build_4bit_options(TrainSettings())

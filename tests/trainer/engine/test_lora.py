@@ -10,7 +10,7 @@ import transformers
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.engine.load_model import load_model, refuse_quantized
-from thresher.trainer.engine.lora import attach, get_trainable_parameters, load_adapter, save_adapter
+from thresher.trainer.engine.lora import attach_adapter, get_trainable_parameters, load_adapter, save_adapter
 from thresher.trainer.settings import TrainSettings
 
 SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
@@ -25,6 +25,7 @@ LANGUAGE_MODELS = {
     "Mamba": ("MambaConfig", {**SIZES, "state_size": 8}, {"out_proj", "dt_proj"}),  # which it reads past the layers
     "FalconH1": ("FalconH1Config", {**BLOCKS, "num_key_value_heads": 2, **HYBRID}, {"out_proj"}),
 }
+CLASSIFIER = TrainSettings(lora_rank=4, precision="fp32").resolved("classification")
 ENCODERS = {  # whose checkpoints of the body alone lack layers before the head
     "ModernBert": {**BLOCKS, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
     "XLM": {"vocab_size": 100, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 64},
@@ -33,11 +34,11 @@ ENCODERS = {  # whose checkpoints of the body alone lack layers before the head
 }
 
 
-def base_of(folder):
+def make_base(folder):
     return BaseModel(name=str(folder), folder=Path(folder), fingerprint="", max_positions=None)
 
 
-def moved(model):
+def move_weights(model):
     """Give every trained matrix another value, as training would; the zeros of a fresh adapter hide what is lost."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(3)
@@ -56,29 +57,29 @@ def test_auto_targets_leave_out_what_cannot_be_adapted(tmp_path, name):
     config, sizes, left_out = LANGUAGE_MODELS[name]
     settings = TrainSettings(lora_rank=4).resolved("sft")
 
-    def made():
+    def build():
         torch.manual_seed(0)
         return getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, config)(**sizes)).eval()
 
     with torch.random.fork_rng():
-        model = attach(made(), settings, task="sft", base=base_of(tmp_path))
+        model = attach_adapter(build(), settings, task="sft", base=make_base(tmp_path))
         assert not {part for name in get_trainable_parameters(model) for part in name.split(".")} & left_out
         model.train()
         model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
         assert all(parameter.grad is not None for parameter in get_trainable_parameters(model).values())
-        expected = logits(moved(model))
+        expected = logits(move_weights(model))
         save_adapter(model, tmp_path / "adapter")
-        torch.testing.assert_close(logits(load_adapter(made(), tmp_path / "adapter")), expected)
+        torch.testing.assert_close(logits(load_adapter(build(), tmp_path / "adapter")), expected)
         torch.testing.assert_close(logits(model.merge_and_unload()), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_classifier_is_the_same_when_its_adapter_is_read_back(tmp_path, name):
-    """What the checkpoint lacks is drawn anew at each loading, and must be in the adapter."""
-    base, settings = base_of(tmp_path / "base"), TrainSettings(lora_rank=4).resolved("classification")
+    """What the checkpoint lacks is initialized anew at each loading, and must be in the adapter."""
+    base = make_base(tmp_path / "base")
 
     def load():
-        return load_model(base, task="classification", settings=settings, is_bf16=False, pad_id=0, classes="abc")
+        return load_model(base, task="classification", settings=CLASSIFIER, pad_id=0, labels="abc")
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -86,19 +87,21 @@ def test_a_classifier_is_the_same_when_its_adapter_is_read_back(tmp_path, name):
             base.folder
         )
         loaded = load()
-        model = moved(attach(loaded.model, settings, task="classification", base=base, drawn=loaded.drawn))
+        model = move_weights(
+            attach_adapter(loaded.model, CLASSIFIER, task="classification", base=base, new_layers=loaded.new_layers)
+        )
         save_adapter(model, tmp_path / "adapter")
         torch.manual_seed(1)
         torch.testing.assert_close(logits(load_adapter(load().model, tmp_path / "adapter")), logits(model))
 
 
-def test_a_head_of_other_labels_is_drawn_and_kept_whatever_its_name(tmp_path):
-    base, settings = base_of(tmp_path / "base"), TrainSettings(lora_rank=4).resolved("classification")
+def test_a_head_of_other_labels_is_new_and_saved_whatever_its_name(tmp_path):
+    base = make_base(tmp_path / "base")
     sizes = {"vocab_size": 100, "d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64, "num_labels": 7}
     with torch.random.fork_rng():
         transformers.XLNetForSequenceClassification(transformers.XLNetConfig(**sizes)).save_pretrained(base.folder)
-        loaded = load_model(base, task="classification", settings=settings, is_bf16=False, pad_id=0, classes="abc")
-    assert loaded.drawn == ("logits_proj",)
+        loaded = load_model(base, task="classification", settings=CLASSIFIER, pad_id=0, labels="abc")
+    assert loaded.new_layers == ("logits_proj",)
 
 
 def test_only_what_reads_text_is_adapted_in_a_model_of_images_too(tmp_path):
@@ -108,7 +111,7 @@ def test_only_what_reads_text_is_adapted_in_a_model_of_images_too(tmp_path):
     config = transformers.Gemma3Config(text_config=text, vision_config={**seen, "image_size": 28, "patch_size": 14})
     with torch.random.fork_rng():
         model = transformers.Gemma3ForConditionalGeneration(config)
-        attached = attach(model, TrainSettings().resolved("sft"), task="sft", base=base_of(tmp_path))
+        attached = attach_adapter(model, TrainSettings().resolved("sft"), task="sft", base=make_base(tmp_path))
     names = list(get_trainable_parameters(attached))
     assert len(names) == 2 * 2 * 7
     assert all(".language_model." in name for name in names)
@@ -122,16 +125,14 @@ def test_an_encoder_whose_body_is_not_whole_is_refused(tiny_bert, tmp_path):
     save_file({k: v for k, v in weights.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_bytes((tiny_bert / "config.json").read_bytes())
     with pytest.raises(InputError, match=r"below its head must be complete, missing are .*layer.1.output.dense.weight"):
-        load_model(
-            base_of(tmp_path), task="classification", settings=TrainSettings(), is_bf16=False, pad_id=0, classes="ab"
-        )
+        load_model(make_base(tmp_path), task="classification", settings=TrainSettings(), pad_id=0, labels="ab")
 
 
 def test_a_target_that_is_no_layer_is_refused_beside_one_that_is(tiny_llama):
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama)
     settings = TrainSettings(lora_targets=("q_proj", "v_prj")).resolved("sft")
     with pytest.raises(InputError, match=r"must name layers of the model, got v_prj; its linear layers are down_proj"):
-        attach(model, settings, task="sft", base=base_of(tiny_llama))
+        attach_adapter(model, settings, task="sft", base=make_base(tiny_llama))
 
 
 def test_layers_that_peft_does_not_adapt_are_one_sentence(tiny_llama):
@@ -140,7 +141,7 @@ def test_layers_that_peft_does_not_adapt_are_one_sentence(tiny_llama):
     with pytest.raises(
         InputError, match="LoRA cannot be put on input_layernorm .*name others as lora_targets"
     ) as raised:
-        attach(model, settings, task="sft", base=base_of(tiny_llama))
+        attach_adapter(model, settings, task="sft", base=make_base(tiny_llama))
     assert "\n" not in str(raised.value)
 
 
@@ -150,13 +151,13 @@ def test_weights_of_few_bits_are_refused_whatever_packed_them(tmp_path, method):
     with pytest.raises(
         InputError, match=f"needs weights that are not quantized, found '{method}'; take the checkpoint"
     ):
-        refuse_quantized(base_of(tmp_path))
+        refuse_quantized(make_base(tmp_path))
 
 
 def test_an_adapter_names_the_folder_of_its_base_so_that_it_is_found_from_anywhere(tiny_llama, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny_llama.parent)
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama)
-    base = base_of(tiny_llama.name)
-    adapted = attach(model, TrainSettings().resolved("sft"), task="sft", base=base)
+    base = make_base(tiny_llama.name)
+    adapted = attach_adapter(model, TrainSettings().resolved("sft"), task="sft", base=base)
     save_adapter(adapted, tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_bytes())["base_model_name_or_path"] == str(tiny_llama)

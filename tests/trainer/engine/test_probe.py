@@ -7,7 +7,7 @@ import transformers
 from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.engine.batches import pad_rows
-from thresher.trainer.engine.probe import probe, probe_classifier
+from thresher.trainer.engine.probe import probe_classifier, probe_language_model
 from thresher.trainer.engine.tokenization import Example
 
 SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
@@ -20,27 +20,27 @@ MODELS = {
 }
 
 
-def made(name):
+def build(name):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = getattr(transformers, f"{name}Config")(**MODELS[name], initializer_range=0.2)
         return getattr(transformers, f"{name}ForCausalLM")(config)
 
 
-def asked(model, *, is_packed):
+def try_model(model, *, is_packed):
     base = BaseModel(name="m", folder=None, fingerprint="", max_positions=None)
-    probe(model, base=base, device="cpu", is_packed=is_packed)
+    probe_language_model(model, base=base, device="cpu", is_packed=is_packed)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_packing_is_refused_where_rows_do_not_stay_apart_and_nothing_else_is(name):
-    model = made(name)
-    asked(model, is_packed=False)
+    model = build(name)
+    try_model(model, is_packed=False)
     if name == "Llama":
-        asked(model, is_packed=True)
+        try_model(model, is_packed=True)
         return
     with pytest.raises(SettingsError, match=f"packing needs a model that keeps rows apart, got {name.lower()}"):
-        asked(model, is_packed=True)
+        try_model(model, is_packed=True)
 
 
 @pytest.mark.parametrize("name", ["Bert", "XLNet"])
@@ -54,12 +54,12 @@ def test_a_classifier_that_reads_padding_is_refused(name):
             getattr(transformers, f"{name}Config")(**sizes)
         )
     base = BaseModel(name="m", folder=None, fingerprint="", max_positions=None)
-    asked_of = {"base": base, "layout": lambda rows: pad_rows(rows, pad_id=0), "device": "cpu"}
+    arguments = {"base": base, "collate": lambda rows: pad_rows(rows, pad_id=0), "device": "cpu"}
     if name == "Bert":
-        probe_classifier(model, rows, **asked_of)
+        probe_classifier(model, rows, **arguments)
         return
     with pytest.raises(InputError, match="whose answer does not depend on padding, and that of 'xlnet' does"):
-        probe_classifier(model, rows, **asked_of)
+        probe_classifier(model, rows, **arguments)
 
 
 def test_a_model_that_breaks_below_its_adapter_is_one_sentence():
@@ -67,9 +67,9 @@ def test_a_model_that_breaks_below_its_adapter_is_one_sentence():
         def forward(self, x):
             return super().forward(x), None
 
-    model = made("Llama")
+    model = build("Llama")
     model.model.layers[0].mlp.up_proj = Two(32, 64)
     with pytest.raises(
         InputError, match="model 'm': does not run with LoRA on its layers .*name others as lora_targets"
     ):
-        asked(model, is_packed=False)
+        try_model(model, is_packed=False)

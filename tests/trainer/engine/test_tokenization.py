@@ -77,8 +77,9 @@ def test_white_space_of_a_response_is_learned_whatever_the_offsets_say(tokenizer
 def test_the_token_that_ends_the_turns_is_found_whatever_the_tokenizer_calls_the_end(tokenizer):
     tokenizer.eos_token = "<|pad|>"
     found = read(tokenizer, TALKS)
-    assert find_end_tokens(found, tokenizer, 512) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    assert find_end_tokens(found, tokenizer, len(found.rows[0].input_ids)) == frozenset()  # it may have been cut
+    assert find_end_tokens(found, tokenizer) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    found.max_length = len(found.rows[0].input_ids)  # it may have been cut
+    assert find_end_tokens(found, tokenizer) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_row_whose_response_is_cut_away_is_left_out_with_its_reason(tokenizer)
     rows = [{"prompt": "the " * 100, "completion": "5"}, {"prompt": "add", "completion": "5"}]
     found = read(tokenizer, rows, max_length=32)
     assert found.left_out == {CUT_AWAY: 1}
-    assert found.position.tolist() == [1]
+    assert found.position == [1]
     assert found.n_truncated == 0
 
 

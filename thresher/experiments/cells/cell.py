@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import digest
 from thresher.experiments.experiment import Experiment
-from thresher.trainer.events import OnEvent, ignore
-from thresher.trainer.request import Request
+from thresher.trainer.context import RunContext
 from thresher.trainer.settings import TrainSettings
 
 FORMAT = 2  # raise it when cells of earlier versions of the code must not be used again
@@ -42,7 +41,7 @@ class Cell:
     settings: TrainSettings | None = None
     select_seconds: float = 0.0
 
-    def request(self, experiment: Experiment) -> Request:
+    def request(self, experiment: Experiment) -> RunContext:
         """Return what the cell asks of the trainer."""
         return experiment.request(experiment.pool.take(self.rows), seed=self.seed, settings=self.settings)
 
@@ -66,40 +65,37 @@ class Outcome:
     is_reused: bool = False
 
 
-def compute_cell_key(request: Request) -> str:
-    """Return the content address of a request: it does not say how the rows were chosen, only which they are."""
+def compute_cell_key(context: RunContext) -> str:
+    """Return the content address of a training: it does not say how the rows were chosen, only which they are."""
     from thresher.trainer.engine.load_model import needs_bf16
 
-    asked = request.identity()
     # the file that the rows were read from says nothing beyond the rows, and `subset` names how
     # they were chosen
-    kept = {name: value for name, value in asked.items() if name not in ("data", "sources", "subset")}
-    return digest({**kept, "format": FORMAT, "is_bf16": needs_bf16(request.settings.precision)})
+    identity = {k: v for k, v in context.identity().items() if k not in ("data", "sources", "subset")}
+    return digest({**identity, "format": FORMAT, "is_bf16": needs_bf16(context.settings.precision)})
 
 
-def run(request: Request, work: Path, on_event: OnEvent = ignore) -> tuple[pl.DataFrame, dict[str, Any]]:
+def run(context: RunContext, work: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Train and measure once; a killed call continues in the same folder.
 
     Args:
-        request: of a cell.
+        context: of a cell.
         work: folder for checkpoints, which survives a kill.
-        on_event: listener.
 
     Returns:
         One row per test row, and facts of the training.
     """
-    from thresher.trainer.engine.processes import open_accelerator
     from thresher.trainer.runs import RUNS, run_all
 
     began = time.monotonic()
-    (made,) = run_all(request, work, open_accelerator(request.settings), on_event)
-    if made.outcomes is None:
+    (finished,) = run_all(context, work)
+    if finished.outcomes is None:
         raise AssertionError("a cell has a test set")
     facts = {
-        "steps": made.history.step,
-        "rows_learned": made.counts["rows"],
-        "tokens_learned": made.counts.get("tokens_learned"),
+        "steps": finished.history.step,
+        "rows_learned": finished.counts["rows"],
+        "tokens_learned": finished.counts.get("tokens_learned"),
         "train_seconds": round(time.monotonic() - began, 3),
     }
     rmtree(work / RUNS)  # checkpoints and adapter: a cell keeps what it measured, not the model
-    return made.outcomes, facts
+    return finished.outcomes, facts

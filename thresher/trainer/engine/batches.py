@@ -6,7 +6,7 @@ any step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from thresher.trainer.engine.tokenization import IGNORED, Example
 
-BUCKET_STEPS = (
-    16  # rows of this many steps are sorted by length together; fewer would pad more, all would order by length
-)
+# Rows of this many steps are sorted by length together: fewer would pad more, all would order the
+# training by length.
+BUCKET_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         return Batch({name: value.to(device) for name, value in self.inputs.items()}, self.labels.to(device))
+
+
+Collate = Callable[[Sequence[Example]], Batch]  # rows -> tensors
 
 
 def count_epoch_steps(n_rows: int, batch_size: int) -> int:
@@ -55,6 +58,7 @@ def order_epoch(lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch
         seed: of the run.
         epoch: counted from 0.
     """
+    # every step of the run can be found again from (seed, epoch) and its number
     rng = np.random.default_rng([seed, epoch])
     shuffled = rng.permutation(len(lengths))
     steps: list[NDArray[np.int64]] = []
@@ -91,8 +95,9 @@ def pad_rows(rows: Sequence[Example], *, pad_id: int) -> Batch:
 
 def pack_first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     """Put rows into as few sequences of `width` tokens as first-fit decreasing needs (at most 11/9 of the optimum)."""
-    packs: list[list[int]] = []
-    room: list[int] = []
+    packs: list[list[int]] = []  # rows of each sequence
+    room: list[int] = []  # tokens that each sequence can still take
+    # longest rows first; each goes into the first sequence with room for it
     for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         slot = next((i for i, free in enumerate(room) if free >= lengths[row]), None)
         if slot is None:
@@ -120,7 +125,7 @@ def pack_rows(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: t
     owner = torch.full((len(packs), width), -1, dtype=torch.long)
     for number, members in enumerate(packs):
         start = 0
-        for i in members:
+        for i in members:  # row i takes the places start..end of its sequence
             end = start + len(rows[i].input_ids)
             ids[number, start:end] = torch.tensor(rows[i].input_ids)
             labels[number, start:end] = torch.tensor(rows[i].labels)
@@ -128,12 +133,13 @@ def pack_rows(rows: Sequence[Example], *, pad_id: int, max_length: int, dtype: t
             position[number, start:end] = torch.arange(end - start)
             owner[number, start:end] = i
             start = end
+    # a token sees the tokens before it that have the same owner; padding (owner -1) sees padding
     is_visible = (owner[:, :, None] == owner[:, None, :]).tril()
     mask = torch.zeros(is_visible.shape, dtype=dtype).masked_fill(~is_visible, torch.finfo(dtype).min)
     return Batch({"input_ids": ids, "position_ids": position, "attention_mask": mask[:, None]}, labels)
 
 
-class Plan:
+class BatchSampler:
     """Which rows each optimizer step of a run learns from.
 
     Attributes:
@@ -155,7 +161,7 @@ class Plan:
         self._epoch = -1
         self._order: list[NDArray[np.int64]] = []
 
-    def step_rows(self, step: int) -> NDArray[np.int64]:
+    def get_step_rows(self, step: int) -> NDArray[np.int64]:
         """Return the positions of the rows of a step, counted from 0 over all epochs."""
         epoch, within = divmod(step, self.n_epoch_steps)
         if epoch != self._epoch:

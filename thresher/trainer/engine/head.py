@@ -7,7 +7,7 @@ head 0.52, random head at five times the rate 0.61, this start 0.71.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,32 +15,30 @@ import torch
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Float64
-from thresher.trainer.engine.batches import Batch
+from thresher.trainer.engine.batches import Collate
 from thresher.trainer.engine.tokenization import Example
-
-Layout = Callable[[Sequence[Example]], Batch]
 
 N_ROWS = 4000  # rows the regression sees: enough to fit, and one forward pass of them stays short
 BATCH = 64  # rows per forward pass
-SPREAD = 0.5  # standard deviation of the pooler's output before its tanh, which is still nearly linear there
-C = 0.1  # inverse strength of the L2 penalty on standardised features
-FLOOR = 1e-6  # features of no spread are not blown up
+STD = 0.5  # of the pooler's output before its tanh, which is still nearly linear there
+C = 0.1  # inverse strength of the L2 penalty on standardized features
+FLOOR = 1e-6  # features that do not vary are not blown up
 
 
-def initialize_head(model: Any, rows: Sequence[Example], *, layout: Layout, device: Any) -> None:
+def initialize_head(model: Any, rows: Sequence[Example], *, collate: Collate, device: Any) -> None:
     """Set the head to a linear probe, and leave it to training to improve on it.
 
     Linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054): from a random head, the
     first steps distort the features of the base, and a small adapter needs many epochs to give the
-    head a signal of usable size. Before that, a pooler that is trained whole is standardised on the
+    head a signal of usable size. Before that, a pooler that is trained whole is standardized on the
     rows (after Mishkin and Matas 2016, arXiv:1511.06422): an encoder trained for mean-pooled
-    embeddings leaves it with outputs of almost no spread. Only a head that is one linear layer is
+    embeddings leaves it with outputs that hardly vary. Only a head that is one linear layer is
     set; others keep their random start. Classes without a row get a low bias.
 
     Args:
         model: with a peft adapter and one trainable linear head.
         rows: training rows; the first N_ROWS in the given order are used.
-        layout: rows -> tensors.
+        collate: rows -> tensors.
         device: where the model lies.
     """
     used = sorted(rows[:N_ROWS], key=lambda row: len(row.input_ids))
@@ -51,16 +49,16 @@ def initialize_head(model: Any, rows: Sequence[Example], *, layout: Layout, devi
     pooler = _trained_copy(model, "pooler")
     dense = getattr(pooler, "dense", None)
     if isinstance(dense, torch.nn.Linear):
-        _standardise(dense, _outputs(model, dense, used, layout, device))
-    x = _inputs(model, head, used, layout, device)  # (n, d) float64
+        _standardize(dense, _outputs(model, dense, used, collate, device))
+    x = _inputs(model, head, used, collate, device)  # (n, d) float64
     _set_probe(head, x, code)
 
 
-def _standardise(layer: torch.nn.Linear, outputs: Float64) -> None:
-    """Shift and scale a layer so that each of its outputs has mean 0 and spread SPREAD on these rows."""
-    mean, spread = torch.from_numpy(outputs.mean(axis=0)), torch.from_numpy(outputs.std(axis=0))
+def _standardize(layer: torch.nn.Linear, outputs: Float64) -> None:
+    """Shift and scale a layer so that each of its outputs has mean 0 and standard deviation STD on these rows."""
+    mean, std = torch.from_numpy(outputs.mean(axis=0)), torch.from_numpy(outputs.std(axis=0))
     # an output that hardly varies is not blown up to noise
-    gain = SPREAD / torch.clamp(spread, min=float(spread.median()) / 10 + FLOOR)
+    gain = STD / torch.clamp(std, min=float(std.median()) / 10 + FLOOR)
     gain, mean = gain.to(layer.weight), mean.to(layer.weight)
     with torch.no_grad():
         layer.weight.mul_(gain[:, None])
@@ -71,17 +69,17 @@ def _set_probe(head: torch.nn.Linear, x: Float64, code: NDArray[np.int64]) -> No
     """Set a head to the logistic regression from (n, d) features to (n,) classes."""
     from sklearn.linear_model import LogisticRegression
 
-    mean, spread = x.mean(axis=0), x.std(axis=0) + FLOOR
+    mean, std = x.mean(axis=0), x.std(axis=0) + FLOOR
     with warnings.catch_warnings():  # few rows of many classes are what this start is for
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-        probe = LogisticRegression(C=C, max_iter=200, tol=1e-3).fit((x - mean) / spread, code)
+        probe = LogisticRegression(C=C, max_iter=200, tol=1e-3).fit((x - mean) / std, code)
     coef, intercept = probe.coef_, probe.intercept_
     if len(probe.classes_) == 2:  # scikit-learn gives one row for two classes: the log-odds of the second
         coef, intercept = np.concatenate([-coef / 2, coef / 2]), np.concatenate([-intercept / 2, intercept / 2])
     weight = np.zeros(tuple(head.weight.shape))
     bias = np.full(len(weight), intercept.min())
-    weight[probe.classes_] = coef / spread
-    bias[probe.classes_] = intercept - (coef * (mean / spread)).sum(axis=1)
+    weight[probe.classes_] = coef / std
+    bias[probe.classes_] = intercept - (coef * (mean / std)).sum(axis=1)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         if head.bias is not None:
@@ -102,28 +100,28 @@ def _trained_copy(model: Any, name: str) -> Any:
     return None
 
 
-def _inputs(model: Any, layer: Any, rows: Sequence[Example], layout: Layout, device: Any) -> Float64:
+def _inputs(model: Any, layer: Any, rows: Sequence[Example], collate: Collate, device: Any) -> Float64:
     """Return what a layer reads for each row: (n, d)."""
     taken: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].detach().float().cpu()))
-    return _watch(hook, taken, model, rows, layout, device)
+    return _watch(hook, taken, model, rows, collate, device)
 
 
-def _outputs(model: Any, layer: Any, rows: Sequence[Example], layout: Layout, device: Any) -> Float64:
+def _outputs(model: Any, layer: Any, rows: Sequence[Example], collate: Collate, device: Any) -> Float64:
     """Return what a layer gives for each row: (n, d)."""
     taken: list[torch.Tensor] = []
     hook = layer.register_forward_hook(lambda _, __, output: taken.append(output.detach().float().cpu()))
-    return _watch(hook, taken, model, rows, layout, device)
+    return _watch(hook, taken, model, rows, collate, device)
 
 
 def _watch(
-    hook: Any, taken: list[torch.Tensor], model: Any, rows: Sequence[Example], layout: Layout, device: Any
+    hook: Any, taken: list[torch.Tensor], model: Any, rows: Sequence[Example], collate: Collate, device: Any
 ) -> Float64:
     model.eval()
     try:
         with torch.inference_mode():
             for start in range(0, len(rows), BATCH):
-                model(**layout(rows[start : start + BATCH]).to(device).inputs)
+                model(**collate(rows[start : start + BATCH]).to(device).inputs)
     finally:
         hook.remove()
     return torch.cat(taken).double().numpy()

@@ -28,25 +28,24 @@ POOLERS = ("pooler", "pre_classifier")
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A base model for a task, and its layers that the checkpoint does not have, which were drawn anew."""
+class LoadedModel:
+    """A base model for a task, and its layers that the checkpoint does not have, which were initialized at random."""
 
     model: Any
-    drawn: tuple[str, ...] = ()
+    new_layers: tuple[str, ...] = ()
 
 
 def load_model(
-    base: BaseModel, *, task: Task, settings: TrainSettings, is_bf16: bool, pad_id: int, classes: Sequence[str] = ()
-) -> Loaded:
-    """Load the weights for a task. A new classification head is drawn from torch's current random state.
+    base: BaseModel, *, task: Task, settings: TrainSettings, pad_id: int, labels: Sequence[str] = ()
+) -> LoadedModel:
+    """Load the weights for a task. A new classification head is initialized from torch's current random state.
 
     Args:
         base: found by `find_base`.
         task: decides the class of the model.
-        settings: `load_in_4bit` is read.
-        is_bf16: hold the weights in bfloat16.
+        settings: `precision` and `load_in_4bit` are read.
         pad_id: the tokenizer's padding token.
-        classes: labels, in the order of the head's outputs.
+        labels: in the order of the head's outputs.
 
     Raises:
         InputError: transformers has no such architecture for the task, its weights are damaged or
@@ -55,23 +54,21 @@ def load_model(
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    options: dict[str, Any] = {
-        "dtype": torch.bfloat16 if is_bf16 else torch.float32,
-    }
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if needs_bf16(settings.precision) else torch.float32}
     if settings.load_in_4bit:
-        options |= build_4bit_options(is_bf16=is_bf16)
+        options |= build_4bit_options(settings)
     if task != "classification":
         model = load_causal_lm(base, task=task, **options)
         model.config.pad_token_id = pad_id  # not an option of loading: RWKV knows none
-        return Loaded(model)
-    id2label = dict(enumerate(classes))
+        return LoadedModel(model)
+    id2label = dict(enumerate(labels))
     try:
         with QuietLoading():
-            model, found = AutoModelForSequenceClassification.from_pretrained(
+            model, report = AutoModelForSequenceClassification.from_pretrained(
                 base.folder,
                 use_safetensors=True,
                 trust_remote_code=False,
-                num_labels=len(classes),
+                num_labels=len(labels),
                 id2label=id2label,
                 label2id={label: code for code, label in id2label.items()},
                 pad_token_id=pad_id,
@@ -81,16 +78,21 @@ def load_model(
             )
     except loading_errors() as error:
         raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
-    of_other_size = (name if isinstance(name, str) else name[0] for name in found["mismatched_keys"])
-    return Loaded(model, _drawn(base, model.base_model_prefix, sorted({*found["missing_keys"], *of_other_size})))
+    resized = (name if isinstance(name, str) else name[0] for name in report["mismatched_keys"])
+    missing = sorted({*report["missing_keys"], *resized})
+    return LoadedModel(model, _list_new_layers(base, model.base_model_prefix, missing))
 
 
-def _drawn(base: BaseModel, body: str, missing: Sequence[str]) -> tuple[str, ...]:
-    """Return the layers around a body whose weights are missing or do not fit, which is no fault; in the body it is."""
-    of_body = [name for name in missing if name.startswith(f"{body}.") and not set(POOLERS) & set(name.split("."))]
-    if of_body:
+def _list_new_layers(base: BaseModel, body: str, missing: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers around a body whose weights are missing or do not fit.
+
+    Raises:
+        InputError: weights of the body itself are missing.
+    """
+    in_body = [name for name in missing if name.startswith(f"{body}.") and not set(POOLERS) & set(name.split("."))]
+    if in_body:
         raise InputError(
-            f"model '{base.name}': the weights below its head must be complete, missing are {first_three(of_body)}; "
+            f"model '{base.name}': the weights below its head must be complete, missing are {first_three(in_body)}; "
             f"take the whole checkpoint"
         )
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in missing))
@@ -102,11 +104,11 @@ def refuse_quantized(base: BaseModel) -> None:
     Raises:
         InputError: the configuration names a method of quantization.
     """
-    found = json.loads((base.folder / "config.json").read_bytes()).get("quantization_config")
-    if found:
+    quantization = json.loads((base.folder / "config.json").read_bytes()).get("quantization_config")
+    if quantization:
         raise InputError(
             f"model '{base.name}': training needs weights that are not quantized, found "
-            f"'{found.get('quant_method', 'an unnamed method')}'; take the checkpoint that they were made from "
+            f"'{quantization.get('quant_method', 'an unnamed method')}'; take the checkpoint that they were made from "
             f"(load_in_4bit quantizes it while loading)"
         )
 
@@ -117,7 +119,7 @@ def get_loadable_name(base: BaseModel) -> str:
     return str(folder.resolve()) if folder.is_dir() else base.name
 
 
-def build_4bit_options(*, is_bf16: bool) -> dict[str, Any]:
+def build_4bit_options(settings: TrainSettings) -> dict[str, Any]:
     """Return the loading options of a 4-bit base model.
 
     Raises:
@@ -134,7 +136,7 @@ def build_4bit_options(*, is_bf16: bool) -> dict[str, Any]:
         raise MissingExtraError("bitsandbytes", "load_in_4bit", "gpu")
     from transformers import BitsAndBytesConfig
 
-    compute = torch.bfloat16 if is_bf16 else torch.float32
+    compute = torch.bfloat16 if needs_bf16(settings.precision) else torch.float32
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )

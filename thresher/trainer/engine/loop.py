@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,76 +14,81 @@ import numpy as np
 import torch
 
 from thresher.errors import SettingsError
+from thresher.evaluation.estimate import Estimate
+from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
-from thresher.trainer.engine.batches import Batch, Plan, split_step
+from thresher.trainer.engine.batches import Batch, BatchSampler, Collate, split_step
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.schedule import compute_rate_share
-from thresher.trainer.engine.tokenization import Example
-from thresher.trainer.events import OnEvent, TrainEvent
-from thresher.trainer.settings import TrainSettings
+from thresher.trainer.events import TrainEvent
 
 BEST = "best.safetensors"
+Evaluate = Callable[[Any], Estimate]
 
 
-@dataclass(frozen=True)
-class HeldOutLoss:
-    """Mean loss on held-out rows, with its standard error and the number of rows."""
-
-    value: float
-    stderr: float
-    n: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What the loop works with.
+@dataclass(kw_only=True)
+class TrainState:
+    """A training run between two steps.
 
     Attributes:
-        accelerator: of accelerate; knows device, rank and precision.
+        context: settings, accelerator and listener.
         model: prepared by the accelerator.
         optimizer: prepared by the accelerator; AdamW over `parameters` in their order.
         parameters: trained parameters by name.
-        layout: rows -> tensors.
+        batches: rows of each step.
+        history: of the steps that were taken; the one field that changes.
+        collate: rows -> tensors.
         loss_sum: model, batch -> loss summed over what is learned.
         evaluate: model -> held-out loss, equal on all processes; None without held-out rows.
         folder: of the checkpoints.
         run: name of the run in events.
-        on_event: listener.
-        epochs: folder to keep the state after each whole epoch in; None keeps none.
+        epochs: folder for the state after each whole epoch; None writes none.
     """
 
-    accelerator: Any
+    context: RunContext
     model: Any
     optimizer: Any
     parameters: dict[str, torch.nn.Parameter]
-    layout: Callable[[Sequence[Example]], Batch]
+    batches: BatchSampler
+    history: History
+    collate: Collate
     loss_sum: Callable[[Any, Batch], torch.Tensor]
-    evaluate: Callable[[Any], HeldOutLoss] | None
+    evaluate: Evaluate | None
     folder: Path
     run: str
-    on_event: OnEvent
-    epochs: Path | None = None
+    epochs: Path | None
+
+    @property
+    def last_step(self) -> int:
+        """The step after which training ends, unless it is stopped early."""
+        return math.ceil(self.context.settings.stop_at * self.batches.n_steps)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and reports for all."""
+        return bool(self.context.accelerator.is_main_process)
+
+    def report(self, kind: Any, values: Mapping[str, float]) -> None:
+        """Send an event to the listener."""
+        if self.is_main:
+            self.context.on_event(
+                TrainEvent(kind=kind, run=self.run, step=self.history.step, n_steps=self.batches.n_steps, values=values)
+            )
 
 
-def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> None:
-    """Train from where the history stands to the last step of the plan, or until early stopping.
-
-    Args:
-        work: model, optimizer and the functions around them.
-        plan: rows of each step.
-        settings: resolved.
-        history: changed in place.
+def take_steps(state: TrainState) -> None:
+    """Train from where the history stands to the last step, or until early stopping.
 
     Raises:
         SettingsError: the loss is no longer a number, or a step does not fit the device.
     """
     saved_at = time.monotonic()
-    work.model.train()
-    n_steps = last_step(plan, settings)
-    while history.step < n_steps and not history.is_stopped:
-        rate = _set_rate(work.optimizer, settings, history.step, plan.n_steps)
+    settings, history, last_step = state.context.settings, state.history, state.last_step
+    state.model.train()
+    while history.step < last_step and not history.is_stopped:
+        rate = _set_rate(state)
         try:
-            loss, n_learned = _take_step(work, plan, settings, history.step)
+            loss, n_learned = _take_step(state)
         except torch.OutOfMemoryError:
             raise SettingsError(
                 f"train: step {history.step + 1} must fit the device's memory and does not; raise "
@@ -91,108 +96,101 @@ def loop(work: Work, plan: Plan, settings: TrainSettings, history: History) -> N
                 f"({settings.max_length}), or set gradient_checkpointing"
             ) from None
         history.step += 1
-        epoch = history.step / plan.n_epoch_steps
+        epoch = history.step / state.batches.n_epoch_steps
         history.losses.append(
             {"step": history.step, "epoch": epoch, "learning_rate": rate, "loss": loss, "n_learned": n_learned}
         )
-        _tell(work, "step", history, plan, {"loss": loss, "learning_rate": rate, "epoch": epoch})
-        if work.evaluate is not None and _is_evaluation_due(settings, history.step, plan):
-            _evaluate(work, plan, settings, history)
-        _keep_epoch(work, plan, history)
+        state.report("step", {"loss": loss, "learning_rate": rate, "epoch": epoch})
+        if state.evaluate is not None and _is_evaluation_due(state):
+            _evaluate(state, state.evaluate)
+        _save_epoch(state)
         is_due = time.monotonic() - saved_at >= settings.save_every_s
-        if work.accelerator.is_main_process and is_due and history.step < n_steps:
-            checkpoint.save(work.folder, work.parameters, work.optimizer, history)
+        if state.is_main and is_due and history.step < last_step:
+            checkpoint.save(state.folder, state.parameters, state.optimizer, history)
             saved_at = time.monotonic()
-            _tell(work, "save", history, plan, {})
+            state.report("save", {})
 
 
-def last_step(plan: Plan, settings: TrainSettings) -> int:
-    """Return the step after which training ends, unless it is stopped early."""
-    return math.ceil(settings.stop_at * plan.n_steps)
+def _save_epoch(state: TrainState) -> None:
+    epoch, n_beyond = divmod(state.history.step, state.batches.n_epoch_steps)
+    if state.epochs is not None and not n_beyond and state.is_main:
+        checkpoint.save(state.epochs / f"epoch-{epoch}", state.parameters, state.optimizer, state.history)
 
 
-def _keep_epoch(work: Work, plan: Plan, history: History) -> None:
-    epoch, n_beyond = divmod(history.step, plan.n_epoch_steps)
-    if work.epochs is not None and not n_beyond and work.accelerator.is_main_process:
-        checkpoint.save(work.epochs / f"epoch-{epoch}", work.parameters, work.optimizer, history)
-
-
-def _set_rate(optimizer: Any, settings: TrainSettings, step: int, n_steps: int) -> float:
-    share = compute_rate_share(step, n_steps, schedule=settings.schedule, warmup_share=settings.warmup_share)
-    rate = float(settings.learning_rate or 0.0) * share
-    for group in optimizer.param_groups:
+def _set_rate(state: TrainState) -> float:
+    settings = state.context.settings
+    rate = float(settings.learning_rate or 0.0) * compute_rate_share(
+        state.history.step, state.batches.n_steps, schedule=settings.schedule, warmup_share=settings.warmup_share
+    )
+    for group in state.optimizer.param_groups:
         group["lr"] = rate
     return rate
 
 
-def _take_step(work: Work, plan: Plan, settings: TrainSettings, step: int) -> tuple[float, int]:
+def _take_step(state: TrainState) -> tuple[float, int]:
     """Take one optimizer step; return the mean loss over its learned tokens, and their number.
 
     Gradients are summed over pieces and processes and divided by the count of the whole step, so
     every learned token weighs the same wherever it was computed. DDP averages over processes, hence
-    the factor `n_ranks`. A gradient that is no number would make the weights so, which the loss
-    would tell of one step too late.
+    the factor `n_ranks`. A gradient that is not a number would spoil the weights, and the loss
+    would show it one step too late.
     """
-    accelerator, rows = work.accelerator, plan.step_rows(step)
-    n_learned = int(plan.n_learned[rows].sum())
+    context, batches, step = state.context, state.batches, state.history.step
+    accelerator, rows = context.accelerator, batches.get_step_rows(step)
+    n_learned = int(batches.n_learned[rows].sum())
     n_ranks, rank = accelerator.num_processes, accelerator.process_index
-    torch.manual_seed(int(np.random.SeedSequence([plan.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
-    own = split_step(rows, rank=rank, n_ranks=n_ranks, n_pieces=settings.gradient_accumulation)
+    # dropout depends on (seed, step, rank) alone, so that a resumed run repeats it
+    torch.manual_seed(int(np.random.SeedSequence([batches.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+    own = split_step(rows, rank=rank, n_ranks=n_ranks, n_pieces=context.settings.gradient_accumulation)
     total = torch.zeros((), device=accelerator.device)
     for number, piece in enumerate(own):
         is_last = number == len(own) - 1
         if not len(piece) and n_ranks == 1:
             continue
-        with nullcontext() if is_last else accelerator.no_sync(work.model):
+        with nullcontext() if is_last else accelerator.no_sync(state.model):
             # a process without rows still takes part in the exchange, with weight 0
-            batch = work.layout([plan.rows[i] for i in (piece if len(piece) else rows[:1])]).to(accelerator.device)
-            loss = work.loss_sum(work.model, batch) * (1.0 if len(piece) else 0.0)
+            batch = state.collate([batches.rows[i] for i in (piece if len(piece) else rows[:1])])
+            loss = state.loss_sum(state.model, batch.to(accelerator.device)) * (1.0 if len(piece) else 0.0)
             accelerator.backward(loss * (n_ranks / n_learned))
         total += loss.detach()
-    norm = float(accelerator.clip_grad_norm_(list(work.parameters.values()), settings.max_grad_norm))
+    norm = float(accelerator.clip_grad_norm_(list(state.parameters.values()), context.settings.max_grad_norm))
     mean_loss = float(accelerator.reduce(total, "sum")) / n_learned
     for name, value in (("loss", mean_loss), ("gradient", norm)):
         if not math.isfinite(value):
             raise SettingsError(
                 f"train: the {name} became {value} at step {step + 1}; lower learning_rate "
-                f"({work.optimizer.param_groups[0]['lr']:.2g})"
+                f"({state.optimizer.param_groups[0]['lr']:.2g})"
             )
-    work.optimizer.step()
-    work.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
     return mean_loss, n_learned
 
 
-def _is_evaluation_due(settings: TrainSettings, step: int, plan: Plan) -> bool:
+def _is_evaluation_due(state: TrainState) -> bool:
+    settings, step = state.context.settings, state.history.step
+    is_stopping_early = settings.early_stopping_patience is not None
     every = settings.eval_every
     if every is None:
-        if settings.early_stopping_patience is None:
+        if not is_stopping_early:
             return False
-        every = plan.n_epoch_steps
-    is_last = step == last_step(plan, settings)
-    return step % every == 0 or (is_last and settings.early_stopping_patience is not None)
+        every = state.batches.n_epoch_steps
+    return step % every == 0 or (step == state.last_step and is_stopping_early)
 
 
-def _evaluate(work: Work, plan: Plan, settings: TrainSettings, history: History) -> None:
-    """Measure the held-out loss; with early stopping, keep the best weights and stop when patience is out."""
-    if work.evaluate is None:
-        raise AssertionError("an evaluation is due only where there are held-out rows")
-    work.model.eval()
-    found = work.evaluate(work.model)
-    work.model.train()
-    history.evaluations.append({"step": history.step, "loss": found.value, "stderr": found.stderr, "n": found.n})
-    _tell(work, "eval", history, plan, {"eval_loss": found.value, "eval_stderr": found.stderr})
-    patience = settings.early_stopping_patience
+def _evaluate(state: TrainState, evaluate: Evaluate) -> None:
+    """Measure the held-out loss; with early stopping, save the best weights and stop when patience is out."""
+    history, patience = state.history, state.context.settings.early_stopping_patience
+    state.model.eval()
+    loss = evaluate(state.model)
+    state.model.train()
+    history.evaluations.append({"step": history.step, "loss": loss.value, "stderr": loss.stderr, "n": loss.n})
+    state.report("eval", {"eval_loss": loss.value, "eval_stderr": loss.stderr})
     if patience is None:
         return
     best = min(range(len(history.evaluations)), key=lambda i: history.evaluations[i]["loss"])
     history.best_step = int(history.evaluations[best]["step"])
-    if history.best_step == history.step and work.accelerator.is_main_process:
-        checkpoint.save_weights(work.folder / BEST, work.parameters)
+    if history.best_step == history.step and state.is_main:
+        checkpoint.save_weights(state.folder / BEST, state.parameters)
     if len(history.evaluations) - 1 - best >= patience:
         history.is_stopped = True
-        _tell(work, "stop", history, plan, {})
-
-
-def _tell(work: Work, kind: Any, history: History, plan: Plan, values: dict[str, float]) -> None:
-    if work.accelerator.is_main_process:
-        work.on_event(TrainEvent(kind=kind, run=work.run, step=history.step, n_steps=plan.n_steps, values=values))
+        state.report("stop", {})

@@ -28,10 +28,12 @@ LANGUAGE = "language_model"  # where models of several kinds of input have what 
 MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 
 
-def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, drawn: Sequence[str] = ()) -> Any:
+def attach_adapter(
+    model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, new_layers: Sequence[str] = ()
+) -> Any:
     """Return the model with an adapter; only the adapter, the head and a pooler are trainable, all in float32.
 
-    The new matrices are drawn from torch's current random state.
+    The new matrices are initialized from torch's current random state.
 
     Args:
         model: the base model for the task.
@@ -39,8 +41,8 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, 
             are read.
         task: of the training run.
         base: its name and revision are written into the adapter.
-        drawn: layers that the checkpoint does not have. They are trained whole, and so saved: drawn
-            again, they would be others.
+        new_layers: layers that the checkpoint does not have. They are trained whole, and so saved:
+            initialized again, they would be others.
 
     Raises:
         InputError: the model has no layer of a name in `lora_targets`, or its layers cannot be
@@ -51,8 +53,8 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, 
     if settings.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     is_classification = task == "classification"
-    poolers = _own_names(model, POOLERS) if is_classification else []
-    drawn = [name for name in drawn if not {*HEADS, *poolers} & set(name.split("."))]
+    poolers = [name for name in POOLERS if name in _list_layers(model)] if is_classification else []
+    new_layers = [name for name in new_layers if not {*HEADS, *poolers} & set(name.split("."))]
     targets = settings.lora_targets
     _require_layers(model, () if targets == "auto" else targets)
     config = LoraConfig(
@@ -61,19 +63,19 @@ def attach(model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, 
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear" if targets == "auto" else list(targets),
-        exclude_modules=[*drawn, *(_unfit(model) if targets == "auto" else ())] or None,
-        modules_to_save=[*poolers, *drawn] or None,
+        exclude_modules=[*new_layers, *(_list_unfit(model) if targets == "auto" else ())] or None,
+        modules_to_save=[*poolers, *new_layers] or None,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
     )
-    linear = _linear_names(model)  # before peft puts its own between them
+    linear = _list_linear_layers(model)  # before peft puts its own between them
     try:
         with _quiet():
             adapted = get_peft_model(model, config)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        wanted = "all linear layers" if targets == "auto" else ", ".join(targets)
+        layers = "all linear layers" if targets == "auto" else ", ".join(targets)
         raise InputError(
-            f"model '{base.name}': LoRA cannot be put on {wanted} ({first_line(error)}); name others as lora_targets, "
+            f"model '{base.name}': LoRA cannot be put on {layers} ({first_line(error)}); name others as lora_targets, "
             f"of {', '.join(linear)}"
         ) from None
     adapted.peft_config["default"].base_model_name_or_path = get_loadable_name(base)
@@ -101,16 +103,16 @@ def _require_layers(model: Any, targets: Sequence[str]) -> None:
     if absent:
         raise InputError(
             f"lora_targets: must name layers of the model, got {', '.join(absent)}; its linear layers are "
-            f"{', '.join(_linear_names(model))}"
+            f"{', '.join(_list_linear_layers(model))}"
         )
 
 
-def _linear_names(model: Any) -> list[str]:
+def _list_linear_layers(model: Any) -> list[str]:
     linear = (name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear))
     return sorted({name.rsplit(".", 1)[-1] for name in linear})
 
 
-def _unfit(model: Any) -> list[str]:
+def _list_unfit(model: Any) -> list[str]:
     """Return the layers that "auto" leaves out: none of images and sounds is read here."""
     read_past = {READ_PAST, *([READ_PAST_IN_MAMBA] if model.config.model_type in MAMBA else [])}
     linear = [(name, part) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
@@ -147,9 +149,8 @@ def _checkpoint_activations(model: Any) -> None:
         enable(options)
 
 
-def _own_names(model: Any, wanted: tuple[str, ...]) -> list[str]:
-    found = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    return [name for name in wanted if name in found]
+def _list_layers(model: Any) -> set[str]:
+    return {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
 
 
 def get_trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:

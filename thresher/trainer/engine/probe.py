@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,17 +10,17 @@ import torch
 from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
 from thresher.models.precision import same_logits
-from thresher.trainer.engine.batches import Batch, pack_rows, pad_rows
+from thresher.trainer.engine.batches import Collate, pack_rows, pad_rows
 from thresher.trainer.engine.tokenization import Example
 
 LENGTHS = (9, 6)  # of the rows that are tried; the longer one comes first in a pack
-PADDING_SHARE = (
-    0.05  # of the largest logit, by which padding may change one: rounding of 16 bits, edges of convolutions
-)
+# Share of the largest logit by which padding may change one: rounding of 16 bits, edges of
+# convolutions.
+PADDING_SHARE = 0.05
 FAILURES = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
-def probe(model: Any, *, base: BaseModel, device: Any, is_packed: bool) -> None:
+def probe_language_model(model: Any, *, base: BaseModel, device: Any, is_packed: bool) -> None:
     """Run a language model with its adapter on two short rows, alone and, where rows are packed, as one sequence.
 
     Some layers cannot be adapted though they look as if they could, and some models carry a state
@@ -55,9 +55,7 @@ def probe(model: Any, *, base: BaseModel, device: Any, is_packed: bool) -> None:
             _require_apart(model, rows, torch.cat(alone), device)
 
 
-def probe_classifier(
-    model: Any, rows: Sequence[Example], *, base: BaseModel, layout: Callable[[Sequence[Example]], Batch], device: Any
-) -> None:
+def probe_classifier(model: Any, rows: Sequence[Example], *, base: BaseModel, collate: Collate, device: Any) -> None:
     """Run a classifier with its adapter on the shortest row, alone and beside the longest.
 
     Some encoders (XLNet) classify by what stands last, and are made for padding on the left.
@@ -66,7 +64,7 @@ def probe_classifier(
         model: with its adapter; it is left in evaluation mode.
         rows: of the training.
         base: for messages.
-        layout: rows -> tensors.
+        collate: rows -> tensors.
         device: where the model lies.
 
     Raises:
@@ -76,7 +74,7 @@ def probe_classifier(
     model.eval()
     with torch.inference_mode():
         try:
-            alone, beside = (model(**layout(each).to(device).inputs).logits[0] for each in ([short], [short, long]))
+            alone, beside = (model(**collate(each).to(device).inputs).logits[0] for each in ([short], [short, long]))
         except FAILURES as error:
             raise InputError(
                 f"model '{base.name}': does not classify with LoRA on its layers ({first_line(error)}); choose another"

@@ -73,13 +73,13 @@ def require_shared(folder: Path, accelerator: Any) -> None:
         )
 
 
-def share(items: Sequence[Item], accelerator: Any) -> list[Item]:
+def take_share(items: Sequence[Item], accelerator: Any) -> list[Item]:
     """Return this process's items: every n-th, from its rank on."""
     return list(items[accelerator.process_index :: accelerator.num_processes])
 
 
-def gather(results: list[Item], accelerator: Any) -> list[Item]:
-    """Return the results of all processes, in the order of the items that `share` dealt out."""
+def gather_results(results: list[Item], accelerator: Any) -> list[Item]:
+    """Return the results of all processes, in the order of the items that `take_share` dealt out."""
     if accelerator.num_processes == 1:
         return results
     from accelerate.utils import gather_object

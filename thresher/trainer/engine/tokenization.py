@@ -1,13 +1,11 @@
-"""Rows as token ids with the tokens to learn; what was cut and what was left out is counted."""
+"""Rows as token ids with the tokens to learn; what is cut and what is left out is counted."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from thresher.errors import InputError, first_three
 from thresher.models.causal_lm.chat_template import mark_tokens, render, start_tokens
@@ -43,23 +41,25 @@ class Example:
         return 1 if len(self.labels) == 1 else sum(label != IGNORED for label in self.labels[1:])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class Examples:
-    """The usable rows of a dataset, and the account of the others.
+    """The usable rows of a dataset, and how many of the others are left out for which reason.
 
     Attributes:
+        max_length: tokens per row.
         rows: usable rows, in the order of the dataset.
-        position: (n,) position of each in the dataset.
+        position: of each in the dataset.
         left_out: number of rows by reason.
         n_truncated: rows that were cut at max_length.
         n_tokens_cut: tokens that were cut from them.
     """
 
-    rows: list[Example]
-    position: np.ndarray[Any, np.dtype[np.int64]]
-    left_out: dict[str, int]
-    n_truncated: int
-    n_tokens_cut: int
+    max_length: int
+    rows: list[Example] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    n_truncated: int = 0
+    n_tokens_cut: int = 0
 
     def __len__(self) -> int:
         """Return the number of usable rows."""
@@ -70,56 +70,30 @@ class Examples:
         """Tokens the model reads in one pass over the rows."""
         return sum(len(row.input_ids) for row in self.rows)
 
-    @property
-    def n_learned(self) -> int:
-        """Predictions that count in one pass over the rows."""
-        return sum(row.n_learned for row in self.rows)
-
     def counts(self) -> dict[str, Any]:
-        """Return the account as JSON values."""
+        """Return the counts as JSON values."""
         return {
             "rows": len(self),
             "tokens": self.n_tokens,
-            "tokens_learned": self.n_learned,
+            "tokens_learned": sum(row.n_learned for row in self.rows),
             "rows_truncated": self.n_truncated,
             "tokens_cut": self.n_tokens_cut,
             "rows_left_out": dict(sorted(self.left_out.items())),
         }
 
-
-class _Account:
-    """Gathers examples and counts while a dataset is read."""
-
-    def __init__(self, max_length: int) -> None:
-        self.max_length = max_length
-        self.rows: list[Example] = []
-        self.position: list[int] = []
-        self.left_out: Counter[str] = Counter()
-        self.n_truncated = 0
-        self.n_tokens_cut = 0
-
     def add(self, position: int, row_id: str, ids: list[int], labels: list[int]) -> None:
-        """Add a row whose tokens are classified or, from the second on, learned."""
-        cut = len(ids) - self.max_length
-        kept = labels[: self.max_length]
-        is_class = len(labels) == 1 and labels[0] != IGNORED
-        if not is_class and all(label == IGNORED for label in kept[1:]):
-            self.left_out[CUT_AWAY if cut > 0 else NO_TOKEN] += 1
+        """Add a row whose tokens are classified or, from the second on, learned; nothing to learn leaves it out."""
+        n_cut = len(ids) - self.max_length
+        whole, labels = labels, labels[: self.max_length]
+        is_class = len(whole) == 1 and whole[0] != IGNORED  # else one label per token
+        if not is_class and all(label == IGNORED for label in labels[1:]):
+            self.left_out[CUT_AWAY if n_cut > 0 else NO_TOKEN] += 1
             return
-        if cut > 0:
+        if n_cut > 0:
             self.n_truncated += 1
-            self.n_tokens_cut += cut
-        self.rows.append(Example(row_id, ids[: self.max_length], kept))
+            self.n_tokens_cut += n_cut
+        self.rows.append(Example(row_id, ids[: self.max_length], labels))
         self.position.append(position)
-
-    def close(self) -> Examples:
-        return Examples(
-            rows=self.rows,
-            position=np.array(self.position, dtype=np.int64),
-            left_out=dict(self.left_out),
-            n_truncated=self.n_truncated,
-            n_tokens_cut=self.n_tokens_cut,
-        )
 
 
 def tokenize(
@@ -142,14 +116,14 @@ def tokenize(
     """
     if not tokenizer.is_fast:
         raise InputError(f"model: needs a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}")
-    account = _Account(max_length)
+    examples = Examples(max_length)
     if task == "classification":
-        _add_classification(account, rows, tokenizer, {name: code for code, name in enumerate(classes or ())})
+        _add_classification(examples, rows, tokenizer, {name: code for code, name in enumerate(classes or ())})
     elif task == "sft":
-        _add_conversations(account, rows, tokenizer, loss_on)
+        _add_conversations(examples, rows, tokenizer, loss_on)
     else:
-        _add_texts(account, rows, tokenizer)
-    return account.close()
+        _add_texts(examples, rows, tokenizer)
+    return examples
 
 
 def _encode(tokenizer: Any, texts: list[str], *, special: bool, offsets: bool = False) -> Any:
@@ -165,49 +139,49 @@ def _encode(tokenizer: Any, texts: list[str], *, special: bool, offsets: bool = 
     )
 
 
-def _add_classification(account: _Account, rows: Dataset, tokenizer: Any, code: dict[str, int]) -> None:
+def _add_classification(examples: Examples, rows: Dataset, tokenizer: Any, code: dict[str, int]) -> None:
     """Cut before the special tokens at the end, so that a closing one ([SEP]) stays."""
     frame = rows.frame.select("row_id", "prompt", "response")
     encoded = _encode(tokenizer, frame["prompt"].to_list(), special=True)["input_ids"]
-    n_opening, n_closing = _special_around(tokenizer)
+    n_opening, n_closing = _count_special_tokens(tokenizer)
     for position, (row_id, _, label) in enumerate(frame.iter_rows()):
         if label not in code:
-            account.left_out[UNKNOWN_LABEL] += 1
+            examples.left_out[UNKNOWN_LABEL] += 1
             continue
         ids = encoded[position]
-        account.add(position, row_id, ids, [code[label]])
-        if len(ids) > account.max_length > n_opening + n_closing:
-            account.rows[-1].input_ids[account.max_length - n_closing :] = ids[len(ids) - n_closing :]
+        examples.add(position, row_id, ids, [code[label]])
+        if len(ids) > examples.max_length > n_opening + n_closing:  # the cut row ends as a whole one does
+            examples.rows[-1].input_ids[examples.max_length - n_closing :] = ids[len(ids) - n_closing :]
 
 
-def _special_around(tokenizer: Any) -> tuple[int, int]:
+def _count_special_tokens(tokenizer: Any) -> tuple[int, int]:
     """Return how many special tokens a tokenizer puts before a text, and how many behind it."""
     is_special = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
-    text = [place for place, special in enumerate(is_special) if not special]
-    return (text[0], len(is_special) - 1 - text[-1]) if text else (0, 0)
+    places = [place for place, special in enumerate(is_special) if not special]  # of the text itself
+    return (places[0], len(is_special) - 1 - places[-1]) if places else (0, 0)
 
 
-def _add_conversations(account: _Account, rows: Dataset, tokenizer: Any, loss_on: str) -> None:
+def _add_conversations(examples: Examples, rows: Dataset, tokenizer: Any, loss_on: str) -> None:
     conversations = rows.messages(range(len(rows)))
-    rendered = [render(tokenizer, talk.messages, talk.tools, loss_on=loss_on) for talk in conversations]
-    usable = [position for position, talk in enumerate(rendered) if talk.problem is None]
-    account.left_out.update(talk.problem for talk in rendered if talk.problem is not None)
+    rendered = [render(tokenizer, each.messages, each.tools, loss_on=loss_on) for each in conversations]
+    usable = [position for position, each in enumerate(rendered) if each.problem is None]
+    examples.left_out.update(each.problem for each in rendered if each.problem is not None)
     encoded = _encode(tokenizer, [rendered[position].text for position in usable], special=False, offsets=True)
     row_ids = rows.frame["row_id"]
     for position, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         labels = build_labels(ids, offsets, rendered[position].spans)
         head = start_tokens(tokenizer, ids, is_asked=bool(labels) and labels[0] != IGNORED)
-        account.add(position, row_ids[position], head + ids, [IGNORED] * len(head) + labels)
+        examples.add(position, row_ids[position], head + ids, [IGNORED] * len(head) + labels)
 
 
-def _add_texts(account: _Account, rows: Dataset, tokenizer: Any) -> None:
+def _add_texts(examples: Examples, rows: Dataset, tokenizer: Any) -> None:
     """Every token is learned, the first one behind the start of a text, and so is the end of the text."""
     frame = rows.frame.select("row_id", "response")
     encoded = _encode(tokenizer, frame["response"].to_list(), special=False)["input_ids"]
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for position, (row_id, _) in enumerate(frame.iter_rows()):
         head, ids = start_tokens(tokenizer, encoded[position], is_asked=True), encoded[position] + tail
-        account.add(position, row_id, head + ids, [IGNORED] * len(head) + ids)
+        examples.add(position, row_id, head + ids, [IGNORED] * len(head) + ids)
 
 
 def build_labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[int]:
@@ -219,11 +193,12 @@ def truncate_prompt(ids: list[int], room: int, *, bos: int | None) -> list[int]:
     """Return the last tokens of a prompt that is longer than the room for it, behind the BOS that it starts with."""
     if len(ids) <= room:
         return ids
+    # BOS stays first when it was, and at least one token of the prompt's end follows it
     head = ids[:1] if ids[:1] == [bos] and room > 1 else []
     return head + ids[len(ids) - max(1, room) + len(head) :]
 
 
-def find_end_tokens(examples: Examples, tokenizer: Any, max_length: int) -> frozenset[int]:
+def find_end_tokens(examples: Examples, tokenizer: Any) -> frozenset[int]:
     """Return the special tokens that end what is learned, in rows that are not cut.
 
     A chat template may end a turn with another token than the one the tokenizer and the model name
@@ -233,7 +208,7 @@ def find_end_tokens(examples: Examples, tokenizer: Any, max_length: int) -> froz
     last = (
         next((label for label in reversed(row.labels) if label != IGNORED), IGNORED)
         for row in examples.rows
-        if len(row.input_ids) < max_length
+        if len(row.input_ids) < examples.max_length
     )
     return frozenset(special.intersection(last))
 
@@ -247,17 +222,17 @@ def require_rows(examples: Examples, what: str, *, n_vocabulary: int | None = No
         n_vocabulary: token ids that the weights have, where it is known.
 
     Raises:
-        InputError: there is no usable row, or a token without weights; a GPU would be lost by it.
+        InputError: there is no usable row, or a token without weights, which a GPU would not survive.
     """
     if not len(examples):
         reasons = [f"{count} rows: {reason}" for reason, count in sorted(examples.left_out.items())]
         raise InputError(
             f"{what}: at least one usable row is needed, found none ({first_three(reasons) or 'it is empty'})"
         )
-    strange = [row for row in examples.rows if n_vocabulary is not None and max(row.input_ids) >= n_vocabulary]
-    if strange:
+    unknown = [row for row in examples.rows if n_vocabulary is not None and max(row.input_ids) >= n_vocabulary]
+    if unknown:
         raise InputError(
             f"{what}: token ids must be below {n_vocabulary:,}, the size of the model's vocabulary, and its tokenizer "
-            f"gave higher ones in {len(strange)} rows (first: {first_three([row.row_id for row in strange])}); tokens "
+            f"gave higher ones in {len(unknown)} rows (first: {first_three([row.row_id for row in unknown])}); tokens "
             f"were added to it that the weights do not have"
         )

@@ -1,4 +1,4 @@
-"""What a call of `train` asks for, resolved and checked before any model is loaded."""
+"""What a call of `train` asks for, resolved and checked before any model is loaded, and where it runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +15,44 @@ from thresher.artifacts.manifest import Manifest, versions
 from thresher.dataset import Dataset, Schema, load
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
-from thresher.models.causal_lm.base_model import BaseModel, find_base
+from thresher.models.causal_lm.base_model import BaseModel, find_base, load_tokenizer
+from thresher.models.causal_lm.chat_template import prepare_template
 from thresher.subset.subset import Subset, open_subset, read_subset_rows
 from thresher.trainer.engine.load_model import build_4bit_options, find_embedded_base, refuse_quantized
+from thresher.trainer.engine.processes import open_accelerator
+from thresher.trainer.engine.tokenization import Examples, tokenize
+from thresher.trainer.events import OnEvent, ignore
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import RowSplit, parse_share, sort_by_id, split_rows
 
-KINDS: dict[str, tuple[str, ...]] = {  # kind of data -> tasks it can be trained for, the first one by default
-    "sft": ("sft",),
-    "classification": ("classification",),
-    "text": ("text",),
-}
 MAX_SEED = 2**63
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """Everything that determines the result of `train`, resolved and checked before any model is loaded.
+class RunContext:
+    """Everything that determines the result of a call of `train`, and what its runs share.
+
+    Tokenizer and accelerator are opened when they are first needed, so that a context costs nothing
+    where only its identity is asked for.
 
     Attributes:
-        parts: rows to learn from, to measure on and to draw the control from.
+        split: rows to learn from, to measure on, and to sample the control from.
         data: the rows that were given, before any were held out.
-        labels: all labels of the data and of the pool it was chosen from, sorted; empty for
-            language models.
+        labels: all labels of the data and of the pool it was chosen from, sorted, which is the
+            order of the head's outputs; empty for language models.
         subset_hash: hash of the manifest of the subset that was given, or None.
-        base: the model.
-        task: resolved.
+        base: the model to adapt.
+        task: decides model class and loss.
         settings: resolved.
         seeds: of the runs; the adapter is that of the first.
         is_merged: also write the full model with the adapter merged in.
         unusable: "data" and "eval" -> how many rows cannot be used, by reason; without those that
             are all usable.
+        on_event: listener; only the main process calls it.
     """
 
-    parts: RowSplit
+    split: RowSplit
     data: Dataset
     labels: tuple[str, ...]
     subset_hash: str | None
@@ -58,15 +62,40 @@ class Request:
     seeds: tuple[int, ...]
     is_merged: bool
     unusable: Mapping[str, Mapping[str, int]]
+    on_event: OnEvent = ignore
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The base's tokenizer, with its chat template made ready for conversations."""
+        tokenizer = load_tokenizer(self.base)
+        if self.task == "sft":
+            prepare_template(tokenizer)
+        return tokenizer
+
+    @cached_property
+    def accelerator(self) -> Any:
+        """The accelerator of the processes and devices that the launcher gave us."""
+        return open_accelerator(self.settings)
+
+    def tokenize(self, rows: Dataset, labels: Sequence[str] | None = None) -> Examples:
+        """Turn rows into examples for this model; `labels` are those of the head when not given."""
+        return tokenize(
+            rows,
+            self.tokenizer,
+            task=self.task,
+            max_length=int(self.settings.max_length or 0),
+            loss_on=self.settings.loss_on,
+            classes=self.labels if labels is None else labels,
+        )
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, as JSON values."""
-        parts = self.parts
+        split = self.split
         return {
             "data": self.data.fingerprint,
-            "train": content_hash(parts.train),
-            "held_out": None if parts.held_out is None else content_hash(parts.held_out),
-            "control": None if parts.control is None else content_hash(parts.control),
+            "train": content_hash(split.train),
+            "held_out": None if split.held_out is None else content_hash(split.held_out),
+            "control": None if split.control is None else content_hash(split.control),
             "sources": sorted(source.sha256 for source in self.data.sources if source.sha256 is not None),
             "labels": list(self.labels),
             "subset": self.subset_hash,
@@ -79,19 +108,20 @@ class Request:
         }
 
 
-def resolve(
+def resolve_run(
     data: Any,
     *,
     model: str | Path | None,
-    eval: Any,  # noqa: A002 - the name of the command's option
-    control: Any,
-    seeds: int,
-    task: str,
     settings: TrainSettings,
     seed: int,
-    is_merged: bool,
-    labels: Sequence[str] | None = None,
-) -> Request:
+    eval: Any = None,  # noqa: A002 - the name of the command's option
+    control: Any = "none",
+    seeds: int = 1,
+    task: str = "auto",
+    is_merged: bool = False,
+    labels: Sequence[str] = (),
+    on_event: OnEvent = ignore,
+) -> RunContext:
     """Load and check what `train` was given; its arguments are described there.
 
     `labels` names all classes of the head, where the caller knows of more than the rows show.
@@ -104,15 +134,8 @@ def resolve(
         raise SettingsError(f"train: seeds must be at least 1 and seed at least 0, got {seeds} and {seed}")
     if seed + seeds > MAX_SEED:
         raise SettingsError(f"train: seeds must stay below 2**63, which is all that torch takes, got {seed}; lower it")
-    is_named = isinstance(control, str) and control in ("auto", "none")
-    rows, pool, subset_hash = _rows_of(data, with_pool=is_named and control == "auto" and eval is not None)
-    if not is_named:
-        pool, has_control = load_rows(control, rows.schema), True
-    else:
-        has_control = control == "auto" and pool is not None and eval is not None
-    if has_control and eval is None:
-        raise InputError("control: random rows are compared on held-out rows, found none; give --eval")
-    chosen = _task(rows, task)
+    rows, pool, subset_hash, has_control = _load_sides(data, control, has_eval=eval is not None)
+    chosen_task = _choose_task(rows, task)
     share = parse_share(eval)
     held_out = share if share is not None or eval is None else load_rows(eval, rows.schema)
     for other, name in ((pool, "control"), (held_out, "eval")):
@@ -122,36 +145,40 @@ def resolve(
             )
     if not len(rows):
         raise InputError("train: at least one row is needed, found none")
-    parts = split_rows(
-        sort_by_id(rows),
-        pool=None if pool is None else sort_by_id(pool),
-        held_out=held_out,
-        seed=seed,
-        control=has_control,
-    )
-    classes = _labels(rows, pool, labels or ()) if chosen == "classification" else ()
-    if classes and parts.held_out is not None:
-        _require_known_label(parts.held_out, classes)
-    base = _base(model, chosen)
-    return Request(
-        parts=parts,
+    sorted_pool = None if pool is None else sort_by_id(pool)
+    split = split_rows(sort_by_id(rows), pool=sorted_pool, held_out=held_out, seed=seed, control=has_control)
+    classes = _collect_labels(rows, pool, labels) if chosen_task == "classification" else ()
+    if classes and split.held_out is not None:
+        _require_known_label(split.held_out, classes)
+    base = _find_base(model, chosen_task)
+    sides = {name: side for name, side in (("data", rows), ("eval", held_out)) if isinstance(side, Dataset)}
+    return RunContext(
+        split=split,
         data=rows,
         labels=classes,
         subset_hash=subset_hash,
         base=base,
-        task=chosen,
-        settings=_resolved(settings, chosen, base, has_held_out=parts.held_out is not None),
+        task=chosen_task,
+        settings=_resolve_settings(settings, chosen_task, base, has_held_out=split.held_out is not None),
         seeds=tuple(range(seed, seed + seeds)),
         is_merged=is_merged,
-        unusable={
-            role: given.rejected_by_reason
-            for role, given in (("data", rows), ("eval", held_out))
-            if isinstance(given, Dataset) and given.n_rejected
-        },
+        unusable={name: side.rejected_by_reason for name, side in sides.items() if side.n_rejected},
+        on_event=on_event,
     )
 
 
-def _rows_of(data: Any, *, with_pool: bool) -> tuple[Dataset, Dataset | None, str | None]:
+def _load_sides(data: Any, control: Any, *, has_eval: bool) -> tuple[Dataset, Dataset | None, str | None, bool]:
+    """Return the rows, their pool, the hash of the subset's manifest, and whether random rows are trained on too."""
+    is_named = isinstance(control, str) and control in ("auto", "none")
+    rows, pool, subset_hash = _load_data(data, with_pool=is_named and control == "auto" and has_eval)
+    if is_named:
+        return rows, pool, subset_hash, control == "auto" and pool is not None and has_eval
+    if not has_eval:
+        raise InputError("control: random rows are compared on held-out rows, found none; give --eval")
+    return rows, load_rows(control, rows.schema), subset_hash, True
+
+
+def _load_data(data: Any, *, with_pool: bool) -> tuple[Dataset, Dataset | None, str | None]:
     """Return the rows, the pool they were chosen from, and the hash of the subset's manifest."""
     if isinstance(data, str | Path) and (Path(data) / MANIFEST).is_file():
         if not with_pool:
@@ -172,21 +199,21 @@ def content_hash(rows: Dataset) -> str:
     hashed = hashlib.sha256()
     for row in rows.frame.select("row_id", "prompt", "response").sort("row_id").iter_rows():
         hashed.update("\0".join(row).encode() + b"\1")
-    if rows.kind == "sft" and rows.id_column is not None:  # then no id tells of turns and tools
+    if rows.kind == "sft" and rows.id_column is not None:  # then no id depends on turns and tools
         order = rows.frame["row_id"].arg_sort().to_numpy()
-        for talk in rows.messages(order):
-            hashed.update(json.dumps([talk.messages, talk.tools], sort_keys=True).encode())
+        for conversation in rows.messages(order):
+            hashed.update(json.dumps([conversation.messages, conversation.tools], sort_keys=True).encode())
     return hashed.hexdigest()
 
 
-def _task(rows: Dataset, task: str) -> Task:
-    legal = KINDS[rows.kind]
-    if task != "auto" and task not in legal:
-        raise InputError(f"task: rows of kind '{rows.kind}' can be trained for {', '.join(legal)}, got '{task}'")
-    return legal[0] if task == "auto" else task  # type: ignore[return-value]
+def _choose_task(rows: Dataset, task: str) -> Task:
+    """Return the task: rows of each kind have one, of the same name."""
+    if task not in ("auto", rows.kind):
+        raise InputError(f"task: rows of kind '{rows.kind}' can be trained for {rows.kind}, got '{task}'")
+    return rows.kind  # type: ignore[return-value]
 
 
-def _labels(rows: Dataset, pool: Dataset | None, more: Sequence[str]) -> tuple[str, ...]:
+def _collect_labels(rows: Dataset, pool: Dataset | None, more: Sequence[str]) -> tuple[str, ...]:
     """Return all labels, sorted. Those of the pool count, so that both sides of a comparison have the same head."""
     labels = set(rows.frame["response"].unique()) | set(more)
     if pool is not None:
@@ -197,15 +224,15 @@ def _labels(rows: Dataset, pool: Dataset | None, more: Sequence[str]) -> tuple[s
 
 
 def _require_known_label(held_out: Dataset, labels: tuple[str, ...]) -> None:
-    found = sorted(held_out.frame["response"].unique())
-    if not set(found) & set(labels):
+    held_out_labels = sorted(held_out.frame["response"].unique())
+    if not set(held_out_labels) & set(labels):
         raise InputError(
             f"eval: at least one row must have a label of the training rows ({first_three(list(labels))}), "
-            f"found {first_three(found)}; check its label column"
+            f"found {first_three(held_out_labels)}; check its label column"
         )
 
 
-def _base(model: str | Path | None, task: Task) -> BaseModel:
+def _find_base(model: str | Path | None, task: Task) -> BaseModel:
     if model is None:
         return find_embedded_base(task)
     if (Path(model).expanduser() / ADAPTER_CONFIG).is_file():
@@ -215,12 +242,12 @@ def _base(model: str | Path | None, task: Task) -> BaseModel:
     return base
 
 
-def _resolved(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:
-    """Make the choices by task, and check what needs the model's configuration."""
+def _resolve_settings(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:
+    """Fill in the task's defaults, and check what needs the model's configuration."""
     resolved = settings.resolved(task)
-    limit, wanted = base.max_positions, settings.max_length
-    if limit is not None and wanted is not None and wanted > limit:
-        raise SettingsError(f"train: max_length must be at most {limit}, the model's longest input, got {wanted}")
+    limit, max_length = base.max_positions, settings.max_length
+    if limit is not None and max_length is not None and max_length > limit:
+        raise SettingsError(f"train: max_length must be at most {limit}, the model's longest input, got {max_length}")
     if limit is not None and resolved.max_length is not None:
         resolved = replace(resolved, max_length=min(resolved.max_length, limit))
     is_answering = task == "sft" and has_held_out and settings.eval_generations > 0
@@ -234,5 +261,5 @@ def _resolved(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_
     if settings.eval_every is not None and not has_held_out:
         raise SettingsError(f"train: eval_every ({settings.eval_every}) needs held-out rows; give --eval")
     if settings.load_in_4bit:
-        build_4bit_options(is_bf16=False)
+        build_4bit_options(settings)
     return resolved

@@ -1,0 +1,130 @@
+"""Held-out rows: tokenized once for all runs of a call, and measured during and after each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from thresher.dataset import Dataset
+from thresher.evaluation.estimate import Estimate, mean, ratio
+from thresher.evaluation.outcomes import Evaluator, classification_outcomes, language_outcomes
+from thresher.models.causal_lm.chat_template import render_prompt, start_tokens
+from thresher.trainer.context import RunContext
+from thresher.trainer.engine.processes import gather_results, take_share
+from thresher.trainer.engine.tokenization import Examples, find_end_tokens, require_rows, truncate_prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The held-out rows of a call, ready for the model.
+
+    Attributes:
+        context: model and settings.
+        rows: all of them.
+        examples: the usable ones.
+        prompts: tokens before the answer, of the first rows.
+        n_prompts_cut: how many of them have lost their beginning, to leave room for an answer.
+        end_tokens: tokens that end an answer in these rows.
+    """
+
+    context: RunContext
+    rows: Dataset
+    examples: Examples
+    prompts: list[list[int]]
+    n_prompts_cut: int
+    end_tokens: frozenset[int]
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        accelerator = self.context.accelerator
+        return Evaluator(
+            tokenizer=self.context.tokenizer,
+            device=accelerator.device,
+            share=partial(take_share, accelerator=accelerator),
+            gather=partial(gather_results, accelerator=accelerator),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return what became of the rows, as JSON values."""
+        counts = {
+            "rows": len(self.examples),
+            "rows_left_out": len(self.rows) - len(self.examples),
+            "rows_truncated": self.examples.n_truncated,
+            "tokens_cut": self.examples.n_tokens_cut,
+        }
+        return counts | ({"prompts_cut": self.n_prompts_cut} if self.prompts else {})
+
+    def measure_loss(self, model: Any) -> Estimate:
+        """Return the held-out loss of a model in training, equal on all processes."""
+        accelerator, rows = self.context.accelerator, self.examples.rows
+        bare = accelerator.unwrap_model(model)
+        with accelerator.autocast():
+            if self.context.task == "classification":
+                losses = np.array([loss for _, _, loss in self._evaluator.predict_classes(bare, rows)])
+                return mean(losses[~np.isnan(losses)])
+            pairs = self._evaluator.compute_losses(bare, rows)
+            return ratio([total for total, _ in pairs], [count for _, count in pairs])
+
+    def measure(self, model: Any) -> pl.DataFrame:
+        """Return the outcome of each usable row, one row each, equal on all processes."""
+        context = self.context
+        usable = self.rows.frame[self.examples.position]
+        row_id, response = usable["row_id"].to_list(), usable["response"].to_list()
+        with context.accelerator.autocast():
+            if context.task == "classification":
+                return classification_outcomes(
+                    self._evaluator,
+                    model,
+                    self.examples.rows,
+                    row_id=row_id,
+                    truth=response,
+                    classes=context.labels,
+                )
+            return language_outcomes(
+                self._evaluator,
+                model,
+                self.examples.rows,
+                row_id=row_id,
+                references=response,
+                prompts=self.prompts,
+                max_new_tokens=context.settings.max_new_tokens,
+                ends=self.end_tokens,
+            )
+
+
+def prepare_held_out(context: RunContext) -> HeldOut | None:
+    """Tokenize the held-out rows of a call, if there are any.
+
+    Labels that the model does not know get codes beyond its classes, and count as wrong.
+
+    Raises:
+        InputError: none of them can be measured.
+    """
+    rows, settings, tokenizer = context.split.held_out, context.settings, context.tokenizer
+    if rows is None:
+        return None
+    unknown = set(rows.frame["response"].unique()) - set(context.labels) if context.labels else set()
+    examples = context.tokenize(rows, [*context.labels, *sorted(unknown)])
+    require_rows(examples, "eval", n_vocabulary=context.base.n_vocabulary)
+    prompts: list[list[int]] = []
+    n_prompts_cut = 0
+    if context.task == "sft" and settings.eval_generations:
+        first = examples.position[: settings.eval_generations]
+        texts = [render_prompt(tokenizer, each.messages, each.tools) for each in rows.messages(first)]
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        room = (context.base.max_positions or 1 << 30) - settings.max_new_tokens
+        whole = [[*start_tokens(tokenizer, ids, is_asked=False), *ids] for ids in encoded]
+        prompts = [truncate_prompt(ids, room, bos=tokenizer.bos_token_id) for ids in whole]
+        n_prompts_cut = sum(len(ids) > room for ids in whole)
+    return HeldOut(
+        context=context,
+        rows=rows,
+        examples=examples,
+        prompts=prompts,
+        n_prompts_cut=n_prompts_cut,
+        end_tokens=find_end_tokens(examples, tokenizer),
+    )
