@@ -102,7 +102,7 @@ def test_whatever_ends_a_run_is_an_object_of_the_log(made, capsys, monkeypatch, 
     def fail(*arguments, **options):
         raise raised
 
-    monkeypatch.setattr("thresher.jobs.run._locked", fail)
+    monkeypatch.setattr("thresher.jobs.run._run_locked", fail)
     assert main(["curate", "run", str(made.file), "--log-json"]) == code
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert (lines[-1]["level"], lines[-1]["exit_code"]) == ("error", code)

@@ -26,7 +26,7 @@ def test_a_small_job_is_read_with_its_defaults(tmp_path):
     job = read_job(path)
     assert (job.name, job.settings.output.keep, job.rules, job.budget) == ("nightly", 7, (), None)
     assert job.source_name(0) == "files-1"
-    assert job.folder == tmp_path / "out"
+    assert job.output_folder == tmp_path / "out"
 
 
 def test_all_problems_are_told_at_once_with_line_and_nearest_key(tmp_path):
@@ -86,9 +86,9 @@ def test_a_model_in_a_folder_is_found_from_the_folder_of_the_job(tmp_path, monke
     (tmp_path / "job.toml").write_text(GOOD)
     job = read_job(tmp_path / "job.toml")
     monkeypatch.chdir("/")
-    assert job.model("models/mine") == str(tmp_path / "models" / "mine")
-    assert job.model("static") == "static"  # the embedded one, whatever lies beside the job file
-    assert (job.model("owner/name"), job.model(None)) == ("owner/name", None)
+    assert job.resolve_model("models/mine") == str(tmp_path / "models" / "mine")
+    assert job.resolve_model("static") == "static"  # the embedded one, whatever lies beside the job file
+    assert (job.resolve_model("owner/name"), job.resolve_model(None)) == ("owner/name", None)
 
 
 def test_rules_selector_and_budget_are_checked_together(tmp_path):

@@ -174,7 +174,7 @@ def test_a_full_run_tells_rows_of_the_snapshot_before_from_new_ones(kit, rows):
     assert sum(one["rows"] for one in report["out"] if one["was_kept"]) == counts["left"]
     assert sum(report["entered_by_source"].values()) == counts["entered"]
     assert set(table.filter(pl.col("thresher_since") == 1)["thresher_row_id"]) == new & old
-    assert any("4 kept rows are at no source any more" in message for message in kit.warnings())
+    assert any("4 kept rows are no longer at any source" in message for message in kit.warnings())
 
 
 def test_changed_steps_alone_are_no_drift_of_the_new_rows(kit, rows):

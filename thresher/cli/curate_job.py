@@ -15,7 +15,7 @@ from thresher.cli import options
 
 if TYPE_CHECKING:
     from thresher.jobs.events import Event
-    from thresher.jobs.history import Run
+    from thresher.jobs.history import HistoryEntry
     from thresher.jobs.run import RunResult
 
 JobFile = Annotated[Path, typer.Argument(help="The job file.")]
@@ -244,7 +244,7 @@ def _told(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _run_json(run: Run) -> dict[str, Any]:
+def _run_json(run: HistoryEntry) -> dict[str, Any]:
     import dataclasses
 
     return dataclasses.asdict(run)

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS run (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class HistoryEntry:
     """One run as the history tells it.
 
     Attributes:
@@ -72,7 +72,7 @@ class History:
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
 
-    def begin(self, *, started: str, owner: str, parent: int | None, recovered: int | None = None) -> int:
+    def start_run(self, *, started: str, owner: str, parent: int | None, recovered: int | None = None) -> int:
         """Note that a run begins, and that unfinished ones before it were killed; return its number.
 
         Args:
@@ -95,26 +95,24 @@ class History:
             )
             return int(cursor.lastrowid or 0)
 
-    def end(
-        self,
-        number: int,
-        *,
-        seconds: float,
-        outcome: str,
-        exit_code: int,
-        version: int | None,
-        message: str | None,
-        report: Mapping[str, Any],
-    ) -> None:
-        """Note how a run ended."""
+    def finish_run(self, number: int, ending: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+        """Note how a run ended.
+
+        Args:
+            number: of the run.
+            ending: `seconds`, `outcome`, `exit_code`, `version` and `message`, as in `HistoryEntry`.
+            report: counts, changes, drift, warnings and notifications, in JSON values.
+        """
         with self._open(write=True) as database:
             database.execute(
-                "UPDATE run SET seconds = ?, outcome = ?, exit_code = ?, version = ?, message = ?, report = ? "
-                "WHERE number = ?",
-                (seconds, outcome, exit_code, version, message, json.dumps(report, ensure_ascii=False), number),
+                "UPDATE run SET seconds = :seconds, outcome = :outcome, exit_code = :exit_code, version = :version, "
+                "message = :message, report = :report WHERE number = :number",
+                {**ending, "number": number, "report": json.dumps(report, ensure_ascii=False)},
             )
 
-    def runs(self, *, limit: int | None = None, number: int | None = None, version: int | None = None) -> list[Run]:
+    def list_runs(
+        self, *, limit: int | None = None, number: int | None = None, version: int | None = None
+    ) -> list[HistoryEntry]:
         """Return the runs, newest first.
 
         Args:
@@ -125,15 +123,14 @@ class History:
         if not self._path.is_file():
             return []
         with self._open(write=False) as database:
-            found = database.execute(
-                "SELECT number, started, seconds, outcome, exit_code, version, parent, owner, message, report "
-                "FROM run WHERE number = coalesce(:number, number) AND version IS coalesce(:version, version) "
-                "ORDER BY number DESC LIMIT :limit",
+            rows = database.execute(
+                "SELECT * FROM run WHERE number = coalesce(:number, number) "
+                "AND version IS coalesce(:version, version) ORDER BY number DESC LIMIT :limit",
                 {"limit": -1 if limit is None else limit, "number": number, "version": version},
             ).fetchall()
-        return [_run(row) for row in found]
+        return [_read_entry(row) for row in rows]
 
-    def numbers(self) -> tuple[int, int] | None:
+    def find_number_range(self) -> tuple[int, int] | None:
         """Return the numbers of the first and the last run, or None when there are none."""
         if not self._path.is_file():
             return None
@@ -141,7 +138,7 @@ class History:
             first, last = database.execute("SELECT min(number), max(number) FROM run").fetchone()
         return None if first is None else (int(first), int(last))
 
-    def set_aside(self) -> Path:
+    def move_damaged(self) -> Path:
         """Rename a history that cannot be read, so that a new one begins; return where it is."""
         number = 1
         while (aside := self._path.with_name(f"{FILE}.damaged-{number}")).exists():
@@ -166,17 +163,6 @@ class History:
             yield database
 
 
-def _run(row: tuple[Any, ...]) -> Run:
-    number, started, seconds, outcome, exit_code, version, parent, owner, message, report = row
-    return Run(
-        number=number,
-        started=started,
-        seconds=seconds,
-        outcome=outcome,
-        exit_code=exit_code,
-        version=version,
-        parent=parent,
-        owner=owner,
-        message=message,
-        report=json.loads(report),
-    )
+def _read_entry(row: tuple[Any, ...]) -> HistoryEntry:
+    values = dict(zip((one.name for one in fields(HistoryEntry)), row, strict=True))
+    return HistoryEntry(**values | {"report": json.loads(values["report"])})

@@ -15,14 +15,14 @@ import polars as pl
 from thresher.curation.rule import check_order
 from thresher.errors import InputError, ManifestError, NotFoundError
 from thresher.jobs.drift.distributions import Drift, count_top_values, measure_drifts
-from thresher.jobs.history import FILE, History, Run
+from thresher.jobs.history import FILE, History, HistoryEntry
 from thresher.jobs.job_file import Job, read_job
 from thresher.jobs.snapshots.folder import JobFolder, Snapshot, format_version
-from thresher.jobs.snapshots.read import DATA, DISTRIBUTIONS, SOURCES, TOPICS, read_json
+from thresher.jobs.snapshots.read import DATA, DISTRIBUTIONS, TOPICS, read_json
 from thresher.jobs.snapshots.table import ROW_ID, SOURCE
 from thresher.jobs.sources.addresses import find_references, has_plaintext_password, redact_address
 from thresher.jobs.sources.incoming import check_same_columns
-from thresher.jobs.sources.scan import HashCache, scan
+from thresher.jobs.sources.scan import HashCache, scan_sources
 from thresher.jobs.state import PreviousSnapshot
 
 _VERSION = re.compile(r"v0*(\d+)")
@@ -44,27 +44,24 @@ def check_job(path: str | Path) -> dict[str, Any]:
         OutputError: the output folder holds something else.
     """
     job = read_job(path)
-    folder = JobFolder(job.folder)
+    folder = JobFolder(job.output_folder)
     folder.check_free()
     latest = folder.latest()
-    ledger = [] if latest is None else read_json(latest, SOURCES)
-    if latest is not None:
-        check_same_columns(job, PreviousSnapshot.read(latest).schema)
-    cache = HashCache(folder.path)
-    lineage = set() if latest is None else {int(entry["version"]) for entry in latest.manifest.content["seen"]}
-    hashes = {str(entry["sha256"]) for entry in ledger} | cache.spent(lineage)
-    found = scan(job, ledger, known_hashes=hashes, since=None, cache=cache)
+    previous, cache = PreviousSnapshot.read(latest), HashCache(folder.path)
+    check_same_columns(job, previous.schema)
+    hashes = previous.list_known_hashes(cache)
+    scan = scan_sources(job, previous.ledger, known_hashes=hashes, since=None, cache=cache)
     return {
         "job": job.name,
         "steps": [rule.name for rule in job.rules],
         "sources": [
             {"name": job.source_name(number), "what": _what(job, number)} for number in range(len(job.settings.sources))
         ],
-        "files_new": len(found.fresh),
-        "files_known": len(found.known),
+        "files_new": len(scan.new_files),
+        "files_known": len(scan.known_files),
         "output": str(folder.path),
         "latest": None if latest is None else format_version(latest.version),
-        "notes": [*found.notes, *_notes(job, folder)],
+        "notes": [*scan.notes, *_find_problems(job, folder)],
     }
 
 
@@ -75,7 +72,7 @@ def _what(job: Job, number: int) -> str:
     return f"Hub dataset {source.hub}" if source.hub is not None else f"query at {redact_address(source.url or '')}"
 
 
-def _notes(job: Job, folder: JobFolder) -> list[str]:
+def _find_problems(job: Job, folder: JobFolder) -> list[str]:
     """Return what a run may stumble over, in sentences."""
     notes = check_order(job.rules)
     addresses = [source.url for source in job.settings.sources if source.url is not None]
@@ -102,10 +99,10 @@ def open_job_folder(where: str | Path) -> JobFolder:
         if not folder.snapshots.is_dir():
             raise InputError(f"{path}: must be a job file or the output folder of a job, found another folder")
         return folder
-    return JobFolder(read_job(path).folder)
+    return JobFolder(read_job(path).output_folder)
 
 
-def list_runs(where: str | Path, *, limit: int | None = None) -> list[Run]:
+def list_runs(where: str | Path, *, limit: int | None = None) -> list[HistoryEntry]:
     """Return the runs of a job, newest first.
 
     Args:
@@ -113,7 +110,7 @@ def list_runs(where: str | Path, *, limit: int | None = None) -> list[Run]:
         limit: at most so many; None for all.
     """
     with _history(open_job_folder(where)) as history:
-        return history.runs(limit=limit)
+        return history.list_runs(limit=limit)
 
 
 @contextmanager
@@ -128,7 +125,7 @@ def _history(folder: JobFolder) -> Iterator[History]:
         ) from None
 
 
-def find_run(where: str | Path, name: str) -> Run:
+def find_run(where: str | Path, name: str) -> HistoryEntry:
     """Return the run of a number, or the one that made a version ("v12", "latest").
 
     Raises:
@@ -137,10 +134,10 @@ def find_run(where: str | Path, name: str) -> Run:
     folder = open_job_folder(where)
     with _history(folder) as history:
         if name.isdecimal():
-            found = history.runs(limit=1, number=min(int(name), MAX_NUMBER))
+            found = history.list_runs(limit=1, number=min(int(name), MAX_NUMBER))
         else:
-            found = history.runs(limit=1, version=min(_version(folder, name), MAX_NUMBER))
-        numbers = None if found else history.numbers()
+            found = history.list_runs(limit=1, version=min(_version(folder, name), MAX_NUMBER))
+        numbers = None if found else history.find_number_range()
     if not found:
         known = "none" if numbers is None else f"{numbers[0]} to {numbers[1]}"
         raise NotFoundError(f"run '{name}' not found; there are: {known}; or give a version such as v1, or latest")

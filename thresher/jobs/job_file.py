@@ -66,24 +66,26 @@ class Job:
         return self.path.parent
 
     @property
-    def folder(self) -> Path:
+    def output_folder(self) -> Path:
         """Where snapshots go."""
-        return self.place(self.settings.output.folder)
+        return self.resolve_path(self.settings.output.folder)
 
-    def place(self, named: str) -> Path:
+    def resolve_path(self, named: str) -> Path:
         """Return where a path in the file is."""
         return self.base / os.path.expanduser(named)  # leaves "~nobody" as it is, where Path.expanduser raises
 
-    def pattern(self, named: str) -> str:
+    def resolve_pattern(self, named: str) -> str:
         """Return where a path or a pattern in the file is; the name of the job's own folder is no pattern."""
         named = os.path.expanduser(named)
-        return os.path.join(glob.escape(str(self.base)), named) if glob.has_magic(named) else str(self.place(named))
+        return (
+            os.path.join(glob.escape(str(self.base)), named) if glob.has_magic(named) else str(self.resolve_path(named))
+        )
 
-    def model(self, named: str | None) -> str | None:
+    def resolve_model(self, named: str | None) -> str | None:
         """Return a model as features take it: its place where it is a folder or a file, else its name."""
         if named is None or named in EMBEDDED:
             return named
-        place = self.place(named)
+        place = self.resolve_path(named)
         return str(place) if place.exists() else named
 
     def source_name(self, number: int) -> str:

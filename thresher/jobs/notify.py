@@ -28,7 +28,7 @@ def should_notify(notify: Notify, outcome: str) -> bool:
     return outcome in FAILURES or (notify.on == "change" and outcome == "done")
 
 
-def post(notify: Notify, payload: Mapping[str, Any], addresses: Addresses) -> dict[str, Any]:
+def post_webhook(notify: Notify, payload: Mapping[str, Any], addresses: Addresses) -> dict[str, Any]:
     """Call the webhook, and return what came of it for the history."""
     if notify.webhook is None:
         raise AssertionError("no webhook")

@@ -1,27 +1,29 @@
-"""A run of a job: from the snapshot before and the sources as they are now to the next snapshot."""
+"""One run of a job, step by step: scan -> read -> curate -> choose -> report -> write the snapshot.
+
+Each step takes one small dataclass and returns the next: `UpdatePlan`, `Scan`, `UpdateInputs`,
+`Candidates`, `Choice`, `DriftReport`, `UpdateResult`. Nothing is written before `write_update`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.curation.pipeline import collect_settings
+from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress, make_context
-from thresher.jobs.drift.distributions import measure_drifts
-from thresher.jobs.drift.gates import check_drift, check_quality, check_unusable
-from thresher.jobs.drift_report import carry_distributions, fit_topics, measure_distributions
-from thresher.jobs.events import Event, OnEvent
+from thresher.jobs.drift.gates import Alarm, check_quality, check_unusable
+from thresher.jobs.drift_report import DriftReport, measure_drift
+from thresher.jobs.events import EventLog
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.folder import JobFolder
-from thresher.jobs.snapshots.read import CHANGES, DISTRIBUTIONS, SOURCES, Pool, describe_schema, read_pool
+from thresher.jobs.snapshots.read import CHANGES, DISTRIBUTIONS, SOURCES, Pool, read_pool
 from thresher.jobs.snapshots.seen_ids import (
     delete_unlisted_segments,
     mask_known,
@@ -29,369 +31,292 @@ from thresher.jobs.snapshots.seen_ids import (
     read_segments,
     write_segment,
 )
-from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
 from thresher.jobs.snapshots.write import write_snapshot
-from thresher.jobs.sources.addresses import Addresses
-from thresher.jobs.sources.incoming import ATTEMPTS, Incoming, Reader, check_same_columns, find_changed_files, join
-from thresher.jobs.sources.scan import HashCache, Scan, scan
-from thresher.jobs.state import Outcome, PreviousSnapshot, UpdateInputs
-from thresher.jobs.update.change_report import build_change_report, count_all, count_incoming, incoming_report
-from thresher.jobs.update.choose import Choice, choose
+from thresher.jobs.sources.incoming import (
+    ATTEMPTS,
+    Incoming,
+    SourceReader,
+    check_same_columns,
+    find_changed_files,
+    merge_batches,
+)
+from thresher.jobs.sources.scan import HashCache, Scan, scan_sources
+from thresher.jobs.state import PreviousSnapshot, UpdateInputs, UpdatePlan
+from thresher.jobs.update.change_report import build_change_report, build_read_report
+from thresher.jobs.update.choose import Choice, choose_rows
+from thresher.jobs.update.curate import curate_rows
 from thresher.jobs.update.fingerprint import (
     compute_config_fingerprint,
     describe_config_change,
     describe_model_change,
     fingerprint_models,
 )
+from thresher.jobs.update.manifest import build_manifest
 from thresher.models.encoders.encoder import AUTO
 
 
-class Run:
-    """One attempt at a run.
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What every step of a run needs.
 
-    Args:
+    Attributes:
         job: the job.
-        folder: of its output.
-        full: judge everything anew.
-        since: pass over files that changed last before it.
-        addresses: for databases.
-        on_event: told what happens.
+        folder: its output.
+        log: hears what happens.
+        cache: hashes of files.
+        is_full: evaluate every row again.
+        since: skip files that were last modified before it.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        folder: JobFolder,
-        *,
-        full: bool,
-        since: datetime | None,
-        addresses: Addresses,
-        on_event: OnEvent,
-    ) -> None:
-        self._job = job
-        self._folder = folder
-        self._full = full
-        self._since = since
-        self._addresses = addresses
-        self._on_event = on_event
-        self._unsettled: set[str] = set()
-        self.notes: list[str] = []
+    job: Job
+    folder: JobFolder
+    log: EventLog
+    cache: HashCache
+    is_full: bool
+    since: datetime | None
 
-    def outcome(self, *, cache: HashCache) -> Outcome:
-        """Work out the next snapshot; starts again when a source changes meanwhile.
 
-        Raises:
-            InputError: a source cannot be read.
-        """
-        for attempt in range(ATTEMPTS):
-            self.notes.clear()
-            made: list[Incoming] = []
-            try:
-                found = self._outcome(cache, made)
-                changed = _changed(made)
-                if not changed:
-                    return found
-                message = f"{changed[0]}: the file changed while it was being read"
-            except InputError as error:
-                changed, message = _changed(made), str(error)
-                if not changed or attempt == ATTEMPTS - 1:
-                    raise
-            self._warn("changing", f"{message}; starting again")
-            if attempt == ATTEMPTS - 2:  # it does not come to rest: the last attempt does without it
-                self._unsettled |= set(changed)
-        raise InputError(f"{changed[0]}: the file must not change all the time; run again")
+@dataclass(frozen=True, kw_only=True)
+class UpdateResult:
+    """What a run came to, before anything is written.
 
-    def _outcome(self, cache: HashCache, made: list[Incoming]) -> Outcome:
-        job, before = self._job, PreviousSnapshot.read(self._folder.latest())
-        check_same_columns(job, before.schema)
-        eval_rows = self._eval_rows()
-        basis = compute_config_fingerprint(job, eval_rows)
-        is_full = self._full or self._is_other(before, basis)
-        ledger = [] if is_full else before.ledger
-        lineage = {int(entry["version"]) for entry in before.segments}
-        hashes = {str(entry["sha256"]) for entry in ledger} | (set() if is_full else cache.spent(lineage))
-        found = scan(job, before.ledger, known_hashes=hashes, since=self._since, cache=cache)
-        for note in (*found.notes, *(f"{name} is left to the next run: {why}" for name, why in found.skipped)):
-            self._warn("scan", note)
-        self._tell_scan(found)
-        reader = Reader(
-            job, schema=before.schema, since=self._since, addresses=self._addresses, on_event=self._on_event
+    Attributes:
+        inputs: what it read.
+        report: counts, changes, drift and alarms, in JSON values.
+        alarms: values beyond their limits.
+        choice: rows of the next snapshot; this and the following are None when nothing is new.
+        drift: how the rows are distributed, and how far that moved.
+        manifest: of the next snapshot, without files, segments and the section `run`.
+    """
+
+    inputs: UpdateInputs
+    report: dict[str, Any]
+    alarms: list[Alarm]
+    choice: Choice | None = None
+    drift: DriftReport | None = None
+    manifest: dict[str, Any] | None = None
+
+
+def build_update(run: RunContext) -> UpdateResult:
+    """Work out the next snapshot; start again when a source changes meanwhile.
+
+    Raises:
+        InputError: a source cannot be read, or keeps changing.
+    """
+    unsettled: set[str] = set()
+    for attempt in range(ATTEMPTS):
+        run.log.notes.clear()
+        inputs = gather_inputs(run, unsettled)
+        try:
+            result = update(run, inputs)
+            changed = find_changed_files(inputs.incoming.rows)
+            if not changed:
+                return result
+            message = f"{changed[0]}: the file changed while it was being read"
+        except InputError as error:
+            changed, message = find_changed_files(inputs.incoming.rows), str(error)
+            if not changed or attempt == ATTEMPTS - 1:
+                raise
+        run.log.note("changing", f"{message}; starting again")
+        if attempt == ATTEMPTS - 2:  # it does not settle: the last attempt does without it
+            unsettled |= set(changed)
+    raise InputError(f"{changed[0]}: the file must not change during a run, it kept changing; run again")
+
+
+def gather_inputs(run: RunContext, unsettled: set[str]) -> UpdateInputs:
+    """Plan, scan and read.
+
+    Args:
+        run: the run.
+        unsettled: paths that kept changing, which are left to the next run.
+    """
+    plan = plan_update(run)
+    notes = list(run.log.notes)
+    inputs = read_inputs(run, plan, scan_files(run, plan), unsettled)
+    if inputs.n_new and not plan.is_full and has_other_models(run, plan.previous):
+        # Other models: every row is evaluated again, and what was said of the first reading is void.
+        run.log.notes[:] = notes
+        plan = replace(plan, is_full=True)
+        inputs = read_inputs(run, plan, scan_files(run, plan), unsettled)
+    return inputs
+
+
+def update(run: RunContext, inputs: UpdateInputs) -> UpdateResult:
+    """Curate, choose and report."""
+    alarms = check_unusable(
+        run.job.settings.gates, n_read=inputs.incoming.n_read, n_unusable=inputs.incoming.n_unusable
+    )
+    if inputs.has_nothing_new:
+        return UpdateResult(inputs=inputs, report=build_read_report(inputs, alarms), alarms=alarms)
+    context = build_feature_context(run, inputs.plan.previous).resolved(inputs.n_candidates)
+    models = fingerprint_models(run.job, context)
+    candidates = curate_rows(run.job, inputs, context)
+    for note in () if candidates.curation is None else candidates.curation.notes:
+        run.log.note("rule", note)
+    choice = choose_rows(run.job, inputs, candidates, context)
+    drift = measure_drift(run.job, inputs, candidates, choice, models, run.log)
+    quality = check_quality(
+        run.job.settings.gates,
+        n_rows=choice.table.num_rows,
+        n_new=inputs.n_new,
+        n_dropped=0 if candidates.curation is None else candidates.curation.dropped.height,
+    )
+    alarms = [*drift.alarms, *quality, *alarms]
+    report = build_change_report(inputs, choice, drift.drifts, alarms)
+    manifest = build_manifest(run.job, inputs, choice, context, models, report["counts"])
+    return UpdateResult(inputs=inputs, report=report, alarms=alarms, choice=choice, drift=drift, manifest=manifest)
+
+
+def plan_update(run: RunContext) -> UpdatePlan:
+    """Read the previous snapshot, and decide whether every row is evaluated again."""
+    job, previous = run.job, PreviousSnapshot.read(run.folder.latest())
+    check_same_columns(job, previous.schema)
+    eval_rows = _load_eval_rows(job)
+    fingerprint = compute_config_fingerprint(job, eval_rows)
+    is_full = run.is_full
+    if not is_full and previous.snapshot is not None:
+        made_by = previous.snapshot.manifest.content["job"]
+        if made_by != job.name:
+            message = f"the newest snapshot was made by the job '{made_by}', and this is '{job.name}'"
+            run.log.note("job", f"{message}; two jobs must not share an output folder")
+        is_full = _announce_full(run, describe_config_change(previous.snapshot, fingerprint))
+    return UpdatePlan(previous=previous, eval_rows=eval_rows, config_fingerprint=fingerprint, is_full=is_full)
+
+
+def scan_files(run: RunContext, plan: UpdatePlan) -> Scan:
+    """Find the files at the sources, and which of them are new."""
+    hashes = set() if plan.is_full else plan.previous.list_known_hashes(run.cache)
+    scan = scan_sources(run.job, plan.previous.ledger, known_hashes=hashes, since=run.since, cache=run.cache)
+    for note in (*scan.notes, *(f"{name} was left to the next run: {why}" for name, why in scan.skipped)):
+        run.log.note("scan", note)
+    counts = {
+        "new": len(scan.new_files),
+        "known": len(scan.known_files),
+        "too_old": len(scan.too_old),
+        "gone": len(scan.gone),
+    }
+    message = f"{counts['new']:,} new files, {counts['known']:,} known"
+    message += f", {counts['too_old']:,} older than --since" if counts["too_old"] else ""
+    message += f", {counts['gone']:,} gone (their rows stay)" if counts["gone"] else ""
+    run.log.send("scan", message, fields=counts)
+    return scan
+
+
+def read_inputs(run: RunContext, plan: UpdatePlan, scan: Scan, unsettled: set[str]) -> UpdateInputs:
+    """Read the new rows and the pool that they join.
+
+    Raises:
+        InputError: a source cannot be read, or no source ever held a row.
+    """
+    previous = plan.previous
+    reader = SourceReader(run.job, schema=previous.schema, since=run.since, log=run.log)
+    batches = reader.read_all(scan, unsettled)
+    if reader.schema is None:
+        raise InputError(
+            f"{run.job.path.name}: the sources must hold rows, found none; check the globs and folders in [[sources]]"
         )
-        settled = [one for one in found.fresh if str(one.file.path) not in self._unsettled]
-        waiting = [one.name for one in found.fresh if str(one.file.path) in self._unsettled]
-        reader.skipped += [*found.skipped, *((name, "it kept changing while it was read") for name in waiting)]
-        batches = [one for one in (reader.files(settled), *reader.others(hashes)) if one is not None]
-        known, problems = read_segments(self._folder.seen, before.segments)
-        for problem in problems:
-            self._warn("seen", problem)
-        old = None if before.place is None else read_pool(before.place)
-        if old is not None:
-            known = np.union1d(known, pack_row_ids(old.rows.frame["row_id"]))
-        incoming = join(
-            batches, known[:0] if is_full else known, skipped=reader.skipped, empty_files=reader.empty_files
+    known, problems = read_segments(run.folder.seen, previous.segments)
+    for problem in problems:
+        run.log.note("seen", problem)
+    old = None if previous.snapshot is None else read_pool(previous.snapshot)
+    if old is not None:
+        known = np.union1d(known, pack_row_ids(old.rows.frame["row_id"]))
+    incoming = merge_batches(batches, known[:0] if plan.is_full else known, reader.skipped, reader.empty_files)
+    pool = _find_unread(old, incoming) if plan.is_full else old
+    if plan.is_full and pool is not None:
+        run.log.note(
+            "full",
+            f"{len(pool.rows):,} kept rows are no longer at any source, or at one that was left to the next run: "
+            "they stay, and are not evaluated again",
         )
-        made.append(incoming)
-        if incoming.rows is not None and not is_full and self._has_other_models(before):
-            made.clear()
-            self.notes.clear()
-            self._full = True
-            return self._outcome(cache, made)
-        pool = _still_unread(old, incoming) if is_full else old
-        if is_full and pool is not None:
-            self._warn(
-                "full",
-                f"{len(pool.rows):,} kept rows are at no source any more, or at one that is left to the next run: "
-                "they stay, and are not judged anew",
-            )
-        version = self._folder.next_version()
-        counts = count_incoming(found, incoming)
-        if before.place is None and reader.schema is None:
-            raise InputError(
-                f"{job.path.name}: the sources must hold rows, found none; check the globs and folders in [[sources]]"
-            )
-        alarms = check_unusable(job.settings.gates, n_read=incoming.n_read, n_unusable=incoming.n_unusable)
-        if incoming.rows is None and not (is_full and pool is not None):
-            report = {"counts": counts, **incoming_report(incoming, alarms)}
-            return Outcome(
-                choice=None, version=version, is_full=is_full, report=report, alarms=alarms, incoming=incoming
-            )
-        return self._chosen(
-            UpdateInputs(
-                before=before,
-                incoming=incoming,
-                pool=pool,
-                old=old,
-                known=known,
-                eval_rows=eval_rows,
-                basis=basis,
-                version=version,
-                is_full=is_full,
-                counts=counts,
-                alarms=alarms,
-            )
-        )
+    return UpdateInputs(
+        plan=plan,
+        scan=scan,
+        incoming=incoming,
+        old=old,
+        pool=pool,
+        known=known,
+        version=run.folder.next_version(),
+    )
 
-    def _chosen(self, task: UpdateInputs) -> Outcome:
-        job, before, incoming = self._job, task.before, task.incoming
-        n_new = 0 if incoming.rows is None else len(incoming.rows)
-        context = self._context(before.encoder).resolved(n_new + (0 if task.pool is None else len(task.pool.rows)))
-        choice = choose(
-            job,
-            task.pool,
-            incoming,
-            old=task.old,
-            eval_rows=task.eval_rows,
-            context=context,
-            version=task.version,
-        )
-        for note in () if choice.judgement is None else choice.judgement.notes:
-            self._warn("rule", note)
-        models = fingerprint_models(job, context)
-        topics, same_topics = fit_topics(job, before, choice, models)
-        profile = measure_distributions(job, choice, incoming, topics, task.known)
-        if not any(profile["incoming"].get("lengths", {}).values()) and before.profile is not None:
-            profile = profile | {"incoming": carry_distributions(before.profile["incoming"], same_topics=same_topics)}
-        found = measure_drifts(before.profile, profile, same_topics=same_topics)
-        alarms = check_drift(job.settings.gates, found) + check_quality(
-            job.settings.gates,
-            n_rows=choice.table.num_rows,
-            n_new=n_new,
-            n_dropped=0 if choice.judgement is None else choice.judgement.dropped.height,
-        )
-        alarms += task.alarms
-        limits = job.settings.gates.labels
-        if (limits.warn, limits.fail) != (None, None) and not profile["snapshot"].get("labels"):
-            self._warn("gate", "labels: the rows have none, so that their drift is not measured")
-        report = build_change_report(choice, incoming, count_all(task.counts, choice), found, alarms)
-        return Outcome(
-            choice=choice,
-            version=task.version,
-            is_full=task.is_full,
-            report=report,
-            alarms=alarms,
-            incoming=incoming,
-            ledger=task.ledger,
-            fresh_names=task.fresh_names,
-            content=self._content(task, choice, context, models, report),
-            topics=topics,
-            profile=profile,
-            rows_schema=task.schema,
-        )
 
-    def write(self, outcome: Outcome, *, run: Mapping[str, Any]) -> Manifest:
-        """Write the next snapshot into the work folder.
+def has_other_models(run: RunContext, previous: PreviousSnapshot) -> bool:
+    """Tell whether the models behind the features changed under the same names, and say so."""
+    if previous.snapshot is None:
+        return False
+    context = build_feature_context(run, previous)
+    return _announce_full(run, describe_model_change(run.job, previous.snapshot, context))
 
-        Args:
-            outcome: of `outcome`.
-            run: what may differ between two runs of the same work.
-        """
-        if (
-            outcome.choice is None
-            or outcome.incoming is None
-            or outcome.rows_schema is None
-            or outcome.fresh_names is None
-        ):
-            raise AssertionError("nothing to write")
-        latest = self._folder.latest()
-        before = [] if outcome.is_full or latest is None else latest.manifest.content["seen"]
-        with suppress(ManifestError):  # of an old snapshot: nobody knows what it lists
-            places = [self._folder.open_snapshot(version) for version in self._folder.versions()]
-            listed = [entry for place in places for entry in place.manifest.content["seen"]]
-            delete_unlisted_segments(self._folder.seen, listed, before=outcome.version)
-        segment = write_segment(self._folder.seen, outcome.version, outcome.fresh_names)
-        work = self._folder.open_work(outcome.version)
-        return write_snapshot(
-            work,
-            self._job,
-            table=outcome.choice.table,
-            dropped=outcome.choice.dropped,
-            rejected=outcome.incoming.rejected,
-            schema=outcome.rows_schema,
-            topics=outcome.topics,
-            documents={DISTRIBUTIONS: outcome.profile, CHANGES: outcome.report, SOURCES: outcome.ledger},
-            content=outcome.content | {"seen": [*before, segment], "run": dict(run)},
-        )
 
-    def _eval_rows(self) -> Dataset | None:
-        job = self._job
-        if not job.settings.eval:
-            return None
-        paths = [job.pattern(one) for one in job.settings.eval]
-        columns = job.settings.rows.columns
-        return load(paths) if columns is None else load(paths, columns=columns)
+def build_feature_context(run: RunContext, previous: PreviousSnapshot) -> FeatureContext:
+    """Return what the features are computed with: by default, the encoder that the first run chose."""
+    job, models = run.job, run.job.settings.features
+    encoder = None if models.encoder == AUTO else job.resolve_model(models.encoder)
 
-    def _is_other(self, before: PreviousSnapshot, basis: str) -> bool:
-        """Tell whether rows stay or go by something else than before, and say so."""
-        if before.place is None:
-            return False
-        theirs = before.place.manifest.content["job"]
-        if theirs != self._job.name:
-            message = f"the newest snapshot was made by the job '{theirs}', and this is '{self._job.name}'"
-            self._warn("job", f"{message}; two jobs must not share an output folder")
-        return self._is_told(describe_config_change(before.place, basis))
-
-    def _has_other_models(self, before: PreviousSnapshot) -> bool:
-        """Tell whether the models behind the features are others under the same names, and say so."""
-        if before.place is None:
-            return False
-        return self._is_told(describe_model_change(self._job, before.place, self._context(before.encoder)))
-
-    def _is_told(self, what: str | None) -> bool:
-        if what is not None and not self._full:
-            self._tell("full", f"{what}: every row of the sources is judged anew")
-        return what is not None
-
-    def _context(self, encoder: str | None) -> FeatureContext:
-        job, models = self._job, self._job.settings.features
-        named = None if models.encoder == AUTO else job.model(models.encoder)
-        return make_context(
-            encoder=named or encoder,
-            model=job.model(models.model),
-            tokenizer=job.model(models.tokenizer),
-            device=models.device,
-            on_progress=self._progress,
-        )
-
-    def _progress(self, progress: Progress) -> None:
+    def log_progress(progress: Progress) -> None:
         if progress.note:
-            self._warn("feature", progress.note)
+            run.log.note("feature", progress.note)
 
-    def _content(
-        self,
-        task: UpdateInputs,
-        choice: Choice,
-        context: FeatureContext,
-        models: Mapping[str, Mapping[str, str]],
-        report: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        """Return the manifest but for files, segments and the section `run`."""
-        job, place = self._job, task.before.place
-        parent = None if place is None else {"version": place.version, "identity": place.manifest.identity}
-        asked = {
-            "rules": [
-                {"name": rule.name, "settings": collect_settings(rule), "report": rule.name in job.report}
-                for rule in job.rules
-            ],
-            "select": job.settings.select.model_dump(mode="json"),
-            "seed": job.settings.seed,
-            "eval": None if task.eval_rows is None else task.eval_rows.fingerprint,
-            "features": models,
-        }
-        return {
-            "format": FORMAT,
-            "kind": "snapshot",
-            "identity": digest(
-                {
-                    "parent": parent,
-                    "basis": task.basis,
-                    "asked": asked,
-                    "ledger": task.ledger,
-                    "thresher": versions(()),
-                    "full": task.is_full,
-                }
-            ),
-            "version": task.version,
-            "parent": parent,
-            "job": job.name,
-            "basis": task.basis,
-            "is_full": task.is_full,
-            **asked,
-            "encoder": context.models.encoder,
-            "n_topics": job.settings.gates.n_topics,
-            "schema": describe_schema(task.schema),
-            "counts": report["counts"],
-            "weight": int(np.sum(choice.table[WEIGHT].to_numpy())) if choice.table.num_rows else 0,
-            "objective": None if choice.objective is None else round(choice.objective, 6),
-            "kept_rows": digest(choice.table[ROW_ID].to_pylist() if choice.table.num_rows else []),
-            "versions": versions(("numpy", "polars", "pyarrow", "faiss-cpu", "numba", "rensa")),
-        }
-
-    def _tell_scan(self, found: Scan) -> None:
-        fields = {
-            "new": len(found.fresh),
-            "known": len(found.known),
-            "too_old": len(found.too_old),
-            "gone": len(found.gone),
-        }
-        message = f"{len(found.fresh):,} new files, {len(found.known):,} known"
-        message += f", {len(found.too_old):,} older than --since" if found.too_old else ""
-        message += f", {len(found.gone):,} gone (their rows stay)" if found.gone else ""
-        self._on_event(Event(name="scan", message=message, fields=fields))
-
-    def _tell(self, name: str, message: str) -> None:
-        self._on_event(Event(name=name, message=message))
-
-    def _warn(self, name: str, message: str) -> None:
-        message = self._addresses.redact(message)
-        self.notes.append(message)
-        self._on_event(Event(name=name, message=message, level="warning"))
+    return make_context(
+        encoder=encoder or previous.encoder,
+        model=job.resolve_model(models.model),
+        tokenizer=job.resolve_model(models.tokenizer),
+        device=models.device,
+        on_progress=log_progress,
+    )
 
 
-def _changed(made: list[Incoming]) -> list[str]:
-    """Return the files that changed since they were read."""
-    return [path for one in made if one.rows is not None for path in find_changed_files(one.rows)]
+def write_update(run: RunContext, result: UpdateResult, *, run_section: Mapping[str, Any]) -> Manifest:
+    """Write the next snapshot into the work folder.
+
+    Args:
+        run: the run.
+        result: of `build_update`, with rows.
+        run_section: what may differ between two runs of the same work.
+    """
+    inputs, choice, drift = result.inputs, result.choice, result.drift
+    if choice is None or drift is None or result.manifest is None:
+        raise AssertionError("nothing to write")
+    seen, version = run.folder.seen, inputs.version
+    with suppress(ManifestError):  # of an old snapshot: nobody knows what it lists
+        snapshots = [run.folder.open_snapshot(number) for number in run.folder.versions()]
+        listed = [entry for snapshot in snapshots for entry in snapshot.manifest.content["seen"]]
+        delete_unlisted_segments(seen, listed, before=version)
+    segments = [] if inputs.plan.is_full else inputs.plan.previous.segments
+    segment = write_segment(seen, version, inputs.fresh_ids)
+    return write_snapshot(
+        run.folder.create_work(version),
+        run.job,
+        table=choice.table,
+        dropped=choice.dropped,
+        rejected=inputs.incoming.rejected,
+        schema=inputs.schema,
+        topics=drift.topics,
+        documents={DISTRIBUTIONS: drift.distributions, CHANGES: result.report, SOURCES: inputs.ledger},
+        content=result.manifest | {"seen": [*segments, segment], "run": dict(run_section)},
+    )
 
 
-def _still_unread(old: Pool | None, incoming: Incoming) -> Pool | None:
-    """Return the old rows that no source holds any more: they stay, and stand for themselves again."""
+def _load_eval_rows(job: Job) -> Dataset | None:
+    if not job.settings.eval:
+        return None
+    paths = [job.resolve_pattern(path) for path in job.settings.eval]
+    columns = job.settings.rows.columns
+    return load(paths) if columns is None else load(paths, columns=columns)
+
+
+def _announce_full(run: RunContext, change: str | None) -> bool:
+    """Say why every row is evaluated again, where something changed; tell whether it did."""
+    if change is not None:
+        run.log.send("full", f"{change}: evaluating every row of the sources again")
+    return change is not None
+
+
+def _find_unread(old: Pool | None, incoming: Incoming) -> Pool | None:
+    """Return the old rows that no source holds any more: they stay, each with weight 1 again."""
     if old is None:
         return None
     ids = pack_row_ids(old.rows.frame["row_id"])
-    here = np.zeros(0, ids.dtype) if incoming.rows is None else np.sort(pack_row_ids(incoming.rows.frame["row_id"]))
-    at = np.flatnonzero(~mask_known(ids, here))
-    if not len(at):
-        return None
-    return replace(old.take(at), weight=np.ones(len(at), np.int64))
-
-
-def parse_time(text: str) -> datetime:
-    """Return the time that a text such as "2026-11-20" or "2026-11-20T03:00:00+01:00" stands for; UTC without a zone.
-
-    Raises:
-        InputError: the text is no time.
-    """
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(f"--since: must be a date or time such as 2026-11-20T03:00, got '{text}'") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+    read = ids[:0] if incoming.rows is None else np.sort(pack_row_ids(incoming.rows.frame["row_id"]))
+    unread = np.flatnonzero(~mask_known(ids, read))
+    return replace(old.take(unread), weight=np.ones(len(unread), np.int64)) if len(unread) else None

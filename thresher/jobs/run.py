@@ -1,25 +1,26 @@
-"""Running a job: lock, transaction, gates, exit code."""
+"""Running a job: lock, update, gates, publication, exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from thresher.artifacts.folder import MANIFEST
-from thresher.errors import OutputError
-from thresher.jobs.events import Event, Level, OnEvent
-from thresher.jobs.job_file import Job, read_job
+from thresher.errors import InputError, OutputError
+from thresher.jobs.events import Event, EventLog, Level
+from thresher.jobs.job_file import read_job
 from thresher.jobs.locking.lock import BusyError, Lock
-from thresher.jobs.pipeline import Run, parse_time
+from thresher.jobs.pipeline import RunContext, UpdateResult, build_update, write_update
 from thresher.jobs.run_record import EXIT_CODES, RunRecord
 from thresher.jobs.snapshots.folder import JobFolder, format_version
-from thresher.jobs.sources.addresses import Addresses, has_plaintext_password
+from thresher.jobs.sources.addresses import has_plaintext_password
 from thresher.jobs.sources.scan import HashCache
-from thresher.jobs.state import Outcome
 
-Ended = Literal["done", "nothing-new", "gate", "busy"]
+Outcome = Literal["done", "nothing-new", "gate", "busy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,11 @@ class RunResult:
         snapshot: folder of the newest snapshot, or None when there is none.
         version: its number, or None.
         number: of the run in the history; None for a dry run, and when another was at work.
-        report: counts, churn, drift and alarms, in JSON values.
+        report: counts, changes, drift and alarms, in JSON values.
         is_dry: nothing was written.
     """
 
-    outcome: Ended
+    outcome: Outcome
     snapshot: Path | None
     version: int | None
     number: int | None
@@ -66,8 +67,8 @@ def run_job(
     Args:
         path: of the job file.
         dry_run: work everything out, and write nothing but computed features.
-        full: judge every row of the sources anew.
-        since: pass over files that changed last before this date or time; `:since` in queries.
+        full: evaluate every row of the sources again.
+        since: skip files that were last modified before this date or time; `:since` in queries.
         accept: publish even when a gate fails.
         on_event: called with each Event.
 
@@ -78,127 +79,123 @@ def run_job(
         ManifestError: the newest snapshot is damaged.
     """
     job = read_job(path)
-    after = None if since is None else parse_time(since)
-    addresses = Addresses()
-    tell = _silent if on_event is None else on_event
-    folder = JobFolder(job.folder)
+    start = None if since is None else parse_time(since)
+    log, folder = EventLog(on_event), JobFolder(job.output_folder)
+    open_run = partial(RunContext, job=job, folder=folder, log=log, is_full=full, since=start)
     if dry_run:
-        run = Run(job, folder, full=full, since=after, addresses=addresses, on_event=tell)
-        return _planned(folder, run.outcome(cache=HashCache(folder.path)), accept=accept)
-    lock = Lock(
-        folder.path,
-        stale_s=job.settings.lock.stale_s,
-        on_wait=lambda message: tell(Event(name="lock", message=message, level="warning")),
-    )
-    run = Run(job, folder, full=full, since=after, addresses=addresses, on_event=tell)
-    account = RunRecord(job, folder, addresses, run, tell)
+        result = build_update(open_run(cache=HashCache(folder.path)))
+        return _describe_dry_run(folder, result, accept=accept)
+    record = RunRecord(job, folder, log)
     try:
-        folder.make()
-        with lock, account:
+        folder.create()
+        stale_s = job.settings.lock.stale_s
+        with Lock(folder.path, stale_s=stale_s, on_wait=partial(log.warn, "lock")) as lock, record:
             if lock.taken_from is not None:
-                account.warn("lock", f"the lock was left by {lock.taken_from}, which is dead")
-            return _locked(job, folder, lock, run, account, tell, accept=accept)
+                log.warn("lock", f"took over the lock of {lock.taken_from}, which is no longer running")
+            return _run_locked(open_run(cache=HashCache(folder.path)), lock, record, accept=accept)
     except BusyError as error:
-        tell(Event(name="busy", message=str(error), level="warning"))
+        log.warn("busy", str(error))
         return RunResult(outcome="busy", snapshot=None, version=None, number=None)
     except OutputError as error:
-        account.fail(error)
+        record.finish_with_error(error)
         raise
 
 
-def _locked(
-    job: Job, folder: JobFolder, lock: Lock, run: Run, account: RunRecord, tell: OnEvent, *, accept: bool
-) -> RunResult:
+def parse_time(text: str) -> datetime:
+    """Return the time of a text such as "2026-11-20" or "2026-11-20T03:00:00+01:00"; UTC without a zone.
+
+    Raises:
+        InputError: the text is no time.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"--since: must be a date or time such as 2026-11-20T03:00, got '{text}'") from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+
+
+def _run_locked(run: RunContext, lock: Lock, record: RunRecord, *, accept: bool) -> RunResult:
+    folder, log = run.folder, run.log
     recovered = folder.recover()
-    account.begin(None if recovered is None else recovered.version)
+    record.start(None if recovered is None else recovered.version)
     if recovered is not None:
-        account.warn(
-            "recovered", f"{format_version(recovered.version)} was finished by a run that was killed; it is the newest"
-        )
-    if any(source.url is not None and has_plaintext_password(source.url) for source in job.settings.sources):
-        account.warn("secret", "a database address holds a password in plain; write ${NAME}")
-    cache = HashCache(folder.path)
-    outcome = run.outcome(cache=cache)
-    account.report = dict(outcome.report)
+        name = format_version(recovered.version)
+        log.warn("recovered", f"{name} was finished by a run that was killed; it is the newest snapshot")
+    if any(source.url is not None and has_plaintext_password(source.url) for source in run.job.settings.sources):
+        log.warn("secret", "a database address contains a password in plain text; write ${NAME}")
+    result = build_update(run)
+    record.report = dict(result.report)
     latest = folder.latest()
     newest = None if latest is None else latest.version
-    for alarm in outcome.alarms:
+    for alarm in result.alarms:
         level: Level = "error" if alarm.is_failure and not accept else "warning"
-        tell(Event(name="gate", message=alarm.message, level=level, fields=alarm.to_json()))
-    failures = [alarm for alarm in outcome.alarms if alarm.is_failure]
+        log.send("gate", alarm.message, level, alarm.to_json())
+    failures = [alarm for alarm in result.alarms if alarm.is_failure]
     if failures and not accept:
-        cache.save()
-        return _ended(folder, account, "gate", newest, message=failures[0].message)
-    if outcome.choice is None:
-        if newest is not None and outcome.incoming is not None:
-            cache.spend([str(entry["sha256"]) for entry in outcome.incoming.ledger], newest)
-        cache.save()
-        return _ended(folder, account, "nothing-new" if recovered is None else "done", newest)
-    version = _published(folder, lock, run, outcome, account)
-    cache.save()
-    tell(Event(name="published", message=_told(outcome), fields={"version": version, **outcome.report["counts"]}))
-    _prune(folder, job.settings.output.keep, account, tell)
-    return _ended(folder, account, "done", version)
+        run.cache.save()
+        return _finish(folder, record, "gate", newest, message=failures[0].message)
+    if result.choice is None:
+        if newest is not None:
+            run.cache.mark_exhausted([str(entry["sha256"]) for entry in result.inputs.incoming.ledger], newest)
+        run.cache.save()
+        return _finish(folder, record, "nothing-new" if recovered is None else "done", newest)
+    version = _publish(run, lock, result, record)
+    run.cache.save()
+    counts = result.report["counts"]
+    message = f"{counts['rows']:,} rows, {counts['entered']:,} of them new, {counts['left']:,} left"
+    passed = f"{counts['passed']:,} of {counts['new']:,} new rows passed the rules"
+    log.send("published", f"{format_version(version)}: {message}; {passed}", fields={"version": version, **counts})
+    _prune(folder, run.job.settings.output.keep, log)
+    return _finish(folder, record, "done", version)
 
 
-def _published(folder: JobFolder, lock: Lock, run: Run, outcome: Outcome, account: RunRecord) -> int:
+def _publish(run: RunContext, lock: Lock, result: UpdateResult, record: RunRecord) -> int:
+    version = result.inputs.version
     try:
-        run.write(outcome, run=account.facts())
-        return folder.publish(outcome.version, check=lock.check).version
+        write_update(run, result, run_section=record.describe_run())
+        return run.folder.publish(version, check=lock.check).version
     except OSError:
-        folder.discard(outcome.version)  # a full disk: features are cached, so nothing worth keeping is lost
+        run.folder.discard(version)  # a full disk: features are cached, so nothing worth keeping is lost
         raise
 
 
-def _prune(folder: JobFolder, keep: int, account: RunRecord, tell: OnEvent) -> None:
-    """Delete old snapshots; that one cannot be deleted is told, and does not fail a run that has published."""
+def _prune(folder: JobFolder, keep: int, log: EventLog) -> None:
+    """Delete old snapshots; one that cannot be deleted does not fail a run that has published."""
     try:
         deleted, held = folder.prune(keep)
         for version in deleted:
-            tell(Event(name="pruned", message=f"{format_version(version)} was deleted, {keep} newer ones stay"))
+            log.send("pruned", f"deleted {format_version(version)}; the {keep} newest snapshots stay")
         for version in held:
-            tell(Event(name="held", message=f"{format_version(version)} stays for now, a reader holds its {MANIFEST}"))
+            log.send("held", f"{format_version(version)} stays for now: a reader holds its {MANIFEST}")
     except OSError as error:
-        account.warn("pruned", f"an old snapshot could not be deleted ({error.strerror or error})")
+        log.warn("pruned", f"an old snapshot could not be deleted ({error.strerror or error})")
 
 
-def _ended(
-    folder: JobFolder, account: RunRecord, outcome: Ended, newest: int | None, *, message: str | None = None
+def _finish(
+    folder: JobFolder, record: RunRecord, outcome: Outcome, newest: int | None, *, message: str | None = None
 ) -> RunResult:
-    account.end(outcome, version=newest if outcome == "done" else None, newest=newest, message=message)
+    record.finish(outcome, version=newest if outcome == "done" else None, newest=newest, message=message)
     if outcome == "done":
         folder.mark_announced()
     return RunResult(
         outcome=outcome,
         snapshot=None if newest is None else folder.snapshot_path(newest),
         version=newest,
-        number=account.number,
-        report=account.report,
+        number=record.number,
+        report=record.report,
     )
 
 
-def _planned(folder: JobFolder, outcome: Outcome, *, accept: bool) -> RunResult:
+def _describe_dry_run(folder: JobFolder, result: UpdateResult, *, accept: bool) -> RunResult:
     latest = folder.latest()
-    ended: Ended = "nothing-new" if outcome.choice is None else "done"
-    if not accept and any(alarm.is_failure for alarm in outcome.alarms):
-        ended = "gate"
+    outcome: Outcome = "nothing-new" if result.choice is None else "done"
+    if not accept and any(alarm.is_failure for alarm in result.alarms):
+        outcome = "gate"
     return RunResult(
-        outcome=ended,
+        outcome=outcome,
         snapshot=None if latest is None else latest.path,
         version=None if latest is None else latest.version,
         number=None,
-        report=outcome.report,
+        report=result.report,
         is_dry=True,
     )
-
-
-def _told(outcome: Outcome) -> str:
-    counts = outcome.report["counts"]
-    return (
-        f"{format_version(outcome.version)}: {counts['rows']:,} rows, {counts['entered']:,} of them new, "
-        f"{counts['left']:,} left; of {counts['new']:,} new rows the rules kept {counts['passed']:,}"
-    )
-
-
-def _silent(event: Event) -> None:
-    del event

@@ -1,4 +1,4 @@
-"""The account of a run: what is told of it at its end, whatever the end: history, textfile, webhook."""
+"""The record of a run: its end, whatever it is, goes to the history, the textfile and the webhook."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from types import TracebackType
 from typing import Any
 
 from thresher.errors import ThresherError
-from thresher.jobs.events import Event, OnEvent
+from thresher.jobs.events import EventLog
 from thresher.jobs.history import History
 from thresher.jobs.job_file import Job
 from thresher.jobs.locking.lock import Owner
-from thresher.jobs.notify import post, should_notify, write_metrics
-from thresher.jobs.pipeline import Run
+from thresher.jobs.notify import post_webhook, should_notify, write_metrics
 from thresher.jobs.snapshots.folder import JobFolder, Snapshot
-from thresher.jobs.sources.addresses import Addresses
 
 EXIT_CODES: Mapping[str, int] = {
     "done": 0,
@@ -31,69 +29,69 @@ EXIT_CODES: Mapping[str, int] = {
 
 
 class RunRecord:
-    """What is told of a run at its end, whatever the end: history, textfile, webhook."""
+    """Records a run from its start to its end. As a context manager it records an error that ends the run, too."""
 
-    def __init__(self, job: Job, folder: JobFolder, addresses: Addresses, run: Run, tell: OnEvent) -> None:
+    def __init__(self, job: Job, folder: JobFolder, log: EventLog) -> None:
         self._job = job
         self._folder = folder
-        self._addresses = addresses
-        self._tell = tell
+        self._log = log
         self._history = History(folder.path)
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._clock = time.monotonic()
-        self._run = run
-        self._is_ended = False
-        self._before: Snapshot | None = None
+        self._is_finished = False
+        self._previous: Snapshot | None = None
         self.number: int | None = None
         self.report: dict[str, Any] = {}
 
     def __enter__(self) -> RunRecord:
         return self
 
-    def begin(self, recovered: int | None) -> None:
-        """Open the history; a damaged one is set aside.
+    def start(self, recovered: int | None) -> None:
+        """Open the history; a damaged one is moved away.
 
         Args:
             recovered: version that a killed run had published, or None.
         """
-        self._before = latest = self._folder.latest()
+        self._previous = latest = self._folder.latest()
         parent = None if latest is None else latest.version
-        owner = str(Owner.this())
+        owner = str(Owner.current())
         try:
-            self.number = self._history.begin(started=self._started, owner=owner, parent=parent, recovered=recovered)
+            self.number = self._history.start_run(
+                started=self._started, owner=owner, parent=parent, recovered=recovered
+            )
         except sqlite3.OperationalError as error:
-            self._lost(error)
+            self._warn_unwritten(error)
         except sqlite3.DatabaseError:
-            aside = self._history.set_aside()
-            self.warn("history", f"the history was damaged; it is now {aside.name}, and a new one begins")
-            self.number = self._history.begin(started=self._started, owner=owner, parent=parent)
+            moved = self._history.move_damaged()
+            self._log.warn("history", f"the history was damaged: it is now {moved.name}, and a new one was started")
+            self.number = self._history.start_run(started=self._started, owner=owner, parent=parent)
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a manifest says in its section `run`."""
-        seconds = round(time.monotonic() - self._clock, 3)
-        return {"created": self._started, "seconds": seconds, "number": self.number, "notes": list(self._run.notes)}
+    def describe_run(self) -> dict[str, Any]:
+        """Return the section `run` of a manifest."""
+        notes = list(self._log.notes)
+        return {"created": self._started, "seconds": self._seconds(), "number": self.number, "notes": notes}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Note an end that nobody planned; the error goes on."""
+        """Record an unplanned end; the error goes on."""
         if error is not None:
-            self.fail(error)
+            self.finish_with_error(error)
 
-    def fail(self, error: BaseException) -> None:
-        """Note an end that nobody planned, once; without the lock, others are told and the history is not touched."""
-        if self._is_ended:
+    def finish_with_error(self, error: BaseException) -> None:
+        """Record an unplanned end, once; a run that never had the lock leaves the history alone."""
+        if self._is_finished:
             return
         outcome = "bug"
         if isinstance(error, ThresherError | OSError):
             outcome = "error"
         elif isinstance(error, KeyboardInterrupt | SystemExit):
             outcome = "interrupted"
-        said = str(error) if outcome == "error" else f"{type(error).__name__}: {error}"
-        self.end(outcome, version=None, newest=None, message=self._addresses.redact(said))
+        message = str(error) if outcome == "error" else f"{type(error).__name__}: {error}"
+        self.finish(outcome, version=None, newest=None, message=self._log.addresses.redact(message))
 
-    def end(self, outcome: str, *, version: int | None, newest: int | None, message: str | None) -> None:
-        """Note how the run ended, and tell others.
+    def finish(self, outcome: str, *, version: int | None, newest: int | None, message: str | None) -> None:
+        """Record how the run ended, and notify others.
 
         Args:
             outcome: a key of `EXIT_CODES`.
@@ -101,60 +99,57 @@ class RunRecord:
             newest: version of the newest snapshot.
             message: what went wrong.
         """
-        self._is_ended = True
-        seconds = round(time.monotonic() - self._clock, 3)
-        told: list[dict[str, Any]] = []
-        notify = self._job.settings.notify
-        if notify.prometheus is not None:
-            path = self._job.place(notify.prometheus)
-            told.append(write_metrics(path, self._job.name, self._metrics(outcome, seconds, newest)))
-        if notify.webhook is not None and should_notify(notify, outcome):
-            payload = {
-                "job": self._job.name,
-                "run": self.number,
-                "outcome": outcome,
-                "exit_code": EXIT_CODES[outcome],
-                "version": version,
-                "seconds": seconds,
-                "message": message,
-                "report": self.report,
-            }
-            told.append(post(notify, payload, self._addresses))
-        for one in told:
-            if "error" in one:
-                self.warn("notify", f"a notification failed ({one['error']}); the run itself is not touched by it")
-        report = {**self.report, "notes": list(self._run.notes), "notified": told}
+        self._is_finished = True
+        ending = {
+            "outcome": outcome,
+            "exit_code": EXIT_CODES[outcome],
+            "version": version,
+            "seconds": self._seconds(),
+            "message": message,
+        }
+        report = {**self.report, "notes": list(self._log.notes), "notified": self._notify(ending, newest)}
         if self.number is None:
             return
         try:
-            self._history.end(
-                self.number, seconds=seconds, outcome=outcome, exit_code=EXIT_CODES[outcome], version=version,
-                message=message, report=report,
-            )  # fmt: skip
+            self._history.finish_run(self.number, ending, report)
         except sqlite3.Error as error:
-            self._lost(error)
+            self._warn_unwritten(error)
 
-    def _metrics(self, outcome: str, seconds: float, newest: int | None) -> dict[str, tuple[str, float]]:
-        found: dict[str, tuple[str, float]] = {
+    def _notify(self, ending: Mapping[str, Any], newest: int | None) -> list[dict[str, Any]]:
+        """Write the textfile and call the webhook; return what came of it."""
+        notified: list[dict[str, Any]] = []
+        notify = self._job.settings.notify
+        if notify.prometheus is not None:
+            path = self._job.resolve_path(notify.prometheus)
+            notified.append(write_metrics(path, self._job.name, self._collect_metrics(ending, newest)))
+        if notify.webhook is not None and should_notify(notify, ending["outcome"]):
+            payload = {"job": self._job.name, "run": self.number, **ending, "report": self.report}
+            notified.append(post_webhook(notify, payload, self._log.addresses))
+        for entry in notified:
+            if "error" in entry:
+                self._log.warn("notify", f"a notification failed ({entry['error']}); the run itself is not affected")
+        return notified
+
+    def _collect_metrics(self, ending: Mapping[str, Any], newest: int | None) -> dict[str, tuple[str, float]]:
+        metrics: dict[str, tuple[str, float]] = {
             "job_last_run_timestamp_seconds": ("When the last run ended.", time.time()),
-            "job_last_run_seconds": ("How long the last run took.", seconds),
-            "job_last_exit_code": ("Exit code of the last run.", EXIT_CODES[outcome]),
+            "job_last_run_seconds": ("How long the last run took.", ending["seconds"]),
+            "job_last_exit_code": ("Exit code of the last run.", ending["exit_code"]),
         }
-        snapshot = self._before if newest is None else self._folder.open_snapshot(newest)
+        snapshot = self._previous if newest is None else self._folder.open_snapshot(newest)
         if snapshot is not None:
             created = datetime.fromisoformat(snapshot.manifest.content["run"]["created"]).timestamp()
-            found["job_snapshot_version"] = ("Version of the newest snapshot.", snapshot.version)
-            found["job_snapshot_timestamp_seconds"] = ("When the run of the newest snapshot began.", created)
+            metrics["job_snapshot_version"] = ("Version of the newest snapshot.", snapshot.version)
+            metrics["job_snapshot_timestamp_seconds"] = ("When the run of the newest snapshot began.", created)
         for name, value in self.report.get("counts", {}).items():
-            found[f'job_rows{{what="{name}"}}'] = ("Rows and files of the last run.", value)
+            metrics[f'job_rows{{what="{name}"}}'] = ("Rows and files of the last run.", value)
         for drift in self.report.get("drift", []):
             name = f'job_drift{{measure="{drift["measure"]}",of="{drift["of"]}"}}'
-            found[name] = ("Jensen-Shannon divergence from the run before.", drift["jensen_shannon"])
-        return found
+            metrics[name] = ("Jensen-Shannon divergence from the run before.", drift["jensen_shannon"])
+        return metrics
 
-    def _lost(self, error: sqlite3.Error) -> None:
-        self.warn("history", f"the history could not be written ({error}); the run itself is not touched by it")
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._clock, 3)
 
-    def warn(self, name: str, message: str) -> None:
-        """Tell of something odd, without secrets."""
-        self._tell(Event(name=name, message=self._addresses.redact(message), level="warning"))
+    def _warn_unwritten(self, error: sqlite3.Error) -> None:
+        self._log.warn("history", f"the history could not be written ({error}); the run itself is not affected")

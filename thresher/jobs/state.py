@@ -1,4 +1,4 @@
-"""What a run starts from, and what it comes to before anything is published."""
+"""What a run starts from: the previous snapshot, the plan, and the rows that it read."""
 
 from __future__ import annotations
 
@@ -6,149 +6,144 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.artifacts.folder import MANIFEST
 from thresher.dataset import Dataset, Schema
 from thresher.errors import ManifestError
-from thresher.jobs.drift.distributions import Profile
-from thresher.jobs.drift.gates import Alarm
+from thresher.jobs.drift.distributions import Distributions
 from thresher.jobs.snapshots.folder import Snapshot
 from thresher.jobs.snapshots.read import DISTRIBUTIONS, SOURCES, Pool, read_json, read_schema
 from thresher.jobs.snapshots.seen_ids import PackedIds, pack_row_ids
 from thresher.jobs.sources.incoming import Incoming
-from thresher.jobs.update.choose import Choice
+from thresher.jobs.sources.scan import HashCache, Scan
 
-_PARTS = ("job", "basis", "seen", "encoder", "n_topics", "schema", "features", "counts", "files", "hashes", "versions")
+_KEYS = ("job", "basis", "seen", "encoder", "n_topics", "schema", "features", "counts", "files", "hashes", "versions")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreviousSnapshot:
-    """What a run starts from.
+    """The newest snapshot; all fields are empty before the first run.
 
     Attributes:
-        place: the newest snapshot, or None.
+        snapshot: its folder and manifest.
         schema: of its rows.
         ledger: files it was made from.
-        segments: of the rows ever judged.
-        profile: of its rows.
+        segments: of the rows that were ever evaluated.
+        distributions: of its rows.
         encoder: that its run chose.
     """
 
-    place: Snapshot | None
-    schema: Schema | None
-    ledger: list[dict[str, Any]]
-    segments: list[dict[str, Any]]
-    profile: Profile | None
-    encoder: str | None
+    snapshot: Snapshot | None = None
+    schema: Schema | None = None
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    distributions: Distributions | None = None
+    encoder: str | None = None
 
     @staticmethod
-    def read(place: Snapshot | None) -> PreviousSnapshot:
-        """Read the state in a snapshot.
+    def read(snapshot: Snapshot | None) -> PreviousSnapshot:
+        """Read the state that a snapshot holds.
 
         Raises:
             ManifestError: its manifest lacks a part.
         """
-        if place is None:
-            return PreviousSnapshot(place=None, schema=None, ledger=[], segments=[], profile=None, encoder=None)
-        content = place.manifest.content
-        missing = [name for name in _PARTS if name not in content]
+        if snapshot is None:
+            return PreviousSnapshot()
+        content = snapshot.manifest.content
+        missing = [name for name in _KEYS if name not in content]
         if missing:
             raise ManifestError(
-                f"{place.path / MANIFEST}: must have '{missing[0]}', found none; point 'latest' to another snapshot"
+                f"{snapshot.path / MANIFEST}: must have '{missing[0]}', found none; point 'latest' to another snapshot"
             )
         return PreviousSnapshot(
-            place=place,
+            snapshot=snapshot,
             schema=read_schema(content["schema"]),
-            ledger=read_json(place, SOURCES),
+            ledger=read_json(snapshot, SOURCES),
             segments=content["seen"],
-            profile=read_json(place, DISTRIBUTIONS),
+            distributions=read_json(snapshot, DISTRIBUTIONS),
             encoder=content["encoder"],
         )
+
+    def list_known_hashes(self, cache: HashCache) -> set[str]:
+        """Return the sha256 of files that need not be read again: all of their rows are known."""
+        versions = {int(entry["version"]) for entry in self.segments}
+        return {str(entry["sha256"]) for entry in self.ledger} | cache.list_exhausted(versions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdatePlan:
+    """What is known before any source is looked at.
+
+    Attributes:
+        previous: the newest snapshot.
+        eval_rows: rows to evaluate on, which must not enter.
+        config_fingerprint: hash of everything besides the rows that decides which rows stay.
+        is_full: every row is evaluated again.
+    """
+
+    previous: PreviousSnapshot
+    eval_rows: Dataset | None
+    config_fingerprint: str
+    is_full: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateInputs:
-    """What a run has to decide on.
+    """The rows that a run decides on.
 
     Attributes:
-        before: the snapshot before.
-        incoming: new rows.
+        plan: what the run knew before.
+        scan: files at the sources.
+        incoming: new rows; in a full run, rows of the previous snapshot may be among them.
+        old: all rows of the previous snapshot; None when there are none.
         pool: old rows that the new ones join; None when there are none.
-        old: all rows of the snapshot before; None when there are none.
-        known: sorted names of the rows that were ever judged before, also where a full run judges
-            them anew.
-        eval_rows: rows to evaluate on.
-        basis: hash of what makes a row stay or go, besides the rows.
+        known: sorted ids of the rows that were evaluated before, also where a full run evaluates
+            them again.
         version: of the next snapshot.
-        is_full: everything is judged anew.
-        counts: of files and rows read.
-        alarms: of the rows read.
     """
 
-    before: PreviousSnapshot
+    plan: UpdatePlan
+    scan: Scan
     incoming: Incoming
-    pool: Pool | None
     old: Pool | None
+    pool: Pool | None
     known: PackedIds
-    eval_rows: Dataset | None
-    basis: str
     version: int
-    is_full: bool
-    counts: dict[str, int]
-    alarms: list[Alarm]
+
+    @property
+    def n_new(self) -> int:
+        """Rows that the rules will see."""
+        return 0 if self.incoming.rows is None else len(self.incoming.rows)
+
+    @property
+    def n_candidates(self) -> int:
+        """Rows that may be in the next snapshot."""
+        return self.n_new + (0 if self.pool is None else len(self.pool.rows))
+
+    @property
+    def has_nothing_new(self) -> bool:
+        """Whether the next snapshot would be the previous one."""
+        return not self.n_new and not (self.plan.is_full and self.pool is not None)
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
-        """Of the next snapshot: an entry of an older content of the same place is replaced."""
-        entries = [*([] if self.is_full else self.before.ledger), *self.incoming.ledger]
-        by_place = {(entry["source"], entry["name"]): entry for entry in entries}
-        return [by_place[place] for place in sorted(by_place)]
+        """Files of the next snapshot; the entry of an older content of the same file is replaced."""
+        entries = [*([] if self.plan.is_full else self.plan.previous.ledger), *self.incoming.ledger]
+        by_file = {(entry["source"], entry["name"]): entry for entry in entries}
+        return [by_file[key] for key in sorted(by_file)]
 
     @property
-    def fresh_names(self) -> PackedIds:
-        """Rows that are judged for the first time, or, in a full run, all that are known after it."""
-        rows = [one for one in (self.incoming.rows, self.pool.rows if self.is_full and self.pool else None) if one]
-        return np.unique(np.concatenate([np.zeros(0, "S16"), *(pack_row_ids(one.frame["row_id"]) for one in rows)]))
+    def fresh_ids(self) -> PackedIds:
+        """Rows that are evaluated for the first time, or, in a full run, all that are known after it."""
+        kept = self.pool.rows if self.plan.is_full and self.pool is not None else None
+        ids = [pack_row_ids(rows.frame["row_id"]) for rows in (self.incoming.rows, kept) if rows is not None]
+        return np.unique(np.concatenate([np.zeros(0, "S16"), *ids]))
 
     @property
     def schema(self) -> Schema:
-        """Of the rows."""
-        if self.before.schema is not None:
-            return self.before.schema
+        """Schema of the rows."""
+        if self.plan.previous.schema is not None:
+            return self.plan.previous.schema
         if self.incoming.rows is None:
             raise AssertionError("a first run without rows")
         return replace(self.incoming.rows.schema, id_column=None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run came to, before anything is published.
-
-    Attributes:
-        choice: the rows of the next snapshot; None when nothing is new.
-        version: of the next snapshot.
-        is_full: everything was judged anew.
-        report: counts, churn, drift and alarms, in JSON values.
-        alarms: values beyond their limits.
-        incoming: the new rows.
-        ledger: of the next snapshot.
-        fresh_names: rows that are judged for the first time.
-        content: of the next manifest, but for its files.
-        topics: centroids of the next snapshot.
-        profile: of the next snapshot.
-        rows_schema: of the next snapshot.
-    """
-
-    choice: Choice | None
-    version: int
-    is_full: bool
-    report: dict[str, Any]
-    alarms: list[Alarm] = field(default_factory=list)
-    incoming: Incoming | None = None
-    ledger: list[dict[str, Any]] = field(default_factory=list)
-    fresh_names: PackedIds | None = None
-    content: dict[str, Any] = field(default_factory=dict)
-    topics: NDArray[np.float32] | None = None
-    profile: Profile = field(default_factory=dict)
-    rows_schema: Schema | None = None

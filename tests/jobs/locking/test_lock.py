@@ -96,7 +96,7 @@ def test_a_living_process_holds_it_and_a_killed_one_loses_it_at_once(tmp_path):
 
 def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path):
     (tmp_path / ".lock").mkdir()
-    owner = {**vars(Owner.this()), "start": "1", "state": "held"}  # our number, another start
+    owner = {**vars(Owner.current()), "start": "1", "state": "held"}  # our number, another start
     (tmp_path / ".lock" / "000001").write_text(json.dumps(owner))
     with Lock(tmp_path, stale_s=30) as lock:
         assert lock.taken_from is not None

@@ -15,7 +15,7 @@ from thresher.jobs.snapshots.seen_ids import delete_unlisted_segments, read_segm
 
 def put(folder, version):
     """Publish a snapshot that holds nothing but its manifest."""
-    work = folder.open_work(version)
+    work = folder.create_work(version)
     content = {"format": FORMAT, "kind": "snapshot", "identity": f"i{version}", "version": version}
     (work / "manifest.json").write_text(json.dumps(content))
     return folder.publish(version, check=lambda: None)
@@ -24,7 +24,7 @@ def put(folder, version):
 @pytest.fixture
 def folder(tmp_path):
     made = JobFolder(tmp_path / "out")
-    made.make()
+    made.create()
     return made
 
 
@@ -105,7 +105,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.doc").write_text("mine")
     with pytest.raises(OutputError, match="it holds thesis.doc"):
-        JobFolder(tmp_path / "out").make()
+        JobFolder(tmp_path / "out").create()
 
 
 def test_a_snapshot_that_a_reader_holds_stays_until_it_is_let_go(folder):
@@ -149,8 +149,8 @@ def test_a_run_that_lost_its_lock_leaves_the_list_that_the_next_one_has_written(
 
 def test_a_run_that_lost_its_lock_cannot_publish_what_the_next_one_is_writing(folder):
     late, other = folder, JobFolder(folder.path)
-    late.open_work(1)
-    half = other.open_work(1)
+    late.create_work(1)
+    half = other.create_work(1)
     (half / "rows").write_text("half of a snapshot")
     with pytest.raises(FileNotFoundError):
         late.publish(1, check=lambda: None)
@@ -168,7 +168,7 @@ def test_a_run_that_lost_its_lock_between_the_two_renames_does_not_turn_the_poin
             raise OutputError("lost")
 
     put(folder, 1)
-    work = folder.open_work(2)
+    work = folder.create_work(2)
     content = {"format": FORMAT, "kind": "snapshot", "identity": "i2", "version": 2}
     (work / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(OutputError, match="lost"):

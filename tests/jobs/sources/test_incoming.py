@@ -8,13 +8,13 @@ import types
 import pytest
 
 from thresher.errors import InputError
-from thresher.jobs.pipeline import parse_time
-from thresher.jobs.sources.incoming import Reader
-from thresher.jobs.sources.scan import HashCache, _changed_before
+from thresher.jobs.run import parse_time
+from thresher.jobs.sources.incoming import SourceReader
+from thresher.jobs.sources.scan import HashCache, _read_modified
 
 
 def test_a_source_that_changes_while_it_is_read_is_read_again(kit, rows, monkeypatch):
-    import thresher.jobs.update.choose as module
+    import thresher.jobs.update.curate as module
 
     kit.write()
     path = kit.add("a", rows(10, 1))
@@ -115,15 +115,15 @@ def test_a_file_that_is_rotated_away_before_it_is_read_fails_nothing(kit, rows, 
     kit.write()
     kit.add("a", rows(5, 1))
     kit.add("b", rows(5, 2))
-    original = Reader.files
+    original = SourceReader.read_files
 
     def late(self, found):
         (kit.root / "src" / "a.jsonl").unlink(missing_ok=True)
         return original(self, found)
 
-    monkeypatch.setattr(Reader, "files", late)
+    monkeypatch.setattr(SourceReader, "read_files", late)
     assert kit.run().report["counts"]["entered"] == 5
-    assert any("src/a.jsonl was there and is gone" in message for message in kit.warnings())
+    assert any("src/a.jsonl disappeared before it could be read" in message for message in kit.warnings())
 
 
 def test_a_file_that_may_still_be_written_is_left_to_the_next_run(kit, rows):
@@ -194,7 +194,7 @@ def test_a_time_stamp_that_no_date_can_hold_is_compared_all_the_same():
         def stat(self):
             return types.SimpleNamespace(st_mtime=1e18)
 
-    assert not _changed_before(Odd(), parse_time("2026-01-01"))
+    assert _read_modified(Odd()) >= parse_time("2026-01-01").timestamp()
 
 
 def test_a_file_that_just_changed_is_hashed_again_next_time(tmp_path):

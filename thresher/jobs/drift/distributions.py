@@ -98,8 +98,8 @@ def chance_limit(before: Mapping[str, int], after: Mapping[str, int]) -> float:
     freedom = _freedom(before, after)
     if not n or not m or not freedom:
         return 0.0
-    spread = 2 / (9 * freedom)
-    quantile = freedom * (1 - spread + NORMAL_99 * math.sqrt(spread)) ** 3
+    variance = 2 / (9 * freedom)
+    quantile = freedom * (1 - variance + NORMAL_99 * math.sqrt(variance)) ** 3
     return min(1.0, quantile / (8 * math.log(2)) * (1 / n + 1 / m))
 
 
@@ -156,10 +156,10 @@ class Drift:
         return {"measure": self.measure, "of": self.of} | {name: round(value, 6) for name, value in numbers.items()}
 
 
-Profile = Mapping[str, Mapping[str, Counts]]
+Distributions = Mapping[str, Mapping[str, Counts]]
 
 
-def measure_drifts(before: Profile | None, after: Profile, *, same_topics: bool = True) -> list[Drift]:
+def measure_drifts(before: Distributions | None, after: Distributions, *, same_topics: bool = True) -> list[Drift]:
     """Return the drift of each measure between two profiles that both have it.
 
     Args:

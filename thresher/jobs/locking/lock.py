@@ -57,8 +57,8 @@ class Owner:
     start: str
 
     @staticmethod
-    def this() -> Owner:
-        """Return this process."""
+    def current() -> Owner:
+        """Return the current process."""
         pid = os.getpid()
         return Owner(host=socket.gethostname(), boot=_boot(), space=_space(), pid=pid, start=_start(pid) or "")
 
@@ -185,7 +185,7 @@ class Lock:
 
     def _make(self, number: int) -> bool:
         """Make the file of a number, whole; tell whether it was not there."""
-        content = json.dumps({"state": "held", "stale_s": self._stale_s, **asdict(Owner.this())}).encode()
+        content = json.dumps({"state": "held", "stale_s": self._stale_s, **asdict(Owner.current())}).encode()
         temporary = self._folder / f".{number:06d}.{socket.gethostname()}.{os.getpid()}"
         _write(temporary, content)
         try:

@@ -65,7 +65,7 @@ class JobFolder:
         self._mine = uuid.uuid4().hex[:12]  # a run that lost its lock must never publish what the next one is writing
         self.pointer = self.path / LATEST
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Make the folder.
 
         Raises:
@@ -182,7 +182,7 @@ class JobFolder:
         (self.work / _UNTOLD).unlink(missing_ok=True)
         self._leave_work()
 
-    def open_work(self, version: int) -> Path:
+    def create_work(self, version: int) -> Path:
         """Return an empty folder to write a snapshot into."""
         self._clear_work()
         folder = self._work_of(version)

@@ -1,4 +1,4 @@
-"""Rows that are new: what the sources hold, read once, without the rows that were judged before."""
+"""Rows that are new: what the sources hold, read once, without the rows that were evaluated before."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.rejection import REJECTED_SCHEMA, NoRowsError, count_values
 from thresher.dataset.schema import build_mapped_schema
 from thresher.errors import InputError, SettingsError
-from thresher.jobs.events import Event, OnEvent
+from thresher.jobs.events import EventLog
 from thresher.jobs.job_file import Job
 from thresher.jobs.settings import Source
 from thresher.jobs.snapshots.seen_ids import ID_DIGITS, PackedIds, mask_known, pack_row_ids
-from thresher.jobs.sources.addresses import Addresses, redact_address
+from thresher.jobs.sources.addresses import redact_address
 from thresher.jobs.sources.database import read_query
-from thresher.jobs.sources.scan import SourceFile
+from thresher.jobs.sources.scan import Scan, SourceFile
 
 ATTEMPTS = 3
 WAIT_S = 0.5
@@ -60,7 +60,7 @@ class EmptyFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Incoming:
-    """The rows of a run that no run before has judged.
+    """The rows of a run that no run before has evaluated.
 
     Attributes:
         rows: n rows, each content once; None when there are none.
@@ -68,7 +68,7 @@ class Incoming:
         files: (n,) string, where each row stands.
         ledger: entries of everything that was read, new or not.
         n_read: rows read, usable or not.
-        n_known: usable rows that were judged before.
+        n_known: usable rows that were evaluated before.
         n_repeated: usable rows that repeat another of these.
         unusable: rows that cannot be used, by reason.
         rejected: the same as a table: file, line, reason, preview.
@@ -92,165 +92,173 @@ class Incoming:
         return self.rejected.height
 
 
-class Reader:
+class SourceReader:
     """Reads the sources of a job.
+
+    Attributes:
+        schema: of the rows; None until the first ones were read.
+        skipped: what could not be read and will be tried again: (name, why).
+        empty_files: files without a usable row.
 
     Args:
         job: the job.
-        schema: of the rows before, or None.
+        schema: of the previous rows, or None.
         since: for `:since` in queries.
-        addresses: for databases.
-        on_event: told of files that change or cannot be read.
+        log: hears of files that change or cannot be read.
     """
 
-    def __init__(
-        self, job: Job, *, schema: Schema | None, since: datetime | None, addresses: Addresses, on_event: OnEvent
-    ) -> None:
+    def __init__(self, job: Job, *, schema: Schema | None, since: datetime | None, log: EventLog) -> None:
         self._job = job
-        self.schema = schema
         self._since = since
-        self._addresses = addresses
-        self._on_event = on_event
+        self._log = log
+        self.schema = schema
         self.skipped: list[tuple[str, str]] = []
         self.empty_files: list[EmptyFile] = []
 
-    def files(self, found: Sequence[SourceFile]) -> SourceBatch | None:
-        """Read files; one that keeps changing, or is damaged where the job skips such, is left to the next run.
+    def read_all(self, scan: Scan, unsettled: set[str]) -> list[SourceBatch]:
+        """Read the new files, and the other sources whose content is new.
+
+        Args:
+            scan: of the files.
+            unsettled: paths of files that kept changing, which are left to the next run.
+
+        Raises:
+            InputError: a source cannot be read.
+        """
+        settled = [one for one in scan.new_files if str(one.file.path) not in unsettled]
+        waiting = [one.name for one in scan.new_files if str(one.file.path) in unsettled]
+        self.skipped += [*scan.skipped, *((name, "it kept changing while it was being read") for name in waiting)]
+        batches = [self.read_files(settled), *self._read_others(scan.known_hashes)]
+        return [batch for batch in batches if batch is not None]
+
+    def read_files(self, files: Sequence[SourceFile]) -> SourceBatch | None:
+        """Read files; one that keeps changing, or is damaged where the job skips such, waits for the next run.
 
         Raises:
             InputError: a file cannot be read.
         """
         for attempt in range(ATTEMPTS):
-            if not found:
+            if not files:
                 return None
             try:
-                return self._files(found)
+                return self._load_files(files)
             except InputError as error:
-                if any(not one.file.path.exists() for one in found):
-                    found = self._without_gone(found)
+                if any(not one.file.path.exists() for one in files):
+                    files = self._drop_gone(files)
                     continue
                 if attempt < ATTEMPTS - 1 and _is_changing(error):
-                    self._tell("changing", f"{error}; reading again")
+                    self._log.warn("changing", f"{error}; reading again")
                     time.sleep(WAIT_S)
                     continue
-                if not self._is_borne(error):
+                if not self._is_tolerated(error):
                     raise
                 break
-        return self._files_singly(found)
+        return self._read_one_by_one(files)
 
-    def _without_gone(self, found: Sequence[SourceFile]) -> list[SourceFile]:
-        """Return the files that are still there: others are rotated away by those who deliver them."""
-        for one in found:
+    def _drop_gone(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """Return the files that are still there: whoever delivers them may rotate them away."""
+        for one in files:
             if not one.file.path.exists():
-                self._tell("gone", f"{one.name} was there and is gone, before it could be read")
-        return [one for one in found if one.file.path.exists()]
+                self._log.warn("gone", f"{one.name} disappeared before it could be read")
+        return [one for one in files if one.file.path.exists()]
 
-    def _files_singly(self, found: Sequence[SourceFile]) -> SourceBatch | None:
+    def _read_one_by_one(self, files: Sequence[SourceFile]) -> SourceBatch | None:
         """Read the files that can be read, after finding out which those are.
 
         Raises:
             InputError: a file cannot be read, and the job does not skip such.
         """
-        for one in found if self.schema is None else ():
+        for one in files if self.schema is None else ():
             with suppress(InputError):  # the first file with a usable row decides how all of them are read
-                self._files([one])
+                self._load_files([one])
                 break
         good = []
-        for one in found:
+        for one in files:
             try:
-                self._files([one])
+                self._load_files([one])
             except InputError as error:
-                if not self._is_borne(error):
+                if not self._is_tolerated(error):
                     raise
                 self._leave_out(one, error)
             else:
                 good.append(one)
-        return self._files(good) if good else None
+        return self._load_files(good) if good else None
 
-    def _is_borne(self, error: InputError) -> bool:
+    def _is_tolerated(self, error: InputError) -> bool:
         """Tell whether the run goes on without a file that gave this error."""
-        is_borne = _is_changing(error) or isinstance(error, NoRowsError)
-        return is_borne or self._job.settings.rows.unreadable == "skip"
+        return _is_changing(error) or isinstance(error, NoRowsError) or self._job.settings.rows.unreadable == "skip"
 
     def _leave_out(self, one: SourceFile, error: InputError) -> None:
         if isinstance(error, NoRowsError):
-            size = {"bytes": one.bytes, "sha256": one.sha256}
-            entry = {"kind": "file", "source": one.source, "name": one.name, **size}
             rejected = error.rejected.with_columns(file=pl.lit(one.name))
-            self.empty_files.append(EmptyFile(entry=entry, rejected=rejected))
-            self._tell("empty", f"{one.name} holds no usable row: {error}")
-            return
-        self.skipped.append((one.name, str(error)))
-        self._tell("skipped", f"{one.name} is left to the next run: {error}")
+            self.empty_files.append(EmptyFile(entry=_describe_file(one), rejected=rejected))
+            self._log.warn("empty", f"{one.name} holds no usable row: {error}")
+        else:
+            self._skip(one.name, error)
 
-    def _files(self, found: Sequence[SourceFile]) -> SourceBatch:
-        rows = self._load([str(one.file.path) for one in found])
-        by_path = {str(one.file.path): one for one in found}
-        where = rows.frame["file"].cast(pl.String)
-        rejected = rows.rejected.with_columns(pl.col("file").replace({path: one.name for path, one in by_path.items()}))
-        rows = replace(rows, rejected=rejected)
-        ledger = []
-        for source in rows.sources:
-            one = by_path[source.path]
-            size = {"bytes": source.bytes, "sha256": source.sha256}
-            ledger.append({"kind": "file", "source": one.source, "name": one.name, **size})
+    def _skip(self, name: str, error: InputError) -> None:
+        self.skipped.append((name, str(error)))
+        self._log.warn("skipped", f"{name} was left to the next run: {error}")
+
+    def _load_files(self, files: Sequence[SourceFile]) -> SourceBatch:
+        rows = self._load([str(one.file.path) for one in files])
+        by_path = {str(one.file.path): one for one in files}
+        sources = {path: one.source for path, one in by_path.items()}
+        names = {path: one.name for path, one in by_path.items()}
+        paths = rows.frame["file"].cast(pl.String)
         return SourceBatch(
-            rows=rows,
-            sources=where.replace_strict({path: one.source for path, one in by_path.items()}, return_dtype=pl.String),
-            files=where.replace_strict({path: one.name for path, one in by_path.items()}, return_dtype=pl.String),
-            ledger=ledger,
+            rows=replace(rows, rejected=rows.rejected.with_columns(pl.col("file").replace(names))),
+            sources=paths.replace_strict(sources, return_dtype=pl.String),
+            files=paths.replace_strict(names, return_dtype=pl.String),
+            ledger=[
+                _describe_file(by_path[one.path]) | {"bytes": one.bytes, "sha256": one.sha256} for one in rows.sources
+            ],
         )
 
-    def others(self, known_hashes: set[str]) -> list[SourceBatch]:
-        """Read Hub datasets and databases whose content is another than before.
+    def _read_others(self, known_hashes: frozenset[str]) -> list[SourceBatch]:
+        """Read Hub datasets and databases whose content changed.
 
         Raises:
             InputError: one cannot be read.
         """
-        found = []
+        batches = []
         for number, source in enumerate(self._job.settings.sources):
             if source.files is not None:
                 continue
             name = self._job.source_name(number)
             where = f"sql:{name}" if source.hub is None else f"hub:{source.hub}"
-            rows = self._guarded(where, source, name)
+            rows = self._read_other(where, source, name)
+            if rows is None or rows.sources[0].sha256 in known_hashes:
+                continue
             entry: dict[str, Any] = {"kind": where.partition(":")[0], "source": name, "name": where}
             entry |= {} if source.url is None else {"url": redact_address(source.url)}
-            if rows is None:
-                continue
-            content = rows.sources[0]
-            if content.sha256 in known_hashes:
-                continue
-            n = len(rows)
-            found.append(
+            content = {"bytes": rows.sources[0].bytes, "sha256": rows.sources[0].sha256}
+            batches.append(
                 SourceBatch(
                     rows=rows,
-                    sources=pl.Series([name], dtype=pl.String).new_from_index(0, n),
-                    files=pl.Series([where], dtype=pl.String).new_from_index(0, n),
-                    ledger=[entry | {"bytes": content.bytes, "sha256": content.sha256}],
+                    sources=pl.Series([name], dtype=pl.String).new_from_index(0, len(rows)),
+                    files=pl.Series([where], dtype=pl.String).new_from_index(0, len(rows)),
+                    ledger=[entry | content],
                 )
             )
-        return found
+        return batches
 
-    def _guarded(self, where: str, source: Source, name: str) -> Dataset | None:
+    def _read_other(self, where: str, source: Source, name: str) -> Dataset | None:
         try:
             if source.hub is not None:
                 return self._load(source.hub, config=source.config, split=source.split)
-            return self._query(source, name)
+            addresses, base = self._log.addresses, self._job.base
+            url, query = source.url or "", source.sql or ""
+            frame = read_query(url, query, since=self._since, addresses=addresses, where=name, base=base)
+            return self._load(frame) if frame.height else None
         except InputError as error:
-            if not self._is_borne(error):
+            if not self._is_tolerated(error):
                 raise
-            self.skipped.append((where, str(error)))
-            self._tell("skipped", f"{where} is left to the next run: {error}")
+            self._skip(where, error)
             return None
 
-    def _query(self, source: Source, name: str) -> Dataset | None:
-        url, query = source.url or "", source.sql or ""
-        frame = read_query(url, query, since=self._since, addresses=self._addresses, where=name, base=self._job.base)
-        return self._load(frame) if frame.height else None
-
     def _load(self, source: Any, *, config: str | None = None, split: str | None = None) -> Dataset:
-        """Load rows in the schema of the rows before, which the first ones decide."""
+        """Load rows in the schema of the previous rows, which the first ones decide."""
         reading = self._job.settings.rows
         if self.schema is not None:
             how: dict[str, Any] = {"schema": self.schema}
@@ -263,14 +271,15 @@ class Reader:
             self.schema = replace(rows.schema, label_names=None, integer_columns=frozenset())
         return rows
 
-    def _tell(self, name: str, message: str) -> None:
-        self._on_event(Event(name=name, message=self._addresses.redact(message), level="warning"))
+
+def _describe_file(one: SourceFile) -> dict[str, Any]:
+    """Return the entry of a file in the ledger."""
+    return {"kind": "file", "source": one.source, "name": one.name, "bytes": one.bytes, "sha256": one.sha256}
 
 
-def join(
+def merge_batches(
     batches: Sequence[SourceBatch],
     known: PackedIds,
-    *,
     skipped: list[tuple[str, str]],
     empty_files: Sequence[EmptyFile],
 ) -> Incoming:
@@ -278,47 +287,41 @@ def join(
 
     Args:
         batches: rows of one schema.
-        known: sorted names of the rows judged before.
+        known: sorted ids of the rows that were evaluated before.
         skipped: what could not be read.
         empty_files: files without a usable row.
     """
-    ids = [pack_row_ids(delivery.rows.frame["row_id"]) for delivery in batches]
-    every = np.concatenate([np.zeros(0, known.dtype), *ids])
-    is_known = mask_known(every, known)
-    is_first = np.zeros(len(every), np.bool_)
-    is_first[np.unique(every, return_index=True)[1]] = True
+    ids = np.concatenate([np.zeros(0, known.dtype), *(pack_row_ids(batch.rows.frame["row_id"]) for batch in batches)])
+    is_known = mask_known(ids, known)
+    is_first = np.zeros(len(ids), np.bool_)
+    is_first[np.unique(ids, return_index=True)[1]] = True
     is_fresh = is_first & ~is_known
     parts, sources, files, start = [], [], [], 0
-    for delivery in batches:
-        at = np.flatnonzero(is_fresh[start : start + len(delivery.rows)])
-        start += len(delivery.rows)
+    for batch in batches:
+        at = np.flatnonzero(is_fresh[start : start + len(batch.rows)])
+        start += len(batch.rows)
         if len(at):
-            parts.append(delivery.rows.take(at))
-            sources.append(delivery.sources.gather(at))
-            files.append(delivery.files.gather(at))
+            parts.append(batch.rows.take(at))
+            sources.append(batch.sources.gather(at))
+            files.append(batch.files.gather(at))
     nothing = pl.Series([], dtype=pl.String)
-    rejected = pl.concat(
-        [
-            pl.DataFrame(schema=REJECTED_SCHEMA),
-            *(delivery.rows.rejected for delivery in batches),
-            *(one.rejected for one in empty_files),
-        ]
-    )
+    rejected = [pl.DataFrame(schema=REJECTED_SCHEMA), *(batch.rows.rejected for batch in batches)]
+    rejected_rows = pl.concat([*rejected, *(one.rejected for one in empty_files)])
     return Incoming(
-        rows=_joined(parts) if parts else None,
+        rows=_concat_rows(parts) if parts else None,
         sources=pl.concat([nothing, *sources]),
         files=pl.concat([nothing, *files]),
-        ledger=[*(entry for delivery in batches for entry in delivery.ledger), *(one.entry for one in empty_files)],
-        n_read=sum(delivery.rows.n_read for delivery in batches) + sum(one.rejected.height for one in empty_files),
+        ledger=[*(entry for batch in batches for entry in batch.ledger), *(one.entry for one in empty_files)],
+        n_read=sum(batch.rows.n_read for batch in batches) + sum(one.rejected.height for one in empty_files),
         n_known=int(is_known.sum()),
         n_repeated=int((~is_first & ~is_known).sum()),
-        unusable=count_values(rejected["reason"]),
-        rejected=rejected,
+        unusable=count_values(rejected_rows["reason"]),
+        rejected=rejected_rows,
         skipped=skipped,
     )
 
 
-def _joined(parts: Sequence[Dataset]) -> Dataset:
+def _concat_rows(parts: Sequence[Dataset]) -> Dataset:
     """Return rows of several datasets of one schema as one, named by their content alone."""
     first = parts[0]
     for part in parts[1:]:
@@ -356,16 +359,16 @@ def check_same_columns(job: Job, schema: Schema | None) -> None:
     reading = job.settings.rows
     if schema is None:
         return
-    wanted = None if reading.columns is None else build_mapped_schema(reading.columns)
-    is_other = wanted is not None and (
-        (wanted.kind, wanted.required) != (schema.kind, schema.required)
-        or any(schema.columns.get(role) != names for role, names in wanted.columns.items())
+    mapped = None if reading.columns is None else build_mapped_schema(reading.columns)
+    is_other = mapped is not None and (
+        (mapped.kind, mapped.required) != (schema.kind, schema.required)
+        or any(schema.columns.get(role) != names for role, names in mapped.columns.items())
     )
     if is_other or reading.schema_name not in (None, schema.name):
-        found = reading.schema_name if wanted is None else wanted.describe(wanted.column_names)
+        asked = reading.schema_name if mapped is None else mapped.describe(mapped.column_names)
         raise SettingsError(
-            f"{job.path}: [rows] must read what the snapshots in {job.folder} hold, "
-            f"{schema.describe(schema.column_names)}, found {found}; set it back, or name another folder in [output]"
+            f"{job.path}: [rows] must read what the snapshots in {job.output_folder} hold, "
+            f"{schema.describe(schema.column_names)}, found {asked}; set it back, or name another folder in [output]"
         )
 
 
@@ -373,12 +376,12 @@ def _is_changing(error: InputError) -> bool:
     return "changed while it was being read" in str(error)
 
 
-def find_changed_files(rows: Dataset) -> list[str]:
-    """Return the files of the rows that changed since they were read."""
-    found = []
-    for source in rows.sources:
+def find_changed_files(rows: Dataset | None) -> list[str]:
+    """Return the files of some rows that changed since they were read."""
+    changed = []
+    for source in () if rows is None else rows.sources:
         try:
             source.check_unchanged()
         except InputError:
-            found.append(source.path)
-    return found
+            changed.append(source.path)
+    return changed

@@ -1,4 +1,4 @@
-"""The churn report: rows in, rows out, and why."""
+"""The report of a run: how many rows were read, entered and left, why, and what was odd."""
 
 from __future__ import annotations
 
@@ -7,61 +7,55 @@ from typing import Any
 
 from thresher.jobs.drift.distributions import Drift, count_top_values
 from thresher.jobs.drift.gates import Alarm
-from thresher.jobs.sources.incoming import Incoming
-from thresher.jobs.sources.scan import Scan
+from thresher.jobs.state import UpdateInputs
 from thresher.jobs.update.choose import Choice
 
 
-def count_incoming(found: Scan, incoming: Incoming) -> dict[str, int]:
-    """Return how many files and rows there were, and how many of them are new."""
-    return {
-        "files_new": len(found.fresh),
-        "files_known": len(found.known),
-        "files_gone": len(found.gone),
-        "read": incoming.n_read,
-        "unusable": incoming.n_unusable,
-        "known": incoming.n_known,
-        "repeated": incoming.n_repeated,
-        "new": 0 if incoming.rows is None else len(incoming.rows),
-    }
+def build_read_report(inputs: UpdateInputs, alarms: Sequence[Alarm]) -> dict[str, Any]:
+    """Return the report of a run that found nothing new, in JSON values."""
+    return {"counts": _count_read(inputs), **_describe_oddities(inputs, alarms)}
 
 
-def count_all(counts: dict[str, int], choice: Choice) -> dict[str, int]:
-    """Return the counts with those of the next snapshot."""
-    return counts | {
+def build_change_report(
+    inputs: UpdateInputs, choice: Choice, drifts: Sequence[Drift], alarms: Sequence[Alarm]
+) -> dict[str, Any]:
+    """Return what changed since the previous snapshot and why, in JSON values."""
+    keys = ["stage", "rule", "reason", "was_kept"]
+    reasons = choice.dropped.group_by(keys).len("rows").sort("rows", *keys, descending=[True, *[False] * len(keys)])
+    counts = {
         "passed": choice.n_passed,
         "entered": len(choice.entered),
         "left": choice.n_left,
         "masked": choice.n_masked,
         "rows": choice.table.num_rows,
     }
-
-
-def build_change_report(
-    choice: Choice, incoming: Incoming, counts: dict[str, int], drifts: Sequence[Drift], alarms: Sequence[Alarm]
-) -> dict[str, Any]:
-    """Return what changed and why, in JSON values."""
-    why = (
-        choice.dropped.group_by("stage", "rule", "reason", "was_kept")
-        .len()
-        .sort("len", "stage", "rule", "reason", "was_kept", descending=[True, False, False, False, False])
-    )
     return {
-        "counts": counts,
-        "out": [
-            {"stage": stage, "rule": rule, "reason": reason, "was_kept": was_kept, "rows": n}
-            for stage, rule, reason, was_kept, n in why.iter_rows()
-        ],
+        "counts": _count_read(inputs) | counts,
+        "out": reasons.to_dicts(),
         "entered_by_source": count_top_values(choice.entered),
-        "drift": [one.to_json() for one in drifts],
-        **incoming_report(incoming, alarms),
+        "drift": [drift.to_json() for drift in drifts],
+        **_describe_oddities(inputs, alarms),
     }
 
 
-def incoming_report(incoming: Incoming, alarms: Sequence[Alarm]) -> dict[str, Any]:
-    """Return what was odd about what was read, in JSON values."""
+def _count_read(inputs: UpdateInputs) -> dict[str, int]:
+    """Return how many files and rows there were, and how many of them are new."""
+    scan, incoming = inputs.scan, inputs.incoming
     return {
-        "unusable": incoming.unusable,
-        "skipped": [{"name": name, "why": why_not} for name, why_not in incoming.skipped],
+        "files_new": len(scan.new_files),
+        "files_known": len(scan.known_files),
+        "files_gone": len(scan.gone),
+        "read": incoming.n_read,
+        "unusable": incoming.n_unusable,
+        "known": incoming.n_known,
+        "repeated": incoming.n_repeated,
+        "new": inputs.n_new,
+    }
+
+
+def _describe_oddities(inputs: UpdateInputs, alarms: Sequence[Alarm]) -> dict[str, Any]:
+    return {
+        "unusable": inputs.incoming.unusable,
+        "skipped": [{"name": name, "why": why} for name, why in inputs.incoming.skipped],
         "alarms": [alarm.to_json() for alarm in alarms],
     }

@@ -1,16 +1,16 @@
-"""From new rows and the pool before to the rows of the next snapshot: rules judge, the budget chooses, the cap cuts."""
+"""From the candidates to the rows of the next snapshot: the budget selects new rows, the total cuts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from thresher.curation.pipeline import CurationResult, apply_rules
 from thresher.dataset import Dataset, load
+from thresher.features import FeatureContext, compute
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.read import Pool
 from thresher.jobs.snapshots.seen_ids import mask_known, pack_row_ids
@@ -24,8 +24,9 @@ from thresher.jobs.snapshots.table import (
     build_table,
     stack_tables,
 )
-from thresher.jobs.sources.incoming import Incoming
-from thresher.jobs.update.core_set import CoreSet, assign_representatives, build_core_set, transfer_weight
+from thresher.jobs.state import UpdateInputs
+from thresher.jobs.update.core_set import assign_representatives, build_core_set, transfer_weight
+from thresher.jobs.update.curate import Candidates
 from thresher.jobs.update.dropped_rows import (
     WAS_KEPT,
     collect_budget_drops,
@@ -35,12 +36,8 @@ from thresher.jobs.update.dropped_rows import (
 )
 from thresher.numeric.arrays import Int64
 from thresher.selection.run import select
-
-if TYPE_CHECKING:
-    from thresher.features import FeatureContext
-    from thresher.numeric.arrays import Array
-    from thresher.subset.budget import Budget
-    from thresher.subset.subset import Subset
+from thresher.subset.budget import Budget
+from thresher.subset.subset import Subset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,202 +47,95 @@ class Choice:
     Attributes:
         table: its rows: old ones that stay, in their order, then new ones, in the order of the
             sources.
+        positions: (k,) of its rows among the candidates, ascending.
         dropped: every row that did not enter or that left: columns `DROPPED_COLUMNS`.
-        judgement: of the new rows by the rules; None when there were none.
-        n_passed: new rows that the rules kept.
-        entered: source of each of its rows that the snapshot before has not.
-        n_left: rows of the snapshot before that are not in it any more.
+        n_passed: new rows that passed the rules.
+        entered: source of each of its rows that the previous snapshot does not have.
+        n_left: rows of the previous snapshot that are not in it any more.
         n_masked: new rows in it whose texts were masked.
-        embedding: (k, d) of its rows, or None when nothing asked for it.
-        incoming_embedding: (n, d) of the new rows, or None.
-        lengths: (k,) tokens of its rows.
-        incoming_lengths: (n,) tokens of the new rows.
         objective: how well its rows cover the weighted rows they were chosen from, 0..1; None
             without `total`.
     """
 
     table: pa.Table
+    positions: Int64
     dropped: pl.DataFrame
-    judgement: CurationResult | None
     n_passed: int
     entered: pl.Series
     n_left: int
     n_masked: int
-    embedding: Array | None
-    incoming_embedding: Array | None
-    lengths: Array
-    incoming_lengths: Array
     objective: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Measured:
-    """Features of the old rows followed by the new ones that passed the rules."""
+class _Picks(NamedTuple):
+    """Candidates that are chosen so far.
 
-    lengths: Array
-    embedding: Array | None
-    incoming_lengths: Array
-    incoming_embedding: Array | None
+    Attributes:
+        positions: (k,) of the candidates, ascending.
+        weight: (k,) how many rows each stands for.
+        dropped: tables of the others, with reasons.
+        objective: see `Choice`.
+    """
+
+    positions: Int64
+    weight: Int64
+    dropped: list[pl.DataFrame]
+    objective: float | None = None
 
 
-def choose(
-    job: Job,
-    pool: Pool | None,
-    incoming: Incoming,
-    *,
-    old: Pool | None,
-    eval_rows: Dataset | None,
-    context: FeatureContext,
-    version: int,
-) -> Choice:
+def choose_rows(job: Job, inputs: UpdateInputs, candidates: Candidates, context: FeatureContext) -> Choice:
     """Choose the rows of the next snapshot.
 
     Args:
-        job: rules, selection, seed.
-        pool: old rows that the new ones join; None when there are none.
-        incoming: new rows; in a full run, rows of the snapshot before may be among them.
-        old: all rows of the snapshot before; None when there are none.
-        eval_rows: rows to evaluate on.
+        job: selection and seed.
+        inputs: what the run read.
+        candidates: old rows, and new ones that passed the rules.
         context: of the features, its encoder resolved.
-        version: of the next snapshot.
     """
-    rows = incoming.rows
-    judgement = None
-    passed, at = rows, np.zeros(0, np.int64)
-    if rows is not None:
-        judgement = apply_rules(
-            rows,
-            job.rules,
-            existing=None if pool is None else pool.rows,
-            eval=eval_rows,
-            context=context,
-            report=job.report,
-            seed=job.settings.seed,
-        )
-        at, passed = judgement.kept, judgement.rows
-    n_old = 0 if pool is None else len(pool.rows)
-    measured = _measure(job, pool, rows, at, context)
-    tables = [] if rows is None or judgement is None else [collect_rule_drops(incoming, judgement)]
-
-    picked = _picked(job, pool, passed, incoming, at, measured, context)
-    chosen, weight = picked.chosen, picked.weight
-    table = _table(pool, passed, incoming, at, chosen, _FirstVersions(old, version))
-    if table.num_rows:
-        table = table.set_column(table.column_names.index(WEIGHT), WEIGHT, pa.array(weight[chosen]))
-    masked_rows = set() if judgement is None else set(judgement.masked)
-    old_names = np.zeros(0, "S16") if old is None else np.sort(pack_row_ids(old.rows.frame["row_id"]))
-    dropped = merge_drops([*tables, *picked.dropped], old_names)
+    picks = _apply_total(job, candidates, _apply_budget(job, candidates, context), context)
+    new = picks.positions[picks.positions >= candidates.n_old] - candidates.n_old
+    table = _build_rows(inputs, candidates, picks, new)
+    old_ids = np.zeros(0, "S16") if inputs.old is None else np.sort(pack_row_ids(inputs.old.rows.frame["row_id"]))
+    dropped = merge_drops([*collect_rule_drops(candidates), *picks.dropped], old_ids)
+    masked = set() if candidates.curation is None else set(candidates.curation.masked)
+    is_new = table[SINCE].to_numpy() == inputs.version
     return Choice(
         table=table,
+        positions=picks.positions,
         dropped=dropped,
-        judgement=judgement,
-        n_passed=len(at),
-        entered=pl.Series("source", table[SOURCE].to_pylist(), pl.String).filter(table[SINCE].to_numpy() == version),
+        n_passed=len(candidates.positions),
+        entered=pl.Series("source", table[SOURCE].to_pylist(), pl.String).filter(is_new),
         n_left=int(dropped[WAS_KEPT].sum()),
-        n_masked=sum(int(at[one - n_old]) in masked_rows for one in chosen.tolist() if one >= n_old),
-        embedding=None if measured.embedding is None else measured.embedding[chosen],
-        incoming_embedding=measured.incoming_embedding,
-        lengths=measured.lengths[chosen],
-        incoming_lengths=measured.incoming_lengths,
-        objective=picked.objective,
+        n_masked=sum(position in masked for position in candidates.positions[new].tolist()),
+        objective=picks.objective,
     )
 
 
-class _Picked(NamedTuple):
-    """Rows of the union of old rows and new ones that passed, whose positions follow one another."""
-
-    chosen: Int64  # (k,) positions, ascending
-    weight: Int64  # (n,) of all rows of the union; 0 for those whose weight another row has taken
-    dropped: list[pl.DataFrame]
-    objective: float | None
-
-
-def _picked(
-    job: Job,
-    pool: Pool | None,
-    passed: Dataset | None,
-    incoming: Incoming,
-    at: Int64,
-    measured: _Measured,
-    context: FeatureContext,
-) -> _Picked:
-    """Apply the budget to the new rows, then the total to all."""
-    n_old = 0 if pool is None else len(pool.rows)
-    tables: list[pl.DataFrame] = []
-    weight = np.concatenate([np.zeros(0, np.int64) if pool is None else pool.weight, np.ones(len(at), np.int64)])
-    union = np.arange(n_old + len(at), dtype=np.int64)  # old rows, then new ones that passed
-    chosen = union
-    if passed is not None and job.budget is not None and len(passed):
-        taken, why = _within_budget(job, pool, passed, context)
-        chosen = np.concatenate([union[:n_old], n_old + taken])
-        tables.append(collect_budget_drops(incoming, at, why))
-        if len(chosen):
-            weight = transfer_weight(weight, assign_representatives(_needed(measured.embedding), chosen))
-    core, objective = _capped(job, pool, passed, chosen, weight, measured, context)
-    if core is not None:
-        tables.append(collect_cap_drops(pool, incoming, at, chosen, core))
-        weight[chosen] = transfer_weight(weight[chosen], core)
-        chosen = chosen[core.kept]
-    return _Picked(chosen, weight, tables, objective)
-
-
-def needs_embedding(job: Job) -> bool:
-    """Tell whether a run of the job compares rows by meaning outside its rules."""
-    chosen = job.settings.select
-    return job.budget is not None or chosen.total is not None or job.settings.gates.n_topics > 0
-
-
-def _measure(job: Job, pool: Pool | None, rows: Dataset | None, at: Int64, context: FeatureContext) -> _Measured:
-    from thresher.features import compute
-
-    needs = {"length", "embedding"} if needs_embedding(job) else {"length"}
-    old = None if pool is None else compute(pool.rows, needs, context)
-    new = None if rows is None else compute(rows, needs, context)
-
-    def joined(name: str) -> Array | None:
-        if name not in needs:
-            return None
-        parts = [] if old is None else [old[name]]
-        parts += [] if new is None else [new[name][at]]
-        return np.concatenate(parts) if parts else np.zeros(0)
-
-    lengths = joined("length")
-    return _Measured(
-        lengths=np.zeros(0, np.int64) if lengths is None else lengths,
-        embedding=joined("embedding"),
-        incoming_lengths=np.zeros(0, np.int64) if new is None else new["length"],
-        incoming_embedding=None if new is None or "embedding" not in needs else new["embedding"],
-    )
-
-
-def _needed(embedding: Array | None) -> Array:
-    if embedding is None:
-        raise AssertionError("a budget or a total needs embeddings")
-    return embedding
-
-
-def _within_budget(job: Job, pool: Pool | None, passed: Dataset, context: FeatureContext) -> tuple[Int64, pl.DataFrame]:
-    """Return positions of the new rows that the budget takes, and the others with their reasons."""
-    budget = job.budget
-    if budget is None:
-        raise AssertionError("no budget")
-    if budget.unit == "rows" and budget.amount >= len(passed):
-        return np.arange(len(passed), dtype=np.int64), pl.DataFrame()
-    if budget.unit == "tokens":
-        from thresher.features import compute
-
-        if int(compute(passed, {"length"}, context)["length"].sum()) <= budget.amount:
-            return np.arange(len(passed), dtype=np.int64), pl.DataFrame()
+def _apply_budget(job: Job, candidates: Candidates, context: FeatureContext) -> _Picks:
+    """Select among the new rows; the old ones stay, and take over the weight of what is left out."""
+    passed, budget, n_old = candidates.passed, job.budget, candidates.n_old
+    everything = np.arange(n_old + len(candidates.positions), dtype=np.int64)
+    weight = candidates.weight
+    if passed is None or budget is None or not len(passed) or _has_room(budget, passed, context):
+        return _Picks(everything, weight, [])
     accepts: frozenset[str] = getattr(job.selector, "accepts", frozenset())
-    takes_existing = any(name.startswith("existing_") for name in accepts)
-    existing = pool.rows if pool is not None and takes_existing else None
-    subset = _selected(job, passed, budget, existing, context)
-    return np.sort(subset.kept), subset.dropped
+    avoids_existing = any(name.startswith("existing_") for name in accepts)
+    existing = candidates.pool.rows if candidates.pool is not None and avoids_existing else None
+    subset = _select(job, passed, budget, existing, context)
+    positions = np.concatenate([everything[:n_old], n_old + np.sort(subset.kept)])
+    if len(positions):
+        weight = transfer_weight(weight, assign_representatives(candidates.require_embedding(), positions))
+    return _Picks(positions, weight[positions], [collect_budget_drops(candidates, subset.dropped)])
 
 
-def _selected(
-    job: Job, rows: Dataset, budget: int | Budget, existing: Dataset | None, context: FeatureContext
-) -> Subset:
+def _has_room(budget: Budget, rows: Dataset, context: FeatureContext) -> bool:
+    """Tell whether a budget of rows or tokens takes all of some rows."""
+    if budget.unit == "rows":
+        return budget.amount >= len(rows)
+    return budget.unit == "tokens" and int(compute(rows, {"length"}, context)["length"].sum()) <= budget.amount
+
+
+def _select(job: Job, rows: Dataset, budget: int | Budget, existing: Dataset | None, context: FeatureContext) -> Subset:
     """Return what the job's selector chooses of some rows."""
     return select(
         rows,
@@ -261,87 +151,69 @@ def _selected(
     )
 
 
-def _capped(
-    job: Job,
-    pool: Pool | None,
-    passed: Dataset | None,
-    chosen: Int64,
-    weight: Int64,
-    measured: _Measured,
-    context: FeatureContext,
-) -> tuple[CoreSet | None, float | None]:
-    """Cut the union to `total`; positions in the core-set are into `chosen`."""
+def _apply_total(job: Job, candidates: Candidates, picks: _Picks, context: FeatureContext) -> _Picks:
+    """Cut old and new rows together to `total`; whoever leaves gives its weight to the nearest that stays."""
     total = job.settings.select.total
-    if total is None:
-        return None, None
-    x = _needed(measured.embedding)[chosen]
-    if len(chosen) <= total:
-        return None, 1.0
+    if total is None or len(picks.positions) <= total:
+        return picks._replace(objective=None if total is None else 1.0)
+    x = candidates.require_embedding()[picks.positions]
     if job.settings.select.cap == "method":
-        kept = _by_method(job, pool, passed, chosen, total, context)
-        core = assign_representatives(x, kept)
+        core = assign_representatives(x, _select_by_method(job, candidates, picks.positions, total, context))
     else:
-        rng = np.random.default_rng(job.settings.seed)
-        core = build_core_set(x, weight[chosen], total, rng)
-    covered = np.maximum(core.cosine.astype(np.float64), 0.0) * weight[chosen]
-    return core, float(covered.sum() / weight[chosen].sum())
+        core = build_core_set(x, picks.weight, total, np.random.default_rng(job.settings.seed))
+    covered = np.maximum(core.cosine.astype(np.float64), 0.0) * picks.weight
+    return _Picks(
+        picks.positions[core.kept],
+        transfer_weight(picks.weight, core)[core.kept],
+        [*picks.dropped, collect_cap_drops(candidates, picks.positions, core)],
+        float(covered.sum() / picks.weight.sum()),
+    )
 
 
-def _by_method(
-    job: Job, pool: Pool | None, passed: Dataset | None, chosen: Int64, total: int, context: FeatureContext
-) -> Int64:
-    """Return the best `total` of the union by the job's selector alone, ascending positions in `chosen`."""
-    tables = [] if pool is None else [pool.table.select([ROW_ID, *_schema_columns(pool.rows, pool.table)])]
+def _select_by_method(job: Job, candidates: Candidates, positions: Int64, total: int, context: FeatureContext) -> Int64:
+    """Return the best `total` of some candidates by the job's selector alone, as places in `positions`."""
+    pool, passed = candidates.pool, candidates.passed
+    tables = [] if pool is None else [(pool.rows, pool.table)]
     if passed is not None:
-        nothing = pl.Series([""] * len(passed), dtype=pl.String)
-        whole = build_table(
-            passed, build_own_columns(passed.frame["row_id"], nothing, nothing, np.zeros(len(passed), np.int64))
-        )
-        tables.append(whole.select([ROW_ID, *_schema_columns(passed, whole)]))
-    one = pool.rows if pool is not None else passed
-    if one is None:
-        raise AssertionError("a union of nothing")
-    union = stack_tables(tables, one.schema.column_names).take(pa.array(chosen))
-    schema = one.schema
-    rows = load(pl.DataFrame(pl.from_arrow(union)), schema=schema, id_column=ROW_ID)
-    kept: Int64 = np.sort(_selected(job, rows, total, None, context).kept)
-    return kept
+        blank = pl.Series([""] * len(passed), dtype=pl.String)
+        own = build_own_columns(passed.frame["row_id"], blank, blank, np.zeros(len(passed), np.int64))
+        tables.append((passed, build_table(passed, own)))
+    schema = tables[0][0].schema
+    union = stack_tables([_keep_schema_columns(rows, table) for rows, table in tables], schema.column_names)
+    frame = pl.DataFrame(pl.from_arrow(union.take(pa.array(positions))))
+    subset = _select(job, load(frame, schema=schema, id_column=ROW_ID), total, None, context)
+    return np.sort(subset.kept)
 
 
-def _schema_columns(rows: Dataset, table: pa.Table) -> list[str]:
-    return [name for name in rows.schema.column_names if name in table.column_names and name != ROW_ID]
+def _keep_schema_columns(rows: Dataset, table: pa.Table) -> pa.Table:
+    names = [name for name in rows.schema.column_names if name in table.column_names and name != ROW_ID]
+    return table.select([ROW_ID, *names])
 
 
-def _table(
-    pool: Pool | None, passed: Dataset | None, incoming: Incoming, at: Int64, chosen: Int64, since: _FirstVersions
-) -> pa.Table:
-    n_old = 0 if pool is None else len(pool.rows)
-    tables = [] if pool is None else [pool.table.take(pa.array(chosen[chosen < n_old]))]
-    fresh = chosen[chosen >= n_old] - n_old
-    if passed is not None and len(fresh):
-        rows, places = passed.take(fresh), at[fresh]
-        ids = rows.frame["row_id"]
-        own = build_own_columns(ids, incoming.sources.gather(places), incoming.files.gather(places), since.of(ids))
+def _build_rows(inputs: UpdateInputs, candidates: Candidates, picks: _Picks, new: Int64) -> pa.Table:
+    """Return the rows of the snapshot: old ones, then those at `new` among the new rows that passed."""
+    pool, passed = candidates.pool, candidates.passed
+    n_kept = len(picks.positions) - len(new)
+    tables = [] if pool is None else [pool.table.take(pa.array(picks.positions[:n_kept]))]
+    if passed is not None and len(new):
+        rows, places = passed.take(new), candidates.positions[new]
+        ids, incoming = rows.frame["row_id"], candidates.incoming
+        since = _find_first_versions(ids, inputs.old, inputs.version)
+        own = build_own_columns(ids, incoming.sources.gather(places), incoming.files.gather(places), since)
         tables.append(build_table(rows, own))
-    one = pool.rows if pool is not None else passed
-    columns = () if one is None else one.schema.column_names
-    return stack_tables(tables, columns) if tables else build_empty_table(columns)
+    schema_rows = pool.rows if pool is not None else passed
+    columns = () if schema_rows is None else schema_rows.schema.column_names
+    table = stack_tables(tables, columns) if tables else build_empty_table(columns)
+    return table.set_column(table.column_names.index(WEIGHT), WEIGHT, pa.array(picks.weight)) if len(table) else table
 
 
-class _FirstVersions(NamedTuple):
-    """In which snapshot rows appeared: a row that a full run judges anew and keeps did so before."""
-
-    old: Pool | None
-    version: int
-
-    def of(self, row_id: pl.Series) -> Int64:
-        """Return (n,) versions of n rows."""
-        since = np.full(len(row_id), self.version, np.int64)
-        if self.old is None:
-            return since
-        wanted, known = pack_row_ids(row_id), pack_row_ids(self.old.rows.frame["row_id"])
-        order = np.argsort(known, kind="stable")
-        is_old = mask_known(wanted, known[order])
-        at = order[np.searchsorted(known[order], wanted[is_old])]
-        since[is_old] = self.old.table[SINCE].to_numpy()[at]
+def _find_first_versions(row_ids: pl.Series, old: Pool | None, version: int) -> Int64:
+    """Return (n,) versions in which rows appeared: those that a full run reads again did so before."""
+    since = np.full(len(row_ids), version, np.int64)
+    if old is None:
         return since
+    ids, known = pack_row_ids(row_ids), pack_row_ids(old.rows.frame["row_id"])
+    order = np.argsort(known, kind="stable")
+    is_old = mask_known(ids, known[order])
+    since[is_old] = old.table[SINCE].to_numpy()[order[np.searchsorted(known[order], ids[is_old])]]
+    return since

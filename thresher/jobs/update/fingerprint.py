@@ -9,7 +9,7 @@ from thresher.dataset import Dataset
 from thresher.features import FeatureContext, fingerprints
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.folder import Snapshot
-from thresher.jobs.update.choose import needs_embedding
+from thresher.jobs.update.curate import needs_embedding
 
 RECIPE = 1  # raised when the same inputs would give another snapshot
 
@@ -42,24 +42,24 @@ def fingerprint_models(job: Job, context: FeatureContext) -> dict[str, dict[str,
     return fingerprints({"length"} | ({"embedding"} if is_embedding else set()), context)
 
 
-def describe_config_change(place: Snapshot, basis: str) -> str | None:
+def describe_config_change(snapshot: Snapshot, fingerprint: str) -> str | None:
     """Return what changed since a snapshot in a few words, or None where its basis is still the same."""
-    content = place.manifest.content
-    if content["basis"] == basis:
+    content = snapshot.manifest.content
+    if content["basis"] == fingerprint:
         return None
     theirs, ours = content["versions"].get("thresher"), versions(())["thresher"]
     defaults = "" if theirs == ours else f" (or their defaults, from thresher {theirs} to {ours})"
     return f"steps, selection, models or test set changed{defaults}"
 
 
-def describe_model_change(job: Job, place: Snapshot, context: FeatureContext) -> str | None:
+def describe_model_change(job: Job, snapshot: Snapshot, context: FeatureContext) -> str | None:
     """Return which features come from another model of the same name since a snapshot, or None where none does.
 
     Args:
         job: the job.
-        place: the snapshot.
+        snapshot: the previous one.
         context: of the features, its encoder resolved.
     """
-    known, now = place.manifest.content["features"], fingerprint_models(job, context)
+    known, now = snapshot.manifest.content["features"], fingerprint_models(job, context)
     changed = [name for name in now if name in known and now[name]["fingerprint"] != known[name].get("fingerprint")]
     return f"the model behind {' and '.join(changed)} is another under the same name" if changed else None
