@@ -1,26 +1,25 @@
-"""Masks: the texts of rows changed by rules, in the user's own columns."""
+"""Masks: rules change the texts of rows, in the user's own columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import polars as pl
 
 from thresher.curation.rule import Rule
-from thresher.dataset.masked_rows import with_changed_rows
+from thresher.dataset.masked_rows import replace_rows
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.dataset.schema import Schema
 
-_LEFT = ("label", "tools")  # roles whose columns hold no free text
-_NAMES = frozenset({"role", "from", "name", "type", "id", "tool_call_id"})  # members of a message that are no free text
-Texts = Callable[[list[str]], list[str]]
+_UNMASKED = ("label", "tools")  # roles whose columns hold no free text
+_NAMES = frozenset({"role", "from", "name", "type", "id", "tool_call_id"})  # members of a message, no free text
 
 
-def masked(rows: Dataset, rules: Mapping[int, tuple[Rule, ...]]) -> Dataset:
+def mask_rows(rows: Dataset, rules: Mapping[int, tuple[Rule, ...]]) -> Dataset:
     """Return the dataset with the texts of some rows masked.
 
     The columns that the schema reads are changed, but for labels and tools: their text, or every
@@ -31,73 +30,75 @@ def masked(rows: Dataset, rules: Mapping[int, tuple[Rule, ...]]) -> Dataset:
         rules: position -> the rules that mask the row, in order.
     """
     positions: dict[tuple[Rule, ...], list[int]] = {}
-    for position, wanted in rules.items():
-        positions.setdefault(wanted, []).append(position)
-    names = text_columns(rows.schema)
+    for position, masking in rules.items():
+        positions.setdefault(masking, []).append(position)
+    names = list_text_columns(rows.schema)
     changed: dict[int, dict[str, Any]] = {}
-    for wanted, at in positions.items():
-        changed |= zip(at, _masked_rows(rows.rows(at), names, wanted), strict=True)
-    return with_changed_rows(rows, changed)
+    for masking, at in positions.items():
+        changed |= zip(at, _apply_masks(rows.rows(at), names, masking), strict=True)
+    return replace_rows(rows, changed)
 
 
-def text_columns(schema: Schema) -> list[str]:
+def list_text_columns(schema: Schema) -> list[str]:
     """Return the user's columns that a mask changes."""
-    return [name for role, group in schema.columns.items() if role not in _LEFT for name in group]
+    return [name for role, group in schema.columns.items() if role not in _UNMASKED for name in group]
 
 
-def free_texts(value: Any) -> list[str]:
-    """Return every text in a column's value that a mask changes: the value itself, or what its messages say."""
-    return list(_texts(_opened(value)))
+def list_free_texts(value: Any) -> list[str]:
+    """Return every text in a column's value that a mask changes: the value, or what its messages say."""
+    return list(_iterate_texts(_decode(value)))
 
 
-def _masked_rows(rows: list[dict[str, Any]], names: Sequence[str], rules: Sequence[Rule]) -> list[dict[str, Any]]:
+def _apply_masks(rows: list[dict[str, Any]], names: Sequence[str], rules: Sequence[Rule]) -> list[dict[str, Any]]:
     """Return the rows with every text in the named columns masked; all texts go through each rule at once."""
-    opened = [{name: _opened(row[name]) for name in names if name in row} for row in rows]
-    texts = pl.Series("text", [text for row in opened for text in _texts(row)], dtype=pl.String)
+    decoded = [{name: _decode(row[name]) for name in names if name in row} for row in rows]
+    texts = pl.Series("text", [text for row in decoded for text in _iterate_texts(row)], dtype=pl.String)
     for rule in rules:
         texts = rule.mask(texts)  # type: ignore[attr-defined]  # an optional member of the protocol
+    # the same walk through the values takes one masked text for each text that it gave
     supply = iter(texts.to_list())
     masked_rows = []
-    for row, inside in zip(rows, opened, strict=True):
-        new = _replaced(inside, supply)
-        masked_rows.append({**row, **{name: _closed(row[name], new[name]) for name in new}})
+    for row, values in zip(rows, decoded, strict=True):
+        new = _substitute(values, supply)
+        masked_rows.append({**row, **{name: _encode(new[name], row[name]) for name in new}})
     return masked_rows
 
 
-def _opened(value: Any) -> Any:
+def _decode(value: Any) -> Any:
     """Return the list that a column carries as JSON text; any other value as it is."""
     if not (isinstance(value, str) and value.lstrip().startswith("[")):
         return value
     try:
-        found = orjson.loads(value)
+        turns = orjson.loads(value)
     except orjson.JSONDecodeError:
         return value
-    is_chat = isinstance(found, list) and bool(found) and all(isinstance(turn, dict) for turn in found)
-    return found if is_chat else value
+    is_chat = isinstance(turns, list) and bool(turns) and all(isinstance(turn, dict) for turn in turns)
+    return turns if is_chat else value
 
 
-def _closed(before: Any, after: Any) -> Any:
-    is_json_text = isinstance(before, str) and not isinstance(after, str)
-    return orjson.dumps(after).decode() if is_json_text else after
+def _encode(value: Any, before: Any) -> Any:
+    """Return a value as JSON text where it was JSON text before it was decoded."""
+    is_json_text = isinstance(before, str) and not isinstance(value, str)
+    return orjson.dumps(value).decode() if is_json_text else value
 
 
-def _texts(value: Any, name: str = "") -> Iterator[str]:
-    """Yield the free texts in a value, in the order in which `_replaced` asks for them."""
+def _iterate_texts(value: Any, name: str = "") -> Iterator[str]:
+    """Yield the free texts in a value, in the order in which `_substitute` asks for them."""
     if isinstance(value, str) and name not in _NAMES:
         yield value
     elif isinstance(value, dict):
         for key, member in value.items():
-            yield from _texts(member, key)
+            yield from _iterate_texts(member, key)
     elif isinstance(value, list):
         for member in value:
-            yield from _texts(member, name)
+            yield from _iterate_texts(member, name)
 
 
-def _replaced(value: Any, supply: Iterator[str], name: str = "") -> Any:
+def _substitute(value: Any, supply: Iterator[str], name: str = "") -> Any:
     if isinstance(value, str) and name not in _NAMES:
         return next(supply)
     if isinstance(value, dict):
-        return {key: _replaced(member, supply, key) for key, member in value.items()}
+        return {key: _substitute(member, supply, key) for key, member in value.items()}
     if isinstance(value, list):
-        return [_replaced(member, supply, name) for member in value]
+        return [_substitute(member, supply, name) for member in value]
     return value

@@ -9,40 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from thresher.curation.masking import masked
+from thresher.curation.masking import mask_rows
 from thresher.curation.rule import ROLES, Rows, Rule, accepts, check_order
 from thresher.curation.verdict import POOL, Verdict
 from thresher.dataset.rejection import count_values
 from thresher.errors import InputError
+from thresher.numeric.arrays import Bool, Int64
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.features import FeatureContext
 
 PREVIEW_CHARACTERS = 200
-ROW = {"position": pl.Int64, "row_id": pl.String, "file": pl.String, "line": pl.UInt64}
-DROPPED = ROW | {
-    "rule": pl.String,
-    "reason": pl.String,
-    "explanation": pl.String,
-    "duplicate_of": pl.String,
-    "duplicate_in": pl.String,
-    "similarity": pl.Float32,
-    "cluster": pl.String,
-    "preview": pl.String,
-}
-FINDINGS = ROW | {
-    "rule": pl.String,
-    "reason": pl.String,
-    "finding": pl.String,
-    "duplicate_of": pl.String,
-    "duplicate_in": pl.String,
-    "similarity": pl.Float32,
-    "is_masked": pl.Boolean,
-    "preview": pl.String,
-}
+ROW = {"position": pl.Int64, "row_id": pl.String, "file": pl.String, "line": pl.UInt64, "rule": pl.String}
+REPEATS = {"duplicate_of": pl.String, "duplicate_in": pl.String, "similarity": pl.Float32}
+PREVIEW = {"preview": pl.String}
+DROPPED = ROW | {"reason": pl.String, "explanation": pl.String} | REPEATS | {"cluster": pl.String} | PREVIEW
+FINDINGS = ROW | {"reason": pl.String, "finding": pl.String} | REPEATS | {"is_masked": pl.Boolean} | PREVIEW
 CLUSTERS = {
     "rule": pl.String,
     "cluster": pl.String,
@@ -61,12 +45,11 @@ class RuleResult:
     Attributes:
         rule: the rule.
         n_in: rows it saw.
-        n_findings: rows it gave a finding without dropping them.
+        n_findings: rows it reported without dropping them.
         n_masked: rows whose texts it masks.
         dropped: rows it dropped, by reason, the most frequent first.
         notes: facts of its verdict.
         seconds: of features and check together.
-        is_report: its drops were turned into findings.
     """
 
     rule: Rule
@@ -76,11 +59,6 @@ class RuleResult:
     dropped: Mapping[str, int]
     notes: Mapping[str, int | float | str]
     seconds: float
-    is_report: bool
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of the rule, in JSON values."""
-        return collect_settings(self.rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +76,7 @@ class CurationResult:
         results: one for each rule, in order.
     """
 
-    kept: NDArray[np.int64]
+    kept: Int64
     rows: Dataset
     dropped: pl.DataFrame
     findings: pl.DataFrame
@@ -108,22 +86,26 @@ class CurationResult:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know, in sentences: an order of rules that defeats one of them, what rules say."""
-        said = [f"{one.rule.name}: {note}" for one in self.results for note in one.notes.values() if type(note) is str]
-        return [*check_order([one.rule for one in self.results]), *said]
+        """What the user should know, in sentences: a bad order of rules, and the notes of each rule."""
+        notes = [f"{one.rule.name}: {note}" for one in self.results for note in one.notes.values() if type(note) is str]
+        return [*check_order([one.rule for one in self.results]), *notes]
 
     @property
     def n_orphaned(self) -> int:
-        """Rows dropped as duplicates for which no row stays: the row they repeat was dropped later, as no duplicate."""
-        of, where = self.dropped["duplicate_of"].to_list(), self.dropped["duplicate_in"].to_list()
-        repeats = dict(zip(self.dropped["row_id"].to_list(), zip(of, where, strict=True), strict=True))
+        """Rows that were dropped as duplicates of a row that a later rule dropped for another reason."""
+        repeats = {
+            row_id: (of, place)
+            for row_id, of, place in self.dropped.select("row_id", "duplicate_of", "duplicate_in").iter_rows()
+        }
         n = 0
         for row_id, (_, place) in repeats.items():
             if place != POOL:
                 continue
+            # follow the copies to the first row that is no copy of a row of the pool
             last = row_id
             while last in repeats and repeats[last][1] == POOL:
                 last = str(repeats[last][0])
+            # that one was dropped, too, and as a copy of nothing
             n += last in repeats and repeats[last][1] is None
         return n
 
@@ -158,7 +140,7 @@ def apply_rules(
         eval: rows to evaluate on, which the pool must not contain.
         context: models, device and cache for the features; None for the defaults.
         report: names of rules whose drops become findings: the rows are kept.
-        seed: of everything random.
+        seed: random seed.
 
     Raises:
         InputError: the existing rows are of another kind than the pool's, so that no row of either
@@ -168,43 +150,42 @@ def apply_rules(
         raise InputError(
             f"existing: must hold rows of the pool's kind, {pool.kind}, found {existing.kind}; name the columns (--map)"
         )
-    beside = _Beside({"existing": existing, "eval": eval}, context)
+    side_rows = _SideRows({"existing": existing, "eval": eval}, context)
     for rule in rules:
-        _check_roles(rule, beside)
+        _check_roles(rule, side_rows)
     alive = np.arange(len(pool), dtype=np.int64)
     steps, masks, rows = [], dict[int, tuple[Rule, ...]](), pool
     for number, rule in enumerate(rules):
         rng = np.random.default_rng([seed, number])
-        step = _step(rule, rows, alive, beside, context, rng, is_report=rule.name in report)
-        rows = masked(rows, dict.fromkeys(step.masked.tolist(), (rule,)))
+        step = _apply_rule(rule, rows, alive, side_rows, context, rng, is_report=rule.name in report)
+        rows = mask_rows(rows, dict.fromkeys(step.masked.tolist(), (rule,)))
         for position in step.masked.tolist():
             masks[position] = (*masks.get(position, ()), rule)
         steps.append(step)
         alive = step.kept
-    last = set(alive.tolist())
+    kept = set(alive.tolist())
+    dropped = pl.concat([pl.DataFrame(schema=DROPPED), *(step.dropped for step in steps)])
     findings = pl.concat([pl.DataFrame(schema=FINDINGS), *(step.findings for step in steps)])
     clusters = pl.concat([pl.DataFrame(schema=CLUSTERS), *(step.clusters for step in steps)])
-    dropped = pl.concat([pl.DataFrame(schema=DROPPED), *(step.dropped for step in steps)])
-    private = _private(rules, dropped, findings)
+    private = _list_private(rules, dropped, findings)
     return CurationResult(
         kept=alive,
         rows=rows if len(alive) == len(rows) else rows.take(alive),
-        dropped=_hidden(dropped, private, "duplicate_of").sort("position"),
-        findings=_hidden(findings, private, "duplicate_of").sort("position", maintain_order=True),
-        clusters=_hidden(clusters, private, "cluster"),
-        masked={position: names for position, names in masks.items() if position in last},
+        dropped=_hide_previews(dropped, private, "duplicate_of").sort("position"),
+        findings=_hide_previews(findings, private, "duplicate_of").sort("position", maintain_order=True),
+        clusters=_hide_previews(clusters, private, "cluster"),
+        masked={position: names for position, names in masks.items() if position in kept},
         results=tuple(step.result for step in steps),
     )
 
 
-def _private(rules: Sequence[Rule], dropped: pl.DataFrame, findings: pl.DataFrame) -> pl.Series:
-    """Return, as one list, the ids of the rows in which a private rule found something."""
+def _list_private(rules: Sequence[Rule], dropped: pl.DataFrame, findings: pl.DataFrame) -> pl.Series:
+    """Return, as one list, the ids of the rows that a private rule dropped or reported."""
     names = [rule.name for rule in rules if getattr(rule, "is_private", False)]
-    found = pl.concat([part.filter(pl.col("rule").is_in(names))["row_id"] for part in (dropped, findings)])
-    return found.implode()
+    return pl.concat([part.filter(pl.col("rule").is_in(names))["row_id"] for part in (dropped, findings)]).implode()
 
 
-def _hidden(table: pl.DataFrame, private: pl.Series, copy_of: str) -> pl.DataFrame:
+def _hide_previews(table: pl.DataFrame, private: pl.Series, copy_of: str) -> pl.DataFrame:
     """Return a table that shows no text of private rows, nor of rows that are copies of one."""
     is_private = pl.col("row_id").is_in(private) | pl.col(copy_of).is_in(private).fill_null(value=False)
     return table.with_columns(preview=pl.when(~is_private).then("preview"))
@@ -223,19 +204,19 @@ class _Step:
         result: in numbers.
     """
 
-    kept: NDArray[np.int64]
+    kept: Int64
     dropped: pl.DataFrame
     findings: pl.DataFrame
     clusters: pl.DataFrame
-    masked: NDArray[np.int64]
+    masked: Int64
     result: RuleResult
 
 
-def _step(
+def _apply_rule(
     rule: Rule,
     pool: Dataset,
-    alive: NDArray[np.int64],
-    beside: _Beside,
+    alive: Int64,
+    side_rows: _SideRows,
     context: FeatureContext | None,
     rng: np.random.Generator,
     *,
@@ -244,12 +225,12 @@ def _step(
     """Let one rule judge the rows that are still there."""
     started = time.monotonic()
     rows = pool if len(alive) == len(pool) else pool.take(alive)
-    verdict = _verdict(rule, rows, beside, context, rng)
+    verdict = _ask_rule(rule, rows, side_rows, context, rng)
     is_dropped = np.zeros(len(rows), np.bool_) if is_report else verdict.is_dropped
-    table = _table(rows, alive, rule, verdict)
+    table = _tabulate(rows, alive, rule, verdict)
     dropped = table.filter(is_dropped).select(list(DROPPED))
     findings = table.filter(~pl.Series(is_dropped) & table["finding"].is_not_null()).select(list(FINDINGS))
-    masked = alive[~is_dropped & _masked(verdict)]
+    masked = alive[~is_dropped & table["is_masked"].to_numpy()]
     result = RuleResult(
         rule=rule,
         n_in=len(rows),
@@ -258,45 +239,44 @@ def _step(
         dropped=count_values(dropped["reason"]),
         notes=dict(verdict.notes),
         seconds=time.monotonic() - started,
-        is_report=is_report,
     )
     return _Step(
         kept=alive[~is_dropped],
         dropped=dropped,
         findings=findings,
-        clusters=_clusters(rows, rule, verdict, is_dropped),
+        clusters=_list_clusters(table, is_dropped),
         masked=masked,
         result=result,
     )
 
 
-class _Beside:
+class _SideRows:
     """Rows beside the pool, with the features that rules ask of them, each computed once."""
 
     def __init__(self, rows: Mapping[str, Dataset | None], context: FeatureContext | None) -> None:
         self.rows = {role: each for role, each in rows.items() if each is not None and len(each)}
         self._context = context
-        self._known: dict[tuple[str, frozenset[str], str], Rows] = {}
+        self._computed: dict[tuple[str, frozenset[str], str], Rows] = {}
 
     def get(self, role: str, rule: Rule) -> Rows | None:
-        """Return the rows of a role as a rule wants them; None when it does not look at them or there are none."""
-        wanted = accepts(rule)
-        if role not in wanted or role not in self.rows:
+        """Return the rows of a role with a rule's features; None when it ignores them or there are none."""
+        needs = accepts(rule)
+        if role not in needs or role not in self.rows:
             return None
-        key = (role, wanted[role], str(getattr(rule, "feature_settings", "")))
-        if key not in self._known:
-            self._known[key] = _with_features(self.rows[role], wanted[role], rule, self._context)
-        return self._known[key]
+        key = (role, needs[role], str(getattr(rule, "feature_settings", "")))
+        if key not in self._computed:
+            self._computed[key] = _compute_features(self.rows[role], needs[role], rule, self._context)
+        return self._computed[key]
 
 
-def _check_roles(rule: Rule, beside: _Beside) -> None:
-    missing = sorted(set(getattr(rule, "requires", ())) - set(beside.rows))
+def _check_roles(rule: Rule, side_rows: _SideRows) -> None:
+    missing = sorted(set(getattr(rule, "requires", ())) - set(side_rows.rows))
     if missing:
         role = missing[0]
         raise InputError(f"{rule.name}: needs {ROLES[role]}, found none; give --{role} FILE, or leave out the rule")
 
 
-def _with_features(rows: Dataset, needs: frozenset[str], rule: Rule, context: FeatureContext | None) -> Rows:
+def _compute_features(rows: Dataset, needs: frozenset[str], rule: Rule, context: FeatureContext | None) -> Rows:
     from thresher.features import FeatureContext, compute
 
     context = FeatureContext() if context is None else context
@@ -304,17 +284,17 @@ def _with_features(rows: Dataset, needs: frozenset[str], rule: Rule, context: Fe
     return Rows(dataset=rows, features=compute(rows, needs, replace(context, **settings) if settings else context))
 
 
-def _verdict(
-    rule: Rule, rows: Dataset, beside: _Beside, context: FeatureContext | None, rng: np.random.Generator
+def _ask_rule(
+    rule: Rule, rows: Dataset, side_rows: _SideRows, context: FeatureContext | None, rng: np.random.Generator
 ) -> Verdict:
     """Return the verdict of one rule; a pool without rows needs no rule and no feature."""
     if not len(rows):
         empty = pl.Series([], dtype=pl.String)
         return Verdict(reason=empty, explanation=empty)
     verdict = rule.check(
-        _with_features(rows, frozenset(rule.needs), rule, context),
-        existing=beside.get("existing", rule),
-        eval=beside.get("eval", rule),
+        _compute_features(rows, frozenset(rule.needs), rule, context),
+        existing=side_rows.get("existing", rule),
+        eval=side_rows.get("eval", rule),
         rng=rng,
     )
     if len(verdict) != len(rows):
@@ -322,56 +302,29 @@ def _verdict(
     return verdict
 
 
-def _masked(verdict: Verdict) -> NDArray[np.bool_]:
-    return np.zeros(len(verdict), np.bool_) if verdict.is_masked is None else verdict.is_masked
-
-
-def _table(rows: Dataset, positions: NDArray[np.int64], rule: Rule, verdict: Verdict) -> pl.DataFrame:
+def _tabulate(rows: Dataset, positions: Int64, rule: Rule, verdict: Verdict) -> pl.DataFrame:
     """Return what the rule says of each row, with the columns of `DROPPED` and `FINDINGS` together."""
-    return pl.DataFrame(
-        {
-            "position": positions,
-            "row_id": rows.frame["row_id"],
-            "file": rows.frame["file"].cast(pl.String),
-            "line": rows.frame["line"].cast(pl.UInt64),
-            "rule": pl.Series([rule.name], dtype=pl.String).new_from_index(0, len(rows)),
-            "reason": verdict.reason,
-            "explanation": verdict.explanation,
-            "finding": verdict.explanation,
-            "duplicate_of": _or_null(verdict.duplicate_of, pl.String, len(rows)),
-            "duplicate_in": _or_null(verdict.duplicate_in, pl.String, len(rows)),
-            "similarity": _or_null(verdict.similarity, pl.Float32, len(rows)),
-            "cluster": _or_null(verdict.cluster, pl.String, len(rows)),
-            "is_masked": _masked(verdict),
-            "preview": _or_null(None, pl.String, len(rows))
-            if getattr(rule, "is_private", False)
-            else preview_rows(rows),
-        }
+    frame = rows.frame.select("row_id", pl.col("file").cast(pl.String), pl.col("line").cast(pl.UInt64))
+    return frame.with_columns(
+        position=pl.lit(pl.Series(positions)),
+        rule=pl.lit(rule.name),
+        reason=verdict.reason,
+        explanation=verdict.explanation,
+        finding=verdict.explanation,
+        duplicate_of=pl.lit(verdict.duplicate_of, pl.String),
+        duplicate_in=pl.lit(verdict.duplicate_in, pl.String),
+        similarity=pl.lit(verdict.similarity, pl.Float32),
+        cluster=pl.lit(verdict.cluster, pl.String),
+        is_masked=pl.lit(value=False) if verdict.is_masked is None else pl.Series(verdict.is_masked),
+        preview=preview_rows(rows),
     )
 
 
-def _clusters(rows: Dataset, rule: Rule, verdict: Verdict, is_dropped: NDArray[np.bool_]) -> pl.DataFrame:
-    if verdict.cluster is None:
-        return pl.DataFrame(schema=CLUSTERS)
-    members = pl.DataFrame(
-        {
-            "rule": pl.Series([rule.name], dtype=pl.String).new_from_index(0, len(rows)),
-            "cluster": verdict.cluster,
-            "cluster_in": _or_null(verdict.duplicate_in, pl.String, len(rows)).fill_null(POOL),
-            "row_id": rows.frame["row_id"],
-            "is_kept": ~is_dropped,
-            "similarity": _or_null(verdict.similarity, pl.Float32, len(rows)),
-            "preview": preview_rows(rows),
-        }
-    )
-    members = members.filter(pl.col("cluster").is_not_null())
+def _list_clusters(table: pl.DataFrame, is_dropped: Bool) -> pl.DataFrame:
+    """Return the members of each cluster, those of the pool's clusters that are kept first."""
+    members = table.with_columns(is_kept=pl.Series(~is_dropped), cluster_in=pl.col("duplicate_in").fill_null(POOL))
+    members = members.filter(pl.col("cluster").is_not_null()).select(list(CLUSTERS))
     return members.sort("cluster", "cluster_in", "is_kept", descending=[False, False, True], maintain_order=True)
-
-
-def _or_null(column: pl.Series | None, dtype: Any, n: int) -> pl.Series:
-    if column is None:
-        return pl.Series([None], dtype=dtype).new_from_index(0, n)
-    return column.cast(dtype)
 
 
 def preview_rows(rows: Dataset) -> pl.Series:

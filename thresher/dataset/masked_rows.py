@@ -24,7 +24,7 @@ from thresher.errors import InputError
 Row = dict[str, Any]
 
 
-def with_changed_rows(rows: Dataset, changed: Mapping[int, Row]) -> Dataset:
+def replace_rows(rows: Dataset, changed: Mapping[int, Row]) -> Dataset:
     """Return the dataset with other contents in some rows; ids, files and lines stay.
 
     What is written of it holds the changed rows in the format of their file; all other rows are

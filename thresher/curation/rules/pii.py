@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from thresher.curation.masking import free_texts, text_columns
+from thresher.curation.masking import list_free_texts, list_text_columns
 from thresher.curation.normalize import plain_texts
 from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
@@ -205,8 +205,10 @@ def _collect_texts(rows: Dataset) -> pl.Series:
     """Return what a mask can change of each row, (n,): of a chat also calls and what follows the answer."""
     if rows.kind != "sft":
         return plain_texts(rows, "row")
-    columns = [rows.column(name).to_list() for name in text_columns(rows.schema) if name in rows.column_names]
-    texts = ["\n".join(text for value in values for text in free_texts(value)) for values in zip(*columns, strict=True)]
+    columns = [rows.column(name).to_list() for name in list_text_columns(rows.schema) if name in rows.column_names]
+    texts = [
+        "\n".join(text for value in values for text in list_free_texts(value)) for values in zip(*columns, strict=True)
+    ]
     return pl.Series("text", texts, dtype=pl.String)
 
 
