@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +27,10 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+def report_done(on_progress: OnProgress | None, *, stage: str, folder: Path, outcome: str) -> None:
+    """Tell the caller that a folder holds the result already, and what is done with it."""
+    if on_progress is not None:
+        note = f"{folder}: holds the result of this very command already, which is {outcome}"
+        on_progress(Progress(stage=stage, done=1, total=1, note=note))

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +108,18 @@ class OutputFolder:
         self.work.rename(self.path)
         sync(self.path.parent)
         shutil.rmtree(self._old, ignore_errors=True)
+
+    def publish_files(self, write_files: Callable[[Path], object]) -> None:
+        """Let a function write its files into the work folder, and publish them.
+
+        On a full disk they are deleted: what was expensive to compute is cached elsewhere.
+        """
+        try:
+            write_files(self.work)
+            self.publish()
+        except OSError:
+            self.discard()
+            raise
 
     def empty(self) -> None:
         """Delete what a killed run left in the work folder, for results that are not continued."""

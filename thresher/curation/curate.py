@@ -1,9 +1,9 @@
-"""The arrow from a dataset to a cleaner dataset: rules judge the rows, one after another."""
+"""From a dataset to a cleaner dataset: rules judge the rows, one after another."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
@@ -15,15 +15,16 @@ from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.pipeline import CurationResult, apply_rules, collect_settings
 from thresher.curation.result import Curated
 from thresher.curation.rule import Rule, accepts, available, create
-from thresher.dataset import Dataset, load
+from thresher.dataset import Dataset, ensure_dataset
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.rejection import count_values
 from thresher.errors import InputError, SettingsError, did_you_mean
 from thresher.models.settings import ModelOptions, ModelSettings
+from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
-    from thresher.features import FeatureContext, Progress
+    from thresher.features import FeatureContext
 
 T = TypeVar("T")
 DEFAULT_RULES = ("exact-duplicates", "near-duplicates")
@@ -97,7 +98,7 @@ def curate(
         eval: rows to evaluate on (anything `load` accepts), which must not be in the pool.
         report: names of rules that only report what they find, and drop nothing; a list, or a text
             with commas.
-        seed: of everything random.
+        seed: random seed.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
         on_progress: called with a Progress while features are computed.
@@ -108,24 +109,16 @@ def curate(
     """
     started = time.monotonic()
     (models,) = split_options("curate", options, ModelSettings)
-    plan = _plan(
-        pool, rules, settings, existing, eval, report, seed,
-        models=models, on_progress=on_progress,
-    )  # fmt: skip
+    plan = _make_plan(pool, rules, settings, existing, eval, report, seed, models=models, on_progress=on_progress)
     if out is None:
         return _run(plan, started)
     refuse_input_as_output(Path(out), plan.inputs)
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
-            _tell_done(folder.path, on_progress)
-            return _run(plan, started)
+            report_done(on_progress, stage="curate", folder=folder.path, outcome="left as it is")
         curated = _run(plan, started)
-        try:
-            curated.write_into(folder.work)
-            folder.publish()
-        except OSError:
-            folder.discard()  # a full disk: the computed features are cached, so nothing worth keeping is lost
-            raise
+        if not folder.is_done:
+            folder.publish_files(curated.write_files)
     return curated
 
 
@@ -143,36 +136,38 @@ def build_rules(
         InputError: something else than a rule was given, or none.
         SettingsError: settings are of a rule that is not among the named ones.
     """
-    wanted: list[str | Rule] = list(DEFAULT_RULES if rules is None else _apart(rules))
-    names = [rule if isinstance(rule, str) else getattr(rule, "name", "") for rule in wanted]
-    if has_eval and WITH_EVAL not in names:
-        wanted, names = [WITH_EVAL, *wanted], [WITH_EVAL, *names]
-    if not wanted:
+    chosen: list[str | Rule] = list(DEFAULT_RULES if rules is None else _split_names(rules))
+    for rule in chosen:
+        if isinstance(rule, type) or not isinstance(rule, str | Rule):
+            raise InputError(f"rules: must be names of rules, or rules with their settings, got {rule!r}")
+    if has_eval and WITH_EVAL not in [rule if isinstance(rule, str) else rule.name for rule in chosen]:
+        chosen = [WITH_EVAL, *chosen]
+    if not chosen:
         raise InputError(f"rules: at least one is required, found none; there are: {', '.join(available())}")
-    by_name = [rule for rule in wanted if isinstance(rule, str)]
-    for name in settings or {}:
-        if name not in by_name:
-            raise SettingsError(
-                f"settings: '{name}' must be one of the rules that run, {', '.join(by_name) or 'none'}"
-                f"{did_you_mean(name, by_name) or '; name it among the rules too'}"
-            )
-    return tuple(_rule(rule, settings or {}) for rule in wanted)
+    _check_names("settings", settings or (), [rule for rule in chosen if isinstance(rule, str)])
+    return tuple(create(rule, (settings or {}).get(rule)) if isinstance(rule, str) else rule for rule in chosen)
 
 
-def _apart(names: Collection[T]) -> Collection[T] | list[str]:
+def _split_names(names: Collection[T]) -> Collection[T] | list[str]:
     """Return the names in a text with commas; a list of them as it is."""
     return [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else names
 
 
-def _rule(rule: str | Rule, settings: Mapping[str, Mapping[str, Any]]) -> Rule:
-    if isinstance(rule, str):
-        return create(rule, settings.get(rule))
-    if isinstance(rule, type) or not isinstance(rule, Rule):
-        raise InputError(f"rules: must be names of rules, or rules with their settings, got {rule!r}")
-    return rule
+def _check_names(what: str, names: Iterable[str], running: Sequence[str]) -> None:
+    """Refuse names that are not among those of the rules that run.
+
+    Raises:
+        SettingsError: a name is another.
+    """
+    for name in names:
+        if name not in running:
+            raise SettingsError(
+                f"{what}: '{name}' must be one of the rules that run, {', '.join(running) or 'none'}"
+                f"{did_you_mean(name, running) or '; name it among the rules too'}"
+            )
 
 
-def _plan(
+def _make_plan(
     pool: Any,
     rules: Sequence[str | Rule] | None,
     settings: Mapping[str, Mapping[str, Any]] | None,
@@ -186,32 +181,22 @@ def _plan(
 ) -> _Plan:
     from thresher.features import FeatureContext
 
-    report = _apart(report)
+    report = _split_names(report)
     built = build_rules(rules, settings, has_eval=eval_rows is not None)
-    names = [rule.name for rule in built]
-    for name in report:
-        if name not in names:
-            raise SettingsError(
-                f"report: '{name}' must be one of the rules that run, {', '.join(names)}"
-                f"{did_you_mean(name, names) or '; name it among the rules too'}"
-            )
+    _check_names("report", report, [rule.name for rule in built])
     if not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed: must be a whole number from 0, got {seed!r}")
-    dataset = _loaded(pool)
+        raise InputError(f"seed: must be a whole number of at least 0, got {seed!r}")
+    dataset = ensure_dataset(pool)
     context = FeatureContext(models=models, on_progress=on_progress)
     return _Plan(
         pool=dataset,
         rules=built,
-        existing=None if existing is None else _loaded(existing),
-        eval=None if eval_rows is None else _loaded(eval_rows),
+        existing=None if existing is None else ensure_dataset(existing),
+        eval=None if eval_rows is None else ensure_dataset(eval_rows),
         report=tuple(sorted(report)),
         context=context.resolved(len(dataset)),
         seed=int(seed),
     )
-
-
-def _loaded(rows: Any) -> Dataset:
-    return rows if isinstance(rows, Dataset) else load(rows)
 
 
 def _run(plan: _Plan, started: float) -> Curated:
@@ -227,11 +212,11 @@ def _run(plan: _Plan, started: float) -> Curated:
     if not len(result.kept):
         why = ", ".join(f"{n:,} {reason}" for reason, n in count_values(result.dropped["reason"]).items())
         raise InputError(f"rules: must keep at least one row, but all {len(plan.pool):,} are dropped ({why})")
-    manifest = _manifest(plan, result, time.monotonic() - started)
+    manifest = _build_manifest(plan, result, time.monotonic() - started)
     return Curated(pool=plan.pool, dataset=result.rows, result=result, manifest=manifest)
 
 
-def _manifest(plan: _Plan, result: CurationResult, seconds: float) -> Manifest:
+def _build_manifest(plan: _Plan, result: CurationResult, seconds: float) -> Manifest:
     pool, settings = plan.pool, plan.settings()
     rules = settings.pop("request")
     outcomes = [
@@ -267,11 +252,3 @@ def _manifest(plan: _Plan, result: CurationResult, seconds: float) -> Manifest:
         "run": describe_run(pool, seconds=times),
     }
     return Manifest(content)
-
-
-def _tell_done(path: Path, on_progress: Callable[[Progress], None] | None) -> None:
-    from thresher.features import Progress
-
-    if on_progress is not None:
-        note = f"{path}: holds the result of this very command already, which is left as it is"
-        on_progress(Progress(stage="curate", done=1, total=1, note=note))

@@ -84,11 +84,11 @@ class Curated:
         """
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:
-                self.write_into(out.work)
+                self.write_files(out.work)
                 out.publish()
             return out.path
 
-    def write_into(self, folder: Path) -> None:
+    def write_files(self, folder: Path) -> None:
         """Write the files into an existing folder, the manifest last."""
         self.dataset.write(np.arange(len(self)), folder, STEM)
         write_parquet(self.dropped, folder / DROPPED)
@@ -114,11 +114,11 @@ class Curated:
     def _repr_html_(self) -> str:
         """Return the counts and the first dropped rows as HTML; all text is escaped."""
         head = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self._summary())
-        lost = "".join(
+        dropped = "".join(
             "<tr>" + "".join(f"<td style='text-align:left'>{escape(str(cell)[:160])}</td>" for cell in row) + "</tr>"
             for row in self.dropped.head(5).select("rule", "explanation", "preview").iter_rows()
         )
-        return f"<table>{head}</table><b>Dropped</b><table>{lost}</table>"
+        return f"<table>{head}</table><b>Dropped</b><table>{dropped}</table>"
 
 
 def _write_originals(pool: Dataset, result: CurationResult, path: Path) -> None:

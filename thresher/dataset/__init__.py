@@ -9,16 +9,17 @@ if TYPE_CHECKING:
     from thresher.dataset.conversation import Conversation
     from thresher.dataset.dataset import Dataset
     from thresher.dataset.formats.files import SourceFile
-    from thresher.dataset.loading import load
+    from thresher.dataset.loading import ensure_dataset, load
     from thresher.dataset.schema import Schema
 
-__all__ = ["Conversation", "Dataset", "Schema", "SourceFile", "load"]
+__all__ = ["Conversation", "Dataset", "Schema", "SourceFile", "ensure_dataset", "load"]
 
 _HOME = {
     "Conversation": "conversation",
     "Dataset": "dataset",
     "Schema": "schema",
     "SourceFile": "formats.files",
+    "ensure_dataset": "loading",
     "load": "loading",
 }
 

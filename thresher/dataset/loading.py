@@ -104,6 +104,11 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
     return dataset
 
 
+def ensure_dataset(rows: Any) -> Dataset:
+    """Return a Dataset as it is, and load anything else."""
+    return rows if isinstance(rows, Dataset) else load(rows)
+
+
 def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW_BYTES) -> Dataset:
     """Load one file of a larger pool, exactly as the schema of the pool says; it may hold no usable row.
 

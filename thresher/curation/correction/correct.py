@@ -1,9 +1,9 @@
-"""The arrow from a dataset to one with better answers: CLEAR's auto-correct, with every decision on record."""
+"""From a dataset to one with better answers: CLEAR's auto-correct, every decision on record."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +14,18 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.curation.correction.replace_answer import has_plain_answer, with_answer
-from thresher.dataset import Dataset, load
+from thresher.curation.correction.replace_answer import has_plain_answer, replace_answer
+from thresher.dataset import Dataset, ensure_dataset
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.errors import InputError
+from thresher.progress import Progress, report_done
 from thresher.validation import check_number, check_whole
 
 if TYPE_CHECKING:
-    from thresher.features import FeatureContext, Progress
+    from thresher.features import FeatureContext
     from thresher.models.generation.generator import Generation, TextGenerator
 
-Decided = tuple[str, str]  # decision and reason
+Decision = tuple[str, str]  # what is done with the answer, and why
 KIND = "corrected"
 ROWS, AUDIT, REJECTED = "rows.jsonl", "audit.parquet", "rejected.jsonl"
 SLICE_ROWS = 8_192  # rows written at a time
@@ -71,24 +72,22 @@ class Corrected:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """All rows of the pool in its order, each with the user's own columns and `column`."""
-        return self._rows(np.arange(len(self.pool)))
+        return list(self._iterate_rows())
 
-    def _rows(self, at: np.ndarray[Any, np.dtype[np.int64]]) -> list[dict[str, Any]]:
-        rows = []
-        told = self.audit[at].select("decision", "original", "candidate").iter_rows()
-        for row, (decision, original, candidate) in zip(self.pool.rows(at), told, strict=True):
-            if decision == REPLACED:
-                rows.append(with_answer(row, self.pool.schema, candidate, original=original, column=self.column))
-            else:
-                rows.append({**row, self.column: None})
-        return rows
+    def _iterate_rows(self) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self.pool), SLICE_ROWS):
+            audit = self.audit[start : start + SLICE_ROWS].select("decision", "original", "candidate").iter_rows()
+            rows = self.pool.rows(np.arange(start, min(start + SLICE_ROWS, len(self.pool))))
+            for row, (decision, original, candidate) in zip(rows, audit, strict=True):
+                if decision == REPLACED:
+                    yield replace_answer(row, self.pool.schema, candidate, original=original, column=self.column)
+                else:
+                    yield {**row, self.column: None}
 
-    def write_into(self, folder: Path) -> None:
-        """Write `rows.jsonl`, `audit.parquet`, `rejected.jsonl` (rows that could not be used) and the manifest."""
+    def write_files(self, folder: Path) -> None:
+        """Write `rows.jsonl`, `audit.parquet`, `rejected.jsonl` (unusable rows) and the manifest."""
         with open(folder / ROWS, "wb") as file:
-            for start in range(0, len(self.pool), SLICE_ROWS):
-                for row in self._rows(np.arange(start, min(start + SLICE_ROWS, len(self.pool)))):
-                    file.write(orjson.dumps(row, default=str) + b"\n")
+            file.writelines(orjson.dumps(row, default=str) + b"\n" for row in self._iterate_rows())
         write_parquet(self.audit, folder / AUDIT)
         write_ndjson(self.pool.rejected, folder / REJECTED)
         write_atomic(folder / MANIFEST, self.manifest.to_json())
@@ -140,12 +139,12 @@ def correct(
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Corrected:
-    """Replace answers by better ones of a fine-tuned model where a judge is confident (CLEAR's auto-correct).
+    """Replace answers by better ones of a fine-tuned model where a judge is confident.
 
-    The model answers each prompt with its likeliest words. The judge is shown both answers in both
-    orders, and its probability that the model's is better, P(A) / (P(A) + P(B)) of its next token,
-    is averaged over the two. At `eta` or above the answer is replaced, and the original goes into a
-    column of its own. Every decision is on record.
+    CLEAR's auto-correct: the model answers each prompt with its likeliest words. The judge is shown
+    both answers in both orders, and its probability that the model's is better, P(A) / (P(A) +
+    P(B)) of its next token, is averaged over the two. At `eta` or above the answer is replaced, and
+    the original goes into a column of its own. Every decision is on record.
 
     An answer that was cut at `max_new_tokens`, or that takes the place of a call of tools, never
     replaces one.
@@ -160,11 +159,11 @@ def correct(
         pool: a Dataset with prompts and responses, or anything `load` accepts.
         model: who writes the candidates: a fine-tuned model, its adapter, or the address of a
             server.
-        judge: who compares; not set: the base of the adapter.
+        judge: who compares; default: the base of the adapter.
         eta: least confidence that the candidate is better, 0.5 to 1.
         column: name for the column with original answers.
         max_new_tokens: limit of a candidate.
-        device: "cpu", "cuda", ...; not set: the best there is.
+        device: "cpu", "cuda", ...; default: the fastest available.
         batch_tokens: as for `select`.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
@@ -173,16 +172,16 @@ def correct(
     Raises:
         OutputError: `out` holds something else, or the rows.
     """
-    from thresher.features import Progress, make_context
+    from thresher.features import make_context
 
     started = time.monotonic()
     check_number("correct", "eta", eta, 0.5, 1.0)
     check_whole("correct", "max_new_tokens", max_new_tokens, 1)
-    rows = pool if isinstance(pool, Dataset) else load(pool)
+    rows = ensure_dataset(pool)
     _check_rows(rows, column)
     contexts = [
         make_context(model=name, device=device, batch_tokens=batch_tokens, on_progress=on_progress)
-        for name in (model, _base_of(model) if judge is None else judge)
+        for name in (model, _find_base(model) if judge is None else judge)
     ]
     plan = _Plan(
         pool=rows, writer=contexts[0], judge=contexts[1], eta=eta, column=column, max_new_tokens=max_new_tokens
@@ -192,16 +191,10 @@ def correct(
     refuse_input_as_output(Path(out), [rows])
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
-            if on_progress is not None:
-                on_progress(Progress(stage="correct", done=1, total=1, note=f"{folder.path}: done before, read back"))
-            return _read(folder.path, plan)
+            report_done(on_progress, stage="correct", folder=folder.path, outcome="read back")
+            return _read_result(folder.path, plan)
         corrected = _run(plan, started)
-        try:
-            corrected.write_into(folder.work)
-            folder.publish()
-        except OSError:
-            folder.discard()  # a full disk: the answers are cached, so nothing worth keeping is lost
-            raise
+        folder.publish_files(corrected.write_files)
     return corrected
 
 
@@ -217,7 +210,7 @@ def _check_rows(rows: Dataset, column: str) -> None:
         )
 
 
-def _base_of(model: str) -> str:
+def _find_base(model: str) -> str:
     """Return the name of an adapter's base.
 
     Raises:
@@ -242,41 +235,45 @@ def _run(plan: _Plan, started: float) -> Corrected:
     from thresher.models.generation.decoding import Decoding
     from thresher.models.generation.load import load_generator
 
-    asked = PromptRows.of(plan.pool, by="correct")
-    decoding = Decoding(max_new_tokens=plan.max_new_tokens)
+    pool = plan.pool
+    prompts = PromptRows.of(pool, by="correct")
     writer, judge = load_generator(plan.writer), load_generator(plan.judge)
-    written = writer.generate(asked.conversations, decoding, stage="correct: candidates", context=plan.writer)
-    decided = [_decided_at_once(row[0], original) for row, original in zip(written, asked.responses, strict=True)]
-    for i in _tool_calls(plan.pool, decided):
-        decided[i] = (NO_CANDIDATE, "the row's answer is a call of tools")
-    left = [i for i, found in enumerate(decided) if found is None]
-    shown = np.full((len(plan.pool), 2), np.nan)
-    shown[left], problems = _compared(
-        [(asked.prompts[i], asked.responses[i], str(written[i][0].text)) for i in left], judge, plan.judge
+    decoding = Decoding(max_new_tokens=plan.max_new_tokens)
+    generations = writer.generate(prompts.conversations, decoding, stage="correct: candidates", context=plan.writer)
+    candidates = [row[0] for row in generations]
+    decisions = [_decide_early(*pair) for pair in zip(candidates, prompts.responses, strict=True)]
+    for i in _list_tool_calls(pool, decisions):
+        decisions[i] = (NO_CANDIDATE, "the row's answer is a call of tools")
+    # the judge compares the other rows; of all rows its probabilities are NaN where it was not
+    # asked
+    open_rows = [i for i, decision in enumerate(decisions) if decision is None]
+    shown = np.full((len(pool), 2), np.nan)
+    shown[open_rows], problems = _ask_judge(
+        [(prompts.prompts[i], prompts.responses[i], str(candidates[i].text)) for i in open_rows], judge, plan.judge
     )
     confidence = shown.mean(axis=1)
-    for i, problem in zip(left, problems, strict=True):
-        decided[i] = _decided_by(float(confidence[i]), plan.eta) if problem is None else (UNDECIDED, problem)
+    for i, problem in zip(open_rows, problems, strict=True):
+        decisions[i] = _compare_confidence(float(confidence[i]), plan.eta) if problem is None else (UNDECIDED, problem)
     audit = pl.DataFrame(
         {
-            "row_id": plan.pool.frame["row_id"],
-            "file": plan.pool.frame["file"].cast(pl.String),
-            "line": plan.pool.frame["line"],
-            "decision": [found[0] for found in decided if found is not None],
+            "row_id": pool.frame["row_id"],
+            "file": pool.frame["file"].cast(pl.String),
+            "line": pool.frame["line"],
+            "decision": [decision[0] for decision in decisions if decision is not None],
             "confidence": confidence,
             "shown_first": shown[:, 0],
             "shown_second": shown[:, 1],
-            "reason": [found[1] for found in decided if found is not None],
-            "original": asked.responses,
-            "candidate": [row[0].text for row in written],
+            "reason": [decision[1] for decision in decisions if decision is not None],
+            "original": prompts.responses,
+            "candidate": [candidate.text for candidate in candidates],
         },
         schema=AUDIT_SCHEMA,
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
-    manifest = _manifest(plan, audit, [*writer.notes(), *judge.notes()], started)
-    return Corrected(pool=plan.pool, audit=audit, column=plan.column, manifest=manifest)
+    manifest = _build_manifest(plan, audit, [*writer.notes(), *judge.notes()], started)
+    return Corrected(pool=pool, audit=audit, column=plan.column, manifest=manifest)
 
 
-def _decided_at_once(candidate: Generation, original: str) -> Decided | None:
+def _decide_early(candidate: Generation, original: str) -> Decision | None:
     """Return the decision where there is nothing to compare."""
     from thresher.features.answers.prompts import plain
 
@@ -287,26 +284,26 @@ def _decided_at_once(candidate: Generation, original: str) -> Decided | None:
     return (NO_CANDIDATE, "the model's answer was cut at max_new_tokens") if candidate.is_cut else None
 
 
-def _decided_by(confidence: float, eta: float) -> Decided:
+def _compare_confidence(confidence: float, eta: float) -> Decision:
     if confidence >= eta:
         return REPLACED, f"confidence {confidence:.3f} that the candidate is better, at least {eta:g}"
     return KEPT, f"confidence {confidence:.3f} that the candidate is better, less than {eta:g}"
 
 
-def _tool_calls(pool: Dataset, decided: Sequence[Decided | None]) -> list[int]:
+def _list_tool_calls(pool: Dataset, decisions: Sequence[Decision | None]) -> list[int]:
     """Return the undecided rows whose answer is a call of tools."""
-    left = [i for i, found in enumerate(decided) if found is None]
-    found: list[int] = []
-    for start in range(0, len(left), SLICE_ROWS):
-        at = left[start : start + SLICE_ROWS]
-        found += [i for i, row in zip(at, pool.rows(at), strict=True) if not has_plain_answer(row, pool.schema)]
-    return found
+    undecided = [i for i, decision in enumerate(decisions) if decision is None]
+    calls: list[int] = []
+    for start in range(0, len(undecided), SLICE_ROWS):
+        at = undecided[start : start + SLICE_ROWS]
+        calls += [i for i, row in zip(at, pool.rows(at), strict=True) if not has_plain_answer(row, pool.schema)]
+    return calls
 
 
-def _compared(
+def _ask_judge(
     triples: Sequence[tuple[str, str, str]], judge: TextGenerator, context: FeatureContext
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[str | None]]:
-    """Return how likely the judge finds the candidate better when it stands first and second, (m, 2), and problems.
+    """Return how likely the judge finds the candidate better, as first and as second, (m, 2), and problems.
 
     Args:
         triples: prompt, original and candidate of each row.
@@ -318,13 +315,13 @@ def _compared(
     first = [VERDICT.format(prompt=p, first=candidate, second=original) for p, original, candidate in triples]
     second = [VERDICT.format(prompt=p, first=original, second=candidate) for p, original, candidate in triples]
     conversations = [user_turn(text) for text in (*first, *second)]
-    found = judge.score_options(conversations, LETTERS, stage="correct: verdicts", context=context)
+    answers = judge.score_options(conversations, LETTERS, stage="correct: verdicts", context=context)
     m = len(triples)
-    shown = np.stack([found.probabilities[:m, 0], found.probabilities[m:, 1]], axis=1)
-    return shown, [a or b for a, b in zip(found.problems[:m], found.problems[m:], strict=True)]
+    shown = np.stack([answers.probabilities[:m, 0], answers.probabilities[m:, 1]], axis=1)
+    return shown, [a or b for a, b in zip(answers.problems[:m], answers.problems[m:], strict=True)]
 
 
-def _manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], started: float) -> Manifest:
+def _build_manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], started: float) -> Manifest:
     pool = plan.pool
     counts = dict.fromkeys((REPLACED, KEPT, SAME, NO_CANDIDATE, UNDECIDED), 0)
     counts |= dict(audit["decision"].value_counts().iter_rows())
@@ -343,7 +340,7 @@ def _manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], started: f
     )
 
 
-def _read(folder: Path, plan: _Plan) -> Corrected:
+def _read_result(folder: Path, plan: _Plan) -> Corrected:
     """Return a finished result."""
     return Corrected(
         pool=plan.pool,

@@ -1,4 +1,4 @@
-"""A row of the user with another answer in it, in the columns that the answer stands in."""
+"""A row of the user with another answer, in the columns that hold the answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thresher.dataset.schema import Schema
 Row = dict[str, Any]
 
 
-def with_answer(row: Mapping[str, Any], schema: Schema, answer: str, *, original: str, column: str) -> Row:
+def replace_answer(row: Mapping[str, Any], schema: Schema, answer: str, *, original: str, column: str) -> Row:
     """Return a row with another last answer, and the one it had in a column of its own.
 
     Args:
@@ -23,29 +23,32 @@ def with_answer(row: Mapping[str, Any], schema: Schema, answer: str, *, original
         original: the answer that is replaced.
         column: name of the column for it.
     """
-    name = schema.columns["messages" if schema.is_chat else "response"][0]
-    value = row[name]
-    value = _with_last_turn(value, answer) if schema.is_chat or isinstance(value, list) else answer
-    return {**row, name: value, column: original}
+    name = _find_column(schema)
+    is_chat = schema.is_chat or isinstance(row[name], list)
+    return {**row, name: _replace_last_turn(row[name], answer) if is_chat else answer, column: original}
 
 
 def has_plain_answer(row: Mapping[str, Any], schema: Schema) -> bool:
     """Tell whether the last answer is text alone, and not a call of tools."""
-    value = row[schema.columns["messages" if schema.is_chat else "response"][0]]
+    value = row[_find_column(schema)]
     turns = orjson.loads(value) if schema.is_chat and isinstance(value, str) else value
     return not isinstance(turns, list) or not any(
-        turns[_last(turns)].get(key) for key in ("tool_calls", "function_call")
+        turns[_find_last(turns)].get(key) for key in ("tool_calls", "function_call")
     )
 
 
-def _with_last_turn(value: Any, answer: str) -> Any:
+def _replace_last_turn(value: Any, answer: str) -> Any:
     """Return messages with another last answer, as JSON text where they are."""
     turns = orjson.loads(value) if isinstance(value, str) else value
-    at = _last(turns)
+    at = _find_last(turns)
     content = "content" if "content" in turns[at] else "value"
-    found = [*turns[:at], {**turns[at], content: answer}, *turns[at + 1 :]]
-    return orjson.dumps(found).decode() if isinstance(value, str) else found
+    replaced = [*turns[:at], {**turns[at], content: answer}, *turns[at + 1 :]]
+    return orjson.dumps(replaced).decode() if isinstance(value, str) else replaced
 
 
-def _last(turns: list[Mapping[str, Any]]) -> int:
+def _find_column(schema: Schema) -> str:
+    return schema.columns["messages" if schema.is_chat else "response"][0]
+
+
+def _find_last(turns: list[Mapping[str, Any]]) -> int:
     return max(i for i, turn in enumerate(turns) if known_role(turn.get("role", turn.get("from", ""))) == "assistant")

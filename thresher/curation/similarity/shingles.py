@@ -78,7 +78,8 @@ def hash_words(codes: UInt32, start: int, end: int, hashes: UInt64, sizes: Int64
     """Write the hash and the length of each word of a text; return the number of words."""
     n_words, value, size = 0, FNV_BASIS, 0
     for at in range(start, end + 1):
-        # a word ends at a space and at the end of the text; of several spaces only the first ends one
+        # a word ends at a space and at the end of the text; of several spaces only the first ends
+        # one
         if at == end or codes[at] == SPACE:
             if size:
                 hashes[n_words], sizes[n_words] = value, size
@@ -140,7 +141,8 @@ def _hash_rows(codes: UInt32, starts: Int64, ends: Int64, n: int, by_word: bool)
 def count_shared(a: UInt32, b: UInt32) -> int:
     """Return the size of the intersection of two sorted sets."""
     i = j = n_shared = 0
-    # all common elements before a[i] and b[j] are counted; the smaller of the two cannot occur again
+    # all common elements before a[i] and b[j] are counted; the smaller of the two cannot occur
+    # again
     while i < len(a) and j < len(b):
         if a[i] == b[j]:
             n_shared += 1
