@@ -1,4 +1,10 @@
-"""Curation: a loop on the first noun, dataset -> dataset + manifest. One rule per file, found by entry point."""
+"""Curation: rules judge the rows of a dataset one after another; what they keep is a cleaner dataset.
+
+`curate.py` is the call, `pipeline.py` applies the rules, `rule.py` and `verdict.py` say what a rule
+is given and answers, `result.py` writes the folder; `correction/` replaces answers. Imports
+`dataset`, `features`, `numeric` and `artifacts`; imported by `jobs` and `cli`. A new rule is one
+file in `rules/` and one entry point.
+"""
 
 from thresher.curation.rule import EVAL, EXISTING, Rows, Rule, available, create
 from thresher.curation.verdict import POOL, Verdict, drop_where

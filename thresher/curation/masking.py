@@ -45,12 +45,12 @@ def list_text_columns(schema: Schema) -> list[str]:
 
 
 def list_free_texts(value: Any) -> list[str]:
-    """Return every text in a column's value that a mask changes: the value, or what its messages say."""
+    """Return every text in a column's value that a mask changes: its own, or of its messages."""
     return list(_iterate_texts(_decode(value)))
 
 
 def _apply_masks(rows: list[dict[str, Any]], names: Sequence[str], rules: Sequence[Rule]) -> list[dict[str, Any]]:
-    """Return the rows with every text in the named columns masked; all texts go through each rule at once."""
+    """Return the rows with every text in the named columns masked, all texts by each rule at once."""
     decoded = [{name: _decode(row[name]) for name in names if name in row} for row in rows]
     texts = pl.Series("text", [text for row in decoded for text in _iterate_texts(row)], dtype=pl.String)
     for rule in rules:

@@ -28,7 +28,7 @@ def scope_texts(rows: Dataset, scope: Scope) -> pl.Series:
 
 
 def plain_texts(rows: Dataset, scope: Scope) -> pl.Series:
-    """Return the text of each row as it reads, (n,): prompt and response on own lines; never a label.
+    """Return the text of each row as it reads, (n,): prompt and response by line, never a label.
 
     Args:
         rows: n rows.

@@ -86,13 +86,13 @@ class CurationResult:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know, in sentences: a bad order of rules, and the notes of each rule."""
+        """What the user should know, in sentences: a bad order of rules, and what rules note."""
         notes = [f"{one.rule.name}: {note}" for one in self.results for note in one.notes.values() if type(note) is str]
         return [*check_order([one.rule for one in self.results]), *notes]
 
     @property
     def n_orphaned(self) -> int:
-        """Rows that were dropped as duplicates of a row that a later rule dropped for another reason."""
+        """Rows dropped as duplicates of a row that a later rule dropped for another reason."""
         repeats = {
             row_id: (of, place)
             for row_id, of, place in self.dropped.select("row_id", "duplicate_of", "duplicate_in").iter_rows()
@@ -259,7 +259,7 @@ class _SideRows:
         self._computed: dict[tuple[str, frozenset[str], str], Rows] = {}
 
     def get(self, role: str, rule: Rule) -> Rows | None:
-        """Return the rows of a role with a rule's features; None when it ignores them or there are none."""
+        """Return the rows of a role with a rule's features; None if it ignores them or none exist."""
         needs = accepts(rule)
         if role not in needs or role not in self.rows:
             return None
@@ -303,7 +303,7 @@ def _ask_rule(
 
 
 def _tabulate(rows: Dataset, positions: Int64, rule: Rule, verdict: Verdict) -> pl.DataFrame:
-    """Return what the rule says of each row, with the columns of `DROPPED` and `FINDINGS` together."""
+    """Return what the rule says of each row: the columns of `DROPPED` and of `FINDINGS`."""
     frame = rows.frame.select("row_id", pl.col("file").cast(pl.String), pl.col("line").cast(pl.UInt64))
     return frame.with_columns(
         position=pl.lit(pl.Series(positions)),

@@ -50,7 +50,7 @@ class Verdict:
         return cls(**parts, is_masked=is_masked, notes=dict(notes or {}))
 
     def __post_init__(self) -> None:
-        """Refuse parts of unequal length, drops without explanation, and repeats without their place.
+        """Refuse parts of unequal length, drops unexplained, and repeats without their place.
 
         Raises:
             ValueError: the rule that made the verdict has a bug.

@@ -85,7 +85,7 @@ class Corrected:
                     yield {**row, self.column: None}
 
     def write_files(self, folder: Path) -> None:
-        """Write `rows.jsonl`, `audit.parquet`, `rejected.jsonl` (unusable rows) and the manifest."""
+        """Write `rows.jsonl`, `audit.parquet`, `rejected.jsonl` and the manifest."""
         with open(folder / ROWS, "wb") as file:
             file.writelines(orjson.dumps(row, default=str) + b"\n" for row in self._iterate_rows())
         write_parquet(self.audit, folder / AUDIT)
@@ -303,7 +303,7 @@ def _list_tool_calls(pool: Dataset, decisions: Sequence[Decision | None]) -> lis
 def _ask_judge(
     triples: Sequence[tuple[str, str, str]], judge: TextGenerator, context: FeatureContext
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[str | None]]:
-    """Return how likely the judge finds the candidate better, as first and as second, (m, 2), and problems.
+    """Return how likely the judge finds the candidate better, shown first and second, (m, 2), and problems.
 
     Args:
         triples: prompt, original and candidate of each row.

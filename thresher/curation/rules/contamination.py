@@ -39,7 +39,7 @@ class _Match(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Contamination:
-    """Drop rows that are, or hold, a row of the evaluation set: they would make every score too good.
+    """Drop rows that are, or hold, a row of the evaluation set: they make every score too good.
 
     Three tests, in this order: the normalized texts are equal; the share of common word n-grams
     among those of the shorter text is at least `overlap`; the cosine of the embeddings is at least
@@ -151,7 +151,7 @@ def _match_similar(ours: Floats, theirs: Floats) -> _Match:
 
 
 def _match_overlapping(ours: Shingles, theirs: Shingles) -> _Match:
-    """Return the evaluation row that shares the largest part of the smaller set, without template pieces."""
+    """Return the evaluation row that shares most of the smaller set, template pieces aside."""
     n_theirs = len(theirs.offsets) - 1
     # owner[i]: the evaluation row of piece i, where pieces stand in the order of their hashes
     by_hash = np.argsort(theirs.hashes, kind="stable")
@@ -186,7 +186,7 @@ def _limit_owners(n: int) -> int:
 def _find_best_overlap(
     row_of: Int64, key: Int64, first: Int64, counts: Int64, owner: Int64, our_sizes: Int64, their_sizes: Int64
 ) -> tuple[Int64, Float32]:
-    """Return the evaluation row that overlaps most with each row of the pool, -1 for none, and how much.
+    """Return the evaluation row that overlaps most with each pool row, -1 for none, and how much.
 
     Args:
         row_of: (m,) the pool's row of each common piece, ascending.

@@ -122,7 +122,7 @@ class Expression:
 
 
 def _slice_rows(frame: pl.DataFrame, condition: pl.Expr) -> list[pl.DataFrame]:
-    """Return the rows in parts that the condition can be evaluated on; one part where it may compare rows."""
+    """Return parts of the rows to evaluate the condition on; one where it may compare rows."""
     content = json.loads(condition.meta.serialize(format="json"))
     if not condition.meta.root_names() or not _is_row_wise(content):
         return [frame]
@@ -131,7 +131,7 @@ def _slice_rows(frame: pl.DataFrame, condition: pl.Expr) -> list[pl.DataFrame]:
 
 
 def _is_row_wise(node: Any) -> bool:
-    """Tell whether an operation looks at one row at a time; an unknown one is taken to look at all rows."""
+    """Tell whether an operation looks at one row at a time; an unknown one is taken not to."""
     if not isinstance(node, dict) or len(node) != 1:
         return False
     ((kind, inside),) = node.items()
@@ -159,7 +159,7 @@ def _split_variant(node: Any) -> tuple[str, Any]:
 
 
 def _read_columns(rows: Dataset, names: list[str], rule: str) -> pl.DataFrame:
-    """Return the named columns, the user's or the canonical ones; at least one, so that there are n rows."""
+    """Return the named columns, the user's or the canonical ones; at least one, for n rows."""
     columns = {"row_id": rows.frame["row_id"]}
     for name in dict.fromkeys(names):
         if name in CANONICAL and name not in rows.column_names:

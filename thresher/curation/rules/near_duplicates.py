@@ -219,7 +219,7 @@ def _compute_jaccard(a: UInt32, b: UInt32, least: float) -> float:
 def _find_nearest(
     row: int, hashes: UInt32, offsets: Int64, buckets: Int32, labels: Int64, index: _Index, limits: tuple[float, int]
 ) -> tuple[int, float, int, bool]:
-    """Return the most similar row that stayed, its similarity, pairs compared, whether a bucket was too long."""
+    """Return the most similar row that stayed, how similar, pairs compared, if a list was cut."""
     threshold, max_candidates = limits
     best, best_similarity, n_verified, is_capped = -1, 0.0, 0, False
     mine = hashes[offsets[row] : offsets[row + 1]]
@@ -268,7 +268,7 @@ def _assign_in_order(
     index: _Index,
     limits: tuple[float, int],
 ) -> tuple[Int64, Float32, int, int]:
-    """Assign rows in order: one that is similar to a row that stayed is a copy of the most similar one."""
+    """Assign rows in order: a row similar to some that stayed is a copy of the most similar one."""
     representative = np.arange(len(order))
     similarity = np.full(len(order), np.nan, np.float32)
     n_verified = n_capped = 0

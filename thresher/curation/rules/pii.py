@@ -1,4 +1,4 @@
-"""Personal data and secrets: e-mail addresses, telephone numbers, cards, accounts, addresses of machines, keys."""
+"""Personal data and secrets: e-mail and IP addresses, telephone numbers, cards, IBANs, keys."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Pii:
         return dict.fromkeys(DUPLICATES if self.action == "mask" else (), why)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
-        """Find, and say what was found where; the finding itself is not repeated in the explanation."""
+        """Find personal data, and say of which kind; the explanation does not repeat it."""
         texts = _collect_texts(pool.dataset)
         findings = self._find(texts)
         sentences: list[str | None] = [None] * len(texts)
@@ -202,7 +202,7 @@ class Pii:
 
 
 def _collect_texts(rows: Dataset) -> pl.Series:
-    """Return what a mask can change of each row, (n,): of a chat also calls and what follows the answer."""
+    """Return what a mask can change of each row, (n,): of a chat also calls and later turns."""
     if rows.kind != "sft":
         return plain_texts(rows, "row")
     columns = [rows.column(name).to_list() for name in list_text_columns(rows.schema) if name in rows.column_names]
@@ -220,7 +220,7 @@ def _iterate_beginnings(text: str) -> Iterator[str]:
 
 
 def find_cards(text: str) -> list[str]:
-    """Return the card numbers in a run of digits, which may hold other numbers, such as an expiry date."""
+    """Return the card numbers in a run of digits, which may hold others, such as an expiry date."""
     if is_card(text):
         return [text]
     parts = [part.span() for part in re.finditer(r"\d+", text)]
@@ -235,7 +235,7 @@ def find_cards(text: str) -> list[str]:
 
 
 def _find_card_ends(parts: Sequence[tuple[int, int]], first: int) -> list[int]:
-    """Return at which group of digits a card number that begins with `first` can end, the longest first."""
+    """Return at which groups of digits a card that begins with `first` can end, the last first."""
     ends, n = [], 0
     for last in range(first, len(parts)):
         size = parts[last][1] - parts[last][0]
@@ -255,7 +255,7 @@ def find_ibans(text: str) -> list[str]:
 
 
 def is_card(text: str) -> bool:
-    """Tell whether 13 to 19 digits pass Luhn's checksum (ISO/IEC 7812-1); a run of one digit is none."""
+    """Tell whether 13 to 19 digits, not all equal, pass Luhn's checksum (ISO/IEC 7812-1)."""
     digits = [int(character) for character in text if character.isdigit()]
     if not CARD_DIGITS[0] <= len(digits) <= CARD_DIGITS[1] or len(set(digits)) < 2:
         return False

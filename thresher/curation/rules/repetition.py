@@ -1,4 +1,4 @@
-"""Repetition and boilerplate: rows that say the same thing over and over, or nothing of their own."""
+"""Repetition and boilerplate: rows that repeat themselves, or say nothing of their own."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Repetition:
 
 
 def _lower_limit(limit: float, less: float) -> float:
-    """Return the limit for longer runs of words; a limit of 1 switches them off, whose overlaps can exceed 1."""
+    """Return the limit for longer runs; 1 switches them off, too, though overlaps can exceed it."""
     return math.inf if limit >= 1 else limit - less
 
 
@@ -201,7 +201,7 @@ def _measure_words(texts: pl.Series) -> dict[str, Float64]:
 
 
 def _measure_grams(texts: pl.Series) -> Float64:
-    """Return the share of characters in the most frequent 2- to 4-gram and in all repeated 5- to 10-grams, (n, 9)."""
+    """Return the shares of characters in the top 2- to 4-gram and repeated 5- to 10-grams, (n, 9)."""
     return _measure_rows(*encode_codes(normalize_texts(texts)), np.array(TOP_GRAMS), np.array(REPEATED_GRAMS))
 
 
@@ -216,7 +216,7 @@ def _hash_grams(hashes: UInt64, width: int) -> UInt64:
 
 @jit
 def _measure_top(hashes: UInt64, sizes: Int64, width: int) -> float:
-    """Return the share of characters in the most frequent run of `width` words; 0 where none is repeated."""
+    """Return the share of characters in the most frequent run of words; 0 if none is repeated."""
     grams = _hash_grams(hashes, width)
     order = np.argsort(grams)
     best, best_size, run = 1, 0, 1  # times the most frequent gram occurs, its characters; times this one did so far
@@ -234,7 +234,7 @@ def _measure_top(hashes: UInt64, sizes: Int64, width: int) -> float:
 
 @jit
 def _measure_repeated(hashes: UInt64, sizes: Int64, width: int) -> float:
-    """Return the share of characters in runs of `width` words that occurred before, each counted once."""
+    """Return the share of characters in runs of words that occurred before, each counted once."""
     grams = _hash_grams(hashes, width)
     order = np.argsort(grams, kind="mergesort")  # stable: the first occurrence of a gram comes first
     is_covered = np.zeros(len(hashes), np.bool_)

@@ -104,7 +104,7 @@ class SemanticDuplicates:
 
 
 def _split_by_label(order: Int64, labels: Int64 | None) -> list[Int64]:
-    """Return the rows of each label, in the order of preference; one group where there are no labels."""
+    """Return the rows of each label, in order of preference; one group without labels."""
     if labels is None:
         return [order]
     by_label = np.argsort(labels[order], kind="stable")

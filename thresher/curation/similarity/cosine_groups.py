@@ -37,7 +37,7 @@ def assign_representatives(
     cluster_rows: int,
     rng: np.random.Generator,
 ) -> CosineAssignment:
-    """Assign rows in order: one that is similar to a row that stayed is a copy of the most similar one.
+    """Assign rows in order: a row similar to some that stayed is a copy of the most similar one.
 
     Args:
         unit: (n, d) unit rows in order of preference.
@@ -86,7 +86,7 @@ def _compare_all_pairs(unit: Float32, n_fixed: int, threshold: float) -> CosineA
 
 
 def _find_best(block: Float32, kept: Float32, kept_row: Int64) -> tuple[Float32, Int64]:
-    """Return each row's largest cosine with the kept rows and which one it is; -2 where there is none."""
+    """Return each row's largest cosine with a kept row, and which row; -2 where there is none."""
     best, best_row = np.full(len(block), -2.0, np.float32), np.full(len(block), -1, np.int64)
     for low in range(0, len(kept), COLUMNS):
         cosine = block @ kept[low : low + COLUMNS].T
@@ -120,7 +120,7 @@ def _group_members(cluster: Int64) -> list[Int64]:
 def _compare_next_clusters(
     unit: Float32, nearest: Int64, n_fixed: int, threshold: float, representative: Int64, similarity: Float32
 ) -> None:
-    """Compare rows that stay with those of the next nearest cluster; of a pair the preferred one stays.
+    """Compare rows that stay with those of the next cluster; of a pair the preferred one stays.
 
     Args:
         unit: (n, d) unit rows in order of preference.

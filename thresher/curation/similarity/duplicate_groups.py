@@ -89,7 +89,7 @@ def _rank_pool(pool: Rows, keep: str) -> Int64:
 
 
 def encode_labels(pool: Dataset, existing: Dataset | None) -> Int64 | None:
-    """Return the label of each row as a number, existing rows first, (m + n,); None without labels."""
+    """Return the label of each row as a number, existing rows first, (m + n,), or None."""
     if pool.kind != "classification":
         return None
     labels = pl.concat([rows.frame["response"] for rows in (existing, pool) if rows is not None])

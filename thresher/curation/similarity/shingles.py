@@ -35,7 +35,7 @@ class Shingles(NamedTuple):
 
 
 def encode_codes(texts: pl.Series) -> tuple[UInt32, Int64, Int64]:
-    """Return the code points of all texts in one array, and where each text starts and ends there."""
+    """Return the code points of all texts in one array, and where each text starts and ends."""
     lengths = texts.str.len_chars().to_numpy().astype(np.int64)
     codes = np.frombuffer("".join(texts.to_list()).encode("utf-32-le"), dtype=np.uint32)
     ends = np.cumsum(lengths)
