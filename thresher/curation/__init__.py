@@ -1,4 +1,4 @@
-"""Curation: rules judge the rows of a dataset one after another; what they keep is a cleaner dataset.
+"""Curation: rules judge the rows of a dataset in order; what they keep is a cleaner dataset.
 
 `curate.py` is the call, `pipeline.py` applies the rules, `rule.py` and `verdict.py` say what a rule
 is given and answers, `result.py` writes the folder; `correction/` replaces answers. Imports

@@ -50,7 +50,7 @@ def list_free_texts(value: Any) -> list[str]:
 
 
 def _apply_masks(rows: list[dict[str, Any]], names: Sequence[str], rules: Sequence[Rule]) -> list[dict[str, Any]]:
-    """Return the rows with every text in the named columns masked, all texts by each rule at once."""
+    """Return the rows with the named columns masked; each rule gets all texts at once."""
     decoded = [{name: _decode(row[name]) for name in names if name in row} for row in rows]
     texts = pl.Series("text", [text for row in decoded for text in _iterate_texts(row)], dtype=pl.String)
     for rule in rules:

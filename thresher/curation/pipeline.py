@@ -259,7 +259,7 @@ class _SideRows:
         self._computed: dict[tuple[str, frozenset[str], str], Rows] = {}
 
     def get(self, role: str, rule: Rule) -> Rows | None:
-        """Return the rows of a role with a rule's features; None if it ignores them or none exist."""
+        """Return the rows of a role for a rule; None when it ignores them or there are none."""
         needs = accepts(rule)
         if role not in needs or role not in self.rows:
             return None

@@ -1,7 +1,7 @@
 """From the user's columns to prompt and response: row by row, which also finds the reason of a bad row, and by column.
 
-`canonical_row` alone decides what a row means. `canonical_columns` is its fast form for whole
-blocks: it vouches only for rows that are plainly good, and leaves the others to `canonical_row`.
+`canonicalize_row` alone decides what a row means. `canonicalize_columns` is its fast form for whole
+blocks: it vouches only for rows that are plainly good, and leaves the others to `canonicalize_row`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from thresher.dataset.conversation import (
     WHITE_SPACE,
     CanonicalText,
     Conversation,
-    canonical_text,
-    chat_turns,
+    build_canonical_text,
+    build_turns,
     is_blank,
-    prompt_response_turns,
+    parse_tools,
+    parse_turns,
     refuse_nul,
-    tools_of,
 )
-from thresher.dataset.rejection import BadRow, type_name
+from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.schema import DECIMAL, Schema
 
 _WHOLE = r"^(0|[1-9][0-9]{0,14})\.0+$"  # a whole number that a table of floats wrote, and nothing to look at singly
@@ -37,40 +37,40 @@ CANONICAL_SCHEMA = {
 }
 
 
-def canonical_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
+def canonicalize_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
     """Return the text of one row; a row that cannot be used raises BadRow with the reason."""
     _refuse_other_schema(row, schema)
     row_id = None if schema.id_column is None else _row_id(row, schema.id_column)
     if schema.kind == "text":
-        text = CanonicalText("", joined_text(row, schema.columns["text"]))
+        text = CanonicalText("", join_text(row, schema.columns["text"]))
     elif schema.kind == "classification":
-        prompt = joined_text(row, schema.columns["text"])
-        text = CanonicalText(prompt, label_text(row, schema))
+        prompt = join_text(row, schema.columns["text"])
+        text = CanonicalText(prompt, format_label(row, schema))
     else:
-        text = canonical_text(conversation(row, schema))
+        text = build_canonical_text(build_conversation(row, schema))
         if not schema.is_chat and not _holds_messages(row, schema):
             text = CanonicalText(text.prompt, text.response)
     return CanonicalText(text.prompt, text.response, text.extra, row_id)
 
 
-def conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
+def build_conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
     """Return the messages of one row of a schema of kind "sft"."""
     columns = schema.columns
     system = _optional_text(row, columns.get("system", ()))
     if _holds_messages(row, schema):
         names = (columns["prompt"][0], columns["response"][0])
-        return Conversation(_with_system([turn for name in names for turn in chat_turns(row.get(name), name)], system))
+        return Conversation(_with_system([turn for name in names for turn in parse_turns(row.get(name), name)], system))
     if not schema.is_chat:
-        prompt = joined_text(row, columns["prompt"])
-        response = joined_text(row, columns["response"])
+        prompt = join_text(row, columns["prompt"])
+        response = join_text(row, columns["response"])
         history = row.get(columns["history"][0]) if "history" in columns else None
-        return Conversation(prompt_response_turns(prompt, response, system, history))
+        return Conversation(build_turns(prompt, response, system, history))
     name = columns["messages"][0]
     if row.get(name) is None:
         raise BadRow(_absent(row, (name,)))
-    turns = _with_system(chat_turns(row[name], name), system)
+    turns = _with_system(parse_turns(row[name], name), system)
     tools_name = columns["tools"][0] if "tools" in columns else None
-    tools = None if tools_name is None else tools_of(row.get(tools_name), tools_name)
+    tools = None if tools_name is None else parse_tools(row.get(tools_name), tools_name)
     return Conversation(turns, tools)
 
 
@@ -86,7 +86,7 @@ def _holds_messages(row: Mapping[str, Any], schema: Schema) -> bool:
     return not schema.is_chat and isinstance(row.get(schema.columns["prompt"][0]), list)
 
 
-def joined_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
+def join_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return the text of one or several columns, joined by line feeds without the blank ones."""
     parts = []
     for name in names:
@@ -103,7 +103,7 @@ def joined_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def label_text(row: Mapping[str, Any], schema: Schema) -> str:
+def format_label(row: Mapping[str, Any], schema: Schema) -> str:
     """Return a label as text: whole numbers in decimals, or by the name of their class."""
     name, label_names = schema.columns["label"][0], schema.label_names
     value = row.get(name)
@@ -129,14 +129,14 @@ def _name_text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str | None):
         raise BadRow(f"field '{name}' must be text or a whole number, found {_described(value)}")
-    return joined_text(row, (name,))
+    return join_text(row, (name,))
 
 
 def _optional_text(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """Return the text of columns that need not be there, None where all are blank."""
     if all(value is None or (isinstance(value, str) and is_blank(value)) for value in map(row.get, names)):
         return None
-    return joined_text(row, names)
+    return join_text(row, names)
 
 
 def _row_id(row: Mapping[str, Any], name: str) -> str:
@@ -151,7 +151,7 @@ def _row_id(row: Mapping[str, Any], name: str) -> str:
 def _described(value: Any) -> str:
     if isinstance(value, float) and not value.is_integer():
         return "NaN" if math.isnan(value) else "a fraction"
-    return type_name(value)
+    return describe_type(value)
 
 
 def _absent(row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -171,7 +171,7 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def canonical_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
+def canonicalize_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
     """Return the canonical columns of the rows that are plainly good.
 
     Args:
@@ -239,7 +239,7 @@ def _columns_as_text(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
 
 
 def _as_text(column: pa.ChunkedArray, schema: Schema, name: str) -> pa.ChunkedArray | None:
-    """Return a column as text, or None when its type is for `canonical_row` to judge."""
+    """Return a column as text, or None when its type is for `canonicalize_row` to judge."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from thresher.dataset.rejection import BadRow, type_name
+from thresher.dataset.rejection import BadRow, describe_type
 
 WHITE_SPACE = " \t\n\r\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\ufeff" + "".join(
     map(chr, [*range(0x2000, 0x200B), 0x200C, 0x200D, 0x2060, 0x180E])  # joiners alone are nothing to read either
@@ -76,7 +76,7 @@ def is_blank(text: str) -> bool:
     return not text.strip(WHITE_SPACE)
 
 
-def prompt_response_turns(prompt: str, response: str, system: str | None, history: Any) -> list[dict[str, Any]]:
+def build_turns(prompt: str, response: str, system: str | None, history: Any) -> list[dict[str, Any]]:
     """Return the messages of a row that has a prompt and a response column."""
     turns: list[dict[str, Any]] = []
     if system is not None:
@@ -90,11 +90,11 @@ def prompt_response_turns(prompt: str, response: str, system: str | None, histor
 
 
 def _history(history: Any) -> list[list[str]]:
-    history = decoded(history, "history")
+    history = decode_json(history, "history")
     if history is None:
         return []
     if not isinstance(history, list):
-        raise BadRow(f"field 'history' must be a list of [question, answer], found {type_name(history)}")
+        raise BadRow(f"field 'history' must be a list of [question, answer], found {describe_type(history)}")
     for pair in history:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
             raise BadRow("field 'history' must hold pairs of texts [question, answer]")
@@ -109,7 +109,7 @@ def refuse_nul(text: str, field: str) -> None:
         raise BadRow(f"field '{field}' holds a NUL character")
 
 
-def decoded(value: Any, field: str) -> Any:
+def decode_json(value: Any, field: str) -> Any:
     """Return a list that a CSV or Parquet column carries as JSON text; other values as they are."""
     if not isinstance(value, str):
         return value
@@ -121,11 +121,11 @@ def decoded(value: Any, field: str) -> Any:
         raise BadRow(f"field '{field}' must be a list, found text that is not JSON") from None
 
 
-def chat_turns(turns: Any, field: str) -> list[dict[str, Any]]:
+def parse_turns(turns: Any, field: str) -> list[dict[str, Any]]:
     """Return the messages of a `messages` (role, content) or `conversations` (from, value) column."""
-    turns = decoded(turns, field)
+    turns = decode_json(turns, field)
     if not isinstance(turns, list):
-        raise BadRow(f"field '{field}' must be a list of messages, found {type_name(turns)}")
+        raise BadRow(f"field '{field}' must be a list of messages, found {describe_type(turns)}")
     if not turns:
         raise BadRow(f"field '{field}' is empty")
     return _to_last_learned([_message(turn, field) for turn in turns])
@@ -141,28 +141,28 @@ def _to_last_learned(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return messages[: learned[-1] + 1]
 
 
-def known_role(name: str) -> str | None:
+def resolve_role(name: str) -> str | None:
     """Return the role of a chat template that a user's name for it stands for, None where it is unknown."""
     return ROLES.get(name.lower())
 
 
 def _message(turn: Any, field: str) -> dict[str, Any]:
     if not isinstance(turn, dict):
-        raise BadRow(f"field '{field}' must hold objects, found {type_name(turn)}")
+        raise BadRow(f"field '{field}' must hold objects, found {describe_type(turn)}")
     role = turn.get("role", turn.get("from"))
     if not isinstance(role, str):
         raise BadRow(f"a message of '{field}' has no role")
-    known = known_role(role)
+    known = resolve_role(role)
     if known is None:
         raise BadRow(f"a message of '{field}' has an unknown role; known: {', '.join(ROLES)}")
     message: dict[str, Any] = {"role": known}
     message["content"] = _content(turn.get("content", turn.get("value")), field)
     for key in _KEPT:
         if turn.get(key) is not None:
-            message[key] = without_nulls(turn[key])
+            message[key] = drop_nulls(turn[key])
     if known == "assistant" and turn.get(WEIGHT) == 0:
         message[WEIGHT] = 0
-    call = without_nulls(turn.get("function_call"))
+    call = drop_nulls(turn.get("function_call"))
     if call and not message.get("tool_calls"):
         message["tool_calls"] = [{"type": "function", "function": call}]
     if message["content"] is None and not message.get("tool_calls"):
@@ -177,7 +177,7 @@ def _content(content: Any, field: str) -> str | None:
     if isinstance(content, list):
         content = "\n".join(_part(part, field) for part in content)
     if not isinstance(content, str):
-        raise BadRow(f"the content of a message of '{field}' must be text, found {type_name(content)}")
+        raise BadRow(f"the content of a message of '{field}' must be text, found {describe_type(content)}")
     if "\0" in content:
         raise BadRow(f"a message of '{field}' holds a NUL character")
     return content
@@ -191,26 +191,26 @@ def _part(part: Any, field: str) -> str:
     raise BadRow(f"a message of '{field}' has a part that is not text")
 
 
-def without_nulls(value: Any) -> Any:
+def drop_nulls(value: Any) -> Any:
     """Drop null members, which Parquet adds to every struct that lacks a field."""
     if isinstance(value, dict):
-        return {key: without_nulls(member) for key, member in value.items() if member is not None}
+        return {key: drop_nulls(member) for key, member in value.items() if member is not None}
     if isinstance(value, list):
-        return [without_nulls(member) for member in value]
+        return [drop_nulls(member) for member in value]
     return value
 
 
-def tools_of(tools: Any, field: str) -> list[Any] | None:
+def parse_tools(tools: Any, field: str) -> list[Any] | None:
     """Return the tools of a row, from a list or its JSON text; None where there are none."""
-    tools = decoded(tools, field)
+    tools = decode_json(tools, field)
     if tools is None:
         return None
     if not isinstance(tools, list):
-        raise BadRow(f"field '{field}' must be a list of tools, found {type_name(tools)}")
-    return list(without_nulls(tools)) or None
+        raise BadRow(f"field '{field}' must be a list of tools, found {describe_type(tools)}")
+    return list(drop_nulls(tools)) or None
 
 
-def canonical_text(conversation: Conversation) -> CanonicalText:
+def build_canonical_text(conversation: Conversation) -> CanonicalText:
     """Return the text of a conversation: all before the last assistant turn, and that turn.
 
     One user turn alone is its own text; several turns are written as "role: content" lines.

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.dataset.canonical import conversation
+from thresher.dataset.canonical import build_conversation
 from thresher.dataset.columns import read_column
 from thresher.dataset.conversation import Conversation
 from thresher.dataset.formats.copy_rows import write_rows
@@ -140,7 +140,7 @@ class Dataset:
         if self.kind != "sft":
             raise InputError(f"messages: rows of kind 'sft' are required, got '{self.kind}'; use frame or rows")
         try:
-            return [conversation(row, self.schema) for row in self.rows(indices)]
+            return [build_conversation(row, self.schema) for row in self.rows(indices)]
         except BadRow as reason:
             raise InputError(f"messages: a file changed since it was read ({reason}); run again") from None
 

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from thresher.dataset.formats.table_shard import TableShard, open_table, table_in_memory
+from thresher.dataset.formats.table_shard import TableShard, open_table, wrap_table
 from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -
         InputError: the split must be named, or the dataset is a stream.
     """
     if isinstance(dataset, dict):
-        dataset = dataset[chosen_split(dataset, split, where=name)]
+        dataset = dataset[choose_split(dataset, split, where=name)]
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows"):
         raise InputError(f"{name}: a datasets.Dataset is required, got a stream; materialize it with Dataset.from_list")
     table: pa.Table = dataset.with_format("arrow")[:]
     table = table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
-    return table_in_memory(table, name)
+    return wrap_table(table, name)
 
 
 def to_hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
@@ -103,7 +103,7 @@ def to_hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
         ) from None
 
 
-def chosen_split(splits: Iterable[str], split: str | None, *, where: str) -> str:
+def choose_split(splits: Iterable[str], split: str | None, *, where: str) -> str:
     """Return the split to read: the named one, or the only one.
 
     Raises:
@@ -136,7 +136,7 @@ def open_saved(folder: Path, *, split: str | None) -> list[TableShard]:
     try:
         if (folder / "dataset_dict.json").is_file():
             splits = orjson.loads((folder / "dataset_dict.json").read_bytes())["splits"]
-            folder = folder / chosen_split(splits, split, where=str(folder))
+            folder = folder / choose_split(splits, split, where=str(folder))
         state = orjson.loads((folder / "state.json").read_bytes())
         names = [entry["filename"] for entry in state["_data_files"]]
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:

@@ -16,15 +16,15 @@ from thresher.artifacts.folder import expand_path
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.shard import Shard
 from thresher.dataset.read_shards import read_rows
-from thresher.dataset.rejection import NoRowsError, count_values, first_rejected
+from thresher.dataset.rejection import NoRowsError, count_values, format_rejected
 from thresher.dataset.schema import (
     MAP_SYNTAX,
     Schema,
     build_mapped_schema,
     check_columns_exist,
-    column_counts,
+    count_columns,
+    infer_column_types,
     recognize_schema,
-    with_column_types,
 )
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, detect_file_format, find_files
@@ -88,7 +88,7 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
     dataset = _read(shards, chosen)
     if dataset.n_rejected and read.strict:
         raise InputError(
-            f"{dataset.n_rejected} of {dataset.n_read} rows cannot be used: {first_rejected(dataset.rejected, 3)}; "
+            f"{dataset.n_rejected} of {dataset.n_read} rows cannot be used: {format_rejected(dataset.rejected, 3)}; "
             "mend them, or load without strict to reject them"
         )
     if len(dataset) == 0:
@@ -229,7 +229,7 @@ def _open_file(file: FileToRead, max_row_bytes: int) -> Shard:
 
 
 def _open_polars(frame: pl.DataFrame) -> Shard:
-    from thresher.dataset.formats.table_shard import table_in_memory
+    from thresher.dataset.formats.table_shard import wrap_table
 
     for name, kind in frame.schema.items():
         if kind in _NOT_ARROW:  # polars would hand over addresses in place of objects
@@ -237,26 +237,26 @@ def _open_polars(frame: pl.DataFrame) -> Shard:
                 f"<polars>: columns must hold values that Arrow has, '{name}' holds {kind}; cast it, or leave it out "
                 f"with frame.drop('{name}')"
             )
-    return table_in_memory(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), "<polars>")
+    return wrap_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), "<polars>")
 
 
 def _open_arrow(table: Any) -> Shard:
     import pyarrow as pa
 
-    from thresher.dataset.formats.table_shard import table_in_memory
+    from thresher.dataset.formats.table_shard import wrap_table
 
     if isinstance(table, pa.RecordBatch):
         table = pa.Table.from_batches([table])
     if not isinstance(table, pa.Table):
         raise InputError(f"load: of pyarrow a Table or a RecordBatch is required, got {type(table).__name__}")
-    return table_in_memory(table, "<arrow>")
+    return wrap_table(table, "<arrow>")
 
 
 def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
     """Return the rows of a pandas frame, whose columns may mix types: such a frame is read as a list of dicts."""
     import pyarrow as pa
 
-    from thresher.dataset.formats.table_shard import table_in_memory
+    from thresher.dataset.formats.table_shard import wrap_table
 
     if not frame.columns.is_unique:
         repeated = frame.columns[frame.columns.duplicated()][0]
@@ -265,7 +265,7 @@ def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return _open_list(frame.to_dict(orient="records"), "<pandas>", max_row_bytes)
-    return table_in_memory(table, "<pandas>")
+    return wrap_table(table, "<pandas>")
 
 
 def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:
@@ -306,7 +306,7 @@ def _schema(
     else:
         chosen = recognize_schema(rows, name=schema, where=where, advice=shards[0].advice)
     chosen = replace(chosen, id_column=id_column)
-    check_columns_exist(chosen, column_counts(rows), where=where)
+    check_columns_exist(chosen, count_columns(rows), where=where)
     if "label" in chosen.columns:
         chosen = replace(chosen, label_names=shards[0].label_names.get(chosen.columns["label"][0]))
-    return with_column_types(chosen, rows)
+    return infer_column_types(chosen, rows)

@@ -12,7 +12,7 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
-from thresher.dataset.canonical import canonical_row
+from thresher.dataset.canonical import canonicalize_row
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.formats.shard import Positions, Shard
@@ -106,18 +106,18 @@ class _ChangedShard:
 
 
 class _ChangedText(_ChangedShard):
-    def copy_spans(self, positions: Positions) -> Iterator[bytes]:
+    def read_spans(self, positions: Positions) -> Iterator[bytes]:
         """Yield the bytes of rows; changed ones are written anew."""
         assert isinstance(self.below, TextShard)
-        for at, span in zip(positions.tolist(), self.below.copy_spans(positions), strict=True):
+        for at, span in zip(positions.tolist(), self.below.read_spans(positions), strict=True):
             yield self.below.encoded(self.changed[at]) if at in self.changed else span
 
 
 class _ChangedTable(_ChangedShard):
-    def taken(self, positions: Positions) -> pa.Table:
+    def take_rows(self, positions: Positions) -> pa.Table:
         """Return rows as a table, with the changed values of the columns that changed."""
         assert isinstance(self.below, TableShard)
-        table = self.below.taken(positions)
+        table = self.below.take_rows(positions)
         mine = {i: self.changed[at] for i, at in enumerate(positions.tolist()) if at in self.changed}
         names = dict.fromkeys(name for row in mine.values() for name in row if name in table.column_names)
         for name in names:
@@ -135,7 +135,7 @@ def _changed_frame(rows: Dataset, changed: Mapping[int, Row]) -> pl.DataFrame:
     """Return the canonical columns with the changed rows read anew."""
     at = list(changed)
     try:
-        texts = [canonical_row(changed[position], rows.schema) for position in at]
+        texts = [canonicalize_row(changed[position], rows.schema) for position in at]
     except BadRow as reason:
         raise InputError(f"a changed row must stay usable: {reason}; mask less of it") from None
     prompt = rows.frame["prompt"].to_list()

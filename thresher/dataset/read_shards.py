@@ -10,10 +10,10 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from thresher.dataset.canonical import CANONICAL_SCHEMA, canonical_columns, canonical_row
+from thresher.dataset.canonical import CANONICAL_SCHEMA, canonicalize_columns, canonicalize_row
 from thresher.dataset.formats.shard import Block, Positions, Shard
 from thresher.dataset.rejection import BadRow, RejectedRows
-from thresher.dataset.row_id import content_ids, number_repeats
+from thresher.dataset.row_id import hash_contents, number_repeats
 from thresher.dataset.schema import Schema
 
 FILE_TYPE = pl.Categorical()
@@ -57,7 +57,7 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
             frame = _read_block(block, schema, shard.name, rejected, by_column=by_column)
             index = frame["index"].to_numpy()
             if schema.id_column is None:
-                ids = content_ids(schema.kind, frame["prompt"], frame["response"], frame["extra"])
+                ids = hash_contents(schema.kind, frame["prompt"], frame["response"], frame["extra"])
                 frame = frame.with_columns(ids)
             frames.append(
                 frame.select(
@@ -121,15 +121,15 @@ def _read_block(block: Block, schema: Schema, name: str, rejected: RejectedRows,
     is_open = np.ones(len(block.positions), np.bool_)
     parts: list[pl.DataFrame] = []
     if by_column and not schema.is_chat:
-        for at, table in block.columns(column_types(schema)):
-            part = canonical_columns(table, schema)
+        for at, table in block.columns(choose_column_types(schema)):
+            part = canonicalize_columns(table, schema)
             index = at[part["index"].to_numpy()]
             is_open[index] = False
             parts.append(part.with_columns(pl.Series("index", index, dtype=pl.Int64)))
     single = []
     for index in np.flatnonzero(is_open).tolist():
         try:
-            text = canonical_row(block.row(index), schema)
+            text = canonicalize_row(block.row(index), schema)
         except BadRow as reason:
             rejected.add(name, int(block.lines[index]), str(reason), block.preview(index))
         else:
@@ -139,7 +139,7 @@ def _read_block(block: Block, schema: Schema, name: str, rejected: RejectedRows,
     return pl.concat(parts).sort("index") if len(parts) > 1 else parts[0]
 
 
-def column_types(schema: Schema) -> dict[str, pa.DataType]:
+def choose_column_types(schema: Schema) -> dict[str, pa.DataType]:
     """Return the Arrow type in which each column of the schema is parsed from text."""
     types = {name: pa.int64() if name in schema.integer_columns else pa.string() for name in schema.column_names}
     for name in schema.columns.get("history", ()):

@@ -32,7 +32,7 @@ class NoRowsError(InputError):
         self.rejected = pl.DataFrame(schema=REJECTED_SCHEMA) if rejected is None else rejected
 
 
-def type_name(value: Any) -> str:
+def describe_type(value: Any) -> str:
     """Return what a value is, in words a user of JSON knows."""
     names = {bool: "true/false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     if value is None:
@@ -68,7 +68,7 @@ class RejectedRows:
         )
 
 
-def first_rejected(rejected: pl.DataFrame, n: int) -> str:
+def format_rejected(rejected: pl.DataFrame, n: int) -> str:
     """Return the first n bad rows as "file:line: reason"."""
     shown = rejected.head(n).select("file", "line", "reason").iter_rows()
     return "; ".join(f"{file}:{line}: {reason}" for file, line, reason in shown)

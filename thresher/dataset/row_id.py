@@ -8,7 +8,7 @@ import xxhash
 SEPARATOR = "\0"  # no canonical text holds one: rows with a NUL are set aside
 
 
-def content_ids(kind: str, prompt: pl.Series, response: pl.Series, extra: pl.Series) -> pl.Series:
+def hash_contents(kind: str, prompt: pl.Series, response: pl.Series, extra: pl.Series) -> pl.Series:
     """Return the XXH3-128 hash of each row's content: (n,) strings of 32 hex digits.
 
     Args:

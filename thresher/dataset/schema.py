@@ -181,7 +181,7 @@ def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, whe
     if name is not None and name not in _KNOWN:
         known = ", ".join(_KNOWN)
         raise SettingsError(f"schema must be one of {known}, got '{name}'{did_you_mean(name, _KNOWN)}")
-    columns = column_counts(rows)
+    columns = count_columns(rows)
     if name is None:
         _refuse_preferences(rows, columns, where=where)
     candidates = [_fit(known, columns, rows) for known in ([name] if name is not None else _KNOWN)]
@@ -218,7 +218,7 @@ def _refuse_preferences(rows: Sequence[Mapping[str, Any]], columns: Mapping[str,
         )
 
 
-def column_counts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def count_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Return in how many rows each column occurs, in order of first appearance."""
     counts: dict[str, int] = {}
     for row in rows:
@@ -263,7 +263,7 @@ def _listed(columns: Iterable[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
 
 
-def with_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Schema:
+def infer_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Schema:
     """Return the schema with what the sample tells of labels and ids: whole numbers, or decimals in text."""
     labels = [row[name] for name in schema.columns.get("label", ()) for row in rows if row.get(name) not in (None, "")]
     are_decimals = bool(labels) and all(isinstance(label, str) and DECIMAL.fullmatch(label) for label in labels)

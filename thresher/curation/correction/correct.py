@@ -303,7 +303,7 @@ def _list_tool_calls(pool: Dataset, decisions: Sequence[Decision | None]) -> lis
 def _ask_judge(
     triples: Sequence[tuple[str, str, str]], judge: TextGenerator, context: FeatureContext
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[str | None]]:
-    """Return how likely the judge finds the candidate better, shown first and second, (m, 2), and problems.
+    """Return how likely the candidate is better, shown first and second, (m, 2), and problems.
 
     Args:
         triples: prompt, original and candidate of each row.

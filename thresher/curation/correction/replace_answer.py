@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from thresher.dataset.conversation import known_role
+from thresher.dataset.conversation import resolve_role
 from thresher.dataset.schema import Schema
 
 Row = dict[str, Any]
@@ -51,4 +51,4 @@ def _find_column(schema: Schema) -> str:
 
 
 def _find_last(turns: list[Mapping[str, Any]]) -> int:
-    return max(i for i, turn in enumerate(turns) if known_role(turn.get("role", turn.get("from", ""))) == "assistant")
+    return max(i for i, turn in enumerate(turns) if resolve_role(turn.get("role", turn.get("from", ""))) == "assistant")

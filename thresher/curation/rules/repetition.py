@@ -201,7 +201,7 @@ def _measure_words(texts: pl.Series) -> dict[str, Float64]:
 
 
 def _measure_grams(texts: pl.Series) -> Float64:
-    """Return the shares of characters in the top 2- to 4-gram and repeated 5- to 10-grams, (n, 9)."""
+    """Return the shares of characters in the top 2- to 4-gram and repeated 5- to 10-grams."""
     return _measure_rows(*encode_codes(normalize_texts(texts)), np.array(TOP_GRAMS), np.array(REPEATED_GRAMS))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.dataset.formats.files import compressed_writer, runs
+from thresher.dataset.formats.files import open_compressed, runs
 from thresher.dataset.formats.shard import Positions, Shard
 from thresher.errors import InputError
 
@@ -48,7 +48,7 @@ def write_rows(shards: Sequence[Shard], shard: NDArray[np.int32], position: Posi
 
 
 def _write_parsed(shards: Sequence[Shard], shard: NDArray[np.int32], position: Positions, path: Path) -> None:
-    with compressed_writer(path, "") as write:
+    with open_compressed(path, "") as write:
         for start, stop in runs(shard):
             for low in range(start, stop, _PARSED_ROWS):
                 rows = shards[shard[start]].rows(position[low : min(low + _PARSED_ROWS, stop)])

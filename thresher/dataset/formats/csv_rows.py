@@ -76,10 +76,10 @@ class CsvRows:
         except csv.Error as error:
             raise BadRow(f"broken CSV: {error}") from None
         if len(values) != len(self.header):
-            raise BadRow(ragged(len(self.header), len(values)))
+            raise BadRow(describe_ragged(len(self.header), len(values)))
         return dict(zip(self.header, values, strict=True))
 
-    exact_row = row  # every value is text
+    parse_exact = row  # every value is text
 
     def encoded(self, row: Mapping[str, Any]) -> bytes:
         """Return one record, quoted where it must be, without a line end."""
@@ -89,7 +89,7 @@ class CsvRows:
         return line.getvalue().removesuffix(ends).encode()
 
 
-def ragged(expected: int, found: int) -> str:
+def describe_ragged(expected: int, found: int) -> str:
     """Return the reason of a record with another number of fields than the header."""
     return f"a row must have {expected} fields like the header, found {found}"
 

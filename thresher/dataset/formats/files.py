@@ -278,7 +278,7 @@ def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
 
 
 @contextmanager
-def compressed_writer(path: Path, compression: str) -> Iterator[Callable[[bytes], Any]]:
+def open_compressed(path: Path, compression: str) -> Iterator[Callable[[bytes], Any]]:
     """Open a file for writing through a compressor; yields its `write`. Equal content gives equal bytes."""
     with open(path, "wb") as file:
         if compression == "":

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.json
 from numpy.typing import NDArray
 
-from thresher.dataset.rejection import BadRow, type_name
+from thresher.dataset.rejection import BadRow, describe_type
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DEEP = 900  # brackets; the row parser reads 1024 levels
@@ -81,10 +81,10 @@ class JsonRows:
         except orjson.JSONDecodeError as error:
             raise BadRow(_fault(text, str(error))) from None
         if not isinstance(row, dict):
-            raise BadRow(f"a row must be a JSON object, found {type_name(row)}")
+            raise BadRow(f"a row must be a JSON object, found {describe_type(row)}")
         return row
 
-    def exact_row(self, text: bytes) -> dict[str, Any]:
+    def parse_exact(self, text: bytes) -> dict[str, Any]:
         """Parse a good row with whole numbers of any size."""
         try:
             row = json.loads(text)

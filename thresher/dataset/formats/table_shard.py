@@ -240,9 +240,9 @@ class TableShard:
 
     def rows(self, positions: Positions) -> list[dict[str, Any]]:
         """Return rows in the order of the positions."""
-        return self.taken(positions).to_pylist() if len(positions) else []
+        return self.take_rows(positions).to_pylist() if len(positions) else []
 
-    def taken(self, positions: Positions) -> pa.Table:
+    def take_rows(self, positions: Positions) -> pa.Table:
         """Return rows as a table, in the order of the positions."""
         ascending, inverse = np.unique(positions, return_inverse=True)
         found = [table for _, table in self._tables(ascending, None)]
@@ -279,7 +279,7 @@ class TableCopier:
 
     def copy(self, shard: TableShard, positions: Positions) -> None:
         """Append rows of a shard, in the order of the positions."""
-        table = shard.taken(positions)
+        table = shard.take_rows(positions)
         if table.num_rows:
             self._writer.write_table(table)
 
@@ -307,7 +307,7 @@ def open_table(path: Path, suffix: str) -> TableShard:
     return TableShard(table, source, suffix=suffix)
 
 
-def table_in_memory(table: pa.Table, name: str) -> TableShard:
+def wrap_table(table: pa.Table, name: str) -> TableShard:
     """Return the rows of a table in memory; the name stands for it, for example "<polars>"."""
     sink = _HashSink()
     with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, table.schema) as writer:

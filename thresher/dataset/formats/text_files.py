@@ -11,14 +11,14 @@ from typing import IO
 import numpy as np
 import orjson
 
-from thresher.dataset.formats.csv_rows import CsvRows, guess_delimiter, parse_record, ragged
+from thresher.dataset.formats.csv_rows import CsvRows, describe_ragged, guess_delimiter, parse_record
 from thresher.dataset.formats.files import STDIN, PlainFile
 from thresher.dataset.formats.json_rows import BYTE_ORDER_MARK, JsonRows
 from thresher.dataset.formats.shard import Shard
 from thresher.dataset.formats.spans import LineScanner, Scanner, Spans
 from thresher.dataset.formats.text_shard import Layout, TextShard
 from thresher.dataset.rejection import BadRow, NoRowsError
-from thresher.dataset.schema import column_counts
+from thresher.dataset.schema import count_columns
 from thresher.errors import InputError
 
 SAMPLE_ROWS = 200
@@ -101,7 +101,7 @@ def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: in
         max_row_bytes=max_row_bytes,
     )
     rows = sample_rows(shard)
-    shard.column_names = list(column_counts(rows))
+    shard.column_names = list(count_columns(rows))
     if not rows and file.name == STDIN:
         shard.advice = "; standard input must be JSON lines or a JSON array: give other formats as a file"
     elif len(rows) <= 1 and not is_array:
@@ -217,7 +217,7 @@ def _records(spans: Spans, n_columns: int, flags: Mapping[int, str]) -> Spans:
     faults = {i: flags[int(fields[i])] for i in np.flatnonzero(fields < 0).tolist()}
     may_be_blank = (fields == 1) & (length <= 1)  # told apart when the row is read
     for i in np.flatnonzero((fields != n_columns) & (fields >= 0) & ~may_be_blank).tolist():
-        faults[i] = ragged(n_columns, int(fields[i]))
+        faults[i] = describe_ragged(n_columns, int(fields[i]))
     faults |= spans.faults
     return Spans(
         start=spans.start[1:],

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from thresher.dataset.formats.files import PlainFile, SourceFile, SpanReader, compressed_writer
+from thresher.dataset.formats.files import PlainFile, SourceFile, SpanReader, open_compressed
 from thresher.dataset.formats.shard import Positions
 from thresher.dataset.formats.spans import Spans
 from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
@@ -37,7 +37,7 @@ class RowSyntax(Protocol):
     def row(self, text: bytes) -> dict[str, Any]:
         """Parse one row; BadRow says why it cannot be."""
 
-    def exact_row(self, text: bytes) -> dict[str, Any]:
+    def parse_exact(self, text: bytes) -> dict[str, Any]:
         """Parse a good row with whole numbers of any size."""
 
     def encoded(self, row: Mapping[str, Any]) -> bytes:
@@ -236,7 +236,7 @@ class TextShard:
         with self._file.reader() as reader:
             for span in zip(start, end, strict=True):
                 try:
-                    rows.append(self._syntax.exact_row(reader.read(*span)))
+                    rows.append(self._syntax.parse_exact(reader.read(*span)))
                 except BadRow as reason:
                     raise InputError(
                         f"{self.name}: the file changed while it was being read ({reason}); run again"
@@ -250,12 +250,12 @@ class TextShard:
     @contextmanager
     def copier(self, path: Path) -> Iterator[TextCopier]:
         """Open a file to copy rows of shards of this layout into."""
-        with compressed_writer(path, self.layout.compression) as write:
+        with open_compressed(path, self.layout.compression) as write:
             copier = TextCopier(write, self.layout)
             yield copier
             copier.finish()
 
-    def copy_spans(self, positions: Positions) -> Iterator[bytes]:
+    def read_spans(self, positions: Positions) -> Iterator[bytes]:
         """Yield the bytes of rows in the order of the positions."""
         start, end = self._spans.start[positions].tolist(), self._spans.end[positions].tolist()
         with self._file.reader() as reader:
@@ -274,7 +274,7 @@ class TextCopier:
     def copy(self, shard: TextShard, positions: Positions) -> None:
         """Append rows of a shard, in the order of the positions."""
         write, between, line_end = self._write, self._layout.between, self._layout.line_end
-        for span in shard.copy_spans(positions):
+        for span in shard.read_spans(positions):
             if not self._is_first:
                 write(between)
             self._is_first = False
