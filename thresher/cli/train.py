@@ -12,18 +12,20 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.with_options import with_options
+from thresher.dataset.settings import ReadSettings
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
     from thresher.trainer.adapter import Adapter
 
 
-@with_options(TrainSettings)
+@with_options(TrainSettings, ReadSettings)
 def train(
     data: Annotated[str, typer.Argument(help="A folder that 'thresher select' wrote, a file, glob, folder or Hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     settings: TrainSettings,
-    model: Annotated[str | None, typer.Option(help="Hub id or folder; default: the embedded one.")] = None,
+    read: ReadSettings,
+    model: Annotated[str | None, typer.Option(help="Hub id or folder. Default: the embedded one.")] = None,
     eval: Annotated[str | None, typer.Option(help="Rows to measure on, or a share to hold out (5%).")] = None,  # noqa: A002
     control: Annotated[str, typer.Option(help="auto: random rows of the subset's pool; none; or a pool.")] = "auto",
     seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,
@@ -33,13 +35,6 @@ def train(
     seed: options.Seed = 0,
     merge: Annotated[bool, typer.Option("--merge", help="Also write the full model, adapter merged in.")] = False,
     force: options.Force = False,
-    schema: options.Schema = None,
-    columns: options.Map = None,
-    id_column: options.IdColumn = None,
-    config: options.Config = None,
-    split: options.Split = None,
-    strict: options.Strict = False,
-    max_row_bytes: options.MaxRowBytes = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -50,18 +45,10 @@ def train(
     from thresher.cli.progress import training_display
     from thresher.trainer.train import train as train_rows
 
-    reading = {
-        "schema": schema,
-        "columns": columns,
-        "id_column": id_column,
-        "config": config,
-        "split": split,
-        "strict": strict,
-        "max_row_bytes": max_row_bytes,
-    }
+    is_subset = (Path(data) / "manifest.json").is_file()  # `train` reads it, and knows its pool
     with training_display(quiet=quiet) as show:
         adapter = train_rows(
-            _rows(data, reading),
+            data if is_subset else options.read_rows(data, read),
             model=model,
             eval=eval,
             control=control,
@@ -79,34 +66,29 @@ def train(
     if as_json:
         sys.stdout.write((adapter.path / "metrics.json").read_text())
     if not quiet:
-        typer.echo(summary(adapter), err=True)
+        typer.echo(format_summary(adapter), err=True)
 
 
-def _rows(data: str, reading: dict[str, Any]) -> Any:
-    """Return a subset folder as its path, and load everything else with the options for reading."""
-    return data if (Path(data) / "manifest.json").is_file() else options.read_rows(data, **reading)
-
-
-def summary(adapter: Adapter) -> str:
+def format_summary(adapter: Adapter) -> str:
     """Return the counts, and the held-out scores beside those of random rows, in a few lines."""
     metrics = adapter.metrics
     counts = metrics["counts"]
     lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {metrics['model']['name']}"]
     if counts["same_text_as_held_out"]:
         lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they have the text of a held-out row")
-    lines += [f"  {line}" for line in _left_out(counts["train"], "")]
-    lines += [f"  {line}" for line in _left_out(counts["eval"] or {}, "held-out ")]
+    lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]
+    lines += [f"  {line}" for line in _describe_left_out(counts["eval"] or {}, "held-out ")]
     if metrics["held_out"] is not None:
-        lines += _table(metrics)
+        lines += _format_table(metrics)
     lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
     return "\n".join(lines)
 
 
-def _left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
+def _describe_left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
     """Return what was left out or cut of the rows of one side, in sentences."""
     left_out = counts.get("rows_left_out") or {}
     if isinstance(left_out, int):
-        left_out = {"nothing of them can be measured": left_out}
+        left_out = {"nothing in them can be measured": left_out}
     lines = [f"{count:,} {whose}rows left out: {reason}" for reason, count in left_out.items()]
     if counts.get("rows_truncated"):
         lines.append(f"{counts['rows_truncated']:,} {whose}rows cut at max_length ({counts['tokens_cut']:,} tokens)")
@@ -115,25 +97,24 @@ def _left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
     return lines
 
 
-def _table(metrics: Any) -> list[str]:
+def _format_table(metrics: Mapping[str, Any]) -> list[str]:
     columns = {"these rows": metrics["held_out"]}
     if metrics["control"] is not None:
         columns["random rows"] = metrics["control"]["held_out"]
     names = [name for name in metrics["held_out"] if name != "classes"]
-    width = max(map(len, names))
     title = "held out" if len(metrics["runs"]) <= len(columns) else f"seed {metrics['seed']}"
-    width = max(width, len(title))
+    width = max(map(len, [title, *names]))
     lines = [f"{title:<{width}}" + "".join(f"{name:>22}" for name in columns)]
     for name in names:
-        cells = (_cell(column[name]) for column in columns.values())
+        cells = (_format_cell(column[name]) for column in columns.values())
         lines.append(f"{name:<{width}}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append(f"{'rows measured':<{width}}{metrics['held_out'][names[0]]['n']:>22,}")
     if metrics["settings"]["early_stopping_patience"] is not None:
-        lines.append("early stopping chose the weights on these same rows: scores are somewhat too good")
+        lines.append("early stopping chose the weights on these same rows, so the scores are somewhat too good")
     comparison = metrics["comparison"]
     if comparison is not None:
         n_seeds = len(comparison["seeds"])
-        ours, theirs, gap = (_cell(comparison[name]) for name in ("subset", "random", "difference"))
+        ours, theirs, gap = (_format_cell(comparison[name]) for name in ("subset", "random", "difference"))
         lines.append(
             f"{comparison['metric']}, {n_seeds} seed{'s' if n_seeds > 1 else ''}: "
             f"these rows {ours}, random rows {theirs}, difference {gap}"
@@ -141,7 +122,7 @@ def _table(metrics: Any) -> list[str]:
     return lines
 
 
-def _cell(estimate: Any) -> str:
+def _format_cell(estimate: Any) -> str:
     if estimate["value"] is None:
         return "not a number"
     return f"{estimate['value']:.4f}" + ("" if estimate["stderr"] is None else f" ± {estimate['stderr']:.4f}")
