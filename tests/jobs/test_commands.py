@@ -129,6 +129,9 @@ def test_the_page_of_a_snapshot_tells_what_entered_and_why_rows_left(made, rows,
     assert "Drift since the last run" in page
     assert "<script>alert" not in page
     assert main(["curate", "run", str(made.file), "--quiet"]) == 3  # the page beside it disturbs nothing
+    (made.out / "latest" / "changes.json").rename(made.out / "latest" / "churn.json")  # as it was called at first
+    assert main(["report", str(made.out / "latest")]) == 0, capsys.readouterr().err
+    assert (made.out / "latest" / "report.html").read_text() == page
 
 
 def test_all_verbs_are_in_the_group():

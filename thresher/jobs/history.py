@@ -47,7 +47,7 @@ class HistoryEntry:
         parent: version of the snapshot it started from, or None.
         owner: the process.
         message: what went wrong, or None.
-        report: counts, churn, drift, warnings and notifications, in JSON values.
+        report: counts, changes, drift, warnings and notifications, in JSON values.
     """
 
     number: int

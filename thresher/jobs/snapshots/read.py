@@ -23,7 +23,7 @@ DATA = "data"
 SOURCES, DISTRIBUTIONS, CHANGES, TOPICS, DROPPED = (
     "sources.json",
     "profile.json",
-    "churn.json",
+    "changes.json",
     "topics.npy",
     "dropped.parquet",
 )

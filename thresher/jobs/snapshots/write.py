@@ -46,7 +46,7 @@ def write_snapshot(
         rejected: rows that could not be used.
         schema: of the rows.
         topics: centroids, or None.
-        documents: `profile.json`, `churn.json` and `sources.json`.
+        documents: `profile.json`, `changes.json` and `sources.json`.
         content: of the manifest, but for the files.
     """
     files = _write_shards(folder / DATA, table, job.settings.output.shard_rows)

@@ -12,7 +12,8 @@ from thresher.reporting.page import Block, Items, Notice, Page, Paragraph, Secti
 from thresher.reporting.pages.experiment_tables import footer
 from thresher.reporting.wording import count, cut, significant
 
-CHURN = "churn.json"
+CHANGES = "changes.json"
+OLD_CHANGES = "churn.json"  # its first name, in older snapshots
 NEEDED = ("counts", "out", "drift", "alarms", "skipped", "unusable", "entered_by_source")
 MAX_LINES = 100
 
@@ -20,8 +21,9 @@ MAX_LINES = 100
 def snapshot_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that a job's run wrote."""
     content = manifest.content
-    churn = read_json(folder / CHURN, NEEDED)
-    counts = churn["counts"]
+    path = folder / CHANGES
+    changes = read_json(path if path.exists() else folder / OLD_CHANGES, NEEDED)
+    counts = changes["counts"]
     return Page(
         kind="snapshot",
         title=f"{content['job']}, snapshot {content['version']}",
@@ -33,9 +35,9 @@ def snapshot_page(folder: Path, manifest: Manifest) -> Page:
             Tile("New rows judged", count(counts["new"])),
         ),
         sections=(
-            Section("In", tuple(_incoming(churn))),
-            Section("Out, and why", tuple(_out(churn["out"]))),
-            Section("Drift since the last run", tuple(_drift(churn))),
+            Section("In", tuple(_incoming(changes))),
+            Section("Out, and why", tuple(_out(changes["out"]))),
+            Section("Drift since the last run", tuple(_drift(changes))),
             Section("Rules", tuple(_rules(content["rules"]))),
         ),
         footer=footer(content),
@@ -53,8 +55,8 @@ def _answer(content: Mapping[str, Any], counts: Mapping[str, int]) -> str:
     )
 
 
-def _incoming(churn: Mapping[str, Any]) -> list[Block]:
-    counts = churn["counts"]
+def _incoming(changes: Mapping[str, Any]) -> list[Block]:
+    counts = changes["counts"]
     blocks: list[Block] = [
         Table(
             caption="Rows read in this run",
@@ -75,12 +77,12 @@ def _incoming(churn: Mapping[str, Any]) -> list[Block]:
             numeric=frozenset({1}),
         )
     ]
-    if churn["unusable"]:
-        blocks.append(_counted("Unusable rows", "reason", churn["unusable"]))
-    if churn["entered_by_source"]:
-        blocks.append(_counted("New rows in the snapshot, by source", "source", churn["entered_by_source"]))
-    if churn["skipped"]:
-        told = [f"{one['name']} was left to the next run: {cut(one['why'], 200)}" for one in churn["skipped"]]
+    if changes["unusable"]:
+        blocks.append(_counted("Unusable rows", "reason", changes["unusable"]))
+    if changes["entered_by_source"]:
+        blocks.append(_counted("New rows in the snapshot, by source", "source", changes["entered_by_source"]))
+    if changes["skipped"]:
+        told = [f"{one['name']} was left to the next run: {cut(one['why'], 200)}" for one in changes["skipped"]]
         blocks.append(Items(tuple(told[:MAX_LINES])))
     return blocks
 
@@ -111,12 +113,12 @@ def _out(out: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [table]
 
 
-def _drift(churn: Mapping[str, Any]) -> list[Block]:
+def _drift(changes: Mapping[str, Any]) -> list[Block]:
     alarms: list[Block] = [
         Notice(f"{one['gate']} is {significant(one['value'])}, beyond its limit of {significant(one['limit'])}.")
-        for one in churn["alarms"]
+        for one in changes["alarms"]
     ]
-    if not churn["drift"]:
+    if not changes["drift"]:
         return [*alarms, Paragraph("There is no earlier run to compare with.")]
     lines = tuple(
         (
@@ -126,7 +128,7 @@ def _drift(churn: Mapping[str, Any]) -> list[Block]:
             significant(one["chance"]),
             significant(one["psi"]),
         )
-        for one in churn["drift"]
+        for one in changes["drift"]
     )
     return [
         *alarms,
