@@ -192,7 +192,7 @@ def test_the_answer_of_a_subset(pages):
 def test_the_answer_of_an_adapter_tells_the_interval_against_random_rows(pages):
     # 0.03 ± 1.96 * 0.01
     assert lead(pages["adapter"][1]) == (
-        "The accuracy is 81.0 ± 1.2 % on 1,000 rows held out: 3.0 points better than as many random rows "
+        "The accuracy is 81.0 ± 1.2 % on 1,000 held-out rows: 3.0 points better than as many random rows "
         "(+1.0 to +5.0 points)."
     )
 
@@ -213,14 +213,14 @@ def test_the_answer_of_a_comparison_names_the_winner_with_its_verdict(pages):
     )
 
 
-def test_a_comparison_without_a_winner_says_what_would_have_been_seen(folder_of):
+def test_a_comparison_without_a_winner_says_what_would_have_shown(folder_of):
     folder = folder_of("comparison")
     content = json.loads((folder / "comparison.json").read_text())
     for verdict in content["verdicts"]:
         verdict["p_holm"] = 0.4
     (folder / "comparison.json").write_text(json.dumps(content))
     page = Reader(report(folder).read_text())
-    assert lead(page) == "No method beats random here; differences from 1.3 points on would have been seen."
+    assert lead(page) == "No method beats random here; any difference of 1.3 points or more would have shown."
 
 
 def test_a_curve_that_is_not_identifiable_says_what_to_measure(folder_of):
@@ -231,7 +231,7 @@ def test_a_curve_that_is_not_identifiable_says_what_to_measure(folder_of):
         entry["saturation"] = {**unknown, "next_sizes": [5120, 10240]}
     (folder / "saturation.json").write_text(json.dumps(content))
     text = lead(Reader(report(folder).read_text()))
-    assert text.startswith("It cannot be said yet how many rows are enough")
+    assert text.startswith("It is too early to tell how many rows are enough")
     assert text.endswith("measure 5,120 and 10,240 rows next.")
 
 
@@ -259,7 +259,7 @@ def test_a_pool_that_is_gone_is_told_in_place_of_the_map(folder_of):
     page = Reader(report(folder).read_text())
     (notice,) = [e["text"] for e in page.all("p") if e["attrs"].get("class") == "notice"]
     assert "There is no map." in notice
-    assert "gone.jsonl, where there is no file any more" in notice
+    assert "gone.jsonl, and that file no longer exists" in notice
     assert not (folder / "map.png").exists()
     assert "examples" in str([e["attrs"].get("class") for e in page.all("ul")])  # previews still tell what was dropped
 
@@ -271,7 +271,7 @@ def test_a_pool_that_has_changed_is_told_in_place_of_the_map(folder_of, tmp_path
     other.write_text("".join(json.dumps({"text": f"other {i}", "label": "a"}) + "\n" for i in range(20)))
     content["run"]["inputs"] = [str(other)]
     (folder / "manifest.json").write_text(json.dumps(content))
-    assert "has changed since this folder was made" in report(folder).read_text()
+    assert "has changed since this folder was written" in report(folder).read_text()
 
 
 def test_the_map_shows_the_kept_rows_as_kept(pages):
@@ -304,7 +304,7 @@ def test_the_command_of_a_subset_names_the_models_and_how_vectors_are_kept(made)
     import shlex
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.pages.reproduce import command
+    from thresher.reporting.pages.reproduce import build_command
 
     content = Manifest.read(made["subset"]).content
     features = {
@@ -312,7 +312,7 @@ def test_the_command_of_a_subset_names_the_models_and_how_vectors_are_kept(made)
         "loss": {"model": "an/other", "fingerprint": "1"},
         "reference_loss": {"model": "trained", "fingerprint": "2"},
     }
-    words = shlex.split(command({**content, "features": features}, Path("out")))
+    words = shlex.split(build_command({**content, "features": features}, Path("out")))
     start = words.index("--encoder")
     assert words[start : start + 6] == ["--encoder", "minilm", "--embedding-dtype", "float16", "--model", "an/other"]
     assert "trained" not in words
@@ -322,11 +322,11 @@ def test_the_command_of_a_subset_names_the_rows_beside_the_pool(made):
     import shlex
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.pages.reproduce import command
+    from thresher.reporting.pages.reproduce import build_command
 
     content = Manifest.read(made["subset"]).content
     beside = {"existing": ["/d/old.jsonl"], "target": ["/t/a.jsonl", "/t/b.jsonl"]}
-    words = shlex.split(command({**content, "run": {**content["run"], **beside}}, Path("out")))
+    words = shlex.split(build_command({**content, "run": {**content["run"], **beside}}, Path("out")))
     assert words[words.index("--existing") + 1] == "/d/old.jsonl"
     assert words[words.index("--target") + 1] == "/t"
 
@@ -470,11 +470,11 @@ def test_the_command_of_a_curve_names_what_was_asked_and_what_differs_from_the_d
     import shlex
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.pages.reproduce import command
+    from thresher.reporting.pages.reproduce import build_command
 
     content = Manifest.read(made["curve"]).content
     content = {**content, "asked": {"plan": {**content["asked"]["plan"], "targets": [0.8, 0.9]}, "slices": ["source"]}}
-    words = shlex.split(command(content, Path("out dir")))
+    words = shlex.split(build_command(content, Path("out dir")))
     assert words[:5] == ["thresher", "curve", content["run"]["inputs"][0], "--eval", "EVAL"]
     options = list(zip(words[5::2], words[6::2], strict=True))
     assert options == [
@@ -493,11 +493,11 @@ def test_the_command_of_a_curve_names_what_was_asked_and_what_differs_from_the_d
 
 def test_a_command_that_the_manifest_knows_is_shown_as_it_is(made):
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.pages.reproduce import command
+    from thresher.reporting.pages.reproduce import build_command
 
     content = Manifest.read(made["curve"]).content
     content = {**content, "run": {"command": ["thresher", "curve", "a b.jsonl"]}}
-    assert command(content, Path("out")) == "thresher curve 'a b.jsonl'"
+    assert build_command(content, Path("out")) == "thresher curve 'a b.jsonl'"
 
 
 def test_a_comparison_too_small_to_see_anything_says_so(folder_of):
@@ -508,7 +508,7 @@ def test_a_comparison_too_small_to_see_anything_says_so(folder_of):
         verdict["difference"]["detectable"] = 3.2
     (folder / "comparison.json").write_text(json.dumps(content))
     text = lead(Reader(report(folder).read_text()))
-    assert text.endswith("; with so few runs and test rows, no difference could have been seen.")
+    assert text.endswith("; with so few runs and test rows, no difference could have been detected.")
 
 
 def test_a_loss_below_one_is_no_percentage_on_the_page_of_a_search(folder_of):
@@ -545,7 +545,7 @@ def test_a_difference_whose_interval_holds_zero_beats_nothing(folder_of):
     assert lead(Reader(text)).startswith("No method beats random here")
     assert "fewer than 3 seeds" in text
     assert "450" not in text
-    assert "to see a true difference of 2.0 points" in text
+    assert "to detect a true difference of 2.0 points" in text
 
 
 def test_a_curve_that_is_flat_from_its_smallest_size_on_says_so_first(folder_of):
@@ -561,7 +561,7 @@ def test_the_command_of_an_experiment_names_settings_of_methods_columns_and_what
     import shlex
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.pages.reproduce import command
+    from thresher.reporting.pages.reproduce import build_command
 
     content = dict(Manifest.read(made["comparison"]).content)
     content |= {
@@ -572,7 +572,7 @@ def test_the_command_of_an_experiment_names_settings_of_methods_columns_and_what
         "schema": {"name": "mapped", "columns": {"text": ["a"], "label": ["b"]}},
         "run": {"inputs": ["rows/a.jsonl", "rows/b.jsonl"], "eval": "test.jsonl"},
     }
-    words = shlex.split(command(content, Path("out")))
+    words = shlex.split(build_command(content, Path("out")))
     assert words[2:5] == ["rows", "--eval", "test.jsonl"]
     assert "--model" not in words  # it comes with the package
     pairs = list(zip(words, words[1:], strict=False))

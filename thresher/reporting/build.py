@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 PAGES = {
-    "subset": "thresher.reporting.pages.subset:subset_page",
-    "adapter": "thresher.reporting.pages.adapter:adapter_page",
-    "curve": "thresher.reporting.pages.curve:curve_page",
-    "comparison": "thresher.reporting.pages.comparison:comparison_page",
-    "tuning": "thresher.reporting.pages.tuning:tuning_page",
-    "snapshot": "thresher.reporting.pages.snapshot:snapshot_page",
+    "subset": "thresher.reporting.pages.subset:build_subset_page",
+    "adapter": "thresher.reporting.pages.adapter:build_adapter_page",
+    "curve": "thresher.reporting.pages.curve:build_curve_page",
+    "comparison": "thresher.reporting.pages.comparison:build_comparison_page",
+    "tuning": "thresher.reporting.pages.tuning:build_tuning_page",
+    "snapshot": "thresher.reporting.pages.snapshot:build_snapshot_page",
 }
 KEYS = {
     "subset": ("method", "settings", "budget", "quota", "order", "seed", "features", "inputs", "schema", "id_column",

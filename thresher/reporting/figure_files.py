@@ -17,8 +17,8 @@ from matplotlib.ticker import NullLocator
 
 from thresher.reporting.charts.chart import Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Whiskers
 from thresher.reporting.charts.palette import LIGHT
+from thresher.reporting.formatting import truncate
 from thresher.reporting.page import Figure, PoolMap
-from thresher.reporting.wording import cut
 
 DPI = 144
 MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "cross": "P", "ring": "o", "faint": "."}
@@ -94,7 +94,7 @@ def _chart(axes: Any, chart: Chart) -> None:
     axes.set_xlabel(_printable(x.label))
     if isinstance(y, Rows):
         axes.set_ylim(len(y.labels) - 0.5, -0.5)
-        axes.set_yticks(range(len(y.labels)), [_printable(cut(label, 48)) for label in y.labels])
+        axes.set_yticks(range(len(y.labels)), [_printable(truncate(label, 48)) for label in y.labels])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     else:
@@ -102,7 +102,7 @@ def _chart(axes: Any, chart: Chart) -> None:
         axes.set_yticks([tick.at for tick in y.ticks], [tick.text for tick in y.ticks])
         axes.set_ylabel(_printable(y.label))
     if chart.title is not None:
-        axes.set_title(_printable(cut(chart.title, 40)), fontsize=9, loc="left")
+        axes.set_title(_printable(truncate(chart.title, 40)), fontsize=9, loc="left")
 
 
 def _mark(axes: Any, mark: Any) -> None:
@@ -171,7 +171,7 @@ def _map(figure: PoolMap) -> Canvas:
             axes.scatter(x[at], -y[at], s=size, color=LIGHT[tone], alpha=0.9 if name == "kept" else 0.4, label=name,
                          linewidth=0)  # fmt: skip
         axes.set(xticks=[], yticks=[], aspect="equal")
-        axes.set_title(_printable(cut(panel.title, 60)), fontsize=9, loc="left")
+        axes.set_title(_printable(truncate(panel.title, 60)), fontsize=9, loc="left")
         if i == 0:
             axes.legend(frameon=False, fontsize=8, loc="upper right")
     return canvas

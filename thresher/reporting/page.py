@@ -1,8 +1,11 @@
-"""A page as data: a sentence that answers, and sections of text, tables and figures. `rendering.py` makes the HTML."""
+"""A page as data: an answer in one sentence, and sections of text, tables and figures.
+
+`rendering.py` turns it into HTML.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -30,12 +33,12 @@ class Items:
     """A list of short sentences."""
 
     kind: ClassVar[str] = "items"
-    texts: tuple[str, ...]
+    texts: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Code:
-    """A command or a piece of a file, as it is typed."""
+    """A command, as it is typed."""
 
     kind: ClassVar[str] = "code"
     text: str
@@ -52,15 +55,15 @@ class Table:
         rows: texts, as many as there are headings.
         numeric: indices of columns that hold numbers.
         text: indices of columns that hold text of the user's rows.
-        is_folded: shown only when asked for.
+        is_folded: hidden until the reader opens it.
     """
 
     kind: ClassVar[str] = "table"
     caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: frozenset[int] = frozenset()
-    text: frozenset[int] = frozenset()
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: Collection[int] = ()
+    text: Collection[int] = ()
     is_folded: bool = False
 
     def __post_init__(self) -> None:
@@ -80,12 +83,12 @@ class Share:
 
 @dataclass(frozen=True)
 class ShareBars:
-    """Names with a bar each: a table that can be seen at a glance."""
+    """A table with a bar per name."""
 
     kind: ClassVar[str] = "shares"
     caption: str
     columns: tuple[str, str]
-    shares: tuple[Share, ...]
+    shares: Sequence[Share]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,7 @@ class Example:
     Attributes:
         text: of the row.
         reason: why it is here.
-        beside: text of the row that stands for it, or None.
+        beside: text of the row that represents it, or None.
         place: file and line.
     """
 
@@ -112,7 +115,7 @@ class Examples:
     kind: ClassVar[str] = "examples"
     title: str
     note: str
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ class Figure:
         name: stem of the PNG and SVG files.
         title: what it shows.
         caption: how to read it.
-        alt: what can be seen, for who cannot see it.
+        alt: what it shows, in words.
         charts: one, or panels side by side.
         table: the same numbers.
     """
@@ -133,7 +136,7 @@ class Figure:
     title: str
     caption: str
     alt: str
-    charts: tuple[Chart, ...]
+    charts: Sequence[Chart]
     table: Table
 
 
@@ -154,11 +157,11 @@ class PoolMap:
         name: stem of the PNG and SVG files.
         title: what it shows.
         caption: how to read it.
-        alt: what can be seen.
+        alt: what it shows, in words.
         x: (n,) 0..1000.
         y: (n,) 0..640, downwards.
-        texts: (n,) beginning of each row.
-        notes: (n,) label or other fact of each row, "" for none.
+        texts: (n,) start of each row.
+        notes: (n,) label of each row, "" for none.
         panels: one per choice.
         table: some of the rows.
     """
@@ -172,7 +175,7 @@ class PoolMap:
     y: Sequence[int]
     texts: Sequence[str]
     notes: Sequence[str]
-    panels: tuple[MapPanel, ...]
+    panels: Sequence[MapPanel]
     table: Table
 
 
@@ -184,12 +187,12 @@ class Section:
     """A part of the page under a heading."""
 
     title: str
-    blocks: tuple[Block, ...]
+    blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A number to see first, with its name and a remark."""
+    """A key number at the top of the page, with its name and a remark."""
 
     name: str
     value: str
@@ -205,17 +208,17 @@ class Page:
         title: of the page.
         answer: one sentence.
         more: sentences that qualify it.
-        tiles: numbers to see first.
-        sections: the rest.
-        footer: facts on how the folder was made.
+        tiles: key numbers.
+        sections: the rest; one without blocks is not shown.
+        footer: when and with which version the folder was written.
     """
 
     kind: str
     title: str
     answer: str
-    more: tuple[str, ...] = ()
-    tiles: tuple[Tile, ...] = ()
-    sections: tuple[Section, ...] = ()
+    more: Sequence[str] = ()
+    tiles: Sequence[Tile] = ()
+    sections: Sequence[Section] = ()
     footer: Mapping[str, Any] = field(default_factory=dict)
 
     def figures(self) -> list[Figure | PoolMap]:

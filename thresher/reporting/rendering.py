@@ -21,7 +21,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from thresher.reporting.charts.palette import DARK, LIGHT
-from thresher.reporting.charts.svg import Drawing, draw, marker
+from thresher.reporting.charts.svg import Drawing, build_marker, draw
 from thresher.reporting.page import Figure, Page, PoolMap
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -77,8 +77,8 @@ def _swatch(shape: str) -> dict[str, str]:
     if shape in ("line", "dashed"):
         return {"d": "M1 6h20", "classes": "line solid", "dash": "" if shape == "line" else "6 4"}
     if shape == "faint":
-        return {"d": marker("circle", 11, 6, 3), "classes": "faint", "dash": ""}
-    return {"d": marker(shape, 11, 6, 4.5), "classes": "dot open" if shape == "ring" else "dot", "dash": ""}
+        return {"d": build_marker("circle", 11, 6, 3), "classes": "faint", "dash": ""}
+    return {"d": build_marker(shape, 11, 6, 4.5), "classes": "dot open" if shape == "ring" else "dot", "dash": ""}
 
 
 def _scatter(pool_map: PoolMap, rows: Any) -> str:

@@ -11,9 +11,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from thresher.reporting.charts.chart import Band, Chart, Dots, Line, Rows, Rule, Whiskers, linear_axis, log_axis
-from thresher.reporting.charts.palette import DARK, LIGHT, METHOD_TONES, shapes, tones
+from thresher.reporting.charts.palette import DARK, LIGHT, METHOD_TONES, assign_shapes, assign_tones
 from thresher.reporting.charts.svg import draw
-from thresher.reporting.wording import MetricDisplay, cut, listed, metric_of, roughly, seconds, share, signed
+from thresher.reporting.formatting import (
+    MetricDisplay,
+    describe_metric,
+    format_rounded,
+    format_seconds,
+    format_share,
+    format_signed,
+    join_words,
+    truncate,
+)
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -121,8 +130,8 @@ def test_each_tone_has_the_contrast_that_text_needs(mode, ground):
 
 def test_random_is_grey_wherever_it_stands_and_methods_differ_in_shape_too():
     methods = ["k-center", "random", "length", "herding"]
-    assert tones(methods) == {"k-center": "blue", "random": "grey", "length": "orange", "herding": "green"}
-    assert len(set(shapes(methods).values())) == 4
+    assert assign_tones(methods) == {"k-center": "blue", "random": "grey", "length": "orange", "herding": "green"}
+    assert len(set(assign_shapes(methods).values())) == 4
 
 
 ACCURACY = MetricDisplay("accuracy", is_higher_better=True, is_rate=True)
@@ -142,20 +151,20 @@ LOSS = MetricDisplay("loss", is_higher_better=False, is_rate=False)
         (ACCURACY.amount(0.008), "0.8 points"),
         (LOSS.text(1.23456, 0.05), "1.235 ± 0.05"),
         (LOSS.difference(-0.0312), "−0.031"),
-        (roughly(6487), "6,500"),
-        (roughly(879), "880"),
-        (roughly(3), "3"),
-        (roughly(None), "–"),
-        (share(30, 100), "30 %"),
-        (share(1, 250), "0.4 %"),
-        (share(0, 0), "–"),
-        (seconds(0.44), "0.4 s"),
-        (seconds(59.7), "1 min 00 s"),
-        (seconds(3725), "1 h 02 min"),
-        (signed(-1234.5, 1), "−1,234.5"),
-        (listed(["a", "b", "c"]), "a, b and c"),
-        (listed([]), ""),
-        (cut("abcdef", 4), "abc…"),
+        (format_rounded(6487), "6,500"),
+        (format_rounded(879), "880"),
+        (format_rounded(3), "3"),
+        (format_rounded(None), "–"),
+        (format_share(30, 100), "30 %"),
+        (format_share(1, 250), "0.4 %"),
+        (format_share(0, 0), "–"),
+        (format_seconds(0.44), "0.4 s"),
+        (format_seconds(59.7), "1 min 00 s"),
+        (format_seconds(3725), "1 h 02 min"),
+        (format_signed(-1234.5, 1), "−1,234.5"),
+        (join_words(["a", "b", "c"]), "a, b and c"),
+        (join_words([]), ""),
+        (truncate("abcdef", 4), "abc…"),
     ],
 )
 def test_numbers_in_words(found, expected):
@@ -163,13 +172,13 @@ def test_numbers_in_words(found, expected):
 
 
 def test_a_rate_is_told_by_direction_and_range():
-    assert metric_of("accuracy", [0.5, 0.9], is_higher_better=True).is_rate
-    assert not metric_of("chrf", [50.0, 60.0], is_higher_better=True).is_rate
-    loss = metric_of("loss", [0.5, 0.9], is_higher_better=False)
+    assert describe_metric("accuracy", [0.5, 0.9], is_higher_better=True).is_rate
+    assert not describe_metric("chrf", [50.0, 60.0], is_higher_better=True).is_rate
+    loss = describe_metric("loss", [0.5, 0.9], is_higher_better=False)
     assert not loss.is_rate
     assert loss.label == "loss (nats per token)"
-    assert metric_of("loss", [0.5], is_higher_better=False, task="classification").label == "loss (nats)"
-    assert not metric_of("accuracy", [], is_higher_better=True).is_rate
+    assert describe_metric("loss", [0.5], is_higher_better=False, task="classification").label == "loss (nats)"
+    assert not describe_metric("accuracy", [], is_higher_better=True).is_rate
 
 
 def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(folder_of):
@@ -178,14 +187,14 @@ def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(
     import polars as pl
 
     from thresher.artifacts.manifest import Manifest
-    from thresher.reporting.pages.comparison import comparison_page
+    from thresher.reporting.pages.comparison import build_comparison_page
 
     folder = folder_of("comparison")
     content = json.loads((folder / "comparison.json").read_text()) | {"metric": "loss", "is_higher_better": False}
     (folder / "comparison.json").write_text(json.dumps(content))
     cells = pl.read_csv(folder / "cells.csv").with_columns(pl.lit("loss").alias("metric"))
     cells.write_csv(folder / "cells.csv")
-    page = comparison_page(folder, Manifest.read(folder))
+    page = build_comparison_page(folder, Manifest.read(folder))
     forest = next(figure for figure in page.figures() if figure.name == "forest")
     labels = forest.charts[0].y.labels
     at = {labels[int(mark.y[0])]: mark.x[0] for mark in forest.charts[0].marks if isinstance(mark, Dots)}

@@ -9,7 +9,7 @@ import pytest
 from thresher.dataset import load
 from thresher.features import compute, fingerprints, make_context
 from thresher.reporting.pages import pool_map as module
-from thresher.reporting.pages.pool_map import Choice, balance, pool_map
+from thresher.reporting.pages.pool_map import Choice, build_pool_map, count_groups
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def pool(colour_rows):
 
 def test_every_point_is_kept_or_dropped_as_the_choice_says(pool):
     kept = np.array([3, 14, 15, 59])
-    found = pool_map(pool, [Choice("a", kept), Choice("b", np.arange(60))], None)
+    found = build_pool_map(pool, [Choice("a", kept), Choice("b", np.arange(60))], None)
     assert found.panels[0].kept == kept.tolist()  # 60 rows are all drawn, in the order of the pool
     assert sorted([*found.panels[0].kept, *found.panels[0].dropped]) == list(range(60))
     assert found.panels[1].dropped == []
@@ -28,13 +28,13 @@ def test_every_point_is_kept_or_dropped_as_the_choice_says(pool):
 
 
 def test_the_same_pool_gives_the_same_map_and_it_fills_the_drawing(pool):
-    first, second = (pool_map(pool, [Choice("a", np.arange(9))], None) for _ in range(2))
+    first, second = (build_pool_map(pool, [Choice("a", np.arange(9))], None) for _ in range(2))
     assert first == second
     assert (min(first.x), max(first.x), min(first.y), max(first.y)) == (0, 1000, 0, 640)
 
 
 def test_rows_of_one_kind_lie_together(pool):
-    found = pool_map(pool, [Choice("a", np.arange(9))], None)
+    found = build_pool_map(pool, [Choice("a", np.arange(9))], None)
     places = np.column_stack([found.x, found.y]).astype(float)
     distance = np.linalg.norm(places[:, None] - places[None], axis=2) + np.diag(np.full(60, np.inf))
     label = np.array(found.notes)
@@ -44,9 +44,9 @@ def test_rows_of_one_kind_lie_together(pool):
 def test_of_a_large_pool_a_sample_is_drawn_and_the_caption_tells(pool, monkeypatch):
     monkeypatch.setattr(module, "BACKGROUND", 20)
     monkeypatch.setattr(module, "KEPT", 10)
-    found = pool_map(pool, [Choice("a", np.arange(40, 60)), Choice("b", np.arange(5))], None)
+    found = build_pool_map(pool, [Choice("a", np.arange(40, 60)), Choice("b", np.arange(5))], None)
     assert len(found.x) <= 30
-    assert f"Shown are {len(found.x)} of 60 rows: 20 drawn at random" in found.caption
+    assert f"Shown are {len(found.x)} of 60 rows: 20 sampled at random" in found.caption
     at = {text: i for i, text in enumerate(pool.frame["prompt"])}
     for panel, kept in zip(found.panels, (range(40, 60), range(5)), strict=True):
         assert {at[found.texts[i]] in kept for i in panel.kept} == {True}
@@ -63,18 +63,18 @@ def test_embeddings_come_from_the_cache_where_they_are(pool, monkeypatch):
         raise AssertionError("the cache has these rows")
 
     monkeypatch.setattr(module, "compute", not_needed)
-    found = pool_map(pool, [Choice("a", np.arange(9))], described)
+    found = build_pool_map(pool, [Choice("a", np.arange(9))], described)
     assert "by static-minilm-256" in found.caption
 
 
 def test_embeddings_that_the_cache_lacks_are_computed_by_the_static_encoder(pool):
-    found = pool_map(pool, [Choice("a", np.arange(9))], {"encoder": "another", "fingerprint": "0" * 32})
+    found = build_pool_map(pool, [Choice("a", np.arange(9))], {"encoder": "another", "fingerprint": "0" * 32})
     assert "by the embedded static encoder" in found.caption
 
 
 def test_the_balance_counts_each_group(pool):
     kept = np.flatnonzero((pool.frame["response"] == "red").to_numpy())
-    found = balance(pool, kept, "label")
+    found = count_groups(pool, kept, "label")
     assert found.rows() == [("blue", 20, 0), ("green", 20, 0), ("red", 20, 20)]
     assert found["pool"].sum() == len(pool)
     assert isinstance(found, pl.DataFrame)

@@ -1,4 +1,7 @@
-"""Charts as data: marks in the units of the data. `svg.py` draws them for the page, `plot.py` as PNG and SVG files."""
+"""Charts as data: marks in the units of the data.
+
+`svg.py` draws them for the page, `figure_files.py` as PNG and SVG files.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from thresher.reporting.wording import minus, significant
+from thresher.reporting.formatting import format_significant, use_minus_sign
 
 Floats: TypeAlias = Sequence[float]
 Style = Literal["solid", "dashed", "thin", "dotted"]
@@ -89,7 +92,7 @@ class Dots:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """A short text beside a place, left or right of it, where there is room; what it says also stands elsewhere."""
+    """A short text next to a point, dropped where there is no room: the page says it elsewhere too."""
 
     tone: str
     x: float
@@ -100,7 +103,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Whiskers:
-    """Intervals: from low to high at each place, upright or (in a chart with rows) lying."""
+    """Intervals: from low to high at each place, vertical or (in a chart with rows) horizontal."""
 
     tone: str
     at: Floats
@@ -140,9 +143,9 @@ class LegendEntry:
 
     Attributes:
         text: the name.
-        tone: its colour.
+        tone: its color.
         shape: "line", "dashed", "box" (a band), "bar", "step" (outlined bars), or that of points.
-        is_direct: the name also stands in the chart itself, where there is room.
+        is_direct: the chart itself also shows the name, where there is room.
     """
 
     text: str
@@ -165,9 +168,34 @@ class Chart:
 
     x: Axis
     y: Axis | Rows
-    marks: tuple[Mark, ...]
-    legend: tuple[LegendEntry, ...] = ()
+    marks: Sequence[Mark]
+    legend: Sequence[LegendEntry] = ()
     title: str | None = None
+
+
+def points_with_errors(
+    *,
+    tone: str,
+    x: Floats,
+    y: Floats,
+    errors: Floats,
+    shape: str,
+    tips: Sequence[str],
+    is_lying: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
+    size: float = 4.5,
+    width: float = 1.6,
+) -> list[Mark]:
+    """Return points with a whisker of one error on either side, along y or (lying) along x, cut at the limits."""
+    low, high = (
+        [
+            min(max(value + sign * error, limits[0]), limits[1])
+            for value, error in zip(x if is_lying else y, errors, strict=True)
+        ]
+        for sign in (-1, 1)
+    )
+    whiskers = Whiskers(tone=tone, at=y if is_lying else x, low=low, high=high, is_lying=is_lying, width=width)
+    return [whiskers, Dots(tone=tone, x=x, y=y, shape=shape, size=size, tips=tuple(tips))]
 
 
 def linear_axis(
@@ -177,7 +205,7 @@ def linear_axis(
     if is_from_zero:
         low = min(0.0, low)
     largest = max(abs(low), abs(high))
-    if not high - low > max(largest * 1e-9, 1e-300):  # equal, but for rounding: no tick would tell them apart
+    if not high - low > max(largest * 1e-9, 1e-300):  # equal up to rounding: no tick would tell them apart
         reach = largest * 0.1 if largest > 1e-300 else 1.0
         low, high = (low - (0 if is_from_zero else reach)), high + reach
     room = (high - low) * pad
@@ -189,7 +217,7 @@ def linear_axis(
 
 
 def log_axis(label: str, low: float, high: float, *, at: Sequence[float] = ()) -> Axis:
-    """Return an axis spaced by ratio, with ticks at 1, 2 and 5 times powers of ten, or at the places given."""
+    """Return an axis spaced by ratio, with ticks at 1, 2 and 5 times powers of ten, or at `at`."""
     if high < 1.5 * low:
         low, high = low / 1.5, high * 1.5
     margin = (high / low) ** 0.04
@@ -197,11 +225,11 @@ def log_axis(label: str, low: float, high: float, *, at: Sequence[float] = ()) -
     places = [m * 10.0**e for e in range(-3, 13) for m in (1, 2, 5)]
     if high / low > 300:
         places = [10.0**e for e in range(-3, 13)]
-    found: list[float] = []
+    shown: list[float] = []
     for value in sorted(at or places):  # as many as there is room for
-        if low <= value <= high and (not found or math.log(value / found[-1]) > 0.075 * math.log(high / low)):
-            found.append(value)
-    return Axis(label=label, low=low, high=high, ticks=tuple(Tick(v, f"{v:,.12g}") for v in found), is_log=True)
+        if low <= value <= high and (not shown or math.log(value / shown[-1]) > 0.075 * math.log(high / low)):
+            shown.append(value)
+    return Axis(label=label, low=low, high=high, ticks=tuple(Tick(v, f"{v:,.12g}") for v in shown), is_log=True)
 
 
 def _round_step(rough: float) -> float:
@@ -211,8 +239,8 @@ def _round_step(rough: float) -> float:
 
 def _tick_text(value: float, step: float) -> str:
     if abs(value) >= 1e7 or 0 < step < 1e-4:
-        return significant(value, 3)
+        return format_significant(value, 3)
     places = max(0, -math.floor(math.log10(step) + 1e-9))
-    if step * 10**places % 1 > 1e-6:  # 2.5 and its kin need one more
+    if step * 10**places % 1 > 1e-6:  # steps like 2.5 need one more
         places += 1
-    return minus(f"{value if abs(value) > step / 2 else 0:,.{places}f}")
+    return use_minus_sign(f"{value if abs(value) > step / 2 else 0:,.{places}f}")

@@ -46,14 +46,14 @@ DARK = {
 }
 
 
-def tones(methods: Sequence[str]) -> dict[str, str]:
+def assign_tones(methods: Sequence[str]) -> dict[str, str]:
     """Return the tone of each method: grey for random, the others in the order in which they come."""
     others = [name for name in methods if name != RANDOM]
     found = {name: METHOD_TONES[i % len(METHOD_TONES)] for i, name in enumerate(others)}
     return {name: found.get(name, "grey") for name in methods}
 
 
-def shapes(methods: Sequence[str]) -> dict[str, str]:
+def assign_shapes(methods: Sequence[str]) -> dict[str, str]:
     """Return the shape of each method's points: a circle for random."""
     others = [name for name in methods if name != RANDOM]
     found = {name: SHAPES[(i + 1) % len(SHAPES)] for i, name in enumerate(others)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from thresher.reporting.charts.chart import Axis, Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Style, Whiskers
-from thresher.reporting.wording import cut
+from thresher.reporting.formatting import truncate
 
 LETTER = 7.0  # mean width of a letter of a tick, in the widest of the usual fonts
 ROW_LETTER = 7.8  # of the name of a row
@@ -147,9 +147,9 @@ def _axes(drawing: Drawing, frame: _Frame, is_narrow: bool) -> None:
         for i, label in enumerate(chart.y.labels):
             y = frame.y(i)
             if is_narrow:
-                drawing.labels.append(Label(frame.left, y - 14, cut(label, 44), "row"))
+                drawing.labels.append(Label(frame.left, y - 14, truncate(label, 44), "row"))
             else:
-                shown = cut(label, int((frame.left - 14) / ROW_LETTER) + 1)
+                shown = truncate(label, int((frame.left - 14) / ROW_LETTER) + 1)
                 drawing.labels.append(Label(frame.left - 10, y + 4, shown, "row", "end"))
             drawing.paths.append(Path(f"M{frame.left:g} {y:g}H{frame.right:g}", "grid"))
         return
@@ -175,14 +175,14 @@ def _dots(drawing: Drawing, frame: _Frame, mark: Dots) -> None:
     classes = f"{'faint' if mark.is_faint else 'dot'} {mark.tone}{' open' if mark.shape == 'ring' else ''}"
     tips = mark.tips or ("",) * len(mark.x)
     for i, (x, y) in enumerate((frame.x(x), frame.y(y)) for x, y in zip(mark.x, mark.y, strict=True)):
-        shape = marker(mark.shape, x, y, mark.size)
+        shape = build_marker(mark.shape, x, y, mark.size)
         if tips[i]:
             drawing.points.append(Point(shape, classes, x, y, tips[i]))
         else:
             drawing.paths.append(Path(shape, classes))
 
 
-def marker(shape: str, x: float, y: float, r: float) -> str:
+def build_marker(shape: str, x: float, y: float, r: float) -> str:
     """Return the path of a point."""
     if shape == "square":
         s = r * 0.9
@@ -258,4 +258,4 @@ def _apart(ends: Iterable[tuple[float, float, str, str]], frame: _Frame) -> list
             ceiling = y - line
             shifted.append((x, y, text, tone))
         placed = shifted
-    return [Label(frame.right + 8, y + 4, cut(text, MAX_NAME), f"name {tone}") for _, y, text, tone in placed]
+    return [Label(frame.right + 8, y + 4, truncate(text, MAX_NAME), f"name {tone}") for _, y, text, tone in placed]

@@ -10,93 +10,90 @@ from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.effect import ENOUGH_SEEDS
 from thresher.reporting.charts.chart import Chart, Dots, LegendEntry, Mark, Note, Rows, Rule, Whiskers, linear_axis
 from thresher.reporting.files import read_json
+from thresher.reporting.formatting import (
+    NOTHING,
+    PERCENT,
+    MetricDisplay,
+    format_count,
+    format_rows,
+    format_seconds,
+    format_share,
+    format_signed,
+    is_number,
+    join_words,
+    readable_name,
+    truncate,
+)
 from thresher.reporting.page import Block, Figure, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.experiment_tables import (
     Experiment,
-    costs,
-    failures,
-    footer,
-    maps,
+    build_costs,
+    build_failures,
+    build_footer,
+    build_maps,
+    build_run_table,
+    build_run_tiles,
     read_experiment,
-    runs,
-    total_seconds,
 )
-from thresher.reporting.pages.reproduce import flat, reproduce
-from thresher.reporting.wording import (
-    PERCENT,
-    MetricDisplay,
-    count,
-    cut,
-    is_number,
-    listed,
-    plain_name,
-    rows,
-    seconds,
-    share,
-    signed,
-)
+from thresher.reporting.pages.reproduce import build_reproduction, flatten
 
 ALPHA = 0.05
 KEYS = ("metric", "is_higher_better", "budgets", "baseline", "verdicts")
+Verdict = Mapping[str, Any]
 
 
-def comparison_page(folder: Path, manifest: Manifest) -> Page:
+def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `compare` wrote."""
-    found = read_json(folder / "comparison.json", KEYS)
-    experiment = read_experiment(
-        folder, manifest, cells_file="cells.csv", is_higher_better=bool(found["is_higher_better"])
+    content = read_json(folder / "comparison.json", KEYS)
+    baseline, is_higher_better = str(content["baseline"]), bool(content["is_higher_better"])
+    experiment = read_experiment(folder, manifest, cells_file="cells.csv", is_higher_better=is_higher_better)
+    verdicts = sorted(
+        map(_normalize_verdict, content["verdicts"]), key=lambda v: (v["n_rows"], -_improvement(v), v["method"])
     )
-    verdicts = sorted(map(_told, found["verdicts"]), key=lambda v: (v["n_rows"], -_improvement(v), v["method"]))
-    others = [method for method in experiment.methods if method != found["baseline"]]
+    methods = [method for method in experiment.methods if method != baseline]
+    budgets = " / ".join(format_count(size) for size in sorted({v["n_rows"] for v in verdicts}))
     n_clear = sum(is_clear(verdict) for verdict in verdicts)
-    effect: list[Block] = [*failures(experiment)]
-    if verdicts:
-        effect += [_forest(experiment, verdicts, str(found["baseline"])), _in_words(verdicts)]
-        effect += _seeds_needed(experiment, verdicts)
-    sections = [
-        Section(f"Effect against {found['baseline']}", tuple(effect)),
-        Section("Scores", (_scores(experiment), runs(experiment))),
-        Section("Cost beside effect", (*_net(experiment, verdicts), *costs(experiment))),
-        Section("What was chosen", tuple(maps(experiment))),
-        reproduce(manifest, folder),
-    ]
     return Page(
         kind="comparison",
-        title=f"{listed(others) or 'nothing'} against {found['baseline']}",
-        answer=_answer(experiment, verdicts, str(found["baseline"])),
-        more=(
-            "Differences are paired over test rows and seeds; p-values are corrected after Holm, so that among all of "
-            f"these comparisons a false alarm is seen in at most {100 * ALPHA:.0f} of 100 cases.",
-            *_few_seeds(verdicts),
-        ),
+        title=f"{join_words(methods) or 'nothing'} against {baseline}",
+        answer=_write_answer(experiment, verdicts, baseline),
+        more=_write_remarks(verdicts),
         tiles=(
-            Tile("Comparisons", count(len(verdicts)), f"{n_clear} with a clear difference"),
-            Tile("Budgets", " / ".join(count(size) for size in sorted({v["n_rows"] for v in verdicts})) or "–", "rows"),
-            Tile("Runs", count(len(experiment.done)), ""),
-            Tile("Time", seconds(total_seconds(experiment)), ""),
+            Tile("Comparisons", format_count(len(verdicts)), f"{n_clear} with a clear difference"),
+            Tile("Budgets", budgets or NOTHING, "rows"),
+            *build_run_tiles(experiment),
         ),
-        sections=tuple(section for section in sections if section.blocks),
-        footer=footer(manifest.content),
+        sections=[
+            Section(f"Effect against {baseline}", _build_effect(experiment, verdicts, baseline)),
+            Section("Scores", (_build_scores(experiment), build_run_table(experiment))),
+            Section("Cost and effect", (*_build_net(experiment, verdicts), *build_costs(experiment))),
+            Section("What was chosen", build_maps(experiment)),
+            build_reproduction(manifest, folder),
+        ],
+        footer=build_footer(manifest.content),
     )
 
 
-def is_clear(verdict: Mapping[str, Any]) -> bool:
-    """Tell whether a difference stands: after Holm's correction, and with an interval that leaves out zero."""
+def is_clear(verdict: Verdict) -> bool:
+    """Tell whether a difference stands after Holm's correction, with an interval that excludes zero."""
     p, gap = verdict.get("p_holm"), verdict["difference"]
     if not is_number(p) or p >= ALPHA:
         return False
     return not (is_number(gap["low"]) and is_number(gap["high"]) and gap["low"] <= 0 <= gap["high"])
 
 
-def _few_seeds(verdicts: list[dict[str, Any]]) -> list[str]:
-    """Say that two seeds are too few to trust that rate."""
-    if not any(verdict["difference"].get("n_seeds", ENOUGH_SEEDS) < ENOUGH_SEEDS for verdict in verdicts):
-        return []
-    return [f"Some rest on fewer than {ENOUGH_SEEDS} seeds, with which false alarms are more frequent than that."]
+def _write_remarks(verdicts: list[Verdict]) -> list[str]:
+    sentences = [
+        "Differences are paired over test rows and seeds; p-values are corrected by Holm's method, which keeps the "
+        f"chance of a false alarm among all of these comparisons at {100 * ALPHA:.0f}{PERCENT} or less."
+    ]
+    if any(verdict["difference"].get("n_seeds", ENOUGH_SEEDS) < ENOUGH_SEEDS for verdict in verdicts):
+        sentences.append(f"Some used fewer than {ENOUGH_SEEDS} seeds, which makes false alarms more frequent.")
+    return sentences
 
 
-def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a verdict with what may stand in it or in its difference at one place."""
+def _normalize_verdict(entry: Mapping[str, Any]) -> Verdict:
+    """Return a verdict with its fields in one place: some may be in the verdict or in its difference."""
     gap = entry["difference"]
     return {
         **entry,
@@ -106,163 +103,157 @@ def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _improvement(verdict: Mapping[str, Any]) -> float:
-    """Return the effect; it is positive where the method is better, whatever the direction of the metric."""
+def _improvement(verdict: Verdict) -> float:
+    """Return the effect, positive where the method is better whatever the direction of the metric."""
     value = verdict["difference"]["value"]
     return float(value) if is_number(value) else 0.0
 
 
-def _answer(experiment: Experiment, verdicts: list[dict[str, Any]], baseline: str) -> str:
+def _write_answer(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> str:
     if not verdicts:
-        return "Nothing was compared: there are no finished runs of two methods at one budget."
+        return "Nothing was compared: no budget has finished runs of two methods."
     better = [v for v in verdicts if is_clear(v) and _improvement(v) > 0]
     worse = [v for v in verdicts if is_clear(v) and _improvement(v) < 0]
     if better:
-        best = max(better, key=lambda v: _improvement(v))
-        text = f"{best['method']} beats {baseline} at {rows(best['n_rows'])}: {best['verdict']}"
+        best = max(better, key=_improvement)
+        text = f"{best['method']} beats {baseline} at {format_rows(best['n_rows'])}: {best['verdict']}"
         others = sorted({v["method"] for v in better} - {best["method"]})
-        return f"{text}{f'; so does {listed(others)}' if others else ''}."
+        return f"{text}{f'; so does {join_words(others)}' if others else ''}."
     if worse and len(worse) == len(verdicts):
         return f"Every method is worse than {baseline} here."
-    told = [v["detectable"] for v in verdicts if is_number(v.get("detectable"))]
-    size = f"; differences from {experiment.metric.amount(max(told))} on would have been seen" if told else ""
-    if told and experiment.metric.is_rate and max(told) >= 1:  # beyond any difference that two rates can have
-        size = "; with so few runs and test rows, no difference could have been seen"
-    but = f", and {listed(sorted({v['method'] for v in worse}))} is worse" if worse else ""
+    detectable = [v["detectable"] for v in verdicts if is_number(v.get("detectable"))]
+    size = ""
+    if detectable and experiment.metric.is_rate and max(detectable) >= 1:  # rates cannot differ by more
+        size = "; with so few runs and test rows, no difference could have been detected"
+    elif detectable:
+        size = f"; any difference of {experiment.metric.amount(max(detectable))} or more would have shown"
+    but = f", and {join_words(sorted({v['method'] for v in worse}))} is worse" if worse else ""
     return f"No method beats {baseline} here{but}{size}."
 
 
-def _forest(experiment: Experiment, verdicts: list[dict[str, Any]], baseline: str) -> Figure:
+def _build_effect(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> list[Block]:
+    blocks = [*build_failures(experiment)]
+    if verdicts:
+        cells = [(verdict["method"], format_count(verdict["n_rows"]), verdict["verdict"]) for verdict in verdicts]
+        in_words = Table(caption="In words", columns=("method", "rows", "verdict"), rows=cells, numeric=(1,))
+        blocks += [_build_forest(experiment, verdicts, baseline), in_words]
+        blocks += _build_seeds_needed(experiment, verdicts)
+    return blocks
+
+
+def _build_forest(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> Figure:
     """Return the forest plot: right is better, whatever the direction of the metric."""
     metric = experiment.metric
-    scale = 100.0 if metric.is_rate else 1.0
-    marks: list[Mark] = [Rule(at=0.0)]
     has_budgets = len({verdict["n_rows"] for verdict in verdicts}) > 1
-    labels, ends = [], [0.0]
+    labels = [f"{v['method']}, {format_count(v['n_rows'])} rows" if has_budgets else str(v["method"]) for v in verdicts]
+    marks: list[Mark] = [Rule(at=0.0)]
     for i, verdict in enumerate(verdicts):
-        method, gap = str(verdict["method"]), verdict["difference"]
-        labels.append(f"{method}, {count(verdict['n_rows'])} rows" if has_budgets else method)
-        if not is_number(gap["value"]):
-            continue
-        low, high = sorted(scale * (gap[n] if is_number(gap[n]) else gap["value"]) for n in ("low", "high"))
-        ends += [low, high]
-        tone = experiment.tones.get(method, "ink")
-        tip = f"{labels[-1]}: {verdict['verdict']}"
-        clear = is_clear(verdict)
-        marks += [
-            Whiskers(tone=tone, at=[i], low=[low], high=[high], is_lying=True, width=2.6 if clear else 1.6),
-            Dots(
-                tone=tone,
-                x=[scale * gap["value"]],
-                y=[i],
-                shape="square" if clear else "ring",
-                size=6.0 if clear else 5.0,
-                tips=(tip,),
-            ),
-            Note(tone=tone, x=high, y=i, text=signed(scale * gap["value"], 1 if metric.is_rate else 3)),
-        ]
-    unit = f"points of {plain_name(metric.name)}" if metric.is_rate else plain_name(metric.name)
+        marks += _build_interval(experiment, verdict, i, labels[i])
+    ends = [0.0, *(x for mark in marks if isinstance(mark, Whiskers) for x in (*mark.low, *mark.high))]
+    name = readable_name(metric.name)
+    unit = f"points of {name}" if metric.is_rate else name
     chart = Chart(
         x=linear_axis(f"← worse · {unit} · better →", min(ends), max(ends) + 0.14 * (max(ends) - min(ends)), n_ticks=8),
         y=Rows(tuple(labels)),
-        marks=tuple(marks),
+        marks=marks,
         legend=(
             LegendEntry("clear after Holm's correction", "ink", "square"),
             LegendEntry("no clear difference", "ink", "ring"),
         ),
     )
+    turned = "" if metric.is_higher_better else f" A lower {name} is better, so the sign is reversed."
     return Figure(
         name="forest",
-        title=f"Difference to {baseline}",
-        caption="Each line is the 95\u00a0% interval of a difference; right of zero is better."
-        + ("" if metric.is_higher_better else f" A lower {plain_name(metric.name)} is better, so the sign is turned."),
+        title=f"Difference from {baseline}",
+        caption=f"Each line is the 95{PERCENT} interval of a difference; right of zero is better.{turned}",
         alt="Forest plot. " + " ".join(f"{label}: {v['verdict']}." for label, v in zip(labels, verdicts, strict=True)),
         charts=(chart,),
-        table=_verdicts(metric, verdicts),
+        table=_build_verdict_table(metric, verdicts),
     )
 
 
-def _verdicts(metric: MetricDisplay, verdicts: list[dict[str, Any]]) -> Table:
-    cells = []
-    for verdict in verdicts:
-        gap = verdict["difference"]
-        cells.append(
-            (
-                str(verdict["method"]),
-                count(verdict["n_rows"]),
-                metric.difference(gap["value"]),
-                metric.difference_range(gap["low"], gap["high"]),
-                _p(verdict.get("p")),
-                _p(verdict.get("p_holm")),
-                _detectable(metric, verdict.get("detectable")),
-            )
+def _build_interval(experiment: Experiment, verdict: Verdict, row: int, label: str) -> list[Mark]:
+    """Return one line of the forest plot; nothing where the difference is unknown."""
+    gap, metric = verdict["difference"], experiment.metric
+    if not is_number(gap["value"]):
+        return []
+    value = metric.scaled(gap["value"])
+    low, high = sorted(metric.scaled(gap[name] if is_number(gap[name]) else gap["value"]) for name in ("low", "high"))
+    tone, clear = experiment.tones.get(str(verdict["method"]), "ink"), is_clear(verdict)
+    shape, size, tip = "square" if clear else "ring", 6.0 if clear else 5.0, f"{label}: {verdict['verdict']}"
+    return [
+        Whiskers(tone=tone, at=[row], low=[low], high=[high], is_lying=True, width=2.6 if clear else 1.6),
+        Dots(tone=tone, x=[value], y=[row], shape=shape, size=size, tips=(tip,)),
+        Note(tone=tone, x=high, y=row, text=format_signed(value, 1 if metric.is_rate else 3)),
+    ]
+
+
+def _build_verdict_table(metric: MetricDisplay, verdicts: list[Verdict]) -> Table:
+    cells = [
+        (
+            str(verdict["method"]),
+            format_count(verdict["n_rows"]),
+            metric.difference(verdict["difference"]["value"]),
+            metric.difference_range(verdict["difference"]["low"], verdict["difference"]["high"]),
+            _format_p(verdict.get("p")),
+            _format_p(verdict.get("p_holm")),
+            _format_detectable(metric, verdict.get("detectable")),
         )
+        for verdict in verdicts
+    ]
     return Table(
         caption="The numbers behind the verdicts",
         columns=("method", "rows", "difference", f"95{PERCENT} interval", "p", "p after Holm", "detectable"),
-        rows=tuple(cells),
-        numeric=frozenset({1, 2, 3, 4, 5, 6}),
+        rows=cells,
+        numeric=range(1, 7),
     )
 
 
-def _in_words(verdicts: list[dict[str, Any]]) -> Table:
-    return Table(
-        caption="In words",
-        columns=("method", "rows", "verdict"),
-        rows=tuple((verdict["method"], count(verdict["n_rows"]), verdict["verdict"]) for verdict in verdicts),
-        numeric=frozenset({1}),
-    )
-
-
-def _detectable(metric: MetricDisplay, value: Any) -> str:
-    """Return the difference that would have been seen; rates cannot differ by 1 or more."""
+def _format_detectable(metric: MetricDisplay, value: Any) -> str:
+    """Return the smallest detectable difference; "none" for a rate of 1 or more, which no two rates can differ by."""
     return "none" if metric.is_rate and is_number(value) and value >= 1 else metric.amount(value)
 
 
-def _seeds_needed(experiment: Experiment, verdicts: list[dict[str, Any]]) -> list[Block]:
-    """Return how many seeds it would take to see the difference that was asked for."""
-    wanted = experiment.content.get("asked", {}).get("detect")
-    if not is_number(wanted):
+def _build_seeds_needed(experiment: Experiment, verdicts: list[Verdict]) -> list[Block]:
+    """Return how many seeds it would take to detect the difference that the user asked about."""
+    difference = experiment.content.get("asked", {}).get("detect")
+    if not is_number(difference):
         return []
-    told = [verdict for verdict in verdicts if "seeds_needed" in verdict]
-    table = Table(
-        caption=f"Seeds that it takes to see a true difference of {experiment.metric.amount(wanted)}",
-        columns=("method", "rows", "seeds"),
-        rows=tuple(
-            (
-                verdict["method"],
-                count(verdict["n_rows"]),
-                "none would do: more test rows" if verdict["seeds_needed"] is None else count(verdict["seeds_needed"]),
-            )
-            for verdict in told
-        ),
-        numeric=frozenset({1, 2}),
-        is_folded=True,
-    )
-    return [table]
+    cells = [
+        (verdict["method"], format_count(verdict["n_rows"]), _format_seeds(verdict["seeds_needed"]))
+        for verdict in verdicts
+        if "seeds_needed" in verdict
+    ]
+    caption = f"Seeds needed to detect a true difference of {experiment.metric.amount(difference)}"
+    columns = ("method", "rows", "seeds")
+    return [Table(caption=caption, columns=columns, rows=cells, numeric=(1, 2), is_folded=True)]
 
 
-def _p(value: Any) -> str:
-    return "–" if not is_number(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _format_seeds(n: int | None) -> str:
+    return "no number is enough: use more test rows" if n is None else format_count(n)
 
 
-def _scores(experiment: Experiment) -> Table:
+def _format_p(value: Any) -> str:
+    return NOTHING if not is_number(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _build_scores(experiment: Experiment) -> Table:
     metric, cells = experiment.metric, []
     for method in experiment.methods:
         for size, values in experiment.values(method).items():
-            mean = sum(values) / len(values)
-            spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else None
-            cells.append((method, count(size), metric.text(mean), metric.amount(spread), count(len(values))))
+            n, mean = len(values), sum(values) / len(values)
+            spread = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5 if n > 1 else None
+            cells.append((method, format_count(size), metric.text(mean), metric.amount(spread), format_count(n)))
     return Table(
         caption="Mean over seeds, and the spread between them (standard deviation)",
         columns=("method", "rows", metric.label, "spread", "runs"),
-        rows=tuple(cells),
-        numeric=frozenset({1, 2, 3, 4}),
+        rows=cells,
+        numeric=range(1, 5),
     )
 
 
-def _net(experiment: Experiment, verdicts: list[dict[str, Any]]) -> list[Block]:
-    """Return the effect beside what choosing and training took."""
+def _build_net(experiment: Experiment, verdicts: list[Verdict]) -> list[Block]:
+    """Return the effect next to the time that selection and training took."""
     if not verdicts:
         return []
     metric = experiment.metric
@@ -270,52 +261,41 @@ def _net(experiment: Experiment, verdicts: list[dict[str, Any]]) -> list[Block]:
     cells = [
         (
             verdict["method"],
-            count(verdict["n_rows"]),
+            format_count(verdict["n_rows"]),
             metric.difference(verdict["difference"]["value"]),
-            seconds(verdict.get("select_seconds")),
-            seconds(verdict.get("train_seconds")),
-            _per_training(verdict),
-            *([_net_words(metric, verdict.get("net"))] if has_net else []),
+            format_seconds(verdict.get("select_seconds")),
+            format_seconds(verdict.get("train_seconds")),
+            _format_relative_cost(verdict),
+            *([_format_net(metric, verdict.get("net"))] if has_net else []),
         )
         for verdict in verdicts
     ]
+    net = ["net of selection time"] if has_net else []
     table = Table(
-        caption="Effect, and what one run takes",
-        columns=(
-            "method",
-            "rows",
-            "effect",
-            "choosing",
-            "training",
-            "choosing, as part of training",
-            *(["net of selection time"] if has_net else []),
-        ),
-        rows=tuple(cells),
-        numeric=frozenset({1, 2, 3, 4, 5}),
+        caption="Effect, and the time of one run",
+        columns=("method", "rows", "effect", "selection", "training", "selection relative to training", *net),
+        rows=cells,
+        numeric=range(1, 6),
     )
-    if not has_net:
-        return [table]
-    return [
-        table,
-        Paragraph(
-            "Net: what is left of the effect when random gets the time that choosing took. Features that were in the "
-            "cache already took none."
-        ),
-    ]
+    remark = Paragraph(
+        "Net: what is left of the effect when random rows get the time that selection took. Features that were "
+        "already cached took none."
+    )
+    return [table, remark] if has_net else [table]
 
 
-def _per_training(verdict: Mapping[str, Any]) -> str:
+def _format_relative_cost(verdict: Verdict) -> str:
     select, train = verdict.get("select_seconds"), verdict.get("train_seconds")
-    return share(select, train) if is_number(select) and is_number(train) else "–"
+    return format_share(select, train) if is_number(select) and is_number(train) else NOTHING
 
 
-def _net_words(metric: MetricDisplay, net: Any) -> str:
+def _format_net(metric: MetricDisplay, net: Any) -> str:
     if not isinstance(net, Mapping):
-        return str(net) if net is not None else "–"
+        return str(net) if net is not None else NOTHING
     if isinstance(net.get("sentence"), str):
         return str(net["sentence"])
     if is_number(net.get("value")):
         has_ends = is_number(net.get("low")) and is_number(net.get("high"))
         ends = f" ({metric.difference_range(net['low'], net['high'])})" if has_ends else ""
         return f"{metric.difference(net['value'])}{ends}"
-    return cut(", ".join(f"{plain_name(name)} {value}" for name, value in flat(net)), 200) or "–"
+    return truncate(", ".join(f"{readable_name(name)} {value}" for name, value in flatten(net)), 200) or NOTHING

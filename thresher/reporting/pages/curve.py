@@ -1,159 +1,159 @@
-"""The page of a learning curve: how many rows are enough, how sure that is, and what choosing better is worth."""
+"""The page of a learning curve: how many rows are enough, how sure that is, and what better selection is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.reporting.charts.palette import RANDOM
 from thresher.reporting.files import read_json
+from thresher.reporting.formatting import (
+    NOTHING,
+    PERCENT,
+    format_count,
+    format_rounded,
+    format_rows,
+    format_share,
+    is_number,
+    join_words,
+    readable_name,
+)
 from thresher.reporting.page import Block, Items, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.pages.curve_figure import curve_figure
+from thresher.reporting.pages.curve_figure import build_curve_figure
 from thresher.reporting.pages.experiment_tables import (
     Experiment,
-    costs,
-    failures,
-    footer,
-    maps,
+    build_costs,
+    build_failures,
+    build_footer,
+    build_maps,
+    build_run_table,
+    build_run_tiles,
     read_experiment,
-    runs,
-    total_seconds,
 )
-from thresher.reporting.pages.outlook import INTERVAL, laws, outlook
-from thresher.reporting.pages.reproduce import reproduce
-from thresher.reporting.pages.slices import slice_figures
-from thresher.reporting.wording import PERCENT, count, is_number, listed, plain_name, roughly, rows, seconds, share
+from thresher.reporting.pages.outlook import INTERVAL, build_laws, build_outlook
+from thresher.reporting.pages.reproduce import build_reproduction
+from thresher.reporting.pages.slices import build_slice_figures
 
+KEYS = ("metric", "is_higher_better", "delta", "methods")
 STATUS = {
-    "reached": "reached: the interval ends within the sizes that were measured",
-    "extrapolated": "extrapolated: the interval ends beyond the largest size that was measured",
-    "not identifiable": "not identifiable: too little was measured to say",
+    "reached": "reached: the interval ends within the measured sizes",
+    "extrapolated": "extrapolated: the interval ends beyond the largest measured size",
+    "not identifiable": "not identifiable: too little was measured to tell",
 }
+Fitted = Mapping[str, Any]  # content of saturation.json
 
 
-def curve_page(folder: Path, manifest: Manifest) -> Page:
+def build_curve_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `curve` wrote."""
-    fitted = read_json(folder / "saturation.json", ("metric", "is_higher_better", "delta", "methods"))
-    experiment = read_experiment(
-        folder, manifest, cells_file="curve.csv", is_higher_better=bool(fitted["is_higher_better"])
-    )
-    n_done = len(experiment.done)
-    curve: list[Block] = [curve_figure(experiment, fitted)] if n_done else []
-    curve += [_saturations(experiment, fitted), *_notes(fitted), *failures(experiment)]
-    sections = [
-        Section("How the score rises", tuple(curve)),
-        Section("What more rows would bring", tuple(outlook(experiment, fitted))),
-        Section("The laws behind the curve", tuple(laws(experiment, fitted))),
-        Section("Parts of the test set", tuple(slice_figures(experiment))),
-        Section("What was chosen", tuple(maps(experiment))),
-        Section("Cost", (*_spent(fitted), *costs(experiment), runs(experiment))),
-        reproduce(manifest, folder),
-    ]
+    fitted = read_json(folder / "saturation.json", KEYS)
+    is_higher_better = bool(fitted["is_higher_better"])
+    experiment = read_experiment(folder, manifest, cells_file="curve.csv", is_higher_better=is_higher_better)
+    curve: list[Block] = [build_curve_figure(experiment, fitted)] if len(experiment.done) else []
+    curve += [_build_saturations(experiment, fitted), *_build_notes(fitted), *build_failures(experiment)]
+    best_method = _find_best_method(experiment, fitted)
     return Page(
         kind="learning curve",
-        title=f"Learning curve of {listed(experiment.methods)}",
-        answer=_answer(experiment, fitted),
-        more=tuple(_more(experiment, fitted)),
+        title=f"Learning curve of {join_words(experiment.methods)}",
+        answer=_write_answer(experiment, fitted, best_method),
+        more=_write_remarks(experiment, fitted, best_method),
         tiles=(
-            *_enough(experiment, fitted),
-            Tile("Best mean", *_best(experiment)),
-            Tile("Runs", count(n_done), f"of {len(experiment.cells):,}" if n_done < len(experiment.cells) else ""),
-            Tile("Time", seconds(total_seconds(experiment)), ""),
+            _build_saturation_tile(fitted, best_method),
+            Tile("Best mean", *_best_mean(experiment)),
+            *build_run_tiles(experiment),
         ),
-        sections=tuple(section for section in sections if section.blocks),
-        footer=footer(manifest.content),
+        sections=[
+            Section("How the score rises", curve),
+            Section("What more rows would bring", build_outlook(experiment, fitted)),
+            Section("The laws behind the curve", build_laws(experiment, fitted)),
+            Section("Parts of the test set", build_slice_figures(experiment)),
+            Section("What was chosen", build_maps(experiment)),
+            Section("Cost", (*_build_savings(fitted), *build_costs(experiment), build_run_table(experiment))),
+            build_reproduction(manifest, folder),
+        ],
+        footer=build_footer(manifest.content),
     )
 
 
-def _found(fitted: Mapping[str, Any], method: str) -> Mapping[str, Any] | None:
-    found: Mapping[str, Any] | None = (fitted["methods"].get(method) or {}).get("saturation")
-    return found
+def _find_saturation(fitted: Fitted, method: str) -> Mapping[str, Any] | None:
+    saturation: Mapping[str, Any] | None = (fitted["methods"].get(method) or {}).get("saturation")
+    return saturation
 
 
-def _lead(experiment: Experiment, fitted: Mapping[str, Any]) -> str | None:
-    """Return the method that the answer is about: the one with the best score of those that have an answer.
+def _find_best_method(experiment: Experiment, fitted: Fitted) -> str | None:
+    """Return the method that the answer is about: of those that have an answer, the one with the best score.
 
-    A method that saturates early at a low score has not the better answer, so the number of rows
-    decides nothing.
+    The number of rows does not decide: saturating early at a low score is no better answer.
     """
-    means = {method: _last(experiment, method) for method in experiment.methods}
     sign = 1 if experiment.metric.is_higher_better else -1
-    known = [
-        m for m in experiment.methods if (_found(fitted, m) or {}).get("rows") is not None and means[m] is not None
-    ]
-    return max(known, key=lambda m: sign * (means[m] or 0.0)) if known else None
+    last_means = {}
+    for method in experiment.methods:
+        values = experiment.values(method)
+        if values and (_find_saturation(fitted, method) or {}).get("rows") is not None:
+            largest = max(values)
+            last_means[method] = sign * sum(values[largest]) / len(values[largest])
+    return max(last_means, key=lambda method: last_means[method]) if last_means else None
 
 
-def _last(experiment: Experiment, method: str) -> float | None:
-    values = experiment.values(method)
-    largest = max(values, default=None)
-    return None if largest is None else sum(values[largest]) / len(values[largest])
-
-
-def _answer(experiment: Experiment, fitted: Mapping[str, Any]) -> str:
+def _write_answer(experiment: Experiment, fitted: Fitted, best_method: str | None) -> str:
     gain = f"doubling the data gains less than {experiment.metric.amount(fitted['delta'])}"
-    lead = _lead(experiment, fitted)
-    if lead is None:
-        return _no_answer(experiment, fitted, gain)
-    found = _found(fitted, lead) or {}
-    whose = "random rows" if lead == RANDOM else f"rows chosen by {lead}"
-    smallest = min(experiment.values(lead), default=0)
-    enough = f"About {roughly(found['rows'])} {whose}"
-    if found["high"] <= smallest:
-        enough = f"{count(smallest)} {whose} or fewer"
-    text = f"{enough} are enough: from there, {gain}"
-    text = f"{text} (80{PERCENT} interval {_between(found)}{_sure(found)})"
-    misfit = fitted["methods"][lead].get("misfit")
+    if best_method is None:
+        return _write_no_answer(experiment, fitted, gain)
+    saturation = _find_saturation(fitted, best_method) or {}
+    whose = "random rows" if best_method == RANDOM else f"rows chosen by {best_method}"
+    smallest = min(experiment.values(best_method), default=0)
+    enough = f"About {format_rounded(saturation['rows'])} {whose}"
+    if saturation["high"] <= smallest:
+        enough = f"{format_count(smallest)} {whose} or fewer"
+    text = f"{enough} are enough: from there, {gain} (80{PERCENT} interval {_format_interval(saturation)})"
+    misfit = fitted["methods"][best_method].get("misfit")
     if is_number(misfit) and misfit > 1:
-        return f"{text}; but no law meets the points well, so look at the curve itself."
+        return f"{text}; but no law fits the points well, so look at the curve itself."
     return f"{text}."
 
 
-def _between(found: Mapping[str, Any]) -> str:
-    return f"{roughly(found['low'])} to {roughly(found['high'])}"
+def _format_range(saturation: Mapping[str, Any]) -> str:
+    return f"{format_rounded(saturation['low'])} to {format_rounded(saturation['high'])}"
 
 
-def _sure(found: Mapping[str, Any]) -> str:
-    return ", extrapolated" if found["status"] == "extrapolated" else ""
+def _format_interval(saturation: Mapping[str, Any]) -> str:
+    return _format_range(saturation) + (", extrapolated" if saturation["status"] == "extrapolated" else "")
 
 
-def _no_answer(experiment: Experiment, fitted: Mapping[str, Any], gain: str) -> str:
-    entries = {method: found for method in experiment.methods if (found := _found(fitted, method)) is not None}
-    if not entries:
-        return "Too few runs to say how many rows are enough: a law needs three sizes, and two runs at one of them."
-    method = RANDOM if RANDOM in entries else next(iter(entries))
-    sizes = entries[method].get("next_sizes") or []
-    advice = f"; measure {listed(count(size) for size in sizes)} rows next" if sizes else ""
-    return f"It cannot be said yet how many rows are enough: that {gain} is not seen{advice}."
+def _write_no_answer(experiment: Experiment, fitted: Fitted, gain: str) -> str:
+    fits = {method: fit for method in experiment.methods if (fit := _find_saturation(fitted, method)) is not None}
+    if not fits:
+        return "Too few runs to tell how many rows are enough: a law needs three sizes, and two runs at one of them."
+    sizes = fits[RANDOM if RANDOM in fits else next(iter(fits))].get("next_sizes") or []
+    advice = f"; measure {join_words(format_count(size) for size in sizes)} rows next" if sizes else ""
+    return f"It is too early to tell how many rows are enough, meaning that {gain}{advice}."
 
 
-def _more(experiment: Experiment, fitted: Mapping[str, Any]) -> list[str]:
-    lead = _lead(experiment, fitted)
+def _write_remarks(experiment: Experiment, fitted: Fitted, best_method: str | None) -> list[str]:
     sentences = []
     for method in experiment.methods:
-        found = _found(fitted, method)
-        if method == lead or found is None:
+        saturation = _find_saturation(fitted, method)
+        if method == best_method or saturation is None:
             continue
-        if found["rows"] is None:
-            sentences.append(f"{method}: not identifiable, {count(found['low'])} rows or more.")
+        if saturation["rows"] is None:
+            sentences.append(f"{method}: not identifiable, {format_count(saturation['low'])} rows or more.")
         else:
-            sentences.append(f"{method}: about {roughly(found['rows'])} rows ({_between(found)}{_sure(found)}).")
+            rows = format_rounded(saturation["rows"])
+            sentences.append(f"{method}: about {rows} rows ({_format_interval(saturation)}).")
     if fitted.get("stopped"):
         sentences.append(f"Measuring ended because {fitted['stopped']}.")
     return sentences
 
 
-def _enough(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Tile]:
-    lead = _lead(experiment, fitted)
-    if lead is None:
-        return [Tile("Enough rows", "not known", "see the sizes to measure next")]
-    found = _found(fitted, lead) or {}
-    return [Tile("Enough rows", roughly(found["rows"]), f"{_between(found)}, {lead}")]
+def _build_saturation_tile(fitted: Fitted, best_method: str | None) -> Tile:
+    if best_method is None:
+        return Tile("Enough rows", "not known", "see the sizes to measure next")
+    saturation = _find_saturation(fitted, best_method) or {}
+    return Tile("Enough rows", format_rounded(saturation["rows"]), f"{_format_range(saturation)}, {best_method}")
 
 
-def _best(experiment: Experiment) -> tuple[str, str]:
+def _best_mean(experiment: Experiment) -> tuple[str, str]:
     sign = 1 if experiment.metric.is_higher_better else -1
     means = [
         (sign * sum(values) / len(values), method, size)
@@ -163,59 +163,47 @@ def _best(experiment: Experiment) -> tuple[str, str]:
     if not means:
         return ("none", "every run failed")
     value, method, size = max(means)
-    return (experiment.metric.text(sign * value), f"{method}, {rows(size)}")
+    return (experiment.metric.text(sign * value), f"{method}, {format_rows(size)}")
 
 
-def _saturations(experiment: Experiment, fitted: Mapping[str, Any]) -> Table:
+def _build_saturations(experiment: Experiment, fitted: Fitted) -> Table:
     metric, cells = experiment.metric, []
     for method in experiment.methods:
         entry = fitted["methods"].get(method) or {}
-        found, top = entry.get("saturation"), entry.get("asymptote")
-        if found is None:
-            cells.append((method, "–", "–", "not fitted: too few runs", "–", "–"))
+        saturation, top = entry.get("saturation"), entry.get("asymptote")
+        if saturation is None:
+            cells.append((method, NOTHING, NOTHING, "not fitted: too few runs", NOTHING, NOTHING))
             continue
-        high = count(found["high"]) if is_number(found["high"]) else "open"
-        ahead = entry.get("next") or found.get("next_sizes") or []
+        high = format_count(saturation["high"]) if is_number(saturation["high"]) else "open"
+        ahead = entry.get("next") or saturation.get("next_sizes") or []
+        sizes = [size.get("n_rows") if isinstance(size, Mapping) else size for size in ahead]
         cells.append(
             (
                 method,
-                count(found["rows"]),
-                f"{count(found['low'])} to {high}",
-                STATUS.get(found["status"], str(found["status"])),
-                "–" if not top else f"{metric.text(top['median'])} ({metric.text_range(top['low'], top['high'])})",
-                ", ".join(_next_size(size) for size in ahead) or "–",
+                format_count(saturation["rows"]),
+                f"{format_count(saturation['low'])} to {high}",
+                STATUS.get(saturation["status"], str(saturation["status"])),
+                f"{metric.text(top['median'])} ({metric.text_range(top['low'], top['high'])})" if top else NOTHING,
+                ", ".join(format_count(size) for size in sizes) or NOTHING,
             )
         )
+    endless = f"{readable_name(metric.name)} with endless rows"
     return Table(
-        caption=f"From how many rows on doubling gains less than {metric.amount(fitted['delta'])}",
-        columns=(
-            "method",
-            "rows",
-            INTERVAL,
-            "status",
-            f"{plain_name(metric.name)} with endless rows",
-            "measure next",
-        ),
-        rows=tuple(cells),
-        numeric=frozenset({1, 2}),
+        caption=f"Number of rows from which doubling gains less than {metric.amount(fitted['delta'])}",
+        columns=("method", "rows", INTERVAL, "status", endless, "measure next"),
+        rows=cells,
+        numeric=(1, 2),
     )
 
 
-def _next_size(size: Any) -> str:
-    if isinstance(size, Mapping):
-        size = size.get("n_rows")
-    return count(size)
+def _build_notes(fitted: Fitted) -> list[Block]:
+    entries = fitted["methods"].items()
+    notes = [f"{method}: {note}" for method, entry in entries for note in (entry or {}).get("notes") or []]
+    return [Items(notes)] if notes else []
 
 
-def _notes(fitted: Mapping[str, Any]) -> list[Block]:
-    notes = [
-        f"{method}: {note}" for method, entry in fitted["methods"].items() for note in (entry or {}).get("notes") or []
-    ]
-    return [Items(tuple(notes))] if notes else []
-
-
-def _spent(fitted: Mapping[str, Any]) -> Sequence[Block]:
+def _build_savings(fitted: Fitted) -> list[Block]:
     part = fitted.get("cost_share")
     if not is_number(part) or part >= 1:
-        return ()
-    return (Paragraph(f"The runs cost {share(part, 1)} of what the full grid of sizes and seeds would have cost."),)
+        return []
+    return [Paragraph(f"The runs cost {format_share(part, 1)} of what the full grid of sizes and seeds would cost.")]

@@ -1,4 +1,4 @@
-"""The figure of a learning curve: every run, the means, the fitted laws with their interval, and the saturation."""
+"""The figure of a learning curve: runs, means, fitted laws with their interval, and saturation."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from thresher.reporting.charts.chart import (
     Whiskers,
     linear_axis,
     log_axis,
+    points_with_errors,
 )
+from thresher.reporting.formatting import PERCENT, format_count, is_number
 from thresher.reporting.page import Figure, Table
 from thresher.reporting.pages.experiment_tables import Experiment
-from thresher.reporting.wording import PERCENT, count, is_number
 
-AHEAD = 2.0  # the axis reaches so many times beyond the largest measured size
-ASIDE = 1.035  # single runs stand a little to the right of their mean, whose error bar would hide them
-LANE = 0.065  # height of a saturation interval under the curves, as a share of the curves' height
+AHEAD = 2.0  # the axis reaches this many times beyond the largest measured size
+ASIDE = 1.035  # single runs are drawn slightly to the right of their mean, whose error bar would hide them
+LANE = 0.065  # height of a saturation interval below the curves, as a share of the curves' height
 MAX_STRAY = 0.35  # an interval of the laws may widen the axis by this share of the measured range
 
 
-def curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Figure:
+def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Figure:
     """Return the figure of all methods.
 
     Args:
@@ -37,28 +38,29 @@ def curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Figure:
         fitted: content of `saturation.json`.
     """
     entries = {method: fitted["methods"].get(method, {}) for method in experiment.methods}
-    points = {method: entry.get("points") or _means(experiment, method) for method, entry in entries.items()}
+    points = {method: entry.get("points") or _compute_means(experiment, method) for method, entry in entries.items()}
     sizes = sorted({int(point["n_rows"]) for own in points.values() for point in own})
-    right = _right_end(sizes[-1], entries)
-    low, high = _range(experiment, points, entries, right)
+    right = _find_right_end(sizes[-1], entries)
+    low, high = _find_range(experiment, points, entries, right)
+    # below the curves, one lane for the saturation interval of each method that has one
     lanes = [method for method, entry in entries.items() if entry.get("saturation")]
     floor, lane = low, LANE * (high - low)
     low -= lane * (len(lanes) + 0.5) if lanes else 0.0
     axis = linear_axis(experiment.metric.label, low, high, pad=0.02)
     marks: list[Mark] = [Rule(at=floor - 0.1 * lane, is_upright=False, tone="edge")] if lanes else []
     for method in reversed(experiment.methods):
-        marks += _law(experiment, method, entries[method], sizes[-1], right, (low, high))
+        marks += _build_law(experiment, method, entries[method], sizes[-1], right, (low, high))
     for method in reversed(experiment.methods):
-        marks += _measured(experiment, method, points[method])
+        marks += _build_points(experiment, method, points[method])
     for i, method in enumerate(lanes):
         level = low + lane * (len(lanes) - i - 0.3)
-        marks += _saturation(experiment, method, entries[method]["saturation"], level, right)
-    metric = experiment.metric
+        marks += _build_saturation(experiment, method, entries[method]["saturation"], level, right)
+    metric, doublings = experiment.metric, (sizes[-1] * 2.0, sizes[-1] * 4.0)
     chart = Chart(
-        x=log_axis("training rows", sizes[0], right, at=[*sizes, *_beyond(sizes[-1], right)]),
+        x=log_axis("training rows", sizes[0], right, at=[*sizes, *(n for n in doublings if n <= right * 1.01)]),
         y=replace(axis, ticks=tuple(tick for tick in axis.ticks if tick.at >= floor)),
-        marks=tuple(marks),
-        legend=_legend(experiment, bool(lanes)),
+        marks=marks,
+        legend=_build_legend(experiment, bool(lanes)),
     )
     better = "higher" if metric.is_higher_better else "lower"
     return Figure(
@@ -66,65 +68,56 @@ def curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Figure:
         title=f"{metric.label[0].upper()}{metric.label[1:]} by number of training rows",
         caption=(
             f"Points are means over seeds with one standard error, faint points single runs; {better} is better. The "
-            f"band is the 80{PERCENT} interval of the fitted laws, dashed beyond the sizes that were measured."
+            f"band is the 80{PERCENT} interval of the fitted laws, dashed beyond the measured sizes."
             + (f" Below the curves: the number of rows that is enough, with its 80{PERCENT} interval." if lanes else "")
         ),
-        alt=_alt(experiment, points),
+        alt=_write_alt(experiment, points),
         charts=(chart,),
-        table=_table(experiment, points),
+        table=_build_table(experiment, points),
     )
 
 
-def _means(experiment: Experiment, method: str) -> list[dict[str, Any]]:
+def _compute_means(experiment: Experiment, method: str) -> list[dict[str, Any]]:
     return [
         {"n_rows": size, "value": sum(values) / len(values), "stderr": None, "n_seeds": len(values)}
         for size, values in experiment.values(method).items()
     ]
 
 
-def _right_end(largest: int, entries: Mapping[str, Mapping[str, Any]]) -> float:
+def _find_right_end(largest: int, entries: Mapping[str, Mapping[str, Any]]) -> float:
     """Return how far the axis reaches: beyond the largest size, and to the ends of the intervals."""
-    ends = [AHEAD * largest]
-    ends += [
-        entry["saturation"]["high"]
-        for entry in entries.values()
-        if entry.get("saturation") and is_number(entry["saturation"]["high"])
-    ]
-    return float(min(max(ends), 4 * largest))
+    highs = [(entry.get("saturation") or {}).get("high") for entry in entries.values()]
+    return float(min(max([AHEAD * largest, *filter(is_number, highs)]), 4 * largest))
 
 
-def _beyond(largest: int, right: float) -> list[float]:
-    return [largest * 2.0**i for i in (1, 2) if largest * 2.0**i <= right * 1.01]
-
-
-def _range(
+def _find_range(
     experiment: Experiment,
     points: Mapping[str, list[dict[str, Any]]],
     entries: Mapping[str, Mapping[str, Any]],
     right: float,
 ) -> tuple[float, float]:
-    """Return the range of the vertical axis: every run, and the laws as far as they do not dwarf the runs."""
+    """Return the range of the vertical axis: every run, and the laws unless they dwarf the runs."""
     scaled = experiment.metric.scaled
-    seen = [scaled(value) for value in experiment.done["value"].to_list()]
-    seen += [
+    measured = [scaled(value) for value in experiment.done["value"].to_list()]
+    measured += [
         scaled(point["value"] + sign * (point["stderr"] or 0.0))
         for own in points.values()
         for point in own
         for sign in (-1, 1)
         if is_number(point["value"])
     ]
-    low, high = min(seen, default=0.0), max(seen, default=1.0)
+    low, high = min(measured, default=0.0), max(measured, default=1.0)
     stray = MAX_STRAY * ((high - low) or 1.0)
     for entry in entries.values():
         for place in entry.get("band") or []:
             if place["n_rows"] <= right:
                 ends = [scaled(place[name]) for name in ("low", "high") if is_number(place[name])]
-                low = min([low, *(max(end, min(seen) - stray) for end in ends)])
-                high = max([high, *(min(end, max(seen) + stray) for end in ends)])
+                low = min([low, *(max(end, min(measured) - stray) for end in ends)])
+                high = max([high, *(min(end, max(measured) + stray) for end in ends)])
     return low, high
 
 
-def _law(
+def _build_law(
     experiment: Experiment,
     method: str,
     entry: Mapping[str, Any],
@@ -132,83 +125,71 @@ def _law(
     right: float,
     limits: tuple[float, float],
 ) -> list[Mark]:
-    """Return band and median of a method's laws; the median is thin where runs are, dashed beyond."""
-    found = [
+    """Return the band of a method's laws, and their median beyond the measured sizes."""
+    places = [
         place
         for place in entry.get("band") or []
         if place["n_rows"] <= right and all(is_number(place[name]) for name in ("median", "low", "high"))
     ]
-    if len(found) < 2:
+    if len(places) < 2:
         return []
 
-    def inside(name: str, places: list[Mapping[str, Any]]) -> list[float]:
+    def clip(name: str, places: list[Mapping[str, Any]]) -> list[float]:
         return [min(max(experiment.metric.scaled(place[name]), limits[0]), limits[1]) for place in places]
 
-    tone, x = experiment.tones[method], [float(place["n_rows"]) for place in found]
-    marks: list[Mark] = [Band(tone=tone, x=x, low=inside("low", found), high=inside("high", found))]
-    ahead = [place for place in found if place["n_rows"] >= largest]
+    tone, x = experiment.tones[method], [float(place["n_rows"]) for place in places]
+    marks: list[Mark] = [Band(tone=tone, x=x, low=clip("low", places), high=clip("high", places))]
+    ahead = [place for place in places if place["n_rows"] >= largest]
     if len(ahead) > 1:
-        marks.append(Line(tone=tone, x=[float(p["n_rows"]) for p in ahead], y=inside("median", ahead), style="dashed"))
+        marks.append(Line(tone=tone, x=[float(p["n_rows"]) for p in ahead], y=clip("median", ahead), style="dashed"))
     return marks
 
 
-def _measured(experiment: Experiment, method: str, points: list[dict[str, Any]]) -> list[Mark]:
+def _build_points(experiment: Experiment, method: str, points: list[dict[str, Any]]) -> list[Mark]:
     """Return every run, and the means joined by a line: where a curve dips, the line dips."""
     metric, tone = experiment.metric, experiment.tones[method]
     values = experiment.values(method)
     runs = [(ASIDE * size, metric.scaled(value)) for size, own in values.items() if len(own) > 1 for value in own]
     marks: list[Mark] = []
     if runs:
-        x, y = zip(*runs, strict=True)
-        marks.append(Dots(tone=tone, x=x, y=y, size=2.6, is_faint=True))
+        marks.append(Dots(tone=tone, x=[n for n, _ in runs], y=[v for _, v in runs], size=2.6, is_faint=True))
     means = [point for point in points if is_number(point["value"])]
     if not means:
         return marks
-    at = [float(point["n_rows"]) for point in means]
-    mean = [metric.scaled(point["value"]) for point in means]
-    error = [metric.scaled(point["stderr"]) if is_number(point["stderr"]) else 0.0 for point in means]
+    x = [float(point["n_rows"]) for point in means]
+    y = [metric.scaled(point["value"]) for point in means]
+    errors = [metric.scaled(point["stderr"]) if is_number(point["stderr"]) else 0.0 for point in means]
     tips = tuple(
-        f"{method}, {count(point['n_rows'])} rows: {metric.text(point['value'], point['stderr'])}, "
+        f"{method}, {format_count(point['n_rows'])} rows: {metric.text(point['value'], point['stderr'])}, "
         f"{point['n_seeds']} run{'s' if point['n_seeds'] != 1 else ''}"
         for point in means
     )
-    marks += [
-        Line(tone=tone, x=at, y=mean, label=method),
-        Whiskers(
-            tone=tone,
-            at=at,
-            low=[m - e for m, e in zip(mean, error, strict=True)],
-            high=[m + e for m, e in zip(mean, error, strict=True)],
-        ),
-        Dots(tone=tone, x=at, y=mean, shape=experiment.shapes[method], tips=tips),
-    ]
-    return marks
+    line = Line(tone=tone, x=x, y=y, label=method)
+    shape = experiment.shapes[method]
+    return [*marks, line, *points_with_errors(tone=tone, x=x, y=y, errors=errors, shape=shape, tips=tips)]
 
 
-def _saturation(
-    experiment: Experiment, method: str, found: Mapping[str, Any], level: float, right: float
+def _build_saturation(
+    experiment: Experiment, method: str, saturation: Mapping[str, Any], level: float, right: float
 ) -> list[Mark]:
-    """Return the interval of the saturation point in its lane under the curves."""
+    """Return the interval of the saturation point in its lane below the curves."""
     tone = experiment.tones[method]
-    low = min(float(found["low"]), right)
-    high = min(float(found["high"]), right) if is_number(found["high"]) else right
+    low = min(float(saturation["low"]), right)
+    high = min(float(saturation["high"]), right) if is_number(saturation["high"]) else right
     marks: list[Mark] = [Whiskers(tone=tone, at=[level], low=[low], high=[high], is_lying=True, width=2.6)]
-    is_known = is_number(found["rows"])
-    text = f"{count(found['rows'])} rows" if is_known else f"more than {count(found['low'])} rows"
+    is_known, rows, least = is_number(saturation["rows"]), *map(format_count, (saturation["rows"], saturation["low"]))
+    text = f"{rows} rows" if is_known else f"more than {least} rows"
     is_left = high > 0.4 * right  # no room on the right
     marks.append(Note(tone=tone, x=low if is_left else high, y=level, text=f"{method}: {text}", is_left=is_left))
     if not is_known:
         return marks
-    ends = f"{count(found['low'])} to {count(found['high'])}"
-    tip = f"{method}: {count(found['rows'])} rows are enough, 80{PERCENT} interval {ends}"
-    at = min(float(found["rows"]), right)
-    return [
-        *marks,
-        Dots(tone=tone, x=[at], y=[level], shape="diamond", size=5.5, tips=(tip,)),
-    ]
+    ends = f"{least} to {format_count(saturation['high'])}"
+    tip = f"{method}: {rows} rows are enough, 80{PERCENT} interval {ends}"
+    at = min(float(saturation["rows"]), right)
+    return [*marks, Dots(tone=tone, x=[at], y=[level], shape="diamond", size=5.5, tips=(tip,))]
 
 
-def _legend(experiment: Experiment, has_saturation: bool) -> tuple[LegendEntry, ...]:
+def _build_legend(experiment: Experiment, has_saturation: bool) -> list[LegendEntry]:
     entries = [
         LegendEntry(method, experiment.tones[method], experiment.shapes[method], is_direct=True)
         for method in experiment.methods
@@ -217,23 +198,23 @@ def _legend(experiment: Experiment, has_saturation: bool) -> tuple[LegendEntry, 
     entries.append(LegendEntry(f"80{PERCENT} interval of the laws", "ink", "box"))
     if has_saturation:
         entries.append(LegendEntry("enough rows", "ink", "diamond"))
-    return tuple(entries)
+    return entries
 
 
-def _alt(experiment: Experiment, points: Mapping[str, list[dict[str, Any]]]) -> str:
+def _write_alt(experiment: Experiment, points: Mapping[str, list[dict[str, Any]]]) -> str:
     sentences = []
     for method, own in points.items():
         means = [point for point in own if is_number(point["value"])]
         if means:
             first, last = means[0], means[-1]
             sentences.append(
-                f"{method}: {experiment.metric.text(first['value'])} at {count(first['n_rows'])} rows, "
-                f"{experiment.metric.text(last['value'])} at {count(last['n_rows'])} rows."
+                f"{method}: {experiment.metric.text(first['value'])} at {format_count(first['n_rows'])} rows, "
+                f"{experiment.metric.text(last['value'])} at {format_count(last['n_rows'])} rows."
             )
     return "Learning curves. " + " ".join(sentences)
 
 
-def _table(experiment: Experiment, points: Mapping[str, list[dict[str, Any]]]) -> Table:
+def _build_table(experiment: Experiment, points: Mapping[str, list[dict[str, Any]]]) -> Table:
     metric = experiment.metric
     cells = []
     for method, own in points.items():
@@ -241,10 +222,10 @@ def _table(experiment: Experiment, points: Mapping[str, list[dict[str, Any]]]) -
         for point in own:
             runs = ", ".join(metric.text(value).removesuffix(PERCENT) for value in values.get(int(point["n_rows"]), []))
             mean = metric.text(point["value"], point["stderr"])
-            cells.append((method, count(point["n_rows"]), mean, count(point["n_seeds"]), runs))
+            cells.append((method, format_count(point["n_rows"]), mean, format_count(point["n_seeds"]), runs))
     return Table(
         caption="Means and single runs",
         columns=("method", "rows", metric.label, "runs", "single runs"),
-        rows=tuple(cells),
-        numeric=frozenset({1, 2, 3}),
+        rows=cells,
+        numeric=(1, 2, 3),
     )

@@ -1,18 +1,26 @@
-"""Rates with their errors, one line per name, of an adapter and of the one beside it."""
+"""A dot plot of rates with their errors, one line per name, of an adapter and of its control run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thresher.reporting.charts.chart import Chart, Dots, LegendEntry, Mark, Rows, Whiskers, linear_axis
+from thresher.reporting.charts.chart import (
+    Chart,
+    LegendEntry,
+    Mark,
+    Rows,
+    Whiskers,
+    linear_axis,
+    points_with_errors,
+)
+from thresher.reporting.formatting import is_number
 from thresher.reporting.page import Figure, Table
-from thresher.reporting.wording import is_number
 
 SIDES = {"these rows": ("blue", "diamond"), "random rows": ("grey", "circle")}
 
 
-def dot_plot(
+def build_dot_plot(
     name: str,
     title: str,
     labels: Sequence[str],
@@ -32,33 +40,20 @@ def dot_plot(
         unit: label of the axis.
     """
     marks: list[Mark] = []
-    for number, (side, found) in enumerate(sides.items()):
+    for (side, estimates), lift in zip(sides.items(), (0.0,) if len(sides) == 1 else (0.12, -0.12), strict=True):
         tone, shape = SIDES[side]
-        lift = 0.0 if len(sides) == 1 else (0.12, -0.12)[number]
-        points = [(i - lift, entry) for i, entry in enumerate(found) if is_number(entry["value"])]
-        errors = [entry["stderr"] if is_number(entry["stderr"]) else 0.0 for _, entry in points]
-        values = [100 * entry["value"] for _, entry in points]
-        at = [place for place, _ in points]
-        marks.append(
-            Whiskers(
-                tone=tone,
-                at=at,
-                low=[v - 100 * e for v, e in zip(values, errors, strict=True)],
-                high=[v + 100 * e for v, e in zip(values, errors, strict=True)],
-                is_lying=True,
-            )
-        )
-        tips = [
-            f"{labels[round(p + lift)]}, {side}: {v:.1f} ± {100 * e:.1f} %"
-            for p, v, e in zip(at, values, errors, strict=True)
-        ]
-        marks.append(Dots(tone=tone, x=values, y=at, shape=shape, tips=tuple(tips)))
-    every = [x for mark in marks if isinstance(mark, Whiskers) for x in (*mark.low, *mark.high)]
+        shown = [(i, estimate) for i, estimate in enumerate(estimates) if is_number(estimate["value"])]
+        values = [100 * estimate["value"] for _, estimate in shown]
+        errors = [100 * estimate["stderr"] if is_number(estimate["stderr"]) else 0.0 for _, estimate in shown]
+        tips = [f"{labels[i]}, {side}: {v:.1f} ± {e:.1f} %" for (i, _), v, e in zip(shown, values, errors, strict=True)]
+        y = [i - lift for i, _ in shown]
+        marks += points_with_errors(tone=tone, x=values, y=y, errors=errors, shape=shape, tips=tips, is_lying=True)
+    ends = [x for mark in marks if isinstance(mark, Whiskers) for x in (*mark.low, *mark.high)]
     chart = Chart(
-        x=linear_axis(unit, max(0.0, min(every, default=0.0)), min(100.0, max(every, default=1.0)), n_ticks=7),
+        x=linear_axis(unit, max(0.0, min(ends, default=0.0)), min(100.0, max(ends, default=1.0)), n_ticks=7),
         y=Rows(tuple(labels)),
-        marks=tuple(marks),
-        legend=tuple(LegendEntry(side, *SIDES[side]) for side in sides) if len(sides) > 1 else (),
+        marks=marks,
+        legend=[LegendEntry(side, *SIDES[side]) for side in sides] if len(sides) > 1 else (),
     )
     return Figure(
         name=name,

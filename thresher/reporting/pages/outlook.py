@@ -1,13 +1,21 @@
-"""What the fitted laws foretell: gains, rows for a score, the worth of choosing, and how much each law counts."""
+"""What the fitted laws predict: gains, rows for a score, the worth of selection, and their weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from thresher.reporting.formatting import (
+    NOTHING,
+    PERCENT,
+    format_count,
+    format_share,
+    is_number,
+    join_words,
+    readable_name,
+)
 from thresher.reporting.page import Block, Notice, Paragraph, Table
 from thresher.reporting.pages.experiment_tables import Experiment
-from thresher.reporting.wording import NOTHING, PERCENT, count, is_number, listed, plain_name, share
 
 INTERVAL = f"80{PERCENT} interval"
 LAWS = {
@@ -19,18 +27,18 @@ LAWS = {
 OUT_OF_REACH = "out of reach"
 
 
-def outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
-    """Return gains of doublings and of more rows, rows for targets, and choosing better against labelling more."""
+def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
+    """Return gains of doubling and of more rows, rows for targets, and selection against more labels."""
     metric = experiment.metric
 
     def gain(place: Mapping[str, Any]) -> str:
         return f"{metric.difference(place['median'])} ({metric.difference_range(place['low'], place['high'])})"
 
     def doubled(place: Mapping[str, Any]) -> str:
-        return f"{count(place['n_rows'])} → {count(2 * place['n_rows'])}"
+        return f"{format_count(place['n_rows'])} → {format_count(2 * place['n_rows'])}"
 
     def added(place: Mapping[str, Any]) -> str:
-        return f"{count(place['more'])} on top of {count(place['from'])}"
+        return f"{format_count(place['more'])} on top of {format_count(place['from'])}"
 
     tables = (
         _by_method(experiment, fitted, "gain_of_doubling", ("Gain of doubling the rows", "rows"), doubled, gain),
@@ -39,11 +47,11 @@ def outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
             experiment,
             fitted,
             "targets",
-            ("Rows needed for a score", plain_name(metric.name)),
+            ("Rows needed for a score", readable_name(metric.name)),
             lambda place: metric.text(place["target"]),
-            _reached,
+            _format_rows_needed,
         ),
-        _trades(fitted),
+        _build_trades(fitted),
     )
     return [table for table in tables if table.rows]
 
@@ -63,8 +71,8 @@ def _by_method(
         fitted: content of `saturation.json`.
         key: of the list in each method's entry.
         titles: caption, and heading of the first column.
-        name: what an entry of the list is about.
-        text: what it says.
+        name: first cell of an entry of the list.
+        text: the cell of an entry.
     """
     cells: dict[str, dict[str, str]] = {}
     for method in experiment.methods:
@@ -74,59 +82,60 @@ def _by_method(
     return Table(
         caption=f"{titles[0]}, with {INTERVAL}",
         columns=(titles[1], *methods),
-        rows=tuple((place, *(line.get(method, NOTHING) for method in methods)) for place, line in cells.items()),
-        numeric=frozenset(range(1, 1 + len(methods))),
+        rows=[(place, *(line.get(method, NOTHING) for method in methods)) for place, line in cells.items()],
+        numeric=range(1, 1 + len(methods)),
     )
 
 
-def _reached(place: Mapping[str, Any]) -> str:
-    """Return "1,113 (1,006 to 1,225)", with words for what the laws never reach."""
+def _format_rows_needed(place: Mapping[str, Any]) -> str:
+    """Return "1,113 (1,006 to 1,225)", or words where the laws never reach it."""
     low, median, high = (place[name] for name in ("low", "median", "high"))
     if not is_number(low):
         return OUT_OF_REACH
-    ends = f"{count(low)} to {count(high)}" if is_number(high) else f"{count(low)} or more"
-    return f"{count(median) if is_number(median) else OUT_OF_REACH} ({ends})"
+    ends = f"{format_count(low)} to {format_count(high)}" if is_number(high) else f"{format_count(low)} or more"
+    return f"{format_count(median) if is_number(median) else OUT_OF_REACH} ({ends})"
 
 
-def _trades(fitted: Mapping[str, Any]) -> Table:
-    """Return how many random rows are as good as so many chosen ones."""
+def _build_trades(fitted: Mapping[str, Any]) -> Table:
+    """Return how many random rows are as good as a number of selected ones."""
     cells = []
     for trade in fitted.get("trade") or []:
-        found = trade["baseline_rows"]
-        factor = f"{found['median'] / trade['n_rows']:.2g} ×" if is_number(found["median"]) else NOTHING
-        cells.append((trade["method"], count(trade["n_rows"]), _reached(found), factor))
+        rows = trade["baseline_rows"]
+        factor = f"{rows['median'] / trade['n_rows']:.2g} ×" if is_number(rows["median"]) else NOTHING
+        cells.append((trade["method"], format_count(trade["n_rows"]), _format_rows_needed(rows), factor))
     return Table(
-        caption="Choosing better against labelling more",
-        columns=("method", "chosen rows", f"as good as so many random rows ({INTERVAL})", "factor"),
-        rows=tuple(cells),
-        numeric=frozenset({1, 2, 3}),
+        caption="Better selection or more labels",
+        columns=("method", "selected rows", f"as good as this many random rows ({INTERVAL})", "factor"),
+        rows=cells,
+        numeric=(1, 2, 3),
     )
 
 
-def laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
-    """Return the weights of the laws, where none of them fits, and the spread between seeds."""
+def build_laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
+    """Return the weights of the laws, a notice where none of them fits, and the spread between seeds."""
     entries = {m: entry for m in experiment.methods if (entry := fitted["methods"].get(m) or {}).get("laws")}
     if not entries:
         return []
     names = list(dict.fromkeys([*LAWS, *(law for entry in entries.values() for law in entry["laws"])]))
     blocks: list[Block] = [
         Paragraph(
-            "Several laws of how the error falls with the number of rows n are fitted; "
-            "each counts by its likelihood over all of its shapes."
+            "Several laws describe how the error falls with the number of rows n; each one is weighted by its "
+            "likelihood over all of its shapes."
         ),
         Table(
             caption="Weights of the laws",
             columns=("law of the error", *entries),
-            rows=tuple(
-                (LAWS.get(law, law), *(_weight(entry["laws"].get(law)) for entry in entries.values())) for law in names
-            ),
-            numeric=frozenset(range(1, 1 + len(entries))),
+            rows=[
+                (LAWS.get(law, law), *(_format_weight(entry["laws"].get(law)) for entry in entries.values()))
+                for law in names
+            ],
+            numeric=range(1, 1 + len(entries)),
         ),
     ]
     blocks += [
         Notice(
-            f"{method}: no law meets the points by chance alone, so the spread was widened "
-            f"{entry['misfit']:.2g} times; trust the measured points more than the law."
+            f"{method}: every law misses the points by more than chance, so the spread was widened "
+            f"{entry['misfit']:.2g} times; trust the measured points more than the laws."
         )
         for method, entry in entries.items()
         if is_number(entry.get("misfit")) and entry["misfit"] > 1
@@ -137,11 +146,12 @@ def laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
         if is_number(entry.get("seed_sd"))
     ]
     if spreads:
-        blocks.append(Paragraph(f"Spread between seeds at one size (standard deviation, pooled): {listed(spreads)}."))
+        listed = join_words(spreads)
+        blocks.append(Paragraph(f"Spread between seeds at one size (standard deviation, pooled): {listed}."))
     return blocks
 
 
-def _weight(weight: Any) -> str:
+def _format_weight(weight: Any) -> str:
     if not is_number(weight):
         return "not fitted"
-    return share(weight, 1) if weight >= 0.001 else f"< 0.1{PERCENT}"
+    return format_share(weight, 1) if weight >= 0.001 else f"< 0.1{PERCENT}"

@@ -1,4 +1,4 @@
-"""The rows that a folder was made from, read again from where its manifest says they were."""
+"""The rows that a folder was computed from, read again from the files that its manifest names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.errors import ThresherError
+from thresher.numeric.arrays import Int64
 
 
 @dataclass(frozen=True)
@@ -20,59 +20,57 @@ class Pool:
     """The pool of a folder.
 
     Attributes:
-        rows: as a Dataset, or None when it cannot be had any more.
-        missing: why not, as a sentence; empty when it is there.
+        rows: the pool, or None when it is no longer available.
+        missing: the reason, as a sentence; empty when it is available.
     """
 
     rows: Dataset | None
     missing: str = ""
 
-    def positions(self, row_ids: pl.Series) -> NDArray[np.int64]:
-        """Return where rows stand in the pool: (n,), -1 for a row that is not there."""
+    def positions(self, row_ids: pl.Series) -> Int64:
+        """Return the positions of rows in the pool: (n,), -1 for a row that is not in it."""
         assert self.rows is not None
         ids = self.rows.frame["row_id"]
-        places = pl.DataFrame({"row_id": ids, "at": np.arange(len(ids))})
-        wanted = pl.DataFrame({"row_id": row_ids.cast(pl.String)})
-        return wanted.join(places, on="row_id", how="left", maintain_order="left")["at"].fill_null(-1).to_numpy()
+        positions = pl.DataFrame({"row_id": ids, "at": np.arange(len(ids))})
+        asked = row_ids.cast(pl.String).alias("row_id").to_frame()
+        return asked.join(positions, on="row_id", how="left", maintain_order="left")["at"].fill_null(-1).to_numpy()
 
 
 def read_pool(content: Mapping[str, Any], *, row_ids: pl.Series) -> Pool:
-    """Read the pool that a manifest names; a pool that is gone or has changed is no error, the page says so.
+    """Read the pool that a manifest names; one that is gone or has changed is no error: the page says so.
 
     Args:
-        content: of the manifest; `run.inputs` are the places of the pool's files, `schema` and
+        content: of the manifest; `run.inputs` are the paths of the pool's files, `schema` and
             `id_column` how it was read.
         row_ids: rows that must be in it, such as those that were picked. (The fingerprint of an
-            experiment's pool is of no use here: rows held out for the test were read from the same
+            experiment's pool does not help here: rows held out for the test were read from the same
             file.)
     """
-    places = places_of(content)
-    if not places:
-        return Pool(None, "The manifest does not tell where the pool was read from.")
-    gone = [place for place in places if not Path(place).is_file()]
+    paths = list_pool_files(content)
+    if not paths:
+        return Pool(None, "The manifest does not say where the pool was read from.")
+    gone = [path for path in paths if not Path(path).is_file()]
     if gone:
-        return Pool(None, f"The pool was read from {gone[0]}, where there is no file any more.")
+        return Pool(None, f"The pool was read from {gone[0]}, and that file no longer exists.")
     try:
-        rows = load([Path(place) for place in places], schema=_schema(content), id_column=content.get("id_column"))
+        rows = load([Path(path) for path in paths], schema=_schema(content), id_column=content.get("id_column"))
     except ThresherError as error:
         return Pool(None, f"The pool can no longer be read ({error}).")
     if not row_ids.is_in(rows.frame["row_id"].implode()).all():
-        return Pool(None, f"The pool at {places[0]} has changed since this folder was made.")
+        return Pool(None, f"The pool at {paths[0]} has changed since this folder was written.")
     return Pool(rows)
 
 
-def places_of(content: Mapping[str, Any]) -> list[str]:
-    """Return where the files of the pool were, when the folder was made."""
-    found = content.get("run", {}).get("inputs", [])
-    if isinstance(found, Mapping):
-        found = found.get("pool", [])
-    return [str(place) for place in found]
+def list_pool_files(content: Mapping[str, Any]) -> list[str]:
+    """Return the paths of the pool's files when the folder was written."""
+    inputs = content.get("run", {}).get("inputs", [])
+    return [str(path) for path in (inputs.get("pool", []) if isinstance(inputs, Mapping) else inputs)]
 
 
 def _schema(content: Mapping[str, Any]) -> Schema | None:
-    found = content.get("schema")
-    if found is None:
+    schema = content.get("schema")
+    kind = None if schema is None else schema.get("kind", content.get("task"))
+    if schema is None or kind is None:
         return None
-    columns = {role: tuple(names) for role, names in found["columns"].items()}
-    kind = found.get("kind", content.get("task"))
-    return None if kind is None else Schema(name=found["name"], kind=kind, columns=columns)
+    columns = {role: tuple(names) for role, names in schema["columns"].items()}
+    return Schema(name=schema["name"], kind=kind, columns=columns)

@@ -1,22 +1,31 @@
-"""Curves of parts of the test set: of each class, source or attribute, as small panels with one scale."""
+"""Curves of parts of the test set, by class, source or attribute: small panels with one scale."""
 
 from __future__ import annotations
 
 import polars as pl
 
 from thresher.artifacts.safe_csv import unescape_formulas
-from thresher.reporting.charts.chart import Axis, Chart, Dots, LegendEntry, Line, Mark, Whiskers, linear_axis, log_axis
+from thresher.reporting.charts.chart import (
+    Axis,
+    Chart,
+    LegendEntry,
+    Line,
+    Mark,
+    linear_axis,
+    log_axis,
+    points_with_errors,
+)
 from thresher.reporting.files import read_table
+from thresher.reporting.formatting import format_count, is_number, truncate
 from thresher.reporting.page import Block, Figure, Table
 from thresher.reporting.pages.experiment_tables import Experiment
-from thresher.reporting.wording import count, cut, is_number
 
 COLUMNS = ("method", "n_rows", "slice", "group", "value", "stderr", "n")
 MAX_PANELS = 12
 MAX_TABLE = 600  # lines
 
 
-def slice_figures(experiment: Experiment) -> list[Block]:
+def build_slice_figures(experiment: Experiment) -> list[Block]:
     """Return one figure per slice; none where the folder has no slices."""
     path = experiment.folder / "slices.csv"
     if not path.is_file():
@@ -26,13 +35,15 @@ def slice_figures(experiment: Experiment) -> list[Block]:
     )
     table = unescape_formulas(table).filter(pl.col("value").is_not_null() & pl.col("value").is_finite())
     names = table["slice"].unique(maintain_order=True).to_list()
-    found = [(i, name, table.filter(pl.col("slice") == name)) for i, name in enumerate(names)]
-    return [_figure(experiment, i, name, own) for i, name, own in found if len(own)]
+    return [
+        _build_figure(experiment, number, name, table.filter(pl.col("slice") == name))
+        for number, name in enumerate(names, start=1)
+    ]
 
 
-def _figure(experiment: Experiment, number: int, name: str, table: pl.DataFrame) -> Figure:
+def _build_figure(experiment: Experiment, number: int, name: str, table: pl.DataFrame) -> Figure:
     metric = experiment.metric
-    order = _weakest_first(table, is_higher_better=metric.is_higher_better)
+    order = _sort_weakest_first(table, is_higher_better=metric.is_higher_better)
     shown = order[:MAX_PANELS]
     part = table.filter(pl.col("group").is_in(shown))
     error = part["stderr"].fill_null(0.0).fill_nan(0.0)
@@ -40,76 +51,73 @@ def _figure(experiment: Experiment, number: int, name: str, table: pl.DataFrame)
     sizes = sorted(table["n_rows"].unique().to_list())
     x = log_axis("rows", sizes[0], sizes[-1], at=sizes)
     y = linear_axis(metric.label, min(ends), max(ends), n_ticks=4, pad=0.02)
-    charts = tuple(_panel(experiment, group, part.filter(pl.col("group") == group), x, y) for group in shown)
+    charts = [_build_panel(experiment, group, part.filter(pl.col("group") == group), x, y) for group in shown]
     which = f", the {MAX_PANELS} weakest of {len(order)}" if len(order) > MAX_PANELS else ", the weakest first"
     return Figure(
-        name=f"slices-{number + 1}",
+        name=f"slices-{number}",
         title=f"By {name}{which}",
         caption="Means over seeds and test rows of the group, with one standard error. All panels have the same scale.",
         alt=f"Small learning curves for {len(shown)} values of {name}; the table below has the numbers.",
         charts=charts,
-        table=_table(experiment, name, table, order),
+        table=_build_table(experiment, name, table, order),
     )
 
 
-def _weakest_first(table: pl.DataFrame, *, is_higher_better: bool) -> list[str]:
+def _sort_weakest_first(table: pl.DataFrame, *, is_higher_better: bool) -> list[str]:
+    """Return the groups by their mean over methods at the largest size of each."""
     last = table.filter(pl.col("n_rows") == pl.col("n_rows").max().over("method", "group"))
-    means = (
-        last.group_by("group")
-        .agg(pl.col("value").mean())
-        .sort("value", "group", descending=[not is_higher_better, False])
-    )
-    groups: list[str] = means["group"].to_list()
+    means = last.group_by("group").agg(pl.col("value").mean())
+    groups: list[str] = means.sort("value", "group", descending=[not is_higher_better, False])["group"].to_list()
     return groups
 
 
-def _panel(experiment: Experiment, group: str, table: pl.DataFrame, x: Axis, y: Axis) -> Chart:
+def _build_panel(experiment: Experiment, group: str, table: pl.DataFrame, x: Axis, y: Axis) -> Chart:
     marks: list[Mark] = []
     metric = experiment.metric
     for method in reversed(experiment.methods):
         own = table.filter(pl.col("method") == method).sort("n_rows")
         if not len(own):
             continue
-        at = own["n_rows"].cast(pl.Float64).to_list()
-        value = [metric.scaled(v) for v in own["value"].to_list()]
-        error = [metric.scaled(e) for e in own["stderr"].fill_null(0.0).fill_nan(0.0).to_list()]
-        tone = experiment.tones[method]
-        tips = tuple(
-            f"{group}, {method}, {count(size)} rows: {metric.text(v, e)}"
+        sizes = own["n_rows"].cast(pl.Float64).to_list()
+        values = [metric.scaled(v) for v in own["value"].to_list()]
+        errors = [metric.scaled(e) for e in own["stderr"].fill_null(0.0).fill_nan(0.0).to_list()]
+        tone, shape = experiment.tones[method], experiment.shapes[method]
+        tips = [
+            f"{group}, {method}, {format_count(size)} rows: {metric.text(v, e)}"
             for size, v, e in own.select("n_rows", "value", "stderr").iter_rows()
-        )
-        low, high = ([min(max(v + s * e, y.low), y.high) for v, e in zip(value, error, strict=True)] for s in (-1, 1))
-        marks += [
-            Line(tone=tone, x=at, y=value),
-            Whiskers(tone=tone, at=at, low=low, high=high, width=1.0),
-            Dots(tone=tone, x=at, y=value, shape=experiment.shapes[method], size=3.4, tips=tips),
         ]
+        marks.append(Line(tone=tone, x=sizes, y=values))
+        marks += points_with_errors(
+            tone=tone,
+            x=sizes,
+            y=values,
+            errors=errors,
+            shape=shape,
+            tips=tips,
+            limits=(y.low, y.high),
+            size=3.4,
+            width=1.0,
+        )
     n = table["n"].max()
-    legend = tuple(LegendEntry(m, experiment.tones[m], experiment.shapes[m]) for m in experiment.methods)
-    return Chart(
-        x=x,
-        y=y,
-        marks=tuple(marks),
-        legend=legend,
-        title=f"{cut(group, 32)} ({count(n if is_number(n) else None)} test rows)",
-    )
+    legend = [LegendEntry(m, experiment.tones[m], experiment.shapes[m]) for m in experiment.methods]
+    title = f"{truncate(group, 32)} ({format_count(n if is_number(n) else None)} test rows)"
+    return Chart(x=x, y=y, marks=marks, legend=legend, title=title)
 
 
-def _table(experiment: Experiment, name: str, table: pl.DataFrame, order: list[str]) -> Table:
+def _build_table(experiment: Experiment, name: str, table: pl.DataFrame, order: list[str]) -> Table:
     place = {group: i for i, group in enumerate(order)}
     ordered = table.with_columns(pl.col("group").replace_strict(place, return_dtype=pl.Int64).alias("place"))
     ordered = ordered.sort("place", "method", "n_rows")
     metric = experiment.metric
-    cells = tuple(
-        (cut(group, 60), method, count(size), metric.text(value, stderr), count(n))
-        for group, method, size, value, stderr, n in ordered.head(MAX_TABLE)
-        .select("group", "method", "n_rows", "value", "stderr", "n")
-        .iter_rows()
-    )
+    shown = ordered.head(MAX_TABLE).select("group", "method", "n_rows", "value", "stderr", "n")
+    cells = [
+        (truncate(group, 60), method, format_count(size), metric.text(value, stderr), format_count(n))
+        for group, method, size, value, stderr, n in shown.iter_rows()
+    ]
     more = f" (the first {MAX_TABLE} of {len(ordered):,} lines; slices.csv has all)" if len(ordered) > MAX_TABLE else ""
     return Table(
         caption=f"All values of {name}{more}",
         columns=(name, "method", "rows", metric.label, "test rows"),
         rows=cells,
-        numeric=frozenset({2, 3, 4}),
+        numeric=(2, 3, 4),
     )

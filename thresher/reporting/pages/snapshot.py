@@ -8,145 +8,125 @@ from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.reporting.files import read_json
+from thresher.reporting.formatting import format_count, format_significant, truncate
 from thresher.reporting.page import Block, Items, Notice, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.pages.experiment_tables import footer
-from thresher.reporting.wording import count, cut, significant
+from thresher.reporting.pages.experiment_tables import build_footer
 
-CHANGES = "changes.json"
-OLD_CHANGES = "churn.json"  # its first name, in older snapshots
-NEEDED = ("counts", "out", "drift", "alarms", "skipped", "unusable", "entered_by_source")
+CHANGES = ("changes.json", "churn.json")  # its name now, and in folders written before version 0.2
+KEYS = ("counts", "out", "drift", "alarms", "skipped", "unusable", "entered_by_source")
+COUNTS = {
+    "read": "read",
+    "unusable": "unusable",
+    "known": "curated by an earlier run",
+    "repeated": "repeats of another",
+    "new": "new",
+    "passed": "kept by the rules",
+    "entered": "in the snapshot",
+    "masked": "of these, masked",
+}
 MAX_LINES = 100
 
 
-def snapshot_page(folder: Path, manifest: Manifest) -> Page:
+def build_snapshot_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that a job's run wrote."""
     content = manifest.content
-    path = folder / CHANGES
-    changes = read_json(path if path.exists() else folder / OLD_CHANGES, NEEDED)
+    changes = read_json(
+        next((folder / name for name in CHANGES if (folder / name).is_file()), folder / CHANGES[0]), KEYS
+    )
     counts = changes["counts"]
     return Page(
         kind="snapshot",
         title=f"{content['job']}, snapshot {content['version']}",
-        answer=_answer(content, counts),
+        answer=_write_answer(content, counts),
         tiles=(
-            Tile("Rows", count(counts["rows"])),
-            Tile("Entered", count(counts["entered"])),
-            Tile("Left", count(counts["left"])),
-            Tile("New rows judged", count(counts["new"])),
+            Tile("Rows", format_count(counts["rows"])),
+            Tile("Entered", format_count(counts["entered"])),
+            Tile("Left", format_count(counts["left"])),
+            Tile("New rows curated", format_count(counts["new"])),
         ),
         sections=(
-            Section("In", tuple(_incoming(changes))),
-            Section("Out, and why", tuple(_out(changes["out"]))),
-            Section("Drift since the last run", tuple(_drift(changes))),
-            Section("Rules", tuple(_rules(content["rules"]))),
+            Section("In", _build_incoming(changes)),
+            Section("Out, and why", _build_outgoing(changes["out"])),
+            Section("Drift since the last run", _build_drift(changes)),
+            Section("Rules", _build_rules(content["rules"])),
         ),
-        footer=footer(content),
+        footer=build_footer(content),
     )
 
 
-def _answer(content: Mapping[str, Any], counts: Mapping[str, int]) -> str:
-    """Return what the run did in a sentence."""
-    stands = f"They stand for the {count(content['weight'])} rows that passed the rules in all runs"
-    covered = content["objective"]
-    how_well = "" if covered is None else f", with a mean cosine of {significant(covered)} to the nearest kept row"
-    return (
-        f"The pool has {count(counts['rows'])} rows: {count(counts['entered'])} are new, "
-        f"{count(counts['left'])} left. {stands}{how_well}."
-    )
+def _write_answer(content: Mapping[str, Any], counts: Mapping[str, int]) -> str:
+    n, n_new, n_left = (format_count(counts[name]) for name in ("rows", "entered", "left"))
+    weight, cosine = format_count(content["weight"]), content["objective"]
+    near = "" if cosine is None else f", with a mean cosine of {format_significant(cosine)} to the nearest kept row"
+    represented = f"They represent the {weight} rows that passed the rules in all runs{near}"
+    return f"The pool has {n} rows: {n_new} are new, and {n_left} left. {represented}."
 
 
-def _incoming(changes: Mapping[str, Any]) -> list[Block]:
-    counts = changes["counts"]
-    blocks: list[Block] = [
-        Table(
-            caption="Rows read in this run",
-            columns=("rows", "number"),
-            rows=tuple(
-                (name, count(counts[key]))
-                for name, key in (
-                    ("read", "read"),
-                    ("unusable", "unusable"),
-                    ("judged by an earlier run", "known"),
-                    ("repeats of another", "repeated"),
-                    ("new", "new"),
-                    ("kept by the rules", "passed"),
-                    ("in the snapshot", "entered"),
-                    ("of them masked", "masked"),
-                )
-            ),
-            numeric=frozenset({1}),
-        )
-    ]
+def _build_incoming(changes: Mapping[str, Any]) -> list[Block]:
+    cells = [(name, format_count(changes["counts"][key])) for key, name in COUNTS.items()]
+    blocks: list[Block] = [Table(caption="Rows read in this run", columns=("rows", "number"), rows=cells, numeric=(1,))]
     if changes["unusable"]:
-        blocks.append(_counted("Unusable rows", "reason", changes["unusable"]))
+        blocks.append(_build_counts("Unusable rows", "reason", changes["unusable"]))
     if changes["entered_by_source"]:
-        blocks.append(_counted("New rows in the snapshot, by source", "source", changes["entered_by_source"]))
+        blocks.append(_build_counts("New rows in the snapshot, by source", "source", changes["entered_by_source"]))
     if changes["skipped"]:
-        told = [f"{one['name']} was left to the next run: {cut(one['why'], 200)}" for one in changes["skipped"]]
-        blocks.append(Items(tuple(told[:MAX_LINES])))
+        skipped = changes["skipped"][:MAX_LINES]
+        blocks.append(
+            Items([f"{one['name']} was left to the next run: {truncate(one['why'], 200)}" for one in skipped])
+        )
     return blocks
 
 
-def _counted(caption: str, name: str, counts: Mapping[str, int]) -> Table:
-    rows = tuple((cut(key, 100), count(n)) for key, n in list(counts.items())[:MAX_LINES])
-    return Table(caption=caption, columns=(name, "rows"), rows=rows, numeric=frozenset({1}))
+def _build_counts(caption: str, name: str, counts: Mapping[str, int]) -> Table:
+    cells = [(truncate(key, 100), format_count(n)) for key, n in list(counts.items())[:MAX_LINES]]
+    return Table(caption=caption, columns=(name, "rows"), rows=cells, numeric=(1,))
 
 
-def _out(out: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _build_outgoing(out: Sequence[Mapping[str, Any]]) -> list[Block]:
     if not out:
         return [Paragraph("No row left, and every new row entered.")]
-    lines = tuple(
+    cells = [
         (
             str(one["rule"] or one["stage"]),
             str(one["reason"]),
             "an old row" if one["was_kept"] else "a new row",
-            count(one["rows"]),
+            format_count(one["rows"]),
         )
         for one in out[:MAX_LINES]
-    )
-    table = Table(
-        caption="Rows that did not enter, or that left; each is in dropped.parquet",
-        columns=("by", "reason", "what", "rows"),
-        rows=lines,
-        numeric=frozenset({3}),
-    )
-    return [table]
-
-
-def _drift(changes: Mapping[str, Any]) -> list[Block]:
-    alarms: list[Block] = [
-        Notice(f"{one['gate']} is {significant(one['value'])}, beyond its limit of {significant(one['limit'])}.")
-        for one in changes["alarms"]
     ]
+    caption = "Rows that did not enter, or that left; each is in dropped.parquet"
+    return [Table(caption=caption, columns=("by", "reason", "what", "rows"), rows=cells, numeric=(3,))]
+
+
+def _build_drift(changes: Mapping[str, Any]) -> list[Block]:
+    alarms = [
+        (one["gate"], format_significant(one["value"]), format_significant(one["limit"])) for one in changes["alarms"]
+    ]
+    blocks: list[Block] = [Notice(f"{gate} is {value}, beyond its limit of {limit}.") for gate, value, limit in alarms]
     if not changes["drift"]:
-        return [*alarms, Paragraph("There is no earlier run to compare with.")]
-    lines = tuple(
+        return [*blocks, Paragraph("There is no earlier run to compare with.")]
+    cells = [
         (
             one["measure"],
             "new rows" if one["of"] == "incoming" else "kept rows",
-            significant(one["jensen_shannon"]),
-            significant(one["chance"]),
-            significant(one["psi"]),
+            *(format_significant(one[name]) for name in ("jensen_shannon", "chance", "psi")),
         )
         for one in changes["drift"]
+    ]
+    table = Table(
+        caption="Distribution of the rows, compared with the last run",
+        columns=("distribution over", "of", "Jensen-Shannon", "by chance", "stability index"),
+        rows=cells,
+        numeric=(2, 3, 4),
     )
-    return [
-        *alarms,
-        Table(
-            caption="Spread of the rows against the last run",
-            columns=("spread over", "of", "Jensen-Shannon", "by chance", "stability index"),
-            rows=lines,
-            numeric=frozenset({2, 3, 4}),
-        ),
-    ]
+    return [*blocks, table]
 
 
-def _rules(rules: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _build_rules(rules: Sequence[Mapping[str, Any]]) -> list[Block]:
     if not rules:
-        return [Paragraph("No rules but one row per content.")]
-    told = [
-        f"{rule['name']}{' (reports only)' if rule['report'] else ''}: "
-        + (", ".join(f"{name} {cut(str(value), 60)}" for name, value in rule["settings"].items()) or "no settings")
-        for rule in rules
-    ]
-    return [Items(tuple(told))]
+        return [Paragraph("No rules except one row per content.")]
+    lines = []
+    for rule in rules:
+        settings = ", ".join(f"{name} {truncate(str(value), 60)}" for name, value in rule["settings"].items())
+        lines.append(f"{rule['name']}{' (reports only)' if rule['report'] else ''}: {settings or 'no settings'}")
+    return [Items(lines)]

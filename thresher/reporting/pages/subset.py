@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset
+from thresher.numeric.arrays import Float64, Int64
 from thresher.reporting.charts.chart import Bars, Chart, LegendEntry, linear_axis
 from thresher.reporting.files import read_table
+from thresher.reporting.formatting import (
+    format_count,
+    format_rows,
+    format_seconds,
+    format_share,
+    format_significant,
+    truncate,
+)
 from thresher.reporting.page import (
     Block,
     Example,
@@ -29,203 +37,209 @@ from thresher.reporting.page import (
     Table,
     Tile,
 )
+from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.pool import Pool, read_pool
-from thresher.reporting.pages.pool_map import Choice, balance, pool_map
-from thresher.reporting.pages.reproduce import reproduce
-from thresher.reporting.wording import count, cut, rows, seconds, share, significant
+from thresher.reporting.pages.pool_map import Choice, build_pool_map, count_groups
+from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.subset.cut import REASONS
 from thresher.subset.subset import table_files
 
 N_EXAMPLES = 5  # of each reason
 N_BINS = 30
 MAX_GROUPS = 25  # of a column, in the table of the balance
+MAX_REJECTED = 12  # reasons
 TEXT = 320  # letters of an example
+SCORES = ("row_id", "value", "rank", "position")
 DROPPED = ("row_id", "file", "line", "reason", "explanation", "value", "rank", "covered_by", "similarity", "preview")
+REJECTED = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "preview": pl.String}
+TONES = {"kept": "blue", "dropped": "grey"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What lies in the folder."""
+class _SubsetFolder:
+    """The content of the folder."""
 
     content: Mapping[str, Any]
     scores: pl.DataFrame
     dropped: pl.DataFrame
     rejected: pl.DataFrame
     pool: Pool
-    kept: NDArray[np.int64]  # positions in the pool; empty when the pool is gone
+    kept: Int64  # positions in the pool; empty when the pool is gone
 
 
-def subset_page(folder: Path, manifest: Manifest) -> Page:
+def build_subset_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `select` wrote."""
-    found = _read(folder, manifest)
-    content, counts = found.content, found.content["counts"]
-    kept, usable = counts["kept"], counts["usable"]
-    spent = content["run"]["seconds"]
-    sections = [
-        Section("Where the kept rows lie", tuple(_map(found))),
-        Section("Scores", tuple(_scores(found))),
-        Section("What was dropped, and why", tuple(_dropped(found))),
-    ]
-    if counts["rejected"]:
-        sections.append(Section("Rows that could not be used", tuple(_rejected(found))))
-    sections += [Section("Cost", tuple(_cost(found))), reproduce(manifest, folder)]
+    subset = _read_folder(folder, manifest)
+    content, counts = subset.content, subset.content["counts"]
+    kept, usable, seconds = counts["kept"], counts["usable"], content["run"]["seconds"]
+    names = ", ".join(source["name"] for source in content["inputs"][:3])
     return Page(
         kind="subset",
-        title=f"{content['method']} on {', '.join(source['name'] for source in content['inputs'][:3]) or 'the pool'}",
-        answer=_answer(found),
-        more=tuple(_more(content)),
+        title=f"{content['method']} on {names or 'the pool'}",
+        answer=_write_answer(subset),
+        more=_write_remarks(content),
         tiles=(
-            Tile("Kept", count(kept), f"{share(kept, usable)} of {rows(usable)}"),
-            Tile("Dropped", count(counts["dropped"]), share(counts["dropped"], usable)),
-            Tile("Could not be used", count(counts["rejected"]), f"of {rows(counts['read'])} read"),
-            Tile("Time", seconds(spent["total"]), f"of it {seconds(spent['selection'])} to choose"),
+            Tile("Kept", format_count(kept), f"{format_share(kept, usable)} of {format_rows(usable)}"),
+            Tile("Dropped", format_count(counts["dropped"]), format_share(counts["dropped"], usable)),
+            Tile("Rejected", format_count(counts["rejected"]), f"of {format_rows(counts['read'])} read"),
+            Tile("Time", format_seconds(seconds["total"]), f"selection {format_seconds(seconds['selection'])}"),
         ),
-        sections=tuple(section for section in sections if section.blocks),
-        footer={"Made": content["run"]["created"], "thresher": content["versions"].get("thresher", "")},
+        sections=[
+            Section("Where the kept rows lie", _build_map(subset)),
+            Section("Scores", _build_scores(subset)),
+            Section("What was dropped, and why", _build_dropped(subset)),
+            Section("Rejected rows", _build_rejected(subset) if counts["rejected"] else ()),
+            Section("Cost", _build_cost(content)),
+            build_reproduction(manifest, folder),
+        ],
+        footer=build_footer(content),
     )
 
 
-def _read(folder: Path, manifest: Manifest) -> _Found:
-    scores = _table(folder, "scores.parquet", ("row_id", "value", "rank", "position"))
-    dropped = _table(folder, "dropped.parquet", DROPPED)
-    schema = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "preview": pl.String}
+def _read_folder(folder: Path, manifest: Manifest) -> _SubsetFolder:
+    scores = _read_shards(folder, "scores.parquet", SCORES)
     paths = [path for path in table_files(folder, "rejected.jsonl") if path.stat().st_size]
-    rejected = pl.concat([pl.DataFrame(schema=schema), *(pl.read_ndjson(path, schema=schema) for path in paths)])
+    rejected = [pl.DataFrame(schema=REJECTED), *(pl.read_ndjson(path, schema=REJECTED) for path in paths)]
     pool = read_pool(manifest.content, row_ids=scores["row_id"])
     kept_ids = scores.filter(pl.col("position").is_not_null())["row_id"]
-    kept = pool.positions(kept_ids) if pool.rows is not None else np.empty(0, np.int64)
-    return _Found(
-        content=manifest.content, scores=scores, dropped=dropped, rejected=rejected, pool=pool, kept=np.sort(kept)
+    return _SubsetFolder(
+        content=manifest.content,
+        scores=scores,
+        dropped=_read_shards(folder, "dropped.parquet", DROPPED),
+        rejected=pl.concat(rejected),
+        pool=pool,
+        kept=np.empty(0, np.int64) if pool.rows is None else np.sort(pool.positions(kept_ids)),
     )
 
 
-def _table(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
+def _read_shards(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
     """Return a table, which is one file or one for each shard of the pool."""
     return pl.concat([read_table(path, columns) for path in table_files(folder, name) or [folder / name]])
 
 
-def _answer(found: _Found) -> str:
-    content, counts = found.content, found.content["counts"]
-    text = f"{content['method']} keeps {count(counts['kept'])} of {rows(counts['usable'])}"
-    text += f" ({share(counts['kept'], counts['usable'])})"
+def _write_answer(subset: _SubsetFolder) -> str:
+    content, counts = subset.content, subset.content["counts"]
+    kept, share = format_count(counts["kept"]), format_share(counts["kept"], counts["usable"])
+    text = f"{content['method']} keeps {kept} of {format_rows(counts['usable'])} ({share})"
     reasons = counts["dropped_by_reason"]
     if not reasons:
         return f"{text}; nothing is dropped."
     reason, number = next(iter(reasons.items()))
-    whom = "every dropped row" if len(reasons) == 1 else f"{count(number)} of {count(counts['dropped'])} dropped rows"
+    whom = f"{format_count(number)} of {format_count(counts['dropped'])} dropped rows"
+    if len(reasons) == 1:
+        whom = "every dropped row"
     why = {
-        "covered": f"a kept row stands for {whom}",
+        "covered": f"a kept row represents {whom}",
         "over-budget": f"{whom} ranked behind the last one that fits the budget",
         "over-quota": f"{whom} came after the quota of the group was full",
         "below-threshold": f"{whom} scored below the threshold",
     }.get(reason, f"{whom}: {reason}")
-    median = found.dropped["similarity"].median()
+    median = subset.dropped["similarity"].median()
     near = f" (median cosine {median:.2f})" if reason == "covered" and isinstance(median, float) else ""
     return f"{text}; {why}{near}."
 
 
-def _more(content: Mapping[str, Any]) -> list[str]:
-    sentences = []
+def _write_remarks(content: Mapping[str, Any]) -> list[str]:
     guarantee = content["notes"].get("guarantee")
-    if guarantee:
-        sentences.append(f"Objective {significant(content['objective'] or 0)}, {guarantee}.")
-    sentences.append("A choice is worth what it does for a model: thresher train compares it with as many random rows.")
-    return sentences
+    advice = "To see what this subset does for a model, run thresher train: it compares with as many random rows."
+    if not guarantee:
+        return [advice]
+    return [f"Objective {format_significant(content['objective'] or 0)}, {guarantee}.", advice]
 
 
-def _map(found: _Found) -> list[Block]:
-    if found.pool.rows is None:
-        return [Notice(f"There is no map. {found.pool.missing}")]
-    pool = found.pool.rows
-    embedding = found.content["features"].get("embedding")
-    title = f"{found.content['method']}, {rows(len(found.kept))}"
-    blocks: list[Block] = [pool_map(pool, [Choice(title, found.kept)], embedding)]
+def _build_map(subset: _SubsetFolder) -> list[Block]:
+    pool = subset.pool.rows
+    if pool is None:
+        return [Notice(f"There is no map. {subset.pool.missing}")]
+    embedding = subset.content["features"].get("embedding")
+    title = f"{subset.content['method']}, {format_rows(len(subset.kept))}"
+    blocks: list[Block] = [build_pool_map(pool, [Choice(title, subset.kept)], embedding)]
     if pool.kind == "classification":
-        blocks.append(_balance(pool, found.kept, "label"))
+        blocks.append(_build_balance(pool, subset.kept, "label"))
     if "source" in pool.column_names:
-        blocks.append(_balance(pool, found.kept, "source"))
+        blocks.append(_build_balance(pool, subset.kept, "source"))
     return blocks
 
 
-def _balance(pool: Dataset, kept: NDArray[np.int64], column: str) -> Table:
-    table = balance(pool, kept, column)
+def _build_balance(pool: Dataset, kept: Int64, column: str) -> Table:
+    table = count_groups(pool, kept, column)
     cells = [
-        (cut(group, 60) or "(none)", count(n), count(k), share(k, n), f"{share(n, len(pool))} → {share(k, len(kept))}")
-        for group, n, k in table.head(MAX_GROUPS).iter_rows()
+        (
+            truncate(group, 60) or "(none)",
+            format_count(n),
+            format_count(n_kept),
+            format_share(n_kept, n),
+            f"{format_share(n, len(pool))} → {format_share(n_kept, len(kept))}",
+        )
+        for group, n, n_kept in table.head(MAX_GROUPS).iter_rows()
     ]
     more = f", the {MAX_GROUPS} largest of {len(table):,}" if len(table) > MAX_GROUPS else ""
     return Table(
-        caption=f"What the choice does to each {column}{more}",
+        caption=f"What the selection does to each {column}{more}",
         columns=(column, "pool", "kept", "share kept", "part of the whole"),
-        rows=tuple(cells),
-        numeric=frozenset({1, 2, 3, 4}),
+        rows=cells,
+        numeric=range(1, 5),
         is_folded=True,
     )
 
 
-def _scores(found: _Found) -> list[Block]:
-    """Return the histogram of the scores; of a method that only ranks, of how well kept rows stand for dropped ones."""
-    value = found.scores["value"].to_numpy()
-    is_kept = found.scores["position"].is_not_null().to_numpy()
+def _build_scores(subset: _SubsetFolder) -> list[Block]:
+    """Return the histogram of the scores, or, for a method that only ranks, of the similarity to kept rows."""
+    value = subset.scores["value"].to_numpy()
+    is_kept = subset.scores["position"].is_not_null().to_numpy()
     is_scored = np.isfinite(value)
-    similarity = found.dropped["similarity"].drop_nulls().to_numpy().astype(np.float64)
     if not _is_ranking(value):
-        note = f" {rows(int((~is_scored).sum()))} without a score are left out." if not is_scored.all() else ""
-        return [
-            _histogram(
-                "Scores of kept and dropped rows",
-                f"Higher scores are kept first.{note}",
-                "score",
-                {"kept": value[is_kept & is_scored], "dropped": value[~is_kept & is_scored]},
-            )
-        ]
-    text = f"{found.content['method']} ranks rows one after the other; the score is the rank, and says no more."
+        n_unscored = int((~is_scored).sum())
+        note = f" {format_rows(n_unscored)} without a score are left out." if n_unscored else ""
+        sides = {"kept": value[is_kept & is_scored], "dropped": value[~is_kept & is_scored]}
+        caption = f"Higher scores are kept first.{note}"
+        return [_build_histogram("Scores of kept and dropped rows", caption, "score", sides)]
+    text = f"{subset.content['method']} ranks rows one by one; a score is only the position in this ranking."
+    similarity = subset.dropped["similarity"].drop_nulls().to_numpy().astype(np.float64)
     if not len(similarity):
         return [Paragraph(text)]
+    title = "Similarity of dropped rows to the kept row that represents them"
+    caption = "Cosine of the embeddings: 1 is the same text, low values are rows that the subset hardly covers."
     return [
-        Paragraph(f"{text} What can be seen is how near each dropped row lies to the kept row that stands for it."),
-        _histogram(
-            "How near dropped rows lie to the kept row that stands for them",
-            "Cosine of the embeddings: 1 is the same text, low values are rows that the subset hardly covers.",
-            "cosine with the kept row",
-            {"dropped": similarity},
-        ),
+        Paragraph(f"{text} The figure shows how close each dropped row is to the kept row that represents it."),
+        _build_histogram(title, caption, "cosine with the kept row", {"dropped": similarity}),
     ]
 
 
-def _is_ranking(value: NDArray[np.float64]) -> bool:
+def _is_ranking(value: Float64) -> bool:
     """Tell whether the scores are 0, -1, -2, ... of a greedy method."""
     finite = np.sort(-value[np.isfinite(value)])
     return bool(len(finite)) and bool((finite == np.arange(len(finite))).all())
 
 
-def _histogram(title: str, caption: str, label: str, sides: Mapping[str, NDArray[np.float64]]) -> Figure:
-    every = np.concatenate(list(sides.values()))
-    low, high = (float(every.min()), float(every.max())) if len(every) else (0.0, 1.0)
+def _build_histogram(title: str, caption: str, label: str, sides: Mapping[str, Float64]) -> Figure:
+    values = np.concatenate(list(sides.values()))
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, N_BINS + 1)
     counts = {name: np.histogram(values, edges)[0] for name, values in sides.items()}
-    tones = {"kept": "blue", "dropped": "grey"}
-    marks = tuple(
-        Bars(tone=tones[name], edges=edges.tolist(), heights=heights.tolist(), is_outline=name == "kept")
-        for name, heights in sorted(counts.items())
-    )
-    top = max(int(heights.max()) for heights in counts.values())
     chart = Chart(
         x=linear_axis(label, low, high, n_ticks=7, pad=0.0),
-        y=linear_axis("rows", 0, top, is_from_zero=True),
-        marks=marks,
-        legend=tuple(
-            LegendEntry(f"{name} ({rows(int(counts[name].sum()))})", tones[name], "step" if name == "kept" else "bar")
-            for name in counts
-        )
+        y=linear_axis("rows", 0, max(int(heights.max()) for heights in counts.values()), is_from_zero=True),
+        marks=[
+            Bars(tone=TONES[name], edges=edges.tolist(), heights=heights.tolist(), is_outline=name == "kept")
+            for name, heights in sorted(counts.items())
+        ],
+        legend=[
+            LegendEntry(f"{name} ({format_rows(int(n.sum()))})", TONES[name], "step" if name == "kept" else "bar")
+            for name, n in counts.items()
+        ]
         if len(sides) > 1
         else (),
     )
     medians = ", ".join(
-        f"median of {name} rows {significant(float(np.median(v)), 3)}" for name, v in sides.items() if len(v)
+        f"median of {name} rows {format_significant(float(np.median(v)), 3)}" for name, v in sides.items() if len(v)
     )
+    cells = [
+        (format_significant(start, 3), format_significant(end, 3), *map(format_count, heights))
+        for start, end, *heights in zip(edges[:-1], edges[1:], *(n.tolist() for n in counts.values()), strict=True)
+    ]
     return Figure(
         name="scores",
         title=title,
@@ -233,113 +247,90 @@ def _histogram(title: str, caption: str, label: str, sides: Mapping[str, NDArray
         alt=f"Histogram of {label}: {medians}.",
         charts=(chart,),
         table=Table(
-            caption="Rows in each bin",
-            columns=("from", "to", *counts),
-            rows=tuple(
-                (significant(a, 3), significant(b, 3), *(count(int(heights[i])) for heights in counts.values()))
-                for i, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True))
-            ),
-            numeric=frozenset(range(2 + len(counts))),
+            caption="Rows in each bin", columns=("from", "to", *counts), rows=cells, numeric=range(2 + len(counts))
         ),
     )
 
 
-def _dropped(found: _Found) -> list[Block]:
-    counts = found.content["counts"]
+def _build_dropped(subset: _SubsetFolder) -> list[Block]:
+    counts = subset.content["counts"]
     reasons = counts["dropped_by_reason"]
     if not reasons:
         return [Paragraph("No row was dropped.")]
-    largest = max(reasons.values())
-    bars = ShareBars(
-        "Dropped rows by reason",
-        ("reason", "rows"),
-        tuple(
-            Share(
-                f"{reason}: {REASONS.get(reason, '')}",
-                n / largest,
-                f"{count(n)} ({share(n, counts['usable'])})",
-                "grey",
-            )
-            for reason, n in reasons.items()
-        ),
-    )
-    return [bars, *(_examples(found, reason) for reason in reasons)]
-
-
-def _examples(found: _Found, reason: str) -> Examples:
-    """Return a few dropped rows: the most and the least alike, or those that missed the budget least."""
-    table = found.dropped.filter(pl.col("reason") == reason)
-    if reason == "covered" and table["similarity"].is_not_null().any():
-        ordered = table.sort("similarity", "row_id", descending=[True, False], nulls_last=True)
-        half = (N_EXAMPLES + 1) // 2
-        chosen = (
-            ordered if len(ordered) <= N_EXAMPLES else pl.concat([ordered.head(half), ordered.tail(N_EXAMPLES - half)])
+    largest, usable = max(reasons.values()), counts["usable"]
+    shares = [
+        Share(
+            f"{reason}: {REASONS.get(reason, '')}",
+            n / largest,
+            f"{format_count(n)} ({format_share(n, usable)})",
+            "grey",
         )
-        note = "The pairs that are most alike, and the rows that the subset covers least."
+        for reason, n in reasons.items()
+    ]
+    bars = ShareBars("Dropped rows by reason", ("reason", "rows"), shares)
+    return [bars, *(_build_examples(subset, reason) for reason in reasons)]
+
+
+def _build_examples(subset: _SubsetFolder, reason: str) -> Examples:
+    """Return a few dropped rows: the most and the least similar ones, or those that missed the budget least."""
+    table = subset.dropped.filter(pl.col("reason") == reason)
+    if reason == "covered" and table["similarity"].is_not_null().any():
+        shown = table.sort("similarity", "row_id", descending=[True, False], nulls_last=True)
+        if len(shown) > N_EXAMPLES:
+            n_similar = (N_EXAMPLES + 1) // 2
+            shown = pl.concat([shown.head(n_similar), shown.tail(N_EXAMPLES - n_similar)])
+        note = "The most similar pairs, and the rows that the subset covers least."
     else:
-        chosen = table.sort("rank", "row_id", nulls_last=True).head(N_EXAMPLES)
-        note = "Those that came nearest to being kept."
-    beside = _texts(found, chosen["covered_by"])
-    own = _texts(found, chosen["row_id"])
+        shown = table.sort("rank", "row_id", nulls_last=True).head(N_EXAMPLES)
+        note = "Those that came closest to being kept."
+    texts, kept_texts = _find_texts(subset, shown["row_id"]), _find_texts(subset, shown["covered_by"])
     examples = [
         Example(
-            text=cut(text if text is not None else row["preview"] or "", TEXT),
-            reason=_explained(row, other),
-            beside=None if other is None else cut(other, TEXT),
+            text=truncate(text if text is not None else row["preview"] or "", TEXT),
+            reason=_explain(row, kept_text),
+            beside=None if kept_text is None else truncate(kept_text, TEXT),
             place=f"{Path(row['file']).name}, line {row['line']:,}",
         )
-        for row, text, other in zip(chosen.iter_rows(named=True), own, beside, strict=True)
+        for row, text, kept_text in zip(shown.iter_rows(named=True), texts, kept_texts, strict=True)
     ]
-    return Examples(f"{reason}: {rows(len(table))}", note if len(table) > N_EXAMPLES else "", tuple(examples))
+    return Examples(f"{reason}: {format_rows(len(table))}", note if len(table) > N_EXAMPLES else "", examples)
 
 
-def _explained(row: Mapping[str, Any], beside: str | None) -> str:
-    if beside is not None and row["similarity"] is not None:
+def _explain(row: Mapping[str, Any], kept_text: str | None) -> str:
+    if kept_text is not None and row["similarity"] is not None:
         return f"cosine {row['similarity']:.3f} with the kept row"
     return str(row["explanation"])
 
 
-def _texts(found: _Found, row_ids: pl.Series) -> list[str | None]:
-    """Return the texts of rows of the pool, None where there is no such row or the pool is gone."""
-    if found.pool.rows is None:
+def _find_texts(subset: _SubsetFolder, row_ids: pl.Series) -> list[str | None]:
+    """Return the texts of rows of the pool, None for a row that it lacks and where the pool is gone."""
+    if subset.pool.rows is None:
         return [None] * len(row_ids)
-    at = found.pool.positions(row_ids)
-    texts = found.pool.rows.take(np.maximum(at, 0)).texts().to_list()
-    return [text if place >= 0 else None for text, place in zip(texts, at, strict=True)]
+    positions = subset.pool.positions(row_ids)
+    texts = subset.pool.rows.take(np.maximum(positions, 0)).texts().to_list()
+    return [text if position >= 0 else None for text, position in zip(texts, positions, strict=True)]
 
 
-def _rejected(found: _Found) -> list[Block]:
-    reasons = found.content["counts"]["rejected_by_reason"]
+def _build_rejected(subset: _SubsetFolder) -> list[Block]:
+    reasons = subset.content["counts"]["rejected_by_reason"]
     largest = max(reasons.values())
-    shares = [Share(cut(reason, 120), n / largest, count(n), "grey") for reason, n in list(reasons.items())[:12]]
+    shares = [
+        Share(truncate(reason, 120), n / largest, format_count(n), "grey")
+        for reason, n in list(reasons.items())[:MAX_REJECTED]
+    ]
     examples = [
-        Example(text=cut(preview or "", TEXT), reason=reason, place=f"{Path(file).name}, line {line:,}")
-        for file, line, reason, preview in found.rejected.head(N_EXAMPLES).iter_rows()
+        Example(text=truncate(preview or "", TEXT), reason=reason, place=f"{Path(file).name}, line {line:,}")
+        for file, line, reason, preview in subset.rejected.head(N_EXAMPLES).iter_rows()
     ]
-    return [
-        ShareBars("Rows set aside by reason", ("reason", "rows"), tuple(shares)),
-        Examples("The first of them", "", tuple(examples)),
-    ]
+    bars = ShareBars("Rejected rows by reason", ("reason", "rows"), shares)
+    return [bars, Examples("The first of them", "", examples)]
 
 
-def _cost(found: _Found) -> list[Block]:
-    spent = found.content["run"]["seconds"]
-    pairs = [
-        ("computing features", spent["features"]),
-        ("choosing rows", spent["selection"]),
-        ("everything, reading and writing included", spent["total"]),
-    ]
-    embedding = found.content["features"].get("embedding")
-    blocks: list[Block] = [
-        Table(
-            caption="Time",
-            columns=("step", "time"),
-            rows=tuple((name, seconds(value)) for name, value in pairs),
-            numeric=frozenset({1}),
-        )
-    ]
+def _build_cost(content: Mapping[str, Any]) -> list[Block]:
+    steps = {"features": "computing features", "selection": "selection", "total": "in total, with reading and writing"}
+    cells = [(name, format_seconds(content["run"]["seconds"][key])) for key, name in steps.items()]
+    blocks: list[Block] = [Table(caption="Time", columns=("step", "time"), rows=cells, numeric=(1,))]
+    embedding = content["features"].get("embedding")
     if embedding:
-        blocks.append(
-            Paragraph(f"Embeddings by {embedding['encoder']}; those that the cache has are not computed again.")
-        )
+        blocks.append(Paragraph(f"Embeddings by {embedding['encoder']}; cached ones are not computed again."))
     return blocks

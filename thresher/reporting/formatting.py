@@ -35,7 +35,7 @@ class MetricDisplay:
         """Return the name for people, with the unit."""
         nats = " (nats)" if self.task == "classification" else " (nats per token)"
         unit = " (%)" if self.is_rate else nats if self.name == "loss" else ""
-        return plain_name(self.name) + unit
+        return readable_name(self.name) + unit
 
     def scaled(self, value: float) -> float:
         """Return the value on the axis: percent for a rate."""
@@ -48,13 +48,13 @@ class MetricDisplay:
         error = stderr if is_number(stderr) else None
         if self.is_rate:
             return f"{100 * value:.1f}{'' if error is None else f' ± {100 * error:.1f}'}{PERCENT}"
-        return f"{significant(value)}{'' if error is None else f' ± {error:.2g}'}"
+        return f"{format_significant(value)}{'' if error is None else f' ± {error:.2g}'}"
 
     def difference(self, value: float | None) -> str:
         """Return "+1.2 points", or "-0.031" for what is no rate."""
         if not is_number(value):
             return NOTHING
-        return f"{signed(100 * value, 1)} points" if self.is_rate else signed(value, 3)
+        return f"{format_signed(100 * value, 1)} points" if self.is_rate else format_signed(value, 3)
 
     def difference_range(self, low: float | None, high: float | None) -> str:
         """Return "+0.4 to +2.0 points"."""
@@ -69,7 +69,7 @@ class MetricDisplay:
         return self.difference(value).lstrip("+−") if is_number(value) and value >= 0 else self.difference(value)
 
 
-def metric_of(
+def describe_metric(
     name: str, values: Iterable[float | None], *, is_higher_better: bool, task: str | None = None
 ) -> MetricDisplay:
     """Tell from name, direction and values whether a metric is a rate."""
@@ -84,45 +84,45 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def significant(value: float, digits: int = 4) -> str:
+def format_significant(value: float, digits: int = 4) -> str:
     """Return a number with so many significant digits, without an exponent where people do without."""
     if value == 0 or 1e-4 <= abs(value) < 1e7:
         places = max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
-        return minus(f"{value:,.{min(places, 6)}f}")
-    return minus(f"{value:.{digits - 1}g}")
+        return use_minus_sign(f"{value:,.{min(places, 6)}f}")
+    return use_minus_sign(f"{value:.{digits - 1}g}")
 
 
-def signed(value: float, places: int) -> str:
+def format_signed(value: float, places: int) -> str:
     """Return a number with its sign; what rounds to zero has none."""
     text = f"{value:+,.{places}f}"
-    return minus(text if float(text.replace(",", "")) else text[1:])
+    return use_minus_sign(text if float(text.replace(",", "")) else text[1:])
 
 
-def minus(text: str) -> str:
+def use_minus_sign(text: str) -> str:
     """Return the text with the sign that is as wide as a plus."""
     return text.replace("-", "−")
 
 
-def rows(count: float | None) -> str:
+def format_rows(count: float | None) -> str:
     """Return "1 row" or "6,500 rows"."""
     if not is_number(count):
         return NOTHING
     return f"{count:,.0f} row{'' if count == 1 else 's'}"
 
 
-def count(number: float | None) -> str:
+def format_count(number: float | None) -> str:
     """Return "6,500"."""
     return f"{number:,.0f}" if is_number(number) else NOTHING
 
 
-def roughly(number: float | None) -> str:
+def format_rounded(number: float | None) -> str:
     """Return a number with two digits that count: "6,500" for 6,487."""
     if not is_number(number) or not number:
-        return count(number)
-    return count(round(number, 1 - math.floor(math.log10(abs(number)))))
+        return format_count(number)
+    return format_count(round(number, 1 - math.floor(math.log10(abs(number)))))
 
 
-def share(part: float, whole: float) -> str:
+def format_share(part: float, whole: float) -> str:
     """Return "30 %", or "0.4 %" where it is little."""
     if not whole:
         return NOTHING
@@ -131,7 +131,7 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.{places}f}{PERCENT}"
 
 
-def seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
     """Return "0.4 s", "12 s", "3 min 20 s" or "2 h 05 min"."""
     if not is_number(value):
         return NOTHING
@@ -145,22 +145,22 @@ def seconds(value: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def size(n_bytes: float | None) -> str:
+def format_bytes(n_bytes: float | None) -> str:
     """Return "12.3 MB"."""
     return units.format_bytes(n_bytes) if is_number(n_bytes) else NOTHING
 
 
-def plain_name(name: str) -> str:
+def readable_name(name: str) -> str:
     """Return a key of a file as words."""
     return {"macro_f1": "macro F1", "f1": "F1", "rouge_l": "ROUGE-L", "chrf": "chrF"}.get(name, name.replace("_", " "))
 
 
-def listed(parts: Iterable[str]) -> str:
+def join_words(parts: Iterable[str]) -> str:
     """Return "a", "a and b", or "a, b and c"."""
     found = list(parts)
     return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}" if found else ""
 
 
-def cut(text: str, length: int) -> str:
+def truncate(text: str, length: int) -> str:
     """Return the text, with an ellipsis where it was longer."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
