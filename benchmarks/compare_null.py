@@ -1,12 +1,12 @@
-"""How often does `compare` call equal selectors different, and does it find a gain of two points where it says it can?
+"""Are verdicts of `compare` right: equal methods called different, and true gains found?
 
     python benchmarks/compare_null.py            # about 15 minutes on one core
 
 Outcomes are simulated, because 200 comparisons of trained models would take weeks: each test row
 has a difficulty, each run a level of its own and its own luck with each row (probit). Null: two
-methods without a difference, 200 times. Power: a pilot of a few seeds asks `estimate_seeds_needed` for a
-gain of two points; as many seeds are run on the same test rows with a planted gain of two points,
-200 times.
+methods without a difference, 200 times. Power: a pilot of a few seeds asks `estimate_seeds_needed`
+for a gain of two points; as many seeds are run on the same test rows with a planted gain of two
+points, 200 times.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def runs(rng: np.random.Generator, difficulty: np.ndarray, *, seeds: int, level:
     return (latent + shift > 0).astype(float)
 
 
-def shift_for(gain: float) -> float:
-    """Return the latent shift whose mean gain over rows is `gain`, by bisection on a large sample."""
+def find_shift(gain: float) -> float:
+    """Return the latent shift whose mean gain over rows is `gain`, by bisection on a sample."""
     rng = np.random.default_rng(0)
     latent = rng.normal(1, SPREAD, 400_000) + rng.normal(0, LUCK, 400_000)
     low, high = 0.0, 1.0
@@ -49,16 +49,16 @@ def null(seeds: int, rows: int, level: float, repeats: int) -> dict:
     for _ in range(repeats):
         difficulty = rng.normal(1, SPREAD, rows)
         sides = [runs(rng, difficulty, seeds=seeds, level=level) for _ in range(2)]
-        found = estimate_effect(*sides, is_higher_better=True)
-        called.append(found.p < LEVEL)
-        covered.append(found.low <= 0 <= found.high)
+        effect = estimate_effect(*sides, is_higher_better=True)
+        called.append(effect.p < LEVEL)
+        covered.append(effect.low <= 0 <= effect.high)
     place = {"seeds": seeds, "test_rows": rows, "level_sd": level}
     return place | {"called_different": float(np.mean(called)), "interval_holds_zero": float(np.mean(covered))}
 
 
 def power(seeds: int, rows: int, level: float, repeats: int) -> dict:
-    """Return how often a gain of two points is found with the number of seeds that a pilot asks for."""
-    rng, shift, asked, found = np.random.default_rng(2), shift_for(GAIN), [], []
+    """Return how often a gain of two points is found with as many seeds as a pilot asks for."""
+    rng, shift, asked, is_found = np.random.default_rng(2), find_shift(GAIN), [], []
     for _ in range(repeats):
         difficulty = rng.normal(1, SPREAD, rows)
         pilot = [runs(rng, difficulty, seeds=seeds, level=level) for _ in range(2)]
@@ -66,8 +66,8 @@ def power(seeds: int, rows: int, level: float, repeats: int) -> dict:
         asked.append(needed)
         if needed is not None:
             ours = runs(rng, difficulty, seeds=needed, level=level, shift=shift)
-            made = estimate_effect(ours, runs(rng, difficulty, seeds=needed, level=level), is_higher_better=True)
-            found.append(made.p < LEVEL and made.value > 0)
+            effect = estimate_effect(ours, runs(rng, difficulty, seeds=needed, level=level), is_higher_better=True)
+            is_found.append(effect.p < LEVEL and effect.value > 0)
     known = [needed for needed in asked if needed is not None]
     return {
         "pilot_seeds": seeds,
@@ -75,8 +75,8 @@ def power(seeds: int, rows: int, level: float, repeats: int) -> dict:
         "level_sd": level,
         "seeds_asked_for": {"median": float(np.median(known)), "highest": max(known)},
         "said_to_be_out_of_reach": len(asked) - len(known),
-        "found": float(np.mean(found)),
-        "n": len(found),
+        "found": float(np.mean(is_found)),
+        "n": len(is_found),
     }
 
 

@@ -1,6 +1,6 @@
-"""Does the adaptive curve find what the full grid finds, and at which share of its cost? On three real data sets.
+"""Does the adaptive curve find what the full grid finds, and at which share of its cost?
 
-    python benchmarks/curves.py --data PATH          # the folder with banking77, product_attributes and gsm8k
+    python benchmarks/curves.py --data PATH   # folder with banking77, product_attributes, gsm8k
 
 For each data set, 1,280 rows of the training set are the pool and up to 600 rows of the test set
 judge; sizes double from 20 to 1,280; five seeds; random rows. First the full grid, then the
@@ -72,7 +72,7 @@ def gsm8k(folder: Path) -> tuple[th.Dataset, th.Dataset, dict]:
 TASKS = {"banking77": banking77, "ae110k-attributes": attributes, "gsm8k-sft": gsm8k}
 
 
-def told(curve: th.LearningCurve) -> dict:
+def describe_curve(curve: th.LearningCurve) -> dict:
     """Return what a curve says of random rows."""
     entry = curve.content["methods"]["random"]
     return {
@@ -86,7 +86,7 @@ def told(curve: th.LearningCurve) -> dict:
     }
 
 
-def runs_of(curve: th.LearningCurve) -> dict[int, list[float]]:
+def group_values(curve: th.LearningCurve) -> dict[int, list[float]]:
     """Return the values of random rows by size."""
     done = curve.cells.filter((pl.col("method") == "random") & (pl.col("status") == "done"))
     parts = done.sort("n_rows", "seed").group_by("n_rows", maintain_order=True)
@@ -94,8 +94,8 @@ def runs_of(curve: th.LearningCurve) -> dict[int, list[float]]:
 
 
 def hidden(curve: th.LearningCurve) -> list[dict]:
-    """Fit without the largest sizes and ask for the value there; the mean of the runs there has its own error."""
-    runs, found = runs_of(curve), []
+    """Fit without the largest sizes and predict the mean of the runs there, an estimate itself."""
+    runs, predictions = group_values(curve), []
     sizes, higher = sorted(runs), curve.content["is_higher_better"]
     for n_hidden in (1, 2, 3):
         seen = sizes[:-n_hidden]
@@ -105,7 +105,7 @@ def hidden(curve: th.LearningCurve) -> list[dict]:
             errors = errors + np.random.default_rng(0).normal(0, fit.seed_sd / np.sqrt(len(runs[size])), len(errors))
             low, median, high = np.quantile(1 - errors if higher else errors, [0.1, 0.5, 0.9])
             value = float(np.mean(runs[size]))
-            found.append(
+            predictions.append(
                 {
                     "metric": curve.content["metric"],
                     "hidden_sizes": n_hidden,
@@ -117,22 +117,22 @@ def hidden(curve: th.LearningCurve) -> list[dict]:
                     "is_covered": bool(low <= value <= high),
                 }
             )
-    return found
+    return predictions
 
 
 def agreement(grid: th.LearningCurve, adaptive: th.LearningCurve) -> dict:
-    """Say whether the saturation point that the full grid finds (the median of its draws) lies in both intervals."""
+    """Say whether the full grid's saturation point (its median) is in both intervals."""
     content = grid.content
-    runs = runs_of(grid)
+    runs = group_values(grid)
     fit = fit_curve(list(runs), list(runs.values()), is_higher_better=content["is_higher_better"])
     point = float(np.median(fit.sampled_saturations(content["delta"])))
-    found = {"grid_median": point if np.isfinite(point) else None}
+    result = {"grid_median": point if np.isfinite(point) else None}
     for name, curve in (("grid", grid), ("adaptive", adaptive)):
-        said = curve.content["methods"]["random"]["saturation"]
-        high = np.inf if said["high"] is None else said["high"]
-        found[name] = {key: said[key] for key in ("status", "low", "high")}
-        found[f"is_in_{name}"] = bool(said["low"] <= point <= high)
-    return found
+        saturation = curve.content["methods"]["random"]["saturation"]
+        high = np.inf if saturation["high"] is None else saturation["high"]
+        result[name] = {key: saturation[key] for key in ("status", "low", "high")}
+        result[f"is_in_{name}"] = bool(saturation["low"] <= point <= high)
+    return result
 
 
 def main() -> None:
@@ -152,13 +152,13 @@ def main() -> None:
         grid = th.learning_curve(pool, grid=True, **shared, **more, on_progress=show)
         seconds = time.perf_counter() - began
         adaptive = th.learning_curve(pool, **shared, **more)
-        entry = {"grid": told(grid), "adaptive": told(adaptive), "grid_seconds": round(seconds, 1)}
+        entry = {"grid": describe_curve(grid), "adaptive": describe_curve(adaptive), "grid_seconds": round(seconds, 1)}
         entry |= {"agreement": agreement(grid, adaptive), "hidden": hidden(grid)}
-        if entry["hidden"][0]["metric"] != "loss":  # the same cells, measured otherwise: another real curve
+        if entry["hidden"][0]["metric"] != "loss":  # the same cells measured by another metric
             entry["hidden"] += hidden(th.learning_curve(pool, grid=True, metric="loss", **shared, **more))
         result["tasks"][name] = entry
         print(name, entry["agreement"], "cost share", entry["adaptive"]["cost_share"], flush=True)
-        checked = [found["is_covered"] for task in result["tasks"].values() for found in task["hidden"]]
+        checked = [prediction["is_covered"] for task in result["tasks"].values() for prediction in task["hidden"]]
         result["hidden_coverage"] = {"covered": sum(checked), "of": len(checked), "nominal": 0.8}
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 

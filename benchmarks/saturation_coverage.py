@@ -1,6 +1,6 @@
-"""Do the 80 % intervals of the saturation point cover it in 80 of 100 cases? Simulated curves whose truth is known.
+"""Do the 80 % intervals of the saturation point cover it in 80 of 100 simulated curves?
 
-    python benchmarks/saturation_coverage.py            # 400 curves of each truth, about 6 minutes on one core
+    python benchmarks/saturation_coverage.py     # 400 curves of each truth, 6 minutes on one core
 
 Sizes 50..1600, three seeds, a test set of 500 rows, a spread of one point between seeds. Four
 truths: two power laws, a rectified law (flat at first), and an exponential one that saturates
@@ -8,11 +8,11 @@ early. Asked of each curve: the saturation point at two deltas, the metric at fo
 size, and the asymptote. A saturation point that is "not identifiable" is covered when the truth
 lies above its lower end.
 
-The test set is simulated in two ways: drawn anew for each run (the errors of the points are then
+The test set is simulated in two ways: sampled anew for each run (the errors of the points are then
 independent), and, as thresher does it, one test set for all runs of a curve: a row is answered
 wrongly where a normal variable falls below a threshold, and 80 % of that variable's variance
 belongs to the row, the rest to the run (probit model). The points then err together, by the luck of
-the test rows, which the fit is told as `test_stderr`.
+the test rows, which the fit gets as `test_stderr`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def simulate(error: np.ndarray, rng: np.random.Generator, *, is_one_test_set: bo
 
 
 def coverage(truth, n_curves: int, seed: int, *, is_one_test_set: bool) -> dict:
-    """Return how often the intervals hold the truth, how wide they are, and what the statuses say."""
+    """Return how often the intervals hold the truth, their widths, and the statuses."""
     rng = np.random.default_rng(seed)
     hits: dict[str, list[bool]] = {
         "saturation, delta 0.005": [],
@@ -78,20 +78,20 @@ def coverage(truth, n_curves: int, seed: int, *, is_one_test_set: bool) -> dict:
         last = values[:, -1].mean()
         shared = float(np.sqrt(last * (1 - last) / N_TEST)) if is_one_test_set else 0.0
         began = time.perf_counter()
-        made = fit_curve(list(SIZES), list(values.T), is_higher_better=True, test_stderr=shared, seed=number)
+        fit = fit_curve(list(SIZES), list(values.T), is_higher_better=True, test_stderr=shared, seed=number)
         seconds.append(time.perf_counter() - began)
         for delta in (0.005, 0.02):
-            found = made.saturation(delta=delta)
-            high = np.inf if found.high is None else found.high
-            hits[f"saturation, delta {delta}"].append(found.low <= true_saturation(truth, delta) <= high)
+            saturation = fit.saturation(delta=delta)
+            high = np.inf if saturation.high is None else saturation.high
+            hits[f"saturation, delta {delta}"].append(saturation.low <= true_saturation(truth, delta) <= high)
             if delta == 0.02:
-                statuses[found.status] = statuses.get(found.status, 0) + 1
-        metric, asymptote = made.predict(FAR), made.asymptote()
+                statuses[saturation.status] = statuses.get(saturation.status, 0) + 1
+        metric, asymptote = fit.predict(FAR), fit.asymptote()
         hits["metric"].append(metric.low <= 1 - truth(float(FAR)) <= metric.high)
         hits["asymptote"].append(asymptote.low <= 1 - truth(1e15) <= asymptote.high)
         widths.append(metric.high - metric.low)
     return {
-        "coverage": {name: round(float(np.mean(found)), 3) for name, found in hits.items()},
+        "coverage": {name: round(float(np.mean(covered)), 3) for name, covered in hits.items()},
         "true_saturation": {str(delta): round(true_saturation(truth, delta)) for delta in (0.005, 0.02)},
         "statuses_at_delta_0.02": statuses,
         "median_width_of_metric": round(float(np.median(widths)), 4),
@@ -101,13 +101,13 @@ def coverage(truth, n_curves: int, seed: int, *, is_one_test_set: bool) -> dict:
 
 def fit_seconds() -> dict:
     """Return the time of one fit of each law."""
-    y, found = 0.1 + 1.2 * SIZES**-0.5, {}
+    y, seconds = 0.1 + 1.2 * SIZES**-0.5, {}
     for law in N_PARAMETERS:
         began = time.perf_counter()
         for _ in range(20):
             fit_law(law, SIZES, y[None], np.ones(len(SIZES)))
-        found[law] = round((time.perf_counter() - began) / 20, 5)
-    return found
+        seconds[law] = round((time.perf_counter() - began) / 20, 5)
+    return seconds
 
 
 def main() -> None:
@@ -134,8 +134,8 @@ def main() -> None:
         result[key] = {
             name: coverage(truth, options.curves, 1, is_one_test_set=is_one) for name, truth in TRUTHS.items()
         }
-        for name, found in result[key].items():
-            print(key, name, found["coverage"], found["statuses_at_delta_0.02"], flush=True)
+        for name, entry in result[key].items():
+            print(key, name, entry["coverage"], entry["statuses_at_delta_0.02"], flush=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""Does selection help? Every selector against random and against length, at equal rows and at equal tokens.
+"""Does selection help? Every selector against random and length, at equal rows and equal tokens.
 
-    python benchmarks/selection_helps.py --data PATH       # the folder with banking77, product_attributes and gsm8k
-    python benchmarks/selection_helps.py --markdown        # the tables of docs/selection.md, from the committed result
+    python benchmarks/selection_helps.py --data PATH    # with banking77, product_attributes, gsm8k
+    python benchmarks/selection_helps.py --markdown     # the tables of docs/selection.md
 
 Three tasks (those of `curves.py`): Banking77 intents and AE-110k attributes with MiniLM, GSM8K
 answers with the embedded causal language model (loss per token). 1,000 rows are the pool, 500
@@ -35,8 +35,9 @@ from machine import machine
 import thresher as th
 from thresher.evaluation.effect import adjust_p_values, estimate_effect
 from thresher.experiments.cells.cell import Cell, Outcome
-from thresher.experiments.comparison import sentence
+from thresher.experiments.comparison import describe_effect
 from thresher.experiments.runner import ExperimentRunner
+from thresher.experiments.settings import MethodExperimentSettings
 from thresher.features import FeatureContext, compute
 from thresher.selectors import available
 
@@ -61,13 +62,13 @@ def task(name: str, folder: Path) -> tuple[th.Dataset, th.Dataset, dict]:
     return pool.take(np.arange(min(N_POOL, len(pool)))), test.take(np.arange(min(N_TEST, len(test)))), options
 
 
-def methods_for(pool: th.Dataset) -> list[str]:
+def list_methods(pool: th.Dataset) -> list[str]:
     """Return the methods that fit the rows and are installed."""
     there = [name for name in (*OF_ROWS, *OF_COVER, *OF_MODELS) if name in available()]
     return there if pool.kind == "classification" else [name for name in there if name != "stratified"]
 
 
-def chosen(runner: ExperimentRunner, methods: list[str], shares: list[float], seeds: int, equal: str) -> Chosen:
+def choose_cells(runner: ExperimentRunner, methods: list[str], shares: list[float], seeds: int, equal: str) -> Chosen:
     """Return the cells: what each method picks for each budget and seed."""
     pool = runner.experiment.pool
     lengths = compute(pool, {"length"}, FeatureContext())["length"]
@@ -79,7 +80,7 @@ def chosen(runner: ExperimentRunner, methods: list[str], shares: list[float], se
             for seed in range(seeds):
                 if seed == 0 or not is_fixed:
                     began = time.monotonic()
-                    made = th.select(
+                    subset = th.select(
                         pool,
                         method,
                         budget=budget,
@@ -89,24 +90,26 @@ def chosen(runner: ExperimentRunner, methods: list[str], shares: list[float], se
                         encoder="static",
                     )
                     spent = time.monotonic() - began
-                    is_fixed = not made.manifest.content["depends_on_seed"]
+                    is_fixed = not subset.manifest.content["depends_on_seed"]
                 cells[method, f"{share:.0%}", seed] = Cell(
-                    method=method, n_rows=len(made), seed=seed, rows=made.kept, select_seconds=round(spent, 3)
+                    method=method, n_rows=len(subset), seed=seed, rows=subset.kept, select_seconds=round(spent, 3)
                 )
     return cells
 
 
 def run(runner: ExperimentRunner, cells: Chosen) -> dict[tuple[str, str, int], Outcome]:
     """Return what came of the cells; finished ones come from the cache."""
-    names, found = list(cells), {}
+    names, outcomes = list(cells), {}
     for index, outcome in runner.worker_pool.run(runner.experiment, [cells[name] for name in names]):
-        found[names[index]] = outcome
+        outcomes[names[index]] = outcome
         if outcome.reason is not None:
             print(f"  {names[index]} failed: {outcome.reason}", flush=True)
-    return found
+    return outcomes
 
 
-def verdicts(runner: ExperimentRunner, cells: Chosen, outcomes: dict[tuple[str, str, int], Outcome]) -> list[dict]:
+def compare_groups(
+    runner: ExperimentRunner, cells: Chosen, outcomes: dict[tuple[str, str, int], Outcome]
+) -> list[dict]:
     """Return mean, rows and the paired differences to both baselines of each method and budget."""
     metric = runner.experiment.metric
     values: dict[tuple[str, str], dict[int, np.ndarray]] = {}
@@ -116,16 +119,16 @@ def verdicts(runner: ExperimentRunner, cells: Chosen, outcomes: dict[tuple[str, 
             values.setdefault((method, budget), {})[seed] = metric.per_row(outcome.outcomes)
             weights = metric.weights(outcome.outcomes)
     asked = [(m, b, base) for m, b in values for base in BASELINES if m != base and (base, b) in values]
-    made = {}
+    effects = {}
     for method, budget, base in asked:
         ours, theirs = values[method, budget], values[base, budget]
         both = sorted(set(ours) & set(theirs))
         if len(both) >= 2:
             sides = (np.stack([side[seed] for seed in both]) for side in (ours, theirs))
-            made[method, budget, base] = estimate_effect(
+            effects[method, budget, base] = estimate_effect(
                 *sides, weights, is_higher_better=metric.is_higher_better, n_tests=len(asked)
             )
-    adjusted = dict(zip(made, adjust_p_values([found.p for found in made.values()]), strict=True))
+    adjusted = dict(zip(effects, adjust_p_values([effect.p for effect in effects.values()]), strict=True))
     rows = []
     for method, budget in values:
         mine = [cells[name] for name in cells if name[:2] == (method, budget)]
@@ -133,14 +136,14 @@ def verdicts(runner: ExperimentRunner, cells: Chosen, outcomes: dict[tuple[str, 
                   and outcomes[name].outcomes is not None]  # fmt: skip
         against = {
             base: {
-                **asdict(made[method, budget, base]),
+                **asdict(effects[method, budget, base]),
                 "p_holm": adjusted[method, budget, base],
-                "verdict": sentence(
-                    made[method, budget, base], adjusted[method, budget, base], is_rate=metric.name != "loss"
+                "verdict": describe_effect(
+                    effects[method, budget, base], adjusted[method, budget, base], is_rate=metric.name != "loss"
                 ),
             }
             for base in BASELINES
-            if (method, budget, base) in made
+            if (method, budget, base) in effects
         }
         rows.append(
             {
@@ -157,25 +160,23 @@ def verdicts(runner: ExperimentRunner, cells: Chosen, outcomes: dict[tuple[str, 
 
 def measure(name: str, options: argparse.Namespace, equal: str) -> dict:
     """Return the verdicts of one task."""
-    pool, test, given = task(name, options.data)
+    pool, test, settings = task(name, options.data)
     began = time.monotonic()
     runner = ExperimentRunner.open(
         pool,
         eval=test,
-        model=None,
-        metric=None,
-        settings=given.get("settings", th.TrainSettings(eval_generations=0)),
-        overlap="drop",
-        method_settings=SETTINGS,
-        select_options={"encoder": "static"},
-        workers=options.workers,
-        engine="local",
-        on_progress=None,
+        settings=MethodExperimentSettings(
+            settings=settings.get("settings", th.TrainSettings(eval_generations=0)),
+            overlap="drop",
+            method_settings=SETTINGS,
+            encoder="static",
+            workers=options.workers,
+        ),
     )
     with runner:
-        methods = methods_for(pool) if options.methods is None else options.methods.split(",")
+        methods = list_methods(pool) if options.methods is None else options.methods.split(",")
         shares = [float(part) / 100 for part in options.budgets.split(",")]
-        cells = chosen(runner, methods, shares, options.seeds, equal)
+        cells = choose_cells(runner, methods, shares, options.seeds, equal)
         experiment, outcomes = runner.experiment, {}
         for share in shares:
             part = {key: cell for key, cell in cells.items() if key[1] == f"{share:.0%}"}
@@ -186,7 +187,7 @@ def measure(name: str, options: argparse.Namespace, equal: str) -> dict:
                 f"  {name}, equal {equal}, {share:.0%}: {len(part)} cells, {time.monotonic() - began:.0f} s", flush=True
             )
         runner.experiment = replace(experiment)
-        told = verdicts(runner, cells, outcomes)
+        verdicts = compare_groups(runner, cells, outcomes)
     return {
         "metric": experiment.metric.name,
         "pool_rows": len(experiment.pool),
@@ -194,23 +195,23 @@ def measure(name: str, options: argparse.Namespace, equal: str) -> dict:
         "seeds": options.seeds,
         "options": {"budgets": options.budgets, "methods": options.methods},
         "date": machine()["date"],
-        "train_seconds": round(sum(found.facts.get("train_seconds", 0) for found in outcomes.values()), 1),
-        "failed": sum(found.reason is not None for found in outcomes.values()),
-        "verdicts": told,
+        "train_seconds": round(sum(outcome.facts.get("train_seconds", 0) for outcome in outcomes.values()), 1),
+        "failed": sum(outcome.reason is not None for outcome in outcomes.values()),
+        "verdicts": verdicts,
     }
 
 
-def table(made: dict) -> str:
+def table(result: dict) -> str:
     """Return the verdicts of one task as text."""
-    lines = [f"  {'budget':<7}{'method':<20}{'rows':>7}{made['metric']:>10}  against random | against length"]
-    for row in sorted(made["verdicts"], key=lambda row: (float(row["budget"][:-1]), row["method"])):
-        said = " | ".join(row["against"].get(base, {}).get("verdict", "-") for base in BASELINES)
-        lines.append(f"  {row['budget']:<7}{row['method']:<20}{row['rows']:>7.0f}{row['value']:>10.4f}  {said}")
+    lines = [f"  {'budget':<7}{'method':<20}{'rows':>7}{result['metric']:>10}  against random | against length"]
+    for row in sorted(result["verdicts"], key=lambda row: (float(row["budget"][:-1]), row["method"])):
+        verdicts = " | ".join(row["against"].get(base, {}).get("verdict", "-") for base in BASELINES)
+        lines.append(f"  {row['budget']:<7}{row['method']:<20}{row['rows']:>7.0f}{row['value']:>10.4f}  {verdicts}")
     return "\n".join(lines)
 
 
 def cell_text(row: dict, sign: int) -> str:
-    """Return the mean, the difference to random with its interval, and the verdict; effects are above 0 when better."""
+    """Return mean, difference to random with its interval (above 0: better), and verdict."""
     against = row["against"].get("random")
     if against is None:
         return f"{row['value']:.3f}"
@@ -221,24 +222,24 @@ def cell_text(row: dict, sign: int) -> str:
 
 
 def markdown(result: dict) -> str:
-    """Return a table for each task and way of being fair: methods in the order of their gain, budgets side by side."""
+    """Return a table for each task and way of being fair: methods by gain, budgets side by side."""
     lines = []
     for name, ways in result["tasks"].items():
-        for equal, made in ways.items():
-            rows = {(row["method"], row["budget"]): row for row in made["verdicts"]}
+        for equal, task_result in ways.items():
+            rows = {(row["method"], row["budget"]): row for row in task_result["verdicts"]}
             budgets = sorted({budget for _, budget in rows}, key=lambda budget: int(budget[:-1]))
-            sign = -1 if made["metric"] == "loss" else 1
+            sign = -1 if task_result["metric"] == "loss" else 1
 
             def gain(method: str) -> float:
                 of = [rows[method, budget]["against"].get("random", {"value": 0.0}) for budget in budgets]  # noqa: B023
                 return sum(each["value"] for each in of)
 
             methods = sorted({method for method, _ in rows}, key=lambda method: (method != "random", -gain(method)))
-            lines += [f"#### {name}, equal {equal}: {made['metric']}", "", f"| method | {' | '.join(budgets)} |"]
+            lines += [f"#### {name}, equal {equal}: {task_result['metric']}", "", f"| method | {' | '.join(budgets)} |"]
             lines.append("|---" * (len(budgets) + 1) + "|")
             for method in methods:
-                found = [cell_text(rows[method, budget], sign) for budget in budgets]
-                lines.append(f"| `{method}` | {' | '.join(found)} |")
+                cells = [cell_text(rows[method, budget], sign) for budget in budgets]
+                lines.append(f"| `{method}` | {' | '.join(cells)} |")
             lines.append("")
     return "\n".join(lines)
 
@@ -271,9 +272,9 @@ def main() -> None:
         result["tasks"] = json.loads(options.out.read_text())["tasks"]
     for name in options.sets.split(","):
         for equal in options.equal.split(","):
-            made = measure(name, options, equal)
-            print(f"{name}, equal {equal}\n{table(made)}", flush=True)
-            result["tasks"].setdefault(name, {})[equal] = made
+            measured = measure(name, options, equal)
+            print(f"{name}, equal {equal}\n{table(measured)}", flush=True)
+            result["tasks"].setdefault(name, {})[equal] = measured
             options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

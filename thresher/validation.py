@@ -64,8 +64,8 @@ def option(
         ge: the value must be at least this; of a text, 1 says that it must not be empty.
         lt: the value must be below this.
         le: the value must be at most this; infinite for a number that may be infinite.
-        flag: name on the command line; default: the field's name with dashes; "": not an option of
-            the command line.
+        flag: names on the command line, with spaces; default: the field's name with dashes; "": not
+            an option of the command line.
         panel: heading of the command's help under which the option stands.
         is_repeatable: a list is given on the command line one element at a time, not with commas.
         parse: makes the value of the command line's text, or of its list of texts.

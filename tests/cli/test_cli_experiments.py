@@ -2,38 +2,60 @@
 
 import inspect
 import json
-from enum import Enum
+from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 
 from thresher.cli.compare import compare as compare_command
 from thresher.cli.curve import curve as curve_command
-from thresher.cli.experiment_options import method_settings, seconds, train_settings, whole_numbers
+from thresher.cli.experiment_options import OutputSettings
 from thresher.cli.main import main
 from thresher.cli.tune import tune as tune_command
+from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.comparison import compare
 from thresher.experiments.learning_curve import learning_curve
+from thresher.experiments.settings import (
+    ComparisonOptions,
+    ComparisonSettings,
+    CurveOptions,
+    CurveSettings,
+    TuneOptions,
+    TuneSettings,
+    parse_method_settings,
+    parse_seconds,
+    parse_train_settings,
+)
 from thresher.experiments.tuning import tune
 from thresher.subset.budget import parse_budget
+from thresher.validation import build_settings
 
-RENAMED = {"eval_rows": "eval", "target": "targets", "settings": "method_settings", "train": "settings"}
-ONLY_COMMAND = {"page", "schema", "columns", "id_column", "as_json", "quiet"}
+EXPERIMENTS = [
+    (curve_command, learning_curve, CurveSettings, CurveOptions),
+    (compare_command, compare, ComparisonSettings, ComparisonOptions),
+    (tune_command, tune, TuneSettings, TuneOptions),
+]
 
 
-@pytest.mark.parametrize(
-    ("command", "function"), [(curve_command, learning_curve), (compare_command, compare), (tune_command, tune)]
-)
-def test_commands_have_the_names_and_defaults_of_their_functions(command, function):
-    told = {name: entry.default for name, entry in inspect.signature(function).parameters.items()}
-    has = {}
-    for name, entry in inspect.signature(command).parameters.items():
-        if name not in ONLY_COMMAND:
-            has[RENAMED.get(name, name)] = entry.default.value if isinstance(entry.default, Enum) else entry.default
-    assert set(has) == set(told) - {"on_progress"}
-    spelled = {"settings", "method_settings", "targets", "more", "slices", "methods", "workers", "sizes"}
-    for name in set(has) - spelled:
-        assert has[name] == told[name], name
+@pytest.mark.parametrize(("command", "function", "settings", "options"), EXPERIMENTS)
+def test_settings_options_function_and_command_say_the_same(command, function, settings, options):
+    types, defaults = get_type_hints(settings), {field.name: field.default for field in fields(settings)}
+    hints = get_type_hints(options)
+    assert set(hints) == set(types)
+    lists = {name for name, kind in types.items() if "tuple" in str(kind)}
+    assert {name for name in types if hints[name] != types[name]} == lists  # typed as sequences
+    shown = {name: entry.default for name, entry in inspect.signature(function).parameters.items()}
+    rows = "data" if command is tune_command else "pool"
+    assert set(shown) - set(defaults) == {rows, "eval", "out", "force", "on_progress"}
+    has = {name: entry.default for name, entry in inspect.signature(command).parameters.items()}
+    others = {field.name for group in (ReadSettings, OutputSettings) for field in fields(group)}
+    assert set(has) == set(defaults) | others | {rows, "eval_rows"}
+    for name, default in defaults.items():
+        assert shown[name] == default, name
+        if name not in lists | {"workers", "settings"}:
+            assert has[name] == default, name
+    assert (has["workers"], defaults["workers"]) == ("auto", 1)
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +116,13 @@ def test_a_comparison_from_the_shell_ends_in_verdicts(files, tiny_bert, tmp_path
     [
         (["--sizes", "8"], "at least 3 sizes"),
         (["--sizes", "8,16,9999"], "at most the 90 rows"),
-        (["--sizes", "small"], "--sizes: must be auto or whole numbers"),
+        (["--sizes", "small"], "sizes must be a list of whole numbers of at least 1 or 'auto'"),
         (["--seeds", "1"], "at least 2"),
-        (["--max-time", "soon"], "--max-time: must be a time"),
+        (["--max-time", "soon"], "max_time must be a time"),
         (["--train", "epoch=2"], "did you mean 'epochs'"),
         (["--train", "epochs=two"], "epochs must be a number"),
         (["--set", "epochs=2"], "--set: must be METHOD.NAME=VALUE"),
-        (["--workers", "many"], "--workers: must be auto or a whole number"),
+        (["--workers", "many"], "workers must be a whole number of at least 1 or 'auto'"),
         (["--metric", "acuracy"], "did you mean 'accuracy'"),
     ],
 )
@@ -121,12 +143,12 @@ def test_overlapping_files_are_refused_with_the_rows_named(files, capsys):
 
 
 def test_texts_become_values():
-    assert seconds("--max-time", "90s") == 90
-    assert seconds("--max-time", "1.5h") == 5400
-    assert seconds("--max-time", "60") == 60
-    assert whole_numbers("--sizes", "1,20") == [1, 20]
-    assert method_settings(["deft-ucs.easy-share=0.3"]) == {"deft-ucs": {"easy_share": "0.3"}}
-    made = train_settings(["epochs=2", "dora=true", "lora_rank=4", "lora_targets=q,v", "schedule=linear"])
+    assert parse_seconds("max_time", "90s") == 90
+    assert parse_seconds("max_time", "1.5h") == 5400
+    assert parse_seconds("max_time", "60") == parse_seconds("max_time", 60) == 60
+    assert build_settings(CurveSettings, "curve", {"sizes": "1,20"}).sizes == (1, 20)
+    assert parse_method_settings(["deft-ucs.easy-share=0.3"]) == {"deft-ucs": {"easy_share": "0.3"}}
+    made = parse_train_settings(["epochs=2", "dora=true", "lora_rank=4", "lora_targets=q,v", "schedule=linear"])
     assert (made.epochs, made.dora, made.lora_rank, made.lora_targets, made.schedule) == (
         2.0,
         True,
@@ -135,7 +157,7 @@ def test_texts_become_values():
         "linear",
     )
     with pytest.raises(SettingsError, match="true or false"):
-        train_settings(["dora=perhaps"])
+        parse_train_settings(["dora=perhaps"])
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"methods": {"random": {"saturation": null}}}'])

@@ -4,11 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from thresher.cli.compare import summary
+from thresher.cli.compare import summarize
 from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.evaluation.effect import Effect, adjust_p_values, estimate_effect
-from thresher.experiments.comparison import _has_columns, _methods, compare, net_of_selection, sentence
+from thresher.experiments.comparison import choose_methods, compare, compute_net_effect, describe_effect, has_columns
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +60,20 @@ def outcome(**changes):
 
 
 def test_verdicts_are_plain_words():
-    assert sentence(outcome(), 0.01, is_rate=True) == "better by 1.2 points [0.4, 2.0]"
+    assert describe_effect(outcome(), 0.01, is_rate=True) == "better by 1.2 points [0.4, 2.0]"
     assert (
-        sentence(outcome(value=-0.012, low=-0.02, high=-0.004), 0.01, is_rate=True) == "worse by 1.2 points [0.4, 2.0]"
+        describe_effect(outcome(value=-0.012, low=-0.02, high=-0.004), 0.01, is_rate=True)
+        == "worse by 1.2 points [0.4, 2.0]"
     )
-    assert sentence(outcome(), 0.2, is_rate=True) == "no difference seen; 0.8 points would have been detectable"
-    assert sentence(outcome(), 0.01, is_rate=False) == "better by 0.012 nats [0.004, 0.020]"
+    assert describe_effect(outcome(), 0.2, is_rate=True) == "no difference seen; 0.8 points would have been detectable"
+    assert describe_effect(outcome(), 0.01, is_rate=False) == "better by 0.012 nats [0.004, 0.020]"
 
 
 def test_words_keep_the_sign_of_the_interval_and_say_nothing_it_does_not():
     beyond = outcome(value=-0.357, low=-0.669, high=0.022)
-    assert sentence(beyond, 0.045, is_rate=True).startswith("no difference seen")
+    assert describe_effect(beyond, 0.045, is_rate=True).startswith("no difference seen")
     same = outcome(value=0.0, low=0.0, high=0.0, stderr=0.0, detectable=0.0)
-    assert sentence(same, 1.0, is_rate=True) == "no difference at all: both gave the same outcomes"
+    assert describe_effect(same, 1.0, is_rate=True) == "no difference at all: both gave the same outcomes"
 
 
 class Scores:
@@ -82,21 +83,21 @@ class Scores:
         self.outcomes = {("random", size, 0): None for size in sizes}
         self.experiment = type("Experiment", (), {"metric": type("Metric", (), {"is_higher_better": True})})
 
-    def mean(self, _, size):
+    def compute_mean(self, _, size):
         return 0.5 + 0.1 * np.log2(size / 100)
 
 
 def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
-    found = net_of_selection(Scores([100, 200, 400]), outcome(), 200, select_seconds=10.0, train_seconds=10.0)
+    found = compute_net_effect(Scores([100, 200, 400]), outcome(), 200, select_seconds=10.0, train_seconds=10.0)
     assert found["random_rows"] == 400
     assert found["value"] == pytest.approx(0.012 - 0.1)
-    free = net_of_selection(Scores([100, 200]), outcome(), 200, select_seconds=0.0, train_seconds=10.0)
+    free = compute_net_effect(Scores([100, 200]), outcome(), 200, select_seconds=0.0, train_seconds=10.0)
     assert free["value"] == pytest.approx(0.012)
     bent = Scores([100, 200, 400])
-    bent.mean = lambda _, size: {100: 0.5, 200: 0.6, 400: 0.62}[size]
-    both = net_of_selection(bent, outcome(), 100, select_seconds=30.0, train_seconds=10.0)
+    bent.compute_mean = lambda _, size: {100: 0.5, 200: 0.6, 400: 0.62}[size]
+    both = compute_net_effect(bent, outcome(), 100, select_seconds=30.0, train_seconds=10.0)
     assert both["value"] == pytest.approx(0.012 - 0.12)
-    assert net_of_selection(Scores([200]), outcome(), 200, select_seconds=1.0, train_seconds=10.0) is None
+    assert compute_net_effect(Scores([200]), outcome(), 200, select_seconds=1.0, train_seconds=10.0) is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
     [
         ({"seeds": 1}, SettingsError, "at least 2"),
         ({"seeds": 2.5}, SettingsError, "whole number"),
-        ({"methods": "random"}, InputError, "beside random"),
+        ({"methods": "random"}, InputError, "besides random"),
         ({"methods": "herdin"}, NotFoundError, "herding"),
         ({"budget": "200ktok"}, InputError, "rows or a share"),
         ({"budget": 5000}, InputError, "at most"),
@@ -121,19 +122,19 @@ def test_bad_use_is_told_in_one_sentence(pool, test_rows, tiny_bert, quick, opti
 
 
 def test_a_comparison_that_could_not_see_anything_names_no_impossible_difference():
-    said = sentence(outcome(detectable=4.5), 0.2, is_rate=True)
+    said = describe_effect(outcome(detectable=4.5), 0.2, is_rate=True)
     assert said == "no difference seen; with so few runs and test rows, none could have been"
-    assert "4.500 nats" in sentence(outcome(detectable=4.5), 0.2, is_rate=False)
+    assert "4.500 nats" in describe_effect(outcome(detectable=4.5), 0.2, is_rate=False)
 
 
 def test_all_leaves_out_what_asks_a_model_or_a_column_that_is_not_there():
-    names = _methods("all", {})
+    names = choose_methods("all", {})
     assert {"random", "length", "facility-location", "max-coverage", "stratified"} <= set(names)
     assert not {"perplexity", "gradient", "confidence"} & set(names)
     talks = load([{"instruction": "say", "output": "red", "half": 1}])
-    assert not _has_columns("stratified", {}, talks)
-    assert _has_columns("stratified", {"stratified": {"by": "half"}}, talks)
-    assert _has_columns("facility-location", {}, talks)
+    assert not has_columns("stratified", {}, talks)
+    assert has_columns("stratified", {"stratified": {"by": "half"}}, talks)
+    assert has_columns("facility-location", {}, talks)
 
 
 def test_the_manifest_tells_what_was_asked_and_not_the_steps_of_the_last_budget(made):
@@ -156,7 +157,7 @@ def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher
         seeds_needed=None,
     )  # fmt: skip
     made = {"cells": pl.DataFrame({"n": [None, 40]}), "manifest": SimpleNamespace(content={"asked": {"detect": 0.01}})}
-    told = summary(SimpleNamespace(content=content | {"failed": []}, verdicts=(verdict,), path=None, **made))
+    told = summarize(SimpleNamespace(content=content | {"failed": []}, verdicts=(verdict,), path=None, **made))
     order = [line.split()[0] for line in told.splitlines()[1:4]]
     assert order == (["length", "random", "herding"] if is_higher_better else ["herding", "random", "length"])
     assert "fewer than 3 seeds" in told

@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,8 +13,9 @@ from thresher.evaluation.metric import find_metric
 from thresher.evaluation.saturation import fit_curve
 from thresher.experiments.cells import worker_pool
 from thresher.experiments.cells.cell import Outcome
-from thresher.experiments.curve_io import dips, limits, read_curve
+from thresher.experiments.curve_io import describe_dips, describe_limits, read_curve
 from thresher.experiments.learning_curve import learning_curve
+from thresher.experiments.runner import ExperimentRunner
 
 SIZES = [8, 16, 32, 64]
 
@@ -92,7 +94,7 @@ def test_cells_of_an_earlier_command_are_not_run_again(made, pool, test_rows, ti
     def refuse(*_):
         raise AssertionError("a finished cell was run again")
 
-    monkeypatch.setattr(worker_pool, "run", refuse)
+    monkeypatch.setattr(worker_pool, "train_and_measure", refuse)
     again = learning_curve(
         pool, eval=test_rows, methods=["random"], sizes=SIZES[:3], seeds=2, grid=True, model=tiny_bert, settings=quick
     )
@@ -152,14 +154,14 @@ def test_equal_steps_gives_every_size_the_steps_of_the_largest(pool, test_rows, 
 def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(
     pool, test_rows, tiny_bert, quick, own_cache, monkeypatch, tmp_path
 ):
-    real = worker_pool.run
+    real = worker_pool.train_and_measure
 
-    def fail_at_16(request, work):
-        if len(request.parts.train) == 16:
+    def fail_at_16(context, work):
+        if len(context.parts.train) == 16:
             raise MemoryError("out of memory")
-        return real(request, work)
+        return real(context, work)
 
-    monkeypatch.setattr(worker_pool, "run", fail_at_16)
+    monkeypatch.setattr(worker_pool, "train_and_measure", fail_at_16)
     curve = learning_curve(
         pool, eval=test_rows, methods=["random"], sizes=SIZES, seeds=2, grid=True, model=tiny_bert,
         settings=quick, out=tmp_path / "out",
@@ -174,7 +176,7 @@ def test_when_every_cell_fails_the_first_reason_is_told(pool, test_rows, tiny_be
     def fail(*_):
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(worker_pool, "run", fail)
+    monkeypatch.setattr(worker_pool, "train_and_measure", fail)
     with pytest.raises(InputError, match="all 12 cells failed.*no such device"):
         learning_curve(
             pool, eval=test_rows, methods="length", sizes=SIZES[:3], seeds=2, grid=True, model=tiny_bert, settings=quick
@@ -206,14 +208,14 @@ def test_a_share_of_the_pool_is_held_out(pool, tiny_bert, quick):
         ({"sizes": [8]}, InputError, "at least 3 sizes"),
         ({"sizes": [8, 16, 1000]}, InputError, "at most the 80 rows of the pool, got 1,000"),
         ({"sizes": [8, 16, 2.5]}, SettingsError, "whole numbers"),
-        ({"sizes": [0, 16, 32]}, SettingsError, "from 1"),
+        ({"sizes": [0, 16, 32]}, SettingsError, "at least 1"),
         ({"seeds": 1}, SettingsError, "seeds must be a whole number of at least 2"),
         ({"methods": "randon"}, NotFoundError, "random"),
         ({"metric": "acuracy"}, NotFoundError, "accuracy"),
-        ({"delta": 0.0}, SettingsError, "delta must be above 0"),
+        ({"delta": 0.0}, SettingsError, "delta must be a number above 0"),
         ({"equal": "time"}, SettingsError, "equal must be"),
-        ({"engine": "spark"}, NotFoundError, "engine"),
-        ({"workers": 0}, InputError, "workers"),
+        ({"engine": "spark"}, SettingsError, "engine"),
+        ({"workers": 0}, SettingsError, "workers"),
         ({"slices": ["nosuch"]}, NotFoundError, "nosuch"),
         ({"slices": ["half"], "metric": "macro_f1"}, InputError, "no value per row"),
         ({"method_settings": {"facility-locaton": {"x": 1}}}, SettingsError, "facility-locaton"),
@@ -232,16 +234,16 @@ def test_the_folder_says_nothing_of_the_clock_outside_cost_and_manifest(made):
     assert "seconds" not in json.dumps({k: v for k, v in curve.content.items() if k != "stopped"})
 
 
-class Outcomes:
-    """Stands for an experiment runner: outcomes of one method at some sizes, (seeds, n) of right answers each."""
-
-    def __init__(self, runs):
-        self.experiment = type("Experiment", (), {"metric": find_metric("accuracy", "classification")})
-        self.outcomes = {
-            ("random", size, seed): Outcome(key="", outcomes=pl.DataFrame({"correct": row > 0}), facts={})
-            for size, table in runs.items()
-            for seed, row in enumerate(table)
-        }
+def build_runner(runs):
+    """Return a runner with outcomes of random rows: right answers by size, (seeds, n) each."""
+    outcomes = {
+        ("random", size, seed): Outcome(key="", outcomes=pl.DataFrame({"correct": row > 0}), facts={})
+        for size, table in runs.items()
+        for seed, row in enumerate(table)
+    }
+    experiment = SimpleNamespace(metric=find_metric("accuracy", "classification"))
+    shared = {"rankings": None, "worker_pool": None, "n_workers": 1, "engine": "local", "on_progress": None}
+    return ExperimentRunner(experiment=experiment, outcomes=outcomes, **shared)
 
 
 def flat_runs(rng, *, seeds=3, rows=200, sizes=(10, 20, 40, 80, 160, 320), fall=0.0):
@@ -254,28 +256,29 @@ def flat_runs(rng, *, seeds=3, rows=200, sizes=(10, 20, 40, 80, 160, 320), fall=
 
 def test_a_fall_is_told_and_the_noise_of_a_flat_curve_is_not():
     rng = np.random.default_rng(3)
-    (told,) = dips(Outcomes(flat_runs(rng, fall=1.5)), "random", [10, 20, 40, 80, 160, 320])
+    (told,) = describe_dips(build_runner(flat_runs(rng, fall=1.5)), "random", [10, 20, 40, 80, 160, 320])
     assert told.startswith("from 160 to 320 rows the accuracy gets worse by 0.")
-    flat = [dips(Outcomes(flat_runs(rng)), "random", [10, 20, 40, 80, 160, 320]) for _ in range(20)]
-    assert sum(map(bool, flat)) <= 3  # two standard errors for each step told a fall of a third of all flat curves
+    flat = [describe_dips(build_runner(flat_runs(rng)), "random", [10, 20, 40, 80, 160, 320]) for _ in range(20)]
+    # without Holm's correction, a third of all flat curves would show a dip
+    assert sum(map(bool, flat)) <= 3
 
 
 def test_an_answer_that_is_the_smallest_size_or_below_the_noise_is_told_to_be_so():
     rng = np.random.default_rng(0)
     sizes = [20, 40, 80, 160]
     flat = fit_curve(sizes, [list(0.5 + rng.normal(0, 0.03, 3)) for _ in sizes], is_higher_better=True)
-    wide, fine = (limits(flat, flat.saturation(delta=delta)) for delta in (0.2, 0.001))
+    wide, fine = (describe_limits(flat, flat.saturation(delta=delta)) for delta in (0.2, 0.001))
     assert len(wide) == 1
     assert "already at 20 rows, the smallest size" in wide[0]
     assert any("a larger delta" in note for note in fine)
     steep = [list(0.9 - 0.5 * np.exp(-n / 40) + rng.normal(0, 0.001, 3)) for n in sizes]
     made = fit_curve(sizes, steep, is_higher_better=True)
-    assert limits(made, made.saturation(delta=0.02)) == []
+    assert describe_limits(made, made.saturation(delta=0.02)) == []
 
 
 def test_a_wrong_method_is_told_before_any_cell_runs(pool, test_rows, tiny_bert, quick, own_cache, monkeypatch):
     ran = []
-    monkeypatch.setattr(worker_pool, "run", lambda *_: ran.append(1))
+    monkeypatch.setattr(worker_pool, "train_and_measure", lambda *_: ran.append(1))
     options = {"eval": test_rows, "sizes": SIZES, "model": tiny_bert, "settings": quick, "max_time": 100}
     with pytest.raises(NotFoundError, match="herding"):
         learning_curve(pool, methods="herdin", **options)

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from thresher.evaluation.saturation import fit_curve
-from thresher.experiments.planning import Cost, expected_width, geometric_sizes, is_firm, propose, start, width
+from thresher.experiments.planning import (
+    Cost,
+    compute_width,
+    is_firm,
+    list_doubling_sizes,
+    list_first_cells,
+    predict_width,
+    propose_cells,
+)
 
 SIZES = [50, 100, 200, 400]
 
@@ -21,30 +29,30 @@ def power(n):
 
 
 def test_sizes_double_up_to_the_whole_pool():
-    assert geometric_sizes(6400) == [100, 200, 400, 800, 1600, 3200, 6400]
-    assert geometric_sizes(100)[-1] == 100
-    assert geometric_sizes(10_003, n_classes=77)[0] >= 154
-    assert min(geometric_sizes(40)) >= 16
+    assert list_doubling_sizes(6400) == [100, 200, 400, 800, 1600, 3200, 6400]
+    assert list_doubling_sizes(100)[-1] == 100
+    assert list_doubling_sizes(10_003, n_classes=77)[0] >= 154
+    assert min(list_doubling_sizes(40)) >= 16
 
 
 def test_the_start_is_cheap_and_repeated():
-    assert start([100, 200, 400, 800, 1600], 5) == [(n, s) for n in (100, 200, 400, 800) for s in (0, 1)]
+    assert list_first_cells([100, 200, 400, 800, 1600], 5) == [(n, s) for n in (100, 200, 400, 800) for s in (0, 1)]
 
 
 def test_a_cell_costs_its_passes_and_its_test_rows():
-    assert Cost(epochs=2, equal_rows=0, n_test=100).of(50) == 3 * 2 * 50 + 100
-    assert Cost(epochs=None, equal_rows=640, n_test=100).of(50) == 3 * 640 + 100
+    assert Cost(epochs=2, equal_rows=0, n_test=100).compute(50) == 3 * 2 * 50 + 100
+    assert Cost(epochs=None, equal_rows=640, n_test=100).compute(50) == 3 * 640 + 100
 
 
 def test_one_more_run_is_expected_to_narrow_the_interval():
     fit = measured(power)
     rng = np.random.default_rng(0)
-    assert expected_width(fit, 1600, delta=0.005, rng=rng) < width(fit, 0.005)
+    assert predict_width(fit, 1600, delta=0.005, rng=rng) < compute_width(fit, 0.005)
 
 
 def test_a_far_size_tells_more_of_the_law_than_the_smallest_one():
     fit = measured(power)
-    far, near = (expected_width(fit, n, delta=0.005, rng=np.random.default_rng(0)) for n in (3200, 50))
+    far, near = (predict_width(fit, n, delta=0.005, rng=np.random.default_rng(0)) for n in (3200, 50))
     assert far < near
 
 
@@ -61,19 +69,21 @@ def test_a_curve_that_surely_still_pays_at_the_end_of_the_pool_is_firm():
 def test_proposals_are_new_cells_in_reach_and_none_when_all_seeds_are_done():
     fit, cost = measured(power), Cost(epochs=1, equal_rows=0, n_test=100)
     counts = {50: 2, 100: 2, 200: 2, 400: 2, 800: 0, 1600: 0}
-    found = propose(fit, counts=counts, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0))
+    found = propose_cells(fit, counts=counts, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0))
     assert 1 <= len(found) <= 3
     assert all(counts[size] <= seed < 3 for size, seed in found)
     assert len(set(found)) == len(found)
     done = dict.fromkeys(counts, 3)
-    assert propose(fit, counts=done, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0)) == []
+    assert propose_cells(fit, counts=done, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0)) == []
 
 
 @pytest.mark.parametrize("number", range(3))
 def test_the_same_state_gives_the_same_plan(number):
     fit, cost = measured(power, number=number), Cost(epochs=1, equal_rows=0, n_test=100)
     plans = [
-        propose(fit, counts={400: 2, 800: 0}, n_seeds=5, delta=0.005, cost=cost, n=2, rng=np.random.default_rng(7))
+        propose_cells(
+            fit, counts={400: 2, 800: 0}, n_seeds=5, delta=0.005, cost=cost, n=2, rng=np.random.default_rng(7)
+        )
         for _ in range(2)
     ]
     assert plans[0] == plans[1]

@@ -6,8 +6,8 @@ import pytest
 
 from thresher.errors import InputError, SettingsError
 from thresher.experiments.cells import worker_pool
-from thresher.experiments.search import Tried
-from thresher.experiments.tuning import agreement, tune
+from thresher.experiments.search import TrialResult
+from thresher.experiments.tuning import measure_agreement, tune
 from thresher.trainer.settings import TrainSettings
 
 pytest.importorskip("optuna")
@@ -50,33 +50,33 @@ def test_the_winner_is_the_best_at_the_end_and_judged_on_the_test_set(made):
 def test_the_same_search_gives_the_same_trials_and_a_killed_one_goes_on(
     made, options, own_cache, monkeypatch, tmp_path
 ):
-    real, n_runs = worker_pool.run, []
+    real, n_runs = worker_pool.train_and_measure, []
 
-    def stop_at_the_third(request, work):
-        n_runs.append(request)
+    def stop_at_the_third(context, work):
+        n_runs.append(context)
         if len(n_runs) == 3:
             raise KeyboardInterrupt
-        return real(request, work)
+        return real(context, work)
 
-    monkeypatch.setattr(worker_pool, "run", stop_at_the_third)
+    monkeypatch.setattr(worker_pool, "train_and_measure", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         tune(**options, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(worker_pool, "run", real)
+    monkeypatch.setattr(worker_pool, "train_and_measure", real)
     again = tune(**options, out=tmp_path / "out")
     assert again.trials.equals(made.trials)
 
 
 def test_trials_that_diverge_are_failed_and_never_finalists(options, own_cache, monkeypatch):
-    real = worker_pool.run
+    real = worker_pool.train_and_measure
 
-    def diverge(request, work):
-        outcomes, facts = real(request, work)
-        if request.settings.lora_rank != 8:
+    def diverge(context, work):
+        outcomes, facts = real(context, work)
+        if context.settings.lora_rank != 8:
             outcomes = outcomes.with_columns(loss=pl.lit(float("nan")))
         return outcomes, facts
 
-    monkeypatch.setattr(worker_pool, "run", diverge)
+    monkeypatch.setattr(worker_pool, "train_and_measure", diverge)
     made = tune(**(options | {"metric": "loss"}))
     failed = made.trials.filter(pl.col("lora_rank") != 8)
     assert len(failed)
@@ -86,12 +86,12 @@ def test_trials_that_diverge_are_failed_and_never_finalists(options, own_cache, 
 
 def test_agreement_counts_how_many_of_the_early_top_five_stay():
     early = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
-    tried = [Tried(settings=TrainSettings(), early=value, reason=None) for value in early]
+    trials = [TrialResult(settings=TrainSettings(), early=value, reason=None) for value in early]
     finals = dict(enumerate([0.9, 0.2, 0.3, 0.4, 0.5, 0.6, 0.1]))
-    found = agreement(tried, finals, is_higher_better=True)
+    found = measure_agreement(trials, finals, is_higher_better=True)
     assert found["top_five_kept"] == 4  # early: 2..6; at the end: 0, 2, 3, 4, 5
     assert -1 <= found["rank_correlation"] <= 1
-    assert agreement(tried, {0: 0.1, 1: 0.2, 2: 0.3}, is_higher_better=True) == {
+    assert measure_agreement(trials, {0: 0.1, 1: 0.2, 2: 0.3}, is_higher_better=True) == {
         "n": 3,
         "rank_correlation": pytest.approx(1.0),
         "top_five_kept": None,

@@ -1,135 +1,78 @@
-"""Options that the commands of experiments share."""
+"""What the commands of experiments share: where results go, and how they are run and shown."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from thresher.cli import options
-from thresher.errors import InputError
-from thresher.validation import build_settings, parse_pairs
-
-if TYPE_CHECKING:
-    from thresher.trainer.settings import TrainSettings
-
-_CELLS = "Where the cells run"
-
-
-class OverlapChoice(StrEnum):
-    """What happens to rows that are in the pool and in the test set."""
-
-    refuse = "refuse"
-    drop = "drop"
-
+from thresher.dataset.settings import ReadSettings
+from thresher.experiments.settings import ExperimentSettings
+from thresher.validation import option
 
 Pool = Annotated[str, typer.Argument(help="Rows to choose from: file, glob, folder, Hub id, or - for stdin.")]
 Eval = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")]
-Model = Annotated[str | None, typer.Option(help="Base model: Hub id or folder; not set: the embedded one.")]
-Metric = Annotated[
-    str | None, typer.Option(help="accuracy, macro_f1, loss; or loss, exact_match, rouge_l, chrf for language models.")
-]
-Train = Annotated[
-    list[str] | None, typer.Option("--train", help="NAME=VALUE of the training, as epochs=2; repeatable.")
-]
-MethodSettings = Annotated[list[str] | None, typer.Option("--set", help="METHOD.NAME=VALUE of a method; repeatable.")]
-OverlapOption = Annotated[
-    OverlapChoice, typer.Option(help="Test rows that are also in the pool: refuse, or drop them from the pool.")
-]
-Workers = Annotated[str, typer.Option(help="Runs at once; auto: one per core or GPU.", rich_help_panel=_CELLS)]
-Engine = Annotated[str, typer.Option(help="local, or ray (RAY_ADDRESS).", rich_help_panel=_CELLS)]
-Out = Annotated[Path | None, typer.Option(help="Folder for the result.")]
-Page = Annotated[bool, typer.Option("--page/--no-page", help="Write report.html into the folder.")]
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
-def eval_rows(source: str, *, quiet: bool, **reading: Any) -> Any:
-    """Return a share as it is, and load everything else as the pool is loaded."""
-    return source if source.strip().endswith("%") else options.read_telling(source, quiet=quiet, **reading)
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings:
+    """Where a command's result goes."""
+
+    out: Path | None = option(None, "Folder for the result.")
+    force: bool = option(False, "Replace an earlier result in --out.")
+    page: bool = option(True, "Write report.html into the folder.", flag="--page/--no-page")
+    as_json: bool = option(False, "Print the result as JSON on stdout.", flag="--json")
+    quiet: bool = option(False, "No progress and no summary.", flag="--quiet -q")
 
 
-def whole_numbers(option: str, text: str) -> Any:
-    """Return [100, 200] from "100,200"; "auto" stays.
+def run_experiment(
+    function: Callable[..., Any],
+    source: str,
+    eval_source: str,
+    settings: ExperimentSettings,
+    *,
+    read: ReadSettings,
+    output: OutputSettings,
+    summarize: Callable[[Any], str],
+) -> None:
+    """Run an experiment, and show its result.
 
-    Raises:
-        InputError: a part is not a whole number.
+    Args:
+        function: runs it.
+        source: rows to choose from or to train on.
+        eval_source: rows to measure on; a share is passed on as it is.
+        settings: of the experiment.
+        read: how rows are read; configuration and split are those of `source`.
+        output: where the result goes.
+        summarize: returns a few lines about the result.
     """
-    if text == "auto":
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option}: must be auto or whole numbers with commas, as 100,200,400, got '{text}'") from None
+    from thresher.cli.progress import progress_display
+
+    with progress_display(quiet=output.quiet) as show:
+        rows = options.read_telling(source, read, quiet=output.quiet)
+        eval_rows: Any = eval_source
+        if not eval_source.strip().endswith("%"):
+            eval_rows = options.read_telling(eval_source, replace(read, config=None, split=None), quiet=output.quiet)
+        result = function(rows, eval=eval_rows, out=output.out, force=output.force, on_progress=show, **vars(settings))
+    if output.as_json:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(result.content, option=orjson.OPT_INDENT_2).decode() + "\n")
+    if not output.quiet:
+        typer.echo(summarize(result), err=True)
+    if output.out is not None and output.page:
+        from thresher.reporting import report
+
+        page = report(output.out)
+        if not output.quiet:
+            typer.echo(str(page), err=True)
 
 
-def seconds(option: str, text: str | None) -> float | None:
-    """Return 1800.0 from "30m".
-
-    Raises:
-        InputError: it is not a number with s, m, h or d.
-    """
-    if text is None:
-        return None
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
-    try:
-        return float(number) * _UNITS[unit]
-    except ValueError:
-        raise InputError(f"{option}: must be a time as 90s, 30m or 4h, got '{text}'") from None
-
-
-def worker_count(text: str) -> int | None:
-    """Return the number of workers; None for auto.
-
-    Raises:
-        InputError: it is not a whole number.
-    """
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"--workers: must be auto or a whole number, got '{text}'") from None
-
-
-def train_settings(pairs: list[str] | None) -> TrainSettings:
-    """Return the settings of the training from NAME=VALUE pairs.
-
-    Raises:
-        SettingsError: there is no such setting, or its value does not fit.
-    """
-    from thresher.trainer.settings import TrainSettings
-
-    settings: TrainSettings = build_settings(TrainSettings, "--train", parse_pairs(pairs or []))
-    return settings
-
-
-def method_settings(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
-    """Return {"deft-ucs": {"easy_share": "0.3"}} from ["deft-ucs.easy_share=0.3"].
-
-    Raises:
-        InputError: a pair is not METHOD.NAME=VALUE.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        method, dot, setting = name.partition(".")
-        if not (equals and dot and method.strip() and setting.strip()):
-            raise InputError(
-                f"--set: must be METHOD.NAME=VALUE, got '{pair}'; for example --set deft-ucs.easy_share=0.3"
-            )
-        found.setdefault(method.strip(), {})[setting.strip().replace("-", "_")] = value.strip()
-    return found
-
-
-def write_page(out: Path | None, *, wanted: bool, quiet: bool) -> None:
-    """Write the page of a finished folder, and say where it is."""
-    if out is None or not wanted:
-        return
-    from thresher.reporting import report
-
-    page = report(out)
-    if not quiet:
-        typer.echo(str(page), err=True)
+def list_files(path: Path) -> str:
+    """Return the line that names the files of a result's folder."""
+    return f"{path}: {', '.join(sorted(file.name for file in path.iterdir()))}"

@@ -76,7 +76,7 @@ def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Param
         about, kind = get_option(field), _get_option_type(types[field.name])
         if about.is_repeatable:
             kind = list[str if about.parse else get_args(types[field.name])[0]] | None  # type: ignore[misc]
-        flags = [about.flag or f"--{field.name.replace('_', '-')}"] if kind is bool or about.flag else []
+        flags = (about.flag or f"--{field.name.replace('_', '-')}").split() if kind is bool or about.flag else []
         numbers = any(member in (int, float) for member in (kind, *get_args(kind)))
         info = typer.Option(
             *flags,
@@ -86,7 +86,9 @@ def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Param
             max=about.le if numbers else None,
         )
         default = defaults.get(field.name, field.default)
-        if isinstance(default, tuple):
+        if about.is_repeatable:
+            default = None
+        elif isinstance(default, tuple):
             default = ",".join(map(str, default)) or None
         yield inspect.Parameter(
             field.name,

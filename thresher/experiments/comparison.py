@@ -1,45 +1,47 @@
-"""Is any selector better than random on these rows? Each against random, with the same seeds on the same test set."""
+"""Is any selector better than random on these rows? Same seeds, same test set for all."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
+from thresher.artifacts.folder import MANIFEST, write_atomic
 from thresher.artifacts.manifest import Manifest
-from thresher.errors import InputError, ManifestError, SettingsError
-from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_effect, estimate_seeds_needed
-from thresher.experiments.experiment import Overlap
+from thresher.dataset import Dataset
+from thresher.errors import InputError
+from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_seeds_needed
 from thresher.experiments.rankings import check_methods
+from thresher.experiments.result_folder import RunClock, encode_json, read_manifest, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
+from thresher.experiments.settings import (
+    BASELINE,
+    ComparisonOptions,
+    ComparisonSettings,
+    MethodSettings,
+    list_methods,
+)
 from thresher.experiments.tables import (
     CELL_SCHEMA,
-    cell_table,
-    cost_table,
-    experiment_manifest,
-    identity,
+    build_cell_table,
+    build_cost_table,
+    build_manifest,
+    compute_identity,
     write_tables,
 )
+from thresher.progress import OnProgress
+from thresher.selectors import available, create
 from thresher.subset.budget import parse_budget
-from thresher.trainer.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from thresher.dataset import Dataset
-    from thresher.features import Progress
+from thresher.validation import build_settings, document_options
 
 KIND = "comparison"
-BASELINE, LENGTH = "random", "length"
+LENGTH = "length"
 CELLS, COMPARISON = "cells.csv", "comparison.json"
-DEFAULTS = TrainSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class PairwiseResult:
         n_rows: rows trained on.
         effect: paired difference to random, positive where the method is better.
         p_holm: adjusted for all methods and budgets of the comparison.
-        sentence: in words.
+        sentence: the verdict in words.
         seeds_needed: to see `detect` with these test rows; None where they are too few, however
             many the seeds.
         select_seconds: mean over seeds, features included (as spent now: cached ones cost nothing).
@@ -77,7 +79,7 @@ class Comparison:
 
     Attributes:
         cells: one row per cell, as in `LearningCurve`.
-        verdicts: of every method and budget but random itself.
+        verdicts: on every method and budget but random itself.
         content: of `comparison.json`.
         path: of the folder, or None when none was asked for.
         manifest: what ran.
@@ -94,54 +96,25 @@ class Comparison:
         return "\n".join(f"{v.method}, {v.n_rows:,} rows: {v.sentence}" for v in self.verdicts)
 
 
+@document_options(ComparisonSettings)
 def compare(
     pool: Any,
     *,
     eval: Any,  # noqa: A002 - the name of the command's option
-    methods: str | Sequence[str] = "all",
-    budget: str | int | float | Sequence[str | int | float] = "10%",
-    seeds: int = 5,
-    detect: float = 0.01,
-    model: str | Path | None = None,
-    metric: str | None = None,
-    equal: Literal["epochs", "steps"] = "steps",
-    settings: TrainSettings = DEFAULTS,
-    method_settings: Mapping[str, Mapping[str, Any]] | None = None,
-    encoder: str | None = None,
-    device: str | None = None,
-    overlap: Overlap = "refuse",
-    workers: int | None = 1,
-    engine: str = "local",
     out: str | Path | None = None,
     force: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[ComparisonOptions],
 ) -> Comparison:
     """Compare selectors with random at given budgets, with the same seeds on the same test set.
 
     Args:
         pool: rows to choose from, anything `load` accepts.
         eval: rows to measure on, or a share of the pool to hold out ("10%").
-        methods: names of selectors, as a list or with commas, or "all" that ask no language model
-            and find their columns in the pool; random and length are always among them.
-        budget: rows or a share, one or several.
-        seeds: runs of each method at each budget, at least 2.
-        detect: true difference for which the number of needed seeds is reported.
-        model: Hub id or folder of the base model; not set: the embedded one.
-        metric: with a value per row: accuracy or loss; loss, exact_match, rouge_l or chrf for
-            language models.
-        equal: "steps": all cells of a budget train for as many optimizer steps; "epochs": for as
-            many epochs.
-        settings: of the training.
-        method_settings: of the selectors, by name.
-        encoder: as for `select`.
-        device: as for `select`.
-        overlap: a test row that is also in the pool is refused ("refuse"), or taken out of the pool
-            ("drop").
-        workers: processes that run cells at once; None for one per core or GPU.
-        engine: "local", or "ray" for a Ray cluster.
         out: folder for the result; cells are kept in the cache either way.
         force: replace an earlier result in `out`.
         on_progress: listener.
+        options: fields of `ComparisonSettings`.
 
     Raises:
         InputError: pool, test set, budgets or methods do not fit.
@@ -149,124 +122,125 @@ def compare(
         SettingsError: a setting has an illegal value.
         OutputError: `out` holds something else.
     """
-    if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer) or seeds < 2:
-        raise SettingsError(
-            f"compare: seeds must be a whole number of at least 2, because their spread is the error bar, got {seeds}"
-        )
-    if not 0 < detect < 1:
-        raise SettingsError(f"compare: detect must be between 0 and 1, in units of the metric, got {detect}")
-    if equal not in ("epochs", "steps"):
-        raise SettingsError(f"compare: equal must be 'epochs' or 'steps', got '{equal}'")
-    names = _methods(methods, method_settings or {})
-    with ExperimentRunner.open(
-        pool,
-        eval=eval,
-        model=model,
-        metric=metric,
-        settings=settings,
-        overlap=overlap,
-        method_settings=method_settings,
-        select_options={"encoder": encoder, "device": device},
-        workers=workers,
-        engine=engine,
-        on_progress=on_progress,
-    ) as runner:
-        if runner.experiment.metric.column is None:
-            raise InputError(
-                f"compare: {runner.experiment.metric.name} has no value per row to pair; choose accuracy or loss"
-            )
-        sizes = _sizes(budget, len(runner.experiment.pool))
-        if methods == "all":
-            names = [name for name in names if _has_columns(name, method_settings or {}, runner.experiment.pool)]
-        asked = {"methods": names, "budgets": sizes, "seeds": seeds, "equal": equal, "detect": detect}
-        return _run(runner, asked, out=out, force=force)
-
-
-def _run(runner: ExperimentRunner, asked: dict[str, Any], *, out: str | Path | None, force: bool) -> Comparison:
-    started, began = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    named = identity(runner, asked)
-    with ExitStack() as stack:
-        folder = None if out is None else stack.enter_context(OutputFolder(out, identity=named, force=force))
-        if folder is not None and folder.is_done:
-            return read_comparison(folder.path)
+    settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options)
+    method_settings = settings.method_settings or {}
+    names = choose_methods(settings.methods, method_settings)
+    with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
         experiment = runner.experiment
-        for size in asked["budgets"]:
-            if asked["equal"] == "steps":
-                runner.set_equal_steps(size)
-            wanted = [(m, size, seed) for seed in range(asked["seeds"]) for m in asked["methods"]]
-            runner.run(wanted, largest=asked["budgets"][-1])
-        runner.experiment = experiment  # the manifest tells what was asked, not the steps of the last budget
-        runner.require_results()
-        verdicts = judge(runner, detect=asked["detect"])
-        content = {
-            "metric": runner.experiment.metric.name,
-            "is_higher_better": runner.experiment.metric.is_higher_better,
-            "budgets": asked["budgets"],
-            "baseline": BASELINE,
-            "level": LEVEL,
-            "values": _values(runner),
-            "verdicts": [_as_json(verdict) for verdict in verdicts],
-            "failed": [
-                {"method": name[0], "n_rows": name[1], "seed": name[2], "reason": outcome.reason}
-                for name, outcome in sorted(runner.outcomes.items())
-                if outcome.reason is not None
-            ],
+        if experiment.metric.column is None:
+            raise InputError(f"compare: {experiment.metric.name} has no value per row to pair; choose accuracy or loss")
+        sizes = _parse_sizes(settings.budget, len(experiment.pool))
+        if settings.methods == "all":
+            names = [name for name in names if has_columns(name, method_settings, experiment.pool)]
+        asked = {
+            "methods": names,
+            "budgets": sizes,
+            "seeds": settings.seeds,
+            "equal": settings.equal,
+            "detect": settings.detect,
         }
-        manifest = experiment_manifest(runner, KIND, named, asked, began=began, started=started)
-        if folder is None:
-            return Comparison(
-                cells=cell_table(runner), verdicts=tuple(verdicts), content=content, path=None, manifest=manifest
-            )
-        work = folder.work
-        write_tables(runner, work, CELLS)
-        write_atomic(work / COMPARISON, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
-        write_atomic(work / MANIFEST, manifest.to_json())
-        folder.publish()
-        return read_comparison(folder.path)
+        return _write_comparison(runner, asked, out=out, force=force)
 
 
-def judge(runner: ExperimentRunner, *, detect: float) -> list[PairwiseResult]:
-    """Return the verdict on every method and budget, from the seeds that finished on both sides."""
-    found: list[tuple[str, int, Effect, int | None]] = []
-    metric = runner.experiment.metric
-    asked = sorted({name[:2] for name in runner.outcomes if name[0] != BASELINE})
-    for method, size in asked:
-        ours, theirs, weights = runner.paired(method, BASELINE, size)
-        if len(ours) >= 2:
-            n_tests = len(asked)
-            made = estimate_effect(ours, theirs, weights, is_higher_better=metric.is_higher_better, n_tests=n_tests)
-            needed = estimate_seeds_needed(ours, theirs, weights, gain=detect, n_tests=n_tests)
-            found.append((method, size, made, needed))
-    adjusted = adjust_p_values([entry[2].p for entry in found])
-    costs = cost_table(runner).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
+def _write_comparison(
+    runner: ExperimentRunner, asked: dict[str, Any], *, out: str | Path | None, force: bool
+) -> Comparison:
+    clock, identity = RunClock(), compute_identity(runner, asked)
+
+    def run(_: Path | None) -> Comparison:
+        _run_cells(runner, asked)
+        verdicts = compare_with_baseline(runner, detect=asked["detect"])
+        return Comparison(
+            cells=build_cell_table(runner),
+            verdicts=tuple(verdicts),
+            content=_build_content(runner, asked["budgets"], verdicts),
+            path=None,
+            manifest=build_manifest(runner, KIND, identity, asked, clock),
+        )
+
+    def write(comparison: Comparison, folder: Path) -> None:
+        write_tables(runner, folder, CELLS)
+        write_atomic(folder / COMPARISON, encode_json(comparison.content))
+        write_atomic(folder / MANIFEST, comparison.manifest.to_json())
+
+    return run_in_folder(identity, out=out, force=force, run=run, write=write, read=read_comparison)
+
+
+def _run_cells(runner: ExperimentRunner, asked: Mapping[str, Any]) -> None:
+    experiment = runner.experiment
+    for size in asked["budgets"]:
+        if asked["equal"] == "steps":
+            runner.set_equal_steps(size)
+        names = [(method, size, seed) for seed in range(asked["seeds"]) for method in asked["methods"]]
+        runner.run(names, largest=asked["budgets"][-1])
+    runner.experiment = experiment  # what was asked, not the steps of the last budget
+    runner.require_results()
+
+
+def _build_content(
+    runner: ExperimentRunner, budgets: Sequence[int], verdicts: Sequence[PairwiseResult]
+) -> dict[str, Any]:
+    """Return the content of `comparison.json`."""
+    return {
+        "metric": runner.experiment.metric.name,
+        "is_higher_better": runner.experiment.metric.is_higher_better,
+        "budgets": budgets,
+        "baseline": BASELINE,
+        "level": LEVEL,
+        "values": _describe_values(runner),
+        "verdicts": [_to_json(verdict) for verdict in verdicts],
+        "failed": [
+            {"method": method, "n_rows": size, "seed": seed, "reason": outcome.reason}
+            for (method, size, seed), outcome in sorted(runner.outcomes.items(), key=lambda entry: entry[0])
+            if outcome.reason is not None
+        ],
+    }
+
+
+def compare_with_baseline(runner: ExperimentRunner, *, detect: float) -> list[PairwiseResult]:
+    """Return the verdict on every method and budget, from the seeds that finished on both sides.
+
+    Args:
+        runner: with finished cells.
+        detect: true difference to find the number of needed seeds for.
+    """
+    groups = [group for group in runner.list_groups() if group[0] != BASELINE]
+    effects: list[tuple[str, int, Effect, int | None]] = []
+    for method, size in groups:
+        pairs = runner.pair_runs((method, size), (BASELINE, size))
+        if len(pairs) >= 2:
+            needed = estimate_seeds_needed(*pairs.stack(), gain=detect, n_tests=len(groups))
+            effects.append((method, size, pairs.estimate_effect(n_tests=len(groups)), needed))
+    adjusted = adjust_p_values([effect.p for _, _, effect, _ in effects])
+    costs = build_cost_table(runner).group_by("method", "n_rows").agg(pl.col("select_seconds", "train_seconds").mean())
     seconds = {(m, n): (s, t) for m, n, s, t in costs.iter_rows()}
     return [
         PairwiseResult(
             method=method,
             n_rows=size,
-            effect=made,
+            effect=effect,
             p_holm=p,
-            sentence=sentence(made, p, is_rate=metric.name != "loss"),
+            sentence=describe_effect(effect, p, is_rate=runner.experiment.metric.name != "loss"),
             seeds_needed=needed,
             select_seconds=round(seconds[method, size][0], 3),
             train_seconds=round(seconds[method, size][1], 3),
-            net=net_of_selection(runner, made, size, *seconds[method, size]),
+            net=compute_net_effect(runner, effect, size, *seconds[method, size]),
         )
-        for (method, size, made, needed), p in zip(found, adjusted, strict=True)
+        for (method, size, effect, needed), p in zip(effects, adjusted, strict=True)
     ]
 
 
-def net_of_selection(
-    runner: ExperimentRunner, made: Effect, n_rows: int, select_seconds: float, train_seconds: float
+def compute_net_effect(
+    runner: ExperimentRunner, effect: Effect, n_rows: int, select_seconds: float, train_seconds: float
 ) -> dict[str, float] | None:
-    """Return the effect against random rows that got the time of choosing too, as further rows to train on.
+    """Return the effect against random rows that got the time of choosing as further rows.
 
     How much those rows would gain is read off random's own scores: straight lines between the
     measured budgets on a log scale of rows, and the last one on beyond them.
 
     Args:
         runner: with finished cells.
-        made: the effect at equal numbers of rows.
+        effect: at equal numbers of rows.
         n_rows: that number.
         select_seconds: spent on choosing.
         train_seconds: spent on training.
@@ -275,38 +249,42 @@ def net_of_selection(
         `value`, `low`, `high`, `random_rows` (those random could train on in the same time); None
         where random was measured at one budget only.
     """
-    scores = {size: runner.mean(BASELINE, size) for size in sorted({name[1] for name in runner.outcomes})}
-    known = [(size, score) for size, score in scores.items() if score is not None]
+    means = {size: runner.compute_mean(BASELINE, size) for size in sorted({name[1] for name in runner.outcomes})}
+    known = [(size, mean) for size, mean in means.items() if mean is not None]
     if len(known) < 2 or not train_seconds:
         return None
-    wanted = n_rows * (1 + select_seconds / train_seconds)
-    sizes, values = np.log([size for size, _ in known]), np.array([score for _, score in known])
+    # random rows that take as long to train on as choosing and training together
+    affordable = n_rows * (1 + select_seconds / train_seconds)
+    sizes, values = np.log([size for size, _ in known]), np.array([mean for _, mean in known])
     slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
-    reached = float(np.interp(np.log(wanted), sizes, values)) + slope * max(0.0, float(np.log(wanted) - sizes[-1]))
-    gain = (reached - float(np.interp(np.log(n_rows), sizes, values))) * (
-        1 if runner.experiment.metric.is_higher_better else -1
-    )
-    ends = {name: float(getattr(made, name) - gain) for name in ("value", "low", "high")}
-    return {**ends, "random_rows": float(round(wanted))}
+    # np.interp is flat beyond the last size, where the last slope goes on
+    beyond = max(0.0, float(np.log(affordable) - sizes[-1]))
+    reached = float(np.interp(np.log(affordable), sizes, values)) + slope * beyond
+    gain = reached - float(np.interp(np.log(n_rows), sizes, values))
+    gain *= 1 if runner.experiment.metric.is_higher_better else -1
+    ends = {"value": effect.value, "low": effect.low, "high": effect.high}
+    return {**{name: float(end - gain) for name, end in ends.items()}, "random_rows": float(round(affordable))}
 
 
-def is_clear(made: Effect, p_holm: float) -> bool:
-    """Tell whether a difference stands: after Holm's correction, and with an interval that leaves out zero."""
-    return p_holm < LEVEL and not made.low <= 0 <= made.high
+def is_clear(effect: Effect, p_holm: float) -> bool:
+    """Tell whether a difference stands after Holm's correction, its interval without zero."""
+    return p_holm < LEVEL and not effect.low <= 0 <= effect.high
 
 
-def sentence(made: Effect, p_holm: float, *, is_rate: bool) -> str:
+def describe_effect(effect: Effect, p_holm: float, *, is_rate: bool) -> str:
     """Return the verdict in words: rates in points (hundredths), losses in nats per token."""
     factor, unit = (100.0, "points") if is_rate else (1.0, "nats")
     digits = 1 if is_rate else 3
-    if not made.stderr > 0 and made.value == 0:
+    if not effect.stderr > 0 and effect.value == 0:
         return "no difference at all: both gave the same outcomes"
-    if not is_clear(made, p_holm):
-        if is_rate and made.detectable >= 1:  # beyond any difference that two rates can have
+    if not is_clear(effect, p_holm):
+        if is_rate and effect.detectable >= 1:  # beyond any difference that two rates can have
             return "no difference seen; with so few runs and test rows, none could have been"
-        return f"no difference seen; {made.detectable * factor:.{digits}f} {unit} would have been detectable"
-    is_better = made.value > 0
-    value, low, high = (made.value, made.low, made.high) if is_better else (-made.value, -made.high, -made.low)
+        return f"no difference seen; {effect.detectable * factor:.{digits}f} {unit} would have been detectable"
+    is_better = effect.value > 0
+    value, low, high = (
+        (effect.value, effect.low, effect.high) if is_better else (-effect.value, -effect.high, -effect.low)
+    )
     word = "better" if is_better else "worse"
     return f"{word} by {value * factor:.{digits}f} {unit} [{low * factor:.{digits}f}, {high * factor:.{digits}f}]"
 
@@ -318,80 +296,74 @@ def read_comparison(path: str | Path) -> Comparison:
         ManifestError: the folder is not one that `compare` wrote.
     """
     folder = Path(path)
-    manifest = Manifest.read(folder)
-    if manifest.content.get("kind") != KIND:
-        raise ManifestError(f"{folder}: must be a comparison, found '{manifest.content.get('kind')}'")
+    manifest = read_manifest(folder, KIND, "a comparison")
     content = json.loads((folder / COMPARISON).read_bytes())
     cells = pl.read_csv(folder / CELLS, schema_overrides=CELL_SCHEMA)
     verdicts = tuple(_from_json(entry) for entry in content["verdicts"])
     return Comparison(cells=cells, verdicts=verdicts, content=content, path=folder, manifest=manifest)
 
 
-def _as_json(verdict: PairwiseResult) -> dict[str, Any]:
-    made = asdict(verdict)
-    parts = made.pop("effect")
-    return {**made, "difference": parts}
+def _to_json(verdict: PairwiseResult) -> dict[str, Any]:
+    values = asdict(verdict)
+    effect = values.pop("effect")
+    return {**values, "difference": effect}
 
 
 def _from_json(entry: Mapping[str, Any]) -> PairwiseResult:
-    rest = {k: v for k, v in entry.items() if k != "difference"}
-    return PairwiseResult(effect=Effect(**entry["difference"]), **rest)
+    values = {name: value for name, value in entry.items() if name != "difference"}
+    return PairwiseResult(effect=Effect(**entry["difference"]), **values)
 
 
-def _values(runner: ExperimentRunner) -> list[dict[str, Any]]:
+def _describe_values(runner: ExperimentRunner) -> list[dict[str, Any]]:
     """Return mean and standard error of every method and budget, random among them."""
-    found = []
-    for method, size in sorted({name[:2] for name in runner.outcomes}):
-        mean, n_seeds = runner.mean(method, size), len(runner.tables(method, size))
+    values = []
+    for method, size in runner.list_groups():
+        mean, n_seeds = runner.compute_mean(method, size), len(runner.list_tables(method, size))
         if mean is not None:
-            stderr = runner.stderr(method, size)
-            found.append({"method": method, "n_rows": size, "value": mean, "stderr": stderr, "n_seeds": n_seeds})
-    return found
+            stderr = runner.estimate_stderr(method, size)
+            values.append({"method": method, "n_rows": size, "value": mean, "stderr": stderr, "n_seeds": n_seeds})
+    return values
 
 
-def _methods(methods: str | Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    from thresher.selectors import available
+def choose_methods(names: str | Sequence[str], settings: MethodSettings) -> list[str]:
+    """Return the methods of a comparison; "all" are those that ask no language model.
 
-    if methods == "all":
-        asked = [name for name in available() if not _needs_model(name, settings)]
-    else:
-        asked = methods.split(",") if isinstance(methods, str) else list(methods)
-        asked = [name.strip() for name in asked if name.strip()]
-    others = [name for name in asked if name != BASELINE]
-    if not others:
-        raise InputError(f"compare: at least one method beside {BASELINE} is needed, got {asked}")
-    names = list(dict.fromkeys([BASELINE, *others, LENGTH] if others != [LENGTH] else [BASELINE, LENGTH]))
-    check_methods(names, settings, "compare")
-    return names
+    Raises:
+        InputError: there is nothing to compare random with.
+        NotFoundError: there is no such method.
+        SettingsError: a method has no such setting.
+    """
+    if names == "all":
+        names = [name for name in available() if not _needs_model(name, settings)]
+    methods = list_methods(names, "compare")
+    if methods == [BASELINE]:
+        raise InputError(f"compare: at least one method besides {BASELINE} is needed, got {list(names)}")
+    methods = list(dict.fromkeys([*methods, LENGTH]))
+    check_methods(methods, settings, "compare")
+    return methods
 
 
-def _needs_model(name: str, settings: Mapping[str, Mapping[str, Any]]) -> bool:
+def _needs_model(name: str, settings: MethodSettings) -> bool:
     """Tell whether a method asks a language model, which "all" does not pay for unasked."""
-    from thresher.selectors import create
-
-    known = {"embedding", "length", "ngram"}
+    cheap = {"embedding", "length", "ngram"}
     needs = create(name, settings.get(name)).needs
-    return any(need not in known and not need.startswith("column:") for need in needs)
+    return any(need not in cheap and not need.startswith("column:") for need in needs)
 
 
-def _has_columns(name: str, settings: Mapping[str, Mapping[str, Any]], pool: Dataset) -> bool:
-    """Tell whether the pool has the columns that a method groups rows by; "all" leaves it out where not."""
-    from thresher.selectors import create
-
-    there = {"source", *pool.column_names, *(["label"] if pool.kind == "classification" else [])}
+def has_columns(name: str, settings: MethodSettings, pool: Dataset) -> bool:
+    """Tell whether the pool has the columns that a method groups rows by."""
+    columns = {"source", *pool.column_names, *(["label"] if pool.kind == "classification" else [])}
     needs = create(name, settings.get(name)).needs
-    return {need.removeprefix("column:") for need in needs if need.startswith("column:")} <= there
+    return {need.removeprefix("column:") for need in needs if need.startswith("column:")} <= columns
 
 
-def _sizes(budget: str | int | float | Sequence[str | int | float], n_pool: int) -> list[int]:
-    wanted = [budget] if isinstance(budget, str | int | float) else list(budget)
-    wanted = [part for entry in wanted for part in (entry.split(",") if isinstance(entry, str) else [entry])]
+def _parse_sizes(budgets: Sequence[str | int | float], n_pool: int) -> list[int]:
     sizes = set()
-    for entry in wanted:
-        parsed = parse_budget(entry)
-        if parsed.unit not in ("rows", "share"):
-            raise InputError(f"compare: the budget must be rows or a share, so that all sides get as many, got {entry}")
-        sizes.add(parsed.n_rows(n_pool))
+    for text in budgets:
+        budget = parse_budget(text)
+        if budget.unit not in ("rows", "share"):
+            raise InputError(f"compare: the budget must be rows or a share, so that all sides get as many, got {text}")
+        sizes.add(budget.n_rows(n_pool))
     if not sizes:
         raise InputError("compare: at least one budget is needed, got none")
     return sorted(sizes)

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
-from thresher.experiments.runner import ExperimentRunner
+from thresher.experiments.runner import CellId, ExperimentRunner
+from thresher.experiments.settings import BASELINE
 
-if TYPE_CHECKING:
-    pass
+MIN_SIZES, MIN_SEEDS = 3, 2  # below, no law is fitted
 
-BASELINE = "random"
-
-
-MIN_SIZES, MIN_SEEDS = 3, 2
+Runs = Mapping[CellId, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +44,12 @@ class LearningCurve:
 
     def __str__(self) -> str:
         """Return one sentence per method."""
-        return "\n".join(f"{method}: {found}" for method, found in self.saturation.items())
+        return "\n".join(f"{method}: {saturation}" for method, saturation in self.saturation.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePlan:
-    """What a curve asks for, checked.
+    """What a curve asks for, checked against the rows; a part of the curve's identity.
 
     Attributes:
         methods: names of selectors, the baseline among them.
@@ -90,44 +87,43 @@ class CurveProgress:
     """
 
     plan: CurvePlan
-    runs: dict[tuple[str, int, int], float | None] = field(default_factory=dict)
+    runs: dict[CellId, float | None] = field(default_factory=dict)
     stopped: str = ""
     cost: float = 0.0
     full_cost: float = 1.0
 
-    def points(self, method: str) -> dict[int, list[float]]:
+    def group_values(self, method: str) -> dict[int, list[float]]:
         """Return the values of a method by size, rising."""
-        return points(self.runs, method)
+        return group_values(self.runs, method)
 
     def fit(self, method: str, *, is_higher_better: bool, test_stderr: float = 0.0) -> CurveFit | None:
         """Return the law of a method, or None where there are too few runs."""
         return fit_runs(self.runs, method, is_higher_better=is_higher_better, test_stderr=test_stderr)
 
+    def compute_delta(self, runner: ExperimentRunner) -> float:
+        """Return the gain of a doubling that no longer pays.
 
-def points(runs: Mapping[tuple[str, int, int], float | None], method: str) -> dict[int, list[float]]:
+        As given; otherwise half a point, or one standard error of the baseline at its largest size
+        where that is larger.
+        """
+        if self.plan.delta is not None:
+            return self.plan.delta
+        sizes = list(self.group_values(BASELINE))
+        return max(MIN_DELTA, runner.estimate_stderr(BASELINE, sizes[-1])) if sizes else MIN_DELTA
+
+
+def group_values(runs: Runs, method: str) -> dict[int, list[float]]:
     """Return the finite values of a method by size, rising, and by seed."""
-    found: dict[int, list[float]] = {}
-    for name, size, seed in sorted(runs):
-        value = runs[name, size, seed]
+    values: dict[int, list[float]] = {}
+    for (name, size, _), value in sorted(runs.items()):
         if name == method and value is not None and np.isfinite(value):
-            found.setdefault(size, []).append(value)
-    return found
+            values.setdefault(size, []).append(value)
+    return values
 
 
-def fit_runs(
-    runs: Mapping[tuple[str, int, int], float | None], method: str, *, is_higher_better: bool, test_stderr: float
-) -> CurveFit | None:
+def fit_runs(runs: Runs, method: str, *, is_higher_better: bool, test_stderr: float) -> CurveFit | None:
     """Return the law of a method, or None where there are too few runs."""
-    found = points(runs, method)
-    if len(found) < MIN_SIZES or max(map(len, found.values())) < MIN_SEEDS:
+    values = group_values(runs, method)
+    if len(values) < MIN_SIZES or max(map(len, values.values())) < MIN_SEEDS:
         return None
-    values = list(found.values())
-    return fit_curve(list(found), values, is_higher_better=is_higher_better, test_stderr=test_stderr)
-
-
-def compute_delta(plan: CurvePlan, runner: ExperimentRunner, state: CurveProgress) -> float:
-    """Return the gain of a doubling that no longer pays: as given, or the larger of half a point and one error."""
-    if plan.delta is not None:
-        return plan.delta
-    sizes = list(state.points(BASELINE))
-    return max(MIN_DELTA, runner.stderr(BASELINE, sizes[-1])) if sizes else MIN_DELTA
+    return fit_curve(list(values), list(values.values()), is_higher_better=is_higher_better, test_stderr=test_stderr)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from thresher.dataset import Dataset, Schema
+from thresher.dataset import Dataset
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.evaluation.metric import Metric, find_metric
+from thresher.experiments.settings import Overlap
 from thresher.trainer.context import RunContext, load_rows, resolve_run
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.split import match_texts, parse_share, sample_by_hash, sort_by_id
-
-Overlap = Literal["refuse", "drop"]
 
 SPLIT_SEED = 0  # the test set is the same in every experiment on the same pool
 
@@ -47,28 +46,37 @@ class Experiment:
     eval_name: str = ""
     overlap: Overlap = "refuse"
 
-    def problem(self, outcomes: pl.DataFrame) -> str | None:
-        """Say why the outcomes of a cell cannot be compared (a metric that is not a number); None where they can."""
+    def find_problem(self, outcomes: pl.DataFrame) -> str | None:
+        """Say why outcomes cannot be compared, as a metric that is not a number; else None."""
         name = self.metric.column
         if name is None:
             return None
-        known = outcomes
-        if name == "loss" and self.labels:  # a label that the pool lacks has no loss, and that is no fault
-            known = outcomes.filter(pl.col("label").is_in(list(self.labels)))
-            n_bad = known[name].null_count()
-        else:
-            n_bad = 0
-        values = known[name].drop_nulls()
+        n_bad = 0
+        if name == "loss" and self.labels:  # a label that the pool lacks rightly has no loss
+            outcomes = outcomes.filter(pl.col("label").is_in(list(self.labels)))
+            n_bad = outcomes[name].null_count()
+        values = outcomes[name].drop_nulls()
         if values.dtype.is_float():
             n_bad += int((~values.is_finite()).sum())
-        return None if not n_bad else f"{self.metric.name} is not a finite number for {n_bad} of {len(known)} test rows"
+        return (
+            None if not n_bad else f"{self.metric.name} is not a finite number for {n_bad} of {len(outcomes)} test rows"
+        )
 
-    def request(self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None) -> RunContext:
-        """Return what training on these rows of the pool asks for."""
-        chosen = self.settings if settings is None else settings
+    def describe_score(self, outcomes: pl.DataFrame) -> str:
+        """Return the metric with its error over test rows, for people."""
+        score = self.metric.measure(outcomes)
+        return f"{self.metric.name} {score.value:.4f} ± {score.stderr:.4f}"
+
+    def build_context(self, rows: Dataset, *, seed: int, settings: TrainSettings | None = None) -> RunContext:
+        """Return what training on these rows of the pool takes."""
+        settings = self.settings if settings is None else settings
         if self.n_equal_steps is not None:
-            chosen = replace(chosen, epochs=None, max_steps=self.n_equal_steps)
-        return resolve_run(rows, model=self.model, eval=self.test, settings=chosen, seed=seed, labels=self.labels)
+            settings = replace(settings, epochs=None, max_steps=self.n_equal_steps)
+        return resolve_run(rows, model=self.model, eval=self.test, settings=settings, seed=seed, labels=self.labels)
+
+    def resolve_settings(self, *, seed: int = 0) -> TrainSettings:
+        """Return the settings with every choice by task made."""
+        return self.build_context(self.pool.take(np.arange(1)), seed=seed).settings
 
 
 def prepare_experiment(
@@ -106,40 +114,36 @@ def prepare_experiment(
     if share is not None:
         is_test = sample_by_hash(rows.frame["row_id"], share, seed=SPLIT_SEED)
         test, rows = rows.take(np.flatnonzero(is_test)), rows.take(np.flatnonzero(~is_test))
-        rows = rows.take(np.flatnonzero(~match_texts(rows, test)))  # repeats of a drawn row, which nobody chose
+        # repeats of a test row are no choice of anybody's
+        rows = rows.take(np.flatnonzero(~match_texts(rows, test)))
     else:
-        test = sort_by_id(load_rows(eval, _schema_for(rows, eval)))
+        test = sort_by_id(load_rows(eval, None if isinstance(eval, Dataset) else rows.schema))
     if test.kind != rows.kind:
         raise InputError(f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}")
-    rows = _apart(rows, test, overlap)
+    rows = _remove_test_rows(rows, test, overlap)
     if not len(rows) or not len(test):
         raise InputError(f"experiment: needs rows to choose from and to measure on, got {len(rows)} and {len(test)}")
     if len(test) < 2:
         raise InputError(
             "eval: at least 2 test rows are needed, because their spread is the error bar, got 1; add some"
         )
-    found = find_metric(metric, rows.kind)
-    if found.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
-        raise InputError(f"metric: {found.name} needs generated answers; set eval_generations to 2 or more")
-    labels = tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else ()
+    compared = find_metric(metric, rows.kind)
+    if compared.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
+        raise InputError(f"metric: {compared.name} needs generated answers; set eval_generations to 2 or more")
     return Experiment(
         pool=rows,
         test=test,
         model=model,
         settings=settings,
-        metric=found,
-        labels=labels,
+        metric=compared,
+        labels=tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else (),
         eval_name=str(eval) if share is not None else ", ".join(source.path for source in test.sources),
         overlap=overlap,
     )
 
 
-def _schema_for(rows: Dataset, eval_rows: Any) -> Schema | None:
-    return None if isinstance(eval_rows, Dataset) else rows.schema
-
-
-def _apart(pool: Dataset, test: Dataset, overlap: Overlap) -> Dataset:
-    """Return the rows of the pool that are not in the test set; refuse any that are, unless they are to be dropped."""
+def _remove_test_rows(pool: Dataset, test: Dataset, overlap: Overlap) -> Dataset:
+    """Return the rows of the pool that are not in the test set; refuse or drop any that are."""
     if overlap == "drop":
         return pool.take(np.flatnonzero(~match_texts(pool, test)))
     shared = np.flatnonzero(match_texts(test, pool))

@@ -3,102 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric
-from thresher.experiments.curve import (
-    BASELINE,
-    MIN_SEEDS,
-    MIN_SIZES,
-    CurvePlan,
-    CurveProgress,
-    LearningCurve,
-    compute_delta,
-)
-from thresher.experiments.experiment import Experiment, Overlap
-from thresher.experiments.planning import Cost, geometric_sizes, is_firm, propose, start
+from thresher.experiments.curve import MIN_SIZES, CurvePlan, CurveProgress, LearningCurve
+from thresher.experiments.curve_io import write_curve
+from thresher.experiments.experiment import Experiment
+from thresher.experiments.planning import Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
 from thresher.experiments.rankings import check_methods
-from thresher.experiments.runner import ExperimentRunner
-from thresher.trainer.settings import TrainSettings
+from thresher.experiments.runner import CellId, ExperimentRunner
+from thresher.experiments.settings import CurveOptions, CurveSettings, list_methods, parse_seconds
+from thresher.experiments.tables import check_slices
+from thresher.progress import OnProgress
+from thresher.validation import build_settings, document_options
 
-if TYPE_CHECKING:
-    from thresher.features import Progress
-
-SHARE_OF_GRID = 0.4  # of the full grid's cost that the adaptive mode spends at most, beyond its first cells
+SHARE_OF_GRID = 0.4  # of the full grid's cost, at most spent by the adaptive mode after its start
 CELLS_AT_ONCE = 2  # of each method; not the number of workers, on which no result may depend
-DEFAULTS = TrainSettings()
 
 
+@document_options(CurveSettings)
 def learning_curve(
     pool: Any,
     *,
     eval: Any,  # noqa: A002 - the name of the command's option
-    methods: str | Sequence[str] = (BASELINE, "facility-location"),
-    sizes: Literal["auto"] | Sequence[int] = "auto",
-    seeds: int = 5,
-    grid: bool = False,
-    model: str | Path | None = None,
-    metric: str | None = None,
-    delta: float | None = None,
-    equal: Literal["epochs", "steps"] = "epochs",
-    max_time: float | None = None,
-    max_runs: int | None = None,
-    targets: Sequence[float] = (),
-    more: Sequence[int] = (),
-    settings: TrainSettings = DEFAULTS,
-    method_settings: Mapping[str, Mapping[str, Any]] | None = None,
-    encoder: str | None = None,
-    device: str | None = None,
-    slices: Sequence[str] = (),
-    overlap: Overlap = "refuse",
-    workers: int | None = 1,
-    engine: str = "local",
     out: str | Path | None = None,
     force: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[CurveOptions],
 ) -> LearningCurve:
     """Measure how the score rises with the number of rows, and from where on more rows stop paying.
 
     Every cell is kept: a killed call continues with the cell it was at, and cells that any earlier
     command has run on the same rows with the same settings are not run again.
 
+    Without `grid`, the small sizes come first, and then the cell that narrows the answer most for
+    its cost, until the answer is firm or 40 % of the grid's cost is spent (the first cells, four
+    sizes with two seeds, are run in any case).
+
     Args:
         pool: rows to choose from, anything `load` accepts.
         eval: rows to measure on, or a share of the pool to hold out ("10%").
-        methods: names of selectors, as a list or with commas; random is always among them.
-        sizes: numbers of rows, or "auto": doubling up to the whole pool.
-        seeds: runs at each size; in the adaptive mode, at most.
-        grid: run every size with every seed. Otherwise (adaptive) the small sizes come first, and
-            then the cell that narrows the answer most for its cost, until the answer is firm or 40
-            % of the grid's cost is spent (the first cells, four sizes with two seeds, are run in
-            any case).
-        model: Hub id or folder of the base model; not set: the embedded one.
-        metric: accuracy, macro_f1 or loss; loss, exact_match, rouge_l or chrf for language models.
-        delta: gain of a doubling that no longer pays, in units of the metric; not set: the larger
-            of 0.005 and one standard error of the metric at the largest size.
-        equal: "epochs": every size is passed over equally often; "steps": every size gets as many
-            optimizer steps as the largest one needs.
-        max_time: seconds after which no cell is begun.
-        max_runs: most cells.
-        targets: values of the metric to find the needed rows for.
-        more: numbers of further rows, on top of the largest size, to find the gain of.
-        settings: of the training.
-        method_settings: of the selectors, by name.
-        encoder: as for `select`.
-        device: as for `select`.
-        slices: columns of the test set to draw curves for, beside the label.
-        overlap: a test row that is also in the pool is refused ("refuse"), or taken out of the pool
-            ("drop").
-        workers: processes that run cells at once; None for one per core or GPU.
-        engine: "local", or "ray" for a Ray cluster.
         out: folder for the result; cells are kept in the cache either way.
         force: replace an earlier result in `out`.
         on_progress: listener.
+        options: fields of `CurveSettings`.
 
     Raises:
         InputError: pool, test set, sizes or methods do not fit.
@@ -106,152 +59,111 @@ def learning_curve(
         SettingsError: a setting has an illegal value.
         OutputError: `out` holds something else.
     """
-    from thresher.experiments.curve_io import write_curve
-    from thresher.experiments.tables import check_slices
-
-    names = _methods(methods)
-    check_methods(names, method_settings or {}, "curve")
-    with ExperimentRunner.open(
-        pool,
-        eval=eval,
-        model=model,
-        metric=metric,
-        settings=settings,
-        overlap=overlap,
-        method_settings=method_settings,
-        select_options={"encoder": encoder, "device": device},
-        workers=workers,
-        engine=engine,
-        on_progress=on_progress,
-    ) as runner:
+    settings: CurveSettings = build_settings(CurveSettings, "curve", options)
+    methods = list_methods(settings.methods, "curve")
+    check_methods(methods, settings.method_settings or {}, "curve")
+    with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
         plan = CurvePlan(
-            methods=names,
-            sizes=_sizes(sizes, runner.experiment),
-            n_seeds=_at_least(seeds, MIN_SEEDS, "seeds", "the spread between seeds is the error bar"),
-            delta=None if delta is None else _positive(delta, "delta"),
-            is_grid=grid,
-            max_runs=None if max_runs is None else _at_least(max_runs, 1, "max_runs", "nothing would run"),
-            max_seconds=None if max_time is None else _positive(max_time, "max_time"),
-            targets=tuple(_target(target, runner.experiment.metric) for target in targets),
-            more=tuple(_at_least(rows, 1, "more", "rows are whole") for rows in more),
+            methods=tuple(methods),
+            sizes=_choose_sizes(settings.sizes, runner.experiment),
+            n_seeds=settings.seeds,
+            delta=settings.delta,
+            is_grid=settings.grid,
+            max_runs=settings.max_runs,
+            max_seconds=parse_seconds("curve: max_time", settings.max_time),
+            targets=tuple(_check_target(target, runner.experiment.metric) for target in settings.targets),
+            more=settings.more,
         )
-        if equal not in ("epochs", "steps"):
-            raise SettingsError(f"curve: equal must be 'epochs' or 'steps', got '{equal}'")
-        check_slices(runner, slices)
-        if equal == "steps":
+        check_slices(runner, settings.slices)
+        if settings.equal == "steps":
             runner.set_equal_steps(plan.sizes[-1])
-        asked = {"plan": vars(plan) | {"equal": equal}, "slices": list(slices)}
-        return write_curve(runner, asked, lambda: run_plan(plan, runner), out=out, force=force, slices=slices)
+        asked = {"plan": vars(plan) | {"equal": settings.equal}, "slices": list(settings.slices)}
+        return write_curve(runner, asked, lambda: run_plan(plan, runner), out=out, force=force, slices=settings.slices)
 
 
 def run_plan(plan: CurvePlan, runner: ExperimentRunner) -> CurveProgress:
     """Run the cells of a plan, all of them or those that it takes."""
-    cost, began = runner.cost(), time.monotonic()
-    full_cost = len(plan.methods) * plan.n_seeds * sum(cost.of(size) for size in plan.sizes)
-    state = CurveProgress(plan=plan, full_cost=full_cost)
+    cost, started = runner.compute_cost(), time.monotonic()
+    full_cost = len(plan.methods) * plan.n_seeds * sum(cost.compute(size) for size in plan.sizes)
+    progress = CurveProgress(plan=plan, full_cost=full_cost)
     grid = [(size, seed) for seed in range(plan.n_seeds) for size in plan.sizes]
-    first = grid if plan.is_grid else start(plan.sizes, plan.n_seeds)
+    first = grid if plan.is_grid else list_first_cells(plan.sizes, plan.n_seeds)
     todo = [(method, size, seed) for size, seed in first for method in plan.methods]
     while todo:
-        if plan.max_runs is not None and len(state.runs) + len(todo) > plan.max_runs:
-            todo = todo[: plan.max_runs - len(state.runs)]
-            state.stopped = f"{plan.max_runs} runs were allowed"
-        if plan.max_seconds is not None and state.runs and time.monotonic() - began > plan.max_seconds:
-            state.stopped = f"{plan.max_seconds:g} seconds were allowed"
+        if plan.max_runs is not None and len(progress.runs) + len(todo) > plan.max_runs:
+            todo = todo[: plan.max_runs - len(progress.runs)]
+            progress.stopped = f"{plan.max_runs} runs were allowed"
+        if plan.max_seconds is not None and progress.runs and time.monotonic() - started > plan.max_seconds:
+            progress.stopped = f"{plan.max_seconds:g} seconds were allowed"
             break
+        # time is checked between batches: with a limit, a batch is what the workers do at once
         batch = todo[: runner.n_workers] if plan.max_seconds is not None else todo
-        state.runs |= runner.run(batch, largest=plan.sizes[-1])
-        state.cost += sum(cost.of(size) for _, size, _ in batch)
+        progress.runs |= runner.run(batch, largest=plan.sizes[-1])
+        progress.cost += sum(cost.compute(size) for _, size, _ in batch)
         todo = todo[len(batch) :]
-        if not todo and not plan.is_grid and not state.stopped:
-            todo = _next(plan, runner, state, cost)
-    state.stopped = state.stopped or "every cell of the grid was run"
+        if not todo and not plan.is_grid and not progress.stopped:
+            todo = _choose_next_cells(progress, runner, cost)
+    progress.stopped = progress.stopped or "every cell of the grid was run"
     runner.require_results()
-    return state
+    return progress
 
 
-def _next(plan: CurvePlan, runner: ExperimentRunner, state: CurveProgress, cost: Cost) -> list[tuple[str, int, int]]:
+def _choose_next_cells(progress: CurveProgress, runner: ExperimentRunner, cost: Cost) -> list[CellId]:
     """Return the next cells of the adaptive mode; none, and why, when it is time to stop."""
-    wanted, are_firm = [], []
-    for method in plan.methods:
-        cells, is_done = _wanted(plan, runner, state, cost, method)
-        wanted += [(method, size, seed) for size, seed in cells]
+    useful: list[CellId] = []
+    are_firm = []
+    for method in progress.plan.methods:
+        cells, is_done = _choose_cells(progress, runner, cost, method)
+        useful += [(method, size, seed) for size, seed in cells]
         are_firm.append(is_done)
-    payable = _within(wanted, SHARE_OF_GRID * state.full_cost - state.cost, cost)
-    if wanted and not payable:
-        state.stopped = f"the next cell would cost more than {SHARE_OF_GRID:.0%} of the full grid"
-    elif not wanted:
-        state.stopped = "the answer is firm" if all(are_firm) else "no further cell would narrow the answer much"
+    payable = _take_payable(useful, SHARE_OF_GRID * progress.full_cost - progress.cost, cost)
+    if useful and not payable:
+        progress.stopped = f"the next cell would cost more than {SHARE_OF_GRID:.0%} of the full grid"
+    elif not useful:
+        progress.stopped = "the answer is firm" if all(are_firm) else "no further cell would narrow the answer much"
     return payable
 
 
-def _wanted(
-    plan: CurvePlan, runner: ExperimentRunner, state: CurveProgress, cost: Cost, method: str
+def _choose_cells(
+    progress: CurveProgress, runner: ExperimentRunner, cost: Cost, method: str
 ) -> tuple[list[tuple[int, int]], bool]:
-    """Return the cells that would help a method's answer most, as (size, seed), and whether the answer is firm."""
-    done = {size: sum((method, size, seed) in state.runs for seed in range(plan.n_seeds)) for size in plan.sizes}
-    fit = state.fit(method, is_higher_better=runner.experiment.metric.is_higher_better)
+    """Return the (size, seed) that would help a method's answer most, and whether it is firm."""
+    plan, runs = progress.plan, progress.runs
+    counts = {size: sum((method, size, seed) in runs for seed in range(plan.n_seeds)) for size in plan.sizes}
+    fit = progress.fit(method, is_higher_better=runner.experiment.metric.is_higher_better)
     if fit is None:  # cells failed, or there are few sizes
-        return [(size, n) for size, n in done.items() if n < plan.n_seeds][:1], False
-    delta, largest = compute_delta(plan, runner, state), plan.sizes[-1]
+        return [(size, n) for size, n in counts.items() if n < plan.n_seeds][:1], False
+    delta, largest = progress.compute_delta(runner), plan.sizes[-1]
     if is_firm(fit, delta=delta, largest=largest):
-        # a curve may be flat at first and rise later: the end is looked at before it is foretold
-        return ([], True) if done[largest] else ([(largest, 0)], False)
-    rng = np.random.default_rng(len(state.runs))
-    cells = propose(fit, counts=done, n_seeds=plan.n_seeds, delta=delta, cost=cost, n=CELLS_AT_ONCE, rng=rng)
+        # a curve may be flat at first and rise later: no answer is firm before its end was measured
+        return ([], True) if counts[largest] else ([(largest, 0)], False)
+    rng = np.random.default_rng(len(runs))
+    cells = propose_cells(fit, counts=counts, n_seeds=plan.n_seeds, delta=delta, cost=cost, n=CELLS_AT_ONCE, rng=rng)
     return cells, False
 
 
-def _within(cells: Iterable[tuple[str, int, int]], room: float, cost: Cost) -> list[tuple[str, int, int]]:
+def _take_payable(cells: Iterable[CellId], budget: float, cost: Cost) -> list[CellId]:
     payable = []
     for cell in cells:
-        if cost.of(cell[1]) <= room:
-            room -= cost.of(cell[1])
+        if cost.compute(cell[1]) <= budget:
+            budget -= cost.compute(cell[1])
             payable.append(cell)
     return payable
 
 
-def _methods(methods: str | Sequence[str]) -> tuple[str, ...]:
-    names = methods.split(",") if isinstance(methods, str) else list(methods)
-    names = [name.strip() for name in names if name.strip()]
-    if not names:
-        raise InputError("curve: at least one method is needed, got none")
-    return tuple(dict.fromkeys([BASELINE, *names]))
-
-
-def _sizes(sizes: str | Sequence[int], experiment: Experiment) -> tuple[int, ...]:
+def _choose_sizes(asked: Literal["auto"] | Sequence[int], experiment: Experiment) -> tuple[int, ...]:
     n_pool = len(experiment.pool)
-    if isinstance(sizes, str):
-        if sizes != "auto":
-            raise SettingsError(f"curve: sizes must be 'auto' or numbers of rows, got '{sizes}'")
-        found = geometric_sizes(n_pool, n_classes=len(experiment.labels))
-    else:
-        found = sorted(set(sizes))
-    if any(isinstance(size, bool) or size != int(size) or size < 1 for size in found):
-        raise SettingsError(f"curve: sizes must be whole numbers from 1, got {found}")
-    if found and found[-1] > n_pool:
-        raise InputError(f"curve: sizes must be at most the {n_pool:,} rows of the pool, got {found[-1]:,}")
-    if len(found) < MIN_SIZES:
+    sizes = list_doubling_sizes(n_pool, n_classes=len(experiment.labels)) if asked == "auto" else sorted(set(asked))
+    if sizes and sizes[-1] > n_pool:
+        raise InputError(f"curve: sizes must be at most the {n_pool:,} rows of the pool, got {sizes[-1]:,}")
+    if len(sizes) < MIN_SIZES:
         raise InputError(
-            f"curve: at least {MIN_SIZES} sizes are needed to see a law, got {len(found)} ({found}); give more sizes"
+            f"curve: at least {MIN_SIZES} sizes are needed to see a law, got {len(sizes)} ({sizes}); give more sizes"
         )
-    return tuple(int(size) for size in found)
+    return tuple(int(size) for size in sizes)
 
 
-def _at_least(value: int, least: int, name: str, why: str) -> int:
-    if isinstance(value, bool) or value != int(value) or value < least:
-        raise SettingsError(f"curve: {name} must be a whole number of at least {least} ({why}), got {value}")
-    return int(value)
-
-
-def _target(value: float, metric: Metric) -> float:
-    if not (0 < value < float("inf")) or (metric.is_higher_better and value > 1):
-        legal = "in 0..1" if metric.is_higher_better else "above 0"
-        raise SettingsError(f"curve: a target of {metric.name} must be {legal}, got {value}")
-    return float(value)
-
-
-def _positive(value: float, name: str) -> float:
-    if not 0 < value < float("inf"):
-        raise SettingsError(f"curve: {name} must be above 0, got {value}")
+def _check_target(value: float, metric: Metric) -> float:
+    if metric.is_higher_better and value > 1:
+        raise SettingsError(f"curve: a target of {metric.name} must be in 0..1, got {value}")
     return float(value)

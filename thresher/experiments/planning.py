@@ -1,9 +1,9 @@
 """Which cell of a learning curve to run next: the one that narrows the answer most for its cost.
 
-The draws of the fitted laws stand for what may be true. For a possible next run, outcomes are drawn
-from them, each draw is weighted by how well it would foretell the outcome, and the width of the
-interval that would be left is averaged (expected information by importance weights; Chaloner and
-Verdinelli 1995, doi:10.1214/ss/1177009939).
+The samples of the fitted laws stand for what may be true. For a possible next run, outcomes are
+sampled from them, each sample is weighted by how well it would predict the outcome, and the width
+of the interval that would be left is averaged (expected information by importance weights; Chaloner
+and Verdinelli 1995, doi:10.1214/ss/1177009939).
 
 Costs are counted in rows that pass through the model, not in seconds, so that a killed and resumed
 experiment plans as an undisturbed one.
@@ -22,9 +22,10 @@ from thresher.numeric.arrays import Float64
 START_SIZES = 4  # the smallest ones are measured first, because they cost least
 START_SEEDS = 2
 FIRM = 2.0  # upper over lower end of an interval that needs no more runs
+QUANTILES = ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)  # the ends of an interval
 BACKWARD = 2.0  # a backward pass costs as much as two forward ones
-_OUTCOMES = 64  # imagined outcomes of each possible run
-_WORTH = 0.01  # a run that would narrow the interval by less than this share is not worth its cost
+N_OUTCOMES = 64  # imagined outcomes of each possible run
+MIN_NARROWING = 0.01  # a run must narrow the interval by this share to be worth its cost
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class Cost:
     equal_rows: int
     n_test: int
 
-    def of(self, n_rows: int) -> float:
+    def compute(self, n_rows: int) -> float:
         """Return the cost of a cell of this size."""
         learned = self.equal_rows if self.epochs is None else self.epochs * n_rows
         return (1 + BACKWARD) * learned + self.n_test
 
 
-def geometric_sizes(n_pool: int, *, n_classes: int = 0, n_sizes: int = 7) -> list[int]:
-    """Return sizes that double up to the whole pool: few enough to pay for, wide enough to see a law.
+def list_doubling_sizes(n_pool: int, *, n_classes: int = 0, n_sizes: int = 7) -> list[int]:
+    """Return sizes that double up to the whole pool: few enough to pay for, enough to see a law.
 
     Args:
         n_pool: rows there are.
@@ -62,45 +63,50 @@ def geometric_sizes(n_pool: int, *, n_classes: int = 0, n_sizes: int = 7) -> lis
     return sorted(sizes)
 
 
-def start(sizes: Sequence[int], n_seeds: int) -> list[tuple[int, int]]:
+def list_first_cells(sizes: Sequence[int], n_seeds: int) -> list[tuple[int, int]]:
     """Return the first cells as (size, seed), small ones first."""
     return [(size, seed) for size in sorted(sizes)[:START_SIZES] for seed in range(min(START_SEEDS, n_seeds))]
 
 
 def is_firm(fit: CurveFit, *, delta: float, largest: int) -> bool:
-    """Tell whether more runs would not change the answer: a narrow interval, or surely beyond the rows there are."""
-    points = crossings(fit, delta, fit.sizes[-1])
-    low, high = np.quantile(points, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="inverted_cdf")
+    """Tell whether more runs would hardly change the answer: narrow, or surely beyond the pool."""
+    points = cap_saturations(fit, delta, fit.sizes[-1])
+    low, high = np.quantile(points, QUANTILES, method="inverted_cdf")
     return bool(low > largest or (np.isfinite(high) and high <= FIRM * low))
 
 
-def crossings(fit: CurveFit, delta: float, largest: float) -> Float64:
-    """Return the saturation point of every draw, at most 64 times the largest measured size: (draws,)."""
+def cap_saturations(fit: CurveFit, delta: float, largest: float) -> Float64:
+    """Return the saturation point of each sample, at most 64 times the largest size: (samples,)."""
     return np.minimum(fit.sampled_saturations(delta), 64 * largest)
 
 
-def expected_width(fit: CurveFit, size: int, *, delta: float, rng: np.random.Generator) -> float:
-    """Return the width of the interval (log scale) that is to be expected after one more run at a size."""
-    point = np.log(crossings(fit, delta, float(fit.sizes[-1])))
+def predict_width(fit: CurveFit, size: int, *, delta: float, rng: np.random.Generator) -> float:
+    """Return the expected width of the interval (log scale) after one more run at a size."""
+    # samples are sorted by their answer, so that quantiles can be read off cumulated weights
+    point = np.log(cap_saturations(fit, delta, float(fit.sizes[-1])))
     order = np.argsort(point)
     point, errors = point[order], fit.sampled_errors([size])[order, 0]
+    # what the run may show: the error of a random sample, with the luck of its seed on top
     sd = fit.seed_sd * fit.misfit
-    outcomes = rng.choice(errors, _OUTCOMES) + rng.normal(0, sd, _OUTCOMES)
-    fit_to = -0.5 * ((outcomes[None, :] - errors[:, None]) / sd) ** 2
-    weight = np.exp(fit_to - fit_to.max(axis=0))
-    share = np.cumsum(weight / weight.sum(axis=0), axis=0)  # (draws, outcomes)
-    ends = [point[(share < q).sum(axis=0).clip(max=len(point) - 1)] for q in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2)]
+    outcomes = rng.choice(errors, N_OUTCOMES) + rng.normal(0, sd, N_OUTCOMES)
+    # a sample counts by its normal likelihood of the outcome, the largest being 1: (samples,
+    # outcomes)
+    log_likelihood = -0.5 * ((outcomes[None, :] - errors[:, None]) / sd) ** 2
+    weight = np.exp(log_likelihood - log_likelihood.max(axis=0))
+    cumulated = np.cumsum(weight / weight.sum(axis=0), axis=0)
+    # the quantile q is the first sample at which the cumulated weight reaches q
+    ends = [point[(cumulated < q).sum(axis=0).clip(max=len(point) - 1)] for q in QUANTILES]
     return float((ends[1] - ends[0]).mean())
 
 
-def width(fit: CurveFit, delta: float) -> float:
+def compute_width(fit: CurveFit, delta: float) -> float:
     """Return the width of the present interval on a log scale."""
-    point = np.log(crossings(fit, delta, float(fit.sizes[-1])))
-    low, high = np.quantile(point, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], method="inverted_cdf")
+    point = np.log(cap_saturations(fit, delta, float(fit.sizes[-1])))
+    low, high = np.quantile(point, QUANTILES, method="inverted_cdf")
     return float(high - low)
 
 
-def propose(
+def propose_cells(
     fit: CurveFit,
     *,
     counts: dict[int, int],
@@ -110,7 +116,7 @@ def propose(
     n: int,
     rng: np.random.Generator,
 ) -> list[tuple[int, int]]:
-    """Return up to n next cells as (size, seed), the best for its cost first; none when no run is worth it.
+    """Return up to n next cells as (size, seed), the best for its cost first, if worth it.
 
     Args:
         fit: of what is known.
@@ -118,19 +124,19 @@ def propose(
         n_seeds: at most, per size.
         delta: gain of a doubling that no longer pays.
         cost: of a cell.
-        n: cells wanted.
+        n: cells to return, at most.
         rng: for the imagined outcomes.
     """
-    now = width(fit, delta)
-    found = []
+    now = compute_width(fit, delta)
+    worth = []
     for size, done in sorted(counts.items()):
         if done >= n_seeds:
             continue
-        saved = now - expected_width(fit, size, delta=delta, rng=rng)
-        if saved > _WORTH * now:
-            found.append((saved / cost.of(size), size, done))
-    found.sort(key=lambda entry: (-entry[0], entry[1]))
-    cells = [(size, done) for _, size, done in found[:n]]
+        saved = now - predict_width(fit, size, delta=delta, rng=rng)
+        if saved > MIN_NARROWING * now:
+            worth.append((saved / cost.compute(size), size, done))
+    worth.sort(key=lambda entry: (-entry[0], entry[1]))
+    cells = [(size, done) for _, size, done in worth[:n]]
     if cells and len(cells) < n:  # fewer sizes than workers: more seeds of the best size
         size, done = cells[0]
         cells += [(size, seed) for seed in range(done + 1, min(n_seeds, done + 1 + n - len(cells)))]

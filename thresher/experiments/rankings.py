@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.dataset import Dataset
 from thresher.errors import InputError, SettingsError, did_you_mean
+from thresher.experiments.settings import MethodSettings
+from thresher.numeric.arrays import Int64
+from thresher.progress import OnProgress
 from thresher.selection.run import select
 from thresher.selectors import create
 
-if TYPE_CHECKING:
-    from thresher.features import Progress
 
-
-def check_methods(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], command: str) -> None:
+def check_methods(names: Sequence[str], settings: MethodSettings, command: str) -> None:
     """Refuse names and settings of methods that do not exist, before anything is read or run.
 
     Args:
@@ -52,7 +51,7 @@ class Ranking:
         select_seconds: spent on scoring and cutting.
     """
 
-    rows: NDArray[np.int64]
+    rows: Int64
     feature_seconds: float
     select_seconds: float
 
@@ -66,26 +65,26 @@ class Rankings:
         options: of `select`: encoder, model, device, ...
         settings: of the methods, by name.
         on_progress: listener.
-        known: by method and seed; seed None where the method does not draw, so that every seed has
-            the same ranking.
+        known: by method and seed; seed None where the method uses no random numbers, so that every
+            seed has the same ranking.
     """
 
     pool: Dataset
     options: Mapping[str, Any]
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    on_progress: Callable[[Progress], None] | None = None
+    settings: MethodSettings = field(default_factory=dict)
+    on_progress: OnProgress | None = None
     known: dict[tuple[str, int | None], Ranking] = field(default_factory=dict)
 
-    def first(self, method: str, n_rows: int, *, seed: int) -> Ranking:
+    def rank(self, method: str, n_rows: int, *, seed: int) -> Ranking:
         """Return the ranking, at least `n_rows` long.
 
         Raises:
             InputError: the method ranks fewer rows, or not in a nested way.
         """
-        have = self.known.get((method, seed)) or self.known.get((method, None))
-        if have is not None and len(have.rows) >= n_rows:
-            return have
-        began = time.monotonic()
+        shorter = self.known.get((method, seed)) or self.known.get((method, None))
+        if shorter is not None and len(shorter.rows) >= n_rows:
+            return shorter
+        started = time.monotonic()
         subset = select(
             self.pool,
             method,
@@ -96,12 +95,16 @@ class Rankings:
             on_progress=self.on_progress,
             **self.options,
         )
-        spent = subset.manifest.content["run"]["seconds"]
-        made = Ranking(subset.kept, spent["features"], time.monotonic() - began - spent["features"])
-        if len(made.rows) < n_rows:
-            raise InputError(f"{method}: ranks only {len(made.rows)} of the {n_rows} rows that are wanted")
-        if have is not None and not np.array_equal(made.rows[: len(have.rows)], have.rows):
-            raise InputError(f"{method}: its first {len(have.rows)} rows change with the budget; it cannot be compared")
-        is_for_all = not subset.manifest.content["depends_on_seed"]
-        self.known[method, None if is_for_all else seed] = made
-        return made
+        feature_seconds = subset.manifest.content["run"]["seconds"]["features"]
+        ranking = Ranking(subset.kept, feature_seconds, time.monotonic() - started - feature_seconds)
+        n_ranked = len(ranking.rows)
+        if n_ranked < n_rows:
+            raise InputError(f"{method}: ranks only {n_ranked} rows; {n_rows} are needed")
+        # the longer ranking must begin with the shorter one, or the subsets are not nested
+        if shorter is not None and not np.array_equal(ranking.rows[: len(shorter.rows)], shorter.rows):
+            raise InputError(
+                f"{method}: its first {len(shorter.rows)} rows change with the budget; it cannot be compared"
+            )
+        uses_seed = subset.manifest.content["depends_on_seed"]
+        self.known[method, seed if uses_seed else None] = ranking
+        return ranking

@@ -1,9 +1,9 @@
-"""The trials of a search for training settings: optuna asks, cells answer, early."""
+"""The trials of a search for training settings: optuna proposes, cells answer, early."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,13 @@ from thresher.artifacts.manifest import digest
 from thresher.experiments.cells.cell import Cell, Outcome
 from thresher.experiments.cells.worker_pool import WorkerPool
 from thresher.experiments.experiment import Experiment
+from thresher.experiments.settings import TuneSettings
 from thresher.experiments.tables import describe_experiment
+from thresher.progress import OnProgress, Progress
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-
-    from thresher.features import Progress
 
 EARLY = 0.2
 TRIALS_AT_ONCE = 2  # not the number of workers, on which no result may depend
@@ -36,46 +36,49 @@ class Search:
     Attributes:
         dev: experiment whose test set is held out of the data, to judge trials.
         test: experiment with the user's test set, which judges the winner only.
-        n_trials: settings to try.
-        n_finalists: trials that run to the end.
-        n_seeds: runs of winner and default on the test set.
-        n_averaged: finalists whose adapters are averaged, or 0.
-        sampler: of optuna.
-        seed: of the search.
-        n_checks: further trials, drawn at random, that run to the end to see whether early values
-            can be trusted.
+        settings: what is asked.
         worker_pool: that runs cells.
         on_progress: listener.
     """
 
     dev: Experiment
     test: Experiment
-    n_trials: int
-    n_finalists: int
-    n_seeds: int
-    n_averaged: int
-    sampler: str
-    seed: int
-    n_checks: int
+    settings: TuneSettings
     worker_pool: WorkerPool
-    on_progress: Callable[[Progress], None] | None
+    on_progress: OnProgress | None
 
-    def identity(self) -> str:
-        """Return what determines the search."""
-        asked = {k: v for k, v in vars(self).items() if k not in ("dev", "test", "worker_pool", "on_progress")}
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs on the test set."""
+        return list(range(self.settings.seed, self.settings.seed + self.settings.seeds))
+
+    @property
+    def n_finalists(self) -> int:
+        """Trials that run to the end as the best ones."""
+        return min(self.settings.finalists, self.settings.trials)
+
+    def compute_identity(self) -> str:
+        """Return what determines the search, under the keys of earlier versions."""
+        asked = {
+            "n_trials": self.settings.trials,
+            "n_finalists": self.n_finalists,
+            "n_seeds": self.settings.seeds,
+            "n_averaged": self.settings.average,
+            "sampler": self.settings.sampler,
+            "seed": self.settings.seed,
+            "n_checks": self.settings.checks,
+        }
         return digest({"dev": describe_experiment(self.dev), "test": describe_experiment(self.test), "asked": asked})
 
-    def tell(self, stage: str, done: int, total: int, note: str | None = None) -> None:
-        """Tell the listener how far a stage is, and what has come of its last run."""
-        from thresher.features import Progress
-
+    def report(self, stage: str, done: int, total: int, note: str | None = None) -> None:
+        """Tell the listener how far a stage is, and what its last run showed."""
         if self.on_progress is not None:
             self.on_progress(Progress(stage=stage, done=done, total=total, note=note))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """One trial: its settings and its early value with its error over the held-out rows, or why it has none."""
+class TrialResult:
+    """One trial: its settings, its early value and error over held-out rows, or why none."""
 
     settings: TrainSettings
     early: float | None
@@ -83,55 +86,63 @@ class Tried:
     early_stderr: float | None = None
 
 
-def run_trials(search: Search, database: Path | None) -> list[Tried]:
-    """Run the trials to 20 % of their steps; those that a killed call has finished are in the study already."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    higher = search.dev.metric.is_higher_better
-    study = optuna.create_study(
-        storage=None if database is None else f"sqlite:///{database}",
-        study_name="tune",
-        direction="maximize" if higher else "minimize",
-        load_if_exists=True,
-    )
-    for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # by a killed call
-        value = left.user_attrs.get("value")
-        if value is None:
-            study.tell(left.number, state=optuna.trial.TrialState.FAIL)
-        else:
-            study.tell(left.number, value)
-    base = search.dev.request(search.dev.pool.take(np.arange(1)), seed=search.seed).settings
-    search.tell("trials", len(_finished(study)), search.n_trials)
-    while (n_done := len(_finished(study))) < search.n_trials:
+def run_trials(search: Search, database: Path | None) -> list[TrialResult]:
+    """Run the trials to 20 % of their steps, but those that a killed call has finished."""
+    study = _open_study(search, database)
+    n_trials, seed = search.settings.trials, search.settings.seed
+    base = search.dev.resolve_settings(seed=seed)
+    search.report("trials", len(_list_finished(study)), n_trials)
+    while (n_done := len(_list_finished(study))) < n_trials:
         # a fresh sampler for each batch: what it proposes depends on the finished trials only, not
         # on kills
-        study.sampler = _sampler(search.sampler, np.random.SeedSequence([search.seed, n_done]))
-        asked = [_ask(study, base, is_first=not n_done and not i) for i in range(_batch(search, n_done))]
-        early = [replace(settings, stop_at=EARLY) for _, settings in asked]
-        runs = run_settings(search, search.dev, early, [search.seed] * len(early))
-        for (trial, settings), outcome in zip(asked, runs, strict=True):
-            _tell(study, trial, settings, outcome, search)
+        study.sampler = _create_sampler(search.settings.sampler, np.random.SeedSequence([seed, n_done]))
+        n_batch = min(TRIALS_AT_ONCE, n_trials - n_done)
+        proposed = [_propose(study, base, is_first=not n_done and not i) for i in range(n_batch)]
+        early = [replace(settings, stop_at=EARLY) for _, settings in proposed]
+        outcomes = run_settings(search, search.dev, early, [seed] * len(early))
+        for (trial, settings), outcome in zip(proposed, outcomes, strict=True):
+            _record(study, trial, settings, outcome, search)
     return [
-        Tried(
+        TrialResult(
             settings=TrainSettings(**trial.user_attrs["settings"]),
             early=trial.user_attrs["value"],
             reason=trial.user_attrs["reason"],
-            early_stderr=trial.user_attrs.get("stderr"),  # none where an earlier version began the search
+            early_stderr=trial.user_attrs.get("stderr"),  # earlier versions noted none
         )
-        for trial in _finished(study)
+        for trial in _list_finished(study)
     ]
 
 
-def _batch(search: Search, n_done: int) -> int:
-    return min(TRIALS_AT_ONCE, search.n_trials - n_done)
+def _open_study(search: Search, database: Path | None) -> Study:
+    """Open the study of a search, and close the trials that a killed call left running."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=None if database is None else f"sqlite:///{database}",
+        study_name="tune",
+        direction="maximize" if search.dev.metric.is_higher_better else "minimize",
+        load_if_exists=True,
+    )
+    for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        _close_trial(study, left.number, left.user_attrs.get("value"))
+    return study
 
 
-def _finished(study: Study) -> list[Any]:
+def _close_trial(study: Study, trial: Trial | int, value: float | None) -> None:
+    import optuna
+
+    if value is None:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    else:
+        study.tell(trial, value)
+
+
+def _list_finished(study: Study) -> list[Any]:
     return [trial for trial in study.get_trials(deepcopy=False) if "value" in trial.user_attrs]
 
 
-def _sampler(name: str, sequence: np.random.SeedSequence) -> Any:
+def _create_sampler(name: str, sequence: np.random.SeedSequence) -> Any:
     import optuna
 
     seed = int(sequence.generate_state(1)[0])
@@ -142,7 +153,7 @@ def _sampler(name: str, sequence: np.random.SeedSequence) -> Any:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=8)
 
 
-def _ask(study: Study, base: TrainSettings, *, is_first: bool) -> tuple[Trial, TrainSettings]:
+def _propose(study: Study, base: TrainSettings, *, is_first: bool) -> tuple[Trial, TrainSettings]:
     trial = study.ask()
     if is_first:  # the default settings, whatever the space
         return trial, base
@@ -159,64 +170,57 @@ def _ask(study: Study, base: TrainSettings, *, is_first: bool) -> tuple[Trial, T
     )
 
 
-def _tell(study: Study, trial: Trial, settings: TrainSettings, outcome: Outcome, search: Search) -> None:
-    import optuna
-
-    made = None if outcome.outcomes is None else search.dev.metric.measure(outcome.outcomes)
-    found = None if made is None else made.value
+def _record(study: Study, trial: Trial, settings: TrainSettings, outcome: Outcome, search: Search) -> None:
+    estimate = None if outcome.outcomes is None else search.dev.metric.measure(outcome.outcomes)
     trial.set_user_attr("settings", settings.to_json())
     trial.set_user_attr("reason", outcome.reason)
-    trial.set_user_attr("stderr", None if made is None else made.stderr)
-    trial.set_user_attr("value", found)  # the last one: with it, the trial counts as finished
-    if found is None:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    else:
-        study.tell(trial, found)
-    done = len(_finished(study))
-    shown = outcome.reason if made is None else f"{search.dev.metric.name} {made.value:.4f} ± {made.stderr:.4f}"
-    note = f"trial {done - 1}, at {EARLY:.0%}: {shown} ({_short(settings)})"
-    search.tell("trials", done, search.n_trials, note)
+    trial.set_user_attr("stderr", None if estimate is None else estimate.stderr)
+    value = None if estimate is None else estimate.value
+    trial.set_user_attr("value", value)  # the last one: with it, the trial counts as finished
+    _close_trial(study, trial, value)
+    n_done = len(_list_finished(study))
+    shown = outcome.reason if outcome.outcomes is None else search.dev.describe_score(outcome.outcomes)
+    note = f"trial {n_done - 1}, at {EARLY:.0%}: {shown} ({_describe_settings(settings)})"
+    search.report("trials", n_done, search.settings.trials, note)
 
 
 def run_settings(
     search: Search,
     experiment: Experiment,
-    wanted: Sequence[TrainSettings],
+    settings: Sequence[TrainSettings],
     seeds: Sequence[int],
     names: Sequence[str] = (),
     *,
     stage: str = "",
 ) -> list[Outcome]:
-    """Train on all rows of an experiment with each of several settings and seeds, which go in pairs.
+    """Train on all rows of an experiment with several settings and seeds, which go in pairs.
 
     Args:
-        search: whose worker_pool runs them.
+        search: whose worker pool runs them.
         experiment: rows to train and to measure on.
-        wanted: (k,) settings.
+        settings: (k,) of the training.
         seeds: (k,) of the training.
-        names: (k,) what each is called in the progress; none where nothing is told.
+        names: (k,) what each is called in the progress; none where nothing is reported.
         stage: of the progress.
     """
     rows = np.arange(len(experiment.pool))
     cells = [
-        Cell(method="all", n_rows=len(rows), seed=seed, rows=rows, settings=settings)
-        for settings, seed in zip(wanted, seeds, strict=True)
+        Cell(method="all", n_rows=len(rows), seed=seed, rows=rows, settings=each)
+        for each, seed in zip(settings, seeds, strict=True)
     ]
     if names:
-        search.tell(stage, 0, len(cells))
+        search.report(stage, 0, len(cells))
     outcomes: dict[int, Outcome] = {}
     for index, outcome in search.worker_pool.run(experiment, cells):
         outcomes[index] = outcome
         if names:
-            shown = f"failed: {outcome.reason}"
-            if outcome.outcomes is not None:
-                found = experiment.metric.measure(outcome.outcomes)
-                shown = f"{experiment.metric.name} {found.value:.4f} ± {found.stderr:.4f}"
-            search.tell(stage, len(outcomes), len(cells), f"{names[index]}: {shown}")
+            table = outcome.outcomes
+            shown = f"failed: {outcome.reason}" if table is None else experiment.describe_score(table)
+            search.report(stage, len(outcomes), len(cells), f"{names[index]}: {shown}")
     return [outcomes[index] for index in range(len(cells))]
 
 
-def _short(settings: TrainSettings) -> str:
+def _describe_settings(settings: TrainSettings) -> str:
     return (
         f"rate {settings.learning_rate:.2g}, rank {settings.lora_rank}, alpha {settings.lora_alpha:g}, "
         f"batch {settings.batch_size}, epochs {settings.epochs:g}"

@@ -1,8 +1,7 @@
-"""The tables of an experiment folder: cells, their outcomes, the rows they were trained on, and what it all cost."""
+"""The tables of an experiment folder: cells, outcomes, picked rows and costs."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import polars as pl
 from thresher.artifacts.folder import write_csv, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset import Dataset
-from thresher.dataset.formats.files import SourceFile
 from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
 from thresher.experiments.experiment import Experiment
+from thresher.experiments.result_folder import RunClock
 from thresher.experiments.runner import ExperimentRunner
 from thresher.trainer.context import PACKAGES, content_hash
 
@@ -33,43 +32,36 @@ MAX_GROUPS = 200  # of one slice; a column with more values is an id rather than
 
 
 def describe_experiment(experiment: Experiment) -> dict[str, Any]:
-    """Return what determines the results on an experiment, as JSON values."""
-    asked = experiment.request(experiment.pool.take(np.arange(1)), seed=0).identity()
+    """Return what determines the results of an experiment's cells, as JSON values."""
+    context = experiment.build_context(experiment.pool.take(np.arange(1)), seed=0).identity()
+    sides = {"pool": experiment.pool, "test": experiment.test}
     return {
-        "pool": {
-            "fingerprint": experiment.pool.fingerprint,
-            "content": content_hash(experiment.pool),
-            "rows": len(experiment.pool),
+        **{
+            side: {"fingerprint": data.fingerprint, "content": content_hash(data), "rows": len(data)}
+            for side, data in sides.items()
         },
-        "test": {
-            "fingerprint": experiment.test.fingerprint,
-            "content": content_hash(experiment.test),
-            "rows": len(experiment.test),
-        },
-        "model": asked["model"],
-        "task": asked["task"],
-        "settings": asked["settings"],
+        "model": context["model"],
+        "task": context["task"],
+        "settings": context["settings"],
         "labels": list(experiment.labels),
         "metric": experiment.metric.name,
         "versions": versions(PACKAGES),
     }
 
 
-def cell_table(runner: ExperimentRunner) -> pl.DataFrame:
+def build_cell_table(runner: ExperimentRunner) -> pl.DataFrame:
     """Return one line per cell; nothing in it depends on the clock or on who ran the cell."""
     lines = []
-    for method, n_rows, seed in sorted(runner.outcomes):
-        outcome, found = runner.outcomes[method, n_rows, seed], runner.estimate((method, n_rows, seed))
+    for name in sorted(runner.outcomes):
+        outcome, estimate = runner.outcomes[name], runner.estimate(name)
         table = outcome.outcomes
         lines.append(
             {
-                "method": method,
-                "n_rows": n_rows,
-                "seed": seed,
+                **_name_columns(name),
                 "metric": runner.experiment.metric.name,
-                "value": None if found is None else found.value,
-                "stderr": None if found is None else found.stderr,
-                "n": None if found is None else found.n,
+                "value": None if estimate is None else estimate.value,
+                "stderr": None if estimate is None else estimate.stderr,
+                "n": None if estimate is None else estimate.n,
                 "loss": None if table is None else _mean_loss(table),
                 "steps": outcome.facts.get("steps"),
                 "status": "failed" if table is None else "done",
@@ -80,69 +72,65 @@ def cell_table(runner: ExperimentRunner) -> pl.DataFrame:
     return pl.DataFrame(lines, schema_overrides=CELL_SCHEMA)
 
 
+def _name_columns(name: tuple[str, int, int]) -> dict[str, Any]:
+    return dict(zip(("method", "n_rows", "seed"), name, strict=True))
+
+
 def _mean_loss(table: pl.DataFrame) -> float | None:
     weights = table["n_tokens"].to_numpy().sum() if "n_tokens" in table.columns else table["loss"].count()
     return None if not weights else float(table["loss"].drop_nulls().to_numpy().sum() / weights)
 
 
-def cost_table(runner: ExperimentRunner) -> pl.DataFrame:
-    """Return the seconds of each cell: `method`, `n_rows`, `seed`, `select_seconds`, `train_seconds`, `is_reused`."""
-    return pl.DataFrame(
-        [
-            {
-                "method": name[0],
-                "n_rows": name[1],
-                "seed": name[2],
-                "select_seconds": runner.cells[name].select_seconds,
-                "train_seconds": runner.outcomes[name].facts.get("train_seconds"),
-                "is_reused": runner.outcomes[name].is_reused,
-            }
-            for name in sorted(runner.outcomes)
-        ],
-        schema_overrides={"train_seconds": pl.Float64},
-    )
+def build_cost_table(runner: ExperimentRunner) -> pl.DataFrame:
+    """Return a line per cell: its name, `select_seconds`, `train_seconds` and `is_reused`."""
+    lines = [
+        {
+            **_name_columns(name),
+            "select_seconds": runner.cells[name].select_seconds,
+            "train_seconds": outcome.facts.get("train_seconds"),
+            "is_reused": outcome.is_reused,
+        }
+        for name, outcome in sorted(runner.outcomes.items(), key=lambda entry: entry[0])
+    ]
+    return pl.DataFrame(lines, schema_overrides={"train_seconds": pl.Float64})
 
 
-def outcome_table(runner: ExperimentRunner) -> pl.DataFrame:
+def build_outcome_table(runner: ExperimentRunner) -> pl.DataFrame:
     """Return one row per finished cell and test row, so that differences can be paired."""
-    found = []
+    parts = []
     for name in sorted(runner.outcomes):
         table = runner.outcomes[name].outcomes
         if table is not None:
-            place = [pl.lit(name[0]).alias("method"), pl.lit(name[1]).alias("n_rows"), pl.lit(name[2]).alias("seed")]
-            found.append(table.select(*place, pl.all()))
-    return pl.concat(found)
+            columns = [pl.lit(value).alias(column) for column, value in _name_columns(name).items()]
+            parts.append(table.select(*columns, pl.all()))
+    return pl.concat(parts)
 
 
-def pick_table(runner: ExperimentRunner) -> pl.DataFrame:
+def build_pick_table(runner: ExperimentRunner) -> pl.DataFrame:
     """Return the rankings as far as they were used: `method`, `seed`, `rank` (from 1), `row_id`."""
-    ids, found = runner.experiment.pool.frame["row_id"], []
+    ids, parts = runner.experiment.pool.frame["row_id"], []
     for method, seed in sorted({(method, seed) for method, _, seed in runner.cells}):
         rows = max((cell.rows for name, cell in runner.cells.items() if (name[0], name[2]) == (method, seed)), key=len)
-        rank = pl.Series("rank", np.arange(1, len(rows) + 1))
-        found.append(
-            pl.DataFrame({"rank": rank, "row_id": ids.gather(rows)}).select(
-                pl.lit(method).alias("method"), pl.lit(seed).alias("seed"), "rank", "row_id"
-            )
-        )
-    return pl.concat(found)
+        columns = [pl.lit(method).alias("method"), pl.lit(seed).alias("seed")]
+        table = pl.DataFrame({"rank": np.arange(1, len(rows) + 1), "row_id": ids.gather(rows)})
+        parts.append(table.select(*columns, "rank", "row_id"))
+    return pl.concat(parts)
 
 
 def check_slices(runner: ExperimentRunner, columns: Sequence[str]) -> None:
-    """Refuse slices that cannot be drawn, before anything is run.
+    """Refuse slices that cannot be measured, before anything is run.
 
     Raises:
         InputError: a column has too many values, or the metric has no value per row.
         NotFoundError: there is no such column.
     """
-    if columns and runner.experiment.metric.column is None:
-        raise InputError(
-            f"slices: {runner.experiment.metric.name} has no value per row to slice; choose accuracy or loss"
-        )
-    _groups(runner.experiment.test, columns, is_labelled=bool(runner.experiment.labels))
+    metric = runner.experiment.metric
+    if columns and metric.column is None:
+        raise InputError(f"slices: {metric.name} has no value per row to slice; choose accuracy or loss")
+    _group_test_rows(runner.experiment, columns)
 
 
-def slice_table(runner: ExperimentRunner, columns: Sequence[str]) -> pl.DataFrame:
+def build_slice_table(runner: ExperimentRunner, columns: Sequence[str]) -> pl.DataFrame:
     """Return the metric of each group of test rows, over all seeds.
 
     Args:
@@ -155,112 +143,107 @@ def slice_table(runner: ExperimentRunner, columns: Sequence[str]) -> pl.DataFram
     names = {"method": pl.String, "n_rows": pl.Int64, "slice": pl.String, "group": pl.String}
     schema: dict[str, Any] = {**names, "value": pl.Float64, "stderr": pl.Float64, "n": pl.Int64}
     metric, lines = runner.experiment.metric, []
-    groups = _groups(runner.experiment.test, columns, is_labelled=bool(runner.experiment.labels))
-    if metric.column is None:
-        groups = {}
-    for method, n_rows in sorted({name[:2] for name in runner.outcomes}):
-        tables = runner.tables(method, n_rows)
+    slices = {} if metric.column is None else _group_test_rows(runner.experiment, columns)
+    for method, n_rows in runner.list_groups() if slices else ():
+        tables = runner.list_tables(method, n_rows)
         if not tables:
             continue
-        usable = tables[0].filter(pl.col(str(metric.column)).is_not_null())["row_id"].to_list() if groups else []
-        values = np.stack([metric.per_row(table) for table in tables]) if groups else np.empty((0, 0))
-        weights = metric.weights(tables[0])
-        for name, group_of in groups.items():
-            group = np.array([group_of[row] for row in usable])
-            for value in sorted(set(group)):
-                index = np.flatnonzero(group == value)
-                found = mean_over_seeds(values[:, index], None if weights is None else weights[index])
-                place = {"method": method, "n_rows": n_rows, "slice": name, "group": value}
-                lines.append(place | {"value": found.value, "stderr": found.stderr, "n": found.n})
+        # test rows that have a value, in the order of `values`: (seeds, rows)
+        row_ids = tables[0].filter(pl.col(str(metric.column)).is_not_null())["row_id"].to_list()
+        values, weights = np.stack([metric.per_row(table) for table in tables]), metric.weights(tables[0])
+        for name, group_by_row in slices.items():
+            groups = np.array([group_by_row[row] for row in row_ids])
+            for group in sorted(set(groups)):
+                index = np.flatnonzero(groups == group)
+                mean = mean_over_seeds(values[:, index], None if weights is None else weights[index])
+                place = {"method": method, "n_rows": n_rows, "slice": name, "group": group}
+                lines.append(place | {"value": mean.value, "stderr": mean.stderr, "n": mean.n})
     return pl.DataFrame(lines, schema=schema)
 
 
-def _groups(test: Dataset, columns: Sequence[str], *, is_labelled: bool) -> dict[str, dict[str, str]]:
+def _group_test_rows(experiment: Experiment, columns: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return slice -> row id -> group."""
-    found = {}
-    for name in dict.fromkeys([*(["label"] if is_labelled else []), *columns]):
-        column = test.frame["response"] if name == "label" and is_labelled else test.column(name)
+    test, has_labels, slices = experiment.test, bool(experiment.labels), {}
+    for name in dict.fromkeys([*(["label"] if has_labels else []), *columns]):
+        column = _read_column(test, name, is_label=name == "label" and has_labels)
         n_groups = column.n_unique()
         if n_groups > MAX_GROUPS:
             if name == "label":
                 continue
             raise InputError(f"slices: {name} must have at most {MAX_GROUPS} values, found {n_groups}")
         text = column.cast(pl.String).fill_null("(none)")
-        found[name] = dict(zip(test.frame["row_id"], text, strict=True))
-    return found
+        slices[name] = dict(zip(test.frame["row_id"], text, strict=True))
+    return slices
+
+
+def _read_column(test: Dataset, name: str, *, is_label: bool) -> pl.Series:
+    return test.frame["response"] if is_label else test.column(name)
 
 
 def write_tables(runner: ExperimentRunner, folder: Path, cells_name: str) -> None:
     """Write the tables that every experiment has: cells, cost, outcomes and picks."""
-    write_csv(cell_table(runner), folder / cells_name)
-    write_csv(cost_table(runner), folder / "cost.csv")
-    write_parquet(outcome_table(runner), folder / "outcomes.parquet")
-    write_parquet(pick_table(runner), folder / "picks.parquet")
+    write_csv(build_cell_table(runner), folder / cells_name)
+    write_csv(build_cost_table(runner), folder / "cost.csv")
+    write_parquet(build_outcome_table(runner), folder / "outcomes.parquet")
+    write_parquet(build_pick_table(runner), folder / "picks.parquet")
 
 
-def experiment_manifest(
-    runner: ExperimentRunner, kind: str, named: str, asked: Mapping[str, Any], *, began: str, started: float
+def build_manifest(
+    runner: ExperimentRunner, kind: str, identity: str, asked: Mapping[str, Any], clock: RunClock
 ) -> Manifest:
     """Return the manifest of an experiment.
 
     Args:
         runner: with finished cells.
         kind: of the folder.
-        named: identity of the experiment.
+        identity: of the experiment.
         asked: what it asked for, as JSON values.
-        began: time of day.
-        started: on the monotonic clock.
+        clock: started with the run.
     """
     return Manifest(
         {
             "format": FORMAT,
             "kind": kind,
-            "identity": named,
+            "identity": identity,
             **describe_experiment(runner.experiment),
             "asked": dict(asked),
             "select": dict(runner.rankings.options),
             "method_settings": {method: dict(values) for method, values in runner.rankings.settings.items()},
-            **input_content(runner.experiment),
+            **describe_inputs(runner.experiment),
             "cells": len(runner.outcomes),
             "run": {
-                "created": began,
-                "seconds": round(time.monotonic() - started, 3),
+                **clock.to_json(),
                 "workers": runner.n_workers,
                 "engine": runner.engine,
-                **input_places(runner.experiment),
+                **describe_places(runner.experiment),
             },
         }
     )
 
 
-def input_content(experiment: Experiment) -> dict[str, Any]:
-    """Return what a manifest says of the files that an experiment was given, and of how they were read."""
+def describe_inputs(experiment: Experiment) -> dict[str, Any]:
+    """Return what a manifest says of an experiment's files, and of how they were read."""
     pool, test = experiment.pool, experiment.test
+    files = {
+        key: [{"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in data.sources]
+        for key, data in (("inputs", pool), ("eval", test))
+    }
+    columns = {role: list(names) for role, names in pool.schema.columns.items()}
     return {
-        "inputs": [_source(source) for source in pool.sources],
-        "eval": [_source(source) for source in test.sources],
-        "schema": {
-            "name": pool.schema.name,
-            "columns": {role: list(names) for role, names in pool.schema.columns.items()},
-        },
+        **files,
+        "schema": {"name": pool.schema.name, "columns": columns},
         "id_column": pool.id_column,
         "overlap": experiment.overlap,
     }
 
 
-def input_places(experiment: Experiment) -> dict[str, Any]:
-    """Return where those files were: a part of what may differ between two runs of the same work."""
+def describe_places(experiment: Experiment) -> dict[str, Any]:
+    """Return where those files were, which may differ between two runs of the same work."""
     return {"inputs": [source.path for source in experiment.pool.sources], "eval": experiment.eval_name}
 
 
-def _source(source: SourceFile) -> dict[str, Any]:
-    return {"name": source.name, "bytes": source.bytes, "sha256": source.sha256}
-
-
-def identity(runner: ExperimentRunner, asked: dict[str, Any]) -> str:
-    """Return the identity of an experiment on an experiment."""
-    options = {
-        "options": dict(runner.rankings.options),
-        "methods": {k: dict(v) for k, v in runner.rankings.settings.items()},
-    }
+def compute_identity(runner: ExperimentRunner, asked: dict[str, Any]) -> str:
+    """Return the identity of an experiment: what it asks for, of which cells, chosen how."""
+    methods = {method: dict(values) for method, values in runner.rankings.settings.items()}
+    options = {"options": dict(runner.rankings.options), "methods": methods}
     return digest({"bench": describe_experiment(runner.experiment), "asked": asked, "select": options})

@@ -26,7 +26,7 @@ def test_a_cluster_gives_what_this_process_gives_and_records_what_fails(
     cluster, pool, test_rows, tiny_bert, quick, tmp_path
 ):
     experiment = prepare_experiment(pool, eval=test_rows, model=tiny_bert, settings=quick, metric=None)
-    rows = Rankings(pool=experiment.pool, options={}).first("random", 64, seed=0).rows
+    rows = Rankings(pool=experiment.pool, options={}).rank("random", 64, seed=0).rows
     cells = [Cell(method="random", n_rows=n, seed=0, rows=rows[:n]) for n in (8, 16, 64)]
     with WorkerPool(CellCache(tmp_path / "a"), 1) as worker_pool:
         here = dict(worker_pool.run(experiment, cells))

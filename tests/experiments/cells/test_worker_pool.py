@@ -30,7 +30,7 @@ def run_cells(experiment, cells, store, *, n_workers):
 
 @pytest.fixture
 def cells(experiment):
-    rows = Rankings(pool=experiment.pool, options={}).first("random", 64, seed=0).rows
+    rows = Rankings(pool=experiment.pool, options={}).rank("random", 64, seed=0).rows
     return [Cell(method="random", n_rows=n, seed=0, rows=rows[:n]) for n in (8, 16, 32, 64)]
 
 
@@ -66,9 +66,11 @@ def test_no_worker_outlives_the_experiment(experiment, cells, tmp_path):
 
 def test_a_cell_is_found_by_what_it_trains_on_and_not_by_who_chose_it(experiment, cells):
     renamed = Cell(method="length", n_rows=16, seed=0, rows=cells[1].rows[::-1].copy())
-    assert compute_cell_key(renamed.request(experiment)) == compute_cell_key(cells[1].request(experiment))
+    assert compute_cell_key(renamed.build_context(experiment)) == compute_cell_key(cells[1].build_context(experiment))
     other_seed = Cell(method="random", n_rows=16, seed=1, rows=cells[1].rows)
-    assert compute_cell_key(other_seed.request(experiment)) != compute_cell_key(cells[1].request(experiment))
+    assert compute_cell_key(other_seed.build_context(experiment)) != compute_cell_key(
+        cells[1].build_context(experiment)
+    )
 
 
 def test_a_broken_cell_in_the_store_is_made_anew(experiment, cells, tmp_path):
@@ -91,7 +93,7 @@ def test_a_broken_cell_that_cannot_be_deleted_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr("shutil.rmtree", refuse)
     with pytest.raises(OutputError, match=r"cannot be deleted \(Permission denied\); delete it yourself"):
-        store.find("key")
+        store.load("key")
 
 
 def test_the_store_counts_and_prunes(experiment, cells, tmp_path):
@@ -131,7 +133,7 @@ def test_only_the_disk_ends_the_experiment(experiment, cells, tmp_path, monkeypa
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(worker_pool, "run", fail)
+    monkeypatch.setattr(worker_pool, "train_and_measure", fail)
     if is_fatal:
         with pytest.raises(OSError, match="No space"):
             list(run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1))
@@ -143,13 +145,13 @@ def test_only_the_disk_ends_the_experiment(experiment, cells, tmp_path, monkeypa
 
 def test_a_metric_that_is_not_a_number_fails_the_cell(pool, test_rows, tiny_bert, quick, cells, tmp_path, monkeypatch):
     experiment = prepare_experiment(pool, eval=test_rows, model=tiny_bert, settings=quick, metric="loss")
-    real = worker_pool.run
+    real = worker_pool.train_and_measure
 
-    def diverge(request, work):
-        outcomes, facts = real(request, work)
+    def diverge(context, work):
+        outcomes, facts = real(context, work)
         return outcomes.with_columns(loss=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise("loss")), facts
 
-    monkeypatch.setattr(worker_pool, "run", diverge)
+    monkeypatch.setattr(worker_pool, "train_and_measure", diverge)
     ((_, outcome),) = run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1)
     assert outcome.outcomes is None
     assert outcome.reason == "loss is not a finite number for 3 of 40 test rows"
@@ -160,7 +162,7 @@ def test_each_worker_gets_a_gpu_of_those_that_are_ours(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert [worker_pool._share_of_machine(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["2", "3"]
+    assert [worker_pool._build_environment(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["2", "3"]
 
 
 def test_turns_and_tools_count_where_a_column_names_the_rows(tiny_llama, quick, tmp_path):
@@ -172,7 +174,7 @@ def test_turns_and_tools_count_where_a_column_names_the_rows(tiny_llama, quick, 
         experiment = prepare_experiment(
             data.take(np.arange(2)), eval=question(), model=tiny_llama, settings=quick, metric=None
         )
-        return compute_cell_key(Cell(method="random", n_rows=2, seed=0, rows=np.arange(2)).request(experiment))
+        return compute_cell_key(Cell(method="random", n_rows=2, seed=0, rows=np.arange(2)).build_context(experiment))
 
     def question():
         sums = (("what is 1 and 1", "2"), ("what is 2 and 2", "4"))

@@ -23,7 +23,7 @@ FORMAT = 2  # raise it when cells of earlier versions of the code must not be us
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is asked once.
+    """What is trained and measured once.
 
     Attributes:
         method: name of the selector.
@@ -41,14 +41,14 @@ class Cell:
     settings: TrainSettings | None = None
     select_seconds: float = 0.0
 
-    def request(self, experiment: Experiment) -> RunContext:
+    def build_context(self, experiment: Experiment) -> RunContext:
         """Return what the cell asks of the trainer."""
-        return experiment.request(experiment.pool.take(self.rows), seed=self.seed, settings=self.settings)
+        return experiment.build_context(experiment.pool.take(self.rows), seed=self.seed, settings=self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a cell.
+    """What a cell showed, or why it failed.
 
     Attributes:
         key: content address: equal for all cells that train on the same rows in the same way.
@@ -66,16 +66,16 @@ class Outcome:
 
 
 def compute_cell_key(context: RunContext) -> str:
-    """Return the content address of a training: it does not say how the rows were chosen, only which they are."""
+    """Return the content address of a training: which rows, however chosen, trained how."""
     from thresher.trainer.engine.load_model import needs_bf16
 
-    # the file that the rows were read from says nothing beyond the rows, and `subset` names how
-    # they were chosen
+    # the file that the rows were read from says nothing beyond the rows, and `subset` says how they
+    # were chosen
     identity = {k: v for k, v in context.identity().items() if k not in ("data", "sources", "subset")}
     return digest({**identity, "format": FORMAT, "is_bf16": needs_bf16(context.settings.precision)})
 
 
-def run(context: RunContext, work: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
+def train_and_measure(context: RunContext, work: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Train and measure once; a killed call continues in the same folder.
 
     Args:
@@ -87,7 +87,7 @@ def run(context: RunContext, work: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """
     from thresher.trainer.runs import RUNS, run_all
 
-    began = time.monotonic()
+    started = time.monotonic()
     (finished,) = run_all(context, work)
     if finished.outcomes is None:
         raise AssertionError("a cell has a test set")
@@ -95,7 +95,7 @@ def run(context: RunContext, work: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
         "steps": finished.history.step,
         "rows_learned": finished.counts["rows"],
         "tokens_learned": finished.counts.get("tokens_learned"),
-        "train_seconds": round(time.monotonic() - began, 3),
+        "train_seconds": round(time.monotonic() - started, 3),
     }
     rmtree(work / RUNS)  # checkpoints and adapter: a cell keeps what it measured, not the model
     return finished.outcomes, facts

@@ -1,4 +1,4 @@
-"""The process that runs cells for another one: `python -m thresher.experiments.cells.worker_process DESCRIPTOR`."""
+"""Runs cells for another process: `python -m thresher.experiments.cells.worker_process SOCKET`."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ PARENT_S = 1.0  # between two looks whether the parent is still there
 
 
 def main(descriptor: int) -> None:
-    """Run the cells that come over the socket, until it is closed; an experiment comes before its first cell."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers itself
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    line = Connection(descriptor)
-    experiment = store = None
+    """Run the cells that come over the socket, after their experiment, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    threading.Thread(target=_exit_when_orphaned, args=(os.getppid(),), daemon=True).start()
+    connection = Connection(descriptor)
+    experiment = cache = None
     try:
-        line.send(None)  # the first word: this process has started
+        connection.send(None)  # this process has started
         while True:
-            message = line.recv()
+            message = connection.recv()
             if isinstance(message, tuple):
-                experiment, store = message
+                experiment, cache = message
                 continue
-            line.send(_answer(experiment, message, store))
+            connection.send(_run(experiment, message, cache))
     except (EOFError, ConnectionError):
         return
 
 
-def _answer(experiment: object, cell: object, store: object) -> object:
+def _run(experiment: object, cell: object, cache: object) -> object:
     from thresher.experiments.cells.worker_pool import run_cell
 
     try:
-        return run_cell(experiment, cell, store)  # type: ignore[arg-type]
+        return run_cell(experiment, cell, cache)  # type: ignore[arg-type]
     except OSError as error:  # the disk: it ends the experiment, and so belongs to the parent
         return error
 
 
-def _leave_with(parent: int) -> None:
-    """End this process when its parent is gone, as after kill -9: nobody would read what it makes."""
+def _exit_when_orphaned(parent: int) -> None:
+    """End this process when its parent is gone, as after kill -9: nobody would read its results."""
     while os.getppid() == parent:
         time.sleep(PARENT_S)
     os._exit(1)

@@ -1,0 +1,78 @@
+"""The folder of an experiment: read where it is finished, else filled by a run and published."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from thresher.artifacts.folder import OutputFolder
+from thresher.artifacts.manifest import Manifest
+from thresher.errors import ManifestError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class RunClock:
+    """When a run began, by the calendar and by a clock that never jumps."""
+
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    started: float = field(default_factory=time.monotonic)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the time of day and the seconds since."""
+        return {"created": self.created, "seconds": round(time.monotonic() - self.started, 3)}
+
+
+def run_in_folder(
+    identity: str,
+    *,
+    out: str | Path | None,
+    force: bool,
+    run: Callable[[Path | None], Result],
+    write: Callable[[Result, Path], None],
+    read: Callable[[Path], Result],
+) -> Result:
+    """Return the result of an experiment, from its folder where that is finished.
+
+    Args:
+        identity: of what is asked.
+        out: folder, or None for none.
+        force: replace an earlier result.
+        run: gets the folder for work that survives a kill, or None.
+        write: fills that folder.
+        read: reads a finished folder.
+
+    Raises:
+        OutputError: `out` holds something else.
+    """
+    with nullcontext() if out is None else OutputFolder(out, identity=identity, force=force) as folder:
+        if folder is None:
+            return run(None)
+        if not folder.is_done:
+            write(run(folder.work), folder.work)
+            folder.publish()
+        return read(folder.path)
+
+
+def read_manifest(folder: Path, kind: str, what: str) -> Manifest:
+    """Read the manifest of a folder.
+
+    Raises:
+        ManifestError: the folder is of another kind.
+    """
+    manifest = Manifest.read(folder)
+    if manifest.content.get("kind") != kind:
+        raise ManifestError(f"{folder}: must be {what}, found '{manifest.content.get('kind')}'")
+    return manifest
+
+
+def encode_json(content: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a JSON file."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"

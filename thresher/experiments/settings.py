@@ -1,0 +1,272 @@
+"""What an experiment can be asked: each option with its default, its description and its bounds.
+
+The functions and the commands of `curve`, `compare` and `tune` are made of these classes; the
+`...Options` beside them say the same to type checkers, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from thresher.errors import InputError, SettingsError
+from thresher.trainer.settings import TrainSettings
+from thresher.validation import build_settings, check_settings, option, parse_pairs
+
+Overlap = Literal["refuse", "drop"]
+Equal = Literal["epochs", "steps"]
+MethodSettings = Mapping[str, Mapping[str, Any]]
+
+BASELINE = "random"
+CELLS, MODEL = "Where the cells run", "What is trained"
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def parse_train_settings(pairs: Sequence[str]) -> TrainSettings:
+    """Return the settings of the training from ["epochs=2", ...].
+
+    Raises:
+        SettingsError: there is no such setting, or its value does not fit.
+    """
+    settings: TrainSettings = build_settings(TrainSettings, "--train", parse_pairs(pairs))
+    return settings
+
+
+def parse_method_settings(pairs: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return {"deft-ucs": {"easy_share": "0.3"}} from ["deft-ucs.easy_share=0.3"].
+
+    Raises:
+        InputError: a pair is not METHOD.NAME=VALUE.
+    """
+    settings: dict[str, dict[str, str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        method, dot, setting = name.partition(".")
+        if not (equals and dot and method.strip() and setting.strip()):
+            raise InputError(
+                f"--set: must be METHOD.NAME=VALUE, got '{pair}'; for example --set deft-ucs.easy_share=0.3"
+            )
+        settings.setdefault(method.strip(), {})[setting.strip().replace("-", "_")] = value.strip()
+    return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentSettings:
+    """Options of every experiment."""
+
+    model: str | Path | None = option(None, "Base model: Hub id or folder. Default: the embedded one.", panel=MODEL)
+    metric: str | None = option(
+        None,
+        "accuracy, macro_f1, loss; or loss, exact_match, rouge_l, chrf for language models. Default: the first one.",
+        panel=MODEL,
+    )
+    settings: TrainSettings = option(
+        TrainSettings(),
+        "Settings of the training, as epochs=2.",
+        flag="--train",
+        is_repeatable=True,
+        parse=parse_train_settings,
+    )
+    overlap: Overlap = option(
+        "refuse", "Test rows that are also in the pool: refuse them, or drop them from the pool.", panel=MODEL
+    )
+    workers: int | Literal["auto"] | None = option(
+        1, "Cells that run at once; auto: one per core or GPU.", ge=1, panel=CELLS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodExperimentSettings(ExperimentSettings):
+    """Options of every experiment that chooses rows."""
+
+    method_settings: MethodSettings | None = option(
+        None,
+        "Settings of the methods by name, as stratified.by=label.",
+        flag="--set",
+        is_repeatable=True,
+        parse=parse_method_settings,
+    )
+    encoder: str | None = option(None, "minilm, static, or a sentence-transformers model.", panel=MODEL)
+    device: str | None = option(None, "cpu, cuda, ... Default: the fastest available.", panel=MODEL)
+    engine: Literal["local", "ray"] = option("local", "local, or ray (RAY_ADDRESS).", panel=CELLS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings(MethodExperimentSettings):
+    """Options of a learning curve."""
+
+    methods: tuple[str, ...] = option(("facility-location",), "Names of methods; random is always among them.")
+    sizes: tuple[int, ...] | Literal["auto"] = option(
+        "auto", "auto (doubling up to the pool), or numbers of rows: 100,200,400.", ge=1
+    )
+    seeds: int = option(5, "Runs at each size; in the adaptive mode, at most.", ge=2)
+    grid: bool = option(False, "Run every size with every seed, not only those that sharpen the answer.")
+    delta: float | None = option(
+        None, "Gain of a doubling that no longer pays. Default: 0.005, or one standard error if that is more.", gt=0
+    )
+    targets: tuple[float, ...] = option(
+        (), "Score to find the needed rows for.", gt=0, flag="--target", is_repeatable=True
+    )
+    more: tuple[int, ...] = option(
+        (), "Further rows, on top of the largest size, to find the gain of.", ge=1, is_repeatable=True
+    )
+    equal: Equal = option("epochs", "What every size gets as much of.")
+    max_time: float | str | None = option(None, "Start no run after so long: seconds, or 90s, 30m, 4h.")
+    max_runs: int | None = option(None, "Most runs, reused ones included.", ge=1)
+    slices: tuple[str, ...] = option(
+        (), "Column of the test set to draw curves for, besides the label.", flag="--slice", is_repeatable=True
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            SettingsError: a field has an illegal value.
+        """
+        check_settings(self, "curve")
+        parse_seconds("curve: max_time", self.max_time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSettings(MethodExperimentSettings):
+    """Options of a comparison of methods with random."""
+
+    methods: tuple[str, ...] | Literal["all"] = option(
+        "all",
+        "Names of methods, or all that ask no language model and find their columns; random and length are always "
+        "among them.",
+    )
+    budget: tuple[str | int | float, ...] = option(("10%",), "Rows or a share, one or several: 10% or 500,1000.")
+    seeds: int = option(5, "Runs of each method at each budget; their spread is the error bar.", ge=2)
+    detect: float = option(0.01, "True difference to report the needed seeds for, in units of the metric.", gt=0, lt=1)
+    equal: Equal = option("steps", "What all methods get as much of.")
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            SettingsError: a field has an illegal value.
+        """
+        check_settings(self, "compare")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings(ExperimentSettings):
+    """Options of a search for training settings."""
+
+    trials: int = option(20, "Settings to try; the first are the default ones.", ge=2)
+    finalists: int = option(5, "Best trials, by their early score, that run to the end.", ge=1)
+    checks: int = option(
+        3, "Further trials, drawn at random, that run to the end to see how far early scores can be trusted.", ge=0
+    )
+    seeds: int = option(3, "Runs of the winner and of the default settings on the test rows.", ge=2)
+    average: int = option(0, "Finalists to average into one adapter, compared with the winner; 0: none.", ge=0)
+    dev: str | float = option("15%", "Share of the data held out to judge trials.")
+    sampler: Literal["tpe", "gp"] = option("tpe", "Parzen estimator or Gaussian process.")
+    seed: int = option(0, "Random seed of the search.")
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            SettingsError: a field has an illegal value.
+        """
+        n_ends = self.finalists + self.checks + 1
+        is_countable = all(isinstance(number, int) for number in (self.average, n_ends))
+        problems = []
+        if is_countable and self.average not in (0, *range(2, n_ends + 1)):
+            problems = [
+                f"average must be 0 or between 2 and the {n_ends} trials that run to the end, got {self.average!r}"
+            ]
+        check_settings(self, "tune", problems)
+
+
+class ExperimentOptions(TypedDict, total=False):
+    """`ExperimentSettings`, for type checkers."""
+
+    model: str | Path | None
+    metric: str | None
+    settings: TrainSettings
+    overlap: Overlap
+    workers: int | Literal["auto"] | None
+
+
+class MethodExperimentOptions(ExperimentOptions, total=False):
+    """`MethodExperimentSettings`, for type checkers."""
+
+    method_settings: MethodSettings | None
+    encoder: str | None
+    device: str | None
+    engine: Literal["local", "ray"]
+
+
+class CurveOptions(MethodExperimentOptions, total=False):
+    """`CurveSettings`, for type checkers: texts with commas are lists."""
+
+    methods: str | Sequence[str]
+    sizes: Literal["auto"] | Sequence[int]
+    seeds: int
+    grid: bool
+    delta: float | None
+    targets: Sequence[float]
+    more: Sequence[int]
+    equal: Equal
+    max_time: float | str | None
+    max_runs: int | None
+    slices: Sequence[str]
+
+
+class ComparisonOptions(MethodExperimentOptions, total=False):
+    """`ComparisonSettings`, for type checkers: texts with commas are lists."""
+
+    methods: str | Sequence[str]
+    budget: str | int | float | Sequence[str | int | float]
+    seeds: int
+    detect: float
+    equal: Equal
+
+
+class TuneOptions(ExperimentOptions, total=False):
+    """`TuneSettings`, for type checkers."""
+
+    trials: int
+    finalists: int
+    checks: int
+    seeds: int
+    average: int
+    dev: str | float
+    sampler: Literal["tpe", "gp"]
+    seed: int
+
+
+def parse_seconds(name: str, value: float | str | None) -> float | None:
+    """Return 1800.0 for "30m"; a number is seconds.
+
+    Raises:
+        SettingsError: it is not a number above 0, with or without s, m, h or d.
+    """
+    if value is None:
+        return None
+    text = str(value)
+    number, unit = (text[:-1], text[-1]) if text[-1:] in SECONDS else (text, "s")
+    try:
+        seconds = float(number) * SECONDS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise SettingsError(f"{name} must be a time above 0, as 90s, 30m or 4h, got {value!r}")
+    return seconds
+
+
+def list_methods(names: Sequence[str], command: str) -> list[str]:
+    """Return the methods of an experiment once each, the baseline first.
+
+    Raises:
+        InputError: there is none.
+    """
+    methods = [name.strip() for name in names if name.strip()]
+    if not methods:
+        raise InputError(f"{command}: at least one method is needed, got none")
+    return list(dict.fromkeys([BASELINE, *methods]))
