@@ -11,7 +11,7 @@ from 1,000 bootstrap samples of the questions.
 
 Labels: the AG News and ChemProt files with a rule's label and the true one. `confidence` is then
 the cross-fitted probability of the given label; beside it logistic regression on the same
-embeddings and on TF-IDF (5 folds) and the disagreement of 10 neighbours, on the same rows.
+embeddings and on TF-IDF (5 folds) and the disagreement of 10 neighbors, on the same rows.
 Intervals come from bootstrap samples of the rows.
 
 0.5 is chance for all of them.
@@ -163,7 +163,7 @@ def _baselines(pool: th.Dataset, given: NDArray[np.str_], context: FeatureContex
     return {
         "logistic regression, embeddings": own(x),
         "logistic regression, TF-IDF": own(words),
-        "10 neighbours": (codes[near] == codes[:, None]).mean(axis=1),
+        "10 neighbors": (codes[near] == codes[:, None]).mean(axis=1),
     }
 
 

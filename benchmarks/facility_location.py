@@ -91,7 +91,7 @@ def largest_shortfall(kernel, picks):
 
     Rounding aside it must be 0 for a greedy run. Where it is 0 and the picks still differ from
     `naive`, two rows have equal gains (typically two that cover only each other): we take the lower
-    row, `naive` what rounding favours.
+    row, `naive` what rounding favors.
     """
     best = np.zeros(len(kernel))
     gain = kernel.sum(axis=0)

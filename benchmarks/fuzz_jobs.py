@@ -99,7 +99,7 @@ PAIR = st.fixed_dictionaries({"prompt": FULL, "completion": FULL}, optional=MORE
 ODD = st.one_of(
     st.fixed_dictionaries({"messages": st.lists(TURN, max_size=3)}), st.dictionaries(TEXT, CELL, max_size=4), CELL
 )
-LABELLED = st.fixed_dictionaries({"text": FULL, "label": st.sampled_from(["a", "b", "=c"])}, optional=MORE)
+LABELED = st.fixed_dictionaries({"text": FULL, "label": st.sampled_from(["a", "b", "=c"])}, optional=MORE)
 SUFFIXES = ["jsonl", "jsonl.gz", "jsonl.zst", "json", "csv", "parquet"]
 
 
@@ -216,13 +216,13 @@ def sections(draw: st.DrawFn, steps: list[str]) -> str:
 @st.composite
 def examples(draw: st.DrawFn) -> tuple[bytes, list[Night]]:
     """Return a job file and the files of its nights."""
-    is_labelled = draw(st.booleans())
-    job = job_text(draw(sections([*STEPS, *(LABEL_STEPS if is_labelled else [])]))).encode(errors="replace")
+    is_labeled = draw(st.booleans())
+    job = job_text(draw(sections([*STEPS, *(LABEL_STEPS if is_labeled else [])]))).encode(errors="replace")
     if draw(st.integers(0, 11)) == 0:
         piece = draw(st.binary(max_size=100))
         at, length = draw(st.integers(0, len(job))), draw(st.integers(0, 40))
         job = draw(st.sampled_from([piece, job[:at] + piece + job[at + length :]]))
-    good = LABELLED if is_labelled else PAIR
+    good = LABELED if is_labeled else PAIR
     return job, draw(st.lists(nights(good), min_size=1, max_size=3))
 
 

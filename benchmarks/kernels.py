@@ -7,7 +7,7 @@ Facility location in all parts, 10 % of the rows picked unless said otherwise:
 
 - dense: the (n, n) kernel is given to everybody, in the type it likes best; then the embeddings
   are.
-- sparse: the graph of 64 nearest neighbours of 100,000 rows is given to everybody, 5,000 picks.
+- sparse: the graph of 64 nearest neighbors of 100,000 rows is given to everybody, 5,000 picks.
 - large: 52,000 x 384 embeddings, thresher alone, with the share of the exact greedy's objective
   (`--exact-large` computes it on the dense kernel: 11 GB).
 

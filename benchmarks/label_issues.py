@@ -5,7 +5,7 @@
 FOLDER holds `noise_*_weak.jsonl`: rows with `text`, `given` and `true` labels. For each file and
 each score: area under the ROC curve and under the precision-recall curve for finding the wrong
 labels, with 95 % bootstrap intervals over rows. Scores are `self_confidence` as it is (plain and
-normalised), each of its two classifiers alone, and other penalties C. Beside them what
+normalized), each of its two classifiers alone, and other penalties C. Beside them what
 `find_label_issues` names: how many, and how many of these are wrong. Chance is 0.5 for the ROC
 curve and the share of wrong labels for the other: a score below it hides wrong labels.
 """
@@ -22,13 +22,13 @@ from machine import machine
 
 import thresher as th
 from thresher.features import make_context
-from thresher.features.labels.class_probability import _Work, class_names, given_classes, normalised
+from thresher.features.labels.class_probability import _Work, class_names, given_classes, normalized
 from thresher.features.labels.cross_fit import PENALTY, judge
 from thresher.features.labels.label_issues import find_label_issues
 
 RESULT = Path(__file__).parent / "results" / "label_issues.json"
 PENALTIES = (0.1, 1.0, 10.0)
-BASELINES = {  # 5-fold logistic regression on static embeddings, on TF-IDF, and disagreement of 10 neighbours
+BASELINES = {  # 5-fold logistic regression on static embeddings, on TF-IDF, and disagreement of 10 neighbors
     "noise_agnews_weak.jsonl": (0.836, 0.802, 0.831),
     "noise_chemprot_weak.jsonl": (0.686, 0.695, 0.656),
 }
@@ -74,7 +74,7 @@ def measure(path, encoder, n_draws):
     own = probabilities(work, [embedding, words], PENALTY)[text]
     seconds = time.process_time() - began
     at = np.arange(len(given))
-    scores = {"self_confidence": own[at, given], "self_confidence, normalised": normalised(own, given)[at, given]}
+    scores = {"self_confidence": own[at, given], "self_confidence, normalized": normalized(own, given)[at, given]}
     for label, views in (("embedding alone", [embedding]), ("words alone", [words]), ("both", [embedding, words])):
         for penalty in PENALTIES:
             if (label, penalty) != ("both", PENALTY):
@@ -90,7 +90,7 @@ def measure(path, encoder, n_draws):
         "share_wrong": round(float(is_wrong.mean()), 4),
         "seconds_of_classifiers": round(seconds, 1),
         "baselines_auroc": dict(
-            zip(("embedding", "tf-idf", "10 neighbours"), BASELINES.get(path.name, ()), strict=False)
+            zip(("embedding", "tf-idf", "10 neighbors"), BASELINES.get(path.name, ()), strict=False)
         ),
         "scores": {name: with_intervals(score, is_wrong, n_draws) for name, score in scores.items()},
         "label_issues": {

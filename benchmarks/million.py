@@ -8,7 +8,7 @@
 Rows have about 60 tokens: product listings by the generator of `data/`, or 40 words out of a row of
 --data, one word in ten replaced. One row in twenty is an exact copy of an earlier one. Each number
 of rows runs in a process of its own with an empty feature cache: read, curate (exact and semantic
-duplicates), embed, neighbours, greedy, write. The kernel's own high-water mark, reset at each
+duplicates), embed, neighbors, greedy, write. The kernel's own high-water mark, reset at each
 stage, is the peak (Linux only).
 """
 
@@ -44,15 +44,15 @@ RESULTS = Path(__file__).parent / "results"
 def generated_rows(n: int) -> Iterator[dict[str, str]]:
     """Yield n requests for a listing, and listings."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
-    from make_products import STYLES, Catalogue
+    from make_products import STYLES, Catalog
 
     rng = random.Random(7)
-    catalogue = Catalogue(rng)
+    catalog = Catalog(rng)
     for _ in range(n):
-        product = catalogue.product(rng)
+        product = catalog.product(rng)
         style = rng.choice(list(STYLES))
         prompt = f"Write a listing for {style}: {product.brand} {product.series}, {product.noun}"
-        yield {"prompt": prompt, "completion": STYLES[style](product, catalogue.words, rng)}
+        yield {"prompt": prompt, "completion": STYLES[style](product, catalog.words, rng)}
 
 
 def repeated_rows(path: Path, n: int) -> Iterator[dict[str, str]]:
@@ -145,7 +145,7 @@ def run_stages(path: Path, folder: Path, wanted: list[str], budget: str) -> dict
 
     stages = Stages()
     stages.wrap(features, "compute", "embed")
-    stages.wrap(search, "nearest_neighbors", "neighbours")
+    stages.wrap(search, "nearest_neighbors", "neighbors")
     stages.wrap(greedy, "graph_stage", "greedy")
     stages.wrap(Subset, "write_into", "write")
     stages.wrap(OutputFolder, "publish", "write")
@@ -197,7 +197,7 @@ def seconds_of(run: dict[str, object]) -> float:
 
 
 def growth(results: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Return the exponent of time in rows between neighbouring sizes."""
+    """Return the exponent of time in rows between neighboring sizes."""
     found = []
     for small, large in zip(results, results[1:], strict=False):
         ratio = math.log(large["seconds"] / small["seconds"]) / math.log(large["rows"] / small["rows"])

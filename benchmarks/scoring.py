@@ -7,9 +7,9 @@ process, with the weights loaded before any clock starts. Seconds are those of t
 other work on the machine disturbs less than those of the clock; with one thread they are the same
 on a quiet machine.
 
-- thresher: `compute`, from the rows to the values, rendering and tokenising included, no cache.
+- thresher: `compute`, from the rows to the values, rendering and tokenizing included, no cache.
 - cherry: what cherry_seletion/data_analysis.py of tianyi-lab/Cherry_LLM does for each row: the text
-  before the response is tokenised on its own to find its length, two forwards of one row with all
+  before the response is tokenized on its own to find its length, two forwards of one row with all
   hidden states, a cache and full logits, and the loss of every token, prompt included, by a
   log-softmax of its own. On every fourth row; its rate counts.
 - superfiltering: what code_ifd/data_analysis.py of tianyi-lab/Superfiltering does: the same without

@@ -144,38 +144,38 @@ def t0(folder: Path) -> Keyed:
 def products(n: int, seed: int) -> Iterator[Document]:
     """Listings of the product generator in four exchanges: name the category, write, tell again, name the features."""
     rng = random.Random(seed)
-    catalogue = make_products.Catalogue(rng)
+    catalog = make_products.Catalog(rng)
     shipped = {
         json.loads(line)["text"]
         for name in ("train", "test")
         for line in (make_products.FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     }
-    for row in make_products.clean_rows(n, catalogue, rng, shipped):
-        form = rng.choice((categorise, write_listing, tell_again, name_features))
-        prompt, answer = form(row, catalogue, rng)
+    for row in make_products.clean_rows(n, catalog, rng, shipped):
+        form = rng.choice((categorize, write_listing, tell_again, name_features))
+        prompt, answer = form(row, catalog, rng)
         yield exchange("products", prompt, answer)
 
 
-def categorise(row: Any, catalogue: Any, rng: random.Random) -> tuple[str, str]:
+def categorize(row: Any, catalog: Any, rng: random.Random) -> tuple[str, str]:
     """Ask for the category of a listing."""
     question = rng.choice(("Which category is this?", "Name the category.", "What kind of product is it?"))
     return f"{row.text}\n\n{question}", row.label
 
 
-def write_listing(row: Any, catalogue: Any, rng: random.Random) -> tuple[str, str]:
+def write_listing(row: Any, catalog: Any, rng: random.Random) -> tuple[str, str]:
     """Ask for a listing of a product whose attributes are given: the attribute task the wrong way round."""
     known = [row.product.noun, *(value for _, value in row.product.attributes), *row.product.features]
     rng.shuffle(known)
     return f"Write a {row.source} listing with: {', '.join(known)}.", row.text
 
 
-def tell_again(row: Any, catalogue: Any, rng: random.Random) -> tuple[str, str]:
+def tell_again(row: Any, catalog: Any, rng: random.Random) -> tuple[str, str]:
     """Ask for the listing in the style of another marketplace."""
-    again = make_products.told_again(replace(row, text=""), catalogue, rng)
+    again = make_products.told_again(replace(row, text=""), catalog, rng)
     return f"{row.text}\n\nTell it again in the style of {again.source}.", again.text
 
 
-def name_features(row: Any, catalogue: Any, rng: random.Random) -> tuple[str, str]:
+def name_features(row: Any, catalog: Any, rng: random.Random) -> tuple[str, str]:
     """Ask for the features that the listing praises; never for its attributes."""
     return f"{row.text}\n\nName the features.", "; ".join(row.product.features)
 

@@ -74,7 +74,7 @@ class Row:
         return json.dumps({name: getattr(self, name) for name in columns}, ensure_ascii=False) + "\n"
 
 
-class Catalogue:
+class Catalog:
     """The vocabulary, and draws from it."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -131,7 +131,7 @@ def bazario(product: Product, words: dict[str, Any], rng: random.Random) -> str:
 
 
 def kartly(product: Product, words: dict[str, Any], rng: random.Random) -> str:
-    """Tell it as a catalogue: fields between bars."""
+    """Tell it as a catalog: fields between bars."""
     fields = [f"{product.brand} {product.series}", product.noun.capitalize()]
     details = [f"{name}: {value}" for name, value in product.attributes[1:]]
     rng.shuffle(details)
@@ -188,14 +188,14 @@ def with_slips(text: str, rng: random.Random, *, n: int, spared: list[str]) -> s
 
 
 def swapped(word: str, at: int) -> str:
-    """Return the word with two neighbouring letters exchanged."""
+    """Return the word with two neighboring letters exchanged."""
     return word[: at - 1] + word[at] + word[at - 1] + word[at + 1 :]
 
 
-def listing(product: Product, source: str, catalogue: Catalogue, rng: random.Random) -> Row:
+def listing(product: Product, source: str, catalog: Catalog, rng: random.Random) -> Row:
     """Tell a product in the style of a marketplace."""
     return Row(
-        text=STYLES[source](product, catalogue.words, rng),
+        text=STYLES[source](product, catalog.words, rng),
         label=product.category,
         attributes=json.dumps(dict(product.attributes), sort_keys=True, ensure_ascii=False),
         source=source,
@@ -204,49 +204,49 @@ def listing(product: Product, source: str, catalogue: Catalogue, rng: random.Ran
     )
 
 
-def clean_rows(n: int, catalogue: Catalogue, rng: random.Random, seen: set[str]) -> list[Row]:
+def clean_rows(n: int, catalog: Catalog, rng: random.Random, seen: set[str]) -> list[Row]:
     """Return n listings of n products, no two with the same text."""
     rows: list[Row] = []
     while len(rows) < n:
         source = rng.choices(list(STYLES), SOURCE_WEIGHTS)[0]
-        row = listing(catalogue.product(rng), source, catalogue, rng)
+        row = listing(catalog.product(rng), source, catalog, rng)
         if row.text not in seen:
             seen.add(row.text)
             rows.append(row)
     return rows
 
 
-def other_label(row: Row, catalogue: Catalogue, rng: random.Random) -> str:
+def other_label(row: Row, catalog: Catalog, rng: random.Random) -> str:
     """Return a label that is not the row's, often one of its family."""
     if rng.random() < SHARE_WRONG_IN_FAMILY:
-        return rng.choice(catalogue.sisters(row.label))
-    return rng.choice([category for category in catalogue.categories if category != row.label])
+        return rng.choice(catalog.sisters(row.label))
+    return rng.choice([category for category in catalog.categories if category != row.label])
 
 
-def nearly_copied(original: Row, catalogue: Catalogue, rng: random.Random) -> Row:
+def nearly_copied(original: Row, catalog: Catalog, rng: random.Random) -> Row:
     """Return the row with one or two slips and, half of the time, a few words more."""
     spared = [value for _, value in original.product.attributes]
     text = with_slips(original.text, rng, n=rng.randint(1, 2), spared=spared)
-    return replace(original, text=f"{text} {rng.choice(catalogue.words['praise'])}" if rng.random() < 0.5 else text)
+    return replace(original, text=f"{text} {rng.choice(catalog.words['praise'])}" if rng.random() < 0.5 else text)
 
 
-def told_again(original: Row, catalogue: Catalogue, rng: random.Random) -> Row:
+def told_again(original: Row, catalog: Catalog, rng: random.Random) -> Row:
     """Return the same product in the style of another marketplace."""
     source = rng.choice([name for name in STYLES if name != original.source])
-    return listing(original.product, source, catalogue, rng)
+    return listing(original.product, source, catalog, rng)
 
 
-def planted_row(kind: str, original: Row, catalogue: Catalogue, rng: random.Random, seen: set[str]) -> Row:
+def planted_row(kind: str, original: Row, catalog: Catalog, rng: random.Random, seen: set[str]) -> Row:
     """Return the faulty row of that kind that is made from a clean one."""
     if kind in ("exact-duplicate", "leak"):
         row = original
     elif kind == "conflict":
-        row = replace(original, label=other_label(original, catalogue, rng))
+        row = replace(original, label=other_label(original, catalog, rng))
     else:
         retell = nearly_copied if kind == "near-duplicate" else told_again
-        row = retell(original, catalogue, rng)
+        row = retell(original, catalog, rng)
         while row.text in seen:  # a slip may change nothing
-            row = retell(original, catalogue, rng)
+            row = retell(original, catalog, rng)
         seen.add(row.text)
     return replace(row, listing_id="", planted=kind, planted_of=original.listing_id)
 
@@ -259,19 +259,19 @@ def with_ids(rows: list[Row], prefix: str) -> list[Row]:
 def make() -> tuple[list[Row], list[Row]]:
     """Return the training and the test rows."""
     rng = random.Random(SEED)
-    catalogue = Catalogue(rng)
+    catalog = Catalog(rng)
     seen: set[str] = set()
-    test = with_ids(clean_rows(N_TEST, catalogue, rng, seen), "te")
+    test = with_ids(clean_rows(N_TEST, catalog, rng, seen), "te")
     n_copies = sum(number for kind, number in PLANTED.items() if kind != "wrong-label")
-    originals = with_ids(clean_rows(N_TRAIN - n_copies, catalogue, rng, seen), "tr")
+    originals = with_ids(clean_rows(N_TRAIN - n_copies, catalog, rng, seen), "tr")
     n_wrong = PLANTED["wrong-label"]
-    wrong = [replace(row, label=other_label(row, catalogue, rng), planted="wrong-label") for row in originals[:n_wrong]]
+    wrong = [replace(row, label=other_label(row, catalog, rng), planted="wrong-label") for row in originals[:n_wrong]]
     clean = originals[n_wrong:]
     copies: list[Row] = []
     for kind, number in PLANTED.items():
         if kind != "wrong-label":
             sources = rng.sample(test if kind == "leak" else clean, number)
-            copies += [planted_row(kind, row, catalogue, rng, seen) for row in sources]
+            copies += [planted_row(kind, row, catalog, rng, seen) for row in sources]
     rows = wrong + clean + copies
     rng.shuffle(rows)
     shuffled = with_ids(rows, "tr")  # anew: the first ids told which rows were planted

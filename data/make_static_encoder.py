@@ -11,7 +11,7 @@ the rest of the project.
 
 Differs: int8 has one scale per token (model2vec's `weights`): finer, and sentence-transformers
 reads no int8 without. The vectors of [PAD] and [UNK] are zero, so that readers that drop unknown
-words (model2vec) and readers that keep them (sentence-transformers) give the same normalised
+words (model2vec) and readers that keep them (sentence-transformers) give the same normalized
 vector.
 """
 
@@ -136,7 +136,7 @@ def accuracy(encoder: str, train: Path, test: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Distil, save, and on request measure both encoders on a labelled CSV."""
+    """Distil, save, and on request measure both encoders on a labeled CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", nargs=2, type=Path, metavar=("TRAIN", "TEST"), help="CSV files with text,category")
     parser.add_argument("--only-check", action="store_true", help="measure the model that is there")

@@ -153,13 +153,13 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def colour_rows() -> list[dict[str, str]]:
+def color_rows() -> list[dict[str, str]]:
     """Return 60 short texts of three labels, easy to tell apart."""
     things = {"red": "apple", "green": "leaf", "blue": "sky"}
     return [
-        {"text": f"the {thing} is {colour} {number}", "label": colour}
+        {"text": f"the {thing} is {color} {number}", "label": color}
         for number in range(20)
-        for colour, thing in things.items()
+        for color, thing in things.items()
     ]
 
 

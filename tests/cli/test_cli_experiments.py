@@ -63,9 +63,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")
     things = {"red": "apple", "green": "leaf", "blue": "sky"}
     rows = [
-        {"text": f"the {thing} is {number}", "label": colour}
-        for number in range(40)
-        for colour, thing in things.items()
+        {"text": f"the {thing} is {number}", "label": color} for number in range(40) for color, thing in things.items()
     ]
     for name, part in (("pool", rows[:90]), ("test", rows[90:])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*part, {"text": "no label"}]))

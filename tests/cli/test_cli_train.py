@@ -63,9 +63,9 @@ def test_rows_that_are_cut_or_left_out_are_told(tiny_llama, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_taken_is_one_sentence_from_every_process(tiny_bert, colour_rows, tmp_path):
+def test_a_folder_that_is_taken_is_one_sentence_from_every_process(tiny_bert, color_rows, tmp_path):
     data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in colour_rows))
+    data.write_text("".join(json.dumps(row) + "\n" for row in color_rows))
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "other").touch()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}

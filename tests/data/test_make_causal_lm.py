@@ -39,7 +39,7 @@ def test_listings_are_not_those_of_the_shipped_data(corpus):
 
 def test_no_exchange_asks_for_an_attribute(corpus):
     answers = {document.turns[1][1] for document in corpus.products(500, corpus.PRODUCT_SEED)}
-    words = corpus.make_products.Catalogue(random.Random(0)).words
+    words = corpus.make_products.Catalog(random.Random(0)).words
     assert not answers & {*words["brands"], *words["colours"]}
     assert not [answer for answer in answers if answer.startswith("{")]
 

@@ -12,7 +12,7 @@ def test_the_file_is_small():
     assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
 
 
-def test_the_card_names_licence_and_source():
+def test_the_card_names_license_and_source():
     card = (FOLDER / "README.md").read_text()
     assert "license: apache-2.0" in card
     assert "sentence-transformers/all-MiniLM-L6-v2" in card

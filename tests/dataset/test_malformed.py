@@ -39,7 +39,7 @@ turn = st.fixed_dictionaries(
     optional={"tool_calls": value, "name": value},
 )
 chat = st.fixed_dictionaries({"messages": st.one_of(value, st.lists(turn, max_size=4))}, optional={"tools": value})
-labelled = st.fixed_dictionaries({"text": value, "label": value})
+labeled = st.fixed_dictionaries({"text": value, "label": value})
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -161,7 +161,7 @@ def test_every_record_of_a_malformed_csv_file_is_accounted_for(tmp_path, lines, 
 
 
 @FAST
-@given(rows=st.lists(st.one_of(chat, labelled, alpaca, wild), max_size=8))
+@given(rows=st.lists(st.one_of(chat, labeled, alpaca, wild), max_size=8))
 def test_every_row_of_a_list_is_accounted_for(rows):
     try:
         dataset = load(rows)
@@ -171,7 +171,7 @@ def test_every_row_of_a_list_is_accounted_for(rows):
 
 
 @FAST
-@given(rows=st.lists(labelled, max_size=8))
+@given(rows=st.lists(labeled, max_size=8))
 def test_labels_read_by_column_equal_labels_read_by_row(tmp_path, rows):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n".join(dumped(row) for row in [{"text": "a", "label": 1}, *rows]))

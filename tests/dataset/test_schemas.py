@@ -309,7 +309,7 @@ def test_messages_of_classification_rows_are_refused():
         load([{"text": "a", "label": "b"}]).messages([0])
 
 
-def test_recognise_prefers_the_alternative_that_more_rows_have():
+def test_recognize_prefers_the_alternative_that_more_rows_have():
     rows = [{"text": "a", "label": "x"}, {"text": "a", "category": "x"}, {"text": "a", "category": "x"}]
     assert recognize_schema(rows, name=None, where="rows").columns["label"] == ("category",)
 

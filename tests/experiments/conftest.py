@@ -16,12 +16,12 @@ def quick():
 def pool_rows():
     rng = np.random.default_rng(0)
     things = {"red": "apple", "green": "leaf", "blue": "sky"}
-    colours = list(things)
+    colors = list(things)
     rows = []
     for number in range(120):
-        colour = colours[rng.integers(3)]
-        shown = colour if rng.random() < 0.8 else colours[rng.integers(3)]
-        rows.append({"text": f"the {things[shown]} is {number}", "label": colour, "half": str(number % 2)})
+        color = colors[rng.integers(3)]
+        shown = color if rng.random() < 0.8 else colors[rng.integers(3)]
+        rows.append({"text": f"the {things[shown]} is {number}", "label": color, "half": str(number % 2)})
     return rows
 
 

@@ -28,9 +28,9 @@ def test_a_reference_is_trained_once_for_each_seed_and_never_again(tiny_llama, q
     assert other is not first
 
 
-@pytest.mark.parametrize("kind", ["questions", "colours"])
-def test_methods_ask_the_language_model_that_is_trained(kind, tiny_llama, tiny_bert, question_rows, colour_rows):
-    rows, model = (question_rows, tiny_llama) if kind == "questions" else (colour_rows, tiny_bert)
+@pytest.mark.parametrize("kind", ["questions", "colors"])
+def test_methods_ask_the_language_model_that_is_trained(kind, tiny_llama, tiny_bert, question_rows, color_rows):
+    rows, model = (question_rows, tiny_llama) if kind == "questions" else (color_rows, tiny_bert)
     settings = MethodExperimentSettings(model=model, overlap="drop", encoder="static")
     with ExperimentRunner.open(rows, eval="20%", settings=settings) as runner:
         asked = runner.rankings.options.get("model")

@@ -163,7 +163,7 @@ def test_features_keep_their_products_when_they_are_replaced():
     assert dataclasses.replace(data, products=products).products is products
 
 
-ROWS = [{"prompt": f"colour of shirt {i}", "response": "red" if i % 3 else "blue"} for i in range(20)]
+ROWS = [{"prompt": f"color of shirt {i}", "response": "red" if i % 3 else "blue"} for i in range(20)]
 
 
 def test_select_hands_its_method_the_products_of_the_device(monkeypatch):

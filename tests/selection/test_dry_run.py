@@ -101,7 +101,7 @@ def test_pairs_are_counted_and_their_tokens_foretold_within_a_quarter(tiny_llama
 
     made = planned("delift", model=str(tiny_llama), settings={"neighbors": "6"})
     pairs = stage(made, "in_context_utility")
-    assert pairs.n == 120 * 7 + 120  # itself and 6 neighbours, and each row without an example
+    assert pairs.n == 120 * 7 + 120  # itself and 6 neighbors, and each row without an example
     lm = language_model(str(tiny_llama), device="cpu")
     before = lm.n_tokens
     th.select(ROWS, "delift", budget=10, device="cpu", model=str(tiny_llama), settings={"neighbors": "6"})

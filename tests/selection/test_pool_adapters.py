@@ -159,9 +159,9 @@ def test_states_of_weights_and_optimizer_are_kept_after_each_epoch(tiny_llama):
     assert any((states[0][f"parameter/{name}"] != states[1][f"parameter/{name}"]).any() for name in names)
 
 
-def test_classified_texts_are_learned_as_they_are_scored(tiny_llama, colour_rows):
-    pool = th.load(colour_rows)
-    planned, _ = plan_one(colour_rows, tiny_llama)
+def test_classified_texts_are_learned_as_they_are_scored(tiny_llama, color_rows):
+    pool = th.load(color_rows)
+    planned, _ = plan_one(color_rows, tiny_llama)
     assert set(row_texts(planned.rows)) == set(row_texts(pool))
     assert planned.request.task == "sft"
 

@@ -126,7 +126,7 @@ def test_every_declared_selector_satisfies_the_protocol(name):
 
 def test_docstring_says_what_how_and_when_it_fails(name):
     text = load_class(name).__doc__
-    for word in ("Optimises", "Source:", "Cost:", "Needs:", "Ties:", "empty pool", "Fails:"):
+    for word in ("Optimizes", "Source:", "Cost:", "Needs:", "Ties:", "empty pool", "Fails:"):
         assert word in " ".join(text.split()), word
 
 

@@ -49,9 +49,9 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def classifier(tiny_bert, colour_rows, tmp_path_factory):
+def classifier(tiny_bert, color_rows, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "adapter"
-    return train(colour_rows[:45], model=tiny_bert, eval=load(colour_rows[45:]), out=out, settings=QUICK)
+    return train(color_rows[:45], model=tiny_bert, eval=load(color_rows[45:]), out=out, settings=QUICK)
 
 
 def test_the_folder_holds_what_it_promises(classifier):
@@ -73,7 +73,7 @@ def test_every_number_has_its_standard_error_and_n(classifier):
     assert classifier.metrics["held_out"]["accuracy"]["n"] == 15
 
 
-def test_plain_peft_gives_the_predictions_that_were_written(classifier, tiny_bert, colour_rows):
+def test_plain_peft_gives_the_predictions_that_were_written(classifier, tiny_bert, color_rows):
     import torch
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -86,7 +86,7 @@ def test_plain_peft_gives_the_predictions_that_were_written(classifier, tiny_ber
     model = PeftModel.from_pretrained(base, classifier.path).eval()
     tokenizer = AutoTokenizer.from_pretrained(classifier.path)
     written = pl.read_parquet(classifier.path / "predictions.parquet")
-    rows = load(colour_rows[45:]).frame.join(written, on="row_id")
+    rows = load(color_rows[45:]).frame.join(written, on="row_id")
     for prompt, prediction, confidence in rows.select("prompt", "prediction", "confidence").iter_rows():
         with torch.inference_mode():
             share = model(**tokenizer(prompt, return_tensors="pt")).logits.softmax(-1)[0]
@@ -94,27 +94,27 @@ def test_plain_peft_gives_the_predictions_that_were_written(classifier, tiny_ber
         assert float(share.max()) == pytest.approx(confidence, abs=1e-5)
 
 
-def test_the_same_work_is_not_done_twice_and_other_work_is_refused(classifier, tiny_bert, colour_rows):
+def test_the_same_work_is_not_done_twice_and_other_work_is_refused(classifier, tiny_bert, color_rows):
     events = []
-    given = {"model": tiny_bert, "eval": load(colour_rows[45:]), "out": classifier.path}
-    again = train(colour_rows[:45], settings=QUICK, on_event=events.append, **given)
+    given = {"model": tiny_bert, "eval": load(color_rows[45:]), "out": classifier.path}
+    again = train(color_rows[:45], settings=QUICK, on_event=events.append, **given)
     assert events == []
     assert again.metrics == classifier.metrics
     with pytest.raises(OutputError, match="must be new or empty"):
-        train(colour_rows[:45], settings=QUICK, seed=1, **given)
+        train(color_rows[:45], settings=QUICK, seed=1, **given)
 
 
-def test_the_order_of_the_rows_does_not_matter(classifier, tiny_bert, colour_rows, tmp_path):
+def test_the_order_of_the_rows_does_not_matter(classifier, tiny_bert, color_rows, tmp_path):
     other = train(
-        colour_rows[:45][::-1], model=tiny_bert, eval=load(colour_rows[45:]), out=tmp_path / "a", settings=QUICK
+        color_rows[:45][::-1], model=tiny_bert, eval=load(color_rows[45:]), out=tmp_path / "a", settings=QUICK
     )
     assert (other.path / "adapter_model.safetensors").read_bytes() == (
         classifier.path / "adapter_model.safetensors"
     ).read_bytes()
 
 
-def test_without_a_folder_the_result_goes_with_the_object(tiny_bert, colour_rows, tmp_path):
-    adapter = train(colour_rows, model=tiny_bert, settings=QUICK)
+def test_without_a_folder_the_result_goes_with_the_object(tiny_bert, color_rows, tmp_path):
+    adapter = train(color_rows, model=tiny_bert, settings=QUICK)
     path = adapter.path
     assert path.is_dir()
     assert "rows" in repr(adapter)
@@ -124,9 +124,9 @@ def test_without_a_folder_the_result_goes_with_the_object(tiny_bert, colour_rows
     assert not path.exists()
 
 
-def test_rows_with_the_text_of_a_held_out_row_are_not_learned(tiny_bert, colour_rows, tmp_path):
-    leaked = [dict(row, label="red") for row in colour_rows[:3]]
-    rows, held_out = load([*colour_rows, {"text": "", "label": "red"}]), load([*leaked, {"text": "a"}])
+def test_rows_with_the_text_of_a_held_out_row_are_not_learned(tiny_bert, color_rows, tmp_path):
+    leaked = [dict(row, label="red") for row in color_rows[:3]]
+    rows, held_out = load([*color_rows, {"text": "", "label": "red"}]), load([*leaked, {"text": "a"}])
     notes = []
     settings = {"settings": QUICK, "on_event": lambda event: notes.append(event.message)}
     adapter = train(rows, model=tiny_bert, eval=held_out, **settings)
@@ -138,9 +138,9 @@ def test_rows_with_the_text_of_a_held_out_row_are_not_learned(tiny_bert, colour_
     assert "eval: 1 of 4 rows cannot be used and are set aside: 1 x field 'label' is missing" in notes
 
 
-def test_a_label_the_model_never_saw_counts_as_wrong(tiny_bert, colour_rows):
-    held_out = [*colour_rows[50:], {"text": "the sky is a leaf", "label": "zebra"}]
-    adapter = train(colour_rows[:50], model=tiny_bert, eval=load(held_out), settings=QUICK)
+def test_a_label_the_model_never_saw_counts_as_wrong(tiny_bert, color_rows):
+    held_out = [*color_rows[50:], {"text": "the sky is a leaf", "label": "zebra"}]
+    adapter = train(color_rows[:50], model=tiny_bert, eval=load(held_out), settings=QUICK)
     assert adapter.metrics["counts"]["eval"] == {
         "rows": 11,
         "rows_left_out": 0,
@@ -152,8 +152,8 @@ def test_a_label_the_model_never_saw_counts_as_wrong(tiny_bert, colour_rows):
     assert adapter.metrics["held_out"]["loss"]["n"] == 10
 
 
-def test_random_rows_of_the_pool_are_trained_on_beside(tiny_bert, colour_rows):
-    pool, chosen, held_out = load(colour_rows[:48]), load(colour_rows[:20]), load(colour_rows[48:])
+def test_random_rows_of_the_pool_are_trained_on_beside(tiny_bert, color_rows):
+    pool, chosen, held_out = load(color_rows[:48]), load(color_rows[:20]), load(color_rows[48:])
     adapter = train(chosen, model=tiny_bert, eval=held_out, control=pool, seeds=2, seed=3, settings=QUICK)
     metrics = adapter.metrics
     assert [(run["role"], run["seed"], run["rows"], run["n_steps"]) for run in metrics["runs"]] == [
@@ -221,15 +221,15 @@ def test_the_text_task_learns_plain_texts(tiny_llama):
     assert adapter.metrics["held_out"]["loss"]["n"] == 4
 
 
-@pytest.mark.parametrize("kind", ["colours", "questions"])
+@pytest.mark.parametrize("kind", ["colors", "questions"])
 def test_bfloat16_trains_an_adapter_in_float32_and_gives_nearly_the_same(
-    tiny_bert, tiny_llama, colour_rows, question_rows, kind
+    tiny_bert, tiny_llama, color_rows, question_rows, kind
 ):
     from dataclasses import replace
 
     from safetensors.numpy import load_file
 
-    rows, model = (colour_rows, tiny_bert) if kind == "colours" else (question_rows, tiny_llama)
+    rows, model = (color_rows, tiny_bert) if kind == "colors" else (question_rows, tiny_llama)
     settings = TrainSettings(max_steps=6, max_length=64, eval_generations=2, max_new_tokens=3)
     exact = train(rows, model=model, eval="20%", settings=settings)
     rough = train(rows, model=model, eval="20%", settings=replace(settings, precision="bf16"))
@@ -262,10 +262,10 @@ def finish(process):
 
 
 @pytest.mark.parametrize("moments", [[13], pytest.param([1, 25, 38], marks=pytest.mark.slow)])
-def test_a_killed_run_gives_the_same_bytes_when_it_is_repeated(tiny_bert, colour_rows, tmp_path, moments):
+def test_a_killed_run_gives_the_same_bytes_when_it_is_repeated(tiny_bert, color_rows, tmp_path, moments):
     """Killed when the n-th checkpoint appears, while the work goes on."""
     data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in colour_rows))
+    data.write_text("".join(json.dumps(row) + "\n" for row in color_rows))
     finish(start([data, tiny_bert, tmp_path / "whole"]))
     for number, wanted in enumerate(moments):
         out = tmp_path / f"cut{number}"
@@ -339,9 +339,9 @@ def test_two_processes_give_the_result_of_one(tiny_llama, question_rows, tmp_pat
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_before_any_training(tiny_bert, colour_rows, options, error, text):
+def test_what_does_not_fit_is_refused_before_any_training(tiny_bert, color_rows, options, error, text):
     with pytest.raises(error, match=text):
-        train(colour_rows, model=tiny_bert, on_event=lambda event: pytest.fail("training started"), **options)
+        train(color_rows, model=tiny_bert, on_event=lambda event: pytest.fail("training started"), **options)
 
 
 def test_one_label_is_refused(tiny_bert):
@@ -418,18 +418,18 @@ def test_a_model_whose_generation_settings_transformers_would_not_write_is_merge
     assert json.loads((adapter.path / "merged" / "generation_config.json").read_bytes()) == own
 
 
-def test_an_interrupted_run_keeps_its_checkpoint(tiny_bert, colour_rows, tmp_path):
+def test_an_interrupted_run_keeps_its_checkpoint(tiny_bert, color_rows, tmp_path):
     def interrupt(event):
         if event.kind == "step" and event.step == 7:
             raise KeyboardInterrupt
 
     settings = TrainSettings(max_steps=9, save_every_s=0, max_length=32)
     with pytest.raises(KeyboardInterrupt):
-        train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=interrupt)
+        train(color_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=interrupt)
     assert not (tmp_path / "a").exists()
     (tmp_path / ".a.partial" / ".metrics.json.tmp7").write_bytes(b"half")  # as a kill in the middle of a write leaves
     started = []
-    train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=started.append)
+    train(color_rows, model=tiny_bert, out=tmp_path / "a", settings=settings, on_event=started.append)
     assert (started[0].kind, started[0].step) == ("start", 6)
     assert [path for path in (tmp_path / "a").rglob(".*")] == []
 
@@ -453,7 +453,7 @@ def test_as_many_random_rows_are_learned_even_when_some_drawn_ones_are_cut_away(
     assert sum(adapter.metrics["control"]["train"]["rows_left_out"].values()) > 0
 
 
-def test_the_card_loads_the_adapter_onto_a_base_with_a_head_of_its_own(tiny_bert, colour_rows, tmp_path):
+def test_the_card_loads_the_adapter_onto_a_base_with_a_head_of_its_own(tiny_bert, color_rows, tmp_path):
     """And with early stopping, it says that the held-out rows have chosen the weights."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -461,7 +461,7 @@ def test_the_card_loads_the_adapter_onto_a_base_with_a_head_of_its_own(tiny_bert
     base.save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "base")
     settings = TrainSettings(max_steps=4, early_stopping_patience=1, eval_every=2, max_length=32)
-    adapter = train(colour_rows, model=tmp_path / "base", eval="20%", settings=settings)
+    adapter = train(color_rows, model=tmp_path / "base", eval="20%", settings=settings)
     card = (adapter.path / "README.md").read_text()
     assert f"of step {adapter.metrics['best_step']}) by the loss on these same rows" in card
     code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(adapter.path))
@@ -470,7 +470,7 @@ def test_the_card_loads_the_adapter_onto_a_base_with_a_head_of_its_own(tiny_bert
     assert found["model"].config.num_labels == 3
 
 
-def test_a_full_disk_at_the_adapter_is_one_sentence(tiny_bert, colour_rows, tmp_path, monkeypatch):
+def test_a_full_disk_at_the_adapter_is_one_sentence(tiny_bert, color_rows, tmp_path, monkeypatch):
     from safetensors import SafetensorError
 
     from thresher.trainer import runs
@@ -480,4 +480,4 @@ def test_a_full_disk_at_the_adapter_is_one_sentence(tiny_bert, colour_rows, tmp_
 
     monkeypatch.setattr(runs, "save_adapter", fill)
     with pytest.raises(OutputError, match="could not be written .*No space left"):
-        train(colour_rows, model=tiny_bert, out=tmp_path / "a", settings=QUICK)
+        train(color_rows, model=tiny_bert, out=tmp_path / "a", settings=QUICK)

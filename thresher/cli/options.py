@@ -35,7 +35,7 @@ READ = "How rows are read"
 Schema = Annotated[
     str | None,
     typer.Option(
-        help="Name the schema instead of recognising it: alpaca, prompt-completion, query-response, messages, "
+        help="Name the schema instead of recognizing it: alpaca, prompt-completion, query-response, messages, "
         "sharegpt, text-label, text.",
         rich_help_panel=READ,
     ),

@@ -53,7 +53,7 @@ class Rule(Protocol):
     attributes:
 
     - `accepts`: role -> features needed of the rows of that role. Roles are "existing" (rows kept
-      earlier: a rule drops none of them, and a row that repeats one is dropped in favour of it) and
+      earlier: a rule drops none of them, and a row that repeats one is dropped in favor of it) and
       "eval" (rows to evaluate on). A rule is given only the roles it accepts, and of those only the
       ones that the caller has.
     - `requires`: the roles without which the rule cannot run.

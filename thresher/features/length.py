@@ -33,7 +33,7 @@ class Length:
     """Tokens of the whole text: nothing is cut, no special tokens are added."""
 
     name: ClassVar[str] = "length"
-    passes: ClassVar[str] = "none: the rows are tokenised, and no weights are needed"
+    passes: ClassVar[str] = "none: the rows are tokenized, and no weights are needed"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the tokenizer's name and fingerprint."""

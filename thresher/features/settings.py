@@ -11,7 +11,7 @@ from thresher.validation import check_number, check_whole
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidenceSettings:
-    """How much a model's own answers and its own judgement say of a given answer.
+    """How much a model's own answers and its own judgment say of a given answer.
 
     Attributes:
         n_samples: answers drawn of each prompt.
@@ -21,7 +21,7 @@ class ConfidenceSettings:
             sequence-classification model with a label for contradiction; None: the encoder's cosine
             takes its place.
         alpha: weight of agreement in meaning; 1 - alpha is that of equality word by word.
-        beta: weight of agreement with the samples; 1 - beta is that of the model's judgement.
+        beta: weight of agreement with the samples; 1 - beta is that of the model's judgment.
         seed: of the draws.
     """
 

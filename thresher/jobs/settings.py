@@ -68,7 +68,7 @@ class RowSettings(Section):
     """How rows are read.
 
     Attributes:
-        schema_name: of the rows, as for `load`; not set: recognised from the first rows of the
+        schema_name: of the rows, as for `load`; not set: recognized from the first rows of the
             first run.
         columns: role -> column, for rows of no known schema.
         unreadable: what a damaged file does: "fail" the run, or "skip" the file, report it and try

@@ -164,7 +164,7 @@ def _map(figure: PoolMap) -> Canvas:
     for i, panel in enumerate(figure.panels):
         axes = canvas.add_subplot(n_rows, columns, i + 1)
         for rows, tone, size, name in (
-            (panel.dropped, "grey", 7, "dropped"),
+            (panel.dropped, "gray", 7, "dropped"),
             (panel.kept, "blue", 13, "kept"),
         ):
             at = np.asarray(rows, dtype=np.int64)

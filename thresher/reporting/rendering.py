@@ -98,10 +98,10 @@ def _map_data(pool_map: PoolMap) -> Markup:
 
 
 def _style() -> str:
-    """Return the style sheet, with the colours of both modes."""
+    """Return the style sheet, with the colors of both modes."""
 
-    def variables(colours: Mapping[str, str]) -> str:
-        return "".join(f"--{name}:{value};" for name, value in colours.items())
+    def variables(colors: Mapping[str, str]) -> str:
+        return "".join(f"--{name}:{value};" for name, value in colors.items())
 
     dark = f"@media screen and (prefers-color-scheme:dark){{:root{{{variables(DARK)}color-scheme:dark}}}}\n"
     tones = "".join(f".{name}{{color:var(--{name})}}" for name in LIGHT if name not in ("page", "panel", "grid"))

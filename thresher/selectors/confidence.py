@@ -18,7 +18,7 @@ from thresher.subset.scores import Scores
 class Confidence:
     """Rank rows by a model's confidence that the answer they give is right (CLEAR's auto-filter).
 
-    Optimises the sum over the picks of C = beta O + (1 - beta) S, 0 to 1. O: the model answers the
+    Optimizes the sum over the picks of C = beta O + (1 - beta) S, 0 to 1. O: the model answers the
     prompt n_samples times, and O is the mean over its answers of alpha (agreement in meaning) + (1
     - alpha) (same words as the given answer). S: P(A) / (P(A) + P(B)) when the model is asked
     whether the given answer is correct, over two questions. Agreement in meaning is 1 -

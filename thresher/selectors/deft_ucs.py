@@ -19,7 +19,7 @@ from thresher.subset.scores import Scores, ranked
 class DeftUcs:
     """Rank rows cluster by cluster in turns, each giving its easy (central) and hard (outlying) rows alternately.
 
-    Optimises nothing in closed form: of each k-means cluster it takes A rows, `easy_share` of them
+    Optimizes nothing in closed form: of each k-means cluster it takes A rows, `easy_share` of them
     nearest to the centroid by cosine and the rest farthest from it.
 
     Source: Das and Khetan, EMNLP 2024, arXiv:2310.16776 (7 clusters, half easy and half hard, the

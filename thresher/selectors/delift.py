@@ -45,7 +45,7 @@ class _Kernel(NamedTuple):
 class Delift:
     """Rank rows so that every prefix holds the examples that help the model most with the rest (DELIFT).
 
-    Optimises, with s_ij the worth of row j as an example for row i, clipped at 0: alone, f(A) =
+    Optimizes, with s_ij the worth of row j as an example for row i, clipped at 0: alone, f(A) =
     sum_i max_{j in A} s_ij (instruction tuning, facility location); with --target rows Q, f(A) =
     sum_i min(max_{j in A} s_ij, eta max_{q in Q} s_iq) (task-specific, FLMI); with --existing rows
     P, f(A) = sum_i max(max_{j in A} s_ij - nu max_{p in P} s_ip, 0) (continual, FLCG); with both,
@@ -58,7 +58,7 @@ class Delift:
     the model reads each example once, half of the neighbors once more, and each row once alone and
     once behind each of its examples: about n (neighbors + 3) rows' tokens instead of the 2 n^2 of
     all pairs without a prefix cache; then a few updates of n neighbors gains. The embedding kernel
-    needs no model: a neighbour search. Needs: `in_context_utility` (with `embedding` for the neighbours), or
+    needs no model: a neighbor search. Needs: `in_context_utility` (with `embedding` for the neighbors), or
     `embedding` alone; uses `target_*` and `existing_*` of the context. Ties: to the lowest row.
     When nothing more can be gained (FLMI soon has all it can use), those follow that would do most
     alone. Equal rows help alike and are picked one by one. An empty pool is refused. A row with no

@@ -21,7 +21,7 @@ NO_LOSS = "the model is certain of its response without the prompt, so that its 
 class Difficulty:
     """Rank rows by instruction-following difficulty (IFD), the hardest first.
 
-    Optimises the sum over the picks of IFD = loss of the response with the prompt / loss of it
+    Optimizes the sum over the picks of IFD = loss of the response with the prompt / loss of it
     without, among the rows where it is at most 1. Near 0 the prompt tells the response; near 1 it
     does not help; above 1 it misleads, and the row is excluded with that reason.
 

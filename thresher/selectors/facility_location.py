@@ -18,7 +18,7 @@ from thresher.subset.scores import EXISTING, Scores, ranked
 class FacilityLocation(PairwiseGreedy):
     """Rank rows so that every prefix represents the whole pool as well as greedy can.
 
-    Optimises f(S) = sum over all rows i of max(0, max over j in S of cos(i, j)): each row counts
+    Optimizes f(S) = sum over all rows i of max(0, max over j in S of cos(i, j)): each row counts
     with its cosine to the nearest pick. Each pick is the row that raises f most (Nemhauser, Wolsey
     and Fisher 1978, doi:10.1007/BF01588971; lazy evaluation Minoux 1978; for data selection Wei,
     Iyer and Bilmes 2015). f is monotone submodular, so with the dense kernel every prefix of k rows
@@ -27,7 +27,7 @@ class FacilityLocation(PairwiseGreedy):
 
     Source: the greedy algorithm is exact; the oracle of the tests is apricot-select's `naive`
     optimizer. Cost: dense O(n^2 d) time for the kernel, n^2 ln k for k picks, and 4 n^2 bytes;
-    sparse O(n n_neighbors) memory and a neighbour search, O(n^2 d) up to 30,000 distinct rows,
+    sparse O(n n_neighbors) memory and a neighbor search, O(n^2 d) up to 30,000 distinct rows,
     inverted lists with measured recall beyond. The memory is planned before any of it is taken.
     Needs: `embedding`; uses `existing_embedding` of the context, if there, as rows already picked,
     and the feature `weight`, if there, as how often each row counts. Ties: to the lowest row; gains
@@ -45,9 +45,9 @@ class FacilityLocation(PairwiseGreedy):
     the nearest existing row.
 
     Attributes:
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbors, "auto" is dense where
             memory allows.
-        n_neighbors: neighbours per row of the sparse kernel.
+        n_neighbors: neighbors per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 distinct rows.
         optimizer: "lazy" is the exact greedy; "stochastic" takes the best of a sample
             (Mirzasoleiman et al. 2015, arXiv:1409.7938), "threshold" the first row above a falling

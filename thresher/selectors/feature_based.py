@@ -17,7 +17,7 @@ from thresher.subset.scores import Scores
 class FeatureBased:
     """Rank rows so that every prefix has as much of all n-grams, or topics, as greedy can, with falling returns.
 
-    Optimises f(S) = sum over features u of g(sum over picks j of count_ju), g concave: sqrt or
+    Optimizes f(S) = sum over features u of g(sum over picks j of count_ju), g concave: sqrt or
     log(1 + x). f is monotone submodular, so every prefix of k rows has at least 63 % of the largest
     f of any k rows.
 

@@ -23,7 +23,7 @@ BLOCK_CELLS = 1 << 24  # entries of the gradients taken to float32 at a time
 class Gradient:
     """Rank rows by their influence on a target: how far a step on the row alone would lower the target's loss.
 
-    Optimises the sum over the picks of max over tasks of mean over the task's rows z' of sum over
+    Optimizes the sum over the picks of max over tasks of mean over the task's rows z' of sum over
     checkpoints c of rate_c * cos(AdamW's step on z at c, gradient of the loss of z' at c), with the
     learning rates as shares (LESS). The parameters are those of a LoRA adapter in its warm-up.
 

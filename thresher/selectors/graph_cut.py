@@ -30,7 +30,7 @@ N_COMPARED = 64  # at most so many different rows with close gains (the lowest o
 class GraphCut:
     """Rank rows so that every prefix is similar to the pool and has little in common within, as far as greedy can.
 
-    Optimises f(S) = sum over all rows i and picks j of s_ij - redundancy * sum over picks i and j
+    Optimizes f(S) = sum over all rows i and picks j of s_ij - redundancy * sum over picks i and j
     of s_ij with s_ij = max(0, cos(i, j)). Each pick is the row that raises f most, or lowers it
     least. f is submodular, and monotone for redundancy <= 0.5 without existing rows: then every
     prefix has at least 1 - 1/e of the largest f. Above 0.5, or with existing rows, whose similarity
@@ -42,7 +42,7 @@ class GraphCut:
     sets Lin and Bilmes
     2009. The greedy algorithm is exact; the oracle of the tests is a plain one in float64.
     Cost: all pairs O(n^2 d) time once and O(n d) per pick; the kernel is never stored, so memory is
-    O(n d). Sparse O(n n_neighbors) memory and a neighbour search. Needs: `embedding`; uses
+    O(n d). Sparse O(n n_neighbors) memory and a neighbor search. Needs: `embedding`; uses
     `existing_embedding` of the context, if there, as rows already picked. Ties: to the lowest row;
     gains within float32 error are compared in float64 first. Equal rows are picked one by one, each
     at the price of what it shares with the others. An empty pool is refused. Fails: with a small
@@ -56,9 +56,9 @@ class GraphCut:
 
     Attributes:
         redundancy: price of similarity among the picks, lambda of the paper.
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" all pairs up to
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbors, "auto" all pairs up to
             50,000 rows.
-        n_neighbors: neighbours per row of the sparse kernel.
+        n_neighbors: neighbors per row of the sparse kernel.
 
     Differs: cosines below 0 count as 0, which submodularity needs. It stands beside the greedy
     engine of the other methods (`greedy`), which closes intervals of all rows and for that needs
@@ -200,7 +200,7 @@ class _AllPairs:
 
 
 class _Neighbors:
-    """Cosines of a symmetric nearest-neighbour graph."""
+    """Cosines of a symmetric nearest-neighbor graph."""
 
     def __init__(self, graph: Graph, vectors: Float32) -> None:
         self._graph, self._vectors = graph, vectors
@@ -217,7 +217,7 @@ class _Neighbors:
         return self._graph.row[part].astype(np.int64), self._graph.similarity[part].astype(np.float64)
 
     def different(self, near: Int64) -> Int64:
-        return near  # of equal rows, each has neighbours of its own
+        return near  # of equal rows, each has neighbors of its own
 
     def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
         self._is_pick[picks[self._n_picks :]] = True

@@ -24,7 +24,7 @@ class Herding:
     THE CONTROL FOR "TYPICAL ROWS": it looks at the mean only. A method that claims to gain by
     diversity or coverage should beat it; if it does not, typical rows were all that was needed.
 
-    Optimises, greedily, | mean over i of x_i - mean over S of x_j |^2 over unit embeddings x: with
+    Optimizes, greedily, | mean over i of x_i - mean over S of x_j |^2 over unit embeddings x: with
     state w = mean, each pick is the row with the largest w . x, then w becomes w + mean - x.
 
     Source: Welling 2009, doi:10.1145/1553374.1553517; kernel herding with the linear kernel, Chen,

@@ -25,7 +25,7 @@ EQUAL = 1e-11  # relative; squared distances as close in float64 are ties
 class KCenter:
     """Rank rows so that every prefix leaves no row far from its nearest pick.
 
-    Optimises the radius, max over rows i of min over picks j of |x_i - x_j|: each pick is the row
+    Optimizes the radius, max over rows i of min over picks j of |x_i - x_j|: each pick is the row
     farthest from all earlier picks. Every prefix has at most twice the smallest radius that any
     picks of that number have.
 
@@ -101,9 +101,10 @@ class KCenter:
         """Return points whose distances are the metric's, and the unit they are measured in."""
         if self.metric == "cosine":
             return unit_rows(embedding), 1.0
-        centred = embedding - embedding.mean(axis=0, dtype=np.float64)  # far from 0, float32 would lose the differences
-        unit_length = float(np.abs(centred).max()) or 1.0
-        return np.ascontiguousarray(centred / unit_length, dtype=np.float32), unit_length
+        # Far from 0, float32 would lose the differences.
+        centered = embedding - embedding.mean(axis=0, dtype=np.float64)
+        unit_length = float(np.abs(centered).max()) or 1.0
+        return np.ascontiguousarray(centered / unit_length, dtype=np.float32), unit_length
 
 
 class _Exact(NamedTuple):

@@ -27,7 +27,7 @@ class KnownUnknown:
 
     P0 is the share of prompts, each with other examples, whose likeliest answer is right, P1 that
     of drawn answers. highly-known: P0 = 1. maybe-known: 0 < P0 < 1. weakly-known: P0 = 0 and P1 >
-    0. unknown: both 0. Right is the row's response word by word. Optimises the number of picks from
+    0. unknown: both 0. Right is the row's response word by word. Optimizes the number of picks from
     the groups in `order`, the first ones first.
 
     Source: Gekhman et al. 2024, arXiv:2405.05904: rows that a model maybe knows served it best;

@@ -22,7 +22,7 @@ KNOWN = "the base model's loss is below min_loss: it knows the response already"
 class Learnability:
     """Rank rows by how much of their loss goes away once a model has learned such rows.
 
-    Optimises the sum over the picks of (loss - reference loss) / loss ("relative", DavIR), or of
+    Optimizes the sum over the picks of (loss - reference loss) / loss ("relative", DavIR), or of
     loss - reference loss ("difference", LoBaSS, the same as RHO-LM's). High: unknown to the base
     model and learned by the reference. Low: known already, or not learned even so.
 

@@ -16,7 +16,7 @@ from thresher.subset.scores import Scores
 class Length:
     """Rank rows by their number of tokens.
 
-    Optimises the sum of length (longest), of -length (shortest), or of -|length - median| (middle)
+    Optimizes the sum of length (longest), of -length (shortest), or of -|length - median| (middle)
     of the picks.
 
     Source: taking the longest responses is a strong baseline for instruction data (Zhao et al.

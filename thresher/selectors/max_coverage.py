@@ -17,7 +17,7 @@ from thresher.subset.scores import Scores
 class MaxCoverage:
     """Rank rows so that every prefix has as many different n-grams, or topics, as greedy can.
 
-    Optimises f(S) = sum over features u of min(sum over picks j of count_ju, times): a feature
+    Optimizes f(S) = sum over features u of min(sum over picks j of count_ju, times): a feature
     counts until it was seen `times` times. f is monotone submodular, so every prefix of k rows has
     at least 63 % of the largest f of any k rows.
 

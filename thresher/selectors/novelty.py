@@ -19,7 +19,7 @@ from thresher.subset.scores import Scores
 class Novelty:
     """Rank rows by how much likelier a fine-tuned model finds them than its base does: what is new in the data.
 
-    Optimises the sum over the picks of the mean over the response's tokens of log p(fine-tuned) -
+    Optimizes the sum over the picks of the mean over the response's tokens of log p(fine-tuned) -
     log p(base), in nats per token: the contrastive score of "What's New in My Data?", of rows that
     are given rather than generated. High: the base did not expect it, and training taught it.
     Around 0: known before, or not learned. Below 0: unlearned.

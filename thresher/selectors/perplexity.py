@@ -16,7 +16,7 @@ from thresher.subset.scores import Scores
 class Perplexity:
     """Rank rows by how well a language model predicts their responses.
 
-    Optimises the sum over the picks of -loss (low), of -|loss - median of the pool| (middle) or of
+    Optimizes the sum over the picks of -loss (low), of -|loss - median of the pool| (middle) or of
     loss (high). The loss is the logarithm of the perplexity: nats per response token given the
     prompt.
 

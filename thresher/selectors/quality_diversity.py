@@ -26,7 +26,7 @@ NUMBER = "number:"
 class QualityDiversity(PairwiseGreedy):
     """Rank rows so that every prefix both scores high and represents the pool, as far as greedy can (QDIT).
 
-    Optimises F(S) = (1 - alpha) f(S) / f(pool) + alpha q(S) / q(pool): f is that of
+    Optimizes F(S) = (1 - alpha) f(S) / f(pool) + alpha q(S) / q(pool): f is that of
     `facility-location` (each row counts with its cosine to the nearest pick), q the sum of the
     qualities of the picks, each brought to 0..1. Both parts are 1 for the whole pool. Each pick is
     the row that raises F most; F is monotone submodular, so with the dense kernel every prefix of k
@@ -34,7 +34,7 @@ class QualityDiversity(PairwiseGreedy):
 
     Source: Bukharin et al. 2024 (Findings of EMNLP), arXiv:2311.14736. The greedy algorithm is
     exact; the oracle of the tests is a plain one in float64. Cost: as `facility-location`: dense
-    O(n^2 d) time and 4 n^2 bytes, sparse O(n n_neighbors) memory and a neighbour search; besides,
+    O(n^2 d) time and 4 n^2 bytes, sparse O(n n_neighbors) memory and a neighbor search; besides,
     what the quality costs. Needs: `embedding` and the quality: a column of yours with numbers, or a
     feature (`loss`, `length`, ...); uses `existing_embedding` of the context, if there, as rows
     already picked. Ties: to the lowest row. Equal rows cover each other, so that after one only its
@@ -57,9 +57,9 @@ class QualityDiversity(PairwiseGreedy):
             of quality alone.
         scale: "rank" (share of the rows that are worse: outliers do not matter) or "range" (between
             least and largest).
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbors, "auto" is dense where
             memory allows.
-        n_neighbors: neighbours per row of the sparse kernel.
+        n_neighbors: neighbors per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 rows.
         optimizer: "lazy", "stochastic" or "threshold", as in `facility-location`.
         epsilon: as in `facility-location`.

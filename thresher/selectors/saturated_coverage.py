@@ -19,7 +19,7 @@ from thresher.subset.scores import EXISTING, Scores, ranked
 class SaturatedCoverage(PairwiseGreedy):
     """Rank rows so that every prefix gives all rows as much similarity as greedy can, none more than its share.
 
-    Optimises f(S) = sum over rows i of min(sum over j in S of s_ij, saturation * sum over all rows
+    Optimizes f(S) = sum over rows i of min(sum over j in S of s_ij, saturation * sum over all rows
     j of s_ij) with s_ij = max(0, cos(i, j)): a row that has its share of similar picks attracts no
     more. f is monotone submodular; the guarantee is that of `facility-location`.
 
@@ -41,9 +41,9 @@ class SaturatedCoverage(PairwiseGreedy):
 
     Attributes:
         saturation: share of a row's similarity to all rows beyond which it has enough, 0..1.
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbors, "auto" is dense where
             memory allows.
-        n_neighbors: neighbours per row of the sparse kernel.
+        n_neighbors: neighbors per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 rows.
         optimizer: "lazy", "stochastic" or "threshold", as in `facility-location`.
         epsilon: as in `facility-location`.

@@ -21,7 +21,7 @@ from thresher.subset.scores import Scores, ranked
 class Stratified:
     """Rank rows at random within groups, and let the groups take turns.
 
-    Optimises the match of every prefix to a target mix of groups. "balanced": all groups equally
+    Optimizes the match of every prefix to a target mix of groups. "balanced": all groups equally
     often, round robin until a group is used up. "proportional": after any k rows, group g has floor
     or ceil of its exact share k n_g / n.
 

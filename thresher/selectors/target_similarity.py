@@ -22,7 +22,7 @@ BLOCK_CELLS = 1 << 24  # cosines computed at a time
 class TargetSimilarity:
     """Rank rows by round robin over the rows of a target: each takes its nearest row that is still free (RDS+).
 
-    Optimises nothing in closed form: turn by turn, the next row of the target picks the free row of
+    Optimizes nothing in closed form: turn by turn, the next row of the target picks the free row of
     the pool with the largest cosine to it. With `by`, the tasks of the target take turns instead,
     and a row's similarity to a task is its largest to any of the task's rows.
 

@@ -18,7 +18,7 @@ from thresher.subset.scores import Scores
 class Uniform:
     """Rank rows in random order, so that every prefix is a uniform random sample without replacement.
 
-    Optimises nothing: it is the baseline, and hard to beat on large clean pools (Xia et al. 2024,
+    Optimizes nothing: it is the baseline, and hard to beat on large clean pools (Xia et al. 2024,
     arXiv:2410.09335). Each row's value is a hash of its `row_id` salted by the generator, in 0..1
     (XXH3, 64 bit). A row's value does not depend on the other rows: the picks are the same in any
     order of the file, and when 1 % new rows arrive, the old rows keep their values and about 99 %

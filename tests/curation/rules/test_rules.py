@@ -409,4 +409,4 @@ def test_few_rows_to_learn_labels_from_are_told(rows, check):
     pool = rows({"text": texts, "label": ["x", "y"] * 150}, class_probability=probability)
     assert list(check(LabelIssues(), pool).notes) == ["issues"]
     pool = rows({"text": texts[:10], "label": ["x", "y"] * 5}, class_probability=probability[:10])
-    assert check(LabelIssues(), pool).notes["few"].startswith("10 rows, 5 of them labelled 'x', are few")
+    assert check(LabelIssues(), pool).notes["few"].startswith("10 rows, 5 of them labeled 'x', are few")

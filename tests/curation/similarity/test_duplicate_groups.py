@@ -95,8 +95,8 @@ def test_judging_in_parts_is_judging_at_once(rule):
 
 def test_semantic_duplicates_are_those_of_all_pairs():
     rng = np.random.default_rng(3)
-    centre = rng.normal(size=(30, 16))
-    x = (centre[rng.integers(30, size=200)] + 0.35 * rng.normal(size=(200, 16))).astype(np.float32)
+    center = rng.normal(size=(30, 16))
+    x = (center[rng.integers(30, size=200)] + 0.35 * rng.normal(size=(200, 16))).astype(np.float32)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine = unit @ unit.T
     expected = greedy(200, lambda i, j: cosine[i, j], 0.9)
@@ -187,8 +187,8 @@ def test_rows_of_one_template_do_not_make_the_comparison_quadratic():
 @pytest.mark.parametrize("seed", range(3))
 def test_every_copy_found_in_clusters_is_similar_to_the_row_that_stays(seed):
     rng = np.random.default_rng(seed)
-    centre = rng.normal(size=(40, 6))
-    x = (centre[rng.integers(40, size=600)] + 0.35 * rng.normal(size=(600, 6))).astype(np.float32)
+    center = rng.normal(size=(40, 6))
+    x = (center[rng.integers(40, size=600)] + 0.35 * rng.normal(size=(600, 6))).astype(np.float32)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     pool = text_rows([f"text {i}" for i in range(600)], embedding=x)
     verdict = judged(SemanticDuplicates(threshold=0.9, exact_rows=10, cluster_rows=40), pool)

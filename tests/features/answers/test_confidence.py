@@ -136,16 +136,16 @@ def test_the_value_of_a_row_does_not_depend_on_the_others(tiny_llama, tmp_path):
         assert found[0] == pytest.approx(whole[i], abs=1e-5)
 
 
-def test_labels_are_judged_by_their_cross_fitted_probability_and_no_language_model(colour_rows, monkeypatch):
+def test_labels_are_judged_by_their_cross_fitted_probability_and_no_language_model(color_rows, monkeypatch):
     monkeypatch.setattr(confidence, "load_generator", None)
-    pool = th.load(colour_rows)
+    pool = th.load(color_rows)
     found = compute(pool, ["confidence"], context())
     expected = self_confidence(pool, context().resolved(len(pool)))
     np.testing.assert_array_equal(found["confidence"], expected.values)
 
 
-def test_the_manifest_of_labels_names_no_language_model(colour_rows, tmp_path):
-    found = th.select(colour_rows, "confidence", budget="50%", encoder="static", model="http://localhost:1/v1", seed=1)
+def test_the_manifest_of_labels_names_no_language_model(color_rows, tmp_path):
+    found = th.select(color_rows, "confidence", budget="50%", encoder="static", model="http://localhost:1/v1", seed=1)
     about = found.manifest.content["features"]["confidence"]
     assert about["encoder"].startswith("static")
     assert "localhost" not in str(about)

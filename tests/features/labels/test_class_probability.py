@@ -12,7 +12,7 @@ from thresher.features.labels.class_probability import (
     ClassProbability,
     class_names,
     given_classes,
-    normalised,
+    normalized,
     self_confidence,
 )
 from thresher.features.labels.cross_fit import LabeledTexts, judge, word_view
@@ -180,17 +180,17 @@ def test_two_texts_of_two_labels_have_no_value():
     assert found.missing.null_count() == 0
 
 
-def test_normalised_takes_off_what_rows_of_a_class_have_on_average():
+def test_normalized_takes_off_what_rows_of_a_class_have_on_average():
     p = np.array([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
     given = np.array([0, 0, 1, 1])
     means = np.array([(0.9 + 0.7) / 2, (0.4 + 0.8) / 2])
     shifted = p - means + means.max()
-    np.testing.assert_allclose(normalised(p, given), shifted / shifted.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(normalized(p, given), shifted / shifted.sum(axis=1, keepdims=True))
     pool = th.load(make_rows(40, n_wrong=4))
     plain = ClassProbability().compute(pool, CONTEXT).astype(np.float64)
     codes = given_classes(pool)
-    found = self_confidence(pool, CONTEXT, is_normalised=True).values
-    np.testing.assert_allclose(found, normalised(plain, codes)[np.arange(40), codes])
+    found = self_confidence(pool, CONTEXT, is_normalized=True).values
+    np.testing.assert_allclose(found, normalized(plain, codes)[np.arange(40), codes])
 
 
 def test_a_classifier_learns_from_a_bounded_number_of_rows_with_some_of_each_class(monkeypatch):

@@ -322,9 +322,9 @@ def test_a_plain_text_is_all_response_and_has_no_unconditional_loss(tiny_llama):
 
 
 def test_a_label_is_the_answer_to_its_text(tiny_llama):
-    labelled = [{"text": f"the sky {i}", "label": "weather" if i % 2 else "colour"} for i in range(6)]
-    conversations = [{"messages": [turn("user", row["text"]), turn("assistant", row["label"])]} for row in labelled]
-    found = compute(th.load(labelled, schema="text-label"), ["loss"], context(tiny_llama))
+    labeled = [{"text": f"the sky {i}", "label": "weather" if i % 2 else "color"} for i in range(6)]
+    conversations = [{"messages": [turn("user", row["text"]), turn("assistant", row["label"])]} for row in labeled]
+    found = compute(th.load(labeled, schema="text-label"), ["loss"], context(tiny_llama))
     np.testing.assert_allclose(
         found["loss"], compute(th.load(conversations), ["loss"], context(tiny_llama))["loss"], atol=1e-6
     )

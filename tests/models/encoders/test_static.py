@@ -14,7 +14,7 @@ from thresher.models.encoders.vectors import finite_unit_rows
 
 
 def slow_reference(text: str) -> np.ndarray:
-    """Mean of the dequantised vectors of the known tokens, then to norm 1, in float64."""
+    """Mean of the dequantized vectors of the known tokens, then to norm 1, in float64."""
     tensors = load_file(FOLDER / "model.safetensors")
     tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
     ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -24,7 +24,7 @@ def slow_reference(text: str) -> np.ndarray:
     return mean / norm if norm else mean
 
 
-def test_a_vector_is_the_normalised_mean_of_its_tokens(make_sentences):
+def test_a_vector_is_the_normalized_mean_of_its_tokens(make_sentences):
     texts = [*make_sentences(20), "unbelievably ☃ stainless"]
     expected = np.stack([slow_reference(text) for text in texts])
     found = StaticEncoder().encode(texts)
@@ -36,7 +36,7 @@ def test_a_text_without_known_tokens_has_the_zero_vector():
     np.testing.assert_array_equal(StaticEncoder().encode(["", "   ", "☃☃"]), np.zeros((3, 256)))
 
 
-def test_neighbours_and_order_do_not_matter_at_all(make_sentences):
+def test_neighbors_and_order_do_not_matter_at_all(make_sentences):
     texts = make_sentences(64)
     encoder = StaticEncoder()
     together = encoder.encode(texts)

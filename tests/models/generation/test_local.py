@@ -93,7 +93,7 @@ def test_drawn_answers_equal_draws_made_by_hand(tiny_llama, model, temperature, 
             assert (answer.text, answer.is_cut) == expected
 
 
-def test_answers_do_not_depend_on_batch_order_or_neighbours(tiny_llama):
+def test_answers_do_not_depend_on_batch_order_or_neighbors(tiny_llama):
     whole = generate_texts(tiny_llama, TALKS, DRAWN)
     order = np.random.default_rng(0).permutation(len(TALKS))
     shuffled = generate_texts(tiny_llama, [TALKS[i] for i in order], DRAWN, batch_tokens=600)

@@ -1,4 +1,4 @@
-"""Axes, drawings, colours and words of the report."""
+"""Axes, drawings, colors and words of the report."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def test_a_band_goes_there_and_back():
     assert b[1] < c[1]
 
 
-def luminance(colour: str) -> float:
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def luminance(color: str) -> float:
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -123,14 +123,14 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("mode", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("ground", ["page", "panel"])
 def test_each_tone_has_the_contrast_that_text_needs(mode, ground):
-    for name in ("ink", "muted", "grey", *METHOD_TONES):
+    for name in ("ink", "muted", "gray", *METHOD_TONES):
         a, b = luminance(mode[name]), luminance(mode[ground])
         assert (max(a, b) + 0.05) / (min(a, b) + 0.05) >= 4.5, name
 
 
-def test_random_is_grey_wherever_it_stands_and_methods_differ_in_shape_too():
+def test_random_is_gray_wherever_it_stands_and_methods_differ_in_shape_too():
     methods = ["k-center", "random", "length", "herding"]
-    assert assign_tones(methods) == {"k-center": "blue", "random": "grey", "length": "orange", "herding": "green"}
+    assert assign_tones(methods) == {"k-center": "blue", "random": "gray", "length": "orange", "herding": "green"}
     assert len(set(assign_shapes(methods).values())) == 4
 
 

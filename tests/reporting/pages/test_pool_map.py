@@ -13,8 +13,8 @@ from thresher.reporting.pages.pool_map import Choice, build_pool_map, count_grou
 
 
 @pytest.fixture
-def pool(colour_rows):
-    return load(colour_rows)
+def pool(color_rows):
+    return load(color_rows)
 
 
 def test_every_point_is_kept_or_dropped_as_the_choice_says(pool):

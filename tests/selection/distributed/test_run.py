@@ -52,9 +52,9 @@ def test_scores_of_a_language_model_and_their_reasons_are_those_of_one_machine(k
     assert np.allclose(there.scores.value, here.scores.value, atol=1e-5)
 
 
-def test_features_that_compare_rows_are_computed_of_all_rows_at_once(kit, tmp_path, colour_rows):
+def test_features_that_compare_rows_are_computed_of_all_rows_at_once(kit, tmp_path, color_rows):
     pytest.importorskip("sklearn")
-    folder = kit.write_shards(tmp_path / "pool", colour_rows, 3)
+    folder = kit.write_shards(tmp_path / "pool", color_rows, 3)
     here = th.select(str(folder), "confidence", budget=9, encoder="static", out=tmp_path / "here")
     kit.same(here, kit.run_in_process(str(folder), tmp_path / "there", "confidence", budget=9))
 
@@ -225,9 +225,9 @@ def test_files_without_rows_are_shards_as_any_other(kit, tmp_path):
     assert len(kit.run_in_process(pool, tmp_path / "parts", budget=9, partitions=6)) == 9
 
 
-def test_a_row_that_changed_while_features_were_computed_is_noticed(kit, tmp_path, colour_rows):
+def test_a_row_that_changed_while_features_were_computed_is_noticed(kit, tmp_path, color_rows):
     pytest.importorskip("sklearn")
-    folder = kit.write_shards(tmp_path / "pool", colour_rows, 3)
+    folder = kit.write_shards(tmp_path / "pool", color_rows, 3)
 
     class Rewriting(InProcess):
         def map_shards(self, work, numbers):

@@ -78,7 +78,7 @@ def test_no_row_is_found_twice_and_each_finds_itself(small_lists):
     assert (found.row == np.arange(1_000)[:, None]).any(axis=1).all()
 
 
-def test_lists_too_small_for_the_neighbours_leave_places_empty(small_lists, monkeypatch):
+def test_lists_too_small_for_the_neighbors_leave_places_empty(small_lists, monkeypatch):
     monkeypatch.setattr(inverted_lists, "FIRST_COMPARED", 1)
     monkeypatch.setattr(inverted_lists, "MAX_COMPARED", 1)
     found = search(unit_rows(1_000, 16), 64)
@@ -95,7 +95,7 @@ def test_few_rows_equal_rows_and_zero_rows_are_searched():
 
 
 def reference_graph(unit, found):
-    """The pairs of found neighbours, both ways, with the diagonal and without cosines up to 0."""
+    """The pairs of found neighbors, both ways, with the diagonal and without cosines up to 0."""
     cosine = unit.astype(np.float64) @ unit.T.astype(np.float64)
     is_near = np.eye(len(unit), dtype=bool)
     for i, row in enumerate(found):

@@ -16,11 +16,11 @@ def collate(rows):
 
 
 @pytest.fixture
-def made(tiny_bert, colour_rows):
+def made(tiny_bert, color_rows):
     """Return a function from labels to a fresh model and its rows."""
 
     def make(labels, known):
-        return build_classifier([row for row in colour_rows if row["label"] in known], tiny_bert, labels)
+        return build_classifier([row for row in color_rows if row["label"] in known], tiny_bert, labels)
 
     return make
 

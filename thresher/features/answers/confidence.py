@@ -1,4 +1,4 @@
-"""How much a language model trusts the answer that a row gives: by its own answers and by its judgement."""
+"""How much a language model trusts the answer that a row gives: by its own answers and by its judgment."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
 
 RECIPE = "entailment-1"
-WINDOW_PAIRS = 4096  # pairs tokenised and sorted by length together
+WINDOW_PAIRS = 4096  # pairs tokenized and sorted by length together
 MAX_LENGTH = 512  # what such models were trained on
 P, IS_CUT = range(2)  # columns of the cached (n, 2) float64
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OWN_RECIPE = "gradient-2"
 STORED_AS = {"gradient": "gradient", "target_gradient": "gradient_plain"}  # in the cache, from before a renaming
-WINDOW_ROWS = 1024  # rows tokenised and sorted by length together
+WINDOW_ROWS = 1024  # rows tokenized and sorted by length together
 BACKWARD = 3.0  # a forward and a backward pass, in forward passes
 NO_CHECKPOINTS = (
     "needs adapters that were kept after each epoch with the state of their optimizer, found none; give their folder "

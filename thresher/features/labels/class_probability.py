@@ -147,7 +147,7 @@ def given_classes(dataset: Dataset) -> NDArray[np.int64]:
     return column_codes(dataset, "label")
 
 
-def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised: bool = False) -> FeatureValues:
+def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalized: bool = False) -> FeatureValues:
     """Return the cross-fitted probability of each row's given label: low where the label may be wrong.
 
     Plain by default, as cleanlab ranks label errors (its `adjust_pred_probs` is off) and as Kuan &
@@ -156,7 +156,7 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised:
     Args:
         dataset: rows with a text and a label.
         context: encoder, device and cache.
-        is_normalised: first take off the mean self-confidence of the rows given each class, add the
+        is_normalized: first take off the mean self-confidence of the rows given each class, add the
             largest of these means, and make the sum 1 (confident learning's thresholds; Northcutt
             et al. 2021, arXiv:1911.00068). A frequent class then does not look surer than a rare
             one.
@@ -168,8 +168,8 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised:
     given = given_classes(dataset)
     own = probability[np.arange(len(given)), given]
     is_unknown = own == 0
-    if is_normalised:
-        shifted = normalised(probability, given)
+    if is_normalized:
+        shifted = normalized(probability, given)
         own = shifted[np.arange(len(given)), given]
     own = np.where(is_unknown, np.nan, own)
     reasons = pl.Series("missing", np.where(is_unknown, UNKNOWN, ""), dtype=pl.String).replace("", None)
@@ -177,7 +177,7 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalised:
     return FeatureValues(values=own, missing=reasons, notes=notes)
 
 
-def normalised(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
+def normalized(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (n, k) probabilities with each class's mean self-confidence taken off, rows summing to 1."""
     threshold = class_thresholds(probability, given)
     shifted = probability - threshold + threshold.max()  # none is below 0

@@ -30,7 +30,7 @@ from thresher.progress import Progress
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-WINDOW_ROWS = 4096  # rows tokenised and sorted by length together
+WINDOW_ROWS = 4096  # rows tokenized and sorted by length together
 LOSS, N_SCORED, N_CUT, PROBLEM = range(4)  # columns of the cached (n, 4) float64
 
 
@@ -99,7 +99,7 @@ class NResponseTokens:
     """Number of response tokens that `loss` is the mean of; 0 for a row that has no loss. Needs no weights."""
 
     name: ClassVar[str] = "n_response_tokens"
-    passes: ClassVar[str] = "none: the rows are tokenised, and no weights are needed"
+    passes: ClassVar[str] = "none: the rows are tokenized, and no weights are needed"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
@@ -114,7 +114,7 @@ class NTruncatedTokens:
     """Number of response tokens behind `max_length`, which `loss` does not know of. Needs no weights."""
 
     name: ClassVar[str] = "n_truncated_tokens"
-    passes: ClassVar[str] = "none: the rows are tokenised, and no weights are needed"
+    passes: ClassVar[str] = "none: the rows are tokenized, and no weights are needed"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""

@@ -150,7 +150,7 @@ class _Queries:
         rows, problem, is_cut = [], [], []
         heads = [f"{QUERY}{prompt}\n" for prompt in prompts]
         texts = [head + response for head, response in zip(heads, responses, strict=True)]
-        for head, text, (ids, offsets) in zip(heads, texts, _tokenised(lm, texts), strict=True):
+        for head, text, (ids, offsets) in zip(heads, texts, _tokenized(lm, texts), strict=True):
             is_scored = np.array(mark_tokens([(len(head), len(text))], offsets), dtype=np.bool_)
             rows.append(TokenRow(np.array(ids[:limit], dtype=np.int32), is_scored[:limit]))
             problem.append(0 if rows[-1].is_scored.any() else CUT_AWAY if is_scored.any() else NO_TOKEN)
@@ -228,7 +228,7 @@ class _Asked:
         """Return what stands before a query: nothing but the instruction, then each of the examples."""
         frame = self.examples.frame[examples]
         bodies = [f"{GUIDED}{x}\n{y}" for x, y in zip(frame["prompt"], frame["response"], strict=True)]
-        (end, _), *tokens = _tokenised(self._lm, [BREAK, ALONE, *bodies])
+        (end, _), *tokens = _tokenized(self._lm, [BREAK, ALONE, *bodies])
         room = self._limit - 1 - len(end)
         is_cut = np.array([len(ids) > room for ids, _ in tokens[1:]], dtype=np.bool_)
         self.cut_examples |= set(examples[is_cut].tolist())
@@ -268,7 +268,7 @@ def _tried(dataset: Dataset, asked: _Asked, context: FeatureContext) -> tuple[ND
     return tried, utility
 
 
-def _tokenised(lm: LanguageModel, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+def _tokenized(lm: LanguageModel, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
     encoded = lm.tokenizer(
         list(texts),
         add_special_tokens=False,

@@ -1,4 +1,4 @@
-"""The lock of a job's folder: one run at a time, also of two hosts on one share, and a dead owner is recognised.
+"""The lock of a job's folder: one run at a time, also of two hosts on one share, and a dead owner is recognized.
 
     .lock/NNNNNN        who: JSON, made whole and exclusively by a link
     .lock/NNNNNN.beat   a counter that the owner's heartbeat process raises

@@ -26,7 +26,7 @@ class CoreSet(NamedTuple):
 
 
 def build_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.random.Generator) -> CoreSet:
-    """Keep the rows that maximise f(S) = sum_i weight_i max_{j in S} max(0, cosine_ij), greedily.
+    """Keep the rows that maximize f(S) = sum_i weight_i max_{j in S} max(0, cosine_ij), greedily.
 
     Facility location over rows that each stand for `weight` rows, themselves included. A set of
     rows that were chosen so, and weighted with what they stand for, is a core-set of everything
@@ -41,7 +41,7 @@ def build_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.rando
         embedding: (n, d), any length.
         weight: (n,) at least 1.
         n_kept: how many, at most n.
-        rng: of the neighbour search.
+        rng: of the neighbor search.
     """
     from thresher.numeric.vectors import inverse_norms
     from thresher.selectors.facility_location import FacilityLocation

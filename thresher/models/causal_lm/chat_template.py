@@ -1,7 +1,7 @@
 """Conversations as text, with the character spans that the model should learn.
 
 The tokenizer's own chat template is used where there is one; else `PLAIN_TEMPLATE`. Spans are found
-in the rendered text, never by tokenising a prefix on its own, since the tokens of a prefix are not
+in the rendered text, never by tokenizing a prefix on its own, since the tokens of a prefix are not
 always a prefix of the tokens.
 """
 
@@ -59,7 +59,7 @@ class Rendered:
     """A conversation as one string.
 
     Attributes:
-        text: what is tokenised.
+        text: what is tokenized.
         spans: [start, end) characters to learn, in order.
         problem: why there is nothing to learn, or None.
     """

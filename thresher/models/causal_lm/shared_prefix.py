@@ -32,7 +32,7 @@ def score_pairs(
 ) -> Iterator[Scored]:
     """Yield log p(token | prefix, tokens before it in the row) of the scored tokens of pairs, batch by batch.
 
-    What is read is the prefix's token ids followed by the row's: nothing is tokenised here, so the
+    What is read is the prefix's token ids followed by the row's: nothing is tokenized here, so the
     boundary is where the caller put it. Cost: one pass over each prefix that occurs, and for each
     pair one over the row and one token more; without the cache every prefix is read once per pair.
     A batch holds the keys and values of its prefixes once per row. Models that cannot keep prefixes

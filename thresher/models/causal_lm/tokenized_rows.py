@@ -98,7 +98,7 @@ def _turns(prompt: str, response: str) -> list[dict[str, str]]:
 class RowTokenizer:
     """Turns the texts of `row_texts` into tokens.
 
-    A row is tokenised once, as a whole; the tokens of the response are found by their character
+    A row is tokenized once, as a whole; the tokens of the response are found by their character
     offsets. The text starts as `chat.start_tokens` says, in training too.
 
     Attributes:

@@ -21,7 +21,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 class Encoder(Protocol):
     """Turns texts into unit vectors. Weights are loaded by the first `encode_batches`, not before.
 
-    A vector depends on its text alone (batch neighbours change it by 1e-5 at most) and has norm 1,
+    A vector depends on its text alone (batch neighbors change it by 1e-5 at most) and has norm 1,
     or 0 for a text of which the encoder knows no token.
     """
 

@@ -37,9 +37,9 @@ class _Model(NamedTuple):
 
 
 class StaticEncoder:
-    """Mean of the static vectors of a text's tokens, normalised (model2vec, github.com/MinishLab/model2vec).
+    """Mean of the static vectors of a text's tokens, normalized (model2vec, github.com/MinishLab/model2vec).
 
-    The whole text counts, whatever its length. Each text is summed on its own, so its neighbours do
+    The whole text counts, whatever its length. Each text is summed on its own, so its neighbors do
     not matter. Cost: O(tokens * 256), over a hundred thousand rows of 57 tokens per second and core
     (benchmarks/encoders.py).
     """

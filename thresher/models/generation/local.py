@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from thresher.models.context import ModelContext
 
 RECIPE = "generation-4"
-WINDOW_CONVERSATIONS = 2048  # conversations tokenised and sorted by length together
+WINDOW_CONVERSATIONS = 2048  # conversations tokenized and sorted by length together
 MERGED = 2  # tokens at the end of a prompt that may become others when an answer follows
 OPTIONS = "\0"  # between a question and its options in a key
 

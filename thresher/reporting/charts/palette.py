@@ -1,8 +1,8 @@
-"""Colours by what they stand for, for a light and a dark page.
+"""Colors by what they stand for, for a light and a dark page.
 
 The hues are those of Okabe and Ito (2008, jfly.uni-koeln.de/color), which stay apart for
-colour-blind readers, darkened or lightened until each has a contrast of at least 4.5 with the page,
-so that text may take them too. Random is always grey. Colour never stands alone: methods differ in
+color-blind readers, darkened or lightened until each has a contrast of at least 4.5 with the page,
+so that text may take them too. Random is always gray. Color never stands alone: methods differ in
 the shape of their points and the dashes of their lines as well.
 """
 
@@ -21,7 +21,7 @@ LIGHT = {
     "muted": "#545c68",
     "grid": "#e3e6ea",
     "edge": "#c9ced6",
-    "grey": "#69717d",
+    "gray": "#69717d",
     "blue": "#0b63b0",
     "orange": "#b54708",
     "green": "#00704f",
@@ -36,7 +36,7 @@ DARK = {
     "muted": "#a3acb9",
     "grid": "#272d36",
     "edge": "#3d4551",
-    "grey": "#98a1ae",
+    "gray": "#98a1ae",
     "blue": "#62b0f5",
     "orange": "#f59a56",
     "green": "#45c99b",
@@ -47,10 +47,10 @@ DARK = {
 
 
 def assign_tones(methods: Sequence[str]) -> dict[str, str]:
-    """Return the tone of each method: grey for random, the others in the order in which they come."""
+    """Return the tone of each method: gray for random, the others in the order in which they come."""
     others = [name for name in methods if name != RANDOM]
     found = {name: METHOD_TONES[i % len(METHOD_TONES)] for i, name in enumerate(others)}
-    return {name: found.get(name, "grey") for name in methods}
+    return {name: found.get(name, "gray") for name in methods}
 
 
 def assign_shapes(methods: Sequence[str]) -> dict[str, str]:

@@ -110,7 +110,7 @@ def _write_remarks(metrics: Mapping[str, Any]) -> list[str]:
             + ("" if n > 1 else " With one seed, it leaves out the spread between seeds: run with --seeds 3 to see it.")
         )
     if metrics["settings"].get("early_stopping_patience") is not None and metrics["held_out"]:
-        sentences.append("Early stopping chose the weights on these same rows, so the scores are slightly optimistic.")
+        sentences.append("Early stopping chose the weights on these same rows, so the scores are slightly optimiztic.")
     return sentences
 
 

@@ -17,7 +17,7 @@ from thresher.reporting.charts.chart import (
 from thresher.reporting.formatting import is_number
 from thresher.reporting.page import Figure, Table
 
-SIDES = {"these rows": ("blue", "diamond"), "random rows": ("grey", "circle")}
+SIDES = {"these rows": ("blue", "diamond"), "random rows": ("gray", "circle")}
 
 
 def build_dot_plot(

@@ -52,7 +52,7 @@ TEXT = 320  # letters of an example
 SCORES = ("row_id", "value", "rank", "position")
 DROPPED = ("row_id", "file", "line", "reason", "explanation", "value", "rank", "covered_by", "similarity", "preview")
 REJECTED = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "preview": pl.String}
-TONES = {"kept": "blue", "dropped": "grey"}
+TONES = {"kept": "blue", "dropped": "gray"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +263,7 @@ def _build_dropped(subset: _SubsetFolder) -> list[Block]:
             f"{reason}: {REASONS.get(reason, '')}",
             n / largest,
             f"{format_count(n)} ({format_share(n, usable)})",
-            "grey",
+            "gray",
         )
         for reason, n in reasons.items()
     ]
@@ -315,7 +315,7 @@ def _build_rejected(subset: _SubsetFolder) -> list[Block]:
     reasons = subset.content["counts"]["rejected_by_reason"]
     largest = max(reasons.values())
     shares = [
-        Share(truncate(reason, 120), n / largest, format_count(n), "grey")
+        Share(truncate(reason, 120), n / largest, format_count(n), "gray")
         for reason, n in list(reasons.items())[:MAX_REJECTED]
     ]
     examples = [

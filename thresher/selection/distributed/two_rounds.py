@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from thresher.selection.request import Request
 
 
-MAX_ROWS_AT_ONCE = 2_000_000  # beyond, a graph of 64 neighbours and the vectors take over 10 GB
+MAX_ROWS_AT_ONCE = 2_000_000  # beyond, a graph of 64 neighbors and the vectors take over 10 GB
 ROWS_PER_PART = 50_000
 OVERSAMPLING = 2.0
 ROWS_PER_CENTROID = 256

@@ -1,4 +1,4 @@
-"""The symmetric graph of found neighbours, built without sorting all pairs at once."""
+"""The symmetric graph of found neighbors, built without sorting all pairs at once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -> Grap
 
 @jit
 def _holds(found: Any, i: Any, j: Any) -> Any:
-    """Tell whether j is among the neighbours of i."""
+    """Tell whether j is among the neighbors of i."""
     for m in range(found.shape[1]):  # noqa: SIM110  (numba has no any of a generator)
         if found[i, m] == j:
             return True

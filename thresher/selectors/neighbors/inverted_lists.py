@@ -1,4 +1,4 @@
-"""Nearest neighbours of all rows among all rows by inverted lists, in matrix products, with measured recall.
+"""Nearest neighbors of all rows among all rows by inverted lists, in matrix products, with measured recall.
 
 An index that answers one query after another reads each list again for each. Here all queries are
 known: each list is multiplied once with all rows that look into it, which runs at the speed of
@@ -22,22 +22,22 @@ from thresher.numeric.threads import count_threads
 from thresher.numeric.vectors import unit_rows
 
 LIST_ROWS = 256  # rows per list on average
-LONGEST = 8  # no list has more than so many times LIST_ROWS: where many rows are equal, several share a centre
-SAMPLED_PER_LIST = 64  # rows that its centre is found from
+LONGEST = 8  # no list has more than so many times LIST_ROWS: where many rows are equal, several share a center
+SAMPLED_PER_LIST = 64  # rows that its center is found from
 N_ITERATIONS = 8  # of k-means
 N_GROUPS_TRIED = 3  # groups of lists in which the list of a row is sought
 N_NEAR = 192  # lists around a row's own, of which it looks into the nearest
 FIRST_COMPARED = 2_048  # rows that each row is compared with, raised until the recall is there
 MAX_COMPARED = 16_384  # ... or the work is this much: it does not grow with the number of rows
 STEP = 2**0.5
-N_SAMPLED = 1_000  # rows whose true neighbours are found, to measure the recall
+N_SAMPLED = 1_000  # rows whose true neighbors are found, to measure the recall
 BLOCK_ROWS = 1 << 18  # rows searched at a time: bounds the memory of their lists
 PRODUCT_ENTRIES = 4 << 20  # of one matrix product: bounds the memory
 EQUAL = 1e-6  # cosines this near are equal in float32
 
 
 class Found(NamedTuple):
-    """Neighbours and how good they are.
+    """Neighbors and how good they are.
 
     Attributes:
         row: (n, k) int32, the rows found nearest to each row, itself included, in no order; -1
@@ -118,7 +118,7 @@ def nearest_by_lists(
         k: how many, the row itself included; 1..n.
         rng: seeds the lists and draws the sample that measures them.
         products: where queries are compared with the rows of a list.
-        min_recall: share of the true neighbours that is enough.
+        min_recall: share of the true neighbors that is enough.
     """
     import faiss
 
@@ -139,7 +139,7 @@ def nearest_by_lists(
 
 
 def _index(unit: Float32, held: LoadedRows, rng: np.random.Generator, products: MatmulBackend) -> _Index:
-    """Cluster a sample into groups and each group into lists, and put each row into the list of the nearest centre."""
+    """Cluster a sample into groups and each group into lists, and put each row into the list of the nearest center."""
     n = len(unit)
     n_lists = max(n // LIST_ROWS, 1)
     n_groups = max(int(n_lists**0.5), 1)
@@ -183,7 +183,7 @@ def _dealt_out(own: Int32, n_lists: int) -> tuple[Int32, Int64]:
 
 
 def _centers(x: Float32, n_centers: int, rng: np.random.Generator) -> Float32:
-    """Return the centres of spherical k-means, at most as many as rows."""
+    """Return the centers of spherical k-means, at most as many as rows."""
     n_centers = min(n_centers, len(x))
     return fit_spherical_centroids(x, n_centers, rng, n_iterations=N_ITERATIONS, n_points=4 * SAMPLED_PER_LIST)
 
@@ -217,7 +217,7 @@ def _near(center: Float32) -> Int32:
 def _search(
     unit: Float32, held: LoadedRows, queries: Int64, index: _Index, n_compared: float, k: int
 ) -> tuple[_Nearest, int]:
-    """Search for the neighbours of some rows; returns them and the number of pairs compared."""
+    """Search for the neighbors of some rows; returns them and the number of pairs compared."""
     nearest = _Nearest.none(len(queries), k)
     n_products = 0
     for first in range(0, len(queries), BLOCK_ROWS):

@@ -1,4 +1,4 @@
-"""The symmetric nearest-neighbour graph of a set of rows."""
+"""The symmetric nearest-neighbor graph of a set of rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Neighbors(NamedTuple):
         graph: pairs where one row is among the other's nearest, cosine > 0, and every row with
             itself.
         search: "flat" (exact) or "inverted lists".
-        recall: share of the true nearest neighbours found, measured on a sample; 1.0 for "flat".
+        recall: share of the true nearest neighbors found, measured on a sample; 1.0 for "flat".
         products: where cosines were computed.
     """
 

@@ -9,7 +9,7 @@ the part of it that lies below s_ij. A pick closes a part of the interval:
   coverage).
 
 The gain of every candidate is kept up to date: when an interval shrinks, each candidate loses what
-it could have gained in the closed part. Here that runs over a nearest-neighbour graph; a dense
+it could have gained in the closed part. Here that runs over a nearest-neighbor graph; a dense
 kernel has a loop of its own (`dense_kernel`), of the same steps.
 
 Similarities are float32 or float64, sums float64. Gains closer than float32 can tell apart are

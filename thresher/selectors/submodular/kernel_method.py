@@ -16,9 +16,9 @@ class PairwiseGreedy:
     """Settings and memory plan of a method on the cosines of pairs of rows.
 
     Attributes:
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbours, "auto" is dense where
+        kernel: "dense" compares all pairs, "sparse" only nearest neighbors, "auto" is dense where
             memory allows.
-        n_neighbors: neighbours per row of the sparse kernel.
+        n_neighbors: neighbors per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes.
         optimizer: "lazy", "stochastic" or "threshold".
         epsilon: what the last two give away.

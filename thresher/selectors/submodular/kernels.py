@@ -44,7 +44,7 @@ def kernel_of(
     Args:
         plan: which pairs of rows are compared.
         unit: (n, d) rows of length 1 (or 0).
-        rng: of the neighbour search.
+        rng: of the neighbor search.
         products: where the cosines are computed, if that is worth it.
     """
     n, d = unit.shape

@@ -15,7 +15,7 @@ USABLE = 0.9  # of the available memory: the rest is for others
 DENSE_PAIR_BYTES = 4  # a float32
 BLOCK_BYTES = 1 << 25  # cosines that are computed and summed at once
 GRAPH_PAIR_BYTES = 20  # what was found (4); row and cosine of the graph, each pair both ways at most (16)
-FOUND_PAIR_BYTES = 8  # row and similarity, while neighbours are sought
+FOUND_PAIR_BYTES = 8  # row and similarity, while neighbors are sought
 SEARCH_ROW_BYTES = 1536  # lists that a row looks into, by row and by list, of the rows that are sought for at once
 SEARCHED_ROWS = 1 << 18
 
@@ -40,7 +40,7 @@ class MemoryPlan(NamedTuple):
 
     def told(self, name: str, n_rows: int, guarantee: str) -> str:
         """Say in one sentence what will be done, before it is."""
-        pairs = "all pairs" if self.kernel == "dense" else f"{self.n_neighbors} nearest neighbours each"
+        pairs = "all pairs" if self.kernel == "dense" else f"{self.n_neighbors} nearest neighbors each"
         return f"{name}: {pairs} of {n_rows:,} distinct rows, about {format_bytes(self.n_bytes)}; {guarantee}"
 
 
@@ -50,7 +50,7 @@ class KernelSettings(NamedTuple):
     Attributes:
         name: of the selector, for messages.
         kernel: "dense", "sparse", or "auto" for dense where memory allows.
-        n_neighbors: neighbours per row of the sparse kernel.
+        n_neighbors: neighbors per row of the sparse kernel.
         max_kernel_gb: largest dense kernel, in 10^9 bytes.
     """
 
@@ -86,7 +86,7 @@ def plan_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
         )
     if not _fits(sparse, limit):
         raise InputError(
-            f"{settings.name}: a graph of {settings.n_neighbors} neighbours of {n:,} rows needs "
+            f"{settings.name}: a graph of {settings.n_neighbors} neighbors of {n:,} rows needs "
             f"{sparse.n_bytes / 1e9:.1f} GB and {(limit or 0) / 1e9:.1f} GB are free; set n_neighbors lower, or choose "
             f"from fewer rows"
         )
@@ -128,7 +128,7 @@ def _pages_of_files() -> int:
 
 
 def plan_streamed(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
-    """Plan a method that compares all pairs without storing them, or the graph of nearest neighbours.
+    """Plan a method that compares all pairs without storing them, or the graph of nearest neighbors.
 
     Raises:
         InputError: it does not fit.

@@ -32,4 +32,4 @@ def guarantee_of(optimizer: str, epsilon: float, n_neighbors: int = 0) -> str:
 
 def on_graph(n_neighbors: int) -> str:
     """Say what a guarantee is restricted to by a sparse kernel."""
-    return f", on the graph of {n_neighbors} nearest neighbours: pairs outside it count as 0" if n_neighbors else ""
+    return f", on the graph of {n_neighbors} nearest neighbors: pairs outside it count as 0" if n_neighbors else ""

@@ -69,7 +69,7 @@ def conditional_gain(pairs: Pairs, existing: Float64, nu: float) -> Pairs:
 
 
 def cover_pairs(pairs: Pairs, candidates: Int64, n_picks: int, n: int) -> Covered:
-    """Maximise the sum over rows of the largest worth among the picks, greedily.
+    """Maximize the sum over rows of the largest worth among the picks, greedily.
 
     Ties go to the lowest candidate. When nothing more can be gained, those follow that would do
     most alone.
