@@ -8,7 +8,7 @@ good files to begin with. The first byte says what the others are: JSON lines, a
 TSV, gzip, Parquet, Arrow, or a job file. Checked each time:
 
 - the bytes are read, or refused by one error of ours;
-- every row read is usable or set aside with a reason;
+- every row read is usable or rejected with a reason;
 - rows of text files, written again and read again, are the same rows;
 - the smaller `max_row_bytes` of a second read sets rows aside, and loses none.
 """

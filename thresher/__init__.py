@@ -11,8 +11,9 @@ Importing this package is cheap: each name is loaded when it is first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from thresher.lazy import export_lazily
 
 if TYPE_CHECKING:
     from thresher.artifacts.manifest import Manifest
@@ -72,44 +73,40 @@ __all__ = [
     "tune",
 ]
 
-_HOME = {
-    "Adapter": "thresher.trainer.train",
-    "Budget": "thresher.subset.budget",
-    "Corrected": "thresher.curation.correction.correct",
-    "Comparison": "thresher.experiments.comparison",
-    "Curated": "thresher.curation.result",
-    "Dataset": "thresher.dataset",
-    "FeatureTable": "thresher.features.table",
-    "Features": "thresher.features",
-    "LearningCurve": "thresher.experiments.learning_curve",
-    "Manifest": "thresher.artifacts.manifest",
-    "Plan": "thresher.selection.dry_run",
-    "Quota": "thresher.subset.budget",
-    "Scores": "thresher.subset.scores",
-    "Subset": "thresher.subset.subset",
-    "ThresherError": "thresher.errors",
-    "TrainSettings": "thresher.trainer.train",
-    "Tuning": "thresher.experiments.tuning",
-    "correct": "thresher.curation.correction.correct",
-    "compare": "thresher.experiments.comparison",
-    "curate": "thresher.curation.curate",
-    "learning_curve": "thresher.experiments.learning_curve",
-    "load": "thresher.dataset",
-    "plan": "thresher.selection.dry_run",
-    "report": "thresher.reporting",
-    "run_job": "thresher.jobs",
-    "score": "thresher.features.table",
-    "select": "thresher.selection.run",
-    "train": "thresher.trainer.train",
-    "tune": "thresher.experiments.tuning",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'thresher' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__ = export_lazily(
+    __name__,
+    {
+        "Adapter": "trainer.train",
+        "Budget": "subset.budget",
+        "Corrected": "curation.correction.correct",
+        "Comparison": "experiments.comparison",
+        "Curated": "curation.result",
+        "Dataset": "dataset",
+        "FeatureTable": "features.table",
+        "Features": "features",
+        "LearningCurve": "experiments.learning_curve",
+        "Manifest": "artifacts.manifest",
+        "Plan": "selection.dry_run",
+        "Quota": "subset.budget",
+        "Scores": "subset.scores",
+        "Subset": "subset.subset",
+        "ThresherError": "errors",
+        "TrainSettings": "trainer.train",
+        "Tuning": "experiments.tuning",
+        "correct": "curation.correction.correct",
+        "compare": "experiments.comparison",
+        "curate": "curation.curate",
+        "learning_curve": "experiments.learning_curve",
+        "load": "dataset",
+        "plan": "selection.dry_run",
+        "report": "reporting",
+        "run_job": "jobs",
+        "score": "features.table",
+        "select": "selection.run",
+        "train": "trainer.train",
+        "tune": "experiments.tuning",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -310,7 +310,7 @@ def test_existing_rows_are_read_as_the_pool_is(tmp_path, capsys):
     assert main(["select", str(tmp_path / "pool.jsonl"), "--existing", str(tmp_path / "have.jsonl"), *options]) == 0
     streams = capsys.readouterr()
     assert len(streams.out.splitlines()) == 3
-    assert "have.jsonl: 1 of 6 rows cannot be used and are set aside: 1 x field 'a' is missing\n" in streams.err
+    assert "have.jsonl: 1 of 6 rows cannot be used and are rejected: 1 x field 'a' is missing\n" in streams.err
 
 
 def test_target_rows_are_read_as_the_pool_is(tmp_path, capsys):
@@ -355,7 +355,7 @@ def test_reasons_beyond_the_first_five_are_counted_together(tmp_path, capsys):
     for command in (["select", "--method", "random", "--budget", "5"], clean):
         assert main([*command, str(tmp_path / "pool.jsonl")]) == 0
         told = capsys.readouterr().err
-        assert "27 rows read (text-label: text=text, label=label), 7 set aside" in told
+        assert "27 rows read (text-label: text=text, label=label), 7 rejected" in told
         assert "  2 for 2 more reasons\n" in told
 
 

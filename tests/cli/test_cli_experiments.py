@@ -85,7 +85,7 @@ def test_a_curve_from_the_shell_ends_in_an_answer_and_feeds_a_budget(files, tiny
     content = json.loads(told.out)
     assert content["methods"]["random"]["saturation"]["delta"] == 0.4
     for name, n in (("pool", 91), ("test", 31)):
-        assert f"{name}.jsonl: 1 of {n} rows cannot be used and are set aside: 1 x field 'label' is mis" in told.err
+        assert f"{name}.jsonl: 1 of {n} rows cannot be used and are rejected: 1 x field 'label' is mis" in told.err
     assert "random: " in told.err
     assert "every cell of the grid was run" in told.err
     found = content["methods"]["length"]["saturation"]

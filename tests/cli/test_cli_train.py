@@ -78,4 +78,4 @@ def test_a_folder_that_is_taken_is_one_sentence_from_every_process(tiny_bert, co
         check=False,
     )
     assert b"must be new or empty" in done.stderr
-    assert b"bug of ours" not in done.stderr
+    assert b"internal error" not in done.stderr

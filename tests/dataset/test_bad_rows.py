@@ -1,4 +1,4 @@
-"""Each kind of bad row is set aside with its place and its reason."""
+"""Each kind of bad row is rejected with its place and its reason."""
 
 import json
 

@@ -99,7 +99,7 @@ def test_the_command_writes_json_lines_to_stdout_and_counts_to_stderr(pool, caps
     lines = [json.loads(line) for line in streams.out.splitlines()]
     assert len(lines) == len(ROWS)
     assert set(lines[0]) == {"row_id", "length"}
-    assert "12 rows, 1 set aside" in streams.err
+    assert "12 rows, 1 rejected" in streams.err
     assert "  1 field 'completion' is missing\n" in streams.err
 
 

@@ -475,7 +475,7 @@ def test_rows_of_two_schemas_are_refused_by_name(kit, rows):
     kit.write(source='files = ["src/*.jsonl"]\n[[sources]]\nfiles = ["chat.jsonl"]')
     kit.add("a", rows(5, 1))
     (kit.root / "chat.jsonl").write_text('{"text": "a", "label": "b"}\n')
-    result = kit.run()  # read as the first file: rows of another shape are set aside, and counted
+    result = kit.run()  # read as the first file: rows of another shape are rejected, and counted
     assert result.report["counts"]["unusable"] == 1
 
 

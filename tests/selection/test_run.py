@@ -400,7 +400,7 @@ def test_the_manifest_says_where_the_rows_beside_the_pool_were_read(tmp_path):
 
 
 def test_a_kept_row_that_is_longer_than_the_usual_limit_is_read_again(tmp_path):
-    """It was set aside when the folder was trained on."""
+    """It was rejected when the folder was trained on."""
     rows = [{"text": "a" * (5 << 20)}, {"text": "b"}]
     pool = th.load(str(write(tmp_path / "pool.jsonl", rows)), max_row_bytes=6 << 20)
     th.select(pool, "random", budget=2, out=tmp_path / "out")

@@ -133,9 +133,9 @@ def test_rows_with_the_text_of_a_held_out_row_are_not_learned(tiny_bert, color_r
     counts = adapter.metrics["counts"]
     assert (counts["same_text_as_held_out"], counts["train"]["rows"]) == (3, 57)
     assert counts["unusable"] == {"data": {"field 'text' is empty": 1}, "eval": {"field 'label' is missing": 1}}
-    assert "1 rows set aside: field 'text' is empty." in (adapter.path / "README.md").read_text()
-    assert "data: 1 of 61 rows cannot be used and are set aside: 1 x field 'text' is empty" in notes
-    assert "eval: 1 of 4 rows cannot be used and are set aside: 1 x field 'label' is missing" in notes
+    assert "1 rows rejected: field 'text' is empty." in (adapter.path / "README.md").read_text()
+    assert "data: 1 of 61 rows cannot be used and are rejected: 1 x field 'text' is empty" in notes
+    assert "eval: 1 of 4 rows cannot be used and are rejected: 1 x field 'label' is missing" in notes
 
 
 def test_a_label_the_model_never_saw_counts_as_wrong(tiny_bert, color_rows):

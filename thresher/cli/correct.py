@@ -10,24 +10,21 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.with_options import with_options
+from thresher.curation.correction.settings import CorrectSettings
 from thresher.dataset.settings import ReadSettings
+from thresher.models.settings import ModelSettings
 
 if TYPE_CHECKING:
     from thresher.curation.correction.correct import Corrected
 
 
-@with_options(ReadSettings)
+@with_options(CorrectSettings, ModelSettings, ReadSettings)
 def correct(
     pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
-    model: Annotated[str, typer.Option(help="Who writes candidates: a fine-tuned model, adapter or server.")],
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    correction: CorrectSettings,
+    models: ModelSettings,
     read: ReadSettings,
-    judge: Annotated[str | None, typer.Option(help="Who compares; not set: the base of the adapter.")] = None,
-    eta: Annotated[float, typer.Option(help="Least confidence that a candidate is better.")] = 0.8,
-    column: Annotated[str, typer.Option(help="Column for the original answers.")] = "original_response",
-    max_new_tokens: Annotated[int, typer.Option(help="Limit of a candidate.")] = 256,
-    device: options.Device = None,
-    batch_tokens: options.BatchTokens = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -41,19 +38,7 @@ def correct(
 
     rows = options.read_rows(pool, read)
     with progress_display(quiet=quiet) as show:
-        corrected = correct_rows(
-            rows,
-            model=model,
-            judge=judge,
-            eta=eta,
-            column=column,
-            max_new_tokens=max_new_tokens,
-            device=device,
-            batch_tokens=batch_tokens,
-            out=out,
-            force=force,
-            on_progress=show,
-        )
+        corrected = correct_rows(rows, out=out, force=force, on_progress=show, **vars(correction), **vars(models))
     if as_json:
         sys.stdout.write(corrected.manifest.to_json().decode())
     if not quiet:
@@ -64,7 +49,7 @@ def summary(corrected: Corrected, out: Path) -> str:
     """Return what happened, in a few lines."""
     content = corrected.manifest.content
     counts = content["counts"]
-    lines = [f"{counts['read']:,} rows read, {counts['rejected']:,} set aside as unusable"]
+    lines = [f"{counts['read']:,} rows read, {counts['rejected']:,} rejected as unusable"]
     lines += options.unusable_lines(counts["rejected_by_reason"])
     lines.append(f"{content['model']['name']} wrote, {content['judge']['name']} judged, eta {content['eta']:g}")
     lines += [f"  {n:,} {decision}" for decision, n in counts["decisions"].items()]

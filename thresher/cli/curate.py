@@ -36,14 +36,14 @@ def clean(
     read: ReadSettings,
     rules: Annotated[
         str | None,
-        typer.Option(help="In order, divided by commas; not set: exact-duplicates,near-duplicates."),
+        typer.Option(help="In order, separated by commas. Default: exact-duplicates,near-duplicates."),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="RULE.NAME=VALUE: near-duplicates.threshold=0.8; repeatable."),
     ] = None,
     existing: Annotated[str | None, typer.Option(help="Rows you have already; what repeats one is dropped.")] = None,
-    eval: Annotated[str | None, typer.Option(help="Rows to evaluate on, which the pool must not hold.")] = None,  # noqa: A002
+    eval: Annotated[str | None, typer.Option(help="Rows to evaluate on, which must not be in the pool.")] = None,  # noqa: A002
     report: Annotated[str | None, typer.Option(help="Rules that only report what they find.")] = None,
     seed: options.Seed = 0,
     force: options.Force = False,
@@ -153,7 +153,7 @@ def summary(curated: Curated, out: Path, read_as: str | None = None) -> str:
     counts = content["counts"]
     lines = [
         f"{counts['read']:,} rows read ({read_as or content['schema']['name']}), "
-        f"{counts['rejected']:,} set aside as unusable"
+        f"{counts['rejected']:,} rejected as unusable"
     ]
     lines += options.unusable_lines(counts["rejected_by_reason"])
     for rule in content["rules"]:

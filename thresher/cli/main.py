@@ -1,7 +1,7 @@
 """The `thresher` command: its verbs, its exit codes, and what happens to errors.
 
 Exit codes: 0 done, 2 the user's error (one sentence on stderr), 130 interrupted (run the same
-command again to continue), 1 a bug of ours.
+command again to continue), 1 an internal error.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from thresher.cli.score import score
 from thresher.cli.select import select
 from thresher.cli.train import train
 from thresher.cli.tune import tune
-from thresher.cli.usage import told
+from thresher.cli.usage import describe_usage_error
 from thresher.errors import ThresherError
 
-_ENVIRONMENT = {  # what the operating system refuses for reasons that the user can mend
+_USER_ERRNOS = {  # what the operating system refuses for reasons that the user can fix
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,
@@ -97,9 +97,9 @@ def _terminate(number: int, _frame: object) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; every error a user can act on becomes one sentence."""
-    manner = _Manner(is_debug="--debug" in arguments, is_json="--log-json" in arguments)
+    reporter = _ErrorReporter(is_debug="--debug" in arguments, is_json="--log-json" in arguments)
     try:
-        words = [_with_home(word) for word in arguments if word != "--debug"]
+        words = [_expand_home(word) for word in arguments if word != "--debug"]
         code = app(args=words, prog_name="thresher", standalone_mode=False)
         sys.stdout.flush()
     except (SystemExit, BrokenPipeError) as leaving:
@@ -110,30 +110,30 @@ def main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ThresherError as error:
-        return manner.fail(str(error))
+        return reporter.fail(str(error))
     except TyperException as error:
-        sentence = told(error)
-        return manner.fail(sentence) if sentence else error.exit_code
+        sentence = describe_usage_error(error)
+        return reporter.fail(sentence) if sentence else error.exit_code
     except OSError as error:
-        if error.errno not in _ENVIRONMENT:
-            return manner.bug(error)
+        if error.errno not in _USER_ERRNOS:
+            return reporter.crash(error)
         where = f"{error.filename}: " if error.filename else ""
         what = (error.strerror or str(error)).lower()
-        return manner.fail(f"{where}could not be written or read: {what}; mend that and run the same command again")
-    except Exception as error:  # noqa: BLE001 - the last place where a bug of ours can be told apart from a user's error
-        return manner.bug(error)
+        return reporter.fail(f"{where}could not be written or read: {what}; fix that and run the same command again")
+    except Exception as error:  # noqa: BLE001 - the last place that can tell an internal error from a user's
+        return reporter.crash(error)
     if code == 130:
-        manner.tell("interrupted; run the same command again to continue where it stopped", 130)
+        reporter.report("interrupted; run the same command again to continue where it stopped", 130)
     return code if isinstance(code, int) else 0
 
 
-def _with_home(word: str) -> str:
+def _expand_home(word: str) -> str:
     """Return a word of the command line with the home folder for its ~, which the shell leaves in --out=~/chosen."""
     return _HOME.sub(lambda match: f"{match[1] or ''}{os.path.expanduser('~')}", word)
 
 
-class _Manner(NamedTuple):
-    """How the end of a command is told: as a sentence, as an object of the log, or by its traceback."""
+class _ErrorReporter(NamedTuple):
+    """Reports how a command ended: as a sentence, as an object of the log, or by its traceback."""
 
     is_debug: bool
     is_json: bool
@@ -141,17 +141,19 @@ class _Manner(NamedTuple):
     def fail(self, sentence: str) -> int:
         if self.is_debug:
             raise  # the error that is being handled by the caller
-        return self.tell(sentence, 2, who="thresher: ")
+        return self.report(sentence, 2, prefix="thresher: ")
 
-    def bug(self, error: Exception) -> int:
+    def crash(self, error: Exception) -> int:
         if self.is_debug:
             raise error
-        told = f"this is a bug of ours: {type(error).__name__}: {error}"
-        return self.tell(f"{told}; run again with --debug for the traceback and report it", 1, who="thresher: ")
+        sentence = f"internal error: {type(error).__name__}: {error}"
+        return self.report(
+            f"{sentence}; run again with --debug for the traceback, and report it", 1, prefix="thresher: "
+        )
 
-    def tell(self, sentence: str, code: int, *, who: str = "") -> int:
+    def report(self, sentence: str, code: int, *, prefix: str = "") -> int:
         if self.is_json:
             log_line("error", "error", sentence, {"exit_code": code})
         else:
-            typer.echo(f"{who}{sentence}", err=True)
+            typer.echo(f"{prefix}{sentence}", err=True)
         return code

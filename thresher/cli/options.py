@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,20 +13,6 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.dataset.settings import ReadSettings
     from thresher.selection.distributed import PoolFiles
-
-
-class LossOn(StrEnum):
-    """Turns of a conversation."""
-
-    last = "last-assistant"
-    all = "all-assistant"
-
-
-class KeptAs(StrEnum):
-    """Precision in which embeddings are kept."""
-
-    float32 = "float32"
-    float16 = "float16"
 
 
 READ = "How rows are read"
@@ -55,26 +40,17 @@ Config = Annotated[str | None, typer.Option(help="Configuration of a Hub data se
 Split = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ)]
 MaxRowBytes = Annotated[
     int | None,
-    typer.Option(help="Longer rows of text files are set aside; not set: 4 MiB.", rich_help_panel=READ, min=1),
+    typer.Option(help="Longer rows of text files are rejected; not set: 4 MiB.", rich_help_panel=READ, min=1),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at bad rows instead of setting them aside.", rich_help_panel=READ)
+    bool, typer.Option("--strict", help="Stop at bad rows instead of rejecting them.", rich_help_panel=READ)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in --out.")]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16 of the models; not set: float32, but for large ones.")
-]
-EmbeddingDtype = Annotated[KeptAs, typer.Option(help="How embeddings are kept: float16 takes half the room.")]
-BatchTokens = Annotated[int | None, typer.Option(help="Tokens a model reads at once; not set: what there is room for.")]
 Encoder = Annotated[str | None, typer.Option(help="minilm, static, or a sentence-transformers model.")]
-Model = Annotated[str | None, typer.Option(help="Language model: Hub id, folder, adapter or server.")]
-Tokenizer = Annotated[str | None, typer.Option(help="Whose tokens are counted.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; not set: the best there is.")]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens the language model reads of a row.")]
-AskedTurns = Annotated[LossOn, typer.Option(help="Turns the language model is asked about.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: the fastest available.")]
+Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
 def read_rows(source: str, read: ReadSettings | None = None, **reading: Any) -> Dataset:

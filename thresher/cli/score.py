@@ -40,7 +40,7 @@ def score(
     rows = options.read_rows(pool, read)
     beside = ReadSettings(schema=read.schema, columns=read.columns)
     with progress_display(quiet=quiet) as show:
-        made = score_rows(
+        table = score_rows(
             rows,
             features,
             reference=reference,
@@ -51,14 +51,14 @@ def score(
             **vars(models),
         )
     if out is None:
-        sys.stdout.write(made.frame.write_ndjson())
+        sys.stdout.write(table.frame.write_ndjson())
     if as_json:
-        sys.stdout.write(made.manifest.to_json().decode())
+        sys.stdout.write(table.manifest.to_json().decode())
     if not quiet:
-        counts = made.manifest.content["counts"]
+        counts = table.manifest.content["counts"]
         lacking = [f"{n:,} rows have no {name}" for name, n in counts["missing"].items() if n]
         lacking.append(f"read as {options.read_as(rows)}")
-        typer.echo("; ".join([f"{counts['usable']:,} rows, {counts['rejected']:,} set aside", *lacking]), err=True)
+        typer.echo("; ".join([f"{counts['usable']:,} rows, {counts['rejected']:,} rejected", *lacking]), err=True)
         for line in options.unusable_lines(counts["rejected_by_reason"]):
             typer.echo(line, err=True)
         if out is not None:

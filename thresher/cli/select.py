@@ -84,7 +84,7 @@ def select(
             if given[role] is not None:
                 given[role] = options.read_telling(given[role], beside, quiet=quiet)
         if dry_run:
-            _tell_plan(plan(rows, method, on_progress=show, **given), as_json=as_json)
+            _print_plan(plan(rows, method, on_progress=show, **given), as_json=as_json)
             return
         where: dict[str, Any] = {"engine": engine.value, "address": address, "partitions": partitions}
         subset = select_rows(rows, method, out=out, force=force, on_progress=show, **where, **given)
@@ -96,14 +96,14 @@ def select(
         typer.echo(summary(subset, out, options.read_as(rows)), err=True)
 
 
-def _tell_plan(made: Plan, *, as_json: bool) -> None:
+def _print_plan(estimate: Plan, *, as_json: bool) -> None:
     """Print a plan on stdout: it is what a dry run is for."""
     if as_json:
         import orjson
 
-        sys.stdout.write(orjson.dumps(made.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(orjson.dumps(estimate.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        typer.echo(str(made))
+        typer.echo(str(estimate))
 
 
 def _refuse_bytes_on_a_terminal(rows: Dataset | PoolFiles) -> None:
@@ -147,7 +147,7 @@ def summary(subset: Subset, out: Path | None, read_as: str | None = None) -> str
     counts = content["counts"]
     lines = [
         f"{counts['read']:,} rows read ({read_as or content['schema']['name']}), "
-        f"{counts['rejected']:,} set aside as unusable"
+        f"{counts['rejected']:,} rejected as unusable"
     ]
     lines += options.unusable_lines(counts["rejected_by_reason"])
     lines.append(
@@ -157,11 +157,11 @@ def summary(subset: Subset, out: Path | None, read_as: str | None = None) -> str
     lines += [f"  {count:,} {reason}: {REASONS[reason]}" for reason, count in counts["dropped_by_reason"].items()]
     lines += [f"    {count:,} {reason}" for reason, count in counts["excluded_by_reason"].items()]
     used = {f"{role} {about[role]}" for about in content["features"].values() for role in ROLES if role in about}
-    models = f" ({', '.join(sorted(used))})" if used else ""
+    models = f" with {', '.join(sorted(used))}" if used else ""
     seconds = content["run"]["seconds"]
     trained = f"training {seconds['preparation']:.1f} s, " if seconds.get("preparation", 0) >= 0.1 else ""
     spent = f"{trained}features {seconds['features']:.1f} s{models}, selection {seconds['selection']:.1f} s"
-    lines.append(f"{seconds['total']:.1f} s, of it {spent}")
+    lines.append(f"{seconds['total']:.1f} s ({spent})")
     if out is not None:
         names = sorted(path.name for path in out.iterdir())
         lines.append(f"{out}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")

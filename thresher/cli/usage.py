@@ -1,4 +1,4 @@
-"""What is wrong with a command line that cannot be parsed, in one sentence and in our own words."""
+"""What is wrong with a command line that cannot be parsed, in one sentence and in thresher's words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REWORDED = {  # what the parser says of a value, and what we say
 _EXTRA = "Got unexpected extra argument"
 
 
-def told(error: TyperException) -> str:
+def describe_usage_error(error: TyperException) -> str:
     """Return the sentence: what is wrong, and where all options of that command are listed.
 
     It is empty where the command was given without anything, for which its help has been shown

@@ -6,7 +6,22 @@ is given and answers, `result.py` writes the folder; `correction/` replaces answ
 file in `rules/` and one entry point.
 """
 
-from thresher.curation.rule import EVAL, EXISTING, Rows, Rule, available, create
-from thresher.curation.verdict import POOL, Verdict, drop_where
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thresher.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from thresher.curation.rule import EVAL, EXISTING, Rows, Rule, available, create
+    from thresher.curation.verdict import POOL, Verdict, drop_where
 
 __all__ = ["EVAL", "EXISTING", "POOL", "Rows", "Rule", "Verdict", "available", "create", "drop_where"]
+
+__getattr__ = export_lazily(
+    __name__,
+    {
+        **dict.fromkeys(("EVAL", "EXISTING", "Rows", "Rule", "available", "create"), "rule"),
+        **dict.fromkeys(("POOL", "Verdict", "drop_where"), "verdict"),
+    },
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from thresher.lazy import export_lazily
 
 if TYPE_CHECKING:
     from thresher.dataset.conversation import Conversation
@@ -14,18 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation", "Dataset", "Schema", "SourceFile", "ensure_dataset", "load"]
 
-_HOME = {
-    "Conversation": "conversation",
-    "Dataset": "dataset",
-    "Schema": "schema",
-    "SourceFile": "formats.files",
-    "ensure_dataset": "loading",
-    "load": "loading",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a name when it is first used: the command line reads `settings` alone."""
-    if name not in _HOME:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = export_lazily(
+    __name__,
+    {
+        "Conversation": "conversation",
+        "Dataset": "dataset",
+        "Schema": "schema",
+        "SourceFile": "formats.files",
+        "ensure_dataset": "loading",
+        "load": "loading",
+    },
+)

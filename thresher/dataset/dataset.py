@@ -57,7 +57,7 @@ class Dataset:
         """Return the kind, the schema, the numbers of rows and the files."""
         names = [shard.source.name for shard in self.shards]
         files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        aside = f", {len(self.rejected)} set aside" if len(self.rejected) else ""
+        aside = f", {len(self.rejected)} rejected" if len(self.rejected) else ""
         return f"Dataset({len(self)} rows{aside}, kind={self.kind!r}, schema={self.schema.name!r}, files={files})"
 
     @property

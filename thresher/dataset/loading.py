@@ -115,7 +115,7 @@ def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW
     Args:
         path: of the file.
         schema: of the pool, from `infer_schema`: nothing is recognized or looked up anew.
-        max_row_bytes: longer rows of a text file are set aside.
+        max_row_bytes: longer rows of a text file are rejected.
 
     Raises:
         InputError: the file cannot be read.

@@ -78,7 +78,7 @@ def describe_rejected(n_read: int, by_reason: Mapping[str, int]) -> str:
     """Return how many of the rows that were read cannot be used, and the most frequent reasons."""
     shown = "; ".join(f"{count:,} x {reason}" for reason, count in list(by_reason.items())[:3])
     more = f" and {len(by_reason) - 3} more reasons" if len(by_reason) > 3 else ""
-    return f"{sum(by_reason.values()):,} of {n_read:,} rows cannot be used and are set aside: {shown}{more}"
+    return f"{sum(by_reason.values()):,} of {n_read:,} rows cannot be used and are rejected: {shown}{more}"
 
 
 def count_values(reasons: pl.Series) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import xxhash
 
-SEPARATOR = "\0"  # no canonical text holds one: rows with a NUL are set aside
+SEPARATOR = "\0"  # no canonical text holds one: rows with a NUL are rejected
 
 
 def hash_contents(kind: str, prompt: pl.Series, response: pl.Series, extra: pl.Series) -> pl.Series:

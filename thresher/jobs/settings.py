@@ -73,7 +73,7 @@ class RowSettings(Section):
         columns: role -> column, for rows of no known schema.
         unreadable: what a damaged file does: "fail" the run, or "skip" the file, report it and try
             it again next time.
-        max_row_bytes: longer rows of text files are set aside.
+        max_row_bytes: longer rows of text files are rejected.
         settle_s: a file that changed less than so many seconds ago is left to the next run: it may
             still be written.
     """

@@ -166,7 +166,7 @@ def _subset(manifest: Mapping[str, Any]) -> str:
 def _left_out(metrics: Mapping[str, Any]) -> str:
     counts = metrics["counts"]["train"]
     unusable = metrics["counts"]["unusable"].get("data", {})
-    parts = [f"{count:,} rows set aside: {reason}" for reason, count in unusable.items()]
+    parts = [f"{count:,} rows rejected: {reason}" for reason, count in unusable.items()]
     parts += [f"{count:,} rows left out: {reason}" for reason, count in counts["rows_left_out"].items()]
     if counts["rows_truncated"]:
         parts.append(f"{counts['rows_truncated']:,} rows cut at max_length ({counts['tokens_cut']:,} tokens)")

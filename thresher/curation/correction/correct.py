@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import orjson
@@ -15,11 +15,13 @@ import polars as pl
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.correction.replace_answer import has_plain_answer, replace_answer
+from thresher.curation.correction.settings import CorrectOptions, CorrectSettings
 from thresher.dataset import Dataset, ensure_dataset
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
-from thresher.errors import InputError
+from thresher.errors import InputError, SettingsError
+from thresher.models.settings import ModelSettings
 from thresher.progress import Progress, report_done
-from thresher.validation import check_number, check_whole
+from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
@@ -103,41 +105,34 @@ class _Plan:
     pool: Dataset
     writer: FeatureContext
     judge: FeatureContext
-    eta: float
-    column: str
-    max_new_tokens: int
+    settings: CorrectSettings
 
-    def settings(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what the manifest says of the request, in JSON values."""
         from thresher.models.generation.load import load_generator
 
         asked = {"model": load_generator(self.writer), "judge": load_generator(self.judge)}
         return {
-            "eta": self.eta,
-            "column": self.column,
-            "max_new_tokens": self.max_new_tokens,
+            "eta": self.settings.eta,
+            "column": self.settings.column,
+            "max_new_tokens": self.settings.max_new_tokens,
             "pool": self.pool.fingerprint,
             **{role: {"name": who.name, "fingerprint": who.fingerprint} for role, who in asked.items()},
         }
 
     def identity(self) -> str:
-        request = {"recipe": [RECIPE, VERDICT], **self.settings()}
+        request = {"recipe": [RECIPE, VERDICT], **self.describe()}
         return digest({"request": request, "read": describe_reading(self.pool), "thresher": versions(())})
 
 
+@document_options(CorrectSettings, ModelSettings)
 def correct(
     pool: Any,
     *,
-    model: str,
-    judge: str | None = None,
-    eta: float = 0.8,
-    column: str = "original_response",
-    max_new_tokens: int = 256,
-    device: str | None = None,
-    batch_tokens: int | None = None,
     out: str | Path | None = None,
     force: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[CorrectOptions],
 ) -> Corrected:
     """Replace answers by better ones of a fine-tuned model where a judge is confident.
 
@@ -157,35 +152,27 @@ def correct(
 
     Args:
         pool: a Dataset with prompts and responses, or anything `load` accepts.
-        model: who writes the candidates: a fine-tuned model, its adapter, or the address of a
-            server.
-        judge: who compares; default: the base of the adapter.
-        eta: least confidence that the candidate is better, 0.5 to 1.
-        column: name for the column with original answers.
-        max_new_tokens: limit of a candidate.
-        device: "cpu", "cuda", ...; default: the fastest available.
-        batch_tokens: as for `select`.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
         on_progress: called with a Progress while models run.
+        **options: fields of `CorrectSettings` and of `ModelSettings`; `model` is required: it
+            writes the candidates, and is a fine-tuned model, its adapter, or the address of a server.
 
     Raises:
+        SettingsError: an option is illegal, or no model is named.
         OutputError: `out` holds something else, or the rows.
     """
-    from thresher.features import make_context
+    from thresher.features import FeatureContext
 
     started = time.monotonic()
-    check_number("correct", "eta", eta, 0.5, 1.0)
-    check_whole("correct", "max_new_tokens", max_new_tokens, 1)
+    settings, models = split_options("correct", options, CorrectSettings, ModelSettings)
+    if models.model is None:
+        raise SettingsError("correct: needs the model that writes candidates, found none; give model=NAME")
     rows = ensure_dataset(pool)
-    _check_rows(rows, column)
-    contexts = [
-        make_context(model=name, device=device, batch_tokens=batch_tokens, on_progress=on_progress)
-        for name in (model, _find_base(model) if judge is None else judge)
-    ]
-    plan = _Plan(
-        pool=rows, writer=contexts[0], judge=contexts[1], eta=eta, column=column, max_new_tokens=max_new_tokens
-    )
+    _check_rows(rows, settings.column)
+    writer = FeatureContext(models=models, on_progress=on_progress)
+    judge = writer.with_models(model=settings.judge or _find_base(models.model))
+    plan = _Plan(pool=rows, writer=writer, judge=judge, settings=settings)
     if out is None:
         return _run(plan, started)
     refuse_input_as_output(Path(out), [rows])
@@ -238,7 +225,7 @@ def _run(plan: _Plan, started: float) -> Corrected:
     pool = plan.pool
     prompts = PromptRows.of(pool, by="correct")
     writer, judge = load_generator(plan.writer), load_generator(plan.judge)
-    decoding = Decoding(max_new_tokens=plan.max_new_tokens)
+    decoding = Decoding(max_new_tokens=plan.settings.max_new_tokens)
     generations = writer.generate(prompts.conversations, decoding, stage="correct: candidates", context=plan.writer)
     candidates = [row[0] for row in generations]
     decisions = [_decide_early(*pair) for pair in zip(candidates, prompts.responses, strict=True)]
@@ -253,7 +240,9 @@ def _run(plan: _Plan, started: float) -> Corrected:
     )
     confidence = shown.mean(axis=1)
     for i, problem in zip(open_rows, problems, strict=True):
-        decisions[i] = _compare_confidence(float(confidence[i]), plan.eta) if problem is None else (UNDECIDED, problem)
+        decisions[i] = (
+            _compare_confidence(float(confidence[i]), plan.settings.eta) if problem is None else (UNDECIDED, problem)
+        )
     audit = pl.DataFrame(
         {
             "row_id": pool.frame["row_id"],
@@ -270,7 +259,7 @@ def _run(plan: _Plan, started: float) -> Corrected:
         schema=AUDIT_SCHEMA,
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
     manifest = _build_manifest(plan, audit, [*writer.notes(), *judge.notes()], started)
-    return Corrected(pool=pool, audit=audit, column=plan.column, manifest=manifest)
+    return Corrected(pool=pool, audit=audit, column=plan.settings.column, manifest=manifest)
 
 
 def _decide_early(candidate: Generation, original: str) -> Decision | None:
@@ -330,7 +319,7 @@ def _build_manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], star
             "format": FORMAT,
             "kind": KIND,
             "identity": plan.identity(),
-            **plan.settings(),
+            **plan.describe(),
             **describe_rows(pool, {"decisions": counts}),
             "notes": list(notes),
             "decided": digest(audit["decision"].to_list()),
@@ -345,6 +334,6 @@ def _read_result(folder: Path, plan: _Plan) -> Corrected:
     return Corrected(
         pool=plan.pool,
         audit=pl.read_parquet(folder / AUDIT),
-        column=plan.column,
+        column=plan.settings.column,
         manifest=Manifest.read(folder),
     )

@@ -44,7 +44,7 @@ def open_text(
         path: the file; None for a stream.
         suffix: ".jsonl", ".ndjson", ".json", ".csv", ".tsv"; of the plain file.
         compression: ".gz", ".zst", ".bz2" or "".
-        max_row_bytes: longer rows are set aside unread.
+        max_row_bytes: longer rows are rejected unread.
         stream: read when there is no path; None for standard input.
         name: of the stream.
 

@@ -154,7 +154,7 @@ class TextShard:
         layout: how a file of rows is written.
         suffix: with which a copy is written.
         column_names: the user's columns.
-        max_row_bytes: longer rows are set aside unread.
+        max_row_bytes: longer rows are rejected unread.
         advice: what to do when no schema fits the rows.
     """
 

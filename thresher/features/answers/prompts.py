@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptRows:
-    """What a model is asked of each row, and what the row answers; a dataset has set aside rows that lack either.
+    """What a model is asked of each row, and what the row answers; a dataset has rejected rows that lack either.
 
     Attributes:
         conversations: (n,) the conversation before the last assistant turn, as `conversation_to_json` writes it.

@@ -28,7 +28,7 @@ class PoolFiles:
         paths: absolute, so that every process finds them.
         schema: of all rows.
         is_strict: whether rows that cannot be used are an error.
-        max_row_bytes: longer rows of a text file are set aside.
+        max_row_bytes: longer rows of a text file are rejected.
         expected: fingerprint that the rows must have, None where it is not known.
     """
 

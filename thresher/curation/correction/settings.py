@@ -1,0 +1,35 @@
+"""How answers are corrected: each option of `correct` is described here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thresher.models.settings import ModelOptions
+from thresher.validation import check_settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectSettings:
+    """Who compares two answers, and when the new one replaces the old."""
+
+    judge: str | None = option(None, "Model that compares the answers. Default: the base of the adapter.")
+    eta: float = option(0.8, "Least confidence that the candidate is better.", ge=0.5, le=1)
+    column: str = option("original_response", "Column for the original answers.", ge=1)
+    max_new_tokens: int = option(256, "Most tokens of a candidate.", ge=1)
+
+    def __post_init__(self) -> None:
+        """Check types and bounds.
+
+        Raises:
+            SettingsError: a value is illegal.
+        """
+        check_settings(self, "correct")
+
+
+class CorrectOptions(ModelOptions, total=False):
+    """The fields of `CorrectSettings` and `ModelSettings` as keyword arguments, for type checkers."""
+
+    judge: str | None
+    eta: float
+    column: str
+    max_new_tokens: int
