@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -15,19 +16,19 @@ from thresher.cli import options
 
 if TYPE_CHECKING:
     from thresher.jobs.events import Event
-    from thresher.jobs.history import HistoryEntry
     from thresher.jobs.run import RunResult
 
 JobFile = Annotated[Path, typer.Argument(help="The job file.")]
-Where = Annotated[Path, typer.Option("--job", help="The job file, or the output folder.")]
+JobOption = Annotated[Path, typer.Option("--job", help="The job file, or the output folder.")]
+RunName = Annotated[str, typer.Argument(help="Number of a run, a version such as v12, or latest.")]
 
 
 def run(
     job: JobFile,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and write nothing.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Judge every row of the sources anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen; publish nothing.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Evaluate every row of the sources again.")] = False,
     since: Annotated[
-        str | None, typer.Option(help="Pass over files that changed last before this time (UTC, or with a zone).")
+        str | None, typer.Option(help="Skip files that were last modified before this time (UTC, or with a zone).")
     ] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Publish even when a gate fails.")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="One JSON object per line on stderr.")] = False,
@@ -36,46 +37,44 @@ def run(
 ) -> None:
     """Make the next snapshot from what is new at the sources.
 
-    Exit codes: 0 done, 3 nothing new, 2 the user's error, 4 a drift or quality gate, 75 another run
-    is at work, 1 ours.
+    Exit codes: 0 done, 3 nothing new, 2 job file, source or disk, 4 a drift or quality gate, 75
+    another run is at work, 1 internal error.
 
     [bold]Example:[/bold] thresher curate run job.toml --log-json
     """
     from thresher.jobs.run import run_job
 
-    tell = _teller(log_json=log_json, quiet=quiet)
-    result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=tell)
-    with _leaving(sys.stdout):
+    on_event = None if quiet and not log_json else _make_listener(log_json=log_json)
+    result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=on_event)
+    with _tolerate_closed(sys.stdout):
         if as_json:
-            _print_json(_told(result))
+            _print_json(_describe_result(result))
             sys.stdout.flush()
-    with _leaving(sys.stderr):
+    with _tolerate_closed(sys.stderr):
         if log_json and not as_json:
             log_line("info", "end", result.outcome, {"exit_code": result.exit_code, "version": result.version})
         elif not quiet and not as_json:
-            typer.echo(summary(result), err=True)
+            typer.echo(_summarize(result), err=True)
     raise typer.Exit(result.exit_code)
 
 
 def check(job: JobFile, as_json: options.AsJson = False) -> None:
-    """Check a job file whole, and say what a run would read; no row is read and nothing is written."""
+    """Check a job file, and show what a run would read; no row is read and nothing is written."""
     from thresher.jobs.inspection import check_job
 
-    found = check_job(job)
+    summary = check_job(job)
     if as_json:
-        _print_json(found)
+        _print_json(summary)
         return
-    typer.echo(f"{job}: fine; {found['files_new']:,} new files, {found['files_known']:,} known")
-    for source in found["sources"]:
-        typer.echo(f"  {source['name']}: {source['what']}")
-    typer.echo(f"  steps: {', '.join(found['steps']) or 'none but one row per content'}")
-    typer.echo(f"  output: {found['output']}, newest snapshot {found['latest'] or 'none'}")
-    for note in found["notes"]:
-        typer.echo(f"  note: {note}")
+    typer.echo(f"{job}: fine; {summary['files_new']:,} new files, {summary['files_known']:,} known")
+    _print_lines(f"{source['name']}: {source['what']}" for source in summary["sources"])
+    typer.echo(f"  steps: {', '.join(summary['steps']) or 'none but one row per content'}")
+    typer.echo(f"  output: {summary['output']}, newest snapshot {summary['latest'] or 'none'}")
+    _print_lines(f"note: {note}" for note in summary["notes"])
 
 
 def history(
-    job: Where = Path("job.toml"),
+    job: JobOption = Path("job.toml"),
     limit: Annotated[int, typer.Option(help="Runs to show, newest first.", min=1)] = 20,
     as_json: options.AsJson = False,
 ) -> None:
@@ -84,63 +83,47 @@ def history(
 
     runs = list_runs(job, limit=limit)
     if as_json:
-        _print_json([_run_json(one) for one in runs])
+        _print_json([dataclasses.asdict(one) for one in runs])
         return
     if not runs:
         typer.echo("no runs yet")
     for one in runs:
         counts = one.report.get("counts", {})
         seconds = "" if one.seconds is None else f"{one.seconds:.1f} s"
-        made = f"v{one.version:06d}" if one.version else "-"
-        rows = f"{counts['rows']:,} rows, {counts['entered']:,} new" if "rows" in counts else ""
-        typer.echo(
-            f"{one.number:>5}  {one.started}  {one.outcome:<12} {made:<8} {seconds:>9}  {rows or one.message or ''}"
-        )
+        version = f"v{one.version:06d}" if one.version else "-"
+        rows = f"{counts['rows']:,} rows, {counts['entered']:,} new" if "rows" in counts else one.message or ""
+        typer.echo(f"{one.number:>5}  {one.started}  {one.outcome:<12} {version:<8} {seconds:>9}  {rows}")
 
 
-def show(
-    run: Annotated[str, typer.Argument(help="Number of a run, a version such as v12, or latest.")],
-    job: Where = Path("job.toml"),
-    as_json: options.AsJson = False,
-) -> None:
-    """Tell all about one run: rows in and out and why, drift, what was odd."""
+def show(run: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJson = False) -> None:
+    """Show one run: rows in and out and why, drift, what was odd."""
     from thresher.jobs.inspection import find_run
 
-    found = find_run(job, run)
+    entry = find_run(job, run)
     if as_json:
-        _print_json(_run_json(found))
+        _print_json(dataclasses.asdict(entry))
         return
-    made = f"snapshot v{found.version:06d}" if found.version else "no snapshot"
-    typer.echo(f"run {found.number} at {found.started}: {found.outcome}, {made}")
-    if found.message:
-        typer.echo(f"  {found.message}")
-    for line in report_lines(found.report):
-        typer.echo(f"  {line}")
+    version = f"snapshot v{entry.version:06d}" if entry.version else "no snapshot"
+    typer.echo(f"run {entry.number} at {entry.started}: {entry.outcome}, {version}")
+    _print_lines([*([entry.message] if entry.message else []), *_format_report(entry.report)])
 
 
-def diff(
-    before: Annotated[str, typer.Argument(help="Number of a run, a version, or latest.")],
-    after: Annotated[str, typer.Argument(help="Number of a run, a version, or latest.")],
-    job: Where = Path("job.toml"),
-    as_json: options.AsJson = False,
-) -> None:
-    """Compare the snapshots of two runs: rows that entered and left, by source, and how far they drifted."""
+def diff(before: RunName, after: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJson = False) -> None:
+    """Compare the snapshots of two runs: rows that entered and left, by source, and drift."""
     from thresher.jobs.inspection import compare_snapshots
 
-    found = compare_snapshots(job, before, after)
+    changes = compare_snapshots(job, before, after)
     if as_json:
-        _print_json(found)
+        _print_json(changes)
         return
+    rows = f"{changes['rows_before']:,} rows -> {changes['rows_after']:,}"
     typer.echo(
-        f"v{found['before']:06d} -> v{found['after']:06d}: {found['rows_before']:,} rows -> {found['rows_after']:,}; "
-        f"{found['entered']:,} entered, {found['left']:,} left, {found['stayed']:,} stayed"
+        f"v{changes['before']:06d} -> v{changes['after']:06d}: {rows}; "
+        f"{changes['entered']:,} entered, {changes['left']:,} left, {changes['stayed']:,} stayed"
     )
-    for name, n in found["entered_by_source"].items():
-        typer.echo(f"  in   {name}: {n:,}")
-    for name, n in found["left_by_source"].items():
-        typer.echo(f"  out  {name}: {n:,}")
-    for line in _drift_lines(found["drift"]):
-        typer.echo(f"  {line}")
+    _print_lines(f"in   {name}: {n:,}" for name, n in changes["entered_by_source"].items())
+    _print_lines(f"out  {name}: {n:,}" for name, n in changes["left_by_source"].items())
+    _print_lines(_format_drift(changes["drift"]))
 
 
 def register(app: typer.Typer) -> None:
@@ -149,16 +132,14 @@ def register(app: typer.Typer) -> None:
         app.command()(verb)
 
 
-def summary(result: RunResult) -> str:
+def _summarize(result: RunResult) -> str:
     """Return what happened, in a few lines."""
     would = "would be: " if result.is_dry else ""
-    lines = [f"{would}{result.outcome} (exit {result.exit_code})", *report_lines(result.report)]
-    if result.snapshot is not None:
-        lines.append(str(result.snapshot))
-    return "\n".join(lines)
+    lines = [f"{would}{result.outcome} (exit {result.exit_code})", *_format_report(result.report)]
+    return "\n".join(lines if result.snapshot is None else [*lines, str(result.snapshot)])
 
 
-def report_lines(report: Mapping[str, Any]) -> list[str]:
+def _format_report(report: Mapping[str, Any]) -> list[str]:
     """Return the report of a run in lines."""
     counts = report.get("counts", {})
     lines = []
@@ -168,28 +149,25 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
             f"{counts['known']:,} known, {counts['repeated']:,} repeated, {counts['unusable']:,} unusable"
         )
     if "rows" in counts:
-        lines.append(
-            f"{counts['rows']:,} rows in the snapshot: {counts['entered']:,} entered, {counts['left']:,} left"
-            + (f", {counts['masked']:,} masked" if counts["masked"] else "")
-        )
+        masked = f", {counts['masked']:,} masked" if counts["masked"] else ""
+        rows = f"{counts['rows']:,} rows in the snapshot"
+        lines.append(f"{rows}: {counts['entered']:,} entered, {counts['left']:,} left{masked}")
     for one in report.get("out", []):
-        what = f"{one['rule']}: {one['reason']}" if one["rule"] else f"{one['stage']}: {one['reason']}"
-        lines.append(f"  out {one['rows']:,} {what}{' (was in the pool)' if one['was_kept'] else ''}")
+        was_kept = " (was in the pool)" if one["was_kept"] else ""
+        lines.append(f"  out {one['rows']:,} {one['rule'] or one['stage']}: {one['reason']}{was_kept}")
     lines += [f"  unusable {n:,}: {reason}" for reason, n in report.get("unusable", {}).items()]
     lines += [f"  left to the next run: {one['name']}: {one['why']}" for one in report.get("skipped", [])]
-    lines += [f"  {line}" for line in _drift_lines(report.get("drift", []))]
-    lines += [
-        f"  {one['level']}: {one['gate']} is {one['value']:.3g}, limit {one['limit']:g}"
-        for one in report.get("alarms", [])
-    ]
+    lines += [f"  {line}" for line in _format_drift(report.get("drift", []))]
+    for one in report.get("alarms", []):
+        lines.append(f"  {one['level']}: {one['gate']} is {one['value']:.3g}, limit {one['limit']:g}")
     lines += [f"  note: {note}" for note in report.get("notes", [])]
     for one in report.get("notified", []):
-        whom = one.get("webhook") or one.get("prometheus")
-        lines.append(f"  told {whom}: {one.get('error') or one.get('status') or 'written'}")
+        target, answer = one.get("webhook") or one.get("prometheus"), one.get("error") or one.get("status")
+        lines.append(f"  notified {target}: {answer or 'written'}")
     return lines
 
 
-def _drift_lines(drifts: list[dict[str, Any]]) -> list[str]:
+def _format_drift(drifts: list[dict[str, Any]]) -> list[str]:
     return [
         f"drift of {one['measure']} ({one['of']}): Jensen-Shannon {one['jensen_shannon']:.3f} "
         f"({one['chance']:.3f} by chance), PSI {one['psi']:.3f}"
@@ -197,23 +175,20 @@ def _drift_lines(drifts: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _teller(*, log_json: bool, quiet: bool) -> Callable[[Event], None] | None:
-    if quiet and not log_json:
-        return None
-
-    def tell(event: Event) -> None:
-        with _leaving(sys.stderr):
+def _make_listener(*, log_json: bool) -> Callable[[Event], None]:
+    def print_event(event: Event) -> None:
+        with _tolerate_closed(sys.stderr):
             if log_json:
                 log_line(event.level, event.name, event.message, event.fields)
             else:
                 typer.echo(f"{event.level}: {event.message}" if event.level != "info" else event.message, err=True)
 
-    return tell
+    return print_event
 
 
 @contextmanager
-def _leaving(stream: TextIO) -> Iterator[None]:
-    """Go on without the reader of a stream who has left: a run, and what it exits with, is not a matter of its log."""
+def _tolerate_closed(stream: TextIO) -> Iterator[None]:
+    """Go on when the reader of a stream has left: it decides neither the run nor its exit code."""
     try:
         yield
     except BrokenPipeError:
@@ -232,7 +207,7 @@ def log_line(level: str, name: str, message: str, fields: Mapping[str, Any]) -> 
     sys.stderr.write(orjson.dumps(entry, default=str).decode() + "\n")
 
 
-def _told(result: RunResult) -> dict[str, Any]:
+def _describe_result(result: RunResult) -> dict[str, Any]:
     return {
         "outcome": result.outcome,
         "exit_code": result.exit_code,
@@ -244,10 +219,9 @@ def _told(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _run_json(run: HistoryEntry) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(run)
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(f"  {line}")
 
 
 def _print_json(content: object) -> None:

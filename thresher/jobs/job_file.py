@@ -1,4 +1,4 @@
-"""Job files: TOML checked whole, with every problem at once, its line, and the nearest known key."""
+"""Job files: TOML, of which every problem is told at once, with its line and the nearest key."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -32,20 +32,21 @@ _HEADER = re.compile(r"(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"([A-Za-z0-9_\-.\"' ]+)=")
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 KeyPath = tuple[str | int, ...]
+T = TypeVar("T")
 Part = TypeVar("Part", bound=BaseModel)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job, checked.
+    """A checked job.
 
     Attributes:
         path: of the file.
         settings: as the file says.
-        rules: of the steps, built, with contamination first when there are rows to evaluate on.
+        rules: of the steps, with contamination first when there are rows to evaluate on.
         report: names of rules that drop nothing.
-        selector: built.
-        budget: parsed, or None.
+        selector: of `[select]`.
+        budget: of the new rows, or None.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What the job is called."""
+        """Name of the job."""
         return self.settings.name or _NAME.sub("-", self.path.stem).strip("-.") or "job"
 
     @property
@@ -71,18 +72,18 @@ class Job:
         return self.resolve_path(self.settings.output.folder)
 
     def resolve_path(self, named: str) -> Path:
-        """Return where a path in the file is."""
+        """Return a path in the file from the folder of the file."""
         return self.base / os.path.expanduser(named)  # leaves "~nobody" as it is, where Path.expanduser raises
 
     def resolve_pattern(self, named: str) -> str:
-        """Return where a path or a pattern in the file is; the name of the job's own folder is no pattern."""
+        """Return the same of a path or a pattern, in which the job's own folder is no pattern."""
         named = os.path.expanduser(named)
         return (
             os.path.join(glob.escape(str(self.base)), named) if glob.has_magic(named) else str(self.resolve_path(named))
         )
 
     def resolve_model(self, named: str | None) -> str | None:
-        """Return a model as features take it: its place where it is a folder or a file, else its name."""
+        """Return a model as features take it: its path where it is a folder or a file, else its name."""
         if named is None or named in EMBEDDED:
             return named
         place = self.resolve_path(named)
@@ -106,8 +107,8 @@ def read_job(path: str | Path) -> Job:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        what = getattr(error, "strerror", None) or str(error)
-        raise SettingsError(f"{path}: the job file must be readable, got '{what}'; check the path") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(f"{path}: the job file must be readable, got '{reason}'; check the path") from None
     if len(raw) > MAX_BYTES:
         raise SettingsError(f"{path}: a job file must have at most {MAX_BYTES} bytes, found more; it is no job file")
     try:
@@ -116,94 +117,103 @@ def read_job(path: str | Path) -> Job:
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: a job file must be UTF-8, found other bytes; save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path}: a job file must be TOML, found '{error}'; mend it") from None
-    return _checked(path, content, _lines(text))
+        raise SettingsError(f"{path}: a job file must be TOML, found '{error}'; fix it") from None
+    return _build_job(path, content, _Problems(text))
 
 
-def _checked(path: Path, content: dict[str, Any], lines: dict[KeyPath, int]) -> Job:
+class _Problems:
+    """Collects every problem of a job file, each with its line."""
+
+    def __init__(self, text: str) -> None:
+        self.messages: list[str] = []
+        self._lines = _index_lines(text)
+
+    def add(self, place: KeyPath, problem: str) -> None:
+        """Note a problem at a place, or in the nearest section around it that has a line."""
+        around = (place[:end] for end in range(len(place), 0, -1))
+        line = next((self._lines[part] for part in around if part in self._lines), None)
+        self.messages.append(problem if line is None else f"line {line}: {problem}")
+
+    def build(self, place: KeyPath, function: Callable[..., T], *arguments: Any, **options: Any) -> T | None:
+        """Return what a function builds, or None and note its problem."""
+        try:
+            return function(*arguments, **options)
+        except ThresherError as error:
+            self.add(place, str(error))
+        except (TypeError, ValueError, OverflowError) as error:  # a plug-in's own check of its settings
+            self.add(place, f"{_format_key(place)}: a setting has an illegal value ({error})")
+        return None
+
+    def to_error(self, path: Path) -> SettingsError:
+        """Return all problems as one error."""
+        # No control character of a key may pass for a line of the log.
+        lines = [
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in m) for m in self.messages
+        ]
+        if len(lines) == 1:
+            return SettingsError(f"{path}: {lines[0]}")
+        return SettingsError("\n  ".join([f"{path}: {len(lines)} problems:", *lines]))
+
+
+def _escape(text: str) -> str:
+    """Return a text in which no line feed or other control character of a key passes for a line of the log."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def _build_job(path: Path, content: dict[str, Any], problems: _Problems) -> Job:
+    """Check the file as a whole, and build what it names, also where other parts have problems.
+
+    Raises:
+        SettingsError: with all problems.
+    """
     settings = None
-    problems: list[str] = []
     try:
         settings = JobSettings.model_validate(content)
     except ValidationError as error:
-        problems += [_problem(one, lines) for one in error.errors(include_url=False)]
+        for one in error.errors(include_url=False):
+            place = _drop_branches(one["loc"])
+            problems.add(place, _describe_problem(one, place))
     except RecursionError:
         raise SettingsError(f"{path}: the job file is nested too deeply; it is no job file") from None
-    built = _built(_parts(content), lines, problems)
-    if settings is None or built is None or problems:
-        raise _problems(path, problems)
+    rules = _build_steps(content, problems)
+    sources = content.get("sources")
+    names = [one.get("name") for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
+    for name in sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}):
+        problems.add((), f"sources: each name must be used once, found '{name}' twice")
+    rows = _validate(RowSettings, content.get("rows", {}))
+    if rows is not None:
+        problems.build(("rows",), _check_columns, rows)
+    select, selector, budget = _validate(Select, content.get("select", {})), None, None
+    if select is not None:
+        selector = problems.build(("select",), create_selector, select.method, select.settings)
+    if select is not None and select.budget is not None:
+        budget = problems.build(("select", "budget"), parse_budget, select.budget, method=select.method)
+    if problems.messages or settings is None or rules is None or selector is None:
+        raise problems.to_error(path)
     report = frozenset(step.rule for step in settings.steps if step.report)
-    return Job(path=path, settings=settings, report=report, **built._asdict())
+    return Job(path=path, settings=settings, rules=rules, report=report, selector=selector, budget=budget)
 
 
-class _Parts(NamedTuple):
-    """What of a job file names something that is looked up beyond it; None where that part has problems of its own."""
-
-    steps: list[Step | None]
-    select: Select | None
-    reading: RowSettings | None
-    names: list[str]  # of the sources
-    has_eval: bool
-
-
-class _Built(NamedTuple):
-    rules: tuple[Rule, ...]
-    selector: Selector
-    budget: Budget | None
-
-
-def _parts(content: dict[str, Any]) -> _Parts:
-    """Return the parts of a file that may have problems elsewhere: all problems are told at once."""
-    steps, sources = (content.get(key) for key in ("steps", "sources"))
-    named = [one.get("name") for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
-    return _Parts(
-        steps=[_valid(Step, one) for one in steps] if isinstance(steps, list) else [],
-        select=_valid(Select, content.get("select", {})),
-        reading=_valid(RowSettings, content.get("rows", {})),
-        names=[name for name in named if isinstance(name, str)],
-        has_eval=bool(content.get("eval")),
-    )
-
-
-def _valid(part: type[Part], content: Any) -> Part | None:
-    try:
-        return part.model_validate(content)
-    except ValidationError:
-        return None  # its problems are known
-
-
-def _built(parts: _Parts, lines: dict[KeyPath, int], problems: list[str]) -> _Built | None:
-    """Build rules, selector and budget, and note every problem that only that shows."""
-    rules = _rules(parts, lines, problems)
-    repeated = sorted({name for name in parts.names if parts.names.count(name) > 1})
-    problems += [f"sources: each name must be used once, found '{name}' twice" for name in repeated]
-    reading, select = parts.reading, parts.select
-    if reading is not None:
-        _tried(lambda: _check_columns(reading), lines, ("rows",), problems)
-    if select is None:
-        return None
-    selector = _tried(lambda: create_selector(select.method, select.settings), lines, ("select",), problems)
-    given, budget = select.budget, None
-    if given is not None:
-        budget = _tried(lambda: parse_budget(given, method=select.method), lines, ("select", "budget"), problems)
-    return None if rules is None or selector is None else _Built(rules, selector, budget)
-
-
-def _rules(parts: _Parts, lines: dict[KeyPath, int], problems: list[str]) -> tuple[Rule, ...] | None:
-    built = [
-        _tried(lambda step=step: create_rule(step.rule, step.settings), lines, ("steps", number), problems)
-        for number, step in enumerate(parts.steps)
+def _build_steps(content: dict[str, Any], problems: _Problems) -> tuple[Rule, ...] | None:
+    """Return the rules in order, or None where one has a problem."""
+    entries, has_eval = content.get("steps"), bool(content.get("eval"))
+    steps = [_validate(Step, one) for one in entries] if isinstance(entries, list) else []
+    rules = [
+        problems.build(("steps", number), create_rule, step.rule, step.settings)
+        for number, step in enumerate(steps)
         if step is not None
     ]
-    rules = [rule for rule in built if rule is not None]
-    if len(rules) < len(parts.steps):
+    built = [rule for rule in rules if rule is not None]
+    if len(built) < len(steps):
         return None
-    if not rules and not parts.has_eval:
-        return ()
-    chosen: tuple[Rule, ...] | None = _tried(
-        lambda: build_rules(rules, None, has_eval=parts.has_eval), lines, ("steps",), problems
-    )
-    return chosen
+    return problems.build(("steps",), build_rules, built, None, has_eval=has_eval) if built or has_eval else ()
+
+
+def _validate(section: type[Part], content: Any) -> Part | None:
+    try:
+        return section.model_validate(content)
+    except ValidationError:
+        return None  # its problems are known
 
 
 def _check_columns(reading: RowSettings) -> None:
@@ -224,110 +234,74 @@ def _check_columns(reading: RowSettings) -> None:
         )
 
 
-def _tried(make: Any, lines: dict[KeyPath, int], place: KeyPath, problems: list[str]) -> Any:
-    """Return what `make` returns, or None and note the problem."""
-    try:
-        return make()
-    except ThresherError as error:
-        problems.append(_at(lines, place) + str(error))
-    except (TypeError, ValueError, OverflowError) as error:  # a plug-in's own check of its settings
-        problems.append(f"{_at(lines, place)}{_spelled(place)}: a setting has an illegal value ({error})")
-    return None
-
-
-def _problems(path: Path, found: Sequence[str]) -> SettingsError:
-    if len(found) == 1:
-        return SettingsError(f"{path}: {_on_one_line(found[0])}")
-    listed = "".join(f"\n  {_on_one_line(problem)}" for problem in found)
-    return SettingsError(f"{path}: {len(found)} problems:{listed}")
-
-
-def _on_one_line(text: str) -> str:
-    """Return a text in which no line feed and no other control character of a key can pass for a line of the log."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def _problem(error: ErrorDetails, lines: dict[KeyPath, int]) -> str:
+def _describe_problem(error: ErrorDetails, place: KeyPath) -> str:
     """Return one finding of pydantic as a sentence."""
-    place = _without_branches(error["loc"])
-    where = _at(lines, place)
+    key = _format_key(place)
     if error["type"] == "extra_forbidden":
-        known = _keys_at(place[:-1])
-        section = f"[{_spelled(place[:-1])}]" if len(place) > 1 else "the file"
-        return f"{where}unknown key '{place[-1]}' in {section}{did_you_mean(str(place[-1]), known)}"
+        section = f"[{_format_key(place[:-1])}]" if len(place) > 1 else "the file"
+        return f"unknown key '{place[-1]}' in {section}{did_you_mean(str(place[-1]), _list_keys(place[:-1]))}"
     if error["type"] == "missing":
-        return f"{where}{_spelled(place)}: must be given, found none"
+        return f"{key}: must be given, found none"
+    message, value = error["msg"].removeprefix("Value error, "), error["input"]
     if error["type"] == "model_type":
-        got = f"{error['input']!r:.200}"
-        return f"{where}{_spelled(place)}: must be a section or a table such as {{warn = 0.1}}, got {got}"
-    what = error["msg"].removeprefix("Value error, ")
-    what = what[:1].lower() + what[1:]
-    value = error["input"]
+        return f"{key}: must be a section or a table such as {{warn = 0.1}}, got {value!r:.200}"
     got = "" if isinstance(value, dict | list) else f", got {value!r:.200}"
-    return f"{where}{_spelled(place)}: {what}{got}"
+    return f"{key}: {message[:1].lower()}{message[1:]}{got}"
 
 
-def _without_branches(place: Sequence[str | int]) -> KeyPath:
+def _drop_branches(place: Sequence[str | int]) -> KeyPath:
     """Return a place without the names that pydantic adds for the branches of a union."""
     keys = tuple(place)
-    if keys[:2] == ("select", "budget"):
-        return keys[:2]
-    return keys
+    return keys[:2] if keys[:2] == ("select", "budget") else keys
 
 
-def _spelled(place: KeyPath) -> str:
+def _format_key(place: KeyPath) -> str:
     """Return ("sources", 0, "files") as "sources.1.files": the first of a list is 1."""
     return ".".join(str(part + 1) if isinstance(part, int) else part for part in place)
 
 
-def _keys_at(place: KeyPath) -> list[str]:
-    """Return the keys that the model at a place has."""
+def _list_keys(place: KeyPath) -> list[str]:
+    """Return the keys that the section at a place has."""
     model: Any = JobSettings
     for part in place:
         if isinstance(part, int):
             continue
         field = model.model_fields.get(part)
-        if field is None:
-            return []
-        model = _model_in(field.annotation)
+        model = None if field is None else _find_model(field.annotation)
         if model is None:
             return []
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _model_in(annotation: Any) -> Any:
+def _find_model(annotation: Any) -> Any:
+    """Return the section that a type is or holds, or None."""
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
         return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for part in typing.get_args(annotation) if (found := _model_in(part)) is not None), None)
+    models = (_find_model(part) for part in typing.get_args(annotation))
+    return next((model for model in models if model is not None), None)
 
 
-def _at(lines: dict[KeyPath, int], place: KeyPath) -> str:
-    """Return "line 7: " for a place, or for the nearest section around it that has a line."""
-    for end in range(len(place), 0, -1):
-        if place[:end] in lines:
-            return f"line {lines[place[:end]]}: "
-    return ""
-
-
-def _lines(text: str) -> dict[KeyPath, int]:
-    """Return where each section and key stands, as well as it can be told without a parser of our own."""
-    found: dict[KeyPath, int] = {}
+def _index_lines(text: str) -> dict[KeyPath, int]:
+    """Return the line of each section and key, as far as that can be told without a parser of our own."""
+    lines: dict[KeyPath, int] = {}
     counts: dict[str, int] = {}
     section: KeyPath = ()
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()[:MAX_LINE]
         if header := _HEADER.fullmatch(line):
-            names = tuple(part.strip().strip("\"'") for part in header[2].split("."))
-            section = _indexed(names, counts, is_list=header[1] == "[[")
-            found.setdefault(section, number)
-            found.setdefault(section[:1], number)
+            section = _index_header(_split_key(header[2]), counts, is_list=header[1] == "[[")
+            lines.setdefault(section, number)
+            lines.setdefault(section[:1], number)
         elif key := _KEY.match(line):
-            names = tuple(part.strip().strip("\"'") for part in key[1].split("."))
-            found.setdefault((*section, *names), number)
-    return found
+            lines.setdefault((*section, *_split_key(key[1])), number)
+    return lines
 
 
-def _indexed(names: tuple[str, ...], counts: dict[str, int], *, is_list: bool) -> KeyPath:
+def _split_key(key: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in key.split("."))
+
+
+def _index_header(names: tuple[str, ...], counts: dict[str, int], *, is_list: bool) -> KeyPath:
     """Return a header's place, with the number of the table for tables in a list."""
     if is_list:
         name = ".".join(names)
