@@ -3,18 +3,100 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import os
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from thresher.errors import NotFoundError, SettingsError, did_you_mean
+from thresher.validation import build_settings
 
-_IN_WORDS: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
+Contract = TypeVar("Contract")
+NEAR = 0.8  # a setting whose name is as like a member's is a member with a wrong letter
+
+
+@dataclass(frozen=True)
+class Registry(Generic[Contract]):
+    """All plug-ins of one kind, ours and others'.
+
+    Attributes:
+        group: of entry points, such as "thresher.selectors".
+        kind: the noun for messages: "selector".
+        contract: base class that declares every public member.
+        also: names to mention besides the installed ones.
+    """
+
+    group: str
+    kind: str
+    contract: type[Contract]
+    also: tuple[str, ...] = ()
+
+    def available(self) -> dict[str, EntryPoint]:
+        """Return everything that is installed, by name."""
+        return available(self.group)
+
+    def load(self, name: str) -> type[Contract]:
+        """Return the class behind a name.
+
+        Raises:
+            NotFoundError: nothing in the group has this name.
+            SettingsError: the class does not keep to the contract.
+        """
+        points = self.available()
+        if name not in points:
+            known = ", ".join([*points, *self.also])
+            raise NotFoundError(f"{self.kind} '{name}' not found; available: {known}{did_you_mean(name, points)}")
+        label = f"{self.kind} '{name}'"
+        try:
+            cls = points[name].load()
+        except SettingsError as error:
+            raise SettingsError(f"{label}: {error}") from None
+        check_members(cls, self.contract, label)
+        return typing.cast("type[Contract]", cls)
+
+    def create(self, name: str, settings: Mapping[str, Any] | None = None) -> Contract:
+        """Build a plug-in from its name and its settings.
+
+        Args:
+            name: as in the entry point, for example "facility-location".
+            settings: values of its fields; strings are converted to the field's type.
+
+        Raises:
+            NotFoundError: nothing has this name.
+            SettingsError: a setting is unknown, missing, or has an illegal value.
+        """
+        plugin: Contract = build_settings(self.load(name), name, settings)
+        return plugin
+
+
+def check_members(cls: Any, contract: type, label: str) -> None:
+    """Refuse a class that lacks a member of its contract, or has a public one that the contract does not declare.
+
+    Args:
+        cls: the class of a plug-in; its fields are settings and may have any name.
+        contract: its base class.
+        label: what to call it in messages: "selector 'outlying'".
+
+    Raises:
+        SettingsError: it says which member, and the nearest declared one.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, contract)):
+        raise SettingsError(f"{label}: must inherit from {contract.__module__}.{contract.__name__}, got {cls!r}")
+    members = [name for name in dir(contract) if not name.startswith("_")]
+    settings = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    own = [part for part in cls.__mro__ if issubclass(part, contract)]
+    public = {name for part in own for name in vars(part) if not name.startswith("_")} | settings
+    for name in sorted(public.difference(members)):
+        if name not in settings or difflib.get_close_matches(name, members, n=1, cutoff=NEAR):
+            hint = did_you_mean(name, members) or f"; it may have: {', '.join(members)}, and helpers that begin with _"
+            raise SettingsError(f"{label}: unknown member '{name}'{hint}")
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise SettingsError(f"{label}: needs the member '{missing[0]}', found none")
 
 
 def available(group: str) -> dict[str, EntryPoint]:
@@ -44,99 +126,3 @@ def _changed(place: str) -> int:
         return os.stat(place or os.curdir).st_mtime_ns
     except OSError:
         return 0
-
-
-def load_class(group: str, name: str, *, what: str, also: Iterable[str] = ()) -> Any:
-    """Return the class behind a name.
-
-    Args:
-        group: of entry points, such as "thresher.selectors".
-        name: as in the entry point.
-        what: the noun for the message: "selector".
-        also: names to tell of besides the installed ones.
-
-    Raises:
-        NotFoundError: nothing in the group has this name.
-    """
-    found = available(group)
-    if name not in found:
-        known = ", ".join([*found, *also])
-        raise NotFoundError(f"{what} '{name}' not found; available: {known}{did_you_mean(name, found)}")
-    return found[name].load()
-
-
-def build(cls: Any, name: str, settings: Mapping[str, Any] | None) -> Any:
-    """Build a plug-in from its settings.
-
-    Args:
-        cls: a dataclass whose fields are its settings.
-        name: for messages.
-        settings: values of the fields; strings are converted to the field's type.
-
-    Raises:
-        SettingsError: a setting is unknown, missing, or has an illegal value.
-    """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    values: dict[str, Any] = {}
-    for key, value in (settings or {}).items():
-        if key not in fields:
-            known = ", ".join(fields) or "none"
-            raise SettingsError(f"{name}: unknown setting '{key}'; it has: {known}{did_you_mean(key, fields)}")
-        values[key] = _converted(name, fields[key], value)
-    missing = [key for key, field in fields.items() if key not in values and _is_required(field)]
-    if missing:
-        raise SettingsError(f"{name}: needs the setting '{missing[0]}', found none; give {missing[0]}=VALUE")
-    return cls(**values)
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
-    """Turn a string from the command line into the type that the field declares; other values must have it already.
-
-    Numbers are left to the plug-in, which checks their range too.
-    """
-    kind = _kind(field)
-    if not isinstance(value, str):
-        return _of_type(name, field, value)
-    if kind is str:
-        return value
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[value.lower()]
-        if kind is tuple:
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return kind(value)
-    except (KeyError, ValueError):
-        raise SettingsError(f"{name}: {field.name} must be {_IN_WORDS[kind]}, got '{value}'") from None
-
-
-def _of_type(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
-    """Return a value of text, truth or texts as it is, or refuse it.
-
-    Raises:
-        SettingsError: it is of another type.
-    """
-    declared = str(getattr(field.type, "__name__", field.type)).removesuffix(" | None")
-    if value is None and field.default is None:
-        return value
-    if declared.startswith("tuple[str"):
-        if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
-            return tuple(value)
-    elif declared != "str" and (declared != "bool" or isinstance(value, bool)):
-        return value
-    wanted = {"str": "text", "bool": "true or false"}.get(declared, "a list of texts")
-    raise SettingsError(f"{name}: {field.name} must be {wanted}, got {value!r}")
-
-
-def _kind(field: dataclasses.Field[Any]) -> type:
-    """Return bool, int, float, tuple or str: the type of the default, else what the annotation says."""
-    default = field.default
-    if default is not None and default is not dataclasses.MISSING:
-        return type(default) if isinstance(default, bool | int | float | tuple) else str
-    text = str(field.type).removesuffix(" | None")
-    if isinstance(field.type, types.UnionType | type):  # a module without postponed annotations
-        text = next(part for part in typing.get_args(field.type) or (field.type,) if part is not type(None)).__name__
-    return {"int": int, "float": float, "bool": bool}.get(text, tuple if text.startswith("tuple") else str)

@@ -15,6 +15,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.cli.main import main
 from thresher.curation import Verdict, drop_where
 from thresher.curation.pipeline import apply_rules
+from thresher.curation.rule import Rule
 from thresher.curation.rules.exact_duplicates import ExactDuplicates
 from thresher.curation.rules.length import Length
 from thresher.curation.rules.near_duplicates import NearDuplicates
@@ -122,9 +123,8 @@ def test_a_mask_on_a_row_that_is_dropped_later_leaves_nothing(tmp_path):
 def test_rules_see_what_the_ones_before_kept(tmp_path):
     seen = []
 
-    class Watch:
+    class Watch(Rule):
         name = "watch"
-        needs = frozenset()
 
         def check(self, pool, *, existing, eval, rng):
             seen.append(len(pool))

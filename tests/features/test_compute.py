@@ -7,7 +7,7 @@ from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.features import FeatureCache, FeatureContext, column_values, compute, fingerprints, make_context
 from thresher.features import compute as compute_function
 from thresher.features.container import FORMER_NAMES
-from thresher.features.registry import load_provider
+from thresher.features.registry import FeatureProvider, load_provider
 from thresher.models.encoders.static import StaticEncoder
 from thresher.selectors import create
 
@@ -129,7 +129,7 @@ def test_a_wrong_column_is_refused_before_anything_is_embedded(make_rows, monkey
 
 
 def test_a_feature_of_a_plug_in_is_found_by_its_entry_point(make_rows, monkeypatch):
-    class Vowels:
+    class Vowels(FeatureProvider):
         name = "vowels"
 
         def describe(self, context):
@@ -191,5 +191,5 @@ def test_the_former_names_of_features_are_accepted_everywhere(tiny_llama):
         "n_response_tokens",
         "n_truncated_tokens",
     ]
-    assert create("delift", {"kernel": "utility"}).needs == {"in_context_utility"}
+    assert create("delift", {"kernel": "utility"}).requirements.features == {"in_context_utility"}
     assert create("target-similarity", {"kernel": "hidden"}) == create("target-similarity")

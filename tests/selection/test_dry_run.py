@@ -14,6 +14,7 @@ from thresher.errors import InputError
 from thresher.features import FeatureCache, FeatureContext, make_context, ngram
 from thresher.features.cost import merged, rehearse
 from thresher.features.likelihood.loss import Loss
+from thresher.features.registry import FeatureProvider
 from thresher.numeric.units import format_bytes
 from thresher.selection.dry_run import describe_cost, format_duration
 from thresher.selectors import create
@@ -70,9 +71,8 @@ def test_the_pairs_that_a_method_holds_are_in_the_memory_foretold(method, monkey
     monkeypatch.setattr("thresher.selection.dry_run._get_peak_bytes", lambda: 0)
     rows = [*ROWS, ROWS[0]]
     made = planned(method, rows, encoder="static")
-    selector = create(method)
-    n = len(ROWS) if method == "facility-location" else len(rows)
-    assert made.memory_bytes - sum(stage.bytes for stage in made.stages) == selector.memory(n, 256).n_bytes
+    expected = create(method).estimate_memory(len(rows), len(ROWS), 256)
+    assert made.memory_bytes - sum(stage.bytes for stage in made.stages) == expected
 
 
 def test_counting_words_is_told_and_not_done(monkeypatch):
@@ -152,7 +152,7 @@ def test_rows_beside_the_pool_are_rehearsed_too(tiny_llama):
     assert stage(made, "existing: embedding").n == 30
 
 
-class Slow:
+class Slow(FeatureProvider):
     """A feature of a plug-in that knows nothing of the cache."""
 
     name = "slow"
@@ -176,7 +176,7 @@ def test_a_feature_that_knows_no_cache_is_tried_on_a_few_rows():
 
 
 class Declared(Slow):
-    def cost(self, dataset, context):
+    def estimate_cost(self, dataset, context):
         return [StageCost(stage="slow", n=len(dataset), n_cached=0, seconds=1.5)]
 
 

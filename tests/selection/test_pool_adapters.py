@@ -9,6 +9,7 @@ import thresher as th
 from thresher.errors import InputError
 from thresher.features import compute, make_context
 from thresher.features.reference_adapters import RequiredAdapter, TrainedFolder, assign_folds
+from thresher.features.requirements import Requirements
 from thresher.models.causal_lm.tokenized_rows import row_texts
 from thresher.selection.pool_adapters import get_adapter_cache, plan_adapters, train_adapter
 from thresher.selectors.learnability import Learnability
@@ -138,7 +139,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_bytes(tiny_llama, tmp_path
 
 class WarmUp:
     name = "warm-up"
-    prepares = (RequiredAdapter(role="reference", epochs=3, share=0.5, keeps_epochs=True),)
+    requirements = Requirements(adapters=(RequiredAdapter(role="reference", epochs=3, share=0.5, keeps_epochs=True),))
 
 
 def test_states_of_weights_and_optimizer_are_kept_after_each_epoch(tiny_llama):

@@ -13,7 +13,8 @@ from thresher.features.answers.answer_accuracy import ANSWER_ACCURACY
 from thresher.features.container import Features
 from thresher.features.ngram import NGRAM
 from thresher.features.utility.in_context_utility import IN_CONTEXT_UTILITY
-from thresher.selectors import Selector, available, create
+from thresher.selectors import Requirements, Selector, available, create
+from thresher.selectors.contract import score_rows
 from thresher.selectors.registry import load_class
 
 NAMES = list(available())
@@ -102,7 +103,7 @@ def features(n=60, *, seed=0, d=16, kind="random"):
 
 
 def score(name, data, n_ranked, seed=3):
-    return create(name).score(data, n_ranked=n_ranked, rng=np.random.default_rng(seed))
+    return score_rows(create(name), data, n_ranked=n_ranked, rng=np.random.default_rng(seed))
 
 
 # apricot-select compiles for a second or two in every call
@@ -119,7 +120,7 @@ def test_every_declared_selector_satisfies_the_protocol(name):
     assert isinstance(selector, Selector)
     assert selector.name == name
     assert dataclasses.is_dataclass(selector)
-    assert isinstance(selector.needs, frozenset)
+    assert isinstance(selector.requirements, Requirements)
     with pytest.raises((dataclasses.FrozenInstanceError, AttributeError, TypeError)):
         selector.anything = 1
 
@@ -235,7 +236,7 @@ def test_settings_given_as_text_are_converted():
 
 
 def test_text_that_is_no_number_is_refused():
-    with pytest.raises(SettingsError, match="n_clusters must be a whole number, got 'many'"):
+    with pytest.raises(SettingsError, match="n_clusters must be a whole number of at least 1, got 'many'"):
         create("deft-ucs", {"n_clusters": "many"})
 
 

@@ -206,15 +206,13 @@ def test_the_embedding_kernel_is_that_of_cosines(roles):
 
 
 def test_each_kernel_asks_for_its_own_features():
-    assert (Delift().needs, Delift().accepts) == (
-        {"in_context_utility"},
-        {"target_in_context_utility", "existing_in_context_utility"},
-    )
-    assert Delift(kernel="embedding").needs == {"embedding"}
-    assert Delift(kernel="embedding").accepts == {"target_embedding", "existing_embedding"}
-    assert Delift().feature_settings == {"n_examples": 64}
-    assert create("delift", {"neighbors": "5"}).feature_settings == {"n_examples": 5}
-    assert Delift(neighbors="all").feature_settings == {"n_examples": None}
+    for kernel in ("in_context_utility", "embedding"):
+        requirements = Delift(kernel=kernel).requirements
+        assert requirements.features == {kernel}
+        assert requirements.side_features == {"target": {kernel}, "existing": {kernel}}
+    assert Delift().requirements.feature_settings == {"n_examples": 64}
+    assert create("delift", {"neighbors": "5"}).requirements.feature_settings == {"n_examples": 5}
+    assert Delift(neighbors="all").requirements.feature_settings == {"n_examples": None}
 
 
 @pytest.mark.parametrize("neighbors", ["0", "-1", "many", "1.5", 3.5, ""])

@@ -43,9 +43,9 @@ def test_without_a_reference_one_adapter_is_trained_on_all_rows(tiny_llama):
     subset = th.select(ROWS, "novelty", budget=3, model=str(tiny_llama), device="cpu")
     assert np.isfinite(subset.scores.value).all()
     assert subset.manifest.content["features"]["reference_loss"]["model"].startswith("adapter on ")
-    (order,) = Novelty(epochs=3).prepares
+    (order,) = Novelty(epochs=3).requirements.adapters
     assert (order.n_folds, order.epochs, order.share) == (1, 3, 1.0)
-    assert Novelty(reference="x").prepares == ()
+    assert Novelty(reference="x").requirements.adapters == ()
 
 
 def test_illegal_settings_are_refused():

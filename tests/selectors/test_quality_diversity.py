@@ -183,9 +183,9 @@ def test_where_the_dense_stage_ends_changes_no_pick(monkeypatch):
 
 
 def test_a_feature_is_found_by_its_name_and_a_column_behind_its_prefix():
-    assert QualityDiversity(quality="loss").needs == {"embedding", "loss"}
-    assert QualityDiversity(quality="stars").needs == {"embedding", "number:stars"}
-    assert QualityDiversity(quality="column:loss").needs == {"embedding", "number:loss"}
+    assert QualityDiversity(quality="loss").requirements.features == {"embedding", "loss"}
+    assert QualityDiversity(quality="stars").requirements.features == {"embedding", "number:stars"}
+    assert QualityDiversity(quality="column:loss").requirements.features == {"embedding", "number:loss"}
 
 
 def test_a_quality_of_many_numbers_is_refused():

@@ -126,8 +126,8 @@ def test_stratified_gives_groups_their_turns_in_random_order(balance):
 
 
 def test_stratified_needs_the_column_it_groups_by():
-    assert Stratified(by="source").needs == {"column:source"}
-    assert Stratified(by="cluster").needs == {"embedding"}
+    assert Stratified(by="source").requirements.features == {"column:source"}
+    assert Stratified(by="cluster").requirements.features == {"embedding"}
 
 
 def test_stratified_by_cluster_finds_separate_groups():

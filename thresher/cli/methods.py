@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def methods(
         typer.echo("\nthresher methods NAME tells all about one of them.")
     else:
         typer.echo(f"{name}\n\n{inspect.getdoc(classes[name])}\n")
-        for setting in dataclasses.fields(classes[name]):
+        for setting in _settings(classes[name]):
             value = "VALUE (not set)" if setting.default is None else setting.default
             typer.echo(f"  --set {setting.name}={value}")
         typer.echo("\nPasses over a pool of n rows:")
@@ -48,9 +48,9 @@ def _passes(selector: Selector) -> dict[str, str]:
     """Return how often models read the rows, by feature, and what is trained before."""
     from thresher.features.registry import available, load_provider
 
-    told = {f"train {order.role}": order.passes() for order in getattr(selector, "prepares", ())}
-    for need in sorted(selector.needs):
-        passes = getattr(load_provider(need), "passes", "not declared") if need in available() else "none"
+    told = {f"train {order.role}": order.passes() for order in selector.requirements.adapters}
+    for need in sorted(selector.requirements.features):
+        passes = load_provider(need).passes if need in available() else "none"
         told[need] = passes
     return told or {"features": "none"}
 
@@ -59,10 +59,14 @@ def _first_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").splitlines()[0]
 
 
+def _settings(cls: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+
+
 def _described(name: str, cls: type) -> dict[str, object]:
     from thresher.selectors.registry import create
 
-    settings = {field.name: field.default for field in dataclasses.fields(cls)}
+    settings = {field.name: field.default for field in _settings(cls)}
     passes = _passes(create(name))
     return {
         "name": name,

@@ -14,12 +14,13 @@ from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.curation.pipeline import CurationResult, apply_rules, collect_settings
 from thresher.curation.result import Curated
-from thresher.curation.rule import Rule, accepts, available, create
+from thresher.curation.rule import Rule, available, create
 from thresher.dataset import Dataset, ensure_dataset
 from thresher.dataset.provenance import describe_reading, describe_rows, describe_run, refuse_input_as_output
 from thresher.dataset.rejection import count_values
 from thresher.errors import InputError, SettingsError, did_you_mean
 from thresher.models.settings import ModelOptions, ModelSettings
+from thresher.plugins import check_members
 from thresher.progress import Progress, report_done
 from thresher.validation import document_options, split_options
 
@@ -52,7 +53,7 @@ class _Plan:
         """Return what the manifest says of the request, in JSON values."""
         from thresher.features import fingerprints
 
-        needs = {name for rule in self.rules for group in (rule.needs, *accepts(rule).values()) for name in group}
+        needs = {name for rule in self.rules for name in rule.requirements.all_features}
         return {
             "request": [
                 {"name": rule.name, "settings": collect_settings(rule), "report": rule.name in self.report}
@@ -140,6 +141,8 @@ def build_rules(
     for rule in chosen:
         if isinstance(rule, type) or not isinstance(rule, str | Rule):
             raise InputError(f"rules: must be names of rules, or rules with their settings, got {rule!r}")
+        if isinstance(rule, Rule):
+            check_members(type(rule), Rule, f"rule '{rule.name}'")
     if has_eval and WITH_EVAL not in [rule if isinstance(rule, str) else rule.name for rule in chosen]:
         chosen = [WITH_EVAL, *chosen]
     if not chosen:

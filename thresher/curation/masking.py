@@ -54,7 +54,7 @@ def _apply_masks(rows: list[dict[str, Any]], names: Sequence[str], rules: Sequen
     decoded = [{name: _decode(row[name]) for name in names if name in row} for row in rows]
     texts = pl.Series("text", [text for row in decoded for text in _iterate_texts(row)], dtype=pl.String)
     for rule in rules:
-        texts = rule.mask(texts)  # type: ignore[attr-defined]  # an optional member of the protocol
+        texts = rule.mask(texts)
     # the same walk through the values takes one masked text for each text that it gave
     supply = iter(texts.to_list())
     masked_rows = []

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.masking import mask_rows
-from thresher.curation.rule import ROLES, Rows, Rule, accepts, check_order
+from thresher.curation.rule import ROLES, Rows, Rule, check_order
 from thresher.curation.verdict import POOL, Verdict
 from thresher.dataset.rejection import count_values
 from thresher.errors import InputError
@@ -181,7 +181,7 @@ def apply_rules(
 
 def _list_private(rules: Sequence[Rule], dropped: pl.DataFrame, findings: pl.DataFrame) -> pl.Series:
     """Return, as one list, the ids of the rows that a private rule dropped or reported."""
-    names = [rule.name for rule in rules if getattr(rule, "is_private", False)]
+    names = [rule.name for rule in rules if rule.is_private]
     return pl.concat([part.filter(pl.col("rule").is_in(names))["row_id"] for part in (dropped, findings)]).implode()
 
 
@@ -260,17 +260,18 @@ class _SideRows:
 
     def get(self, role: str, rule: Rule) -> Rows | None:
         """Return the rows of a role for a rule; None when it ignores them or there are none."""
-        needs = accepts(rule)
-        if role not in needs or role not in self.rows:
+        requirements = rule.requirements
+        if role not in requirements.side_features or role not in self.rows:
             return None
-        key = (role, needs[role], str(getattr(rule, "feature_settings", "")))
+        needs = frozenset(requirements.side_features[role])
+        key = (role, needs, str(requirements.feature_settings))
         if key not in self._computed:
-            self._computed[key] = _compute_features(self.rows[role], needs[role], rule, self._context)
+            self._computed[key] = _compute_features(self.rows[role], needs, rule, self._context)
         return self._computed[key]
 
 
 def _check_roles(rule: Rule, side_rows: _SideRows) -> None:
-    missing = sorted(set(getattr(rule, "requires", ())) - set(side_rows.rows))
+    missing = sorted(rule.requirements.required_roles - set(side_rows.rows))
     if missing:
         role = missing[0]
         raise InputError(f"{rule.name}: needs {ROLES[role]}, found none; give --{role} FILE, or leave out the rule")
@@ -280,8 +281,8 @@ def _compute_features(rows: Dataset, needs: frozenset[str], rule: Rule, context:
     from thresher.features import FeatureContext, compute
 
     context = FeatureContext() if context is None else context
-    settings = getattr(rule, "feature_settings", {})
-    return Rows(dataset=rows, features=compute(rows, needs, replace(context, **settings) if settings else context))
+    context = replace(context, **rule.requirements.feature_settings)
+    return Rows(dataset=rows, features=compute(rows, needs, context))
 
 
 def _ask_rule(
@@ -292,7 +293,7 @@ def _ask_rule(
         empty = pl.Series([], dtype=pl.String)
         return Verdict(reason=empty, explanation=empty)
     verdict = rule.check(
-        _compute_features(rows, frozenset(rule.needs), rule, context),
+        _compute_features(rows, frozenset(rule.requirements.features), rule, context),
         existing=side_rows.get("existing", rule),
         eval=side_rows.get("eval", rule),
         rng=rng,

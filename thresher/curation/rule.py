@@ -1,23 +1,24 @@
-"""The rule protocol: what a rule is given, what it answers, and how it is found by its name."""
+"""The contract of rules: what a rule is given, what it answers, and how it is found by its name."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import polars as pl
 
-from thresher import plugins
 from thresher.curation.verdict import Verdict
+from thresher.features.requirements import Requirements
+from thresher.plugins import Registry
+from thresher.validation import check_settings
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.features import Features
 
-GROUP = "thresher.curation"
 EXISTING, EVAL = "existing", "eval"
 ROLES = {EXISTING: "rows you already have", EVAL: "rows to evaluate on"}  # rows beside the pool
 
@@ -44,32 +45,44 @@ class Rows:
         return self.dataset.frame["row_id"]
 
 
-@runtime_checkable
-class Rule(Protocol):
-    """Three members, no base class: a name, the features it needs, and a pure `check`.
+class Rule(ABC):
+    """Base of every rule: a name and a pure `check`, and members with defaults.
 
     A rule is a frozen dataclass whose fields are its settings. `check` reads nothing but its
-    arguments: the same rows, features and generator give the same verdict. More is said by optional
-    attributes:
-
-    - `accepts`: role -> features needed of the rows of that role. Roles are "existing" (rows kept
-      earlier: a rule drops none of them, and a row that repeats one is dropped in favor of it) and
-      "eval" (rows to evaluate on). A rule is given only the roles it accepts, and of those only the
-      ones that the caller has.
-    - `requires`: the roles without which the rule cannot run.
-    - `feature_settings`: fields of `FeatureContext` that the rule sets.
-    - `is_private = True`: the tables of the result show no text of the rows that the rule finds.
-    - `precedes`: name of a rule -> why that one should come behind this one; another order is told.
-    - `mask(texts)`: for a rule that marks rows as masked in its verdict: a row-wise function from
-      (n,) texts to texts.
+    arguments: the same rows, features and generator give the same verdict. Rows of a role are given
+    only to rules whose requirements name it, and only where the caller has some: "existing" (rows
+    kept earlier: a rule drops none of them, and a row that repeats one is dropped in favor of it)
+    and "eval" (rows to evaluate on). A public member that is not declared here is refused when the
+    rule is loaded; helpers of your own begin with `_`.
     """
 
-    name: ClassVar[str]
+    is_private: ClassVar[bool] = False
+    """The tables of the result show no text of the rows that the rule finds."""
+
+    def __post_init__(self) -> None:
+        """Check the settings against their types and bounds.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        check_settings(self, self.name)
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Names of the features to compute of the pool before `check` is called."""
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the entry point; a class attribute will do."""
 
+    @property
+    def requirements(self) -> Requirements:
+        """What `check` needs: a class attribute, or a property where it depends on settings."""
+        return Requirements()
+
+    @property
+    def precedes(self) -> Mapping[str, str]:
+        """Name of a rule -> why that one should come after this one; another order is reported."""
+        return {}
+
+    @abstractmethod
     def check(
         self,
         pool: Rows,
@@ -87,39 +100,24 @@ class Rule(Protocol):
             rng: the only source of randomness.
         """
 
+    def mask(self, texts: pl.Series) -> pl.Series:
+        """Return (n,) texts with what is to be hidden masked, for a rule whose verdicts mark rows as masked.
 
-def available() -> dict[str, EntryPoint]:
-    """Return every rule that is installed, ours and plug-ins', by name."""
-    return plugins.available(GROUP)
-
-
-def load_class(name: str) -> Any:
-    """Return the class behind a rule's name."""
-    return plugins.load_class(GROUP, name, what="rule")
+        Raises:
+            AssertionError: the rule marks rows and has no mask.
+        """
+        raise AssertionError(f"rule '{self.name}' masks {len(texts)} texts and does not say how")
 
 
-def create(name: str, settings: Mapping[str, Any] | None = None) -> Rule:
-    """Build a rule from its name and its settings.
-
-    Args:
-        name: as in the entry point, for example "near-duplicates".
-        settings: values of the rule's fields; strings are converted to the field's type.
-    """
-    rule: Rule = plugins.build(load_class(name), name, settings)
-    return rule
+RULES = Registry("thresher.curation", "rule", Rule)  # type: ignore[type-abstract]
+available, load_class, create = RULES.available, RULES.load, RULES.create
 
 
 def check_order(rules: Sequence[Rule]) -> list[str]:
     """Return a sentence for each rule that comes before one it should come behind."""
     return [
-        f"{later.name} comes behind {earlier.name}, and should come before it: {why}"
+        f"{later.name} comes behind {earlier.name}, and should come before it: {later.precedes[earlier.name]}"
         for number, later in enumerate(rules)
         for earlier in rules[:number]
-        if (why := getattr(later, "precedes", {}).get(earlier.name)) is not None
+        if earlier.name in later.precedes
     ]
-
-
-def accepts(rule: Rule) -> Mapping[str, frozenset[str]]:
-    """Return the features that a rule needs of rows beside the pool, by role."""
-    found: Mapping[str, frozenset[str]] = getattr(rule, "accepts", {})
-    return found

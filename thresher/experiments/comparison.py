@@ -346,14 +346,14 @@ def choose_methods(names: str | Sequence[str], settings: MethodSettings) -> list
 def _needs_model(name: str, settings: MethodSettings) -> bool:
     """Tell whether a method asks a language model, which "all" does not pay for unasked."""
     cheap = {"embedding", "length", "ngram"}
-    needs = create(name, settings.get(name)).needs
+    needs = create(name, settings.get(name)).requirements.features
     return any(need not in cheap and not need.startswith("column:") for need in needs)
 
 
 def has_columns(name: str, settings: MethodSettings, pool: Dataset) -> bool:
     """Tell whether the pool has the columns that a method groups rows by."""
     columns = {"source", *pool.column_names, *(["label"] if pool.kind == "classification" else [])}
-    needs = create(name, settings.get(name)).needs
+    needs = create(name, settings.get(name)).requirements.features
     return {need.removeprefix("column:") for need in needs if need.startswith("column:")} <= columns
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Features, current_name
 from thresher.features.context import FeatureContext
-from thresher.features.registry import FeatureProvider, FeatureValues, TellsFacts, load_provider
+from thresher.features.registry import FeatureProvider, FeatureValues, load_provider
 from thresher.numeric.arrays import Array
 
 if TYPE_CHECKING:
@@ -59,12 +59,8 @@ def _facts(
     providers: Mapping[str, FeatureProvider], dataset: Dataset, context: FeatureContext
 ) -> dict[str, dict[str, int]]:
     """Return the facts that features tell of rows besides their values; those that have some."""
-    told = {
-        name: dict(provider.facts(dataset, context))
-        for name, provider in providers.items()
-        if isinstance(provider, TellsFacts)
-    }
-    return {name: facts for name, facts in told.items() if facts}
+    facts = {name: dict(provider.facts(dataset, context)) for name, provider in providers.items()}
+    return {name: counts for name, counts in facts.items() if counts}
 
 
 def fingerprints(
@@ -78,15 +74,11 @@ def fingerprints(
         kind: of the dataset; None where it is not known.
     """
     names = sorted(name for name in set(map(current_name, needs)) if not name.startswith((COLUMN, NUMBER)))
-    return {name: _described(load_provider(name), context, kind) for name in names}
-
-
-def _described(provider: FeatureProvider, context: FeatureContext, kind: str | None) -> dict[str, str]:
-    of_kind = getattr(provider, "describe_kind", None)
-    if kind is None or of_kind is None:
-        return provider.describe(context)
-    told: dict[str, str] = of_kind(context, kind)
-    return told
+    providers = {name: load_provider(name) for name in names}
+    return {
+        name: provider.describe(context) if kind is None else provider.describe_kind(context, kind)
+        for name, provider in providers.items()
+    }
 
 
 def column_codes(dataset: Dataset, name: str) -> NDArray[np.int64]:

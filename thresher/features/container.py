@@ -105,3 +105,9 @@ class Features(Mapping[str, Array]):
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.row_id)
+
+    def missing_reasons(self, *names: str) -> pl.Series:
+        """Return (n,) string: why a row lacks one of these features, the first that it lacks; null where it has all."""
+        none = pl.Series("excluded", [None], dtype=pl.String).new_from_index(0, self.n_rows)
+        known = [self.missing[name] for name in names if name in self.missing]
+        return pl.select(pl.coalesce(*known, none)).to_series().alias("excluded")

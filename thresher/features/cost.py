@@ -8,7 +8,7 @@ of a rehearsal mean nothing; its counts and times do.
 A provider whose cost is not told that way says it itself, by an optional method that runs no more
 than a few batches:
 
-    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]: ...
+    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]: ...
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ def rehearse(provider: FeatureProvider, dataset: Dataset, context: FeatureContex
     proportional to the rows.
 
     Args:
-        provider: of the feature; its own `cost` counts where it has one.
+        provider: of the feature; its own `estimate_cost` counts where it has one.
         dataset: rows.
         context: models, device and cache.
     """
-    own = getattr(provider, "cost", None)
-    if own is not None:
-        stages: list[StageCost] = own(dataset, context)
+    stages = provider.estimate_cost(dataset, context)
+    if stages is not None:
         return stages
     if type(provider).__module__.startswith("thresher."):
         return run_rehearsal(provider, dataset, context)

@@ -18,9 +18,10 @@ from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
+from thresher.features.registry import FeatureProvider
 
 
-class Embedding:
+class Embedding(FeatureProvider):
     """Unit vectors of the rows' texts under the encoder of the context, rounded to float16 where it says so."""
 
     name: ClassVar[str] = "embedding"

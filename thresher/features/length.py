@@ -16,6 +16,7 @@ from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import NotFoundError
 from thresher.features.context import FeatureContext
+from thresher.features.registry import FeatureProvider
 from thresher.models.encoders.static import FOLDER as STATIC_FOLDER
 from thresher.models.encoders.wordpiece import WordPieces
 from thresher.models.hub import model_folder
@@ -29,7 +30,7 @@ DEFAULT = STATIC_FOLDER.name
 BATCH_ROWS = 4096
 
 
-class Length:
+class Length(FeatureProvider):
     """Tokens of the whole text: nothing is cut, no special tokens are added."""
 
     name: ClassVar[str] = "length"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.memory_map import empty_array
 from thresher.features.context import FeatureContext
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ BATCH_ROWS = 4096
 N_TRIED = 256  # rows whose time tells that of all
 
 
-class Ngram:
+class Ngram(FeatureProvider):
     """Counts of the lower-case words of each text and of the pairs of words that stand side by side, hashed.
 
     Needs no model. A text with more than 512 distinct n-grams keeps the most frequent ones, the
@@ -45,7 +45,7 @@ class Ngram:
     name: ClassVar[str] = "ngram"
     passes: ClassVar[str] = "none: words are counted"
     # the array is as wide as its richest row
-    compares_rows_of: ClassVar[frozenset[str]] = frozenset({"sft", "classification", "text"})
+    whole_pool_kinds: ClassVar[frozenset[str]] = frozenset({"sft", "classification", "text"})
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the recipe."""
@@ -77,7 +77,7 @@ class Ngram:
             notes={"n_rows_cut": n_cut} if n_cut else {},
         )
 
-    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what it will take: the time on some rows, taken as proportional."""
         from thresher.cache.dry_run import StageCost
 

@@ -1,23 +1,22 @@
-"""The feature protocol, and how a feature is found by its name."""
+"""The contract of features, and how a feature is found by its name."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 import polars as pl
 
-from thresher import plugins
 from thresher.features.container import current_name
 from thresher.features.context import FeatureContext
 from thresher.numeric.arrays import Array
+from thresher.plugins import Registry
 
 if TYPE_CHECKING:
+    from thresher.cache.dry_run import StageCost
     from thresher.dataset import Dataset
-
-GROUP = "thresher.features"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +34,28 @@ class FeatureValues:
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
-@runtime_checkable
-class FeatureProvider(Protocol):
-    """Three members, no base class: a name, what stands behind the values, and `compute`.
+class FeatureProvider(ABC):
+    """Base of every feature: a name, what stands behind the values, and `compute`; the rest has defaults.
 
-    Five more are optional: `passes`, a class attribute that says in words how often a model reads
-    the n rows; `cost` (see `thresher.features.cost`), for a provider whose cost a dry run cannot
-    find out by itself; `compares_rows_of`, the kinds of rows whose array cannot be put together
-    from those of parts of the rows; `describe_kind(context, kind)`, in place of `describe` where
-    what stands behind the values depends on the kind; and `facts` (see `TellsFacts`).
+    A public member that is not declared here is refused when the feature is loaded; helpers of your
+    own begin with `_`.
     """
 
-    name: ClassVar[str]
+    passes: ClassVar[str] = "not declared"
+    """How often a model reads the n rows, in words."""
 
+    whole_pool_kinds: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of rows that are compared with one another: parts of a pool would give other values."""
+
+    is_pairwise: ClassVar[bool] = False
+    """Rows are measured together with other rows, which are then `context.examples`."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the entry point; a class attribute will do."""
+
+    @abstractmethod
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return what determines the values besides the rows, such as a model's name and fingerprint.
 
@@ -55,6 +63,12 @@ class FeatureProvider(Protocol):
         the identity of a result, and costs no model run.
         """
 
+    def describe_kind(self, context: FeatureContext, kind: str) -> dict[str, str]:
+        """Return what `describe` does, where it depends on the kind of the rows."""
+        del kind
+        return self.describe(context)
+
+    @abstractmethod
     def compute(self, dataset: Dataset, context: FeatureContext) -> Array | FeatureValues:
         """Return (n, ...), one entry per row in dataset order; `FeatureValues` if some rows have no value.
 
@@ -63,35 +77,42 @@ class FeatureProvider(Protocol):
         of all that it compares.
         """
 
-
-@runtime_checkable
-class TellsFacts(Protocol):
-    """A feature that has something to tell of the rows besides its values."""
-
     def facts(self, dataset: Dataset, context: FeatureContext) -> Mapping[str, int]:
         """Return counts for the manifest: a sum over the rows, the same whether or not the cache knows the values."""
+        del dataset, context
+        return {}
+
+    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost] | None:
+        """Return what `compute` will take, from a few batches at most; None: a dry run can find out by itself.
+
+        See `thresher.features.cost`.
+        """
+        del dataset, context
+        return None
 
 
-def available() -> dict[str, EntryPoint]:
-    """Return every feature that is installed, ours and plug-ins', by name."""
-    return plugins.available(GROUP)
+FEATURES = Registry(
+    "thresher.features",
+    "feature",
+    FeatureProvider,  # type: ignore[type-abstract]
+    also=("column:NAME", "number:NAME"),
+)
+available = FEATURES.available
 
 
 def load_provider(name: str) -> FeatureProvider:
     """Return the provider of that feature."""
-    provider: FeatureProvider = plugins.load_class(
-        GROUP, current_name(name), what="feature", also=("column:NAME", "number:NAME")
-    )()
-    return provider
+    return FEATURES.load(current_name(name))()
 
 
-def compares_rows(name: str, kind: str) -> bool:
+def needs_whole_pool(name: str, kind: str) -> bool:
     """Tell whether a feature of rows of that kind needs all rows at once: parts of them would give other values."""
-    point = available().get(current_name(name))
-    return point is not None and kind in getattr(point.load(), "compares_rows_of", ()) or is_of_pairs(name)
+    if current_name(name) not in available():
+        return False
+    provider = FEATURES.load(current_name(name))
+    return kind in provider.whole_pool_kinds or provider.is_pairwise
 
 
-def is_of_pairs(name: str) -> bool:
-    """Tell whether a feature is of pairs of rows: the rows it is measured with are then `context.examples`."""
-    point = available().get(current_name(name))
-    return point is not None and getattr(point.load(), "is_of_pairs", False)
+def is_pairwise(name: str) -> bool:
+    """Tell whether rows are measured together with others: these are then `context.examples`."""
+    return current_name(name) in available() and FEATURES.load(current_name(name)).is_pairwise

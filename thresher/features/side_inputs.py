@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 from thresher.errors import InputError
 from thresher.features.compute import compute
 from thresher.features.context import FeatureContext
-from thresher.features.registry import is_of_pairs
+from thresher.features.registry import is_pairwise
 from thresher.numeric.arrays import Array
 
 if TYPE_CHECKING:
@@ -19,34 +19,32 @@ if TYPE_CHECKING:
 
 
 def compute_side_inputs(
-    role: str, accepts: Iterable[str], rows: Dataset, pool: Dataset, context: FeatureContext
+    role: str, names: Set[str], rows: Dataset, pool: Dataset, context: FeatureContext
 ) -> dict[str, Array]:
     """Compute what a selector accepts of rows beside the pool.
 
     Args:
         role: "existing" or "target".
-        accepts: names of the arrays, such as "existing_embedding"; those of other roles are passed
-            over.
+        names: of the features.
         rows: of that role.
         pool: rows that are chosen from, in the order of their features.
         context: models, device and cache.
 
     Returns:
-        An array for each accepted name: (q, ...) for the rows that have a value of every feature,
-        or, for a feature of pairs, (n, ...) of the pool's rows with these as examples.
+        An array for each feature, under "ROLE_FEATURE": (q, ...) for the rows that have a value of
+        every feature, or, for a pairwise one, (n, ...) of the pool's rows with these as examples.
 
     Raises:
         InputError: there are no rows, or none has a value.
     """
-    names = {name.removeprefix(f"{role}_") for name in accepts if name.startswith(f"{role}_")}
-    of_pairs = {name for name in names if is_of_pairs(name)}
-    found = compute(rows, names - of_pairs, context)
+    pairwise = {name for name in names if is_pairwise(name)}
+    found = compute(rows, names - pairwise, context)
     is_whole = np.ones(len(rows), dtype=np.bool_)
     for reasons in found.missing.values():
         is_whole &= reasons.is_null().to_numpy()
     if not is_whole.any():
         raise InputError(f"{role}: must hold rows that have a value, found none among {len(rows)}")
-    arrays: dict[str, Array] = {f"{role}_{name}": found[name][is_whole] for name in names - of_pairs}
-    for name in sorted(of_pairs):
+    arrays: dict[str, Array] = {f"{role}_{name}": found[name][is_whole] for name in names - pairwise}
+    for name in sorted(pairwise):
         arrays[f"{role}_{name}"] = compute(pool, {name}, replace(context, examples=rows))[name]
     return arrays

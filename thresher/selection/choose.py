@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.selection.request import Request
+from thresher.selectors.contract import score_rows
 from thresher.subset.cut import Cut, cut
 from thresher.subset.scores import Scores
 
@@ -51,7 +52,7 @@ def choose(
     rng = np.random.default_rng(request.seed)
     fresh_state = rng.bit_generator.state
     _announce_plan(request, features)
-    scores = request.selector.score(features, n_ranked=_count_ranked(request, lengths), rng=rng)
+    scores = score_rows(request.selector, features, n_ranked=_count_ranked(request, lengths), rng=rng)
     depends_on_seed = bool(request.planned_adapters) or rng.bit_generator.state != fresh_state
     codes = None if request.quota is None else features[f"column:{request.quota.column}"]
     cut_rows = cut(scores, request.budget, lengths=lengths, quota=request.quota, codes=codes, names=names)
@@ -94,7 +95,8 @@ def _announce_plan(request: Request, features: Features) -> None:
     """Say what the selector is about to do, where it can tell: method, memory and guarantee."""
     from thresher.progress import Progress
 
-    plan = getattr(request.selector, "plan", None)
-    if plan is not None and request.context.on_progress is not None:
-        n = features.n_rows
-        request.context.on_progress(Progress(stage="select", done=0, total=n, note=plan(features)))
+    if request.context.on_progress is None:
+        return
+    note = request.selector.describe_plan(features)
+    if note is not None:
+        request.context.on_progress(Progress(stage="select", done=0, total=features.n_rows, note=note))

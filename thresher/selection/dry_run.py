@@ -131,8 +131,7 @@ def _estimate_pair_bytes(request: Request) -> int:
     """
     from thresher.models.encoders.load import load_encoder
 
-    memory = getattr(request.selector, "memory", None)
-    if memory is None or "embedding" not in request.needs:
+    if "embedding" not in request.needs:
         return 0
     context, pool = request.context, request.pool
     encoder = load_encoder(
@@ -141,8 +140,7 @@ def _estimate_pair_bytes(request: Request) -> int:
         dtype=context.models.dtype,
         batch_tokens=context.models.batch_tokens,
     )
-    is_of_distinct = getattr(request.selector, "is_of_distinct", False)
-    return int(memory(pool.texts().n_unique() if is_of_distinct else len(pool), encoder.dimension).n_bytes)
+    return request.selector.estimate_memory(len(pool), pool.texts().n_unique(), encoder.dimension)
 
 
 def _count_tokens(request: Request) -> Any:
@@ -159,8 +157,8 @@ def _estimate_stages(request: Request, on_progress: Callable[[Progress], None] |
 
     features: list[tuple[str, str, Any, Any]] = [("", name, request.pool, None) for name in sorted(request.needs)]
     for role, rows in request.others.items():
-        accepted = sorted(name for name in getattr(request.selector, "accepts", ()) if name.startswith(f"{role}_"))
-        features += [(f"{role}: ", name.removeprefix(f"{role}_"), rows, request.pool) for name in accepted]
+        names = sorted(request.selector.requirements.side_features[role])
+        features += [(f"{role}: ", name, rows, request.pool) for name in names]
     costs: list[StageCost] = []
     for number, (label, name, rows, pool) in enumerate(features, start=1):
         if not name.startswith((COLUMN, NUMBER)):
@@ -174,13 +172,13 @@ def _estimate_stages(request: Request, on_progress: Callable[[Progress], None] |
 
 def _estimate_feature(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
     from thresher.features.cost import rehearse
-    from thresher.features.registry import is_of_pairs, load_provider
+    from thresher.features.registry import is_pairwise, load_provider
     from thresher.models.server_address import ServerAddress, is_server
 
     provider, context = load_provider(name), request.context
     if is_server(context.models.model) and ServerAddress.parse(str(context.models.model)).model is None:
         context = context.with_models(model=f"{str(context.models.model).rstrip('#')}#{UNNAMED}")
-    if pool is not None and is_of_pairs(name):
+    if pool is not None and is_pairwise(name):
         return rehearse(provider, pool, replace(context, examples=rows))
     return rehearse(provider, rows, context)
 

@@ -44,6 +44,7 @@ from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from thresher.features import FeatureContext
+    from thresher.selectors import Selector
     from thresher.trainer.context import RunContext
     from thresher.trainer.engine.tokenization import Examples
     from thresher.trainer.events import OnEvent, TrainEvent
@@ -108,14 +109,14 @@ class PlannedAdapter:
 
 
 def plan_adapters(
-    selector: Any, pool: Dataset, context: FeatureContext, *, seed: int
+    selector: Selector, pool: Dataset, context: FeatureContext, *, seed: int
 ) -> tuple[tuple[PlannedAdapter, ...], FeatureContext]:
     """Return what a selector wants trained on the pool, and the context with the folders in their roles.
 
     Nothing is trained and nothing is written.
 
     Args:
-        selector: its attribute `prepares`, if it has one, holds the requirements.
+        selector: its requirements name the adapters.
         pool: rows to learn from.
         context: whose model the adapters are on.
         seed: of the training.
@@ -123,8 +124,9 @@ def plan_adapters(
     Raises:
         InputError: the rows cannot be divided so, or the model cannot be trained.
     """
-    requirements: Sequence[RequiredAdapter] = getattr(selector, "prepares", ())
-    planned = tuple(_plan_adapter(required, selector.name, pool, context, seed=seed) for required in requirements)
+    planned = tuple(
+        _plan_adapter(required, selector.name, pool, context, seed=seed) for required in selector.requirements.adapters
+    )
     folders: dict[str, Any] = {each.required.role: each.folder for each in planned}
     return planned, replace(context, **folders)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from thresher.artifacts.manifest import versions
@@ -13,7 +13,8 @@ from thresher.errors import InputError, NotFoundError
 from thresher.models.settings import ModelSettings
 from thresher.selection.pool_adapters import PlannedAdapter, plan_adapters
 from thresher.selection.settings import Order, SelectSettings
-from thresher.selectors import Selector, create
+from thresher.selectors import Selector
+from thresher.selectors.registry import as_selector
 from thresher.subset.budget import Budget, parse_budget
 from thresher.subset.quota import Quota, parse_quota
 from thresher.validation import split_options
@@ -98,7 +99,7 @@ class Request:
         more = {"length"} if self.budget.unit == "tokens" else set()
         if self.quota is not None:
             more.add(f"column:{self.quota.column}")
-        return frozenset(self.selector.needs) | more
+        return frozenset(self.selector.requirements.features) | more
 
     def settings(self) -> dict[str, Any]:
         """Return what the manifest says of the request, in JSON values."""
@@ -106,7 +107,7 @@ class Request:
 
         return {
             "method": self.selector.name,
-            "settings": asdict(self.selector) if is_dataclass(self.selector) else {},
+            "settings": self.selector.settings(),
             "budget": str(self.budget),
             "quota": None if self.quota is None else str(self.quota),
             "order": self.order,
@@ -143,8 +144,8 @@ def _check_columns(selector: Selector, pool: Dataset) -> None:
     """
     from thresher.features.compute import COLUMN, NUMBER, column_values
 
-    settings: dict[str, Any] = asdict(selector) if is_dataclass(selector) else {}
-    for need in sorted(selector.needs):
+    settings = selector.settings()
+    for need in sorted(selector.requirements.features):
         name = need.removeprefix(COLUMN).removeprefix(NUMBER)
         named_by = [setting for setting, value in settings.items() if value == name]
         if name == need or not named_by or name in pool.column_names:
@@ -173,11 +174,11 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     from thresher.features import FeatureContext
 
     settings = call.settings
-    selector = _selector(call.method, settings.settings)
+    selector = as_selector(call.method, settings.settings)
     budget = parse_budget(settings.budget, method=selector.name)
     quota = None if settings.quota is None else parse_quota(settings.quota)
     pool = read()
-    if budget.unit == "threshold" and getattr(selector, "ranks_only", False):
+    if budget.unit == "threshold" and selector.ranks_only:
         raise InputError(
             f"budget: {selector.name} ranks rows and has no score to compare with {budget}; "
             f"give rows (500), a share (30%) or tokens (200ktok)"
@@ -185,10 +186,9 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     if budget.unit in ("rows", "share"):
         budget.n_rows(len(pool))
     others = {role: _rows_beside(role, getattr(settings, role), selector) for role in ROLES}
-    feature_settings = getattr(selector, "feature_settings", {})
+    feature_settings = selector.requirements.feature_settings
     context = FeatureContext(models=call.models, on_progress=call.on_progress, **feature_settings).resolved(len(pool))
-    is_prepared = bool(getattr(selector, "prepares", None))
-    rows = whole() if whole is not None and is_prepared else pool
+    rows = whole() if whole is not None and selector.requirements.adapters else pool
     planned, context = plan_adapters(selector, rows, context, seed=int(settings.seed))
     return Request(
         pool=pool,
@@ -206,19 +206,9 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
 def _rows_beside(role: str, rows: Any, selector: Selector) -> Dataset | None:
     """Return the rows of that role, if there are any; refuse those that the selector does not look at."""
     if rows is None:
-        if role in getattr(selector, "requires", ()):
+        if role in selector.requirements.required_roles:
             raise InputError(f"{role}: {selector.name} needs {ROLES[role]}, found none; give --{role} FILE")
         return None
-    if not any(name.startswith(f"{role}_") for name in getattr(selector, "accepts", ())):
+    if role not in selector.requirements.side_features:
         raise InputError(f"{role}: {selector.name} does not look at {ROLES[role]}; leave it out")
     return rows if isinstance(rows, Dataset) else load(rows)
-
-
-def _selector(method: str | Selector, settings: Mapping[str, Any] | None) -> Selector:
-    if isinstance(method, str):
-        return create(method, settings)
-    if isinstance(method, type) or not isinstance(method, Selector):
-        raise InputError(f"method: must be the name of a selector, or a selector with its settings, got {method!r}")
-    if settings:
-        raise InputError(f"settings: give them to {type(method).__name__}(...) itself, found {', '.join(settings)}")
-    return method

@@ -143,8 +143,9 @@ def _features(request: Request, pool: Dataset) -> Features:
 
     features = compute(pool, request.needs, request.context)
     beside: dict[str, Array] = {}
+    side_features = request.selector.requirements.side_features
     for role, rows in request.others.items():
-        beside |= compute_side_inputs(role, getattr(request.selector, "accepts", ()), rows, pool, request.context)
+        beside |= compute_side_inputs(role, side_features[role], rows, pool, request.context)
     products = load_products(request.context.models.device)
     return replace(features, context={**features.context, **beside}, products=products)
 

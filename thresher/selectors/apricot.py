@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,35 +12,88 @@ from scipy.sparse import csr_matrix
 
 from thresher.errors import InputError, MissingExtraError
 from thresher.features.container import Features
-from thresher.selectors.checks import check_n_ranked
+from thresher.features.requirements import Requirements
+from thresher.numeric.arrays import Float64, Int64
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores, ranked
-
-COUNTS = ("ngram", "topic")
-N_TOPICS = 100
+from thresher.validation import option
 
 
-class Counting(Protocol):
-    """A selector that counts."""
+@dataclass(frozen=True, kw_only=True)
+class CountCoverage(Selector):
+    """A method on counts, ranked by one of apricot-select's functions.
+
+    Its `naive` optimizer is the exact greedy; the others return rows twice
+    (https://github.com/jmschrei/apricot/issues/19). Rows without any count are ranked from the
+    lowest.
+
+    Attributes:
+        counts: "ngram" (words and pairs of words) or "topic" (clusters of embeddings).
+        n_topics: clusters at most.
+    """
+
+    ranks_only: ClassVar[bool] = True
+
+    counts: Literal["ngram", "topic"] = "ngram"
+    n_topics: int = option(100, ge=1)
 
     @property
-    def name(self) -> str:
-        """Its name."""
+    def requirements(self) -> Requirements:
+        """The feature that is counted, of the pool and of existing rows."""
+        feature = "ngram" if self.counts == "ngram" else "embedding"
+        return Requirements(features={feature}, side_features={"existing": {feature}})
 
     @property
-    def counts(self) -> str:
-        """What it counts, one of COUNTS."""
+    def _function(self) -> tuple[str, dict[str, Any]]:
+        """Name of apricot-select's class, and its settings."""
+        raise NotImplementedError
 
-    @property
-    def n_topics(self) -> int:
-        """Clusters at most."""
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Rank `n_ranked` rows greedily; the others score -inf.
+
+        Raises:
+            MissingExtraError: apricot-select is not installed.
+            InputError: it returned a row twice, or too few.
+        """
+        n = features.n_rows
+        counts, existing = count_features(features, self.counts, self.n_topics, rng)
+        ranking, gains = self._rank_counts(counts, existing, n_ranked)
+        if len(ranking) != n_ranked or len(np.unique(ranking)) != n_ranked:
+            raise InputError(
+                f"{self.name}: apricot-select must return {n_ranked} different rows, got {len(ranking)} of which "
+                f"{len(np.unique(ranking))} differ; choose another method"
+            )
+        return Scores(
+            row_id=features.row_id,
+            value=ranked(n, ranking),
+            by=self.name,
+            objective=np.cumsum(gains),
+            notes={
+                "optimizer": "apricot-select naive",
+                "guarantee": "exact greedy: every prefix has at least 1 - 1/e of the largest objective",
+                "n_counts": int(counts.nnz),
+                "n_features": int(counts.shape[1]),
+                "n_gain_evaluations": n_ranked * n - n_ranked * (n_ranked - 1) // 2,
+            },
+        )
+
+    def _rank_counts(self, counts: Any, existing: Any, n_ranked: int) -> tuple[Int64, Float64]:
+        """Return what apricot-select picks, and what each pick gains."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its numba signatures are older than numba
+            try:
+                import apricot
+            except ImportError as error:
+                raise MissingExtraError("apricot-select", self.name, "counts") from error
+            if not counts.nnz:  # apricot-select fails in numpy where there is nothing to count
+                return np.arange(n_ranked), np.zeros(n_ranked)
+            kind, settings = self._function
+            function = getattr(apricot, kind)(n_ranked, optimizer="naive", initial_subset=existing, **settings)
+            function.fit(counts)
+            return np.asarray(function.ranking, np.int64), np.asarray(function.gains, np.float64)
 
 
-def feature_of(counts: str) -> str:
-    """Return the feature behind "ngram" or "topic"."""
-    return "ngram" if counts == "ngram" else "embedding"
-
-
-def counts_of(features: Features, kind: str, n_topics: int, rng: np.random.Generator) -> tuple[Any, Any]:
+def count_features(features: Features, kind: str, n_topics: int, rng: np.random.Generator) -> tuple[Any, Any]:
     """Return the counts of the rows, (n, m) CSR float64, and those of the existing rows summed, (1, m) or None.
 
     Args:
@@ -74,57 +128,3 @@ def _topics(
     group = spherical_kmeans(together, n_topics, rng).group
     matrix = csr_matrix((np.ones(len(group)), (np.arange(len(group)), group)))
     return matrix[:n], None if existing is None else np.asarray(matrix[n:].sum(axis=0))
-
-
-def apricot_ranking(
-    selector: Counting, kind: str, features: Features, n_ranked: int, rng: np.random.Generator, **settings: Any
-) -> Scores:
-    """Rank rows with one of apricot-select's functions, by its `naive` optimizer, the exact greedy.
-
-    Its other optimizers return rows twice (https://github.com/jmschrei/apricot/issues/19). Rows
-    without any count are ranked from the lowest.
-
-    Args:
-        selector: says what is counted.
-        kind: class of apricot.
-        features: of the rows.
-        n_ranked: rows to rank.
-        rng: seeds the topics.
-        settings: of the class.
-
-    Raises:
-        MissingExtraError: apricot-select is not installed.
-        InputError: `n_ranked` is not in 1..n, or apricot-select returned a row twice, or too few.
-    """
-    name, n = selector.name, features.n_rows
-    check_n_ranked(name, n_ranked, n)
-    counts, existing = counts_of(features, selector.counts, selector.n_topics, rng)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its numba signatures are older than numba
-        try:
-            import apricot
-        except ImportError as error:
-            raise MissingExtraError("apricot-select", name, "counts") from error
-        ranking, gains = np.arange(n_ranked), np.zeros(n_ranked)
-        if counts.nnz:  # apricot-select ends with an error of numpy's where there is nothing to count
-            function = getattr(apricot, kind)(n_ranked, optimizer="naive", initial_subset=existing, **settings)
-            function.fit(counts)
-            ranking, gains = np.asarray(function.ranking, np.int64), np.asarray(function.gains, np.float64)
-    if len(ranking) != n_ranked or len(np.unique(ranking)) != n_ranked:
-        raise InputError(
-            f"{name}: apricot-select must return {n_ranked} different rows, got {len(ranking)} of which "
-            f"{len(np.unique(ranking))} differ; choose another method"
-        )
-    return Scores(
-        row_id=features.row_id,
-        value=ranked(n, ranking),
-        by=name,
-        objective=np.cumsum(gains),
-        notes={
-            "optimizer": "apricot-select naive",
-            "guarantee": "exact greedy: every prefix has at least 1 - 1/e of the largest objective",
-            "n_counts": int(counts.nnz),
-            "n_features": int(counts.shape[1]),
-            "n_gain_evaluations": n_ranked * n - n_ranked * (n_ranked - 1) // 2,
-        },
-    )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.features.settings import ConfidenceSettings
-from thresher.selectors.checks import check_n_ranked
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Confidence:
+class Confidence(ConfidenceSettings, Selector):
     """Rank rows by a model's confidence that the answer they give is right (CLEAR's auto-filter).
 
     Optimizes the sum over the picks of C = beta O + (1 - beta) S, 0 to 1. O: the model answers the
@@ -61,32 +61,16 @@ class Confidence:
     """
 
     name: ClassVar[str] = "confidence"
-    needs: ClassVar[frozenset[str]] = frozenset({"confidence"})
-
-    n_samples: int = ConfidenceSettings.n_samples
-    temperature: float = ConfidenceSettings.temperature
-    max_new_tokens: int = ConfidenceSettings.max_new_tokens
-    entailment: str | None = ConfidenceSettings.entailment
-    alpha: float = ConfidenceSettings.alpha
-    beta: float = ConfidenceSettings.beta
-    seed: int = ConfidenceSettings.seed
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        ConfidenceSettings(**asdict(self))
 
     @property
-    def feature_settings(self) -> Mapping[str, Any]:
-        """How the model is asked."""
-        return {"confidence": ConfidenceSettings(**asdict(self))}
+    def requirements(self) -> Requirements:
+        """The confidence, and how the model is asked for it."""
+        return Requirements(
+            features={"confidence"}, feature_settings={"confidence": ConfidenceSettings(**asdict(self))}
+        )
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Score every row that has a confidence.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
+        """Score every row that has a confidence."""
         confidence = features["confidence"]  # (n,) float64 0..1, NaN where there is a reason
         return Scores(
             row_id=features.row_id,

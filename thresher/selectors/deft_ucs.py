@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.numeric.kmeans import spherical_kmeans
-from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
+from thresher.selectors.contract import Selector
 from thresher.selectors.round_robin import equal_turns, proportional_turns, take_turns
 from thresher.subset.scores import Scores, ranked
+from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeftUcs:
+class DeftUcs(Selector):
     """Rank rows cluster by cluster in turns, each giving its easy (central) and hard (outlying) rows alternately.
 
     Optimizes nothing in closed form: of each k-means cluster it takes A rows, `easy_share` of them
@@ -42,26 +44,15 @@ class DeftUcs:
 
     name: ClassVar[str] = "deft-ucs"
     ranks_only: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    requirements: ClassVar[Requirements] = Requirements(features={"embedding"})
 
-    n_clusters: int = 7
-    easy_share: float = 0.5
-    balance: str = "equal"
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_whole(self.name, "n_clusters", self.n_clusters, 1)
-        check_number(self.name, "easy_share", self.easy_share, 0.0, 1.0)
-        check_one_of(self.name, "balance", self.balance, ("equal", "proportional"))
+    n_clusters: int = option(7, ge=1)
+    easy_share: float = option(0.5, ge=0, le=1)
+    balance: Literal["equal", "proportional"] = "equal"
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Rank `n_ranked` rows; the others score -inf.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
+        """Rank `n_ranked` rows; the others score -inf."""
         n = features.n_rows
-        check_n_ranked(self.name, n_ranked, n)
         clusters = spherical_kmeans(features["embedding"], self.n_clusters, rng)
         sizes = np.bincount(clusters.group)
         nearest_first = np.lexsort((-clusters.cosine, clusters.group))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError
 from thresher.features.container import Features, current_name
 from thresher.features.context import N_EXAMPLES
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64, Int64
 from thresher.numeric.vectors import inverse_norms
-from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
+from thresher.selectors.contract import Selector
 from thresher.selectors.submodular.optimizers import guarantee_of
 from thresher.subset.scores import EXISTING, Scores, ranked
+from thresher.validation import option
 
 N_NEIGHBORS = 64  # of the embedding kernel, where a pair costs next to nothing
 MAX_ALL_ROWS = 10_000  # 10^8 pairs
@@ -42,7 +43,7 @@ class _Kernel(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delift:
+class Delift(Selector):
     """Rank rows so that every prefix holds the examples that help the model most with the rest (DELIFT).
 
     Optimizes, with s_ij the worth of row j as an example for row i, clipped at 0: alone, f(A) =
@@ -97,54 +98,42 @@ class Delift:
     name: ClassVar[str] = "delift"
     ranks_only: ClassVar[bool] = True
 
-    kernel: str = "in_context_utility"
-    neighbors: str | None = None
-    scale: str = "clip"
-    eta: float = 1.0
-    nu: float = 1.0
+    kernel: Literal["in_context_utility", "embedding", "utility"] = "in_context_utility"
+    neighbors: int | Literal["all"] | None = option(None, ge=1)
+    scale: Literal["clip", "min-max"] = "clip"
+    eta: float = option(1.0, ge=0, le=1e6)
+    nu: float = option(1.0, ge=0, le=1e6)
 
     def __post_init__(self) -> None:
-        """Check the settings.
+        """Check the settings; the former name of a kernel is read as the present one.
 
         Raises:
             SettingsError: a setting has an illegal value.
         """
         object.__setattr__(self, "kernel", current_name(self.kernel))
-        check_one_of(self.name, "kernel", self.kernel, ("in_context_utility", "embedding"))
-        check_one_of(self.name, "scale", self.scale, ("clip", "min-max"))
-        check_number(self.name, "eta", self.eta, 0.0, 1e6)
-        check_number(self.name, "nu", self.nu, 0.0, 1e6)
-        is_number = isinstance(self.neighbors, str) and self.neighbors.isdecimal() and int(self.neighbors) > 0
-        if self.neighbors not in (None, "all") and not is_number:
-            raise SettingsError(
-                f"{self.name}: neighbors must be a whole number of at least 1 or 'all', got {self.neighbors!r}"
-            )
+        super().__post_init__()
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The feature behind the kernel."""
-        return frozenset({self.kernel})
-
-    @property
-    def accepts(self) -> frozenset[str]:
-        """Rows of a target and rows that are there already, measured as the kernel asks."""
-        return frozenset({f"target_{self.kernel}", f"existing_{self.kernel}"})
-
-    @property
-    def feature_settings(self) -> Mapping[str, Any]:
-        """How many examples the utility of each row is measured for."""
-        return {"n_examples": self._n_neighbors(N_EXAMPLES)} if self.kernel == "in_context_utility" else {}
+    def requirements(self) -> Requirements:
+        """The feature behind the kernel, of the pool and of the other rows, for so many examples of each row."""
+        return Requirements(
+            features={self.kernel},
+            side_features={"target": {self.kernel}, "existing": {self.kernel}},
+            feature_settings={"n_examples": self._n_neighbors(N_EXAMPLES)}
+            if self.kernel == "in_context_utility"
+            else {},
+        )
 
     def _n_neighbors(self, default: int) -> int | None:
         if self.neighbors == "all":
             return None
-        return default if self.neighbors is None else int(self.neighbors)
+        return default if self.neighbors is None else self.neighbors
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily, or as many as have a value; the others score -inf.
 
         Raises:
-            InputError: `n_ranked` is not in 1..n, or all pairs are asked for and are too many.
+            InputError: all pairs are asked for and are too many.
         """
         from thresher.selectors.submodular.sparse_facility import (
             Pairs,
@@ -154,7 +143,6 @@ class Delift:
         )
 
         n = features.n_rows
-        check_n_ranked(self.name, n_ranked, n)
         kernel = self._embedding_kernel(features, rng) if self.kernel == "embedding" else self._utility_kernel(features)
         may_count = kernel.is_usable[kernel.row] & kernel.is_usable[kernel.candidate]
         pairs = Pairs(kernel.row[may_count], kernel.candidate[may_count], kernel.worth[may_count])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.features.requirements import Requirements
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
 
 NO_HELP = "its difficulty is above 1: the model finds the response less likely with the prompt than without it"
@@ -18,7 +19,7 @@ NO_LOSS = "the model is certain of its response without the prompt, so that its 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difficulty:
+class Difficulty(Selector):
     """Rank rows by instruction-following difficulty (IFD), the hardest first.
 
     Optimizes the sum over the picks of IFD = loss of the response with the prompt / loss of it
@@ -44,21 +45,12 @@ class Difficulty:
     """
 
     name: ClassVar[str] = "difficulty"
-    needs: ClassVar[frozenset[str]] = frozenset({"loss", "loss_unconditional"})
+    requirements: ClassVar[Requirements] = Requirements(features={"loss", "loss_unconditional"})
 
-    ratio: str = "loss"
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "ratio", self.ratio, ("loss", "perplexity"))
+    ratio: Literal["loss", "perplexity"] = "loss"
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Score every row whose difficulty is defined and at most 1.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
+        """Score every row whose difficulty is defined and at most 1."""
         difficulty = self._difficulty(features["loss"], features["loss_unconditional"])  # (n,) NaN: not defined
         excluded = pl.Series(
             "excluded",

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.numeric.vectors import distinct_rows, inverse_norms
-from thresher.selectors.checks import check_n_ranked
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
 from thresher.subset.scores import EXISTING, Scores, ranked
 
@@ -61,12 +61,16 @@ class FacilityLocation(PairwiseGreedy):
     """
 
     name: ClassVar[str] = "facility-location"
-    is_of_distinct: ClassVar[bool] = True
     ranks_only: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding", "weight"})
+    requirements: ClassVar[Requirements] = Requirements(
+        features={"embedding"}, side_features={"existing": {"embedding"}}, takes_weights=True
+    )
 
-    def compared(self, features: Features) -> tuple[int, int]:
+    def estimate_memory(self, n_rows: int, n_unique: int, n_dimensions: int) -> int:
+        """Return the peak in bytes: equal rows are compared once."""
+        return super().estimate_memory(n_unique, n_unique, n_dimensions)
+
+    def _compared(self, features: Features) -> tuple[int, int]:
         """Return how many distinct rows there are, of how many components."""
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)
         return len(distinct_rows(x).first), x.shape[1]
@@ -75,7 +79,7 @@ class FacilityLocation(PairwiseGreedy):
         """Rank `n_ranked` rows greedily; the others score -inf.
 
         Raises:
-            InputError: `n_ranked` is not in 1..n, or the dense kernel was asked for and is too
+            InputError: the dense kernel was asked for and is too
                 large.
         """
         from thresher.selectors.submodular.greedy import new_cover
@@ -84,12 +88,11 @@ class FacilityLocation(PairwiseGreedy):
 
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(x)
-        check_n_ranked(self.name, n_ranked, n)
         distinct = distinct_rows(x)
         vectors = x if len(distinct.first) == n else x[distinct.first]
         weight = features.get("weight")
         size = distinct.size if weight is None else np.bincount(distinct.group, weights=weight)
-        plan = self.memory(*vectors.shape)
+        plan = self._plan_memory(*vectors.shape)
         scale = inverse_norms(vectors)
         floor = floor_of(vectors, scale, features.context.get("existing_embedding"))
         cover = new_cover(vectors, scale, size.astype(np.float32), floor)
@@ -120,7 +123,7 @@ class FacilityLocation(PairwiseGreedy):
             objective=objective,
             notes={
                 **notes,
-                "guarantee": self.guarantee(plan),
+                "guarantee": self._guarantee(plan),
                 "n_pair_updates": made.n_visited,
                 "n_distinct_rows": len(vectors),
                 "n_picks_with_gain": len(picks),

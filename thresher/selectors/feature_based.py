@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-
-from thresher.features.container import Features
-from thresher.selectors.apricot import COUNTS, N_TOPICS, apricot_ranking, feature_of
-from thresher.selectors.checks import check_one_of, check_whole
-from thresher.subset.scores import Scores
+from thresher.selectors.apricot import CountCoverage
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureBased:
+class FeatureBased(CountCoverage):
     """Rank rows so that every prefix has as much of all n-grams, or topics, as greedy can, with falling returns.
 
     Optimizes f(S) = sum over features u of g(sum over picks j of count_ju), g concave: sqrt or
@@ -41,33 +36,9 @@ class FeatureBased:
     """
 
     name: ClassVar[str] = "feature-based"
-    ranks_only: ClassVar[bool] = True
 
-    counts: str = "ngram"
-    concave: str = "sqrt"
-    n_topics: int = N_TOPICS
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "counts", self.counts, COUNTS)
-        check_one_of(self.name, "concave", self.concave, ("sqrt", "log"))
-        check_whole(self.name, "n_topics", self.n_topics, 1)
+    concave: Literal["sqrt", "log"] = "sqrt"
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The feature that is counted."""
-        return frozenset({feature_of(self.counts)})
-
-    @property
-    def accepts(self) -> frozenset[str]:
-        """The same of rows that are there already."""
-        return frozenset({f"existing_{feature_of(self.counts)}"})
-
-    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Rank `n_ranked` rows greedily; the others score -inf.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-            MissingExtraError: apricot-select is not installed.
-        """
-        return apricot_ranking(self, "FeatureBasedSelection", features, n_ranked, rng, concave_func=self.concave)
+    def _function(self) -> tuple[str, dict[str, Any]]:
+        return "FeatureBasedSelection", {"concave_func": self.concave}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,15 +11,17 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.features.reference_adapters import GradientSettings, RequiredAdapter
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Array
-from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_whole
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
+from thresher.validation import option
 
 BLOCK_CELLS = 1 << 24  # entries of the gradients taken to float32 at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradient:
+class Gradient(Selector):
     """Rank rows by their influence on a target: how far a step on the row alone would lower the target's loss.
 
     Optimizes the sum over the picks of max over tasks of mean over the task's rows z' of sum over
@@ -57,47 +58,32 @@ class Gradient:
     """
 
     name: ClassVar[str] = "gradient"
-    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
-    requires: ClassVar[frozenset[str]] = frozenset({"target"})
 
-    checkpoints: str | None = None
-    share: float = 0.05
-    epochs: int = 4
-    dim: int = 1024
+    checkpoints: str | None = option(None, ge=1)
+    share: float = option(0.05, ge=1e-6, le=1)
+    epochs: int = option(4, ge=1)
+    dim: int = option(1024, ge=1)
     by: str | None = None
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_number(self.name, "share", self.share, 1e-6, 1.0)
-        check_whole(self.name, "epochs", self.epochs, 1)
-        check_whole(self.name, "dim", self.dim, 1)
-        check_named(self.name, "checkpoints", self.checkpoints, "a folder")
-
     @property
-    def accepts(self) -> frozenset[str]:
-        """Plain gradients of the target, and its column of tasks."""
-        return frozenset({"target_target_gradient"} | ({f"target_column:{self.by}"} if self.by else set()))
-
-    @property
-    def feature_settings(self) -> Mapping[str, Any]:
-        """How gradients are kept, and the checkpoints where they are given."""
-        settings = GradientSettings(dim=self.dim, epochs=self.epochs)
-        return {"gradient": settings, **({} if self.checkpoints is None else {"checkpoints": self.checkpoints})}
-
-    @property
-    def prepares(self) -> tuple[RequiredAdapter, ...]:
-        """The warm-up to train where no checkpoints are given."""
-        if self.checkpoints is not None:
-            return ()
-        return (RequiredAdapter(role="checkpoints", epochs=self.epochs, share=self.share, keeps_epochs=True),)
+    def requirements(self) -> Requirements:
+        """Gradients of the pool and plain ones of the target, at the given checkpoints or those of a warm-up."""
+        settings: dict[str, Any] = {"gradient": GradientSettings(dim=self.dim, epochs=self.epochs)}
+        warm_up = RequiredAdapter(role="checkpoints", epochs=self.epochs, share=self.share, keeps_epochs=True)
+        return Requirements(
+            features={"gradient"},
+            side_features={"target": {"target_gradient"} | ({f"column:{self.by}"} if self.by else set())},
+            required_roles={"target"},
+            feature_settings=settings if self.checkpoints is None else {**settings, "checkpoints": self.checkpoints},
+            adapters=(warm_up,) if self.checkpoints is None else (),
+        )
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row that has a gradient.
 
         Raises:
-            InputError: `n_ranked` is not in 1..n, or there is no target.
+            InputError: there is no target.
         """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
         target = features.context.get("target_target_gradient")  # (q, checkpoints * dim) float16
         if target is None or not len(target):
             raise InputError(f"{self.name}: needs rows of a target, found none; give --target FILE")

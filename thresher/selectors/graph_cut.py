@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.vectors import distinct_rows, unit_rows
-from thresher.selectors.checks import check_n_ranked, check_number, check_one_of, check_whole
+from thresher.selectors.contract import Selector
 from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_streamed
 from thresher.selectors.submodular.optimizers import guarantee_of, on_graph
 from thresher.subset.scores import EXISTING, Scores, ranked
+from thresher.validation import option
 
 if TYPE_CHECKING:
     from thresher.selectors.neighbors.csr import Graph
@@ -27,7 +29,7 @@ N_COMPARED = 64  # at most so many different rows with close gains (the lowest o
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphCut:
+class GraphCut(Selector):
     """Rank rows so that every prefix is similar to the pool and has little in common within, as far as greedy can.
 
     Optimizes f(S) = sum over all rows i and picks j of s_ij - redundancy * sum over picks i and j
@@ -68,31 +70,29 @@ class GraphCut:
 
     name: ClassVar[str] = "graph-cut"
     ranks_only: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
+    requirements: ClassVar[Requirements] = Requirements(
+        features={"embedding"}, side_features={"existing": {"embedding"}}
+    )
 
-    redundancy: float = 0.5
-    kernel: str = "auto"
-    n_neighbors: int = 64
+    redundancy: float = option(0.5, ge=0, le=1e6)
+    kernel: Literal["auto", "dense", "sparse"] = "auto"
+    n_neighbors: int = option(64, ge=1)
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_number(self.name, "redundancy", self.redundancy, 0.0, 1e6)
-        check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
-        check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
-
-    def plan(self, features: Features) -> str:
+    def describe_plan(self, features: Features) -> str:
         """Say how pairs will be compared, in how much memory, and what is known of the picks.
 
         Raises:
             InputError: it does not fit into memory.
         """
         n, d = features["embedding"].shape
-        plan = self.memory(n, d)
+        plan = self._plan_memory(n, d)
         return plan.told(self.name, n, self._guarantee(plan, features))
 
-    def memory(self, n: int, d: int) -> MemoryPlan:
-        """Plan for n rows of d components."""
+    def estimate_memory(self, n_rows: int, n_unique: int, n_dimensions: int) -> int:
+        """Return the peak in bytes beyond the features themselves."""
+        return self._plan_memory(n_rows, n_dimensions).n_bytes
+
+    def _plan_memory(self, n: int, d: int) -> MemoryPlan:
         kernel = self.kernel if self.kernel != "auto" else "dense" if n <= EXACT_ROWS else "sparse"
         return plan_streamed(KernelSettings(self.name, kernel, self.n_neighbors, 0.0), n, d)
 
@@ -107,15 +107,14 @@ class GraphCut:
         """Rank `n_ranked` rows greedily; the others score -inf.
 
         Raises:
-            InputError: `n_ranked` is not in 1..n, or the kernel does not fit into memory.
+            InputError: the kernel does not fit into memory.
         """
         from thresher.selectors.neighbors.csr import Graph
         from thresher.selectors.submodular.kernels import kernel_of  # compiles on first use
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
-        check_n_ranked(self.name, n_ranked, n)
-        plan = self.memory(*vectors.shape)
+        plan = self._plan_memory(*vectors.shape)
         unit = unit_rows(vectors)
         pairs: _Similarity = _AllPairs(unit, vectors)
         notes: dict[str, str | int | float] = {**plan.notes}

@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32
 from thresher.numeric.vectors import unit_rows
-from thresher.selectors.checks import check_n_ranked
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores, ranked
 
 CLOSE = 1e-5  # scores so near to the best, relative to the state's length, are compared in float64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Herding:
+class Herding(Selector):
     """Rank rows so that the mean embedding of every prefix is near the mean of the pool.
 
     THE CONTROL FOR "TYPICAL ROWS": it looks at the mean only. A method that claims to gain by
@@ -43,16 +44,11 @@ class Herding:
 
     name: ClassVar[str] = "herding"
     ranks_only: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    requirements: ClassVar[Requirements] = Requirements(features={"embedding"})
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Rank `n_ranked` rows greedily; the others score -inf.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
+        """Rank `n_ranked` rows greedily; the others score -inf."""
         n = features.n_rows
-        check_n_ranked(self.name, n_ranked, n)
         unit = unit_rows(features["embedding"])  # (n, d)
         mean = unit.mean(axis=0, dtype=np.float64)
         state = mean.copy()

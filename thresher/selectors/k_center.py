@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32
 from thresher.numeric.vectors import inverse_norms, unit_rows
-from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import EXISTING, Scores, ranked
 
 MIN_ACTIVE = 4_096  # rows that are compared with every pick at once
@@ -22,7 +23,7 @@ EQUAL = 1e-11  # relative; squared distances as close in float64 are ties
 
 
 @dataclass(frozen=True, kw_only=True)
-class KCenter:
+class KCenter(Selector):
     """Rank rows so that every prefix leaves no row far from its nearest pick.
 
     Optimizes the radius, max over rows i of min over picks j of |x_i - x_j|: each pick is the row
@@ -50,24 +51,16 @@ class KCenter:
 
     name: ClassVar[str] = "k-center"
     ranks_only: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
+    requirements: ClassVar[Requirements] = Requirements(
+        features={"embedding"}, side_features={"existing": {"embedding"}}
+    )
 
-    metric: str = "cosine"
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "metric", self.metric, ("cosine", "euclidean"))
+    metric: Literal["cosine", "euclidean"] = "cosine"
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Rank `n_ranked` rows greedily; the others score -inf.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
+        """Rank `n_ranked` rows greedily; the others score -inf."""
         embedding = features["embedding"]  # (n, d)
         n = len(embedding)
-        check_n_ranked(self.name, n_ranked, n)
         existing = features.context.get("existing_embedding")
         n_existing = 0 if existing is None else len(existing)
         together = embedding if existing is None else np.concatenate([embedding, existing])

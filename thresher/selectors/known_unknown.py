@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 
 from thresher.errors import SettingsError, did_you_mean
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.features.settings import AnswerAccuracySettings
 from thresher.numeric.arrays import Array
-from thresher.selectors.checks import check_n_ranked
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
 
 GROUPS = ("highly-known", "maybe-known", "weakly-known", "unknown")
@@ -22,7 +22,7 @@ LEFT_OUT = "the model's knowledge of it is in the group '{}', which the setting 
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownUnknown:
+class KnownUnknown(AnswerAccuracySettings, Selector):
     """Keep rows by the group that the model's knowledge of their short answers is in (SliCK), group after group.
 
     P0 is the share of prompts, each with other examples, whose likeliest answer is right, P1 that
@@ -60,18 +60,9 @@ class KnownUnknown:
     """
 
     name: ClassVar[str] = "known-unknown"
-    needs: ClassVar[frozenset[str]] = frozenset({"answer_accuracy"})
     ranks_only: ClassVar[bool] = True
 
     order: str = "maybe-known,highly-known,weakly-known,unknown"
-    n_prompts: int = AnswerAccuracySettings.n_prompts
-    n_examples: int = AnswerAccuracySettings.n_examples
-    n_samples: int = AnswerAccuracySettings.n_samples
-    temperature: float = AnswerAccuracySettings.temperature
-    max_words: int = AnswerAccuracySettings.max_words
-    max_new_tokens: int = AnswerAccuracySettings.max_new_tokens
-    by: str | None = AnswerAccuracySettings.by
-    seed: int = AnswerAccuracySettings.seed
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -79,42 +70,28 @@ class KnownUnknown:
         Raises:
             SettingsError: a setting has an illegal value.
         """
+        super().__post_init__()
         for name in self._order:
-            if name not in GROUPS:
+            if name not in GROUPS or self._order.count(name) > 1:
                 raise SettingsError(
-                    f"{self.name}: order must hold {', '.join(GROUPS)}, each once at most, got {self.order!r}"
-                    f"{did_you_mean(name, GROUPS)}"
+                    f"{self.name}: order must hold {', '.join(GROUPS)}, each at most once, got {self.order!r}"
+                    f"{did_you_mean(name, GROUPS) if name not in GROUPS else ''}"
                 )
-        if len(set(self._order)) < len(self._order):
-            raise SettingsError(f"{self.name}: order must hold each group once at most, got {self.order!r}")
-        _ = self.feature_settings
 
     @property
     def _order(self) -> tuple[str, ...]:
         return tuple(part.strip() for part in self.order.split(","))
 
     @property
-    def feature_settings(self) -> Mapping[str, Any]:
-        """How the model is asked."""
-        settings = AnswerAccuracySettings(
-            n_prompts=self.n_prompts,
-            n_examples=self.n_examples,
-            n_samples=self.n_samples,
-            temperature=self.temperature,
-            max_words=self.max_words,
-            max_new_tokens=self.max_new_tokens,
-            by=self.by,
-            seed=self.seed,
+    def requirements(self) -> Requirements:
+        """The knowledge, and how the model is asked for it."""
+        settings = {field.name: getattr(self, field.name) for field in fields(AnswerAccuracySettings)}
+        return Requirements(
+            features={"answer_accuracy"}, feature_settings={"answer_accuracy": AnswerAccuracySettings(**settings)}
         )
-        return {"answer_accuracy": settings}
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Score every row whose group is in the order.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
+        """Score every row whose group is in the order."""
         group = groups(features["answer_accuracy"])  # (n,) int64 into GROUPS, -1 for none
         worth = np.full(len(GROUPS) + 1, -np.inf)  # the last one is for rows without a group
         for place, name in enumerate(self._order):

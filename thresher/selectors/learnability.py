@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.features.reference_adapters import RequiredAdapter
-from thresher.selectors.checks import check_n_ranked, check_named, check_number, check_one_of, check_whole
+from thresher.selectors.loss_reduction import LossReduction, compute_loss_reduction
 from thresher.subset.scores import Scores
+from thresher.validation import option
 
 KNOWN = "the base model's loss is below min_loss: it knows the response already"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learnability:
+class Learnability(LossReduction):
     """Rank rows by how much of their loss goes away once a model has learned such rows.
 
     Optimizes the sum over the picks of (loss - reference loss) / loss ("relative", DavIR), or of
@@ -54,60 +53,23 @@ class Learnability:
     """
 
     name: ClassVar[str] = "learnability"
-    needs: ClassVar[frozenset[str]] = frozenset({"loss", "reference_loss"})
 
-    reference: str | None = None
-    folds: int = 2
-    form: str = "relative"
-    min_loss: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_whole(self.name, "folds", self.folds, 2)
-        check_one_of(self.name, "form", self.form, ("relative", "difference"))
-        check_number(self.name, "min_loss", self.min_loss, 0.0, 1e6)
-        check_named(self.name, "reference", self.reference, "a model or an adapter")
+    folds: int = option(2, ge=2)
+    form: Literal["relative", "difference"] = "relative"
+    min_loss: float = option(0.05, ge=0, le=1e6)
 
     @property
-    def feature_settings(self) -> Mapping[str, Any]:
-        """The reference, where one is given."""
-        return {} if self.reference is None else {"reference": self.reference}
-
-    @property
-    def prepares(self) -> tuple[RequiredAdapter, ...]:
-        """The adapters to train where no reference is given."""
-        return () if self.reference is not None else (RequiredAdapter(role="reference", n_folds=self.folds),)
+    def _adapter(self) -> RequiredAdapter:
+        return RequiredAdapter(role="reference", n_folds=self.folds)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Score every row whose learnability is defined.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
-        gone, unscored = loss_gone(features)
+        """Score every row whose learnability is defined."""
+        reduction, unscored = compute_loss_reduction(features)
         loss = features["loss"]
         if self.form == "relative":
-            gone = np.divide(gone, loss, out=np.zeros_like(gone), where=loss > 0)
+            reduction = np.divide(reduction, loss, out=np.zeros_like(reduction), where=loss > 0)
         is_known = loss < max(self.min_loss, np.finfo(np.float64).tiny)  # NaN: has a reason of its own
         known = pl.Series("excluded", np.where(is_known, KNOWN, ""), dtype=pl.String).replace("", None)
         excluded = pl.select(pl.coalesce(unscored, known)).to_series()
-        value = np.where(excluded.is_null().to_numpy(), gone, -np.inf)
+        value = np.where(excluded.is_null().to_numpy(), reduction, -np.inf)
         return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)
-
-
-def loss_gone(features: Features) -> tuple[NDArray[np.float64], pl.Series]:
-    """Return how much of each row's loss is gone under the reference, and why some rows have no loss.
-
-    Args:
-        features: hold `loss` and `reference_loss`.
-
-    Returns:
-        (n,) float64 nats per token, NaN where a loss is; (n,) string, null where both are there.
-    """
-    excluded = pl.Series("excluded", [None] * features.n_rows, dtype=pl.String)
-    for name in ("reference_loss", "loss"):
-        if name in features.missing:
-            excluded = pl.select(pl.coalesce(features.missing[name], excluded)).to_series()
-    gone: NDArray[np.float64] = features["loss"] - features["reference_loss"]
-    return gone, excluded

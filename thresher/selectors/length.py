@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from thresher.features.container import Features
-from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.features.requirements import Requirements
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Length:
+class Length(Selector):
     """Rank rows by their number of tokens.
 
     Optimizes the sum of length (longest), of -length (shortest), or of -|length - median| (middle)
@@ -34,21 +35,12 @@ class Length:
     """
 
     name: ClassVar[str] = "length"
-    needs: ClassVar[frozenset[str]] = frozenset({"length"})
+    requirements: ClassVar[Requirements] = Requirements(features={"length"})
 
-    order: str = "longest"
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "order", self.order, ("longest", "shortest", "middle"))
+    order: Literal["longest", "shortest", "middle"] = "longest"
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Score every row; all rows are ranked.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
+        """Score every row; all rows are ranked."""
         length = features["length"].astype(np.float64)  # (n,) tokens
         if self.order == "longest":
             value = length

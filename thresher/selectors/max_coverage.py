@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
-
-from thresher.features.container import Features
-from thresher.selectors.apricot import COUNTS, N_TOPICS, apricot_ranking, feature_of
-from thresher.selectors.checks import check_number, check_one_of, check_whole
-from thresher.subset.scores import Scores
+from thresher.selectors.apricot import CountCoverage
+from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaxCoverage:
+class MaxCoverage(CountCoverage):
     """Rank rows so that every prefix has as many different n-grams, or topics, as greedy can.
 
     Optimizes f(S) = sum over features u of min(sum over picks j of count_ju, times): a feature
@@ -40,33 +36,9 @@ class MaxCoverage:
     """
 
     name: ClassVar[str] = "max-coverage"
-    ranks_only: ClassVar[bool] = True
 
-    counts: str = "ngram"
-    times: float = 1.0
-    n_topics: int = N_TOPICS
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "counts", self.counts, COUNTS)
-        check_number(self.name, "times", self.times, 1.0, 1e9)
-        check_whole(self.name, "n_topics", self.n_topics, 1)
+    times: float = option(1.0, ge=1, le=1e9)
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The feature that is counted."""
-        return frozenset({feature_of(self.counts)})
-
-    @property
-    def accepts(self) -> frozenset[str]:
-        """The same of rows that are there already."""
-        return frozenset({f"existing_{feature_of(self.counts)}"})
-
-    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Rank `n_ranked` rows greedily; the others score -inf.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-            MissingExtraError: apricot-select is not installed.
-        """
-        return apricot_ranking(self, "MaxCoverageSelection", features, n_ranked, rng, threshold=float(self.times))
+    def _function(self) -> tuple[str, dict[str, Any]]:
+        return "MaxCoverageSelection", {"threshold": float(self.times)}

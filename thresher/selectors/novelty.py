@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from thresher.features.container import Features
 from thresher.features.reference_adapters import RequiredAdapter
-from thresher.selectors.checks import check_n_ranked, check_named, check_whole
-from thresher.selectors.learnability import loss_gone
+from thresher.selectors.loss_reduction import LossReduction, compute_loss_reduction
 from thresher.subset.scores import Scores
+from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Novelty:
+class Novelty(LossReduction):
     """Rank rows by how much likelier a fine-tuned model finds them than its base does: what is new in the data.
 
     Optimizes the sum over the picks of the mean over the response's tokens of log p(fine-tuned) -
@@ -51,33 +50,15 @@ class Novelty:
     """
 
     name: ClassVar[str] = "novelty"
-    needs: ClassVar[frozenset[str]] = frozenset({"loss", "reference_loss"})
 
-    reference: str | None = None
-    epochs: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_whole(self.name, "epochs", self.epochs, 1)
-        check_named(self.name, "reference", self.reference, "a model or an adapter")
+    epochs: int = option(1, ge=1)
 
     @property
-    def feature_settings(self) -> Mapping[str, Any]:
-        """The reference, where one is given."""
-        return {} if self.reference is None else {"reference": self.reference}
-
-    @property
-    def prepares(self) -> tuple[RequiredAdapter, ...]:
-        """The adapter to train where no reference is given."""
-        return () if self.reference is not None else (RequiredAdapter(role="reference", epochs=self.epochs),)
+    def _adapter(self) -> RequiredAdapter:
+        return RequiredAdapter(role="reference", epochs=self.epochs)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Score every row that both models can score.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
-        gone, excluded = loss_gone(features)
-        value = np.where(excluded.is_null().to_numpy(), gone, -np.inf)
+        """Score every row that both models can score."""
+        reduction, excluded = compute_loss_reduction(features)
+        value = np.where(excluded.is_null().to_numpy(), reduction, -np.inf)
         return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)

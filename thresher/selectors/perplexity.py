@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from thresher.features.container import Features
-from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.features.requirements import Requirements
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Perplexity:
+class Perplexity(Selector):
     """Rank rows by how well a language model predicts their responses.
 
     Optimizes the sum over the picks of -loss (low), of -|loss - median of the pool| (middle) or of
@@ -38,21 +39,12 @@ class Perplexity:
     """
 
     name: ClassVar[str] = "perplexity"
-    needs: ClassVar[frozenset[str]] = frozenset({"loss"})
+    requirements: ClassVar[Requirements] = Requirements(features={"loss"})
 
-    band: str = "middle"
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "band", self.band, ("low", "middle", "high"))
+    band: Literal["low", "middle", "high"] = "middle"
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Score every row that has a loss.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
+        """Score every row that has a loss."""
         loss = features["loss"]  # (n,) float64 nats per token, NaN where there is a reason
         has_loss = np.isfinite(loss)
         if self.band == "low":

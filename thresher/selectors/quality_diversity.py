@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from thresher.errors import InputError
 from thresher.features.container import Features
 from thresher.features.registry import available as available_features
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64
 from thresher.numeric.vectors import inverse_norms
-from thresher.selectors.checks import check_n_ranked, check_number, check_one_of
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
 from thresher.subset.scores import EXISTING, Scores, ranked
+from thresher.validation import option
 
 COLUMN = "column:"
 NUMBER = "number:"
@@ -70,24 +71,16 @@ class QualityDiversity(PairwiseGreedy):
 
     name: ClassVar[str] = "quality-diversity"
     ranks_only: ClassVar[bool] = True
-    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
 
     quality: str = "score"
-    prefer: str = "high"
-    alpha: float = 0.5
-    scale: str = "rank"
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "prefer", self.prefer, ("high", "low"))
-        check_number(self.name, "alpha", self.alpha, 0.0, 1.0)
-        check_one_of(self.name, "scale", self.scale, ("rank", "range"))
-        super().__post_init__()
+    prefer: Literal["high", "low"] = "high"
+    alpha: float = option(0.5, ge=0, le=1)
+    scale: Literal["rank", "range"] = "rank"
 
     @property
-    def needs(self) -> frozenset[str]:
+    def requirements(self) -> Requirements:
         """The embedding, and the feature or column that holds the quality."""
-        return frozenset({"embedding", self._source})
+        return Requirements(features={"embedding", self._source}, side_features={"existing": {"embedding"}})
 
     @property
     def _source(self) -> str:
@@ -99,7 +92,7 @@ class QualityDiversity(PairwiseGreedy):
         """Rank `n_ranked` rows greedily, or as many as have a quality; the others score -inf.
 
         Raises:
-            InputError: `n_ranked` is not in 1..n, the quality is not one number per row, or the
+            InputError: the quality is not one number per row, or the
                 dense kernel was asked for and is too large.
         """
         from thresher.selectors.submodular.greedy import new_cover
@@ -108,7 +101,6 @@ class QualityDiversity(PairwiseGreedy):
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
-        check_n_ranked(self.name, n_ranked, n)
         quality = self._quality(features)  # (n,) 0..1, NaN where there is none
         has_quality = np.isfinite(quality)
         n_picks = min(n_ranked, int(has_quality.sum()))
@@ -125,13 +117,13 @@ class QualityDiversity(PairwiseGreedy):
             gains = np.zeros(n_picks)
         else:
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
-            plan = self.memory(*vectors.shape)
+            plan = self._plan_memory(*vectors.shape)
             kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
             chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
             picks, gains, n_visited = pick_greedily(kernel, cover, n_picks, chooser, bonus)
             notes = {
                 **notes,
-                "guarantee": self.guarantee(plan),
+                "guarantee": self._guarantee(plan),
                 "n_pair_updates": n_visited,
             }
             picks, gains = _filled(picks, gains, has_quality, n_picks)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.numeric.vectors import inverse_norms
-from thresher.selectors.checks import check_n_ranked, check_number
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
 from thresher.subset.scores import EXISTING, Scores, ranked
+from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +54,17 @@ class SaturatedCoverage(PairwiseGreedy):
 
     name: ClassVar[str] = "saturated-coverage"
     ranks_only: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
-    accepts: ClassVar[frozenset[str]] = frozenset({"existing_embedding"})
+    requirements: ClassVar[Requirements] = Requirements(
+        features={"embedding"}, side_features={"existing": {"embedding"}}
+    )
 
-    saturation: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_number(self.name, "saturation", self.saturation, 0.0, 1.0)
-        super().__post_init__()
+    saturation: float = option(0.1, ge=0, le=1)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily; the others score -inf.
 
         Raises:
-            InputError: `n_ranked` is not in 1..n, or the kernel does not fit into memory.
+            InputError: the kernel does not fit into memory.
         """
         from thresher.selectors.submodular.greedy import new_saturation
         from thresher.selectors.submodular.kernels import existing_sums, floor_of, kernel_of, pick_greedily, sums_of
@@ -75,8 +72,7 @@ class SaturatedCoverage(PairwiseGreedy):
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
-        check_n_ranked(self.name, n_ranked, n)
-        plan = self.memory(*vectors.shape)
+        plan = self._plan_memory(*vectors.shape)
         scale = inverse_norms(vectors)
         unit = vectors * scale.astype(np.float32)[:, None]
         existing = features.context.get("existing_embedding")
@@ -101,7 +97,7 @@ class SaturatedCoverage(PairwiseGreedy):
             objective=float(np.minimum(begun, cap).sum()) + np.cumsum(gains),
             notes={
                 **notes,
-                "guarantee": self.guarantee(plan),
+                "guarantee": self._guarantee(plan),
                 "n_pair_updates": made.n_visited,
                 "n_picks_with_gain": len(made.rows),
                 "n_saturated_rows": int((cover.open_to <= 0).sum()),

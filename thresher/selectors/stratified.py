@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import SettingsError
 from thresher.features.container import Features
+from thresher.features.requirements import Requirements
 from thresher.numeric.kmeans import spherical_kmeans
-from thresher.selectors.checks import check_n_ranked, check_one_of, check_whole
+from thresher.selectors.contract import Selector
 from thresher.selectors.round_robin import equal_turns, proportional_turns, take_turns
 from thresher.selectors.uniform import random_values
 from thresher.subset.scores import Scores, ranked
+from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stratified:
+class Stratified(Selector):
     """Rank rows at random within groups, and let the groups take turns.
 
     Optimizes the match of every prefix to a target mix of groups. "balanced": all groups equally
@@ -45,9 +47,9 @@ class Stratified:
     name: ClassVar[str] = "stratified"
     ranks_only: ClassVar[bool] = True
 
-    by: str = "label"
-    balance: str = "balanced"
-    n_clusters: int | None = None
+    by: str = option("label", ge=1)
+    balance: Literal["balanced", "proportional"] = "balanced"
+    n_clusters: int | None = option(None, ge=1)
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -55,30 +57,21 @@ class Stratified:
         Raises:
             SettingsError: a setting has an illegal value.
         """
-        if not isinstance(self.by, str) or not self.by:
-            raise SettingsError(f"{self.name}: by must be the name of a column or 'cluster', got {self.by!r}")
-        check_one_of(self.name, "balance", self.balance, ("balanced", "proportional"))
-        if self.n_clusters is not None:
-            check_whole(self.name, "n_clusters", self.n_clusters, 1)
-            if self.by != "cluster":
-                raise SettingsError(
-                    f"{self.name}: n_clusters is for by='cluster' only, got n_clusters={self.n_clusters} "
-                    f"with by='{self.by}'; leave one of them out"
-                )
+        super().__post_init__()
+        if self.n_clusters is not None and self.by != "cluster":
+            raise SettingsError(
+                f"{self.name}: n_clusters is for by='cluster' only, got n_clusters={self.n_clusters} "
+                f"with by='{self.by}'; leave one of them out"
+            )
 
     @property
-    def needs(self) -> frozenset[str]:
+    def requirements(self) -> Requirements:
         """The column, or the embedding to cluster."""
-        return frozenset({"embedding" if self.by == "cluster" else f"column:{self.by}"})
+        return Requirements(features={"embedding" if self.by == "cluster" else f"column:{self.by}"})
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Rank `n_ranked` rows; the others score -inf.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
+        """Rank `n_ranked` rows; the others score -inf."""
         n = features.n_rows
-        check_n_ranked(self.name, n_ranked, n)
         group = self._group(features, rng)  # (n,) int64
         order = np.argsort(-random_values(features.row_id, rng), kind="stable")
         sizes = np.bincount(group)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.features.container import Features, current_name
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32
 from thresher.numeric.vectors import unit_rows
-from thresher.selectors.checks import check_n_ranked, check_one_of
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores, ranked
 
 BLOCK_CELLS = 1 << 24  # cosines computed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetSimilarity:
+class TargetSimilarity(Selector):
     """Rank rows by round robin over the rows of a target: each takes its nearest row that is still free (RDS+).
 
     Optimizes nothing in closed form: turn by turn, the next row of the target picks the free row of
@@ -48,34 +49,34 @@ class TargetSimilarity:
 
     name: ClassVar[str] = "target-similarity"
     ranks_only: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset({"target"})
 
-    kernel: str = "hidden_state"
+    kernel: Literal["hidden_state", "embedding", "hidden"] = "hidden_state"
     by: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings."""
+        """Check the settings; the former name of a kernel is read as the present one.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
         object.__setattr__(self, "kernel", current_name(self.kernel))
-        check_one_of(self.name, "kernel", self.kernel, ("hidden_state", "embedding"))
+        super().__post_init__()
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The vectors that are compared."""
-        return frozenset({self.kernel})
-
-    @property
-    def accepts(self) -> frozenset[str]:
-        """The same vectors of the target, and its column of tasks."""
-        return frozenset({f"target_{self.kernel}"} | ({f"target_column:{self.by}"} if self.by else set()))
+    def requirements(self) -> Requirements:
+        """The vectors that are compared, of the pool and the target, and the target's column of tasks."""
+        columns = {f"column:{self.by}"} if self.by else set()
+        return Requirements(
+            features={self.kernel}, side_features={"target": {self.kernel} | columns}, required_roles={"target"}
+        )
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows, or as many as have a value; the others score -inf.
 
         Raises:
-            InputError: `n_ranked` is not in 1..n, or there is no target.
+            InputError: there is no target.
         """
         n = features.n_rows
-        check_n_ranked(self.name, n_ranked, n)
         target = features.context.get(f"target_{self.kernel}")  # (q, d)
         if target is None or not len(target):
             raise InputError(f"{self.name}: needs rows of a target, found none; give --target FILE")

@@ -10,12 +10,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
-from thresher.selectors.checks import check_n_ranked
+from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uniform:
+class Uniform(Selector):
     """Rank rows in random order, so that every prefix is a uniform random sample without replacement.
 
     Optimizes nothing: it is the baseline, and hard to beat on large clean pools (Xia et al. 2024,
@@ -32,15 +32,9 @@ class Uniform:
     """
 
     name: ClassVar[str] = "random"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-        """Score every row; all rows are ranked.
-
-        Raises:
-            InputError: `n_ranked` is not in 1..n.
-        """
-        check_n_ranked(self.name, n_ranked, features.n_rows)
+        """Score every row; all rows are ranked."""
         return Scores(row_id=features.row_id, value=random_values(features.row_id, rng), by=self.name)
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from thresher.curation import Rule, Verdict, available, create
-from thresher.curation.rule import ROLES, accepts, load_class
+from thresher.curation.rule import ROLES, load_class
 from thresher.errors import NotFoundError, SettingsError
 
 SETTINGS = {"expression": {"where": "LENGTH(text) > 3"}, "length": {"max_words": 3}, "label-issues": {}}
@@ -53,7 +53,7 @@ def test_every_rule_is_a_rule_with_its_own_name(name):
     assert rule.name == name
     assert dataclasses.is_dataclass(rule)
     assert type(rule).__dataclass_params__.frozen
-    assert set(accepts(rule)) <= set(ROLES)
+    assert set(rule.requirements.side_features) <= set(ROLES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,8 +61,8 @@ def test_the_same_rows_and_generator_give_the_same_verdict(name, pool, one, chec
     rule = rule_of(name)
     before = copy.deepcopy(pool.dataset.frame)
     beside = {
-        "existing": one if "existing" in accepts(rule) else None,
-        "eval": one if "eval" in accepts(rule) else None,
+        "existing": one if "existing" in rule.requirements.side_features else None,
+        "eval": one if "eval" in rule.requirements.side_features else None,
     }
     first = check(rule, pool, **beside)
     np.random.seed(7)  # noqa: NPY002 - global state must not matter
@@ -79,13 +79,13 @@ def test_the_same_rows_and_generator_give_the_same_verdict(name, pool, one, chec
 @pytest.mark.parametrize("name", NAMES)
 def test_one_row_alone_gets_a_verdict(name, one, pool, check):
     rule = rule_of(name)
-    assert len(check(rule, one, eval=pool if "eval" in accepts(rule) else None)) == 1
+    assert len(check(rule, one, eval=pool if "eval" in rule.requirements.side_features else None)) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dropped_row_has_a_sentence_and_a_duplicate_a_place(name, pool, one, check):
     rule = rule_of(name)
-    verdict = check(rule, pool, eval=one if "eval" in accepts(rule) else None)
+    verdict = check(rule, pool, eval=one if "eval" in rule.requirements.side_features else None)
     dropped = pl.Series(verdict.is_dropped)
     assert verdict.explanation.filter(dropped).is_not_null().all()
     if verdict.duplicate_of is not None:

@@ -56,10 +56,10 @@ def test_the_overlap_is_that_of_brute_force(rows, check):
 def test_a_paraphrase_is_found_by_its_cosine_only_when_asked(rows, check):
     pool = rows({"text": ["one thing", "other thing"]}, embedding=np.eye(2, dtype=np.float32))
     test = rows({"text": ["said otherwise"]}, embedding=np.array([[1.0, 0.1]], np.float32))
-    assert Contamination().needs == frozenset()
+    assert Contamination().requirements.features == frozenset()
     assert gone(check(Contamination(), pool, eval=test)) == [False, False]
     asked = Contamination(cosine=0.9)
-    assert asked.needs == asked.accepts["eval"] == frozenset({"embedding"})
+    assert asked.requirements.features == asked.requirements.side_features["eval"] == frozenset({"embedding"})
     assert check(asked, pool, eval=test).reason.to_list() == ["semantic-leak", None]
 
 
@@ -107,7 +107,7 @@ def test_limits_are_inclusive_and_say_what_was_found(rows, check):
     assert verdict.explanation[0] == "has 1 words, at least 2 are allowed"
     assert gone(check(Length(max_tokens=3), pool)) == [False, False, False, True]
     assert gone(check(Length(max_characters=3), pool)) == [False, True, True, True]
-    assert Length(max_words=3).needs == frozenset()
+    assert Length(max_words=3).requirements.features == frozenset()
 
 
 def test_limits_that_exclude_everything_or_nothing_are_refused():

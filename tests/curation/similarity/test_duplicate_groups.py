@@ -126,7 +126,7 @@ def test_the_preferred_row_stays():
     pool = Rows(dataset=dataset, features=features)
     for keep, best in (("first", "a"), ("highest:stars", "b"), ("lowest:stars", "a"), ("longest", "c")):
         rule = ExactDuplicates(keep=keep)
-        assert rule.needs == (frozenset({"number:stars"}) if "stars" in keep else frozenset())
+        assert rule.requirements.features == (frozenset({"number:stars"}) if "stars" in keep else frozenset())
         verdict = judged(rule, pool)
         assert pool.row_id.filter(~pl.Series(verdict.is_dropped)).to_list() == [best]
         assert set(verdict.cluster) == {best}

@@ -8,15 +8,16 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.rule import Rows
+from thresher.curation.rule import Rows, Rule
 from thresher.curation.verdict import Verdict
-from thresher.validation import check_settings, option
+from thresher.features.requirements import Requirements
+from thresher.validation import option
 
 CONFIDENCE = "confidence"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Confidence:
+class Confidence(Rule):
     """Drop rows whose given answer has a low confidence.
 
     A row stays when its confidence is at least gamma: a threshold, or a quantile of the confidences
@@ -33,13 +34,10 @@ class Confidence:
     """
 
     name: ClassVar[str] = "confidence"
-    needs: ClassVar[frozenset[str]] = frozenset({CONFIDENCE})
+    requirements: ClassVar[Requirements] = Requirements(features={CONFIDENCE})
 
     threshold: float | None = option(None, ge=0, le=1)
     quantile: float = option(0.5, ge=0, le=1)
-
-    def __post_init__(self) -> None:
-        check_settings(self, self.name)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row below gamma."""

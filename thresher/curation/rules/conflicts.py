@@ -10,15 +10,16 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.normalize import normalize_texts
-from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.rule import EXISTING, Rows, Rule
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
 from thresher.errors import InputError
-from thresher.validation import check_settings, option
+from thresher.features.requirements import Requirements
+from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conflicts:
+class Conflicts(Rule):
     """Drop rows with the same prompt and contradicting answers: no model can learn both.
 
     Of classification data, two labels on one text contradict each other. Of other data two
@@ -40,17 +41,13 @@ class Conflicts:
     """
 
     name: ClassVar[str] = "conflicts"
-    needs: ClassVar[frozenset[str]] = frozenset()
-    accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset()}
+    requirements: ClassVar[Requirements] = Requirements(side_features={EXISTING: frozenset()})
     precedes: ClassVar[Mapping[str, str]] = dict.fromkeys(
         DUPLICATES, "a rule for duplicates leaves one row of each answer, and so no majority"
     )
 
     keep: Literal["majority", "none", "first"] = "majority"
     max_words: int = option(12, ge=1)
-
-    def __post_init__(self) -> None:
-        check_settings(self, self.name)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop the rows of contradicting answers.

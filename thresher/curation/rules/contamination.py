@@ -10,14 +10,15 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.normalize import Scope, normalize_texts, scope_texts
-from thresher.curation.rule import EVAL, Rows
+from thresher.curation.rule import EVAL, Rows, Rule
 from thresher.curation.similarity.cosine_groups import COLUMNS
 from thresher.curation.similarity.shingles import Shingles, build_shingles
 from thresher.curation.verdict import Verdict
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Floats, Int64
 from thresher.numeric.numba_jit import jit
 from thresher.numeric.vectors import unit_rows
-from thresher.validation import check_settings, option
+from thresher.validation import option
 
 EMBEDDING = "embedding"
 # A piece that more evaluation rows share than this is of a template, such as a system prompt, and
@@ -38,7 +39,7 @@ class _Match(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contamination:
+class Contamination(Rule):
     """Drop rows that are, or hold, a row of the evaluation set: they make every score too good.
 
     Three tests, in this order: the normalized texts are equal; the share of common word n-grams
@@ -64,7 +65,6 @@ class Contamination:
     """
 
     name: ClassVar[str] = "contamination"
-    requires: ClassVar[frozenset[str]] = frozenset({EVAL})
     precedes: ClassVar[Mapping[str, str]] = {"pii": "what is masked is no part of an evaluation row any more"}
 
     scope: Scope = "prompt"
@@ -72,18 +72,11 @@ class Contamination:
     overlap: float = option(0.5, ge=1e-6, le=1)
     cosine: float | None = option(None, ge=-1, le=1)
 
-    def __post_init__(self) -> None:
-        check_settings(self, self.name)
-
     @property
-    def needs(self) -> frozenset[str]:
-        """The embedding, if it is compared."""
-        return frozenset() if self.cosine is None else frozenset({EMBEDDING})
-
-    @property
-    def accepts(self) -> Mapping[str, frozenset[str]]:
-        """Rows to evaluate on, with the same features."""
-        return {EVAL: self.needs}
+    def requirements(self) -> Requirements:
+        """Rows to evaluate on, and the embedding of all rows if it is compared."""
+        features = frozenset() if self.cosine is None else frozenset({EMBEDDING})
+        return Requirements(features=features, side_features={EVAL: features}, required_roles={EVAL})
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that the evaluation set holds.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.normalize import Scope, normalize_texts, scope_texts
-from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.rule import EXISTING, Rows, Rule
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
     DuplicateAssignment,
@@ -20,11 +19,11 @@ from thresher.curation.similarity.duplicate_groups import (
     order_by_preference,
 )
 from thresher.curation.verdict import Verdict
-from thresher.validation import check_settings
+from thresher.features.requirements import Requirements
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactDuplicates:
+class ExactDuplicates(Rule):
     """Drop rows whose text is equal to that of a row that stays.
 
     Texts are compared after normalization, by value and not by a hash. The whole row counts by
@@ -47,7 +46,6 @@ class ExactDuplicates:
     """
 
     name: ClassVar[str] = "exact-duplicates"
-    accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset()}
 
     scope: Scope = "row"
     ignore_case: bool = True
@@ -57,13 +55,13 @@ class ExactDuplicates:
     keep: str = FIRST
 
     def __post_init__(self) -> None:
-        check_settings(self, self.name)
+        super().__post_init__()
         check_keep(self.name, self.keep)
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The feature that decides which row stays, if one does."""
-        return find_keep_features(self.keep)
+    def requirements(self) -> Requirements:
+        """Existing rows, and the feature that decides which row stays, if one does."""
+        return Requirements(features=find_keep_features(self.keep), side_features={EXISTING: frozenset()})
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop all but one row of each group of equal texts."""

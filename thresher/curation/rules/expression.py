@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.rule import Rows
+from thresher.curation.rule import Rows, Rule
 from thresher.curation.verdict import Verdict
 from thresher.errors import InputError, NotFoundError, SettingsError
 
@@ -34,7 +34,7 @@ _REACHES_OUT = re.compile(r"\b(select|from|join|with|read_\w+|scan_\w+)\b", re.I
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expression:
+class Expression(Rule):
     """Keep rows for which an SQL condition on their columns is true.
 
     The condition is parsed by polars' SQL, not by Python: nothing in it is executed. It may use
@@ -53,7 +53,6 @@ class Expression:
     """
 
     name: ClassVar[str] = "expression"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     where: str
 

@@ -8,16 +8,17 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.rule import Rows
+from thresher.curation.rule import Rows, Rule
 from thresher.curation.verdict import Verdict, drop_where
-from thresher.validation import check_settings, option
+from thresher.features.requirements import Requirements
+from thresher.validation import option
 
 PROBABILITY = "class_probability"
 FEW_ROWS, FEW_OF_A_LABEL = 200, 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelIssues:
+class LabelIssues(Rule):
     """Drop rows of classification data whose label is probably wrong, by confident learning.
 
     Classifiers that have not seen a row say how likely each label is; a row is named when some
@@ -33,12 +34,9 @@ class LabelIssues:
     """
 
     name: ClassVar[str] = "label-issues"
-    needs: ClassVar[frozenset[str]] = frozenset({PROBABILITY})
+    requirements: ClassVar[Requirements] = Requirements(features={PROBABILITY})
 
     max_probability: float = option(1.0, ge=0, le=1)
-
-    def __post_init__(self) -> None:
-        check_settings(self, self.name)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row whose label is probably wrong."""

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.normalize import Scope, plain_texts
-from thresher.curation.rule import Rows
+from thresher.curation.rule import Rows, Rule
 from thresher.curation.verdict import Verdict, drop_where
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
 from thresher.validation import check_settings, option
@@ -19,7 +19,7 @@ READ_CHARACTERS = 2_000  # more characters do not make it surer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Language:
+class Language(Rule):
     """Drop rows that are surely in another language than those wanted.
 
     A row is dropped when the most probable language is not among those wanted and its probability
@@ -40,7 +40,6 @@ class Language:
     """
 
     name: ClassVar[str] = "language"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     languages: tuple[str, ...] = ("en",)
     min_probability: float = option(0.8, ge=0, le=1)

@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.normalize import Scope, plain_texts
-from thresher.curation.rule import Rows
+from thresher.curation.rule import Rows, Rule
 from thresher.curation.verdict import Verdict
 from thresher.errors import SettingsError
+from thresher.features.requirements import Requirements
 from thresher.validation import check_settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Length:
+class Length(Rule):
     """Drop rows whose text is outside of given limits, in tokens, words or characters.
 
     Cost: linear in the length of the texts. Needs: `length` if a limit is in tokens, which are
@@ -66,15 +67,15 @@ class Length:
         }
 
     @property
-    def needs(self) -> frozenset[str]:
+    def requirements(self) -> Requirements:
         """The length in tokens, if it is limited."""
-        return frozenset() if self._limits["tokens"] == (None, None) else frozenset({"length"})
+        return Requirements(features=frozenset() if self._limits["tokens"] == (None, None) else {"length"})
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row outside of the limits."""
         texts = plain_texts(pool.dataset, self.scope)
         count = {"words": texts.str.count_matches(r"\S+"), "characters": texts.str.len_chars()}
-        if self.needs:
+        if self.requirements.features:
             count["tokens"] = pl.Series(pool.features["length"])
         frame = pl.DataFrame(count)
         reason, text = pl.lit(None, pl.String), pl.lit(None, pl.String)

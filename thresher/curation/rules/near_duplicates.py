@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.normalize import Scope, normalize_texts, scope_texts
-from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.rule import EXISTING, Rows, Rule
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
     DuplicateAssignment,
@@ -29,9 +28,10 @@ from thresher.curation.similarity.shingles import (
     count_shared,
 )
 from thresher.curation.verdict import Verdict
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Int32, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
-from thresher.validation import check_settings, option
+from thresher.validation import option
 
 DIGEST_ROWS = 16_384
 FOUND_SHARE = 0.99  # of the pairs at the threshold that the bands must find
@@ -39,7 +39,7 @@ _SEED = 1  # of the permutations: the same in every run, so that runs on parts o
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearDuplicates:
+class NearDuplicates(Rule):
     """Drop rows that share most of their text with a row that stays.
 
     Two rows are near-duplicates when the Jaccard similarity of their sets of shingles is at least
@@ -71,7 +71,6 @@ class NearDuplicates:
     """
 
     name: ClassVar[str] = "near-duplicates"
-    accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset()}
 
     threshold: float = option(0.7, ge=0.05, le=1)
     unit: Unit = "character"
@@ -83,13 +82,13 @@ class NearDuplicates:
     max_candidates: int = option(1000, ge=1)
 
     def __post_init__(self) -> None:
-        check_settings(self, self.name)
+        super().__post_init__()
         check_keep(self.name, self.keep)
 
     @property
-    def needs(self) -> frozenset[str]:
-        """The feature that decides which row stays, if one does."""
-        return find_keep_features(self.keep)
+    def requirements(self) -> Requirements:
+        """Existing rows, and the feature that decides which row stays, if one does."""
+        return Requirements(features=find_keep_features(self.keep), side_features={EXISTING: frozenset()})
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""

@@ -14,7 +14,7 @@ import polars as pl
 
 from thresher.curation.masking import list_free_texts, list_text_columns
 from thresher.curation.normalize import plain_texts
-from thresher.curation.rule import Rows
+from thresher.curation.rule import Rows, Rule
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
@@ -51,7 +51,7 @@ NOT_PERSONAL = ("example.com", "example.org", "example.net")  # reserved for doc
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pii:
+class Pii(Rule):
     """Find personal data and secrets; report the rows, mask what was found, or drop them.
 
     Found are e-mail addresses, telephone numbers (valid ones by phonenumbers, Apache-2.0; without a
@@ -78,7 +78,6 @@ class Pii:
 
     name: ClassVar[str] = "pii"
     is_private: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset()
     action: Literal["report", "mask", "drop"] = "mask"
     kinds: tuple[str, ...] = tuple(PATTERNS)
     region: str | None = None

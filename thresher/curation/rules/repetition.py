@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.normalize import Scope, normalize_texts, plain_texts
-from thresher.curation.rule import Rows
+from thresher.curation.rule import Rows, Rule
 from thresher.curation.similarity.shingles import encode_codes, hash_run, hash_words
 from thresher.curation.verdict import Verdict
 from thresher.numeric.arrays import Float64, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
-from thresher.validation import check_settings, option
+from thresher.validation import option
 
 TOP_GRAMS = (2, 3, 4)
 REPEATED_GRAMS = (5, 6, 7, 8, 9, 10)
@@ -48,7 +48,7 @@ class _Test(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repetition:
+class Repetition(Rule):
     """Drop rows that repeat themselves, are no prose at all, or hold a known empty phrase.
 
     The limits are those of MassiveText for web pages: share of repeated lines, share of characters
@@ -81,7 +81,6 @@ class Repetition:
     """
 
     name: ClassVar[str] = "repetition"
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     scope: Scope = "response"
     min_words: int = option(50, ge=1)
@@ -95,9 +94,6 @@ class Repetition:
     letterless_words: float = option(0.2, ge=0, le=math.inf)
     list_lines: float = option(0.9, ge=0, le=math.inf)
     phrases: tuple[str, ...] = BOILERPLATE
-
-    def __post_init__(self) -> None:
-        check_settings(self, self.name)
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that fails a test; the first that it fails is its reason."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.rule import EXISTING, Rows, Rule
 from thresher.curation.similarity.cosine_groups import assign_representatives
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
@@ -20,15 +19,16 @@ from thresher.curation.similarity.duplicate_groups import (
     order_by_preference,
 )
 from thresher.curation.verdict import Verdict
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Int64
 from thresher.numeric.vectors import unit_rows
-from thresher.validation import check_settings, option
+from thresher.validation import option
 
 EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemanticDuplicates:
+class SemanticDuplicates(Rule):
     """Drop rows that say the same as a row that stays, in other words.
 
     Two rows are semantic duplicates when the cosine of their embeddings is at least the threshold.
@@ -55,7 +55,6 @@ class SemanticDuplicates:
     """
 
     name: ClassVar[str] = "semantic-duplicates"
-    accepts: ClassVar[Mapping[str, frozenset[str]]] = {EXISTING: frozenset({EMBEDDING})}
 
     threshold: float = option(0.9, ge=-1, le=1)
     same_label: bool = True
@@ -64,13 +63,13 @@ class SemanticDuplicates:
     cluster_rows: int = option(2_000, ge=1)
 
     def __post_init__(self) -> None:
-        check_settings(self, self.name)
+        super().__post_init__()
         check_keep(self.name, self.keep)
 
     @property
-    def needs(self) -> frozenset[str]:
+    def requirements(self) -> Requirements:
         """The embedding, and the feature that decides which row stays, if one does."""
-        return find_keep_features(self.keep) | {EMBEDDING}
+        return Requirements(features=find_keep_features(self.keep) | {EMBEDDING}, side_features={EXISTING: {EMBEDDING}})
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""

@@ -15,7 +15,7 @@ from thresher.errors import InputError
 from thresher.features.answers.prompts import missing_series, plain
 from thresher.features.compute import column_values
 from thresher.features.context import FeatureContext
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.features.settings import AnswerAccuracySettings
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import Generation, TextGenerator, conversation_to_json
@@ -30,7 +30,7 @@ CUT = "an answer ended at max_new_tokens and was right so far; raise max_new_tok
 ANSWER_ACCURACY = np.dtype([("likeliest", np.float64), ("drawn", np.float64)])
 
 
-class AnswerAccuracy:
+class AnswerAccuracy(FeatureProvider):
     """Shares of right answers, as SliCK has them: P0 of the likeliest answers, P1 of the drawn ones.
 
     A row's question stands behind `n_examples` other rows, in `n_prompts` prompts with other
@@ -54,7 +54,7 @@ class AnswerAccuracy:
         "the language model writes n_prompts answers of each of n rows, and n_prompts n_samples of each row that it "
         "never answers right with its likeliest words"
     )
-    is_of_pairs: ClassVar[bool] = True
+    is_pairwise: ClassVar[bool] = True
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model and how it is asked, and the fingerprint of both."""

@@ -16,7 +16,7 @@ from thresher.features.answers.prompts import PromptRows, missing_series, plain
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.features.labels.class_probability import ClassProbability, self_confidence
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.encoders.load import load_encoder
 from thresher.models.generation.generator import Generation, TextGenerator, user_turn
 from thresher.models.generation.load import load_generator
@@ -35,7 +35,7 @@ REFLECTIONS = (
 )
 
 
-class Confidence:
+class Confidence(FeatureProvider):
     """Confidence in the answer that a row gives, 0 to 1: beta O + (1 - beta) S, as BSDetector has it.
 
     O, observed consistency: the model answers the row's prompt `n_samples` times; the mean over
@@ -55,7 +55,7 @@ class Confidence:
     """
 
     name: ClassVar[str] = "confidence"
-    compares_rows_of: ClassVar[frozenset[str]] = frozenset({"classification"})
+    whole_pool_kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
     passes: ClassVar[str] = (
         "the language model writes n_samples answers of each of n prompts and reads 2 n prompts with their responses; "
         "of classification data the encoder reads n texts"

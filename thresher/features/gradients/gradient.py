@@ -21,7 +21,7 @@ from thresher.errors import InputError
 from thresher.features.cost import merged, run_rehearsal
 from thresher.features.likelihood.loss import Loss, load_row_tokenizer
 from thresher.features.reference_adapters import TrainedFolder
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowTokenizer, row_texts
 from thresher.models.token_batches import BATCH_TOKENS
 from thresher.progress import Progress
@@ -41,7 +41,7 @@ NO_CHECKPOINTS = (
 )
 
 
-class Gradient:
+class Gradient(FeatureProvider):
     """Sketches of the steps that AdamW would take on a row alone: what training on it does to the adapter.
 
     At each checkpoint of the adapter the gradient of the row's mean loss goes through AdamW's
@@ -62,12 +62,12 @@ class Gradient:
         """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
         return _compute(dataset, context, self.name, is_preconditioned=True)
 
-    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what it will take; where no adapter is trained yet, as the base model shows."""
         return _cost(self, dataset, context)
 
 
-class TargetGradient:
+class TargetGradient(FeatureProvider):
     """The same of the plain gradient, without AdamW's moments: which way a row would have the adapter go."""
 
     name: ClassVar[str] = "target_gradient"
@@ -81,7 +81,7 @@ class TargetGradient:
         """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
         return _compute(dataset, context, self.name, is_preconditioned=False)
 
-    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what it will take; where no adapter is trained yet, as the base model shows."""
         return _cost(self, dataset, context)
 

@@ -20,7 +20,7 @@ from thresher.features.compute import column_codes
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.features.labels.cross_fit import N_FOLDS, LabeledTexts, judge, word_view
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MAX_CELLS = 10**9  # of the array: 4 GB
 UNKNOWN = "its label stands on no other text, so that nothing tells how likely it is"
 
 
-class ClassProbability:
+class ClassProbability(FeatureProvider):
     """Probabilities of the classes of a text, cross-fitted: by classifiers that learned from the other folds alone.
 
     Two logistic regressions, on the encoder's embeddings and on TF-IDF of the words, whose
@@ -49,7 +49,7 @@ class ClassProbability:
     """
 
     name: ClassVar[str] = "class_probability"
-    compares_rows_of: ClassVar[frozenset[str]] = frozenset({"classification"})
+    whole_pool_kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the encoder, the number of folds, and the fingerprint of all; the context must be `resolved`."""

@@ -14,7 +14,7 @@ from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
 from thresher.features.likelihood.loss import WINDOW_ROWS, load_row_tokenizer
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, padded
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowTokenizer, row_texts
@@ -30,7 +30,7 @@ STORED_AS = "hidden"  # in the cache, from before a renaming
 N_CUT, PROBLEM = -2, -1  # columns behind the vector in the cached (n, d + 2) float32
 
 
-class HiddenState:
+class HiddenState(FeatureProvider):
     """Unit vectors of whole rows, prompt and response: sum of i h_i / sum of i over the tokens i = 1, 2, ...
 
     h_i is the last hidden state of a token. Later tokens have seen more of the row, so they weigh

@@ -14,7 +14,7 @@ from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.causal_lm.language_model import language_model
 from thresher.models.causal_lm.likelihood import score_rows
 from thresher.models.causal_lm.tokenized_rows import (
@@ -34,7 +34,7 @@ WINDOW_ROWS = 4096  # rows tokenized and sorted by length together
 LOSS, N_SCORED, N_CUT, PROBLEM = range(4)  # columns of the cached (n, 4) float64
 
 
-class Loss:
+class Loss(FeatureProvider):
     """Mean negative log-likelihood of a row's response tokens given all before them, in nats per token.
 
     The response is the last assistant turn with the token that ends it, or all assistant turns
@@ -62,7 +62,7 @@ class Loss:
         return _measured(self.name, reader, dataset, context, batches)
 
 
-class LossUnconditional:
+class LossUnconditional(FeatureProvider):
     """Mean negative log-likelihood of the same response tokens behind BOS alone, in nats per token.
 
     The tokens are those that `loss` scores, cut where it cuts. Of several assistant turns it reads
@@ -95,7 +95,7 @@ class LossUnconditional:
         return _measured(self.name, reader, dataset, context, batches)
 
 
-class NResponseTokens:
+class NResponseTokens(FeatureProvider):
     """Number of response tokens that `loss` is the mean of; 0 for a row that has no loss. Needs no weights."""
 
     name: ClassVar[str] = "n_response_tokens"
@@ -110,7 +110,7 @@ class NResponseTokens:
         return _token_counts(dataset, context)[:, N_SCORED]
 
 
-class NTruncatedTokens:
+class NTruncatedTokens(FeatureProvider):
     """Number of response tokens behind `max_length`, which `loss` does not know of. Needs no weights."""
 
     name: ClassVar[str] = "n_truncated_tokens"

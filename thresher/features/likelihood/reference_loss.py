@@ -14,7 +14,7 @@ from thresher.features.context import FeatureContext
 from thresher.features.cost import merged, run_rehearsal
 from thresher.features.likelihood.loss import Loss, load_row_tokenizer
 from thresher.features.reference_adapters import TrainedFolder, assign_folds
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.causal_lm.tokenized_rows import row_texts
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NO_REFERENCE = "needs a reference that has learned such rows, found none; give --reference MODEL, or an adapter"
 
 
-class ReferenceLoss:
+class ReferenceLoss(FeatureProvider):
     """`loss` under `context.reference` instead of the model: the same rows, the same tokens, the same reasons.
 
     The reference is a model, an adapter, or a folder of cross-fitted adapters: then each row is
@@ -74,7 +74,7 @@ class ReferenceLoss:
             values=values, missing=pl.Series("missing", missing.tolist(), dtype=pl.String), notes=notes
         )
 
-    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what scoring the rows will take; where the adapters are not trained yet, as the base model shows."""
         folder = _folder(context)
         is_promised = folder is not None and not folder.is_there

@@ -20,7 +20,7 @@ from thresher.errors import InputError
 from thresher.features.context import FeatureContext
 from thresher.features.cost import merged, run_rehearsal
 from thresher.features.embedding import Embedding
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.features.utility.example_pairs import RECIPE as TRIED
 from thresher.features.utility.example_pairs import Shares, best_tried, first_tried
 from thresher.models.causal_lm.chat_template import mark_tokens
@@ -52,7 +52,7 @@ GROUP_PAIRS = 64  # of one example, that a rehearsal takes together
 DIGEST = 32  # characters of a row's key
 
 
-class InContextUtility:
+class InContextUtility(FeatureProvider):
     """Utility of examples for each row: distance of the model from the response without the example, minus with it.
 
     The distance is that between the response's tokens and the model's probabilities of them under
@@ -72,7 +72,7 @@ class InContextUtility:
         "the language model reads n rows alone and n (m + 1) rows behind an example, m examples "
         "for each row; each example is read once, the m / 2 best ones twice; the encoder reads n texts"
     )
-    is_of_pairs: ClassVar[bool] = True
+    is_pairwise: ClassVar[bool] = True
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the models, how many examples are tried, and the fingerprint of the model that is asked."""
@@ -121,7 +121,7 @@ class InContextUtility:
         missing = pl.Series("missing", [PROBLEMS[code] or None for code in pool.problem], dtype=pl.String)
         return FeatureValues(values=values, missing=missing, notes=notes)
 
-    def cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
+    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what it will take: rows alone and both rounds of examples as one step."""
         stages = run_rehearsal(self, dataset, context)
         own = [stage for stage in stages if stage.stage == self.name]

@@ -118,8 +118,7 @@ def _apply_budget(job: Job, candidates: Candidates, context: FeatureContext) -> 
     weight = candidates.weight
     if passed is None or budget is None or not len(passed) or _has_room(budget, passed, context):
         return _Picks(everything, weight, [])
-    accepts: frozenset[str] = getattr(job.selector, "accepts", frozenset())
-    avoids_existing = any(name.startswith("existing_") for name in accepts)
+    avoids_existing = "existing" in job.selector.requirements.side_features
     existing = candidates.pool.rows if candidates.pool is not None and avoids_existing else None
     subset = _select(job, passed, budget, existing, context)
     positions = np.concatenate([everything[:n_old], n_old + np.sort(subset.kept)])

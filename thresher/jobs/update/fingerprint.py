@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from thresher.artifacts.manifest import digest, versions
 from thresher.curation.pipeline import collect_settings
-from thresher.curation.rule import accepts
 from thresher.dataset import Dataset
 from thresher.features import FeatureContext, fingerprints
 from thresher.jobs.job_file import Job
@@ -37,7 +36,7 @@ def fingerprint_models(job: Job, context: FeatureContext) -> dict[str, dict[str,
         job: the job.
         context: of the features, its encoder resolved.
     """
-    asked = {name for rule in job.rules for group in (rule.needs, *accepts(rule).values()) for name in group}
+    asked = {name for rule in job.rules for name in rule.requirements.all_features}
     is_embedding = needs_embedding(job) or "embedding" in asked
     return fingerprints({"length"} | ({"embedding"} if is_embedding else set()), context)
 

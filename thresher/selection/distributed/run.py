@@ -231,7 +231,7 @@ class Run:
 
     def _check_columns(self) -> None:
         """Refuse a quota on a column that is not there before any model runs."""
-        name = str(getattr(self.request.quota, "column", ""))
+        name = "" if self.request.quota is None else self.request.quota.column
         is_known = name in self.pool.reader.column_names or name == "source"
         if not is_known and not (name == "label" and self.pool.kind == "classification"):
             self.pool.reader.rows(0).column(name)  # says which there are
@@ -254,16 +254,15 @@ class Run:
 
     def beside(self) -> dict[str, Array]:
         """Return the features of rows beside the pool."""
-        from thresher.features.registry import is_of_pairs
+        from thresher.features.registry import is_pairwise
         from thresher.features.side_inputs import compute_side_inputs
 
         request = self.request
         found: dict[str, Array] = {}
         for role, rows in request.others.items():
-            accepts = getattr(request.selector, "accepts", ())
-            pairs = any(is_of_pairs(name.removeprefix(f"{role}_")) for name in accepts)
-            pool = self.pool.whole.take(self.pool.order) if pairs else rows
-            found |= compute_side_inputs(role, accepts, rows, pool, request.context)
+            names = request.selector.requirements.side_features[role]
+            pool = self.pool.whole.take(self.pool.order) if any(map(is_pairwise, names)) else rows
+            found |= compute_side_inputs(role, names, rows, pool, request.context)
         return found
 
     def _choose(

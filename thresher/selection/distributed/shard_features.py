@@ -22,7 +22,7 @@ from thresher.errors import InputError
 from thresher.features.compute import COLUMN, NO_NUMBER, NUMBER, column_values, compute
 from thresher.features.container import Features
 from thresher.features.context import FeatureContext
-from thresher.features.registry import compares_rows
+from thresher.features.registry import needs_whole_pool
 from thresher.numeric.arrays import Array
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
 from thresher.selection.distributed.stage import Record, shard_name
@@ -148,7 +148,7 @@ def _plain(array: Array) -> Array:
 
 def of_shards(needs: frozenset[str], kind: str) -> frozenset[str]:
     """Return the features whose arrays can be put together from those of shards; the others need all rows at once."""
-    return frozenset(name for name in needs if name.startswith((COLUMN, NUMBER)) or not compares_rows(name, kind))
+    return frozenset(name for name in needs if name.startswith((COLUMN, NUMBER)) or not needs_whole_pool(name, kind))
 
 
 def read_features(path: Path, names: Sequence[str] | None = None) -> tuple[dict[str, Array], Mapping[str, Any]]:

@@ -85,7 +85,7 @@ def partitioning(request: Request, asked: int | None) -> Partitioning | None:
             allow them.
     """
     n, selector = len(request.pool), request.selector
-    is_able = WEIGHT in getattr(selector, "accepts", ())
+    is_able = selector.requirements.takes_weights
     if asked is None:
         if n <= MAX_ROWS_AT_ONCE or not is_able:
             return None

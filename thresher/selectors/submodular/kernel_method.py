@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
 from thresher.features.container import Features
-from thresher.selectors.checks import check_number, check_one_of, check_whole
+from thresher.selectors.contract import Selector
 from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_memory
-from thresher.selectors.submodular.optimizers import EPSILON, OPTIMIZERS, check_optimizer, guarantee_of
+from thresher.selectors.submodular.optimizers import EPSILON, guarantee_of
+from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairwiseGreedy:
+class PairwiseGreedy(Selector):
     """Settings and memory plan of a method on the cosines of pairs of rows.
 
     Attributes:
@@ -24,41 +25,34 @@ class PairwiseGreedy:
         epsilon: what the last two give away.
     """
 
-    name: ClassVar[str]
-    is_of_distinct: ClassVar[bool] = False  # equal rows are compared once
+    kernel: Literal["auto", "dense", "sparse"] = "auto"
+    n_neighbors: int = option(64, ge=1)
+    max_kernel_gb: float = option(2.0, ge=0, le=1e6)
+    optimizer: Literal["lazy", "stochastic", "threshold"] = "lazy"
+    epsilon: float = option(EPSILON, ge=1e-6, le=1 - 1e-6)
 
-    kernel: str = "auto"
-    n_neighbors: int = 64
-    max_kernel_gb: float = 2.0
-    optimizer: str = OPTIMIZERS[0]
-    epsilon: float = EPSILON
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        check_one_of(self.name, "kernel", self.kernel, ("auto", "dense", "sparse"))
-        check_whole(self.name, "n_neighbors", self.n_neighbors, 1)
-        check_number(self.name, "max_kernel_gb", self.max_kernel_gb, 0.0, 1e6)
-        check_optimizer(self.name, self.optimizer, self.epsilon)
-
-    def plan(self, features: Features) -> str:
+    def describe_plan(self, features: Features) -> str:
         """Say how pairs will be compared, in how much memory, and what is known of the picks.
 
         Raises:
             InputError: not even the sparse kernel fits into memory.
         """
-        n, d = self.compared(features)
-        plan = self.memory(n, d)
-        return plan.told(self.name, n, self.guarantee(plan))
+        n, d = self._compared(features)
+        plan = self._plan_memory(n, d)
+        return plan.told(self.name, n, self._guarantee(plan))
 
-    def compared(self, features: Features) -> tuple[int, int]:
+    def estimate_memory(self, n_rows: int, n_unique: int, n_dimensions: int) -> int:
+        """Return the peak in bytes beyond the features themselves."""
+        return self._plan_memory(n_rows, n_dimensions).n_bytes
+
+    def _compared(self, features: Features) -> tuple[int, int]:
         """Return how many rows are compared, of how many components."""
         n, d = features["embedding"].shape
         return n, d
 
-    def memory(self, n: int, d: int) -> MemoryPlan:
-        """Plan for n rows of d components."""
+    def _plan_memory(self, n: int, d: int) -> MemoryPlan:
         return plan_memory(KernelSettings(self.name, self.kernel, self.n_neighbors, self.max_kernel_gb), n, d)
 
-    def guarantee(self, plan: MemoryPlan) -> str:
+    def _guarantee(self, plan: MemoryPlan) -> str:
         """Say what every prefix of the picks has of the largest objective."""
         return guarantee_of(self.optimizer, self.epsilon, plan.n_neighbors)

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from thresher.selectors.checks import check_number, check_one_of
-
 OPTIMIZERS = ("lazy", "stochastic", "threshold")
 EPSILON = 0.1
-
-
-def check_optimizer(name: str, optimizer: str, epsilon: float) -> None:
-    """Refuse a variant that does not exist, and an epsilon that is no share."""
-    check_one_of(name, "optimizer", optimizer, OPTIMIZERS)
-    check_number(name, "epsilon", epsilon, 1e-6, 1 - 1e-6)
 
 
 def guarantee_of(optimizer: str, epsilon: float, n_neighbors: int = 0) -> str:

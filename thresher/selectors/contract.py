@@ -1,0 +1,92 @@
+"""What a selector declares: its name, what it needs, how it scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, is_dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from thresher.errors import InputError
+from thresher.features.container import Features
+from thresher.features.requirements import Requirements
+from thresher.subset.scores import Scores
+from thresher.validation import check_settings
+
+
+class Selector(ABC):
+    """Base of every selector: three members to give, four with defaults.
+
+    A selector is a frozen dataclass whose fields are its settings. `score` reads nothing but its
+    arguments: the same features and generator give the same bytes. A public member that is not
+    declared here is refused when the selector is loaded, so that none is lost by a wrong letter;
+    helpers of your own begin with `_`.
+    """
+
+    ranks_only: ClassVar[bool] = False
+    """The values are ranks, with no meaning to a threshold."""
+
+    def __post_init__(self) -> None:
+        """Check the settings against their types and bounds.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        check_settings(self, self.name)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the entry point; a class attribute will do."""
+
+    @property
+    def requirements(self) -> Requirements:
+        """What `score` needs: a class attribute, or a property where it depends on settings."""
+        return Requirements()
+
+    @abstractmethod
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Score every row.
+
+        Args:
+            features: what `requirements` asks for, of n rows sorted by their ids.
+            n_ranked: how many rows the caller will look at, 1..n. A method that ranks greedily may
+                stop there and give -inf to the others; a method that scores each row alone ignores
+                it. The ranking for k is a prefix of the ranking for any larger number.
+            rng: the only source of randomness.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings in JSON values, which are part of a result's identity."""
+        return asdict(self) if is_dataclass(self) else {}
+
+    def describe_plan(self, features: Features) -> str | None:
+        """Return one sentence on what `score` is about to do (method, memory, guarantee), or None."""
+        del features
+        return None
+
+    def estimate_memory(self, n_rows: int, n_unique: int, n_dimensions: int) -> int:
+        """Return the peak in bytes beyond the features themselves.
+
+        Args:
+            n_rows: of the pool.
+            n_unique: of these, rows of different text.
+            n_dimensions: of an embedding.
+
+        Raises:
+            InputError: it does not fit into memory.
+        """
+        del n_rows, n_unique, n_dimensions
+        return 0
+
+
+def score_rows(selector: Selector, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+    """Return what a selector says of rows, after a check of `n_ranked`; the arguments are those of `Selector.score`.
+
+    Raises:
+        InputError: `n_ranked` is not in 1..n.
+    """
+    if not 1 <= n_ranked <= features.n_rows:
+        raise InputError(f"{selector.name}: the number of rows to rank must be in 1..{features.n_rows}, got {n_ranked}")
+    return selector.score(features, n_ranked=n_ranked, rng=rng)
