@@ -8,7 +8,7 @@
     ├── ManifestError      a manifest cannot be read or does not match        (ValueError)
     └── OutputError        the output folder cannot be written                (OSError)
 
-The command line prints the sentence and exits with 2; anything else that escapes is our own bug.
+The command line prints the sentence and exits with 2; anything else that escapes is an internal error.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class MissingExtraError(ThresherError, ImportError):
     """An optional package is needed and not installed."""
 
     def __init__(self, package: str, needed_by: str, extra: str) -> None:
-        """Build the sentence that names the package, who needs it, and the command that installs it."""
+        """Name the package, who needs it, and the command that installs it."""
         super().__init__(f"'{package}' is not installed; {needed_by} needs it: pip install 'thresher[{extra}]'")
         self.package = package
         self.extra = extra

@@ -8,8 +8,8 @@
         def __post_init__(self) -> None:
             check_settings(self, "herding")
 
-The field's type and bounds are what `check_settings` checks, what `build_settings` converts text to,
-and what the command line makes its options of. pydantic does the checking; the sentences are ours.
+`check_settings` checks the fields' types and bounds, `build_settings` converts text to them, and
+the command line makes its options of them. pydantic does the checking; the sentences are ours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Option(NamedTuple):
-    """What a field says of itself: `help` in words, the bounds of its numbers, and its place on the command line."""
+    """What a field says of itself: help, bounds, and its place on the command line."""
 
     help: str = ""
     gt: float | None = None
@@ -96,7 +96,7 @@ def get_field_types(cls: type) -> Mapping[str, Any]:
 
 
 def check_settings(settings: Any, name: str, problems: Sequence[str] = ()) -> None:
-    """Check every field of a settings object against its type and bounds, and tell all problems together.
+    """Check every field against its type and bounds, and report all problems together.
 
     Args:
         settings: instance of a dataclass; only a whole number counts as int, true and false do not.
@@ -259,7 +259,7 @@ def _describe_number(kind: str, about: Option) -> str:
 
 
 def document_options(*groups: type) -> Callable[[F], F]:
-    """Return a decorator that shows the fields of settings classes as a function's own keyword arguments.
+    """Return a decorator that shows the fields of settings as a function's own keyword arguments.
 
     The function takes them as `**options` and calls `split_options`. They go into its signature,
     and into its docstring after the last of its arguments, so that `help` and notebooks show them.

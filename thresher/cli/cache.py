@@ -61,7 +61,7 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete computed features, cells of experiments and trained adapters; they are made again when they are needed.
+    """Delete computed features, experiment cells and trained adapters; they are made again as needed.
 
     The limit holds for each of the three.
 

@@ -90,7 +90,7 @@ def list_rules(
     name: Annotated[str | None, typer.Argument(help="A rule, for all there is to know about it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """List the rules, or tell about one: what it drops, source, cost, needs, settings, when it fails."""
+    """List the rules, or show one: what it drops, source, cost, needs, settings, when it fails."""
     from thresher.curation.rule import available, load_class
 
     names = list(available()) if name is None else [name]
@@ -135,7 +135,7 @@ def _first_line(cls: type) -> str:
 
 
 def _settings(cls: type) -> dict[str, Any]:
-    """Return the settings with their defaults as text of the command line; None where there is none."""
+    """Return the settings with their defaults as the command line writes them, or None."""
     defaults: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         default = None if field.default is dataclasses.MISSING else field.default

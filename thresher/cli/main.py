@@ -96,7 +96,7 @@ def _terminate(number: int, _frame: object) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and return its exit code; every error a user can act on becomes one sentence."""
+    """Run one command and return its exit code; a user's error becomes one sentence."""
     reporter = _ErrorReporter(is_debug="--debug" in arguments, is_json="--log-json" in arguments)
     try:
         words = [_expand_home(word) for word in arguments if word != "--debug"]
@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _expand_home(word: str) -> str:
-    """Return a word of the command line with the home folder for its ~, which the shell leaves in --out=~/chosen."""
+    """Expand a leading ~, which the shell leaves alone in --out=~/chosen."""
     return _HOME.sub(lambda match: f"{match[1] or ''}{os.path.expanduser('~')}", word)
 
 

@@ -81,7 +81,7 @@ def read_as(rows: Dataset | PoolFiles) -> str | None:
 
 
 def unusable_lines(by_reason: Mapping[str, int]) -> list[str]:
-    """Return the most frequent reasons for which rows cannot be used, a line each, and how many rows have others."""
+    """Return a line for each of the five most frequent reasons, and one for the rest."""
     reasons = list(by_reason.items())
     lines = [f"  {count:,} {reason}" for reason, count in reasons[:5]]
     if len(reasons) > 5:

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with rate and time left at a terminal, a line now and then elsewhere."""
+"""Progress on stderr: a bar at a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="Folder that select, train, curve, compare or tune wrote.")],
     quiet: options.Quiet = False,
 ) -> None:
-    """Write report.html into an output folder: one page that needs no network, and its figures as PNG and SVG.
+    """Write report.html into an output folder, and its figures as PNG and SVG; it needs no network.
 
     [bold]Example:[/bold] thresher report chosen
     """

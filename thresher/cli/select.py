@@ -63,7 +63,7 @@ def select(
 ) -> None:
     """Choose the rows worth training on; each dropped row gets its reason.
 
-    [bold]Example:[/bold] thresher select alpaca.json --method facility-location --budget 30% --out chosen
+    [bold]Example:[/bold] thresher select alpaca.json --method k-center --budget 30% --out chosen
     """
     from thresher.cli.progress import progress_display
     from thresher.dataset import load

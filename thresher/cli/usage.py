@@ -1,4 +1,4 @@
-"""What is wrong with a command line that cannot be parsed, in one sentence and in thresher's words."""
+"""What is wrong with a command line that cannot be parsed, in one sentence."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def with_options(
     """Return a decorator that replaces parameters of settings classes by one option per field.
 
     Args:
-        groups: dataclasses whose fields are made with `option`; a field without help gets no option.
+        groups: dataclasses of `option` fields; a field without help gets no option.
         name: whose settings these are, as messages begin; default: the name of the command.
         defaults: by field, where the command has another default than the settings.
     """
@@ -99,7 +99,7 @@ def _options(group: type, defaults: Mapping[str, Any]) -> Iterator[inspect.Param
 
 
 def _get_option_type(kind: Any) -> Any:
-    """Return the type of an option for a field's type: lists, and unions with words, are read as text."""
+    """Return the type of an option; lists, and unions with words, are read as text."""
     members = [member for member in (get_args(kind) if _is_union(kind) else (kind,)) if member is not type(None)]
     if len(members) > 1 or members[0] is Any or get_origin(members[0]) in (tuple, Mapping):
         members = [str]

@@ -1,4 +1,4 @@
-"""What runs of models are told: which models, where finished values are stored, and whom to keep informed."""
+"""What a model run needs to know: which models, which cache, and who listens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From features to scores to a cut: the part of a selection that is the same wherever the features were computed."""
+"""From features to scores to a cut, the same wherever the features were computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a selection will take, estimated before anything is spent: `plan`, and `thresher select --dry-run`."""
+"""Estimate what a selection will take: `plan`, and `thresher select --dry-run`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thresher.cache.dry_run import StageCost
     from thresher.features import Progress
 
-UNNAMED = "model"  # stands for the name of a server's only model, since the server is not asked for it
+UNNAMED = "model"  # the server's only model, since the server is not asked for its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def model_tokens(self) -> int:
-        """Estimated tokens that language models read, each pass over a training row counted once."""
+        """Estimated tokens that language models read, in all passes over a row."""
         return sum(cost.tokens for cost in self.training) + sum(stage.tokens or 0 for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def plan(
 
 
 def _estimate_pair_bytes(request: Request) -> int:
-    """Return what the method will hold of pairs of embeddings, as it plans it itself; 0 where it holds none.
+    """Return the bytes of pairs of embeddings that the method will hold; 0 where it holds none.
 
     Raises:
         InputError: it does not fit into memory.
@@ -144,7 +144,7 @@ def _estimate_pair_bytes(request: Request) -> int:
 
 
 def _count_tokens(request: Request) -> Any:
-    """Return (n,) tokens of each row: no model is needed for these, so they are counted and not estimated."""
+    """Return the tokens of each row, (n,): counted and not estimated, as no model is needed."""
     from thresher.features import compute
 
     return compute(request.pool, {"length"}, replace(request.context, cache=None, on_progress=None))["length"]

@@ -1,4 +1,4 @@
-"""What a method wants trained before its features are computed: adapters on the pool, kept in the cache.
+"""Adapters that a method needs trained on the pool before its features are computed.
 
 A selector names them (see `thresher.features.reference_adapters.RequiredAdapter`). `plan_adapters`
 says, without training or writing anything, where they will be; `estimate_training` what they will
@@ -111,7 +111,7 @@ class PlannedAdapter:
 def plan_adapters(
     selector: Selector, pool: Dataset, context: FeatureContext, *, seed: int
 ) -> tuple[tuple[PlannedAdapter, ...], FeatureContext]:
-    """Return what a selector wants trained on the pool, and the context with the folders in their roles.
+    """Return the adapters that a selector needs, and the context with their folders in their roles.
 
     Nothing is trained and nothing is written.
 
@@ -161,7 +161,7 @@ def _plan_adapter(
 
 
 def _to_conversations(pool: Dataset) -> Dataset:
-    """Return classified texts as questions and answers, which is how a language model is shown them."""
+    """Return classified texts as questions and answers, as a language model is shown them."""
     if pool.kind != "classification":
         return pool
     pairs = pool.frame.select("prompt", "response").iter_rows()
@@ -177,7 +177,7 @@ def _resolve_training(
     model = named = context.models.model
     refuse_server(model)
     if model is not None and Path(model).expanduser().is_dir():
-        model = str(Path(model).expanduser().resolve())  # the adapter names its base, and is read from anywhere
+        model = str(Path(model).expanduser().resolve())  # the adapter names its base
         if (Path(model) / ADAPTER_CONFIG).is_file():
             raise InputError(
                 f"{by}: its {required.role} is trained on a base model, got the adapter '{named}'; merge it into "
@@ -204,7 +204,7 @@ def train_adapter(planned: PlannedAdapter, on_progress: OnProgress | None = None
 
 @contextmanager
 def train_missing_adapters(adapters: Sequence[PlannedAdapter], on_progress: OnProgress | None = None) -> Iterator[None]:
-    """Train the adapters that are not there yet, and keep a prune of the cache from deleting any until the end."""
+    """Train the adapters that are not there yet; until the end no prune of the cache deletes any."""
     with ExitStack() as stack:
         for planned in adapters:
             train_adapter(planned, on_progress)
@@ -326,12 +326,13 @@ def estimate_training(planned: PlannedAdapter) -> TrainingCost:
         trial,
         folds[0].rows,
         seed=trial.seeds[0],
-        folder=planned.folder.path / CHECKPOINTS,  # is not there, and nothing is saved in so few steps
+        folder=planned.folder.path / CHECKPOINTS,  # nothing is saved in so few steps
         run="trial",
     )
     per_step = (times[-1] - times[0]) / n_trial_steps  # from "start" on
     n_bytes = sum(value.numel() * value.element_size() for value in get_trainable_parameters(trained.model).values())
-    n_copies = 1 + 3 * planned.required.epochs * planned.required.keeps_epochs  # weights and two moments per epoch
+    # the weights, and per epoch the weights and two moments
+    n_copies = 1 + 3 * planned.required.epochs * planned.required.keeps_epochs
     return TrainingCost(
         sentence=planned.describe(),
         n_steps=sum(n_steps),

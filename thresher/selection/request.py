@@ -71,7 +71,7 @@ class Request:
         quota: parsed, or None.
         existing: rows the user has already, or None.
         target: rows of a target, or None.
-        context: of the features, with its encoder resolved and the folders of `planned_adapters` in it.
+        context: of the features; its encoder is resolved, and the folders of adapters are in it.
         planned_adapters: adapters to train before the features are computed.
         order: of the kept rows.
         seed: of everything random.
@@ -185,7 +185,7 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
         )
     if budget.unit in ("rows", "share"):
         budget.n_rows(len(pool))
-    others = {role: _rows_beside(role, getattr(settings, role), selector) for role in ROLES}
+    others = {role: _load_side_rows(role, getattr(settings, role), selector) for role in ROLES}
     feature_settings = selector.requirements.feature_settings
     context = FeatureContext(models=call.models, on_progress=call.on_progress, **feature_settings).resolved(len(pool))
     rows = whole() if whole is not None and selector.requirements.adapters else pool
@@ -203,8 +203,8 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     )
 
 
-def _rows_beside(role: str, rows: Any, selector: Selector) -> Dataset | None:
-    """Return the rows of that role, if there are any; refuse those that the selector does not look at."""
+def _load_side_rows(role: str, rows: Any, selector: Selector) -> Dataset | None:
+    """Return the rows of a role, if any; refuse those that the selector does not look at."""
     if rows is None:
         if role in selector.requirements.required_roles:
             raise InputError(f"{role}: {selector.name} needs {ROLES[role]}, found none; give --{role} FILE")

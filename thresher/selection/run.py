@@ -1,4 +1,4 @@
-"""The arrow from a dataset to a subset: features are computed once, a selector scores, the budget cuts."""
+"""The arrow from a dataset to a subset: compute features once, score, cut to the budget."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def select(
             subset.write_into(folder.work)
             folder.publish()
         except OSError:
-            folder.discard()  # a full disk: the computed features are cached, so nothing worth keeping is lost
+            folder.discard()  # a full disk: the features are cached, so nothing is lost
             raise
     return subset
 

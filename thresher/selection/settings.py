@@ -44,7 +44,7 @@ class SelectSettings:
 
 
 class SelectOptions(ModelOptions, total=False):
-    """The fields of `SelectSettings` and `ModelSettings` as keyword arguments, for type checkers."""
+    """Fields of `SelectSettings` and `ModelSettings` as keyword arguments, for type checkers."""
 
     budget: Required[int | float | str | Budget]
     settings: Mapping[str, Any] | None

@@ -27,7 +27,7 @@ class CorrectSettings:
 
 
 class CorrectOptions(ModelOptions, total=False):
-    """The fields of `CorrectSettings` and `ModelSettings` as keyword arguments, for type checkers."""
+    """Fields of `CorrectSettings` and `ModelSettings` as keyword arguments, for type checkers."""
 
     judge: str | None
     eta: float
