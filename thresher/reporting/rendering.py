@@ -21,7 +21,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from thresher.reporting.charts.palette import DARK, LIGHT
-from thresher.reporting.charts.svg import Drawing, build_marker, draw
+from thresher.reporting.charts.svg import Drawing, build_marker, draw_chart
 from thresher.reporting.page import Figure, Page, PoolMap
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -62,9 +62,9 @@ def _environment() -> Environment:
 def _drawings(figure: Figure) -> list[dict[str, Any]]:
     """Return what the template draws of each chart: one drawing per width, or one for a panel among several."""
     if len(figure.charts) > 1:
-        return [{"chart": chart, "drawings": {"small": draw(chart, PANEL, 210)}} for chart in figure.charts]
+        return [{"chart": chart, "drawings": {"small": draw_chart(chart, PANEL, 210)}} for chart in figure.charts]
     chart = figure.charts[0]
-    pair: dict[str, Drawing] = {"wide": draw(chart, WIDE), "narrow": draw(chart, NARROW)}
+    pair: dict[str, Drawing] = {"wide": draw_chart(chart, WIDE), "narrow": draw_chart(chart, NARROW)}
     return [{"chart": chart, "drawings": pair}]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from thresher.reporting.charts.chart import Band, Chart, Dots, Line, Rows, Rule, Whiskers, linear_axis, log_axis
 from thresher.reporting.charts.palette import DARK, LIGHT, METHOD_TONES, assign_shapes, assign_tones
-from thresher.reporting.charts.svg import draw
+from thresher.reporting.charts.svg import draw_chart
 from thresher.reporting.formatting import (
     MetricDisplay,
     describe_metric,
@@ -65,7 +65,7 @@ def test_marks_lie_where_the_axes_say(width):
     from dataclasses import replace
 
     line = Line(tone="blue", x=[0, 5, 10], y=[0, 50, 100])
-    found = draw(replace(chart(), marks=(line,)), width)
+    found = draw_chart(replace(chart(), marks=(line,)), width)
     (path,) = [path for path in found.paths if path.classes.startswith("line")]
     start, middle, end = points_of(path.d)
     assert middle == pytest.approx(((start[0] + end[0]) / 2, (start[1] + end[1]) / 2), abs=0.11)
@@ -81,7 +81,7 @@ def test_nothing_is_drawn_outside_the_drawing(width):
         Whiskers(tone="blue", at=range(5), low=[0.0] * 5, high=[10.0] * 5, is_lying=True),
         Dots(tone="blue", x=[0.0, 2.0, 5.0, 8.0, 10.0], y=range(5), tips=("a",) * 5),
     )
-    found = draw(Chart(x=linear_axis("x", 0, 10), y=Rows(labels), marks=marks), width)
+    found = draw_chart(Chart(x=linear_axis("x", 0, 10), y=Rows(labels), marks=marks), width)
     numbers = [p for path in found.paths for p in points_of(path.d)] + [(p.x, p.y) for p in found.points]
     assert all(0 <= x <= found.width and 0 <= y <= found.height for x, y in numbers)
     for label in found.labels:
@@ -95,7 +95,7 @@ def test_names_at_the_ends_of_lines_do_not_cover_one_another(ends):
     lines = tuple(Line(tone="blue", x=[0, 10], y=[0, end], label=f"line {i}") for i, end in enumerate(ends))
     from dataclasses import replace
 
-    found = draw(replace(chart(), marks=lines), 820)
+    found = draw_chart(replace(chart(), marks=lines), 820)
     heights = sorted(label.y for label in found.labels if label.classes.startswith("name"))
     assert len(heights) == len(ends)
     assert min(np.diff(heights)) > 14.9
@@ -107,7 +107,7 @@ def test_a_band_goes_there_and_back():
     from dataclasses import replace
 
     band = Band(tone="blue", x=[0, 10], low=[10, 20], high=[30, 60])
-    (path,) = [p for p in draw(replace(chart(), marks=(band,)), 820).paths if p.classes.startswith("band")]
+    (path,) = [p for p in draw_chart(replace(chart(), marks=(band,)), 820).paths if p.classes.startswith("band")]
     a, b, c, d = points_of(path.d)
     assert (a[0], b[0]) == (d[0], c[0])
     assert a[1] < d[1]

@@ -1,4 +1,4 @@
-"""Charts as shapes at places in a drawing, for the page's inline SVG; the template writes them out."""
+"""Charts as positioned shapes for the page's inline SVG; the template writes them out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ LETTER = 7.0  # mean width of a letter of a tick, in the widest of the usual fon
 ROW_LETTER = 7.8  # of the name of a row
 NAME_LETTER = 8.6  # of the name of a line, in bold
 MAX_NAME = 22  # letters of the name of a line
+NAME_LINE = 15.0  # height of the name of a line
 ROW = 30  # height of a named row
 DASHES: dict[Style, str] = {"solid": "", "dashed": "6 4", "thin": "", "dotted": "2 4"}
 
@@ -28,19 +29,18 @@ class Path:
 
 @dataclass(frozen=True)
 class Label:
-    """A text at a place; `anchor` is "start", "middle" or "end"."""
+    """A text at a position."""
 
     x: float
     y: float
     text: str
     classes: str
     anchor: Literal["start", "middle", "end"] = "start"
-    turn: str = ""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point that can be read out: its shape, and the text that belongs to it."""
+    """A point with a text that is read out."""
 
     d: str
     classes: str
@@ -81,46 +81,46 @@ class _Frame:
         return round(self.bottom - axis.share(value) * (self.bottom - self.top), 1)
 
 
-def draw(chart: Chart, width: float, height: float | None = None) -> Drawing:
-    """Lay a chart out in a drawing of this width.
+def draw_chart(chart: Chart, width: float, height: float | None = None) -> Drawing:
+    """Lay out a chart.
 
     Args:
         chart: what to draw.
         width: of the drawing, in the units of its text (12 per line).
-        height: of the drawing; not set: by the width, or by the number of rows.
+        height: of the drawing; by default it follows from the width, or the number of rows.
     """
     is_narrow = width < 500
-    frame = _frame(chart, width, height, is_narrow)
+    frame = _build_frame(chart, width, height, is_narrow)
     drawing = Drawing(width, frame.bottom + 44, is_list=isinstance(chart.y, Rows))
-    _axes(drawing, frame, is_narrow)
-    ends: list[tuple[float, float, str, str]] = []
+    _draw_axes(drawing, frame, is_narrow)
+    ends: list[tuple[float, str, str]] = []  # height, name and color of each named line at its end
     for mark in chart.marks:
         if isinstance(mark, Band):
-            _band(drawing, frame, mark)
+            edge = _join_points(frame, [*mark.x, *reversed(mark.x)], [*mark.high, *reversed(mark.low)])
+            drawing.paths.append(Path(f"{edge}Z", f"band {mark.tone}"))
         elif isinstance(mark, Line):
-            drawing.paths.append(
-                Path(_through(frame, mark.x, mark.y), f"line {mark.style} {mark.tone}", DASHES[mark.style])
-            )
+            line = _join_points(frame, mark.x, mark.y)
+            drawing.paths.append(Path(line, f"line {mark.style} {mark.tone}", DASHES[mark.style]))
             if mark.label is not None and not is_narrow:
-                ends.append((frame.x(mark.x[-1]), frame.y(mark.y[-1]), mark.label, mark.tone))
+                ends.append((frame.y(mark.y[-1]), mark.label, mark.tone))
         elif isinstance(mark, Dots):
-            _dots(drawing, frame, mark)
+            _draw_dots(drawing, frame, mark)
         elif isinstance(mark, Note):
             if not is_narrow:
                 side: Literal["start", "end"] = "end" if mark.is_left else "start"
                 x = frame.x(mark.x) + (-9 if mark.is_left else 9)
                 drawing.labels.append(Label(x, frame.y(mark.y) + 4, mark.text, f"note {mark.tone}", side))
         elif isinstance(mark, Whiskers):
-            _whiskers(drawing, frame, mark)
+            _draw_whiskers(drawing, frame, mark)
         elif isinstance(mark, Rule):
-            _rule(drawing, frame, mark, is_narrow)
+            _draw_rule(drawing, frame, mark, is_narrow)
         else:
-            _bars(drawing, frame, mark)
-    drawing.labels += _apart(ends, frame)
+            _draw_bars(drawing, frame, mark)
+    drawing.labels += _place_names(ends, frame)
     return drawing
 
 
-def _frame(chart: Chart, width: float, height: float | None, is_narrow: bool) -> _Frame:
+def _build_frame(chart: Chart, width: float, height: float | None, is_narrow: bool) -> _Frame:
     if isinstance(chart.y, Rows):
         longest = max(len(label) for label in chart.y.labels)
         left = 8.0 if is_narrow else min(14 + ROW_LETTER * longest, width * 0.35)
@@ -132,7 +132,7 @@ def _frame(chart: Chart, width: float, height: float | None, is_narrow: bool) ->
     return _Frame(chart, left, right, 26, (height or width * (0.85 if is_narrow else 0.52)) - 44)
 
 
-def _axes(drawing: Drawing, frame: _Frame, is_narrow: bool) -> None:
+def _draw_axes(drawing: Drawing, frame: _Frame, is_narrow: bool) -> None:
     chart = frame.chart
     last = -100.0
     for tick in chart.x.ticks:
@@ -161,23 +161,17 @@ def _axes(drawing: Drawing, frame: _Frame, is_narrow: bool) -> None:
     drawing.labels.append(Label(4, 13, chart.y.label, "axis"))
 
 
-def _through(frame: _Frame, xs: Sequence[float], ys: Sequence[float]) -> str:
+def _join_points(frame: _Frame, xs: Sequence[float], ys: Sequence[float]) -> str:
     return "M" + "L".join(f"{frame.x(x):g} {frame.y(y):g}" for x, y in zip(xs, ys, strict=True))
 
 
-def _band(drawing: Drawing, frame: _Frame, mark: Band) -> None:
-    x = [*mark.x, *reversed(mark.x)]
-    y = [*mark.high, *reversed(mark.low)]
-    drawing.paths.append(Path(_through(frame, x, y) + "Z", f"band {mark.tone}"))
-
-
-def _dots(drawing: Drawing, frame: _Frame, mark: Dots) -> None:
+def _draw_dots(drawing: Drawing, frame: _Frame, mark: Dots) -> None:
     classes = f"{'faint' if mark.is_faint else 'dot'} {mark.tone}{' open' if mark.shape == 'ring' else ''}"
-    tips = mark.tips or ("",) * len(mark.x)
-    for i, (x, y) in enumerate((frame.x(x), frame.y(y)) for x, y in zip(mark.x, mark.y, strict=True)):
+    for at_x, at_y, tip in zip(mark.x, mark.y, mark.tips or ("",) * len(mark.x), strict=True):
+        x, y = frame.x(at_x), frame.y(at_y)
         shape = build_marker(mark.shape, x, y, mark.size)
-        if tips[i]:
-            drawing.points.append(Point(shape, classes, x, y, tips[i]))
+        if tip:
+            drawing.points.append(Point(shape, classes, x, y, tip))
         else:
             drawing.paths.append(Path(shape, classes))
 
@@ -201,7 +195,7 @@ def build_marker(shape: str, x: float, y: float, r: float) -> str:
     return f"M{x - r:.1f} {y:.1f}a{r:g} {r:g} 0 1 0 {2 * r:g} 0a{r:g} {r:g} 0 1 0 {-2 * r:g} 0z"
 
 
-def _whiskers(drawing: Drawing, frame: _Frame, mark: Whiskers) -> None:
+def _draw_whiskers(drawing: Drawing, frame: _Frame, mark: Whiskers) -> None:
     d = []
     for at, low, high in zip(mark.at, mark.low, mark.high, strict=True):
         if mark.is_lying:
@@ -213,20 +207,19 @@ def _whiskers(drawing: Drawing, frame: _Frame, mark: Whiskers) -> None:
     drawing.paths.append(Path("".join(d), f"whisker {mark.tone}{' strong' if mark.width > 2 else ''}"))
 
 
-def _rule(drawing: Drawing, frame: _Frame, mark: Rule, is_narrow: bool) -> None:
+def _draw_rule(drawing: Drawing, frame: _Frame, mark: Rule, is_narrow: bool) -> None:
     if mark.is_upright:
         x = frame.x(mark.at)
-        drawing.paths.append(Path(f"M{x:g} {frame.top:g}V{frame.bottom:g}", f"rule {mark.tone}", DASHES[mark.style]))
-        if mark.label and not is_narrow:
-            drawing.labels.append(Label(x + 5, frame.top + 12, mark.label, f"note {mark.tone}"))
-        return
-    y = frame.y(mark.at)
-    drawing.paths.append(Path(f"M{frame.left:g} {y:g}H{frame.right:g}", f"rule {mark.tone}", DASHES[mark.style]))
+        d, label_at = f"M{x:g} {frame.top:g}V{frame.bottom:g}", (x + 5, frame.top + 12)
+    else:
+        y = frame.y(mark.at)
+        d, label_at = f"M{frame.left:g} {y:g}H{frame.right:g}", (frame.left + 6, y - 6)
+    drawing.paths.append(Path(d, f"rule {mark.tone}", DASHES[mark.style]))
     if mark.label and not is_narrow:
-        drawing.labels.append(Label(frame.left + 6, y - 6, mark.label, f"note {mark.tone}"))
+        drawing.labels.append(Label(*label_at, mark.label, f"note {mark.tone}"))
 
 
-def _bars(drawing: Drawing, frame: _Frame, mark: Bars) -> None:
+def _draw_bars(drawing: Drawing, frame: _Frame, mark: Bars) -> None:
     assert isinstance(frame.chart.y, Axis)
     floor = frame.y(max(0.0, frame.chart.y.low))
     if mark.is_outline:
@@ -243,19 +236,18 @@ def _bars(drawing: Drawing, frame: _Frame, mark: Bars) -> None:
     drawing.paths.append(Path(d, f"bar {mark.tone}"))
 
 
-def _apart(ends: Iterable[tuple[float, float, str, str]], frame: _Frame) -> list[Label]:
+def _place_names(ends: Iterable[tuple[float, str, str]], frame: _Frame) -> list[Label]:
     """Return the names at the ends of lines, pushed apart so that none covers another."""
-    line = 15.0
-    placed: list[tuple[float, float, str, str]] = []
-    for x, y, text, tone in sorted(ends, key=lambda end: end[1]):
-        lowest = placed[-1][1] + line if placed else frame.top
-        placed.append((x, max(y, lowest), text, tone))
-    over = placed[-1][1] - frame.bottom if placed else 0.0
-    if over > 0:  # pushed out at the bottom: move the whole stack up as far as it needs
-        shifted, ceiling = [], frame.bottom
-        for x, y, text, tone in reversed(placed):
-            y = min(y, ceiling)
-            ceiling = y - line
-            shifted.append((x, y, text, tone))
-        placed = shifted
-    return [Label(frame.right + 8, y + 4, truncate(text, MAX_NAME), f"name {tone}") for _, y, text, tone in placed]
+    ordered = sorted(ends, key=lambda end: end[0])
+    lowest, ys = frame.top, []
+    for y, _, _ in ordered:  # from the top: each at least one line below the one before
+        ys.append(max(y, lowest))
+        lowest = ys[-1] + NAME_LINE
+    highest = frame.bottom
+    for i in reversed(range(len(ys))):  # from the bottom: none outside, each at least one line above the next
+        ys[i] = min(ys[i], highest)
+        highest = ys[i] - NAME_LINE
+    return [
+        Label(frame.right + 8, y + 4, truncate(text, MAX_NAME), f"name {tone}")
+        for y, (_, text, tone) in zip(ys, ordered, strict=True)
+    ]

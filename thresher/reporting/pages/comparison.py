@@ -22,7 +22,6 @@ from thresher.reporting.formatting import (
     is_number,
     join_words,
     readable_name,
-    truncate,
 )
 from thresher.reporting.page import Block, Figure, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.experiment_tables import (
@@ -35,7 +34,7 @@ from thresher.reporting.pages.experiment_tables import (
     build_run_tiles,
     read_experiment,
 )
-from thresher.reporting.pages.reproduce import build_reproduction, flatten
+from thresher.reporting.pages.reproduce import build_reproduction
 
 ALPHA = 0.05
 KEYS = ("metric", "is_higher_better", "budgets", "baseline", "verdicts")
@@ -47,9 +46,7 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
     content = read_json(folder / "comparison.json", KEYS)
     baseline, is_higher_better = str(content["baseline"]), bool(content["is_higher_better"])
     experiment = read_experiment(folder, manifest, cells_file="cells.csv", is_higher_better=is_higher_better)
-    verdicts = sorted(
-        map(_normalize_verdict, content["verdicts"]), key=lambda v: (v["n_rows"], -_improvement(v), v["method"])
-    )
+    verdicts = sorted(content["verdicts"], key=lambda v: (v["n_rows"], -_improvement(v), v["method"]))
     methods = [method for method in experiment.methods if method != baseline]
     budgets = " / ".join(format_count(size) for size in sorted({v["n_rows"] for v in verdicts}))
     n_clear = sum(is_clear(verdict) for verdict in verdicts)
@@ -92,17 +89,6 @@ def _write_remarks(verdicts: list[Verdict]) -> list[str]:
     return sentences
 
 
-def _normalize_verdict(entry: Mapping[str, Any]) -> Verdict:
-    """Return a verdict with its fields in one place: some may be in the verdict or in its difference."""
-    gap = entry["difference"]
-    return {
-        **entry,
-        "p": entry.get("p", gap.get("p")),
-        "detectable": entry.get("detectable", gap.get("detectable")),
-        "verdict": str(entry.get("verdict", entry.get("sentence", ""))),
-    }
-
-
 def _improvement(verdict: Verdict) -> float:
     """Return the effect, positive where the method is better whatever the direction of the metric."""
     value = verdict["difference"]["value"]
@@ -116,12 +102,12 @@ def _write_answer(experiment: Experiment, verdicts: list[Verdict], baseline: str
     worse = [v for v in verdicts if is_clear(v) and _improvement(v) < 0]
     if better:
         best = max(better, key=_improvement)
-        text = f"{best['method']} beats {baseline} at {format_rows(best['n_rows'])}: {best['verdict']}"
+        text = f"{best['method']} beats {baseline} at {format_rows(best['n_rows'])}: {best['sentence']}"
         others = sorted({v["method"] for v in better} - {best["method"]})
         return f"{text}{f'; so does {join_words(others)}' if others else ''}."
     if worse and len(worse) == len(verdicts):
         return f"Every method is worse than {baseline} here."
-    detectable = [v["detectable"] for v in verdicts if is_number(v.get("detectable"))]
+    detectable = [d for v in verdicts if is_number(d := v["difference"].get("detectable"))]
     size = ""
     if detectable and experiment.metric.is_rate and max(detectable) >= 1:  # rates cannot differ by more
         size = "; with so few runs and test rows, no difference could have been detected"
@@ -134,7 +120,7 @@ def _write_answer(experiment: Experiment, verdicts: list[Verdict], baseline: str
 def _build_effect(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> list[Block]:
     blocks = [*build_failures(experiment)]
     if verdicts:
-        cells = [(verdict["method"], format_count(verdict["n_rows"]), verdict["verdict"]) for verdict in verdicts]
+        cells = [(verdict["method"], format_count(verdict["n_rows"]), verdict["sentence"]) for verdict in verdicts]
         in_words = Table(caption="In words", columns=("method", "rows", "verdict"), rows=cells, numeric=(1,))
         blocks += [_build_forest(experiment, verdicts, baseline), in_words]
         blocks += _build_seeds_needed(experiment, verdicts)
@@ -166,7 +152,7 @@ def _build_forest(experiment: Experiment, verdicts: list[Verdict], baseline: str
         name="forest",
         title=f"Difference from {baseline}",
         caption=f"Each line is the 95{PERCENT} interval of a difference; right of zero is better.{turned}",
-        alt="Forest plot. " + " ".join(f"{label}: {v['verdict']}." for label, v in zip(labels, verdicts, strict=True)),
+        alt="Forest plot. " + " ".join(f"{label}: {v['sentence']}." for label, v in zip(labels, verdicts, strict=True)),
         charts=(chart,),
         table=_build_verdict_table(metric, verdicts),
     )
@@ -180,7 +166,7 @@ def _build_interval(experiment: Experiment, verdict: Verdict, row: int, label: s
     value = metric.scaled(gap["value"])
     low, high = sorted(metric.scaled(gap[name] if is_number(gap[name]) else gap["value"]) for name in ("low", "high"))
     tone, clear = experiment.tones.get(str(verdict["method"]), "ink"), is_clear(verdict)
-    shape, size, tip = "square" if clear else "ring", 6.0 if clear else 5.0, f"{label}: {verdict['verdict']}"
+    shape, size, tip = "square" if clear else "ring", 6.0 if clear else 5.0, f"{label}: {verdict['sentence']}"
     return [
         Whiskers(tone=tone, at=[row], low=[low], high=[high], is_lying=True, width=2.6 if clear else 1.6),
         Dots(tone=tone, x=[value], y=[row], shape=shape, size=size, tips=(tip,)),
@@ -195,9 +181,9 @@ def _build_verdict_table(metric: MetricDisplay, verdicts: list[Verdict]) -> Tabl
             format_count(verdict["n_rows"]),
             metric.difference(verdict["difference"]["value"]),
             metric.difference_range(verdict["difference"]["low"], verdict["difference"]["high"]),
-            _format_p(verdict.get("p")),
+            _format_p(verdict["difference"].get("p")),
             _format_p(verdict.get("p_holm")),
-            _format_detectable(metric, verdict.get("detectable")),
+            _format_detectable(metric, verdict["difference"].get("detectable")),
         )
         for verdict in verdicts
     ]
@@ -289,13 +275,7 @@ def _format_relative_cost(verdict: Verdict) -> str:
     return format_share(select, train) if is_number(select) and is_number(train) else NOTHING
 
 
-def _format_net(metric: MetricDisplay, net: Any) -> str:
-    if not isinstance(net, Mapping):
-        return str(net) if net is not None else NOTHING
-    if isinstance(net.get("sentence"), str):
-        return str(net["sentence"])
-    if is_number(net.get("value")):
-        has_ends = is_number(net.get("low")) and is_number(net.get("high"))
-        ends = f" ({metric.difference_range(net['low'], net['high'])})" if has_ends else ""
-        return f"{metric.difference(net['value'])}{ends}"
-    return truncate(", ".join(f"{readable_name(name)} {value}" for name, value in flatten(net)), 200) or NOTHING
+def _format_net(metric: MetricDisplay, net: Mapping[str, Any] | None) -> str:
+    if net is None:
+        return NOTHING
+    return f"{metric.difference(net['value'])} ({metric.difference_range(net['low'], net['high'])})"

@@ -175,8 +175,6 @@ def _build_saturations(experiment: Experiment, fitted: Fitted) -> Table:
             cells.append((method, NOTHING, NOTHING, "not fitted: too few runs", NOTHING, NOTHING))
             continue
         high = format_count(saturation["high"]) if is_number(saturation["high"]) else "open"
-        ahead = entry.get("next") or saturation.get("next_sizes") or []
-        sizes = [size.get("n_rows") if isinstance(size, Mapping) else size for size in ahead]
         cells.append(
             (
                 method,
@@ -184,7 +182,7 @@ def _build_saturations(experiment: Experiment, fitted: Fitted) -> Table:
                 f"{format_count(saturation['low'])} to {high}",
                 STATUS.get(saturation["status"], str(saturation["status"])),
                 f"{metric.text(top['median'])} ({metric.text_range(top['low'], top['high'])})" if top else NOTHING,
-                ", ".join(format_count(size) for size in sizes) or NOTHING,
+                ", ".join(map(format_count, saturation.get("next_sizes") or ())) or NOTHING,
             )
         )
     endless = f"{readable_name(metric.name)} with endless rows"

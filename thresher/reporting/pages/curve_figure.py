@@ -38,7 +38,7 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
         fitted: content of `saturation.json`.
     """
     entries = {method: fitted["methods"].get(method, {}) for method in experiment.methods}
-    points = {method: entry.get("points") or _compute_means(experiment, method) for method, entry in entries.items()}
+    points = {method: entry.get("points") or [] for method, entry in entries.items()}
     sizes = sorted({int(point["n_rows"]) for own in points.values() for point in own})
     right = _find_right_end(sizes[-1], entries)
     low, high = _find_range(experiment, points, entries, right)
@@ -75,13 +75,6 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
         charts=(chart,),
         table=_build_table(experiment, points),
     )
-
-
-def _compute_means(experiment: Experiment, method: str) -> list[dict[str, Any]]:
-    return [
-        {"n_rows": size, "value": sum(values) / len(values), "stderr": None, "n_seeds": len(values)}
-        for size, values in experiment.values(method).items()
-    ]
 
 
 def _find_right_end(largest: int, entries: Mapping[str, Mapping[str, Any]]) -> float:

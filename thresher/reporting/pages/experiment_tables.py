@@ -19,7 +19,6 @@ from thresher.reporting.formatting import (
     format_rows,
     format_seconds,
     format_share,
-    is_number,
     truncate,
 )
 from thresher.reporting.page import Block, Notice, Paragraph, Share, ShareBars, Table, Tile
@@ -184,16 +183,11 @@ def build_run_table(experiment: Experiment) -> Table:
 
 
 def build_run_tiles(experiment: Experiment) -> list[Tile]:
-    """Return the number of finished runs, and the time of the command or else the sum over its runs."""
-    seconds = experiment.content.get("run", {}).get("seconds")
-    if isinstance(seconds, Mapping):
-        seconds = seconds.get("total")
-    if not is_number(seconds):
-        seconds = experiment.cells["train_seconds"].sum() or None
+    """Return the number of finished runs, and the time of the command."""
     n_done, n = len(experiment.done), len(experiment.cells)
     return [
         Tile("Runs", format_count(n_done), f"of {n:,}" if n_done < n else ""),
-        Tile("Time", format_seconds(seconds)),
+        Tile("Time", format_seconds(experiment.content["run"].get("seconds"))),
     ]
 
 

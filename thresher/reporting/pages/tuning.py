@@ -30,7 +30,7 @@ TRIALS, RESULT = "trials.csv", "tune.json"
 NEEDED = ("best_trial", "best_settings", "metric", "is_higher_better", "test", "verdict")
 SHOWN = ("learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs", "max_steps")
 MAX_TRIALS = 200  # in the table
-EARLY, FINAL = ("early", "early_score", "early_value"), ("final", "final_score", "final_value", "value")
+EARLY, FINAL = "early", "final"  # columns with the score of a trial after some steps, and at the end
 
 
 def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
@@ -38,18 +38,12 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
     content = manifest.content
     result = read_json(folder / RESULT, NEEDED) if (folder / RESULT).is_file() else {}
     has_trials = (folder / TRIALS).is_file()
-    trials = read_table(folder / TRIALS, ()) if has_trials else pl.DataFrame()
-    early, final = (next((name for name in names if name in trials.columns), None) for names in (EARLY, FINAL))
-    scores = [name for name in (early, final) if name is not None]
-    metric = _describe_metric(result, trials, scores, content.get("task"))
-    n_finished = 0 if final is None else int(trials[final].is_not_null().sum())
-    blocks: list[Block] = []
-    if not has_trials:
-        blocks.append(Notice(f"There is no {TRIALS} in this folder, so there is little to see."))
-    if early is not None and final is not None:
-        blocks += _build_early_final(metric, trials, early, final)
-    if len(trials):
-        blocks.append(_build_table(metric, trials, scores))
+    trials = read_table(folder / TRIALS, ("trial", EARLY, FINAL)) if has_trials else pl.DataFrame()
+    metric = _describe_metric(result, trials, content.get("task"))
+    n_finished = int(trials[FINAL].is_not_null().sum()) if has_trials else 0
+    blocks: list[Block] = [Notice(f"There is no {TRIALS} in this folder, so there is little to see.")]
+    if has_trials:
+        blocks = [*_build_early_final(metric, trials), _build_table(metric, trials)]
     tiles = [Tile("Trials", format_count(len(trials))), Tile("Run to the end", format_count(n_finished))]
     if "dev_rows" in result:
         tiles.append(Tile("Evaluated on", format_count(result["dev_rows"]), "rows held out of the data"))
@@ -69,11 +63,10 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
     )
 
 
-def _describe_metric(
-    result: Mapping[str, Any], trials: pl.DataFrame, scores: list[str], task: str | None
-) -> MetricDisplay:
+def _describe_metric(result: Mapping[str, Any], trials: pl.DataFrame, task: str | None) -> MetricDisplay:
     """Return how scores are shown: as plain numbers where the folder does not name its metric."""
-    values = [value for name in scores for value in trials[name].cast(pl.Float64, strict=False).to_list()]
+    scores = [trials[name].cast(pl.Float64, strict=False) for name in (EARLY, FINAL) if name in trials.columns]
+    values = [value for column in scores for value in column.to_list()]
     name, is_higher_better = str(result.get("metric", "score")), bool(result.get("is_higher_better", False))
     return describe_metric(name, values, is_higher_better=is_higher_better, task=task)
 
@@ -109,16 +102,15 @@ def _build_winner(metric: MetricDisplay, result: Mapping[str, Any]) -> list[Bloc
     return lines
 
 
-def _build_early_final(metric: MetricDisplay, trials: pl.DataFrame, early: str, final: str) -> list[Block]:
+def _build_early_final(metric: MetricDisplay, trials: pl.DataFrame) -> list[Block]:
     """Return early against final scores, for the trials that have both."""
-    both = trials.with_row_index("line", offset=1).with_columns(pl.col(early, final).cast(pl.Float64, strict=False))
-    both = both.filter(pl.col(early).is_finite() & pl.col(final).is_finite())
+    both = trials.with_columns(pl.col(EARLY, FINAL).cast(pl.Float64, strict=False))
+    both = both.filter(pl.col(EARLY).is_finite() & pl.col(FINAL).is_finite())
     if len(both) < 2:
         return [Paragraph("Fewer than two trials have both an early and a final score.")]
-    x, y = both[early].to_list(), both[final].to_list()
-    names = both["trial" if "trial" in both.columns else "line"].to_list()
-    words = [(str(n), metric.text(a), metric.text(b)) for n, a, b in zip(names, x, y, strict=True)]
-    rank = both.select(pl.corr(early, final, method="spearman")).item()
+    x, y = both[EARLY].to_list(), both[FINAL].to_list()
+    words = [(str(n), metric.text(a), metric.text(b)) for n, a, b in zip(both["trial"], x, y, strict=True)]
+    rank = both.select(pl.corr(EARLY, FINAL, method="spearman")).item()
     tips = tuple(f"trial {name}: early {a}, final {b}" for name, a, b in words)
     dots = Dots(tone="blue", x=[metric.scaled(v) for v in x], y=[metric.scaled(v) for v in y], tips=tips)
     chart = Chart(
@@ -141,7 +133,8 @@ def _build_early_final(metric: MetricDisplay, trials: pl.DataFrame, early: str, 
     ]
 
 
-def _build_table(metric: MetricDisplay, trials: pl.DataFrame, scores: list[str]) -> Table:
+def _build_table(metric: MetricDisplay, trials: pl.DataFrame) -> Table:
+    scores = (EARLY, FINAL)
     errors = {name: f"{name}_stderr" for name in scores if f"{name}_stderr" in trials.columns}
     names = [name for name in trials.columns if name not in errors.values()]
     cells = [
