@@ -9,9 +9,9 @@ import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from thresher.dataset.formats.shard import Block, Positions, Shard
+from thresher.dataset.formats.shard import Block, Shard
+from thresher.numeric.arrays import Int32, Int64
 
 _EXACT = 2**53  # whole numbers up to here are floats without loss
 _TYPES: dict[type, tuple[Any, pa.DataType]] = {
@@ -22,7 +22,7 @@ _TYPES: dict[type, tuple[Any, pa.DataType]] = {
 }
 
 
-def read_column(shards: Sequence[Shard], shard: NDArray[np.int32], position: Positions, name: str) -> pl.Series | None:
+def read_column(shards: Sequence[Shard], shard: Int32, position: Int64, name: str) -> pl.Series | None:
     """Return a column of the user for some rows, in their order: (n,); None when no row has it.
 
     Args:
@@ -32,7 +32,7 @@ def read_column(shards: Sequence[Shard], shard: NDArray[np.int32], position: Pos
         name: of the column.
     """
     parts: list[pl.Series] = []
-    places: list[NDArray[np.int64]] = []
+    places: list[Int64] = []
     is_known = False
     for number, one in enumerate(shards):
         mine = np.flatnonzero(shard == number)

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.dataset.canonical import build_conversation
 from thresher.dataset.columns import read_column
 from thresher.dataset.conversation import Conversation
 from thresher.dataset.formats.copy_rows import write_rows
 from thresher.dataset.formats.files import SourceFile
-from thresher.dataset.formats.shard import Positions, Shard
+from thresher.dataset.formats.shard import Shard
 from thresher.dataset.rejection import BadRow, count_values
 from thresher.dataset.row_id import hash_row_ids
 from thresher.dataset.schema import Schema
 from thresher.errors import InputError, NotFoundError, did_you_mean
+from thresher.numeric.arrays import Int32, Int64, Ints
 
-Indices = Sequence[int] | NDArray[np.integer[Any]] | pl.Series
+Indices = Sequence[int] | Ints | pl.Series
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -45,8 +45,8 @@ class Dataset:
     rejected: pl.DataFrame
     n_read: int
     shards: tuple[Shard, ...] = field()
-    shard: NDArray[np.int32]
-    position: Positions
+    shard: Int32
+    position: Int64
     _columns: dict[str, pl.Series] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class Dataset:
         at = self._checked(indices)
         return write_rows(self.shards, self.shard[at], self.position[at], Path(folder), stem)
 
-    def _checked(self, indices: Indices) -> NDArray[np.int64]:
+    def _checked(self, indices: Indices) -> Int64:
         at = np.asarray(indices)
         if at.dtype == np.bool_ or (len(at) and not np.issubdtype(at.dtype, np.integer)):
             raise InputError(f"indices must be whole numbers, got {at.dtype}")

@@ -11,10 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from thresher.dataset.canonical import CANONICAL_SCHEMA, canonicalize_columns, canonicalize_row
-from thresher.dataset.formats.shard import Block, Positions, Shard
+from thresher.dataset.formats.shard import Block, Shard
 from thresher.dataset.rejection import BadRow, RejectedRows
 from thresher.dataset.row_id import hash_contents, number_repeats
 from thresher.dataset.schema import Schema
+from thresher.numeric.arrays import Int32, Int64
 
 FILE_TYPE = pl.Categorical()
 DUPLICATED_ID = "the id in column '{}' was used by an earlier row"
@@ -33,8 +34,8 @@ class ReadRows:
     """
 
     frame: pl.DataFrame
-    shard: NDArray[np.int32]
-    position: Positions
+    shard: Int32
+    position: Int64
     rejected: RejectedRows
     n_read: int
 
@@ -49,7 +50,7 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
     """
     rejected = RejectedRows()
     frames: list[pl.DataFrame] = []
-    places: list[NDArray[np.int64]] = []
+    places: list[Int64] = []
     n_read = 0
     for number, shard in enumerate(shards):
         for block in shard.blocks(columns=schema.column_names):
@@ -74,7 +75,7 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
 
 def _joined(
     frames: list[pl.DataFrame],
-    places: list[NDArray[np.int64]],
+    places: list[Int64],
     rejected: RejectedRows,
     n_read: int,
     shards: Sequence[Shard],
@@ -97,7 +98,7 @@ def _joined(
 
 
 def reject_repeated(
-    shards: Sequence[Shard], id_column: str, place: NDArray[np.int64], line: NDArray[np.uint64], rejected: RejectedRows
+    shards: Sequence[Shard], id_column: str, place: Int64, line: NDArray[np.uint64], rejected: RejectedRows
 ) -> None:
     """Set rows aside whose id an earlier row has.
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.dataset.formats.files import open_compressed, runs
-from thresher.dataset.formats.shard import Positions, Shard
+from thresher.dataset.formats.shard import Shard
 from thresher.errors import InputError
+from thresher.numeric.arrays import Int32, Int64
 
 _PARSED_ROWS = 4096
 
 
-def write_rows(shards: Sequence[Shard], shard: NDArray[np.int32], position: Positions, folder: Path, stem: str) -> Path:
+def write_rows(shards: Sequence[Shard], shard: Int32, position: Int64, folder: Path, stem: str) -> Path:
     """Write rows in the given order; returns the path.
 
     Args:
@@ -47,7 +47,7 @@ def write_rows(shards: Sequence[Shard], shard: NDArray[np.int32], position: Posi
     return path
 
 
-def _write_parsed(shards: Sequence[Shard], shard: NDArray[np.int32], position: Positions, path: Path) -> None:
+def _write_parsed(shards: Sequence[Shard], shard: Int32, position: Int64, path: Path) -> None:
     with open_compressed(path, "") as write:
         for start, stop in runs(shard):
             for low in range(start, stop, _PARSED_ROWS):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from thresher.dataset.formats.json_rows import BYTE_ORDER_MARK
 from thresher.dataset.rejection import BadRow
+from thresher.numeric.arrays import Bool, Int64
 
 DELIMITERS = ",;\t|"
 
@@ -30,9 +31,7 @@ class CsvRows:
         self.header = list(header)
         self.delimiter = delimiter
 
-    def trim(
-        self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def trim(self, data: NDArray[np.uint8], start: Int64, end: Int64) -> tuple[Int64, Int64]:
         """Return the spans without the carriage return before the line feed."""
         end = end.copy()
         at = np.flatnonzero(start < end)
@@ -40,11 +39,9 @@ class CsvRows:
         end[at] -= 1
         return start, end
 
-    def is_plain(
-        self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], text: bytes
-    ) -> NDArray[np.bool_]:
+    def is_plain(self, data: NDArray[np.uint8], start: Int64, end: Int64, text: bytes) -> Bool:
         """Tell which rows the columnar parser reads as the row parser does: (n,) bool."""
-        is_plain: NDArray[np.bool_] = data[start] != BYTE_ORDER_MARK[0]
+        is_plain: Bool = data[start] != BYTE_ORDER_MARK[0]
         return is_plain
 
     def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -81,7 +78,7 @@ class CsvRows:
 
     parse_exact = row  # every value is text
 
-    def encoded(self, row: Mapping[str, Any]) -> bytes:
+    def encode(self, row: Mapping[str, Any]) -> bytes:
         """Return one record, quoted where it must be, without a line end."""
         line = io.StringIO()
         ends = "\r\n"  # the writer quotes fields that hold one of these characters, and no other line ends

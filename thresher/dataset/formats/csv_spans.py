@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from thresher.dataset.formats.spans import Positions, Spans
+from thresher.dataset.formats.spans import Spans
 
 _MAX_RESTARTS = 100  # each reads the rest of the file again
 UNCLOSED_QUOTE = "a quote is opened and never closed"
 
-FAULTS = {-1: "a carriage return stands outside quotes", -2: "text stands behind a closing quote"}
 _BARE_RETURN, _AFTER_QUOTE = -1, -2
-_RETURN_SEEN = 1
+FAULTS = {
+    _BARE_RETURN: "a carriage return stands outside quotes",
+    _AFTER_QUOTE: "text stands behind a closing quote",
+}
+_RETURN_SEEN = 1  # no fault yet: the line feed may follow
 _FIELD_START, _PLAIN, _QUOTED, _QUOTE_SEEN = 0, 1, 2, 3  # where in a field the scanner is
+_LINE_FEED, _RETURN, _QUOTE = 10, 13, 34  # bytes
 
 
-def csv_spans(chunks: Iterable[bytes], reread: Callable[[int], Iterable[bytes]], delimiter: str, offset: int) -> Spans:
+def find_csv_spans(
+    chunks: Iterable[bytes], reread: Callable[[int], Iterable[bytes]], delimiter: str, offset: int
+) -> Spans:
     """Return the records of a file, whatever becomes of its quotes.
 
     A quote that is never closed would swallow the rest of the file: its line alone is a faulty row,
@@ -40,28 +46,29 @@ def csv_spans(chunks: Iterable[bytes], reread: Callable[[int], Iterable[bytes]],
         parts.append(spans)
         if not spans.faults:
             break
+        # the last record has the open quote: cut it at the end of its first line, and go on behind
         last = int(spans.start[-1])
-        line_end = _line_end(reread(last), last)
+        line_end = _find_line_end(reread(last), last)
         if line_end is None:
             break
         spans.end[-1] = line_end
         scanner = CsvScanner(delimiter, offset=line_end + 1, line=int(spans.line[-1]) + 1)
         chunks = reread(line_end + 1)
-    return _concatenated(parts)
+    return _concatenate(parts)
 
 
-def _line_end(chunks: Iterable[bytes], offset: int) -> int | None:
+def _find_line_end(chunks: Iterable[bytes], offset: int) -> int | None:
     """Return where the line that starts at an offset ends; None when it is the last."""
     for chunk in chunks:
-        found = chunk.find(b"\n")
-        if found >= 0:
-            return offset + found
+        at = chunk.find(b"\n")
+        if at >= 0:
+            return offset + at
         offset += len(chunk)
     return None
 
 
-def _concatenated(parts: Sequence[Spans]) -> Spans:
-    first = np.cumsum([0, *map(len, parts)]).tolist()
+def _concatenate(parts: Sequence[Spans]) -> Spans:
+    first = np.cumsum([0, *map(len, parts)]).tolist()  # number of the first row of each part
     faults = {row + n: why for part, n in zip(parts, first, strict=False) for row, why in part.faults.items()}
     return Spans(
         start=np.concatenate([part.start for part in parts]),
@@ -73,7 +80,7 @@ def _concatenated(parts: Sequence[Spans]) -> Spans:
 
 
 class CsvScanner:
-    """Rows are CSV records (RFC 4180): a quote opens a field only at the field's start, "" stands for one quote.
+    """Rows are CSV records (RFC 4180): a quote opens a field only at its start, "" stands for one quote.
 
     Args:
         delimiter: one byte.
@@ -85,67 +92,73 @@ class CsvScanner:
         self._delimiter = ord(delimiter)
         self._offset = offset
         self._state = np.array([_FIELD_START, offset, line, line, 1, 0], np.int64)
-        self._found: list[Positions] = []
+        self._records = [np.empty((0, 4), np.int64)]
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next chunk of the file."""
         data = np.frombuffer(chunk, np.uint8)
-        found = np.empty((len(data) + 1, 4), np.int64)
-        n = _scan_csv(data, self._offset, self._delimiter, self._state, found)
-        self._found.append(found[:n].copy())
+        records = np.empty((len(data) + 1, 4), np.int64)
+        n = _scan_csv(data, self._offset, self._delimiter, self._state, records)
+        self._records.append(records[:n].copy())
         self._offset += len(chunk)
 
     def finish(self) -> Spans:
         """Return the rows, at the end of the file."""
-        found = np.concatenate(self._found) if self._found else np.empty((0, 4), np.int64)
+        records = np.concatenate(self._records)
         state, start, line, _, n_fields, fault = self._state.tolist()
         faults = {}
+        # bytes behind the last line feed outside quotes are a record, too
         if start < self._offset:
             if state == _QUOTED:
-                faults[len(found)] = UNCLOSED_QUOTE
+                faults[len(records)] = UNCLOSED_QUOTE
             last = [start, self._offset, line, fault if fault < 0 else n_fields]
-            found = np.concatenate([found, np.array([last], np.int64)])
-        columns = [found[:, i].copy() for i in range(4)]
-        return Spans(start=columns[0], end=columns[1], line=columns[2], n_fields=columns[3], faults=faults)
+            records = np.concatenate([records, np.array([last], np.int64)])
+        starts, ends, lines, fields = records.T.copy()
+        return Spans(start=starts, end=ends, line=lines, n_fields=fields, faults=faults)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _scan_csv(data: Any, offset: int, delimiter: int, state: Any, found: Any) -> int:  # noqa: C901
-    """Write (start, end, line, fields or flag) of each record that ends in `data`; returns their number.
+def _scan_csv(data: Any, offset: int, delimiter: int, state: Any, records: Any) -> int:  # noqa: C901
+    """Write (start, end, line, fields or fault) of each record that ends in `data`; return their number.
 
-    State is (where in a field, start of the record, its line, line now, fields, fault).
+    State is (where in a field, start of the record, its line, line now, fields, fault), carried from
+    chunk to chunk.
     """
     where, start, line, line_now, n_fields, fault = state
     n = 0
     for i in range(len(data)):
         c = data[i]
-        if where == 2:
-            if c == 34:
-                where = 3
-            elif c == 10:
+        # inside quotes only a quote means anything, and a line feed counts as a line
+        if where == _QUOTED:
+            if c == _QUOTE:
+                where = _QUOTE_SEEN
+            elif c == _LINE_FEED:
                 line_now += 1
             continue
-        if c == 10:
-            found[n, 0] = start
-            found[n, 1] = offset + i
-            found[n, 2] = line
-            found[n, 3] = fault if fault < 0 else n_fields
+        # outside quotes a line feed ends the record
+        if c == _LINE_FEED:
+            records[n, 0] = start
+            records[n, 1] = offset + i
+            records[n, 2] = line
+            records[n, 3] = fault if fault < 0 else n_fields
             n += 1
             line_now += 1
-            where, start, line, n_fields, fault = 0, offset + i + 1, line_now, 1, 0
+            where, start, line, n_fields, fault = _FIELD_START, offset + i + 1, line_now, 1, 0
             continue
+        # anything but a line feed behind a carriage return makes that one a fault
         if fault == _RETURN_SEEN:
             fault = _BARE_RETURN
-        if c == 13:
+        if c == _RETURN:
             fault = fault if fault < 0 else _RETURN_SEEN
         elif c == delimiter:
             n_fields += 1
-            where = 0
-        elif c == 34 and (where == 0 or where == 3):
-            where = 2
+            where = _FIELD_START
+        # a quote opens a field at its start; behind a quote it is the second of "", and we are back inside
+        elif c == _QUOTE and where in (_FIELD_START, _QUOTE_SEEN):
+            where = _QUOTED
         else:
-            if where == 3:
+            if where == _QUOTE_SEEN:
                 fault = _AFTER_QUOTE
-            where = 1
+            where = _PLAIN
     state[:] = (where, start, line, line_now, n_fields, fault)
     return n

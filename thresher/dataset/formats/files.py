@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.errors import InputError
+from thresher.numeric.arrays import Ints
 
 CHUNK_BYTES = 4 << 20
 WINDOW_BYTES = 1 << 20  # read ahead when rows are read in file order
@@ -319,7 +319,7 @@ def _explained(name: str) -> Iterator[None]:
         raise InputError(f"{name}: the compressed file is damaged ({error}); fetch it again") from None
 
 
-def runs(values: NDArray[np.integer[Any]]) -> Iterator[tuple[int, int]]:
+def runs(values: Ints) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of each run of equal values."""
     if len(values) == 0:
         return

@@ -13,6 +13,7 @@ import pyarrow.json
 from numpy.typing import NDArray
 
 from thresher.dataset.rejection import BadRow, describe_type
+from thresher.numeric.arrays import Bool, Int64
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DEEP = 900  # brackets; the row parser reads 1024 levels
@@ -23,9 +24,7 @@ _IS_SPACE[list(b" \t\r\n")] = True
 class JsonRows:
     """JSON objects."""
 
-    def trim(
-        self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def trim(self, data: NDArray[np.uint8], start: Int64, end: Int64) -> tuple[Int64, Int64]:
         """Return the spans without white space around them; a blank row becomes an empty span."""
         start, end = start.copy(), end.copy()
         at = np.flatnonzero(start < end)
@@ -40,16 +39,14 @@ class JsonRows:
             at = at[start[at] < end[at]]
         return start, end
 
-    def is_plain(
-        self, data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], text: bytes
-    ) -> NDArray[np.bool_]:
+    def is_plain(self, data: NDArray[np.uint8], start: Int64, end: Int64, text: bytes) -> Bool:
         """Tell which rows the columnar parser reads as the row parser does: (n,) bool.
 
         Rows that begin and end with braces cannot run into one another. NaN and Infinity, which the
         columnar parser takes for numbers, are left to the row parser, and so is what may be nested
         deeper than that one reads.
         """
-        is_plain: NDArray[np.bool_] = (data[start] == ord("{")) & (data[end - 1] == ord("}"))
+        is_plain: Bool = (data[start] == ord("{")) & (data[end - 1] == ord("}"))
         is_plain &= _n_brackets(data, start, end) < _DEEP
         if not len(start):
             return is_plain
@@ -92,7 +89,7 @@ class JsonRows:
             return self.row(text)
         return row if isinstance(row, dict) else self.row(text)
 
-    def encoded(self, row: Mapping[str, Any]) -> bytes:
+    def encode(self, row: Mapping[str, Any]) -> bytes:
         """Return one object on one line, without a line end."""
         return json.dumps(row, ensure_ascii=False).encode()
 
@@ -104,10 +101,10 @@ def _occurrences(text: bytes, word: bytes) -> Iterable[int]:
         at = text.find(word, at + len(word))
 
 
-def _n_brackets(data: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+def _n_brackets(data: NDArray[np.uint8], start: Int64, end: Int64) -> Int64:
     """Return the number of opening brackets in each row: (n,)."""
     at = np.flatnonzero((data == ord("{")) | (data == ord("[")))
-    n: NDArray[np.int64] = np.searchsorted(at, end) - np.searchsorted(at, start)
+    n: Int64 = np.searchsorted(at, end) - np.searchsorted(at, start)
     return n
 
 

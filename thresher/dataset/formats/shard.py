@@ -7,13 +7,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from thresher.dataset.formats.files import SourceFile
-
-Positions = NDArray[np.int64]
+from thresher.numeric.arrays import Int64
 
 
 class Block(Protocol):
@@ -24,10 +21,10 @@ class Block(Protocol):
         lines: (n,) int64, where they stand in the user's file, from 1.
     """
 
-    positions: Positions
-    lines: Positions
+    positions: Int64
+    lines: Int64
 
-    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Positions, pa.Table]]:
+    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
         """Yield parts of the block by column, each with the indices of its rows; rows left out must be read singly."""
 
     def row(self, index: int) -> dict[str, Any]:
@@ -66,11 +63,14 @@ class Shard(Protocol):
     def label_names(self) -> Mapping[str, tuple[str, ...]]:
         """Names of classes by column, where the file carries them."""
 
-    def blocks(self, positions: Positions | None = None, *, columns: Sequence[str] | None = None) -> Iterator[Block]:
+    def blocks(self, positions: Int64 | None = None, *, columns: Sequence[str] | None = None) -> Iterator[Block]:
         """Yield all rows, or those at ascending positions, in order; tables read only the named columns."""
 
-    def rows(self, positions: Positions) -> list[dict[str, Any]]:
-        """Return rows in the order of the positions."""
+    def rows(self, positions: Int64) -> list[dict[str, Any]]:
+        """Return rows in the order of the positions, changed ones as they are now."""
+
+    def replace_rows(self, changed: Mapping[int, dict[str, Any]]) -> Shard:
+        """Return a shard with other contents at some positions; the file and its blocks stay as they are."""
 
     def copier(self, path: Path) -> AbstractContextManager[Copier]:
         """Open a file to copy rows of shards of this layout into."""
@@ -79,5 +79,5 @@ class Shard(Protocol):
 class Copier(Protocol):
     """A file being written from rows of shards."""
 
-    def copy(self, shard: Any, positions: Positions) -> None:
+    def copy(self, shard: Any, positions: Int64) -> None:
         """Append rows of a shard, in the order of the positions."""

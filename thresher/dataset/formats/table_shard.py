@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import os
@@ -17,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from thresher.dataset.formats.files import SourceFile, check_expansion
-from thresher.dataset.formats.shard import Positions
 from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
 from thresher.errors import InputError
+from thresher.numeric.arrays import Int64
 
 BATCH_ROWS = 16_384
 _HASH_BYTES = 4 << 20
@@ -58,7 +59,7 @@ class ParquetFile:
         self._path = path
         with pa.parquet.ParquetFile(path) as file:
             schema: pa.Schema = file.schema_arrow
-            self._partition = _partition(path, schema.names)
+            self._partition = _parse_partition(path, schema.names)
             for name in self._partition:
                 schema = schema.append(pa.field(name, pa.string()))
             self.schema = schema
@@ -77,7 +78,7 @@ class ParquetFile:
                 yield table
 
 
-def _partition(path: Path, names: Sequence[str]) -> dict[str, str | None]:
+def _parse_partition(path: Path, names: Sequence[str]) -> dict[str, str | None]:
     """Return the values that folders such as "lang=en" give to all rows below them, but for columns of the file."""
     parts = [part.partition("=") for part in Path(os.path.abspath(path)).parent.parts]
     values = {name: unquote(value) for name, equals, value in parts if equals and name and name not in names}
@@ -94,7 +95,7 @@ class ArrowFile:
         n_bytes = n_rows = 0
         with self._open() as reader:
             self.schema: pa.Schema = reader.schema
-            for batch in _batches(reader):
+            for batch in _iterate_batches(reader):
                 n_bytes, n_rows = n_bytes + batch.nbytes, n_rows + batch.num_rows
                 _check_expansion(path, n_bytes, n_rows)
                 _check_offsets(batch)
@@ -106,14 +107,14 @@ class ArrowFile:
     def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         """Yield all rows in order."""
         with self._open() as reader:
-            for batch in _batches(reader):
+            for batch in _iterate_batches(reader):
                 table = pa.Table.from_batches([batch])
                 table = table if columns is None else table.select(list(columns))
                 for start in range(0, table.num_rows, BATCH_ROWS):
                     yield table.slice(start, BATCH_ROWS)
 
 
-def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
+def _iterate_batches(reader: Any) -> Iterator[pa.RecordBatch]:
     """Yield the batches of an Arrow stream or file."""
     if isinstance(reader, pa.ipc.RecordBatchFileReader):
         return (reader.get_batch(i) for i in range(reader.num_record_batches))
@@ -144,12 +145,12 @@ def _check_offsets(batch: pa.RecordBatch) -> None:
 class TableBlock:
     """Some rows of a table."""
 
-    def __init__(self, table: pa.Table, positions: Positions) -> None:
+    def __init__(self, table: pa.Table, positions: Int64) -> None:
         self.positions = positions
         self.lines = positions + 1
         self._table = table
 
-    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Positions, pa.Table]]:
+    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
         """Yield the block by column, unless some text in it is not UTF-8; the types are the table's own."""
         table = self._table.select([name for name in types if name in self._table.column_names])
         try:
@@ -195,8 +196,9 @@ class TableShard:
         self.suffix = suffix
         self.source = source
         self.column_names: Sequence[str] = list(table.schema.names)
-        self.label_names = class_names(table.schema)
+        self.label_names = read_class_names(table.schema)
         self.advice = ""
+        self._changed: Mapping[int, dict[str, Any]] = {}
         self._table = table
         self._is_arrow_file = isinstance(table, ArrowFile) and table.is_file
 
@@ -212,19 +214,15 @@ class TableShard:
         """The Arrow schema, metadata included."""
         return self._table.schema
 
-    def blocks(
-        self, positions: Positions | None = None, *, columns: Sequence[str] | None = None
-    ) -> Iterator[TableBlock]:
+    def blocks(self, positions: Int64 | None = None, *, columns: Sequence[str] | None = None) -> Iterator[TableBlock]:
         """Yield all rows, or those at ascending positions, in order; of all columns or of the named ones."""
         named = None if columns is None else [name for name in self.column_names if name in columns]
-        for at, table in self._tables(positions, named):
+        for at, table in self._read_tables(positions, named):
             yield TableBlock(table, at)
 
-    def _tables(
-        self, positions: Positions | None, columns: Sequence[str] | None
-    ) -> Iterator[tuple[Positions, pa.Table]]:
+    def _read_tables(self, positions: Int64 | None, columns: Sequence[str] | None) -> Iterator[tuple[Int64, pa.Table]]:
         first = 0
-        with explained(self.name):
+        with explain_errors(self.name):
             for table in self._table.batches(columns):
                 stop = first + table.num_rows
                 if positions is None:
@@ -232,24 +230,45 @@ class TableShard:
                 else:
                     low, high = np.searchsorted(positions, [first, stop])
                     at = positions[low:high]
-                    table = _taken(table, at - first) if len(at) < table.num_rows else table
+                    table = _take(table, at - first) if len(at) < table.num_rows else table
                 if len(at):
                     yield at, table
                 first = stop
         self.source.check_unchanged()
 
-    def rows(self, positions: Positions) -> list[dict[str, Any]]:
-        """Return rows in the order of the positions."""
-        return self.take_rows(positions).to_pylist() if len(positions) else []
+    def rows(self, positions: Int64) -> list[dict[str, Any]]:
+        """Return rows in the order of the positions, changed ones as they are now."""
+        rows = self._read_table(positions).to_pylist() if len(positions) else []
+        return [self._changed.get(at, row) for at, row in zip(positions.tolist(), rows, strict=True)]
 
-    def take_rows(self, positions: Positions) -> pa.Table:
-        """Return rows as a table, in the order of the positions."""
+    def replace_rows(self, changed: Mapping[int, dict[str, Any]]) -> TableShard:
+        """Return a shard with other contents at some positions; the file and its blocks stay as they are."""
+        shard = copy.copy(self)
+        shard._changed = {**self._changed, **changed}
+        return shard
+
+    def take_rows(self, positions: Int64) -> pa.Table:
+        """Return rows as a table, in the order of the positions, with the values that changed."""
+        table = self._read_table(positions)
+        changed = {i: self._changed[at] for i, at in enumerate(positions.tolist()) if at in self._changed}
+        for name in dict.fromkeys(name for row in changed.values() for name in row if name in table.column_names):
+            values = table[name].to_pylist()
+            if all(values[i] == row[name] for i, row in changed.items()):
+                continue
+            for i, row in changed.items():
+                values[i] = row[name]
+            field = table.schema.field(name)
+            table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, type=field.type))
+        return table
+
+    def _read_table(self, positions: Int64) -> pa.Table:
+        # each row is read once, in the order of the file, and then brought into the order of the positions
         ascending, inverse = np.unique(positions, return_inverse=True)
-        found = [table for _, table in self._tables(ascending, None)]
-        table = pa.concat_tables(found) if found else self.schema.empty_table()
+        tables = [table for _, table in self._read_tables(ascending, None)]
+        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
         if len(ascending) == len(positions) and (inverse[1:] > inverse[:-1]).all():
             return table
-        return _taken(table, inverse)
+        return _take(table, inverse)
 
     @contextmanager
     def copier(self, path: Path) -> Iterator[TableCopier]:
@@ -263,7 +282,7 @@ class TableShard:
                 yield TableCopier(writer)
 
 
-def _taken(table: pa.Table, at: Positions) -> pa.Table:
+def _take(table: pa.Table, at: Int64) -> pa.Table:
     """Return rows of a table in the order of the positions; views, which Arrow cannot take, are cast there and back."""
     plain = pa.schema([field.with_type(_PLAIN.get(field.type, field.type)) for field in table.schema])
     if plain.equals(table.schema):
@@ -277,7 +296,7 @@ class TableCopier:
     def __init__(self, writer: Any) -> None:
         self._writer = writer
 
-    def copy(self, shard: TableShard, positions: Positions) -> None:
+    def copy(self, shard: TableShard, positions: Int64) -> None:
         """Append rows of a shard, in the order of the positions."""
         table = shard.take_rows(positions)
         if table.num_rows:
@@ -301,8 +320,8 @@ def open_table(path: Path, suffix: str) -> TableShard:
     Raises:
         InputError: the file cannot be read or is damaged.
     """
-    with explained(str(path)):
-        source = _hashed(path)
+    with explain_errors(str(path)):
+        source = _hash_file(path)
         table: Batches = ParquetFile(path) if suffix == ".parquet" else ArrowFile(path)
     return TableShard(table, source, suffix=suffix)
 
@@ -330,7 +349,7 @@ class _HashSink(io.RawIOBase):
         return memoryview(data).nbytes
 
 
-def _hashed(path: Path) -> SourceFile:
+def _hash_file(path: Path) -> SourceFile:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         before = os.fstat(file.fileno())
@@ -340,7 +359,7 @@ def _hashed(path: Path) -> SourceFile:
 
 
 @contextmanager
-def explained(name: str) -> Iterator[None]:
+def explain_errors(name: str) -> Iterator[None]:
     """Turn what the operating system and Arrow raise into one sentence."""
     try:
         yield
@@ -360,7 +379,7 @@ def explained(name: str) -> Iterator[None]:
         raise InputError(f"{name}: the file must be readable, got '{what}'; check the path and the file") from None
 
 
-def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+def read_class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     """Return the names of the classes of each column that `datasets` stored as ClassLabel."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None:

@@ -170,13 +170,13 @@ def _advice_on_one_object(file: PlainFile) -> str:
 
 
 def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:
-    from thresher.dataset.formats.csv_spans import FAULTS, csv_spans  # compiled: only loaded when needed
+    from thresher.dataset.formats.csv_spans import FAULTS, find_csv_spans  # compiled: only loaded when needed
 
     beginning = _Beginning(file)
     line = beginning.head.split(b"\n", 1)[0].decode(errors="replace")
     delimiter = "\t" if suffix == ".tsv" else guess_delimiter(line)
     chunks = itertools.chain([beginning.head], beginning.chunks)
-    spans = csv_spans(chunks, file.scan_again, delimiter, beginning.offset)
+    spans = find_csv_spans(chunks, file.scan_again, delimiter, beginning.offset)
     if len(spans) == 0:
         raise NoRowsError(f"{file.name}: the file must hold a header and rows, it is empty")
     if 0 in spans.faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from thresher.dataset.formats.files import PlainFile, SourceFile, SpanReader, open_compressed
-from thresher.dataset.formats.shard import Positions
 from thresher.dataset.formats.spans import Spans
 from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
 from thresher.errors import InputError
+from thresher.numeric.arrays import Bool, Int64
 
 BLOCK_BYTES = 4 << 20
 PIECE_ROWS = 256  # a block that the columnar parser refuses is tried in pieces; the rows of a bad piece are read singly
@@ -25,10 +26,10 @@ PIECE_ROWS = 256  # a block that the columnar parser refuses is tried in pieces;
 class RowSyntax(Protocol):
     """How rows are written: `JsonRows` or `CsvRows`."""
 
-    def trim(self, data: NDArray[np.uint8], start: Positions, end: Positions) -> tuple[Positions, Positions]:
+    def trim(self, data: NDArray[np.uint8], start: Int64, end: Int64) -> tuple[Int64, Int64]:
         """Return the spans without what surrounds a row; a blank row becomes an empty span."""
 
-    def is_plain(self, data: NDArray[np.uint8], start: Positions, end: Positions, text: bytes) -> NDArray[np.bool_]:
+    def is_plain(self, data: NDArray[np.uint8], start: Int64, end: Int64, text: bytes) -> Bool:
         """Tell which rows the columnar parser reads as the row parser does: (n,) bool."""
 
     def table(self, text: bytes, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -40,7 +41,7 @@ class RowSyntax(Protocol):
     def parse_exact(self, text: bytes) -> dict[str, Any]:
         """Parse a good row with whole numbers of any size."""
 
-    def encoded(self, row: Mapping[str, Any]) -> bytes:
+    def encode(self, row: Mapping[str, Any]) -> bytes:
         """Return the bytes of a row, without a line end."""
 
 
@@ -79,9 +80,9 @@ class TextBlock:
     def __init__(
         self,
         text: bytes,
-        spans: tuple[Positions, Positions],
-        positions: Positions,
-        lines: Positions,
+        spans: tuple[Int64, Int64],
+        positions: Int64,
+        lines: Int64,
         faults: Mapping[int, str],
         syntax: RowSyntax,
     ) -> None:
@@ -92,7 +93,7 @@ class TextBlock:
         self._faults = faults
         self._syntax = syntax
 
-    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Positions, pa.Table]]:
+    def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
         """Yield parts of the block by column, each with the indices of its rows; rows left out must be read singly."""
         data = np.frombuffer(self._text, np.uint8)
         is_plain = np.ones(len(self.positions), np.bool_)
@@ -109,7 +110,7 @@ class TextBlock:
             if table is not None:
                 yield piece, table
 
-    def _table(self, at: Positions, types: Mapping[str, pa.DataType]) -> pa.Table | None:
+    def _table(self, at: Int64, types: Mapping[str, pa.DataType]) -> pa.Table | None:
         """Parse some rows by column; None when any of them cannot be parsed so."""
         if len(at) == 0:
             return None
@@ -121,7 +122,7 @@ class TextBlock:
             return None
         return table if table.num_rows == len(at) else None
 
-    def _joined(self, at: Positions) -> bytes:
+    def _joined(self, at: Int64) -> bytes:
         start, end = self._start[at], self._end[at]
         gap = start[1:] - end[:-1]
         if (gap == 1).all():  # lines without anything between: no copy row by row
@@ -177,6 +178,7 @@ class TextShard:
         self.label_names: Mapping[str, tuple[str, ...]] = {}
         self.max_row_bytes = max_row_bytes
         self.advice = advice
+        self._changed: Mapping[int, dict[str, Any]] = {}
         self._file = file
         self._spans = spans
         self._syntax = syntax
@@ -186,9 +188,7 @@ class TextShard:
         """The file as it was when it was read."""
         return self._file.source
 
-    def blocks(
-        self, positions: Positions | None = None, *, columns: Sequence[str] | None = None
-    ) -> Iterator[TextBlock]:
+    def blocks(self, positions: Int64 | None = None, *, columns: Sequence[str] | None = None) -> Iterator[TextBlock]:
         """Yield all rows, or those at ascending positions, in order; blank lines are left out."""
         if positions is None:
             positions = np.arange(len(self._spans), dtype=np.int64)
@@ -202,7 +202,7 @@ class TextShard:
                     yield block
                 first = stop
 
-    def _block(self, reader: SpanReader, positions: Positions) -> TextBlock:
+    def _block(self, reader: SpanReader, positions: Int64) -> TextBlock:
         start, end = self._spans.start[positions], self._spans.end[positions]
         base = int(start[0])
         is_long = end - start > self.max_row_bytes
@@ -220,7 +220,7 @@ class TextShard:
         lines = self._spans.line[positions]
         return TextBlock(text, (start[kept], end[kept]), positions[kept], lines[kept], faults, self._syntax)
 
-    def _structural_faults(self, positions: Positions) -> dict[int, str]:
+    def _structural_faults(self, positions: Int64) -> dict[int, str]:
         """Return index -> reason of what the scanner found among the rows at these positions."""
         found = {}
         for position, reason in self._spans.faults.items():
@@ -229,23 +229,23 @@ class TextShard:
                 found[index] = reason
         return found
 
-    def rows(self, positions: Positions) -> list[dict[str, Any]]:
-        """Return rows in the order of the positions."""
-        start, end = self._spans.start[positions].tolist(), self._spans.end[positions].tolist()
+    def rows(self, positions: Int64) -> list[dict[str, Any]]:
+        """Return rows in the order of the positions, changed ones as they are now."""
         rows = []
-        with self._file.reader() as reader:
-            for span in zip(start, end, strict=True):
-                try:
-                    rows.append(self._syntax.parse_exact(reader.read(*span)))
-                except BadRow as reason:
-                    raise InputError(
-                        f"{self.name}: the file changed while it was being read ({reason}); run again"
-                    ) from None
+        for position, text in zip(positions.tolist(), self._read_texts(positions), strict=True):
+            try:
+                rows.append(self._changed[position] if position in self._changed else self._syntax.parse_exact(text))
+            except BadRow as reason:
+                raise InputError(
+                    f"{self.name}: the file changed while it was being read ({reason}); run again"
+                ) from None
         return rows
 
-    def encoded(self, row: Mapping[str, Any]) -> bytes:
-        """Return the bytes of a row as this file would hold it, without a line end."""
-        return self._syntax.encoded(row)
+    def replace_rows(self, changed: Mapping[int, dict[str, Any]]) -> TextShard:
+        """Return a shard with other contents at some positions; the file and its blocks stay as they are."""
+        shard = copy.copy(self)
+        shard._changed = {**self._changed, **changed}
+        return shard
 
     @contextmanager
     def copier(self, path: Path) -> Iterator[TextCopier]:
@@ -255,8 +255,12 @@ class TextShard:
             yield copier
             copier.finish()
 
-    def read_spans(self, positions: Positions) -> Iterator[bytes]:
-        """Yield the bytes of rows in the order of the positions."""
+    def read_spans(self, positions: Int64) -> Iterator[bytes]:
+        """Yield the bytes of rows in the order of the positions; changed rows are written anew."""
+        for position, text in zip(positions.tolist(), self._read_texts(positions), strict=True):
+            yield self._syntax.encode(self._changed[position]) if position in self._changed else text
+
+    def _read_texts(self, positions: Int64) -> Iterator[bytes]:
         start, end = self._spans.start[positions].tolist(), self._spans.end[positions].tolist()
         with self._file.reader() as reader:
             yield from map(reader.read, start, end)
@@ -271,7 +275,7 @@ class TextCopier:
         write(layout.before)
         self._is_first = True
 
-    def copy(self, shard: TextShard, positions: Positions) -> None:
+    def copy(self, shard: TextShard, positions: Int64) -> None:
         """Append rows of a shard, in the order of the positions."""
         write, between, line_end = self._write, self._layout.between, self._layout.line_end
         for span in shard.read_spans(positions):
