@@ -1,10 +1,9 @@
-"""From an output folder to its page."""
+"""`report`: from an output folder to its page."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +32,10 @@ KEYS = {
 
 
 def report(folder: str | Path) -> Path:
-    """Write the page of an output folder, `report.html`, and each of its figures as PNG and SVG beside it.
+    """Write the page of an output folder, `report.html`, and each of its figures as PNG and SVG.
 
     The page is one file that fetches nothing. The same folder gives the same bytes; nothing else in
-    it is changed.
+    the folder changes.
 
     Args:
         folder: written by `select`, `train`, `learning_curve`, `compare` or `tune`.
@@ -45,37 +44,31 @@ def report(folder: str | Path) -> Path:
         The path of the page.
 
     Raises:
-        ManifestError: the folder is not one that has a page, or a file of it is missing or damaged.
+        ManifestError: the folder is of a kind without a page, or one of its files is missing or
+            damaged.
         MissingExtraError: the packages of the extra `report` are not installed.
     """
     path = expand_path(folder)
     if not path.is_dir():
-        raise ManifestError(
-            f"{path}: must be a folder that thresher wrote, found {'a file' if path.exists() else 'nothing'}"
-        )
+        found = "a file" if path.exists() else "nothing"
+        raise ManifestError(f"{path}: must be a folder that thresher wrote, found {found}")
     manifest = Manifest.read(path)
     kind = manifest.content.get("kind")
     if kind not in PAGES:
         raise ManifestError(f"{path}: must be a {', '.join(PAGES)} folder to have a report, found '{kind}'")
-    lacking = [key for key in KEYS.get(str(kind), ()) if key not in manifest.content]
-    if lacking:
-        raise ManifestError(f"{path}: its manifest must have {', '.join(lacking)}, which were taken out; make it again")
+    missing = [key for key in KEYS.get(str(kind), ()) if key not in manifest.content]
+    if missing:
+        raise ManifestError(f"{path}: its manifest must have {', '.join(missing)}, found none; write the folder again")
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "report", "report")
-    from thresher.reporting.figure_files import figure_files
+    from thresher.reporting.figure_files import render_figure
     from thresher.reporting.rendering import render
 
-    page = _maker(PAGES[kind])(path, manifest)
+    module, _, name = PAGES[kind].partition(":")
+    page: Page = getattr(importlib.import_module(module), name)(path, manifest)
     for figure in page.figures():
-        for name, content in figure_files(figure).items():
+        for name, content in render_figure(figure).items():
             write_atomic(path / name, content)
     write_atomic(path / REPORT, render(page))
     return path / REPORT
-
-
-def _maker(place: str) -> Callable[[Path, Manifest], Page]:
-    """Return the function that makes the page of a kind: only its module is imported."""
-    module, _, name = place.partition(":")
-    maker: Callable[[Path, Manifest], Page] = getattr(importlib.import_module(module), name)
-    return maker

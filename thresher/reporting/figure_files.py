@@ -1,12 +1,10 @@
-"""Charts as PNG and SVG files beside the page, by matplotlib. Only imported when figures are written."""
+"""Charts as PNG and SVG files, by matplotlib. Only imported when figures are written."""
 
 from __future__ import annotations
 
 import io
 import unicodedata
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,75 +35,69 @@ SETTINGS = {
 }
 
 
-def figure_files(figure: Figure | PoolMap) -> dict[str, bytes]:
+def render_figure(figure: Figure | PoolMap) -> dict[str, bytes]:
     """Return the PNG and the SVG of a figure by file name; the same bytes for the same figure."""
-    with _settings():
-        canvas = _map(figure) if isinstance(figure, PoolMap) else _charts(figure)
-        return {f"{figure.name}.png": _saved(canvas, "png"), f"{figure.name}.svg": _saved(canvas, "svg")}
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
     with rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box; the page has the text
-        yield
+        canvas = _draw_map(figure) if isinstance(figure, PoolMap) else _draw_charts(figure)
+        return {f"{figure.name}.{kind}": _encode(canvas, kind) for kind in ("png", "svg")}
 
 
-def _saved(canvas: Canvas, kind: str) -> bytes:
+def _encode(canvas: Canvas, kind: str) -> bytes:
     out = io.BytesIO()
     metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
     canvas.savefig(out, format=kind, dpi=DPI, metadata=metadata)
     return out.getvalue()
 
 
-def _canvas(width: float, height: float) -> Canvas:
+def _new_canvas(title: str, width: float, height: float) -> Canvas:
     canvas = Canvas(figsize=(width, height), layout="constrained", facecolor=LIGHT["page"])
     FigureCanvasAgg(canvas)  # no window and no global state of pyplot
+    canvas.suptitle(_remove_controls(title), fontsize=11, fontweight="bold", x=0.01, ha="left")
     return canvas
 
 
-def _charts(figure: Figure) -> Canvas:
+def _draw_charts(figure: Figure) -> Canvas:
     n = len(figure.charts)
     columns = 1 if n == 1 else min(3, n)
     n_rows = -(-n // columns)
     first = figure.charts[0]
     height = 1.7 + 0.3 * len(first.y.labels) if isinstance(first.y, Rows) else 4.6
-    canvas = _canvas(7.6 if n == 1 else 9.0, height if n == 1 else 2.5 * n_rows + 0.6)
-    canvas.suptitle(_printable(figure.title), fontsize=11, fontweight="bold", x=0.01, ha="left")
+    canvas = _new_canvas(figure.title, 7.6 if n == 1 else 9.0, height if n == 1 else 2.5 * n_rows + 0.6)
     for i, chart in enumerate(figure.charts):
-        _chart(canvas.add_subplot(n_rows, columns, i + 1), chart)
+        _draw_chart(canvas.add_subplot(n_rows, columns, i + 1), chart)
     if first.legend:
-        _legend(canvas, first)
+        _draw_legend(canvas, first)
     return canvas
 
 
-def _chart(axes: Any, chart: Chart) -> None:
+def _draw_chart(axes: Any, chart: Chart) -> None:
     axes.set_axisbelow(True)
     axes.grid(color=LIGHT["grid"], linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     for mark in chart.marks:
-        _mark(axes, mark)
+        _draw_mark(axes, mark)
     x, y = chart.x, chart.y
     if x.is_log:
         axes.set_xscale("log")
     axes.set_xlim(x.low, x.high)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks([tick.at for tick in x.ticks], [tick.text for tick in x.ticks])
-    axes.set_xlabel(_printable(x.label))
+    axes.set_xlabel(_remove_controls(x.label))
     if isinstance(y, Rows):
         axes.set_ylim(len(y.labels) - 0.5, -0.5)
-        axes.set_yticks(range(len(y.labels)), [_printable(truncate(label, 48)) for label in y.labels])
+        axes.set_yticks(range(len(y.labels)), [_remove_controls(truncate(label, 48)) for label in y.labels])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     else:
         axes.set_ylim(y.low, y.high)
         axes.set_yticks([tick.at for tick in y.ticks], [tick.text for tick in y.ticks])
-        axes.set_ylabel(_printable(y.label))
+        axes.set_ylabel(_remove_controls(y.label))
     if chart.title is not None:
-        axes.set_title(_printable(truncate(chart.title, 40)), fontsize=9, loc="left")
+        axes.set_title(_remove_controls(truncate(chart.title, 40)), fontsize=9, loc="left")
 
 
-def _mark(axes: Any, mark: Any) -> None:
+def _draw_mark(axes: Any, mark: Any) -> None:
     color = LIGHT[mark.tone]
     if isinstance(mark, Band):
         axes.fill_between(mark.x, mark.low, mark.high, color=color, alpha=0.15, linewidth=0)
@@ -119,13 +111,12 @@ def _mark(axes: Any, mark: Any) -> None:
         )  # fmt: skip
     elif isinstance(mark, Note):
         axes.annotate(
-            _printable(mark.text), (mark.x, mark.y), (-7 if mark.is_left else 7, 0), textcoords="offset points",
+            _remove_controls(mark.text), (mark.x, mark.y), (-7 if mark.is_left else 7, 0), textcoords="offset points",
             color=color, fontsize=7.5, va="center", ha="right" if mark.is_left else "left",
         )  # fmt: skip
     elif isinstance(mark, Whiskers):
-        ends = np.array([mark.low, mark.high])
         draw = axes.hlines if mark.is_lying else axes.vlines
-        draw(mark.at, ends[0], ends[1], color=color, linewidth=mark.width)
+        draw(mark.at, mark.low, mark.high, color=color, linewidth=mark.width)
     elif isinstance(mark, Rule):
         draw = axes.axvline if mark.is_upright else axes.axhline
         draw(mark.at, color=color, linewidth=1.0, linestyle=STYLES[mark.style])
@@ -135,13 +126,13 @@ def _mark(axes: Any, mark: Any) -> None:
             axes.stairs(mark.heights, mark.edges, color=color, linewidth=1.6)
 
 
-def _legend(canvas: Canvas, chart: Chart) -> None:
+def _draw_legend(canvas: Canvas, chart: Chart) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles: list[Any] = []
     for entry in chart.legend:
-        color, name = LIGHT[entry.tone], _printable(entry.text)
+        color, name = LIGHT[entry.tone], _remove_controls(entry.text)
         if entry.shape in ("box", "bar", "step"):
             handles.append(Patch(color=color, alpha=0.5 if entry.shape == "bar" else 0.3, label=name))
         elif entry.shape in ("line", "dashed"):
@@ -154,12 +145,11 @@ def _legend(canvas: Canvas, chart: Chart) -> None:
     canvas.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=min(4, len(handles)))
 
 
-def _map(figure: PoolMap) -> Canvas:
+def _draw_map(figure: PoolMap) -> Canvas:
     n = len(figure.panels)
     columns = 1 if n == 1 else 2
     n_rows = -(-n // columns)
-    canvas = _canvas(7.6 if n == 1 else 9.0, 5.0 if n == 1 else 3.2 * n_rows)
-    canvas.suptitle(_printable(figure.title), fontsize=11, fontweight="bold", x=0.01, ha="left")
+    canvas = _new_canvas(figure.title, 7.6 if n == 1 else 9.0, 5.0 if n == 1 else 3.2 * n_rows)
     x, y = np.asarray(figure.x), np.asarray(figure.y)
     for i, panel in enumerate(figure.panels):
         axes = canvas.add_subplot(n_rows, columns, i + 1)
@@ -171,12 +161,12 @@ def _map(figure: PoolMap) -> Canvas:
             axes.scatter(x[at], -y[at], s=size, color=LIGHT[tone], alpha=0.9 if name == "kept" else 0.4, label=name,
                          linewidth=0)  # fmt: skip
         axes.set(xticks=[], yticks=[], aspect="equal")
-        axes.set_title(_printable(truncate(panel.title, 60)), fontsize=9, loc="left")
+        axes.set_title(_remove_controls(truncate(panel.title, 60)), fontsize=9, loc="left")
         if i == 0:
             axes.legend(frameon=False, fontsize=8, loc="upper right")
     return canvas
 
 
-def _printable(text: str) -> str:
-    """Return the text without what a figure cannot show: control characters become a box."""
+def _remove_controls(text: str) -> str:
+    """Return the text with a box for each control character, which a figure cannot show."""
     return "".join("\ufffd" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in text)

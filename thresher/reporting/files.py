@@ -1,15 +1,17 @@
-"""Reading the files of an output folder, with one sentence where one is missing or not what it should be."""
+"""Reading the files of an output folder, with one sentence where a file is missing or damaged."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from thresher.errors import ManifestError
+
+REMEDY = "write the folder again"
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
@@ -23,12 +25,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
         table = pl.read_csv(path, infer_schema_length=None) if path.suffix == ".csv" else pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ManifestError(f"{path}: must be a table, found '{first}'; make the folder again") from None
-    lacking = [name for name in columns if name not in table.columns]
-    if lacking:
-        raise ManifestError(
-            f"{path}: must have the columns {', '.join(columns)}, found no {', '.join(lacking)}; make the folder again"
-        )
+        raise ManifestError(f"{path}: must be a table, found '{first}'; {REMEDY}") from None
+    _check_names(path, columns, table.columns, "the columns ")
     return table
 
 
@@ -36,22 +34,23 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """Return a JSON object that has at least these keys.
 
     Raises:
-        ManifestError: the file is missing, is no JSON object, or lacks a key.
+        ManifestError: the file is missing, is not a JSON object, or lacks a key.
     """
     _require(path)
     try:
-        content = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ManifestError(f"{path}: must be JSON, found {error}; make the folder again") from None
-    lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
-    if lacking:
-        raise ManifestError(
-            f"{path}: must have {', '.join(keys)}, found no {', '.join(lacking)}; make the folder again"
-        )
-    found: dict[str, Any] = content
-    return found
+        raise ManifestError(f"{path}: must be JSON, found {error}; {REMEDY}") from None
+    _check_names(path, keys, content if isinstance(content, dict) else ())
+    return content
+
+
+def _check_names(path: Path, names: Sequence[str], present: Collection[str], what: str = "") -> None:
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise ManifestError(f"{path}: must have {what}{', '.join(names)}, found no {', '.join(missing)}; {REMEDY}")
 
 
 def _require(path: Path) -> None:
     if not path.is_file():
-        raise ManifestError(f"{path.parent}: a folder of this kind has {path.name}, found none; make the folder again")
+        raise ManifestError(f"{path.parent}: a folder of this kind has {path.name}, found none; {REMEDY}")

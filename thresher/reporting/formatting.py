@@ -1,4 +1,4 @@
-"""Numbers in words: rates as percent, differences of rates as points, everything else with the digits that count."""
+"""Numbers as text: rates in percent, differences of rates in points, others to significant digits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MetricDisplay:
         name: as in the files.
         is_higher_better: its direction.
         is_rate: its values are shares in 0..1, shown as percent.
-        task: that it measures; the loss of a classifier is of a row, and not of a token.
+        task: of the model; the loss of a classifier is per row, that of others per token.
     """
 
     name: str
@@ -34,15 +34,14 @@ class MetricDisplay:
     def label(self) -> str:
         """Return the name for people, with the unit."""
         nats = " (nats)" if self.task == "classification" else " (nats per token)"
-        unit = " (%)" if self.is_rate else nats if self.name == "loss" else ""
-        return readable_name(self.name) + unit
+        return readable_name(self.name) + (" (%)" if self.is_rate else nats if self.name == "loss" else "")
 
     def scaled(self, value: float) -> float:
         """Return the value on the axis: percent for a rate."""
         return 100 * value if self.is_rate else value
 
     def text(self, value: float | None, stderr: float | None = None) -> str:
-        """Return "81.2 %" or "81.2 ± 0.9 %"; "1.234" for what is no rate."""
+        """Return "81.2 %" or "81.2 ± 0.9 %"; "1.234" if it is not a rate."""
         if not is_number(value):
             return NOTHING
         error = stderr if is_number(stderr) else None
@@ -51,7 +50,7 @@ class MetricDisplay:
         return f"{format_significant(value)}{'' if error is None else f' ± {error:.2g}'}"
 
     def difference(self, value: float | None) -> str:
-        """Return "+1.2 points", or "-0.031" for what is no rate."""
+        """Return "+1.2 points", or "-0.031" if it is not a rate."""
         if not is_number(value):
             return NOTHING
         return f"{format_signed(100 * value, 1)} points" if self.is_rate else format_signed(value, 3)
@@ -72,10 +71,9 @@ class MetricDisplay:
 def describe_metric(
     name: str, values: Iterable[float | None], *, is_higher_better: bool, task: str | None = None
 ) -> MetricDisplay:
-    """Tell from name, direction and values whether a metric is a rate."""
-    found = [value for value in values if is_number(value)]
-    in_range = bool(found) and all(0 <= value <= 1 for value in found)
-    is_rate = is_higher_better and in_range and (name in RATES or bool(found))
+    """Tell from direction and values whether a metric is a rate."""
+    known = [value for value in values if is_number(value)]
+    is_rate = is_higher_better and bool(known) and all(0 <= value <= 1 for value in known)
     return MetricDisplay(name, is_higher_better, is_rate, task)
 
 
@@ -85,7 +83,7 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def format_significant(value: float, digits: int = 4) -> str:
-    """Return a number with so many significant digits, without an exponent where people do without."""
+    """Return a number with that many significant digits, without an exponent in everyday ranges."""
     if value == 0 or 1e-4 <= abs(value) < 1e7:
         places = max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
         return use_minus_sign(f"{value:,.{min(places, 6)}f}")
@@ -93,13 +91,13 @@ def format_significant(value: float, digits: int = 4) -> str:
 
 
 def format_signed(value: float, places: int) -> str:
-    """Return a number with its sign; what rounds to zero has none."""
+    """Return a number with its sign, without one if it rounds to zero."""
     text = f"{value:+,.{places}f}"
     return use_minus_sign(text if float(text.replace(",", "")) else text[1:])
 
 
 def use_minus_sign(text: str) -> str:
-    """Return the text with the sign that is as wide as a plus."""
+    """Return the text with minus signs (as wide as a plus) for hyphens."""
     return text.replace("-", "−")
 
 
@@ -116,14 +114,14 @@ def format_count(number: float | None) -> str:
 
 
 def format_rounded(number: float | None) -> str:
-    """Return a number with two digits that count: "6,500" for 6,487."""
+    """Return a number with two significant digits: "6,500" for 6,487."""
     if not is_number(number) or not number:
         return format_count(number)
     return format_count(round(number, 1 - math.floor(math.log10(abs(number)))))
 
 
 def format_share(part: float, whole: float) -> str:
-    """Return "30 %", or "0.4 %" where it is little."""
+    """Return "30 %", or "0.4 %" for a small share."""
     if not whole:
         return NOTHING
     percent = 100 * part / whole
@@ -151,16 +149,16 @@ def format_bytes(n_bytes: float | None) -> str:
 
 
 def readable_name(name: str) -> str:
-    """Return a key of a file as words."""
+    """Return a name in a file as words."""
     return {"macro_f1": "macro F1", "f1": "F1", "rouge_l": "ROUGE-L", "chrf": "chrF"}.get(name, name.replace("_", " "))
 
 
 def join_words(parts: Iterable[str]) -> str:
     """Return "a", "a and b", or "a, b and c"."""
-    found = list(parts)
-    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}" if found else ""
+    *first, last = [*parts] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def truncate(text: str, length: int) -> str:
-    """Return the text, with an ellipsis where it was longer."""
+    """Return the text, cut with an ellipsis where it is longer."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -1,8 +1,8 @@
-"""The page as one HTML file: style, script and data are in it, and nothing is fetched from anywhere.
+"""The page as one HTML file that contains style, script and data, and fetches nothing.
 
 Every string passes through jinja2's autoescape, and data for the script through its escaping of
-JSON, which leaves no "<" in a script element. A content security policy with the hashes of our own
-style and script is the second lock: a script or a style from anywhere else would not run.
+JSON, which leaves no "<" in a script element. As a second line of defense, a content security
+policy with the hashes of the page's own style and script keeps any other from running.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from thresher.reporting.charts.palette import DARK, LIGHT
-from thresher.reporting.charts.svg import Drawing, build_marker, draw_chart
+from thresher.reporting.charts.svg import build_marker, draw_chart
 from thresher.reporting.page import Figure, Page, PoolMap
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -31,22 +31,14 @@ MAP_WIDTH, MAP_HEIGHT = 1000, 640
 
 def render(page: Page) -> bytes:
     """Return the HTML of a page: the same bytes for the same page."""
-    style, script = _style(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    html = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            page=page,
-            style=Markup(style),
-            script=Markup(script),
-            policy=_policy(style, script),
-        )
-    )
-    return _clean(html).encode()
+    style, script = _build_style(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    template, policy = _load_environment().get_template("page.html.j2"), _build_policy(style, script)
+    html = template.render(page=page, style=Markup(style), script=Markup(script), policy=policy)
+    return _remove_controls(html).encode()
 
 
 @cache
-def _environment() -> Environment:
+def _load_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -54,21 +46,22 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(drawings=_drawings, swatch=_swatch, map_data=_map_data, scatter=_scatter)
-    environment.filters["slug"] = _slug
+    environment.globals.update(
+        drawings=_draw_charts, swatch=_build_swatch, map_data=_encode_map, scatter=_build_scatter
+    )
+    environment.filters["slug"] = _slugify
     return environment
 
 
-def _drawings(figure: Figure) -> list[dict[str, Any]]:
-    """Return what the template draws of each chart: one drawing per width, or one for a panel among several."""
+def _draw_charts(figure: Figure) -> list[dict[str, Any]]:
+    """Return the drawings of each chart: one per width, or one for a panel among several."""
     if len(figure.charts) > 1:
         return [{"chart": chart, "drawings": {"small": draw_chart(chart, PANEL, 210)}} for chart in figure.charts]
     chart = figure.charts[0]
-    pair: dict[str, Drawing] = {"wide": draw_chart(chart, WIDE), "narrow": draw_chart(chart, NARROW)}
-    return [{"chart": chart, "drawings": pair}]
+    return [{"chart": chart, "drawings": {"wide": draw_chart(chart, WIDE), "narrow": draw_chart(chart, NARROW)}}]
 
 
-def _swatch(shape: str) -> dict[str, str]:
+def _build_swatch(shape: str) -> dict[str, str]:
     """Return the path of a legend's shape in a box of 22 by 12, with its class and dashes."""
     if shape == "box":
         return {"d": "M1 1h20v10h-20z", "classes": "band", "dash": ""}
@@ -81,12 +74,12 @@ def _swatch(shape: str) -> dict[str, str]:
     return {"d": build_marker(shape, 11, 6, 4.5), "classes": "dot open" if shape == "ring" else "dot", "dash": ""}
 
 
-def _scatter(pool_map: PoolMap, rows: Any) -> str:
+def _build_scatter(pool_map: PoolMap, rows: Any) -> str:
     """Return one path that puts a dot at each of the points: a few bytes per dot."""
     return "".join(f"M{pool_map.x[i]} {pool_map.y[i]}h0" for i in rows)
 
 
-def _map_data(pool_map: PoolMap) -> Markup:
+def _encode_map(pool_map: PoolMap) -> Markup:
     data: Mapping[str, Any] = {
         "x": list(pool_map.x),
         "y": list(pool_map.y),
@@ -97,7 +90,7 @@ def _map_data(pool_map: PoolMap) -> Markup:
     return htmlsafe_json_dumps(data, dumps=json.dumps, ensure_ascii=False, separators=(",", ":"))
 
 
-def _style() -> str:
+def _build_style() -> str:
     """Return the style sheet, with the colors of both modes."""
 
     def variables(colors: Mapping[str, str]) -> str:
@@ -109,7 +102,7 @@ def _style() -> str:
     return f":root{{{variables(LIGHT)}color-scheme:light}}\n{dark}{tones}\n{css}"
 
 
-def _policy(style: str, script: str) -> str:
+def _build_policy(style: str, script: str) -> str:
     def source(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
@@ -119,12 +112,12 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _slug(text: str) -> str:
+def _slugify(text: str) -> str:
     """Return a name for a link's target."""
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()) or "part"
 
 
-def _clean(html: str) -> str:
+def _remove_controls(html: str) -> str:
     """Return the text without the control characters and lone surrogates that HTML does not allow."""
     bad = {c for c in set(html) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}
     return html.translate({ord(c): "\ufffd" for c in bad}) if bad else html

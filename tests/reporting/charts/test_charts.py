@@ -205,7 +205,7 @@ def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(
 
 
 def test_figures_survive_dollars_control_characters_and_letters_without_a_glyph():
-    from thresher.reporting.figure_files import figure_files
+    from thresher.reporting.figure_files import render_figure
     from thresher.reporting.page import Figure, Table
 
     hostile = "$\\frac{1}$ \x00 \ud800 漢字 --> </svg>"
@@ -213,8 +213,8 @@ def test_figures_survive_dollars_control_characters_and_letters_without_a_glyph(
     marks = (Dots(tone="blue", x=[1.0], y=[0.0]),)
     drawn = Chart(x=linear_axis(hostile, 0, 2), y=Rows((hostile,)), marks=marks, title=hostile)
     figure = Figure(name="f", title=hostile, caption="", alt="", charts=(drawn, drawn), table=table)
-    files = figure_files(figure)
-    assert files == figure_files(figure)
+    files = render_figure(figure)
+    assert files == render_figure(figure)
     import xml.etree.ElementTree as ElementTree
 
     ElementTree.fromstring(files["f.svg"])

@@ -1,5 +1,6 @@
-"""Charts as inline SVG: axes, marks and colors, without any plotting library.
+"""Charts: marks on axes as data, and their drawing as inline SVG without a plotting library.
 
-`svg.py` writes elements, `chart.py` lays out axes and legends, `palette.py` holds the colors.
-Imported by `reporting.pages`; imports `errors` only. A new mark is a function in `chart.py`.
+`chart.py` holds axes and marks, `svg.py` draws them, `palette.py` has the colors. Imported by the
+rest of `reporting`; imports `reporting.formatting` only. A new mark is a dataclass in `chart.py`,
+drawn in `svg.py` and in `reporting/figure_files.py`.
 """

@@ -48,13 +48,13 @@ DARK = {
 
 def assign_tones(methods: Sequence[str]) -> dict[str, str]:
     """Return the tone of each method: gray for random, the others in the order in which they come."""
-    others = [name for name in methods if name != RANDOM]
-    found = {name: METHOD_TONES[i % len(METHOD_TONES)] for i, name in enumerate(others)}
-    return {name: found.get(name, "gray") for name in methods}
+    others = (name for name in methods if name != RANDOM)
+    tones = {name: METHOD_TONES[i % len(METHOD_TONES)] for i, name in enumerate(others)}
+    return {name: tones.get(name, "gray") for name in methods}
 
 
 def assign_shapes(methods: Sequence[str]) -> dict[str, str]:
     """Return the shape of each method's points: a circle for random."""
-    others = [name for name in methods if name != RANDOM]
-    found = {name: SHAPES[(i + 1) % len(SHAPES)] for i, name in enumerate(others)}
-    return {name: found.get(name, SHAPES[0]) for name in methods}
+    others = (name for name in methods if name != RANDOM)
+    shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(others, start=1)}
+    return {name: shapes.get(name, SHAPES[0]) for name in methods}
