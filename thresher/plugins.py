@@ -7,17 +7,31 @@ import difflib
 import functools
 import os
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from thresher.errors import NotFoundError, SettingsError, did_you_mean
 from thresher.validation import build_settings
 
 Contract = TypeVar("Contract")
+NEAR_NAME = 0.75  # likeness from which a name is taken for another with a wrong letter
 NEAR = 0.8  # a setting whose name is as like a member's is a member with a wrong letter
+
+
+class Alias(NamedTuple):
+    """Another name of a plug-in.
+
+    Attributes:
+        name: of the plug-in.
+        settings: those that make it what the other name stands for.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = types.MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -29,28 +43,40 @@ class Registry(Generic[Contract]):
         kind: the noun for messages: "selector".
         contract: base class that declares every public member.
         also: names to mention besides the installed ones.
+        aliases: other names, in small letters.
+        elsewhere: names of something else -> what that is, and where to find it.
     """
 
     group: str
     kind: str
     contract: type[Contract]
     also: tuple[str, ...] = ()
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def available(self) -> dict[str, EntryPoint]:
         """Return everything that is installed, by name."""
         return available(self.group)
 
+    def resolve(self, name: str) -> Alias:
+        """Return the plug-in that a name stands for; a name that is no alias, or is installed, stands for itself."""
+        return Alias(name) if name in self.available() else self.aliases.get(name.lower(), Alias(name))
+
     def load(self, name: str) -> type[Contract]:
-        """Return the class behind a name.
+        """Return the class behind a name or an alias.
 
         Raises:
             NotFoundError: nothing in the group has this name.
             SettingsError: the class does not keep to the contract.
         """
-        points = self.available()
+        points, name = self.available(), self.resolve(name).name
         if name not in points:
+            if name.lower() in self.elsewhere:
+                raise NotFoundError(f"{self.kind} '{name}' not found; it is {self.elsewhere[name.lower()]}")
             known = ", ".join([*points, *self.also])
-            raise NotFoundError(f"{self.kind} '{name}' not found; available: {known}{did_you_mean(name, points)}")
+            # a name that is only somewhat alike is more often another method than a slip of the pen
+            hint = did_you_mean(name, [*points, *self.aliases], cutoff=NEAR_NAME)
+            raise NotFoundError(f"{self.kind} '{name}' not found; available: {known}{hint}")
         label = f"{self.kind} '{name}'"
         try:
             cls = points[name].load()
@@ -70,7 +96,8 @@ class Registry(Generic[Contract]):
             NotFoundError: nothing has this name.
             SettingsError: a setting is unknown, missing, or has an illegal value.
         """
-        plugin: Contract = build_settings(self.load(name), name, settings)
+        alias = self.resolve(name)
+        plugin: Contract = build_settings(self.load(name), alias.name, {**alias.settings, **(settings or {})})
         return plugin
 
 

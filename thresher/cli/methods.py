@@ -10,68 +10,79 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from thresher.plugins import Alias
     from thresher.selectors import Selector
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method, for all there is to know about it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A method, by its name here or in its paper.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """List the selectors, or tell about one: objective, source, cost, needs, settings, when it fails."""
-    from thresher.selectors.registry import available, create, load_class
+    """List the selectors, or describe one: objective, source, cost, needs, settings, when it fails."""
+    from thresher.selectors.registry import SELECTORS
 
-    names = list(available()) if name is None else [name]
-    classes = {each: load_class(each) for each in names}
+    alias = None if name is None else SELECTORS.resolve(name)
+    names = list(SELECTORS.available()) if alias is None else [alias.name]
+    descriptions = [_describe(each) for each in names]
     if as_json:
         import orjson
 
-        described = [_described(each, cls) for each, cls in classes.items()]
-        sys.stdout.write(
-            orjson.dumps(described if name is None else described[0], option=orjson.OPT_INDENT_2).decode() + "\n"
-        )
-    elif name is None:
+        content = orjson.dumps(descriptions if alias is None else descriptions[0], option=orjson.OPT_INDENT_2)
+        sys.stdout.write(content.decode() + "\n")
+    elif name is None or alias is None:
         width = max(map(len, names))
-        for each, cls in classes.items():
-            typer.echo(f"{each:<{width}}  {_first_line(cls)}")
-        typer.echo("\nthresher methods NAME tells all about one of them.")
+        for each in descriptions:
+            other = f" [{', '.join(each['aliases'])}]" if each["aliases"] else ""
+            typer.echo(f"{each['name']:<{width}}  {each['summary']}{other}")
+        for other, where in SELECTORS.elsewhere.items():
+            typer.echo(f"\n{other} is {where}")
+        typer.echo("\nthresher methods NAME describes one of them; names from papers in brackets are accepted too.")
     else:
-        typer.echo(f"{name}\n\n{inspect.getdoc(classes[name])}\n")
-        for setting in _settings(classes[name]):
-            value = "VALUE (not set)" if setting.default is None else setting.default
-            typer.echo(f"  --set {setting.name}={value}")
-        typer.echo("\nPasses over a pool of n rows:")
-        for what, passes in _passes(create(name)).items():
-            typer.echo(f"  {what}: {passes}")
+        _print_method(name, alias, descriptions[0])
 
 
-def _passes(selector: Selector) -> dict[str, str]:
+def _print_method(name: str, alias: Alias, description: dict[str, Any]) -> None:
+    """Print all about one method, the settings as the name stands for them."""
+    typer.echo(f"{name if name == alias.name else _spell_alias(name, alias)}\n\n{description['text']}\n")
+    for setting, default in (description["settings"] | alias.settings).items():
+        typer.echo(f"  --set {setting}={'VALUE (not set)' if default is None else default}")
+    typer.echo("\nPasses over a pool of n rows:")
+    for what, passes in description["passes"].items():
+        typer.echo(f"  {what}: {passes}")
+    if description["aliases"]:
+        from thresher.selectors.aliases import ALIASES
+
+        others = [_spell_alias(other, ALIASES[other]) for other in description["aliases"]]
+        typer.echo(f"\nOther names: {', '.join(others)}")
+
+
+def _spell_alias(name: str, alias: Alias) -> str:
+    settings = "".join(f" {key}={value}" for key, value in alias.settings.items())
+    return f"{name} = {alias.name}{settings}"
+
+
+def _describe_passes(selector: Selector) -> dict[str, str]:
     """Return how often models read the rows, by feature, and what is trained before."""
     from thresher.features.registry import available, load_provider
 
-    told = {f"train {order.role}": order.passes() for order in selector.requirements.adapters}
-    for need in sorted(selector.requirements.features):
-        passes = load_provider(need).passes if need in available() else "none"
-        told[need] = passes
-    return told or {"features": "none"}
+    needs = selector.requirements
+    passes = {f"train {adapter.role}": adapter.passes() for adapter in needs.adapters}
+    for feature in sorted(needs.features):
+        passes[feature] = load_provider(feature).passes if feature in available() else "none"
+    return passes or {"features": "none"}
 
 
-def _first_line(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").splitlines()[0]
+def _describe(name: str) -> dict[str, Any]:
+    from thresher.selectors.aliases import ALIASES
+    from thresher.selectors.registry import SELECTORS
 
-
-def _settings(cls: type) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
-
-
-def _described(name: str, cls: type) -> dict[str, object]:
-    from thresher.selectors.registry import create
-
-    settings = {field.name: field.default for field in _settings(cls)}
-    passes = _passes(create(name))
+    cls: Any = SELECTORS.load(name)
+    text = inspect.getdoc(cls) or ""
     return {
         "name": name,
-        "summary": _first_line(cls),
-        "text": inspect.getdoc(cls),
-        "settings": settings,
-        "passes": passes,
+        "summary": text.partition("\n")[0],
+        "text": text,
+        "settings": {field.name: field.default for field in dataclasses.fields(cls)},
+        "passes": _describe_passes(SELECTORS.create(name)),
+        "aliases": sorted(other for other, alias in ALIASES.items() if alias.name == name),
     }

@@ -8,10 +8,17 @@ from typing import Any
 
 from thresher.errors import InputError
 from thresher.plugins import Registry, check_members
+from thresher.selectors.aliases import ALIASES, ELSEWHERE
 from thresher.selectors.contract import Selector
 from thresher.selectors.functions import FunctionSelector
 
-SELECTORS = Registry("thresher.selectors", "selector", Selector)  # type: ignore[type-abstract]
+SELECTORS = Registry(
+    "thresher.selectors",
+    "selector",
+    Selector,  # type: ignore[type-abstract]
+    aliases=ALIASES,
+    elsewhere=ELSEWHERE,
+)
 available, load_class, create = SELECTORS.available, SELECTORS.load, SELECTORS.create
 
 
