@@ -35,7 +35,7 @@ from thresher.features import FeatureCache, compute, make_context
 from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
 from thresher.features.utility.example_pairs import nearest_examples
-from thresher.features.utility.in_context_utility import NAME, _Asked, _Queries
+from thresher.features.utility.in_context_utility import NAME, _Pairs, _Queries
 from thresher.models.causal_lm.language_model import language_model
 from thresher.selectors.delift import Delift
 
@@ -71,8 +71,8 @@ def ranking(features, beside, **settings):
 
 def tokens_of_all_pairs(pool, lm, limit):
     """Return the tokens of all pairs when every example is read again with every row, the last of each row never."""
-    rows = _Queries.of(pool, lm, limit)
-    asked = _Asked(lm, rows, pool, limit, make_context(cache=None))
+    rows = _Queries.from_rows(pool, lm, limit)
+    asked = _Pairs(lm, rows, pool, limit, make_context(cache=None))
     prefixes = [len(ids) for ids in asked._prefixes(np.arange(len(pool)))]
     read = np.array([row.n_read for row in rows.rows])
     return int(len(pool) * read.sum() + len(pool) * sum(prefixes[1:]) + read.sum() + len(pool) * prefixes[0])
@@ -80,7 +80,7 @@ def tokens_of_all_pairs(pool, lm, limit):
 
 def tokens_with_prefixes_kept(pool, lm, limit, tried):
     """Return the tokens of rows alone and of the examples in `tried` (n, m): each example is read once per round."""
-    asked = _Asked(lm, _Queries.of(pool, lm, limit), pool, limit, make_context(cache=None))
+    asked = _Pairs(lm, _Queries.from_rows(pool, lm, limit), pool, limit, make_context(cache=None))
     prefixes = np.array([len(ids) for ids in asked._prefixes(np.arange(len(pool)))])
     read = np.array([row.n_read for row in asked.pool.rows])
     again = 0 if tried.shape[1] == len(pool) else prefixes[1:][np.unique(tried[:, -(tried.shape[1] // 2) :])].sum()

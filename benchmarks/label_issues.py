@@ -22,8 +22,8 @@ from machine import machine
 
 import thresher as th
 from thresher.features import make_context
-from thresher.features.labels.class_probability import _Work, class_names, given_classes, normalized
-from thresher.features.labels.cross_fit import PENALTY, judge
+from thresher.features.labels.class_probability import _CrossFit, class_names, given_classes, normalize_confidence
+from thresher.features.labels.cross_fit import PENALTY, predict_folds
 from thresher.features.labels.label_issues import find_label_issues
 
 RESULT = Path(__file__).parent / "results" / "label_issues.json"
@@ -57,7 +57,7 @@ def with_intervals(score, is_wrong, n_draws):
 def probabilities(work, views, penalty):
     """Return (n_texts, k) cross-fitted probabilities."""
     found = np.zeros((work.rows.n_texts, work.rows.n_classes))
-    for judged in judge(work.rows, views, range(work.rows.n_folds), penalty=penalty):
+    for judged in predict_folds(work.rows, views, range(work.rows.n_folds), penalty=penalty):
         found[judged.texts] = judged.probability
     return found
 
@@ -67,14 +67,17 @@ def measure(path, encoder, n_draws):
     lines = [json.loads(line) for line in path.open()]
     pool = th.load([{"text": line["text"], "label": str(line["given"])} for line in lines])
     names, given = class_names(pool), given_classes(pool)
-    work = _Work(pool, names, make_context(encoder=encoder).resolved(len(pool)))
+    work = _CrossFit(pool, names, make_context(encoder=encoder).resolved(len(pool)))
     embedding, words = work._views
     text = work.text
     began = time.process_time()
     own = probabilities(work, [embedding, words], PENALTY)[text]
     seconds = time.process_time() - began
     at = np.arange(len(given))
-    scores = {"self_confidence": own[at, given], "self_confidence, normalized": normalized(own, given)[at, given]}
+    scores = {
+        "self_confidence": own[at, given],
+        "self_confidence, normalized": normalize_confidence(own, given)[at, given],
+    }
     for label, views in (("embedding alone", [embedding]), ("words alone", [words]), ("both", [embedding, words])):
         for penalty in PENALTIES:
             if (label, penalty) != ("both", PENALTY):

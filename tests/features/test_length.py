@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 
 from thresher.errors import NotFoundError
 from thresher.features import make_context
-from thresher.features.length import Length, tokenizer_file
+from thresher.features.length import Length, find_tokenizer_file
 
 
 def lengths(rows, **context):
@@ -15,7 +15,7 @@ def lengths(rows, **context):
 
 def test_lengths_are_tokens_of_the_embedded_tokenizer_one_text_at_a_time(make_rows, make_sentences):
     texts = [*make_sentences(200), "", "Ünïcode ☃ 日本語"]
-    tokenizer = Tokenizer.from_file(str(tokenizer_file(None)))
+    tokenizer = Tokenizer.from_file(str(find_tokenizer_file(None)))
     expected = [len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts]
     found = lengths(make_rows(texts))
     assert found.dtype == np.int64

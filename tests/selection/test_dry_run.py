@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import thresher as th
-from thresher.cache.dry_run import StageCost
 from thresher.cli.main import main
 from thresher.errors import InputError
-from thresher.features import FeatureCache, FeatureContext, make_context, ngram
-from thresher.features.cost import merged, rehearse
+from thresher.features import FeatureCache, FeatureContext, cost, make_context, ngram
+from thresher.features.cost import estimate, merge_costs
 from thresher.features.likelihood.loss import Loss
 from thresher.features.registry import FeatureProvider
+from thresher.models.stages import StageCost
 from thresher.numeric.units import format_bytes
 from thresher.selection.dry_run import describe_cost, format_duration
 from thresher.selectors import create
@@ -79,7 +79,7 @@ def test_counting_words_is_told_and_not_done(monkeypatch):
     counted = []
     real = ngram.ngram_counts
     monkeypatch.setattr(ngram, "ngram_counts", lambda text: counted.append(text) or real(text))
-    monkeypatch.setattr(ngram, "N_TRIED", 10)
+    monkeypatch.setattr(cost, "PROBE_ROWS", 10)
     made = planned("feature-based")
     assert stage(made, "ngram").n == len(ROWS)
     assert made.seconds > 0
@@ -92,7 +92,7 @@ def test_the_tokens_foretold_are_those_that_are_read(tiny_llama):
     context = make_context(model=str(tiny_llama), device="cpu", cache=None)
     provider = Loss()
     provider.compute(th.load(ROWS), context)
-    read = provider._reader.lm.n_tokens
+    read = provider._lm.n_tokens
     assert foretold == pytest.approx(read, rel=0.1)
 
 
@@ -147,7 +147,7 @@ def test_training_that_is_needed_is_told_and_what_is_trained_costs_nothing(tiny_
     assert done.seconds == 0
 
 
-def test_rows_beside_the_pool_are_rehearsed_too(tiny_llama):
+def test_rows_beside_the_pool_are_estimated_too(tiny_llama):
     made = planned("facility-location", existing=ROWS[:30], encoder="static")
     assert stage(made, "existing: embedding").n == 30
 
@@ -169,7 +169,7 @@ class Slow(FeatureProvider):
 
 def test_a_feature_that_knows_no_cache_is_tried_on_a_few_rows():
     Slow.n_computed = 0
-    (made,) = rehearse(Slow(), th.load(ROWS), FeatureContext())
+    (made,) = estimate(Slow(), th.load(ROWS), FeatureContext())
     assert Slow.n_computed == 64
     assert 0.2 < made.seconds < 0.6  # 120 rows of 2 ms
     assert "64 rows" in made.note
@@ -181,14 +181,14 @@ class Declared(Slow):
 
 
 def test_a_feature_may_say_itself_what_it_costs():
-    (made,) = rehearse(Declared(), th.load(ROWS), FeatureContext())
+    (made,) = estimate(Declared(), th.load(ROWS), FeatureContext())
     assert made.seconds == 1.5
 
 
 def test_steps_add_up_and_what_is_not_known_stays_unknown():
     one = StageCost(stage="a", n=10, n_cached=4, seconds=1.0, tokens=100, bytes=5)
     two = StageCost(stage="b", n=3, n_cached=0, seconds=None)
-    both = merged("both", [one, two])
+    both = merge_costs("both", [one, two])
     assert (both.n, both.n_cached, both.seconds, both.tokens, both.bytes) == (13, 4, None, 100, 5)
 
 

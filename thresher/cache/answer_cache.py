@@ -37,7 +37,7 @@ class AnswerCache:
         """
         self._path = None if root is None else root / FILE
         self._lock = threading.Lock()
-        with self._told():
+        with self._explain_errors():
             if self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self._path or ":memory:", timeout=WAIT_S, check_same_thread=False)
@@ -48,19 +48,30 @@ class AnswerCache:
             )
             self._db.commit()
 
+    @classmethod
+    def look_up(cls, root: Path, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the stored ones of some answers; nothing is created where there is no store."""
+        if not (root / FILE).is_file():
+            return {}
+        store = cls(root)
+        try:
+            return store.get(keys)
+        finally:
+            store.close()
+
     def get(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the answers that are there."""
-        found: dict[str, dict[str, Any]] = {}
-        with self._lock, self._told():
+        answers: dict[str, dict[str, Any]] = {}
+        with self._lock, self._explain_errors():
             for start in range(0, len(keys), PER_LOOKUP):
                 part = list(keys[start : start + PER_LOOKUP])
                 query = f"SELECT key, answer FROM answers WHERE key IN ({','.join('?' * len(part))})"
-                found |= {key: orjson.loads(answer) for key, answer in self._db.execute(query, part)}
-        return found
+                answers |= {key: orjson.loads(answer) for key, answer in self._db.execute(query, part)}
+        return answers
 
     def put(self, key: str, model: str, answer: dict[str, Any]) -> None:
         """Store an answer; it is on the disk when this returns."""
-        with self._lock, self._told():
+        with self._lock, self._explain_errors():
             row = (key, model, orjson.dumps(answer), time.time())
             self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", row)
             self._db.commit()
@@ -71,11 +82,11 @@ class AnswerCache:
             self._db.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             raise OutputError(
                 f"{self._path}: the answers of servers must be kept in a file that can be read and written, got "
-                f"'{error}'; mend that, or point THRESHER_CACHE to another folder"
+                f"'{error}'; fix that, or point THRESHER_CACHE to another folder"
             ) from None

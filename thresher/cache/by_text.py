@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -14,11 +14,8 @@ from thresher.cache.batch import Batch, ComputeBatches
 from thresher.cache.feature_cache import CachePartition
 from thresher.cache.keys import text_keys
 from thresher.cache.memory_map import empty_array
-from thresher.numeric.arrays import Array
+from thresher.numeric.arrays import Array, Int64
 from thresher.progress import OnProgress, Progress
-
-if TYPE_CHECKING:
-    from thresher.cache.dry_run import Rehearsal
 
 CHUNK_ROWS = 4096
 CHUNK_SECONDS = 5.0
@@ -33,8 +30,6 @@ def compute_cached(
     feature: str,
     partition: CachePartition | None,
     on_progress: OnProgress | None,
-    together: NDArray[np.int64] | None = None,
-    size: NDArray[np.int64] | None = None,
 ) -> Array | None:
     """Return (n, ...) values, one per text in order, or None when there are no texts.
 
@@ -46,137 +41,99 @@ def compute_cached(
         compute: yields the values of the texts it is given, in any order, in batches.
         feature: its name, for progress.
         partition: the cache's part for this feature and model; None computes everything.
-        on_progress: told of each batch, and of damaged cache chunks.
-        together: (n,) groups of texts that share work; only a rehearsal looks at them.
-        size: (n,) of what is behind each text, where texts are short names of something longer;
-            only a rehearsal looks at it, and takes the bytes of the texts where it is not given.
+        on_progress: called after each batch, and where a cache chunk is damaged.
     """
     if len(texts) == 0:
         return None
-    work = _Work(texts, feature, on_progress, folder=None if partition is None else partition.cache.root)
-    if partition is not None and partition.cache.rehearsal is not None:
-        size = texts.str.len_bytes().to_numpy().astype(np.int64) if size is None else size
-        return _rehearsed(work, texts, compute, feature, partition, partition.cache.rehearsal, together, size)
+    work = TextValues(texts, feature, folder=None if partition is None else partition.cache.root)
+    n_cached = 0
+
+    def report(note: str | None = None) -> None:
+        if on_progress is not None:
+            total = len(work.keys)
+            on_progress(Progress(stage=feature, done=work.n_done, total=total, n_cached=n_cached, note=note))
+
+    def report_damage(path: Path) -> None:
+        report(f"{path}: this cache chunk was damaged; it was deleted and its rows are computed again")
+
     if partition is not None:
-        for positions, values in partition.read(work.keys, on_damage=work.report_damage):
+        for positions, values in partition.read(work.keys, on_damage=report_damage):
             work.fill(positions, values)
-        work.n_cached = work.n_done
-    work.report()
+        n_cached = work.n_done
+    report()
     missing = np.flatnonzero(work.is_missing)
     if len(missing):
-        writer = _ChunkWriter(partition, work.keys) if partition is not None else None
-        for batch in compute(texts.gather(work.first[missing])):
-            positions = missing[batch.positions]
-            work.fill(positions, batch.values)
-            if writer is not None:
-                writer.add(positions, batch.values)
-            work.report()
-        if writer is not None:
-            writer.close()
-    return work.result()
-
-
-def _rehearsed(
-    work: _Work,
-    texts: pl.Series,
-    compute: ComputeBatches,
-    feature: str,
-    partition: CachePartition,
-    rehearsal: Rehearsal,
-    together: NDArray[np.int64] | None,
-    size: NDArray[np.int64],
-) -> Array:
-    """Run a few batches, and give the texts that were not computed the values of others: only the costs are true."""
-    if rehearsal.reads_cache:
-        for positions, values in partition.read(work.keys, on_damage=work.report_damage, is_used=False):
+        batches = (Batch(missing[at], values) for at, values in compute(texts.gather(work.first[missing])))
+        for positions, values in batches if partition is None else _store(batches, partition, work.keys):
             work.fill(positions, values)
-    missing = np.flatnonzero(work.is_missing)
-    first = work.first[missing]
-    found = rehearsal.run(
-        feature,
-        lambda chosen: compute(texts.gather(first[chosen])),
-        size[first],
-        None if together is None else together[first],
-        n_cached=work.n_done,
-    )
-    for entries, values in found:
-        work.fill(missing[entries], values)
-    left = np.flatnonzero(work.is_missing)
-    if len(left):
-        values = found[-1][1]
-        work.fill(left, values[np.arange(len(left)) % len(values)])
-    return work.result()
+            report()
+    return work.spread()
 
 
-class _Work:
-    """The distinct texts, which of them are done, and the array that the result grows in."""
+class TextValues:
+    """The distinct texts of a column, and the values that are known of them so far.
 
-    def __init__(self, texts: pl.Series, feature: str, on_progress: OnProgress | None, *, folder: Path | None) -> None:
+    Attributes:
+        keys: (u,) S16 of the distinct texts, sorted.
+        first: (u,) int64 row of the first such text.
+        is_missing: (u,) bool, whether a value is still to come.
+    """
+
+    def __init__(self, texts: pl.Series, feature: str, *, folder: Path | None) -> None:
+        """Find the distinct texts.
+
+        Args:
+            texts: (n,) string, at least one, no nulls.
+            feature: its name, for messages.
+            folder: where an array that is larger than memory may lie; None for memory.
+        """
         slices = (texts[start : start + SLICE_ROWS].to_list() for start in range(0, len(texts), SLICE_ROWS))
         keys = np.concatenate([text_keys(part) for part in slices])
-        # keys (u,) S16 sorted; first (u,) row of the first such text; group (n,) key of each row
-        self.keys, self.first, self.group = np.unique(keys, return_index=True, return_inverse=True)
+        # _group: (n,) position in `keys` of each row's text
+        self.keys, self.first, self._group = np.unique(keys, return_index=True, return_inverse=True)
         self.is_missing = np.ones(len(self.keys), dtype=bool)
         self.n_done = 0
-        self.n_cached = 0
         self._out: Array | None = None
         self._folder = folder
         self._feature = feature
-        self._on_progress = on_progress
 
-    def fill(self, positions: NDArray[np.int64], values: Array) -> None:
+    def fill(self, positions: Int64, values: Array) -> None:
+        """Enter the values of some of the distinct texts."""
         if self._out is None:
-            self._out = empty_array((len(self.group), *values.shape[1:]), values.dtype, self._folder)
+            self._out = empty_array((len(self._group), *values.shape[1:]), values.dtype, self._folder)
         self._out[self.first[positions]] = values
         self.is_missing[positions] = False
         self.n_done += len(positions)
 
-    def result(self) -> Array:
+    def spread(self) -> Array:
+        """Return (n, ...) the values of all texts, repeats included."""
         if self._out is None or self.is_missing.any():
             raise AssertionError(f"{int(self.is_missing.sum())} texts got no value of '{self._feature}'")
-        source = self.first[self.group]  # (n,) row that holds the value of each row
+        source = self.first[self._group]  # (n,) row that holds the value of each row
         repeats = np.flatnonzero(source != np.arange(len(source)))
         self._out[repeats] = self._out[source[repeats]]
         return self._out
 
-    def report(self, note: str | None = None) -> None:
-        if self._on_progress is not None:
-            total = len(self.keys)
-            event = Progress(stage=self._feature, done=self.n_done, total=total, n_cached=self.n_cached, note=note)
-            self._on_progress(event)
 
-    def report_damage(self, path: Path) -> None:
-        self.report(f"{path}: this cache chunk was damaged; it was deleted and its rows are computed again")
+def _store(batches: Iterator[Batch], partition: CachePartition, keys: NDArray[np.bytes_]) -> Iterator[Batch]:
+    """Pass batches on, and write a chunk of them every few thousand rows or seconds: all that a kill can lose."""
+    pending: list[Batch] = []
+    n_chunks, last = 0, time.monotonic()
 
+    def write() -> None:
+        positions = np.concatenate([batch.positions for batch in pending])
+        partition.write(keys[positions], np.concatenate([batch.values for batch in pending]))
+        pending.clear()
 
-class _ChunkWriter:
-    """Collects batches and writes a chunk every few thousand rows or seconds: all that a kill can lose."""
-
-    def __init__(self, partition: CachePartition, keys: NDArray[np.bytes_]) -> None:
-        self._shelf = partition
-        self._keys = keys
-        self._pending: list[Batch] = []
-        self._n_rows = 0
-        self._n_chunks = 0
-        self._last = time.monotonic()
-
-    def add(self, positions: NDArray[np.int64], values: Array) -> None:
-        self._pending.append(Batch(positions, values))
-        self._n_rows += len(positions)
-        if self._n_rows >= CHUNK_ROWS or time.monotonic() - self._last >= CHUNK_SECONDS:
-            self._write()
-
-    def close(self) -> None:
-        if self._pending:
-            self._write()
-        self._shelf.cache.enforce_limit()
-
-    def _write(self) -> None:
-        positions = np.concatenate([batch.positions for batch in self._pending])
-        self._shelf.write(self._keys[positions], np.concatenate([batch.values for batch in self._pending]))
-        self._pending = []
-        self._n_rows = 0
-        self._n_chunks += 1
-        self._last = time.monotonic()
-        if self._n_chunks % CHUNKS_PER_LIMIT_CHECK == 0:
-            self._shelf.cache.enforce_limit()
+    for batch in batches:
+        pending.append(batch)
+        is_due = sum(len(each.positions) for each in pending) >= CHUNK_ROWS or time.monotonic() - last >= CHUNK_SECONDS
+        if is_due:
+            write()
+            n_chunks, last = n_chunks + 1, time.monotonic()
+            if n_chunks % CHUNKS_PER_LIMIT_CHECK == 0:
+                partition.cache.enforce_limit()
+        yield batch
+    if pending:
+        write()
+    partition.cache.enforce_limit()

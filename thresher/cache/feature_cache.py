@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -28,9 +28,6 @@ from safetensors.numpy import save
 
 from thresher.cache.keys import KEY_BYTES
 from thresher.errors import OutputError, SettingsError
-
-if TYPE_CHECKING:
-    from thresher.cache.dry_run import Rehearsal
 
 VERSION = "v1"  # of the layout above
 GB = 10**9
@@ -76,24 +73,15 @@ class _Chunk:
 class FeatureCache:
     """The feature store below one folder. Opening it touches no disk."""
 
-    def __init__(
-        self,
-        root: str | Path | None = None,
-        *,
-        max_bytes: int | None = None,
-        rehearsal: Rehearsal | None = None,
-    ) -> None:
+    def __init__(self, root: str | Path | None = None, *, max_bytes: int | None = None) -> None:
         """Point to a store.
 
         Args:
             root: its folder; None for THRESHER_CACHE or the platform's cache folder.
             max_bytes: least recently used chunks beyond this are deleted; None for
                 THRESHER_CACHE_MAX_GB or 20 GB.
-            rehearsal: features are only rehearsed: values are looked up and a few are computed,
-                none is stored.
         """
         self.root = default_root() if root is None else Path(root).absolute()
-        self.rehearsal = rehearsal
         self.max_bytes = _max_bytes_from_environment() if max_bytes is None else max_bytes
 
     def partition(self, feature: str, model: str, fingerprint: str) -> CachePartition:
@@ -169,7 +157,7 @@ class CachePartition:
         self._model = model
 
     def read(
-        self, wanted: NDArray[np.bytes_], *, on_damage: Callable[[Path], None], is_used: bool = True
+        self, wanted: NDArray[np.bytes_], *, on_damage: Callable[[Path], None], marks_used: bool = True
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Yield, chunk by chunk, positions in `wanted` and their values; a key is yielded once.
 
@@ -179,7 +167,7 @@ class CachePartition:
         Args:
             wanted: (n,) S16, sorted, distinct.
             on_damage: told of each chunk that was found damaged and was deleted.
-            is_used: whether to note the time as that of the last use.
+            marks_used: whether to note the time as that of the last use.
 
         Raises:
             OutputError: a chunk cannot be read or, when it is damaged, deleted.
@@ -203,7 +191,7 @@ class CachePartition:
                 ) from None
             if hit is not None:
                 is_missing[hit[0]] = False
-                if is_used:
+                if marks_used:
                     _touch(chunk.path)
                 yield hit
 

@@ -4,7 +4,7 @@ from thresher.cache.feature_cache import CacheEntry, FeatureCache
 from thresher.features.compute import column_values, compute, fingerprints
 from thresher.features.container import Features
 from thresher.features.context import FeatureContext, make_context
-from thresher.features.registry import FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.encoders.load import load_encoder, resolve_encoder
 from thresher.models.encoders.minilm import minilm_folder
 from thresher.progress import Progress
@@ -23,4 +23,5 @@ __all__ = [
     "make_context",
     "minilm_folder",
     "resolve_encoder",
+    "FeatureProvider",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -10,11 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import compute_cached
 from thresher.features.context import FeatureContext
 from thresher.models.encoders.encoder import MINILM, STATIC, Encoder, count_other_script
-from thresher.models.encoders.load import load_encoder
-from thresher.progress import Progress
+from thresher.models.stages import Stage
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -29,7 +27,7 @@ class Embedding(FeatureProvider):
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the encoder's name, how its vectors are kept, and the fingerprint of both; `context` is `resolved`."""
-        encoder = _encoder(context)
+        encoder = context.load_encoder()
         return {
             "encoder": encoder.name,
             "storage_dtype": context.models.embedding_dtype,
@@ -53,29 +51,34 @@ class Embedding(FeatureProvider):
         No model loads if it knows all.
         """
         texts = dataset.texts()
-        encoder = _encoder(context.resolved(len(texts)))
-        partition = None
-        if context.cache is not None:
-            partition = context.cache.partition(self.name, encoder.name, _fingerprint(encoder, context))
+        context = context.resolved(len(texts))
+        encoder, dtype = context.load_encoder(), context.models.embedding_dtype
 
-        def encoded(part: pl.Series) -> Iterator[Batch]:
+        def batches(part: pl.Series) -> Iterator[Batch]:
             for batch in encoder.encode_batches(part):
-                yield batch._replace(values=batch.values.astype(context.models.embedding_dtype, copy=False))
+                yield batch._replace(values=batch.values.astype(dtype, copy=False))
 
-        values = compute_cached(texts, encoded, feature=self.name, partition=partition, on_progress=context.on_progress)
-        if context.on_progress is not None:
-            for note in (*encoder.notes(), *_notes(self.facts(dataset, context), encoder.name, len(texts))):
-                context.on_progress(Progress(stage=self.name, done=len(texts), total=len(texts), note=note))
-        return np.zeros((0, encoder.dimension), context.models.embedding_dtype) if values is None else values
-
-
-def _notes(facts: Mapping[str, int], encoder: str, n: int) -> Iterator[str]:
-    """Return what the user should know of these facts, in sentences."""
-    for count in facts.values():
-        yield (
-            f"encoder '{encoder}' reads English, and {count:,} of {n:,} texts are mostly in other letters than Latin "
-            f"ones, of which it tells little; name one for their language with --encoder"
+        stage = Stage(
+            name=self.name,
+            texts=texts,
+            compute=batches,
+            feature=self.name,
+            model=encoder.name,
+            fingerprint=_fingerprint(encoder, context),
         )
+        values = context.run_stage(stage)
+        context.report_notes(self.name, len(texts), self._sentences(dataset, context))
+        return np.zeros((0, encoder.dimension), dtype) if values is None else values
+
+    def _sentences(self, dataset: Dataset, context: FeatureContext) -> Iterator[str]:
+        """Yield what the user should know of texts that were cut or are not English."""
+        encoder, n = context.load_encoder(), len(dataset.texts())
+        yield from encoder.notes()
+        for count in self.facts(dataset, context).values():
+            yield (
+                f"encoder '{encoder.name}' reads English, and {count:,} of {n:,} texts are mostly in other "
+                f"letters than Latin ones, of which it tells little; name one for their language with --encoder"
+            )
 
 
 def _fingerprint(encoder: Encoder, context: FeatureContext) -> str:
@@ -83,12 +86,3 @@ def _fingerprint(encoder: Encoder, context: FeatureContext) -> str:
     if context.models.embedding_dtype == "float32":
         return encoder.fingerprint
     return f"{encoder.fingerprint}-{context.models.embedding_dtype}"
-
-
-def _encoder(context: FeatureContext) -> Encoder:
-    return load_encoder(
-        context.models.encoder,
-        device=context.models.device,
-        dtype=context.models.dtype,
-        batch_tokens=context.models.batch_tokens,
-    )

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import NotFoundError
 from thresher.features.context import FeatureContext
@@ -20,6 +19,7 @@ from thresher.features.registry import FeatureProvider
 from thresher.models.encoders.static import FOLDER as STATIC_FOLDER
 from thresher.models.encoders.wordpiece import WordPieces
 from thresher.models.hub import model_folder
+from thresher.models.stages import Stage
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -38,23 +38,23 @@ class Length(FeatureProvider):
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the tokenizer's name and fingerprint."""
-        path = tokenizer_file(context.models.tokenizer)
+        path = find_tokenizer_file(context.models.tokenizer)
         model = DEFAULT if context.models.tokenizer is None else context.models.tokenizer
         return {"tokenizer": model, "fingerprint": fingerprint([(FILE, path)], recipe=RECIPE)}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
         """Return (n,) int64 tokens."""
-        path = tokenizer_file(context.models.tokenizer)
+        path = find_tokenizer_file(context.models.tokenizer)
         about = self.describe(context)
-        cache = context.cache
-        partition = None if cache is None else cache.partition(self.name, about["tokenizer"], about["fingerprint"])
-        values = compute_cached(
-            dataset.texts(),
-            lambda texts: count_batches(path, texts),
+        stage = Stage(
+            name=self.name,
+            texts=dataset.texts(),
+            compute=lambda texts: count_batches(path, texts),
             feature=self.name,
-            partition=partition,
-            on_progress=context.on_progress,
+            model=about["tokenizer"],
+            fingerprint=about["fingerprint"],
         )
+        values = context.run_stage(stage)
         return np.zeros(0, dtype=np.int64) if values is None else values.astype(np.int64)
 
 
@@ -75,7 +75,7 @@ def count_batches(path: Path, texts: pl.Series) -> Iterator[Batch]:
         yield Batch(np.arange(start, start + len(part)), counts)
 
 
-def tokenizer_file(name: str | None) -> Path:
+def find_tokenizer_file(name: str | None) -> Path:
     """Return the tokenizer.json of a tokenizer: None for the embedded one, a file, a folder, or a Hub id.
 
     Raises:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +18,6 @@ from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.progress import Progress
 
 if TYPE_CHECKING:
-    from thresher.cache.dry_run import StageCost
     from thresher.dataset import Dataset
 
 RECIPE = "ngram-1"
@@ -32,7 +29,6 @@ MAX_DISTINCT = 512  # per row; the most frequent are kept, the cut is counted
 N = (1, 2)
 WORD = re.compile(r"\w+")
 BATCH_ROWS = 4096
-N_TRIED = 256  # rows whose time tells that of all
 
 
 class Ngram(FeatureProvider):
@@ -59,7 +55,7 @@ class Ngram(FeatureProvider):
         for start in range(0, len(texts), BATCH_ROWS):
             counted = [ngram_counts(text) for text in texts[start : start + BATCH_ROWS].to_list()]
             n_cut += sum(len(counts) > MAX_DISTINCT for counts in counted)
-            parts.append(_run(counted))
+            parts.append(_concatenate(counted))
             done += len(counted)
             if context.on_progress is not None:
                 context.on_progress(Progress(stage=self.name, done=done, total=len(texts)))
@@ -77,24 +73,12 @@ class Ngram(FeatureProvider):
             notes={"n_rows_cut": n_cut} if n_cut else {},
         )
 
-    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
-        """Return what it will take: the time on some rows, taken as proportional."""
-        from thresher.cache.dry_run import StageCost
 
-        n = len(dataset)
-        few = dataset.take(np.unique(np.linspace(0, n - 1, min(N_TRIED, n)).astype(np.int64)))
-        began = time.perf_counter()
-        self.compute(few, replace(context, on_progress=None))
-        seconds = (time.perf_counter() - began) * n / len(few)
-        note = f"its time on {len(few):,} rows, taken as proportional"
-        return [StageCost(stage=self.name, n=n, n_cached=0, seconds=seconds, note=note)]
-
-
-def _run(counted: list[Counter[int]]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _concatenate(counted: list[Counter[int]]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the n-grams of some rows one behind the other, each row's by bucket, and how many each row has, (b,)."""
-    kept = [sorted(counts.most_common(MAX_DISTINCT)) for counts in counted]
-    n_grams = np.array([len(row) for row in kept], dtype=np.int64)
-    return np.fromiter(chain.from_iterable(kept), NGRAM, count=int(n_grams.sum())), n_grams
+    rows = [sorted(counts.most_common(MAX_DISTINCT)) for counts in counted]
+    n_grams = np.array([len(row) for row in rows], dtype=np.int64)
+    return np.fromiter(chain.from_iterable(rows), NGRAM, count=int(n_grams.sum())), n_grams
 
 
 def ngram_counts(text: str) -> Counter[int]:

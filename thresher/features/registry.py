@@ -15,8 +15,8 @@ from thresher.numeric.arrays import Array
 from thresher.plugins import Registry
 
 if TYPE_CHECKING:
-    from thresher.cache.dry_run import StageCost
     from thresher.dataset import Dataset
+    from thresher.models.stages import StageCost
 
 
 @dataclass(frozen=True, kw_only=True)

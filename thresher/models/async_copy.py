@@ -44,8 +44,8 @@ class PendingTensor:
         """Wait for the result and return it."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        found: NDArray[Any] = self._host.numpy()
-        return found
+        array: NDArray[Any] = self._host.numpy()
+        return array
 
 
 def prefetch_one(launched: Iterable[T]) -> Iterator[T]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from thresher.cache.feature_cache import FeatureCache
+from thresher.models.causal_lm.language_model import LanguageModel, language_model
+from thresher.models.encoders.encoder import Encoder
+from thresher.models.encoders.load import load_encoder
 from thresher.models.settings import ModelSettings
-from thresher.progress import OnProgress
+from thresher.models.stages import Answers, RequestStage, Stage, StageRunner
+from thresher.numeric.arrays import Array
+from thresher.progress import OnProgress, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +24,37 @@ class ModelContext:
         models: which models are run, and how.
         cache: where finished values are stored; None computes everything anew.
         on_progress: called after each batch, and with a note when there is one.
+        runner: runs the stages of a computation, or estimates what they take.
     """
 
     models: ModelSettings = field(default_factory=ModelSettings)
     cache: FeatureCache | None = field(default_factory=FeatureCache)
     on_progress: OnProgress | None = None
+    runner: StageRunner = field(default_factory=StageRunner, repr=False, compare=False)
 
     def with_models(self, **changes: Any) -> Self:
         """Return this context with other model settings."""
         return replace(self, models=replace(self.models, **changes))
+
+    def load_encoder(self) -> Encoder:
+        """Return the sentence encoder, by its resolved name."""
+        models = self.models
+        return load_encoder(models.encoder, device=models.device, dtype=models.dtype, batch_tokens=models.batch_tokens)
+
+    def load_language_model(self) -> LanguageModel:
+        """Return the language model, the one in use already where there is one."""
+        return language_model(self.models.model, device=self.models.device, dtype=self.models.dtype)
+
+    def run_stage(self, stage: Stage) -> Array | None:
+        """Return the (n, ...) values of a stage's texts, stored ones from the cache; None without texts."""
+        return self.runner.run_stage(stage, self.cache, self.on_progress)
+
+    def run_requests(self, stage: RequestStage) -> Answers:
+        """Return the answers of a server, by key."""
+        return self.runner.run_requests(stage, self.cache)
+
+    def report_notes(self, stage: str, n: int, notes: Iterable[str]) -> None:
+        """Tell the listener what the user should know of a finished stage of n rows."""
+        if self.on_progress is not None:
+            for note in notes:
+                self.on_progress(Progress(stage=stage, done=n, total=n, note=note))

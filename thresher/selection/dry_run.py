@@ -17,8 +17,8 @@ from thresher.selectors import Selector
 from thresher.validation import document_options
 
 if TYPE_CHECKING:
-    from thresher.cache.dry_run import StageCost
     from thresher.features import Progress
+    from thresher.models.stages import StageCost
 
 UNNAMED = "model"  # the server's only model, since the server is not asked for its name
 
@@ -129,18 +129,10 @@ def _estimate_pair_bytes(request: Request) -> int:
     Raises:
         InputError: it does not fit into memory.
     """
-    from thresher.models.encoders.load import load_encoder
-
     if "embedding" not in request.needs:
         return 0
     context, pool = request.context, request.pool
-    encoder = load_encoder(
-        context.models.encoder,
-        device=context.models.device,
-        dtype=context.models.dtype,
-        batch_tokens=context.models.batch_tokens,
-    )
-    return request.selector.estimate_memory(len(pool), pool.texts().n_unique(), encoder.dimension)
+    return request.selector.estimate_memory(len(pool), pool.texts().n_unique(), context.load_encoder().dimension)
 
 
 def _count_tokens(request: Request) -> Any:
@@ -151,7 +143,7 @@ def _count_tokens(request: Request) -> Any:
 
 
 def _estimate_stages(request: Request, on_progress: Callable[[Progress], None] | None) -> list[StageCost]:
-    """Rehearse every feature of the pool and of the rows beside it."""
+    """Estimate every feature of the pool and of the rows beside it."""
     from thresher.features import Progress
     from thresher.features.compute import COLUMN, NUMBER
 
@@ -171,7 +163,7 @@ def _estimate_stages(request: Request, on_progress: Callable[[Progress], None] |
 
 
 def _estimate_feature(name: str, rows: Any, pool: Any, request: Request) -> list[StageCost]:
-    from thresher.features.cost import rehearse
+    from thresher.features.cost import estimate
     from thresher.features.registry import is_pairwise, load_provider
     from thresher.models.server_address import ServerAddress, is_server
 
@@ -179,8 +171,8 @@ def _estimate_feature(name: str, rows: Any, pool: Any, request: Request) -> list
     if is_server(context.models.model) and ServerAddress.parse(str(context.models.model)).model is None:
         context = context.with_models(model=f"{str(context.models.model).rstrip('#')}#{UNNAMED}")
     if pool is not None and is_pairwise(name):
-        return rehearse(provider, pool, replace(context, examples=rows))
-    return rehearse(provider, rows, context)
+        return estimate(provider, pool, replace(context, examples=rows))
+    return estimate(provider, rows, context)
 
 
 def describe_cost(selector: Any) -> str:

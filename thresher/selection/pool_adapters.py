@@ -38,8 +38,8 @@ from thresher.features.reference_adapters import (
 )
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
-from thresher.models.causal_lm.language_model import refuse_server
-from thresher.models.causal_lm.tokenized_rows import DEFAULT_MAX_LENGTH, row_texts
+from thresher.models.causal_lm.language_model import DEFAULT_MAX_LENGTH, refuse_server
+from thresher.models.causal_lm.tokenized_rows import row_texts
 from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:

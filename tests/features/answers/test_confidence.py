@@ -196,7 +196,7 @@ def test_contradictions_equal_one_pair_at_a_time(tiny_nli):
 
     model = AutoModelForSequenceClassification.from_pretrained(tiny_nli).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_nli)
-    found, n_cut = Entailment(str(tiny_nli), device="cpu").contradictions(PAIRS, stage="nli", context=context())
+    found, n_cut = Entailment(str(tiny_nli), device="cpu").predict_contradictions(PAIRS, stage="nli", context=context())
     for pair, value in zip(PAIRS, found, strict=True):
         inputs = tokenizer(*pair, truncation="longest_first", max_length=64, return_tensors="pt")
         with torch.no_grad():
@@ -212,7 +212,7 @@ def test_with_an_entailment_model_agreement_is_one_minus_contradiction_in_both_o
     judge = Entailment(str(tiny_nli), device="cpu")
     for row, answers, value in zip(ROWS, SAID.values(), found, strict=True):
         pairs = [(row["completion"], a) for a in answers] + [(a, row["completion"]) for a in answers]
-        p, _ = judge.contradictions(pairs, stage="nli", context=context())
+        p, _ = judge.predict_contradictions(pairs, stage="nli", context=context())
         agreement = 1 - (p[:3] + p[3:]) / 2
         agreement[[not a.strip() for a in answers]] = 0
         assert value == pytest.approx(agreement.mean(), abs=1e-5)
@@ -220,7 +220,7 @@ def test_with_an_entailment_model_agreement_is_one_minus_contradiction_in_both_o
 
 def test_a_model_without_a_label_for_contradiction_is_refused_with_its_labels(tiny_bert):
     with pytest.raises(InputError, match="one label for contradiction, found the labels"):
-        Entailment(str(tiny_bert), device="cpu").contradictions(PAIRS, stage="nli", context=context())
+        Entailment(str(tiny_bert), device="cpu").predict_contradictions(PAIRS, stage="nli", context=context())
 
 
 def test_select_keeps_the_half_that_the_model_trusts(scripted):

@@ -12,10 +12,10 @@ from thresher.features.labels.class_probability import (
     ClassProbability,
     class_names,
     given_classes,
-    normalized,
+    normalize_confidence,
     self_confidence,
 )
-from thresher.features.labels.cross_fit import LabeledTexts, judge, word_view
+from thresher.features.labels.cross_fit import LabeledTexts, predict_folds, word_view
 from thresher.features.labels.folds import stratified_folds
 
 CONTEXT = make_context(encoder="static", cache=None)
@@ -49,9 +49,9 @@ def test_probabilities_are_those_of_a_plain_loop_over_folds():
     x = rng.standard_normal((60, 5))
     label = (x[:, 0] + rng.standard_normal(60) > 0).astype(np.int64) + (x[:, 1] > 0.3)
     views = [x, x[:, ::-1] ** 2]
-    rows = LabeledTexts.of(np.arange(60), label, n_texts=60, n_classes=3)
+    rows = LabeledTexts.from_rows(np.arange(60), label, n_texts=60, n_classes=3)
     found = np.zeros((60, 3))
-    for judged in judge(rows, views, range(5)):
+    for judged in predict_folds(rows, views, range(5)):
         found[judged.texts] = judged.probability
     for fold in range(5):
         learned, asked = np.flatnonzero(rows.fold != fold), np.flatnonzero(rows.fold == fold)
@@ -64,7 +64,7 @@ def test_probabilities_are_those_of_a_plain_loop_over_folds():
 
 def test_weights_stand_for_repeated_rows():
     text, label = np.array([0, 0, 1, 1, 1, 2]), np.array([1, 1, 0, 1, 0, 0])
-    rows = LabeledTexts.of(text, label, n_texts=3, n_classes=2)
+    rows = LabeledTexts.from_rows(text, label, n_texts=3, n_classes=2)
     assert rows.text.tolist() == [0, 1, 1, 2]
     assert rows.label.tolist() == [1, 0, 1, 0]
     assert rows.weight.tolist() == [2, 2, 1, 1]
@@ -91,11 +91,11 @@ def test_a_label_never_says_anything_of_its_own_row():
     found = []
     for each in (rows, changed):
         pool = th.load(each)
-        work = module._Work(pool, class_names(pool), CONTEXT)
+        work = module._CrossFit(pool, class_names(pool), CONTEXT)
         views = views or work._views
         work.rows.__dict__["fold"] = np.arange(30) % 5
         text = int(np.flatnonzero(work._first == 4)[0])
-        (judged,) = judge(work.rows, views, [text % 5])
+        (judged,) = predict_folds(work.rows, views, [text % 5])
         found.append(judged.probability[judged.texts == text])
     np.testing.assert_array_equal(found[0], found[1])
 
@@ -120,7 +120,7 @@ def test_finished_values_come_from_the_cache_and_other_rows_or_labels_make_new_o
     rows = make_rows(40)
     first = compute(th.load(rows), {"class_probability"}, context)["class_probability"]
     asked = []
-    monkeypatch.setattr(module, "judge", lambda *args: asked.append(args) or judge(*args))
+    monkeypatch.setattr(module, "predict_folds", lambda *args: asked.append(args) or predict_folds(*args))
     again = compute(th.load(rows), {"class_probability"}, context)["class_probability"]
     np.testing.assert_array_equal(first, again)
     assert not asked
@@ -139,16 +139,18 @@ def test_a_killed_run_goes_on_with_the_folds_that_are_left(tmp_path, monkeypatch
     pool = th.load(make_rows(40))
 
     def killed(rows, views, folds):
-        for number, each in enumerate(judge(rows, views, folds)):
+        for number, each in enumerate(predict_folds(rows, views, folds)):
             if number == 3:
                 raise KeyboardInterrupt
             yield each
 
-    monkeypatch.setattr(module, "judge", killed)
+    monkeypatch.setattr(module, "predict_folds", killed)
     with pytest.raises(KeyboardInterrupt):
         ClassProbability().compute(pool, context)
     left = []
-    monkeypatch.setattr(module, "judge", lambda rows, views, folds: left.extend(folds) or judge(rows, views, folds))
+    monkeypatch.setattr(
+        module, "predict_folds", lambda rows, views, folds: left.extend(folds) or predict_folds(rows, views, folds)
+    )
     found = ClassProbability().compute(pool, context)
     assert left == [3, 4]
     np.testing.assert_array_equal(found, ClassProbability().compute(pool, CONTEXT))
@@ -180,25 +182,25 @@ def test_two_texts_of_two_labels_have_no_value():
     assert found.missing.null_count() == 0
 
 
-def test_normalized_takes_off_what_rows_of_a_class_have_on_average():
+def test_normalizing_takes_off_what_rows_of_a_class_have_on_average():
     p = np.array([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
     given = np.array([0, 0, 1, 1])
     means = np.array([(0.9 + 0.7) / 2, (0.4 + 0.8) / 2])
     shifted = p - means + means.max()
-    np.testing.assert_allclose(normalized(p, given), shifted / shifted.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(normalize_confidence(p, given), shifted / shifted.sum(axis=1, keepdims=True))
     pool = th.load(make_rows(40, n_wrong=4))
     plain = ClassProbability().compute(pool, CONTEXT).astype(np.float64)
     codes = given_classes(pool)
     found = self_confidence(pool, CONTEXT, is_normalized=True).values
-    np.testing.assert_allclose(found, normalized(plain, codes)[np.arange(40), codes])
+    np.testing.assert_allclose(found, normalize_confidence(plain, codes)[np.arange(40), codes])
 
 
 def test_a_classifier_learns_from_a_bounded_number_of_rows_with_some_of_each_class(monkeypatch):
     monkeypatch.setattr("thresher.features.labels.cross_fit.MAX_FIT_ROWS", 50)
     monkeypatch.setattr("thresher.features.labels.cross_fit.MIN_FIT_ROWS", 3)
     label = np.repeat([0, 1], [395, 5])
-    rows = LabeledTexts.of(np.arange(400), label, n_texts=400, n_classes=2)
-    learned = rows.learned(0)
+    rows = LabeledTexts.from_rows(np.arange(400), label, n_texts=400, n_classes=2)
+    learned = rows.training_pairs(0)
     assert len(learned) == 50
     assert (rows.fold[rows.text[learned]] != 0).all()
     assert (rows.label[learned] == 1).sum() >= 2
@@ -234,9 +236,9 @@ def test_of_very_many_rows_every_class_still_gives_its_share_to_learn_from(monke
     """Rows of the held-out fold were counted among the twenty of each class and then left out."""
     monkeypatch.setattr(cross_fit, "MAX_FIT_ROWS", 120)
     label = np.repeat([0, 1, 2], [940, 40, 20])[np.random.default_rng(0).permutation(1000)]
-    rows = LabeledTexts.of(np.arange(1000), label, n_texts=1000, n_classes=3)
+    rows = LabeledTexts.from_rows(np.arange(1000), label, n_texts=1000, n_classes=3)
     for fold in range(5):
-        learned = rows.learned(fold)
+        learned = rows.training_pairs(fold)
         assert len(learned) == 120
         assert not np.isin(learned, np.flatnonzero(rows.fold == fold)).any()
         counts = np.bincount(label[learned], minlength=3)

@@ -10,8 +10,9 @@ from thresher.errors import InputError, SettingsError
 from thresher.features import FeatureCache, compute, fingerprints, make_context
 from thresher.features.utility import example_pairs
 from thresher.features.utility import in_context_utility as utility_module
-from thresher.features.utility.example_pairs import Shares, effects, first_tried, nearest_examples
+from thresher.features.utility.example_pairs import ExampleCounts, effects, first_tried, nearest_examples
 from thresher.features.utility.in_context_utility import distance
+from thresher.models import context as model_context
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 
@@ -143,7 +144,7 @@ def test_every_example_is_drawn_about_as_often_as_any_other():
     x = rng.normal(size=(200, 8)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     names = [f"{i:03}" for i in rng.permutation(200)]
-    tried = first_tried(x, x, Shares(nearest=1, drawn=20, best=0), (names, names))
+    tried = first_tried(x, x, ExampleCounts(nearest=1, drawn=20, best=0), (names, names))
     assert all(len(set(row)) == 22 for row in tried.tolist())
     counts = np.bincount(tried[:, 2:].reshape(-1), minlength=200)
     assert 18 <= counts.min() <= counts.max() <= 22
@@ -151,7 +152,7 @@ def test_every_example_is_drawn_about_as_often_as_any_other():
 
 @pytest.mark.parametrize("m", [1, 2, 3, 5, 16, 64])
 def test_shares_sum_to_the_number_of_examples(m):
-    shares = Shares.of(m)
+    shares = ExampleCounts.divide(m)
     assert shares.nearest + shares.drawn + shares.best == m
     assert shares.nearest >= 1
 
@@ -177,13 +178,13 @@ def test_batches_change_no_value(tiny_llama, batch_tokens):
 
 
 def test_each_example_is_read_once_and_each_row_once_per_example(tiny_llama, monkeypatch):
-    made = []
+    models = []
     monkeypatch.setattr(
-        utility_module, "language_model", lambda *a, **k: made.append(LanguageModel(*a, **k)) or made[-1]
+        model_context, "language_model", lambda *a, **k: models.append(LanguageModel(*a, **k)) or models[-1]
     )
     rows = make_rows()
     found = compute(th.load(rows), {NAME}, context(tiny_llama, n_examples=4))[NAME]["example"]
-    tokenizer = made[0].tokenizer
+    tokenizer = models[0].tokenizer
 
     def n(text):
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -192,7 +193,7 @@ def test_each_example_is_read_once_and_each_row_once_per_example(tiny_llama, mon
     examples = sum(n(f"{GUIDED}{row['prompt']}\n{row['completion']}") + n("\n\n\n") for row in [*rows, *again])
     queries = sum(n(f"Query:\n{row['prompt']}\n{row['completion']}") for row in rows)
     alone = n(ALONE[:-3]) + n("\n\n\n")
-    assert sum(lm.n_tokens for lm in made) == examples + alone + queries * (5 + 1)
+    assert sum(lm.n_tokens for lm in models) == examples + alone + queries * (5 + 1)
 
 
 def test_finished_pairs_come_from_the_cache_whatever_else_is_in_the_pool(tiny_llama, tmp_path, monkeypatch):
@@ -257,7 +258,7 @@ def test_plain_text_is_refused(tiny_llama):
 
 
 def test_no_examples_are_refused_as_a_setting():
-    with pytest.raises(SettingsError, match="n_examples must be 1 or more, got 0"):
+    with pytest.raises(SettingsError, match="n_examples must be a whole number of at least 1, got 0"):
         make_context(n_examples=0)
 
 

@@ -23,7 +23,7 @@ from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import user_turn
 from thresher.models.generation.http_client import Pace, retry_after
 from thresher.models.generation.load import load_generator
-from thresher.models.generation.responses import named_option, option_probabilities
+from thresher.models.generation.responses import find_named_option, option_probabilities
 from thresher.models.server_address import ServerAddress
 
 TALKS = [user_turn(f"what is {i} and {i}?") for i in range(30)]
@@ -450,7 +450,7 @@ def test_a_server_that_does_not_take_logprobs_is_asked_without_them(stub):
     ],
 )
 def test_options_named_in_text(text, expected):
-    assert named_option(text, ("A", "B")) == expected
+    assert find_named_option(text, ("A", "B")) == expected
 
 
 def test_the_place_counts_where_the_options_are_likeliest_and_not_a_tail_before_it():
@@ -544,7 +544,7 @@ def test_selecting_by_confidence_of_a_server_asks_each_row_once(stub, tmp_path, 
 
 def test_a_dry_run_sends_no_request_and_counts_what_is_stored(stub, tmp_path):
     from thresher.features.answers.confidence import Confidence
-    from thresher.features.cost import rehearse
+    from thresher.features.cost import estimate
 
     stub.reply = lambda body, number: said("A")
     rows = [{"prompt": f"capital {i}?", "completion": "Paris"} for i in range(5)]
@@ -552,7 +552,7 @@ def test_a_dry_run_sends_no_request_and_counts_what_is_stored(stub, tmp_path):
     settings = ConfidenceSettings(n_samples=2)
     compute(th.load(rows[:2]), ["confidence"], context(stub, cache=cache, confidence=settings))
     n_before = len(stub.bodies)
-    stages = rehearse(Confidence(), th.load(rows), context(stub, cache=cache, confidence=settings))
+    stages = estimate(Confidence(), th.load(rows), context(stub, cache=cache, confidence=settings))
     assert len(stub.bodies) == n_before
     asked = {stage.stage: (stage.n, stage.n_cached) for stage in stages if "server" in stage.note}
     assert asked == {"confidence: answers": (10, 4), "confidence: reflection": (10, 4)}

@@ -223,7 +223,7 @@ def _run(plan: _Plan, started: float) -> Corrected:
     from thresher.models.generation.load import load_generator
 
     pool = plan.pool
-    prompts = PromptRows.of(pool, by="correct")
+    prompts = PromptRows.from_dataset(pool, by="correct")
     writer, judge = load_generator(plan.writer), load_generator(plan.judge)
     decoding = Decoding(max_new_tokens=plan.settings.max_new_tokens)
     generations = writer.generate(prompts.conversations, decoding, stage="correct: candidates", context=plan.writer)

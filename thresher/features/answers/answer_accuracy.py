@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
@@ -20,7 +20,7 @@ from thresher.features.settings import AnswerAccuracySettings
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import Generation, TextGenerator, conversation_to_json
 from thresher.models.generation.load import load_generator
-from thresher.progress import Progress
+from thresher.numeric.arrays import Float64, Int64
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -58,11 +58,11 @@ class AnswerAccuracy(FeatureProvider):
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model and how it is asked, and the fingerprint of both."""
-        who, settings = load_generator(context), context.answer_accuracy
+        generator, settings = load_generator(context), context.answer_accuracy
         return {
-            "model": who.name,
+            "model": generator.name,
             **{name: str(getattr(settings, name)) for name in ("n_prompts", "n_examples", "n_samples", "by", "seed")},
-            "fingerprint": combine_fingerprints(RECIPE, who.fingerprint, repr(settings)),
+            "fingerprint": combine_fingerprints(RECIPE, generator.fingerprint, repr(settings)),
         }
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
@@ -74,19 +74,17 @@ class AnswerAccuracy(FeatureProvider):
         examples = dataset if context.examples is None else context.examples
         if "text" in (dataset.kind, examples.kind):
             raise InputError("answer_accuracy: rows need a prompt and a response, found plain text")
-        self._who = who = load_generator(context)  # kept, so that the features computed after this one share the model
-        settings = context.answer_accuracy
-        questions = _Questions.of(dataset, examples, settings)
+        generator, settings = load_generator(context), context.answer_accuracy
+        self._generator = generator  # referenced, so that the features computed after this one share the model
+        questions = _Questions.from_rows(dataset, examples, settings)
         values = np.full(len(dataset), np.nan, dtype=ANSWER_ACCURACY)
         asked = np.flatnonzero([problem is None for problem in questions.problems])
-        values["likeliest"][asked] = _shares(questions, asked, settings.likeliest, who, context)
+        values["likeliest"][asked] = _measure_accuracy(questions, asked, settings.likeliest, generator, context)
         unknown = np.flatnonzero(values["likeliest"] == 0)
-        values["drawn"][unknown] = _shares(questions, unknown, settings.drawn, who, context)
+        values["drawn"][unknown] = _measure_accuracy(questions, unknown, settings.drawn, generator, context)
         missing = missing_series(questions.problems)
         notes = {"rows": len(dataset), "rows_missing": len(missing) - missing.null_count(), "rows_drawn": len(unknown)}
-        for note in (*who.notes(), *_sentences(notes)):
-            if context.on_progress is not None:
-                context.on_progress(Progress(stage=self.name, done=len(values), total=len(values), note=note))
+        context.report_notes(self.name, len(values), (*generator.notes(), *_sentences(notes)))
         values["likeliest"][[problem is not None for problem in questions.problems]] = np.nan
         return FeatureValues(values=values, missing=missing, notes=notes)
 
@@ -106,14 +104,14 @@ class _Questions:
     problems: list[str | None]
 
     @classmethod
-    def of(cls, dataset: Dataset, examples: Dataset, settings: AnswerAccuracySettings) -> _Questions:
-        groups = _Examples.by_group(examples, settings)
+    def from_rows(cls, dataset: Dataset, examples: Dataset, settings: AnswerAccuracySettings) -> _Questions:
+        groups = _Examples.group_rows(examples, settings)
         names = _groups(dataset, settings)
         conversations: list[list[str]] = []
         problems: list[str | None] = []
         pairs = list(zip(dataset.frame["prompt"], dataset.frame["response"], strict=True))
         for (prompt, response), name in zip(pairs, names, strict=True):
-            shown = groups[name].for_prompt(prompt) if name in groups else None
+            shown = groups[name].choose_examples(prompt) if name in groups else None
             problem = None
             if not _is_short(response, settings):
                 problem = f"its response has more than {settings.max_words} words, and only short answers are compared"
@@ -133,7 +131,7 @@ class _Examples:
     n_examples: int
 
     @classmethod
-    def by_group(cls, rows: Dataset, settings: AnswerAccuracySettings) -> dict[str, _Examples]:
+    def group_rows(cls, rows: Dataset, settings: AnswerAccuracySettings) -> dict[str, _Examples]:
         pairs: dict[str, set[tuple[str, str]]] = {}
         for prompt, response, name in zip(
             rows.frame["prompt"], rows.frame["response"], _groups(rows, settings), strict=True
@@ -142,29 +140,28 @@ class _Examples:
                 pairs.setdefault(name, set()).add((prompt, response))
         return {
             name: cls(
-                [sorted(found, key=lambda pair: _place(pair, number, settings.seed)) for number in _numbers(settings)],
+                [
+                    sorted(members, key=lambda pair: _rank_key(pair, number, settings.seed))
+                    for number in range(settings.n_prompts)
+                ],
                 settings.n_examples,
             )
-            for name, found in pairs.items()
+            for name, members in pairs.items()
         }
 
-    def for_prompt(self, prompt: str) -> list[tuple[tuple[str, str], ...]] | None:
+    def choose_examples(self, prompt: str) -> list[tuple[tuple[str, str], ...]] | None:
         """Return the examples of each of a row's prompts, or None where there are too few."""
-        found = []
+        examples = []
         for ranked in self.ranked:
-            fitting = (pair for pair in ranked if pair[0] != prompt)
-            chosen = tuple(pair for pair, _ in zip(fitting, range(self.n_examples), strict=False))
+            chosen = tuple(itertools.islice((pair for pair in ranked if pair[0] != prompt), self.n_examples))
             if len(chosen) < self.n_examples:
                 return None
-            found.append(chosen)
-        return found
+            examples.append(chosen)
+        return examples
 
 
-def _numbers(settings: AnswerAccuracySettings) -> range:
-    return range(settings.n_prompts)
-
-
-def _place(pair: tuple[str, str], number: int, seed: int) -> tuple[int, tuple[str, str]]:
+def _rank_key(pair: tuple[str, str], number: int, seed: int) -> tuple[int, tuple[str, str]]:
+    """Return what orders the examples of a prompt: a hash of the seed, the prompt's number and the row's text."""
     text = f"{seed}\0{number}\0{len(pair[0])}\0{pair[0]}{pair[1]}"
     return xxhash.xxh3_128_intdigest(text.encode()), pair
 
@@ -186,25 +183,26 @@ def _conversation(examples: Sequence[tuple[str, str]], prompt: str) -> str:
     return conversation_to_json([*turns, {"role": "user", "content": prompt}])
 
 
-def _shares(
-    questions: _Questions, rows: NDArray[np.int64], decoding: Decoding, who: TextGenerator, context: FeatureContext
-) -> NDArray[np.float64]:
+def _measure_accuracy(
+    questions: _Questions, rows: Int64, decoding: Decoding, generator: TextGenerator, context: FeatureContext
+) -> Float64:
     """Return the share of right ones among the answers to each row's prompts, (m,); NaN and a problem for none."""
     kind = "likeliest" if decoding.temperature == 0 else "drawn"
     conversations = [conversation for row in rows for conversation in questions.conversations[row]]
-    answers = who.generate(conversations, decoding, stage=f"answer_accuracy: {kind} answers", context=context)
-    shares = np.full(len(rows), np.nan)
-    supply = iter(answers)
+    answers = iter(
+        generator.generate(conversations, decoding, stage=f"answer_accuracy: {kind} answers", context=context)
+    )
+    accuracy = np.full(len(rows), np.nan)
     for place, row in enumerate(rows):
-        given = [answer for _ in questions.conversations[row] for answer in next(supply)]
-        said = [plain(answer.text) for answer in given if answer.text is not None]
-        if any(_is_undecided(answer, questions.answers[row]) for answer in given):
+        samples = [answer for _ in questions.conversations[row] for answer in next(answers)]
+        texts = [plain(answer.text) for answer in samples if answer.text is not None]
+        if any(_is_undecided(answer, questions.answers[row]) for answer in samples):
             questions.problems[row] = CUT
-        elif said:
-            shares[place] = float(np.mean([text == questions.answers[row] for text in said]))
+        elif texts:
+            accuracy[place] = float(np.mean([text == questions.answers[row] for text in texts]))
         else:
-            questions.problems[row] = next(answer.problem for answer in given if answer.problem is not None)
-    return shares
+            questions.problems[row] = next(answer.problem for answer in samples if answer.problem is not None)
+    return accuracy
 
 
 def _is_undecided(answer: Generation, right: str) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.features.answers.entailment import Entailment
 from thresher.features.answers.prompts import PromptRows, missing_series, plain
@@ -17,10 +15,10 @@ from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.features.labels.class_probability import ClassProbability, self_confidence
 from thresher.features.registry import FeatureProvider, FeatureValues
-from thresher.models.encoders.load import load_encoder
 from thresher.models.generation.generator import Generation, TextGenerator, user_turn
 from thresher.models.generation.load import load_generator
-from thresher.progress import Progress
+from thresher.models.stages import Stage
+from thresher.numeric.arrays import Float32, Float64, Int64
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -64,17 +62,17 @@ class Confidence(FeatureProvider):
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the models and the weights of rows with prompts and responses; the context must be `resolved`."""
         settings = context.confidence
-        who = load_generator(context)
+        generator = load_generator(context)
         encoder = Embedding().describe(context)
-        about = {"model": who.name, "encoder": encoder["encoder"]}
+        about = {"model": generator.name, "encoder": encoder["encoder"]}
         parts = [RECIPE, *REFLECTIONS, str(settings.decoding), str(settings.alpha), str(settings.beta)]
-        parts += [who.fingerprint, encoder["fingerprint"]]
+        parts += [generator.fingerprint, encoder["fingerprint"]]
         if settings.entailment is not None:
-            judge = Entailment(settings.entailment, device=context.models.device)
-            about["entailment"] = judge.name
-            parts.append(judge.fingerprint)
-        settled = {name: str(getattr(settings, name)) for name in ("n_samples", "temperature", "alpha", "beta")}
-        return {**about, **settled, "fingerprint": combine_fingerprints(*parts)}
+            entailment = Entailment(settings.entailment, device=context.models.device)
+            about["entailment"] = entailment.name
+            parts.append(entailment.fingerprint)
+        shown = {name: str(getattr(settings, name)) for name in ("n_samples", "temperature", "alpha", "beta")}
+        return {**about, **shown, "fingerprint": combine_fingerprints(*parts)}
 
     def describe_kind(self, context: FeatureContext, kind: str) -> dict[str, str]:
         """Return what stands behind the values of rows of that kind: of classification data no language model."""
@@ -89,47 +87,55 @@ class Confidence(FeatureProvider):
         context = context.resolved(len(dataset))
         if dataset.kind == "classification":
             return self_confidence(dataset, context)
-        rows = PromptRows.of(dataset, by=self.name)
-        self._who = who = load_generator(context)  # kept, so that the features computed after this one share the model
+        rows = PromptRows.from_dataset(dataset, by=self.name)
+        generator = load_generator(context)
+        self._generator = generator  # referenced, so that the features computed after this one share the model
         settings = context.confidence
         values = np.zeros(len(dataset))
         problems: list[str | None] = [None] * len(dataset)
         notes = {"rows": len(dataset), "answers_cut": 0, "pairs_cut": 0}
         if settings.beta > 0:
-            values += settings.beta * _consistency(rows, problems, who, context, notes)
+            values += settings.beta * _score_consistency(rows, problems, generator, context, notes)
         if settings.beta < 1:
-            values += (1 - settings.beta) * _reflection(rows, problems, who, context)
+            values += (1 - settings.beta) * _score_reflection(rows, problems, generator, context)
         values[[problem is not None for problem in problems]] = np.nan
         notes["rows_missing"] = int(np.isnan(values).sum())
-        for note in (*who.notes(), *_sentences(notes)):
-            if context.on_progress is not None:
-                context.on_progress(Progress(stage=self.name, done=len(values), total=len(values), note=note))
+        context.report_notes(self.name, len(values), (*generator.notes(), *_sentences(notes)))
         return FeatureValues(values=values, missing=missing_series(problems), notes=notes)
 
 
-def _consistency(
-    rows: PromptRows, problems: list[str | None], who: TextGenerator, context: FeatureContext, notes: dict[str, int]
-) -> NDArray[np.float64]:
+def _score_consistency(
+    rows: PromptRows,
+    problems: list[str | None],
+    generator: TextGenerator,
+    context: FeatureContext,
+    notes: dict[str, int],
+) -> Float64:
     """Return O of each row, (n,); where there is none, the reason goes into `problems`."""
     settings = context.confidence
-    answers = who.generate(rows.conversations, settings.decoding, stage="confidence: answers", context=context)
-    of: list[int] = []
+    answers = generator.generate(rows.conversations, settings.decoding, stage="confidence: answers", context=context)
+    row_of: list[int] = []  # row that each usable answer belongs to
     texts: list[str] = []
-    for i, found in enumerate(answers):
-        said = [answer.text for answer in found if answer.text is not None]
-        if not said:
-            problems[i] = _first_problem(found)
-        of += [i] * len(said)
-        texts += said
-        notes["answers_cut"] += sum(answer.is_cut for answer in found)
-    given = [rows.responses[i] for i in of]
-    meaning, notes["pairs_cut"] = _agreement(given, texts, context)
-    same = np.array([plain(a) == plain(b) for a, b in zip(given, texts, strict=True)], dtype=np.float64)
-    meaning[[not text.strip() for text in texts]] = 0.0
+    for row, samples in enumerate(answers):
+        usable = [answer.text for answer in samples if answer.text is not None]
+        if not usable:
+            problems[row] = _first_problem(samples)
+        row_of += [row] * len(usable)
+        texts += usable
+        notes["answers_cut"] += sum(answer.is_cut for answer in samples)
+    responses = [rows.responses[row] for row in row_of]
+    agreement, notes["pairs_cut"] = _compare_meaning(responses, texts, context)
+    is_same = np.array([plain(a) == plain(b) for a, b in zip(responses, texts, strict=True)], dtype=np.float64)
+    agreement[[not text.strip() for text in texts]] = 0.0
+    weights = settings.alpha * agreement + (1 - settings.alpha) * is_same
     n = len(rows.conversations)
-    count = np.bincount(of, minlength=n)
-    total = np.bincount(of, weights=settings.alpha * meaning + (1 - settings.alpha) * same, minlength=n)
-    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
+    total = np.bincount(row_of, weights=weights, minlength=n).astype(np.float64)
+    return _divide(total, np.bincount(row_of, minlength=n))
+
+
+def _divide(total: Float64, count: Int64) -> Float64:
+    """Return the means, (n,), NaN where nothing was counted."""
+    mean: Float64 = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
     return mean
 
 
@@ -137,66 +143,55 @@ def _first_problem(answers: Sequence[Generation]) -> str:
     return next(answer.problem for answer in answers if answer.problem is not None)
 
 
-def _agreement(given: list[str], said: list[str], context: FeatureContext) -> tuple[NDArray[np.float64], int]:
+def _compare_meaning(responses: list[str], answers: list[str], context: FeatureContext) -> tuple[Float64, int]:
     """Return the agreement in meaning of pairs of texts, (p,) 0 to 1, and how many were cut."""
     if context.confidence.entailment is not None:
-        judge = Entailment(context.confidence.entailment, device=context.models.device)
-        pairs = [*zip(given, said, strict=True), *zip(said, given, strict=True)]
-        p, n_cut = judge.contradictions(pairs, stage="confidence: entailment", context=context)
+        entailment = Entailment(context.confidence.entailment, device=context.models.device)
+        pairs = [*zip(responses, answers, strict=True), *zip(answers, responses, strict=True)]
+        p, n_cut = entailment.predict_contradictions(pairs, stage="confidence: entailment", context=context)
         return 1 - p.reshape(2, -1).mean(axis=0), n_cut
-    x, y = (_vectors(texts, context) for texts in (given, said))
+    x, y = (_embed_texts(texts, context) for texts in (responses, answers))
     return np.clip(np.einsum("pd,pd->p", x, y, dtype=np.float64), 0.0, 1.0), 0
 
 
-def _vectors(texts: list[str], context: FeatureContext) -> NDArray[np.float32]:
+def _embed_texts(texts: list[str], context: FeatureContext) -> Float32:
     """Return (p, d) unit vectors; the cache is that of `embedding`."""
-    encoder = load_encoder(
-        context.models.encoder,
-        device=context.models.device,
-        dtype=context.models.dtype,
-        batch_tokens=context.models.batch_tokens,
+    encoder = context.load_encoder()
+    stage = Stage(
+        name="confidence: agreement",
+        texts=pl.Series("text", texts, dtype=pl.String),
+        compute=encoder.encode_batches,
+        feature="embedding",
+        model=encoder.name,
+        fingerprint=encoder.fingerprint,
     )
-    partition = (
-        None if context.cache is None else context.cache.partition("embedding", encoder.name, encoder.fingerprint)
-    )
-    found = compute_cached(
-        pl.Series("text", texts, dtype=pl.String),
-        encoder.encode_batches,
-        feature="confidence: agreement",
-        partition=partition,
-        on_progress=context.on_progress,
-    )
-    return np.zeros((0, 1), dtype=np.float32) if found is None else found
+    values = context.run_stage(stage)
+    return np.zeros((0, 1), dtype=np.float32) if values is None else values
 
 
-def _reflection(
-    rows: PromptRows, problems: list[str | None], who: TextGenerator, context: FeatureContext
-) -> NDArray[np.float64]:
+def _score_reflection(
+    rows: PromptRows, problems: list[str | None], generator: TextGenerator, context: FeatureContext
+) -> Float64:
     """Return S of each row, (n,): the mean over the questions that got an answer."""
-    asked = [
+    questions = [
         user_turn(text.format(prompt=prompt, response=response))
         for text in REFLECTIONS
         for prompt, response in zip(rows.prompts, rows.responses, strict=True)
     ]
-    found = who.score_options(asked, LETTERS, stage="confidence: reflection", context=context)
-    n = len(rows.conversations)
-    yes = found.probabilities[:, 0].reshape(len(REFLECTIONS), n)
+    scored = generator.score_options(questions, LETTERS, stage="confidence: reflection", context=context)
+    yes = scored.probabilities[:, 0].reshape(len(REFLECTIONS), len(rows.conversations))
     is_there = np.isfinite(yes)
     count = is_there.sum(axis=0)
     for row in np.flatnonzero(count == 0):
-        problems[row] = problems[row] or found.problems[row]
-    total = np.where(is_there, yes, 0.0).sum(axis=0)
-    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
-    return mean
+        problems[row] = problems[row] or scored.problems[row]
+    return _divide(np.where(is_there, yes, 0.0).sum(axis=0), count)
 
 
-def _sentences(notes: dict[str, int]) -> list[str]:
-    """Return what the user should know of answers that were cut and rows without a value."""
-    told = []
+def _sentences(notes: dict[str, int]) -> Iterator[str]:
+    """Yield what the user should know of answers that were cut and rows without a value."""
     if notes["answers_cut"]:
-        told.append(f"confidence: {notes['answers_cut']:,} drawn answers ended at max_new_tokens and were cut")
+        yield f"confidence: {notes['answers_cut']:,} sampled answers ended at max_new_tokens and were cut"
     if notes["pairs_cut"]:
-        told.append(f"confidence: {notes['pairs_cut']:,} pairs of answers were longer than the entailment model reads")
+        yield f"confidence: {notes['pairs_cut']:,} pairs of answers were longer than the entailment model reads"
     if notes["rows_missing"]:
-        told.append(f"confidence: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value")
-    return told
+        yield f"confidence: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"

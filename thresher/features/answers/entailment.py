@@ -13,7 +13,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import (
@@ -25,6 +24,7 @@ from thresher.models.causal_lm.base_model import (
     load_tokenizer,
 )
 from thresher.models.precision import full_precision
+from thresher.models.stages import Stage
 from thresher.models.token_batches import BATCH_TOKENS, token_batches
 
 if TYPE_CHECKING:
@@ -62,15 +62,15 @@ class Entailment:
         """
         config = json.loads((self._base.folder / "config.json").read_bytes())
         labels = {int(code): str(label) for code, label in (config.get("id2label") or {}).items()}
-        found = [code for code, label in labels.items() if "contradict" in label.lower()]
-        if len(found) != 1:
+        codes = [code for code, label in labels.items() if "contradict" in label.lower()]
+        if len(codes) != 1:
             raise InputError(
                 f"entailment model '{self.name}': must have one label for contradiction, found the labels "
                 f"{', '.join(labels.values()) or 'none'}; choose a model for natural language inference"
             )
-        return found[0]
+        return codes[0]
 
-    def contradictions(
+    def predict_contradictions(
         self, pairs: Sequence[tuple[str, str]], *, stage: str, context: FeatureContext
     ) -> tuple[NDArray[np.float64], int]:
         """Return the probability that the second text contradicts the first, (n,) float64, and how many were cut.
@@ -78,15 +78,15 @@ class Entailment:
         A pair is read as far as the model reads (512 tokens at most), the longer text is cut first.
         """
         label = self.contradiction  # refuses before anything runs
-
-        def batches(texts: pl.Series) -> Iterator[Batch]:
-            return self._batches(texts, label, context.models.batch_tokens or BATCH_TOKENS)
-
-        partition = (
-            None if context.cache is None else context.cache.partition("entailment", self.name, self.fingerprint)
+        stage_to_run = Stage(
+            name=stage,
+            texts=pl.Series("pair", [orjson.dumps(pair).decode() for pair in pairs], dtype=pl.String),
+            compute=lambda texts: self._batches(texts, label, context.models.batch_tokens or BATCH_TOKENS),
+            feature="entailment",
+            model=self.name,
+            fingerprint=self.fingerprint,
         )
-        keys = pl.Series("pair", [orjson.dumps(pair).decode() for pair in pairs], dtype=pl.String)
-        values = compute_cached(keys, batches, feature=stage, partition=partition, on_progress=context.on_progress)
+        values = context.run_stage(stage_to_run)
         if values is None:
             return np.zeros(0), 0
         return np.ascontiguousarray(values[:, P]), int(values[:, IS_CUT].sum())

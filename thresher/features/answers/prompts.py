@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptRows:
-    """What a model is asked of each row, and what the row answers; a dataset has rejected rows that lack either.
+    """What a model is asked about each row, and the row's own answer; a dataset has rejected rows that lack either.
 
     Attributes:
         conversations: (n,) the conversation before the last assistant turn, as `conversation_to_json` writes it.
@@ -30,7 +30,7 @@ class PromptRows:
     responses: list[str]
 
     @classmethod
-    def of(cls, dataset: Dataset, *, by: str) -> PromptRows:
+    def from_dataset(cls, dataset: Dataset, *, by: str) -> PromptRows:
         """Read the rows of a dataset.
 
         Args:
@@ -50,12 +50,12 @@ class PromptRows:
 
 
 def _conversations(dataset: Dataset) -> list[str]:
-    found: list[str] = []
+    conversations: list[str] = []
     for start in range(0, len(dataset), SLICE_ROWS):
         for conversation in dataset.messages(range(start, min(start + SLICE_ROWS, len(dataset)))):
             last = max(i for i, message in enumerate(conversation.messages) if message["role"] == "assistant")
-            found.append(conversation_to_json(conversation.messages[:last], conversation.tools))
-    return found
+            conversations.append(conversation_to_json(conversation.messages[:last], conversation.tools))
+    return conversations
 
 
 def missing_series(problems: list[str | None]) -> pl.Series:

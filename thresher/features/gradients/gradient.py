@@ -6,25 +6,23 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import compute_cached
-from thresher.cache.dry_run import StageCost
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.cache.memory_map import empty_array
 from thresher.errors import InputError
-from thresher.features.cost import merged, run_rehearsal
+from thresher.features.cost import estimate_stages, merge_costs
 from thresher.features.likelihood.loss import Loss, load_row_tokenizer
 from thresher.features.reference_adapters import TrainedFolder
 from thresher.features.registry import FeatureProvider, FeatureValues
-from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowTokenizer, row_texts
+from thresher.models.causal_lm.tokenized_rows import RECIPE, RowTokenizer, describe_problems, row_texts
+from thresher.models.stages import Stage, StageCost
 from thresher.models.token_batches import BATCH_TOKENS
-from thresher.progress import Progress
+from thresher.numeric.arrays import Array
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from thresher.features.gradients.per_example import AdapterState, RowGradients
 
 OWN_RECIPE = "gradient-2"
-STORED_AS = {"gradient": "gradient", "target_gradient": "gradient_plain"}  # in the cache, from before a renaming
 WINDOW_ROWS = 1024  # rows tokenized and sorted by length together
 BACKWARD = 3.0  # a forward and a backward pass, in forward passes
 NO_CHECKPOINTS = (
@@ -53,163 +50,131 @@ class Gradient(FeatureProvider):
 
     name: ClassVar[str] = "gradient"
     passes: ClassVar[str] = "forward and backward over each of the n rows, at each checkpoint"
+    _stored_as: ClassVar[str] = "gradient"  # in the cache
+    _is_preconditioned: ClassVar[bool] = True
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
-        return _describe(context, self.name)
+        about = Loss().describe(context)
+        about["dim"] = str(context.gradient.dim)
+        how = f"{self._stored_as}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
+        return about | {"fingerprint": combine_fingerprints(about["fingerprint"], _find_folder(context).identity, how)}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
-        return _compute(dataset, context, self.name, is_preconditioned=True)
+        from thresher.features.gradients.per_example import AdapterState
+
+        tokenizer, dim = load_row_tokenizer(context), context.gradient.dim
+        paths = _find_folder(context).epochs()
+        if not paths:
+            raise InputError(f"{self.name}: {NO_CHECKPOINTS}")
+        states = [AdapterState.read(path) for path in paths]
+        rates = np.array([state.rate for state in states])
+        weights = np.sqrt(rates / rates.sum())
+        texts = row_texts(dataset)
+        folder = Path(tempfile.gettempdir()) if context.cache is None else context.cache.root
+        out = empty_array((len(dataset), len(states) * dim), np.float16, folder)
+        for number, state in enumerate(states):
+            values = context.run_stage(self._make_stage(texts, context, state, number=number, tokenizer=tokenizer))
+            if values is not None:
+                columns = out[:, number * dim : (number + 1) * dim]
+                np.multiply(values, weights[number], out=columns, casting="unsafe")
+        return self._explain_missing(out, texts, tokenizer, context)
 
     def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what it will take; where no adapter is trained yet, as the base model shows."""
-        return _cost(self, dataset, context)
+        if _find_folder(context).is_there:
+            return [merge_costs(self.name, estimate_stages(self, dataset, context))]
+        base = merge_costs(self.name, estimate_stages(Loss(), dataset, context, reads_cache=False))
+        times = context.gradient.epochs
+        return [
+            replace(
+                base,
+                seconds=None if base.seconds is None else base.seconds * BACKWARD * times,
+                tokens=None if base.tokens is None else base.tokens * times,
+                bytes=base.n * times * context.gradient.dim * 2,
+                note="a backward pass taken as two forward ones",
+            )
+        ]
+
+    def _make_stage(
+        self, texts: pl.Series, context: FeatureContext, state: AdapterState, *, number: int, tokenizer: RowTokenizer
+    ) -> Stage:
+        """Return the stage of one checkpoint: (n, dim) float16 of length 1, NaN for rows without a scored token."""
+        loaded: list[RowGradients] = []
+        batch_tokens = context.models.batch_tokens or BATCH_TOKENS
+
+        def batches(part: pl.Series) -> Iterator[Batch]:
+            if not loaded:  # no model is loaded where the cache has all
+                loaded.append(_load_gradients(context, tokenizer, state, number))
+            for start in range(0, len(part), WINDOW_ROWS):
+                tokenized = tokenizer.tokenize(part[start : start + WINDOW_ROWS].to_list())
+                has_problem = np.array([bool(each.problem) for each in tokenized])
+                rest, fine = np.flatnonzero(has_problem), np.flatnonzero(~has_problem)
+                if len(rest):
+                    yield Batch(start + rest, np.full((len(rest), context.gradient.dim), np.nan, np.float16))
+                rows = [tokenized[i].row for i in fine]
+                for batch in loaded[0].compute_batches(
+                    rows, batch_tokens=batch_tokens, is_preconditioned=self._is_preconditioned
+                ):
+                    tokenizer.lm.n_tokens += sum(rows[i].n_read for i in batch.positions)
+                    yield Batch(start + fine[batch.positions], batch.values)
+
+        return Stage(
+            name=f"{self.name} at checkpoint {number + 1}",
+            texts=texts,
+            compute=batches,
+            feature=self._stored_as,
+            model=tokenizer.lm.name,
+            fingerprint=combine_fingerprints(self.describe(context)["fingerprint"], str(number)),
+        )
+
+    def _explain_missing(
+        self, out: Array, texts: pl.Series, tokenizer: RowTokenizer, context: FeatureContext
+    ) -> FeatureValues:
+        """Return the values with the reasons of the rows that have none: these are tokenized once more."""
+        lacking = np.flatnonzero(np.isnan(out[:, :1]).any(axis=1))
+        problems = np.zeros(len(texts), dtype=np.int64)
+        if len(lacking):
+            problems[lacking] = [each.problem for each in tokenizer.tokenize(texts.gather(lacking).to_list())]
+            note = f"{self.name}: {len(lacking):,} of {len(texts):,} rows have no value"
+            context.report_notes(self.name, len(texts), [note])
+        notes = {"rows": len(texts), "rows_missing": len(lacking)}
+        return FeatureValues(values=out, missing=describe_problems(problems), notes=notes)
 
 
-class TargetGradient(FeatureProvider):
+class TargetGradient(Gradient):
     """The same of the plain gradient, without AdamW's moments: which way a row would have the adapter go."""
 
     name: ClassVar[str] = "target_gradient"
-    passes: ClassVar[str] = "forward and backward over each of the n rows, at each checkpoint"
-
-    def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the model, the checkpoints, what is read of a row, and the fingerprint of all."""
-        return _describe(context, self.name)
-
-    def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
-        """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
-        return _compute(dataset, context, self.name, is_preconditioned=False)
-
-    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
-        """Return what it will take; where no adapter is trained yet, as the base model shows."""
-        return _cost(self, dataset, context)
+    _stored_as: ClassVar[str] = "gradient_plain"  # from before a renaming
+    _is_preconditioned: ClassVar[bool] = False
 
 
-def _describe(context: FeatureContext, feature: str) -> dict[str, str]:
-    about = Loss().describe(context)
-    about["dim"] = str(context.gradient.dim)
-    how = f"{STORED_AS[feature]}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
-    return about | {"fingerprint": combine_fingerprints(about["fingerprint"], _folder(context).identity, how)}
-
-
-def _compute(dataset: Dataset, context: FeatureContext, feature: str, *, is_preconditioned: bool) -> FeatureValues:
-    from thresher.features.gradients.per_example import AdapterState
-
-    folder, reader, dim = _folder(context), load_row_tokenizer(context), context.gradient.dim
-    paths = folder.epochs()
-    if not paths:
-        raise InputError(f"{feature}: {NO_CHECKPOINTS}")
-    states = [AdapterState.read(path) for path in paths]
-    rates = np.array([state.rate for state in states])
-    share = rates / rates.sum()
-    texts = row_texts(dataset)
-    folder_of_cache = None if context.cache is None else context.cache.root
-    out = empty_array((len(dataset), len(states) * dim), np.float16, folder_of_cache or Path(tempfile.gettempdir()))
-    for number, state in enumerate(states):
-        values = _at_checkpoint(
-            texts, context, feature, state, number=number, reader=reader, is_preconditioned=is_preconditioned
-        )
-        if values is not None:
-            np.multiply(values, np.sqrt(share[number]), out=out[:, number * dim : (number + 1) * dim], casting="unsafe")
-    return _measured(feature, out, texts, reader, context)
-
-
-def _at_checkpoint(
-    texts: pl.Series,
-    context: FeatureContext,
-    feature: str,
-    state: AdapterState,
-    *,
-    number: int,
-    reader: RowTokenizer,
-    is_preconditioned: bool,
-) -> NDArray[Any] | None:
-    """Return (n, dim) float16 of length 1, NaN for rows without a scored token; None without rows."""
-    loaded: list[RowGradients] = []
-
-    def batches(wanted: pl.Series) -> Iterator[Batch]:
-        if not loaded:  # no model is loaded where the cache has all
-            loaded.append(_loaded(context, reader, state, number))
-        for start in range(0, len(wanted), WINDOW_ROWS):
-            readings = reader.read(wanted[start : start + WINDOW_ROWS].to_list())
-            fine = np.array([i for i, each in enumerate(readings) if not each.problem], dtype=np.int64)
-            rest = np.array([i for i, each in enumerate(readings) if each.problem], dtype=np.int64)
-            if len(rest):
-                yield Batch(start + rest, np.full((len(rest), context.gradient.dim), np.nan, np.float16))
-            rows = [readings[i].row for i in fine]
-            for found in loaded[0].batches(
-                rows, batch_tokens=context.models.batch_tokens or BATCH_TOKENS, is_preconditioned=is_preconditioned
-            ):
-                reader.lm.n_tokens += sum(rows[i].n_read for i in found.positions)
-                yield Batch(start + fine[found.positions], found.values)
-
-    partition = None
-    if context.cache is not None:
-        whole = combine_fingerprints(_describe(context, feature)["fingerprint"], str(number))
-        partition = context.cache.partition(STORED_AS[feature], reader.lm.name, whole)
-    stage = f"{feature} at checkpoint {number + 1}"
-    return compute_cached(texts, batches, feature=stage, partition=partition, on_progress=context.on_progress)
-
-
-def _loaded(context: FeatureContext, reader: RowTokenizer, state: AdapterState, number: int) -> RowGradients:
+def _load_gradients(context: FeatureContext, tokenizer: RowTokenizer, state: AdapterState, number: int) -> RowGradients:
     from thresher.features.gradients.per_example import RowGradients
     from thresher.models.causal_lm.language_model import LanguageModel
 
-    adapter = _folder(context).adapters[0]
-    lm = LanguageModel(
-        str(adapter), device=context.models.device, dtype=context.models.dtype
-    )  # its own: weights are changed
-    if lm.base.folder.resolve() != reader.lm.base.folder.resolve():
+    adapter = _find_folder(context).adapters[0]
+    # not a shared one: its weights are changed
+    lm = LanguageModel(str(adapter), device=context.models.device, dtype=context.models.dtype)
+    if lm.base.folder.resolve() != tokenizer.lm.base.folder.resolve():
         raise InputError(
             f"gradient: the checkpoints in {adapter.parent} are of '{lm.base.name}', and the model is "
-            f"'{reader.lm.name}'; give that base as --model"
+            f"'{tokenizer.lm.name}'; give that base as --model"
         )
     return RowGradients(lm, state, dim=context.gradient.dim, number=number)
 
 
-def _measured(
-    feature: str, out: NDArray[Any], texts: pl.Series, reader: RowTokenizer, context: FeatureContext
-) -> FeatureValues:
-    """Return the values with the reasons of the rows that have none: these are read once more."""
-    n_dim = max(1, out.shape[1])
-    lacking = np.flatnonzero(np.isnan(out[:, : min(1, n_dim)]).any(axis=1))
-    reasons = np.full(len(texts), None, dtype=object)
-    if len(lacking):
-        problems = [each.problem for each in reader.read(texts.gather(lacking).to_list())]
-        reasons[lacking] = [PROBLEMS[problem] for problem in problems]
-    notes = {"rows": len(texts), "rows_missing": len(lacking)}
-    if len(lacking) and context.on_progress is not None:
-        note = f"{feature}: {len(lacking):,} of {len(texts):,} rows have no value"
-        context.on_progress(Progress(stage=feature, done=len(texts), total=len(texts), note=note))
-    return FeatureValues(values=out, missing=pl.Series("missing", reasons.tolist(), dtype=pl.String), notes=notes)
-
-
-def _cost(provider: Gradient | TargetGradient, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
-    if _folder(context).is_there:
-        return [merged(provider.name, run_rehearsal(provider, dataset, context))]
-    base = merged(provider.name, run_rehearsal(Loss(), dataset, context, reads_cache=False))
-    times = context.gradient.epochs
-    return [
-        replace(
-            base,
-            seconds=None if base.seconds is None else base.seconds * BACKWARD * times,
-            tokens=None if base.tokens is None else base.tokens * times,
-            bytes=base.n * times * context.gradient.dim * 2,
-            note="a backward pass taken as two forward ones",
-        )
-    ]
-
-
-def _folder(context: FeatureContext) -> TrainedFolder:
-    """Return the folder of the checkpoints, there or promised.
+def _find_folder(context: FeatureContext) -> TrainedFolder:
+    """Return the folder of the checkpoints, there or planned.
 
     Raises:
         InputError: none was given, or what was given is not one.
     """
-    given = context.checkpoints
-    folder = TrainedFolder.find(given) if isinstance(given, str) else given
+    checkpoints = context.checkpoints
+    folder = TrainedFolder.find(checkpoints) if isinstance(checkpoints, str) else checkpoints
     if folder is None:
-        found = "" if given is None else f" in '{given}'"
-        raise InputError(f"gradient: {NO_CHECKPOINTS.replace('found none', f'found none{found}')}")
+        where = "" if checkpoints is None else f" in '{checkpoints}'"
+        raise InputError(f"gradient: {NO_CHECKPOINTS.replace('found none', f'found none{where}')}")
     return folder

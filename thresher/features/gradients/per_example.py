@@ -151,7 +151,9 @@ class RowGradients:
             place, sign = sketch_of(name, part.weight.numel(), dim=dim, number=number)
             self._sketch[name] = place.to(device), sign.to(device)
 
-    def batches(self, rows: Sequence[TokenRow], *, batch_tokens: int, is_preconditioned: bool) -> Iterator[Batch]:
+    def compute_batches(
+        self, rows: Sequence[TokenRow], *, batch_tokens: int, is_preconditioned: bool
+    ) -> Iterator[Batch]:
         """Yield (b, dim) float16 sketches of length 1, the longest rows first; zero where the gradient is zero.
 
         Args:

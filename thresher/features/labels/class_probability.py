@@ -12,16 +12,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.cache.keys import text_keys
 from thresher.errors import InputError, first_three
 from thresher.features.compute import column_codes
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.features.labels.cross_fit import N_FOLDS, LabeledTexts, judge, word_view
+from thresher.features.labels.cross_fit import N_FOLDS, LabeledTexts, predict_folds, word_view
 from thresher.features.registry import FeatureProvider, FeatureValues
-from thresher.progress import Progress
+from thresher.models.stages import Stage
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 RECIPE = "class-probability-1"
 MAX_CLASSES = 1_000
 MAX_CELLS = 10**9  # of the array: 4 GB
-UNKNOWN = "its label stands on no other text, so that nothing tells how likely it is"
+UNKNOWN = "its label is on no other text, so nothing shows how likely it is"
 
 
 class ClassProbability(FeatureProvider):
@@ -69,29 +68,27 @@ class ClassProbability(FeatureProvider):
         names = class_names(dataset)
         _check(dataset, names)
         context = context.resolved(len(dataset))
-        work = _Work(dataset, names, context)
+        work = _CrossFit(dataset, names, context)
         about = self.describe(context)
-        partition = None
-        if context.cache is not None:
-            whole = combine_fingerprints(about["fingerprint"], work.content)
-            partition = context.cache.partition(self.name, about["encoder"], whole)
-        values = compute_cached(
-            dataset.texts(),
-            work.batches,
+        stage = Stage(
+            name=self.name,
+            texts=dataset.texts(),
+            compute=work.compute_batches,
             feature=self.name,
-            partition=partition,
-            on_progress=context.on_progress,
-            together=work.rows.fold[work.text],  # the classifiers of a fold judge all its texts
+            model=about["encoder"],
+            fingerprint=combine_fingerprints(about["fingerprint"], work.hash_content()),
+            groups=work.rows.fold[work.text],  # the classifiers of a fold predict for all its texts
         )
+        values = context.run_stage(stage)
         if values is None:
             raise AssertionError("a dataset with two labels has rows")
-        if work.n_unfinished and context.on_progress is not None:
+        if work.n_unfinished:
             note = f"{self.name}: {work.n_unfinished} classifiers were stopped before they had converged"
-            context.on_progress(Progress(stage=self.name, done=len(dataset), total=len(dataset), note=note))
+            context.report_notes(self.name, len(dataset), [note])
         return values
 
 
-class _Work:
+class _CrossFit:
     """Texts and labels in the order of the hashes of the texts, and the classifiers' views of them."""
 
     def __init__(self, dataset: Dataset, names: list[str], context: FeatureContext) -> None:
@@ -101,18 +98,17 @@ class _Work:
         self._keys, self._first, self.text = np.unique(
             text_keys(self._texts.to_list()), return_index=True, return_inverse=True
         )
-        self.rows = LabeledTexts.of(
+        self.rows = LabeledTexts.from_rows(
             self.text.astype(np.int64), given_classes(dataset), n_texts=len(self._keys), n_classes=len(names)
         )
         self.n_unfinished = 0
 
-    @property
-    def content(self) -> str:
-        """Hash of all texts and their labels, whatever the order of the rows."""
-        found = xxhash.xxh3_128("\0".join(sorted(self._dataset.frame["response"].unique())).encode())
+    def hash_content(self) -> str:
+        """Return a hash of all texts and their labels, whatever the order of the rows."""
+        total = xxhash.xxh3_128("\0".join(sorted(self._dataset.frame["response"].unique())).encode())
         for part in (self._keys, self.rows.text, self.rows.label, self.rows.weight):
-            found.update(part.tobytes())
-        return found.hexdigest()
+            total.update(part.tobytes())
+        return total.hexdigest()
 
     @cached_property
     def _views(self) -> list[NDArray[np.float64]]:
@@ -120,15 +116,15 @@ class _Work:
         embedding = Embedding().compute(self._dataset, self._context)[self._first].astype(np.float64)
         return [embedding, word_view(texts.to_list(), self.rows.n_classes)]
 
-    def batches(self, texts: pl.Series) -> Iterator[Batch]:
+    def compute_batches(self, texts: pl.Series) -> Iterator[Batch]:
         """Yield (b, k) float32 of some of the texts, fold by fold."""
-        wanted = np.searchsorted(self._keys, text_keys(texts.to_list()))
-        folds = np.unique(self.rows.fold[wanted]).tolist()
-        for judged in judge(self.rows, self._views, folds):
-            self.n_unfinished += judged.n_unfinished
-            positions = np.flatnonzero(np.isin(wanted, judged.texts))
-            at = np.searchsorted(judged.texts, wanted[positions])
-            yield Batch(positions, judged.probability[at].astype(np.float32))
+        text = np.searchsorted(self._keys, text_keys(texts.to_list()))  # (b,) number of each among the distinct texts
+        folds = np.unique(self.rows.fold[text]).tolist()
+        for predicted in predict_folds(self.rows, self._views, folds):
+            self.n_unfinished += predicted.n_unfinished
+            positions = np.flatnonzero(np.isin(text, predicted.texts))  # which of the texts lie in this fold
+            at = np.searchsorted(predicted.texts, text[positions])
+            yield Batch(positions, predicted.probability[at].astype(np.float32))
 
 
 def class_names(dataset: Dataset) -> list[str]:
@@ -169,7 +165,7 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalized:
     own = probability[np.arange(len(given)), given]
     is_unknown = own == 0
     if is_normalized:
-        shifted = normalized(probability, given)
+        shifted = normalize_confidence(probability, given)
         own = shifted[np.arange(len(given)), given]
     own = np.where(is_unknown, np.nan, own)
     reasons = pl.Series("missing", np.where(is_unknown, UNKNOWN, ""), dtype=pl.String).replace("", None)
@@ -177,7 +173,7 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalized:
     return FeatureValues(values=own, missing=reasons, notes=notes)
 
 
-def normalized(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
+def normalize_confidence(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (n, k) probabilities with each class's mean self-confidence taken off, rows summing to 1."""
     threshold = class_thresholds(probability, given)
     shifted = probability - threshold + threshold.max()  # none is below 0
@@ -203,8 +199,8 @@ def _check(dataset: Dataset, names: list[str]) -> None:
         )
     if len(names) > MAX_CLASSES or n * len(names) > MAX_CELLS:
         raise InputError(
-            f"class_probability: at most {MAX_CLASSES:,} labels, and rows x labels up to {MAX_CELLS:,}, are told "
-            f"apart, found {len(names):,} labels on {n:,} rows; check the label column, or gather rare labels into one"
+            f"class_probability: at most {MAX_CLASSES:,} labels, and rows x labels up to {MAX_CELLS:,}, are "
+            f"supported, found {len(names):,} labels on {n:,} rows; check the label column, or merge rare labels"
         )
     if dataset.frame["prompt"].n_unique() < 2:
         raise InputError(f"class_probability: needs at least two different texts, found one on {n:,} rows")

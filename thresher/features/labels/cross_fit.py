@@ -1,4 +1,4 @@
-"""Cross-fitted class probabilities: each text is judged by classifiers that have seen neither it nor a copy of it."""
+"""Cross-fitted class probabilities: classifiers have seen neither the text nor a copy of it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LabeledTexts:
     weight: Int64
 
     @classmethod
-    def of(cls, text: Int64, label: Int64, *, n_texts: int, n_classes: int) -> LabeledTexts:
+    def from_rows(cls, text: Int64, label: Int64, *, n_texts: int, n_classes: int) -> LabeledTexts:
         """Gather rows: (n,) text and (n,) class of each."""
         pairs, counts = np.unique(text * n_classes + label, return_counts=True)
         return cls(n_texts, n_classes, pairs // n_classes, pairs % n_classes, counts.astype(np.int64))
@@ -62,20 +62,22 @@ class LabeledTexts:
         first = np.unique(self.text[order], return_index=True)[1]
         return stratified_folds(self.label[order][first], self.n_folds)
 
-    def learned(self, fold: int) -> Int64:
+    def training_pairs(self, fold: int) -> Int64:
         """Return the pairs to learn from when a fold is held out: some of each class, then by the hash of the text."""
         pairs = np.flatnonzero(self.fold[self.text] != fold)
         label = self.label[pairs]
         by_label = np.argsort(label, kind="stable")
         starts = np.searchsorted(label[by_label], np.arange(self.n_classes))
-        place = np.empty(len(pairs), dtype=np.int64)
-        place[by_label] = np.arange(len(pairs)) - starts[label[by_label]]
-        order = np.argsort(place >= MIN_FIT_ROWS, kind="stable")
+        # rank of each pair among those of its label: pairs are in the order of the texts' hashes
+        rank = np.empty(len(pairs), dtype=np.int64)
+        rank[by_label] = np.arange(len(pairs)) - starts[label[by_label]]
+        # the first MIN_FIT_ROWS of every label come first, so that the cut leaves no label out
+        order = np.argsort(rank >= MIN_FIT_ROWS, kind="stable")
         return np.sort(pairs[order[:MAX_FIT_ROWS]])
 
 
 @dataclass(frozen=True)
-class Judged:
+class FoldPrediction:
     """Class probabilities of the texts of one fold.
 
     Attributes:
@@ -89,9 +91,9 @@ class Judged:
     n_unfinished: int
 
 
-def judge(
+def predict_folds(
     rows: LabeledTexts, views: Sequence[Any], folds: Sequence[int], *, penalty: float = PENALTY
-) -> Iterator[Judged]:
+) -> Iterator[FoldPrediction]:
     """Yield the class probabilities of the texts of some folds.
 
     Each view of the texts gives a multinomial logistic regression with an L2 penalty; their
@@ -101,17 +103,19 @@ def judge(
         rows: texts and their given labels.
         views: of the texts, (u, d) each, dense or sparse; rows of length 1, so that one penalty
             suits all.
-        folds: to judge.
+        folds: whose texts are predicted.
         penalty: C of the logistic regressions.
     """
     for fold in folds:
         texts = np.flatnonzero(rows.fold == fold)
-        fits = [_Fit(rows, view, rows.learned(fold), penalty) for view in views]
+        # no pair of a held-out text is learned: its fold is left out whole, and copies share a fold
+        fits = [_Fit(rows, view, rows.training_pairs(fold), penalty) for view in views]
+        # the mean of log-probabilities is the geometric mean of probabilities, scaled to sum to 1
         logs = np.mean([fit.log_probability(view[texts]) for fit, view in zip(fits, views, strict=True)], axis=0)
-        shares = np.exp(logs - logs.max(axis=1, keepdims=True))
-        yield Judged(
+        pooled = np.exp(logs - logs.max(axis=1, keepdims=True))
+        yield FoldPrediction(
             texts=texts,
-            probability=shares / shares.sum(axis=1, keepdims=True),
+            probability=pooled / pooled.sum(axis=1, keepdims=True),
             n_unfinished=sum(fit.is_unfinished for fit in fits),
         )
 
@@ -127,11 +131,11 @@ class _Fit:
         self._known = np.unique(rows.label[learned])
         self._model = None
         self.is_unfinished = False
-        if len(self._known) < 2:  # all the others have one label: there is nothing to tell apart
+        if len(self._known) < 2:  # all the others have one label: there is nothing to learn
             return
         self._model = LogisticRegression(C=penalty, max_iter=MAX_ITERATIONS)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # counted and told
+            warnings.simplefilter("ignore", ConvergenceWarning)  # counted and reported
             warnings.filterwarnings("ignore", MANY_CLASSES, UserWarning)
             self._model.fit(view[rows.text[learned]], rows.label[learned], sample_weight=rows.weight[learned])
         self.is_unfinished = bool(self._model.n_iter_.max() >= MAX_ITERATIONS)

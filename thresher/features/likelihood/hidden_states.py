@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
@@ -17,10 +16,10 @@ from thresher.features.likelihood.loss import WINDOW_ROWS, load_row_tokenizer
 from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, padded
-from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RECIPE, RowTokenizer, row_texts
+from thresher.models.causal_lm.tokenized_rows import RECIPE, RowTokenizer, describe_problems, row_texts
 from thresher.models.precision import full_precision
+from thresher.models.stages import Stage
 from thresher.models.token_batches import token_batches
-from thresher.progress import Progress
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -43,55 +42,57 @@ class HiddenState(FeatureProvider):
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is read of a row, and the fingerprint of both."""
-        reader = load_row_tokenizer(context)
+        tokenizer = load_row_tokenizer(context)
         return {
-            "model": reader.lm.name,
-            "max_length": str(reader.max_length),
-            "dtype": reader.lm.dtype,
-            "fingerprint": _fingerprint(reader),
+            "model": tokenizer.lm.name,
+            "max_length": str(tokenizer.max_length),
+            "dtype": tokenizer.lm.dtype,
+            "fingerprint": _fingerprint(tokenizer),
         }
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, d) float32 rows of length 1, NaN with its reason for a row without a response token."""
-        self._reader = reader = load_row_tokenizer(
-            context
-        )  # kept, so that features computed after this one share the model
-        partition = None
-        if context.cache is not None:
-            partition = context.cache.partition(STORED_AS, reader.lm.name, _fingerprint(reader))
+        tokenizer = load_row_tokenizer(context)
+        self._lm = tokenizer.lm  # referenced, so that the features computed after this one share the loaded model
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return _batches(reader, texts, context.models.batch_tokens)
+            return _batches(tokenizer, texts, context.models.batch_tokens)
 
-        values = compute_cached(
-            row_texts(dataset), batches, feature=self.name, partition=partition, on_progress=context.on_progress
+        stage = Stage(
+            name=self.name,
+            texts=row_texts(dataset),
+            compute=batches,
+            feature=STORED_AS,
+            model=tokenizer.lm.name,
+            fingerprint=_fingerprint(tokenizer),
         )
+        values = context.run_stage(stage)
         values = np.zeros((0, 3), dtype=np.float32) if values is None else values
         problem, n_cut = values[:, PROBLEM].astype(np.int64), values[:, N_CUT]
-        missing = pl.Series("missing", [PROBLEMS[code] or None for code in problem], dtype=pl.String)
         notes = {
             "rows": len(values),
             "rows_missing": int((problem > 0).sum()),
             "rows_truncated": int(((n_cut > 0) & (problem == 0)).sum()),
         }
-        for note in (*reader.lm.notes(), *_sentences(notes, reader.max_length)):
-            if context.on_progress is not None:
-                context.on_progress(Progress(stage=self.name, done=len(values), total=len(values), note=note))
-        return FeatureValues(values=np.ascontiguousarray(values[:, :N_CUT]), missing=missing, notes=notes)
+        sentences = (*tokenizer.lm.notes(), *_sentences(notes, tokenizer.max_length))
+        context.report_notes(self.name, len(values), sentences)
+        vectors = np.ascontiguousarray(values[:, :N_CUT])
+        return FeatureValues(values=vectors, missing=describe_problems(problem), notes=notes)
 
 
-def _batches(reader: RowTokenizer, texts: pl.Series, batch_tokens: int | None) -> Iterator[Batch]:
+def _batches(tokenizer: RowTokenizer, texts: pl.Series, batch_tokens: int | None) -> Iterator[Batch]:
     """Yield (b, d + 2) float32: the vector, tokens cut, problem."""
+    lm = tokenizer.lm
     for start in range(0, len(texts), WINDOW_ROWS):
-        readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())
-        facts = np.array([(each.n_cut, each.problem) for each in readings], dtype=np.float32)
+        tokenized = tokenizer.tokenize(texts[start : start + WINDOW_ROWS].to_list())
+        facts = np.array([(each.n_cut, each.problem) for each in tokenized], dtype=np.float32)
         fine = np.flatnonzero(facts[:, PROBLEM] == 0)
-        for found in weighted_means(reader.lm, [readings[i].row for i in fine], batch_tokens=batch_tokens):
-            at = fine[found.positions]
-            yield Batch(start + at, np.concatenate([found.values, facts[at]], axis=1))
+        for batch in weighted_means(lm, [tokenized[i].row for i in fine], batch_tokens=batch_tokens):
+            at = fine[batch.positions]
+            yield Batch(start + at, np.concatenate([batch.values, facts[at]], axis=1))
         rest = np.flatnonzero(facts[:, PROBLEM])
         if len(rest):
-            nothing = np.full((len(rest), _width(reader.lm)), np.nan, np.float32)
+            nothing = np.full((len(rest), _hidden_width(lm)), np.nan, np.float32)
             yield Batch(start + rest, np.concatenate([nothing, facts[rest]], axis=1))
 
 
@@ -126,7 +127,7 @@ def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens:
         yield Batch(batch, vectors)
 
 
-def _width(lm: LanguageModel) -> int:
+def _hidden_width(lm: LanguageModel) -> int:
     """Return the length of a hidden state, which the configuration need not tell (OPT projects its last ones)."""
     import torch
 
@@ -135,9 +136,9 @@ def _width(lm: LanguageModel) -> int:
         return int(lm.body(input_ids=ids, use_cache=False).last_hidden_state.shape[-1])
 
 
-def _fingerprint(reader: RowTokenizer) -> str:
-    how = f"{OWN_RECIPE}-{RECIPE}-{reader.loss_on}-{reader.max_length}"
-    return combine_fingerprints(reader.lm.fingerprint, how)
+def _fingerprint(tokenizer: RowTokenizer) -> str:
+    how = f"{OWN_RECIPE}-{RECIPE}-{tokenizer.loss_on}-{tokenizer.max_length}"
+    return combine_fingerprints(tokenizer.lm.fingerprint, how)
 
 
 def _sentences(notes: dict[str, int], max_length: int) -> Iterator[str]:

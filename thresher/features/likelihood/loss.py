@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch, ComputeBatches
-from thresher.cache.by_text import compute_cached
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureProvider, FeatureValues
-from thresher.models.causal_lm.language_model import language_model
 from thresher.models.causal_lm.likelihood import score_rows
 from thresher.models.causal_lm.tokenized_rows import (
-    DEFAULT_MAX_LENGTH,
-    PROBLEMS,
     RECIPE,
     RowTokenizer,
+    TokenizedRow,
+    describe_problems,
     row_texts,
     without_prompt,
 )
-from thresher.progress import Progress
+from thresher.models.stages import Stage
+from thresher.numeric.arrays import Array, Int64
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -51,18 +49,31 @@ class Loss(FeatureProvider):
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n,) float64, NaN with its reason for a row without a scored token."""
-        self._reader = load_row_tokenizer(
-            context
-        )  # kept, so that the features computed after this one share the loaded model
-        reader = self._reader
+        return self._compute(dataset, context, is_conditional=True)
+
+    def _compute(self, dataset: Dataset, context: FeatureContext, *, is_conditional: bool) -> FeatureValues:
+        tokenizer = load_row_tokenizer(context)
+        self._lm = tokenizer.lm  # referenced, so that the features computed after this one share the loaded model
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return _loss_batches(reader, texts, context.models.batch_tokens, is_conditional=True)
+            return _loss_batches(tokenizer, texts, context.models.batch_tokens, is_conditional=is_conditional)
 
-        return _measured(self.name, reader, dataset, context, batches)
+        values = _run_stage(self.name, tokenizer, dataset, context, batches)
+        problem, n_cut = values[:, PROBLEM].astype(np.int64), values[:, N_CUT]
+        missing = describe_problems(problem)
+        notes = {
+            "rows": len(values),
+            "rows_missing": int((problem > 0).sum()),
+            "rows_truncated": int(((n_cut > 0) & (problem == 0)).sum()),
+            "tokens_scored": int(values[:, N_SCORED].sum()),
+            "tokens_truncated": int(n_cut[problem == 0].sum()),
+        }
+        sentences = (*tokenizer.lm.notes(), *_sentences(self.name, tokenizer.max_length, notes, missing))
+        context.report_notes(self.name, len(values), sentences)
+        return FeatureValues(values=np.ascontiguousarray(values[:, LOSS]), missing=missing, notes=notes)
 
 
-class LossUnconditional(FeatureProvider):
+class LossUnconditional(Loss):
     """Mean negative log-likelihood of the same response tokens behind BOS alone, in nats per token.
 
     The tokens are those that `loss` scores, cut where it cuts. Of several assistant turns it reads
@@ -72,10 +83,6 @@ class LossUnconditional(FeatureProvider):
     name: ClassVar[str] = "loss_unconditional"
     passes: ClassVar[str] = "the language model reads the responses of the n rows once"
 
-    def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the model, what is scored, and the fingerprint of both."""
-        return _describe(load_row_tokenizer(context))
-
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n,) float64, NaN with its reason for a row without a scored token.
 
@@ -84,15 +91,7 @@ class LossUnconditional(FeatureProvider):
         """
         if dataset.kind == "text":
             raise InputError("loss_unconditional: rows need a prompt and a response, found plain text")
-        self._reader = load_row_tokenizer(
-            context
-        )  # kept, so that the features computed after this one share the loaded model
-        reader = self._reader
-
-        def batches(texts: pl.Series) -> Iterator[Batch]:
-            return _loss_batches(reader, texts, context.models.batch_tokens, is_conditional=False)
-
-        return _measured(self.name, reader, dataset, context, batches)
+        return self._compute(dataset, context, is_conditional=False)
 
 
 class NResponseTokens(FeatureProvider):
@@ -100,111 +99,85 @@ class NResponseTokens(FeatureProvider):
 
     name: ClassVar[str] = "n_response_tokens"
     passes: ClassVar[str] = "none: the rows are tokenized, and no weights are needed"
+    _column: ClassVar[int] = N_SCORED
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the model, what is scored, and the fingerprint of both."""
         return _describe(load_row_tokenizer(context))
 
-    def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
+    def compute(self, dataset: Dataset, context: FeatureContext) -> Int64:
         """Return (n,) int64."""
-        return _token_counts(dataset, context)[:, N_SCORED]
+        tokenizer = load_row_tokenizer(context)
+
+        def batches(texts: pl.Series) -> Iterator[Batch]:
+            for start, rows in _windows(tokenizer, texts):
+                counts = [(0, row.n_scored, row.n_cut, row.problem) for row in rows]
+                yield Batch(np.arange(start, start + len(rows)), np.array(counts, dtype=np.int32))
+
+        values = _run_stage("response_tokens", tokenizer, dataset, context, batches)
+        return values[:, self._column].astype(np.int64)
 
 
-class NTruncatedTokens(FeatureProvider):
+class NTruncatedTokens(NResponseTokens):
     """Number of response tokens behind `max_length`, which `loss` does not know of. Needs no weights."""
 
     name: ClassVar[str] = "n_truncated_tokens"
-    passes: ClassVar[str] = "none: the rows are tokenized, and no weights are needed"
-
-    def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the model, what is scored, and the fingerprint of both."""
-        return _describe(load_row_tokenizer(context))
-
-    def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
-        """Return (n,) int64."""
-        return _token_counts(dataset, context)[:, N_CUT]
+    _column: ClassVar[int] = N_CUT
 
 
 def load_row_tokenizer(context: FeatureContext) -> RowTokenizer:
     """Return how rows are read under these settings: by which model, which turns, how far."""
-    lm = language_model(context.models.model, device=context.models.device, dtype=context.models.dtype)
-    limits = (context.models.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
-    return RowTokenizer(
-        lm=lm, loss_on=context.models.loss_on, max_length=min(limit for limit in limits if limit is not None)
-    )
+    lm = context.load_language_model()
+    return RowTokenizer(lm=lm, loss_on=context.models.loss_on, max_length=lm.limit_length(context.models.max_length))
 
 
-def _describe(reader: RowTokenizer) -> dict[str, str]:
-    how = f"{RECIPE}-{reader.loss_on}-{reader.max_length}"
+def _describe(tokenizer: RowTokenizer) -> dict[str, str]:
+    how = f"{RECIPE}-{tokenizer.loss_on}-{tokenizer.max_length}"
     return {
-        "model": reader.lm.name,
-        "loss_on": reader.loss_on,
-        "max_length": str(reader.max_length),
-        "dtype": reader.lm.dtype,
-        "fingerprint": combine_fingerprints(reader.lm.fingerprint, how),
+        "model": tokenizer.lm.name,
+        "loss_on": tokenizer.loss_on,
+        "max_length": str(tokenizer.max_length),
+        "dtype": tokenizer.lm.dtype,
+        "fingerprint": combine_fingerprints(tokenizer.lm.fingerprint, how),
     }
 
 
+def _windows(tokenizer: RowTokenizer, texts: pl.Series) -> Iterator[tuple[int, list[TokenizedRow]]]:
+    """Yield the tokens of some rows at a time, with the position of the first."""
+    for start in range(0, len(texts), WINDOW_ROWS):
+        yield start, tokenizer.tokenize(texts[start : start + WINDOW_ROWS].to_list())
+
+
 def _loss_batches(
-    reader: RowTokenizer, texts: pl.Series, batch_tokens: int | None, *, is_conditional: bool
+    tokenizer: RowTokenizer, texts: pl.Series, batch_tokens: int | None, *, is_conditional: bool
 ) -> Iterator[Batch]:
     """Yield (b, 4) float64: loss, tokens scored, tokens cut, problem."""
-    for start in range(0, len(texts), WINDOW_ROWS):
-        readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())
-        rows = [reading.row for reading in readings]
+    lm = tokenizer.lm
+    for start, tokenized in _windows(tokenizer, texts):
+        rows = [each.row for each in tokenized]
         if not is_conditional:
-            rows = [without_prompt(row, reader.lm.start_id) if row.is_scored.any() else row for row in rows]
-        counts = np.array([(np.nan, each.n_scored, each.n_cut, each.problem) for each in readings], dtype=np.float64)
-        for positions, log_probs in score_rows(reader.lm, rows, batch_tokens=batch_tokens):
+            rows = [without_prompt(row, lm.start_id) if row.is_scored.any() else row for row in rows]
+        counts = np.array([(np.nan, each.n_scored, each.n_cut, each.problem) for each in tokenized], dtype=np.float64)
+        for positions, log_probs in score_rows(lm, rows, batch_tokens=batch_tokens):
             values = counts[positions]
             values[:, LOSS] = [-float(each.mean(dtype=np.float64)) if len(each) else np.nan for each in log_probs]
             yield Batch(start + positions, values)
 
 
-def _token_counts(dataset: Dataset, context: FeatureContext) -> NDArray[np.int64]:
-    """Return (n, 4) int64: nothing, tokens scored, tokens cut, problem."""
-    reader = load_row_tokenizer(context)
-
-    def batches(texts: pl.Series) -> Iterator[Batch]:
-        for start in range(0, len(texts), WINDOW_ROWS):
-            readings = reader.read(texts[start : start + WINDOW_ROWS].to_list())
-            counts = [(0, each.n_scored, each.n_cut, each.problem) for each in readings]
-            yield Batch(np.arange(start, start + len(readings)), np.array(counts, dtype=np.int32))
-
-    values = _cached("response_tokens", reader, dataset, context, batches)
-    return np.zeros((0, 4), dtype=np.int64) if values is None else values.astype(np.int64)
-
-
-def _cached(
-    feature: str, reader: RowTokenizer, dataset: Dataset, context: FeatureContext, batches: ComputeBatches
-) -> NDArray[Any] | None:
-    partition = None
-    if context.cache is not None:
-        partition = context.cache.partition(feature, reader.lm.name, _describe(reader)["fingerprint"])
-    return compute_cached(
-        row_texts(dataset), batches, feature=feature, partition=partition, on_progress=context.on_progress
+def _run_stage(
+    feature: str, tokenizer: RowTokenizer, dataset: Dataset, context: FeatureContext, compute: ComputeBatches
+) -> Array:
+    """Return (n, 4) values of the rows: loss or nothing, tokens scored, tokens cut, problem."""
+    stage = Stage(
+        name=feature,
+        texts=row_texts(dataset),
+        compute=compute,
+        feature=feature,
+        model=tokenizer.lm.name,
+        fingerprint=_describe(tokenizer)["fingerprint"],
     )
-
-
-def _measured(
-    feature: str, reader: RowTokenizer, dataset: Dataset, context: FeatureContext, batches: ComputeBatches
-) -> FeatureValues:
-    values = _cached(feature, reader, dataset, context, batches)
-    values = np.zeros((0, 4)) if values is None else values
-    problem = values[:, PROBLEM].astype(np.int64)
-    n_cut = values[:, N_CUT]
-    missing = pl.Series("missing", [PROBLEMS[code] or None for code in problem], dtype=pl.String)
-    notes = {
-        "rows": len(values),
-        "rows_missing": int((problem > 0).sum()),
-        "rows_truncated": int(((n_cut > 0) & (problem == 0)).sum()),
-        "tokens_scored": int(values[:, N_SCORED].sum()),
-        "tokens_truncated": int(n_cut[problem == 0].sum()),
-    }
-    for note in (*reader.lm.notes(), *_sentences(feature, reader.max_length, notes, missing)):
-        if context.on_progress is not None:
-            context.on_progress(Progress(stage=feature, done=len(values), total=len(values), note=note))
-    return FeatureValues(values=np.ascontiguousarray(values[:, LOSS]), missing=missing, notes=notes)
+    values = context.run_stage(stage)
+    return np.zeros((0, 4)) if values is None else values
 
 
 def _sentences(feature: str, max_length: int, notes: dict[str, int], missing: pl.Series) -> Iterator[str]:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.cache.dry_run import StageCost
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.cost import merged, run_rehearsal
+from thresher.features.cost import estimate_stages, merge_costs
 from thresher.features.likelihood.loss import Loss, load_row_tokenizer
 from thresher.features.reference_adapters import TrainedFolder, assign_folds
 from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.causal_lm.tokenized_rows import row_texts
+from thresher.models.stages import StageCost
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -40,10 +40,10 @@ class ReferenceLoss(FeatureProvider):
             InputError: there is no reference, it is the model itself, or it reads text as other
                 tokens.
         """
-        folder = _folder(context)
+        folder = _find_folder(context)
         if folder is None:
-            return Loss().describe(_asking(context, context.reference))
-        about = Loss().describe(context)  # a folder may be promised: nothing of it is read here
+            return Loss().describe(_with_reference(context, context.reference))
+        about = Loss().describe(context)  # a folder may be planned: nothing of it is read here
         kind = "adapter" if folder.n_folds == 1 else f"{folder.n_folds} cross-fitted adapters"
         fingerprint = combine_fingerprints(about["fingerprint"], folder.identity)
         return about | {"model": f"{kind} on {about['model']}", "fingerprint": fingerprint}
@@ -55,56 +55,57 @@ class ReferenceLoss(FeatureProvider):
             InputError: there is no reference, it is the model itself, or it reads text as other
                 tokens.
         """
-        folder = _folder(context)
-        self._loss = Loss()  # kept, so that the features computed after this one share the loaded model
+        folder = _find_folder(context)
+        self._loss = Loss()  # referenced, so that the features computed after this one share the loaded model
         if folder is None:
-            return self._loss.compute(dataset, _asking(context, context.reference))
+            return self._loss.compute(dataset, _with_reference(context, context.reference))
         if folder.n_folds == 1:
-            return self._loss.compute(dataset, _asking(context, str(folder.adapters[0])))
+            return self._loss.compute(dataset, _with_reference(context, str(folder.adapters[0])))
         fold = assign_folds(row_texts(dataset), folder.n_folds)
         values = np.full(len(dataset), np.nan)
         missing = np.full(len(dataset), None, dtype=object)
         notes: dict[str, int] = {}
         for number in np.unique(fold).tolist():
             at = np.flatnonzero(fold == number)
-            found = self._loss.compute(dataset.take(at), _asking(context, str(folder.adapters[number])))
-            values[at], missing[at] = found.values, found.missing.to_numpy()
-            notes = {name: notes.get(name, 0) + count for name, count in found.notes.items()}
+            adapter = str(folder.adapters[number])  # it has not learned the rows of this fold
+            part = self._loss.compute(dataset.take(at), _with_reference(context, adapter))
+            values[at], missing[at] = part.values, part.missing.to_numpy()
+            notes = {name: notes.get(name, 0) + count for name, count in part.notes.items()}
         return FeatureValues(
             values=values, missing=pl.Series("missing", missing.tolist(), dtype=pl.String), notes=notes
         )
 
     def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
         """Return what scoring the rows will take; where the adapters are not trained yet, as the base model shows."""
-        folder = _folder(context)
-        is_promised = folder is not None and not folder.is_there
-        provider = Loss() if is_promised else self
-        return [merged(self.name, run_rehearsal(provider, dataset, context, reads_cache=not is_promised))]
+        folder = _find_folder(context)
+        is_planned = folder is not None and not folder.is_there
+        provider = Loss() if is_planned else self
+        return [merge_costs(self.name, estimate_stages(provider, dataset, context, reads_cache=not is_planned))]
 
 
-def _folder(context: FeatureContext) -> TrainedFolder | None:
+def _find_folder(context: FeatureContext) -> TrainedFolder | None:
     """Return the folder of trained adapters that is the reference, or None where it is something else."""
     if isinstance(context.reference, str):
         return TrainedFolder.find(context.reference)
     return context.reference
 
 
-def _asking(context: FeatureContext, name: str | TrainedFolder | None) -> FeatureContext:
+def _with_reference(context: FeatureContext, name: str | TrainedFolder | None) -> FeatureContext:
     """Return the context whose model is the reference, once its losses can be compared with those of the model."""
     if not isinstance(name, str):
         raise InputError(f"reference_loss: {NO_REFERENCE}")
-    asking = context.with_models(model=name)
-    reference, base = load_row_tokenizer(asking), load_row_tokenizer(context)
+    changed = context.with_models(model=name)
+    reference, base = load_row_tokenizer(changed), load_row_tokenizer(context)
     if reference.lm.fingerprint == base.lm.fingerprint:
         raise InputError(
             f"reference_loss: model and reference must differ, got '{base.lm.name}' and '{reference.lm.name}' with the "
             f"same files; give what was trained as the reference"
         )
-    ours, theirs = (reader.lm.tokenizer for reader in (base, reference))
+    ours, theirs = (rows.lm.tokenizer for rows in (base, reference))
     is_same = ours.get_vocab() == theirs.get_vocab() and ours.chat_template == theirs.chat_template
     if not is_same or reference.max_length != base.max_length:
         raise InputError(
             f"reference_loss: both models must read a row as the same tokens, got '{reference.lm.name}' with another "
             f"vocabulary, chat template or longest input than '{base.lm.name}'; give the reference's base as --model"
         )
-    return asking
+    return changed

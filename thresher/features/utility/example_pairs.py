@@ -17,7 +17,7 @@ PRIOR = 1.0  # measurements of no effect that each row and each example is taken
 
 
 @dataclass(frozen=True)
-class Shares:
+class ExampleCounts:
     """How many examples a row is tried with, by the reason they are chosen for.
 
     A quarter are its nearest, which help it if any does; a quarter are drawn, so that every example
@@ -33,14 +33,17 @@ class Shares:
     best: int
 
     @classmethod
-    def of(cls, m: int) -> Shares:
+    def divide(cls, m: int) -> ExampleCounts:
         """Divide m examples."""
         nearest, drawn = max(1, m // 4), m // 4
         return cls(nearest, drawn, m - nearest - drawn)
 
 
 def first_tried(
-    x: NDArray[np.float32], examples: NDArray[np.float32], shares: Shares, names: tuple[Sequence[str], Sequence[str]]
+    x: NDArray[np.float32],
+    examples: NDArray[np.float32],
+    counts: ExampleCounts,
+    names: tuple[Sequence[str], Sequence[str]],
 ) -> Int64:
     """Return (n, nearest + drawn) the examples that are tried first, the nearest before those that are drawn.
 
@@ -48,13 +51,13 @@ def first_tried(
         x: (n, d) unit rows.
         examples: (q, d) unit rows, or `x` itself: a row then comes first among its own examples,
             besides the others.
-        shares: their numbers; at most q of them in all.
+        counts: their numbers; at most q of them in all.
         names: (n,) of rows and (q,) of examples, random strings: what is drawn follows from them
             and not from places.
     """
     is_own = examples is x
-    nearest = nearest_examples(x, examples, shares.nearest + is_own, is_own=is_own)
-    return np.concatenate([nearest, _drawn(names, nearest, shares.drawn)], axis=1)
+    nearest = nearest_examples(x, examples, counts.nearest + is_own, is_own=is_own)
+    return np.concatenate([nearest, _sample_evenly(names, nearest, counts.drawn)], axis=1)
 
 
 def nearest_examples(x: NDArray[np.float32], examples: NDArray[np.float32], m: int, *, is_own: bool) -> Int64:
@@ -62,17 +65,17 @@ def nearest_examples(x: NDArray[np.float32], examples: NDArray[np.float32], m: i
 
     Cosines are compared to six digits, and what is equal goes to the lowest example.
     """
-    found = np.empty((len(x), m), dtype=np.int64)
+    nearest = np.empty((len(x), m), dtype=np.int64)
     for first in range(0, len(x), BLOCK_ROWS):
         block = np.round(x[first : first + BLOCK_ROWS] @ examples.T, 6)
         if is_own:
             own = np.arange(len(block))
             block[own, first + own] = np.inf
-        found[first : first + BLOCK_ROWS] = np.argsort(-block, axis=1, kind="stable")[:, :m]
-    return found
+        nearest[first : first + BLOCK_ROWS] = np.argsort(-block, axis=1, kind="stable")[:, :m]
+    return nearest
 
 
-def _drawn(names: tuple[Sequence[str], Sequence[str]], tried: Int64, m: int) -> Int64:
+def _sample_evenly(names: tuple[Sequence[str], Sequence[str]], tried: Int64, m: int) -> Int64:
     """Return (n, m) further examples of each row, such that each example comes nearly as often as any other.
 
     Rows and examples stand in the order of their names; a row is given the examples at the same
@@ -80,8 +83,9 @@ def _drawn(names: tuple[Sequence[str], Sequence[str]], tried: Int64, m: int) -> 
     """
     rows, examples = (np.asarray(part) for part in names)
     order = np.argsort(examples, kind="stable")  # (q,)
-    place = np.searchsorted(examples[order], rows)
+    place = np.searchsorted(examples[order], rows)  # (n,) where each row stands among the examples
     q, width = len(examples), tried.shape[1]
+    # every row takes the same steps from its own place, so each example is reached equally often
     steps = np.random.default_rng(0).permutation(q)[: m + width]
     candidates = order[(place[:, None] + steps) % q]  # (n, m + width), so many that m are left
     return _not_tried(candidates, tried, m)
@@ -116,6 +120,7 @@ def effects(tried: Int64, utility: Float64, n_examples: int) -> Float64:
     value = value - (value.sum() / weight.sum() if weight.any() else 0.0)
     of_example = np.zeros(n_examples)
     n_met = np.bincount(example, weights=weight, minlength=n_examples)
+    # alternating least squares: each side's effects are the shrunk means of what the other leaves
     for _ in range(N_ROUNDS):
         of_row = (value - of_example[tried]).sum(axis=1) / (k + PRIOR)
         left = (value - of_row[:, None]).reshape(-1) * weight
@@ -125,10 +130,11 @@ def effects(tried: Int64, utility: Float64, n_examples: int) -> Float64:
 
 def _not_tried(candidates: Int64, tried: Int64, m: int) -> Int64:
     """Return the first m candidates of each row that are not among those tried, (n, m)."""
-    found = np.empty((len(tried), m), dtype=np.int64)
+    fresh = np.empty((len(tried), m), dtype=np.int64)
     for first in range(0, len(tried), BLOCK_ROWS):
         block, before = candidates[first : first + BLOCK_ROWS], tried[first : first + BLOCK_ROWS]
         is_known = (block[:, :, None] == before[:, None, :]).any(axis=2)
+        # a stable sort by "known" keeps the order of the candidates that are new
         order = np.argsort(is_known, axis=1, kind="stable")[:, :m]
-        found[first : first + BLOCK_ROWS] = np.take_along_axis(block, order, axis=1)
-    return found
+        fresh[first : first + BLOCK_ROWS] = np.take_along_axis(block, order, axis=1)
+    return fresh

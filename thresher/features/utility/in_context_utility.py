@@ -13,23 +13,21 @@ import xxhash
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
-from thresher.cache.by_text import compute_cached
-from thresher.cache.dry_run import StageCost
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
-from thresher.features.cost import merged, run_rehearsal
 from thresher.features.embedding import Embedding
 from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.features.utility.example_pairs import RECIPE as TRIED
-from thresher.features.utility.example_pairs import Shares, best_tried, first_tried
+from thresher.features.utility.example_pairs import ExampleCounts, best_tried, first_tried
 from thresher.models.causal_lm.chat_template import mark_tokens
-from thresher.models.causal_lm.language_model import LanguageModel, language_model
+from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow
 from thresher.models.causal_lm.shared_prefix import score_pairs
-from thresher.models.causal_lm.tokenized_rows import CUT_AWAY, DEFAULT_MAX_LENGTH, NO_TOKEN, PROBLEMS
+from thresher.models.causal_lm.tokenized_rows import CUT_AWAY, NO_TOKEN, describe_problems
+from thresher.models.stages import Stage
 from thresher.models.token_batches import BATCH_TOKENS
-from thresher.progress import Progress
+from thresher.numeric.arrays import Float64, Int64
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -48,7 +46,7 @@ GUIDED = (
 )
 BREAK = "\n\n\n"
 QUERY = "Query:\n"
-GROUP_PAIRS = 64  # of one example, that a rehearsal takes together
+GROUP_PAIRS = 64  # of one example, that an estimate takes together
 DIGEST = 32  # characters of a row's key
 
 
@@ -62,7 +60,7 @@ class InContextUtility(FeatureProvider):
 
     Each row is tried with itself and `n_examples` other rows, or with so many of
     `context.examples`: its nearest ones by embedding, some that are drawn, and those that then have
-    helped most (`Shares`). The example stands first, so that its keys and values are computed once
+    helped most (`ExampleCounts`). The example stands first, so that its keys and values are computed once
     for all rows it is tried with. Of the longest input, half is for the example and half for the
     row.
     """
@@ -76,10 +74,10 @@ class InContextUtility(FeatureProvider):
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the models, how many examples are tried, and the fingerprint of the model that is asked."""
-        lm = _language_model(context)
+        lm = context.load_language_model()
         return {
             "model": lm.name,
-            "max_length": str(_max_length(lm, context)),
+            "max_length": str(lm.limit_length(context.models.max_length)),
             "n_examples": "all" if context.n_examples is None else str(context.n_examples),
             "tried": TRIED,
             "dtype": lm.dtype,
@@ -99,11 +97,11 @@ class InContextUtility(FeatureProvider):
         if "text" in (dataset.kind, examples.kind):
             raise InputError(f"{NAME}: rows need a prompt and a response, found plain text")
         context = context.resolved(len(dataset))
-        self._lm = lm = _language_model(context)  # kept, so that the features computed after this one share it
-        limit = _max_length(lm, context) // 2
-        pool = _Queries.of(dataset, lm, limit)
-        asked = _Asked(lm, pool, examples, limit, context)
-        tried, utility = _tried(dataset, asked, context)  # (n, m) each
+        self._lm = lm = context.load_language_model()  # referenced, so that features computed after this one share it
+        limit = lm.limit_length(context.models.max_length) // 2
+        pool = _Queries.from_rows(dataset, lm, limit)
+        measured = _Pairs(lm, pool, examples, limit, context)
+        tried, utility = _try_examples(dataset, measured, context)  # (n, m) each
         n, m = tried.shape
         is_fine = pool.problem == 0
         values = np.empty((n, m), IN_CONTEXT_UTILITY)
@@ -112,20 +110,11 @@ class InContextUtility(FeatureProvider):
             "rows": n,
             "rows_missing": int((~is_fine).sum()),
             "rows_truncated": int(pool.is_cut[is_fine].sum()),
-            "examples_truncated": len(asked.cut_examples),
+            "examples_truncated": len(measured.cut_examples),
             "pairs": int(is_fine.sum()) * m,
         }
-        for note in (*lm.notes(), *_sentences(notes, limit)):
-            if context.on_progress is not None:
-                context.on_progress(Progress(stage=self.name, done=n, total=n, note=note))
-        missing = pl.Series("missing", [PROBLEMS[code] or None for code in pool.problem], dtype=pl.String)
-        return FeatureValues(values=values, missing=missing, notes=notes)
-
-    def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
-        """Return what it will take: rows alone and both rounds of examples as one step."""
-        stages = run_rehearsal(self, dataset, context)
-        own = [stage for stage in stages if stage.stage == self.name]
-        return [*(stage for stage in stages if stage.stage != self.name), merged(self.name, own)]
+        context.report_notes(self.name, n, (*lm.notes(), *_sentences(notes, limit)))
+        return FeatureValues(values=values, missing=describe_problems(pool.problem), notes=notes)
 
 
 @dataclass(frozen=True)
@@ -140,17 +129,17 @@ class _Queries:
     """
 
     rows: list[TokenRow]
-    problem: NDArray[np.int64]
+    problem: Int64
     is_cut: NDArray[np.bool_]
     digests: list[str]
 
     @classmethod
-    def of(cls, dataset: Dataset, lm: LanguageModel, limit: int) -> _Queries:
+    def from_rows(cls, dataset: Dataset, lm: LanguageModel, limit: int) -> _Queries:
         prompts, responses = (dataset.frame[name].to_list() for name in ("prompt", "response"))
         rows, problem, is_cut = [], [], []
         heads = [f"{QUERY}{prompt}\n" for prompt in prompts]
         texts = [head + response for head, response in zip(heads, responses, strict=True)]
-        for head, text, (ids, offsets) in zip(heads, texts, _tokenized(lm, texts), strict=True):
+        for head, text, (ids, offsets) in zip(heads, texts, _tokenize(lm, texts), strict=True):
             is_scored = np.array(mark_tokens([(len(head), len(text))], offsets), dtype=np.bool_)
             rows.append(TokenRow(np.array(ids[:limit], dtype=np.int32), is_scored[:limit]))
             problem.append(0 if rows[-1].is_scored.any() else CUT_AWAY if is_scored.any() else NO_TOKEN)
@@ -158,7 +147,7 @@ class _Queries:
         return cls(rows, np.array(problem, dtype=np.int64), np.array(is_cut, dtype=np.bool_), _digests(dataset))
 
 
-class _Asked:
+class _Pairs:
     """The utility of pairs of a row and an example; distances are computed once and kept in the cache.
 
     Attributes:
@@ -178,67 +167,67 @@ class _Asked:
         self._limit = limit
         self._context = context
 
-    def utility(self, tried: NDArray[np.int64]) -> NDArray[np.float64]:
+    def measure_utility(self, tried: Int64) -> Float64:
         """Return (n, m) utility of examples (n, m) for each row, NaN for rows without a scored token."""
         n, m = tried.shape
         fine = np.flatnonzero(self.pool.problem == 0)
         pairs = np.stack([np.repeat(fine, m), tried[fine].reshape(-1)], axis=1)
-        found = np.full((n, m), np.nan)
-        found[fine] = self._alone[:, None] - self._distances(pairs).reshape(-1, m)
-        return found
+        utility = np.full((n, m), np.nan)
+        utility[fine] = self._distances_alone[:, None] - self._measure_distances(pairs).reshape(-1, m)
+        return utility
 
     @cached_property
-    def _alone(self) -> NDArray[np.float64]:
+    def _distances_alone(self) -> Float64:
         """Distances without an example, of the rows that have one."""
         fine = np.flatnonzero(self.pool.problem == 0)
-        return self._distances(np.stack([fine, np.full(len(fine), -1)], axis=1))
+        return self._measure_distances(np.stack([fine, np.full(len(fine), -1)], axis=1))
 
-    def _distances(self, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _measure_distances(self, pairs: Int64) -> Float64:
         """Return (p,) float64 of pairs (p, 2) of a row and an example, -1 for none."""
-        context = self._context
         used = np.unique(pairs[:, 1])
-        prefixes = self._prefixes(used[used >= 0])
+        prefixes = self._tokenize_prefixes(used[used >= 0])
+        # a key is the digest of the row, followed by that of the example where there is one
         row_of = {digest: row for row, digest in enumerate(self.pool.digests)}
         slot_of = {self.digests[example]: slot for slot, example in enumerate(used[used >= 0], start=1)}
         keys = [self.pool.digests[row] + (self.digests[example] if example >= 0 else "") for row, example in pairs]
+        budget = self._context.models.batch_tokens or BATCH_TOKENS  # stored keys and values of prefixes take memory too
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            keys = texts.to_list()
-            asked = [(slot_of[key[DIGEST:]] if len(key) > DIGEST else 0, row_of[key[:DIGEST]]) for key in keys]
-            at = np.array(asked, dtype=np.int64)
-            budget = context.models.batch_tokens or BATCH_TOKENS  # what is kept of prefixes takes memory too
-            for found in score_pairs(self._lm, prefixes, self.pool.rows, at, batch_tokens=budget):
-                yield Batch(found.positions, np.array([distance(each) for each in found.log_probs]))
+            # (b, 2): slot of the prefix, 0 for the instruction alone, and the row
+            slots_and_rows = [
+                (slot_of[key[DIGEST:]] if len(key) > DIGEST else 0, row_of[key[:DIGEST]]) for key in texts.to_list()
+            ]
+            at = np.array(slots_and_rows, dtype=np.int64)
+            for scored in score_pairs(self._lm, prefixes, self.pool.rows, at, batch_tokens=budget):
+                yield Batch(scored.positions, np.array([distance(each) for each in scored.log_probs]))
 
-        partition = None
-        if context.cache is not None:
-            partition = context.cache.partition(STORED_AS, self._lm.name, _fingerprint(self._lm, context))
-        texts = pl.Series("pair", keys, dtype=pl.String)
-        values = compute_cached(
-            texts,
-            batches,
-            feature=NAME,
-            partition=partition,
-            on_progress=context.on_progress,
-            together=_groups(pairs[:, 1]),  # an example is read once for all rows it is tried with
+        stage = Stage(
+            name=NAME,
+            texts=pl.Series("pair", keys, dtype=pl.String),
+            compute=batches,
+            feature=STORED_AS,
+            model=self._lm.name,
+            fingerprint=_fingerprint(self._lm, self._context),
+            groups=_group_pairs(pairs[:, 1]),  # an example is read once for all rows it is tried with
         )
+        values = self._context.run_stage(stage)
         return np.zeros(0) if values is None else values
 
-    def _prefixes(self, examples: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+    def _tokenize_prefixes(self, examples: Int64) -> list[NDArray[np.int32]]:
         """Return what stands before a query: nothing but the instruction, then each of the examples."""
         frame = self.examples.frame[examples]
         bodies = [f"{GUIDED}{x}\n{y}" for x, y in zip(frame["prompt"], frame["response"], strict=True)]
-        (end, _), *tokens = _tokenized(self._lm, [BREAK, ALONE, *bodies])
+        (end, _), *tokens = _tokenize(self._lm, [BREAK, ALONE, *bodies])
         room = self._limit - 1 - len(end)
         is_cut = np.array([len(ids) > room for ids, _ in tokens[1:]], dtype=np.bool_)
         self.cut_examples |= set(examples[is_cut].tolist())
         return [np.array([self._lm.start_id, *ids[:room], *end], dtype=np.int32) for ids, _ in tokens]
 
 
-def _groups(examples: NDArray[np.int64]) -> NDArray[np.int64]:
+def _group_pairs(examples: Int64) -> Int64:
     """Return groups of pairs of the same example, of GROUP_PAIRS at most: (p,) int64."""
     order = np.argsort(examples, kind="stable")
-    starts = np.searchsorted(examples[order], examples)
+    starts = np.searchsorted(examples[order], examples)  # where the example's first pair stands in that order
     place = np.empty(len(examples), dtype=np.int64)
     place[order] = np.arange(len(examples))
     return np.unique(np.stack([examples, (place - starts) // GROUP_PAIRS], axis=1), axis=0, return_inverse=True)[1]
@@ -249,26 +238,27 @@ def distance(log_probs: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean((1 - np.exp(log_probs.astype(np.float64))) ** 2)))
 
 
-def _tried(dataset: Dataset, asked: _Asked, context: FeatureContext) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _try_examples(dataset: Dataset, pairs: _Pairs, context: FeatureContext) -> tuple[Int64, Float64]:
     """Return the examples each row is tried with, (n, m), itself first if it is one of them, and their utility."""
-    is_own, q = asked.examples is dataset, len(asked.examples)
+    is_own, q = pairs.examples is dataset, len(pairs.examples)
     m = q if context.n_examples is None else min(context.n_examples + is_own, q)
     if m == q:
         every = np.tile(np.arange(q), (len(dataset), 1))
         tried = np.argsort(every != np.arange(q)[:, None], axis=1, kind="stable") if is_own else every
-        return tried, asked.utility(tried)
-    provider, shares = Embedding(), Shares.of(m - is_own)
-    x = provider.compute(dataset, context)
-    names = asked.pool.digests, asked.digests
-    tried = first_tried(x, x if is_own else provider.compute(asked.examples, context), shares, names)
-    utility = asked.utility(tried)
-    if shares.best:
-        best = best_tried(tried, utility, q, shares.best)
-        tried, utility = np.concatenate([tried, best], axis=1), np.concatenate([utility, asked.utility(best)], axis=1)
+        return tried, pairs.measure_utility(tried)
+    embedding, counts = Embedding(), ExampleCounts.divide(m - is_own)
+    x = embedding.compute(dataset, context)
+    names = pairs.pool.digests, pairs.digests
+    tried = first_tried(x, x if is_own else embedding.compute(pairs.examples, context), counts, names)
+    utility = pairs.measure_utility(tried)
+    if counts.best:
+        best = best_tried(tried, utility, q, counts.best)
+        utility = np.concatenate([utility, pairs.measure_utility(best)], axis=1)
+        tried = np.concatenate([tried, best], axis=1)
     return tried, utility
 
 
-def _tokenized(lm: LanguageModel, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+def _tokenize(lm: LanguageModel, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
     encoded = lm.tokenizer(
         list(texts),
         add_special_tokens=False,
@@ -285,17 +275,8 @@ def _digests(dataset: Dataset) -> list[str]:
     return [xxhash.xxh3_128_hexdigest(f"{len(prompt)}\0{prompt}{response}".encode()) for prompt, response in rows]
 
 
-def _language_model(context: FeatureContext) -> LanguageModel:
-    return language_model(context.models.model, device=context.models.device, dtype=context.models.dtype)
-
-
-def _max_length(lm: LanguageModel, context: FeatureContext) -> int:
-    limits = (context.models.max_length or DEFAULT_MAX_LENGTH, lm.max_positions)
-    return min(limit for limit in limits if limit is not None)
-
-
 def _fingerprint(lm: LanguageModel, context: FeatureContext) -> str:
-    return combine_fingerprints(lm.fingerprint, f"{RECIPE}-{_max_length(lm, context)}")
+    return combine_fingerprints(lm.fingerprint, f"{RECIPE}-{lm.limit_length(context.models.max_length)}")
 
 
 def _sentences(notes: dict[str, int], limit: int) -> Iterator[str]:

@@ -56,6 +56,7 @@ CPU_LOGITS = 1 << 20  # 4 MB of float32
 GPU_LOGITS = 1 << 26
 MIN_LOGIT_ROWS = 128  # below, reading the head's weights costs more than using them
 PROBE_TOKENS = 8
+DEFAULT_MAX_LENGTH = 2048  # what training reads of a conversation
 
 
 class LanguageModel:
@@ -119,6 +120,11 @@ class LanguageModel:
     def max_positions(self) -> int | None:
         """Longest input in tokens, or None where the configuration does not say."""
         return self.base.max_positions
+
+    def limit_length(self, max_length: int | None) -> int:
+        """Return the tokens that are read of a text: None for 2,048, and never more than the model's longest input."""
+        limits = (max_length or DEFAULT_MAX_LENGTH, self.max_positions)
+        return min(limit for limit in limits if limit is not None)
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from thresher.models.causal_lm.language_model import LanguageModel
 
 RECIPE = "scored-rows-3"
-DEFAULT_MAX_LENGTH = 2048  # what training reads of a conversation
 SLICE_ROWS = 16_384  # conversations turned into Python objects at a time
 
 # Why a row has no scored token; its place is its code in the cache, so new ones go to the end. 0:
@@ -47,7 +46,7 @@ _REFUSED = 6
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """What is read of a row.
+    """The tokens that a model reads of a row.
 
     Attributes:
         row: its tokens, BOS first; empty where there is a problem.
@@ -63,6 +62,11 @@ class TokenizedRow:
     def n_scored(self) -> int:
         """Number of scored tokens."""
         return int(self.row.is_scored.sum())
+
+
+def describe_problems(codes: Iterable[int]) -> pl.Series:
+    """Return the reasons behind places in PROBLEMS, (n,) string, null where there is no problem."""
+    return pl.Series("missing", [PROBLEMS[int(code)] or None for code in codes], dtype=pl.String)
 
 
 def row_texts(dataset: Dataset) -> pl.Series:
@@ -111,14 +115,14 @@ class RowTokenizer:
     loss_on: str
     max_length: int
 
-    def read(self, texts: Sequence[str]) -> list[TokenizedRow]:
-        """Return what is read of each row."""
-        rendered = [self._rendered(orjson.loads(text)) for text in texts]
+    def tokenize(self, texts: Sequence[str]) -> list[TokenizedRow]:
+        """Return the tokens of each row."""
+        rendered = [self._render(orjson.loads(text)) for text in texts]
         usable = [i for i, (_, _, problem) in enumerate(rendered) if not problem]
         nothing = TokenRow(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_))
-        readings = [TokenizedRow(nothing, 0, problem) for _, _, problem in rendered]
+        tokenized = [TokenizedRow(nothing, 0, problem) for _, _, problem in rendered]
         if not usable:
-            return readings
+            return tokenized
         encoded = self.lm.tokenizer(
             [rendered[i][0] for i in usable],
             add_special_tokens=False,
@@ -128,10 +132,10 @@ class RowTokenizer:
             verbose=False,  # its warning about long texts: they are cut and counted here
         )
         for i, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            readings[i] = self._reading(ids, mark_tokens(rendered[i][1], offsets))
-        return readings
+            tokenized[i] = self._tokenize_text(ids, mark_tokens(rendered[i][1], offsets))
+        return tokenized
 
-    def _rendered(self, content: dict[str, Any]) -> tuple[str, Sequence[tuple[int, int]], int]:
+    def _render(self, content: dict[str, Any]) -> tuple[str, Sequence[tuple[int, int]], int]:
         """Return the text, the characters to score, and the problem."""
         tokenizer = self.lm.tokenizer
         if "text" in content:
@@ -144,7 +148,7 @@ class RowTokenizer:
             return "", (), _REFUSED
         return "", (), _RENDERING[conversation.problem]
 
-    def _reading(self, ids: list[int], is_in: list[bool]) -> TokenizedRow:
+    def _tokenize_text(self, ids: list[int], is_in: list[bool]) -> TokenizedRow:
         head = start_tokens(self.lm.tokenizer, ids, is_asked=is_in[0]) if ids else []
         ids, is_in = [*head, *ids], [False] * len(head) + is_in
         is_scored = np.array(is_in, dtype=np.bool_)

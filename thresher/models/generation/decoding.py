@@ -10,15 +10,15 @@ from thresher.validation import check_number, check_whole
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How answers are drawn from a model.
+    """How answers are sampled from a model.
 
     Attributes:
         n_samples: answers of each prompt.
         temperature: of the probabilities; 0 takes the likeliest token, and then there is one
             answer.
-        top_p: the likeliest tokens of this total probability are drawn from; 1 for all.
+        top_p: the likeliest tokens of this total probability are sampled; 1 for all.
         max_new_tokens: limit of an answer.
-        seed: of the draws. An answer depends on it, the prompt and its place among the samples, on
+        seed: of the samples. An answer depends on it, the prompt and its place among the samples, on
             nothing else.
     """
 
@@ -47,9 +47,9 @@ class Decoding:
 
     def __str__(self) -> str:
         """Return the settings as one word, for fingerprints."""
-        return f"{self.n_samples}-{self.of_each}"
+        return f"{self.n_samples}-{self.one_answer}"
 
     @property
-    def of_each(self) -> str:
+    def one_answer(self) -> str:
         """What determines one of the answers, besides its place among them."""
         return f"{self.temperature}-{self.top_p}-{self.max_new_tokens}-{self.seed}"

@@ -78,8 +78,3 @@ def conversation_to_json(messages: Sequence[Any], tools: Sequence[Any] | None = 
 def user_turn(text: str) -> str:
     """Return a conversation of one question."""
     return conversation_to_json([{"role": "user", "content": text}])
-
-
-def no_choices(n: int, m: int) -> NDArray[np.float64]:
-    """Return (n, m) shares that are not there yet."""
-    return np.full((n, m), np.nan)

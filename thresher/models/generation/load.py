@@ -8,7 +8,7 @@ from thresher.models.server_address import is_server
 
 if TYPE_CHECKING:
     from thresher.models.context import ModelContext
-from thresher.models.generation.generator import TextGenerator
+    from thresher.models.generation.generator import TextGenerator
 
 
 def load_generator(context: ModelContext) -> TextGenerator:

@@ -12,20 +12,20 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.cache.batch import Batch, ComputeBatches
-from thresher.cache.by_text import compute_cached
+from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, render_conversation, start_tokens, turn_end_ids
-from thresher.models.causal_lm.language_model import LanguageModel, language_model
+from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import padded
-from thresher.models.causal_lm.tokenized_rows import DEFAULT_MAX_LENGTH
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, read_stop_ids
 from thresher.models.generation.generator import Generation, OptionProbabilities
 from thresher.models.generation.sampling import InverseTransform, SampleRequests, sample_uniforms
 from thresher.models.precision import full_precision
+from thresher.models.stages import Stage
 from thresher.models.token_batches import BATCH_TOKENS, token_batches
+from thresher.numeric.arrays import Int64
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ class LocalGenerator:
 
     Conversations are rendered by the model's chat template, read in batches of like length, padded
     on the left. An answer depends on its conversation, the settings and the seed alone, not on its
-    batch or order: each drawn answer has random numbers of its own. Arithmetic sets the limit:
+    batch or order: each sampled answer has random numbers of its own. Arithmetic sets the limit:
     padding and batch size change a probability by rounding (about 1e-6 in float32, 1e-2 in
     bfloat16), so two nearly equal tokens can change places, and what follows with them.
 
@@ -61,9 +61,8 @@ class LocalGenerator:
     """
 
     def __init__(self, context: ModelContext) -> None:
-        self.lm = language_model(context.models.model, device=context.models.device, dtype=context.models.dtype)
-        limits = (context.models.max_length or DEFAULT_MAX_LENGTH, self.lm.max_positions)
-        self._max_length = min(limit for limit in limits if limit is not None)
+        self.lm = context.load_language_model()
+        self._max_length = self.lm.limit_length(context.models.max_length)
 
     @property
     def name(self) -> str:
@@ -84,37 +83,38 @@ class LocalGenerator:
         keys and values in the plain way; then one step of a batch per token. A batch holds prompts
         and answers of `context.models.batch_tokens`.
         """
-        wanted = SampleRequests.of(conversations, decoding.n_samples)
+        requests = SampleRequests.create(conversations, decoding.n_samples)
+        # not `lm.limit_batch_tokens`: that bounds the activations of one pass, and here every layer's
+        # keys and values of prompts and answers are held at once
+        batch_tokens = context.models.batch_tokens or BATCH_TOKENS
 
         def batches(keys: pl.Series) -> Iterator[Batch]:
-            # not `lm.fitting`: that bounds the activations of one pass, and here every layer's keys
-            # and values of prompts and answers are held at once
-            return self._answer_batches(
-                wanted.group_by_conversation(keys), decoding, context.models.batch_tokens or BATCH_TOKENS
-            )
+            return self._answer_batches(requests.group_by_conversation(keys), decoding, batch_tokens)
 
-        flat = self._values(
-            wanted.keys,
-            batches,
-            "answers",
-            decoding.of_each,
-            stage,
-            context,
-            together=wanted.conversation,
-            size=wanted.size,
+        answers = context.run_stage(
+            Stage(
+                name=stage,
+                texts=pl.Series("conversation", requests.keys, dtype=pl.String),
+                compute=batches,
+                feature="answers",
+                model=self.name,
+                fingerprint=combine_fingerprints(self.fingerprint, decoding.one_answer),
+                groups=requests.conversation,
+                sizes=requests.size,
+            )
         )
-        if flat is None:
+        if answers is None:
             return []
         stops = np.array(sorted(self._stops))
         # What ends an answer is no part of it, and some tokenizers do not count it among their
         # special tokens.
-        words = [ids[(ids >= 0) & ~np.isin(ids, stops)] for ids in flat]
+        words = [ids[(ids >= 0) & ~np.isin(ids, stops)] for ids in answers]
         texts = self.lm.tokenizer.batch_decode(words, skip_special_tokens=True)
-        found = [self._answer(ids, text, stops) for ids, text in zip(flat, texts, strict=True)]
+        flat = [self._read_answer(ids, text, stops) for ids, text in zip(answers, texts, strict=True)]
         n = decoding.n_samples
-        return [found[start : start + n] for start in range(0, len(found), n)]
+        return [flat[start : start + n] for start in range(0, len(flat), n)]
 
-    def _answer(self, ids: Ids, text: str, stops: NDArray[np.int64]) -> Generation:
+    def _read_answer(self, ids: Ids, text: str, stops: Int64) -> Generation:
         if ids[0] in _PROBLEMS:
             return Generation(None, problem=_PROBLEMS[int(ids[0])])
         return Generation(text.strip(), is_cut=bool(ids[-1] != NOTHING and ids[-1] not in stops))
@@ -122,49 +122,39 @@ class LocalGenerator:
     def score_options(
         self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: ModelContext
     ) -> OptionProbabilities:
-        """Return the share of each option's first token in the model's next one. Cost: one forward per conversation."""
+        """Return the probability of each option's first token as the next one. Cost: one forward per conversation."""
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
-            return self._choice_batches(texts, len(options), context.models.batch_tokens or BATCH_TOKENS)
+            return self._option_batches(texts, len(options), context.models.batch_tokens or BATCH_TOKENS)
 
         keys = [OPTIONS.join((conversation, *options)) for conversation in conversations]
-        values = self._values(keys, batches, "choices", "", stage, context)
+        values = context.run_stage(
+            Stage(
+                name=stage,
+                texts=pl.Series("conversation", keys, dtype=pl.String),
+                compute=batches,
+                feature="choices",
+                model=self.name,
+                fingerprint=combine_fingerprints(self.fingerprint, ""),
+            )
+        )
         if values is None:
             return OptionProbabilities(np.zeros((0, len(options))), [])
         log_p, codes = values[:, :-1].astype(np.float64), values[:, -1].astype(np.int64)
         fine = codes == 0
-        shares = np.full(log_p.shape, np.nan)
-        shares[fine] = np.exp(log_p[fine] - np.logaddexp.reduce(log_p[fine], axis=1, keepdims=True))
-        return OptionProbabilities(shares, [_PROBLEMS.get(int(code)) for code in codes])
+        probabilities = np.full(log_p.shape, np.nan)
+        probabilities[fine] = np.exp(log_p[fine] - np.logaddexp.reduce(log_p[fine], axis=1, keepdims=True))
+        return OptionProbabilities(probabilities, [_PROBLEMS.get(int(code)) for code in codes])
 
     def notes(self) -> list[str]:
         """Return what the user should know of how the model was run."""
-        told = list(self.lm.notes())
+        notes = list(self.lm.notes())
         if not self.__dict__.get("_is_padded", True):
-            told.append(
+            notes.append(
                 f"model '{self.name}': padding would change its answers, so prompts of the same length are read "
                 f"together, which is slower"
             )
-        return told
-
-    def _values(
-        self,
-        keys: Sequence[str],
-        batches: ComputeBatches,
-        feature: str,
-        how: str,
-        stage: str,
-        context: ModelContext,
-        **sizes: NDArray[np.int64],
-    ) -> NDArray[Any] | None:
-        partition = None
-        if context.cache is not None:
-            fingerprint = combine_fingerprints(self.fingerprint, how)
-            partition = context.cache.partition(feature, self.name, fingerprint)
-        texts = pl.Series("conversation", keys, dtype=pl.String)
-        return compute_cached(
-            texts, batches, feature=stage, partition=partition, on_progress=context.on_progress, **sizes
-        )
+        return notes
 
     @cached_property
     def _is_padded(self) -> bool:
@@ -181,7 +171,7 @@ class LocalGenerator:
         ends = read_stop_ids(own) | {self.lm.tokenizer.eos_token_id}
         return frozenset((ends | turn_end_ids(self.lm.tokenizer)) - {None})
 
-    def _prompts(self, conversations: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
+    def _tokenize_prompts(self, conversations: Sequence[str]) -> tuple[list[list[int]], Int64]:
         """Return the token ids of each conversation, up to where the answer starts, and a problem or 0."""
         tokenizer = self.lm.tokenizer
         contents = [orjson.loads(conversation) for conversation in conversations]
@@ -193,46 +183,46 @@ class LocalGenerator:
         return [[*start_tokens(tokenizer, row, is_asked=False), *row] for row in ids], problems
 
     def _answer_batches(
-        self, wanted: Mapping[str, list[tuple[int, int]]], decoding: Decoding, batch_tokens: int
+        self, requests: Mapping[str, list[tuple[int, int]]], decoding: Decoding, batch_tokens: int
     ) -> Iterator[Batch]:
         """Yield (b, max_new_tokens) int32 token ids, NOTHING behind the end of an answer.
 
         Args:
-            wanted: of each conversation, the positions of the answers that are wanted and their
+            requests: of each conversation, the positions of the answers that are wanted and their
                 places among samples.
-            decoding: how they are drawn.
+            decoding: how they are sampled.
             batch_tokens: of prompts and answers in one batch.
         """
-        every = list(wanted)
+        every = list(requests)
         for start in range(0, len(every), WINDOW_CONVERSATIONS):
             conversations = every[start : start + WINDOW_CONVERSATIONS]
-            prompts, problems = self._prompts(conversations)
+            prompts, problems = self._tokenize_prompts(conversations)
             n_tokens = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
             is_long = (n_tokens == 0) | (n_tokens + decoding.max_new_tokens > self._max_length)
             problems[is_long & (problems == 0)] = TOO_LONG
             for i in np.flatnonzero(problems):
-                positions = np.array([position for position, _ in wanted[conversations[i]]], dtype=np.int64)
+                positions = np.array([position for position, _ in requests[conversations[i]]], dtype=np.int64)
                 nothing = np.full((len(positions), decoding.max_new_tokens), problems[i], dtype=np.int32)
                 yield Batch(positions, nothing)
             fine = np.flatnonzero(problems == 0)
-            n_wanted = np.array([len(wanted[conversation]) for conversation in conversations], dtype=np.int64)
-            cost = (n_tokens[fine] + decoding.max_new_tokens) * n_wanted[fine]
+            n_answers = np.array([len(requests[conversation]) for conversation in conversations], dtype=np.int64)
+            cost = (n_tokens[fine] + decoding.max_new_tokens) * n_answers[fine]
             for batch in token_batches(cost, batch_tokens):
                 rows = fine[batch]
-                places = [[sample for _, sample in wanted[conversations[row]]] for row in rows]
+                places = [[sample for _, sample in requests[conversations[row]]] for row in rows]
                 uniforms = None
                 if decoding.temperature > 0:
                     of_each = [
                         sample_uniforms(conversations[row], decoding, at) for row, at in zip(rows, places, strict=True)
                     ]
                     uniforms = np.concatenate(of_each)
-                ids = self._generate([prompts[row] for row in rows], n_wanted[rows], decoding, uniforms)
-                yield Batch(np.array([position for row in rows for position, _ in wanted[conversations[row]]]), ids)
+                ids = self._generate([prompts[row] for row in rows], n_answers[rows], decoding, uniforms)
+                yield Batch(np.array([position for row in rows for position, _ in requests[conversations[row]]]), ids)
 
     def _generate(
         self,
         prompts: list[list[int]],
-        n_answers: NDArray[np.int64],
+        n_answers: Int64,
         decoding: Decoding,
         uniforms: NDArray[np.float64] | None,
     ) -> Ids:
@@ -259,13 +249,13 @@ class LocalGenerator:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=lm.device)
         more: dict[str, Any] = {}
         if uniforms is not None:
-            drawn = torch.from_numpy(uniforms).to(lm.device, _sum_dtype(lm.device))
-            more["logits_processor"] = LogitsProcessorList([InverseTransform(drawn, decoding)])
+            thresholds = torch.from_numpy(uniforms).to(lm.device, _sum_dtype(lm.device))
+            more["logits_processor"] = LogitsProcessorList([InverseTransform(thresholds, decoding)])
         try:
             with torch.inference_mode(), full_precision():
                 if n_answers.max() > 1:
                     row_of = torch.from_numpy(np.repeat(np.arange(len(prompts)), n_answers)).to(lm.device)
-                    more |= _read_once(lm, ids, mask, row_of)
+                    more |= _cache_prompts(lm, ids, mask, row_of)
                     ids, mask = ids[row_of], mask[row_of]
                 out = generate_plainly(
                     lm.model,
@@ -281,15 +271,15 @@ class LocalGenerator:
                 f"model '{lm.name}': a batch of {tuple(ids.shape)} tokens and their answers must fit the device's "
                 f"memory and does not; set batch_tokens lower, or use another device"
             ) from None
-        found = _until_end(out[:, width:].cpu().numpy(), self._stops, decoding.max_new_tokens)
-        lm.n_tokens += sum(map(len, prompts)) + int((found >= 0).sum())
-        return found
+        answers = _cut_after_stop(out[:, width:].cpu().numpy(), self._stops, decoding.max_new_tokens)
+        lm.n_tokens += sum(map(len, prompts)) + int((answers >= 0).sum())
+        return answers
 
-    def _choice_batches(self, texts: pl.Series, n_options: int, batch_tokens: int) -> Iterator[Batch]:
+    def _option_batches(self, texts: pl.Series, n_options: int, batch_tokens: int) -> Iterator[Batch]:
         """Yield (b, m + 1) float64: log-probability of each option's token, and a problem or 0."""
         for start in range(0, len(texts), WINDOW_CONVERSATIONS):
             keys = [key.split(OPTIONS) for key in texts[start : start + WINDOW_CONVERSATIONS].to_list()]
-            prompts, targets, problems = self._questions(keys)
+            prompts, targets, problems = self._tokenize_options(keys)
             bad = np.flatnonzero(problems)
             if len(bad):
                 nothing = np.full((len(bad), n_options), np.nan)
@@ -301,10 +291,10 @@ class LocalGenerator:
                 log_p = self._first_tokens([prompts[row] for row in rows], targets[rows])
                 yield Batch(start + rows, np.concatenate([log_p, np.zeros((len(rows), 1))], axis=1))
 
-    def _questions(self, keys: list[list[str]]) -> tuple[list[list[int]], NDArray[np.int64], NDArray[np.int64]]:
+    def _tokenize_options(self, keys: list[list[str]]) -> tuple[list[list[int]], Int64, Int64]:
         """Return the tokens before the answer, (n, m) the token of each option there, and a problem or 0."""
         tokenizer, m = self.lm.tokenizer, len(keys[0]) - 1
-        prompts, problems = self._prompts([key[0] for key in keys])
+        prompts, problems = self._tokenize_prompts([key[0] for key in keys])
         targets = np.zeros((len(keys), m), dtype=np.int64)
         is_long = np.array([not 0 < len(prompt) < self._max_length for prompt in prompts])
         problems[is_long & (problems == 0)] = TOO_LONG
@@ -312,14 +302,14 @@ class LocalGenerator:
             content = orjson.loads(keys[i][0])
             text = render_conversation(tokenizer, content["messages"], content["tools"]) or ""
             whole = tokenizer([text + option for option in keys[i][1:]], add_special_tokens=False, verbose=False)
-            prompts[i], first = _until_options(prompts[i], whole["input_ids"])
+            prompts[i], first = _cut_to_options(prompts[i], whole["input_ids"])
             if len(set(first)) < m:
                 problems[i] = ALIKE
                 continue
             targets[i] = first
         return prompts, targets, problems
 
-    def _first_tokens(self, prompts: list[list[int]], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _first_tokens(self, prompts: list[list[int]], targets: Int64) -> NDArray[np.float64]:
         import torch
 
         ids = padded(self.lm, [np.array(prompt, dtype=np.int32) for prompt in prompts])
@@ -335,7 +325,7 @@ class LocalGenerator:
         return log_p.reshape(targets.shape).astype(np.float64)
 
 
-def _until_options(prompt: list[int], whole: list[list[int]]) -> tuple[list[int], list[int]]:
+def _cut_to_options(prompt: list[int], whole: list[list[int]]) -> tuple[list[int], list[int]]:
     """Return the tokens before the options, and the first token of each that is there.
 
     The last tokens of a prompt need not stay what they are when an option follows: of "assistant: "
@@ -360,7 +350,7 @@ def _sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64  # Apple GPUs have no float64
 
 
-def _read_once(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row_of: torch.Tensor) -> dict[str, Any]:
+def _cache_prompts(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row_of: torch.Tensor) -> dict[str, Any]:
     """Return keys and values of the prompts but for their last token, for each of (k,) rows; or nothing.
 
     Nothing where a layer keeps something else than all keys and values, or the model's positions
@@ -384,10 +374,10 @@ def _read_once(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row_of:
     return {"past_key_values": cache}
 
 
-def _until_end(out: NDArray[np.int64], stops: frozenset[int], width: int) -> Ids:
+def _cut_after_stop(out: Int64, stops: frozenset[int], width: int) -> Ids:
     """Return (b, width) int32: each answer as far as its first stop, which is kept; NOTHING behind it."""
     is_stop = np.isin(out, sorted(stops))
     is_behind = np.cumsum(is_stop, axis=1) - is_stop > 0
-    found = np.full((len(out), width), NOTHING, dtype=np.int32)
-    found[:, : out.shape[1]] = np.where(is_behind, NOTHING, out)
-    return found
+    answers = np.full((len(out), width), NOTHING, dtype=np.int32)
+    answers[:, : out.shape[1]] = np.where(is_behind, NOTHING, out)
+    return answers

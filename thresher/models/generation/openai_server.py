@@ -13,24 +13,24 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 import xxhash
 
-from thresher.cache.answer_cache import FILE, AnswerCache
+from thresher.cache.answer_cache import AnswerCache
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError, did_you_mean, first_three
 from thresher.models.generation.decoding import Decoding
-from thresher.models.generation.generator import Generation, OptionProbabilities, no_choices
+from thresher.models.generation.generator import Generation, OptionProbabilities
 from thresher.models.generation.http_client import RefusedError, ServerClient
-from thresher.models.generation.responses import chosen, named_option, option_probabilities, written
+from thresher.models.generation.responses import find_named_option, keep_text, keep_top_tokens, option_probabilities
 from thresher.models.server_address import ServerAddress
+from thresher.models.stages import RequestStage
 from thresher.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
-    from thresher.cache.dry_run import Rehearsal
     from thresher.models.context import ModelContext
 
 RECIPE = "server-1"
@@ -79,15 +79,15 @@ class OpenAIGenerator:
             return self._address.model
         client = ServerClient(self._address)
         try:
-            found = client.models() or []
+            names = client.models() or []
         finally:
             client.close()
-        if len(found) != 1:
+        if len(names) != 1:
             raise InputError(
                 f"model '{self._address.url}': must name one of the server's models behind a #, found "
-                f"{first_three(found) or 'no list of them'}; for example {self._address.url}#{[*found, 'MODEL'][0]}"
+                f"{first_three(names) or 'no list of them'}; for example {self._address.url}#{[*names, 'MODEL'][0]}"
             )
-        return found[0]
+        return names[0]
 
     @property
     def name(self) -> str:
@@ -110,8 +110,8 @@ class OpenAIGenerator:
         """
         n = decoding.n_samples
         requests = [self._request(conversation, decoding, i) for conversation in conversations for i in range(n)]
-        found = self._ask(requests, written, stage=stage, context=context)
-        flat = [_answer(found[request.key]) for request in requests]
+        answers = self._ask(requests, keep_text, stage=stage, context=context)
+        flat = [_read_generation(answers[request.key]) for request in requests]
         return [flat[start : start + n] for start in range(0, len(flat), n)]
 
     def score_options(
@@ -129,23 +129,23 @@ class OpenAIGenerator:
         """
         likeliest = Decoding(max_new_tokens=CHOICE_TOKENS)
         requests = [self._request(conversation, likeliest, 0, with_top=True) for conversation in conversations]
-        found = self._ask(requests, chosen, stage=stage, context=context)
-        shares = no_choices(len(conversations), len(options))
+        answers = self._ask(requests, keep_top_tokens, stage=stage, context=context)
+        probabilities = np.full((len(conversations), len(options)), np.nan)
         problems: list[str | None] = [None] * len(conversations)
         for i, request in enumerate(requests):
-            content = found[request.key]
+            content = answers[request.key]
             if "problem" in content:
                 problems[i] = str(content["problem"])
                 continue
-            share = option_probabilities(content["top"], options)
-            if share is None:
-                share = named_option(content["text"], options)
-                self._n_by_text += share is not None
-            if share is None:
+            p = option_probabilities(content["top"], options)
+            if p is None:
+                p = find_named_option(content["text"], options)
+                self._n_by_text += p is not None
+            if p is None:
                 problems[i] = UNPARSABLE
             else:
-                shares[i] = share
-        return OptionProbabilities(shares, problems)
+                probabilities[i] = p
+        return OptionProbabilities(probabilities, problems)
 
     def notes(self) -> list[str]:
         """Return whether choices had to be read from text."""
@@ -180,20 +180,23 @@ class OpenAIGenerator:
         self, requests: Sequence[_Request], reduce: Reduce, *, stage: str, context: ModelContext
     ) -> dict[str, dict[str, Any]]:
         """Return what is kept of the answer to each request, by its key: from the store, or from the server."""
-        wanted = {request.key: request for request in requests}
-        if context.cache is not None and context.cache.rehearsal is not None:
-            return _rehearsed(list(wanted), context.cache.root, context.cache.rehearsal, stage)
-        store = AnswerCache(None if context.cache is None else context.cache.root)
-        try:
-            found = store.get(list(wanted))
-            missing = [request for key, request in wanted.items() if key not in found]
-            run = _Run(store, found, total=len(wanted), stage=stage, on_progress=context.on_progress)
-            run.report()
-            if missing:
-                self._finish(run, missing, reduce)
-        finally:
-            store.close()
-        return found
+        by_key = {request.key: request for request in requests}
+
+        def fetch() -> dict[str, dict[str, Any]]:
+            store = AnswerCache(None if context.cache is None else context.cache.root)
+            try:
+                answers = store.get(list(by_key))
+                missing = [request for key, request in by_key.items() if key not in answers]
+                run = _Run(store, answers, total=len(by_key), stage=stage, on_progress=context.on_progress)
+                run.report()
+                if missing:
+                    self._finish(run, missing, reduce)
+            finally:
+                store.close()
+            return answers
+
+        placeholder = {"text": "", "is_cut": False, "top": []}
+        return context.run_requests(RequestStage(name=stage, keys=list(by_key), fetch=fetch, placeholder=placeholder))
 
     def _finish(self, run: _Run, missing: Sequence[_Request], reduce: Reduce) -> None:
         client = ServerClient(self._address)
@@ -254,22 +257,22 @@ class _Run:
     def __init__(
         self,
         store: AnswerCache,
-        found: dict[str, dict[str, Any]],
+        answers: dict[str, dict[str, Any]],
         *,
         total: int,
         stage: str,
         on_progress: OnProgress | None,
     ) -> None:
         self.store = store
-        self._found = found
-        self._n_cached = self._n_good = len(found)
+        self._answers = answers
+        self._n_cached = self._n_good = len(answers)
         self._total = total
         self._stage = stage
         self._on_progress = on_progress
 
     def report(self) -> None:
         if self._on_progress is not None:
-            done = Progress(stage=self._stage, done=len(self._found), total=self._total, n_cached=self._n_cached)
+            done = Progress(stage=self._stage, done=len(self._answers), total=self._total, n_cached=self._n_cached)
             self._on_progress(done)
 
     def finish(
@@ -289,7 +292,7 @@ class _Run:
             self._keep(missing[start], fetch(missing[start]))
             start += 1
             if not self._n_good and start == min(MAX_REFUSED, len(missing)):
-                raise unusable(str(self._found[missing[start - 1].key]["problem"]))
+                raise unusable(str(self._answers[missing[start - 1].key]["problem"]))
         pool = ThreadPoolExecutor(client.address.n_in_flight, thread_name_prefix="server")
         try:
             self._finish_in(pool, missing[start:], fetch, 2 * client.address.n_in_flight)
@@ -311,26 +314,12 @@ class _Run:
                 self._keep(under_way.pop(future), future.result())
 
     def _keep(self, request: _Request, content: dict[str, Any]) -> None:
-        self._found[request.key] = content
+        self._answers[request.key] = content
         self._n_good += "problem" not in content
         self.report()
 
 
-def _rehearsed(keys: list[str], root: Path, rehearsal: Rehearsal, stage: str) -> dict[str, dict[str, Any]]:
-    """Note what a run would ask for, and ask for nothing: a dry run must not cost anything."""
-    from thresher.cache.dry_run import StageCost
-
-    found: dict[str, dict[str, Any]] = {}
-    if rehearsal.reads_cache and (root / FILE).is_file():
-        store = AnswerCache(root)
-        found = store.get(keys)
-        store.close()
-    note = "requests to a server; a server is not asked in a dry run: time and price are its own"
-    rehearsal.stages.append(StageCost(stage=stage, n=len(keys), n_cached=len(found), seconds=None, note=note))
-    return {key: found.get(key, {"text": "", "is_cut": False, "top": []}) for key in keys}
-
-
-def _answer(content: Mapping[str, Any]) -> Generation:
+def _read_generation(content: Mapping[str, Any]) -> Generation:
     if "problem" in content:
         return Generation(None, problem=str(content["problem"]))
     return Generation(str(content["text"]), is_cut=bool(content["is_cut"]))

@@ -1,4 +1,4 @@
-"""What is kept of a server's responses, and how a choice is read from it."""
+"""What is kept of a server's responses, and how the choice of an option is read from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _choice(response: Mapping[str, Any]) -> dict[str, Any]:
     raise RefusedError(200, "its answer holds no choices")
 
 
-def written(response: dict[str, Any]) -> dict[str, Any]:
+def keep_text(response: dict[str, Any]) -> dict[str, Any]:
     """Keep the text of a response, and whether it was cut.
 
     Raises:
@@ -43,7 +43,7 @@ def written(response: dict[str, Any]) -> dict[str, Any]:
     return {"text": text.strip(), "is_cut": is_cut}
 
 
-def chosen(response: dict[str, Any]) -> dict[str, Any]:
+def keep_top_tokens(response: dict[str, Any]) -> dict[str, Any]:
     """Keep the text of a response, and the likeliest tokens at its first places: [[token, log-probability], ...].
 
     Raises:
@@ -56,7 +56,7 @@ def chosen(response: dict[str, Any]) -> dict[str, Any]:
         top = [[_likely(token) for token in place.get("top_logprobs") or []] for place in places]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise RefusedError(200, f"its log-probabilities are not of OpenAI's form: {str(logprobs)[:80]}") from None
-    return {**written(response), "top": [place for place in top if place]}
+    return {**keep_text(response), "top": [place for place in top if place]}
 
 
 def _likely(token: Mapping[str, Any]) -> tuple[str, float]:
@@ -71,26 +71,26 @@ def _kind(value: object) -> str:
 
 
 def option_probabilities(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]) -> list[float] | None:
-    """Return the shares of the options at the place where they are likeliest in all, the first of such, or None.
+    """Return the probabilities of the options among themselves, at the first place where they are likeliest in all.
 
     A token counts as an option when nothing but it is left without white space and the marks around
     it. Of "(B)" the place behind "(" counts: before it, options are among the likeliest tokens too,
     but with hardly any probability.
     """
-    best, shares = 0.0, None
+    best, probabilities = 0.0, None
     for place in top:
-        found = dict.fromkeys(options, 0.0)
+        sums = dict.fromkeys(options, 0.0)
         for token, log_p in place:
             word = token.strip(" \n\t().:*\"'\u0120\u2581")
-            if word in found:
-                found[word] += math.exp(log_p)
-        total = sum(found.values())
+            if word in sums:
+                sums[word] += math.exp(log_p)
+        total = sum(sums.values())
         if total > best:
-            best, shares = total, [share / total for share in found.values()]
-    return shares
+            best, probabilities = total, [p / total for p in sums.values()]
+    return probabilities
 
 
-def named_option(text: str, options: Sequence[str]) -> list[float] | None:
+def find_named_option(text: str, options: Sequence[str]) -> list[float] | None:
     """Return 1 for the option that an answer begins with or names in parentheses and 0 for the others, or None."""
     words = "|".join(map(re.escape, options))
     first = re.match(rf"\W*({words})(?!\w)(?!\s+[a-z])", text)  # not the article: "A good answer"

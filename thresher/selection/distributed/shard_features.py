@@ -117,21 +117,16 @@ def _columns_of(rows: Dataset) -> Sequence[str]:
 def models_of(needs: frozenset[str], context: FeatureContext) -> list[object]:
     """Return the encoder and the language model that features use, whose weights live as long as these."""
     from thresher.features.compute import fingerprints
-    from thresher.models.encoders.load import load_encoder
 
     held: list[object] = []
     about = fingerprints(needs, context)
     if any("encoder" in entry for entry in about.values()):
-        dtype, tokens = context.models.dtype, context.models.batch_tokens
-        held.append(
-            load_encoder(context.models.encoder, device=context.models.device, dtype=dtype, batch_tokens=tokens)
-        )
+        held.append(context.load_encoder())
     if any("model" in entry for entry in about.values()):
-        from thresher.models.causal_lm.language_model import language_model
         from thresher.models.server_address import is_server
 
         if not is_server(context.models.model):
-            held.append(language_model(context.models.model, device=context.models.device, dtype=context.models.dtype))
+            held.append(context.load_language_model())
     return held
 
 
