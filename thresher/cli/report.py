@@ -11,7 +11,9 @@ from thresher.cli import options
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder that select, train, curve, compare or tune wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder that select, train, curve, compare or tune wrote, or a snapshot.")
+    ],
     quiet: options.Quiet = False,
 ) -> None:
     """Write report.html into an output folder, and its figures as PNG and SVG; it needs no network.

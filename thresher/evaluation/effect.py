@@ -22,7 +22,7 @@ from thresher.numeric.arrays import Float64
 
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 100  # that anyone would run
-ENOUGH_SEEDS = 3  # two leave one degree of freedom for the variance between seeds: up to 12 % false alarms
+ENOUGH_SEEDS = 3  # with two, one degree of freedom is left: up to 12 % false alarms
 _RESAMPLES = 2000
 _BLOCK = 200  # resamples at once: a table of resamples by rows is large
 _QUANTILES = 400  # of the estimated standard error, over which the power is averaged

@@ -27,7 +27,8 @@ from thresher.numeric.arrays import Float64
 
 LawName = Literal["power", "rectified", "exponential", "constant"]
 N_PARAMETERS: dict[LawName, int] = {"power": 3, "rectified": 4, "exponential": 3, "constant": 1}
-N_LINEAR: dict[LawName, int] = {"power": 2, "rectified": 2, "exponential": 2, "constant": 1}  # height and floor
+# height and floor
+N_LINEAR: dict[LawName, int] = {"power": 2, "rectified": 2, "exponential": 2, "constant": 1}
 
 _EXPONENTS = np.linspace(0.05, 1.5, 1161)  # steps of 0.00125
 _FEW_EXPONENTS = np.linspace(0.05, 1.5, 233)  # for the law that has a second shape parameter
@@ -80,7 +81,7 @@ def fit_law(law: LawName, sizes: ArrayLike, errors: ArrayLike, weights: ArrayLik
     c, a, residual = _fit_shapes(_falling(law, shapes, n), y, w)
     best, curve = residual.argmin(axis=1), np.arange(len(y))
     fits = Fits(law, c[curve, best], a[curve, best], shapes[best], np.zeros(len(y)))
-    chi2 = ((y - fits.errors(n)) ** 2) @ w  # recomputed: the written-out sum above cancels near zero
+    chi2 = ((y - fits.errors(n)) ** 2) @ w  # the written-out sum above cancels near zero
     return Fits(law, fits.c, fits.a, fits.shape, chi2)
 
 

@@ -27,7 +27,7 @@ Status = Literal["reached", "extrapolated", "not identifiable"]
 
 MIN_DELTA = 0.005  # half a point
 COVERAGE = 0.8
-MAX_EXTRAPOLATION = 4  # an interval that ends beyond this many times the largest measured size says nothing
+MAX_EXTRAPOLATION = 4  # times the largest measured size: an interval that ends beyond says nothing
 _HORIZON = 64  # the search covers sizes up to this many times the largest one
 _PER_OCTAVE = 16  # sizes per doubling on the search grid
 
@@ -196,7 +196,8 @@ class CurveFit:
         return noise
 
     def _metric_interval(self, errors: Float64) -> Interval:
-        possible = np.clip(errors, 0.0, 1.0 if self.is_higher_better else None)  # noise may exceed the range
+        # noise may exceed the range
+        possible = np.clip(errors, 0.0, 1.0 if self.is_higher_better else None)
         return _interval(1 - possible if self.is_higher_better else possible)
 
 
@@ -234,7 +235,8 @@ def fit_curve(
     n_seeds = np.array([len(run) for run in errors], dtype=np.float64)
     dof = float(n_seeds.sum() - len(n))
     variance = sum(float(((run - run.mean()) ** 2).sum()) for run in errors) / dof
-    variance = max(variance, (1e-6 * max(1.0, float(np.abs(y).max()))) ** 2)  # equal runs: rounding is all the spread
+    # equal runs: what rounding adds is all the spread
+    variance = max(variance, (1e-6 * max(1.0, float(np.abs(y).max()))) ** 2)
     # where no law fits within that variance, it is widened
     best = {law: fit_law(law, n, y[None], n_seeds / variance) for law in N_PARAMETERS}
     misfit = _misfit(best, len(n), dof)
@@ -294,7 +296,7 @@ def _misfit(best: Mapping[LawName, Fits], n_sizes: int, dof: float) -> float:
 
     free = {law: n_sizes - N_PARAMETERS[law] for law in best}
     if all(free[law] <= 0 for law in best if law != "constant"):
-        return 1.0  # so few sizes that every falling law fits them exactly: only the constant one could miss
+        return 1.0  # every falling law fits so few sizes exactly: only the constant one misses
     # chi2 per degree of freedom of each law: about 1 where the law is right
     ratios = {law: float(fits.chi2[0]) / free[law] for law, fits in best.items() if free[law] > 0}
     if not ratios or any(ratio <= f_distribution.ppf(0.95, free[law], dof) for law, ratio in ratios.items()):
@@ -334,7 +336,8 @@ def _last_crossing(sizes: Float64, above: Float64) -> Float64:
     """
     end = len(sizes) - 1
     is_above = above >= 0
-    last = np.where(is_above.any(axis=1), end - is_above[:, ::-1].argmax(axis=1), -1)  # last place above; -1: none
+    # the last place above zero, -1 where there is none
+    last = np.where(is_above.any(axis=1), end - is_above[:, ::-1].argmax(axis=1), -1)
     # never above: below from the first size on; above at the end: nobody knows
     crossing = np.where(last < 0, sizes[0], np.inf)
     rows = np.flatnonzero((last >= 0) & (last < end))

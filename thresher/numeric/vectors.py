@@ -53,7 +53,7 @@ def inverse_norms(x: Float32) -> Float64:
 def distinct_rows(x: Float32) -> Distinct:
     """Group the rows that are equal in every component (0.0 and -0.0 are equal)."""
     _, first, group = np.unique(_row_hashes(x), return_index=True, return_inverse=True)
-    if len(first) < len(x) and not _are_equal(x, first[group]):  # a hash collision: compare the rows
+    if len(first) < len(x) and not _are_equal(x, first[group]):  # hashes collide: compare the rows
         _, first, group = np.unique(x + np.float32(0.0), axis=0, return_index=True, return_inverse=True)
         group = group.reshape(-1)
     # groups come in the order of their hashes: number them by their first row instead

@@ -50,8 +50,8 @@ def report(folder: str | Path) -> Path:
     """
     path = expand_path(folder)
     if not path.is_dir():
-        found = "a file" if path.exists() else "nothing"
-        raise ManifestError(f"{path}: must be a folder that thresher wrote, found {found}")
+        what = "a file" if path.exists() else "nothing"
+        raise ManifestError(f"{path}: must be a folder that thresher wrote, found {what}")
     manifest = Manifest.read(path)
     kind = manifest.content.get("kind")
     if kind not in PAGES:

@@ -38,7 +38,8 @@ SETTINGS = {
 def render_figure(figure: Figure | PoolMap) -> dict[str, bytes]:
     """Return the PNG and the SVG of a figure by file name; the same bytes for the same figure."""
     with rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box; the page has the text
+        # a letter that the font lacks is drawn as a box; the page has the text
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas = _draw_map(figure) if isinstance(figure, PoolMap) else _draw_charts(figure)
         return {f"{figure.name}.{kind}": _encode(canvas, kind) for kind in ("png", "svg")}
 

@@ -1,4 +1,4 @@
-"""Numbers as text: rates in percent, differences of rates in points, others to significant digits."""
+"""Numbers as text: rates in percent, their differences in points, others to significant digits."""
 
 from __future__ import annotations
 

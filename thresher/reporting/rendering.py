@@ -118,6 +118,6 @@ def _slugify(text: str) -> str:
 
 
 def _remove_controls(html: str) -> str:
-    """Return the text without the control characters and lone surrogates that HTML does not allow."""
+    """Return the text without control characters and lone surrogates, which HTML forbids."""
     bad = {c for c in set(html) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}
     return html.translate({ord(c): "\ufffd" for c in bad}) if bad else html

@@ -92,7 +92,7 @@ class Dots:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """A short text next to a point, dropped where there is no room: the page says it elsewhere too."""
+    """A short text next to a point, left out where there is no room: the page has it elsewhere."""
 
     tone: str
     x: float
@@ -186,7 +186,7 @@ def points_with_errors(
     size: float = 4.5,
     width: float = 1.6,
 ) -> list[Mark]:
-    """Return points with a whisker of one error on either side, along y or (lying) along x, cut at the limits."""
+    """Return points with whiskers of one error along y, or along x (lying), cut at the limits."""
     low, high = (
         [
             min(max(value + sign * error, limits[0]), limits[1])
@@ -205,7 +205,7 @@ def linear_axis(
     if is_from_zero:
         low = min(0.0, low)
     largest = max(abs(low), abs(high))
-    if not high - low > max(largest * 1e-9, 1e-300):  # equal up to rounding: no tick would tell them apart
+    if not high - low > max(largest * 1e-9, 1e-300):  # equal up to rounding
         reach = largest * 0.1 if largest > 1e-300 else 1.0
         low, high = (low - (0 if is_from_zero else reach)), high + reach
     room = (high - low) * pad

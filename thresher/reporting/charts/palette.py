@@ -47,7 +47,7 @@ DARK = {
 
 
 def assign_tones(methods: Sequence[str]) -> dict[str, str]:
-    """Return the tone of each method: gray for random, the others in the order in which they come."""
+    """Return the tone of each method: gray for random, the others in order of appearance."""
     others = (name for name in methods if name != RANDOM)
     tones = {name: METHOD_TONES[i % len(METHOD_TONES)] for i, name in enumerate(others)}
     return {name: tones.get(name, "gray") for name in methods}

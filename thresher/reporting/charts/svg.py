@@ -244,7 +244,7 @@ def _place_names(ends: Iterable[tuple[float, str, str]], frame: _Frame) -> list[
         ys.append(max(y, lowest))
         lowest = ys[-1] + NAME_LINE
     highest = frame.bottom
-    for i in reversed(range(len(ys))):  # from the bottom: none outside, each at least one line above the next
+    for i in reversed(range(len(ys))):  # from the bottom, likewise, with none outside
         ys[i] = min(ys[i], highest)
         highest = ys[i] - NAME_LINE
     return [

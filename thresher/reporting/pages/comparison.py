@@ -72,7 +72,7 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
 
 
 def is_clear(verdict: Verdict) -> bool:
-    """Tell whether a difference stands after Holm's correction, with an interval that excludes zero."""
+    """Tell whether a difference survives Holm's correction and its interval excludes zero."""
     p, gap = verdict.get("p_holm"), verdict["difference"]
     if not is_number(p) or p >= ALPHA:
         return False
@@ -90,7 +90,7 @@ def _write_remarks(verdicts: list[Verdict]) -> list[str]:
 
 
 def _improvement(verdict: Verdict) -> float:
-    """Return the effect, positive where the method is better whatever the direction of the metric."""
+    """Return the effect, positive where the method is better, for metrics of either direction."""
     value = verdict["difference"]["value"]
     return float(value) if is_number(value) else 0.0
 
@@ -109,7 +109,7 @@ def _write_answer(experiment: Experiment, verdicts: list[Verdict], baseline: str
         return f"Every method is worse than {baseline} here."
     detectable = [d for v in verdicts if is_number(d := v["difference"].get("detectable"))]
     size = ""
-    if detectable and experiment.metric.is_rate and max(detectable) >= 1:  # rates cannot differ by more
+    if detectable and experiment.metric.is_rate and max(detectable) >= 1:  # more than rates can differ by
         size = "; with so few runs and test rows, no difference could have been detected"
     elif detectable:
         size = f"; any difference of {experiment.metric.amount(max(detectable))} or more would have shown"
@@ -196,7 +196,7 @@ def _build_verdict_table(metric: MetricDisplay, verdicts: list[Verdict]) -> Tabl
 
 
 def _format_detectable(metric: MetricDisplay, value: Any) -> str:
-    """Return the smallest detectable difference; "none" for a rate of 1 or more, which no two rates can differ by."""
+    """Return the smallest detectable difference, or "none" where no two rates differ by so much."""
     return "none" if metric.is_rate and is_number(value) and value >= 1 else metric.amount(value)
 
 

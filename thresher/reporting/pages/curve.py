@@ -1,4 +1,4 @@
-"""The page of a learning curve: how many rows are enough, how sure that is, and what better selection is worth."""
+"""The page of a learning curve: how many rows are enough, and what better selection is worth."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _find_saturation(fitted: Fitted, method: str) -> Mapping[str, Any] | None:
 
 
 def _find_best_method(experiment: Experiment, fitted: Fitted) -> str | None:
-    """Return the method that the answer is about: of those that have an answer, the one with the best score.
+    """Return the method that the answer is about: the best score among those with an answer.
 
     The number of rows does not decide: saturating early at a low score is no better answer.
     """

@@ -25,7 +25,7 @@ from thresher.reporting.page import Figure, Table
 from thresher.reporting.pages.experiment_tables import Experiment
 
 AHEAD = 2.0  # the axis reaches this many times beyond the largest measured size
-ASIDE = 1.035  # single runs are drawn slightly to the right of their mean, whose error bar would hide them
+ASIDE = 1.035  # single runs are drawn to the right of their mean, whose error bar would hide them
 LANE = 0.065  # height of a saturation interval below the curves, as a share of the curves' height
 MAX_STRAY = 0.35  # an interval of the laws may widen the axis by this share of the measured range
 
@@ -78,7 +78,7 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
 
 
 def _find_right_end(largest: int, entries: Mapping[str, Mapping[str, Any]]) -> float:
-    """Return how far the axis reaches: beyond the largest size, and to the ends of the intervals."""
+    """Return the end of the axis: beyond the largest size, and to the ends of the intervals."""
     highs = [(entry.get("saturation") or {}).get("high") for entry in entries.values()]
     return float(min(max([AHEAD * largest, *filter(is_number, highs)]), 4 * largest))
 

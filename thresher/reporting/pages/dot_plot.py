@@ -1,4 +1,4 @@
-"""A dot plot of rates with their errors, one line per name, of an adapter and of its control run."""
+"""A dot plot of rates with errors, one line per name, of an adapter and its control run."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ MAX_TABLE_ROWS = 20  # of a run, besides the steps that were evaluated
 
 
 def build_loss_figure(folder: Path) -> Figure | None:
-    """Return the loss curves of an adapter's folder and of its control run, None where there are none."""
+    """Return the loss curves of an adapter and of its control run, None if there are none."""
     files = {"these rows": folder / "loss.csv", "random rows": folder / "control" / "loss.csv"}
     tables = {
         side: read_table(path, ("step", "loss", "eval_loss", "eval_stderr"))

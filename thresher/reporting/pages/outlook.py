@@ -1,4 +1,4 @@
-"""What the fitted laws predict: gains, rows for a score, the worth of selection, and their weights."""
+"""What the fitted laws predict: gains, rows for a score, the worth of selection; their weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OUT_OF_REACH = "out of reach"
 
 
 def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
-    """Return gains of doubling and of more rows, rows for targets, and selection against more labels."""
+    """Return gains of doubling and of more rows, rows for targets, and selection or more labels."""
     metric = experiment.metric
 
     def gain(place: Mapping[str, Any]) -> str:
@@ -112,7 +112,7 @@ def _build_trades(fitted: Mapping[str, Any]) -> Table:
 
 
 def build_laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]:
-    """Return the weights of the laws, a notice where none of them fits, and the spread between seeds."""
+    """Return the weights of the laws, a notice where none fits, and the spread between seeds."""
     entries = {m: entry for m in experiment.methods if (entry := fitted["methods"].get(m) or {}).get("laws")}
     if not entries:
         return []

@@ -37,7 +37,7 @@ class Pool:
 
 
 def read_pool(content: Mapping[str, Any], *, row_ids: pl.Series) -> Pool:
-    """Read the pool that a manifest names; one that is gone or has changed is no error: the page says so.
+    """Read the pool that a manifest names; if it is gone or has changed, the page says so.
 
     Args:
         content: of the manifest; `run.inputs` are the paths of the pool's files, `schema` and

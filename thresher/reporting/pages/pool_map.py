@@ -118,7 +118,7 @@ def _compute_layout(vectors: Float32) -> Float64:
             flat = np.zeros((n, 2))
             flat[:, : min(2, len(scale))] = (left * scale)[:, :2]
             return flat
-        distinct, group = np.unique(vectors, axis=0, return_inverse=True)  # equal rows share a point
+        distinct, group = np.unique(vectors, axis=0, return_inverse=True)  # equal rows: one point
         if len(distinct) < 8:
             return _compute_layout(distinct[:7])[group.ravel() % 7]
         components = min(COMPONENTS, *distinct.shape)
@@ -182,7 +182,7 @@ def _build_table(panel: MapPanel, texts: list[str], notes: list[str]) -> Table:
 
 
 def count_groups(pool: Dataset, kept: Int64, column: str) -> pl.DataFrame:
-    """Return, for each value of a column, the number of rows in the pool and among the kept ones."""
+    """Return the number of rows in the pool and of kept rows, for each value of a column."""
     values = column_values(pool, column)
     every = values.value_counts(name="pool").rename({column: "group"})
     chosen = values.gather(kept).value_counts(name="kept").rename({column: "group"})

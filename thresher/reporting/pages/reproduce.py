@@ -108,7 +108,7 @@ def _build_select_words(content: Mapping[str, Any]) -> list[str]:
     if embedding:
         known = {"static-minilm-256": "static"}
         words += ["--encoder", known.get(embedding["encoder"], embedding["encoder"])]
-        dtype = embedding.get("storage_dtype", embedding.get("kept_as"))  # its name before version 0.2
+        dtype = embedding.get("storage_dtype", embedding.get("kept_as"))  # its name before 0.2
         if dtype != "float32":
             words += ["--embedding-dtype", dtype]
     features = content["features"].items()
@@ -123,7 +123,7 @@ def _build_select_words(content: Mapping[str, Any]) -> list[str]:
 
 
 def _join_paths(paths: Sequence[str]) -> str:
-    """Return files as one argument of a command: the file, or the folder of several; "" for none."""
+    """Return files as one argument of a command: the file, or the folder of several, or ""."""
     return str(Path(paths[0]).parent) if len(paths) > 1 else "".join(paths)
 
 
@@ -138,7 +138,7 @@ def _build_schema_words(content: Mapping[str, Any]) -> list[str]:
 
 
 def _build_other_words(content: Mapping[str, Any]) -> list[str]:
-    """Return data and options of the other commands; what a manifest does not name is in capitals."""
+    """Return data and options of other commands; what the manifest does not name is in capitals."""
     words = [_join_paths(list_pool_files(content)) or ("DATA" if content["kind"] in ("adapter", "tuning") else "POOL")]
     words += ["--eval", content.get("run", {}).get("eval") or "EVAL"]
     model = content.get("model")
@@ -176,7 +176,7 @@ def _select_changed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build_option(name: str, value: Any) -> list[str]:
-    """Return an option as it is typed; nothing for one that is unset, off, or not an option of the command."""
+    """Return an option as it is typed; nothing if it is unset, off, or cannot be typed."""
     name = _OPTIONS.get(name, name)
     option = f"--{name.replace('_', '-')}"
     if value is True:

@@ -184,7 +184,7 @@ def _build_balance(pool: Dataset, kept: Int64, column: str) -> Table:
 
 
 def _build_scores(subset: _SubsetFolder) -> list[Block]:
-    """Return the histogram of the scores, or, for a method that only ranks, of the similarity to kept rows."""
+    """Return the histogram of scores, or of similarity to kept rows if the method only ranks."""
     value = subset.scores["value"].to_numpy()
     is_kept = subset.scores["position"].is_not_null().to_numpy()
     is_scored = np.isfinite(value)
@@ -272,7 +272,7 @@ def _build_dropped(subset: _SubsetFolder) -> list[Block]:
 
 
 def _build_examples(subset: _SubsetFolder, reason: str) -> Examples:
-    """Return a few dropped rows: the most and the least similar ones, or those that missed the budget least."""
+    """Return a few dropped rows: the most and least similar, or those closest to the budget."""
     table = subset.dropped.filter(pl.col("reason") == reason)
     if reason == "covered" and table["similarity"].is_not_null().any():
         shown = table.sort("similarity", "row_id", descending=[True, False], nulls_last=True)
@@ -303,7 +303,7 @@ def _explain(row: Mapping[str, Any], kept_text: str | None) -> str:
 
 
 def _find_texts(subset: _SubsetFolder, row_ids: pl.Series) -> list[str | None]:
-    """Return the texts of rows of the pool, None for a row that it lacks and where the pool is gone."""
+    """Return the texts of rows, None for a row that the pool lacks or where it is gone."""
     if subset.pool.rows is None:
         return [None] * len(row_ids)
     positions = subset.pool.positions(row_ids)

@@ -30,7 +30,7 @@ TRIALS, RESULT = "trials.csv", "tune.json"
 NEEDED = ("best_trial", "best_settings", "metric", "is_higher_better", "test", "verdict")
 SHOWN = ("learning_rate", "lora_rank", "lora_alpha", "lora_dropout", "batch_size", "epochs", "max_steps")
 MAX_TRIALS = 200  # in the table
-EARLY, FINAL = "early", "final"  # columns with the score of a trial after some steps, and at the end
+EARLY, FINAL = "early", "final"  # columns with scores after some of the steps, and at the end
 
 
 def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
@@ -82,7 +82,7 @@ def _write_answer(result: Mapping[str, Any], n_trials: int, n_finished: int) -> 
 
 
 def _build_winner(metric: MetricDisplay, result: Mapping[str, Any]) -> list[Block]:
-    """Return the winner's settings, its score on the test rows, and that of the averaged adapter if there is one."""
+    """Return the winner's settings and test score, and those of the averaged adapter if any."""
     best, test, average = result["best_settings"], result["test"], result.get("average")
     settings = [(name, _format_cell(best[name])) for name in SHOWN if best.get(name) is not None]
     lines: list[Block] = [
