@@ -225,7 +225,7 @@ def test_another_model_of_the_same_name_judges_everything_anew(kit, rows):
     assert kit.run().outcome == "nothing-new"  # what reads no row asks no model
     kit.add("b", rows(5, 2))
     result = kit.run()
-    assert any("another under the same name" in event.message for event in kit.events)
+    assert any("changed under the same name" in event.message for event in kit.events)
     assert kit.manifest()["is_full"]
     assert (result.report["counts"]["new"], result.report["counts"]["entered"]) == (15, 5)
     assert not [one for one in result.report["drift"] if one["measure"] == "topics"]  # counted by other centroids

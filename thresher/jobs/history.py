@@ -6,6 +6,7 @@ The journal mode is DELETE: WAL needs memory that processes share, which network
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -34,15 +35,15 @@ CREATE TABLE IF NOT EXISTS run (
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryEntry:
-    """One run as the history tells it.
+    """One run.
 
     Attributes:
         number: a counter; runs are ordered by it.
         started: UTC, ISO 8601, by the clock of the machine it ran on.
-        seconds: how long it took; None while it runs, or when it was killed.
-        outcome: "done", "nothing-new", "gate", "error", "bug", "interrupted", "running" or
-            "killed".
-        exit_code: None while it runs, or when it was killed.
+        seconds: how long it took; this and the exit code are None while it runs or when it was
+            killed.
+        outcome: a key of `EXIT_CODES`, "running" or "killed".
+        exit_code: of the command.
         version: of the snapshot it published, or None.
         parent: version of the snapshot it started from, or None.
         owner: the process.
@@ -73,13 +74,10 @@ class History:
         self._path = folder / FILE
 
     def start_run(self, *, started: str, owner: str, parent: int | None, recovered: int | None = None) -> int:
-        """Note that a run begins, and that unfinished ones before it were killed; return its number.
+        """Note that a run starts, and that unfinished ones before it were killed; return its number.
 
-        Args:
-            started: by the clock.
-            owner: the process.
-            parent: version of the newest snapshot.
-            recovered: version that the run before had published when it was killed, or None.
+        `recovered` is the version that the last run had published when it was killed; for the rest
+        see `HistoryEntry`.
         """
         with self._open(write=True) as database:
             if recovered is not None:
@@ -100,7 +98,7 @@ class History:
 
         Args:
             number: of the run.
-            ending: `seconds`, `outcome`, `exit_code`, `version` and `message`, as in `HistoryEntry`.
+            ending: `seconds`, `outcome`, `exit_code`, `version` and `message` of `HistoryEntry`.
             report: counts, changes, drift, warnings and notifications, in JSON values.
         """
         with self._open(write=True) as database:
@@ -139,21 +137,20 @@ class History:
         return None if first is None else (int(first), int(last))
 
     def move_damaged(self) -> Path:
-        """Rename a history that cannot be read, so that a new one begins; return where it is."""
-        number = 1
-        while (aside := self._path.with_name(f"{FILE}.damaged-{number}")).exists():
-            number += 1
-        self._path.rename(aside)
+        """Rename a history that cannot be read, so that a new one starts; return its new path."""
+        names = (self._path.with_name(f"{FILE}.damaged-{number}") for number in itertools.count(1))
+        moved = next(path for path in names if not path.exists())
+        self._path.rename(moved)
         self._path.with_name(f"{FILE}-journal").unlink(missing_ok=True)
-        return aside
+        return moved
 
     @contextmanager
     def _open(self, *, write: bool) -> Iterator[sqlite3.Connection]:
         if write:
             database = sqlite3.connect(self._path, timeout=10.0)
         else:
-            # "rw", of which SQLite makes "ro" where it must: what a killed run left half written
-            # has to be rolled back.
+            # "rw", which SQLite turns into "ro" where it must: what a killed run left half
+            # written has to be rolled back.
             database = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", uri=True, timeout=10.0)
         with contextlib.closing(database), database:
             if write:

@@ -1,4 +1,4 @@
-"""Looking at a job without running it: what it would read, its runs, and the difference of two snapshots."""
+"""Looking at a job without running it: what it would read, its runs, and what two of them changed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from thresher.errors import InputError, ManifestError, NotFoundError
 from thresher.jobs.drift.distributions import Drift, count_top_values, measure_drifts
 from thresher.jobs.history import FILE, History, HistoryEntry
 from thresher.jobs.job_file import Job, read_job
+from thresher.jobs.settings import Source
 from thresher.jobs.snapshots.folder import JobFolder, Snapshot, format_version
 from thresher.jobs.snapshots.read import DATA, DISTRIBUTIONS, TOPICS, read_json
 from thresher.jobs.snapshots.table import ROW_ID, SOURCE
@@ -30,7 +31,7 @@ MAX_NUMBER = (1 << 63) - 1  # that SQLite can hold
 
 
 def check_job(path: str | Path) -> dict[str, Any]:
-    """Check a job file, and tell what a run would read; no row is read and nothing is written.
+    """Check a job file, and describe what a run would read; no row is read, nothing is written.
 
     Args:
         path: of the job file.
@@ -55,7 +56,8 @@ def check_job(path: str | Path) -> dict[str, Any]:
         "job": job.name,
         "steps": [rule.name for rule in job.rules],
         "sources": [
-            {"name": job.source_name(number), "what": _what(job, number)} for number in range(len(job.settings.sources))
+            {"name": job.source_name(number), "what": _describe_source(source)}
+            for number, source in enumerate(job.settings.sources)
         ],
         "files_new": len(scan.new_files),
         "files_known": len(scan.known_files),
@@ -65,22 +67,21 @@ def check_job(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _what(job: Job, number: int) -> str:
-    source = job.settings.sources[number]
+def _describe_source(source: Source) -> str:
     if source.files is not None:
         return ", ".join(source.files)
     return f"Hub dataset {source.hub}" if source.hub is not None else f"query at {redact_address(source.url or '')}"
 
 
 def _find_problems(job: Job, folder: JobFolder) -> list[str]:
-    """Return what a run may stumble over, in sentences."""
+    """Return what may go wrong in a run, in sentences."""
     notes = check_order(job.rules)
     addresses = [source.url for source in job.settings.sources if source.url is not None]
     addresses += [job.settings.notify.webhook] if job.settings.notify.webhook is not None else []
     unset = sorted({name for address in addresses for name in find_references(address)} - set(os.environ))
     notes += [f"the environment variable {name} is not set here" for name in unset]
     if any(has_plaintext_password(address) for address in addresses):
-        notes.append("an address holds a password in plain; write ${NAME} and set the variable where the job runs")
+        notes.append("an address contains a password in plain text; write ${NAME}, and set it where the job runs")
     parent = next((path for path in (folder.path, *folder.path.parents) if path.exists()), None)
     if parent is None or not os.access(parent, os.W_OK):
         notes.append(f"{folder.path} cannot be written")
@@ -109,12 +110,12 @@ def list_runs(where: str | Path, *, limit: int | None = None) -> list[HistoryEnt
         where: the job file, or the output folder.
         limit: at most so many; None for all.
     """
-    with _history(open_job_folder(where)) as history:
+    with _open_history(open_job_folder(where)) as history:
         return history.list_runs(limit=limit)
 
 
 @contextmanager
-def _history(folder: JobFolder) -> Iterator[History]:
+def _open_history(folder: JobFolder) -> Iterator[History]:
     try:
         yield History(folder.path)
     except sqlite3.OperationalError as error:  # locked, or no right to read it
@@ -132,32 +133,32 @@ def find_run(where: str | Path, name: str) -> HistoryEntry:
         NotFoundError: there is none.
     """
     folder = open_job_folder(where)
-    with _history(folder) as history:
+    with _open_history(folder) as history:
         if name.isdecimal():
-            found = history.list_runs(limit=1, number=min(int(name), MAX_NUMBER))
+            entries = history.list_runs(limit=1, number=min(int(name), MAX_NUMBER))
         else:
-            found = history.list_runs(limit=1, version=min(_version(folder, name), MAX_NUMBER))
-        numbers = None if found else history.find_number_range()
-    if not found:
+            entries = history.list_runs(limit=1, version=min(_parse_version(folder, name), MAX_NUMBER))
+        numbers = None if entries else history.find_number_range()
+    if not entries:
         known = "none" if numbers is None else f"{numbers[0]} to {numbers[1]}"
         raise NotFoundError(f"run '{name}' not found; there are: {known}; or give a version such as v1, or latest")
-    return found[0]
+    return entries[0]
 
 
-def _version(folder: JobFolder, name: str) -> int:
+def _parse_version(folder: JobFolder, name: str) -> int:
     match = _VERSION.fullmatch(name)
     if match is not None:
         return int(match[1])
     latest = folder.latest()
     if name != "latest" or latest is None:
-        there = ", ".join(format_version(version) for version in folder.versions()) or "none"
+        there = folder.describe_versions()
         raise NotFoundError(f"snapshot '{name}' not found; there are: {there}; or give the number of a run, or latest")
     return latest.version
 
 
-def _place(where: str | Path, name: str) -> Snapshot:
+def _open_snapshot(where: str | Path, name: str) -> Snapshot:
     folder = open_job_folder(where)
-    version = find_run(where, name).version if name.isdecimal() else _version(folder, name)
+    version = find_run(where, name).version if name.isdecimal() else _parse_version(folder, name)
     if version is None:
         raise NotFoundError(f"run {name} published no snapshot; choose one that did from 'thresher curate history'")
     return folder.open_snapshot(version)
@@ -178,13 +179,13 @@ def compare_snapshots(where: str | Path, before: str, after: str) -> dict[str, A
     Raises:
         NotFoundError: there is no such run.
     """
-    places = _place(where, before), _place(where, after)
-    old, new = (_ids(place) for place in places)
+    first, second = _open_snapshot(where, before), _open_snapshot(where, after)
+    old, new = _read_ids(first), _read_ids(second)
     entered = new.join(old, on=ROW_ID, how="anti")
     left = old.join(new, on=ROW_ID, how="anti")
     return {
-        "before": places[0].version,
-        "after": places[1].version,
+        "before": first.version,
+        "after": second.version,
         "rows_before": old.height,
         "rows_after": new.height,
         "entered": entered.height,
@@ -192,19 +193,19 @@ def compare_snapshots(where: str | Path, before: str, after: str) -> dict[str, A
         "stayed": old.height - left.height,
         "entered_by_source": count_top_values(entered[SOURCE]),
         "left_by_source": count_top_values(left[SOURCE]),
-        "drift": [one.to_json() for one in _drifts(*places)],
+        "drift": [one.to_json() for one in _measure_drifts(first, second)],
     }
 
 
-def _drifts(before: Snapshot, after: Snapshot) -> list[Drift]:
-    hashes = [place.manifest.content["hashes"].get(TOPICS) for place in (before, after)]
+def _measure_drifts(before: Snapshot, after: Snapshot) -> list[Drift]:
+    hashes = [one.manifest.content["hashes"].get(TOPICS) for one in (before, after)]
     return measure_drifts(
         read_json(before, DISTRIBUTIONS), read_json(after, DISTRIBUTIONS), same_topics=hashes[0] == hashes[1]
     )
 
 
-def _ids(place: Snapshot) -> pl.DataFrame:
-    names = [place.path / DATA / entry["name"] for entry in place.manifest.content["files"]]
-    if not place.manifest.content["counts"]["rows"]:
+def _read_ids(snapshot: Snapshot) -> pl.DataFrame:
+    names = [snapshot.path / DATA / entry["name"] for entry in snapshot.manifest.content["files"]]
+    if not snapshot.manifest.content["counts"]["rows"]:
         return pl.DataFrame(schema={ROW_ID: pl.String, SOURCE: pl.String})
     return pl.concat([pl.read_parquet(name, columns=[ROW_ID, SOURCE]) for name in names])

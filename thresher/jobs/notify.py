@@ -1,4 +1,4 @@
-"""Telling others how a run ended: a webhook and a Prometheus textfile. That they fail never fails the run."""
+"""Notifications of the end of a run: webhook and Prometheus textfile. They never fail the run."""
 
 from __future__ import annotations
 
@@ -32,67 +32,67 @@ def post_webhook(notify: Notify, payload: Mapping[str, Any], addresses: Addresse
     """Call the webhook, and return what came of it for the history."""
     if notify.webhook is None:
         raise AssertionError("no webhook")
-    found: dict[str, Any] = {"webhook": redact_address(notify.webhook, only_host=True), "attempts": 0}
+    entry: dict[str, Any] = {"webhook": redact_address(notify.webhook, only_host=True), "attempts": 0}
     try:
         url = addresses.resolve(notify.webhook, where="notify.webhook")
         if not url.startswith(("http://", "https://")):
             raise SettingsError("notify.webhook: must begin with http:// or https://; give such an address")
     except SettingsError as error:
-        return found | {"error": addresses.redact(str(error))}
+        return entry | {"error": addresses.redact(str(error))}
     body = json.dumps(payload, ensure_ascii=False).encode()
     for attempt in range(1 + notify.retries):
-        found["attempts"] = attempt + 1
-        answer = _answer(url, body, notify.timeout_s)
+        entry["attempts"] = attempt + 1
+        answer = _post_once(url, body, notify.timeout_s)
         if isinstance(answer, int) and answer < 400:
-            return found | {"status": answer}
-        found["error"] = addresses.redact(f"HTTP {answer}" if isinstance(answer, int) else answer)[:500]
+            return entry | {"status": answer}
+        entry["error"] = addresses.redact(f"HTTP {answer}" if isinstance(answer, int) else answer)[:500]
         if isinstance(answer, int) and answer < 500 and answer != 429:
-            return found  # it will not like the next attempt any better
+            return entry  # the next attempt would fare no better
         if attempt < notify.retries:
             time.sleep(PAUSE_S * 2**attempt)
-    return found
+    return entry
 
 
-def _answer(url: str, body: bytes, timeout_s: float) -> int | str:
-    """Return the status that a POST was answered with, or what went wrong; the limit is of all of it together.
+def _post_once(url: str, body: bytes, timeout_s: float) -> int | str:
+    """Return the status that a POST was answered with, or what went wrong within the time limit.
 
-    A socket's own limit is of each byte, and of no name look-up: a server that drips would hold the
-    job's lock.
+    A socket's own limit holds for each byte, and for no name look-up: a server that drips would
+    hold the job's lock.
     """
-    found: list[int | str] = []
+    answers: list[int | str] = []
 
     def attempt() -> None:
         headers = {"Content-Type": "application/json", "User-Agent": "thresher"}
         try:
             request = urllib.request.Request(url, data=body, headers=headers, method="POST")
             with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-                found.append(answer.status)
+                answers.append(answer.status)
         except urllib.error.HTTPError as error:
-            found.append(error.code)
+            answers.append(error.code)
             error.close()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            found.append(str(error))
+            answers.append(str(error))
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(timeout_s)
-    return found[0] if found else f"no answer within {timeout_s:g} s"
+    return answers[0] if answers else f"no answer within {timeout_s:g} s"
 
 
 def write_metrics(path: Path, job: str, metrics: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
-    """Write a textfile for Prometheus' node exporter, whole, and return what came of it for the history.
+    """Write a textfile for Prometheus' node exporter, and return what came of it for the history.
 
     Args:
         path: of the file.
         job: its label.
         metrics: name -> (what it is, value); a name may carry labels in braces.
     """
-    lines, told = [], set()
+    lines, described = [], set()
     for name, (what, value) in metrics.items():
         bare, brace, labels = name.partition("{")
-        if bare not in told:
+        if bare not in described:
             lines += [f"# HELP thresher_{bare} {what}", f"# TYPE thresher_{bare} gauge"]
-            told.add(bare)
+            described.add(bare)
         more = f",{labels.removesuffix('}')}" if brace else ""
         lines.append(f'thresher_{bare}{{job_name="{job}"{more}}} {value:.15g}')
     try:

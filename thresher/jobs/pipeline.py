@@ -230,13 +230,7 @@ def read_inputs(run: RunContext, plan: UpdatePlan, scan: Scan, unsettled: set[st
             "they stay, and are not evaluated again",
         )
     return UpdateInputs(
-        plan=plan,
-        scan=scan,
-        incoming=incoming,
-        old=old,
-        pool=pool,
-        known=known,
-        version=run.folder.next_version(),
+        plan=plan, scan=scan, incoming=incoming, old=old, pool=pool, known=known, version=run.folder.next_version()
     )
 
 

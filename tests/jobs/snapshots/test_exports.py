@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from thresher.dataset import Schema, load
-from thresher.jobs.snapshots.exports import trl, yaml
+from thresher.jobs.snapshots.exports import build_trl, to_yaml
 
 SHAPES = {
     "alpaca": {"instruction": "add", "input": "1 and 2", "output": "3"},
@@ -93,7 +93,7 @@ def test_the_shards_are_rows_for_everything_else_here(snapshot):
 def test_a_column_of_any_name_is_found_by_the_code_for_trl():
     """JSON writes what lies beyond 16 bits as two halves, which Python reads as another name."""
     name = "so\U0001f600'\""
-    code = trl(Schema(name="mapped", kind="sft", columns={"prompt": (name,), "response": ("b",)})).decode()
+    code = build_trl(Schema(name="mapped", kind="sft", columns={"prompt": (name,), "response": ("b",)})).decode()
     found = [ast.literal_eval(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.List)]
     assert found == [[name]]
 
@@ -122,7 +122,7 @@ def test_trl_gets_the_system_prompt_of_a_column_and_the_roles_of_a_template(tmp_
     pytest.importorskip("datasets")
     (tmp_path / "data").mkdir()
     pl.DataFrame([row]).write_parquet(tmp_path / "data" / "rows-0.parquet")
-    (tmp_path / "trl.py").write_bytes(trl(schema))
+    (tmp_path / "trl.py").write_bytes(build_trl(schema))
     spec = importlib.util.spec_from_file_location("trl_stanza", tmp_path / "trl.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -133,4 +133,4 @@ def test_trl_gets_the_system_prompt_of_a_column_and_the_roles_of_a_template(tmp_
 def test_yaml_is_what_a_yaml_reader_reads():
     pyyaml = pytest.importorskip("yaml")
     value = {"a": 'x: "y" #z', "b": [1, "two", {"c": None, "d": [True]}], "e": {"f": 1.5, "g": "ünï\n"}, "h": []}
-    assert pyyaml.safe_load(yaml(value)) == value
+    assert pyyaml.safe_load(to_yaml(value)) == value

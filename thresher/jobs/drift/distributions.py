@@ -1,4 +1,4 @@
-"""Profiles: how rows are spread over lengths, sources, topics and labels; and how far two profiles are apart."""
+"""Distributions of rows over lengths, sources, topics and labels, and the drift between two of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Counts = dict[str, int]
 
 
 def count_lengths(tokens: NDArray[np.int64]) -> Counts:
-    """Return how many rows have which length; bins grow by the square root of 2, and are named by their lower bound."""
+    """Return the rows per length; bins grow by sqrt(2), and are named by their lower bound."""
     step = np.floor(np.log2(np.maximum(tokens, 1)) * BINS_PER_DOUBLING).astype(np.int64)
     bins, counts = np.unique(step, return_counts=True)
     return {
@@ -30,34 +30,29 @@ def count_lengths(tokens: NDArray[np.int64]) -> Counts:
 
 
 def count_top_values(values: pl.Series) -> Counts:
-    """Return how often each value occurs, the most frequent first; beyond 200 values they count together."""
+    """Return the rows per value, the most frequent first; all beyond 200 values count together."""
     table = values.value_counts().sort(["count", values.name], descending=[True, False])
-    found: Counts = {str(name): n for name, n in table.head(MAX_VALUES).iter_rows()}
+    counts: Counts = {str(name): n for name, n in table.head(MAX_VALUES).iter_rows()}
     rest = int(table["count"].slice(MAX_VALUES).sum())
-    return found | ({OTHER: rest} if rest else {})
+    return counts | ({OTHER: rest} if rest else {})
 
 
 def count_topics(embedding: NDArray[np.float32], centroids: NDArray[np.float32]) -> Counts:
     """Return how many rows lie nearest to each centroid."""
-    group = np.concatenate(
-        [np.zeros(0, np.int64), *((block @ centroids.T).argmax(axis=1) for block in _blocks(embedding))]
-    )
+    blocks = (embedding[low : low + 8192] for low in range(0, len(embedding), 8192))
+    group = np.concatenate([np.zeros(0, np.int64), *((block @ centroids.T).argmax(axis=1) for block in blocks)])
     counts = np.bincount(group, minlength=len(centroids))
     return {f"topic-{number + 1}": int(n) for number, n in enumerate(counts.tolist())}
 
 
-def _blocks(embedding: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return [embedding[low : low + 8192] for low in range(0, len(embedding), 8192)]
-
-
 def fit_topic_centroids(embedding: NDArray[np.float32], n_topics: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return (k, d) centroids of spherical k-means over the rows, which later snapshots are counted by too."""
+    """Return (k, d) centroids of spherical k-means over the rows, for later snapshots too."""
     from thresher.numeric.kmeans import spherical_kmeans
     from thresher.numeric.vectors import unit_rows
 
-    found = spherical_kmeans(embedding, n_topics, rng)
-    sums = np.zeros((int(found.group.max()) + 1, embedding.shape[1]), np.float64)
-    np.add.at(sums, found.group, embedding.astype(np.float64))
+    clusters = spherical_kmeans(embedding, n_topics, rng)
+    sums = np.zeros((int(clusters.group.max()) + 1, embedding.shape[1]), np.float64)
+    np.add.at(sums, clusters.group, embedding.astype(np.float64))
     return unit_rows(sums)
 
 
@@ -72,7 +67,7 @@ def jensen_shannon(before: Mapping[str, int], after: Mapping[str, int]) -> float
 
 
 def population_stability(before: Mapping[str, int], after: Mapping[str, int]) -> float:
-    """Return the population stability index, the sum of (q - p) ln(q / p); an empty bin counts as 0.0001.
+    """Return the population stability index, sum (q - p) ln(q / p); an empty bin counts as 0.0001.
 
     Source: Siddiqi 2006, Credit Risk Scorecards, ch. 8, where 0.1 to 0.25 is some change and more a
     large one.
@@ -82,7 +77,7 @@ def population_stability(before: Mapping[str, int], after: Mapping[str, int]) ->
 
 
 def expect_chance(before: Mapping[str, int], after: Mapping[str, int]) -> float:
-    """Return the Jensen-Shannon divergence to expect of two samples of one distribution, by its chi-squared limit."""
+    """Return the Jensen-Shannon divergence to expect without drift, by its chi-squared limit."""
     n, m = sum(before.values()), sum(after.values())
     if not n or not m:
         return 0.0
@@ -90,7 +85,7 @@ def expect_chance(before: Mapping[str, int], after: Mapping[str, int]) -> float:
 
 
 def chance_limit(before: Mapping[str, int], after: Mapping[str, int]) -> float:
-    """Return the Jensen-Shannon divergence that one of a hundred pairs of samples of one distribution exceeds.
+    """Return the Jensen-Shannon divergence that one in a hundred comparisons without drift exceeds.
 
     The quantile of the chi-squared limit, by Wilson and Hilferty 1931, doi:10.1073/pnas.17.12.684.
     """
@@ -121,7 +116,7 @@ def _relative_entropy(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """How far one spread of rows is from the one before.
+    """How far a distribution is from the previous one.
 
     Attributes:
         measure: "lengths", "sources", "topics" or "labels".
@@ -129,8 +124,7 @@ class Drift:
         jensen_shannon: 0..1.
         psi: 0..
         chance: Jensen-Shannon divergence to expect without any drift, for so many rows.
-        chance_limit: the one that, without any drift, one of a hundred comparisons of so many rows
-            exceeds.
+        chance_limit: exceeded by one in a hundred comparisons of so many rows without any drift.
     """
 
     measure: str
@@ -160,20 +154,20 @@ Distributions = Mapping[str, Mapping[str, Counts]]
 
 
 def measure_drifts(before: Distributions | None, after: Distributions, *, same_topics: bool = True) -> list[Drift]:
-    """Return the drift of each measure between two profiles that both have it.
+    """Return the drift of each measure that two sets of distributions have.
 
     Args:
         before: of the last run; None when there was none.
         after: of this run.
         same_topics: both count by the same centroids; other topics have no drift.
     """
-    found: list[Drift] = []
+    drifts: list[Drift] = []
     for of in ("incoming", "snapshot"):
         old, new = (before or {}).get(of, {}), after.get(of, {})
         for measure in MEASURES:
             p, q = old.get(measure, {}), new.get(measure, {})
             if sum(p.values()) and sum(q.values()) and (same_topics or measure != "topics"):
-                found.append(
+                drifts.append(
                     Drift(
                         measure=measure,
                         of=of,
@@ -183,4 +177,4 @@ def measure_drifts(before: Distributions | None, after: Distributions, *, same_t
                         chance_limit=chance_limit(p, q),
                     )
                 )
-    return found
+    return drifts

@@ -1,4 +1,4 @@
-"""Gates: what makes a run warn, or fail instead of publishing."""
+"""Gates: limits beyond which a run warns, or fails instead of publishing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Alarm:
 
 
 def check_drift(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:
-    """Return the drifts beyond their limits, of those that chance does not explain: so few rows may say nothing."""
+    """Return the drifts beyond their limits that chance does not explain."""
     alarms = []
     for drift in drifts:
         if drift.of != gates.of or drift.measure not in MEASURES or not drift.is_beyond_chance:
@@ -74,7 +74,7 @@ def check_quality(gates: Gates, *, n_rows: int, n_new: int, n_dropped: int) -> l
 
 
 def check_unusable(gates: Gates, *, n_read: int, n_unusable: int) -> list[Alarm]:
-    """Return whether too many of the rows read were unusable, which concerns a run that finds nothing new too."""
+    """Return whether too many of the rows read were unusable, also where nothing is new."""
     return _share("max_unusable_share", gates.max_unusable_share, n_unusable, n_read, "unusable rows may be")
 
 

@@ -1,4 +1,4 @@
-"""The heartbeat of a lock: a process of its own that counts in a file for as long as its parent lives.
+"""The heartbeat of a lock: a process that counts in a file for as long as its parent lives.
 
 Run as a script, with the standard library alone. It ends when its standard input closes, which the
 operating system does when the parent dies in whatever way.
@@ -14,7 +14,7 @@ WIDTH = 20  # digits: the file keeps its size, so that a full disk does not stop
 
 
 def beat(path: str, interval_s: float) -> None:
-    """Count in the file until standard input ends. It is opened anew each time, so that network shares sync it."""
+    """Count in the file until standard input ends; reopen it each time, so that shares sync it."""
     count, parent = 0, os.getppid()
     while True:
         ready, _, _ = select.select([sys.stdin], [], [], interval_s)

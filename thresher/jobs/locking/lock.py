@@ -1,10 +1,10 @@
-"""The lock of a job's folder: one run at a time, also of two hosts on one share, and a dead owner is recognized.
+"""The lock of a job's folder: one run at a time, also of two hosts that share it.
 
-    .lock/NNNNNN        who: JSON, made whole and exclusively by a link
+    .lock/NNNNNN        the owner, as JSON: created whole and exclusively by a link
     .lock/NNNNNN.beat   a counter that the owner's heartbeat process raises
 
 The highest number holds the lock, unless it says that it is free or its owner is dead. Taking the
-lock means making the next number, which only one can; nothing is ever renamed or deleted on the
+lock means creating the next number, which only one can; nothing is ever renamed or deleted on the
 suspicion that it is stale.
 """
 
@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,14 +40,14 @@ class LostLockError(OutputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A process, told apart from any other that had or will have its number.
+    """A process, distinct from any other that had or will have its number.
 
     Attributes:
         host: name of the machine.
-        boot: id of its boot; "" where there is none.
-        space: its namespace of process numbers; "" where there is none.
+        boot: id of its boot; this and the following are "" where unknown.
+        space: its namespace of process numbers.
         pid: number of the process.
-        start: when it started, in ticks since the boot; "" where that cannot be told.
+        start: when it started, in ticks since the boot.
     """
 
     host: str
@@ -60,11 +60,21 @@ class Owner:
     def current() -> Owner:
         """Return the current process."""
         pid = os.getpid()
-        return Owner(host=socket.gethostname(), boot=_boot(), space=_space(), pid=pid, start=_start(pid) or "")
+        start = _read_start(pid) or ""
+        return Owner(host=socket.gethostname(), boot=_read_boot(), space=_read_namespace(), pid=pid, start=start)
+
+    @staticmethod
+    def parse(content: Mapping[str, object] | None) -> Owner | None:
+        """Return the owner that a lock file names, or None where it names none."""
+        try:
+            values = {name: str((content or {})[name]) for name in ("host", "boot", "space", "start")}
+            return Owner(**values, pid=int(str((content or {})["pid"])))
+        except (KeyError, ValueError):
+            return None
 
     def is_here(self) -> bool:
         """Whether it runs, or ran, where this process can see it."""
-        return (self.host, self.boot, self.space) == (socket.gethostname(), _boot(), _space())
+        return (self.host, self.boot, self.space) == (socket.gethostname(), _read_boot(), _read_namespace())
 
     def is_alive(self) -> bool:
         """Whether a process that is here is alive."""
@@ -74,7 +84,7 @@ class Owner:
             return False
         except PermissionError:
             pass  # it is alive and another user's
-        return not self.start or _start(self.pid) in (None, self.start)
+        return not self.start or _read_start(self.pid) in (None, self.start)
 
     def __str__(self) -> str:
         """Return where to find it."""
@@ -88,7 +98,7 @@ class Lock:
         folder: the job's output folder, which exists.
         stale_s: how long the counter of a run elsewhere must stand still to count as dead, in
             seconds; longer if that run says so.
-        on_wait: told once that an owner elsewhere is being watched.
+        on_wait: called once when an owner elsewhere is being watched.
 
     Raises:
         BusyError: on entry, when another run holds it.
@@ -122,17 +132,17 @@ class Lock:
         return self
 
     def _take(self) -> None:
-        held = self._newest()
-        if held is not None:
-            self._check_free(held)
-        self._number = (held or 0) + 1
-        if not self._make(self._number):
-            raise self._busy(self._number)
+        newest = self._find_newest()
+        if newest is not None:
+            self._check_free(newest)
+        self._number = (newest or 0) + 1
+        if not self._create(self._number):
+            raise self._build_busy_error(self._number)
         self._is_mine = True
         _write(self._path(self._number, ".beat"), b"0" * heartbeat.WIDTH)
-        if self._newest() != self._number:  # the listing was old: others came and went since
+        if self._find_newest() != self._number:  # the listing was old: others came and went since
             self._give_up()
-            raise self._busy(self._newest() or self._number)
+            raise self._build_busy_error(self._find_newest() or self._number)
         self._start_beating()
         for path in self._folder.iterdir():
             if _parse_number(path) < self._number:
@@ -144,7 +154,7 @@ class Lock:
         Raises:
             LostLockError: it has.
         """
-        if self._newest() != self._number:
+        if self._find_newest() != self._number:
             raise LostLockError(
                 f"{self._folder.parent}: the lock was taken over by another run while this one stood still; "
                 "nothing was published, run again"
@@ -157,12 +167,12 @@ class Lock:
         self._stop_beating()
         # A share that is away: the next run finds this process dead.
         with contextlib.suppress(OSError):
-            if self._newest() == self._number:
+            if self._find_newest() == self._number:
                 _say_free(self._path(self._number))
             self._path(self._number, ".beat").unlink(missing_ok=True)
 
     def _give_up(self) -> None:
-        """Take back what was made of a lock that could not be taken: this process may live on and try again."""
+        """Remove the files of a lock that was not taken: this process may live on and try again."""
         self._stop_beating()
         if self._is_mine:
             self._is_mine = False
@@ -179,12 +189,12 @@ class Lock:
     def _path(self, number: int, suffix: str = "") -> Path:
         return self._folder / f"{number:06d}{suffix}"
 
-    def _newest(self) -> int | None:
+    def _find_newest(self) -> int | None:
         numbers = [_parse_number(path) for path in self._folder.iterdir() if path.suffix == ""]
         return max((number for number in numbers if number > 0), default=None)
 
-    def _make(self, number: int) -> bool:
-        """Make the file of a number, whole; tell whether it was not there."""
+    def _create(self, number: int) -> bool:
+        """Create the file of a number, whole; tell whether it was not there."""
         content = json.dumps({"state": "held", "stale_s": self._stale_s, **asdict(Owner.current())}).encode()
         temporary = self._folder / f".{number:06d}.{socket.gethostname()}.{os.getpid()}"
         _write(temporary, content)
@@ -217,13 +227,13 @@ class Lock:
         content = _read(self._path(number))
         if content is not None and content.get("state") == "free":
             return
-        owner = None if content is None else _owner(content)
+        owner = Owner.parse(content)
         if owner is not None and owner.is_here():
             if not owner.is_alive():
                 self.taken_from = str(owner)
                 return
             if owner.start:
-                raise self._busy(number)
+                raise self._build_busy_error(number)
         # Elsewhere, or a process of that number here of which nobody can say since when it runs.
         theirs = None if content is None else content.get("stale_s")
         stale_s = max(self._stale_s, float(theirs) if isinstance(theirs, int | float) else 0.0)
@@ -231,31 +241,24 @@ class Lock:
         self.taken_from = "an unknown run" if owner is None else str(owner)
 
     def _watch(self, number: int, owner: Owner | None, stale_s: float) -> None:
-        """Watch the counter of a run elsewhere; return when it stood still for long enough by our own clock.
-
-        Args:
-            number: of the lock.
-            owner: who holds it, where that can be read.
-            stale_s: the longer of our patience and theirs, by which they beat.
-        """
+        """Watch the counter of a run elsewhere; return when it stood still for `stale_s` by our clock."""
         if self._on_wait is not None:
             who = "a run whose name cannot be read" if owner is None else str(owner)
             self._on_wait(f"the lock is held by {who}; watching its heartbeat for up to {stale_s:g} s")
-        first = self._state(number)
+        first = self._read_state(number)
         deadline = time.monotonic() + stale_s
         is_over = False
         while not is_over:
             time.sleep(min(POLL_S, stale_s / 10))
-            is_over = time.monotonic() >= deadline  # asked before the last look: we may be stopped in between, too
-            if self._newest() != number or self._state(number) != first:
-                raise self._busy(self._newest() or number)
+            is_over = time.monotonic() >= deadline  # before the last look: we may be stopped in between, too
+            if self._find_newest() != number or self._read_state(number) != first:
+                raise self._build_busy_error(self._find_newest() or number)
 
-    def _state(self, number: int) -> tuple[bytes | None, bytes | None]:
-        return _bytes(self._path(number)), _bytes(self._path(number, ".beat"))
+    def _read_state(self, number: int) -> tuple[bytes | None, bytes | None]:
+        return _read_bytes(self._path(number)), _read_bytes(self._path(number, ".beat"))
 
-    def _busy(self, number: int) -> BusyError:
-        content = _read(self._path(number))
-        owner = None if content is None else _owner(content)
+    def _build_busy_error(self, number: int) -> BusyError:
+        owner = Owner.parse(_read(self._path(number)))
         who = "another run" if owner is None else f"another run ({owner})"
         return BusyError(f"{self._folder.parent}: {who} is at work in this folder; wait for it to end")
 
@@ -263,19 +266,6 @@ class Lock:
 def _parse_number(path: Path) -> int:
     stem = path.name.partition(".")[0]
     return int(stem) if stem.isdecimal() else sys.maxsize if path.suffix else 0
-
-
-def _owner(content: dict[str, object]) -> Owner | None:
-    try:
-        return Owner(
-            host=str(content["host"]),
-            boot=str(content["boot"]),
-            space=str(content["space"]),
-            pid=int(str(content["pid"])),
-            start=str(content["start"]),
-        )
-    except (KeyError, ValueError):
-        return None
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -286,7 +276,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _say_free(path: Path) -> None:
-    """Write into the file of a lock, at its size: a full disk has no room for another one."""
+    """Write into the file of a lock, at its size: a full disk has no room for another."""
     with open(path, "r+b") as file:
         size = len(file.read())
         file.seek(0)
@@ -295,7 +285,7 @@ def _say_free(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _bytes(path: Path) -> bytes | None:
+def _read_bytes(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError:
@@ -305,26 +295,26 @@ def _bytes(path: Path) -> bytes | None:
 def _read(path: Path) -> dict[str, object] | None:
     """Return the content of a lock file, or None when it is gone or not whole."""
     try:
-        content = json.loads(_bytes(path) or b"")
+        content = json.loads(_read_bytes(path) or b"")
     except ValueError:
         return None
     return content if isinstance(content, dict) else None
 
 
-def _boot() -> str:
-    return (_bytes(Path("/proc/sys/kernel/random/boot_id")) or b"").decode().strip()
+def _read_boot() -> str:
+    return (_read_bytes(Path("/proc/sys/kernel/random/boot_id")) or b"").decode().strip()
 
 
-def _space() -> str:
+def _read_namespace() -> str:
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
 
-def _start(pid: int) -> str | None:
+def _read_start(pid: int) -> str | None:
     """Return when a process started, in ticks since the boot; None where that cannot be told."""
-    stat = _bytes(Path(f"/proc/{pid}/stat"))
+    stat = _read_bytes(Path(f"/proc/{pid}/stat"))
     if stat is None:
         return None
     fields = stat.rpartition(b")")[2].split()  # the name before may hold spaces and brackets

@@ -1,4 +1,4 @@
-"""The dataset card of a snapshot: README.md with the front matter that the Hugging Face Hub reads."""
+"""The dataset card of a snapshot: README.md with front matter for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thresher.jobs.settings import Output
-from thresher.jobs.snapshots.exports import PATTERN, yaml
+from thresher.jobs.snapshots.exports import PATTERN, to_yaml
 from thresher.jobs.snapshots.folder import format_version
 
 _SIZES = (
@@ -21,7 +21,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
 _TASKS = {"sft": "text-generation", "text": "text-generation", "classification": "text-classification"}
 
 
-def card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
+def build_card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
     """Return the card.
 
     Args:
@@ -44,7 +44,7 @@ def card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
     }
     counts = content["counts"]
     lines = [
-        f"# {_escaped(output.title or name)}",
+        f"# {_escape(output.title or name)}",
         "",
         f"{n_rows:,} rows, snapshot {format_version(content['version'])}, made by `thresher curate run`.",
         "",
@@ -57,7 +57,7 @@ def card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
         "",
         "## Rules",
         "",
-        *(f"- {_escaped(rule['name'])}{' (reports only)' if rule['report'] else ''}" for rule in content["rules"]),
+        *(f"- {_escape(rule['name'])}{' (reports only)' if rule['report'] else ''}" for rule in content["rules"]),
         *([] if content["rules"] else ["- none but one row per content"]),
         "",
         "## Columns",
@@ -69,9 +69,9 @@ def card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
         "`manifest.json`. `dataset_info.json` is for LLaMA-Factory, `axolotl.yaml` for axolotl, `trl.py` for TRL.",
         "",
     ]
-    return f"---\n{yaml(front)}---\n\n".encode() + "\n".join(lines).encode()
+    return f"---\n{to_yaml(front)}---\n\n".encode() + "\n".join(lines).encode()
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Return a text that Markdown shows as it is."""
     return _MARKUP.sub(r"\\\1", text)

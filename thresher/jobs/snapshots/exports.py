@@ -29,68 +29,68 @@ _CHAT_TAGS = {
 }
 
 
-def with_columns(schema: Schema, present: Collection[str]) -> Schema:
+def drop_absent_columns(schema: Schema, present: Collection[str]) -> Schema:
     """Return the schema without optional columns that no row has: a trainer would ask for them."""
     columns = {role: tuple(name for name in names if name in present) for role, names in schema.columns.items()}
     return replace(schema, columns={role: names for role, names in columns.items() if names})
 
 
-def _column(schema: Schema, role: str, number: int = 0) -> str | None:
+def _find_column(schema: Schema, role: str, number: int = 0) -> str | None:
     names = schema.columns.get(role, ())
     return names[number] if number < len(names) else None
 
 
-def _chat_keys(schema: Schema) -> Mapping[str, str]:
-    name = "sharegpt" if _column(schema, "messages") in ("conversations", "conversation") else "messages"
+def _find_chat_keys(schema: Schema) -> Mapping[str, str]:
+    name = "sharegpt" if _find_column(schema, "messages") in ("conversations", "conversation") else "messages"
     return _CHAT_TAGS[name]
 
 
-def _pair(schema: Schema) -> tuple[tuple[str, ...], str]:
+def _find_pair(schema: Schema) -> tuple[tuple[str, ...], str]:
     """Return the columns of the prompt and that of the response, of rows that have both."""
     if schema.kind == "classification":
         return schema.columns["text"], schema.columns["label"][0]
     return schema.columns["prompt"], schema.columns["response"][0]
 
 
-def llama_factory(name: str, schema: Schema) -> bytes:
-    """Return `dataset_info.json`: give the snapshot as `dataset_dir` and the job's name as `dataset`."""
+def build_llama_factory(name: str, schema: Schema) -> bytes:
+    """Return `dataset_info.json`, with the job's name as `dataset` and the snapshot as `dataset_dir`."""
     entry: dict[str, Any] = {"file_name": "data"}
     if schema.is_chat:
         columns = {
-            "messages": _column(schema, "messages"),
-            "system": _column(schema, "system"),
-            "tools": _column(schema, "tools"),
+            "messages": _find_column(schema, "messages"),
+            "system": _find_column(schema, "system"),
+            "tools": _find_column(schema, "tools"),
         }
-        entry |= {"formatting": "sharegpt", "columns": columns, "tags": dict(_chat_keys(schema))}
+        entry |= {"formatting": "sharegpt", "columns": columns, "tags": dict(_find_chat_keys(schema))}
     elif schema.kind == "text":
-        entry["columns"] = {"prompt": _column(schema, "text")}
+        entry["columns"] = {"prompt": _find_column(schema, "text")}
     else:
-        prompt, response = _pair(schema)
+        prompt, response = _find_pair(schema)
         entry["columns"] = {
             "prompt": prompt[0],
             "query": prompt[1] if len(prompt) > 1 else None,
             "response": response,
-            "system": _column(schema, "system"),
-            "history": _column(schema, "history"),
+            "system": _find_column(schema, "system"),
+            "history": _find_column(schema, "history"),
         }
     entry["columns"] = {role: column for role, column in entry["columns"].items() if column is not None}
     return json.dumps({name: entry}, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def axolotl(schema: Schema) -> bytes:
+def build_axolotl(schema: Schema) -> bytes:
     """Return the `datasets` stanza of an axolotl configuration."""
     entry: dict[str, Any] = {"path": ".", "ds_type": "parquet", "data_files": [PATTERN], "split": "train"}
     if schema.is_chat:
-        keys = _chat_keys(schema)
+        keys = _find_chat_keys(schema)
         entry |= {
             "type": "chat_template",
-            "field_messages": _column(schema, "messages"),
+            "field_messages": _find_column(schema, "messages"),
             "message_property_mappings": {"role": keys["role_tag"], "content": keys["content_tag"]},
         }
     elif schema.kind == "text":
-        entry |= {"type": "completion", "field": _column(schema, "text")}
+        entry |= {"type": "completion", "field": _find_column(schema, "text")}
     else:
-        prompt, response = _pair(schema)
+        prompt, response = _find_pair(schema)
         form: dict[str, Any] = {
             "field_instruction": prompt[0],
             "field_output": response,
@@ -100,32 +100,32 @@ def axolotl(schema: Schema) -> bytes:
             form |= {"field_input": prompt[1], "format": "{instruction}\n{input}"}
         else:
             form |= {"format": "{instruction}"}
-        if (system := _column(schema, "system")) is not None:
+        if (system := _find_column(schema, "system")) is not None:
             form["field_system"] = system
         entry["type"] = form
     head = "# Paths are from this folder: start axolotl here, or put the folder before them.\n"
-    return (head + yaml({"datasets": [entry]})).encode()
+    return (head + to_yaml({"datasets": [entry]})).encode()
 
 
-def trl(schema: Schema) -> bytes:
+def build_trl(schema: Schema) -> bytes:
     """Return `trl.py`, whose `load()` gives what TRL's SFTTrainer takes as `train_dataset`."""
     system = ascii(list(schema.columns.get("system", ())))
     if schema.is_chat:
-        column = ascii(_column(schema, "messages"))
-        body = _TRL_CHAT.format(column=column, keys=_trl_keys(schema), roles=ROLES, system=system)
+        column = ascii(_find_column(schema, "messages"))
+        body = _TRL_CHAT.format(column=column, keys=_format_chat_keys(schema), roles=ROLES, system=system)
     elif schema.kind == "text":
-        column = ascii(_column(schema, "text"))
+        column = ascii(_find_column(schema, "text"))
         renamed = "" if column == "'text'" else f'.rename_column({column}, "text")'
         body = f"    return rows.select_columns([{column}]){renamed}\n"
     else:
-        prompt, response = _pair(schema)
+        prompt, response = _find_pair(schema)
         names = {"prompt": ascii(list(prompt)), "response": ascii(response), "system": system}
-        body = (_TRL_TALK if schema.columns.get("system") else _TRL_PAIR).format(**names)
+        body = (_TRL_CONVERSATION if schema.columns.get("system") else _TRL_PAIR).format(**names)
     return (_TRL_HEAD + body).encode()
 
 
-def _trl_keys(schema: Schema) -> str:
-    keys = _chat_keys(schema)
+def _format_chat_keys(schema: Schema) -> str:
+    keys = _find_chat_keys(schema)
     return f"{keys['role_tag']!a}, {keys['content_tag']!a}"
 
 
@@ -149,7 +149,7 @@ _TRL_PAIR = """
 
     return rows.map(pair, remove_columns=rows.column_names)
 """
-_TRL_TALK = """
+_TRL_CONVERSATION = """
     def talk(row):
         system = "\\n".join(row[name] for name in {system} if row[name])
         before = [{{"role": "system", "content": system}}] if system else []
@@ -176,15 +176,15 @@ _TRL_CHAT = """
 """
 
 
-def yaml(value: Any, indent: int = 0) -> str:
-    """Return dicts, lists and plain values as YAML. Texts are quoted as JSON, which YAML takes as it is."""
+def to_yaml(value: Any, indent: int = 0) -> str:
+    """Return dicts, lists and plain values as YAML; texts are quoted as JSON, which is YAML too."""
     pad = " " * indent
     lines = []
     items = value.items() if isinstance(value, dict) else [(None, item) for item in value]
     for key, item in items:
         head = f"{pad}- " if key is None else f"{pad}{key}:"
         if isinstance(item, dict | list) and item:
-            inner = yaml(item, indent + 2)
+            inner = to_yaml(item, indent + 2)
             lines.append(head + inner[indent + 2 :] if key is None else f"{head}\n{inner}")
         else:
             plain = json.dumps(item, ensure_ascii=False)

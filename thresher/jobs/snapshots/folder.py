@@ -1,4 +1,4 @@
-"""The folder of a job's output: versions, the pointer to the newest, and how a snapshot appears there whole."""
+"""The output folder of a job: versions, the pointer to the newest, and how a snapshot appears whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from thresher.errors import ManifestError, OutputError
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
 KIND = "snapshot"
 _MARKER = "publishing"  # holds the version that is being published
-_UNTOLD = "untold"  # holds the version that was published, until the run has ended and said so
+_UNANNOUNCED = "untold"  # holds the version that was published, until the run has ended and reported it
 _VERSION = re.compile(r"v(\d{6,})")
 
 
@@ -39,12 +39,7 @@ class Snapshot:
 
 
 class Pruned(NamedTuple):
-    """What became of the oldest snapshots, by version.
-
-    Attributes:
-        deleted: are gone.
-        held: stay for now, because a reader holds them.
-    """
+    """Versions of old snapshots: deleted ones, and those that stay while a reader holds them."""
 
     deleted: list[int]
     held: list[int]
@@ -62,14 +57,14 @@ class JobFolder:
         self.snapshots = self.path / SNAPSHOTS
         self.seen = self.path / SEEN
         self.work = self.path / WORK
-        self._mine = uuid.uuid4().hex[:12]  # a run that lost its lock must never publish what the next one is writing
+        self._run_id = uuid.uuid4().hex[:12]  # a run that lost its lock must never publish what the next one is writing
         self.pointer = self.path / LATEST
 
     def create(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            OutputError: it cannot be made, or is a folder of something else.
+            OutputError: it cannot be created, or is a folder of something else.
         """
         try:
             self.check_free()
@@ -89,10 +84,10 @@ class JobFolder:
             OutputError: it holds something, and is not the output folder of a job.
         """
         if self.path.is_dir() and not self.snapshots.is_dir():
-            held = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-            if held:
+            names = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+            if names:
                 raise OutputError(
-                    f"{self.path}: the output folder must be new, empty or of this job, it holds {held[0]}; "
+                    f"{self.path}: the output folder must be new, empty or of this job, it holds {names[0]}; "
                     "choose another folder in [output]"
                 )
 
@@ -102,6 +97,10 @@ class JobFolder:
             return []
         matches = (_VERSION.fullmatch(entry.name) for entry in self.snapshots.iterdir())
         return sorted(int(match[1]) for match in matches if match)
+
+    def describe_versions(self) -> str:
+        """Return the versions that are there as "v000001, v000002", or "none"."""
+        return ", ".join(format_version(version) for version in self.versions()) or "none"
 
     def snapshot_path(self, version: int) -> Path:
         """Return the folder of a version."""
@@ -114,15 +113,15 @@ class JobFolder:
             ManifestError: the pointer names nothing that can be read, or is gone: a copy of the
                 folder may lack links.
         """
-        named = self._pointed()
-        if named is None and (not self.versions() or self._marked(_MARKER) is not None):
+        named = self._read_pointer()
+        if named is None and (not self.versions() or self._read_marker(_MARKER) is not None):
             return None  # nothing was published, or the first run was killed between the two renames
         match = None if named is None else _VERSION.fullmatch(named)
         if match is None or not self.snapshot_path(int(match[1])).is_dir():
-            there = ", ".join(format_version(version) for version in self.versions()) or "none"
-            found = "nothing" if named is None else f"'{named}'"
+            target = "nothing" if named is None else f"'{named}'"
             raise ManifestError(
-                f"{self.pointer}: must name a snapshot, found {found}; point it to one of those there ({there})"
+                f"{self.pointer}: must name a snapshot, found {target}; "
+                f"point it to one of those there ({self.describe_versions()})"
             )
         return self.open_snapshot(int(match[1]))
 
@@ -134,12 +133,11 @@ class JobFolder:
         """
         path = self.snapshot_path(version)
         if not path.is_dir():
-            there = ", ".join(format_version(number) for number in self.versions()) or "none"
-            raise ManifestError(f"{path}: no such snapshot; there are: {there}")
+            raise ManifestError(f"{path}: no such snapshot; there are: {self.describe_versions()}")
         manifest = Manifest.read(path)
         if manifest.content.get("kind") != KIND or manifest.content.get("version") != version:
             raise ManifestError(
-                f"{path}: must be the snapshot {format_version(version)}, its manifest tells of another"
+                f"{path}: must be the snapshot {format_version(version)}, its manifest is that of another"
             )
         return Snapshot(version=version, path=path, manifest=manifest)
 
@@ -149,62 +147,62 @@ class JobFolder:
         return max([0 if latest is None else latest.version, *self.versions()]) + 1
 
     def recover(self) -> Snapshot | None:
-        """Clear up after a killed run; return the snapshot that it had finished, but not yet pointed to or told of.
+        """Clean up after a killed run; return the snapshot that it had finished but not announced.
 
-        Until `told` is called, each run finds it again: whoever waits for the end of a run hears of
-        every snapshot.
+        Until `mark_announced` is called, each run finds it again: whoever waits for the end of a run
+        hears of every snapshot.
         """
-        begun, untold = self._marked(_MARKER), self._marked(_UNTOLD)
+        begun, unannounced = self._read_marker(_MARKER), self._read_marker(_UNANNOUNCED)
         latest = self.latest()
         newest = 0 if latest is None else latest.version
         finished = None
         if begun is not None and newest < begun and self.snapshot_path(begun).is_dir():
             finished = self.open_snapshot(begun)
             self._point(begun)
-            (self.work / _MARKER).replace(self.work / _UNTOLD)
-        elif latest is not None and newest in (begun, untold):
+            (self.work / _MARKER).replace(self.work / _UNANNOUNCED)
+        elif latest is not None and newest in (begun, unannounced):
             finished = latest
-            if newest != untold:
-                write_atomic(self.work / _UNTOLD, format_version(newest).encode())
+            if newest != unannounced:
+                write_atomic(self.work / _UNANNOUNCED, format_version(newest).encode())
         else:  # the pointer was set by hand since
-            (self.work / _UNTOLD).unlink(missing_ok=True)
+            (self.work / _UNANNOUNCED).unlink(missing_ok=True)
         self._clear_work()
-        self._leave_work()
+        self._remove_work()
         return finished
 
-    def _marked(self, marker: str) -> int | None:
+    def _read_marker(self, marker: str) -> int | None:
         path = self.work / marker
         match = _VERSION.fullmatch(path.read_text().strip()) if path.is_file() else None
         return None if match is None else int(match[1])
 
     def mark_announced(self) -> None:
-        """Forget which snapshot was published last: its run has ended, and said so."""
-        (self.work / _UNTOLD).unlink(missing_ok=True)
-        self._leave_work()
+        """Forget which snapshot was published last: its run has ended and reported it."""
+        (self.work / _UNANNOUNCED).unlink(missing_ok=True)
+        self._remove_work()
 
     def create_work(self, version: int) -> Path:
         """Return an empty folder to write a snapshot into."""
         self._clear_work()
-        folder = self._work_of(version)
+        folder = self._work_path(version)
         folder.mkdir(parents=True)
         return folder
 
-    def _work_of(self, version: int) -> Path:
-        return self.work / f"{format_version(version)}-{self._mine}"
+    def _work_path(self, version: int) -> Path:
+        return self.work / f"{format_version(version)}-{self._run_id}"
 
     def publish(self, version: int, *, check: Callable[[], None]) -> Snapshot:
         """Make the snapshot in the work folder visible, and point to it.
 
         Args:
             version: its number.
-            check: raises when the folder is not ours any more; asked right before each rename,
-                since syncing can take as long as it takes a suspended machine to lose its lock.
+            check: raises when the lock is lost; called right before each rename, since a machine can
+                be suspended while it syncs.
 
         Raises:
             OutputError: there is a snapshot of this version already.
         """
-        made, path = self._work_of(version), self.snapshot_path(version)
-        for folder, _, names in os.walk(made):
+        work, path = self._work_path(version), self.snapshot_path(version)
+        for folder, _, names in os.walk(work):
             for name in names:
                 sync(Path(folder, name))
             sync(Path(folder))
@@ -212,15 +210,15 @@ class JobFolder:
         write_atomic(self.work / _MARKER, format_version(version).encode())
         if path.exists():
             raise OutputError(f"{path}: a snapshot of this version appeared during the run; run again")
-        made.rename(path)
+        work.rename(path)
         sync(self.snapshots)
         check()
         self._point(version)
-        (self.work / _MARKER).replace(self.work / _UNTOLD)
+        (self.work / _MARKER).replace(self.work / _UNANNOUNCED)
         return self.open_snapshot(version)
 
     def prune(self, keep: int) -> Pruned:
-        """Delete all but the newest snapshots, but for the one pointed to and those that a reader holds."""
+        """Delete all but the newest snapshots, the one pointed to, and those that a reader holds."""
         latest = self.latest()
         old = [version for version in self.versions()[:-keep] if latest is None or version != latest.version]
         held = [version for version in old if _is_held(self.snapshot_path(version) / MANIFEST)]
@@ -228,35 +226,32 @@ class JobFolder:
         for version in deleted:
             self.work.mkdir(exist_ok=True)
             # Out of sight first: no reader finds half a snapshot.
-            grave = self.work / f"deleted-{format_version(version)}-{self._mine}"
+            grave = self.work / f"deleted-{format_version(version)}-{self._run_id}"
             self.snapshot_path(version).rename(grave)
             shutil.rmtree(grave)
-        self._leave_work()
+        self._remove_work()
         return Pruned(deleted, held)
 
     def discard(self, version: int) -> None:
-        """Delete what a failed run has written so far: it is cheaper to make again than to keep.
+        """Delete what a failed run has written so far, and nothing of another run."""
+        shutil.rmtree(self._work_path(version), ignore_errors=True)
 
-        Whatever another run has in the work folder by now is left alone, and so is the marker.
-        """
-        shutil.rmtree(self._work_of(version), ignore_errors=True)
-
-    def _leave_work(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone, or holds something that the next run clears up
+    def _remove_work(self) -> None:
+        with contextlib.suppress(OSError):  # it is gone, or holds something for the next run to delete
             self.work.rmdir()
 
     def _clear_work(self) -> None:
-        """Delete what other runs left, as far as it can be: on a network share, not what a reader has still open.
+        """Delete what other runs left: on a network share, not what a reader still has open.
 
         What stays is in nobody's way, since every name of ours is new.
         """
         for entry in self.work.iterdir() if self.work.is_dir() else ():
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name != _UNTOLD:
+            elif entry.name != _UNANNOUNCED:
                 entry.unlink(missing_ok=True)
 
-    def _pointed(self) -> str | None:
+    def _read_pointer(self) -> str | None:
         if self.pointer.is_symlink():
             return Path(os.readlink(self.pointer)).name
         if self.pointer.is_file():
@@ -282,7 +277,7 @@ def format_version(version: int) -> str:
 
 
 def _is_held(path: Path) -> bool:
-    """Tell whether a reader has a lock on a file, as `flock --shared FILE COMMAND` has for as long as COMMAND runs."""
+    """Tell whether a reader has a lock on a file, as `flock --shared FILE COMMAND` has."""
     try:
         import fcntl  # there is none on Windows
     except ImportError:

@@ -1,4 +1,4 @@
-"""The pool before a run: the rows of the newest snapshot, with everything the next one builds on."""
+"""Reading a snapshot: its rows, its JSON files and its schema."""
 
 from __future__ import annotations
 
@@ -48,55 +48,54 @@ class Pool:
         return Pool(rows=self.rows.take(at), table=self.table.take(pa.array(at)), weight=self.weight[at])
 
 
-def read_pool(place: Snapshot) -> Pool | None:
+def read_pool(snapshot: Snapshot) -> Pool | None:
     """Return the rows of a snapshot, or None when it has none.
 
     Raises:
         ManifestError: a file of it is not what was written.
     """
-    entries: Sequence[Mapping[str, Any]] = place.manifest.content["files"]
-    paths = [place.path / DATA / entry["name"] for entry in entries]
-    if not place.manifest.content["counts"]["rows"]:
+    content = snapshot.manifest.content
+    entries: Sequence[Mapping[str, Any]] = content["files"]
+    paths = [snapshot.path / DATA / entry["name"] for entry in entries]
+    if not content["counts"]["rows"]:
         return None
-    rows = load([str(path) for path in paths], schema=read_schema(place.manifest.content["schema"]), id_column=ROW_ID)
+    rows = load([str(path) for path in paths], schema=read_schema(content["schema"]), id_column=ROW_ID)
     for source, entry in zip(rows.sources, entries, strict=True):
         if source.sha256 != entry["sha256"]:
             raise ManifestError(
                 f"{source.path}: must be as it was written, its sha256 is another; point 'latest' to an older one, "
-                "or judge everything anew with --full after deleting this one"
+                "or delete this one and evaluate everything again with --full"
             )
-    if len(rows) != place.manifest.content["counts"]["rows"]:
-        raise ManifestError(
-            f"{place.path}: must have {place.manifest.content['counts']['rows']} rows, found {len(rows)}"
-        )
+    if len(rows) != content["counts"]["rows"]:
+        raise ManifestError(f"{snapshot.path}: must have {content['counts']['rows']} rows, found {len(rows)}")
     table = pa.concat_tables([pa.parquet.read_table(path, partitioning=None) for path in paths])
     return Pool(rows=rows, table=table, weight=table[WEIGHT].to_numpy().astype(np.int64))
 
 
-def read_json(place: Snapshot, name: str) -> Any:
+def read_json(snapshot: Snapshot, name: str) -> Any:
     """Return a JSON file of a snapshot.
 
     Raises:
         ManifestError: it is gone or damaged.
     """
-    content = read_bytes(place, name)
+    content = read_bytes(snapshot, name)
     return json.loads(content)
 
 
-def read_bytes(place: Snapshot, name: str) -> bytes:
+def read_bytes(snapshot: Snapshot, name: str) -> bytes:
     """Return a file of a snapshot, which must be as it was written.
 
     Raises:
         ManifestError: it is gone or damaged.
     """
-    path: Path = place.path / name
+    path: Path = snapshot.path / name
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ManifestError(
             f"{path}: a file of the snapshot must be readable, got '{error.strerror}'; point 'latest' to an older one"
         ) from None
-    if hashlib.sha256(content).hexdigest() != place.manifest.content["hashes"][name]:
+    if hashlib.sha256(content).hexdigest() != snapshot.manifest.content["hashes"][name]:
         raise ManifestError(
             f"{path}: must be as it was written, its sha256 is another; point 'latest' to another snapshot"
         )

@@ -1,4 +1,4 @@
-"""The rows that were ever judged, by 16-byte name: segments, one per version, that snapshots list."""
+"""The rows that were ever evaluated, by 16-byte id: segments, one per version, that snapshots list."""
 
 from __future__ import annotations
 
@@ -20,37 +20,36 @@ PackedIds = NDArray[np.bytes_]
 
 
 def pack_row_ids(row_ids: pl.Series) -> PackedIds:
-    """Return the (n,) S16 names of rows by content: a row id without the number of a repeat.
+    """Return the (n,) S16 ids of rows by content: a row id without the number of a repeat.
 
-    A NUL at the end of a name is lost in this type, for all names alike, so that equal names stay
-    equal.
+    A NUL at the end of an id is lost in this type, for all ids alike: equal ids stay equal.
     """
     joined = bytes.fromhex("".join(row_ids.str.slice(0, ID_DIGITS).to_list()))
     return np.frombuffer(joined, dtype=f"S{ID_BYTES}")
 
 
 def write_segment(folder: Path, version: int, fresh: PackedIds) -> dict[str, Any]:
-    """Write the names that a version judged first, and return its entry for the manifest.
+    """Write the ids that a version evaluated first, and return its entry for the manifest.
 
-    The file is called by its content too: a run that has lost its lock cannot write over that of
+    The file is named by its content too: a run that has lost its lock cannot write over that of
     the next one.
     """
     content = np.sort(fresh).tobytes()
     entry = {"version": version, "rows": len(fresh), "sha256": hashlib.sha256(content).hexdigest()}
-    write_atomic(folder / _file(entry), content)
+    write_atomic(folder / _name_file(entry), content)
     sync(folder)  # the snapshot that lists it must not outlive it
     return entry
 
 
-def _file(entry: Mapping[str, Any]) -> str:
+def _name_file(entry: Mapping[str, Any]) -> str:
     return f"{format_version(entry['version'])}-{entry['sha256'][:12]}.ids"
 
 
 def read_segments(folder: Path, entries: Iterable[Mapping[str, Any]]) -> tuple[PackedIds, list[str]]:
-    """Return all names of some segments, sorted, and a sentence for each segment that is gone or damaged."""
+    """Return all ids of some segments, sorted, and a sentence for each that is gone or damaged."""
     parts, problems = [], []
     for entry in entries:
-        path = folder / _file(entry)
+        path = folder / _name_file(entry)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -72,17 +71,17 @@ def delete_unlisted_segments(folder: Path, listed: Iterable[Mapping[str, Any]], 
         before: only of lower versions. Who has lost the lock and does not know yet must not delete
             what the next run has written for a snapshot that is still in its work folder.
     """
-    known = {_file(entry) for entry in listed}
+    known = {_name_file(entry) for entry in listed}
     for path in folder.glob("v*.ids"):
         number = path.name[1:].partition("-")[0]
         if path.name not in known and number.isdecimal() and int(number) < before:
             path.unlink(missing_ok=True)
 
 
-def mask_known(wanted: PackedIds, known: PackedIds) -> NDArray[np.bool_]:
-    """Tell for each name whether it is among the known ones, which are sorted."""
+def mask_known(ids: PackedIds, known: PackedIds) -> NDArray[np.bool_]:
+    """Return for each id whether it is among the known ones, which are sorted."""
     if not len(known):
-        return np.zeros(len(wanted), np.bool_)
-    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    found: NDArray[np.bool_] = known[at] == wanted
-    return found
+        return np.zeros(len(ids), np.bool_)
+    at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    is_known: NDArray[np.bool_] = known[at] == ids
+    return is_known

@@ -1,4 +1,4 @@
-"""The rows of a snapshot as one table: the user's columns, whatever types they have tonight, and a few of ours."""
+"""The rows of a snapshot as one table: the user's columns, of whatever types, and a few of ours."""
 
 from __future__ import annotations
 
@@ -58,56 +58,58 @@ def build_table(rows: Dataset, own: pa.Table) -> pa.Table:
         own: n rows of our columns.
     """
     n = len(rows)
-    blocks = [_block(rows.rows(np.arange(low, min(low + BLOCK_ROWS, n))), rows) for low in range(0, n, BLOCK_ROWS)]
+    blocks = [
+        _build_block(rows.rows(np.arange(low, min(low + BLOCK_ROWS, n))), rows) for low in range(0, n, BLOCK_ROWS)
+    ]
     table = stack_tables(blocks, rows.schema.column_names)
     for name in OWN:
         table = table.append_column(own.schema.field(name), own[name])
     return table
 
 
-def _block(rows: Sequence[dict[str, Any]], dataset: Dataset) -> pa.Table:
+def _build_block(rows: Sequence[dict[str, Any]], dataset: Dataset) -> pa.Table:
     names = dict.fromkeys(name for row in rows for name in row if name not in OWN)
     wanted = [name for name in dataset.schema.column_names if name in names]
     wanted += [name for name in names if name not in wanted and name != REST]
     kept, rest = wanted[:MAX_COLUMNS], set(wanted[MAX_COLUMNS:])
     columns, fields = [], []
     for name in kept:
-        column, field = _column(name, [row.get(name) for row in rows])
+        column, field = _build_column(name, [row.get(name) for row in rows])
         columns.append(column)
         fields.append(field)
     if rest or REST in names:
-        texts = [_json({key: row[key] for key in row if key in rest} | _old_rest(row)) for row in rows]
+        texts = [_to_json({key: row[key] for key in row if key in rest} | _read_rest(row)) for row in rows]
         columns.append(pa.array(texts, pa.string()))
         fields.append(pa.field(REST, pa.string()))
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _old_rest(row: dict[str, Any]) -> dict[str, Any]:
+def _read_rest(row: dict[str, Any]) -> dict[str, Any]:
     """Return what an earlier snapshot, read as a source, had put aside."""
     try:
-        found = json.loads(row[REST])
+        rest = json.loads(row[REST])
     except (KeyError, TypeError, ValueError):
         return {} if row.get(REST) is None else {REST: row[REST]}
-    return found if isinstance(found, dict) else {REST: found}
+    return rest if isinstance(rest, dict) else {REST: rest}
 
 
-def _column(name: str, values: list[Any]) -> tuple[pa.Array, pa.Field]:
+def _build_column(name: str, values: list[Any]) -> tuple[pa.Array, pa.Field]:
     """Return values in the type that fits all of them, or as JSON text where none does."""
     try:
         array = pa.array(values)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        return _as_json(name, values)
+        return _to_json_column(name, values)
     if _has_empty_struct(array.type):  # Parquet cannot hold it
-        return _as_json(name, values)
+        return _to_json_column(name, values)
     return array, pa.field(name, array.type)
 
 
-def _as_json(name: str, values: Iterable[Any]) -> tuple[pa.Array, pa.Field]:
-    texts = [None if value is None else _json(value) for value in values]
+def _to_json_column(name: str, values: Iterable[Any]) -> tuple[pa.Array, pa.Field]:
+    texts = [None if value is None else _to_json(value) for value in values]
     return pa.array(texts, pa.string()), pa.field(name, pa.string(), metadata=_JSON)
 
 
-def _json(value: Any) -> str:
+def _to_json(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
         text.encode()
@@ -140,25 +142,25 @@ def stack_tables(tables: Sequence[pa.Table], schema_columns: Sequence[str]) -> p
     names += [name for name in OWN if any(name in table.column_names for table in tables)]
     columns, fields = [], []
     for name in names:
-        parts = [_part(table, name) for table in tables]
-        column, field = _one_type(name, parts, is_plain=name in schema_columns)
+        parts = [_find_part(table, name) for table in tables]
+        column, field = _unify_types(name, parts, is_plain=name in schema_columns)
         columns.append(column)
         fields.append(field)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _part(table: pa.Table, name: str) -> tuple[pa.ChunkedArray, pa.Field]:
+def _find_part(table: pa.Table, name: str) -> tuple[pa.ChunkedArray, pa.Field]:
     if name in table.column_names:
         return table[name], table.schema.field(name)
     return pa.chunked_array([pa.nulls(table.num_rows)]), pa.field(name, pa.null())
 
 
-def _one_type(
+def _unify_types(
     name: str, parts: Sequence[tuple[pa.ChunkedArray, pa.Field]], *, is_plain: bool
 ) -> tuple[pa.ChunkedArray, pa.Field]:
     used = [field for _, field in parts if not pa.types.is_null(field.type)]
     if any(field.metadata == _JSON for field in used) and not all(field.metadata == _JSON for field in used):
-        return _text_column(name, parts, is_plain=is_plain)
+        return _to_text_column(name, parts, is_plain=is_plain)
     try:
         merged = pa.unify_schemas(
             [pa.schema([pa.field(name, field.type)]) for _, field in parts], promote_options="permissive"
@@ -166,11 +168,11 @@ def _one_type(
         tables = [pa.Table.from_arrays([column], names=[name]) for column, _ in parts]
         column = pa.concat_tables(tables, promote_options="permissive")[name]
     except (pa.ArrowException, TypeError, ValueError):
-        return _text_column(name, parts, is_plain=is_plain)
+        return _to_text_column(name, parts, is_plain=is_plain)
     return column, pa.field(name, merged.type, metadata=used[0].metadata if used else None)
 
 
-def _text_column(
+def _to_text_column(
     name: str, parts: Sequence[tuple[pa.ChunkedArray, pa.Field]], *, is_plain: bool
 ) -> tuple[pa.ChunkedArray, pa.Field]:
     texts: list[str | None] = []
@@ -180,6 +182,6 @@ def _text_column(
             if value is None or is_text:
                 texts.append(value)
             else:
-                texts.append(str(value) if is_plain and not isinstance(value, dict | list) else _json(value))
+                texts.append(str(value) if is_plain and not isinstance(value, dict | list) else _to_json(value))
     metadata = None if is_plain else _JSON
     return pa.chunked_array([pa.array(texts, pa.string())]), pa.field(name, pa.string(), metadata=metadata)

@@ -18,7 +18,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Schema
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots import exports
-from thresher.jobs.snapshots.card import card
+from thresher.jobs.snapshots.card import build_card
 from thresher.jobs.snapshots.read import CHANGES, DATA, DISTRIBUTIONS, DROPPED, SOURCES, TOPICS
 
 CARD, LLAMA_FACTORY, AXOLOTL, TRL = "README.md", "dataset_info.json", "axolotl.yaml", "trl.py"
@@ -57,20 +57,20 @@ def write_snapshot(
         with open(folder / TOPICS, "wb") as file:
             np.save(file, topics)
     for name in (DISTRIBUTIONS, CHANGES, SOURCES):
-        (folder / name).write_bytes(_json(documents[name]))
-    (folder / CARD).write_bytes(card(job.name, job.settings.output, content))
-    schema = exports.with_columns(schema, table.column_names)
-    (folder / LLAMA_FACTORY).write_bytes(exports.llama_factory(job.name, schema))
-    (folder / AXOLOTL).write_bytes(exports.axolotl(schema))
-    (folder / TRL).write_bytes(exports.trl(schema))
-    hashes = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+        (folder / name).write_bytes(_to_json(documents[name]))
+    (folder / CARD).write_bytes(build_card(job.name, job.settings.output, content))
+    schema = exports.drop_absent_columns(schema, table.column_names)
+    (folder / LLAMA_FACTORY).write_bytes(exports.build_llama_factory(job.name, schema))
+    (folder / AXOLOTL).write_bytes(exports.build_axolotl(schema))
+    (folder / TRL).write_bytes(exports.build_trl(schema))
+    hashes = {path.name: _hash_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
     manifest = Manifest({**content, "files": files, "hashes": hashes})
     (folder / MANIFEST).write_bytes(manifest.to_json())
     return manifest
 
 
 def _write_shards(folder: Path, table: pa.Table, shard_rows: int) -> list[dict[str, Any]]:
-    """Write the rows in shards of equal size but for the last, and return name, rows and hash of each."""
+    """Write the rows in shards of equal size, and return name, rows and hash of each."""
     folder.mkdir()
     n_shards = max(1, -(-table.num_rows // shard_rows))
     entries = []
@@ -78,14 +78,14 @@ def _write_shards(folder: Path, table: pa.Table, shard_rows: int) -> list[dict[s
         part = table.slice(number * shard_rows, shard_rows)
         path = folder / f"rows-{number + 1:05d}-of-{n_shards:05d}.parquet"
         write_parquet(part, path)
-        entries.append({"name": path.name, "rows": part.num_rows, "sha256": _sha256(path)})
+        entries.append({"name": path.name, "rows": part.num_rows, "sha256": _hash_file(path)})
     return entries
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _json(value: Any) -> bytes:
+def _to_json(value: Any) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""Addresses with secrets in them: resolved at use, told without them."""
+"""Addresses that contain secrets: resolved at use, shown without them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Addresses:
         self._remember(filled)
         parts = _split(filled)
         if parts is not None:
-            for part in (parts.password or "", parts.query, *_secret_values(parts.query)):
+            for part in (parts.password or "", parts.query, *_find_secrets(parts.query)):
                 self._remember(part)
                 self._remember(unquote_plus(part))  # as a driver may repeat it
         return filled
@@ -54,7 +54,7 @@ class Addresses:
             self._secrets.add(secret)
 
 
-def _secret_values(query: str) -> list[str]:
+def _find_secrets(query: str) -> list[str]:
     """Return the values in a query whose names say that they are secret."""
     named = [part.partition("=") for part in query.split("&")]
     return [value for name, _, value in named if _SECRET_NAME.search(name)]
@@ -66,10 +66,10 @@ def find_references(text: str) -> list[str]:
 
 
 def redact_address(text: str, *, only_host: bool = False) -> str:
-    """Return an address without user, password, query and fragment; of a webhook, whose path is a secret, the host."""
+    """Return an address without user, password, query and fragment, or (of a webhook) the host alone."""
     parts = _split(text)
     if parts is None or not parts.scheme or "$" in parts.scheme or "@" in parts.path:
-        return HIDDEN  # "@" in the path: a password with "/" in it, which ends what is taken for the host
+        return HIDDEN  # "@" in the path: a password with "/" in it, which ends the host
     host = (parts.netloc.rpartition("@")[2]) or ""
     if "$" in host:
         host = HIDDEN
@@ -80,7 +80,7 @@ def redact_address(text: str, *, only_host: bool = False) -> str:
 
 
 def has_plaintext_password(text: str) -> bool:
-    """Tell whether an address carries a password that is no reference."""
+    """Tell whether an address contains a password that is no reference."""
     parts = _split(text)
     if parts is None:
         return False

@@ -23,13 +23,10 @@ def read_query(
 ) -> pl.DataFrame:
     """Return the result of a query.
 
-    `:since` in the query stands for the time of `--since` as text, or for the beginning of time
-    without one.
-
     Args:
         url: of the database, with `${NAME}` for environment variables.
         query: SQL that reads.
-        since: for `:since`.
+        since: for `:since` in the query, as text; None for the beginning of time.
         addresses: resolves the address, and remembers its secrets.
         where: name of the source, for messages.
         base: folder from which the path of a SQLite file starts.
@@ -38,11 +35,11 @@ def read_query(
         InputError: the database cannot be read, or the result has no rows' columns.
     """
     resolved = addresses.resolve(url, where=where)
-    moment = BEGINNING if since is None else since.isoformat()
+    start = BEGINNING if since is None else since.isoformat()
     try:
         if urlsplit(resolved).scheme == SQLITE:
-            return _sqlite(resolved, query, moment, base)
-        return _other(resolved, query, moment)
+            return _query_sqlite(resolved, query, start, base)
+        return _query_other(resolved, query, start)
     except (sqlite3.Error, OSError, RuntimeError, ValueError, pl.exceptions.PolarsError) as error:
         if isinstance(error, InputError | SettingsError):
             raise
@@ -53,7 +50,7 @@ def read_query(
         ) from None
 
 
-def _sqlite(url: str, query: str, moment: str, base: Path) -> pl.DataFrame:
+def _query_sqlite(url: str, query: str, start: str, base: Path) -> pl.DataFrame:
     """Read a SQLite file, which is opened for reading only."""
     path = unquote(urlsplit(url).path)
     path = path[1:] if path.startswith("//") else path.removeprefix("/")  # sqlite:///pool.db and sqlite:////srv/pool.db
@@ -61,18 +58,18 @@ def _sqlite(url: str, query: str, moment: str, base: Path) -> pl.DataFrame:
         raise InputError(f"sqlite: the address must name a file such as sqlite:///pool.db, got '{redact_address(url)}'")
     database = sqlite3.connect(f"{(base / path).absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)
     try:
-        cursor = database.execute(query, {"since": moment} if SINCE in query else {})
+        cursor = database.execute(query, {"since": start} if SINCE in query else {})
         names = [column[0] for column in cursor.description or ()]
         rows = cursor.fetchall()
     finally:
         database.close()
     if not names:
         raise InputError("sqlite: the query must return rows, it is no SELECT; give one")
-    return _frame(names, rows)
+    return _build_frame(names, rows)
 
 
-def _frame(names: list[str], rows: list[tuple[Any, ...]]) -> pl.DataFrame:
-    """Return rows as a frame; a column of mixed types becomes text, as SQLite has no types of columns."""
+def _build_frame(names: list[str], rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+    """Return rows as a frame; a column of mixed types, which SQLite allows, becomes text."""
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
         raise InputError(f"the columns of a query must differ, found '{repeated}' twice; rename one with AS")
@@ -83,21 +80,21 @@ def _frame(names: list[str], rows: list[tuple[Any, ...]]) -> pl.DataFrame:
         if kinds == {int, float}:
             values = [None if value is None else float(value) for value in values]
         elif len(kinds) > 1 or kinds == {bytes}:
-            values = [_text(value) for value in values]
+            values = [_to_text(value) for value in values]
         columns[name] = pl.Series(name, values, dtype=None if kinds else pl.String, strict=True)
     return pl.DataFrame(columns)
 
 
-def _text(value: Any) -> str | None:
+def _to_text(value: Any) -> str | None:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return None if value is None else str(value)
 
 
-def _other(url: str, query: str, moment: str) -> pl.DataFrame:
+def _query_other(url: str, query: str, start: str) -> pl.DataFrame:
     import importlib.util
 
     if importlib.util.find_spec("connectorx") is None:
         raise MissingExtraError("connectorx", f"a database of {urlsplit(url).scheme}", "sql")
-    # The moment is ours, an ISO time, and holds nothing that could end the quotes.
-    return pl.read_database_uri(query.replace(SINCE, f"'{moment}'"), url)
+    # The start is an ISO time of ours, and holds nothing that could end the quotes.
+    return pl.read_database_uri(query.replace(SINCE, f"'{start}'"), url)

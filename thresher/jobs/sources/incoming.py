@@ -278,10 +278,7 @@ def _describe_file(one: SourceFile) -> dict[str, Any]:
 
 
 def merge_batches(
-    batches: Sequence[SourceBatch],
-    known: PackedIds,
-    skipped: list[tuple[str, str]],
-    empty_files: Sequence[EmptyFile],
+    batches: Sequence[SourceBatch], known: PackedIds, skipped: list[tuple[str, str]], empty_files: Sequence[EmptyFile]
 ) -> Incoming:
     """Return the rows of all batches that are new, each content once: the first stays.
 

@@ -1,4 +1,4 @@
-"""The cap of a snapshot: which of the old and new rows stay, and for how many rows each of them stands."""
+"""The core set: which of the old and new rows stay, and how many rows each represents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CoreSet(NamedTuple):
 
     Attributes:
         kept: (k,) positions, ascending.
-        representative: (n,) position of the kept row that stands for each row, its own for a kept one.
+        representative: (n,) position of the kept row nearest to each row; its own for a kept one.
         cosine: (n,) float32 with that row.
     """
 
@@ -72,7 +72,7 @@ def build_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.rando
 
 
 def assign_representatives(embedding: Float32, kept: Int64) -> CoreSet:
-    """Return which of the kept rows stands for each row: the nearest by cosine, the lowest of equally near ones."""
+    """Return the representative of each row: the nearest kept row by cosine, the lowest among ties."""
     from thresher.numeric.vectors import unit_rows
 
     unit = unit_rows(embedding)
@@ -91,14 +91,14 @@ def assign_representatives(embedding: Float32, kept: Int64) -> CoreSet:
 
 def compute_objective(embedding: Float32, kept: Int64, weight: Int64 | None = None) -> float:
     """Return f(S) / sum of weights, 0..1: how well the kept rows cover all rows."""
-    found = assign_representatives(embedding, kept)
-    value = np.maximum(found.cosine.astype(np.float64), 0.0)
+    core = assign_representatives(embedding, kept)
+    value = np.maximum(core.cosine.astype(np.float64), 0.0)
     counts = np.ones(len(value)) if weight is None else weight.astype(np.float64)
     return float((value * counts).sum() / counts.sum())
 
 
 def transfer_weight(weight: Int64, core: CoreSet) -> Int64:
-    """Return (n,) weights after each row gave its own to the one that stands for it; their sum stays."""
+    """Return (n,) weights after each row gave its own to its representative; their sum stays."""
     after = np.zeros_like(weight)
     np.add.at(after, core.representative, weight)
     return after

@@ -1,4 +1,4 @@
-"""What makes a row stay or go, besides the rows: when it changes, every row of the sources is judged anew."""
+"""What decides on rows besides the rows: when it changes, every row is evaluated again."""
 
 from __future__ import annotations
 
@@ -30,35 +30,24 @@ def compute_config_fingerprint(job: Job, eval_rows: Dataset | None) -> str:
 
 
 def fingerprint_models(job: Job, context: FeatureContext) -> dict[str, dict[str, str]]:
-    """Return what stands behind the lengths, and behind the embeddings where anything looks at them.
-
-    Args:
-        job: the job.
-        context: of the features, its encoder resolved.
-    """
+    """Return the models behind the lengths, and behind the embeddings where anything needs them."""
     asked = {name for rule in job.rules for name in rule.requirements.all_features}
     is_embedding = needs_embedding(job) or "embedding" in asked
     return fingerprints({"length"} | ({"embedding"} if is_embedding else set()), context)
 
 
 def describe_config_change(snapshot: Snapshot, fingerprint: str) -> str | None:
-    """Return what changed since a snapshot in a few words, or None where its basis is still the same."""
+    """Return what changed since a snapshot, or None where the fingerprint is still the same."""
     content = snapshot.manifest.content
     if content["basis"] == fingerprint:
         return None
-    theirs, ours = content["versions"].get("thresher"), versions(())["thresher"]
-    defaults = "" if theirs == ours else f" (or their defaults, from thresher {theirs} to {ours})"
+    before, now = content["versions"].get("thresher"), versions(())["thresher"]
+    defaults = "" if before == now else f" (or their defaults, from thresher {before} to {now})"
     return f"steps, selection, models or test set changed{defaults}"
 
 
 def describe_model_change(job: Job, snapshot: Snapshot, context: FeatureContext) -> str | None:
-    """Return which features come from another model of the same name since a snapshot, or None where none does.
-
-    Args:
-        job: the job.
-        snapshot: the previous one.
-        context: of the features, its encoder resolved.
-    """
+    """Return which features come from another model than in a snapshot, or None where none does."""
     known, now = snapshot.manifest.content["features"], fingerprint_models(job, context)
     changed = [name for name in now if name in known and now[name]["fingerprint"] != known[name].get("fingerprint")]
-    return f"the model behind {' and '.join(changed)} is another under the same name" if changed else None
+    return f"the model behind {' and '.join(changed)} changed under the same name" if changed else None
