@@ -1,4 +1,10 @@
-"""Dataset: the user's rows in one canonical shape, and where each of them stands in the user's file."""
+"""Dataset: the user's rows in one canonical shape, and where each of them is in the user's file.
+
+`loading.py` turns anything that holds rows into a `Dataset`; `schema.py` says which columns are
+read, `canonical.py` and `conversation.py` what a row means, `rejection.py` why it cannot be used;
+`formats/` knows the files. Imports `artifacts` and `numeric`; every package above may import it.
+A new schema goes into `schema.py`, a new kind of file into `formats/`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the user's columns to prompt and response: row by row, which also finds the reason of a bad row, and by column.
+"""From the user's columns to prompt and response: row by row, and by column where rows are plain.
 
 `canonicalize_row` alone decides what a row means. `canonicalize_columns` is its fast form for whole
 blocks: it vouches only for rows that are plainly good, and leaves the others to `canonicalize_row`.
@@ -40,7 +40,7 @@ CANONICAL_SCHEMA = {
 def canonicalize_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
     """Return the text of one row; a row that cannot be used raises BadRow with the reason."""
     _refuse_other_schema(row, schema)
-    row_id = None if schema.id_column is None else _row_id(row, schema.id_column)
+    row_id = None if schema.id_column is None else _read_id(row, schema.id_column)
     if schema.kind == "text":
         text = CanonicalText("", join_text(row, schema.columns["text"]))
     elif schema.kind == "classification":
@@ -56,10 +56,10 @@ def canonicalize_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
 def build_conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
     """Return the messages of one row of a schema of kind "sft"."""
     columns = schema.columns
-    system = _optional_text(row, columns.get("system", ()))
+    system = _read_optional(row, columns.get("system", ()))
     if _holds_messages(row, schema):
         names = (columns["prompt"][0], columns["response"][0])
-        return Conversation(_with_system([turn for name in names for turn in parse_turns(row.get(name), name)], system))
+        return Conversation(_add_system([turn for name in names for turn in parse_turns(row.get(name), name)], system))
     if not schema.is_chat:
         prompt = join_text(row, columns["prompt"])
         response = join_text(row, columns["response"])
@@ -67,22 +67,22 @@ def build_conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
         return Conversation(build_turns(prompt, response, system, history))
     name = columns["messages"][0]
     if row.get(name) is None:
-        raise BadRow(_absent(row, (name,)))
-    turns = _with_system(parse_turns(row[name], name), system)
+        raise BadRow(_describe_absence(row, (name,)))
+    turns = _add_system(parse_turns(row[name], name), system)
     tools_name = columns["tools"][0] if "tools" in columns else None
     tools = None if tools_name is None else parse_tools(row.get(tools_name), tools_name)
     return Conversation(turns, tools)
 
 
-def _with_system(turns: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
-    """Return the turns behind the system prompt of another column, where they bring none of their own."""
+def _add_system(turns: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
+    """Return the turns behind the system prompt of another column, unless they have their own."""
     if system is None or turns[0]["role"] == "system":
         return turns
     return [{"role": "system", "content": system}, *turns]
 
 
 def _holds_messages(row: Mapping[str, Any], schema: Schema) -> bool:
-    """Tell whether prompt and completion are lists of messages, the conversational form that trl reads."""
+    """Tell whether prompt and completion are lists of messages, as trl reads them."""
     return not schema.is_chat and isinstance(row.get(schema.columns["prompt"][0]), list)
 
 
@@ -94,12 +94,12 @@ def join_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
         if value is None:
             continue
         if not isinstance(value, str):
-            raise BadRow(f"field '{name}' must be text, found {_described(value)}")
+            raise BadRow(f"field '{name}' must be text, found {_describe_value(value)}")
         refuse_nul(value, name)
         if not is_blank(value):
             parts.append(value)
     if not parts:
-        raise BadRow(_absent(row, names))
+        raise BadRow(_describe_absence(row, names))
     return "\n".join(parts)
 
 
@@ -112,7 +112,7 @@ def format_label(row: Mapping[str, Any], schema: Schema) -> str:
     if schema.has_decimal_labels and isinstance(value, str) and DECIMAL.fullmatch(value):
         value = float(value)
         if not value.is_integer():
-            raise BadRow(f"field '{name}' must be text or a whole number, found {_described(value)}")
+            raise BadRow(f"field '{name}' must be text or a whole number, found {_describe_value(value)}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):
@@ -121,53 +121,53 @@ def format_label(row: Mapping[str, Any], schema: Schema) -> str:
         if not 0 <= value < len(label_names):
             raise BadRow(f"field '{name}' must be a class number in 0..{len(label_names) - 1}")
         return label_names[value]
-    return _name_text(row, name)
+    return _read_name(row, name)
 
 
-def _name_text(row: Mapping[str, Any], name: str) -> str:
+def _read_name(row: Mapping[str, Any], name: str) -> str:
     """Return the text of a label or an id, which could have been a whole number too."""
     value = row.get(name)
     if not isinstance(value, str | None):
-        raise BadRow(f"field '{name}' must be text or a whole number, found {_described(value)}")
+        raise BadRow(f"field '{name}' must be text or a whole number, found {_describe_value(value)}")
     return join_text(row, (name,))
 
 
-def _optional_text(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def _read_optional(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """Return the text of columns that need not be there, None where all are blank."""
     if all(value is None or (isinstance(value, str) and is_blank(value)) for value in map(row.get, names)):
         return None
     return join_text(row, names)
 
 
-def _row_id(row: Mapping[str, Any], name: str) -> str:
+def _read_id(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _name_text(row, name)
+    return _read_name(row, name)
 
 
-def _described(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, float) and not value.is_integer():
         return "NaN" if math.isnan(value) else "a fraction"
     return describe_type(value)
 
 
-def _absent(row: Mapping[str, Any], names: Sequence[str]) -> str:
+def _describe_absence(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """Say how the columns are absent: missing, null, or empty."""
     values = [row[name] for name in names if name in row]
     state = "missing" if not values else "null" if all(value is None for value in values) else "empty"
-    return f"field '{names[0]}' is {state}" if len(names) == 1 else f"fields {_quoted(names)} are {state}"
+    return f"field '{names[0]}' is {state}" if len(names) == 1 else f"fields {_quote_names(names)} are {state}"
 
 
 def _refuse_other_schema(row: Mapping[str, Any], schema: Schema) -> None:
     groups = schema.required
     if len(groups) > 1 and not any(name in row for group in groups for name in group):
-        raise BadRow(f"fields {_quoted([group[0] for group in groups])} of schema {schema.name} are missing")
+        raise BadRow(f"fields {_quote_names([group[0] for group in groups])} of schema {schema.name} are missing")
 
 
-def _quoted(names: Sequence[str]) -> str:
+def _quote_names(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
@@ -181,24 +181,24 @@ def canonicalize_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
     Returns:
         Frame with the columns of `CANONICAL_SCHEMA`; `index` is the row in `table`, ascending.
     """
-    columns = None if schema.is_chat else _columns_as_text(table, schema)
+    columns = None if schema.is_chat else _read_columns(table, schema)
     if columns is None:
         return pl.DataFrame(schema=CANONICAL_SCHEMA)
     if schema.kind == "sft":
-        prompt, response = _joined(schema.columns["prompt"]), _joined(schema.columns["response"])
+        prompt, response = _join_columns(schema.columns["prompt"]), _join_columns(schema.columns["response"])
         if "system" in schema.columns:
-            system = _joined(schema.columns["system"])
+            system = _join_columns(schema.columns["system"])
             with_system = pl.format("system: {}\nuser: {}", system, prompt)
             prompt = pl.when((system != "") & (prompt != "")).then(with_system).otherwise(prompt)
     elif schema.kind == "classification":
-        prompt, response = _joined(schema.columns["text"]), _joined(schema.columns["label"])
+        prompt, response = _join_columns(schema.columns["text"]), _join_columns(schema.columns["label"])
         if schema.has_decimal_labels:
             response = (
                 pl.when(response.str.contains(_WHOLE)).then(response.str.replace(r"\.0+$", "")).otherwise(pl.lit(""))
             )
     else:
-        prompt, response = pl.lit(""), _joined(schema.columns["text"])
-    row_id = pl.lit(None, pl.String) if schema.id_column is None else _joined((schema.id_column,))
+        prompt, response = pl.lit(""), _join_columns(schema.columns["text"])
+    row_id = pl.lit(None, pl.String) if schema.id_column is None else _join_columns((schema.id_column,))
     frame = columns.lazy().select(
         pl.int_range(pl.len()).alias("index"),
         prompt.alias("prompt"),
@@ -215,8 +215,8 @@ def canonicalize_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
     return frame.filter(good).drop("is_plain").collect()
 
 
-def _columns_as_text(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
-    """Return the needed columns as text, and `is_plain`: no NUL, and nothing that only a row by row look can read."""
+def _read_columns(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
+    """Return the needed columns as text, and `is_plain`: rows without NUL and history."""
     text: dict[str, pa.ChunkedArray] = {}
     is_plain = pl.lit(value=True)
     series: list[pl.Series] = []
@@ -229,7 +229,7 @@ def _columns_as_text(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
             is_plain &= pl.col("no history")
             continue
         else:
-            column = _as_text(table[name], schema, name)
+            column = _column_to_text(table[name], schema, name)
             if column is None:
                 return None
             text[name] = column
@@ -238,7 +238,7 @@ def _columns_as_text(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
     return pl.DataFrame(series).with_columns(is_plain.alias("is_plain"))
 
 
-def _as_text(column: pa.ChunkedArray, schema: Schema, name: str) -> pa.ChunkedArray | None:
+def _column_to_text(column: pa.ChunkedArray, schema: Schema, name: str) -> pa.ChunkedArray | None:
     """Return a column as text, or None when its type is for `canonicalize_row` to judge."""
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -266,7 +266,7 @@ def _is_filled(column: pl.Expr) -> pl.Expr:
     return (column.str.strip_chars(WHITE_SPACE) != "").fill_null(value=False)
 
 
-def _joined(names: Sequence[str]) -> pl.Expr:
+def _join_columns(names: Sequence[str]) -> pl.Expr:
     """Return the columns joined by line feeds without the blank ones; "" where all are blank."""
     parts = [pl.when(_is_filled(pl.col(name))).then(pl.col(name)) for name in names]
     return pl.concat_str(parts, separator="\n", ignore_nulls=True)

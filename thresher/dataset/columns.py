@@ -40,17 +40,18 @@ def read_column(shards: Sequence[Shard], shard: Int32, position: Int64, name: st
             continue
         mine = mine[np.argsort(position[mine], kind="stable")]
         places.append(mine)
-        wanted, inverse = np.unique(position[mine], return_inverse=True)
-        found = [_of_block(block, name) for block in one.blocks(wanted, columns=[name])]
-        is_known |= any(known for _, known in found)
-        parts.append(_united([values for values, _ in found]).gather(inverse))
+        ascending, inverse = np.unique(position[mine], return_inverse=True)
+        blocks = [_read_block(block, name) for block in one.blocks(ascending, columns=[name])]
+        is_known |= any(known for _, known in blocks)
+        parts.append(_concat([values for values, _ in blocks]).gather(inverse))
     if not is_known:
         return None
+    # places[i]: where in the answer part i belongs
     order = np.argsort(np.concatenate(places), kind="stable")
-    return _united(parts).gather(order).alias(name)
+    return _concat(parts).gather(order).alias(name)
 
 
-def _of_block(block: Block, name: str) -> tuple[pl.Series, bool]:
+def _read_block(block: Block, name: str) -> tuple[pl.Series, bool]:
     """Return the column of one block, and whether any of its rows has it."""
     n = len(block.positions)
     first = next((block.row(i)[name] for i in range(n) if block.row(i).get(name) is not None), None)
@@ -64,10 +65,10 @@ def _of_block(block: Block, name: str) -> tuple[pl.Series, bool]:
                 if not series.dtype.is_nested():
                     return series, True
     rows = [block.row(i) for i in range(n)]
-    return _series([row.get(name) for row in rows]), any(name in row for row in rows)
+    return _build_series([row.get(name) for row in rows]), any(name in row for row in rows)
 
 
-def _series(values: list[Any]) -> pl.Series:
+def _build_series(values: list[Any]) -> pl.Series:
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
         return pl.Series("", values, dtype=pl.Null)
@@ -78,16 +79,16 @@ def _series(values: list[Any]) -> pl.Series:
             return pl.Series("", values, dtype=_TYPES[kind][0])
         except OverflowError:  # a whole number beyond 64 bits
             pass
-    return pl.Series("", [_text(value) for value in values], dtype=pl.String)
+    return pl.Series("", [_to_text(value) for value in values], dtype=pl.String)
 
 
-def _text(value: Any) -> str | None:
+def _to_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
-def _united(parts: list[pl.Series]) -> pl.Series:
+def _concat(parts: list[pl.Series]) -> pl.Series:
     """Return the parts as one; parts of different types become text."""
     kinds = {part.dtype for part in parts if part.dtype != pl.Null}
     if len(kinds) > 1:
@@ -97,4 +98,4 @@ def _united(parts: list[pl.Series]) -> pl.Series:
 
 
 def _series_as_text(part: pl.Series) -> pl.Series:
-    return part if part.dtype == pl.String else pl.Series("", [_text(v) for v in part.to_list()], dtype=pl.String)
+    return part if part.dtype == pl.String else pl.Series("", [_to_text(v) for v in part.to_list()], dtype=pl.String)

@@ -1,4 +1,4 @@
-"""Conversations: messages in one form, from OpenAI's, ShareGPT's and plain columns; and their text."""
+"""Conversations: messages in one form, from OpenAI's, ShareGPT's and plain columns."""
 
 from __future__ import annotations
 
@@ -15,25 +15,14 @@ WHITE_SPACE = " \t\n\r\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f
 )
 
 ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "assistant": "assistant",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "system": "system",
-    "developer": "system",
-    "observation": "tool",
-    "function": "tool",
-    "tool": "tool",
-    "tool_response": "tool",
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model", "assistant", "function_call", "tool_call"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("observation", "function", "tool", "tool_response"), "tool"),
 }
 WEIGHT = "weight"  # of an assistant turn in OpenAI's rows for fine-tuning: 0 for one that is not to be learned
 # what a chat template may read besides role and content; models that reason have the last two
-_KEPT = ("name", "tool_call_id", "tool_calls", "reasoning_content", "thinking")
+_OTHER_KEYS = ("name", "tool_call_id", "tool_calls", "reasoning_content", "thinking")
 
 
 @dataclass(frozen=True)
@@ -78,18 +67,13 @@ def is_blank(text: str) -> bool:
 
 def build_turns(prompt: str, response: str, system: str | None, history: Any) -> list[dict[str, Any]]:
     """Return the messages of a row that has a prompt and a response column."""
-    turns: list[dict[str, Any]] = []
-    if system is not None:
-        turns.append({"role": "system", "content": system})
-    for pair in _history(history):
-        turns.append({"role": "user", "content": pair[0]})
-        turns.append({"role": "assistant", "content": pair[1]})
-    turns.append({"role": "user", "content": prompt})
-    turns.append({"role": "assistant", "content": response})
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    for question, answer in [*_parse_history(history), (prompt, response)]:
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return turns
 
 
-def _history(history: Any) -> list[list[str]]:
+def _parse_history(history: Any) -> list[list[str]]:
     history = decode_json(history, "history")
     if history is None:
         return []
@@ -98,8 +82,8 @@ def _history(history: Any) -> list[list[str]]:
     for pair in history:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
             raise BadRow("field 'history' must hold pairs of texts [question, answer]")
-        refuse_nul(pair[0], "history")
-        refuse_nul(pair[1], "history")
+        for part in pair:
+            refuse_nul(part, "history")
     return history
 
 
@@ -122,17 +106,17 @@ def decode_json(value: Any, field: str) -> Any:
 
 
 def parse_turns(turns: Any, field: str) -> list[dict[str, Any]]:
-    """Return the messages of a `messages` (role, content) or `conversations` (from, value) column."""
+    """Return the messages of a column with turns of role and content, or of from and value."""
     turns = decode_json(turns, field)
     if not isinstance(turns, list):
         raise BadRow(f"field '{field}' must be a list of messages, found {describe_type(turns)}")
     if not turns:
         raise BadRow(f"field '{field}' is empty")
-    return _to_last_learned([_message(turn, field) for turn in turns])
+    return _cut_unlearned([_parse_message(turn, field) for turn in turns])
 
 
-def _to_last_learned(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages up to the last assistant turn that is to be learned, where the row marks any that is not."""
+def _cut_unlearned(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages up to the last assistant turn that has not weight 0."""
     if not any(WEIGHT in message for message in messages):
         return messages
     learned = [i for i, each in enumerate(messages) if each["role"] == "assistant" and WEIGHT not in each]
@@ -142,11 +126,11 @@ def _to_last_learned(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def resolve_role(name: str) -> str | None:
-    """Return the role of a chat template that a user's name for it stands for, None where it is unknown."""
+    """Return the chat template's role for a user's name of it, None where it is unknown."""
     return ROLES.get(name.lower())
 
 
-def _message(turn: Any, field: str) -> dict[str, Any]:
+def _parse_message(turn: Any, field: str) -> dict[str, Any]:
     if not isinstance(turn, dict):
         raise BadRow(f"field '{field}' must hold objects, found {describe_type(turn)}")
     role = turn.get("role", turn.get("from"))
@@ -156,8 +140,8 @@ def _message(turn: Any, field: str) -> dict[str, Any]:
     if known is None:
         raise BadRow(f"a message of '{field}' has an unknown role; known: {', '.join(ROLES)}")
     message: dict[str, Any] = {"role": known}
-    message["content"] = _content(turn.get("content", turn.get("value")), field)
-    for key in _KEPT:
+    message["content"] = _parse_content(turn.get("content", turn.get("value")), field)
+    for key in _OTHER_KEYS:
         if turn.get(key) is not None:
             message[key] = drop_nulls(turn[key])
     if known == "assistant" and turn.get(WEIGHT) == 0:
@@ -170,12 +154,12 @@ def _message(turn: Any, field: str) -> dict[str, Any]:
     return message
 
 
-def _content(content: Any, field: str) -> str | None:
+def _parse_content(content: Any, field: str) -> str | None:
     """Return the text of a message; a list of text parts becomes one text."""
     if content is None:
         return None
     if isinstance(content, list):
-        content = "\n".join(_part(part, field) for part in content)
+        content = "\n".join(_read_part(part, field) for part in content)
     if not isinstance(content, str):
         raise BadRow(f"the content of a message of '{field}' must be text, found {describe_type(content)}")
     if "\0" in content:
@@ -183,7 +167,7 @@ def _content(content: Any, field: str) -> str | None:
     return content
 
 
-def _part(part: Any, field: str) -> str:
+def _read_part(part: Any, field: str) -> str:
     if isinstance(part, str):
         return part
     if isinstance(part, dict) and isinstance(part.get("text"), str):
@@ -220,23 +204,23 @@ def build_canonical_text(conversation: Conversation) -> CanonicalText:
     last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=None)
     if last is None:
         raise BadRow("no assistant turn")
-    response = _text(messages[last])
+    response = _read_text(messages[last])
     if is_blank(response):
         raise BadRow("the last assistant turn is empty")
     before = messages[:last]
     is_single = len(before) == 1 and before[0]["role"] == "user"
-    prompt = _text(before[0]) if is_single else "\n".join(f"{m['role']}: {_text(m)}" for m in before)
-    if all(is_blank(_text(message)) for message in before):
+    prompt = _read_text(before[0]) if is_single else "\n".join(f"{m['role']}: {_read_text(m)}" for m in before)
+    if all(is_blank(_read_text(message)) for message in before):
         raise BadRow("nothing stands before the last assistant turn")
     is_plain = is_single and len(messages) == 2 and conversation.tools is None
-    if is_plain and not any(key in message for message in messages for key in (*_KEPT, WEIGHT)):
+    if is_plain and not any(key in message for message in messages for key in (*_OTHER_KEYS, WEIGHT)):
         return CanonicalText(prompt, response)
     content: Mapping[str, Any] = {"messages": messages, "tools": conversation.tools}
     extra = orjson.dumps(content, option=orjson.OPT_SORT_KEYS, default=str).decode()
     return CanonicalText(prompt, response, extra)
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def _read_text(message: Mapping[str, Any]) -> str:
     """Return a message's content, or its tool calls as JSON where it has no content."""
     if message["content"] is not None and not is_blank(message["content"]):
         return str(message["content"])

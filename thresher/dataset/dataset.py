@@ -57,8 +57,8 @@ class Dataset:
         """Return the kind, the schema, the numbers of rows and the files."""
         names = [shard.source.name for shard in self.shards]
         files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        aside = f", {len(self.rejected)} rejected" if len(self.rejected) else ""
-        return f"Dataset({len(self)} rows{aside}, kind={self.kind!r}, schema={self.schema.name!r}, files={files})"
+        rejected = f", {len(self.rejected)} rejected" if len(self.rejected) else ""
+        return f"Dataset({len(self)} rows{rejected}, kind={self.kind!r}, schema={self.schema.name!r}, files={files})"
 
     @property
     def kind(self) -> str:
@@ -96,7 +96,7 @@ class Dataset:
         return count_values(self.rejected["reason"])
 
     def texts(self) -> pl.Series:
-        """Return what an encoder reads: (n,) prompt and response; never the label of classification data."""
+        """Return what an encoder reads: (n,) prompt and response, but never a label."""
         if self.kind == "classification":
             return self.frame["prompt"].alias("text")
         if self.kind == "text":
@@ -112,18 +112,18 @@ class Dataset:
             NotFoundError: no row has this column.
         """
         if name not in self._columns:
-            found = read_column(self.shards, self.shard, self.position, name)
-            if found is None:
+            column = read_column(self.shards, self.shard, self.position, name)
+            if column is None:
                 known = ", ".join(self.column_names)
                 raise NotFoundError(
                     f"column '{name}' not found; there are: {known}{did_you_mean(name, self.column_names)}"
                 )
-            self._columns[name] = found
+            self._columns[name] = column
         return self._columns[name]
 
     def rows(self, indices: Indices) -> list[dict[str, Any]]:
         """Return the user's own rows, parsed, in the order of the indices."""
-        at = self._checked(indices)
+        at = self._check_indices(indices)
         rows: list[dict[str, Any]] = [{}] * len(at)
         for number in np.unique(self.shard[at]).tolist():
             mine = np.flatnonzero(self.shard[at] == number)
@@ -149,7 +149,7 @@ class Dataset:
 
         The view counts as read what it holds, and nothing as rejected.
         """
-        at = self._checked(indices)
+        at = self._check_indices(indices)
         return replace(
             self,
             frame=self.frame[at],
@@ -177,10 +177,10 @@ class Dataset:
         Raises:
             InputError: a file changed since it was read.
         """
-        at = self._checked(indices)
+        at = self._check_indices(indices)
         return write_rows(self.shards, self.shard[at], self.position[at], Path(folder), stem)
 
-    def _checked(self, indices: Indices) -> Int64:
+    def _check_indices(self, indices: Indices) -> Int64:
         at = np.asarray(indices)
         if at.dtype == np.bool_ or (len(at) and not np.issubdtype(at.dtype, np.integer)):
             raise InputError(f"indices must be whole numbers, got {at.dtype}")

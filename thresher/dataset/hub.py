@@ -49,11 +49,11 @@ def open_hub(name: str, *, config: str | None, split: str | None) -> TableShard:
     except ImportError:
         raise MissingExtraError("datasets", f"the Hub dataset '{name}'", "hub") from None
     try:
-        found = datasets.load_dataset(name, config, split=split)
+        dataset = datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, RuntimeError) as error:  # datasets raises these for network, name, config and split
         first_line = str(error).split("\n")[0].rstrip(".")
         raise InputError(f"{name}: the Hub dataset must be reachable, got '{first_line}'; {_OFFLINE_HINT}") from None
-    return open_dataset(found, split=split, name=f"hub:{name}")
+    return open_dataset(dataset, split=split, name=f"hub:{name}")
 
 
 def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -> TableShard:
@@ -72,7 +72,7 @@ def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -
 
 
 def to_hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
-    """Return rows as a `datasets.Dataset`, with the features (such as names of classes) that `datasets` gave them.
+    """Return rows as a `datasets.Dataset`, with the features that `datasets` gave them.
 
     Args:
         rows: of the user.

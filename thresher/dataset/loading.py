@@ -84,18 +84,18 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
     _refuse_both(read.schema, read.columns)
     limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
     shards = _open(source, config=read.config, split=read.split, max_row_bytes=limit)
-    chosen = _schema(shards, schema=read.schema, columns=read.columns, id_column=read.id_column)
+    chosen = _choose_schema(shards, schema=read.schema, columns=read.columns, id_column=read.id_column)
     dataset = _read(shards, chosen)
     if dataset.n_rejected and read.strict:
         raise InputError(
             f"{dataset.n_rejected} of {dataset.n_read} rows cannot be used: {format_rejected(dataset.rejected, 3)}; "
-            "mend them, or load without strict to reject them"
+            "fix them, or load without strict to reject them"
         )
     if len(dataset) == 0:
-        found = "; ".join(f"{count} x {reason}" for reason, count in list(dataset.rejected_by_reason.items())[:3])
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in list(dataset.rejected_by_reason.items())[:3])
         raise NoRowsError(
             f"{shards[0].name}: at least one usable row is required, found none in {dataset.n_read} rows "
-            f"({found or 'the table is empty'}); they were read as {chosen.describe(dataset.column_names)}; "
+            f"({reasons or 'the table is empty'}); they were read as {chosen.describe(dataset.column_names)}; "
             f"to read others give {MAP_SYNTAX}{shards[0].advice}",
             dataset.rejected,
         )
@@ -110,7 +110,7 @@ def ensure_dataset(rows: Any) -> Dataset:
 
 
 def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW_BYTES) -> Dataset:
-    """Load one file of a larger pool, exactly as the schema of the pool says; it may hold no usable row.
+    """Load one file of a larger pool as the pool's schema says; it may hold no usable row.
 
     Args:
         path: of the file.
@@ -131,7 +131,7 @@ def infer_schema(
     id_column: str | None = None,
     max_row_bytes: int = MAX_ROW_BYTES,
 ) -> Schema:
-    """Return the schema that `load` would give a pool of which this is the first file; the arguments are as there.
+    """Return the schema of a pool whose first file this is; the arguments are those of `load`.
 
     Raises:
         InputError: the file cannot be read, holds no row, or no schema fits.
@@ -139,7 +139,7 @@ def infer_schema(
     """
     _refuse_both(schema, columns)
     shard = _open_file(detect_file_format(Path(path)), max_row_bytes)
-    return _schema([shard], schema=schema, columns=columns, id_column=id_column)
+    return _choose_schema([shard], schema=schema, columns=columns, id_column=id_column)
 
 
 def _refuse_both(schema: str | Schema | None, columns: Mapping[str, str] | None) -> None:
@@ -253,7 +253,7 @@ def _open_arrow(table: Any) -> Shard:
 
 
 def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
-    """Return the rows of a pandas frame, whose columns may mix types: such a frame is read as a list of dicts."""
+    """Return the rows of a pandas frame; one whose columns mix types is read as dicts."""
     import pyarrow as pa
 
     from thresher.dataset.formats.table_shard import wrap_table
@@ -269,7 +269,7 @@ def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
 
 
 def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:
-    """Write rows to a temporary file as JSON lines, which judges and returns them as it does a file's."""
+    """Write rows to a temporary file as JSON lines, so that they are read like a file's."""
     from thresher.dataset.formats.text_files import open_text
 
     with tempfile.TemporaryFile() as spool:
@@ -284,21 +284,21 @@ def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:
         return open_text(None, ".jsonl", "", max_row_bytes=max_row_bytes, stream=spool, name=name)
 
 
-def _schema(
+def _choose_schema(
     shards: Sequence[Shard], *, schema: str | Schema | None, columns: Mapping[str, str] | None, id_column: str | None
 ) -> Schema:
-    """Return the schema the user named or mapped, or the one that the first rows of the first file have."""
+    """Return the schema the user named or mapped, or that of the first rows."""
     from thresher.dataset.formats.text_files import sample_rows
 
     where = shards[0].name
     rows = sample_rows(shards[0])
     if not rows:
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
-        found = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
+        start = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
         unread = read_rows(shards[:1], _ANY).rejected.frame()  # none can be parsed: any schema gives the reasons
         why = "".join(f" ({count} x {reason})" for reason, count in list(count_values(unread["reason"]).items())[:1])
         advice = shards[0].advice or ("; convert the file with iconv" if "not UTF-8" in why else "")
-        raise NoRowsError(f"{where}: rows are required, found {found}{why}{advice}", unread)
+        raise NoRowsError(f"{where}: rows are required, found {start}{why}{advice}", unread)
     if isinstance(schema, Schema):
         chosen = schema
     elif columns is not None:

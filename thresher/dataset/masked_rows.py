@@ -1,4 +1,4 @@
-"""Rows whose texts were changed, such as masked ones: the user's files stay, the changed rows lie over them."""
+"""Rows whose texts were changed, such as masked ones; the user's files stay as they are."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def describe_run(rows: Dataset, **details: Any) -> dict[str, Any]:
 
 
 def describe_reading(rows: Dataset) -> list[Any]:
-    """Return how the rows were read, for an identity: ids from a user's column say nothing of the texts."""
+    """Return how the rows were read, for identities: ids of a column say nothing of the texts."""
     return [describe_schema(rows), rows.id_column, [[source.bytes, source.sha256] for source in rows.sources]]
 
 

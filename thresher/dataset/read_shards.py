@@ -1,4 +1,4 @@
-"""Reading shards into canonical columns: by column where rows are plain, singly where they are not."""
+"""Reading shards into canonical columns: by column where rows are plain, else singly."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
                 )
             )
             places.append(np.stack([np.full(len(index), number), block.positions[index]]))
-    return _joined(frames, places, rejected, n_read, shards, schema)
+    return _join_blocks(frames, places, rejected, n_read, shards, schema)
 
 
-def _joined(
+def _join_blocks(
     frames: list[pl.DataFrame],
     places: list[Int64],
     rejected: RejectedRows,
@@ -100,13 +100,13 @@ def _joined(
 def reject_repeated(
     shards: Sequence[Shard], id_column: str, place: Int64, line: NDArray[np.uint64], rejected: RejectedRows
 ) -> None:
-    """Set rows aside whose id an earlier row has.
+    """Reject rows whose id an earlier row has.
 
     Args:
         shards: files of rows.
         id_column: of the user.
         place: (2, m) shard and position of each such row.
-        line: (m,) where they stand in the user's file.
+        line: (m,) where they are in the user's file.
         rejected: grows.
     """
     for number in np.unique(place[0]).tolist():

@@ -16,7 +16,7 @@ REJECTED_SCHEMA = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "p
 
 
 class BadRow(ValueError):
-    """A row cannot be used. The message is the reason: equal for equal faults, so that reasons can be counted."""
+    """A row cannot be used. The message is the reason, equal for equal faults, to be counted."""
 
 
 class NoRowsError(InputError):
@@ -42,30 +42,21 @@ def describe_type(value: Any) -> str:
 
 @dataclass
 class RejectedRows:
-    """The bad rows of a read, in order of appearance."""
+    """The bad rows of a read, in order of appearance: (file, line, reason, preview)."""
 
-    file: list[str] = field(default_factory=list)
-    line: list[int] = field(default_factory=list)
-    reason: list[str] = field(default_factory=list)
-    preview: list[str] = field(default_factory=list)
+    rows: list[tuple[str, int, str, str]] = field(default_factory=list)
 
     def add(self, file: str, line: int, reason: str, preview: str) -> None:
-        """Set one row aside."""
-        self.file.append(file)
-        self.line.append(line)
-        self.reason.append(reason)
-        self.preview.append(preview[:PREVIEW_CHARACTERS])
+        """Reject one row."""
+        self.rows.append((file, line, reason, preview[:PREVIEW_CHARACTERS]))
 
     def __len__(self) -> int:
         """Return the number of bad rows."""
-        return len(self.file)
+        return len(self.rows)
 
     def frame(self) -> pl.DataFrame:
         """Return the bad rows as a frame."""
-        return pl.DataFrame(
-            {"file": self.file, "line": self.line, "reason": self.reason, "preview": self.preview},
-            schema=REJECTED_SCHEMA,
-        )
+        return pl.DataFrame(self.rows, schema=REJECTED_SCHEMA, orient="row")
 
 
 def format_rejected(rejected: pl.DataFrame, n: int) -> str:

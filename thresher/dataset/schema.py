@@ -1,4 +1,4 @@
-"""Schemas: which of the user's columns hold the prompt, the response, the label; and how they are recognized."""
+"""Schemas: which columns hold the prompt, the response, the label; how they are recognized."""
 
 from __future__ import annotations
 
@@ -11,16 +11,7 @@ from thresher.errors import InputError, SettingsError, did_you_mean
 
 Kind = Literal["sft", "classification", "text"]
 ROLES = ("prompt", "response", "text", "label", "messages", "system", "history", "tools")
-SCHEMA_NAMES = (
-    "messages",
-    "sharegpt",
-    "alpaca",
-    "prompt-completion",
-    "query-response",
-    "text-label",
-    "text",
-    "mapped",
-)
+SCHEMA_NAMES = ("messages", "sharegpt", "alpaca", "prompt-completion", "query-response", "text-label", "text", "mapped")
 MAP_SYNTAX = (
     "--map prompt=COLUMN,response=COLUMN (or text=COLUMN,label=COLUMN; text=COLUMN; messages=COLUMN; "
     "A+B joins two columns)"
@@ -83,11 +74,11 @@ class Schema:
             names[self.id_column] = None
         return tuple(names)
 
-    def describe(self, found: Sequence[str]) -> str:
-        """Return how rows with these columns are read, as `--map` would say it: "text-label: text=text, label=kind"."""
-        read = {role: [name for name in names if name in found] for role, names in self.columns.items()}
+    def describe(self, columns: Sequence[str]) -> str:
+        """Return how rows with these columns are read: "text-label: text=text, label=kind"."""
+        read = {role: [name for name in names if name in columns] for role, names in self.columns.items()}
         roles = ", ".join(f"{role}={'+'.join(names)}" for role, names in read.items() if names)
-        others = [name for name in found if name not in self.column_names]
+        others = [name for name in columns if name not in self.column_names]
         more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
         return f"{self.name}: {roles or 'none of its columns'}" + (
             f"; other columns: {', '.join(others[:_LISTED])}{more}" if others else ""
@@ -151,8 +142,8 @@ def build_mapped_schema(columns: Mapping[str, str]) -> Schema:
     }
     kind = kinds.get(frozenset(roles - {"system", "history", "tools"}))
     if kind is None or (kind != "sft" and roles & {"system", "history", "tools"}):
-        found = ", ".join(sorted(roles)) or "none"
-        raise SettingsError(f"--map: the roles {found} do not fit together; give {MAP_SYNTAX}")
+        named = ", ".join(sorted(roles)) or "none"
+        raise SettingsError(f"--map: the roles {named} do not fit together; give {MAP_SYNTAX}")
     split = {role: tuple(part.strip() for part in name.split("+")) for role, name in columns.items()}
     if kind == "classification" and "prompt" in split:
         split["text"] = split.pop("prompt")
@@ -184,13 +175,12 @@ def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, whe
     columns = count_columns(rows)
     if name is None:
         _refuse_preferences(rows, columns, where=where)
-    candidates = [_fit(known, columns, rows) for known in ([name] if name is not None else _KNOWN)]
+    candidates = [_fit_schema(known, columns, rows) for known in ([name] if name is not None else _KNOWN)]
     fitting = [(schema, n) for schema, n in candidates if n > 0]
     if not fitting:
-        wanted = f"the columns of schema '{name}'" if name is not None else "the columns of a known schema"
-        needed = f" ({_needs(name)})" if name is not None else ""
+        wanted = "a known schema" if name is None else f"schema '{name}' ({_describe_needs(name)})"
         raise InputError(
-            f"{where}: {wanted}{needed} are required, found the columns {_listed(columns)}; "
+            f"{where}: the columns of {wanted} are required, found the columns {_quote_names(columns)}; "
             f"name them with {MAP_SYNTAX}{advice}"
         )
     for schema, n in fitting:
@@ -200,7 +190,7 @@ def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, whe
 
 
 def _refuse_preferences(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, int], *, where: str) -> None:
-    """Refuse pairs of answers, and single answers that are marked as wanted or unwanted: half of them are not to learn.
+    """Refuse pairs of answers, and answers marked as wanted or not: half are not to learn.
 
     Raises:
         InputError: the rows are preference data.
@@ -227,44 +217,44 @@ def count_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def _fit(name: str, columns: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) -> tuple[Schema, int]:
-    """Return the schema with the alternatives that most rows have, and how many rows have all its columns."""
+def _fit_schema(name: str, columns: Mapping[str, int], rows: Sequence[Mapping[str, Any]]) -> tuple[Schema, int]:
+    """Return the schema with the columns most rows have, and how many rows have all of them."""
     kind, roles = _KNOWN[name]
     chosen: dict[str, tuple[str, ...]] = {}
     for role, alternatives in roles.items():
-        scores = [_occurrences(group, columns) for group in alternatives]
+        scores = [_count_occurrences(group, columns) for group in alternatives]
         chosen[role] = alternatives[scores.index(max(scores))]
-    keys = [key for group in chosen.values() for key in _keys(group)]
+    keys = [key for group in chosen.values() for key in _list_required(group)]
     n = sum(all(key in row for key in keys) for row in rows) if len(set(keys)) == len(keys) else 0
     chosen |= _OPTIONAL.get(name, {})
     return Schema(name=name, kind=kind, columns=chosen), n
 
 
-def _keys(group: tuple[str, ...]) -> tuple[str, ...]:
+def _list_required(group: tuple[str, ...]) -> tuple[str, ...]:
     """Return the columns of an alternative that must exist."""
     return group if group in _PAIRS else group[:1]
 
 
-def _occurrences(group: tuple[str, ...], columns: Mapping[str, int]) -> tuple[int, ...]:
+def _count_occurrences(group: tuple[str, ...], columns: Mapping[str, int]) -> tuple[int, ...]:
     """Return in how many rows each column of an alternative occurs; of a pair, both."""
     counts = tuple(columns.get(column, 0) for column in group)
     return (min(counts),) * len(counts) if group in _PAIRS else counts
 
 
-def _needs(name: str) -> str:
+def _describe_needs(name: str) -> str:
     _, roles = _KNOWN[name]
     return "; ".join(
-        " or ".join(dict.fromkeys(" and ".join(_keys(group)) for group in groups)) for groups in roles.values()
+        " or ".join(dict.fromkeys(" and ".join(_list_required(group)) for group in groups)) for groups in roles.values()
     )
 
 
-def _listed(columns: Iterable[str]) -> str:
+def _quote_names(columns: Iterable[str]) -> str:
     names = [f"'{name}'" for name in columns]
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
 
 
 def infer_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Schema:
-    """Return the schema with what the sample tells of labels and ids: whole numbers, or decimals in text."""
+    """Return the schema with what the sample says of labels and ids: whole numbers or decimals."""
     labels = [row[name] for name in schema.columns.get("label", ()) for row in rows if row.get(name) not in (None, "")]
     are_decimals = bool(labels) and all(isinstance(label, str) and DECIMAL.fullmatch(label) for label in labels)
     names = [*schema.columns.get("label", ()), *([schema.id_column] if schema.id_column is not None else [])]
@@ -277,15 +267,17 @@ def infer_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Sch
     return replace(schema, integer_columns=whole, has_decimal_labels=are_decimals)
 
 
-def check_columns_exist(schema: Schema, found: Iterable[str], *, where: str) -> None:
+def check_columns_exist(schema: Schema, columns: Iterable[str], *, where: str) -> None:
     """Refuse a mapping or an id column that no row of the sample has.
 
     Raises:
         InputError: a column was named that is not there.
     """
-    names = list(found)
-    wanted = [name for group in schema.required for name in group] if schema.name == "mapped" else []
-    wanted += [schema.id_column] if schema.id_column is not None else []
-    for name in wanted:
+    names = list(columns)
+    required = [name for group in schema.required for name in group] if schema.name == "mapped" else []
+    required += [schema.id_column] if schema.id_column is not None else []
+    for name in required:
         if name not in names:
-            raise InputError(f"{where}: column '{name}' is required, found {_listed(names)}{did_you_mean(name, names)}")
+            raise InputError(
+                f"{where}: column '{name}' is required, found {_quote_names(names)}{did_you_mean(name, names)}"
+            )

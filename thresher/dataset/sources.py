@@ -50,23 +50,23 @@ def find_files(
             raise InputError(f"{name}: a file, a folder or a Hub id is required, got an address; download it first")
     if not named:
         raise InputError("load: at least one file is required, got an empty list")
-    found = [path for name in named for path in _expanded(expand_path(name), split)]
-    found = _without_links(found) if skip_links else found
+    paths = [path for name in named for path in _expand(expand_path(name), split)]
+    paths = _skip_links(paths) if skip_links else paths
     seen: set[str] = set()
     repeated = []
-    for path in found:
+    for path in paths:
         place = os.path.realpath(path)  # a link and its target are one file
         if place in seen:
             repeated.append(path)
         seen.add(place)
     if repeated:
         raise InputError(f"load: each file is read once, {first_three(repeated)} is named twice; name it once")
-    return [detect_file_format(path) for path in found]
+    return [detect_file_format(path) for path in paths]
 
 
-def _expanded(path: Path, split: str | None) -> list[Path]:
+def _expand(path: Path, split: str | None) -> list[Path]:
     if path.is_dir():
-        return _folder(path, split)
+        return _list_shards(path, split)
     if path.exists():
         return [path]
     if glob.has_magic(str(path)):
@@ -75,43 +75,43 @@ def _expanded(path: Path, split: str | None) -> list[Path]:
         if not files:
             raise InputError(f"{path}: no file matches this pattern; check it with ls")
         return files
-    raise InputError(f"{path}: no such file{_nearest(path)}")
+    raise InputError(f"{path}: no such file{_suggest(path)}")
 
 
-def _without_links(paths: Sequence[Path]) -> list[Path]:
-    """Return each file once, of several ways to it the one by the fewest links: not `latest.jsonl`, but what it is."""
+def _skip_links(paths: Sequence[Path]) -> list[Path]:
+    """Return each file once, by the path with fewest links: not `latest.jsonl`, but its file."""
     ways: dict[str, Path] = {}
     for path in paths:
         other = ways.setdefault(os.path.realpath(path), path)
-        if other != path and _n_links(path) < _n_links(other):
+        if other != path and _count_links(path) < _count_links(other):
             ways[os.path.realpath(path)] = path
-    kept = set(ways.values())
-    return list(dict.fromkeys(path for path in paths if path in kept))
+    shortest = set(ways.values())
+    return list(dict.fromkeys(path for path in paths if path in shortest))
 
 
-def _n_links(path: Path) -> int:
+def _count_links(path: Path) -> int:
     return sum(part.is_symlink() for part in (path, *path.parents))
 
 
-def _nearest(path: Path) -> str:
+def _suggest(path: Path) -> str:
     parent = path.parent
     if not parent.is_dir():
         return f"; the folder {parent} does not exist either"
     return did_you_mean(path.name, sorted(os.listdir(parent))) or f"; check what is in {parent}"
 
 
-def _folder(folder: Path, split: str | None) -> list[Path]:
-    """Return the shards of a folder: all its files of one kind, without hidden files, metadata and results in it.
+def _list_shards(folder: Path, split: str | None) -> list[Path]:
+    """Return the shards of a folder: its files of one kind, without hidden ones and results.
 
     Of a folder that `select`, `curate` or `correct` wrote, and of a job's snapshot, the kept rows.
     """
     results = {path.parent for path in folder.rglob(MANIFEST) if read_identity(path.parent) is not None}
-    found = find_subset_files(folder) if folder in results else folder.rglob("*")
+    paths = find_subset_files(folder) if folder in results else folder.rglob("*")
     nested = results - {folder}
-    shards = [path for path in sorted(found) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
+    shards = [path for path in sorted(paths) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
     if not shards:
         raise InputError(f"{folder}: a folder must hold files of rows ({KNOWN}), found none")
-    names = {path: _split_of(path.relative_to(folder)) for path in shards}
+    names = {path: _parse_split(path.relative_to(folder)) for path in shards}
     splits = sorted({name for name in names.values() if name is not None})
     if split is not None:
         chosen = [path for path in shards if names[path] == split]
@@ -127,7 +127,7 @@ def _folder(folder: Path, split: str | None) -> list[Path]:
 
 
 def find_subset_files(folder: Path) -> list[Path]:
-    """Return the files of kept rows in a folder of results, in their order: one, or one for each shard.
+    """Return the files of kept rows in a folder of results: one, or one for each shard.
 
     `select` calls them subset, `curate` and `correct` rows; a snapshot of a job has shards in
     `data`.
@@ -138,15 +138,15 @@ def find_subset_files(folder: Path) -> list[Path]:
 
 def _is_shard(path: Path, folder: Path) -> bool:
     is_hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    return not is_hidden and path.name not in _METADATA and _suffixes(path) is not None and path.is_file()
+    return not is_hidden and path.name not in _METADATA and _parse_suffixes(path) is not None and path.is_file()
 
 
-def _split_of(path: Path) -> str | None:
+def _parse_split(path: Path) -> str | None:
     match = _SPLIT.search(path.as_posix())
     return None if match is None else match.group(1)
 
 
-def _suffixes(path: Path) -> tuple[str, str] | None:
+def _parse_suffixes(path: Path) -> tuple[str, str] | None:
     """Return (suffix, compression) of a file that can be read, else None."""
     suffix, compression = path.suffix.lower(), ""
     if suffix in COMPRESSIONS:
@@ -167,7 +167,7 @@ def detect_file_format(path: Path) -> FileToRead:
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="replace")
         raise InputError(f"{shown}: the name of a file must be UTF-8, because results hold it; rename it") from None
-    suffixes = _suffixes(path)
+    suffixes = _parse_suffixes(path)
     if suffixes is None:
         raise InputError(
             f"{path}: the name must end in one of {KNOWN} (text files also with {', '.join(COMPRESSIONS)}), "

@@ -80,7 +80,7 @@ def _concatenate(parts: Sequence[Spans]) -> Spans:
 
 
 class CsvScanner:
-    """Rows are CSV records (RFC 4180): a quote opens a field only at its start, "" stands for one quote.
+    """Rows are CSV records (RFC 4180): a quote opens a field at its start, "" is one quote.
 
     Args:
         delimiter: one byte.
@@ -119,10 +119,10 @@ class CsvScanner:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _scan_csv(data: Any, offset: int, delimiter: int, state: Any, records: Any) -> int:  # noqa: C901
-    """Write (start, end, line, fields or fault) of each record that ends in `data`; return their number.
+    """Write start, end, line, and fields or fault of each record that ends here; return how many.
 
-    State is (where in a field, start of the record, its line, line now, fields, fault), carried from
-    chunk to chunk.
+    State is (where in a field, start of the record, its line, line now, fields, fault); it is
+    carried from chunk to chunk.
     """
     where, start, line, line_now, n_fields, fault = state
     n = 0
@@ -153,7 +153,7 @@ def _scan_csv(data: Any, offset: int, delimiter: int, state: Any, records: Any) 
         elif c == delimiter:
             n_fields += 1
             where = _FIELD_START
-        # a quote opens a field at its start; behind a quote it is the second of "", and we are back inside
+        # a quote opens a field at its start; behind another quote it is the second of ""
         elif c == _QUOTE and where in (_FIELD_START, _QUOTE_SEEN):
             where = _QUOTED
         else:

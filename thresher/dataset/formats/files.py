@@ -1,4 +1,4 @@
-"""Bytes of the user's files: read once for the hash, decompressed into a spool, read again by span."""
+"""Bytes of the user's files: read once for the hash, decompressed, read again by span."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def check_expansion(name: str, n_bytes: int, n_plain: int) -> None:
 
 
 class PlainFile:
-    """The plain bytes of one input: the file itself, or a temporary file when it is compressed or stdin.
+    """The plain bytes of one input: the file, or a temporary one when it is compressed or stdin.
 
     Args:
         path: the user's file; None for a stream.
@@ -115,7 +115,7 @@ class PlainFile:
         self._plain = path if path is not None and not compression else _new_spool(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs: a temporary file goes along, the user's own file is opened there again."""
+        """Return what another process needs; a temporary file goes along, the user's does not."""
         spooled = None if self._plain == self._path else Path(self._plain).read_bytes()
         return {**self.__dict__, "_stream": None, "_plain": self._path, "_spooled": spooled}
 
@@ -256,7 +256,7 @@ def _plain_chunks(raw: _Counted, compression: str) -> Iterator[bytes]:
 
 
 def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
-    """Decompress all frames. The library's own stream reader takes a file that was cut off for a whole one."""
+    """Decompress all frames; the library's stream reader takes a cut file for a whole one."""
     import zstandard
 
     decompressor: Any = zstandard.ZstdDecompressor()
@@ -279,7 +279,7 @@ def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
 
 @contextmanager
 def open_compressed(path: Path, compression: str) -> Iterator[Callable[[bytes], Any]]:
-    """Open a file for writing through a compressor; yields its `write`. Equal content gives equal bytes."""
+    """Open a file and yield a `write` that compresses; equal content gives equal bytes."""
     with open(path, "wb") as file:
         if compression == "":
             yield file.write

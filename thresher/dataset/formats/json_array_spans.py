@@ -52,7 +52,7 @@ class ArrayScanner:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _scan_array(data: Any, offset: int, state: Any, elements: Any) -> int:  # noqa: C901
-    """Write the (start, end) of each element that ends in `data`; return their number.
+    """Write start and end of each element that ends here; return how many.
 
     State is (depth, in string, escaped, start, end, phase), carried from chunk to chunk. Start is
     -1 between two elements; end is behind the last byte of the element that is not white space.

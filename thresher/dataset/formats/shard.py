@@ -18,14 +18,14 @@ class Block(Protocol):
 
     Attributes:
         positions: (n,) int64, the rows' positions in the shard.
-        lines: (n,) int64, where they stand in the user's file, from 1.
+        lines: (n,) int64, where they are in the user's file, from 1.
     """
 
     positions: Int64
     lines: Int64
 
     def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
-        """Yield parts of the block by column, each with the indices of its rows; rows left out must be read singly."""
+        """Yield parts by column, with the indices of their rows; rows left out are read singly."""
 
     def row(self, index: int) -> dict[str, Any]:
         """Return one row; BadRow when it cannot be read."""
@@ -64,13 +64,13 @@ class Shard(Protocol):
         """Names of classes by column, where the file carries them."""
 
     def blocks(self, positions: Int64 | None = None, *, columns: Sequence[str] | None = None) -> Iterator[Block]:
-        """Yield all rows, or those at ascending positions, in order; tables read only the named columns."""
+        """Yield all rows, or those at ascending positions; tables read only the named columns."""
 
     def rows(self, positions: Int64) -> list[dict[str, Any]]:
         """Return rows in the order of the positions, changed ones as they are now."""
 
     def replace_rows(self, changed: Mapping[int, dict[str, Any]]) -> Shard:
-        """Return a shard with other contents at some positions; the file and its blocks stay as they are."""
+        """Return a shard with other contents at some positions; its file and blocks stay."""
 
     def copier(self, path: Path) -> AbstractContextManager[Copier]:
         """Open a file to copy rows of shards of this layout into."""

@@ -53,7 +53,7 @@ class TableInMemory:
 
 
 class ParquetFile:
-    """A Parquet file, read by row group; the values of a Hive partition, which its folders name, are columns of it."""
+    """A Parquet file, read by row group; the values of a Hive partition are columns of it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -79,7 +79,7 @@ class ParquetFile:
 
 
 def _parse_partition(path: Path, names: Sequence[str]) -> dict[str, str | None]:
-    """Return the values that folders such as "lang=en" give to all rows below them, but for columns of the file."""
+    """Return the values of folders such as "lang=en", but for columns of the file."""
     parts = [part.partition("=") for part in Path(os.path.abspath(path)).parent.parts]
     values = {name: unquote(value) for name, equals, value in parts if equals and name and name not in names}
     return {name: None if value == HIVE_NULL else value for name, value in values.items()}
@@ -122,12 +122,12 @@ def _iterate_batches(reader: Any) -> Iterator[pa.RecordBatch]:
 
 
 def _check_expansion(path: Path, n_bytes: int, n_rows: int) -> None:
-    """Refuse a table that is much larger than its file; a row takes some bytes of memory even if all rows are equal."""
+    """Refuse a table much larger than its file; a row takes memory even if all are equal."""
     check_expansion(str(path), path.stat().st_size, max(n_bytes, n_rows * _ROW_BYTES))
 
 
 def _check_offsets(batch: pa.RecordBatch) -> None:
-    """Refuse values that point outside of their buffers, where Arrow itself would read whatever lies in memory.
+    """Refuse values that point outside of their buffers, where Arrow would read any memory.
 
     Text that is not UTF-8 is left to the row that holds it; inside of lists and structs it damages
     the file.
@@ -151,7 +151,7 @@ class TableBlock:
         self._table = table
 
     def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
-        """Yield the block by column, unless some text in it is not UTF-8; the types are the table's own."""
+        """Yield the block by column, unless a text is not UTF-8; the types are the table's own."""
         table = self._table.select([name for name in types if name in self._table.column_names])
         try:
             table.validate(full=True)
@@ -204,7 +204,7 @@ class TableShard:
 
     @property
     def layout(self) -> object:
-        """Shards of equal layout can be copied into one file; an Arrow file has room for one dictionary per column."""
+        """What one file can hold: an Arrow file has room for one dictionary per column."""
         text = str(self._table.schema)
         alone = self.name if self._is_arrow_file and "dictionary<" in text else None
         return (self.suffix, text, self._is_arrow_file, alone)
@@ -215,7 +215,7 @@ class TableShard:
         return self._table.schema
 
     def blocks(self, positions: Int64 | None = None, *, columns: Sequence[str] | None = None) -> Iterator[TableBlock]:
-        """Yield all rows, or those at ascending positions, in order; of all columns or of the named ones."""
+        """Yield all rows, or those at ascending positions; of all columns or of the named ones."""
         named = None if columns is None else [name for name in self.column_names if name in columns]
         for at, table in self._read_tables(positions, named):
             yield TableBlock(table, at)
@@ -242,7 +242,7 @@ class TableShard:
         return [self._changed.get(at, row) for at, row in zip(positions.tolist(), rows, strict=True)]
 
     def replace_rows(self, changed: Mapping[int, dict[str, Any]]) -> TableShard:
-        """Return a shard with other contents at some positions; the file and its blocks stay as they are."""
+        """Return a shard with other contents at some positions; its file and blocks stay."""
         shard = copy.copy(self)
         shard._changed = {**self._changed, **changed}
         return shard
@@ -262,7 +262,7 @@ class TableShard:
         return table
 
     def _read_table(self, positions: Int64) -> pa.Table:
-        # each row is read once, in the order of the file, and then brought into the order of the positions
+        # each row is read once, in the order of the file, then put into that of the positions
         ascending, inverse = np.unique(positions, return_inverse=True)
         tables = [table for _, table in self._read_tables(ascending, None)]
         table = pa.concat_tables(tables) if tables else self.schema.empty_table()
@@ -283,7 +283,7 @@ class TableShard:
 
 
 def _take(table: pa.Table, at: Int64) -> pa.Table:
-    """Return rows of a table in the order of the positions; views, which Arrow cannot take, are cast there and back."""
+    """Return rows of a table; views, which Arrow cannot take, are cast there and back."""
     plain = pa.schema([field.with_type(_PLAIN.get(field.type, field.type)) for field in table.schema])
     if plain.equals(table.schema):
         return table.take(pa.array(at))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -87,29 +88,21 @@ class _Beginning:
 
 def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:
     beginning = _Beginning(file)
-    spans, is_array = _json_spans(beginning, suffix)
+    spans, is_array = _find_json_spans(beginning, suffix)
     if file.name == STDIN and not is_array:
         suffix = ".jsonl"  # of what is written: its own name tells nothing
-    layout = _array_layout(file, spans, compression) if is_array else Layout(compression=compression)
-    shard = TextShard(
-        file,
-        spans,
-        JsonRows(),
-        layout,
-        suffix=suffix + compression,
-        column_names=[],
-        max_row_bytes=max_row_bytes,
-    )
+    layout = _copy_array_layout(file, spans, compression) if is_array else Layout(compression=compression)
+    shard = TextShard(file, spans, JsonRows(), layout, suffix=suffix + compression, max_row_bytes=max_row_bytes)
     rows = sample_rows(shard)
     shard.column_names = list(count_columns(rows))
     if not rows and file.name == STDIN:
         shard.advice = "; standard input must be JSON lines or a JSON array: give other formats as a file"
     elif len(rows) <= 1 and not is_array:
-        shard.advice = _advice_on_one_object(file)
+        shard.advice = _advise_one_object(file)
     return shard
 
 
-def _json_spans(beginning: _Beginning, suffix: str) -> tuple[Spans, bool]:
+def _find_json_spans(beginning: _Beginning, suffix: str) -> tuple[Spans, bool]:
     """Return the rows, and whether they are the elements of an array."""
     if not _is_array(beginning.head, suffix):
         return beginning.scan(LineScanner(beginning.offset)), False
@@ -126,14 +119,14 @@ def _json_spans(beginning: _Beginning, suffix: str) -> tuple[Spans, bool]:
 
 
 def _is_array(head: bytes, suffix: str) -> bool:
-    """Tell whether a file is one JSON array. A .jsonl file is, too, when it plainly begins like an array of objects."""
+    """Tell whether a file is one JSON array, or a .jsonl file that begins like one of objects."""
     head = head.lstrip()
     if suffix == ".json":
         return head.startswith(b"[")
     return head[:1] == b"[" and head[1:_SNIFFED_BYTES].lstrip().startswith(b"{")
 
 
-def _array_layout(file: PlainFile, spans: Spans, compression: str) -> Layout:
+def _copy_array_layout(file: PlainFile, spans: Spans, compression: str) -> Layout:
     """Return a layout that writes an array with the white space that the file has."""
     start, end = spans.start, spans.end
     before, between, after = b"[\n", b",\n", b"\n]\n"
@@ -151,8 +144,8 @@ def _array_layout(file: PlainFile, spans: Spans, compression: str) -> Layout:
     return Layout(compression=compression, before=before, between=between, after=b"", closing=after)
 
 
-def _advice_on_one_object(file: PlainFile) -> str:
-    """Say where the rows seem to be in a file that is one object around them, such as {"data": [...]}."""
+def _advise_one_object(file: PlainFile) -> str:
+    """Say where the rows seem to be in a file that is one object, such as {"data": [...]}."""
     if file.n_plain > _LARGEST_OBJECT:
         return ""
     with file.reader() as reader:
@@ -161,9 +154,8 @@ def _advice_on_one_object(file: PlainFile) -> str:
         content = orjson.loads(text)
     except orjson.JSONDecodeError:
         return ""
-    lists = (
-        [f"'{key}'" for key, value in content.items() if isinstance(value, list)] if isinstance(content, dict) else []
-    )
+    items = content.items() if isinstance(content, dict) else ()
+    lists = [f"'{key}'" for key, value in items if isinstance(value, list)]
     if not lists:
         return ""
     return f"; the file is one object: write its list {' or '.join(lists[:3])} to a file of its own"
@@ -196,19 +188,13 @@ def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int
     with file.reader() as reader:
         before = reader.read(0, header_end) + b"\n"
     layout = Layout(compression=compression, before=before, line_end=b"\r" if raw.endswith(b"\r") else b"")
-    rows = _records(spans, len(header), FAULTS)
-    return TextShard(
-        file,
-        rows,
-        CsvRows(header, delimiter),
-        layout,
-        suffix=suffix + compression,
-        column_names=header,
-        max_row_bytes=max_row_bytes,
-    )
+    records, syntax = _mark_records(spans, len(header), FAULTS), CsvRows(header, delimiter)
+    shard = TextShard(file, records, syntax, layout, suffix=suffix + compression, max_row_bytes=max_row_bytes)
+    shard.column_names = header
+    return shard
 
 
-def _records(spans: Spans, n_columns: int, flags: Mapping[int, str]) -> Spans:
+def _mark_records(spans: Spans, n_columns: int, flags: Mapping[int, str]) -> Spans:
     """Return the rows behind the header, those of another width marked."""
     fields = spans.n_fields
     if fields is None:
@@ -231,14 +217,10 @@ def _records(spans: Spans, n_columns: int, flags: Mapping[int, str]) -> Spans:
 def sample_rows(shard: Shard) -> list[dict[str, object]]:
     """Return the first good rows of a shard."""
     rows: list[dict[str, object]] = []
-    n_tried = 0
     for block in shard.blocks():
         for index in range(len(block.positions)):
-            n_tried += 1
-            try:
+            with suppress(BadRow):
                 rows.append(block.row(index))
-            except BadRow:
-                continue
             if len(rows) == SAMPLE_ROWS:
                 return rows
     return rows

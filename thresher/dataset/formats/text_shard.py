@@ -1,4 +1,4 @@
-"""A file of rows as text (JSONL, JSON array, CSV): byte spans, parsed in blocks, copied byte for byte."""
+"""A file of rows as text (JSONL, JSON, CSV): byte spans, parsed in blocks, copied by byte."""
 
 from __future__ import annotations
 
@@ -68,38 +68,35 @@ class Layout:
     line_end: bytes = b""
 
 
+@dataclass
 class TextBlock:
     """Some consecutive rows as bytes.
 
-    Args:
-        text: bytes that hold the rows, from file offset `base`.
-        spans: (start, end) of the rows, as file offsets.
+    Attributes:
+        positions: (n,) int64, the rows' positions in the shard.
+        lines: (n,) int64, where they are in the user's file, from 1.
+        text: bytes that hold the rows.
+        start: (n,) int64, where in the text each row starts.
+        end: (n,) int64, and ends.
         faults: index in the block -> reason.
+        syntax: how a row is written.
     """
 
-    def __init__(
-        self,
-        text: bytes,
-        spans: tuple[Int64, Int64],
-        positions: Int64,
-        lines: Int64,
-        faults: Mapping[int, str],
-        syntax: RowSyntax,
-    ) -> None:
-        self.positions = positions
-        self.lines = lines
-        self._text = text
-        self._start, self._end = spans
-        self._faults = faults
-        self._syntax = syntax
+    positions: Int64
+    lines: Int64
+    text: bytes
+    start: Int64
+    end: Int64
+    faults: Mapping[int, str]
+    syntax: RowSyntax
 
     def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
-        """Yield parts of the block by column, each with the indices of its rows; rows left out must be read singly."""
-        data = np.frombuffer(self._text, np.uint8)
+        """Yield parts by column, with the indices of their rows; rows left out are read singly."""
+        data = np.frombuffer(self.text, np.uint8)
         is_plain = np.ones(len(self.positions), np.bool_)
-        is_plain[list(self._faults)] = False
+        is_plain[list(self.faults)] = False
         at = np.flatnonzero(is_plain)
-        at = at[self._syntax.is_plain(data, self._start[at], self._end[at], self._text)]
+        at = at[self.syntax.is_plain(data, self.start[at], self.end[at], self.text)]
         whole = self._table(at, types)
         if whole is not None:
             yield at, whole
@@ -114,35 +111,35 @@ class TextBlock:
         """Parse some rows by column; None when any of them cannot be parsed so."""
         if len(at) == 0:
             return None
-        text = self._joined(at)
+        text = self._join(at)
         try:
             text.decode()
-            table = self._syntax.table(text, types)
+            table = self.syntax.table(text, types)
         except (UnicodeDecodeError, pa.ArrowInvalid):
             return None
         return table if table.num_rows == len(at) else None
 
-    def _joined(self, at: Int64) -> bytes:
-        start, end = self._start[at], self._end[at]
+    def _join(self, at: Int64) -> bytes:
+        start, end = self.start[at], self.end[at]
         gap = start[1:] - end[:-1]
         if (gap == 1).all():  # lines without anything between: no copy row by row
             first, last = int(start[0]), int(end[-1])
-            gaps = np.frombuffer(self._text, np.uint8)[end[:-1]]
+            gaps = np.frombuffer(self.text, np.uint8)[end[:-1]]
             if (gaps == ord("\n")).all():
-                return self._text[first:last]
-        return b"\n".join(map(self._text.__getitem__, map(slice, start.tolist(), end.tolist())))
+                return self.text[first:last]
+        return b"\n".join(map(self.text.__getitem__, map(slice, start.tolist(), end.tolist())))
 
     def row(self, index: int) -> dict[str, Any]:
         """Return one row; BadRow when it cannot be read."""
-        if index in self._faults:
-            raise BadRow(self._faults[index])
-        return self._syntax.row(self._text[self._start[index] : self._end[index]])
+        if index in self.faults:
+            raise BadRow(self.faults[index])
+        return self.syntax.row(self.text[self.start[index] : self.end[index]])
 
     def preview(self, index: int) -> str:
         """Return the beginning of one row as text."""
-        start = int(self._start[index])
-        end = min(int(self._end[index]), start + 4 * PREVIEW_CHARACTERS)
-        return self._text[start:end].decode(errors="replace")[:PREVIEW_CHARACTERS]
+        start = int(self.start[index])
+        end = min(int(self.end[index]), start + 4 * PREVIEW_CHARACTERS)
+        return self.text[start:end].decode(errors="replace")[:PREVIEW_CHARACTERS]
 
 
 class TextShard:
@@ -154,30 +151,19 @@ class TextShard:
         syntax: how a row is written.
         layout: how a file of rows is written.
         suffix: with which a copy is written.
-        column_names: the user's columns.
         max_row_bytes: longer rows are rejected unread.
-        advice: what to do when no schema fits the rows.
     """
 
     def __init__(
-        self,
-        file: PlainFile,
-        spans: Spans,
-        syntax: RowSyntax,
-        layout: Layout,
-        *,
-        suffix: str,
-        column_names: Sequence[str],
-        max_row_bytes: int,
-        advice: str = "",
+        self, file: PlainFile, spans: Spans, syntax: RowSyntax, layout: Layout, *, suffix: str, max_row_bytes: int
     ) -> None:
         self.name = file.name
         self.suffix = suffix
         self.layout = layout
-        self.column_names = column_names
+        self.column_names: Sequence[str] = []
         self.label_names: Mapping[str, tuple[str, ...]] = {}
         self.max_row_bytes = max_row_bytes
-        self.advice = advice
+        self.advice = ""
         self._changed: Mapping[int, dict[str, Any]] = {}
         self._file = file
         self._spans = spans
@@ -211,23 +197,23 @@ class TextShard:
         text = reader.read(base, int(end[-1]))
         start, end = self._syntax.trim(np.frombuffer(text, np.uint8), start - base, end - base)
         faults = {i: f"the row is longer than {self.max_row_bytes} bytes" for i in np.flatnonzero(is_long).tolist()}
-        for position, reason in self._structural_faults(positions).items():
-            faults.setdefault(position, reason)
-        kept = np.flatnonzero(start < end)
-        if len(kept) < len(positions):
-            kept = np.union1d(kept, np.array(sorted(faults), np.int64))
-            faults = {int(np.searchsorted(kept, i)): reason for i, reason in faults.items()}
+        faults = self._find_faults(positions) | faults
+        # blank rows are left out, unless they have a fault; faults are numbered like the rows that are left
+        at = np.flatnonzero(start < end)
+        if len(at) < len(positions):
+            at = np.union1d(at, np.array(sorted(faults), np.int64))
+            faults = {int(np.searchsorted(at, i)): reason for i, reason in faults.items()}
         lines = self._spans.line[positions]
-        return TextBlock(text, (start[kept], end[kept]), positions[kept], lines[kept], faults, self._syntax)
+        return TextBlock(positions[at], lines[at], text, start[at], end[at], faults, self._syntax)
 
-    def _structural_faults(self, positions: Int64) -> dict[int, str]:
+    def _find_faults(self, positions: Int64) -> dict[int, str]:
         """Return index -> reason of what the scanner found among the rows at these positions."""
-        found = {}
+        faults = {}
         for position, reason in self._spans.faults.items():
             index = int(np.searchsorted(positions, position))
             if index < len(positions) and positions[index] == position:
-                found[index] = reason
-        return found
+                faults[index] = reason
+        return faults
 
     def rows(self, positions: Int64) -> list[dict[str, Any]]:
         """Return rows in the order of the positions, changed ones as they are now."""
@@ -242,7 +228,7 @@ class TextShard:
         return rows
 
     def replace_rows(self, changed: Mapping[int, dict[str, Any]]) -> TextShard:
-        """Return a shard with other contents at some positions; the file and its blocks stay as they are."""
+        """Return a shard with other contents at some positions; its file and blocks stay."""
         shard = copy.copy(self)
         shard._changed = {**self._changed, **changed}
         return shard
