@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from thresher.dataset import load
 from thresher.dataset.formats import text_shard
-from thresher.dataset.loading import _open, _schema
+from thresher.dataset.loading import _choose_schema, _open
 from thresher.dataset.read_shards import read_rows
 from thresher.errors import InputError, ThresherError
 
@@ -118,7 +118,7 @@ def check_accounted(path, **arguments):
 def check_paths_agree(path, schema="alpaca"):
     try:
         shards = _open(path, config=None, split=None, max_row_bytes=200)
-        chosen = _schema(shards, schema=schema, columns=None, id_column=None)
+        chosen = _choose_schema(shards, schema=schema, columns=None, id_column=None)
     except ThresherError:
         return
     fast = read_rows(shards, chosen)
@@ -241,7 +241,7 @@ def test_deep_nesting_is_judged_alike_by_column_and_by_row(tmp_path, depth):
     dataset = check_accounted(path)
     assert dataset.rows(range(len(dataset)))[0] == GOOD
     shards = _open(path, config=None, split=None, max_row_bytes=1 << 20)
-    chosen = _schema(shards, schema=None, columns=None, id_column=None)
+    chosen = _choose_schema(shards, schema=None, columns=None, id_column=None)
     assert read_rows(shards, chosen).rejected == read_rows(shards, chosen, by_column=False).rejected
 
 
