@@ -9,6 +9,8 @@ from thresher.dataset import load
 from thresher.errors import InputError, NotFoundError, SettingsError
 from thresher.evaluation.effect import Effect, adjust_p_values, estimate_effect
 from thresher.experiments.comparison import choose_methods, compare, compute_net_effect, describe_effect, has_columns
+from thresher.selectors.herding import Herding
+from thresher.selectors.k_center import KCenter
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,33 @@ def test_the_folder_is_read_back(made, pool, test_rows, tiny_bert, quick):
         encoder="static", out=made.path,
     )  # fmt: skip
     assert again.verdicts == made.verdicts
+
+
+def test_selectors_and_functions_are_compared_like_names(pool, test_rows, tiny_bert, quick):
+    def shortest(length):
+        return -length
+
+    options = {"eval": test_rows, "budget": 16, "seeds": 2, "model": tiny_bert, "settings": quick, "encoder": "static"}
+    comparison = compare(pool, methods=[Herding(), shortest], **options)
+    assert {v.method for v in comparison.verdicts} == {"herding", "shortest", "length"}
+    settings = comparison.manifest.content["method_settings"]
+    assert settings["herding"] == {}
+    assert set(settings["shortest"]) == {"function"}
+    by_name = compare(pool, methods="herding", **options)
+    assert [v for v in comparison.verdicts if v.method == "herding"][0].effect.value == next(
+        v for v in by_name.verdicts if v.method == "herding"
+    ).effect.value
+
+
+def test_two_methods_of_one_name_are_refused(pool, test_rows):
+    def random(length):
+        return length
+
+    for methods in (["k-center", KCenter(metric="euclidean")], random):
+        with pytest.raises(InputError, match="each method needs a name of its own"):
+            compare(pool, eval=test_rows, methods=methods)
+    with pytest.raises(InputError, match="the settings of k-center are those of the selector"):
+        compare(pool, eval=test_rows, methods=[KCenter()], method_settings={"k-center": {"metric": "cosine"}})
 
 
 def outcome(**changes):
@@ -128,7 +157,7 @@ def test_a_comparison_that_could_not_see_anything_names_no_impossible_difference
 
 
 def test_all_leaves_out_what_asks_a_model_or_a_column_that_is_not_there():
-    names = choose_methods("all", {})
+    names = choose_methods("all", {}, {})
     assert {"random", "length", "facility-location", "max-coverage", "stratified"} <= set(names)
     assert not {"perplexity", "gradient", "confidence"} & set(names)
     talks = load([{"instruction": "say", "output": "red", "half": 1}])

@@ -16,6 +16,7 @@ from thresher.experiments.cells.cell import Outcome
 from thresher.experiments.curve_io import describe_dips, describe_limits, read_curve
 from thresher.experiments.learning_curve import learning_curve
 from thresher.experiments.runner import ExperimentRunner
+from thresher.selectors.k_center import KCenter
 
 SIZES = [8, 16, 32, 64]
 
@@ -298,3 +299,15 @@ def test_a_folder_whose_first_cells_all_failed_is_read_back(made, tmp_path):
     again = read_curve(copy)
     assert again.cells["value"].dtype == pl.Float64
     assert again.saturation == curve.saturation
+
+
+def test_a_selector_with_settings_has_a_curve(pool, test_rows, tiny_bert, quick):
+    def longest(length):
+        return length
+
+    curve = learning_curve(
+        pool, eval=test_rows, methods=[KCenter(metric="euclidean"), longest], sizes=[8, 16], seeds=2, grid=True,
+        model=tiny_bert, settings=quick, encoder="static",
+    )  # fmt: skip
+    assert set(curve.cells["method"]) == {"random", "k-center", "longest"}
+    assert curve.manifest.content["method_settings"]["k-center"] == {"metric": "euclidean"}

@@ -16,7 +16,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_seeds_needed
-from thresher.experiments.rankings import check_methods
+from thresher.experiments.rankings import check_methods, name_methods
 from thresher.experiments.result_folder import RunClock, encode_json, read_manifest, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import (
@@ -35,7 +35,7 @@ from thresher.experiments.tables import (
     write_tables,
 )
 from thresher.progress import OnProgress
-from thresher.selectors import available, create
+from thresher.selectors import Selector, available, create
 from thresher.subset.budget import parse_budget
 from thresher.validation import build_settings, document_options
 
@@ -122,10 +122,12 @@ def compare(
         SettingsError: a setting has an illegal value.
         OutputError: `out` holds something else.
     """
-    settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options)
+    options_by_name, selectors = name_methods(options, "compare")
+    settings: ComparisonSettings = build_settings(ComparisonSettings, "compare", options_by_name)
     method_settings = settings.method_settings or {}
-    names = choose_methods(settings.methods, method_settings)
+    names = choose_methods(settings.methods, method_settings, selectors)
     with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
+        runner.rankings.selectors = selectors
         experiment = runner.experiment
         if experiment.metric.column is None:
             raise InputError(f"compare: {experiment.metric.name} has no value per row to pair; choose accuracy or loss")
@@ -325,7 +327,9 @@ def _describe_values(runner: ExperimentRunner) -> list[dict[str, Any]]:
     return values
 
 
-def choose_methods(names: str | Sequence[str], settings: MethodSettings) -> list[str]:
+def choose_methods(
+    names: str | Sequence[str], settings: MethodSettings, selectors: Mapping[str, Selector]
+) -> list[str]:
     """Return the methods of a comparison; "all" are those that ask no language model.
 
     Raises:
@@ -339,7 +343,7 @@ def choose_methods(names: str | Sequence[str], settings: MethodSettings) -> list
     if methods == [BASELINE]:
         raise InputError(f"compare: at least one method besides {BASELINE} is needed, got {list(names)}")
     methods = list(dict.fromkeys([*methods, LENGTH]))
-    check_methods(methods, settings, "compare")
+    check_methods(methods, settings, "compare", selectors)
     return methods
 
 

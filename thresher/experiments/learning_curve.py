@@ -15,7 +15,7 @@ from thresher.experiments.curve import MIN_SIZES, CurvePlan, CurveProgress, Lear
 from thresher.experiments.curve_io import write_curve
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.planning import Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
-from thresher.experiments.rankings import check_methods
+from thresher.experiments.rankings import check_methods, name_methods
 from thresher.experiments.runner import CellId, ExperimentRunner
 from thresher.experiments.settings import CurveOptions, CurveSettings, list_methods, parse_seconds
 from thresher.experiments.tables import check_slices
@@ -59,10 +59,12 @@ def learning_curve(
         SettingsError: a setting has an illegal value.
         OutputError: `out` holds something else.
     """
-    settings: CurveSettings = build_settings(CurveSettings, "curve", options)
+    options_by_name, selectors = name_methods(options, "curve")
+    settings: CurveSettings = build_settings(CurveSettings, "curve", options_by_name)
     methods = list_methods(settings.methods, "curve")
-    check_methods(methods, settings.method_settings or {}, "curve")
+    check_methods(methods, settings.method_settings or {}, "curve", selectors)
     with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
+        runner.rankings.selectors = selectors
         plan = CurvePlan(
             methods=tuple(methods),
             sizes=_choose_sizes(settings.sizes, runner.experiment),

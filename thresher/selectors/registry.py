@@ -22,7 +22,11 @@ SELECTORS = Registry(
 available, load_class, create = SELECTORS.available, SELECTORS.load, SELECTORS.create
 
 
-def as_selector(method: str | Selector | Callable[..., Any], settings: Mapping[str, Any] | None = None) -> Selector:
+Method = str | Selector | Callable[..., Any]
+"""What a user may give as a method: a name, a selector with its settings, or a function."""
+
+
+def as_selector(method: Method, settings: Mapping[str, Any] | None = None) -> Selector:
     """Return the selector that a user means.
 
     Args:
