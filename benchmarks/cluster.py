@@ -1,8 +1,8 @@
-"""Selection on two local Ray nodes of one processor each: objective, rows per second, and what a lost node costs.
+"""Selection on two local Ray nodes: objective, rows per second, and what a lost node costs.
 
     python benchmarks/cluster.py                       # 20,000 and 50,000 generated rows, 5 %
     python benchmarks/cluster.py --rows 20000 --out result.json
-    python benchmarks/cluster.py --rates               # rows per second of one worker, on shards and parts of full size
+    python benchmarks/cluster.py --rates     # rows per second of one worker, on full shards
 
 For each number of rows: the picks of one machine, of Ray with all rows at once (which must be the
 same), and of Ray in partitions. Objectives are computed here over all rows. One more run loses a
@@ -33,7 +33,7 @@ N_SHARDS = 8  # at least
 
 
 def write_pool(folder: Path, n: int, size: int | None = None) -> int:
-    """Write n generated rows, one in twenty a copy of an earlier one, in files of a size; returns how many files."""
+    """Write n rows, one in twenty a copy of an earlier one, to files; return how many files."""
     folder.mkdir(parents=True)
     write_rows(folder / "all.jsonl", generated_rows(n))
     lines = (folder / "all.jsonl").read_text().splitlines(keepends=True)
@@ -85,9 +85,9 @@ class Noted:
         """Of the work."""
         return self.work.can_use_gpu
 
-    def hold(self) -> object:
+    def load_models(self) -> object:
         """Hold what the work holds."""
-        return self.work.hold()
+        return self.work.load_models()
 
     def __call__(self, number: int) -> dict[str, Any]:
         """Note the attempt, and do the shard."""
@@ -109,7 +109,7 @@ def measure(n: int, budget: str, folder: Path) -> dict[str, Any]:
         "ray, all rows at once": {"engine": "ray"},
         "ray, in partitions": {"engine": "ray", "partitions": parts},
     }
-    kept, told = {}, {}
+    picks, manifests = {}, {}
     for name, way in ways.items():
         began = time.perf_counter()
         subset = th.select(pool, budget=budget, encoder="static", out=folder / name, **way)
@@ -119,12 +119,12 @@ def measure(n: int, budget: str, folder: Path) -> dict[str, Any]:
         if "engine" in run:
             spent = run["engine"]["worker_seconds"]
             runs[name]["worker_seconds"] = spent
-        kept[name], told[name] = subset.kept, content
+        picks[name], manifests[name] = subset.kept, content
         print(json.dumps({name: runs[name]}), flush=True)
     x = compute(th.load(pool), ["embedding"], make_context(encoder="static", cache=None))["embedding"]
-    values = {name: objective(x, rows) for name, rows in kept.items()}
+    values = {name: objective(x, rows) for name, rows in picks.items()}
     rng = np.random.default_rng(0)
-    values["random rows"] = objective(x, rng.choice(len(x), len(kept["one machine"]), replace=False))
+    values["random rows"] = objective(x, rng.choice(len(x), len(picks["one machine"]), replace=False))
     here, there = values["one machine"], values["ray, in partitions"]
     return {
         "rows": n,
@@ -133,8 +133,8 @@ def measure(n: int, budget: str, folder: Path) -> dict[str, Any]:
         "partitions": parts,
         "objective": {name: round(value, 6) for name, value in values.items()},
         "ratio_of_partitions": round(there / here, 5),
-        "same_manifest_at_once": told["one machine"] == told["ray, all rows at once"],
-        "notes_of_partitions": told["ray, in partitions"]["notes"],
+        "same_manifest_at_once": manifests["one machine"] == manifests["ray, all rows at once"],
+        "notes_of_partitions": manifests["ray, in partitions"]["notes"],
         "runs": runs,
     }
 
@@ -151,11 +151,11 @@ def asking(pool: Path, budget: str) -> Any:
 
 def rates(folder: Path) -> dict[str, Any]:
     """Measure one worker on shards of 100,000 rows and parts of about 50,000, in this process."""
-    from thresher.selection.distributed import InProcess, select_on
+    from thresher.selection.distributed import InProcess, select_distributed
 
     n, parts = 200_000, 4
     write_pool(folder / "pool", n, 100_000)
-    subset = select_on(InProcess(), asking(folder / "pool", "1%"), folder / "out", partitions=parts)
+    subset = select_distributed(InProcess(), asking(folder / "pool", "1%"), folder / "out", partitions=parts)
     content = subset.manifest.content
     spent = content["run"]["engine"]["worker_seconds"]
     return {
@@ -174,7 +174,7 @@ def lose_a_node(cluster: Any, node: Any, n: int, folder: Path) -> dict[str, Any]
     """Remove a node while features are computed, and count attempts at shards."""
     import ray
 
-    from thresher.selection.distributed import InProcess, select_on
+    from thresher.selection.distributed import InProcess, select_distributed
     from thresher.selection.distributed.ray_engine import RayEngine
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -197,8 +197,8 @@ def lose_a_node(cluster: Any, node: Any, n: int, folder: Path) -> dict[str, Any]
             removed.append(time.time())
 
     asked = asking(folder / "pool", "5%")
-    lost = select_on(Counting(), replace(asked, on_progress=watch), folder / "lost", partitions=4)
-    whole = select_on(InProcess(), asked, folder / "whole", partitions=4)
+    lost = select_distributed(Counting(), replace(asked, on_progress=watch), folder / "lost", partitions=4)
+    whole = select_distributed(InProcess(), asked, folder / "whole", partitions=4)
     stages = [path.name.split("-")[0] for path in attempts.iterdir()]
     return {
         "rows": n,

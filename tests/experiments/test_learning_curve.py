@@ -158,7 +158,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(
     real = worker_pool.train_and_measure
 
     def fail_at_16(context, work):
-        if len(context.parts.train) == 16:
+        if len(context.split.train) == 16:
             raise MemoryError("out of memory")
         return real(context, work)
 

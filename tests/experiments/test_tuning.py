@@ -128,9 +128,11 @@ def test_the_finalists_are_averaged_and_compared_with_the_winner(made, options, 
     assert not (tmp_path / "out" / ".averaging").exists()
 
 
-@pytest.mark.parametrize("average", [1, 9, True])
-def test_an_average_of_too_few_or_too_many_is_refused(options, average):
-    with pytest.raises(SettingsError, match="average must be 0 or between 2 and"):
+@pytest.mark.parametrize(
+    ("average", "words"), [(1, "0 or between 2 and"), (9, "0 or between 2 and"), (True, "a whole number of at least 0")]
+)
+def test_an_average_of_too_few_or_too_many_is_refused(options, average, words):
+    with pytest.raises(SettingsError, match=f"average must be {words}"):
         tune(**options, average=average)
 
 

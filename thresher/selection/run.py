@@ -98,13 +98,13 @@ def select(
 def _select_on_ray(
     engine: str, call: SelectCall, out: str | Path | None, *, address: str | None, partitions: int | None, force: bool
 ) -> Subset:
-    from thresher.selection.distributed import select_on
-    from thresher.selection.distributed.ray_engine import connected
+    from thresher.selection.distributed import select_distributed
+    from thresher.selection.distributed.ray_engine import connect
 
     if engine != "ray":
         raise InputError(f"engine: must be 'local' or 'ray', got '{engine}'")
-    with connected(address) as cluster:
-        return select_on(cluster, call, None if out is None else Path(out), partitions=partitions, force=force)
+    with connect(address) as cluster:
+        return select_distributed(cluster, call, None if out is None else Path(out), partitions=partitions, force=force)
 
 
 def _run(request: Request, started: float) -> Subset:

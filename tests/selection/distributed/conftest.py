@@ -1,4 +1,4 @@
-"""A pool in several files, what one machine makes of it, and engines; tests get the functions by the fixture `kit`."""
+"""A pool in several files, and engines; tests get the functions by the fixture `kit`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thresher.selection.distributed import InProcess, select_on
+from thresher.selection.distributed import InProcess, select_distributed
 from thresher.selection.request import SelectCall
 
 WORDS = [f"word{number}" for number in range(60)]
 
 
-def made_rows(n: int, *, seed: int = 0) -> list[dict[str, Any]]:
+def make_rows(n: int, *, seed: int = 0) -> list[dict[str, Any]]:
     """Return rows of some topics, of different lengths."""
     rng = random.Random(seed)
     topics = [rng.sample(WORDS, 8) for _ in range(12)]
@@ -41,14 +41,14 @@ def write_shards(folder: Path, rows: list[dict[str, Any]], n_shards: int) -> Pat
     return folder
 
 
-def told(subset: Any) -> dict[str, Any]:
+def read_facts(subset: Any) -> dict[str, Any]:
     """Return what a manifest tells, but for what differs between two runs."""
     return {key: value for key, value in subset.manifest.content.items() if key != "run"}
 
 
-def same(here: Any, there: Any) -> None:
+def assert_same(here: Any, there: Any) -> None:
     """Compare two subsets in all that is written of them."""
-    assert told(there) == told(here)
+    assert read_facts(there) == read_facts(here)
     assert there.manifest.hash == here.manifest.hash
     assert there.scores.row_id.equals(here.scores.row_id)
     assert np.array_equal(there.scores.value, here.scores.value)
@@ -65,15 +65,15 @@ def kit() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of 5 files with 300 rows: some repeat others in other files, two cannot be used."""
-    rows = made_rows(300)
+    """Return 5 files with 300 rows: some repeat others in other files, two cannot be used."""
+    rows = make_rows(300)
     rows[150] = rows[299] = rows[297] = dict(rows[3])
     rows[40] = {"prompt": 5}
     rows[222] = {"prompt": "no answer", "completion": ""}
     return write_shards(tmp_path_factory.mktemp("pools") / "pool", rows, 5)
 
 
-def asking(pool: Any, method: Any = "facility-location", **options: Any) -> SelectCall:
+def build_call(pool: Any, method: Any = "facility-location", **options: Any) -> SelectCall:
     return SelectCall.of_options(pool, method, {"budget": 40, "encoder": "static", **options}, None)
 
 
@@ -81,4 +81,4 @@ def run_in_process(
     pool: Any, out: Path, method: Any = "facility-location", *, partitions: int | None = None, **given: Any
 ):
     """Select with the engine that is this process."""
-    return select_on(InProcess(), asking(pool, method, **given), out, partitions=partitions)
+    return select_distributed(InProcess(), build_call(pool, method, **given), out, partitions=partitions)

@@ -11,7 +11,7 @@ import pytest
 
 import thresher as th
 from thresher.features.container import Features
-from thresher.selection.distributed.coverage import certify, gains_of, values_of_sample
+from thresher.selection.distributed.coverage import certify, compute_gains, compute_sample_values
 from thresher.selection.distributed.partitions import nearest_centroid
 from thresher.selectors.facility_location import FacilityLocation
 
@@ -34,7 +34,7 @@ def embedded(folder):
 @pytest.fixture(scope="module")
 def two_rounds(kit, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two rounds")
-    rows = kit.made_rows(600, seed=5)
+    rows = kit.make_rows(600, seed=5)
     for number in range(0, 600, 9):
         rows[number] = dict(rows[(number * 7) % 50])  # many equal rows, in many files
     pool = kit.write_shards(folder / "pool", rows, 6)
@@ -91,7 +91,7 @@ def test_picks_do_not_depend_on_how_the_rows_are_in_files(kit, two_rounds, tmp_p
 
 
 def test_rows_the_user_has_are_not_picked_again(kit, tmp_path):
-    rows = kit.made_rows(120, seed=2)
+    rows = kit.make_rows(120, seed=2)
     pool = kit.write_shards(tmp_path / "pool", rows, 3)
     kit.write_shards(tmp_path / "beside", rows[:40], 1)
     subset = kit.run_in_process(str(pool), tmp_path / "out", budget=20, partitions=3, existing=str(tmp_path / "beside"))
@@ -143,8 +143,8 @@ def test_rows_that_are_as_near_to_all_centroids_take_little_memory():
 def test_no_set_of_rows_is_better_than_the_bound():
     x = unit(12, 5, 6)
     for k, picks in ((1, [3]), (2, [0, 1]), (3, [11, 2, 5])):
-        covered = values_of_sample(x, x[picks], None)
-        gains = gains_of(x, x, covered)
+        covered = compute_sample_values(x, x[picks], None)
+        gains = compute_gains(x, x, covered)
         certificate = certify(covered, -np.sort(-gains)[:k], 12)
         best = max(value(x, list(some)) for some in itertools.combinations(range(12), k))
         assert certificate.value * 12 == pytest.approx(value(x, picks), rel=1e-5)
@@ -157,6 +157,6 @@ def test_the_estimate_is_within_its_error_most_of_the_time():
     truth, hits = value(x, picks) / 2000, 0
     for seed in range(40):
         sample = np.random.default_rng(seed).choice(2000, 200, replace=False)
-        found = certify(values_of_sample(x[sample], x[picks], None), np.zeros(1), 2000)
+        found = certify(compute_sample_values(x[sample], x[picks], None), np.zeros(1), 2000)
         hits += abs(found.value - truth) < 2 * found.stderr
     assert hits >= 35

@@ -1,4 +1,4 @@
-"""Ray as the engine: equal to one machine; a node that goes in mid-run costs what it was at and nothing else."""
+"""Ray as the engine: equal to one machine; a lost node costs what it was at and nothing else."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from thresher.artifacts.folder import atomic_file
 from thresher.errors import InputError, MissingExtraError, NotFoundError, OutputError
 from thresher.features.context import make_context
 from thresher.selection.distributed import ray_engine
-from thresher.selection.distributed.ray_engine import RayEngine, connected, record_of
-from thresher.selection.distributed.shard_features import MeasureShard, sent
+from thresher.selection.distributed.ray_engine import RayEngine, connect, parse_answer
+from thresher.selection.distributed.shard_features import MeasureShard, build_worker_context
 
 ray = pytest.importorskip("ray")
 DataContext = pytest.importorskip("ray.data").DataContext
@@ -38,7 +38,7 @@ def test_ray_gives_what_one_machine_gives(kit, one_node, pool_folder, tmp_path, 
     monkeypatch.setattr(ray_engine, "N_WAITING", 2)  # of 5 shards
     here = th.select(str(pool_folder), budget=40, encoder="static")
     there = th.select(str(pool_folder), budget=40, encoder="static", engine="ray", out=tmp_path / "there")
-    assert kit.told(there) == kit.told(here)
+    assert kit.read_facts(there) == kit.read_facts(here)
     assert there.dropped.equals(here.dropped)
     assert there.manifest.content["run"]["engine"]["name"] == "ray"
     with pytest.raises(InputError, match="encoder 'no/such-encoder' must be a folder or a model on the Hub"):
@@ -63,7 +63,7 @@ def test_an_address_that_nobody_answers_at_is_refused_at_once():
         "ray://head:10001?token=secret": "got 'ray://head:10001'",
         "head:6379?token=secret": "got 'head:6379'",
     }.items():
-        with pytest.raises(InputError, match=sentence) as found, connected(address):
+        with pytest.raises(InputError, match=sentence) as found, connect(address):
             pass
         assert "secret" not in str(found.value)
     assert time.monotonic() - began < 10
@@ -71,16 +71,16 @@ def test_an_address_that_nobody_answers_at_is_refused_at_once():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'thresher\[ray\]'"), connected():
+    with pytest.raises(MissingExtraError, match=r"pip install 'thresher\[ray\]'"), connect():
         pass
 
 
-def test_what_a_user_must_mend_comes_back_as_it_was_raised():
+def test_what_a_user_must_fix_comes_back_as_it_was_raised():
     for error in (InputError("a: b"), NotFoundError("c"), MissingExtraError("faiss", "near", "near")):
         for host, where in ((socket.gethostname(), ""), ("other", " (on other)")):
             text = json.dumps({"failure": type(error).__name__, "sentence": str(error), "host": host})
             with pytest.raises(type(error)) as found:
-                record_of(text)
+                parse_answer(text)
             assert str(found.value) == f"{error}{where}"
 
 
@@ -90,14 +90,14 @@ def test_a_full_disk_of_a_node_is_one_sentence(tmp_path):
 
     full.folder = tmp_path
     with pytest.raises(OutputError, match="/data/x: must be readable and writable, got 'No space left on device'"):
-        record_of(ray_engine.answer(full, 0))
+        parse_answer(ray_engine.run_shard_as_json(full, 0))
 
 
 def test_models_get_gpus_only_where_they_can_use_them(monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
     found = {}
     for encoder, device in (("static", None), ("minilm", None), ("minilm", "cuda:1"), ("minilm", "cpu")):
-        context = sent(make_context(encoder=encoder, device=device))
+        context = build_worker_context(make_context(encoder=encoder, device=device))
         work = MeasureShard(reader=None, needs=frozenset({"embedding"}), context=context, folder=Path())
         found[encoder, device] = (*ray_engine._workers(work), context.models.device)
     assert found == {
@@ -111,7 +111,7 @@ def test_models_get_gpus_only_where_they_can_use_them(monkeypatch):
 def test_a_cluster_that_never_gets_a_node_for_the_work_is_not_waited_for_for_ever(monkeypatch):
     nodes = [{"Alive": True, "Resources": {"memory": 8e9}}, {"Alive": False, "Resources": {"CPU": 4, "memory": 8e9}}]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    patience = ray_engine._Patience(4 * 10**9)
+    patience = ray_engine._NodeWait(4 * 10**9)
     patience.check()
     monkeypatch.setattr(ray_engine, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(InputError, match=r"needs a node with a processor and 4\.0 GB for tasks, found none among 1 in"):
@@ -123,7 +123,7 @@ def test_a_cluster_that_never_gets_a_node_for_the_work_is_not_waited_for_for_eve
 @pytest.mark.filterwarnings("ignore")  # of ray itself
 def test_a_shard_may_take_hours_and_other_data_sets_stay_as_they_were():
     context, before = DataContext(), DataContext.get_current().enable_progress_bars
-    ray_engine._set_up(context)
+    ray_engine._configure(context)
     assert context.execution_no_progress_timeout_s == 86_400
     assert not context.enable_progress_bars
     assert DataContext.get_current().enable_progress_bars == before
@@ -219,7 +219,7 @@ def test_a_removed_node_costs_at_most_what_it_was_at(two_nodes, tmp_path, method
 @pytest.mark.filterwarnings("ignore")  # of ray itself
 def test_a_node_that_goes_in_mid_run_changes_nothing(kit, two_nodes, tmp_path):
     cluster, node = two_nodes
-    pool = kit.write_shards(tmp_path / "pool", kit.made_rows(400, seed=9), 16)
+    pool = kit.write_shards(tmp_path / "pool", kit.make_rows(400, seed=9), 16)
     here = kit.run_in_process(str(pool), tmp_path / "here", partitions=4)
     stages = tmp_path / ".there.stages"
     seen = {}

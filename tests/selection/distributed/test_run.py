@@ -11,9 +11,9 @@ import pytest
 
 import thresher as th
 from thresher.errors import InputError, OutputError
-from thresher.selection.distributed import InProcess, select_on, shards
+from thresher.selection.distributed import InProcess, select_distributed, shards
 from thresher.selection.distributed.engine import run_stage
-from thresher.selection.distributed.stage import check_version, do, find_record
+from thresher.selection.distributed.stage import check_version, read_record, run_shard
 from thresher.subset.subset import open_subset, read_subset, read_subset_rows
 
 
@@ -32,11 +32,11 @@ from thresher.subset.subset import open_subset, read_subset, read_subset_rows
 )
 def test_picks_scores_tables_and_manifest_are_those_of_one_machine(kit, pool_folder, tmp_path, method, given):
     if "existing" in given:
-        kit.write_shards(tmp_path / "beside", kit.made_rows(9, seed=3), 1)
+        kit.write_shards(tmp_path / "beside", kit.make_rows(9, seed=3), 1)
         given = {**given, "existing": str(tmp_path / "beside")}
     here = th.select(str(pool_folder), method, encoder="static", out=tmp_path / "here", **given)
     there = kit.run_in_process(str(pool_folder), tmp_path / "there", method, **given)
-    kit.same(here, there)
+    kit.assert_same(here, there)
     assert not list(tmp_path.glob(".*")), "the files between the stages are gone"
 
 
@@ -45,9 +45,9 @@ def test_scores_of_a_language_model_and_their_reasons_are_those_of_one_machine(k
     given = {"budget": 8, "model": str(tiny_llama), "max_length": 60}
     here = th.select(files, "perplexity", **given)
     there = kit.run_in_process(files, tmp_path / "there", "perplexity", encoder=None, **given)
-    assert kit.told(there)["feature_notes"] == kit.told(here)["feature_notes"]
-    assert kit.told(here)["counts"]["excluded_by_reason"], "some rows have a reason instead of a value"
-    assert kit.told(there)["counts"] == kit.told(here)["counts"]
+    assert kit.read_facts(there)["feature_notes"] == kit.read_facts(here)["feature_notes"]
+    assert kit.read_facts(here)["counts"]["excluded_by_reason"], "some rows have a reason instead of a value"
+    assert kit.read_facts(there)["counts"] == kit.read_facts(here)["counts"]
     assert np.array_equal(there.kept, here.kept)
     assert np.allclose(there.scores.value, here.scores.value, atol=1e-5)
 
@@ -56,14 +56,14 @@ def test_features_that_compare_rows_are_computed_of_all_rows_at_once(kit, tmp_pa
     pytest.importorskip("sklearn")
     folder = kit.write_shards(tmp_path / "pool", color_rows, 3)
     here = th.select(str(folder), "confidence", budget=9, encoder="static", out=tmp_path / "here")
-    kit.same(here, kit.run_in_process(str(folder), tmp_path / "there", "confidence", budget=9))
+    kit.assert_same(here, kit.run_in_process(str(folder), tmp_path / "there", "confidence", budget=9))
 
 
 def test_a_column_that_one_file_lacks_is_empty_there(kit, tmp_path):
     rows = [{"prompt": f"p {i}", "completion": f"c {i}", **({"kind": "ab"[i % 2]} if i < 9 else {})} for i in range(20)]
     folder = kit.write_shards(tmp_path / "pool", rows, 3)
     here = th.select(str(folder), "random", budget=9, quota="kind=balanced", out=tmp_path / "here")
-    kit.same(
+    kit.assert_same(
         here,
         kit.run_in_process(str(folder), tmp_path / "there", "random", budget=9, quota="kind=balanced", encoder=None),
     )
@@ -74,7 +74,7 @@ def test_an_id_that_another_file_has_used_is_set_aside_as_on_one_machine(kit, tm
     folder = kit.write_shards(tmp_path / "pool", rows, 3)
     here = th.select(th.load(folder, id_column="name"), "random", budget=5, out=tmp_path / "here")
     there = kit.run_in_process(shards(folder, id_column="name"), tmp_path / "there", "random", budget=5, encoder=None)
-    assert kit.told(there) == kit.told(here)
+    assert kit.read_facts(there) == kit.read_facts(here)
     assert there.scores.row_id.equals(here.scores.row_id)
     aside = [line for path in sorted((tmp_path / "there").glob("rejected-*")) for line in path.read_text().splitlines()]
     assert sorted(aside) == sorted((tmp_path / "here" / "rejected.jsonl").read_text().splitlines())
@@ -103,7 +103,7 @@ def test_the_report_of_the_folder_can_be_made(kit, pool_folder, tmp_path):
 def test_a_table_stays_a_table(kit, tmp_path):
     (tmp_path / "pool").mkdir()
     for number in range(3):
-        pl.DataFrame(kit.made_rows(12, seed=number)).write_parquet(tmp_path / "pool" / f"{number}.parquet")
+        pl.DataFrame(kit.make_rows(12, seed=number)).write_parquet(tmp_path / "pool" / f"{number}.parquet")
     subset = kit.run_in_process(str(tmp_path / "pool"), tmp_path / "out", "random", budget=6)
     found = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "out").glob("subset-*.parquet"))])
     assert found.to_dicts() == subset.rows
@@ -126,19 +126,19 @@ class Killed(InProcess):
 @pytest.fixture(scope="module")
 def alone(kit, pool_folder, tmp_path_factory):
     engine = Killed()
-    return engine.done, select_on(
-        engine, kit.asking(str(pool_folder)), tmp_path_factory.mktemp("a") / "o", partitions=4
+    return engine.done, select_distributed(
+        engine, kit.build_call(str(pool_folder)), tmp_path_factory.mktemp("a") / "o", partitions=4
     )
 
 
 @pytest.mark.parametrize("stage", ["read", "features", "first round", "write"])
 def test_a_killed_run_goes_on_with_the_shards_that_are_not_done(kit, pool_folder, tmp_path, alone, stage):
-    asked, (done, whole) = kit.asking(str(pool_folder)), alone
+    asked, (done, whole) = kit.build_call(str(pool_folder)), alone
     first, second = Killed({stage: 2}), Killed()
     with pytest.raises(KeyboardInterrupt):
-        select_on(first, asked, tmp_path / "out", partitions=4)
+        select_distributed(first, asked, tmp_path / "out", partitions=4)
     assert not (tmp_path / "out").exists()
-    subset = select_on(second, asked, tmp_path / "out", partitions=4)
+    subset = select_distributed(second, asked, tmp_path / "out", partitions=4)
     assert sorted(first.done + second.done) == sorted(done), "every shard of every stage is done once"
     assert subset.manifest.hash == whole.manifest.hash
     assert subset.dropped.equals(whole.dropped)
@@ -148,21 +148,21 @@ def test_the_same_command_again_finds_its_result(kit, pool_folder, tmp_path):
     subset = kit.run_in_process(str(pool_folder), tmp_path / "out")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     again = Killed()
-    found = select_on(again, kit.asking(str(pool_folder)), tmp_path / "out")
+    found = select_distributed(again, kit.build_call(str(pool_folder)), tmp_path / "out")
     assert {name for name, _ in again.done} == {"read"}
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
     assert found.manifest.content == subset.manifest.content
 
 
 def test_a_file_that_changed_after_a_kill_is_read_again(kit, tmp_path):
-    folder = kit.write_shards(tmp_path / "pool", kit.made_rows(60), 3)
+    folder = kit.write_shards(tmp_path / "pool", kit.make_rows(60), 3)
     with pytest.raises(KeyboardInterrupt):
-        select_on(Killed({"features": 2}), kit.asking(str(folder), budget=5), tmp_path / "out")
+        select_distributed(Killed({"features": 2}), kit.build_call(str(folder), budget=5), tmp_path / "out")
     with (folder / "part-1.jsonl").open("a") as file:
         file.write(json.dumps({"prompt": "new", "completion": "row", "kind": "a"}) + "\n")
-    subset = select_on(Killed(), kit.asking(str(folder), budget=5), tmp_path / "out")
-    assert kit.told(subset)["counts"]["usable"] == 61
-    kit.same(th.select(str(folder), budget=5, encoder="static", out=tmp_path / "here"), subset)
+    subset = select_distributed(Killed(), kit.build_call(str(folder), budget=5), tmp_path / "out")
+    assert kit.read_facts(subset)["counts"]["usable"] == 61
+    kit.assert_same(th.select(str(folder), budget=5, encoder="static", out=tmp_path / "here"), subset)
 
 
 def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypatch):
@@ -170,9 +170,9 @@ def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypat
     engine, work = InProcess(), type("W", (), {"name": "w", "folder": tmp_path, "memory_bytes": 0})()
     type(work).__call__ = lambda self, number: {}
     run_stage(engine, work, range(1))
-    record = find_record(tmp_path, 0)
+    record = read_record(tmp_path, 0)
     monkeypatch.undo()
-    assert find_record(tmp_path, 0) is None, "nor does a later run go on with what it did"
+    assert read_record(tmp_path, 0) is None, "nor does a later run go on with what it did"
     with pytest.raises(InputError, match=r"must have thresher .*, found 9.9; install one version on all nodes"):
         check_version(record)
 
@@ -181,7 +181,7 @@ def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypat
 def test_what_a_killed_run_of_the_other_engine_left_is_not_in_the_result(
     kit, pool_folder, tmp_path, monkeypatch, first
 ):
-    asked = kit.asking(str(pool_folder))
+    asked = kit.build_call(str(pool_folder))
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -192,13 +192,15 @@ def test_what_a_killed_run_of_the_other_engine_left_is_not_in_the_result(
     with monkeypatch.context() as patch:
         if first == "local":
             patch.setattr("thresher.subset.subset.write_parquet", interrupted)
-        killed = {"local": local, "ray": lambda: select_on(Killed({"write": 2}), asked, tmp_path / "out")}[first]
+        killed = {"local": local, "ray": lambda: select_distributed(Killed({"write": 2}), asked, tmp_path / "out")}[
+            first
+        ]
         with pytest.raises(KeyboardInterrupt):
             killed()
     if first == "ray":
         local()
     else:
-        select_on(InProcess(), asked, tmp_path / "out")
+        select_distributed(InProcess(), asked, tmp_path / "out")
     assert len(th.load(tmp_path / "out")) == 40
     kinds = [path.name.partition(".")[0].partition("-")[0] for path in (tmp_path / "out").iterdir()]
     n = 5 if first == "local" else 1
@@ -208,20 +210,20 @@ def test_what_a_killed_run_of_the_other_engine_left_is_not_in_the_result(
 
 def test_values_that_were_computed_again_are_written_again(kit, pool_folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        select_on(Killed({"write": 3}), kit.asking(str(pool_folder)), tmp_path / "out")
+        select_distributed(Killed({"write": 3}), kit.build_call(str(pool_folder)), tmp_path / "out")
     again = Killed()  # another device rounds otherwise, and may pick others
-    select_on(again, kit.asking(str(pool_folder), device="cpu"), tmp_path / "out")
+    select_distributed(again, kit.build_call(str(pool_folder), device="cpu"), tmp_path / "out")
     assert sorted(number for name, number in again.done if name == "write") == list(range(5))
 
 
 def test_files_without_rows_are_shards_as_any_other(kit, tmp_path):
     (tmp_path / "pool").mkdir()
     for number in range(3):
-        rows = pl.DataFrame(kit.made_rows(20, seed=number))
+        rows = pl.DataFrame(kit.make_rows(20, seed=number))
         (rows.head(0) if number == 1 else rows).write_parquet(tmp_path / "pool" / f"{number}.parquet")
     pool = str(tmp_path / "pool")
     here = th.select(pool, "random", budget=9, quota="kind=balanced", out=tmp_path / "here")
-    kit.same(here, kit.run_in_process(pool, tmp_path / "there", "random", budget=9, quota="kind=balanced"))
+    kit.assert_same(here, kit.run_in_process(pool, tmp_path / "there", "random", budget=9, quota="kind=balanced"))
     assert len(kit.run_in_process(pool, tmp_path / "parts", budget=9, partitions=6)) == 9
 
 
@@ -237,19 +239,19 @@ def test_a_row_that_changed_while_features_were_computed_is_noticed(kit, tmp_pat
                 path.write_text("".join(sorted(path.read_text().splitlines(keepends=True))))
 
     with pytest.raises(InputError, match="the files changed while they were being read"):
-        select_on(Rewriting(), kit.asking(str(folder), "confidence", budget=9), tmp_path / "out")
+        select_distributed(Rewriting(), kit.build_call(str(folder), "confidence", budget=9), tmp_path / "out")
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
     work = type("W", (), {"folder": tmp_path / "only-there", "__call__": lambda self, number: {}})()
     with pytest.raises(OutputError, match=r"only-there: must be seen by every node .*; choose --out on storage"):
-        do(work, 0)
+        run_shard(work, 0)
 
 
 def test_what_cannot_be_sharded_is_refused(kit, pool_folder, tmp_path):
     pool, out = str(pool_folder), tmp_path / "out"
     with pytest.raises(InputError, match="needs a folder for the result"):
-        select_on(InProcess(), kit.asking(pool), None)
+        select_distributed(InProcess(), kit.build_call(pool), None)
     with pytest.raises(InputError, match="in the order of the files, got 'rank'"):
         kit.run_in_process(pool, out, order="rank")
     with pytest.raises(InputError, match="got standard input"):
@@ -264,7 +266,7 @@ def test_what_cannot_be_sharded_is_refused(kit, pool_folder, tmp_path):
         kit.run_in_process(pool, out, partitions=299)
     with pytest.raises(InputError, match="need a budget in rows"):
         kit.run_in_process(pool, out, partitions=3, budget="100tok")
-    with pytest.raises(InputError, match="cannot be used .*mend them"):
+    with pytest.raises(InputError, match="cannot be used .*fix them"):
         kit.run_in_process(shards(pool, strict=True), out)
     with pytest.raises(InputError, match="address, partitions: are for the engine 'ray'"):
         th.select(pool, budget=3, partitions=3)
@@ -277,7 +279,7 @@ def test_what_cannot_be_sharded_is_refused(kit, pool_folder, tmp_path):
 
 
 def test_a_file_that_disagrees_is_named(kit, tmp_path):
-    folder = kit.write_shards(tmp_path / "pool", kit.made_rows(30), 3)
+    folder = kit.write_shards(tmp_path / "pool", kit.make_rows(30), 3)
     (folder / "part-9.jsonl").write_text('{"question": "a", "answer": "b"}\n')
     with pytest.raises(InputError, match=r"part-9.jsonl: rows of schema 'prompt-completion' are required.*1 x "):
         kit.run_in_process(str(folder), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Selection beyond one machine: a pool of files, worked on file by file by whoever has a processor free.
+"""Selection beyond one machine: a pool of files, worked on file by file.
 
     files -> rows -> features -> (partitions ->) picks -> one output file per shard
 
@@ -12,6 +12,6 @@ from __future__ import annotations
 
 from thresher.selection.distributed.engine import Engine, InProcess
 from thresher.selection.distributed.pool_files import PoolFiles, shards
-from thresher.selection.distributed.run import select_on
+from thresher.selection.distributed.run import select_distributed
 
-__all__ = ["Engine", "InProcess", "PoolFiles", "select_on", "shards"]
+__all__ = ["Engine", "InProcess", "PoolFiles", "select_distributed", "shards"]

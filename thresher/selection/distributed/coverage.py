@@ -1,4 +1,4 @@
-"""What the picks do for every row: which of them stands for it, and how much better any other set could be."""
+"""What the picks do for every row: which one represents it, and what any other set could gain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXISTING = "existing_embedding"
 
 @dataclass(frozen=True, kw_only=True)
 class CoverShard:
-    """Tells what became of the rows of a shard: `thresher.selection.distributed.writing.Verdicts`.
+    """Returns the verdicts on the rows of a shard: `distributed.writing.Verdicts`.
 
     A row's pick is looked for in its own part and the nearest others, `N_PROBED` parts with picks
     in all.
@@ -35,26 +35,27 @@ class CoverShard:
         picks: file with the (k, d) `embedding`, `number` and `part` of the picks, best first.
         ids: file with the ids of the picks, best first.
         centroids: file of the (p, d) centroids.
-        beside: file of the features of rows beside the pool.
+        side_inputs: file of the features of rows beside the pool.
     """
 
     assigned: Path
     picks: Path
     ids: Path
     centroids: Path
-    beside: Path
+    side_inputs: Path
 
     def __call__(self, number: int) -> pl.DataFrame:
         """Return the (n,) verdicts of a shard, in the order of its rows."""
         rows, picks = load_file(arrays_path(self.assigned, number)), load_file(self.picks)
         n, x = len(rows["index"]), rows[EMBEDDING]
         nearest, cosine = self._nearest(rows, picks, np.load(self.centroids))
-        place = np.full(n, -1, np.int64)  # rank of a row that is a pick
+        # the place of each row among the picks, best first; -1 for rows that are no picks
+        place = np.full(n, -1, np.int64)
         order = np.argsort(picks["number"])
         at = np.minimum(np.searchsorted(picks["number"], rows["number"], sorter=order), len(order) - 1)
         is_pick = picks["number"][order[at]] == rows["number"]
         place[is_pick] = order[at][is_pick]
-        floor = floor_of(x, inverse_norms(x), load_file(self.beside).get(EXISTING))
+        floor = floor_of(x, inverse_norms(x), load_file(self.side_inputs).get(EXISTING))
         is_covered, is_owned = cosine > 0, (floor > 0) & (floor >= cosine)
         reason = np.where(is_owned, "covered-by-existing", np.where(is_covered, "covered", "over-budget"))
         ids = pl.read_parquet(self.ids)["row_id"]
@@ -84,27 +85,29 @@ class CoverShard:
     def _nearest(
         self, rows: dict[str, NDArray[np.generic]], picks: dict[str, NDArray[np.generic]], centroid: Float32
     ) -> tuple[Int64, Float32]:
-        """Return the pick nearest to each row, of those that are looked at, and the cosine with it."""
+        """Return the nearest pick of each row, of those in nearby parts, and the cosine with it."""
         start, x = rows["start"], unit_rows(rows[EMBEDDING])
         own = unit_rows(picks[EMBEDDING])
         has_picks = np.unique(picks["part"])
         nearest, cosine = np.zeros(len(x), np.int64), np.zeros(len(x), np.float32)
         for part in np.flatnonzero(np.diff(start)):
+            # the parts with picks, nearest first; its own part leads where it has any
             rest = has_picks[has_picks != part]
             near = rest[np.argsort(-(centroid[rest] @ centroid[part]), kind="stable")]
             probed = [part, *near] if len(rest) < len(has_picks) else near
-            looked_at = np.flatnonzero(np.isin(picks["part"], probed[:N_PROBED]))
-            for low in range(start[part], start[part + 1], max(1, BLOCK_CELLS // len(looked_at))):
-                high = min(low + max(1, BLOCK_CELLS // len(looked_at)), start[part + 1])
-                found = looked_at[(x[low:high] @ own[looked_at].T).argmax(axis=1)]
-                nearest[low:high] = found
-                cosine[low:high] = np.einsum("ij,ij->i", x[low:high], own[found], dtype=np.float64)
+            candidates = np.flatnonzero(np.isin(picks["part"], probed[:N_PROBED]))
+            step = max(1, BLOCK_CELLS // len(candidates))
+            for low in range(start[part], start[part + 1], step):
+                high = min(low + step, start[part + 1])
+                best = candidates[(x[low:high] @ own[candidates].T).argmax(axis=1)]
+                nearest[low:high] = best
+                cosine[low:high] = np.einsum("ij,ij->i", x[low:high], own[best], dtype=np.float64)
         return nearest, cosine
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoundShard:
-    """Finds how much each row of a shard could still add to the objective of the picks, on the sampled rows.
+    """Finds how much each row of a shard could still add to the objective on the sampled rows.
 
     Attributes:
         features: folder of the feature files.
@@ -123,19 +126,20 @@ class BoundShard:
 
     def __call__(self, number: int) -> Record:
         """Write the largest gains of a shard, as means over the sampled rows."""
-        found, _ = read_features(features_path(self.features, number), [EMBEDDING])
+        arrays, _ = read_features(features_path(self.features, number), [EMBEDDING])
         judges = load_file(self.judges)
-        x, sample = unit_rows(found[EMBEDDING]), unit_rows(judges[EMBEDDING])
-        gain = gains_of(x, sample, judges["value"])
+        x, sample = unit_rows(arrays[EMBEDDING]), unit_rows(judges[EMBEDDING])
+        gain = compute_gains(x, sample, judges["value"])
         if len(gain) > self.n_largest:
             gain = -np.partition(-gain, self.n_largest - 1)[: self.n_largest]
         write_arrays(self.folder, number, {"gain": gain})
         return {"rows": len(x)}
 
 
-def gains_of(candidates: Float32, sample: Float32, value: Float64) -> Float64:
-    """Return what each candidate adds to the mean over the sample of the cosine with the nearest pick, (n,)."""
+def compute_gains(candidates: Float32, sample: Float32, value: Float64) -> Float64:
+    """Return what each candidate adds to the sample's mean cosine with the nearest pick, (n,)."""
     gain = np.empty(len(candidates))
+    # a candidate adds what its cosine exceeds the present one by, never less than nothing
     now = value.astype(np.float32)
     step = max(1, BLOCK_CELLS // len(sample))
     for low in range(0, len(candidates), step):
@@ -145,8 +149,8 @@ def gains_of(candidates: Float32, sample: Float32, value: Float64) -> Float64:
     return gain
 
 
-def values_of_sample(sample: Float32, picks: Float32, existing: Float32 | None) -> Float64:
-    """Return the cosine of each sampled row with the nearest of all picks or existing rows, (m,), at least 0."""
+def compute_sample_values(sample: Float32, picks: Float32, existing: Float32 | None) -> Float64:
+    """Return each sampled row's cosine with the nearest pick or existing row, (m,), at least 0."""
     unit, own = unit_rows(sample), unit_rows(picks).T
     value = floor_of(sample, inverse_norms(sample), existing)
     step = max(1, BLOCK_CELLS // max(own.shape[1], 1))
@@ -176,7 +180,7 @@ class Certificate(NamedTuple):
         return self.value / self.bound if self.bound > 0 else 1.0
 
     def sentence(self) -> str:
-        """Say it."""
+        """Return it in words."""
         return (
             f"mean cosine of a row with its nearest pick {self.value:.4f} ± {self.stderr:.4f} on {self.n:,} sampled "
             f"rows; no set of as many rows has more than {self.bound:.4f} there, so the picks have at least "

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-from thresher.selection.distributed.stage import ModelWork, Record, Work, check_version, do, find_record
-
-if TYPE_CHECKING:
-    from thresher.progress import Progress
+from thresher.progress import OnProgress, Progress
+from thresher.selection.distributed.stage import ModelWork, Record, Work, check_version, read_record, run_shard
 
 
 class Engine(Protocol):
-    """Runs work on shards, anywhere. Both methods give the records in the order in which shards finish."""
+    """Runs work on shards, anywhere. Both methods yield records in the order shards finish."""
 
     @property
     def name(self) -> str:
@@ -33,40 +31,38 @@ class InProcess:
     def map_shards(self, work: Work, numbers: Sequence[int]) -> Iterator[Record]:
         """Do shards with a plain function."""
         for number in numbers:
-            yield do(work, number)
+            yield run_shard(work, number)
 
     def map_shards_with_model(self, work: ModelWork, numbers: Sequence[int]) -> Iterator[Record]:
-        """Do shards while the model is held."""
-        held = work.hold()
+        """Do shards while its models are in memory."""
+        models = work.load_models()
         yield from self.map_shards(work, numbers)
-        del held
+        del models
 
 
 def run_stage(
     engine: Engine,
     work: Work | ModelWork,
     numbers: Sequence[int],
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Record]:
-    """Do the shards of a stage that are not done yet, and return the records of all, in the order of the numbers.
+    """Do the shards of a stage that are not done yet; return the records of all, by the numbers.
 
     Args:
         engine: that runs them.
         work: of the stage.
         numbers: of its shards.
-        on_progress: told of each shard that is done.
+        on_progress: called for each shard that is done.
     """
-    from thresher.progress import Progress
+    done = {number: record for number in numbers if (record := read_record(work.folder, number)) is not None}
+    n_done_before = len(done)
+    todo = [number for number in numbers if number not in done]
 
-    found = {number: record for number in numbers if (record := find_record(work.folder, number)) is not None}
-    n_found = len(found)
-    todo = [number for number in numbers if number not in found]
-
-    def tell() -> None:
+    def report() -> None:
         if on_progress is not None:
-            on_progress(Progress(stage=work.name, done=len(found), total=len(numbers), n_cached=n_found))
+            on_progress(Progress(stage=work.name, done=len(done), total=len(numbers), n_cached=n_done_before))
 
-    tell()
+    report()
     if todo:
         work.folder.mkdir(parents=True, exist_ok=True)  # here alone: a node that shares no storage must notice
         if isinstance(work, ModelWork) and work.has_model:
@@ -75,6 +71,6 @@ def run_stage(
             records = engine.map_shards(work, todo)
         for record in records:
             check_version(record)
-            found[record["number"]] = record
-            tell()
-    return [found[number] for number in numbers]
+            done[record["number"]] = record
+            report()
+    return [done[number] for number in numbers]

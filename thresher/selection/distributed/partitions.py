@@ -26,31 +26,31 @@ BLOCK_CELLS = 1 << 22  # cosines computed at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawRows:
+class SampleRows:
     """Fetches the embeddings of some rows of a shard.
 
     Attributes:
         features: folder of the feature files.
-        drawn: by shard, which of its rows.
+        sampled: by shard, which of its rows.
         folder: for the result.
     """
 
     features: Path
-    drawn: Mapping[int, Int64]
+    sampled: Mapping[int, Int64]
     folder: Path
     name: str = "sample"
     memory_bytes: int = 0
 
     def __call__(self, number: int) -> Record:
-        """Write the embeddings of the drawn rows of a shard."""
-        found, _ = read_features(features_path(self.features, number), [EMBEDDING])
-        write_arrays(self.folder, number, {EMBEDDING: found[EMBEDDING][self.drawn[number]]})
-        return {"rows": len(self.drawn[number])}
+        """Write the embeddings of the sampled rows of a shard."""
+        arrays, _ = read_features(features_path(self.features, number), [EMBEDDING])
+        write_arrays(self.folder, number, {EMBEDDING: arrays[EMBEDDING][self.sampled[number]]})
+        return {"rows": len(self.sampled[number])}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AssignShard:
-    """Puts the rows of a shard into parts and writes them part by part, so that each part is one stretch of the file.
+    """Puts the rows of a shard into parts, and writes them so that each part is one stretch.
 
     Attributes:
         features: folder of the feature files.
@@ -67,9 +67,9 @@ class AssignShard:
     memory_bytes: int = 0
 
     def __call__(self, number: int) -> Record:
-        """Write `number`, `index`, `embedding` of the rows of a shard, sorted by part and number, and `start`."""
-        found, _ = read_features(features_path(self.features, number), [EMBEDDING])
-        x, numbers = found[EMBEDDING], np.load(number_path(self.numbers, number))
+        """Write `number`, `index`, `embedding` of a shard's rows by part and number, and `start`."""
+        features, _ = read_features(features_path(self.features, number), [EMBEDDING])
+        x, numbers = features[EMBEDDING], np.load(number_path(self.numbers, number))
         centroid: Float32 = np.load(self.centroids)
         part = nearest_centroid(x, centroid)
         index = np.lexsort((numbers, part)).astype(np.int64)
@@ -80,7 +80,7 @@ class AssignShard:
 
 
 def nearest_centroid(x: Float32, centroid: Float32) -> Int64:
-    """Return the centroid with the largest cosine for each row, (n,): equal rows get one, wherever they stand.
+    """Return the centroid with the largest cosine for each row, (n,): the same for equal rows.
 
     Where float32 could confuse two, cosines are compared in float64, summed row by row; ties go to
     the lowest.
@@ -92,8 +92,10 @@ def nearest_centroid(x: Float32, centroid: Float32) -> Int64:
         cosine = unit @ centroid.T
         best = cosine.max(axis=1)
         nearest[first : first + step] = cosine.argmax(axis=1)
+        # every centroid so near the best that float32 may have confused the two, compared exactly
         row, candidate = np.nonzero(cosine > (best - CLOSE)[:, None])
         exact = _exact_products(unit, row, centroid, candidate)
+        # of each row the largest product first, ties by the lowest centroid: the first entry leads
         order = np.lexsort((candidate, -np.round(exact, 9), row))
         leads = np.concatenate([[True], row[order][1:] != row[order][:-1]]) if len(row) else np.zeros(0, np.bool_)
         nearest[first + row[order][leads]] = candidate[order][leads]
@@ -101,13 +103,13 @@ def nearest_centroid(x: Float32, centroid: Float32) -> Int64:
 
 
 def _exact_products(x: Float32, row: Int64, y: Float32, other: Int64) -> NDArray[np.float64]:
-    """Return the products of pairs of rows in float64, (m,): block by block, since a zero row is in as many pairs."""
-    found = np.empty(len(row))
+    """Return the products of pairs of rows in float64, (m,), block by block: there may be many."""
+    products = np.empty(len(row))
     step = max(1, BLOCK_CELLS // x.shape[1])
     for first in range(0, len(row), step):
         pairs = slice(first, first + step)
-        found[pairs] = np.einsum("ij,ij->i", x[row[pairs]].astype(np.float64), y[other[pairs]].astype(np.float64))
-    return found
+        products[pairs] = np.einsum("ij,ij->i", x[row[pairs]].astype(np.float64), y[other[pairs]].astype(np.float64))
+    return products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ class ChoosePart:
         n_shards: files in it.
         selector: with its settings.
         n_ranked: by part, how many rows to rank.
-        beside: file of the features of rows beside the pool.
+        side_inputs: file of the features of rows beside the pool.
         seed: of the selection.
         folder: for the result.
         memory_bytes: of the largest part.
@@ -129,17 +131,17 @@ class ChoosePart:
     n_shards: int
     selector: Selector
     n_ranked: tuple[int, ...]
-    beside: Path
+    side_inputs: Path
     seed: int
     folder: Path
     memory_bytes: int
     name: str = "first round"
 
     def __call__(self, number: int) -> Record:
-        """Write `number`, `embedding` and `weight` (rows it stands for) of the picks of a part, best first."""
+        """Write `number`, `embedding`, `weight` (rows represented) of a part's picks, best first."""
         numbers, x = self._rows(number)
         features = Features(
-            row_id=ids_of(numbers), arrays={EMBEDDING: x}, context=load_file(self.beside) if len(x) else {}
+            row_id=build_ids(numbers), arrays={EMBEDDING: x}, context=load_file(self.side_inputs) if len(x) else {}
         )
         picks, weight = np.empty(0, np.int64), np.empty(0, np.int64)
         if len(x):
@@ -162,12 +164,12 @@ class ChoosePart:
                     vectors.append(file.get_slice(EMBEDDING)[low:high])
                 elif not vectors:
                     vectors.append(np.empty((0, file.get_slice(EMBEDDING).get_shape()[1]), np.float32))
-        together, x = np.concatenate(numbers), np.concatenate(vectors)
-        order = np.argsort(together)
-        return together[order], x[order]
+        number, x = np.concatenate(numbers), np.concatenate(vectors)
+        order = np.argsort(number)
+        return number[order], x[order]
 
 
-def ids_of(numbers: Int64) -> pl.Series:
+def build_ids(numbers: Int64) -> pl.Series:
     """Return ids that sort as the numbers do."""
     return pl.Series("row_id", numbers).cast(pl.String).str.zfill(20)
 
@@ -188,7 +190,7 @@ def number_path(folder: Path, number: int) -> Path:
     return folder / f"{shard_name(number)}.npy"
 
 
-def together(folder: Path, numbers: Sequence[int]) -> dict[str, Array]:
+def concatenate_arrays(folder: Path, numbers: Sequence[int]) -> dict[str, Array]:
     """Return the arrays of several files, one after the other."""
     parts = [load_file(arrays_path(folder, number)) for number in numbers]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

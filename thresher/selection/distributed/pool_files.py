@@ -54,11 +54,11 @@ class PoolFiles:
             reason, count = next(iter(rows.rejected_by_reason.items()))
             raise InputError(
                 f"{self.names[number]}: rows of schema '{self.schema.name}' are required, as in {self.names[0]}, found "
-                f"none in {rows.n_read:,} rows ({count:,} x {reason}); leave the file out or mend it"
+                f"none in {rows.n_read:,} rows ({count:,} x {reason}); leave the file out or fix it"
             )
-        return self.named(rows, number)
+        return self.rename_file(rows, number)
 
-    def named(self, rows: Dataset, number: int) -> Dataset:
+    def rename_file(self, rows: Dataset, number: int) -> Dataset:
         """Return rows of a shard with the user's name for the file."""
         import polars as pl
 
@@ -75,8 +75,8 @@ class PoolFiles:
             list(self.names), schema=self.schema, id_column=self.schema.id_column, max_row_bytes=self.max_row_bytes
         )
 
-    def sizes(self) -> list[tuple[int, int, int]]:
-        """Return bytes and times of the last changes of each file and of its entry: they tell a change unread.
+    def read_states(self) -> list[tuple[int, int, int]]:
+        """Return bytes and times of change of each file and of its entry: they show any change.
 
         The second time is that of the system: a copy that keeps the first one, as of an archive,
         has another.
@@ -84,14 +84,14 @@ class PoolFiles:
         Raises:
             InputError: a file is gone.
         """
-        found = []
+        states = []
         for path in self.paths:
             try:
                 status = os.stat(path)
             except OSError as error:
                 raise InputError(f"{path}: the file must be readable, got '{error.strerror}'; check the path") from None
-            found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-        return found
+            states.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        return states
 
 
 @document_options(ReadSettings)
@@ -134,7 +134,7 @@ def shards(source: str | Path | Sequence[str | Path], **options: Unpack[ReadOpti
     )
 
 
-def files_of(pool: Any) -> PoolFiles:
+def find_pool_files(pool: Any) -> PoolFiles:
     """Return the files behind whatever a user gave to `select`.
 
     Raises:

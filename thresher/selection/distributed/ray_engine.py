@@ -18,7 +18,7 @@ import numpy as np
 
 from thresher import errors
 from thresher.errors import InputError, MissingExtraError, OutputError, ThresherError
-from thresher.selection.distributed.stage import ModelWork, Record, Work, do
+from thresher.selection.distributed.stage import ModelWork, Record, Work, run_shard
 
 REQUIRED = ("ray", "pyarrow", "pandas", "fsspec")  # the last three: of Ray Data
 N_RETRIES = 10  # of a shard whose worker or node is lost
@@ -27,14 +27,14 @@ LOOK_SECONDS = 60.0  # without an answer, before nodes are looked at
 SHARD_SECONDS = 86_400.0  # in which Ray Data must see one shard done: a slow model takes hours for a file
 PATIENCE_SECONDS = 600.0  # without a node that could run a task: one may be on its way
 REACH_SECONDS = 5.0
-FOUND, LOCAL = "auto", "local"  # the cluster that runs on this machine; a new one for this process
+AUTO, LOCAL = "auto", "local"  # the cluster that runs on this machine; a new one for this process
 
 
 class RayEngine:
     """Runs shards on the Ray cluster that this process is connected to.
 
     A task whose worker or node is lost is run again elsewhere; so is what an actor was at. What a
-    user can mend comes back as it would be raised here.
+    user can fix comes back as it would be raised here.
     """
 
     name = "ray"
@@ -45,30 +45,30 @@ class RayEngine:
 
         shared = ray.put(work)
         memory = min(work.memory_bytes, _largest_node())
-        task = ray.remote(num_cpus=1, max_retries=N_RETRIES, memory=memory or None)(answer)
-        todo, patience = iter(numbers), _Patience(memory)
+        task = ray.remote(num_cpus=1, max_retries=N_RETRIES, memory=memory or None)(run_shard_as_json)
+        todo, node_wait = iter(numbers), _NodeWait(memory)
         waiting = [task.remote(shared, number) for number in islice(todo, N_WAITING)]
         try:
             while waiting:
                 done, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
                 if not done:
-                    patience.check()
+                    node_wait.check()
                 waiting += [task.remote(shared, number) for number in islice(todo, len(done))]
-                with _lost_work_told():
+                with _explain_lost_work():
                     answers = ray.get(done)
-                yield from map(record_of, answers)
+                yield from map(parse_answer, answers)
         finally:
             for left in waiting:
                 ray.cancel(left, force=True)
 
     def map_shards_with_model(self, work: ModelWork, numbers: Sequence[int]) -> Iterator[Record]:
-        """Do shards in a Ray Data actor pool: one model per actor, on a GPU of its own if it can use one."""
+        """Do shards in a Ray Data actor pool: one model per actor, on its own GPU if it can use one."""
         import ray.data
 
         has_gpu, n_workers = _workers(work)
         n_actors = max(1, min(n_workers, len(numbers)))
         shards = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
-        _set_up(shards.context)
+        _configure(shards.context)
         answers = shards.map_batches(
             _Actor,
             fn_constructor_args=(work,),
@@ -77,12 +77,12 @@ class RayEngine:
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_actors, initial_size=n_actors),
             num_cpus=1,
             num_gpus=1 if has_gpu else None,
-            max_restarts=N_RETRIES,  # without limits, a shard that kills its worker would do so for ever
+            max_restarts=N_RETRIES,  # a shard may kill each worker that does it
             max_task_retries=N_RETRIES,
         )
-        with _lost_work_told():
+        with _explain_lost_work():
             for row in answers.iter_rows():
-                yield record_of(row["answer"])
+                yield parse_answer(row["answer"])
 
 
 def _largest_node() -> int:
@@ -106,7 +106,7 @@ def _workers(work: ModelWork) -> tuple[bool, int]:
     return n_gpus > 0, n_gpus or math.ceil(resources.get("CPU", 1))
 
 
-class _Patience:
+class _NodeWait:
     """Waits for a node that can run a task, and not for ever."""
 
     def __init__(self, memory: int) -> None:
@@ -132,8 +132,8 @@ class _Patience:
 
 
 @contextmanager
-def _lost_work_told() -> Iterator[None]:
-    """Say what a user can do about work that Ray gave up; errors in the work itself stay as they are.
+def _explain_lost_work() -> Iterator[None]:
+    """Say what a user can do about work that Ray gave up; other errors stay as they are.
 
     Raises:
         InputError: workers were lost again and again.
@@ -152,54 +152,56 @@ def _lost_work_told() -> Iterator[None]:
 
 
 class _Actor:
-    """Holds a model between shards."""
+    """Keeps models in memory between shards."""
 
     def __init__(self, work: ModelWork) -> None:
         self._work = work
-        self._held: object = None
+        self._models: object = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the shards of a batch."""
-        return {"answer": np.array([self._answer(int(number)) for number in batch["number"]], object)}
+        return {"answer": np.array([self._run(int(number)) for number in batch["number"]], object)}
 
-    def _answer(self, number: int) -> str:
-        if self._held is None:
+    def _run(self, number: int) -> str:
+        if self._models is None:
             try:
-                self._held = self._work.hold()
+                self._models = self._work.load_models()
             except ThresherError as error:
-                return _told(error)
-        return answer(self._work, number)
+                return _encode_error(error)
+        return run_shard_as_json(self._work, number)
 
 
-def answer(work: Work, number: int) -> str:
-    """Do a shard on a node, and return its record, or what the user must mend, as JSON."""
+def run_shard_as_json(work: Work, number: int) -> str:
+    """Do a shard on a node, and return its record, or what the user must fix, as JSON."""
     try:
-        return json.dumps(do(work, number))
+        return json.dumps(run_shard(work, number))
     except ThresherError as error:
-        return _told(error)
+        return _encode_error(error)
     except OSError as error:
         place, reason = error.filename or work.folder, error.strerror or str(error)
-        return _told(OutputError(f"{place}: must be readable and writable, got '{reason}'; mend that and run again"))
+        return _encode_error(
+            OutputError(f"{place}: must be readable and writable, got '{reason}'; fix that and run again")
+        )
 
 
-def _told(error: ThresherError) -> str:
+def _encode_error(error: ThresherError) -> str:
     return json.dumps({"failure": type(error).__name__, "sentence": str(error), "host": socket.gethostname()})
 
 
-def record_of(text: str) -> Record:
-    """Return the record in an answer, or raise what the user must mend."""
-    found: Record = json.loads(text)
-    if "failure" not in found:
-        return found
-    kind = getattr(errors, found["failure"], InputError)
+def parse_answer(text: str) -> Record:
+    """Return the record in an answer, or raise what the user must fix."""
+    answer: Record = json.loads(text)
+    if "failure" not in answer:
+        return answer
+    kind = getattr(errors, answer["failure"], InputError)
     error: ThresherError = kind.__new__(kind)
-    where = "" if found["host"] == socket.gethostname() else f" (on {found['host']})"
-    error.args = (f"{found['sentence']}{where}",)
+    where = "" if answer["host"] == socket.gethostname() else f" (on {answer['host']})"
+    error.args = (f"{answer['sentence']}{where}",)
     raise error
 
 
 @contextmanager
-def connected(address: str | None = None) -> Iterator[RayEngine]:
+def connect(address: str | None = None) -> Iterator[RayEngine]:
     """Connect to a cluster, or start Ray on this machine, for as long as the block runs.
 
     Args:
@@ -216,22 +218,23 @@ def connected(address: str | None = None) -> Iterator[RayEngine]:
             raise MissingExtraError(package, "engine ray", "ray")
     import ray
 
-    wanted = os.environ.get("RAY_ADDRESS") if address is None and not ray.is_initialized() else address
-    if wanted:
-        _check_reachable(wanted)
+    if address is None and not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
     if ray.is_initialized():
-        _check_connection(wanted)
+        _check_connection(address)
         yield RayEngine()
         return
     try:
-        if wanted and wanted != LOCAL:
-            ray.init(address=wanted, log_to_driver=False, logging_level=logging.WARNING)
+        if address and address != LOCAL:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         else:
             ray.init(address=LOCAL, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"engine ray: the cluster at '{wanted or 'this machine'}' cannot be joined ({reason}); check "
+            f"engine ray: the cluster at '{address or 'this machine'}' cannot be joined ({reason}); check "
             f"--address with: ray status"
         ) from None
     try:
@@ -241,12 +244,12 @@ def connected(address: str | None = None) -> Iterator[RayEngine]:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse an address that nobody answers at; Ray itself would try for minutes and then end the process.
+    """Refuse an address that nobody answers at; Ray would try for minutes and end the process.
 
     Raises:
         InputError: nobody does, or it is the address of a Ray client server.
     """
-    if address in (FOUND, LOCAL):
+    if address in (AUTO, LOCAL):
         return
     if "@" in address:  # not repeated: it may be a password
         raise InputError(
@@ -278,14 +281,14 @@ def _check_connection(address: str | None) -> None:
     """
     import ray
 
-    found = ray.get_runtime_context().gcs_address
-    if address not in (None, FOUND, LOCAL, found):
+    connected = ray.get_runtime_context().gcs_address
+    if address not in (None, AUTO, LOCAL, connected):
         raise InputError(
-            f"--address: this process is connected to {found} already, got '{address}'; call ray.shutdown()"
+            f"--address: this process is connected to {connected} already, got '{address}'; call ray.shutdown()"
         )
 
 
-def _set_up(context: Any) -> None:
+def _configure(context: Any) -> None:
     """Let Ray Data show no bars and no plans of its own, and wait for shards that take hours.
 
     Args:

@@ -27,6 +27,8 @@ from thresher.numeric.arrays import Array
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
 from thresher.selection.distributed.stage import Record, shard_name
 
+Facts = Sequence[Mapping[str, Any]]  # of each shard, from the metadata of its feature file
+
 FACTS = "thresher"  # entry of a feature file's metadata
 REASON = "missing/"  # prefix of the (n,) int32 codes of reasons, 0 for a row that has a value
 USABLE = 0.6  # of the free memory: features of all rows on the driver, and the method needs room beside them
@@ -46,26 +48,28 @@ class MeasureShard:
     @property
     def has_model(self) -> bool:
         """Whether a feature is computed by a model."""
-        return bool(models_of(self.needs, self.context))
+        return bool(load_models(self.needs, self.context))
 
     @property
     def can_use_gpu(self) -> bool:
-        """Whether a model would run on a GPU: the static encoder never does, nor what the user wants elsewhere."""
+        """Whether a model would run on a GPU: not the static encoder, nor on another device."""
         from thresher.models.encoders.static import StaticEncoder
 
         device = self.context.models.device
         is_wanted = device is None or device.startswith("cuda")
-        return is_wanted and not all(isinstance(model, StaticEncoder) for model in models_of(self.needs, self.context))
+        return is_wanted and not all(
+            isinstance(model, StaticEncoder) for model in load_models(self.needs, self.context)
+        )
 
-    def hold(self) -> object:
-        """Load nothing yet, but name the models, so that they live on between shards once they are loaded."""
-        return models_of(self.needs, self.context)
+    def load_models(self) -> object:
+        """Return the models, which load when first used, so that they live on between shards."""
+        return load_models(self.needs, self.context)
 
     def __call__(self, number: int) -> Record:
         """Write the feature file of a shard."""
         rows = self.reader.rows(number)
         columns = {name for name in self.needs if name.startswith(COLUMN)}
-        lacking = self._lacking(rows)
+        lacking = self._find_lacking(rows)
         features = compute(rows, self.needs - columns - lacking, self.context)
         arrays: dict[str, Array] = dict(features.arrays)
         missing = dict(features.missing)
@@ -75,7 +79,7 @@ class MeasureShard:
             missing[name] = pl.Series("missing", [reason], dtype=pl.String).new_from_index(0, len(rows))
         values = {}
         for name in sorted(columns):
-            arrays[name], values[name] = self._codes(rows, name.removeprefix(COLUMN))
+            arrays[name], values[name] = self._encode_column(rows, name.removeprefix(COLUMN))
         facts: dict[str, Any] = {"values": values, "notes": features.notes, "reasons": {}}
         for name, reasons in missing.items():
             known = sorted(set(reasons.drop_nulls().to_list()))
@@ -87,9 +91,9 @@ class MeasureShard:
         shapes = {name: [str(array.dtype), list(array.shape[1:])] for name, array in arrays.items()}
         return {"rows": len(rows), "shapes": shapes, "notes": {k: dict(v) for k, v in features.notes.items()}}
 
-    def _lacking(self, rows: Dataset) -> set[str]:
-        """Return the features that are numbers of a column which the pool has and this shard lacks."""
-        own = set(_columns_of(rows))
+    def _find_lacking(self, rows: Dataset) -> set[str]:
+        """Return the features that are numbers of a column that the pool has and this shard lacks."""
+        own = set(_list_columns(rows))
         names = {name for name in self.needs if name.startswith(NUMBER)}
         return {
             name
@@ -97,9 +101,9 @@ class MeasureShard:
             if name.removeprefix(NUMBER) in self.reader.column_names and name.removeprefix(NUMBER) not in own
         }
 
-    def _codes(self, rows: Dataset, name: str) -> tuple[NDArray[np.int64], list[str]]:
+    def _encode_column(self, rows: Dataset, name: str) -> tuple[NDArray[np.int64], list[str]]:
         """Return the codes of a column's values in this shard, and the values."""
-        is_own = name in _columns_of(rows)
+        is_own = name in _list_columns(rows)
         if not is_own and name in self.reader.column_names and not (name == "label" and rows.kind == "classification"):
             values = pl.Series(name, [""], dtype=pl.String).new_from_index(0, len(rows))
         else:
@@ -109,25 +113,25 @@ class MeasureShard:
         return codes, known.to_list()
 
 
-def _columns_of(rows: Dataset) -> Sequence[str]:
-    """Return the names of the columns that can be asked for: a shard without rows may name some, and has none."""
+def _list_columns(rows: Dataset) -> Sequence[str]:
+    """Return the names of the columns; a shard without rows may name some, and has none."""
     return rows.column_names if len(rows) else ()
 
 
-def models_of(needs: frozenset[str], context: FeatureContext) -> list[object]:
-    """Return the encoder and the language model that features use, whose weights live as long as these."""
+def load_models(needs: frozenset[str], context: FeatureContext) -> list[object]:
+    """Return the encoder and the language model of features, which keep their weights in memory."""
     from thresher.features.compute import fingerprints
 
-    held: list[object] = []
+    models: list[object] = []
     about = fingerprints(needs, context)
     if any("encoder" in entry for entry in about.values()):
-        held.append(context.load_encoder())
+        models.append(context.load_encoder())
     if any("model" in entry for entry in about.values()):
         from thresher.models.server_address import is_server
 
         if not is_server(context.models.model):
-            held.append(context.load_language_model())
-    return held
+            models.append(context.load_language_model())
+    return models
 
 
 def features_path(folder: Path, number: int) -> Path:
@@ -141,8 +145,8 @@ def _plain(array: Array) -> Array:
     return np.ascontiguousarray(array)
 
 
-def of_shards(needs: frozenset[str], kind: str) -> frozenset[str]:
-    """Return the features whose arrays can be put together from those of shards; the others need all rows at once."""
+def list_shard_features(needs: frozenset[str], kind: str) -> frozenset[str]:
+    """Return the features that shards can compute; the others need all rows at once."""
     return frozenset(name for name in needs if name.startswith((COLUMN, NUMBER)) or not needs_whole_pool(name, kind))
 
 
@@ -154,7 +158,7 @@ def read_features(path: Path, names: Sequence[str] | None = None) -> tuple[dict[
         return {name: file.get_tensor(name) for name in keys}, facts
 
 
-def planned_bytes(records: Sequence[Record]) -> int:
+def count_bytes(records: Sequence[Record]) -> int:
     """Return the bytes of the features of all shards together."""
     total = 0
     for record in records:
@@ -163,10 +167,10 @@ def planned_bytes(records: Sequence[Record]) -> int:
     return total
 
 
-def gathered_features(
+def gather_features(
     pool: ShardedPool, work: MeasureShard, records: Sequence[Record], scratch: Path
 ) -> tuple[Features, dict[str, list[str]]]:
-    """Put the features of all shards together, sorted by id, and return the values behind each column's codes.
+    """Join the features of all shards, sorted by id; return also the values of each column's codes.
 
     Args:
         pool: whose features they are.
@@ -179,7 +183,7 @@ def gathered_features(
     """
     from thresher.selectors.submodular.memory import available_bytes
 
-    needed, free = planned_bytes(records), available_bytes()
+    needed, free = count_bytes(records), available_bytes()
     if free is not None and needed > USABLE * free:
         raise InputError(
             f"engine ray: the features of {len(pool):,} rows take {needed / 1e9:.1f} GB on the driver, and "
@@ -189,21 +193,21 @@ def gathered_features(
     arrays: dict[str, Array] = {}
     facts = []
     for number, record in enumerate(records):
-        found, about = read_features(features_path(work.folder, number))
+        shard_arrays, about = read_features(features_path(work.folder, number))
         facts.append(about)
         at = pool.rank[pool.shard(number)]
-        for name, array in found.items():
+        for name, array in shard_arrays.items():
             if name not in arrays:
                 arrays[name] = empty_array((len(pool), *array.shape[1:]), array.dtype, scratch)
             if record["rows"]:
                 arrays[name][at] = array
-    values = _one_code(pool, arrays, facts)
-    missing = _reasons(pool, arrays, facts)
+    values = _unify_codes(pool, arrays, facts)
+    missing = _unify_reasons(pool, arrays, facts)
     row_id = pool.row_id.gather(pool.order)
-    return Features(row_id=row_id, arrays=arrays, missing=missing, notes=notes_of(records)), values
+    return Features(row_id=row_id, arrays=arrays, missing=missing, notes=sum_notes(records)), values
 
 
-def notes_of(records: Sequence[Record]) -> dict[str, dict[str, int]]:
+def sum_notes(records: Sequence[Record]) -> dict[str, dict[str, int]]:
     """Return the facts about features that a manifest tells, added up over the shards."""
     notes: dict[str, Counter[str]] = {}
     for record in records:
@@ -212,7 +216,9 @@ def notes_of(records: Sequence[Record]) -> dict[str, dict[str, int]]:
     return {name: dict(counts) for name, counts in notes.items()}
 
 
-def _one_code(pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _unify_codes(
+    pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mapping[str, Any]]
+) -> dict[str, list[str]]:
     """Give the values of each column the codes that they have among the values of all shards."""
     united: dict[str, list[str]] = {}
     for name in [name for name in arrays if name.startswith(COLUMN)]:
@@ -225,7 +231,9 @@ def _one_code(pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mappi
     return united
 
 
-def _reasons(pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mapping[str, Any]]) -> dict[str, pl.Series]:
+def _unify_reasons(
+    pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mapping[str, Any]]
+) -> dict[str, pl.Series]:
     missing = {}
     for key in [name for name in arrays if name.startswith(REASON)]:
         name, codes = key.removeprefix(REASON), arrays.pop(key).astype(np.int64)
@@ -238,15 +246,13 @@ def _reasons(pool: ShardedPool, arrays: dict[str, Array], facts: Sequence[Mappin
     return missing
 
 
-def sent(context: FeatureContext) -> FeatureContext:
+def build_worker_context(context: FeatureContext) -> FeatureContext:
     """Return the context as nodes get it.
 
     Their feature files are what a cache would be, nobody watches, and a worker sees its own GPU
     alone, as the first.
     """
-    device = (
-        "cuda"
-        if context.models.device is not None and context.models.device.startswith("cuda")
-        else context.models.device
-    )
+    device = context.models.device
+    if device is not None and device.startswith("cuda"):
+        device = "cuda"
     return replace(context.with_models(device=device), cache=None, on_progress=None)

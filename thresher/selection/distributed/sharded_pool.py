@@ -1,4 +1,4 @@
-"""The rows of a pool without its texts: ids that are the same as on one machine, and what manifests tell."""
+"""The rows of a pool without its texts: their ids, as on one machine, and facts for manifests."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def ids_path(folder: Path, number: int) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardReader:
-    """Reads a shard again, with the ids that its rows have in the whole pool. Small enough to be sent.
+    """Reads a shard again, with the ids that its rows have in the pool. Small enough to be sent.
 
     Attributes:
         files: of the pool.
         sha256: of each file when it was read first.
         folder: of the ids.
-        renamed: shards in which rows have other ids than the shard alone would give, or are set
-            aside.
+        renamed: shards in which rows have other ids than the shard alone would give, or are
+            rejected.
         column_names: of the whole pool; a shard may lack some.
     """
 
@@ -107,7 +107,7 @@ def final_path(folder: Path, number: int) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardedPool:
-    """What `Dataset` tells of its rows to identities and manifests, and the id of every row, but no text.
+    """What identities and manifests need of a `Dataset`, and the id of every row, but no text.
 
     Attributes:
         reader: of its shards.
@@ -173,7 +173,7 @@ class ShardedPool:
 
     @cached_property
     def whole(self) -> Dataset:
-        """All rows with their texts, in this process's memory: for methods that look at all of them at once.
+        """All rows with their texts, in this process's memory: for methods that need them at once.
 
         Raises:
             InputError: a file has changed.
@@ -188,8 +188,8 @@ class ShardedPool:
         return slice(int(self.start[number]), int(self.start[number + 1]))
 
 
-def gathered_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) -> ShardedPool:
-    """Put what was read together: repeats get their numbers in the order of the files, as one machine gives them.
+def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) -> ShardedPool:
+    """Join what was read; repeats are numbered in the order of the files, as on one machine.
 
     Raises:
         InputError: no row is usable, some are not and the user is strict, or the rows are not those
@@ -236,7 +236,7 @@ def _write_final(
     is_kept: NDArray[np.bool_],
     counts: NDArray[np.int64],
 ) -> frozenset[int]:
-    """Write the ids of shards whose rows are repeated in other shards, and return which these are."""
+    """Write the ids of shards whose rows repeat rows of other shards; return which these are."""
     renamed = set()
     first = given = 0
     for number, part in enumerate(parts):
@@ -259,8 +259,8 @@ def _check(pool: ShardedPool, files: PoolFiles) -> None:
         )
     if files.is_strict and pool.n_rejected:
         raise InputError(
-            f"{pool.n_rejected} of {pool.n_read} rows cannot be used ({first}); mend them, or load without strict to "
-            f"set them aside"
+            f"{pool.n_rejected} of {pool.n_read} rows cannot be used ({first}); fix them, or load without strict to "
+            f"reject them"
         )
     if files.expected is not None and files.expected != pool.fingerprint:
         raise InputError(
@@ -269,11 +269,11 @@ def _check(pool: ShardedPool, files: PoolFiles) -> None:
         )
 
 
-def key_of_read(files: PoolFiles) -> dict[str, Any]:
+def describe_files(files: PoolFiles) -> dict[str, Any]:
     """Return what determines the records of the first reading, in JSON values."""
     schema = files.schema
     return {
-        "files": [[path, *size] for path, size in zip(files.paths, files.sizes(), strict=True)],
+        "files": [[path, *size] for path, size in zip(files.paths, files.read_states(), strict=True)],
         "schema": [schema.name, schema.kind, {role: list(names) for role, names in schema.columns.items()}],
         "types": [
             list(schema.label_names or ()),

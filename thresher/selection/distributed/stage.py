@@ -39,7 +39,7 @@ class Work(Protocol):
         """Memory that one shard may take."""
 
     def __call__(self, number: int) -> Record:
-        """Do one shard: write its files, and return what the driver must know of it, in JSON values."""
+        """Do one shard: write its files, and return what the driver needs, in JSON values."""
 
 
 @runtime_checkable
@@ -54,7 +54,7 @@ class ModelWork(Work, Protocol):
     def can_use_gpu(self) -> bool:
         """Whether that model would run on a GPU."""
 
-    def hold(self) -> object:
+    def load_models(self) -> object:
         """Return what must stay in memory between shards so that the model is not loaded again."""
 
 
@@ -68,7 +68,7 @@ def record_path(folder: Path, number: int) -> Path:
     return folder / f"{shard_name(number)}.json"
 
 
-def do(work: Work, number: int) -> Record:
+def run_shard(work: Work, number: int) -> Record:
     """Do one shard and write its record, the last of its files.
 
     Raises:
@@ -93,13 +93,13 @@ def do(work: Work, number: int) -> Record:
     return record
 
 
-def find_record(folder: Path, number: int) -> Record | None:
-    """Return the record of a shard that is done, else None; what another version of thresher did counts for nothing."""
+def read_record(folder: Path, number: int) -> Record | None:
+    """Return the record of a shard that this version of thresher has done, else None."""
     try:
-        found: Record = json.loads(record_path(folder, number).read_bytes())
+        record: Record = json.loads(record_path(folder, number).read_bytes())
     except FileNotFoundError:
         return None
-    return found if found["thresher"] == versions(()) else None
+    return record if record["thresher"] == versions(()) else None
 
 
 def check_version(record: Record) -> None:
@@ -109,8 +109,8 @@ def check_version(record: Record) -> None:
         InputError: it has.
     """
     if record["thresher"] != versions(()):
-        there, here = record["thresher"].get("thresher"), versions(()).get("thresher")
+        theirs, ours = record["thresher"].get("thresher"), versions(()).get("thresher")
         raise InputError(
-            f"{record['host']}: must have thresher {here}, as this machine has, found {there}; install one version on "
+            f"{record['host']}: must have thresher {ours}, as this machine has, found {theirs}; install one version on "
             f"all nodes"
         )

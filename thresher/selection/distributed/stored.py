@@ -17,7 +17,7 @@ from thresher.subset.subset import Subset, read_subset_rows, read_tables, subset
 
 
 class StoredSubset(Subset):
-    """A subset as `select(engine="ray")` returns it: it holds its folder and manifest, and reads the rest when asked.
+    """A subset as `select(engine="ray")` returns it: folder and manifest; the rest is read on demand.
 
     `dataset` and `rows` read the kept rows alone; `pool` reads the whole pool.
     """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,32 +20,31 @@ from thresher.models.torch_products import load_products
 from thresher.numeric.arrays import Array, Int64
 from thresher.numeric.kmeans import fit_spherical_centroids
 from thresher.numeric.vectors import distinct_rows, unit_rows
+from thresher.progress import Progress
 from thresher.selection.distributed.coverage import (
     EXISTING,
     BoundShard,
     Certificate,
     CoverShard,
     certify,
-    values_of_sample,
+    compute_sample_values,
 )
 from thresher.selection.distributed.partitions import (
     EMBEDDING,
     AssignShard,
     ChoosePart,
-    DrawRows,
+    SampleRows,
     arrays_path,
-    ids_of,
+    build_ids,
+    concatenate_arrays,
     number_path,
-    together,
 )
-from thresher.selection.distributed.shard_features import MeasureShard, notes_of
+from thresher.selection.distributed.shard_features import MeasureShard
+from thresher.selection.distributed.sharded_pool import ShardedPool
 from thresher.selection.distributed.stage import Record
+from thresher.selection.distributed.stage_runner import StageRunner
 from thresher.selection.manifest import Outcome
-
-if TYPE_CHECKING:
-    from thresher.selection.distributed.run import Run
-    from thresher.selection.request import Request
-
+from thresher.selection.request import Request
 
 MAX_ROWS_AT_ONCE = 2_000_000  # beyond, a graph of 64 neighbors and the vectors take over 10 GB
 ROWS_PER_PART = 50_000
@@ -77,8 +77,8 @@ class Partitioning:
         return asdict(self)
 
 
-def partitioning(request: Request, asked: int | None) -> Partitioning | None:
-    """Return how the pool is chosen from in parts, or None where all its rows are looked at at once.
+def plan_partitions(request: Request, asked: int | None) -> Partitioning | None:
+    """Return how the pool is chosen from in parts, or None for all rows at once.
 
     Raises:
         InputError: parts were asked for, and the number, the method, the budget or a quota does not
@@ -96,19 +96,25 @@ def partitioning(request: Request, asked: int | None) -> Partitioning | None:
         return None
     if not is_able:
         raise InputError(
-            f"partitions: {selector.name} cannot weigh rows that stand for others, as the second of two rounds must; "
+            f"partitions: {selector.name} cannot weigh rows by how many they represent, as the second round must; "
             f"leave partitions out, or take facility-location"
         )
     if request.quota is not None or request.budget.unit not in ("rows", "share"):
-        found = f"the quota {request.quota}" if request.quota is not None else f"the budget {request.budget}"
-        raise InputError(f"partitions: need a budget in rows or a share and no quota, got {found}; choose in two steps")
+        other = f"the quota {request.quota}" if request.quota is not None else f"the budget {request.budget}"
+        raise InputError(f"partitions: need a budget in rows or a share and no quota, got {other}; choose in two steps")
     return Partitioning(n_parts=asked)
 
 
 def choose_in_partitions(
-    run: Run, plan: Partitioning, measured: MeasureShard, records: list[Record]
-) -> tuple[CoverShard, Outcome, Int64, Mapping[str, Mapping[str, int]]]:
-    """Choose in two rounds, and tell what the picks are worth.
+    stages: StageRunner,
+    plan: Partitioning,
+    pool: ShardedPool,
+    request: Request,
+    side_inputs: Mapping[str, Array],
+    measured: MeasureShard,
+    records: list[Record],
+) -> tuple[CoverShard, Outcome, Int64]:
+    """Choose in two rounds, and measure what the picks are worth.
 
     GreeDi (Mirzasoleiman et al. 2013, arXiv:1411.0541) with the parts of a k-means in place of
     random ones. Its bounds hold for parts that each pick as many rows as the budget: (1 - 1/e)^2 /
@@ -116,38 +122,70 @@ def choose_in_partitions(
     2015, arXiv:1502.02606). Here a part picks `oversampling` times its share, so neither holds;
     what the picks have of the optimum is measured.
 
+    Args:
+        stages: runs the stages.
+        plan: the parts.
+        pool: rows to choose from.
+        request: of the user.
+        side_inputs: features of rows beside the pool.
+        measured: the stage that computed the features of the pool.
+        records: of that stage.
+
     Returns:
-        What became of the rows of a shard, what came out, the positions of the kept rows, and notes
-        of features.
+        The verdicts on the rows of a shard, the outcome, and the positions of the kept rows.
     """
-    return _TwoRounds(run, plan, measured, records).choose()
+    width = int(next(record["shapes"][EMBEDDING][1][0] for record in records))
+    key = [measured.folder.name, plan.to_json(), request.settings()]
+    folder = stages.stage_folder("parts", key)
+    folder.mkdir(parents=True, exist_ok=True)
+    side_path = folder / "beside.safetensors"
+    with atomic_file(side_path) as path:
+        save_file({name: np.ascontiguousarray(array) for name, array in side_inputs.items()}, path)
+    return _TwoRounds(stages, plan, pool, request, side_inputs, side_path, measured.folder, folder, width).choose()
 
 
+@dataclass(frozen=True)
 class _TwoRounds:
-    def __init__(self, run: Run, plan: Partitioning, measured: MeasureShard, records: list[Record]) -> None:
-        self.run, self.plan, self.records = run, plan, records
-        self.pool, self.request = run.pool, run.request
-        self.features = measured.folder
-        self.k = self.request.budget.n_rows(len(self.pool))
-        self.key = [measured.folder.name, plan.to_json(), self.request.settings()]
-        self.folder = run.folder("parts", self.key)
-        self.beside_path = self.folder / "beside.safetensors"
+    """A choice in two rounds.
 
-    def choose(self) -> tuple[CoverShard, Outcome, Int64, Mapping[str, Mapping[str, int]]]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.beside: Mapping[str, Array] = self.run.beside()
-        with atomic_file(self.beside_path) as path:
-            save_file({name: np.ascontiguousarray(array) for name, array in self.beside.items()}, path)
+    Attributes:
+        stages: runs the stages.
+        plan: the parts.
+        pool: rows to choose from.
+        request: of the user.
+        side_inputs: features of rows beside the pool.
+        side_path: the same in a file, for workers.
+        features: folder of the feature files.
+        folder: for the files of both rounds.
+        width: components of an embedding.
+    """
+
+    stages: StageRunner
+    plan: Partitioning
+    pool: ShardedPool
+    request: Request
+    side_inputs: Mapping[str, Array]
+    side_path: Path
+    features: Path
+    folder: Path
+    width: int
+
+    @property
+    def k(self) -> int:
+        """Rows to pick."""
+        return self.request.budget.n_rows(len(self.pool))
+
+    def choose(self) -> tuple[CoverShard, Outcome, Int64]:
         rng = np.random.default_rng(self.request.seed)
         assigned, counts = self._assign(rng)
         candidates = self._first_round(assigned, counts)
         picks, notes = self._second_round(candidates, rng)
         certificate = self._certify(picks, rng)
-        self._tell(certificate.sentence())
+        self._report(certificate.sentence())
         positions = self.pool.order[picks["number"]]
         cover = self._cover(assigned, picks, positions)
         kept = np.sort(positions)
-        made = Outcome(
+        outcome = Outcome(
             kept=self.pool.row_id.gather(kept),
             dropped_by_reason={},
             excluded_by_reason={},
@@ -164,12 +202,12 @@ class _TwoRounds:
             },
             depends_on_seed=True,
         )
-        return cover, made, kept, notes_of(self.records)
+        return cover, outcome, kept
 
     def _assign(self, rng: np.random.Generator) -> tuple[AssignShard, Int64]:
-        """Find the centroids and put every row into its part; returns also the rows of each part."""
+        """Find the centroids and put every row into its part; return also the rows of each part."""
         n_sampled = min(len(self.pool), ROWS_PER_CENTROID * self.plan.n_parts, MAX_CENTROID_ROWS)
-        sample = self._drawn("sample", n_sampled, rng)
+        sample = self._sample_embeddings("sample", n_sampled, rng)
         unit = unit_rows(sample)
         n_parts = min(self.plan.n_parts, len(distinct_rows(unit).first))
         centroid = fit_spherical_centroids(unit, n_parts, rng, n_iterations=N_ITERATIONS, starts_spread=True)
@@ -184,59 +222,55 @@ class _TwoRounds:
         assigned = AssignShard(
             features=self.features, centroids=centroids, numbers=numbers, folder=self.folder / "assigned"
         )
-        found = self.run.stage(assigned)
-        return assigned, np.sum([record["parts"] for record in found], axis=0).astype(np.int64)
+        records = self.stages.run(assigned, range(self.pool.n_shards))
+        return assigned, np.sum([record["parts"] for record in records], axis=0).astype(np.int64)
 
-    def _drawn(self, name: str, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Return the embeddings of rows drawn without regard to the order and the number of the files."""
+    def _sample_embeddings(self, name: str, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return the embeddings of rows sampled whatever the order and number of the files."""
         number = np.sort(rng.choice(len(self.pool), n, replace=False))
         position = self.pool.order[number]
         shard = np.searchsorted(self.pool.start, position, side="right") - 1
-        drawn = {one: position[shard == one] - self.pool.start[one] for one in np.unique(shard).tolist()}
-        work = DrawRows(features=self.features, drawn=drawn, folder=self.folder / name, name=name)
-        self.run.stage(work, sorted(drawn))
-        x = np.empty((n, self._width), np.float32)
-        for one in drawn:
+        rows = {one: position[shard == one] - self.pool.start[one] for one in np.unique(shard).tolist()}
+        work = SampleRows(features=self.features, sampled=rows, folder=self.folder / name, name=name)
+        self.stages.run(work, sorted(rows))
+        x = np.empty((n, self.width), np.float32)
+        for one in rows:
             x[shard == one] = load_file(arrays_path(work.folder, one))[EMBEDDING]
         return x
 
-    @property
-    def _width(self) -> int:
-        return int(next(r["shapes"][EMBEDDING][1][0] for r in self.records))
-
     def _first_round(self, assigned: AssignShard, counts: Int64) -> dict[str, Array]:
-        """Rank the rows of each part, as far as its share of the budget goes; returns the picks of all, by number."""
+        """Rank the rows of each part as far as its share of the budget; return all picks by number."""
         share = np.ceil(self.plan.oversampling * self.k * counts / counts.sum()).astype(np.int64)
         n_ranked = np.minimum(counts, share)
         memory = self.request.selector.memory  # type: ignore[attr-defined]
-        second = memory(int(n_ranked.sum()), self._width)  # says now when the second round will not fit
+        second = memory(int(n_ranked.sum()), self.width)  # says now when the second round will not fit
         sizes = f"{len(counts):,} parts of {int(counts.min()):,} to {int(counts.max()):,} rows"
-        self._tell(f"{sizes}, then {second.told('the second round', int(n_ranked.sum()), GUARANTEE)}")
+        self._report(f"{sizes}, then {second.told('the second round', int(n_ranked.sum()), GUARANTEE)}")
         n_largest = int(counts.max())
         work = ChoosePart(
             assigned=assigned.folder,
             n_shards=self.pool.n_shards,
             selector=self.request.selector,
             n_ranked=tuple(n_ranked.tolist()),
-            beside=self.beside_path,
+            side_inputs=self.side_path,
             seed=self.request.seed,
             folder=self.folder / "first",
-            memory_bytes=memory(n_largest, self._width).n_bytes + 8 * n_largest * self._width,
+            memory_bytes=memory(n_largest, self.width).n_bytes + 8 * n_largest * self.width,
         )
-        n_picks = [record["picks"] for record in self.run.stage(work, range(len(counts)))]
-        found = together(work.folder, range(len(counts)))
-        found["part"] = np.repeat(np.arange(len(counts)), n_picks)
-        order = np.argsort(found["number"])
-        return {name: array[order] for name, array in found.items()}
+        n_picks = [record["picks"] for record in self.stages.run(work, range(len(counts)))]
+        picks = concatenate_arrays(work.folder, range(len(counts)))
+        picks["part"] = np.repeat(np.arange(len(counts)), n_picks)
+        order = np.argsort(picks["number"])
+        return {name: array[order] for name, array in picks.items()}
 
     def _second_round(
         self, candidates: dict[str, Array], rng: np.random.Generator
     ) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Rank what the parts picked, each with the rows that it stands for; returns the picks, best first."""
+        """Rank what the parts picked, each with the rows it represents; return the picks, best first."""
         features = Features(
-            row_id=ids_of(candidates["number"]),
+            row_id=build_ids(candidates["number"]),
             arrays={EMBEDDING: candidates[EMBEDDING], WEIGHT: candidates[WEIGHT]},
-            context=self.beside,
+            context=self.side_inputs,
             products=load_products(self.request.context.models.device),
         )
         scores = self.request.selector.score(features, n_ranked=self.k, rng=rng)
@@ -245,30 +279,27 @@ class _TwoRounds:
 
     def _certify(self, picks: dict[str, Array], rng: np.random.Generator) -> Certificate:
         n = len(self.pool)
-        sample = self._drawn("judges", min(N_JUDGES, n), rng)
-        value = values_of_sample(sample, picks[EMBEDDING], self.beside.get(EXISTING))
+        sample = self._sample_embeddings("judges", min(N_JUDGES, n), rng)
+        value = compute_sample_values(sample, picks[EMBEDDING], self.side_inputs.get(EXISTING))
         judges = self.folder / "judges.safetensors"
         with atomic_file(judges) as path:
             save_file({EMBEDDING: sample, "value": value}, path)
         work = BoundShard(features=self.features, judges=judges, n_largest=self.k, folder=self.folder / "bound")
-        self.run.stage(work)
-        gain = together(work.folder, range(self.pool.n_shards))["gain"]
+        self.stages.run(work, range(self.pool.n_shards))
+        gain = concatenate_arrays(work.folder, range(self.pool.n_shards))["gain"]
         return certify(value, -np.sort(-gain)[: self.k], n)
 
     def _cover(self, assigned: AssignShard, picks: dict[str, Array], positions: Int64) -> CoverShard:
         path, ids = self.folder / "picks.safetensors", self.folder / "picks.parquet"
         with atomic_file(path) as temporary:
-            kept = {name: np.ascontiguousarray(picks[name]) for name in (EMBEDDING, "number", "part")}
-            save_file(kept, temporary)
+            save_file({name: np.ascontiguousarray(picks[name]) for name in (EMBEDDING, "number", "part")}, temporary)
         with atomic_file(ids) as temporary:
             write_parquet(pl.DataFrame({"row_id": self.pool.row_id.gather(positions)}), temporary)
         return CoverShard(
-            assigned=assigned.folder, picks=path, ids=ids, centroids=assigned.centroids, beside=self.beside_path
+            assigned=assigned.folder, picks=path, ids=ids, centroids=assigned.centroids, side_inputs=self.side_path
         )
 
-    def _tell(self, sentence: str) -> None:
-        from thresher.progress import Progress
-
+    def _report(self, sentence: str) -> None:
         on_progress = self.request.context.on_progress
         if on_progress is not None:
             note = f"{self.request.selector.name}: {sentence}"

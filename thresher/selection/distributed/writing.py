@@ -1,4 +1,4 @@
-"""The result, one file of each kind per shard: kept rows in the user's format, dropped rows, scores, rejected rows."""
+"""The result, one file of each kind per shard: kept, dropped and rejected rows, and scores."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import polars as pl
 
 from thresher.artifacts.folder import atomic_file, write_ndjson, write_parquet
 from thresher.dataset.rejection import count_values
+from thresher.numeric.arrays import Int64
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
 from thresher.selection.distributed.stage import Record, shard_name
 from thresher.subset.budget import Budget
@@ -25,7 +26,7 @@ RECORDS = ".shards"  # in the output folder while it is being written
 
 
 class Verdicts(Protocol):
-    """Tells what became of the rows of a shard, in a table as of `verdict_table`. It is sent to other processes."""
+    """Returns the verdicts on a shard's rows, as `verdict_table`. Sent to other processes."""
 
     def __call__(self, number: int) -> pl.DataFrame:
         """Return the (n,) verdicts of a shard, in the order of its rows."""
@@ -117,7 +118,7 @@ class WriteShard:
         }
 
 
-def first_positions(pool: ShardedPool, kept: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, ...]:
+def find_first_positions(pool: ShardedPool, kept: Int64) -> tuple[int, ...]:
     """Return the position in the subset of the first kept row of each shard.
 
     Args:
@@ -127,7 +128,7 @@ def first_positions(pool: ShardedPool, kept: np.ndarray[tuple[int], np.dtype[np.
     return tuple(np.searchsorted(np.sort(kept), pool.start[:-1]).tolist())
 
 
-def clear(out: Path) -> None:
+def delete_records(out: Path) -> None:
     """Delete records, and what killed writers left."""
     for path in out.iterdir():
         if path.name.startswith(".") and path.is_dir():
@@ -136,7 +137,7 @@ def clear(out: Path) -> None:
             path.unlink()
 
 
-def added_up(records: Iterable[Record], key: str) -> dict[str, int]:
+def sum_counts(records: Iterable[Record], key: str) -> dict[str, int]:
     """Return the counts of all shards together, the most frequent first."""
     total: Counter[str] = Counter()
     for record in records:
