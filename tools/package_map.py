@@ -3,11 +3,11 @@
     python tools/package_map.py           writes the picture
     python tools/package_map.py --check   ends with 1 if the committed picture is not up to date
 
-The rows are the layers of import-linter in pyproject.toml, the arrows come from the imports. An arrow
-that follows from a chain of others is left out; one against the layers is drawn in red. The layout
-is that of Sugiyama, Tagawa and Toda (1981): an arrow that skips layers gets an invisible stop in
-each, the stops and boxes of a layer are put in an order with few crossings and then moved below
-those that they are joined to.
+The rows are the layers of import-linter in pyproject.toml, the arrows come from the imports. An
+arrow that follows from a chain of others is left out; one against the layers is drawn in red. The
+layout is that of Sugiyama, Tagawa and Toda (1981): an arrow that skips layers gets an invisible
+stop in each, the stops and boxes of a layer are put in an order with few crossings and then moved
+below those that they are joined to.
 """
 
 from __future__ import annotations
