@@ -1,4 +1,4 @@
-"""The closed-form grid fits against scipy's own least squares at the same shape, and against curves without noise."""
+"""The closed-form grid fits against scipy's least squares at one shape, and noiseless curves."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_each_shape_is_weighed_by_bounded_least_squares_at_that_shape():
 
 
 def test_samples_at_one_shape_scatter_like_weighted_least_squares():
-    """A constant has one shape, so its samples must follow Student's distribution of a weighted mean."""
+    """A constant has one shape: samples follow Student's distribution of a weighted mean."""
     y, weights = np.array([0.3, 0.32, 0.29]), np.array([3e4, 1e4, 2e4])
     found = weigh_shapes("constant", np.array([10.0, 20, 40]), y, weights, dof=9)
     samples = found.sample(20_000, np.random.default_rng(0))

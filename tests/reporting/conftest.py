@@ -1,9 +1,12 @@
-"""Output folders of every kind: a subset by the real command, the others written as their contract says."""
+"""Output folders of every kind: a subset by the real command, others as the contract describes."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,8 @@ import pytest
 
 from thresher.artifacts.manifest import FORMAT
 from thresher.dataset import load
-from thresher.evaluation.saturation import fit_curve
+from thresher.evaluation.saturation import CurveFit, fit_curve
+from thresher.reporting import report
 from thresher.selection.run import select
 
 BAD = "<script>alert('x')</script> \"quoted\" & </script><!-- $x^2$ \u2028 \u202e 漢字"
@@ -57,6 +61,28 @@ def manifest(kind: str, pool: Path, **more: object) -> dict[str, object]:
     }
 
 
+def describe_fit(fit: CurveFit, sizes, runs, *, dips: bool) -> dict[str, object]:
+    """Return the entry of a method in `saturation.json`."""
+    return {
+        "saturation": fit.saturation(delta=0.01, pool=5000).to_json(),
+        "asymptote": fit.asymptote().to_json(),
+        "laws": dict(fit.weights),
+        "misfit": fit.misfit,
+        "seed_sd": fit.seed_sd,
+        "points": [
+            {"n_rows": n, "value": float(np.mean(v)), "stderr": 0.009, "n_seeds": len(v)}
+            for n, v in zip(sizes, runs, strict=True)
+        ],
+        "band": [
+            {"n_rows": int(n), **fit.predict(float(n)).to_json()} for n in np.geomspace(sizes[0], 4 * sizes[-1], 40)
+        ],
+        "gain_of_doubling": [{"n_rows": n, **fit.gain(n, n).to_json()} for n in sizes],
+        "targets": [{"target": 0.8, **fit.rows_needed(0.8).to_json()}],
+        "gains": [{"from": sizes[-1], "more": 1000, **fit.gain(sizes[-1], 1000).to_json()}],
+        "notes": ["from 1,280 to 2,560 rows the accuracy gets worse by 0.06 ± 0.01"] if dips else [],
+    }
+
+
 def write_curve(
     folder: Path, pool: Path, *, methods=METHODS, sizes=SIZES, n_seeds: int = 4, dips: bool = False
 ) -> Path:
@@ -79,24 +105,7 @@ def write_curve(
                 value = float(np.mean(values)) - 0.05 * i
                 where = {"method": method, "n_rows": n, "slice": "label", "group": group}
                 slices.append({**where, "value": value, "stderr": 0.02, "n": 250})
-        entries[method] = {
-            "saturation": fit.saturation(delta=0.01, pool=5000).to_json(),
-            "asymptote": fit.asymptote().to_json(),
-            "laws": dict(fit.weights),
-            "misfit": fit.misfit,
-            "seed_sd": fit.seed_sd,
-            "points": [
-                {"n_rows": n, "value": float(np.mean(v)), "stderr": 0.009, "n_seeds": n_seeds}
-                for n, v in zip(sizes, runs, strict=True)
-            ],
-            "band": [
-                {"n_rows": int(n), **fit.predict(float(n)).to_json()} for n in np.geomspace(sizes[0], 4 * sizes[-1], 40)
-            ],
-            "gain_of_doubling": [{"n_rows": n, **fit.gain(n, n).to_json()} for n in sizes],
-            "targets": [{"target": 0.8, **fit.rows_needed(0.8).to_json()}],
-            "gains": [{"from": sizes[-1], "more": 1000, **fit.gain(sizes[-1], 1000).to_json()}],
-            "notes": ["from 1,280 to 2,560 rows the accuracy gets worse by 0.06 ± 0.01"] if dips else [],
-        }
+        entries[method] = describe_fit(fit, sizes, runs, dips=dips)
     cells.append(cells[-1] | {"seed": 99, "value": None, "stderr": None, "status": "failed", "reason": BAD})
     pl.DataFrame(cells, infer_schema_length=None).write_csv(folder / "curve.csv")
     pl.DataFrame(costs).write_csv(folder / "cost.csv")
@@ -157,18 +166,18 @@ def write_comparison(
             if method == "random":
                 continue
             gap = gaps[method]
-            word = abs(gap) > 0.01
-            told = "better by 2.1 points [1.2, 3.0]" if gap > 0.01 else "worse by 1.8 points [0.9, 2.7]"
-            if not word:
-                told = "no difference seen; 1.3 points would have been detectable"
-            numbers = {"stderr": 0.0045, "dof": 6.0, "p": 0.0004 if word else 0.5, "detectable": 0.013}
+            is_clear = abs(gap) > 0.01
+            sentence = "better by 2.1 points [1.2, 3.0]" if gap > 0.01 else "worse by 1.8 points [0.9, 2.7]"
+            if not is_clear:
+                sentence = "no difference seen; 1.3 points would have been detectable"
+            numbers = {"stderr": 0.0045, "dof": 6.0, "p": 0.0004 if is_clear else 0.5, "detectable": 0.013}
             verdicts.append(
                 {
                     "method": method,
                     "n_rows": budget,
                     "difference": {"value": gap, "low": gap - 0.009, "high": gap + 0.009, **numbers},
-                    "p_holm": 0.002 if word else 0.9,
-                    "sentence": told,
+                    "p_holm": 0.002 if is_clear else 0.9,
+                    "sentence": sentence,
                     "seeds_needed": 3,
                     "select_seconds": 2.0,
                     "train_seconds": 40.0 + budget / 20,
@@ -187,6 +196,19 @@ def estimate(value: float, stderr: float = 0.012, n: int = 1000) -> dict[str, fl
     return {"value": value, "stderr": stderr, "n": n}
 
 
+def write_outcomes(folder: Path, labels, *, control: bool) -> None:
+    """Write the losses of each step, and predictions of which every seventh is wrong."""
+    for name in ("loss.csv", "control/loss.csv") if control else ("loss.csv",):
+        lines = ["step,epoch,learning_rate,loss,n_learned,eval_loss,eval_stderr,eval_n"]
+        for step in range(1, 61):
+            measured = f"{1.4 - step / 100},0.04,1000" if step % 20 == 0 else ",,"
+            lines.append(f"{step},{step / 20},0.001,{2.0 / step**0.5},16,{measured}")
+        (folder / name).write_text("\n".join(lines) + "\n")
+    truth = [labels[i % len(labels)] for i in range(200)]
+    guess = [labels[(i + (i % 7 == 0)) % len(labels)] for i in range(200)]
+    pl.DataFrame({"label": truth, "prediction": guess}).write_parquet(folder / "predictions.parquet")
+
+
 def write_adapter(folder: Path, *, labels=("red", "green", "blue", BAD), control: bool = True) -> Path:
     """Write what the page of an adapter reads: metrics, losses, predictions and manifest."""
     (folder / "control").mkdir(parents=True)
@@ -194,13 +216,8 @@ def write_adapter(folder: Path, *, labels=("red", "green", "blue", BAD), control
         label: {part: estimate(0.9 - 0.1 * i, 0.03, 250) for part in ("precision", "recall", "f1")}
         for i, label in enumerate(labels)
     }
-    held_out = {
-        "accuracy": estimate(0.81),
-        "macro_f1": estimate(0.77),
-        "loss": estimate(0.62, 0.03),
-        "classes": classes,
-    }
-    scores = {name: value for name, value in held_out.items() if name != "classes"}
+    scores = {"accuracy": estimate(0.81), "macro_f1": estimate(0.77), "loss": estimate(0.62, 0.03)}
+    held_out = {**scores, "classes": classes}
     lower = {**held_out, "accuracy": estimate(0.78)}
     train = {"rows": 300, "tokens": 9000, "rows_left_out": {BAD: 2}, "rows_truncated": 1, "tokens_cut": 40}
     metrics = {
@@ -229,15 +246,7 @@ def write_adapter(folder: Path, *, labels=("red", "green", "blue", BAD), control
         "settings": {"early_stopping_patience": None},
     }
     write_json(folder / "metrics.json", metrics)
-    for name in ("loss.csv", "control/loss.csv") if control else ("loss.csv",):
-        lines = ["step,epoch,learning_rate,loss,n_learned,eval_loss,eval_stderr,eval_n"]
-        for step in range(1, 61):
-            measured = f"{1.4 - step / 100},0.04,1000" if step % 20 == 0 else ",,"
-            lines.append(f"{step},{step / 20},0.001,{2.0 / step**0.5},16,{measured}")
-        (folder / name).write_text("\n".join(lines) + "\n")
-    truth = [labels[i % len(labels)] for i in range(200)]
-    guess = [labels[(i + (i % 7 == 0)) % len(labels)] for i in range(200)]
-    pl.DataFrame({"label": truth, "prediction": guess}).write_parquet(folder / "predictions.parquet")
+    write_outcomes(folder, labels, control=control)
     content = {
         "format": FORMAT,
         "kind": "adapter",
@@ -265,8 +274,8 @@ def write_tuning(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return one folder of each kind, made once, without reports; a hostile text is in every one of them."""
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return one folder of each kind, without reports; each contains a hostile text."""
     root = tmp_path_factory.mktemp("report-inputs")
     pool = write_pool(root / "pool <b>&'.jsonl", bad=True)
     select(load(pool), "facility-location", budget="40%", encoder="static", out=root / "subset")
@@ -279,11 +288,80 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+VOID = {"meta", "input", "br", "hr", "img", "link", "rect", "circle"}
+
+
+class Reader(HTMLParser):
+    """Collects the elements of a page: (tag, attributes, text inside, tags around it)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[dict] = []
+        self.open: list[dict] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        element = {"tag": tag, "attrs": dict(attrs), "text": "", "inside": [e["tag"] for e in self.open]}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append({"tag": tag, "attrs": dict(attrs), "text": "", "inside": [e["tag"] for e in self.open]})
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1]["tag"] == tag, f"</{tag}> closes <{self.open[-1]['tag']}>"
+        self.open.pop()
+
+    def handle_data(self, data):
+        for element in self.open:
+            element["text"] += data
+
+    def all(self, *tags):
+        return [element for element in self.elements if element["tag"] in tags]
+
+    @property
+    def lead(self) -> str:
+        (text,) = [e["text"] for e in self.all("p") if e["attrs"].get("class") == "lead"]
+        return text.replace("\xa0", " ")
+
+
+def _read_report(folder: Path) -> Reader:
+    return Reader(report(folder).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def read_report():
+    """Return a function that writes the report of a folder and parses it."""
+    return _read_report
+
+
+@pytest.fixture(scope="session")
+def pages(folders, tmp_path_factory):
+    """Return the folder and the parsed page of each kind, reported once."""
+    copies = {kind: Path(shutil.copytree(folders[kind], tmp_path_factory.mktemp("pages") / kind)) for kind in folders}
+    return {kind: (folder, _read_report(folder)) for kind, folder in copies.items()}
+
+
+@pytest.fixture(scope="session")
+def edit_json():
+    """Return a context manager that gives the content of a JSON file to change."""
+
+    @contextmanager
+    def edit(path: Path) -> Iterator[dict]:
+        content = json.loads(path.read_text())
+        yield content
+        path.write_text(json.dumps(content))
+
+    return edit
+
+
 @pytest.fixture
-def folder_of(made: dict[str, Path], tmp_path: Path):
+def copy_folder(folders: dict[str, Path], tmp_path: Path):
     """Return a function that gives a fresh copy of a folder by kind."""
 
     def fresh(kind: str) -> Path:
-        return Path(shutil.copytree(made[kind], tmp_path / kind))
+        return Path(shutil.copytree(folders[kind], tmp_path / kind))
 
     return fresh

@@ -1,4 +1,4 @@
-"""The pages in a headless Chromium: on a phone, by keyboard, in the dark and on paper. Skipped where there is none."""
+"""The pages in a headless Chromium: on a phone, by keyboard, in the dark and on paper."""
 
 from __future__ import annotations
 
@@ -120,9 +120,9 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pages(made, tmp_path_factory):
+def pages(folders, tmp_path_factory):
     root = tmp_path_factory.mktemp("pages")
-    return {kind: report(shutil.copytree(made[kind], root / kind)) for kind in KINDS}
+    return {kind: report(shutil.copytree(folders[kind], root / kind)) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)

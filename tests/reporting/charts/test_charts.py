@@ -56,7 +56,7 @@ def chart(**more) -> Chart:
     return Chart(x=linear_axis("x", 0, 10, pad=0), y=linear_axis("y", 0, 100, pad=0), marks=(), **more)
 
 
-def points_of(path: str) -> list[tuple[float, float]]:
+def read_points(path: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(r"(-?[\d.]+) (-?[\d.]+)", path)]
 
 
@@ -67,7 +67,7 @@ def test_marks_lie_where_the_axes_say(width):
     line = Line(tone="blue", x=[0, 5, 10], y=[0, 50, 100])
     found = draw_chart(replace(chart(), marks=(line,)), width)
     (path,) = [path for path in found.paths if path.classes.startswith("line")]
-    start, middle, end = points_of(path.d)
+    start, middle, end = read_points(path.d)
     assert middle == pytest.approx(((start[0] + end[0]) / 2, (start[1] + end[1]) / 2), abs=0.11)
     assert start[1] > end[1]  # up is more
     assert 0 <= start[0] < end[0] <= width
@@ -82,7 +82,7 @@ def test_nothing_is_drawn_outside_the_drawing(width):
         Dots(tone="blue", x=[0.0, 2.0, 5.0, 8.0, 10.0], y=range(5), tips=("a",) * 5),
     )
     found = draw_chart(Chart(x=linear_axis("x", 0, 10), y=Rows(labels), marks=marks), width)
-    numbers = [p for path in found.paths for p in points_of(path.d)] + [(p.x, p.y) for p in found.points]
+    numbers = [p for path in found.paths for p in read_points(path.d)] + [(p.x, p.y) for p in found.points]
     assert all(0 <= x <= found.width and 0 <= y <= found.height for x, y in numbers)
     for label in found.labels:
         reach = 7.8 * len(label.text)
@@ -108,7 +108,7 @@ def test_a_band_goes_there_and_back():
 
     band = Band(tone="blue", x=[0, 10], low=[10, 20], high=[30, 60])
     (path,) = [p for p in draw_chart(replace(chart(), marks=(band,)), 820).paths if p.classes.startswith("band")]
-    a, b, c, d = points_of(path.d)
+    a, b, c, d = read_points(path.d)
     assert (a[0], b[0]) == (d[0], c[0])
     assert a[1] < d[1]
     assert b[1] < c[1]
@@ -181,7 +181,7 @@ def test_a_rate_is_told_by_direction_and_range():
     assert not describe_metric("accuracy", [], is_higher_better=True).is_rate
 
 
-def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(folder_of):
+def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(copy_folder):
     import json
 
     import polars as pl
@@ -189,7 +189,7 @@ def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(
     from thresher.artifacts.manifest import Manifest
     from thresher.reporting.pages.comparison import build_comparison_page
 
-    folder = folder_of("comparison")
+    folder = copy_folder("comparison")
     content = json.loads((folder / "comparison.json").read_text()) | {"metric": "loss", "is_higher_better": False}
     (folder / "comparison.json").write_text(json.dumps(content))
     cells = pl.read_csv(folder / "cells.csv").with_columns(pl.lit("loss").alias("metric"))

@@ -1,0 +1,183 @@
+"""What the page of each kind of folder says."""
+
+from __future__ import annotations
+
+import json
+
+from thresher.reporting import report
+
+
+def test_the_answer_of_a_subset(pages):
+    assert pages["subset"][1].lead.startswith("facility-location keeps 48 of 120 rows (40 %)")
+
+
+def test_the_answer_of_an_adapter_tells_the_interval_against_random_rows(pages):
+    # 0.03 ± 1.96 * 0.01
+    assert pages["adapter"][1].lead == (
+        "The accuracy is 81.0 ± 1.2 % on 1,000 held-out rows: 3.0 points better than as many random rows "
+        "(+1.0 to +5.0 points)."
+    )
+
+
+def test_the_answer_of_a_curve_is_that_of_the_method_with_the_best_score(pages):
+    folder, page = pages["curve"]
+    methods = json.loads((folder / "saturation.json").read_text())["methods"]
+    last = {name: entry["points"][-1]["value"] for name, entry in methods.items()}
+    best = max(last, key=last.get)
+    rows = methods[best]["saturation"]["rows"]
+    assert best in page.lead
+    assert f"{round(rows, 1 - len(str(rows)) + 1):,}" in page.lead
+
+
+def test_the_answer_of_a_comparison_names_the_winner_with_its_verdict(pages):
+    assert pages["comparison"][1].lead == "facility-location beats random at 500 rows: better by 2.1 points [1.2, 3.0]."
+
+
+def test_a_comparison_without_a_winner_says_what_would_have_shown(copy_folder, read_report, edit_json):
+    folder = copy_folder("comparison")
+    with edit_json(folder / "comparison.json") as content:
+        for verdict in content["verdicts"]:
+            verdict["p_holm"] = 0.4
+    page = read_report(folder)
+    assert page.lead == "No method beats random here; any difference of 1.3 points or more would have shown."
+
+
+def test_a_curve_that_is_not_identifiable_says_what_to_measure(copy_folder, read_report, edit_json):
+    folder = copy_folder("curve")
+    with edit_json(folder / "saturation.json") as content:
+        unknown = {"rows": None, "low": 3000, "high": None, "status": "not identifiable", "delta": 0.01}
+        for entry in content["methods"].values():
+            entry["saturation"] = {**unknown, "next_sizes": [5120, 10240]}
+    text = read_report(folder).lead
+    assert text.startswith("It is too early to tell how many rows are enough")
+    assert text.endswith("measure 5,120 and 10,240 rows next.")
+
+
+def test_a_method_without_a_law_is_shown_with_its_points(copy_folder, edit_json):
+    folder = copy_folder("curve")
+    with edit_json(folder / "saturation.json") as content:
+        points = content["methods"]["length"]["points"]
+        content["methods"]["length"] = {"points": points, "saturation": None, "notes": ["too few runs to fit a law"]}
+    text = report(folder).read_text()
+    assert "not fitted: too few runs" in text
+    assert "length: too few runs to fit a law" in text
+
+
+def test_failed_runs_are_counted(pages):
+    text = " ".join(e["text"] for e in pages["curve"][1].all("section"))
+    assert "1 of 61 runs failed" in text
+
+
+def test_a_missing_pool_is_named_in_place_of_the_map(copy_folder, read_report, edit_json):
+    folder = copy_folder("subset")
+    with edit_json(folder / "manifest.json") as content:
+        content["run"]["inputs"] = [str(folder / "gone.jsonl")]
+    page = read_report(folder)
+    (notice,) = [e["text"] for e in page.all("p") if e["attrs"].get("class") == "notice"]
+    assert "There is no map." in notice
+    assert "gone.jsonl, and that file no longer exists" in notice
+    assert not (folder / "map.png").exists()
+    # previews still show what was dropped
+    assert "examples" in str([e["attrs"].get("class") for e in page.all("ul")])
+
+
+def test_a_changed_pool_is_named_in_place_of_the_map(copy_folder, tmp_path, edit_json):
+    folder = copy_folder("subset")
+    with edit_json(folder / "manifest.json") as content:
+        other = tmp_path / "other.jsonl"
+        other.write_text("".join(json.dumps({"text": f"other {i}", "label": "a"}) + "\n" for i in range(20)))
+        content["run"]["inputs"] = [str(other)]
+    assert "has changed since this folder was written" in report(folder).read_text()
+
+
+def test_a_tuning_folder_without_trials_still_has_a_page(copy_folder):
+    folder = copy_folder("tuning")
+    (folder / "trials.csv").unlink()
+    assert "There is no trials.csv" in report(folder).read_text()
+
+
+def test_the_page_of_a_search_opens_with_its_verdict(copy_folder, read_report):
+    folder = copy_folder("tuning")
+    result = {
+        "metric": "accuracy",
+        "is_higher_better": True,
+        "best_trial": 3,
+        "best_settings": {"learning_rate": 0.0021, "lora_rank": 16},
+        "test": {"winner": 0.812, "default": 0.79},
+        "verdict": "better by 2.2 points [0.4, 4.0]",
+        "average": {"trials": [3, 5], "average": 0.83, "winner": 0.812, "verdict": "no difference <seen>"},
+    }
+    (folder / "tune.json").write_text(json.dumps(result))
+    page = read_report(folder)
+    text = (folder / "report.html").read_text()
+    assert page.lead.startswith("Trial 3 won; against the default settings on the test rows: better by 2.2 points")
+    assert "0.0021" in text
+    assert "The adapters of trials 3, 5 averaged into one: accuracy 83.0\u00a0%;" in text
+    assert "accuracy on the test rows: winner 81.2\u00a0%, default 79.0\u00a0%" in text
+    assert "no difference &lt;seen&gt;" in text
+
+
+def test_a_subset_that_keeps_every_row_has_a_page(folders, tmp_path, read_report):
+    from thresher.dataset import load
+    from thresher.selection.run import select
+
+    rows = [{"text": f"row {i}", "label": "a"} for i in range(5)]
+    path = tmp_path / "five.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    select(load(path), "length", budget=5, out=tmp_path / "all")
+    page = read_report(tmp_path / "all")
+    assert page.lead == "length keeps 5 of 5 rows (100 %); nothing is dropped."
+
+
+def test_a_comparison_too_small_to_see_anything_says_so(copy_folder, read_report, edit_json):
+    folder = copy_folder("comparison")
+    with edit_json(folder / "comparison.json") as content:
+        for verdict in content["verdicts"]:
+            verdict["p_holm"] = 0.4
+            verdict["difference"]["detectable"] = 3.2
+    text = read_report(folder).lead
+    assert text.endswith("; with so few runs and test rows, no difference could have been detected.")
+
+
+def test_a_loss_below_one_is_no_percentage_on_the_page_of_a_search(copy_folder):
+    folder = copy_folder("tuning")
+    result = {
+        "metric": "loss",
+        "is_higher_better": False,
+        "best_trial": 3,
+        "best_settings": {"learning_rate": 0.0021, "lora_rank": 16, "max_steps": None},
+        "dev_rows": 12,
+        "test": {"winner": 0.412, "default": 0.79},
+        "verdict": "better by 0.378 nats [0.1, 0.6]",
+    }
+    (folder / "tune.json").write_text(json.dumps(result))
+    text = report(folder).read_text()
+    assert "loss on the test rows: winner 0.4120, default 0.7900" in text
+    assert "lower is better" in text
+    assert "early loss (nats per token)" in text
+    assert "early loss (%)" not in text
+    assert "rows held out of the data" in text
+    assert "max_steps" not in text
+
+
+def test_a_difference_whose_interval_includes_zero_beats_nothing(copy_folder, edit_json, read_report):
+    folder = copy_folder("comparison")
+    with edit_json(folder / "comparison.json") as content:
+        for verdict in content["verdicts"]:
+            verdict["difference"] |= {"low": -0.001, "high": 0.04, "n_seeds": 2, "detectable": 4.5}
+            verdict |= {"p_holm": 0.045, "sentence": "no difference seen; 1.3 points would have been detectable"}
+    with edit_json(folder / "manifest.json") as content:
+        content["asked"] = {"detect": 0.02}
+    assert read_report(folder).lead.startswith("No method beats random here")
+    text = (folder / "report.html").read_text()
+    assert "fewer than 3 seeds" in text
+    assert "450" not in text
+    assert "to detect a true difference of 2.0 points" in text
+
+
+def test_a_curve_that_is_flat_from_its_smallest_size_on_says_so_first(copy_folder, read_report, edit_json):
+    folder = copy_folder("curve")
+    with edit_json(folder / "saturation.json") as content:
+        for entry in content["methods"].values():
+            entry["saturation"] = {"rows": 160, "low": 160, "high": 160, "status": "reached", "delta": 0.01}
+    assert "160 rows chosen by facility-location or fewer are enough" in read_report(folder).lead
