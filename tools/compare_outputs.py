@@ -71,8 +71,10 @@ select = { total = 100 }
 output = { folder = "snapshots", keep = 4 }
 """
 SECONDS = re.compile(r"(^|_)(seconds|started|finished|created|updated|duration|wall|speed)(_|$)|_s$|per_second")
-LEFT_OUT = re.compile(r"\.lock/|history\.sqlite|scan\.json$|\.png$|/latest/|\.tmp")  # times, and what holds them
-CHUNK = re.compile(r"/chunk-\d+-[0-9a-f]{32}\.safetensors$")  # when one is full depends on the clock
+# Files of times, and pictures that are also there as text.
+LEFT_OUT = re.compile(r"\.lock/|history\.sqlite|scan\.json$|\.png$|/latest/|\.tmp")
+# When a chunk of the cache is written depends on the clock.
+CHUNK = re.compile(r"/chunk-\d+-[0-9a-f]{32}\.safetensors$")
 VARYING_TEXT = (
     (re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(\.\d+)?([+-]\d\d:\d\d|Z| UTC)?)?"), "<time>"),
     (re.compile(r"\b(\d[\d.,]* ?(ms|s|min|h|seconds?|minutes?|hours?)\b ?)+"), "<duration>"),
@@ -191,7 +193,7 @@ def strip_text(text: str, work: Path) -> str:
 
 
 def _shorten(value: Any) -> str:
-    """Return a short value itself, so that a difference can be read; else its beginning and hash."""
+    """Return a short value itself, so that a difference can be read; else its start and hash."""
     raw = value if isinstance(value, bytes) else str(value).encode()
     if len(raw) <= 80 and not isinstance(value, bytes):
         return str(value)

@@ -48,6 +48,7 @@ WORDS = {
     "validation": "checks of settings",
     "numeric": "arrays in, arrays out",
     "progress": "events of progress",
+    "lazy": "names imported on first use",
     "errors": "what can go wrong",
 }
 
