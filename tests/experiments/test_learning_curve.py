@@ -306,7 +306,7 @@ def test_a_selector_with_settings_has_a_curve(pool, test_rows, tiny_bert, quick)
         return length
 
     curve = learning_curve(
-        pool, eval=test_rows, methods=[KCenter(metric="euclidean"), longest], sizes=[8, 16], seeds=2, grid=True,
+        pool, eval=test_rows, methods=[KCenter(metric="euclidean"), longest], sizes=[8, 16, 32], seeds=2, grid=True,
         model=tiny_bert, settings=quick, encoder="static",
     )  # fmt: skip
     assert set(curve.cells["method"]) == {"random", "k-center", "longest"}
