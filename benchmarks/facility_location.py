@@ -75,9 +75,9 @@ def thresher_from_kernel(kernel, x, scale, n_picks):
     first = distinct.first
     if len(first) < len(x):
         kernel, x, scale = kernel[np.ix_(first, first)], x[first], scale[first]
-    cover = greedy.new_cover(x, scale, distinct.size.astype(np.float32), np.zeros(len(x)))
-    chooser = pick_rules.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
-    return first[dense_kernel.dense_greedy(kernel, cover, n_picks, chooser).rows]
+    cover = greedy.start_coverage(x, scale, distinct.size.astype(np.float32), np.zeros(len(x)))
+    chooser = pick_rules.start_pick_rule("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
+    return first[dense_kernel.pick_from_kernel(kernel, cover, n_picks, chooser).rows]
 
 
 def apricot(x, n_picks, metric, optimizer):
@@ -119,7 +119,7 @@ def timed(call, repeats):
 def compare(name, x, n_picks, repeats):
     data, kernel64 = features(x), clipped_kernel(x)
     scale = inverse_norms(x)
-    kernel32 = dense_kernel.full_kernel(unit_rows(x))
+    kernel32 = dense_kernel.compute_kernel(unit_rows(x))
     calls = {
         "thresher, embeddings": lambda: thresher_from_embeddings(data, n_picks),
         "apricot lazy, embeddings": lambda: apricot(x, n_picks, "cosine", "lazy"),

@@ -70,17 +70,17 @@ def thresher_call(kind, arrays, k):
     n = len(x)
 
     def engine(stage, *given):
-        cover = greedy.new_cover(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
-        chooser = pick_rules.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
+        cover = greedy.start_coverage(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
+        chooser = pick_rules.start_pick_rule("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
         return stage(*given, cover, k, chooser)
 
     if kind == "kernel":
         kernel = arrays["kernel32"]
-        return lambda: engine(dense_kernel.dense_greedy, kernel).rows
+        return lambda: engine(dense_kernel.pick_from_kernel, kernel).rows
     if kind == "graph":
         start, row, similarity = arrays["start"], arrays["row"], arrays["similarity"]
         # the engine reorders the graph it is given: the copy is a part of the measured time
-        return lambda: engine(greedy.graph_stage, greedy.Graph(start, row.copy(), similarity.copy())).rows
+        return lambda: engine(greedy.pick_from_graph, greedy.Graph(start, row.copy(), similarity.copy())).rows
     data = Features(row_id=pl.Series([f"{i:07d}" for i in range(n)]), arrays={"embedding": x})
     notes = {}
 
@@ -291,11 +291,11 @@ def dense_part(folder, arguments):
 
 
 def sparse_part(folder, arguments):
-    from thresher.selectors.neighbors.search import nearest_neighbors
+    from thresher.selectors.neighbors.search import build_neighbor_graph
 
     n, k = (5_000, 250) if arguments.quick else (100_000, 5_000)
     x = vectors("1000 clusters", n, 64)
-    graph = nearest_neighbors(x, 64, np.random.default_rng(0)).graph
+    graph = build_neighbor_graph(x, 64, np.random.default_rng(0)).graph
     arrays = {"start": graph.start, "row": graph.row, "similarity": graph.similarity}
     order = np.lexsort((graph.row, np.repeat(np.arange(n), np.diff(graph.start))))
     arrays |= {"row": graph.row[order], "similarity": graph.similarity[order]}
@@ -329,9 +329,9 @@ def large_part(folder, arguments):
         from thresher.numeric.vectors import inverse_norms
         from thresher.selectors.submodular import dense_kernel, greedy, pick_rules
 
-        cover = greedy.new_cover(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
-        chooser = pick_rules.new_chooser("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
-        exact = dense_kernel.dense_greedy(dense_kernel.full_kernel(x), cover, n // 10, chooser).rows
+        cover = greedy.start_coverage(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
+        chooser = pick_rules.start_pick_rule("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
+        exact = dense_kernel.pick_from_kernel(dense_kernel.compute_kernel(x), cover, n // 10, chooser).rows
         found["exact_objective"] = objective(x, exact)
         found["share_of_exact_objective"] = found["objective"] / found["exact_objective"]
     yield {**row, "peers": {"thresher": found}}

@@ -145,8 +145,8 @@ def run_stages(path: Path, folder: Path, wanted: list[str], budget: str) -> dict
 
     stages = Stages()
     stages.wrap(features, "compute", "embed")
-    stages.wrap(search, "nearest_neighbors", "neighbors")
-    stages.wrap(greedy, "graph_stage", "greedy")
+    stages.wrap(search, "build_neighbor_graph", "neighbors")
+    stages.wrap(greedy, "pick_from_graph", "greedy")
     stages.wrap(Subset, "write_into", "write")
     stages.wrap(OutputFolder, "publish", "write")
     result: dict[str, object] = {}

@@ -202,7 +202,7 @@ def test_dense_kernel_beyond_the_memory_plan_is_refused_and_auto_goes_sparse():
 def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(monkeypatch):
     x = SETS["duplicates"]() * np.linspace(0.1, 9, 300)[:, None]  # equal directions, unequal bytes: nothing merges
     picks, _ = plain_greedy(kernel(x), 150)
-    exact = dense_kernel.full_kernel
+    exact = dense_kernel.compute_kernel
     noise = np.random.default_rng(0)
 
     def noisy(unit, products):
@@ -210,6 +210,6 @@ def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(monkey
         error = np.tril(noise.standard_normal(out.shape) * 6e-8)
         return out + (error + np.tril(error, -1).T).astype(np.float32)
 
-    monkeypatch.setattr(dense_kernel, "full_kernel", noisy)
+    monkeypatch.setattr(dense_kernel, "compute_kernel", noisy)
     agree = np.mean(np.array(run(x, 150).ranking()) == np.array(picks))
     assert agree == 1.0

@@ -8,10 +8,10 @@ import pytest
 
 from thresher.errors import SettingsError
 from thresher.features.container import Features
-from thresher.selectors.deft_ucs import DeftUcs, easy_and_hard
+from thresher.selectors.deft_ucs import DeftUcs, alternate_ends
 from thresher.selectors.herding import Herding
 from thresher.selectors.length import Length
-from thresher.selectors.round_robin import equal_turns, proportional_turns, take_turns
+from thresher.selectors.round_robin import plan_equal_turns, plan_proportional_turns, take_turns
 from thresher.selectors.stratified import Stratified
 from thresher.selectors.uniform import Uniform
 
@@ -89,7 +89,7 @@ def test_length_orders_rows(order, expected):
 def test_proportional_prefixes_stay_within_one_row_of_each_exact_share(sizes):
     sizes = np.array(sizes)
     n = sizes.sum()
-    turns = proportional_turns(sizes, n)
+    turns = plan_proportional_turns(sizes, n)
     assert np.bincount(turns).tolist() == sizes.tolist()
     for k in range(1, n + 1):
         assert (np.abs(np.bincount(turns[:k], minlength=len(sizes)) * n - k * sizes) < n).all()
@@ -99,14 +99,14 @@ def test_proportional_shares_hold_for_random_sizes():
     rng = np.random.default_rng(5)
     for _ in range(50):
         sizes = rng.integers(1, 40, rng.integers(1, 15))
-        turns = proportional_turns(sizes, sizes.sum())
+        turns = plan_proportional_turns(sizes, sizes.sum())
         count = np.cumsum(turns[:, None] == np.arange(len(sizes)), axis=0)
         exact = np.arange(1, sizes.sum() + 1)[:, None] * sizes / sizes.sum()
         assert np.abs(count - exact).max() < 1
 
 
 def test_equal_turns_are_round_robin_until_a_group_is_used_up():
-    assert equal_turns(np.array([1, 3, 2]), 6).tolist() == [0, 1, 2, 1, 2, 1]
+    assert plan_equal_turns(np.array([1, 3, 2]), 6).tolist() == [0, 1, 2, 1, 2, 1]
 
 
 def test_take_turns_gives_the_next_row_of_each_group():
@@ -152,7 +152,7 @@ def test_number_of_clusters_without_clusters_is_refused():
     [(0.5, [0, 5, 1, 4, 2, 3]), (1.0, [0, 1, 2, 3, 4, 5]), (0.0, [5, 4, 3, 2, 1, 0]), (0.25, [5, 0, 4, 3, 2, 1])],
 )
 def test_easy_and_hard_alternate_by_share(share, expected):
-    order = easy_and_hard(6, share)
+    order = alternate_ends(6, share)
     assert sorted(order.tolist()) == list(range(6))
     assert order.tolist() == expected
 

@@ -79,7 +79,7 @@ def test_a_name_from_a_package_counts_as_from_the_module_that_defines_it(write):
     assert findings(root) == [("circle", "thresher/p/one.py", 1)]
 
 
-@pytest.mark.parametrize("name", ["kernel_of", "_select_on", "of", "features_beside", "add_up"])
+@pytest.mark.parametrize("name", ["build_kernel", "_select_on", "of", "features_beside", "add_up"])
 def test_function_names_that_end_in_a_preposition(write, name):
     root = write({"thresher/a.py": f"class A:\n    def {name}(self):\n        def build_kernel(): ...\n"})
     assert findings(root) == [("preposition", "thresher/a.py", 2)]
@@ -146,11 +146,11 @@ def test_an_exemption_covers_its_findings_and_is_reported_when_it_covers_none(wr
 
 
 def test_the_exit_code_and_the_lines_printed(write, capsys):
-    root = write({"thresher/b.py": "def kernel_of(): ...\n", "thresher/a.py": "def at(): ...\n"})
+    root = write({"thresher/b.py": "def build_kernel(): ...\n", "thresher/a.py": "def at(): ...\n"})
     assert main([str(root)]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "thresher/a.py:1: preposition: at ends in 'at'",
-        "thresher/b.py:1: preposition: kernel_of ends in 'of'",
+        "thresher/b.py:1: preposition: build_kernel ends in 'of'",
     ]
     assert main([str(root), "--report"]) == 0
     assert main([str(root), "--summary"]) == 0

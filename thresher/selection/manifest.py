@@ -40,7 +40,7 @@ def summarize_outcome(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *
     Args:
         scores: of all rows.
         kept: ids, as in `Outcome`.
-        verdicts: of `verdict_table`.
+        verdicts: of `build_verdict_table`.
         depends_on_seed: as in `Outcome`.
     """
     objective = scores.objective

@@ -22,7 +22,7 @@ from thresher.selection.pool_adapters import train_missing_adapters
 from thresher.selection.request import Request, SelectCall, resolve_request
 from thresher.selection.settings import SelectOptions, SelectSettings
 from thresher.selectors import Selector
-from thresher.subset.cut import dropped_table, verdict_table
+from thresher.subset.cut import build_dropped_table, build_verdict_table
 from thresher.subset.subset import Subset, read_subset
 from thresher.validation import document_options
 
@@ -128,8 +128,8 @@ def _run(request: Request, started: float) -> Subset:
     row_id = request.pool.frame["row_id"]
     scores, cut, kept, depends_on_seed = choose(request, features, order, row_id, names)
     seconds["selection"] = time.monotonic() - clock
-    verdicts = verdict_table(row_id, scores, cut)
-    dropped = dropped_table(request.pool.frame, verdicts, len(kept), request.budget)
+    verdicts = build_verdict_table(row_id, scores, cut)
+    dropped = build_dropped_table(request.pool.frame, verdicts, len(kept), request.budget)
     seconds["total"] = time.monotonic() - started
     outcome = summarize_outcome(scores, row_id.gather(kept), verdicts, depends_on_seed=depends_on_seed)
     manifest = build_manifest(request, digest(request.identity()), outcome, features.notes, seconds)

@@ -12,7 +12,7 @@ from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.kmeans import spherical_kmeans
 from thresher.selectors.contract import Selector
-from thresher.selectors.round_robin import equal_turns, proportional_turns, take_turns
+from thresher.selectors.round_robin import plan_equal_turns, plan_proportional_turns, take_turns
 from thresher.subset.scores import Scores, ranked
 from thresher.validation import option
 
@@ -60,15 +60,15 @@ class DeftUcs(Selector):
         begin = 0
         for size in sizes:
             of_cluster = slice(begin, begin + size)
-            order[of_cluster] = nearest_first[of_cluster][easy_and_hard(int(size), self.easy_share)]
+            order[of_cluster] = nearest_first[of_cluster][alternate_ends(int(size), self.easy_share)]
             begin += size
-        turns = (equal_turns if self.balance == "equal" else proportional_turns)(sizes, n_ranked)
+        turns = (plan_equal_turns if self.balance == "equal" else plan_proportional_turns)(sizes, n_ranked)
         ranking = take_turns(order, clusters.group, turns)
         notes: dict[str, str | int | float] = {"n_clusters": len(sizes)}
         return Scores(row_id=features.row_id, value=ranked(n, ranking), by=self.name, notes=notes)
 
 
-def easy_and_hard(size: int, easy_share: float) -> NDArray[np.int64]:
+def alternate_ends(size: int, easy_share: float) -> NDArray[np.int64]:
     """Return the order in which places 0 (nearest) .. size - 1 (farthest) of a cluster are taken, (size,)."""
     n_easy = np.floor(np.arange(size + 1) * easy_share + 0.5).astype(np.int64)  # after m rows
     is_easy = np.diff(n_easy) == 1

@@ -15,7 +15,7 @@ from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64, Int64
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.contract import Selector
-from thresher.selectors.submodular.optimizers import guarantee_of
+from thresher.selectors.submodular.optimizers import describe_guarantee
 from thresher.subset.scores import EXISTING, Scores, ranked
 from thresher.validation import option
 
@@ -137,9 +137,9 @@ class Delift(Selector):
         """
         from thresher.selectors.submodular.sparse_facility import (
             Pairs,
-            conditional_gain,
             cover_pairs,
-            mutual_information,
+            limit_to_target,
+            subtract_existing,
         )
 
         n = features.n_rows
@@ -147,9 +147,9 @@ class Delift(Selector):
         may_count = kernel.is_usable[kernel.row] & kernel.is_usable[kernel.candidate]
         pairs = Pairs(kernel.row[may_count], kernel.candidate[may_count], kernel.worth[may_count])
         if kernel.target is not None:
-            pairs = mutual_information(pairs, kernel.target, self.eta)
+            pairs = limit_to_target(pairs, kernel.target, self.eta)
         if kernel.existing is not None:
-            pairs = conditional_gain(pairs, kernel.existing, self.nu)
+            pairs = subtract_existing(pairs, kernel.existing, self.nu)
         candidates = np.flatnonzero(kernel.is_usable)
         covered = cover_pairs(pairs, candidates, min(n_ranked, len(candidates)), n)
         by = covered.by.copy()
@@ -167,7 +167,7 @@ class Delift(Selector):
                 "stage": _stage(kernel),
                 "n_pairs": int(may_count.sum()),
                 "n_pair_updates": covered.n_visited,
-                "guarantee": guarantee_of("lazy", 0.0) + ", on the pairs that are compared",
+                "guarantee": describe_guarantee("lazy", 0.0) + ", on the pairs that are compared",
                 "n_picks_with_gain": covered.n_with_gain,
             },
         )
@@ -195,8 +195,8 @@ class Delift(Selector):
         return _Kernel(row, candidate, scaled(utility), beside["target"], beside["existing"], is_usable)
 
     def _embedding_kernel(self, features: Features, rng: np.random.Generator) -> _Kernel:
-        from thresher.selectors.neighbors.search import nearest_neighbors
-        from thresher.selectors.submodular.kernels import floor_of
+        from thresher.selectors.neighbors.search import build_neighbor_graph
+        from thresher.selectors.submodular.kernels import similarity_to_existing
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -207,11 +207,11 @@ class Delift(Selector):
             )
         scale = inverse_norms(vectors)
         unit = vectors * scale.astype(np.float32)[:, None]
-        graph = nearest_neighbors(unit, n if n_neighbors is None else n_neighbors, rng, features.products).graph
+        graph = build_neighbor_graph(unit, n if n_neighbors is None else n_neighbors, rng, features.products).graph
         row = np.repeat(np.arange(n), np.diff(graph.start))
         worth: Float64 = graph.similarity.astype(np.float64).round(6)  # float32 knows no more
         others = {
-            role: None if rows is None else floor_of(vectors, scale, rows)
+            role: None if rows is None else similarity_to_existing(vectors, scale, rows)
             for role, rows in ((role, features.context.get(f"{role}_embedding")) for role in ("target", "existing"))
         }
         usable = np.ones(n, dtype=np.bool_)

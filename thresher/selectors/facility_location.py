@@ -82,9 +82,9 @@ class FacilityLocation(PairwiseGreedy):
             InputError: the dense kernel was asked for and is too
                 large.
         """
-        from thresher.selectors.submodular.greedy import new_cover
-        from thresher.selectors.submodular.kernels import floor_of, kernel_of, pick_greedily
-        from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
+        from thresher.selectors.submodular.greedy import start_coverage
+        from thresher.selectors.submodular.kernels import build_kernel, pick_greedily, similarity_to_existing
+        from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
 
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(x)
@@ -94,10 +94,10 @@ class FacilityLocation(PairwiseGreedy):
         size = distinct.size if weight is None else np.bincount(distinct.group, weights=weight)
         plan = self._plan_memory(*vectors.shape)
         scale = inverse_norms(vectors)
-        floor = floor_of(vectors, scale, features.context.get("existing_embedding"))
-        cover = new_cover(vectors, scale, size.astype(np.float32), floor)
-        kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
-        chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
+        floor = similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
+        cover = start_coverage(vectors, scale, size.astype(np.float32), floor)
+        kernel, notes = build_kernel(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
+        chooser = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
         made = pick_greedily(kernel, cover, min(n_ranked, len(vectors)), chooser)
         picked, gains = made.rows, made.gains
 

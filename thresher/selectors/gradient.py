@@ -87,8 +87,8 @@ class Gradient(Selector):
         target = features.context.get("target_target_gradient")  # (q, checkpoints * dim) float16
         if target is None or not len(target):
             raise InputError(f"{self.name}: needs rows of a target, found none; give --target FILE")
-        means = task_means(target, features.context.get(f"target_column:{self.by}"))
-        influence = largest_product(features["gradient"], means)  # (n,), NaN for rows without a value
+        means = compute_task_means(target, features.context.get(f"target_column:{self.by}"))
+        influence = find_largest_product(features["gradient"], means)  # (n,), NaN for rows without a value
         value = np.where(np.isnan(influence), -np.inf, influence)
         return Scores(
             row_id=features.row_id,
@@ -99,14 +99,14 @@ class Gradient(Selector):
         )
 
 
-def task_means(target: Array, tasks: NDArray[np.int64] | None) -> NDArray[np.float32]:
+def compute_task_means(target: Array, tasks: NDArray[np.int64] | None) -> NDArray[np.float32]:
     """Return (t, d) float32: the mean over the rows of each task, or over all."""
     if tasks is None:
         tasks = np.zeros(len(target), dtype=np.int64)
     return np.stack([target[tasks == task].astype(np.float32).mean(axis=0) for task in np.unique(tasks)])
 
 
-def largest_product(vectors: Array, means: NDArray[np.float32]) -> NDArray[np.float64]:
+def find_largest_product(vectors: Array, means: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return (n,) float64: of each vector, the largest inner product with one of the means."""
     found = np.empty(len(vectors), dtype=np.float64)
     n_rows = max(1, BLOCK_CELLS // max(1, vectors.shape[1]))

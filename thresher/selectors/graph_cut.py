@@ -12,8 +12,8 @@ from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.vectors import distinct_rows, unit_rows
 from thresher.selectors.contract import Selector
-from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_streamed
-from thresher.selectors.submodular.optimizers import guarantee_of, on_graph
+from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_streamed_memory
+from thresher.selectors.submodular.optimizers import describe_guarantee, describe_restriction
 from thresher.subset.scores import EXISTING, Scores, ranked
 from thresher.validation import option
 
@@ -94,14 +94,14 @@ class GraphCut(Selector):
 
     def _plan_memory(self, n: int, d: int) -> MemoryPlan:
         kernel = self.kernel if self.kernel != "auto" else "dense" if n <= EXACT_ROWS else "sparse"
-        return plan_streamed(KernelSettings(self.name, kernel, self.n_neighbors, 0.0), n, d)
+        return plan_streamed_memory(KernelSettings(self.name, kernel, self.n_neighbors, 0.0), n, d)
 
     def _guarantee(self, plan: MemoryPlan, features: Features) -> str:
         has_existing = len(features.context.get("existing_embedding", ())) > 0
         if self.redundancy == 0 or (self.redundancy <= 0.5 and not has_existing):
-            return guarantee_of("lazy", 0.0, plan.n_neighbors)
+            return describe_guarantee("lazy", 0.0, plan.n_neighbors)
         why = "beside existing rows" if self.redundancy <= 0.5 else "with redundancy above 0.5"
-        return f"exact greedy; no bound, the objective may fall {why}" + on_graph(plan.n_neighbors)
+        return f"exact greedy; no bound, the objective may fall {why}" + describe_restriction(plan.n_neighbors)
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows greedily; the others score -inf.
@@ -110,7 +110,7 @@ class GraphCut(Selector):
             InputError: the kernel does not fit into memory.
         """
         from thresher.selectors.neighbors.csr import Graph
-        from thresher.selectors.submodular.kernels import kernel_of  # compiles on first use
+        from thresher.selectors.submodular.kernels import build_kernel  # compiles on first use
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -119,7 +119,7 @@ class GraphCut(Selector):
         pairs: _Similarity = _AllPairs(unit, vectors)
         notes: dict[str, str | int | float] = {**plan.notes}
         if plan.kernel == "sparse":
-            graph, notes = kernel_of(plan, unit, rng, features.products)
+            graph, notes = build_kernel(plan, unit, rng, features.products)
             assert isinstance(graph, Graph)
             pairs = _Neighbors(graph, vectors)
         existing = features.context.get("existing_embedding", vectors[:0])
@@ -177,9 +177,9 @@ class _AllPairs:
         self._shared: dict[int, tuple[int, float]] = {}  # by group: how many picks are in the sum, and the sum
 
     def sums(self) -> Float64:
-        from thresher.selectors.submodular.kernels import cosine_sums
+        from thresher.selectors.submodular.kernels import sum_cosines
 
-        return cosine_sums(self._unit, self._unit)
+        return sum_cosines(self._unit, self._unit)
 
     def row(self, pick: int) -> tuple[Int64 | slice, Float64]:
         return slice(None), np.maximum(self._unit @ self._unit[pick], 0).astype(np.float64)
@@ -207,9 +207,9 @@ class _Neighbors:
         self._n_picks = 0
 
     def sums(self) -> Float64:
-        from thresher.selectors.submodular.kernels import sums_of
+        from thresher.selectors.submodular.kernels import sum_similarities
 
-        return sums_of(self._graph)
+        return sum_similarities(self._graph)
 
     def row(self, pick: int) -> tuple[Int64, Float64]:
         part = slice(self._graph.start[pick], self._graph.start[pick + 1])
@@ -245,17 +245,17 @@ class _Cut:
         self, pairs: _Similarity, redundancy: float, existing: Float32, vectors: Float32, unit: Float32
     ) -> None:
         from thresher.numeric.vectors import inverse_norms
-        from thresher.selectors.submodular.kernels import cosine_sums, floor_of
+        from thresher.selectors.submodular.kernels import similarity_to_existing, sum_cosines
 
         n = len(unit)
         self._pairs, self._redundancy = pairs, redundancy
         self._vectors, self._existing = vectors, existing
         self._own = (np.einsum("ij,ij->i", unit, unit) > 0).astype(np.float64)  # cosine of a row with itself
-        sums, before = pairs.sums(), cosine_sums(unit, unit_rows(existing))
+        sums, before = pairs.sums(), sum_cosines(unit, unit_rows(existing))
         self._slack = DRIFT * float((sums + 2 * redundancy * before).max())
         self._before: dict[int, float] = {}  # in float64
         self.gain = sums - redundancy * (2 * before + self._own)
-        self.nearest = floor_of(vectors, inverse_norms(vectors), existing)
+        self.nearest = similarity_to_existing(vectors, inverse_norms(vectors), existing)
         self.by = np.where(self.nearest > 0, EXISTING, -1)
         self.picks: list[int] = []
         self.gains: list[float] = []

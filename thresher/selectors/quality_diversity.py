@@ -95,9 +95,9 @@ class QualityDiversity(PairwiseGreedy):
             InputError: the quality is not one number per row, or the
                 dense kernel was asked for and is too large.
         """
-        from thresher.selectors.submodular.greedy import new_cover
-        from thresher.selectors.submodular.kernels import floor_of, kernel_of, pick_greedily
-        from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
+        from thresher.selectors.submodular.greedy import start_coverage
+        from thresher.selectors.submodular.kernels import build_kernel, pick_greedily, similarity_to_existing
+        from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -105,10 +105,10 @@ class QualityDiversity(PairwiseGreedy):
         has_quality = np.isfinite(quality)
         n_picks = min(n_ranked, int(has_quality.sum()))
         scale = inverse_norms(vectors)
-        floor = floor_of(vectors, scale, features.context.get("existing_embedding"))
+        floor = similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
         reach = float(np.maximum((scale > 0) - floor, 0).sum())  # f of the whole pool, above what exists
         worth = float(quality[has_quality].sum())
-        cover = new_cover(vectors, scale, np.ones(n, np.float32), floor)
+        cover = start_coverage(vectors, scale, np.ones(n, np.float32), floor)
         cover.is_pick[~has_quality] = True  # of the engine: not to be picked
         weight = self._weights(reach, worth)
         notes: dict[str, str | int | float] | None = None
@@ -118,8 +118,8 @@ class QualityDiversity(PairwiseGreedy):
         else:
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
             plan = self._plan_memory(*vectors.shape)
-            kernel, notes = kernel_of(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
-            chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
+            kernel, notes = build_kernel(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
+            chooser = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
             picks, gains, n_visited = pick_greedily(kernel, cover, n_picks, chooser, bonus)
             notes = {
                 **notes,

@@ -66,9 +66,15 @@ class SaturatedCoverage(PairwiseGreedy):
         Raises:
             InputError: the kernel does not fit into memory.
         """
-        from thresher.selectors.submodular.greedy import new_saturation
-        from thresher.selectors.submodular.kernels import existing_sums, floor_of, kernel_of, pick_greedily, sums_of
-        from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
+        from thresher.selectors.submodular.greedy import start_saturation
+        from thresher.selectors.submodular.kernels import (
+            build_kernel,
+            pick_greedily,
+            similarity_to_existing,
+            sum_existing_similarities,
+            sum_similarities,
+        )
+        from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -76,12 +82,12 @@ class SaturatedCoverage(PairwiseGreedy):
         scale = inverse_norms(vectors)
         unit = vectors * scale.astype(np.float32)[:, None]
         existing = features.context.get("existing_embedding")
-        floor, begun = floor_of(vectors, scale, existing), existing_sums(unit, existing)
-        kernel, notes = kernel_of(plan, unit, rng, features.products)
-        cap = self.saturation * (sums_of(kernel) + begun)
-        cover = new_saturation(n, np.maximum(cap - begun, 0))
+        floor, begun = similarity_to_existing(vectors, scale, existing), sum_existing_similarities(unit, existing)
+        kernel, notes = build_kernel(plan, unit, rng, features.products)
+        cap = self.saturation * (sum_similarities(kernel) + begun)
+        cover = start_saturation(n, np.maximum(cap - begun, 0))
         cover.nearest[:] = floor
-        chooser = new_chooser(self.optimizer, self.epsilon, rng, cover.is_pick)
+        chooser = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
         made = pick_greedily(kernel, cover, n_ranked, chooser)
 
         filled = np.flatnonzero(~cover.is_pick)[: n_ranked - len(made.rows)]

@@ -13,8 +13,8 @@ from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.kmeans import spherical_kmeans
 from thresher.selectors.contract import Selector
-from thresher.selectors.round_robin import equal_turns, proportional_turns, take_turns
-from thresher.selectors.uniform import random_values
+from thresher.selectors.round_robin import plan_equal_turns, plan_proportional_turns, take_turns
+from thresher.selectors.uniform import hash_rows
 from thresher.subset.scores import Scores, ranked
 from thresher.validation import option
 
@@ -73,9 +73,9 @@ class Stratified(Selector):
         """Rank `n_ranked` rows; the others score -inf."""
         n = features.n_rows
         group = self._group(features, rng)  # (n,) int64
-        order = np.argsort(-random_values(features.row_id, rng), kind="stable")
+        order = np.argsort(-hash_rows(features.row_id, rng), kind="stable")
         sizes = np.bincount(group)
-        turns = (equal_turns if self.balance == "balanced" else proportional_turns)(sizes, n_ranked)
+        turns = (plan_equal_turns if self.balance == "balanced" else plan_proportional_turns)(sizes, n_ranked)
         ranking = take_turns(order, group, turns)
         notes: dict[str, str | int | float] = {"n_groups": len(sizes)}
         return Scores(row_id=features.row_id, value=ranked(n, ranking), by=self.name, notes=notes)

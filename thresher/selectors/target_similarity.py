@@ -84,7 +84,7 @@ class TargetSimilarity(Selector):
         usable = np.flatnonzero(np.isfinite(vectors).all(axis=1))
         n_picks = min(n_ranked, len(usable))
         tasks = features.context.get(f"target_column:{self.by}")
-        lists = nearest_lists(unit_rows(target), unit_rows(vectors[usable]), n_picks, tasks)
+        lists = rank_neighbors(unit_rows(target), unit_rows(vectors[usable]), n_picks, tasks)
         picks = usable[take_turns(lists, n_picks)]
         return Scores(
             row_id=features.row_id,
@@ -95,7 +95,9 @@ class TargetSimilarity(Selector):
         )
 
 
-def nearest_lists(target: Float32, unit: Float32, n_nearest: int, tasks: NDArray[np.int64] | None) -> NDArray[np.int32]:
+def rank_neighbors(
+    target: Float32, unit: Float32, n_nearest: int, tasks: NDArray[np.int64] | None
+) -> NDArray[np.int32]:
     """Return the rows nearest to each target row, or to each task, nearest first: (t, n_nearest).
 
     Args:

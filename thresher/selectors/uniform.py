@@ -35,10 +35,10 @@ class Uniform(Selector):
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row; all rows are ranked."""
-        return Scores(row_id=features.row_id, value=random_values(features.row_id, rng), by=self.name)
+        return Scores(row_id=features.row_id, value=hash_rows(features.row_id, rng), by=self.name)
 
 
-def random_values(row_id: pl.Series, rng: np.random.Generator) -> NDArray[np.float64]:
+def hash_rows(row_id: pl.Series, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return one number in 0..1 per row, (n,) float64, from a hash of its id and one draw of the generator."""
     from xxhash import xxh3_64_intdigest
 

@@ -130,7 +130,7 @@ def _reasons(
     return reason
 
 
-def rank_column(scores: Scores) -> pl.Series:
+def build_rank_column(scores: Scores) -> pl.Series:
     """Return the rank of each row, 1 = best, null where the method did not rank it."""
     ranking = scores.ranking()
     rank = np.zeros(len(scores), dtype=np.int64)
@@ -138,7 +138,7 @@ def rank_column(scores: Scores) -> pl.Series:
     return pl.Series("rank", rank, dtype=pl.Int64).replace(0, None)
 
 
-def verdict_table(row_id: pl.Series, scores: Scores, made: Cut) -> pl.DataFrame:
+def build_verdict_table(row_id: pl.Series, scores: Scores, made: Cut) -> pl.DataFrame:
     """Return what became of each row: `value`, `rank`, `reason`, `covered_by`, `similarity`, `excluded`.
 
     `reason` is the name of the reason, null for a kept row; `covered_by` is the id of the kept row
@@ -157,7 +157,7 @@ def verdict_table(row_id: pl.Series, scores: Scores, made: Cut) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "value": scores.value,
-            "rank": rank_column(scores),
+            "rank": build_rank_column(scores),
             "reason": pl.Series([*names, None], dtype=pl.String).gather(reason),
             "covered_by": covered_by,
             "similarity": similarity,
@@ -168,12 +168,12 @@ def verdict_table(row_id: pl.Series, scores: Scores, made: Cut) -> pl.DataFrame:
     )
 
 
-def dropped_table(rows: pl.DataFrame, verdicts: pl.DataFrame, n_kept: int, budget: Budget) -> pl.DataFrame:
+def build_dropped_table(rows: pl.DataFrame, verdicts: pl.DataFrame, n_kept: int, budget: Budget) -> pl.DataFrame:
     """Return one row per dropped row, with the reason as a name and as a sentence.
 
     Args:
         rows: (n,) as in `Dataset.frame`.
-        verdicts: (n,) of `verdict_table`.
+        verdicts: (n,) of `build_verdict_table`.
         n_kept: rows of the whole pool that were kept.
         budget: that they were kept for.
     """

@@ -16,7 +16,7 @@ from thresher.artifacts.folder import MANIFEST, OutputFolder, expand_path, write
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset.sources import find_subset_files
 from thresher.errors import ManifestError
-from thresher.subset.cut import REASONS, rank_column
+from thresher.subset.cut import REASONS, build_rank_column
 from thresher.subset.scores import Scores
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Subset:
         """
         position = np.full(len(self.pool), -1, dtype=np.int64)
         position[self.kept] = np.arange(len(self.kept))
-        return score_table(self.pool.frame["row_id"], self.scores.value, rank_column(self.scores), position)
+        return score_table(self.pool.frame["row_id"], self.scores.value, build_rank_column(self.scores), position)
 
     def _summary(self) -> list[tuple[str, str]]:
         counts: Mapping[str, Any] = self.manifest.content["counts"]
@@ -149,13 +149,13 @@ def read_tables(folder: str | Path, stem: str) -> pl.DataFrame:
     Raises:
         ManifestError: it is not there.
     """
-    paths = table_files(folder, f"{stem}.parquet")
+    paths = list_table_files(folder, f"{stem}.parquet")
     if not paths:
         raise ManifestError(f"{folder}: must hold {stem}.parquet, found none; run select again")
     return pl.concat([pl.read_parquet(path) for path in paths])
 
 
-def table_files(folder: str | Path, name: str) -> list[Path]:
+def list_table_files(folder: str | Path, name: str) -> list[Path]:
     """Return the files of a table of a subset folder, in their order: NAME, or NAME with a number for each shard."""
     stem, _, suffix = name.rpartition(".")
     return sorted([*Path(folder).glob(name), *Path(folder).glob(f"{stem}-*.{suffix}")])
@@ -172,7 +172,7 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
         ManifestError: the folder is no subset, or the pool is not the one it was chosen from.
     """
     manifest = _subset_manifest(folder)
-    scores, kept = subset_of_tables(folder, manifest)
+    scores, kept = parse_tables(folder, manifest)
     if not scores.row_id.equals(pool.frame["row_id"]):
         raise ManifestError(
             f"{folder}: was chosen from other rows than the {len(pool)} of the pool given; run select again"
@@ -181,7 +181,7 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
     return Subset(pool=pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 
 
-def subset_of_tables(folder: str | Path, manifest: Manifest) -> tuple[Scores, NDArray[np.int64]]:
+def parse_tables(folder: str | Path, manifest: Manifest) -> tuple[Scores, NDArray[np.int64]]:
     """Return the scores of all rows, and the positions of the kept ones, from the tables of a subset folder."""
     table = read_tables(folder, "scores")
     scores = Scores(row_id=table["row_id"], value=table["value"].to_numpy(), by=str(manifest.content["method"]))

@@ -3,8 +3,8 @@ import pytest
 
 from thresher.numeric.matmul import NUMPY
 from thresher.selectors.neighbors import inverted_lists
-from thresher.selectors.neighbors.graph import symmetric_graph
-from thresher.selectors.neighbors.inverted_lists import nearest_by_lists
+from thresher.selectors.neighbors.graph import build_symmetric_graph
+from thresher.selectors.neighbors.inverted_lists import search_inverted_lists
 
 
 def unit_rows(n, d, seed=0, n_clusters=20, spread=0.5):
@@ -23,7 +23,7 @@ def share_found(found, truth):
 
 
 def search(unit, k, *, min_recall=0.95, seed=0, products=NUMPY):
-    return nearest_by_lists(unit, k, np.random.default_rng(seed), products, min_recall=min_recall)
+    return search_inverted_lists(unit, k, np.random.default_rng(seed), products, min_recall=min_recall)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_lists_too_small_for_the_neighbors_leave_places_empty(small_lists, monke
     monkeypatch.setattr(inverted_lists, "MAX_COMPARED", 1)
     found = search(unit_rows(1_000, 16), 64)
     assert (found.row == -1).any()
-    graph = symmetric_graph(unit_rows(1_000, 16), found.row)
+    graph = build_symmetric_graph(unit_rows(1_000, 16), found.row)
     assert graph.row.min() >= 0
 
 
@@ -109,7 +109,7 @@ def test_the_graph_holds_found_pairs_both_ways(d):
     unit[7] = 0
     found = np.argsort(-(unit @ unit.T), axis=1)[:, :6].astype(np.int32)
     found[np.random.default_rng(0).random(found.shape) < 0.1] = -1
-    graph = symmetric_graph(unit, found)
+    graph = build_symmetric_graph(unit, found)
     dense = np.zeros((60, 60))
     for i in range(60):
         row = graph.row[graph.start[i] : graph.start[i + 1]]
@@ -127,5 +127,5 @@ def test_rows_that_are_all_equal_are_not_each_compared_with_each(small_lists):
     found = search(unit, 10)
     assert found.n_compared < 600  # a list has at most 8 * 16 rows
     assert found.recall > 0.95
-    graph = symmetric_graph(unit, found.row)
+    graph = build_symmetric_graph(unit, found.row)
     assert np.diff(graph.start)[1_000:].min() >= 10

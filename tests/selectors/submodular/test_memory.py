@@ -48,7 +48,7 @@ def test_little_memory_makes_it_sparse_and_less_is_refused(monkeypatch):
 
 def test_nothing_is_allocated_for_a_plan_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 10**4)
-    monkeypatch.setattr(kernels, "kernel_of", lambda *_: pytest.fail("the kernel was computed"))
+    monkeypatch.setattr(kernels, "build_kernel", lambda *_: pytest.fail("the kernel was computed"))
     x = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
     data = Features(row_id=pl.Series([f"{i:03d}" for i in range(200)]), arrays={"embedding": x})
     with pytest.raises(InputError, match="GB are free"):

@@ -45,21 +45,21 @@ def build_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.rando
     """
     from thresher.numeric.vectors import inverse_norms
     from thresher.selectors.facility_location import FacilityLocation
-    from thresher.selectors.submodular.greedy import new_cover
-    from thresher.selectors.submodular.kernels import kernel_of, pick_greedily
+    from thresher.selectors.submodular.greedy import start_coverage
+    from thresher.selectors.submodular.kernels import build_kernel, pick_greedily
     from thresher.selectors.submodular.memory import KernelSettings, plan_memory
-    from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
+    from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
 
     x = np.ascontiguousarray(embedding, dtype=np.float32)
     n = len(x)
     if n_kept >= n:
         return assign_representatives(x, np.arange(n, dtype=np.int64))
     scale = inverse_norms(x)
-    cover = new_cover(x, scale, weight.astype(np.float32), np.zeros(n))
+    cover = start_coverage(x, scale, weight.astype(np.float32), np.zeros(n))
     method = FacilityLocation()
     plan = plan_memory(KernelSettings("total", method.kernel, method.n_neighbors, method.max_kernel_gb), *x.shape)
-    kernel, _ = kernel_of(plan, x * scale.astype(np.float32)[:, None], rng)
-    chooser = new_chooser(method.optimizer, method.epsilon, rng, cover.is_pick)
+    kernel, _ = build_kernel(plan, x * scale.astype(np.float32)[:, None], rng)
+    chooser = start_pick_rule(method.optimizer, method.epsilon, rng, cover.is_pick)
     picks = pick_greedily(kernel, cover, n_kept, chooser).rows
     is_kept = np.zeros(n, np.bool_)
     is_kept[picks[:n_kept]] = True

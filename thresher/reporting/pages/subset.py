@@ -42,7 +42,7 @@ from thresher.reporting.pages.pool import Pool, read_pool
 from thresher.reporting.pages.pool_map import Choice, build_pool_map, count_groups
 from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.subset.cut import REASONS
-from thresher.subset.subset import table_files
+from thresher.subset.subset import list_table_files
 
 N_EXAMPLES = 5  # of each reason
 N_BINS = 30
@@ -98,7 +98,7 @@ def build_subset_page(folder: Path, manifest: Manifest) -> Page:
 
 def _read_folder(folder: Path, manifest: Manifest) -> _SubsetFolder:
     scores = _read_shards(folder, "scores.parquet", SCORES)
-    paths = [path for path in table_files(folder, "rejected.jsonl") if path.stat().st_size]
+    paths = [path for path in list_table_files(folder, "rejected.jsonl") if path.stat().st_size]
     rejected = [pl.DataFrame(schema=REJECTED), *(pl.read_ndjson(path, schema=REJECTED) for path in paths)]
     pool = read_pool(manifest.content, row_ids=scores["row_id"])
     kept_ids = scores.filter(pl.col("position").is_not_null())["row_id"]
@@ -114,7 +114,7 @@ def _read_folder(folder: Path, manifest: Manifest) -> _SubsetFolder:
 
 def _read_shards(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
     """Return a table, which is one file or one for each shard of the pool."""
-    return pl.concat([read_table(path, columns) for path in table_files(folder, name) or [folder / name]])
+    return pl.concat([read_table(path, columns) for path in list_table_files(folder, name) or [folder / name]])
 
 
 def _write_answer(subset: _SubsetFolder) -> str:

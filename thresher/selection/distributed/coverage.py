@@ -16,7 +16,7 @@ from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selection.distributed.partitions import EMBEDDING, arrays_path, write_arrays
 from thresher.selection.distributed.shard_features import features_path, read_features
 from thresher.selection.distributed.stage import Record
-from thresher.selectors.submodular.kernels import floor_of
+from thresher.selectors.submodular.kernels import similarity_to_existing
 
 N_PROBED = 4  # parts with picks that are searched for the pick which stands for a row
 BLOCK_CELLS = 1 << 22  # cosines computed at once
@@ -55,7 +55,7 @@ class CoverShard:
         at = np.minimum(np.searchsorted(picks["number"], rows["number"], sorter=order), len(order) - 1)
         is_pick = picks["number"][order[at]] == rows["number"]
         place[is_pick] = order[at][is_pick]
-        floor = floor_of(x, inverse_norms(x), load_file(self.side_inputs).get(EXISTING))
+        floor = similarity_to_existing(x, inverse_norms(x), load_file(self.side_inputs).get(EXISTING))
         is_covered, is_owned = cosine > 0, (floor > 0) & (floor >= cosine)
         reason = np.where(is_owned, "covered-by-existing", np.where(is_covered, "covered", "over-budget"))
         ids = pl.read_parquet(self.ids)["row_id"]
@@ -152,7 +152,7 @@ def compute_gains(candidates: Float32, sample: Float32, value: Float64) -> Float
 def compute_sample_values(sample: Float32, picks: Float32, existing: Float32 | None) -> Float64:
     """Return each sampled row's cosine with the nearest pick or existing row, (m,), at least 0."""
     unit, own = unit_rows(sample), unit_rows(picks).T
-    value = floor_of(sample, inverse_norms(sample), existing)
+    value = similarity_to_existing(sample, inverse_norms(sample), existing)
     step = max(1, BLOCK_CELLS // max(own.shape[1], 1))
     for low in range(0, len(unit), step):
         value[low : low + step] = np.maximum(value[low : low + step], (unit[low : low + step] @ own).max(axis=1))

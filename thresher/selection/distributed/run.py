@@ -49,7 +49,7 @@ from thresher.selection.distributed.writing import (
 from thresher.selection.manifest import Outcome, build_manifest, summarize_outcome
 from thresher.selection.pool_adapters import train_missing_adapters
 from thresher.selection.request import Request, SelectCall, check_request
-from thresher.subset.cut import verdict_table
+from thresher.subset.cut import build_verdict_table
 from thresher.subset.subset import Subset
 
 
@@ -282,7 +282,7 @@ class _Selection:
             self.request.quota.check(names)
         row_id = self.pool.row_id
         scores, cut, kept, depends_on_seed = choose(self.request, features, self.pool.order, row_id, names)
-        table = verdict_table(row_id, scores, cut)
+        table = build_verdict_table(row_id, scores, cut)
         verdicts = write_verdicts(self.stages.folder / "verdicts", self.pool, table)
         outcome = summarize_outcome(scores, row_id.gather(kept), table, depends_on_seed=depends_on_seed)
         return verdicts, outcome, kept

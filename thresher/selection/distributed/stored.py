@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset
 from thresher.subset.scores import Scores
-from thresher.subset.subset import Subset, read_subset_rows, read_tables, subset_of_tables
+from thresher.subset.subset import Subset, parse_tables, read_subset_rows, read_tables
 
 
 class StoredSubset(Subset):
@@ -44,7 +44,7 @@ class StoredSubset(Subset):
 
     @cached_property
     def _tables(self) -> tuple[Scores, NDArray[np.int64]]:
-        return subset_of_tables(self.__dict__["folder"], self.manifest)
+        return parse_tables(self.__dict__["folder"], self.manifest)
 
     @cached_property
     def scores(self) -> Scores:

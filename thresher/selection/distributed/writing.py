@@ -19,14 +19,14 @@ from thresher.numeric.arrays import Int64
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
 from thresher.selection.distributed.stage import Record, shard_name
 from thresher.subset.budget import Budget
-from thresher.subset.cut import dropped_table
+from thresher.subset.cut import build_dropped_table
 from thresher.subset.subset import score_table
 
 RECORDS = ".shards"  # in the output folder while it is being written
 
 
 class Verdicts(Protocol):
-    """Returns the verdicts on a shard's rows, as `verdict_table`. Sent to other processes."""
+    """Returns the verdicts on a shard's rows, as `build_verdict_table`. Sent to other processes."""
 
     def __call__(self, number: int) -> pl.DataFrame:
         """Return the (n,) verdicts of a shard, in the order of its rows."""
@@ -102,7 +102,7 @@ class WriteShard:
                 shutil.rmtree(work)
         position = np.full(len(rows), -1, np.int64)
         position[kept] = self.first[number] + np.arange(len(kept))
-        dropped = dropped_table(rows.frame, verdicts, self.n_kept, self.budget)
+        dropped = build_dropped_table(rows.frame, verdicts, self.n_kept, self.budget)
         scores = score_table(rows.frame["row_id"], verdicts["value"], verdicts["rank"], position)
         for kind, table in (("dropped", dropped), ("scores", scores)):
             with atomic_file(self.out / f"{kind}-{stem}.parquet") as path:

@@ -15,7 +15,7 @@ from thresher.selectors.neighbors.csr import Graph
 N_CHUNKS = 64  # of rows, dealt out to the threads
 
 
-def symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -> Graph:
+def build_symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -> Graph:
     """Return the pairs (i, found[i]) of cosine > 0 in both directions, each row with itself, rows ascending.
 
     Cosines are summed in float64 in a fixed order: unlike those of a matrix product, the same on

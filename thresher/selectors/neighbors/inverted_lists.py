@@ -102,7 +102,7 @@ class _Index(NamedTuple):
     near: Int32
 
 
-def nearest_by_lists(
+def search_inverted_lists(
     unit: Float32, k: int, rng: np.random.Generator, products: MatmulBackend, *, min_recall: float
 ) -> Found:
     """Find the k rows of largest cosine for each row.

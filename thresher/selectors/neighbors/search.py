@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from thresher.numeric.arrays import Float32
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.selectors.neighbors.csr import Graph
-from thresher.selectors.neighbors.graph import symmetric_graph
-from thresher.selectors.neighbors.inverted_lists import FIRST_COMPARED, nearest_by_lists
+from thresher.selectors.neighbors.graph import build_symmetric_graph
+from thresher.selectors.neighbors.inverted_lists import FIRST_COMPARED, search_inverted_lists
 from thresher.selectors.neighbors.limits import FLAT_ROWS
 
 EXACT_ROWS = FLAT_ROWS  # up to here every pair is compared; beyond, inverted lists
@@ -36,7 +36,7 @@ class Neighbors(NamedTuple):
     products: str
 
 
-def nearest_neighbors(
+def build_neighbor_graph(
     unit: Float32, n_neighbors: int, rng: np.random.Generator, products: MatmulBackend = NUMPY
 ) -> Neighbors:
     """Join each row to its nearest rows by cosine, both ways.
@@ -49,10 +49,10 @@ def nearest_neighbors(
     """
     k = min(n_neighbors + 1, len(unit))  # each row finds itself
     if len(unit) <= EXACT_ROWS:
-        return Neighbors(symmetric_graph(unit, _nearest_of_all(unit, k)), "flat", 1.0, NUMPY.name)
+        return Neighbors(build_symmetric_graph(unit, _nearest_of_all(unit, k)), "flat", 1.0, NUMPY.name)
     there = products.choose_backend(len(unit) * FIRST_COMPARED * unit.shape[1], unit.nbytes)
-    found = nearest_by_lists(unit, k, rng, there, min_recall=MIN_RECALL)
-    return Neighbors(symmetric_graph(unit, found.row), "inverted lists", found.recall, there.name)
+    found = search_inverted_lists(unit, k, rng, there, min_recall=MIN_RECALL)
+    return Neighbors(build_symmetric_graph(unit, found.row), "inverted lists", found.recall, there.name)
 
 
 def _nearest_of_all(unit: Float32, k: int) -> NDArray[np.int32]:

@@ -18,7 +18,7 @@ from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.numeric.numba_jit import jit, jit_fastmath
 from thresher.numeric.threads import count_threads
-from thresher.selectors.submodular.greedy import Cover, Picks, close_interval, exact_gain, tie_width
+from thresher.selectors.submodular.greedy import CoverageState, Picks, close_interval, compute_exact_gain, tie_width
 from thresher.selectors.submodular.pick_rules import (
     ANYTHING,
     BLOCK,
@@ -27,10 +27,10 @@ from thresher.selectors.submodular.pick_rules import (
     N_NEAR,
     NOTHING,
     PICKED,
-    Chooser,
-    block_bounds,
-    first_of_best,
-    near_best,
+    PickRule,
+    build_bounds,
+    find_first_best,
+    find_near_best,
     note_pick,
     set_bound,
 )
@@ -46,7 +46,7 @@ N_SKIPPED = 64  # rows that are passed over at once when a pick is nearer to non
 WORTH_THREADS = 1 << 20  # pairs
 
 
-def full_kernel(unit: Float32, products: MatmulBackend = NUMPY) -> Float32:
+def compute_kernel(unit: Float32, products: MatmulBackend = NUMPY) -> Float32:
     """Return the (n, n) cosines of unit rows, exactly symmetric: each is computed once and written twice."""
     n = len(unit)
     filled = products.lower_triangle(unit)
@@ -222,7 +222,7 @@ def _resum(kernel: Any, cover: Any, gain: Any, scale: Any) -> None:
 @jit
 def _near(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
     """Return the rows whose gains may be the largest, their gains summed in float64."""
-    near = near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
+    near = find_near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
     is_fresh = False
     while len(near) > 0:
         if is_fresh or len(near) < N_NEAR or gain[near].max() * RESUM > scale[0]:
@@ -237,9 +237,9 @@ def _near(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: A
             if is_fresh or most > least:
                 return near[value >= most - CLOSE * (1 + abs(most))][:N_COMPARED]
         _resum(kernel, cover, gain, scale)  # too many to compare, or what looked like a gain was an error of rounding
-        bound[:] = block_bounds(gain, bonus)
+        bound[:] = build_bounds(gain, bonus)
         is_fresh = True
-        near = near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
+        near = find_near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
     return near
 
 
@@ -271,8 +271,8 @@ def _choose(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound:
                 exact[c] = exact[twin]
                 continue
             rows = _reach(line, cover, 1e-5)
-            exact[c] = exact_gain(cover, near[c], rows, line[rows])
-        pick = near[first_of_best(near, exact + bonus[near], tie_width(cover, kernel))]
+            exact[c] = compute_exact_gain(cover, near[c], rows, line[rows])
+        pick = near[find_first_best(near, exact + bonus[near], tie_width(cover, kernel))]
     note_pick(chooser, pick)
     return pick
 
@@ -326,7 +326,9 @@ def _loop(
     return t, 0, n_visited
 
 
-def dense_greedy(kernel: Float32, cover: Cover, n_picks: int, chooser: Chooser, bonus: Float64 | None = None) -> Picks:
+def pick_from_kernel(
+    kernel: Float32, cover: CoverageState, n_picks: int, chooser: PickRule, bonus: Float64 | None = None
+) -> Picks:
     """Make up to `n_picks` greedy picks from a dense kernel.
 
     Args:
@@ -346,7 +348,7 @@ def dense_greedy(kernel: Float32, cover: Cover, n_picks: int, chooser: Chooser, 
         threads = _Threads(n, pool)
         threads.run(lambda first, last: _gains_of_chunk(kernel, rows, first, last, gain))
         gain[cover.is_pick] = PICKED
-        bound, scale = block_bounds(gain, own), np.full(1, gain.max())
+        bound, scale = build_bounds(gain, own), np.full(1, gain.max())
         t, n_visited = 0, n * n
         while t < n_picks:
             t, m, more = _loop(kernel, cover, chooser, gain, own, bound, least, scale, space, picks, gains, t)

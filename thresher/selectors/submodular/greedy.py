@@ -36,10 +36,10 @@ from thresher.selectors.submodular.pick_rules import (
     N_COMPARED,
     NOTHING,
     PICKED,
-    Chooser,
-    block_bounds,
-    first_of_best,
-    near_best,
+    PickRule,
+    build_bounds,
+    find_first_best,
+    find_near_best,
     note_pick,
 )
 
@@ -47,7 +47,7 @@ NO_CAP = 3e38  # finite: the fast sums may not see an infinity
 N_CHUNKS = 16  # row chunks of a pass: fixed, so that sums do not depend on the number of threads
 
 
-class Cover(NamedTuple):
+class CoverageState(NamedTuple):
     """State of a greedy run over n rows; the arrays are updated in place.
 
     Attributes:
@@ -74,16 +74,16 @@ class Cover(NamedTuple):
     is_sum: bool
 
 
-def new_cover(vectors: Float32, inverse_norm: Float64, weight: Float32, floor: Float64) -> Cover:
+def start_coverage(vectors: Float32, inverse_norm: Float64, weight: Float32, floor: Float64) -> CoverageState:
     """Return the state before the first pick, of rows that count with their nearest pick."""
     n = len(vectors)
     open_from = floor.astype(np.float32)
     none, never = np.full(n, -1, np.int64), np.full(n, NO_CAP, np.float32)
     is_pick = np.zeros(n, np.bool_)
-    return Cover(vectors, inverse_norm, weight, floor, open_from, never, open_from, none, is_pick, False)
+    return CoverageState(vectors, inverse_norm, weight, floor, open_from, never, open_from, none, is_pick, False)
 
 
-def new_saturation(n: int, room: Float64) -> Cover:
+def start_saturation(n: int, room: Float64) -> CoverageState:
     """Return the state before the first pick, of rows that count with the sum of all picks.
 
     Args:
@@ -93,7 +93,9 @@ def new_saturation(n: int, room: Float64) -> Cover:
     zero, nearest = np.zeros(n), np.zeros(n, np.float32)
     vectors, weight = np.empty((n, 0), np.float32), np.ones(n, np.float32)
     none, is_pick = np.full(n, -1, np.int64), np.zeros(n, np.bool_)
-    return Cover(vectors, zero, weight, zero, np.zeros(n, np.float32), room.copy(), nearest, none, is_pick, True)
+    return CoverageState(
+        vectors, zero, weight, zero, np.zeros(n, np.float32), room.copy(), nearest, none, is_pick, True
+    )
 
 
 @jit
@@ -105,7 +107,7 @@ def _dot(x: Any, y: Any) -> Any:
 
 
 @jit
-def gain_of(cover: Any, rows: Any, similarity: Any) -> Any:
+def compute_gain(cover: Any, rows: Any, similarity: Any) -> Any:
     """Gain in float64 of a candidate with these similarities to these rows."""
     total = 0.0
     for m in range(len(rows)):
@@ -116,10 +118,10 @@ def gain_of(cover: Any, rows: Any, similarity: Any) -> Any:
 
 
 @jit
-def exact_gain(cover: Any, v: Any, rows: Any, similarity: Any) -> Any:
+def compute_exact_gain(cover: Any, v: Any, rows: Any, similarity: Any) -> Any:
     """Gain of v in float64, from the vectors where there are some; `rows` are all that v may improve."""
     if cover.vectors.shape[1] == 0:
-        return gain_of(cover, rows, similarity)
+        return compute_gain(cover, rows, similarity)
     total = 0.0
     for i in rows:
         now = cover.floor[i]
@@ -165,7 +167,7 @@ def _first_gains(
                 total += similarity
             gain[v] = total
         else:
-            gain[v] = gain_of(cover, by_candidate.row[part], by_candidate.similarity[part])
+            gain[v] = compute_gain(cover, by_candidate.row[part], by_candidate.similarity[part])
     for i in range(chunk[0], chunk[1]):
         live_end[i] = by_row.start[i + 1]
         if cover.open_to[i] <= cover.open_from[i]:
@@ -236,11 +238,11 @@ def _graph_loop(
     picks: Any,
     gains: Any,
 ) -> Any:
-    bound = block_bounds(gain, bonus)
+    bound = build_bounds(gain, bonus)
     width = tie_width(cover, by_row.similarity)
     n_visited = 0
     for t in range(len(picks)):
-        near = near_best(chooser, gain, bonus, bound, least, 0.0)[:N_COMPARED]
+        near = find_near_best(chooser, gain, bonus, bound, least, 0.0)[:N_COMPARED]
         if len(near) == 0:
             return t, n_visited
         pick = near[0]
@@ -249,9 +251,11 @@ def _graph_loop(
             for c in range(len(near)):
                 v = near[c]
                 part = slice(by_candidate.start[v], by_candidate.start[v + 1])
-                exact[c] = exact_gain(cover, v, by_candidate.row[part], by_candidate.similarity[part]) + bonus[v]
+                exact[c] = (
+                    compute_exact_gain(cover, v, by_candidate.row[part], by_candidate.similarity[part]) + bonus[v]
+                )
                 n_visited += by_candidate.start[v + 1] - by_candidate.start[v]
-            pick = near[first_of_best(near, exact, width)]
+            pick = near[find_first_best(near, exact, width)]
         picks[t], gains[t] = pick, gain[pick]
         note_pick(chooser, pick)
         part = slice(by_candidate.start[pick], by_candidate.start[pick + 1])
@@ -274,11 +278,11 @@ class Picks(NamedTuple):
     n_visited: int
 
 
-def graph_stage(
+def pick_from_graph(
     graph: Graph,
-    cover: Cover,
+    cover: CoverageState,
     n_picks: int,
-    chooser: Chooser,
+    chooser: PickRule,
     *,
     bonus: Float64 | None = None,
     by_candidate: Graph | None = None,

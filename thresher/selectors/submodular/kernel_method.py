@@ -8,7 +8,7 @@ from typing import Literal
 from thresher.features.container import Features
 from thresher.selectors.contract import Selector
 from thresher.selectors.submodular.memory import KernelSettings, MemoryPlan, plan_memory
-from thresher.selectors.submodular.optimizers import EPSILON, guarantee_of
+from thresher.selectors.submodular.optimizers import EPSILON, describe_guarantee
 from thresher.validation import option
 
 
@@ -55,4 +55,4 @@ class PairwiseGreedy(Selector):
 
     def _guarantee(self, plan: MemoryPlan) -> str:
         """Say what every prefix of the picks has of the largest objective."""
-        return guarantee_of(self.optimizer, self.epsilon, plan.n_neighbors)
+        return describe_guarantee(self.optimizer, self.epsilon, plan.n_neighbors)

@@ -10,9 +10,9 @@ from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selectors.neighbors.csr import Graph
 from thresher.selectors.submodular import dense_kernel, greedy
-from thresher.selectors.submodular.greedy import Cover, Picks
+from thresher.selectors.submodular.greedy import CoverageState, Picks
 from thresher.selectors.submodular.memory import MemoryPlan
-from thresher.selectors.submodular.pick_rules import Chooser
+from thresher.selectors.submodular.pick_rules import PickRule
 
 Notes = dict[str, str | int | float]
 
@@ -20,7 +20,7 @@ CELLS = 1 << 22  # cosines computed per block
 
 
 def pick_greedily(
-    kernel: Float32 | Graph, cover: Cover, n_picks: int, chooser: Chooser, bonus: Float64 | None = None
+    kernel: Float32 | Graph, cover: CoverageState, n_picks: int, chooser: PickRule, bonus: Float64 | None = None
 ) -> Picks:
     """Make up to `n_picks` greedy picks; without a bonus there are fewer when nothing more can be gained.
 
@@ -32,11 +32,11 @@ def pick_greedily(
         bonus: (n,) float64 >= 0, what each row is worth besides what it covers, or None.
     """
     if isinstance(kernel, Graph):
-        return greedy.graph_stage(kernel, cover, n_picks, chooser, bonus=bonus)
-    return dense_kernel.dense_greedy(kernel, cover, n_picks, chooser, bonus)
+        return greedy.pick_from_graph(kernel, cover, n_picks, chooser, bonus=bonus)
+    return dense_kernel.pick_from_kernel(kernel, cover, n_picks, chooser, bonus)
 
 
-def kernel_of(
+def build_kernel(
     plan: MemoryPlan, unit: Float32, rng: np.random.Generator, products: MatmulBackend = NUMPY
 ) -> tuple[Float32 | Graph, Notes]:
     """Compute the kernel that was planned, and what the manifest should say of it.
@@ -50,10 +50,10 @@ def kernel_of(
     n, d = unit.shape
     if plan.kernel == "dense":
         there = products.choose_backend(n * n * d / 2, unit.nbytes)
-        return dense_kernel.full_kernel(unit, there), {**plan.notes, "n_pairs": n**2, "products": there.name}
-    from thresher.selectors.neighbors.search import nearest_neighbors
+        return dense_kernel.compute_kernel(unit, there), {**plan.notes, "n_pairs": n**2, "products": there.name}
+    from thresher.selectors.neighbors.search import build_neighbor_graph
 
-    found = nearest_neighbors(unit, plan.n_neighbors, rng, products)
+    found = build_neighbor_graph(unit, plan.n_neighbors, rng, products)
     return found.graph, {
         **plan.notes,
         "n_neighbors": plan.n_neighbors,
@@ -64,7 +64,7 @@ def kernel_of(
     }
 
 
-def floor_of(vectors: Float32, scale: Float64, existing: NDArray[np.float32] | None) -> Float64:
+def similarity_to_existing(vectors: Float32, scale: Float64, existing: NDArray[np.float32] | None) -> Float64:
     """Return each row's cosine with the nearest existing row, (n,) float64, at least 0; 0 when there are none."""
     floor = np.zeros(len(vectors))
     if existing is None or len(existing) == 0:
@@ -81,14 +81,14 @@ def floor_of(vectors: Float32, scale: Float64, existing: NDArray[np.float32] | N
     return floor
 
 
-def existing_sums(unit: Float32, existing: NDArray[np.float32] | None) -> Float64:
+def sum_existing_similarities(unit: Float32, existing: NDArray[np.float32] | None) -> Float64:
     """Return each row's similarity with the existing rows, summed, (n,) float64; cosines below 0 count as 0."""
     if existing is None:
         return np.zeros(len(unit))
-    return cosine_sums(unit, unit_rows(existing))
+    return sum_cosines(unit, unit_rows(existing))
 
 
-def cosine_sums(unit: Float32, others: Float32) -> Float64:
+def sum_cosines(unit: Float32, others: Float32) -> Float64:
     """Return the sum over `others` of max(0, cos) for each row of `unit`, (n,) float64, block by block."""
     sums = np.zeros(len(unit))
     n_rows = max(1, CELLS // max(len(others), 1))
@@ -99,7 +99,7 @@ def cosine_sums(unit: Float32, others: Float32) -> Float64:
     return sums
 
 
-def sums_of(kernel: Float32 | Graph) -> Float64:
+def sum_similarities(kernel: Float32 | Graph) -> Float64:
     """Return the sum of each row's similarities, (n,) float64; those below 0 count as 0."""
     if isinstance(kernel, Graph):
         sums, has_any = np.zeros(len(kernel.start) - 1), np.diff(kernel.start) > 0

@@ -127,7 +127,7 @@ def _pages_of_files() -> int:
     return sum(int(line[1]) for line in lines if line[0] in {"active_file", "inactive_file"})
 
 
-def plan_streamed(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
+def plan_streamed_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
     """Plan a method that compares all pairs without storing them, or the graph of nearest neighbors.
 
     Raises:

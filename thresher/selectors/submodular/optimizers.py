@@ -6,7 +6,7 @@ OPTIMIZERS = ("lazy", "stochastic", "threshold")
 EPSILON = 0.1
 
 
-def guarantee_of(optimizer: str, epsilon: float, n_neighbors: int = 0) -> str:
+def describe_guarantee(optimizer: str, epsilon: float, n_neighbors: int = 0) -> str:
     """Say what every prefix of the picks has of the largest objective of so many rows.
 
     Args:
@@ -19,9 +19,9 @@ def guarantee_of(optimizer: str, epsilon: float, n_neighbors: int = 0) -> str:
     else:
         kind = "in expectation " if optimizer == "stochastic" else ""
         known = f"{optimizer} greedy: every prefix has {kind}at least 1 - 1/e - {epsilon:g} of the largest objective"
-    return known + on_graph(n_neighbors)
+    return known + describe_restriction(n_neighbors)
 
 
-def on_graph(n_neighbors: int) -> str:
+def describe_restriction(n_neighbors: int) -> str:
     """Say what a guarantee is restricted to by a sparse kernel."""
     return f", on the graph of {n_neighbors} nearest neighbors: pairs outside it count as 0" if n_neighbors else ""

@@ -28,7 +28,7 @@ N_NEAR = 256  # at most so many candidates are returned
 BLOCK = 64  # rows per block of the search for the largest gain
 
 
-class Chooser(NamedTuple):
+class PickRule(NamedTuple):
     """State of a rule; the arrays are updated in place.
 
     Attributes:
@@ -49,15 +49,15 @@ class Chooser(NamedTuple):
     n_remaining: Int64
 
 
-def new_chooser(optimizer: str, epsilon: float, rng: np.random.Generator, is_pick: NDArray[np.bool_]) -> Chooser:
+def start_pick_rule(optimizer: str, epsilon: float, rng: np.random.Generator, is_pick: NDArray[np.bool_]) -> PickRule:
     """Return the state before the first pick; rows of `is_pick` are never chosen."""
     left = np.flatnonzero(~is_pick).astype(np.int64)
     kind = OPTIMIZERS.index(optimizer)
-    return Chooser(kind, float(epsilon), rng, np.zeros(4), left, np.array([len(left)], np.int64))
+    return PickRule(kind, float(epsilon), rng, np.zeros(4), left, np.array([len(left)], np.int64))
 
 
 @jit
-def largest_of_block(gain: Any, bonus: Any, b: Any) -> Any:
+def find_block_maximum(gain: Any, bonus: Any, b: Any) -> Any:
     """Return the largest value among the rows of block b."""
     most = -np.inf
     for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
@@ -66,7 +66,7 @@ def largest_of_block(gain: Any, bonus: Any, b: Any) -> Any:
 
 
 @jit
-def block_bounds(gain: Any, bonus: Any) -> Any:
+def build_bounds(gain: Any, bonus: Any) -> Any:
     """Return a tree of maxima: node m is the larger of 2 m and 2 m + 1, and the last half are the blocks of rows."""
     n_blocks = (len(gain) + BLOCK - 1) // BLOCK
     half = 1
@@ -74,7 +74,7 @@ def block_bounds(gain: Any, bonus: Any) -> Any:
         half *= 2
     bound = np.full(2 * half, -np.inf)
     for b in range(n_blocks):
-        bound[half + b] = largest_of_block(gain, bonus, b)
+        bound[half + b] = find_block_maximum(gain, bonus, b)
     for m in range(half - 1, 0, -1):
         bound[m] = max(bound[2 * m], bound[2 * m + 1])
     return bound
@@ -99,7 +99,7 @@ def largest(gain: Any, bonus: Any, bound: Any) -> Any:
         m = 1
         while m < half:
             m = 2 * m if bound[2 * m] >= bound[2 * m + 1] else 2 * m + 1
-        most = largest_of_block(gain, bonus, m - half)
+        most = find_block_maximum(gain, bonus, m - half)
         if most == bound[m]:
             return most
         set_bound(bound, m - half, most)
@@ -159,7 +159,7 @@ def _first_over_threshold(chooser: Any, gain: Any, bonus: Any, most: Any) -> Any
 
 
 @jit
-def near_best(chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, slack: Any) -> Any:
+def find_near_best(chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, slack: Any) -> Any:
     """Return the candidates for the next pick, ascending: those whose values may be equal to the best.
 
     Args:
@@ -197,7 +197,7 @@ def note_pick(chooser: Any, pick: Any) -> None:
 
 
 @jit
-def first_of_best(rows: Any, gain: Any, equal: Any) -> Any:
+def find_first_best(rows: Any, gain: Any, equal: Any) -> Any:
     """Position in `rows` (ascending) of the largest gain; equal gains go to the first."""
     most = gain.max()
     for m in range(len(rows)):

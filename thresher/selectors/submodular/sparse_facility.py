@@ -42,7 +42,7 @@ class Covered(NamedTuple):
     n_visited: int
 
 
-def mutual_information(pairs: Pairs, target: Float64, eta: float) -> Pairs:
+def limit_to_target(pairs: Pairs, target: Float64, eta: float) -> Pairs:
     """Return pairs whose cover is FLMI: sum_i min(max_{j in A} s_ij, eta max_{q in Q} s_iq).
 
     Args:
@@ -55,7 +55,7 @@ def mutual_information(pairs: Pairs, target: Float64, eta: float) -> Pairs:
     return pairs._replace(worth=np.minimum(pairs.worth, eta * target[pairs.row]))
 
 
-def conditional_gain(pairs: Pairs, existing: Float64, nu: float) -> Pairs:
+def subtract_existing(pairs: Pairs, existing: Float64, nu: float) -> Pairs:
     """Return pairs whose cover is FLCG: sum_i max(max_{j in A} s_ij - nu max_{p in P} s_ip, 0).
 
     Args:
@@ -82,8 +82,8 @@ def cover_pairs(pairs: Pairs, candidates: Int64, n_picks: int, n: int) -> Covere
         n: rows.
     """
     from thresher.selectors.neighbors.csr import Graph
-    from thresher.selectors.submodular.greedy import Cover, graph_stage
-    from thresher.selectors.submodular.pick_rules import new_chooser  # these compile on first use
+    from thresher.selectors.submodular.greedy import CoverageState, pick_from_graph
+    from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
 
     def lists(of: Int64, other: Int64, worth: Float64) -> Graph:
         order = np.lexsort((other, of))
@@ -99,10 +99,10 @@ def cover_pairs(pairs: Pairs, candidates: Int64, n_picks: int, n: int) -> Covere
     open_from = np.zeros(n)
     by = np.full(n, -1, dtype=np.int64)
     weight, vectors = np.ones(n, np.float32), np.empty((n, 0), np.float32)
-    cover = Cover(vectors, zero, weight, zero, open_from, never, open_from, by, is_pick, False)
+    cover = CoverageState(vectors, zero, weight, zero, open_from, never, open_from, by, is_pick, False)
     alone = np.bincount(candidate, weights=worth, minlength=n)
-    chooser = new_chooser("lazy", 0.5, np.random.default_rng(0), is_pick)  # draws nothing
-    made = graph_stage(by_row, cover, n_picks, chooser, by_candidate=by_candidate, least=NOTHING)
+    chooser = start_pick_rule("lazy", 0.5, np.random.default_rng(0), is_pick)  # draws nothing
+    made = pick_from_graph(by_row, cover, n_picks, chooser, by_candidate=by_candidate, least=NOTHING)
     left = candidates[~cover.is_pick[candidates]]
     rest = left[np.argsort(-alone[left].round(10), kind="stable")][: n_picks - len(made.rows)]
     gains = np.concatenate([made.gains, np.zeros(len(rest))])
