@@ -305,7 +305,7 @@ def test_rows_that_a_mask_makes_equal_are_duplicates_behind_it_and_not_before():
     before = th.curate(pool, [ExactDuplicates(), Pii(kinds=("email",))])
     assert [row["text"] for row in before.rows] == ["write to [EMAIL]", "write to [EMAIL]", "call me"]
     assert behind.manifest.content["notes"] == []
-    assert before.manifest.content["notes"][0].startswith("pii comes behind exact-duplicates, and should come before")
+    assert before.manifest.content["notes"][0].startswith("pii comes after exact-duplicates, and should come before")
 
 
 def test_rows_beside_the_pool_are_read_with_their_own_options(tmp_path):

@@ -42,10 +42,10 @@ def correct(
     if as_json:
         sys.stdout.write(corrected.manifest.to_json().decode())
     if not quiet:
-        typer.echo(summary(corrected, out), err=True)
+        typer.echo(format_summary(corrected, out), err=True)
 
 
-def summary(corrected: Corrected, out: Path) -> str:
+def format_summary(corrected: Corrected, out: Path) -> str:
     """Return what happened, in a few lines."""
     content = corrected.manifest.content
     counts = content["counts"]

@@ -22,8 +22,8 @@ from thresher.models.settings import ModelSettings
 if TYPE_CHECKING:
     from thresher.curation.result import Curated
 
-BesideConfig = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ)]
-BesideSplit = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ)]
+SideConfig = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ)]
+SideSplit = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ)]
 curate_app = typer.Typer(help="Clean a pool: duplicates, leaks, wrong labels, personal data.", no_args_is_help=True)
 
 
@@ -47,10 +47,10 @@ def clean(
     report: Annotated[str | None, typer.Option(help="Rules that only report what they find.")] = None,
     seed: options.Seed = 0,
     force: options.Force = False,
-    existing_config: BesideConfig = None,
-    existing_split: BesideSplit = None,
-    eval_config: BesideConfig = None,
-    eval_split: BesideSplit = None,
+    existing_config: SideConfig = None,
+    existing_split: SideSplit = None,
+    eval_config: SideConfig = None,
+    eval_split: SideSplit = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -62,16 +62,16 @@ def clean(
     from thresher.curation.curate import curate
 
     rows = options.read_rows(pool, read)
-    beside = partial(options.read_telling, quiet=quiet)
+    read_side_rows = partial(options.read_telling, quiet=quiet)
     existing_read = replace(read, config=existing_config, split=existing_split, strict=False)
     eval_read = replace(read, config=eval_config, split=eval_split, strict=False)
     with progress_display(quiet=quiet) as show:
         curated = curate(
             rows,
             rules,
-            settings=rule_settings(settings),
-            existing=None if existing is None else beside(existing, existing_read),
-            eval=None if eval is None else beside(eval, eval_read),
+            settings=parse_rule_settings(settings),
+            existing=None if existing is None else read_side_rows(existing, existing_read),
+            eval=None if eval is None else read_side_rows(eval, eval_read),
             report=report or (),
             seed=seed,
             out=out,
@@ -82,12 +82,12 @@ def clean(
     if as_json:
         sys.stdout.write(curated.manifest.to_json().decode())
     if not quiet:
-        typer.echo(summary(curated, out, options.read_as(rows)), err=True)
+        typer.echo(format_summary(curated, out, options.read_as(rows)), err=True)
 
 
 @curate_app.command("rules")
 def list_rules(
-    name: Annotated[str | None, typer.Argument(help="A rule, for all there is to know about it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A rule to describe in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """List the rules, or show one: what it drops, source, cost, needs, settings, when it fails."""
@@ -98,21 +98,21 @@ def list_rules(
     if as_json:
         import orjson
 
-        told = [_described(each, cls) for each, cls in classes.items()]
-        sys.stdout.write(orjson.dumps(told if name is None else told[0], option=orjson.OPT_INDENT_2).decode() + "\n")
+        rules = [_describe(each, cls) for each, cls in classes.items()]
+        sys.stdout.write(orjson.dumps(rules if name is None else rules[0], option=orjson.OPT_INDENT_2).decode() + "\n")
     elif name is None:
         width = max(map(len, names))
         for each, cls in classes.items():
             typer.echo(f"{each:<{width}}  {_first_line(cls)}")
-        typer.echo("\nthresher curate rules NAME tells all about one of them.")
+        typer.echo("\nthresher curate rules NAME describes one of them in full.")
     else:
         typer.echo(f"{name}\n\n{inspect.getdoc(classes[name])}\n")
-        for setting, default in _settings(classes[name]).items():
-            value = "VALUE (not set)" if default is None else default
+        for setting, default in _list_defaults(classes[name]).items():
+            value = "VALUE (no default)" if default is None else default
             typer.echo(f"  --set {name}.{setting}={value}")
 
 
-def rule_settings(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
+def parse_rule_settings(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
     """Return {"near-duplicates": {"threshold": "0.8"}} from ["near-duplicates.threshold=0.8"].
 
     Raises:
@@ -134,7 +134,7 @@ def _first_line(cls: type) -> str:
     return (inspect.getdoc(cls) or "").splitlines()[0]
 
 
-def _settings(cls: type) -> dict[str, Any]:
+def _list_defaults(cls: type) -> dict[str, Any]:
     """Return the settings with their defaults as the command line writes them, or None."""
     defaults: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -143,11 +143,11 @@ def _settings(cls: type) -> dict[str, Any]:
     return defaults
 
 
-def _described(name: str, cls: type) -> dict[str, object]:
-    return {"name": name, "summary": _first_line(cls), "text": inspect.getdoc(cls), "settings": _settings(cls)}
+def _describe(name: str, cls: type) -> dict[str, object]:
+    return {"name": name, "summary": _first_line(cls), "text": inspect.getdoc(cls), "settings": _list_defaults(cls)}
 
 
-def summary(curated: Curated, out: Path, read_as: str | None = None) -> str:
+def format_summary(curated: Curated, out: Path, read_as: str | None = None) -> str:
     """Return what happened, in a few lines; `read_as` says how the columns were read."""
     content = curated.manifest.content
     counts = content["counts"]
@@ -157,10 +157,10 @@ def summary(curated: Curated, out: Path, read_as: str | None = None) -> str:
     ]
     lines += options.unusable_lines(counts["rejected_by_reason"])
     for rule in content["rules"]:
-        did = ", ".join(f"{count:,} {reason}" for reason, count in rule["dropped"].items()) or "none dropped"
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in rule["dropped"].items()) or "none dropped"
         more = f", {rule['masked']:,} masked" if rule["masked"] else ""
         more += f", {rule['findings']:,} reported" if rule["findings"] and not rule["masked"] else ""
-        lines.append(f"{rule['name']}: of {rule['rows']:,} rows {did}{more}")
+        lines.append(f"{rule['name']}: of {rule['rows']:,} rows {dropped}{more}")
     lines.append(f"{counts['kept']:,} of {counts['usable']:,} rows kept, {counts['dropped']:,} dropped")
     if counts["orphaned"]:
         lines.append(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from thresher.dataset.schema import Schema
 
 _UNMASKED = ("label", "tools")  # roles whose columns hold no free text
-_NAMES = frozenset({"role", "from", "name", "type", "id", "tool_call_id"})  # members of a message, no free text
+_NAMES = frozenset({"role", "from", "name", "type", "id", "tool_call_id"})  # members of a message
 
 
 def mask_rows(rows: Dataset, rules: Mapping[int, tuple[Rule, ...]]) -> Dataset:

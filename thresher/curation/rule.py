@@ -101,7 +101,7 @@ class Rule(ABC):
         """
 
     def mask(self, texts: pl.Series) -> pl.Series:
-        """Return (n,) texts with what is to be hidden masked, for a rule whose verdicts mark rows as masked.
+        """Return (n,) masked texts, for a rule whose verdicts mark rows as masked.
 
         Raises:
             AssertionError: the rule marks rows and has no mask.
@@ -114,9 +114,9 @@ available, load_class, create = RULES.available, RULES.load, RULES.create
 
 
 def check_order(rules: Sequence[Rule]) -> list[str]:
-    """Return a sentence for each rule that comes before one it should come behind."""
+    """Return a sentence for each rule that comes before one it should come after."""
     return [
-        f"{later.name} comes behind {earlier.name}, and should come before it: {later.precedes[earlier.name]}"
+        f"{later.name} comes after {earlier.name}, and should come before it: {later.precedes[earlier.name]}"
         for number, later in enumerate(rules)
         for earlier in rules[:number]
         if earlier.name in later.precedes

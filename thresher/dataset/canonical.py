@@ -27,7 +27,7 @@ from thresher.dataset.conversation import (
 from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.schema import DECIMAL, Schema
 
-_WHOLE = r"^(0|[1-9][0-9]{0,14})\.0+$"  # a whole number that a table of floats wrote, and nothing to look at singly
+_WHOLE = r"^(0|[1-9][0-9]{0,14})\.0+$"  # a whole number, written by a table of floats
 CANONICAL_SCHEMA = {
     "index": pl.Int64,
     "prompt": pl.String,

@@ -11,7 +11,8 @@ import orjson
 from thresher.dataset.rejection import BadRow, describe_type
 
 WHITE_SPACE = " \t\n\r\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\ufeff" + "".join(
-    map(chr, [*range(0x2000, 0x200B), 0x200C, 0x200D, 0x2060, 0x180E])  # joiners alone are nothing to read either
+    # joiners alone are blank, too
+    map(chr, [*range(0x2000, 0x200B), 0x200C, 0x200D, 0x2060, 0x180E])
 )
 
 ROLES = {
@@ -20,7 +21,7 @@ ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("observation", "function", "tool", "tool_response"), "tool"),
 }
-WEIGHT = "weight"  # of an assistant turn in OpenAI's rows for fine-tuning: 0 for one that is not to be learned
+WEIGHT = "weight"  # of an assistant turn, in OpenAI's rows: 0 for one that is not to be learned
 # what a chat template may read besides role and content; models that reason have the last two
 _OTHER_KEYS = ("name", "tool_call_id", "tool_calls", "reasoning_content", "thinking")
 
@@ -30,11 +31,11 @@ class Conversation:
     """One row as a chat template takes it.
 
     Attributes:
-        messages: dicts with "role" (system, user, assistant, tool), "content" (text, or None beside
+        messages: dicts with "role" (system, user, assistant, tool), "content" (text, or None with
             "tool_calls"), and "name", "tool_call_id", "tool_calls", "reasoning_content", "thinking"
             where the row has them. A "function_call" of OpenAI's first form is in "tool_calls".
             Assistant turns that are not to be learned have "weight" 0; the last one never does,
-            what stands behind it is left out.
+            what follows it is left out.
         tools: the tools the assistant may call, as the row has them; None where it has none.
     """
 

@@ -50,7 +50,7 @@ def open_hub(name: str, *, config: str | None, split: str | None) -> TableShard:
         raise MissingExtraError("datasets", f"the Hub dataset '{name}'", "hub") from None
     try:
         dataset = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError) as error:  # datasets raises these for network, name, config and split
+    except (OSError, ValueError, RuntimeError) as error:  # of network, name, config and split
         first_line = str(error).split("\n")[0].rstrip(".")
         raise InputError(f"{name}: the Hub dataset must be reachable, got '{first_line}'; {_OFFLINE_HINT}") from None
     return open_dataset(dataset, split=split, name=f"hub:{name}")

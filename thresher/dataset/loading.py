@@ -143,7 +143,7 @@ def infer_schema(
 
 
 def _refuse_both(schema: str | Schema | None, columns: Mapping[str, str] | None) -> None:
-    """Refuse a schema beside a mapping of columns, which is one.
+    """Refuse a schema together with a mapping of columns.
 
     Raises:
         SettingsError: both were given.
@@ -295,7 +295,7 @@ def _choose_schema(
     if not rows:
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
         start = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
-        unread = read_rows(shards[:1], _ANY).rejected.frame()  # none can be parsed: any schema gives the reasons
+        unread = read_rows(shards[:1], _ANY).rejected.frame()  # any schema gives the reasons
         why = "".join(f" ({count} x {reason})" for reason, count in list(count_values(unread["reason"]).items())[:1])
         advice = shards[0].advice or ("; convert the file with iconv" if "not UTF-8" in why else "")
         raise NoRowsError(f"{where}: rows are required, found {start}{why}{advice}", unread)

@@ -27,7 +27,7 @@ class NoRowsError(InputError):
     """
 
     def __init__(self, message: str, rejected: pl.DataFrame | None = None) -> None:
-        """Keep the rows beside the sentence."""
+        """Keep the rows with the message."""
         super().__init__(message)
         self.rejected = pl.DataFrame(schema=REJECTED_SCHEMA) if rejected is None else rejected
 

@@ -178,9 +178,9 @@ def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, whe
     candidates = [_fit_schema(known, columns, rows) for known in ([name] if name is not None else _KNOWN)]
     fitting = [(schema, n) for schema, n in candidates if n > 0]
     if not fitting:
-        wanted = "a known schema" if name is None else f"schema '{name}' ({_describe_needs(name)})"
+        expected = "a known schema" if name is None else f"schema '{name}' ({_describe_needs(name)})"
         raise InputError(
-            f"{where}: the columns of {wanted} are required, found the columns {_quote_names(columns)}; "
+            f"{where}: the columns of {expected} are required, found the columns {_quote_names(columns)}; "
             f"name them with {MAP_SYNTAX}{advice}"
         )
     for schema, n in fitting:

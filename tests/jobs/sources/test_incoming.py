@@ -226,4 +226,4 @@ def test_an_order_of_steps_that_defeats_one_of_them_is_told(kit, rows):
     kit.write(steps=steps)
     kit.add("a", rows(5, 1))
     kit.run()
-    assert kit.warnings()[0].startswith("conflicts comes behind exact-duplicates, and should come before it")
+    assert kit.warnings()[0].startswith("conflicts comes after exact-duplicates, and should come before it")

@@ -111,13 +111,13 @@ class _Plan:
         """Return what the manifest says of the request, in JSON values."""
         from thresher.models.generation.load import load_generator
 
-        asked = {"model": load_generator(self.writer), "judge": load_generator(self.judge)}
+        models = {"model": load_generator(self.writer), "judge": load_generator(self.judge)}
         return {
             "eta": self.settings.eta,
             "column": self.settings.column,
             "max_new_tokens": self.settings.max_new_tokens,
             "pool": self.pool.fingerprint,
-            **{role: {"name": who.name, "fingerprint": who.fingerprint} for role, who in asked.items()},
+            **{role: {"name": who.name, "fingerprint": who.fingerprint} for role, who in models.items()},
         }
 
     def identity(self) -> str:
@@ -156,7 +156,7 @@ def correct(
         force: replace an earlier result in `out`.
         on_progress: called with a Progress while models run.
         **options: fields of `CorrectSettings` and of `ModelSettings`; `model` is required: it
-            writes the candidates, and is a fine-tuned model, its adapter, or the address of a server.
+            writes the candidates: a fine-tuned model, its adapter, or the address of a server.
 
     Raises:
         SettingsError: an option is illegal, or no model is named.
@@ -209,7 +209,8 @@ def _find_base(model: str) -> str:
     folder = Path(model).expanduser()
     if (folder / ADAPTER_CONFIG).is_file():
         return read_base_name(folder)
-    shown = ServerAddress.parse(model).url if is_server(model) else model  # an address may hold a password
+    # an address may hold a password
+    shown = ServerAddress.parse(model).url if is_server(model) else model
     raise InputError(
         f"correct: '{shown}' is no adapter whose base could judge; name who judges (--judge MODEL), best the model "
         f"as it was before the fine-tuning"

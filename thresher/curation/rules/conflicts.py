@@ -30,7 +30,7 @@ class Conflicts(Rule):
     Cost: linear in the length of the texts. Existing rows: none is dropped; a row that contradicts
     one is, whatever `keep` says. Ties: where no answer has more than half of the rows, "majority"
     drops them all. Rules for duplicates leave one row of each answer, and so nothing to count: put
-    them behind this one. Fails: short answers to open requests ("name a color") differ and are
+    them after this one. Fails: short answers to open requests ("name a color") differ and are
     right; report only, or lower `max_words`.
 
     Attributes:

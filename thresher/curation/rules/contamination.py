@@ -99,7 +99,8 @@ class Contamination(Rule):
         return _build_verdict(tests, eval.row_id, len(pool))
 
     def _normalize(self, rows: Rows) -> pl.Series:
-        is_text = rows.dataset.kind == "classification" and self.scope == "row"  # labels are no leak
+        # labels are no leak
+        is_text = rows.dataset.kind == "classification" and self.scope == "row"
         return normalize_texts(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
 
 
@@ -144,9 +145,9 @@ def _match_similar(ours: Floats, theirs: Floats) -> _Match:
 
 
 def _match_overlapping(ours: Shingles, theirs: Shingles) -> _Match:
-    """Return the evaluation row that shares most of the smaller set, template pieces aside."""
+    """Return the evaluation row that shares most of the smaller set, without template pieces."""
     n_theirs = len(theirs.offsets) - 1
-    # owner[i]: the evaluation row of piece i, where pieces stand in the order of their hashes
+    # owner[i]: the evaluation row of piece i, where pieces are in the order of their hashes
     by_hash = np.argsort(theirs.hashes, kind="stable")
     owner = np.repeat(np.arange(n_theirs, dtype=np.int64), theirs.sizes())[by_hash]
     # owners of the piece keys[k] are owner[first[k] : first[k] + counts[k]]

@@ -25,8 +25,8 @@ _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # which a backslash may be special.
 _HIDES = re.compile(r"--|/\*|[#$`'\"]|\b(?:[enbrxq]|nq|br|rb|u&)\?", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\['\"]")
-_GROWS = re.compile(r"\b(?:[lr]pad|replace)\b", re.IGNORECASE)  # a call or two make texts of any length
-_SLICE_BYTES = 4 << 20  # of columns at once: joined again and again, a text grows some hundred times
+_GROWS = re.compile(r"\b(?:[lr]pad|replace)\b", re.IGNORECASE)  # these make texts of any length
+_SLICE_BYTES = 4 << 20  # at once: texts joined again and again grow some hundred times
 # What polars calls functions that look at one row at a time.
 _ROW_WISE_FUNCTIONS = {"StringExpr", "Abs", "Coalesce", "Round", "Floor", "Ceil", "Pow", "TemporalExpr"}
 _ROW_WISE_BOOLEANS = {"IsNull", "IsNotNull", "IsNan", "IsNotNan", "IsFinite", "IsInfinite", "IsBetween", "IsIn", "Not"}

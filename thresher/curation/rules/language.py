@@ -74,9 +74,9 @@ class Language(Rule):
         frame = pl.DataFrame(guesses, schema={"code": pl.String, "probability": pl.Float64}, orient="row")
         is_other = ~frame["code"].is_in(list(self.languages)) & (frame["probability"] >= self.min_probability)
         is_other &= texts.str.len_chars() >= self.min_characters
-        wanted = ", ".join(self.languages)
+        languages = ", ".join(self.languages)
         text = frame.select(
-            pl.format(f"is in '{{}}' (probability {{}}), wanted: {wanted}", "code", pl.col("probability").round(3))
+            pl.format(f"is in '{{}}' (probability {{}}), wanted: {languages}", "code", pl.col("probability").round(3))
         ).to_series()
         return drop_where(is_other.to_numpy(), "other-language", text)
 

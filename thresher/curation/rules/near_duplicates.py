@@ -51,7 +51,7 @@ class NearDuplicates(Rule):
 
     Cost: O(n (shingles + permutations)) time and memory of about 4 bytes per shingle and 4 per band
     and row. Existing rows: none is dropped; a row that repeats one is. Judging the pool in parts,
-    each beside the rows kept before, gives what judging it at once gives (`keep` "first"). Differs:
+    each with the rows kept before, gives what judging it at once gives (`keep` "first"). Differs:
     of a pair exactly at the threshold one in a hundred is missed by the bands, less above it.
     Fails: short rows from a template ("Translate X to French") share most of their shingles; raise
     the threshold.
@@ -121,7 +121,8 @@ class NearDuplicates(Rule):
         )
 
     def _normalize(self, rows: Rows) -> pl.Series:
-        is_text = rows.dataset.kind == "classification" and self.scope == "row"  # labels are no text
+        # labels are no text
+        is_text = rows.dataset.kind == "classification" and self.scope == "row"
         return normalize_texts(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
 
 
@@ -188,13 +189,13 @@ class _Index(NamedTuple):
     Attributes:
         head: (bands, buckets) first row of each list.
         tail: (bands, buckets) last row.
-        behind: (bands, n) the row behind each row.
+        following: (bands, n) the row after each row.
         seen_by: (n,) the last row that was compared with each row.
     """
 
     head: Int32
     tail: Int32
-    behind: Int32
+    following: Int32
     seen_by: Int64
 
 
@@ -208,7 +209,7 @@ def _build_empty_index(buckets: Int32) -> _Index:
 def _compute_jaccard(a: UInt32, b: UInt32, least: float) -> float:
     """Return the similarity of two sorted sets, 0 where their sizes alone keep it below `least`."""
     small, large = min(len(a), len(b)), max(len(a), len(b))
-    if small / large < least:  # divided as below: the product can round a pair at the threshold away
+    if small / large < least:  # divided as below: a product can round the threshold away
         return 0.0
     n_shared = count_shared(a, b)
     return float(n_shared / (len(a) + len(b) - n_shared))
@@ -237,8 +238,8 @@ def _find_nearest(
                 similarity = _compute_jaccard(mine, theirs, max(threshold, best_similarity))
                 if similarity >= threshold and similarity > best_similarity:
                     best, best_similarity = other, similarity
-            other = index.behind[band, other]
-        is_capped = is_capped or other >= 0  # the list goes on behind the last candidate
+            other = index.following[band, other]
+        is_capped = is_capped or other >= 0  # the list goes on after the last candidate
     return best, best_similarity, n_verified, is_capped
 
 
@@ -252,7 +253,7 @@ def _insert(row: int, buckets: Int32, index: _Index) -> None:
         if index.head[band, bucket] < 0:
             index.head[band, bucket] = row
         else:
-            index.behind[band, index.tail[band, bucket]] = row
+            index.following[band, index.tail[band, bucket]] = row
         index.tail[band, bucket] = row
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PHONE = "phone"
 # Rust's regular expressions: their time is linear in the text, whatever it holds. What they find is
-# checked below. Words end at ASCII borders, so that what stands between Chinese letters without a
+# checked below. Words end at ASCII borders, so that what is between Chinese letters without a
 # space is found too.
 _B = r"(?-u:\b)"
 _KEY_NAME = r"[A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
@@ -44,7 +44,7 @@ PATTERNS = {
     PHONE: r"\+?\(?\d[\d ().\-/+]{5,}\d",
 }
 CARD_DIGITS = (13, 19)
-MIN_CARD_PART = 3  # digits that are written together in a card number that stands beside other numbers
+MIN_CARD_PART = 3  # fewest digits in a group of a card number that has other numbers next to it
 MAX_PHONE = 40  # characters
 IBAN_LENGTHS = (15, 34)
 NOT_PERSONAL = ("example.com", "example.org", "example.net")  # reserved for documentation, RFC 2606
@@ -225,7 +225,7 @@ def find_cards(text: str) -> list[str]:
     parts = [part.span() for part in re.finditer(r"\d+", text)]
     cards, first = [], 0
     while first < len(parts):
-        # the longest run of whole groups, from this one on, that is a card; then on behind it
+        # the longest run of whole groups, from this one on, that is a card; then on after it
         runs = [(last, text[parts[first][0] : parts[last][1]]) for last in _find_card_ends(parts, first)]
         last, card = next(((last, run) for last, run in runs if is_card(run)), (first, ""))
         cards += [card] if card else []

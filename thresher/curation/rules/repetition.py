@@ -215,7 +215,7 @@ def _measure_top(hashes: UInt64, sizes: Int64, width: int) -> float:
     """Return the share of characters in the most frequent run of words; 0 if none is repeated."""
     grams = _hash_grams(hashes, width)
     order = np.argsort(grams)
-    best, best_size, run = 1, 0, 1  # times the most frequent gram occurs, its characters; times this one did so far
+    best, best_size, run = 1, 0, 1  # of the most frequent gram; run: of this one so far
     for i in range(1, len(order) + 1):
         if i < len(order) and grams[order[i]] == grams[order[i - 1]]:
             run += 1
@@ -232,7 +232,7 @@ def _measure_top(hashes: UInt64, sizes: Int64, width: int) -> float:
 def _measure_repeated(hashes: UInt64, sizes: Int64, width: int) -> float:
     """Return the share of characters in runs of words that occurred before, each counted once."""
     grams = _hash_grams(hashes, width)
-    order = np.argsort(grams, kind="mergesort")  # stable: the first occurrence of a gram comes first
+    order = np.argsort(grams, kind="mergesort")  # stable: first occurrences come first
     is_covered = np.zeros(len(hashes), np.bool_)
     for i in range(1, len(order)):
         if grams[order[i]] == grams[order[i - 1]]:

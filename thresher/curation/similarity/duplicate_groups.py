@@ -15,7 +15,8 @@ from thresher.numeric.arrays import Float32, Int64
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
 
-DUPLICATES = ("exact-duplicates", "near-duplicates", "semantic-duplicates")  # the rules that share this
+# the rules that share this
+DUPLICATES = ("exact-duplicates", "near-duplicates", "semantic-duplicates")
 FIRST, LONGEST = "first", "longest"
 HIGHEST, LOWEST = "highest:", "lowest:"
 

@@ -50,13 +50,13 @@ class CsvRows:
         Raises:
             pyarrow.ArrowInvalid: a record has another number of fields.
         """
-        wanted = [name for name in self.header if name in types]
+        names = [name for name in self.header if name in types]
         return pyarrow.csv.read_csv(
             pa.py_buffer(text),
             read_options=pyarrow.csv.ReadOptions(column_names=self.header, use_threads=False, block_size=len(text) + 1),
             parse_options=pyarrow.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted, strings_can_be_null=False
+                column_types=dict.fromkeys(names, pa.string()), include_columns=names, strings_can_be_null=False
             ),
         )
 
@@ -81,7 +81,7 @@ class CsvRows:
     def encode(self, row: Mapping[str, Any]) -> bytes:
         """Return one record, quoted where it must be, without a line end."""
         line = io.StringIO()
-        ends = "\r\n"  # the writer quotes fields that hold one of these characters, and no other line ends
+        ends = "\r\n"  # the writer quotes fields that hold one of these characters
         csv.writer(line, delimiter=self.delimiter, lineterminator=ends).writerow([row[name] for name in self.header])
         return line.getvalue().removesuffix(ends).encode()
 

@@ -144,7 +144,7 @@ class PlainFile:
                         spool.write(chunk)
                         self.n_plain += len(chunk)
                         yield chunk
-            while counted.read(CHUNK_BYTES):  # what a decompressor left belongs to the file's hash too
+            while counted.read(CHUNK_BYTES):  # what a decompressor left is hashed, too
                 pass
             n_bytes = counted.n_bytes
         self.source = SourceFile(

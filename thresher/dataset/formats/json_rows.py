@@ -85,7 +85,7 @@ class JsonRows:
         """Parse a good row with whole numbers of any size."""
         try:
             row = json.loads(text)
-        except (ValueError, RecursionError):  # deeper, or a longer number, than the standard library reads
+        except (ValueError, RecursionError):  # too deep or too long a number for json
             return self.row(text)
         return row if isinstance(row, dict) else self.row(text)
 

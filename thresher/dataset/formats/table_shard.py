@@ -91,7 +91,7 @@ class ArrowFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         with open(path, "rb") as file:
-            self.is_file = file.read(6) == b"ARROW1"  # random access, as Feather and polars write; else a stream
+            self.is_file = file.read(6) == b"ARROW1"  # random access; else a stream
         n_bytes = n_rows = 0
         with self._open() as reader:
             self.schema: pa.Schema = reader.schema
@@ -304,7 +304,7 @@ class TableCopier:
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """Refuse a table in which a name stands for two columns.
+    """Refuse a table in which two columns have one name.
 
     Raises:
         InputError: a name occurs twice.

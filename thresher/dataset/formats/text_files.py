@@ -26,7 +26,7 @@ SAMPLE_ROWS = 200
 _FOREIGN_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _LONGEST_GAP = 64  # bytes of white space around a comma that are worth writing back as they were
 _HEADER_LIMIT = 1 << 20
-_SNIFFED_BYTES = 4096  # at least so many are looked at to tell an array from lines
+_SNIFFED_BYTES = 4096  # at least so many are read to tell an array from lines
 _LARGEST_OBJECT = 64 << 20
 
 
@@ -90,7 +90,7 @@ def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: in
     beginning = _Beginning(file)
     spans, is_array = _find_json_spans(beginning, suffix)
     if file.name == STDIN and not is_array:
-        suffix = ".jsonl"  # of what is written: its own name tells nothing
+        suffix = ".jsonl"  # of what is written: its own name says nothing
     layout = _copy_array_layout(file, spans, compression) if is_array else Layout(compression=compression)
     shard = TextShard(file, spans, JsonRows(), layout, suffix=suffix + compression, max_row_bytes=max_row_bytes)
     rows = sample_rows(shard)
@@ -106,7 +106,7 @@ def _find_json_spans(beginning: _Beginning, suffix: str) -> tuple[Spans, bool]:
     """Return the rows, and whether they are the elements of an array."""
     if not _is_array(beginning.head, suffix):
         return beginning.scan(LineScanner(beginning.offset)), False
-    from thresher.dataset.formats.json_array_spans import ArrayScanner  # compiled: only loaded when needed
+    from thresher.dataset.formats.json_array_spans import ArrayScanner  # compiled on first use
 
     scanner = ArrayScanner(beginning.offset)
     spans = beginning.scan(scanner)
@@ -162,7 +162,7 @@ def _advise_one_object(file: PlainFile) -> str:
 
 
 def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:
-    from thresher.dataset.formats.csv_spans import FAULTS, find_csv_spans  # compiled: only loaded when needed
+    from thresher.dataset.formats.csv_spans import FAULTS, find_csv_spans  # compiled on first use
 
     beginning = _Beginning(file)
     line = beginning.head.split(b"\n", 1)[0].decode(errors="replace")
@@ -195,13 +195,13 @@ def _open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int
 
 
 def _mark_records(spans: Spans, n_columns: int, flags: Mapping[int, str]) -> Spans:
-    """Return the rows behind the header, those of another width marked."""
+    """Return the rows after the header, those of another width marked."""
     fields = spans.n_fields
     if fields is None:
         raise AssertionError("a CSV scanner counts fields")
     length = spans.end - spans.start
     faults = {i: flags[int(fields[i])] for i in np.flatnonzero(fields < 0).tolist()}
-    may_be_blank = (fields == 1) & (length <= 1)  # told apart when the row is read
+    may_be_blank = (fields == 1) & (length <= 1)  # decided when the row is read
     for i in np.flatnonzero((fields != n_columns) & (fields >= 0) & ~may_be_blank).tolist():
         faults[i] = describe_ragged(n_columns, int(fields[i]))
     faults |= spans.faults

@@ -20,7 +20,7 @@ from thresher.errors import InputError
 from thresher.numeric.arrays import Bool, Int64
 
 BLOCK_BYTES = 4 << 20
-PIECE_ROWS = 256  # a block that the columnar parser refuses is tried in pieces; the rows of a bad piece are read singly
+PIECE_ROWS = 256  # a refused block is tried in pieces; rows of a bad piece are read singly
 
 
 class RowSyntax(Protocol):
@@ -56,7 +56,7 @@ class Layout:
         between: bytes between two rows.
         after: bytes after the last row, if there is one.
         closing: bytes at the end of the file.
-        line_end: what must stand at the end of each row: a carriage return where the file has them,
+        line_end: what must be at the end of each row: a carriage return where the file has them,
             else nothing.
     """
 
@@ -198,7 +198,7 @@ class TextShard:
         start, end = self._syntax.trim(np.frombuffer(text, np.uint8), start - base, end - base)
         faults = {i: f"the row is longer than {self.max_row_bytes} bytes" for i in np.flatnonzero(is_long).tolist()}
         faults = self._find_faults(positions) | faults
-        # blank rows are left out, unless they have a fault; faults are numbered like the rows that are left
+        # blank rows without a fault are left out; faults get the numbers of the rows that are left
         at = np.flatnonzero(start < end)
         if len(at) < len(positions):
             at = np.union1d(at, np.array(sorted(faults), np.int64))
@@ -273,7 +273,7 @@ class TextCopier:
                 write(line_end)
 
     def finish(self) -> None:
-        """Write what stands behind the rows."""
+        """Write what follows the rows."""
         if not self._is_first:
             self._write(self._layout.after)
         self._write(self._layout.closing)
