@@ -1,6 +1,6 @@
 """Fuzzed job files and rows: no traceback, no loss, no write outside the output.
 
-    python benchmarks/fuzz_jobs.py [--examples 10000] [--seed 0] [--out benchmarks/results/fuzz_jobs.json]
+    python benchmarks/fuzz_jobs.py [--examples 10000] [--seed 0] [--out FILE.json]
 
 Each example is a job file and the files of one to three nights, made by hypothesis. A job file is
 made of the sections and keys there are, one in four with something wild in it, one in twelve of
@@ -9,7 +9,7 @@ ones among them, as JSON lines (plain, gzip or zstd), a JSON array, CSV or Parqu
 twelve is bytes alone under any of these names. The job runs in this process, once per night.
 Checked each time:
 
-- it ends in a result, or in one error of ours;
+- it ends in a result, or in one error of thresher;
 - every row written is read where the file is whole;
 - every row read is accounted for: unusable + known + repeated + new, and new = dropped + in the
   snapshot;
@@ -103,7 +103,7 @@ LABELED = st.fixed_dictionaries({"text": FULL, "label": st.sampled_from(["a", "b
 SUFFIXES = ["jsonl", "jsonl.gz", "jsonl.zst", "json", "csv", "parquet"]
 
 
-def rows_of(good: st.SearchStrategy) -> st.SearchStrategy:
+def make_rows(good: st.SearchStrategy) -> st.SearchStrategy:
     """Return lists of rows of which one in ten is odd."""
     line = st.integers(0, 9).flatmap(lambda at: ODD if at == 9 else good)
     return st.lists(line, min_size=2, max_size=8)
@@ -134,7 +134,7 @@ def as_csv(rows: list[object]) -> bytes:
 
 
 def as_parquet(rows: list[object]) -> bytes:
-    """Return the rows that are objects as Parquet; what has no type of its own becomes JSON text."""
+    """Return the rows that are objects as Parquet; values without a type become JSON text."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -181,7 +181,7 @@ def nights(draw: st.DrawFn, good: st.SearchStrategy) -> Night:
     if draw(st.integers(0, 11)) == 0:
         return Night(suffix, draw(st.binary(max_size=300)), None)
     tail = draw(TAIL)
-    return delivered(suffix, draw(rows_of(good)), tail)
+    return delivered(suffix, draw(make_rows(good)), tail)
 
 
 def toml(value: object) -> str:

@@ -1,6 +1,6 @@
 """Thirty nights of a growing pool, killed at random: the same end as undisturbed, and what it cost.
 
-    python benchmarks/nightly.py --data t0_pool.jsonl.gz [--nights 30] [--total 5000] [--out FILE.json]
+    python benchmarks/nightly.py --data pool.jsonl.gz [--nights 30] [--total 5000] [--out FILE.json]
 
 The rows are shuffled once and delivered in slices. Two jobs get the same slices: one runs
 undisturbed; of the other each run is killed (SIGKILL) with probability 0.3 at a moment drawn
@@ -44,7 +44,7 @@ keep = 3
 """
 
 
-def lines_of(path: Path) -> list[bytes]:
+def read_lines(path: Path) -> list[bytes]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as file:
         return file.read().splitlines(keepends=True)
@@ -55,15 +55,15 @@ def slices(lines: list[bytes], n: int, n_rows: int | None, seed: int) -> list[by
     return [b"".join(lines[at] for at in part) for part in np.array_split(order, n)]
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    found = {}
+def read_snapshot(folder: Path) -> dict[str, bytes]:
+    files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             data = path.read_bytes()
             if path.name == "manifest.json":
                 data = json.dumps({key: value for key, value in json.loads(data).items() if key != "run"}).encode()
-            found[str(path.relative_to(folder))] = data
-    return found
+            files[str(path.relative_to(folder))] = data
+    return files
 
 
 class Night:
@@ -102,7 +102,7 @@ class Night:
 
 
 def hidden_quality(night: Night, total: int) -> dict[str, float]:
-    """Return the objective of the core-set, of greedy from everything, and of uniform samples, over all good rows."""
+    """Return the objective of core set, greedy from everything, and uniform samples."""
     import polars as pl
 
     from thresher.dataset import load
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
-    parts = slices(lines_of(arguments.data), arguments.nights, arguments.rows, arguments.seed)
+    parts = slices(read_lines(arguments.data), arguments.nights, arguments.rows, arguments.seed)
     root = Path(tempfile.mkdtemp(prefix="thresher-nightly-"))
     calm, wild = Night(root / "calm", arguments.total), Night(root / "wild", arguments.total)
     calm_s, wild_s, n_kills, codes = [], [], 0, []
@@ -172,7 +172,7 @@ def main() -> None:
         print(
             f"night {number + 1}: {seconds:.1f} s undisturbed, {wild_s[-1]:.1f} s with kills, exit {code}", flush=True
         )
-    is_equal = content(calm.root / "pool" / "latest") == content(wild.root / "pool" / "latest")
+    is_equal = read_snapshot(calm.root / "pool" / "latest") == read_snapshot(wild.root / "pool" / "latest")
     result = {
         "rows": sum(part.count(b"\n") for part in parts),
         "nights": arguments.nights,

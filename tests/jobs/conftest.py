@@ -16,7 +16,7 @@ TOPICS = {
 
 
 def make_rows(n, seed, topics=tuple(TOPICS)):
-    """Return n short prompt/completion rows about some topics; the same seed gives the same rows."""
+    """Return n short rows about some topics; the same seed gives the same rows."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(n):
@@ -82,17 +82,17 @@ def rows():
 
 
 def snapshot_bytes(folder):
-    """Return the bytes of every file of a snapshot, without what may differ between two runs (the section `run`)."""
-    found = {}
+    """Return the bytes of every file of a snapshot, but for the section `run` of its manifest."""
+    files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             data = path.read_bytes()
             if path.name == "manifest.json":
                 data = json.dumps({key: value for key, value in json.loads(data).items() if key != "run"}).encode()
-            found[str(path.relative_to(folder))] = data
-    return found
+            files[str(path.relative_to(folder))] = data
+    return files
 
 
 @pytest.fixture
-def content_of():
+def read_snapshot():
     return snapshot_bytes

@@ -1,4 +1,4 @@
-"""Job files: everything that is wrong is told at once, with its line and the nearest known key."""
+"""Job files: every problem is reported at once, with its line and the nearest known key."""
 
 import time
 
@@ -29,7 +29,7 @@ def test_a_small_job_is_read_with_its_defaults(tmp_path):
     assert job.output_folder == tmp_path / "out"
 
 
-def test_all_problems_are_told_at_once_with_line_and_nearest_key(tmp_path):
+def test_all_problems_are_reported_at_once_with_line_and_nearest_key(tmp_path):
     text = """sead = 3
 
 [[sources]]
@@ -42,16 +42,16 @@ totl = 5
 folder = "out"
 keep = 0
 """
-    told = problems(tmp_path, text)
-    assert "4 problems" in told
-    assert "line 1: unknown key 'sead' in the file; did you mean 'seed'?" in told
-    assert "line 6: sources.2.hub: " in told
-    assert "line 8: unknown key 'totl' in [select]; did you mean 'total'?" in told
-    assert "line 11: output.keep: " in told
-    assert "got 0" in told
+    message = problems(tmp_path, text)
+    assert "4 problems" in message
+    assert "line 1: unknown key 'sead' in the file; did you mean 'seed'?" in message
+    assert "line 6: sources.2.hub: " in message
+    assert "line 8: unknown key 'totl' in [select]; did you mean 'total'?" in message
+    assert "line 11: output.keep: " in message
+    assert "got 0" in message
 
 
-def test_what_is_looked_up_is_told_together_with_unknown_keys(tmp_path):
+def test_what_is_looked_up_is_reported_together_with_unknown_keys(tmp_path):
     text = """sead = 3
 [[sources]]
 name = "a"
@@ -70,14 +70,14 @@ method = "k-centre"
 [output]
 folder = "out"
 """
-    told = problems(tmp_path, text)
-    assert "line 1: unknown key 'sead'" in told
-    assert "line 7: unknown key 'file' in [sources.2]" in told
-    assert "sources: each name must be used once, found 'a' twice" in told
-    assert "unknown role 'promt'" in told
-    assert "line 10: rule 'near-duplicate' not found" in told
-    assert "line 13: steps.2.rule: " in told
-    assert "selector 'k-centre' not found" in told
+    message = problems(tmp_path, text)
+    assert "line 1: unknown key 'sead'" in message
+    assert "line 7: unknown key 'file' in [sources.2]" in message
+    assert "sources: each name must be used once, found 'a' twice" in message
+    assert "unknown role 'promt'" in message
+    assert "line 10: rule 'near-duplicate' not found" in message
+    assert "line 13: steps.2.rule: " in message
+    assert "selector 'k-centre' not found" in message
 
 
 def test_a_model_in_a_folder_is_found_from_the_folder_of_the_job(tmp_path, monkeypatch):
@@ -87,7 +87,7 @@ def test_a_model_in_a_folder_is_found_from_the_folder_of_the_job(tmp_path, monke
     job = read_job(tmp_path / "job.toml")
     monkeypatch.chdir("/")
     assert job.resolve_model("models/mine") == str(tmp_path / "models" / "mine")
-    assert job.resolve_model("static") == "static"  # the embedded one, whatever lies beside the job file
+    assert job.resolve_model("static") == "static"  # the embedded one
     assert (job.resolve_model("owner/name"), job.resolve_model(None)) == ("owner/name", None)
 
 
@@ -96,15 +96,15 @@ def test_rules_selector_and_budget_are_checked_together(tmp_path):
         GOOD
         + '[[steps]]\nrule = "near-duplicate"\n[[steps]]\nrule = "length"\nmax_token = 3\n[select]\nbudget = "lots"\n'
     )
-    told = problems(tmp_path, text)
-    assert "3 problems" in told
-    assert "did you mean 'near-duplicates'?" in told
-    assert "line 7: length: unknown setting 'max_token'" in told
-    assert "line 11: budget: must be" in told
+    message = problems(tmp_path, text)
+    assert "3 problems" in message
+    assert "did you mean 'near-duplicates'?" in message
+    assert "line 7: length: unknown setting 'max_token'" in message
+    assert "line 11: budget: must be" in message
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "sentence"),
     [
         ("[[sources]\n", "must be TOML"),
         ("", "2 problems"),
@@ -124,21 +124,21 @@ def test_rules_selector_and_budget_are_checked_together(tmp_path):
         (GOOD + "eval = 3\n", "unknown key 'eval' in [output]"),
     ],
 )
-def test_each_kind_of_problem_has_its_sentence(tmp_path, text, told):
-    assert told in problems(tmp_path, text)
+def test_each_kind_of_problem_has_its_sentence(tmp_path, text, sentence):
+    assert sentence in problems(tmp_path, text)
 
 
 def test_a_key_cannot_forge_a_line_of_the_log(tmp_path):
     """Found by fuzzing."""
-    told = problems(tmp_path, GOOD + '"\\nINFO: all is well\\u001b[2J" = 1\n[[steps]]\nrule = "length"\n"\\n" = 1\n')
-    assert "unknown key '\\nINFO: all is well\\x1b[2J'" in told
-    lines = told.split("\n")
+    message = problems(tmp_path, GOOD + '"\\nINFO: all is well\\u001b[2J" = 1\n[[steps]]\nrule = "length"\n"\\n" = 1\n')
+    assert "unknown key '\\nINFO: all is well\\x1b[2J'" in message
+    lines = message.split("\n")
     assert len(lines) == 3  # the head and two problems
     assert all(line.isprintable() for line in lines)
 
 
 def test_a_line_of_spaces_costs_no_time(tmp_path):
-    """The search for keys, for the number of the line in messages, was cubic in the length of a line."""
+    """The search for keys and their lines was cubic in the length of a line."""
     began = time.monotonic()
     assert "unknown key 'odd'" in problems(tmp_path, " " * 50_000 + f"\nodd = 1\nname{' ' * 50_000}= 'a'\n{GOOD}")
     assert time.monotonic() - began < 10
@@ -157,9 +157,9 @@ def test_a_hub_id_cannot_be_a_path(tmp_path, hub):
 def test_any_bytes_are_a_job_or_one_error_of_ours(tmp_path, content):
     path = tmp_path / "job.toml"
     path.write_bytes(content)
-    told = str(path)
+    message = str(path)
     try:
         read_job(path)
     except ThresherError as error:
-        told = str(error)
-    assert str(path) in told
+        message = str(error)
+    assert str(path) in message

@@ -1,4 +1,4 @@
-"""Kills, full disks, read-only folders: nothing half, one sentence, and the next run ends as if nothing had been."""
+"""Kills, full disks, read-only folders: nothing half, one sentence, and the next run goes on."""
 
 import itertools
 import json
@@ -50,11 +50,11 @@ def nights(kit, rows):
         yield night
 
 
-def undisturbed(kit, rows, tmp_path, content_of):
+def undisturbed(kit, rows, tmp_path, read_snapshot):
     other = type(kit)(tmp_path / "undisturbed")
     for _ in nights(other, rows):
         other.run()
-    return content_of(other.out / "latest")
+    return read_snapshot(other.out / "latest")
 
 
 def n_operations(kit, rows, tmp_path):
@@ -63,8 +63,8 @@ def n_operations(kit, rows, tmp_path):
     return int(python(DYING, other.file, 0, cache=tmp_path / "cache-counted").stdout)
 
 
-def killed_everywhere(kit, rows, tmp_path, content_of, moments):
-    expected = undisturbed(kit, rows, tmp_path, content_of)
+def killed_everywhere(kit, rows, tmp_path, read_snapshot, moments):
+    expected = undisturbed(kit, rows, tmp_path, read_snapshot)
     cache = tmp_path / "cache-killed"
     for night in nights(kit, rows):
         for at in moments[night]:
@@ -74,31 +74,31 @@ def killed_everywhere(kit, rows, tmp_path, content_of, moments):
                 assert (path / "manifest.json").is_file()  # whatever can be seen is whole
         done = python(DYING, kit.file, 0, cache=cache)
         assert done.returncode == 0, done.stderr
-    assert content_of(kit.out / "latest") == expected
+    assert read_snapshot(kit.out / "latest") == expected
     assert not (kit.out / ".work").exists()
 
 
-def test_killed_at_a_random_operation_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, content_of):
-    expected = undisturbed(kit, rows, tmp_path, content_of)
+def test_killed_at_a_random_operation_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, read_snapshot):
+    expected = undisturbed(kit, rows, tmp_path, read_snapshot)
     at = int(np.random.default_rng(0).integers(12, 40))  # of about 50
     for night in nights(kit, rows):
         if night == 1:
             assert python(DYING, kit.file, at, cache=tmp_path / "cache-killed").returncode == 9
         kit.run()
-    assert content_of(kit.out / "latest") == expected
+    assert read_snapshot(kit.out / "latest") == expected
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_every_operation_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, content_of):
+def test_killed_at_every_operation_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, read_snapshot):
     n = n_operations(kit, rows, tmp_path)
-    killed_everywhere(kit, rows, tmp_path, content_of, [range(1, n), range(1, n, 3), range(2, n, 3)])
+    killed_everywhere(kit, rows, tmp_path, read_snapshot, [range(1, n), range(1, n, 3), range(2, n, 3)])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_twenty_random_moments_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, content_of):
-    expected = undisturbed(kit, rows, tmp_path, content_of)
+def test_killed_at_twenty_random_moments_a_job_ends_as_if_undisturbed(kit, rows, tmp_path, read_snapshot):
+    expected = undisturbed(kit, rows, tmp_path, read_snapshot)
     rng = np.random.default_rng(1)
     environment = {**os.environ, "THRESHER_CACHE": str(tmp_path / "cache-killed"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "thresher", "curate", "run", str(kit.file), "--quiet"]
@@ -110,7 +110,7 @@ def test_killed_at_twenty_random_moments_a_job_ends_as_if_undisturbed(kit, rows,
             process.wait()
         done = subprocess.run(command, env=environment, check=False)
         assert done.returncode in (0, 3)  # 3 when a run that was to be killed had come to its end
-    assert content_of(kit.out / "latest") == expected
+    assert read_snapshot(kit.out / "latest") == expected
 
 
 def test_a_file_size_limit_leaves_nothing_half_and_is_one_sentence(kit, tmp_path):
@@ -148,12 +148,12 @@ def small_disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=False)
 
 
-def test_a_full_disk_leaves_nothing_half_and_the_old_snapshot(kit, rows, small_disk, tmp_path, content_of):
+def test_a_full_disk_leaves_nothing_half_and_the_old_snapshot(kit, rows, small_disk, tmp_path, read_snapshot):
     small_disk(kit.out, 200)
     kit.write(steps="")
     kit.add("a", rows(30, 1))
     kit.run()
-    before = content_of(kit.out / "latest")
+    before = read_snapshot(kit.out / "latest")
     rng = np.random.default_rng(0)
     texts = ["".join(map(chr, rng.integers(97, 123, 600))) for _ in range(700)]
     path = kit.add("b", [{"prompt": text, "completion": "yes"} for text in texts])
@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_nothing_half_and_the_old_snapshot(kit, rows, small_d
     assert done.returncode == 2, done.stderr
     assert "no space left" in done.stderr.lower()
     assert "Traceback" not in done.stderr
-    assert content_of(kit.out / "latest") == before
+    assert read_snapshot(kit.out / "latest") == before
     assert [entry.name for entry in (kit.out / "snapshots").iterdir()] == ["v000001"]
     path.unlink()
     kit.add("c", rows(10, 2))
@@ -214,7 +214,7 @@ def test_a_damaged_history_and_scan_cost_nothing_but_themselves(kit, rows):
     assert list_runs(kit.out)[0].outcome == "nothing-new"
 
 
-def test_a_snapshot_is_told_of_by_the_next_run_when_its_own_was_killed_before_it_could(kit, rows, monkeypatch):
+def test_the_next_run_reports_a_snapshot_whose_own_run_was_killed_before_it_could(kit, rows, monkeypatch):
     """The scheduler that starts it again starts what waits for exit code 0, and not for 3."""
     import thresher.jobs.run as module
     from thresher.jobs.inspection import find_run
@@ -255,7 +255,7 @@ def test_a_history_that_a_kill_left_half_written_is_rolled_back_by_whoever_reads
         writing.executemany(
             "INSERT INTO run (started, outcome, owner, report) VALUES ('now', 'bug', '', ?)", [("x" * 5000,)] * 50
         )
-        shutil.copytree(kit.out, tmp_path / "killed", symlinks=True)  # with a journal that has to be rolled back
+        shutil.copytree(kit.out, tmp_path / "killed", symlinks=True)  # with a journal to roll back
         writing.rollback()
     writing.close()
     assert (tmp_path / "killed" / "history.sqlite-journal").stat().st_size
@@ -281,7 +281,7 @@ def test_one_run_is_found_without_reading_the_reports_of_all(kit, rows):
         find_run(kit.file, "9" * 30)
 
 
-def test_a_lost_list_of_known_rows_is_told(kit, rows):
+def test_a_lost_list_of_known_rows_is_a_warning(kit, rows):
     kit.write()
     kit.add("a", rows(5, 1))
     kit.run()
@@ -292,7 +292,7 @@ def test_a_lost_list_of_known_rows_is_told(kit, rows):
     assert result.report["counts"]["entered"] == 5  # kept rows are known by the snapshot itself
 
 
-def test_a_run_that_was_killed_is_told_as_such(kit, rows, tmp_path):
+def test_a_run_that_was_killed_is_recorded_as_such(kit, rows, tmp_path):
     from thresher.jobs.inspection import list_runs
 
     kit.write()

@@ -47,7 +47,7 @@ def test_a_file_that_grew_is_read_again_but_its_old_rows_are_known(kit, rows):
     assert (counts["read"], counts["known"], counts["new"], counts["rows"]) == (25, 20, 5, 25)
 
 
-def test_a_row_that_was_dropped_is_not_judged_again(kit, rows):
+def test_a_row_that_was_dropped_is_not_evaluated_again(kit, rows):
     kit.write(steps='[[steps]]\nrule = "length"\nmax_tokens = 6\n')
     kit.add("a", [*rows(10, 1), {"prompt": "hi", "completion": "you"}])
     assert kit.run().report["counts"]["passed"] == 1
@@ -55,7 +55,7 @@ def test_a_row_that_was_dropped_is_not_judged_again(kit, rows):
     result = kit.run()
     assert result.outcome == "nothing-new"
     assert result.report["counts"]["known"] == 10
-    assert kit.run().report["counts"]["files_new"] == 0  # the file is remembered although it made no snapshot
+    assert kit.run().report["counts"]["files_new"] == 0  # the file is remembered without a snapshot
 
 
 def test_a_renamed_file_is_known_by_its_content(kit, rows):
@@ -99,7 +99,7 @@ def test_the_total_is_never_exceeded_and_weights_sum_to_the_rows_that_passed(kit
     assert (left["reason"] == "covered").all()
 
 
-def test_old_rows_get_their_due_when_a_night_brings_one_topic_alone(kit, rows):
+def test_old_rows_keep_their_weight_when_a_night_brings_one_topic_alone(kit, rows):
     kit.write(select="total = 12", steps="")
     kit.add("a", rows(120, 1))  # three topics alike
     kit.run()
@@ -107,7 +107,7 @@ def test_old_rows_get_their_due_when_a_night_brings_one_topic_alone(kit, rows):
     kit.run()
     kept = kit.table()
     share = kept["completion"].str.contains("loan|interest|deposit|branch|credit|teller|account|fee|ledger|bond").mean()
-    assert share < 0.75  # half of all rows are about banking; by new rows alone it would be nearly all
+    assert share < 0.75  # half of all rows are about banking, and all of the new ones
     assert kept[WEIGHT].sum() == 160
 
 
@@ -140,69 +140,7 @@ def test_a_cap_by_the_method_keeps_its_best_of_old_and_new(kit, rows):
     assert lengths.min() > 300
 
 
-def test_changed_steps_judge_everything_anew_and_keep_rows_whose_file_is_gone(kit, rows):
-    kit.write()
-    gone = kit.add("a", rows(10, 1))
-    kit.add("b", [*rows(10, 2), {"prompt": "x", "completion": "y"}])
-    kit.run()
-    gone.unlink()
-    kit.write(steps='[[steps]]\nrule = "length"\nmin_tokens = 5\n')
-    result = kit.run()
-    assert result.outcome == "done"
-    assert kit.manifest()["is_full"]
-    assert len(kit.table()) == 20  # the short row went, the ten of the file that is gone stayed
-    assert kit.run().outcome == "nothing-new"
-
-
-def test_a_full_run_tells_rows_of_the_snapshot_before_from_new_ones(kit, rows):
-    """It called all rows new, and none gone, though some had left."""
-    kit.write()
-    gone = kit.add("a", rows(4, 1))
-    kit.add("b", rows(10, 2))
-    kit.run()
-    gone.unlink()
-    kit.add("c", rows(3, 3))
-    old = set(kit.table()["thresher_row_id"])
-    kit.write(steps='[[steps]]\nrule = "expression"\nwhere = "prompt not like \'%2-3\'"\n', select="total = 12")
-    report = kit.run().report
-    table, dropped = kit.table(), pl.read_parquet(kit.out / "latest" / "dropped.parquet")
-    new = set(table["thresher_row_id"])
-    counts = report["counts"]
-    assert (counts["entered"], counts["left"]) == (len(new - old), len(old - new))
-    assert counts["left"] > 1
-    assert set(dropped.filter("was_kept")["row_id"]) == old - new
-    assert sum(one["rows"] for one in report["out"] if one["was_kept"]) == counts["left"]
-    assert sum(report["entered_by_source"].values()) == counts["entered"]
-    assert set(table.filter(pl.col("thresher_since") == 1)["thresher_row_id"]) == new & old
-    assert any("4 kept rows are no longer at any source" in message for message in kit.warnings())
-
-
-def test_changed_steps_alone_are_no_drift_of_the_new_rows(kit, rows):
-    """All rows were compared with those of the last night, and the night after with all rows."""
-    gates = "[gates]\ntopics = {fail = 0.1}\nn_topics = 3\n"
-    kit.write(more=gates)
-    kit.add("a", rows(60, 1))
-    kit.run()
-    kit.add("b", rows(40, 2, topics=("banking",)))
-    kit.run(accept=True)
-    kit.write(more=gates, steps='[[steps]]\nrule = "length"\nmax_tokens = 9999\n')
-    changed = kit.run()
-    assert changed.outcome == "done"
-    assert [one["jensen_shannon"] for one in changed.report["drift"] if one["of"] == "incoming"] == [0.0, 0.0, 0.0]
-    kit.add("c", rows(40, 3, topics=("banking",)))
-    assert kit.run().outcome == "done"
-    kit.add("d", rows(40, 4, topics=("sailing",)))
-    assert kit.run(full=True).outcome == "gate"
-
-
-def test_limits_for_labels_that_the_rows_have_not_are_told(kit, rows):
-    kit.write(more="[gates]\nlabels = {fail = 0.1}\n")
-    kit.add("a", rows(5, 1))
-    kit.run()
-    assert any("labels: the rows have none" in message for message in kit.warnings())
-
-
-def test_a_manifest_that_lacks_a_part_is_told(kit, rows):
+def test_a_manifest_that_lacks_a_part_is_an_error(kit, rows):
     kit.write()
     kit.add("a", rows(5, 1))
     kit.run()
@@ -214,24 +152,7 @@ def test_a_manifest_that_lacks_a_part_is_told(kit, rows):
         kit.run()
 
 
-def test_another_model_of_the_same_name_judges_everything_anew(kit, rows):
-    kit.write(select="total = 20")
-    kit.add("a", rows(10, 1))
-    kit.run()
-    path = kit.out / "latest" / "manifest.json"
-    content = json.loads(path.read_bytes())
-    content["features"]["embedding"]["fingerprint"] = "of the weights before"
-    path.write_text(json.dumps(content))
-    assert kit.run().outcome == "nothing-new"  # what reads no row asks no model
-    kit.add("b", rows(5, 2))
-    result = kit.run()
-    assert any("changed under the same name" in event.message for event in kit.events)
-    assert kit.manifest()["is_full"]
-    assert (result.report["counts"]["new"], result.report["counts"]["entered"]) == (15, 5)
-    assert not [one for one in result.report["drift"] if one["measure"] == "topics"]  # counted by other centroids
-
-
-def test_other_columns_are_refused_and_not_passed_over(kit, rows):
+def test_other_columns_are_refused_and_not_ignored(kit, rows):
     """The job file said so, and the rows were read as before."""
     kit.write(more='[rows]\nschema = "prompt-completion"\n')
     kit.add("a", rows(5, 1))
@@ -247,7 +168,7 @@ def test_other_columns_are_refused_and_not_passed_over(kit, rows):
         kit.run()
 
 
-def test_two_jobs_in_one_folder_are_told(kit, rows):
+def test_two_jobs_in_one_folder_are_a_warning(kit, rows):
     kit.write()
     kit.add("a", rows(5, 1))
     kit.run()
@@ -297,11 +218,11 @@ def test_only_new_rows_cost_features(kit, rows, monkeypatch):
     assert sum(encoded) == 45
 
 
-def test_a_damaged_cache_chunk_is_computed_again_and_told(kit, rows, tmp_path, content_of):
+def test_a_damaged_cache_chunk_is_computed_again_with_a_warning(kit, rows, tmp_path, read_snapshot):
     kit.write(select="total = 20")
     kit.add("a", rows(30, 1))
     kit.run()
-    expected = content_of(kit.out / "latest")
+    expected = read_snapshot(kit.out / "latest")
     for chunk in (tmp_path / "cache").rglob("chunk-*"):
         data = bytearray(chunk.read_bytes())
         data[-3] ^= 0xFF
@@ -310,39 +231,7 @@ def test_a_damaged_cache_chunk_is_computed_again_and_told(kit, rows, tmp_path, c
     other.add("a", rows(30, 1))
     other.run()
     assert any("was damaged" in message for message in other.warnings())
-    assert content_of(other.out / "latest") == expected
-
-
-def test_a_drift_beyond_its_limit_publishes_nothing_until_it_is_accepted(kit, rows):
-    kit.write(more="[gates]\ntopics = {warn = 0.05, fail = 0.3}\nn_topics = 3\n")
-    kit.add("a", rows(60, 1))
-    kit.run()
-    kit.add("b", rows(40, 2, topics=("banking",)))
-    refused = kit.run()
-    assert (refused.outcome, refused.exit_code, refused.version) == ("gate", 4, 1)
-    assert "drift of topics" in kit.warnings()[-1]
-    assert kit.run().exit_code == 4  # the same again
-    dry = kit.run(dry_run=True)
-    assert (dry.exit_code, dry.is_dry) == (4, True)
-    accepted = kit.run(accept=True)
-    assert (accepted.outcome, accepted.version) == ("done", 2)
-
-
-@pytest.mark.parametrize(
-    ("gate", "told"),
-    [
-        ("min_rows = 50", "at least 50 rows, got 20"),
-        ("max_dropped_share = 0.1", "got 50.0%"),
-        ("max_unusable_share = 0.01", "4.8%"),
-    ],
-)
-def test_quality_gates(kit, rows, gate, told):
-    kit.write(more=f"[gates]\n{gate}\n", steps='[[steps]]\nrule = "exact-duplicates"\n')
-    path = kit.add("a", [*rows(20, 1), *({**row, "prompt": row["prompt"].upper()} for row in rows(20, 1))])
-    path.write_text(path.read_text() + "not json\nnor this\n")
-    assert kit.run().outcome == "gate"
-    assert any(told in message for message in kit.warnings())
-    assert not (kit.out / "latest").exists()
+    assert read_snapshot(other.out / "latest") == expected
 
 
 def test_dry_run_writes_nothing(kit, rows):
@@ -353,7 +242,7 @@ def test_dry_run_writes_nothing(kit, rows):
     assert not kit.out.exists()
 
 
-def test_since_passes_over_older_files(kit, rows):
+def test_since_skips_older_files(kit, rows):
     import os
 
     kit.write()
@@ -452,13 +341,13 @@ def test_chats_with_tool_calls_come_through_two_snapshots_unchanged(kit):
 def test_a_night_of_which_no_row_passes_makes_an_empty_snapshot_that_goes_on(kit, rows):
     kit.write(steps='[[steps]]\nrule = "length"\nmin_tokens = 5\n', select="total = 8")
     kit.add("a", [{"prompt": "0", "completion": "0"}])
-    assert kit.run().report["counts"]["rows"] == 0  # found by fuzzing: the report asked for columns that were not there
+    assert kit.run().report["counts"]["rows"] == 0
     assert kit.run().outcome == "nothing-new"
     kit.add("b", rows(10, 1))
     assert kit.run().report["counts"]["rows"] == 8
 
 
-def test_no_source_with_rows_is_told(kit):
+def test_no_source_with_rows_is_an_error(kit):
     kit.write()
     with pytest.raises(InputError, match="must hold rows"):
         kit.run()

@@ -20,7 +20,7 @@ SECRET = "hunter2-very-secret"
 
 @pytest.fixture
 def webhook():
-    """Serve on a port of this machine, and keep what was posted; the answers come from a list, then 200."""
+    """Serve on a local port, and keep what was posted; the answers come from a list, then 200."""
     posted, answers = [], []
 
     class Server(http.server.BaseHTTPRequestHandler):
@@ -116,8 +116,8 @@ def test_no_secret_is_written_anywhere(kit, rows, monkeypatch, webhook):
     kit.file.write_text(broken + kit.file.read_text())
     with pytest.raises(InputError) as caught:
         kit.run()
-    told = [str(caught.value), json.dumps([event.message for event in kit.events]), json.dumps(posted[1][1])]
-    assert all(SECRET not in text for text in told)
+    texts = [str(caught.value), json.dumps([event.message for event in kit.events]), json.dumps(posted[1][1])]
+    assert all(SECRET not in text for text in texts)
     assert SECRET.encode() not in everything_written(kit.out)
     assert SECRET not in (kit.root / "job.prom").read_text()
     assert list_runs(kit.file)[0].outcome == "error"
@@ -212,7 +212,7 @@ def test_a_webhook_on_change_is_silent_when_nothing_is_new(kit, rows, webhook):
     assert [payload["outcome"] for _, payload in posted] == ["done"]
 
 
-def test_an_output_that_cannot_be_made_is_told_too(kit, rows, webhook):
+def test_an_output_that_cannot_be_created_is_notified_too(kit, rows, webhook):
     url, posted, _ = webhook
     kit.write(more=f'[notify]\nwebhook = "{url}/x"\non = "failure"\n')
     kit.add("a", rows(5, 1))
@@ -240,18 +240,18 @@ def test_the_textfile_has_one_help_and_type_per_metric(tmp_path):
     ]
 
 
-def test_the_textfile_tells_of_the_newest_snapshot_after_a_run_that_failed_too(kit, rows):
+def test_the_textfile_describes_the_newest_snapshot_after_a_run_that_failed_too(kit, rows):
     kit.write(more='[notify]\nprometheus = "job.prom"\n')
     kit.add("a", rows(5, 1))
     kit.run()
-    told = [line for line in (kit.root / "job.prom").read_text().splitlines() if "job_snapshot_" in line]
+    before = [line for line in (kit.root / "job.prom").read_text().splitlines() if "job_snapshot_" in line]
     kit.write(more='[notify]\nprometheus = "job.prom"\n', source='files = ["src/none.jsonl"]')
     with pytest.raises(InputError):
         kit.run()
     after = (kit.root / "job.prom").read_text().splitlines()
     assert 'thresher_job_last_exit_code{job_name="job"} 2' in after
-    assert len(told) == 6
-    assert [line for line in after if "job_snapshot_" in line] == told
+    assert len(before) == 6
+    assert [line for line in after if "job_snapshot_" in line] == before
 
 
 def test_a_textfile_that_cannot_be_written_fails_nothing(kit, rows):

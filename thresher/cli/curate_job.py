@@ -192,11 +192,11 @@ def _tolerate_closed(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python writes the rest when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes at its end
 
 
 def log_line(level: str, name: str, message: str, fields: Mapping[str, Any]) -> None:
-    """Write one line of the log, an object; an event cannot change the names that every line has."""
+    """Write one line of the log, an object; an event cannot change the keys of every line."""
     from datetime import UTC, datetime
 
     import orjson

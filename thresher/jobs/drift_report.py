@@ -74,7 +74,7 @@ def measure_drift(
         "snapshot": _count_kept(job, candidates, choice, topics, embedding),
     }
     if not any(distributions["incoming"].get("lengths", {}).values()) and previous.distributions is not None:
-        # A run without new rows hands on the distribution of the last ones, for the next comparison.
+        # Without new rows, the distribution of the last ones stays, for the next comparison.
         last = previous.distributions["incoming"].items()
         distributions["incoming"] = {name: dict(counts) for name, counts in last if is_same or name != "topics"}
     drifts = measure_drifts(previous.distributions, distributions, same_topics=is_same)
@@ -86,7 +86,7 @@ def measure_drift(
 
 
 def _load_topics(job: Job, previous: PreviousSnapshot, embedding: Float32 | None, models: Models) -> Float32 | None:
-    """Return the centroids of the previous snapshot where they fit: those of another encoder do not."""
+    """Return the centroids of the previous snapshot, unless another encoder made them."""
     if previous.snapshot is None or embedding is None or not len(embedding):
         return None
     content = previous.snapshot.manifest.content
@@ -98,7 +98,7 @@ def _load_topics(job: Job, previous: PreviousSnapshot, embedding: Float32 | None
 
 
 def _count_new(job: Job, inputs: UpdateInputs, candidates: Candidates, topics: Float32 | None) -> dict[str, Counts]:
-    """Count the rows that no run has evaluated before: a full run sees others too, but they are not new."""
+    """Count the rows that no run has evaluated before; a full run sees others, too."""
     rows = inputs.incoming.rows
     if rows is None:
         return {}

@@ -74,7 +74,7 @@ class History:
         self._path = folder / FILE
 
     def start_run(self, *, started: str, owner: str, parent: int | None, recovered: int | None = None) -> int:
-        """Note that a run starts, and that unfinished ones before it were killed; return its number.
+        """Note that a run starts and that unfinished ones were killed; return its number.
 
         `recovered` is the version that the last run had published when it was killed; for the rest
         see `HistoryEntry`.

@@ -1,4 +1,4 @@
-"""Looking at a job without running it: what it would read, its runs, and what two of them changed."""
+"""Looking at a job without running it: what it would read, its runs, and their differences."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from thresher.selectors import create as create_selector
 from thresher.subset.budget import Budget, parse_budget
 
 MAX_BYTES = 4 << 20  # a job file is written by hand
-MAX_LINE = 300  # characters of a line in which a header or a key is looked for: the search is not linear in them
+MAX_LINE = 300  # characters in which a header or a key is looked for: the search is not linear
 _HEADER = re.compile(r"(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"([A-Za-z0-9_\-.\"' ]+)=")
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -73,7 +73,7 @@ class Job:
 
     def resolve_path(self, named: str) -> Path:
         """Return a path in the file from the folder of the file."""
-        return self.base / os.path.expanduser(named)  # leaves "~nobody" as it is, where Path.expanduser raises
+        return self.base / os.path.expanduser(named)  # Path.expanduser raises for "~nobody"
 
     def resolve_pattern(self, named: str) -> str:
         """Return the same of a path or a pattern, in which the job's own folder is no pattern."""
@@ -83,7 +83,7 @@ class Job:
         )
 
     def resolve_model(self, named: str | None) -> str | None:
-        """Return a model as features take it: its path where it is a folder or a file, else its name."""
+        """Return the path of a model where it is a folder or a file, else its name."""
         if named is None or named in EMBEDDED:
             return named
         place = self.resolve_path(named)
@@ -140,7 +140,7 @@ class _Problems:
             return function(*arguments, **options)
         except ThresherError as error:
             self.add(place, str(error))
-        except (TypeError, ValueError, OverflowError) as error:  # a plug-in's own check of its settings
+        except (TypeError, ValueError, OverflowError) as error:  # a plug-in's own check
             self.add(place, f"{_format_key(place)}: a setting has an illegal value ({error})")
         return None
 
@@ -156,7 +156,7 @@ class _Problems:
 
 
 def _escape(text: str) -> str:
-    """Return a text in which no line feed or other control character of a key passes for a line of the log."""
+    """Return a text in which no control character of a key passes for a line of the log."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
@@ -282,7 +282,7 @@ def _find_model(annotation: Any) -> Any:
 
 
 def _index_lines(text: str) -> dict[KeyPath, int]:
-    """Return the line of each section and key, as far as that can be told without a parser of our own."""
+    """Return the line of each section and key, as far as a search without a parser tells."""
     lines: dict[KeyPath, int] = {}
     counts: dict[str, int] = {}
     section: KeyPath = ()

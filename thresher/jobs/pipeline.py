@@ -134,7 +134,7 @@ def gather_inputs(run: RunContext, unsettled: set[str]) -> UpdateInputs:
     notes = list(run.log.notes)
     inputs = read_inputs(run, plan, scan_files(run, plan), unsettled)
     if inputs.n_new and not plan.is_full and has_other_models(run, plan.previous):
-        # Other models: every row is evaluated again, and what was said of the first reading is void.
+        # Other models: every row is evaluated again, and notes of the first reading are void.
         run.log.notes[:] = notes
         plan = replace(plan, is_full=True)
         inputs = read_inputs(run, plan, scan_files(run, plan), unsettled)
@@ -243,7 +243,7 @@ def has_other_models(run: RunContext, previous: PreviousSnapshot) -> bool:
 
 
 def build_feature_context(run: RunContext, previous: PreviousSnapshot) -> FeatureContext:
-    """Return what the features are computed with: by default, the encoder that the first run chose."""
+    """Return what features are computed with; by default, with the encoder of the first run."""
     job, models = run.job, run.job.settings.features
     encoder = None if models.encoder == AUTO else job.resolve_model(models.encoder)
 

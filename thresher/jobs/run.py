@@ -102,7 +102,7 @@ def run_job(
 
 
 def parse_time(text: str) -> datetime:
-    """Return the time of a text such as "2026-11-20" or "2026-11-20T03:00:00+01:00"; UTC without a zone.
+    """Return the time of "2026-11-20" or "2026-11-20T03:00:00+01:00"; UTC without a zone.
 
     Raises:
         InputError: the text is no time.
@@ -155,7 +155,7 @@ def _publish(run: RunContext, lock: Lock, result: UpdateResult, record: RunRecor
         write_update(run, result, run_section=record.describe_run())
         return run.folder.publish(version, check=lock.check).version
     except OSError:
-        run.folder.discard(version)  # a full disk: features are cached, so nothing worth keeping is lost
+        run.folder.discard(version)  # a full disk: computed features are in the cache
         raise
 
 

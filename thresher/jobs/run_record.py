@@ -1,4 +1,4 @@
-"""The record of a run: its end, whatever it is, goes to the history, the textfile and the webhook."""
+"""The record of a run: however it ends, history, textfile and webhook hear of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXIT_CODES: Mapping[str, int] = {
 
 
 class RunRecord:
-    """Records a run from its start to its end. As a context manager it records an error that ends the run, too."""
+    """Records a run; as a context manager, also an error that ends it."""
 
     def __init__(self, job: Job, folder: JobFolder, log: EventLog) -> None:
         self._job = job

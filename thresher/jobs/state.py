@@ -127,14 +127,14 @@ class UpdateInputs:
 
     @property
     def ledger(self) -> list[dict[str, Any]]:
-        """Files of the next snapshot; the entry of an older content of the same file is replaced."""
+        """Files of the next snapshot, each with its newest content."""
         entries = [*([] if self.plan.is_full else self.plan.previous.ledger), *self.incoming.ledger]
         by_file = {(entry["source"], entry["name"]): entry for entry in entries}
         return [by_file[key] for key in sorted(by_file)]
 
     @property
     def fresh_ids(self) -> PackedIds:
-        """Rows that are evaluated for the first time, or, in a full run, all that are known after it."""
+        """Rows evaluated for the first time, or, in a full run, all that are known after it."""
         kept = self.pool.rows if self.plan.is_full and self.pool is not None else None
         ids = [pack_row_ids(rows.frame["row_id"]) for rows in (self.incoming.rows, kept) if rows is not None]
         return np.unique(np.concatenate([np.zeros(0, "S16"), *ids]))

@@ -29,7 +29,7 @@ def test_jensen_shannon_is_that_of_scipy(seed):
     assert ours == pytest.approx(jensenshannon(p, q, base=2) ** 2, abs=1e-12)
 
 
-def test_equal_spreads_have_no_drift_and_disjoint_ones_have_all():
+def test_equal_distributions_have_no_drift_and_disjoint_ones_have_all():
     assert jensen_shannon({"a": 3, "b": 6}, {"a": 1, "b": 2}) == pytest.approx(0, abs=1e-12)
     assert jensen_shannon({"a": 3}, {"b": 5}) == pytest.approx(1)
 
@@ -75,10 +75,10 @@ def test_a_handful_of_rows_fails_no_gate_that_chance_would_fail():
     gates = Gates(topics=Limits(fail=0.1))
 
     def failing(before, after):
-        found = measure_drifts({"incoming": {"topics": before}}, {"incoming": {"topics": after}})
-        return len(check_drift(gates, found))
+        drifts = measure_drifts({"incoming": {"topics": before}}, {"incoming": {"topics": after}})
+        return len(check_drift(gates, drifts))
 
-    assert failing({"a": 1, "b": 1, "c": 1}, {"b": 1, "d": 1}) == 0  # the divergence is 0.5, as it often will be
+    assert failing({"a": 1, "b": 1, "c": 1}, {"b": 1, "d": 1}) == 0  # though the divergence is 0.5
     assert failing({"a": 100, "b": 100, "c": 100}, {"b": 100, "d": 100}) == 1
     assert failing({"a": 10}, {"b": 10}) == 1
 
@@ -96,10 +96,10 @@ def test_lengths_fall_into_bins_named_by_their_lower_bound():
 
 
 def test_rare_values_count_together():
-    found = count_top_values(pl.Series("v", [str(n) for n in range(300)] + ["often"] * 5))
-    assert found["often"] == 5
-    assert sum(found.values()) == 305
-    assert found["(other)"] == 101
+    counts = count_top_values(pl.Series("v", [str(n) for n in range(300)] + ["often"] * 5))
+    assert counts["often"] == 5
+    assert sum(counts.values()) == 305
+    assert counts["(other)"] == 101
 
 
 def test_topics_of_separate_groups_are_found_and_counted():

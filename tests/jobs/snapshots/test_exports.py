@@ -59,9 +59,9 @@ def test_the_card_has_front_matter_that_the_hub_reads(snapshot):
     pyyaml = pytest.importorskip("yaml")
     _, folder = snapshot
     _, front, body = (folder / "README.md").read_text().split("---\n", 2)
-    told = pyyaml.safe_load(front)
-    assert (told["license"], told["language"], told["size_categories"]) == ("cc0-1.0", ["en"], ["n<1K"])
-    assert list(folder.glob(told["configs"][0]["data_files"][0]["path"]))
+    card = pyyaml.safe_load(front)
+    assert (card["license"], card["language"], card["size_categories"]) == ("cc0-1.0", ["en"], ["n<1K"])
+    assert list(folder.glob(card["configs"][0]["data_files"][0]["path"]))
     assert "<b>" not in body
 
 
@@ -94,8 +94,8 @@ def test_a_column_of_any_name_is_found_by_the_code_for_trl():
     """JSON writes what lies beyond 16 bits as two halves, which Python reads as another name."""
     name = "so\U0001f600'\""
     code = build_trl(Schema(name="mapped", kind="sft", columns={"prompt": (name,), "response": ("b",)})).decode()
-    found = [ast.literal_eval(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.List)]
-    assert found == [[name]]
+    lists = [ast.literal_eval(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.List)]
+    assert lists == [[name]]
 
 
 @pytest.mark.filterwarnings("ignore")  # what `datasets` warns of is not ours
@@ -126,8 +126,8 @@ def test_trl_gets_the_system_prompt_of_a_column_and_the_roles_of_a_template(tmp_
     spec = importlib.util.spec_from_file_location("trl_stanza", tmp_path / "trl.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    [found] = module.load().to_list()
-    assert {name: [(turn["role"], turn["content"]) for turn in turns] for name, turns in found.items()} == expected
+    [example] = module.load().to_list()
+    assert {name: [(turn["role"], turn["content"]) for turn in turns] for name, turns in example.items()} == expected
 
 
 def test_yaml_is_what_a_yaml_reader_reads():

@@ -23,9 +23,9 @@ def put(folder, version):
 
 @pytest.fixture
 def folder(tmp_path):
-    made = JobFolder(tmp_path / "out")
-    made.create()
-    return made
+    folder = JobFolder(tmp_path / "out")
+    folder.create()
+    return folder
 
 
 def test_the_pointer_names_the_newest_and_old_ones_are_pruned(folder):
@@ -59,7 +59,7 @@ def test_a_kill_between_the_two_renames_is_finished_by_the_next_run(folder, monk
     assert folder.latest().version == 1
     assert folder.recover().version == 2
     assert folder.latest().version == 2
-    assert folder.recover().version == 2  # for as long as no run has told of it
+    assert folder.recover().version == 2  # for as long as no run has announced it
     folder.mark_announced()
     assert not folder.work.exists()
     assert folder.recover() is None
@@ -76,7 +76,7 @@ def test_a_pointer_that_the_user_set_back_stays_back(folder):
     assert folder.prune(1).deleted == []  # neither the newest nor the one pointed to
 
 
-def test_a_pointer_to_nothing_is_told(folder):
+def test_a_pointer_to_nothing_is_an_error(folder):
     put(folder, 1)
     folder.pointer.unlink()
     folder.pointer.symlink_to("snapshots/v000009")
@@ -84,7 +84,7 @@ def test_a_pointer_to_nothing_is_told(folder):
         folder.latest()
 
 
-def test_a_pointer_that_is_gone_is_told_and_not_taken_for_a_first_run(folder):
+def test_a_pointer_that_is_gone_is_an_error_and_not_taken_for_a_first_run(folder):
     """A copy without links lost the weights and everything that was known."""
     put(folder, 1)
     folder.pointer.unlink()
@@ -120,7 +120,7 @@ def test_a_snapshot_that_a_reader_holds_stays_until_it_is_let_go(folder):
 
 
 def test_what_a_reader_on_a_share_keeps_from_being_deleted_is_in_no_later_run_s_way(folder, monkeypatch):
-    """A network share keeps a deleted file that is open under another name, and its folder cannot be deleted."""
+    """A share keeps a deleted file that is open under another name: its folder stays."""
 
     def stuck(path, ignore_errors=False):
         if not ignore_errors:
@@ -138,7 +138,7 @@ def test_what_a_reader_on_a_share_keeps_from_being_deleted_is_in_no_later_run_s_
 
 
 def test_a_run_that_lost_its_lock_leaves_the_list_that_the_next_one_has_written(folder):
-    """It still believes that the version is its own; the next run's snapshot, which lists it, is not visible yet."""
+    """It still believes that the version is its own; the next snapshot is not visible yet."""
     known = np.array([b"a" * 16, b"b" * 16])
     entry = write_segment(folder.seen, 2, known)
     stale = write_segment(folder.seen, 1, known[:1])

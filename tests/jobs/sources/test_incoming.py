@@ -51,7 +51,7 @@ def test_a_damaged_file_fails_the_run_or_is_left_to_the_next(kit, rows):
     assert kit.run().report["counts"]["entered"] == 4
 
 
-def test_an_empty_delivery_is_told_once_and_fails_nothing(kit, rows):
+def test_an_empty_file_is_a_warning_once_and_fails_nothing(kit, rows):
     kit.write()
     kit.add("b", rows(10, 1))
     (kit.root / "src" / "a.jsonl").write_text("")
@@ -77,7 +77,7 @@ def test_a_compressed_bomb_is_refused(kit, rows):
 
 
 def test_rows_of_a_first_file_in_two_schemas_are_read_in_that_of_the_others(kit, rows):
-    """Found by fuzzing: alone, the file passed for one of messages without a usable row, and its row was lost."""
+    """Found by fuzzing: alone, the file passed for one of messages, and its row was lost."""
     kit.write()
     kit.add("a", [rows(1, 1)[0], {"messages": []}])
     kit.add("b", rows(5, 2))
@@ -85,7 +85,7 @@ def test_rows_of_a_first_file_in_two_schemas_are_read_in_that_of_the_others(kit,
     assert (counts["read"], counts["unusable"], counts["entered"]) == (7, 1, 6)
 
 
-def test_a_delivery_of_unusable_rows_is_counted_and_can_fail_the_gate(kit, rows):
+def test_unusable_rows_are_counted_and_can_fail_the_gate(kit, rows):
     kit.write(more="[gates]\nmax_unusable_share = 0.5\n")
     kit.add("a", rows(5, 1))
     assert kit.run().outcome == "done"
@@ -117,9 +117,9 @@ def test_a_file_that_is_rotated_away_before_it_is_read_fails_nothing(kit, rows, 
     kit.add("b", rows(5, 2))
     original = SourceReader.read_files
 
-    def late(self, found):
+    def late(self, files):
         (kit.root / "src" / "a.jsonl").unlink(missing_ok=True)
-        return original(self, found)
+        return original(self, files)
 
     monkeypatch.setattr(SourceReader, "read_files", late)
     assert kit.run().report["counts"]["entered"] == 5
@@ -198,7 +198,7 @@ def test_a_time_stamp_that_no_date_can_hold_is_compared_all_the_same():
 
 
 def test_a_file_that_just_changed_is_hashed_again_next_time(tmp_path):
-    """It may change once more within the resolution of its time stamp; its old entry made the hash be kept at once."""
+    """It may change once more within the resolution of its time stamp."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a"}\n')
     (tmp_path / "scan.json").write_text(json.dumps({"files": {str(path): [[1, 2, 3, 4], "old"]}, "spent": {}}))
@@ -221,7 +221,7 @@ def test_masked_rows_are_known_again_by_rules_for_duplicates_behind_the_mask(kit
     assert len(kit.table()) == 2
 
 
-def test_an_order_of_steps_that_defeats_one_of_them_is_told(kit, rows):
+def test_an_order_of_steps_that_defeats_one_of_them_is_a_warning(kit, rows):
     steps = '[[steps]]\nrule = "exact-duplicates"\n[[steps]]\nrule = "conflicts"\n'
     kit.write(steps=steps)
     kit.add("a", rows(5, 1))

@@ -31,16 +31,16 @@ def slow_greedy(x, weight, k):
 def test_picks_are_those_of_a_slow_greedy(seed):
     x = vectors(30, seed)
     weight = np.random.default_rng(seed).integers(1, 50, 30)
-    found = build_core_set(x, weight, 7, np.random.default_rng(0))
-    assert found.kept.tolist() == slow_greedy(x, weight, 7)
+    core = build_core_set(x, weight, 7, np.random.default_rng(0))
+    assert core.kept.tolist() == slow_greedy(x, weight, 7)
 
 
 def test_equal_weights_are_facility_location():
     x = vectors(40, 1)
     features = Features(row_id=pl.Series([f"{n:03d}" for n in range(40)]), arrays={"embedding": x})
     scores = create("facility-location").score(features, n_ranked=9, rng=np.random.default_rng(0))
-    found = build_core_set(x, np.ones(40, np.int64), 9, np.random.default_rng(0))
-    assert sorted(found.kept.tolist()) == sorted(scores.ranking()[:9].tolist())
+    core = build_core_set(x, np.ones(40, np.int64), 9, np.random.default_rng(0))
+    assert sorted(core.kept.tolist()) == sorted(scores.ranking()[:9].tolist())
 
 
 def test_a_weight_counts_as_so_many_copies():
@@ -55,19 +55,19 @@ def test_a_weight_counts_as_so_many_copies():
 def test_each_row_is_stood_for_by_the_nearest_kept_one_and_no_weight_is_lost():
     x = vectors(50, 3)
     weight = np.random.default_rng(3).integers(1, 9, 50)
-    found = build_core_set(x, weight, 11, np.random.default_rng(0))
+    core = build_core_set(x, weight, 11, np.random.default_rng(0))
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    nearest = found.kept[(unit @ unit[found.kept].T).argmax(axis=1)]
-    assert found.representative.tolist() == nearest.tolist()
-    after = transfer_weight(weight, found)
+    nearest = core.kept[(unit @ unit[core.kept].T).argmax(axis=1)]
+    assert core.representative.tolist() == nearest.tolist()
+    after = transfer_weight(weight, core)
     assert after.sum() == weight.sum()
-    assert set(np.flatnonzero(after)) == set(found.kept.tolist())
+    assert set(np.flatnonzero(after)) == set(core.kept.tolist())
 
 
 @pytest.mark.parametrize("x", [np.ones((9, 4), np.float32), np.zeros((9, 4), np.float32)])
 def test_equal_rows_and_zero_rows_fill_up_to_the_number_asked_for(x):
-    found = build_core_set(x, np.ones(9, np.int64), 4, np.random.default_rng(0))
-    assert len(set(found.kept.tolist())) == 4
+    core = build_core_set(x, np.ones(9, np.int64), 4, np.random.default_rng(0))
+    assert len(set(core.kept.tolist())) == 4
 
 
 def test_more_than_there_are_keeps_all():

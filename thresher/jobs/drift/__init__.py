@@ -1,4 +1,6 @@
-"""Drift: the profile of a snapshot's rows, and the gates that a new snapshot must pass.
+"""Drift: how rows are distributed, and the gates that a new snapshot must pass.
 
-`profile.py` summarizes rows, `gates.py` compares two profiles. Imported by `jobs/pipeline.py`.
+`distributions.py` counts rows and measures divergences, `gates.py` compares them with limits.
+Imports nothing of `jobs` but the settings; imported by `jobs/drift_report.py` and `update/`. A new
+measure is a count in `drift_report.py` and a name in `MEASURES`.
 """

@@ -1,15 +1,17 @@
-"""Distributions of rows over lengths, sources, topics and labels, and the drift between two of them."""
+"""Distributions of rows over lengths, sources, topics and labels, and drift between two of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from thresher.numeric.arrays import Float32, Int64
 
 MEASURES = ("lengths", "sources", "topics", "labels")
 BINS_PER_DOUBLING = 2
@@ -20,7 +22,7 @@ PSI_FLOOR = 1e-4  # share that stands for an empty bin, which would make the ind
 Counts = dict[str, int]
 
 
-def count_lengths(tokens: NDArray[np.int64]) -> Counts:
+def count_lengths(tokens: Int64) -> Counts:
     """Return the rows per length; bins grow by sqrt(2), and are named by their lower bound."""
     step = np.floor(np.log2(np.maximum(tokens, 1)) * BINS_PER_DOUBLING).astype(np.int64)
     bins, counts = np.unique(step, return_counts=True)
@@ -37,7 +39,7 @@ def count_top_values(values: pl.Series) -> Counts:
     return counts | ({OTHER: rest} if rest else {})
 
 
-def count_topics(embedding: NDArray[np.float32], centroids: NDArray[np.float32]) -> Counts:
+def count_topics(embedding: Float32, centroids: Float32) -> Counts:
     """Return how many rows lie nearest to each centroid."""
     blocks = (embedding[low : low + 8192] for low in range(0, len(embedding), 8192))
     group = np.concatenate([np.zeros(0, np.int64), *((block @ centroids.T).argmax(axis=1) for block in blocks)])
@@ -45,7 +47,7 @@ def count_topics(embedding: NDArray[np.float32], centroids: NDArray[np.float32])
     return {f"topic-{number + 1}": int(n) for number, n in enumerate(counts.tolist())}
 
 
-def fit_topic_centroids(embedding: NDArray[np.float32], n_topics: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def fit_topic_centroids(embedding: Float32, n_topics: int, rng: np.random.Generator) -> Float32:
     """Return (k, d) centroids of spherical k-means over the rows, for later snapshots too."""
     from thresher.numeric.kmeans import spherical_kmeans
     from thresher.numeric.vectors import unit_rows
@@ -114,7 +116,7 @@ def _relative_entropy(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     return float((p[at] * np.log2(p[at] / q[at])).sum())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Drift:
     """How far a distribution is from the previous one.
 
@@ -145,9 +147,7 @@ class Drift:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        numbers = {"jensen_shannon": self.jensen_shannon, "psi": self.psi, "chance": self.chance}
-        numbers["chance_limit"] = self.chance_limit
-        return {"measure": self.measure, "of": self.of} | {name: round(value, 6) for name, value in numbers.items()}
+        return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
 Distributions = Mapping[str, Mapping[str, Counts]]
@@ -167,14 +167,11 @@ def measure_drifts(before: Distributions | None, after: Distributions, *, same_t
         for measure in MEASURES:
             p, q = old.get(measure, {}), new.get(measure, {})
             if sum(p.values()) and sum(q.values()) and (same_topics or measure != "topics"):
-                drifts.append(
-                    Drift(
-                        measure=measure,
-                        of=of,
-                        jensen_shannon=jensen_shannon(p, q),
-                        psi=population_stability(p, q),
-                        chance=expect_chance(p, q),
-                        chance_limit=chance_limit(p, q),
-                    )
+                divergences = (
+                    jensen_shannon(p, q),
+                    population_stability(p, q),
+                    expect_chance(p, q),
+                    chance_limit(p, q),
                 )
+                drifts.append(Drift(measure, of, *divergences))
     return drifts

@@ -63,7 +63,7 @@ def check_quality(gates: Gates, *, n_rows: int, n_new: int, n_dropped: int) -> l
     Args:
         gates: the limits.
         n_rows: rows of the new snapshot.
-        n_new: new rows that the rules judged.
+        n_new: new rows that the rules saw.
         n_dropped: of them, dropped by rules.
     """
     alarms = []

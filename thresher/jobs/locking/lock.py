@@ -122,7 +122,7 @@ class Lock:
         except BusyError:
             raise
         except BaseException as error:
-            self._give_up()
+            self._remove_files()
             if not isinstance(error, OSError):
                 raise
             raise OutputError(
@@ -141,7 +141,7 @@ class Lock:
         self._is_mine = True
         _write(self._path(self._number, ".beat"), b"0" * heartbeat.WIDTH)
         if self._find_newest() != self._number:  # the listing was old: others came and went since
-            self._give_up()
+            self._remove_files()
             raise self._build_busy_error(self._find_newest() or self._number)
         self._start_beating()
         for path in self._folder.iterdir():
@@ -171,7 +171,7 @@ class Lock:
                 _say_free(self._path(self._number))
             self._path(self._number, ".beat").unlink(missing_ok=True)
 
-    def _give_up(self) -> None:
+    def _remove_files(self) -> None:
         """Remove the files of a lock that was not taken: this process may live on and try again."""
         self._stop_beating()
         if self._is_mine:
@@ -220,7 +220,7 @@ class Lock:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # an interrupt at the keyboard is for the run, which then ends this
+            start_new_session=True,  # a keyboard interrupt is for the run, which then ends this
         )
 
     def _check_free(self, number: int) -> None:
@@ -241,7 +241,7 @@ class Lock:
         self.taken_from = "an unknown run" if owner is None else str(owner)
 
     def _watch(self, number: int, owner: Owner | None, stale_s: float) -> None:
-        """Watch the counter of a run elsewhere; return when it stood still for `stale_s` by our clock."""
+        """Watch the counter of a run elsewhere; return when it stood still for `stale_s`."""
         if self._on_wait is not None:
             who = "a run whose name cannot be read" if owner is None else str(owner)
             self._on_wait(f"the lock is held by {who}; watching its heartbeat for up to {stale_s:g} s")
@@ -250,7 +250,8 @@ class Lock:
         is_over = False
         while not is_over:
             time.sleep(min(POLL_S, stale_s / 10))
-            is_over = time.monotonic() >= deadline  # before the last look: we may be stopped in between, too
+            # Asked before the last look: this process may be suspended in between, too.
+            is_over = time.monotonic() >= deadline
             if self._find_newest() != number or self._read_state(number) != first:
                 raise self._build_busy_error(self._find_newest() or number)
 

@@ -11,21 +11,10 @@ from thresher.dataset import Schema
 from thresher.dataset.conversation import ROLES
 
 PATTERN = "data/*.parquet"
+_TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
 _CHAT_TAGS = {
-    "messages": {
-        "role_tag": "role",
-        "content_tag": "content",
-        "user_tag": "user",
-        "assistant_tag": "assistant",
-        "system_tag": "system",
-    },
-    "sharegpt": {
-        "role_tag": "from",
-        "content_tag": "value",
-        "user_tag": "human",
-        "assistant_tag": "gpt",
-        "system_tag": "system",
-    },
+    "messages": dict(zip(_TAGS, ("role", "content", "user", "assistant", "system"), strict=True)),
+    "sharegpt": dict(zip(_TAGS, ("from", "value", "human", "gpt", "system"), strict=True)),
 }
 
 
@@ -35,9 +24,8 @@ def drop_absent_columns(schema: Schema, present: Collection[str]) -> Schema:
     return replace(schema, columns={role: names for role, names in columns.items() if names})
 
 
-def _find_column(schema: Schema, role: str, number: int = 0) -> str | None:
-    names = schema.columns.get(role, ())
-    return names[number] if number < len(names) else None
+def _find_column(schema: Schema, role: str) -> str | None:
+    return next(iter(schema.columns.get(role, ())), None)
 
 
 def _find_chat_keys(schema: Schema) -> Mapping[str, str]:
@@ -53,27 +41,18 @@ def _find_pair(schema: Schema) -> tuple[tuple[str, ...], str]:
 
 
 def build_llama_factory(name: str, schema: Schema) -> bytes:
-    """Return `dataset_info.json`, with the job's name as `dataset` and the snapshot as `dataset_dir`."""
+    """Return `dataset_info.json`: the job's name is `dataset`, the snapshot `dataset_dir`."""
     entry: dict[str, Any] = {"file_name": "data"}
     if schema.is_chat:
-        columns = {
-            "messages": _find_column(schema, "messages"),
-            "system": _find_column(schema, "system"),
-            "tools": _find_column(schema, "tools"),
-        }
-        entry |= {"formatting": "sharegpt", "columns": columns, "tags": dict(_find_chat_keys(schema))}
+        columns = {role: _find_column(schema, role) for role in ("messages", "system", "tools")}
+        entry |= {"formatting": "sharegpt", "columns": {}, "tags": dict(_find_chat_keys(schema))}
     elif schema.kind == "text":
-        entry["columns"] = {"prompt": _find_column(schema, "text")}
+        columns = {"prompt": _find_column(schema, "text")}
     else:
         prompt, response = _find_pair(schema)
-        entry["columns"] = {
-            "prompt": prompt[0],
-            "query": prompt[1] if len(prompt) > 1 else None,
-            "response": response,
-            "system": _find_column(schema, "system"),
-            "history": _find_column(schema, "history"),
-        }
-    entry["columns"] = {role: column for role, column in entry["columns"].items() if column is not None}
+        columns = {"prompt": prompt[0], "query": prompt[1] if len(prompt) > 1 else None, "response": response}
+        columns |= {role: _find_column(schema, role) for role in ("system", "history")}
+    entry["columns"] = {role: column for role, column in columns.items() if column is not None}
     return json.dumps({name: entry}, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
@@ -91,11 +70,7 @@ def build_axolotl(schema: Schema) -> bytes:
         entry |= {"type": "completion", "field": _find_column(schema, "text")}
     else:
         prompt, response = _find_pair(schema)
-        form: dict[str, Any] = {
-            "field_instruction": prompt[0],
-            "field_output": response,
-            "no_input_format": "{instruction}",
-        }
+        form = {"field_instruction": prompt[0], "field_output": response, "no_input_format": "{instruction}"}
         if len(prompt) > 1:
             form |= {"field_input": prompt[1], "format": "{instruction}\n{input}"}
         else:
@@ -112,7 +87,9 @@ def build_trl(schema: Schema) -> bytes:
     system = ascii(list(schema.columns.get("system", ())))
     if schema.is_chat:
         column = ascii(_find_column(schema, "messages"))
-        body = _TRL_CHAT.format(column=column, keys=_format_chat_keys(schema), roles=ROLES, system=system)
+        tags = _find_chat_keys(schema)
+        keys = f"{tags['role_tag']!a}, {tags['content_tag']!a}"
+        body = _TRL_CHAT.format(column=column, keys=keys, roles=ROLES, system=system)
     elif schema.kind == "text":
         column = ascii(_find_column(schema, "text"))
         renamed = "" if column == "'text'" else f'.rename_column({column}, "text")'
@@ -122,11 +99,6 @@ def build_trl(schema: Schema) -> bytes:
         names = {"prompt": ascii(list(prompt)), "response": ascii(response), "system": system}
         body = (_TRL_CONVERSATION if schema.columns.get("system") else _TRL_PAIR).format(**names)
     return (_TRL_HEAD + body).encode()
-
-
-def _format_chat_keys(schema: Schema) -> str:
-    keys = _find_chat_keys(schema)
-    return f"{keys['role_tag']!a}, {keys['content_tag']!a}"
 
 
 _TRL_HEAD = '''"""The rows of this snapshot as TRL's SFTTrainer takes them: SFTTrainer(..., train_dataset=load())."""

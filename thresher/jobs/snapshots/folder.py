@@ -1,4 +1,4 @@
-"""The output folder of a job: versions, the pointer to the newest, and how a snapshot appears whole."""
+"""The output folder of a job: versions, the pointer to the newest, publication of the next."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from thresher.errors import ManifestError, OutputError
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
 KIND = "snapshot"
 _MARKER = "publishing"  # holds the version that is being published
-_UNANNOUNCED = "untold"  # holds the version that was published, until the run has ended and reported it
+_UNANNOUNCED = "untold"  # holds the version that was published, until its run has ended
 _VERSION = re.compile(r"v(\d{6,})")
 
 
@@ -57,7 +57,8 @@ class JobFolder:
         self.snapshots = self.path / SNAPSHOTS
         self.seen = self.path / SEEN
         self.work = self.path / WORK
-        self._run_id = uuid.uuid4().hex[:12]  # a run that lost its lock must never publish what the next one is writing
+        # A run that lost its lock must never publish what the next one is writing.
+        self._run_id = uuid.uuid4().hex[:12]
         self.pointer = self.path / LATEST
 
     def create(self) -> None:
@@ -115,7 +116,7 @@ class JobFolder:
         """
         named = self._read_pointer()
         if named is None and (not self.versions() or self._read_marker(_MARKER) is not None):
-            return None  # nothing was published, or the first run was killed between the two renames
+            return None  # nothing was published, or a kill came between the two renames
         match = None if named is None else _VERSION.fullmatch(named)
         if match is None or not self.snapshot_path(int(match[1])).is_dir():
             target = "nothing" if named is None else f"'{named}'"
@@ -149,8 +150,8 @@ class JobFolder:
     def recover(self) -> Snapshot | None:
         """Clean up after a killed run; return the snapshot that it had finished but not announced.
 
-        Until `mark_announced` is called, each run finds it again: whoever waits for the end of a run
-        hears of every snapshot.
+        Until `mark_announced` is called, each run finds it again: whoever waits for a run hears of
+        every snapshot.
         """
         begun, unannounced = self._read_marker(_MARKER), self._read_marker(_UNANNOUNCED)
         latest = self.latest()
@@ -195,8 +196,8 @@ class JobFolder:
 
         Args:
             version: its number.
-            check: raises when the lock is lost; called right before each rename, since a machine can
-                be suspended while it syncs.
+            check: raises when the lock is lost; called right before each rename, since a machine
+                may be suspended while it syncs.
 
         Raises:
             OutputError: there is a snapshot of this version already.
@@ -218,7 +219,7 @@ class JobFolder:
         return self.open_snapshot(version)
 
     def prune(self, keep: int) -> Pruned:
-        """Delete all but the newest snapshots, the one pointed to, and those that a reader holds."""
+        """Delete old snapshots, but for the one pointed to and those that a reader holds."""
         latest = self.latest()
         old = [version for version in self.versions()[:-keep] if latest is None or version != latest.version]
         held = [version for version in old if _is_held(self.snapshot_path(version) / MANIFEST)]
@@ -237,7 +238,7 @@ class JobFolder:
         shutil.rmtree(self._work_path(version), ignore_errors=True)
 
     def _remove_work(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone, or holds something for the next run to delete
+        with contextlib.suppress(OSError):  # gone, or something is left for the next run
             self.work.rmdir()
 
     def _clear_work(self) -> None:

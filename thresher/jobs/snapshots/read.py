@@ -20,13 +20,8 @@ from thresher.jobs.snapshots.folder import Snapshot
 from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
 
 DATA = "data"
-SOURCES, DISTRIBUTIONS, CHANGES, TOPICS, DROPPED = (
-    "sources.json",
-    "profile.json",
-    "changes.json",
-    "topics.npy",
-    "dropped.parquet",
-)
+SOURCES, DISTRIBUTIONS, CHANGES = "sources.json", "profile.json", "changes.json"
+TOPICS, DROPPED = "topics.npy", "dropped.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The rows that were ever evaluated, by 16-byte id: segments, one per version, that snapshots list."""
+"""The rows that were ever evaluated, by 16-byte id: a segment per version, listed by snapshots."""
 
 from __future__ import annotations
 

@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 
 from thresher.dataset import Dataset
 
-ROW_ID, WEIGHT, SOURCE, FILE, SINCE = (
-    "thresher_row_id",
-    "thresher_weight",
-    "thresher_source",
-    "thresher_file",
-    "thresher_since",
-)
-OWN = (ROW_ID, WEIGHT, SOURCE, FILE, SINCE)
+OWN = ("thresher_row_id", "thresher_weight", "thresher_source", "thresher_file", "thresher_since")
+ROW_ID, WEIGHT, SOURCE, FILE, SINCE = OWN
 REST = "other_columns"  # JSON text: what does not fit MAX_COLUMNS
 MAX_COLUMNS = 500  # a row with keys of its own must not make a table with a million columns
 BLOCK_ROWS = 16_384
@@ -69,11 +63,11 @@ def build_table(rows: Dataset, own: pa.Table) -> pa.Table:
 
 def _build_block(rows: Sequence[dict[str, Any]], dataset: Dataset) -> pa.Table:
     names = dict.fromkeys(name for row in rows for name in row if name not in OWN)
-    wanted = [name for name in dataset.schema.column_names if name in names]
-    wanted += [name for name in names if name not in wanted and name != REST]
-    kept, rest = wanted[:MAX_COLUMNS], set(wanted[MAX_COLUMNS:])
+    ordered = [name for name in dataset.schema.column_names if name in names]
+    ordered += [name for name in names if name not in ordered and name != REST]
+    rest = set(ordered[MAX_COLUMNS:])
     columns, fields = [], []
-    for name in kept:
+    for name in ordered[:MAX_COLUMNS]:
         column, field = _build_column(name, [row.get(name) for row in rows])
         columns.append(column)
         fields.append(field)

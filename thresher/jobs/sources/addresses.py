@@ -66,7 +66,7 @@ def find_references(text: str) -> list[str]:
 
 
 def redact_address(text: str, *, only_host: bool = False) -> str:
-    """Return an address without user, password, query and fragment, or (of a webhook) the host alone."""
+    """Return an address without user, password, query and fragment, or its host alone."""
     parts = _split(text)
     if parts is None or not parts.scheme or "$" in parts.scheme or "@" in parts.path:
         return HIDDEN  # "@" in the path: a password with "/" in it, which ends the host

@@ -1,4 +1,4 @@
-"""Rows that are new: what the sources hold, read once, without the rows that were evaluated before."""
+"""New rows: what the sources hold, without the rows that were evaluated before."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class SourceReader:
         return [batch for batch in batches if batch is not None]
 
     def read_files(self, files: Sequence[SourceFile]) -> SourceBatch | None:
-        """Read files; one that keeps changing, or is damaged where the job skips such, waits for the next run.
+        """Read files; those that keep changing, or that the job skips, wait for the next run.
 
         Raises:
             InputError: a file cannot be read.
@@ -169,7 +169,7 @@ class SourceReader:
             InputError: a file cannot be read, and the job does not skip such.
         """
         for one in files if self.schema is None else ():
-            with suppress(InputError):  # the first file with a usable row decides how all of them are read
+            with suppress(InputError):  # the first usable row decides how all files are read
                 self._load_files([one])
                 break
         good = []
@@ -344,7 +344,7 @@ def _concat_rows(parts: Sequence[Dataset]) -> Dataset:
 
 
 def check_same_columns(job: Job, schema: Schema | None) -> None:
-    """Refuse a job file that says to read other columns than those in which the snapshots of its folder were read.
+    """Refuse a job file that reads other columns than the snapshots of its folder hold.
 
     Args:
         job: the job.

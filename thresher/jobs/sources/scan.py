@@ -161,7 +161,7 @@ def relative_path(path: Path, base: Path) -> str:
 
 
 class HashCache:
-    """Hashes of files by size and times, so that old files are not read every night. It may be lost at any moment.
+    """Hashes of files by size and times, so that old files are not read again. It may get lost.
 
     Args:
         folder: where it is kept, as `scan.json`.
@@ -205,7 +205,7 @@ class HashCache:
         self._exhausted |= dict.fromkeys(hashes, version)
 
     def save(self) -> None:
-        """Store the hashes that were used; when that fails, the next run takes longer, nothing else."""
+        """Store the hashes that were used; if that fails, the next run only takes longer."""
         with suppress(OSError):
             write_atomic(self._path, json.dumps({"files": self._used, "spent": self._exhausted}).encode())
 

@@ -1,4 +1,4 @@
-"""From the candidates to the rows of the next snapshot: the budget selects new rows, the total cuts."""
+"""From the candidates to the next snapshot: the budget selects new rows, the total cuts."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def choose_rows(job: Job, inputs: UpdateInputs, candidates: Candidates, context:
 
 
 def _apply_budget(job: Job, candidates: Candidates, context: FeatureContext) -> _Picks:
-    """Select among the new rows; the old ones stay, and take over the weight of what is left out."""
+    """Select among the new rows; whatever is left out gives its weight to the rest."""
     passed, budget, n_old = candidates.passed, job.budget, candidates.n_old
     everything = np.arange(n_old + len(candidates.positions), dtype=np.int64)
     weight = candidates.weight
@@ -151,7 +151,7 @@ def _select(job: Job, rows: Dataset, budget: int | Budget, existing: Dataset | N
 
 
 def _apply_total(job: Job, candidates: Candidates, picks: _Picks, context: FeatureContext) -> _Picks:
-    """Cut old and new rows together to `total`; whoever leaves gives its weight to the nearest that stays."""
+    """Cut old and new rows to `total`; a dropped row gives its weight to the nearest kept one."""
     total = job.settings.select.total
     if total is None or len(picks.positions) <= total:
         return picks._replace(objective=None if total is None else 1.0)
@@ -170,7 +170,7 @@ def _apply_total(job: Job, candidates: Candidates, picks: _Picks, context: Featu
 
 
 def _select_by_method(job: Job, candidates: Candidates, positions: Int64, total: int, context: FeatureContext) -> Int64:
-    """Return the best `total` of some candidates by the job's selector alone, as places in `positions`."""
+    """Return the best `total` candidates by the selector alone, as places in `positions`."""
     pool, passed = candidates.pool, candidates.passed
     tables = [] if pool is None else [(pool.rows, pool.table)]
     if passed is not None:
@@ -190,7 +190,7 @@ def _keep_schema_columns(rows: Dataset, table: pa.Table) -> pa.Table:
 
 
 def _build_rows(inputs: UpdateInputs, candidates: Candidates, picks: _Picks, new: Int64) -> pa.Table:
-    """Return the rows of the snapshot: old ones, then those at `new` among the new rows that passed."""
+    """Return the rows of the snapshot: old ones, then those at `new` of the rows that passed."""
     pool, passed = candidates.pool, candidates.passed
     n_kept = len(picks.positions) - len(new)
     tables = [] if pool is None else [pool.table.take(pa.array(picks.positions[:n_kept]))]
@@ -207,7 +207,7 @@ def _build_rows(inputs: UpdateInputs, candidates: Candidates, picks: _Picks, new
 
 
 def _find_first_versions(row_ids: pl.Series, old: Pool | None, version: int) -> Int64:
-    """Return (n,) versions in which rows appeared: those that a full run reads again did so before."""
+    """Return (n,) versions in which rows appeared; a full run reads rows of old ones, too."""
     since = np.full(len(row_ids), version, np.int64)
     if old is None:
         return since

@@ -72,7 +72,7 @@ def build_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.rando
 
 
 def assign_representatives(embedding: Float32, kept: Int64) -> CoreSet:
-    """Return the representative of each row: the nearest kept row by cosine, the lowest among ties."""
+    """Return the representative of each row: the nearest kept row by cosine, ties to the lowest."""
     from thresher.numeric.vectors import unit_rows
 
     unit = unit_rows(embedding)

@@ -42,7 +42,7 @@ class Candidates:
 
     @property
     def passed(self) -> Dataset | None:
-        """The n new rows that passed, masked where a rule masks; None when there are no new rows."""
+        """The n new rows that passed, masked where a rule masks; None without new rows."""
         return None if self.curation is None else self.curation.rows
 
     @property
@@ -69,7 +69,7 @@ def needs_embedding(job: Job) -> bool:
 
 
 def curate_rows(job: Job, inputs: UpdateInputs, context: FeatureContext) -> Candidates:
-    """Apply the rules to the new rows, with the pool as existing rows, and compute features of both."""
+    """Apply the rules to the new rows beside the pool, and compute features of both."""
     rows, pool = inputs.incoming.rows, inputs.pool
     curation, positions = None, np.zeros(0, np.int64)
     if rows is not None:
