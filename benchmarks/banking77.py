@@ -1,6 +1,6 @@
-"""Does choosing rows beat random rows on Banking77? 10 % of the training rows, equal steps, several seeds.
+"""Does choosing rows beat random rows on Banking77? 10 % of the rows, equal steps, several seeds.
 
-    python benchmarks/banking77.py --data PATH/banking77          # train.csv and test.csv with text,category
+    python benchmarks/banking77.py --data PATH/banking77   # train.csv and test.csv: text,category
 
 `compare` does the work: for each method and seed, 10 % of the training set are chosen and MiniLM +
 LoRA is trained on them for as many optimizer steps, then measured on the whole test set. Finished

@@ -1,6 +1,6 @@
-"""How good is the embedded language model? Bits per byte on held-out text, and what a LoRA fine-tune on 500 rows does.
+"""How good is the embedded language model? Bits per byte, and a LoRA fine-tune on 500 rows.
 
-    python benchmarks/causal_lm.py --data FOLDER [--only ...]     # FOLDER with gsm8k, wikisql and t0
+    python benchmarks/causal_lm.py --data FOLDER [--only ...]   # FOLDER with gsm8k, wikisql and t0
 
 Bits per byte, by source, on rows that nothing here was trained on (see `data/causal_lm_corpus.py`).
 The language model scores the conversation form; the bits of its markers count, their bytes do not.
@@ -53,7 +53,6 @@ SETTINGS = th.TrainSettings(
 
 
 # -- n-grams
-# -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,7 @@ class Counts:
 
 
 class KneserNey:
-    """An n-gram model with interpolated Kneser-Ney smoothing; the lowest order falls back to the uniform one.
+    """An n-gram model with interpolated Kneser-Ney smoothing; below the lowest, all is uniform.
 
     Cost: O(N log N) time and O(N) memory per order for N symbols.
     """
@@ -96,7 +95,7 @@ class KneserNey:
                 keys, counts = np.unique(keys & np.uint64((1 << (n - 1) * bits) - 1), return_counts=True)
 
     def _keys(self, document: NDArray[np.uint16]) -> NDArray[np.uint64]:
-        """Return the n-gram that ends at each symbol but the first; the document's first symbol pads its left."""
+        """Return the n-gram that ends at each symbol but the first, which pads it."""
         padded = np.concatenate([np.full(self._order - 2, document[0]), document]).astype(np.uint64)
         size = len(padded) - self._order + 1
         keys = np.zeros(size, dtype=np.uint64)
@@ -130,7 +129,7 @@ def level(keys: NDArray[np.uint64], counts: NDArray[np.int64], bits: int) -> Cou
 def interpolated(
     found: Counts, keys: NDArray[np.uint64], n: int, bits: int, lower: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the probabilities of order n from those of order n - 1; an unseen context leaves them as they are."""
+    """Return the probabilities of order n from those of order n - 1; unseen contexts keep those."""
     keys = keys & np.uint64((1 << n * bits) - 1)
     at, is_known = positions(found.contexts, keys >> np.uint64(bits))
     seen, is_seen = positions(found.keys, keys)
@@ -147,7 +146,6 @@ def positions(table: NDArray[np.uint64], keys: NDArray[np.uint64]) -> tuple[NDAr
 
 
 # -- bits per byte
-# -----------------------------------------------------------------------------------------------------
 
 
 def as_bytes(document: corpus_text.Document) -> NDArray[np.uint16]:
@@ -256,7 +254,6 @@ def sizes(documents: list[corpus_text.Document]) -> list[int]:
 
 
 # -- the attribute task
-# ------------------------------------------------------------------------------------------------
 
 
 def listings(name: str) -> list[dict]:

@@ -1,4 +1,4 @@
-"""How the embedded language model is learned: loss over packed windows, optimizers, batches, and a run that resumes.
+"""How the embedded language model is trained: packed windows, optimizers, and a run that resumes.
 
 Weights are kept in float32, matrix products run in bfloat16 (an AMX core does those eight times
 faster). Hidden matrices are updated by Muon (Jordan 2024, kellerjordan.github.io/posts/muon; step
@@ -57,7 +57,7 @@ class Recipe:
         return min((step + 1) / self.warmup_steps, left, 1.0)
 
     def goes_on_from(self, other: Recipe, step: int) -> bool:
-        """Tell whether the first steps of another recipe are those of this one; the number of steps may differ."""
+        """Tell whether another recipe has the same first steps; the number of steps may differ."""
         same = replace(other, steps=self.steps) == self
         return same and all(self.rate_share(done) == other.rate_share(done) for done in range(step))
 
@@ -110,7 +110,7 @@ def optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 class Batches:
-    """All forward passes of a run, in random order; which one is next depends on its number alone."""
+    """All forward passes of a run, in a random order that depends on the seed alone."""
 
     def __init__(self, packed: dict[int, Packed], batch_tokens: int) -> None:
         self._packed = packed
@@ -143,7 +143,7 @@ class Batches:
 
 
 def gradient(model: Any, loss: Loss, batches: Batches, recipe: Recipe, step: int) -> tuple[float, int]:
-    """Leave the gradient of one step in the model; return the mean loss and the number of tokens."""
+    """Compute the gradient of one step in the model; return the mean loss and the tokens."""
     parts = [batches[step * recipe.accumulation + piece] for piece in range(recipe.accumulation)]
     n = sum(n_learned(document) for _, document in parts)
     total = 0.0
@@ -157,7 +157,7 @@ def gradient(model: Any, loss: Loss, batches: Batches, recipe: Recipe, step: int
 
 @torch.no_grad()
 def held_out_loss(model: Any, loss: Loss, packed: dict[int, Packed], batch_tokens: int) -> float:
-    """Return the mean loss, in nats per token, over the first N_MEASURED batches of each length that are full."""
+    """Return the mean loss, nats per token, over the first N_MEASURED batches of each length."""
     total, n = 0.0, 0
     for window, part in packed.items():
         size = batch_tokens // window

@@ -191,7 +191,7 @@ def test_a_language_model_is_trained_and_measured(tiny_llama, question_rows, tmp
 
 
 def _check_losses(folder, base, written, rows):
-    """Compare the written losses with those of plain peft, and of the merged model, on one row at a time."""
+    """Compare the written losses with those of plain peft and of the merged model, row by row."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

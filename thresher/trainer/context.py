@@ -1,4 +1,4 @@
-"""What a call of `train` asks for, resolved and checked before any model is loaded, and where it runs."""
+"""What a call of `train` asks for, resolved and checked before any model is loaded."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def resolve_run(
 
 
 def _load_sides(data: Any, control: Any, *, has_eval: bool) -> tuple[Dataset, Dataset | None, str | None, bool]:
-    """Return the rows, their pool, the hash of the subset's manifest, and whether random rows are trained on too."""
+    """Return rows, their pool, the subset's manifest hash, and whether a control is trained."""
     is_named = isinstance(control, str) and control in ("auto", "none")
     rows, pool, subset_hash = _load_data(data, with_pool=is_named and control == "auto" and has_eval)
     if is_named:
@@ -190,12 +190,12 @@ def _load_data(data: Any, *, with_pool: bool) -> tuple[Dataset, Dataset | None, 
 
 
 def load_rows(data: Any, schema: Schema | None = None) -> Dataset:
-    """Return a Dataset as it is, and load anything else, with the schema of other rows when one is given."""
+    """Return a Dataset as it is, and load anything else, with the schema of other rows if given."""
     return data if isinstance(data, Dataset) else load(data, schema=schema)
 
 
 def content_hash(rows: Dataset) -> str:
-    """Return the hash of what is learned from: ids alone say nothing of the content where a column names the rows."""
+    """Return the hash of what is learned from; ids from a column do not depend on it."""
     hashed = hashlib.sha256()
     for row in rows.frame.select("row_id", "prompt", "response").sort("row_id").iter_rows():
         hashed.update("\0".join(row).encode() + b"\1")
@@ -214,7 +214,7 @@ def _choose_task(rows: Dataset, task: str) -> Task:
 
 
 def _collect_labels(rows: Dataset, pool: Dataset | None, more: Sequence[str]) -> tuple[str, ...]:
-    """Return all labels, sorted. Those of the pool count, so that both sides of a comparison have the same head."""
+    """Return all labels, sorted; with those of the pool, so that both sides have the same head."""
     labels = set(rows.frame["response"].unique()) | set(more)
     if pool is not None:
         labels |= set(pool.frame["response"].unique())

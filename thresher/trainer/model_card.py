@@ -22,7 +22,7 @@ COLUMNS = ("step", "epoch", "learning_rate", "loss", "n_learned", "eval_loss", "
 
 
 def write_loss_csv(path: Path, history: History) -> None:
-    """Write one line per optimizer step; the held-out columns are empty where nothing was measured."""
+    """Write one line per optimizer step; held-out columns are empty where nothing was measured."""
     measured = {evaluation["step"]: evaluation for evaluation in history.evaluations}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

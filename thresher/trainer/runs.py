@@ -1,4 +1,4 @@
-"""The runs behind one call of `train`: each role and seed trains and is measured; its files wait until all are done."""
+"""The runs of one call of `train`: each role and seed; their files wait until all are done."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FinishedRun:
 
 
 def run_all(context: RunContext, work: Path) -> list[FinishedRun]:
-    """Train and measure every role and seed; runs that an earlier, killed call finished are read back.
+    """Train and measure every role and seed; what a killed call finished is read back.
 
     Args:
         context: of the call.
@@ -85,7 +85,7 @@ def run_all(context: RunContext, work: Path) -> list[FinishedRun]:
 
 
 def measure_adapter(context: RunContext, adapter: Path) -> pl.DataFrame:
-    """Return one row per held-out row of a call, as `run_all` measures them, for an adapter that exists already.
+    """Measure an adapter that exists already as `run_all` would: one row per held-out row.
 
     Args:
         context: with held-out rows; its training rows and seeds are not used.
@@ -104,7 +104,7 @@ def _tokenize_train(context: RunContext) -> Examples:
 
 
 def _sample_control(context: RunContext, pool: Dataset, n_rows: int, *, seed: int) -> Examples:
-    """Sample random rows until as many can be learned from as on the other side, or the pool is used up."""
+    """Sample rows until as many are usable as on the other side, or the pool is used up."""
     n_sampled = n_rows
     while True:
         examples = context.tokenize(sample_rows(pool, n_sampled, seed=seed))

@@ -126,7 +126,7 @@ class TrainSettings:
         check_settings(self, "train", problems)
 
     def resolved(self, task: Task) -> TrainSettings:
-        """Return the settings with the task's defaults. `epochs` stays None where `max_steps` is set."""
+        """Return the settings with the task's defaults; `max_steps` leaves `epochs` None."""
         chosen = {name: value for name, value in BY_TASK[task].items() if getattr(self, name) is None}
         if self.max_steps is not None:
             chosen.pop("epochs", None)

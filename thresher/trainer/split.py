@@ -1,4 +1,4 @@
-"""Which rows are held out, which are left out of training because they are among those, and the random control."""
+"""Which rows are learned, which are held out, and which the random control is sampled from."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def sample_by_hash(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.
 
 
 def match_texts(rows: Dataset, others: Dataset) -> NDArray[np.bool_]:
-    """Tell for each row whether one of the others reads the same: (n,) bool. A label is not part of the text."""
+    """Tell for each row whether one of the others has its text, whatever its label: (n,) bool."""
     return _text(rows).is_in(_text(others).implode()).to_numpy()
 
 
@@ -131,7 +131,7 @@ def _text(rows: Dataset) -> pl.Series:
 
 
 def sample_rows(pool: Dataset, n: int, *, seed: int) -> Dataset:
-    """Draw n random rows of the pool without repeats; the same for a seed whatever the order of the file."""
+    """Sample n rows of the pool without repeats, whatever the order of the file."""
     order = pool.frame["row_id"].arg_sort().to_numpy()
     return pool.take(order[np.random.default_rng(seed).permutation(len(pool))[:n]])
 

@@ -1,4 +1,4 @@
-"""The arrow from rows to an adapter: hold out, train, measure, compare with random rows, write it all down."""
+"""The arrow from rows to an adapter: hold out, train, measure, compare with random rows."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _require_packages() -> None:
 
 
 def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adapter:
-    """Open the output folder on the first process, run, and publish; the other processes only compute."""
+    """Open the output folder on the first process, run, and publish; the others only compute."""
     from thresher.trainer.engine.processes import broadcast_from_main, require_shared
     from thresher.trainer.result import write_result
     from thresher.trainer.runs import run_all
@@ -154,7 +154,7 @@ def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adap
 
 
 def _announce_left_out(context: RunContext) -> None:
-    """Tell the listener which rows cannot be used, and which are left out because they are held out."""
+    """Tell the listener which rows cannot be used, and which have the text of a held-out row."""
     split = context.split
     messages = []
     for name, by_reason in context.unusable.items():

@@ -19,7 +19,7 @@ VARIANTS = ({"lora_rank": 2, "lora_alpha": 8.0}, {"lora_rank": 5, "lora_alpha": 
 
 @pytest.fixture
 def adapters(tiny_bert, tmp_path):
-    """Three adapters with random weights, of three ranks and scales: their folders and the models."""
+    """Return folders and models of three adapters: random weights, three ranks and scales."""
     rows = [{"text": "the apple", "label": "red"}, {"text": "the sky", "label": "blue"}]
     folders, models = [], []
     for number, variant in enumerate(VARIANTS):

@@ -63,7 +63,7 @@ def test_the_random_state_of_the_caller_is_left_alone(run):
 
 @pytest.mark.parametrize("option", [{"gradient_accumulation": 3}, {"packing": True}, {"gradient_checkpointing": True}])
 def test_accumulation_packing_and_checkpointing_leave_the_result_alone(run, option):
-    """Batches of 7 of 40 rows: the last step of the epoch is smaller, and pieces have unequal numbers of tokens."""
+    """7 of 40 rows a step: the last step is smaller, and pieces differ in their tokens."""
     expected, found = run(name="plain"), run(name="other", **option)
     assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
     torch.testing.assert_close(weights(found), weights(expected), rtol=1e-3, atol=1e-5)
@@ -142,7 +142,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(run):
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_even_at_its_last_step(run, monkeypatch):
-    """The loss of that step is fine, and no later one would tell; the adapter was written full of NaN."""
+    """The loss of that step is fine and no later one follows: the adapter would be full of NaN."""
     from thresher.trainer.engine import fit as module
 
     def broken(model, batch):

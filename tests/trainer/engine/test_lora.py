@@ -39,7 +39,7 @@ def make_base(folder):
 
 
 def move_weights(model):
-    """Give every trained matrix another value, as training would; the zeros of a fresh adapter hide what is lost."""
+    """Change every trained matrix, as training would: a fresh adapter's zeros hide losses."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(3)
         for parameter in get_trainable_parameters(model).values():

@@ -175,7 +175,7 @@ def by_hand(template, talk):
 @pytest.mark.parametrize("template", ["brackets", "chatml", "plain"])
 @pytest.mark.parametrize("loss_on", ["all-assistant", "last-assistant"])
 def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_llama, template, loss_on):
-    """Byte by byte: a token is learned when one of its bytes is; the loss is summed in float64 from plain logits."""
+    """A token is learned when one of its bytes is; the loss is summed in float64."""
     import torch
     from transformers import AutoModelForCausalLM
 

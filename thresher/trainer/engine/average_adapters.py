@@ -27,7 +27,7 @@ DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def average_adapters(folders: Sequence[Path], out: Path) -> None:
-    """Write the mean of the adapters as a peft folder that computes exactly the mean of their updates.
+    """Write a peft folder that computes exactly the mean of the updates of several adapters.
 
     Args:
         folders: peft folders of adapters on one base, at least one.

@@ -70,7 +70,7 @@ def order_epoch(lengths: NDArray[np.int64], *, batch_size: int, seed: int, epoch
 
 
 def split_step(step: NDArray[np.int64], *, rank: int, n_ranks: int, n_pieces: int) -> list[NDArray[np.int64]]:
-    """Return this process's share of a step, cut into forward passes; all shares together are the step.
+    """Return this process's share of a step, cut into forward passes; all shares make up the step.
 
     A share can be empty when the step has fewer rows than there are forward passes.
     """
@@ -94,7 +94,7 @@ def pad_rows(rows: Sequence[Example], *, pad_id: int) -> Batch:
 
 
 def pack_first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Put rows into as few sequences of `width` tokens as first-fit decreasing needs (at most 11/9 of the optimum)."""
+    """Pack rows into sequences of `width` tokens, first-fit decreasing (11/9 of the optimum)."""
     packs: list[list[int]] = []  # rows of each sequence
     room: list[int] = []  # tokens that each sequence can still take
     # longest rows first; each goes into the first sequence with room for it

@@ -63,7 +63,7 @@ def save(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: 
 
 
 def restore(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any) -> History:
-    """Load the newest checkpoint into the parameters and the optimizer; without one, return an empty history."""
+    """Load the newest checkpoint into parameters and optimizer; without one, return no history."""
     from safetensors import safe_open
 
     paths = _paths(folder)

@@ -28,7 +28,7 @@ from thresher.trainer.settings import Task, TrainSettings
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model, in evaluation mode and without the wrappers of accelerate, and how it got there."""
+    """A trained model, in evaluation mode and without accelerate's wrappers, and its history."""
 
     model: Any
     history: History
@@ -42,7 +42,7 @@ def count_steps(n_rows: int, settings: TrainSettings) -> int:
 
 
 def build_model(context: RunContext, *, seed: int) -> Any:
-    """Load the base and attach a fresh adapter; the same seed gives the same weights. Changes torch's random state."""
+    """Load the base and attach a fresh adapter, whose weights follow from torch's new seed."""
     torch.manual_seed(seed)
     loaded, settings = _load_base(context), context.settings
     if settings.packing:

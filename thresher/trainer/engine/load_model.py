@@ -1,4 +1,4 @@
-"""Base models for training: loading them for a task, with the precision that the settings ask for."""
+"""Base models for training: loaded for a task, in the precision that the settings ask for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POOLERS = ("pooler", "pre_classifier")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A base model for a task, and its layers that the checkpoint does not have, which were initialized at random."""
+    """A base model, and its layers that the checkpoint lacks, which are initialized at random."""
 
     model: Any
     new_layers: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class LoadedModel:
 def load_model(
     base: BaseModel, *, task: Task, settings: TrainSettings, pad_id: int, labels: Sequence[str] = ()
 ) -> LoadedModel:
-    """Load the weights for a task. A new classification head is initialized from torch's current random state.
+    """Load the weights for a task; a new head is initialized from torch's current random state.
 
     Args:
         base: found by `find_base`.
@@ -99,7 +99,7 @@ def _list_new_layers(base: BaseModel, body: str, missing: Sequence[str]) -> tupl
 
 
 def refuse_quantized(base: BaseModel) -> None:
-    """Refuse weights that are stored in few bits: an adapter that learns on them is made for their rounding.
+    """Refuse weights stored in few bits: an adapter that learns on them fits their rounding.
 
     Raises:
         InputError: the configuration names a method of quantization.
@@ -153,7 +153,7 @@ def needs_bf16(precision: str) -> bool:
 
 
 def find_embedded_base(task: Task) -> BaseModel:
-    """Return the model that comes with the package for a task, under the name that its adapters give as their base.
+    """Return the embedded model for a task, under the name that its adapters give as their base.
 
     MiniLM has its name on the Hub, so that an adapter made here can be loaded anywhere; the causal
     language model is where thresher is installed.

@@ -178,7 +178,7 @@ def _is_evaluation_due(state: TrainState) -> bool:
 
 
 def _evaluate(state: TrainState, evaluate: Evaluate) -> None:
-    """Measure the held-out loss; with early stopping, save the best weights and stop when patience is out."""
+    """Measure the held-out loss; with early stopping, save the best weights, or stop."""
     history, patience = state.history, state.context.settings.early_stopping_patience
     state.model.eval()
     loss = evaluate(state.model)

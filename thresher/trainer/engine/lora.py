@@ -31,7 +31,7 @@ MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 def attach_adapter(
     model: Any, settings: TrainSettings, *, task: Task, base: BaseModel, new_layers: Sequence[str] = ()
 ) -> Any:
-    """Return the model with an adapter; only the adapter, the head and a pooler are trainable, all in float32.
+    """Return the model with an adapter; only it, the head and a pooler are trainable, in float32.
 
     The new matrices are initialized from torch's current random state.
 
@@ -140,7 +140,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _checkpoint_activations(model: Any) -> None:
-    """Recompute activations in the backward pass, in the way that needs no gradient at the input."""
+    """Recompute activations in the backward pass, without a gradient at the input."""
     options = {"use_reentrant": False}
     enable = getattr(model, "activation_checkpointing_enable", None)  # its name since transformers 5.2x
     if enable is None:
@@ -159,7 +159,7 @@ def get_trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the peft folder; the configuration with its lists sorted, so that equal runs give equal bytes."""
+    """Write the peft folder, lists of its configuration sorted: equal runs give equal bytes."""
     model.save_pretrained(folder, save_embedding_layers=False)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Losses, summed over what is learned; the loop divides by the count of the whole optimizer step."""
+"""Losses, summed over what is learned; the loop divides by the count of the whole step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thresher.trainer.engine.tokenization import IGNORED
 
 
 def token_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the cross-entropy of the next token, summed over learned tokens, as a float32 scalar."""
+    """Return the cross-entropy of the next token, summed over learned tokens: float32 scalar."""
     logits = model(**batch.inputs).logits[:, :-1]  # (rows, t - 1, vocabulary)
     targets = batch.labels[:, 1:]
     is_learned = targets != IGNORED

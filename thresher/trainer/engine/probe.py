@@ -1,4 +1,4 @@
-"""What a model is asked before it trains: whether it runs with its adapter, keeps rows apart, ignores padding."""
+"""Trials before training: does a model run with its adapter, keep rows apart, ignore padding?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAILURES = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeE
 
 
 def probe_language_model(model: Any, *, base: BaseModel, device: Any, is_packed: bool) -> None:
-    """Run a language model with its adapter on two short rows, alone and, where rows are packed, as one sequence.
+    """Run a language model with its adapter on two short rows, alone and, if packed, together.
 
     Some layers cannot be adapted though they look as if they could, and some models carry a state
     from row to row or know no mask of pairs of tokens: their configurations do not tell.

@@ -56,7 +56,7 @@ def broadcast_from_main(value: Any) -> Any:
 
 
 def require_shared(folder: Path, accelerator: Any) -> None:
-    """Make sure that all processes see the folder that the main one writes to: checkpoints are read from it.
+    """Make sure that all processes see the folder of the main one, where checkpoints are read from.
 
     Raises:
         OutputError: at least one process does not, as on nodes without shared storage.
@@ -79,7 +79,7 @@ def take_share(items: Sequence[Item], accelerator: Any) -> list[Item]:
 
 
 def gather_results(results: list[Item], accelerator: Any) -> list[Item]:
-    """Return the results of all processes, in the order of the items that `take_share` dealt out."""
+    """Return the results of all processes, in the order of the items before `take_share`."""
     if accelerator.num_processes == 1:
         return results
     from accelerate.utils import gather_object

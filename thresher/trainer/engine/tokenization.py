@@ -37,7 +37,7 @@ class Example:
 
     @property
     def n_learned(self) -> int:
-        """Number of predictions that count: the first token of a text has nothing before it to predict it from."""
+        """Number of predictions that count: nothing predicts the first token of a text."""
         return 1 if len(self.labels) == 1 else sum(label != IGNORED for label in self.labels[1:])
 
 
@@ -82,7 +82,7 @@ class Examples:
         }
 
     def add(self, position: int, row_id: str, ids: list[int], labels: list[int]) -> None:
-        """Add a row whose tokens are classified or, from the second on, learned; nothing to learn leaves it out."""
+        """Add a row, cut to max_length; one with nothing to learn is counted and left out."""
         n_cut = len(ids) - self.max_length
         whole, labels = labels, labels[: self.max_length]
         is_class = len(whole) == 1 and whole[0] != IGNORED  # else one label per token
@@ -175,7 +175,7 @@ def _add_conversations(examples: Examples, rows: Dataset, tokenizer: Any, loss_o
 
 
 def _add_texts(examples: Examples, rows: Dataset, tokenizer: Any) -> None:
-    """Every token is learned, the first one behind the start of a text, and so is the end of the text."""
+    """Every token is learned, the first one after the start of a text, and so is its end."""
     frame = rows.frame.select("row_id", "response")
     encoded = _encode(tokenizer, frame["response"].to_list(), special=False)["input_ids"]
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -190,7 +190,7 @@ def build_labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: 
 
 
 def truncate_prompt(ids: list[int], room: int, *, bos: int | None) -> list[int]:
-    """Return the last tokens of a prompt that is longer than the room for it, behind the BOS that it starts with."""
+    """Return the last `room` tokens of a longer prompt, after the BOS if it starts with one."""
     if len(ids) <= room:
         return ids
     # BOS stays first when it was, and at least one token of the prompt's end follows it
@@ -214,7 +214,7 @@ def find_end_tokens(examples: Examples, tokenizer: Any) -> frozenset[int]:
 
 
 def require_rows(examples: Examples, what: str, *, n_vocabulary: int | None = None) -> None:
-    """Refuse to go on without rows, and say why there are none, or with tokens that the model does not have.
+    """Refuse to go on without rows, saying why there are none, or with tokens the model lacks.
 
     Args:
         examples: the rows.
@@ -222,7 +222,8 @@ def require_rows(examples: Examples, what: str, *, n_vocabulary: int | None = No
         n_vocabulary: token ids that the weights have, where it is known.
 
     Raises:
-        InputError: there is no usable row, or a token without weights, which a GPU would not survive.
+        InputError: there is no usable row, or a token without weights, which a GPU would not
+            survive.
     """
     if not len(examples):
         reasons = [f"{count} rows: {reason}" for reason, count in sorted(examples.left_out.items())]
