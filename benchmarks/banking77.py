@@ -4,7 +4,7 @@
 
 `compare` does the work: for each method and seed, 10 % of the training set are chosen and MiniLM +
 LoRA is trained on them for as many optimizer steps, then measured on the whole test set. Finished
-cells are kept, so a killed run goes on.
+cells are stored, so a killed run continues.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "banking77.json")
     options = parser.parse_args()
-    made = th.compare(
+    comparison = th.compare(
         options.data / "train.csv",
         eval=th.load(options.data / "test.csv"),
         methods=options.methods,
@@ -42,21 +42,21 @@ def main() -> None:
         workers=options.workers,
         on_progress=lambda event: print(event.note, flush=True) if event.note else None,
     )
-    print(made)
+    print(comparison)
     result = {
-        "command": " ".join(["python", "benchmarks/banking77.py", "--data", "PATH/banking77", *_given(sys.argv[1:])]),
+        "command": " ".join(["python benchmarks/banking77.py --data PATH/banking77", *_strip_data_path(sys.argv[1:])]),
         "machine": machine(),
-        **made.content,
-        "pool_rows": made.manifest.content["pool"]["rows"],
-        "test_rows": made.manifest.content["test"]["rows"],
-        "steps": sorted(set(made.cells["steps"])),
-        "settings": made.manifest.content["settings"],
-        "cells": made.cells.select("method", "seed", "value", "stderr", "loss").to_dicts(),
+        **comparison.content,
+        "pool_rows": comparison.manifest.content["pool"]["rows"],
+        "test_rows": comparison.manifest.content["test"]["rows"],
+        "steps": sorted(set(comparison.cells["steps"])),
+        "settings": comparison.manifest.content["settings"],
+        "cells": comparison.cells.select("method", "seed", "value", "stderr", "loss").to_dicts(),
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def _given(arguments: list[str]) -> list[str]:
+def _strip_data_path(arguments: list[str]) -> list[str]:
     """Return the arguments without the path of the data."""
     at = arguments.index("--data")
     return arguments[:at] + arguments[at + 2 :]

@@ -90,7 +90,7 @@ class KneserNey:
         keys, counts = np.unique(np.concatenate([self._keys(document) for document in documents]), return_counts=True)
         self._levels: list[Counts] = []  # from the highest order down
         for n in range(order, 0, -1):
-            self._levels.append(level(keys, counts, bits))
+            self._levels.append(count_order(keys, counts, bits))
             if n > 1:  # continuation counts: each n-gram counts once for its last n - 1 symbols
                 keys, counts = np.unique(keys & np.uint64((1 << (n - 1) * bits) - 1), return_counts=True)
 
@@ -108,11 +108,11 @@ class KneserNey:
         keys = self._keys(document)
         probability = np.full(len(keys), 1 / self._n_symbols)
         for n in range(1, self._order + 1):
-            probability = interpolated(self._levels[self._order - n], keys, n, self._bits, probability)
+            probability = interpolate(self._levels[self._order - n], keys, n, self._bits, probability)
         return float(-np.log2(probability).sum())
 
 
-def level(keys: NDArray[np.uint64], counts: NDArray[np.int64], bits: int) -> Counts:
+def count_order(keys: NDArray[np.uint64], counts: NDArray[np.int64], bits: int) -> Counts:
     """Return the counts of an order with what its contexts sum up to."""
     contexts, first = np.unique(keys >> np.uint64(bits), return_index=True)
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
@@ -126,20 +126,20 @@ def level(keys: NDArray[np.uint64], counts: NDArray[np.int64], bits: int) -> Cou
     )
 
 
-def interpolated(
-    found: Counts, keys: NDArray[np.uint64], n: int, bits: int, lower: NDArray[np.float64]
+def interpolate(
+    counts: Counts, keys: NDArray[np.uint64], n: int, bits: int, lower: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the probabilities of order n from those of order n - 1; unseen contexts keep those."""
     keys = keys & np.uint64((1 << n * bits) - 1)
-    at, is_known = positions(found.contexts, keys >> np.uint64(bits))
-    seen, is_seen = positions(found.keys, keys)
-    count = np.where(is_seen, found.counts[seen], 0)
-    total = found.totals[at]
-    own = np.maximum(count - found.discount, 0) / total
-    return np.where(is_known, own + found.discount * found.n_kinds[at] / total * lower, lower)
+    at, is_known = find_positions(counts.contexts, keys >> np.uint64(bits))
+    seen, is_seen = find_positions(counts.keys, keys)
+    count = np.where(is_seen, counts.counts[seen], 0)
+    total = counts.totals[at]
+    own = np.maximum(count - counts.discount, 0) / total
+    return np.where(is_known, own + counts.discount * counts.n_kinds[at] / total * lower, lower)
 
 
-def positions(table: NDArray[np.uint64], keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def find_positions(table: NDArray[np.uint64], keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return where each key is in a sorted table, and whether it is."""
     at = np.minimum(np.searchsorted(table, keys), len(table) - 1)
     return at, table[at] == keys
@@ -158,7 +158,7 @@ def as_tokens(document: corpus_text.Document, tokenizer) -> NDArray[np.uint16]:
     return np.array(corpus_text.token_ids(document, tokenizer), dtype=np.uint16)
 
 
-def model_bits(documents: list[corpus_text.Document], tokenizer) -> list[float]:
+def compute_model_bits(documents: list[corpus_text.Document], tokenizer) -> list[float]:
     """Return -log2 of the probability that the language model gives each conversation, in float32.
 
     What is beyond the longest input is scored in a further piece, which starts without context.
@@ -187,7 +187,7 @@ class Compressors:
     def __init__(self, train: bytes) -> None:
         self._train = train
         self._gzip = len(gzip.compress(train, 9))
-        self._xz = xz_size(train)
+        self._xz = compute_xz_size(train)
 
     def bits(self, text: bytes) -> dict[str, int]:
         """Return the bits by compressor."""
@@ -195,22 +195,22 @@ class Compressors:
             "gzip": 8 * len(gzip.compress(text, 9)),
             "gzip after the training text": 8 * (len(gzip.compress(self._train + text, 9)) - self._gzip),
             "xz": 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)),
-            "xz after the training text": 8 * (xz_size(self._train + text) - self._xz),
+            "xz after the training text": 8 * (compute_xz_size(self._train + text) - self._xz),
         }
 
 
-def xz_size(data: bytes) -> int:
+def compute_xz_size(data: bytes) -> int:
     """Return the size under xz with a dictionary that holds all of it."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 27}]
     return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=filters))
 
 
-def joined(documents: Iterable[corpus_text.Document]) -> bytes:
+def join_texts(documents: Iterable[corpus_text.Document]) -> bytes:
     """Return the plain texts, one after the other."""
     return "\n".join(document.plain for document in documents).encode()
 
 
-def rate(bits: list[float], n_bytes: list[int]) -> dict[str, float]:
+def measure_rate(bits: list[float], n_bytes: list[int]) -> dict[str, float]:
     """Return bits per byte with the standard error of a ratio over documents."""
     b, n = np.array(bits), np.array(n_bytes)
     value = b.sum() / n.sum()
@@ -218,37 +218,37 @@ def rate(bits: list[float], n_bytes: list[int]) -> dict[str, float]:
     return {"value": round(float(value), 4), "stderr": round(float(error), 4)}
 
 
-def of_baselines(corpus: corpus_text.Corpus, tokenizer) -> dict[str, dict]:
+def measure_baselines(corpus: corpus_text.Corpus, tokenizer) -> dict[str, dict]:
     """Measure the compressors and the n-gram models on each source."""
     train = [document for part in corpus.train.values() for document in part]
-    of_bytes = KneserNey(map(as_bytes, train), order=ORDER, bits=8, n_symbols=256)
+    byte_model = KneserNey(map(as_bytes, train), order=ORDER, bits=8, n_symbols=256)
     as_ids = [as_tokens(document, tokenizer) for document in train]
-    of_tokens = KneserNey(as_ids, order=ORDER, bits=12, n_symbols=tokenizer.get_vocab_size())
-    compressors = Compressors(joined(train))
+    token_model = KneserNey(as_ids, order=ORDER, bits=12, n_symbols=tokenizer.get_vocab_size())
+    compressors = Compressors(join_texts(train))
     results: dict[str, dict] = {}
     for name, documents in corpus.held_out.items():
-        n_bytes = sizes(documents)
+        n_bytes = count_bytes(documents)
         results[name] = {
             "documents": len(documents),
             "bytes": sum(n_bytes),
-            "5-gram of tokens": rate([of_tokens.bits(as_tokens(d, tokenizer)) for d in documents], n_bytes),
-            "5-gram of bytes": rate([of_bytes.bits(as_bytes(d)) for d in documents], n_bytes),
-            **{key: round(bits / sum(n_bytes), 4) for key, bits in compressors.bits(joined(documents)).items()},
+            "5-gram of tokens": measure_rate([token_model.bits(as_tokens(d, tokenizer)) for d in documents], n_bytes),
+            "5-gram of bytes": measure_rate([byte_model.bits(as_bytes(d)) for d in documents], n_bytes),
+            **{key: round(bits / sum(n_bytes), 4) for key, bits in compressors.bits(join_texts(documents)).items()},
         }
         print(name, json.dumps(results[name]), flush=True)
     return results
 
 
-def of_model(corpus: corpus_text.Corpus, tokenizer) -> dict[str, dict]:
+def measure_model(corpus: corpus_text.Corpus, tokenizer) -> dict[str, dict]:
     """Measure the language model on each source."""
     results: dict[str, dict] = {}
     for name, documents in corpus.held_out.items():
-        results[name] = rate(model_bits(documents, tokenizer), sizes(documents))
+        results[name] = measure_rate(compute_model_bits(documents, tokenizer), count_bytes(documents))
         print(name, json.dumps(results[name]), flush=True)
     return results
 
 
-def sizes(documents: list[corpus_text.Document]) -> list[int]:
+def count_bytes(documents: list[corpus_text.Document]) -> list[int]:
     """Return the bytes of each plain text."""
     return [len(document.plain.encode()) for document in documents]
 
@@ -256,7 +256,7 @@ def sizes(documents: list[corpus_text.Document]) -> list[int]:
 # -- the attribute task
 
 
-def listings(name: str) -> list[dict]:
+def read_listings(name: str) -> list[dict]:
     """Return the shipped listings."""
     return [json.loads(line) for line in (PRODUCTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -272,24 +272,24 @@ def as_question(row: dict, rng: random.Random) -> dict:
     return {"prompt": f"{row['text']}\n\n{QUESTIONS[name]}", "completion": value}
 
 
-def exact_match(metrics: dict) -> dict:
+def get_exact_match(metrics: dict) -> dict:
     """Return exact match of the answers with n and standard error."""
     return {key: metrics["exact_match"][key] for key in ("value", "stderr", "n")}
 
 
-def attributes(form) -> dict:
+def measure_attributes(form) -> dict:
     """Fine-tune on N_TRAIN rows and measure exact match on N_TEST others, before and after."""
     rng = random.Random(4)
-    pool = [row for row in listings("train") if not row["planted"]]
+    pool = [row for row in read_listings("train") if not row["planted"]]
     rows = [form(row, rng) for row in rng.sample(pool, N_TRAIN)]
-    test = [form(row, rng) for row in rng.sample(listings("test"), N_TEST)]
+    test = [form(row, rng) for row in rng.sample(read_listings("test"), N_TEST)]
     untouched = replace(SETTINGS, epochs=None, max_steps=1, learning_rate=1e-12)  # a new adapter changes nothing
     results: dict = {}
     for name, settings in (("before", untouched), ("after", SETTINGS)):
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             adapter = th.train(rows, eval=test, out=Path(folder) / "adapter", settings=settings)
-        results[name] = exact_match(adapter.metrics["held_out"])
+        results[name] = get_exact_match(adapter.metrics["held_out"])
         results[name]["seconds"] = round(time.perf_counter() - began)
     print(form.__name__, json.dumps(results), flush=True)
     return {**results, "example": test[0]}
@@ -301,22 +301,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--only", choices=["baselines", "model", "attributes"])
     options = parser.parse_args()
-    wanted = {options.only} if options.only else {"baselines", "model", "attributes"}
+    parts = {options.only} if options.only else {"baselines", "model", "attributes"}
     results = json.loads(OUT.read_text()) if OUT.exists() else {}
     results |= {"machine": machine("torch", "transformers", "peft")}
-    if wanted & {"baselines", "model"}:
+    if parts & {"baselines", "model"}:
         corpus = corpus_text.read_corpus(options.data)
         tokenizer = Tokenizer.from_file(str(causal_lm_folder() / "tokenizer.json"))
-        for name, measure in (("baselines", of_baselines), ("model", of_model)):
-            if name in wanted:
+        for name, measure in (("baselines", measure_baselines), ("model", measure_model)):
+            if name in parts:
                 results[f"bits_per_byte_of_{name}"] = measure(corpus, tokenizer)
-    if "model" in wanted:
+    if "model" in parts:
         results["weights_sha256"] = SHA256
-    if "attributes" in wanted:
+    if "attributes" in parts:
         results["attributes"] = {
             "settings": {"learning_rate": SETTINGS.learning_rate, "epochs": SETTINGS.epochs, "rows": N_TRAIN},
-            "all as JSON": attributes(as_json_task),
-            "one by question": attributes(as_question),
+            "all as JSON": measure_attributes(as_json_task),
+            "one by question": measure_attributes(as_question),
         }
     OUT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

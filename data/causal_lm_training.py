@@ -56,7 +56,7 @@ class Recipe:
         left = (self.steps - step) / (self.decay_share * self.steps)
         return min((step + 1) / self.warmup_steps, left, 1.0)
 
-    def goes_on_from(self, other: Recipe, step: int) -> bool:
+    def is_continuation(self, other: Recipe, step: int) -> bool:
         """Tell whether another recipe has the same first steps; the number of steps may differ."""
         same = replace(other, steps=self.steps) == self
         return same and all(self.rate_share(done) == other.rate_share(done) for done in range(step))
@@ -189,14 +189,14 @@ class Run:
 
     def _load(self) -> None:
         state = torch.load(self._checkpoint, weights_only=True)
-        if not self.recipe.goes_on_from(Recipe(**state["recipe"]), len(state["log"])):
+        if not self.recipe.is_continuation(Recipe(**state["recipe"]), len(state["log"])):
             sys.exit(f"{self._checkpoint}: must be of the same recipe, got {state['recipe']}; choose another --work")
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.log = state["log"]
         self._began -= state["seconds"]
-        print(f"goes on after step {len(self.log)}", file=sys.stderr)
+        print(f"continuing after step {len(self.log)}", file=sys.stderr)
 
     def save(self) -> None:
         """Write the checkpoint; a kill while it is written leaves the one before."""

@@ -169,5 +169,5 @@ def test_a_checkpoint_of_another_recipe_is_refused(scripts, small, tmp_path):
 def test_more_steps_may_be_asked_for_until_the_rate_falls(scripts):
     training = scripts["causal_lm_training"]
     short, long = (training.Recipe(steps=steps, decay_share=0.5, warmup_steps=10) for steps in (100, 200))
-    assert long.goes_on_from(short, 50)
-    assert not long.goes_on_from(short, 60)
+    assert long.is_continuation(short, 50)
+    assert not long.is_continuation(short, 60)

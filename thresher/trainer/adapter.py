@@ -24,7 +24,7 @@ class Adapter:
     Attributes:
         path: its folder: `adapter_model.safetensors`, `adapter_config.json`, tokenizer,
             `metrics.json`, `loss.csv`, `loss.png`, `predictions.parquet`, `README.md`,
-            `manifest.json`. A folder that was not asked for (`out` not set) is temporary and goes
+            `manifest.json`. Without `out` the folder is temporary and goes
             with this object; `save` keeps it.
         manifest: what it was trained on, with which settings, and from where.
         metrics: the content of `metrics.json`.

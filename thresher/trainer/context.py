@@ -78,7 +78,7 @@ class RunContext:
         return open_accelerator(self.settings)
 
     def tokenize(self, rows: Dataset, labels: Sequence[str] | None = None) -> Examples:
-        """Turn rows into examples for this model; `labels` are those of the head when not given."""
+        """Turn rows into examples for this model; default of `labels`: those of the head."""
         return tokenize(
             rows,
             self.tokenizer,

@@ -23,13 +23,13 @@ COLUMNS = ("step", "epoch", "learning_rate", "loss", "n_learned", "eval_loss", "
 
 def write_loss_csv(path: Path, history: History) -> None:
     """Write one line per optimizer step; held-out columns are empty where nothing was measured."""
-    measured = {evaluation["step"]: evaluation for evaluation in history.evaluations}
+    evaluations = {evaluation["step"]: evaluation for evaluation in history.evaluations}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in history.losses:
-        found = measured.get(row["step"], {})
-        held_out = [found.get(name, "") for name in ("loss", "stderr", "n")]
+        evaluation = evaluations.get(row["step"], {})
+        held_out = [evaluation.get(name, "") for name in ("loss", "stderr", "n")]
         writer.writerow([*(row[name] for name in COLUMNS[:5]), *held_out])
     write_atomic(path, text.getvalue().encode())
 
@@ -52,9 +52,8 @@ def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None
     FigureCanvasAgg(figure)  # no window and no global state of pyplot
     axes = figure.add_subplot()
     axes.plot(steps, losses, color="#9db4c8", linewidth=0.9, label="training, each step")
-    axes.plot(
-        steps, running_mean(losses, max(1, len(losses) // 25)), color="#1f4e79", linewidth=1.8, label="running mean"
-    )
+    smoothed = compute_running_mean(losses, max(1, len(losses) // 25))
+    axes.plot(steps, smoothed, color="#1f4e79", linewidth=1.8, label="running mean")
     points = [(row["step"], row["loss"], row["stderr"]) for row in history.evaluations]
     if final is not None and final["value"] is not None:
         at = history.best_step or int(steps[-1])
@@ -70,12 +69,12 @@ def write_loss_png(path: Path, history: History, final: Mapping[str, Any] | None
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", metadata={"Software": None})
-    write_atomic(path, drawn.getvalue())
+    png = io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    write_atomic(path, png.getvalue())
 
 
-def running_mean(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
+def compute_running_mean(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
     """Return the mean of each value and up to width - 1 before it: (n,)."""
     total = np.cumsum(np.concatenate([[0.0], np.asarray(values, dtype=np.float64)]))
     end = np.arange(1, len(total))
@@ -84,8 +83,8 @@ def running_mean(values: Sequence[float] | np.ndarray[Any, Any], width: int) -> 
     return mean
 
 
-def model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any], *, base: BaseModel) -> str:
-    """Return README.md: what the adapter is, how it fares, how to load it, and how it was made.
+def format_model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any], *, base: BaseModel) -> str:
+    """Return README.md: what the adapter is, its scores, how to load it, and how it was trained.
 
     Args:
         metrics: content of `metrics.json`.
@@ -113,17 +112,17 @@ Trained by thresher {manifest["versions"].get("thresher", "")} on {metrics["coun
 {facts}
 
 Numbers are on held-out rows, ± one standard error; `metrics.json` has all of them, `predictions.parquet` has every
-held-out row.{_chosen_on(metrics)}{_comparison(metrics)}
+held-out row.{_describe_early_stopping(metrics)}{_describe_comparison(metrics)}
 
 ## Load it
 
 ```python
-{_loading(base, task, metrics)}
+{_format_loading(base, task)}
 ```
 
 ## Training data
 
-Content fingerprint `{manifest["data"]["fingerprint"]}`{_subset(manifest)}. {_left_out(metrics)}
+Content fingerprint `{manifest["data"]["fingerprint"]}`{_describe_subset(manifest)}. {_describe_left_out(metrics)}
 
 ## Settings
 
@@ -134,7 +133,7 @@ Content fingerprint `{manifest["data"]["fingerprint"]}`{_subset(manifest)}. {_le
 """
 
 
-def _chosen_on(metrics: Mapping[str, Any]) -> str:
+def _describe_early_stopping(metrics: Mapping[str, Any]) -> str:
     if metrics["settings"]["early_stopping_patience"] is None:
         return ""
     return (
@@ -143,7 +142,7 @@ def _chosen_on(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _comparison(metrics: Mapping[str, Any]) -> str:
+def _describe_comparison(metrics: Mapping[str, Any]) -> str:
     comparison = metrics["comparison"]
     if comparison is None:
         return ""
@@ -158,12 +157,12 @@ def _comparison(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _subset(manifest: Mapping[str, Any]) -> str:
-    found = manifest["data"]["manifest_hash"]
-    return "" if found is None else f", a subset whose manifest has hash `{found}`"
+def _describe_subset(manifest: Mapping[str, Any]) -> str:
+    manifest_hash = manifest["data"]["manifest_hash"]
+    return "" if manifest_hash is None else f", a subset whose manifest has hash `{manifest_hash}`"
 
 
-def _left_out(metrics: Mapping[str, Any]) -> str:
+def _describe_left_out(metrics: Mapping[str, Any]) -> str:
     counts = metrics["counts"]["train"]
     unusable = metrics["counts"]["unusable"].get("data", {})
     parts = [f"{count:,} rows rejected: {reason}" for reason, count in unusable.items()]
@@ -173,7 +172,7 @@ def _left_out(metrics: Mapping[str, Any]) -> str:
     return ("; ".join(parts) or "No row was cut or left out") + "."
 
 
-def _loading(base: BaseModel, task: str, metrics: Mapping[str, Any]) -> str:
+def _format_loading(base: BaseModel, task: str) -> str:
     source = repr(get_loadable_name(base)) + ("" if base.revision is None else f", revision={base.revision!r}")
     needed = ""
     if base.name == EMBEDDED_NAME:  # which is on no Hub

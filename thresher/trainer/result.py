@@ -13,7 +13,7 @@ from thresher.artifacts.manifest import FORMAT, Manifest, versions
 from thresher.evaluation.held_out import compare
 from thresher.trainer.adapter import KIND, METRICS
 from thresher.trainer.context import PACKAGES, RunContext
-from thresher.trainer.model_card import model_card, write_loss_csv, write_loss_png
+from thresher.trainer.model_card import format_model_card, write_loss_csv, write_loss_png
 from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, RUNS, FinishedRun
 
 
@@ -42,7 +42,7 @@ def write_result(
         write_atomic(work / CONTROL / METRICS, _json({"seed": control.seed, **metrics["control"]}))
     write_atomic(work / METRICS, _json(metrics))
     manifest = _manifest(context, metrics, identity, facts)
-    write_atomic(work / "README.md", model_card(metrics, manifest.content, base=context.base).encode())
+    write_atomic(work / "README.md", format_model_card(metrics, manifest.content, base=context.base).encode())
     rmtree(work / RUNS)
     write_atomic(work / MANIFEST, manifest.to_json())
 

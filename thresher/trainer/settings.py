@@ -81,7 +81,7 @@ class TrainSettings:
     max_grad_norm: float = _optimizer(1.0, "Gradients are scaled down to this norm.", gt=0)
     early_stopping_patience: int | None = _measure(
         None,
-        "Evaluations without a lower held-out loss before stopping; the weights of the lowest loss are kept. "
+        "Evaluations without a lower held-out loss before stopping; the weights of the lowest loss are used. "
         "Default: train to the end.",
         ge=1,
     )

@@ -21,8 +21,8 @@ class RowSplit:
     Attributes:
         train: rows to learn from.
         held_out: rows to measure on, or None.
-        control: rows that random ones are drawn from, or None.
-        n_held_out: rows of the data that are not learned because they were drawn as held-out rows.
+        control: rows that random ones are sampled from, or None.
+        n_held_out: rows of the data that are not learned because they were sampled as held-out rows.
         n_leaked: further rows of the data that are not learned because a held-out row has the same
             text.
     """
@@ -65,8 +65,8 @@ def split_rows(
     Args:
         data: rows to learn from.
         pool: where `data` was chosen from, or None.
-        held_out: rows, or a share in 0..1 to draw, or None.
-        seed: of the draw.
+        held_out: rows, or a share in 0..1 to sample, or None.
+        seed: of the sample.
         control: whether random rows of the pool will be trained on.
 
     Raises:
@@ -74,49 +74,48 @@ def split_rows(
     """
     if held_out is None:
         return RowSplit(train=data, held_out=None, control=pool if control else None)
-    n_drawn = 0
-    is_drawn = np.zeros(len(data), dtype=bool)
+    n_held_out = 0
+    is_held_out = np.zeros(len(data), dtype=bool)
     if isinstance(held_out, float):
         source = data if pool is None else pool
-        drawn = sample_by_hash(source.frame["row_id"], held_out, seed=seed)
-        held_out = source.take(np.flatnonzero(drawn))
-        is_drawn = data.frame["row_id"].is_in(held_out.frame["row_id"].implode()).to_numpy()
-        n_drawn = int(is_drawn.sum())
+        held_out = source.take(np.flatnonzero(sample_by_hash(source.frame["row_id"], held_out, seed=seed)))
+        is_held_out = data.frame["row_id"].is_in(held_out.frame["row_id"].implode()).to_numpy()
+        n_held_out = int(is_held_out.sum())
     held_out = sort_by_id(held_out)
     if not len(held_out):
         raise InputError("eval: at least one held-out row is needed, found none")
     is_known = match_texts(data, held_out)
-    train = data.take(np.flatnonzero(~(is_known | is_drawn)))
+    train = data.take(np.flatnonzero(~(is_known | is_held_out)))
     if not len(train):
         raise InputError(f"train: all {len(data)} rows are among the held-out rows; give other rows to --eval")
-    drawn_from = None
+    control_rows = None
     if control and pool is not None:
-        drawn_from = pool.take(np.flatnonzero(~match_texts(pool, held_out)))
-        if len(drawn_from) < len(train):
+        control_rows = pool.take(np.flatnonzero(~match_texts(pool, held_out)))
+        if len(control_rows) < len(train):
             raise InputError(
-                f"control: needs {len(train)} random rows, found {len(drawn_from)} in the pool that are not held out; "
-                f"give a larger pool, or --control none"
+                f"control: needs {len(train)} random rows, found {len(control_rows)} in the pool that are not held "
+                f"out; give a larger pool, or --control none"
             )
     return RowSplit(
         train=train,
         held_out=held_out,
-        control=drawn_from,
-        n_held_out=n_drawn,
-        n_leaked=int((is_known & ~is_drawn).sum()),
+        control=control_rows,
+        n_held_out=n_held_out,
+        n_leaked=int((is_known & ~is_held_out).sum()),
     )
 
 
 def sample_by_hash(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.bool_]:
-    """Draw a share of the rows by the hash of (seed, row id): (n,) bool.
+    """Sample a share of the rows by the hash of (seed, row id): (n,) bool.
 
-    The rows with the lowest hashes are drawn, so the order of the file does not matter, and of a
-    file with a few more rows nearly the same are drawn.
+    The rows with the lowest hashes are sampled, so the order of the file does not matter, and a few
+    more rows in it change the sample little.
     """
     keys = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in row_id]
     order = sorted(range(len(keys)), key=lambda i: keys[i])
-    is_drawn = np.zeros(len(keys), dtype=bool)
-    is_drawn[order[: max(1, round(share * len(keys)))]] = True
-    return is_drawn
+    is_sampled = np.zeros(len(keys), dtype=bool)
+    is_sampled[order[: max(1, round(share * len(keys)))]] = True
+    return is_sampled
 
 
 def match_texts(rows: Dataset, others: Dataset) -> NDArray[np.bool_]:

@@ -32,7 +32,7 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
 
-    def to(self, device: torch.device) -> Batch:
+    def to_device(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         return Batch({name: value.to(device) for name, value in self.inputs.items()}, self.labels.to(device))
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, written whole, the last two kept.
+"""Checkpoints: one safetensors file each, written whole; the last two stay.
 
 No random state is stored: the order of the rows follows from (seed, epoch), dropout from (seed,
 step).
@@ -45,7 +45,7 @@ def save(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: 
     """Write a checkpoint and delete all but the last two.
 
     Args:
-        folder: of the run; made when it is not there.
+        folder: of the run; made if it is missing.
         parameters: trained parameters by name.
         optimizer: AdamW over exactly these, in this order.
         history: so far.

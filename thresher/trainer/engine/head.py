@@ -121,7 +121,7 @@ def _watch(
     try:
         with torch.inference_mode():
             for start in range(0, len(rows), BATCH):
-                model(**collate(rows[start : start + BATCH]).to(device).inputs)
+                model(**collate(rows[start : start + BATCH]).to_device(device).inputs)
     finally:
         hook.remove()
     return torch.cat(taken).double().numpy()

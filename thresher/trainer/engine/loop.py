@@ -150,7 +150,7 @@ def _take_step(state: TrainState) -> tuple[float, int]:
         with nullcontext() if is_last else accelerator.no_sync(state.model):
             # a process without rows still takes part in the exchange, with weight 0
             batch = state.collate([batches.rows[i] for i in (piece if len(piece) else rows[:1])])
-            loss = state.loss_sum(state.model, batch.to(accelerator.device)) * (1.0 if len(piece) else 0.0)
+            loss = state.loss_sum(state.model, batch.to_device(accelerator.device)) * (1.0 if len(piece) else 0.0)
             accelerator.backward(loss * (n_ranks / n_learned))
         total += loss.detach()
     norm = float(accelerator.clip_grad_norm_(list(state.parameters.values()), context.settings.max_grad_norm))

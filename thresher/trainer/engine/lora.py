@@ -167,7 +167,6 @@ def save_adapter(model: Any, folder: Path) -> None:
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             config[name] = sorted(value)
     write_atomic(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
-    # safetensors makes its file readable by its owner alone; others may read what they may read
-    # beside it
+    # safetensors makes its file readable by its owner alone: give it the mode of the other files
     (folder / "adapter_model.safetensors").chmod(path.stat().st_mode)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty template

@@ -45,7 +45,7 @@ def probe_language_model(model: Any, *, base: BaseModel, device: Any, is_packed:
     model.eval()
     with torch.inference_mode():
         try:
-            alone = [model(**pad_rows([row], pad_id=0).to(device).inputs).logits[0] for row in rows]
+            alone = [model(**pad_rows([row], pad_id=0).to_device(device).inputs).logits[0] for row in rows]
         except FAILURES as error:
             raise InputError(
                 f"model '{base.name}': does not run with LoRA on its layers ({first_line(error)}); "
@@ -56,9 +56,9 @@ def probe_language_model(model: Any, *, base: BaseModel, device: Any, is_packed:
 
 
 def probe_classifier(model: Any, rows: Sequence[Example], *, base: BaseModel, collate: Collate, device: Any) -> None:
-    """Run a classifier with its adapter on the shortest row, alone and beside the longest.
+    """Run a classifier with its adapter on the shortest row, alone and padded to the longest.
 
-    Some encoders (XLNet) classify by what stands last, and are made for padding on the left.
+    Some encoders (XLNet) classify by the last token, and are made for padding on the left.
 
     Args:
         model: with its adapter; it is left in evaluation mode.
@@ -74,12 +74,13 @@ def probe_classifier(model: Any, rows: Sequence[Example], *, base: BaseModel, co
     model.eval()
     with torch.inference_mode():
         try:
-            alone, beside = (model(**collate(each).to(device).inputs).logits[0] for each in ([short], [short, long]))
+            batches = (collate(each).to_device(device) for each in ([short], [short, long]))
+            alone, padded = (model(**batch.inputs).logits[0] for batch in batches)
         except FAILURES as error:
             raise InputError(
                 f"model '{base.name}': does not classify with LoRA on its layers ({first_line(error)}); choose another"
             ) from None
-    if (alone - beside).abs().max() > PADDING_SHARE * alone.abs().max():
+    if (alone - padded).abs().max() > PADDING_SHARE * alone.abs().max():
         raise InputError(
             f"model '{base.name}': classification needs an encoder whose answer does not depend on padding, and that "
             f"of '{model.config.model_type}' does; choose another"
@@ -88,7 +89,7 @@ def probe_classifier(model: Any, rows: Sequence[Example], *, base: BaseModel, co
 
 def _require_apart(model: Any, rows: list[Example], alone: torch.Tensor, device: Any) -> None:
     try:
-        batch = pack_rows(rows, pad_id=0, max_length=sum(LENGTHS), dtype=model.dtype).to(device)
+        batch = pack_rows(rows, pad_id=0, max_length=sum(LENGTHS), dtype=model.dtype).to_device(device)
         packed = model(**batch.inputs).logits[0]
         reason = "rows see one another there"
         is_apart = same_logits(alone.float(), packed.float(), itemsize=model.dtype.itemsize)
