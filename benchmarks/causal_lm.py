@@ -283,7 +283,8 @@ def measure_attributes(form) -> dict:
     pool = [row for row in read_listings("train") if not row["planted"]]
     rows = [form(row, rng) for row in rng.sample(pool, N_TRAIN)]
     test = [form(row, rng) for row in rng.sample(read_listings("test"), N_TEST)]
-    untouched = replace(SETTINGS, epochs=None, max_steps=1, learning_rate=1e-12)  # a new adapter changes nothing
+    # a new adapter changes nothing
+    untouched = replace(SETTINGS, epochs=None, max_steps=1, learning_rate=1e-12)
     results: dict = {}
     for name, settings in (("before", untouched), ("after", SETTINGS)):
         began = time.perf_counter()

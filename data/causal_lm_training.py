@@ -84,7 +84,8 @@ def loss_sum(model: Any, tokens: torch.Tensor, document: torch.Tensor) -> torch.
     """
     t = tokens.shape[1]
     sees = (document[:, :, None] == document[:, None, :]) & torch.ones(t, t, dtype=torch.bool).tril()
-    mask = torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))[:, None]  # a token sees itself: no empty row
+    # a token sees itself: no row of the mask is empty
+    mask = torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))[:, None]
     hidden = model.model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
     is_learned = (document[:, 1:] == document[:, :-1]) & (document[:, 1:] >= 0)
     target = torch.where(is_learned, tokens[:, 1:], IGNORED)

@@ -1,4 +1,4 @@
-"""The `train` command: its options, and what its user is told."""
+"""The `train` command: its options, and what it prints."""
 
 import inspect
 import json
@@ -50,14 +50,14 @@ def test_rows_that_are_cut_or_left_out_are_told(tiny_llama, tmp_path, capsys):
         ("eval", [{"prompt": "y", "completion": "5"}, dict(cut, prompt="z")]),
     ):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = ["train", tmp_path / "rows.jsonl", "--model", tiny_llama, "--out", tmp_path / "a"]
-    asked += ["--eval", tmp_path / "eval.jsonl", "--max-steps", 1, "--max-length", 40, "--eval-generations", 1]
-    assert main([*map(str, asked), "--lora-targets", "q_proj, v_proj", "--max-new-tokens", "500"]) == 0
-    told = capsys.readouterr().err
-    assert "1 rows left out: nothing of the response is within max_length" in told
-    assert re.search(r"\n  1 rows cut at max_length \(\d+ tokens\)", told)
-    assert re.search(r"\n  1 held-out rows cut at max_length \(\d+ tokens\)", told)
-    assert "1 held-out prompts lost their beginning, to leave room for an answer" in told
+    arguments = ["train", tmp_path / "rows.jsonl", "--model", tiny_llama, "--out", tmp_path / "a"]
+    arguments += ["--eval", tmp_path / "eval.jsonl", "--max-steps", 1, "--max-length", 40, "--eval-generations", 1]
+    assert main([*map(str, arguments), "--lora-targets", "q_proj, v_proj", "--max-new-tokens", "500"]) == 0
+    output = capsys.readouterr().err
+    assert "1 rows left out: nothing of the response is within max_length" in output
+    assert re.search(r"\n  1 rows cut at max_length \(\d+ tokens\)", output)
+    assert re.search(r"\n  1 held-out rows cut at max_length \(\d+ tokens\)", output)
+    assert "1 held-out prompts lost their beginning, to leave room for an answer" in output
     targets = json.loads((tmp_path / "a" / "adapter_config.json").read_bytes())["target_modules"]
     assert targets == ["q_proj", "v_proj"]
 

@@ -27,14 +27,14 @@ def test_a_share_of_nothing_or_all_is_refused(value):
         parse_share(value)
 
 
-def test_the_draw_does_not_depend_on_the_order_and_hardly_on_new_rows(pool):
-    def drawn(rows):
+def test_the_sample_does_not_depend_on_the_order_and_hardly_on_new_rows(pool):
+    def sample_ids(rows):
         return set(rows.frame["row_id"].filter(sample_by_hash(rows.frame["row_id"], 0.1, seed=0)))
 
-    first = drawn(pool)
+    first = sample_ids(pool)
     assert len(first) == 20
-    assert drawn(pool.take(range(199, -1, -1))) == first
-    assert len(drawn(pool.take(range(190))) & first) >= 17
+    assert sample_ids(pool.take(range(199, -1, -1))) == first
+    assert len(sample_ids(pool.take(range(190))) & first) >= 17
     other = sample_by_hash(pool.frame["row_id"], 0.1, seed=1)
     assert set(pool.frame["row_id"].filter(other)) != first
 
@@ -67,10 +67,12 @@ def test_nothing_left_to_learn_is_refused(pool):
 
 
 def test_random_rows_do_not_repeat_and_depend_on_the_seed_alone(pool):
-    drawn = sample_rows(pool, 30, seed=1)
-    assert len(ids(drawn)) == 30
+    sampled = sample_rows(pool, 30, seed=1)
+    assert len(ids(sampled)) == 30
     assert (
-        ids(sample_rows(pool.take(range(199, -1, -1)), 30, seed=1)) == ids(drawn) != ids(sample_rows(pool, 30, seed=2))
+        ids(sample_rows(pool.take(range(199, -1, -1)), 30, seed=1))
+        == ids(sampled)
+        != ids(sample_rows(pool, 30, seed=2))
     )
 
 

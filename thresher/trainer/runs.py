@@ -80,7 +80,7 @@ def run_all(context: RunContext, work: Path) -> list[FinishedRun]:
             sides[CONTROL] = _sample_control(context, context.split.control, len(examples), seed=seed)
         for role, rows in sides.items():
             runs.append(_run(context, rows, held_out, work / RUNS / f"{role}-{seed}", role, seed, n_steps))
-    context.accelerator.wait_for_everyone()  # all have read what the runs left before it is cleared away
+    context.accelerator.wait_for_everyone()  # all have read the runs' files before they are deleted
     return runs
 
 

@@ -22,7 +22,7 @@ class RowSplit:
         train: rows to learn from.
         held_out: rows to measure on, or None.
         control: rows that random ones are sampled from, or None.
-        n_held_out: rows of the data that are not learned because they were sampled as held-out rows.
+        n_held_out: rows of the data that are not learned because they are sampled to be held out.
         n_leaked: further rows of the data that are not learned because a held-out row has the same
             text.
     """

@@ -51,14 +51,14 @@ def test_the_mean_adapter_adds_the_mean_of_the_updates(adapters, tiny_bert, tmp_
     average_adapters(folders, tmp_path / "mean")
     plain = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
     mean = PeftModel.from_pretrained(plain, tmp_path / "mean").eval()
-    wanted = [updates(model) for model in models]
-    found = updates(mean)
-    layers = [name for name in found if name.endswith("query.weight")]
+    each_update = [updates(model) for model in models]
+    mean_update = updates(mean)
+    layers = [name for name in mean_update if name.endswith("query.weight")]
     assert layers
     for name in layers:
-        oracle = np.mean([each[name] for each in wanted], axis=0)
+        oracle = np.mean([each[name] for each in each_update], axis=0)
         assert np.abs(oracle).max() > 0.01
-        np.testing.assert_allclose(found[name], oracle, atol=1e-5)
+        np.testing.assert_allclose(mean_update[name], oracle, atol=1e-5)
     head = [name for name, _ in mean.named_parameters() if name.endswith("classifier.modules_to_save.default.weight")]
     whole = [dict(model.named_parameters())[head[0]] for model in models]
     torch.testing.assert_close(dict(mean.named_parameters())[head[0]], torch.stack(whole).mean(0))
@@ -72,10 +72,10 @@ def test_one_adapter_is_its_own_mean(adapters, tmp_path, tiny_bert):
     mean = PeftModel.from_pretrained(
         AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2), tmp_path / "mean"
     )
-    found, wanted = updates(mean.eval()), updates(models[1])
-    for name in wanted:
+    mean_update, each_update = updates(mean.eval()), updates(models[1])
+    for name in each_update:
         if name.endswith("query.weight"):
-            np.testing.assert_allclose(found[name], wanted[name], atol=1e-6)
+            np.testing.assert_allclose(mean_update[name], each_update[name], atol=1e-6)
 
 
 def test_adapters_of_other_layers_are_refused(adapters, tmp_path):

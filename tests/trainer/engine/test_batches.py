@@ -10,12 +10,12 @@ from thresher.trainer.engine.tokenization import IGNORED, Example
 
 def examples(lengths, seed=0):
     rng = np.random.default_rng(seed)
-    made = []
+    rows = []
     for number, length in enumerate(lengths):
         ids = rng.integers(3, 320, size=length).tolist()
         n_prompt = int(rng.integers(0, length - 1))
-        made.append(Example(str(number), ids, [IGNORED] * n_prompt + ids[n_prompt:]))
-    return made
+        rows.append(Example(str(number), ids, [IGNORED] * n_prompt + ids[n_prompt:]))
+    return rows
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 4), (16, 4), (17, 4), (300, 16)])

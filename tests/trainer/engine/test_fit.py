@@ -33,17 +33,17 @@ def run(tiny_llama, question_rows, tmp_path):
     return train
 
 
-def weights(fitted):
-    return torch.cat([value.detach().flatten() for value in fitted.model.state_dict().values()])
+def weights(trained):
+    return torch.cat([value.detach().flatten() for value in trained.model.state_dict().values()])
 
 
-def losses(fitted):
-    return [row["loss"] for row in fitted.history.losses]
+def losses(trained):
+    return [row["loss"] for row in trained.history.losses]
 
 
 def test_training_lowers_the_loss(run):
-    found = losses(run(max_steps=40, learning_rate=5e-2))
-    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+    by_step = losses(run(max_steps=40, learning_rate=5e-2))
+    assert sum(by_step[-5:]) < 0.8 * sum(by_step[:5])
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(run):
@@ -64,9 +64,9 @@ def test_the_random_state_of_the_caller_is_left_alone(run):
 @pytest.mark.parametrize("option", [{"gradient_accumulation": 3}, {"packing": True}, {"gradient_checkpointing": True}])
 def test_accumulation_packing_and_checkpointing_leave_the_result_alone(run, option):
     """7 of 40 rows a step: the last step is smaller, and pieces differ in their tokens."""
-    expected, found = run(name="plain"), run(name="other", **option)
-    assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
-    torch.testing.assert_close(weights(found), weights(expected), rtol=1e-3, atol=1e-5)
+    expected, other = run(name="plain"), run(name="other", **option)
+    assert losses(other) == pytest.approx(losses(expected), rel=1e-5)
+    torch.testing.assert_close(weights(other), weights(expected), rtol=1e-3, atol=1e-5)
 
 
 def test_the_loss_of_a_step_is_the_mean_over_its_tokens(run, tiny_llama, question_rows):
@@ -117,19 +117,15 @@ def test_early_stopping_keeps_the_weights_of_the_lowest_loss(run):
         evaluate=lambda _: Estimate(next(script), 0.1, 9),
     )
     assert (stopped.history.step, stopped.history.best_step, stopped.history.is_stopped) == (8, 4, True)
-    kept = []
+    copies = []
     run(
         name="until-4",
         max_steps=20,
         eval_every=4,
-        evaluate=lambda model: kept.append(_copy(model)) or Estimate(1, 0, 1),
+        evaluate=lambda model: copies.append(trainable_copy(model)) or Estimate(1, 0, 1),
     )
     for name, value in trainable_copy(stopped.model).items():
-        assert torch.equal(value, kept[0][name])
-
-
-def _copy(model):
-    return trainable_copy(model)
+        assert torch.equal(value, copies[0][name])
 
 
 def trainable_copy(model):
@@ -147,7 +143,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_even_at_its_last_step(run, m
 
     def broken(model, batch):
         logits = model(**batch.inputs).logits
-        return (logits - logits.detach()).sum().sqrt() + 2.0  # 2, with the gradient of the root at 0
+        return (logits - logits.detach()).sum().sqrt() + 2.0  # 2, with the root's gradient at 0
 
     monkeypatch.setattr(module, "token_loss", broken)
     with pytest.raises(SettingsError, match=r"the gradient became (nan|inf) at step 1; lower learning_rate"):
@@ -166,14 +162,14 @@ def test_a_step_that_does_not_fit_the_device_is_one_sentence(run, monkeypatch):
 
 
 def test_a_run_that_is_judged_early_is_measured_at_its_end(run):
-    found = run(
+    stopped = run(
         max_steps=10,
         stop_at=0.5,
         eval_every=4,
         early_stopping_patience=3,
         evaluate=lambda _: Estimate(1.0, 0.1, 9),
     )
-    assert [each["step"] for each in found.history.evaluations] == [4, 5]
+    assert [each["step"] for each in stopped.history.evaluations] == [4, 5]
 
 
 @pytest.mark.parametrize("option", [{"rslora": True}, {"dora": True}, {"lora_targets": ("q_proj",)}])

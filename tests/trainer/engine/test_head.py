@@ -16,7 +16,7 @@ def collate(rows):
 
 
 @pytest.fixture
-def made(tiny_bert, color_rows):
+def make_classifier(tiny_bert, color_rows):
     """Return a function from labels to a fresh model and its rows."""
 
     def make(labels, known):
@@ -38,23 +38,23 @@ def logits(model, rows):
 
 
 @pytest.mark.parametrize("labels", [("blue", "green", "red"), ("blue", "red")])
-def test_the_head_gives_the_log_odds_of_the_regression(made, labels):
-    model, rows = made(labels, set(labels))
+def test_the_head_gives_the_log_odds_of_the_regression(make_classifier, labels):
+    model, rows = make_classifier(labels, set(labels))
     initialize_head(model, rows, collate=collate, device="cpu")
     taken = []
     head = model.base_model.model.classifier.modules_to_save["default"]
     hook = head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].double().numpy()))
-    found = logits(model, rows)
+    scores = logits(model, rows)
     hook.remove()
     x = np.concatenate(taken)
     x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
     probe = LogisticRegression(C=0.1, max_iter=200, tol=1e-3).fit(x, [row.labels[0] for row in rows])
-    share = np.exp(found) / np.exp(found).sum(axis=1, keepdims=True)
+    share = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(share, probe.predict_proba(x), atol=2e-2)
 
 
-def test_the_pooler_gets_outputs_of_one_standard_deviation(made):
-    model, rows = made(("blue", "green", "red"), {"blue", "green", "red"})
+def test_the_pooler_gets_outputs_of_one_standard_deviation(make_classifier):
+    model, rows = make_classifier(("blue", "green", "red"), {"blue", "green", "red"})
     initialize_head(model, rows, collate=collate, device="cpu")
     taken = []
     dense = model.base_model.model.bert.pooler.modules_to_save["default"].dense
@@ -65,14 +65,14 @@ def test_the_pooler_gets_outputs_of_one_standard_deviation(made):
     assert np.median(outputs.std(axis=0)) == pytest.approx(STD, rel=1e-3)
 
 
-def test_a_class_without_a_row_is_not_predicted(made):
-    model, rows = made(("blue", "green", "red"), {"blue", "red"})
+def test_a_class_without_a_row_is_not_predicted(make_classifier):
+    model, rows = make_classifier(("blue", "green", "red"), {"blue", "red"})
     initialize_head(model, rows, collate=collate, device="cpu")
     assert set(logits(model, rows).argmax(axis=1).tolist()) == {0, 2}
 
 
-def test_one_class_leaves_the_head_as_it_is(made):
-    model, rows = made(("blue", "red"), {"red"})
+def test_one_class_leaves_the_head_as_it_is(make_classifier):
+    model, rows = make_classifier(("blue", "red"), {"red"})
     before = logits(model, rows)
     initialize_head(model, rows, collate=collate, device="cpu")
     np.testing.assert_array_equal(logits(model, rows), before)

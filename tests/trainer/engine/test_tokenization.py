@@ -16,7 +16,7 @@ from thresher.trainer.engine.tokenization import (
     truncate_prompt,
 )
 
-TALKS = [
+CONVERSATIONS = [
     {
         "messages": [
             {"role": "user", "content": "what is the capital of France?"},
@@ -38,15 +38,16 @@ def read(tokenizer, rows, **options):
 
 
 def test_learned_tokens_decode_to_the_responses_and_nothing_else(tokenizer):
-    (row,) = read(tokenizer, TALKS).rows
-    kept = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
-    assert tokenizer.decode(kept) == "Paris é.<|im_end|>the 5<|im_end|>"
-    assert row.n_learned == len(kept)
+    (row,) = read(tokenizer, CONVERSATIONS).rows
+    learned = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
+    assert tokenizer.decode(learned) == "Paris é.<|im_end|>the 5<|im_end|>"
+    assert row.n_learned == len(learned)
 
 
 def test_tokens_are_those_of_the_whole_text(tokenizer):
-    (row,) = read(tokenizer, TALKS).rows
-    assert row.input_ids == tokenizer(tokenizer.apply_chat_template(TALKS[0]["messages"], tokenize=False))["input_ids"]
+    (row,) = read(tokenizer, CONVERSATIONS).rows
+    text = tokenizer.apply_chat_template(CONVERSATIONS[0]["messages"], tokenize=False)
+    assert row.input_ids == tokenizer(text)["input_ids"]
 
 
 @pytest.mark.parametrize(
@@ -68,18 +69,18 @@ def test_white_space_of_a_response_is_learned_whatever_the_offsets_say(tokenizer
     from tokenizers import processors
 
     tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=is_trimming)
-    talk = {"messages": [{"role": "user", "content": " a  "}, {"role": "assistant", "content": f"{response}z"}]}
-    (row,) = read(tokenizer, [talk]).rows
-    kept = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
-    assert tokenizer.decode(kept) == f"{response}z<|im_end|>"
+    conversation = {"messages": [{"role": "user", "content": " a  "}, {"role": "assistant", "content": f"{response}z"}]}
+    (row,) = read(tokenizer, [conversation]).rows
+    learned = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
+    assert tokenizer.decode(learned) == f"{response}z<|im_end|>"
 
 
 def test_the_token_that_ends_the_turns_is_found_whatever_the_tokenizer_calls_the_end(tokenizer):
     tokenizer.eos_token = "<|pad|>"
-    found = read(tokenizer, TALKS)
-    assert find_end_tokens(found, tokenizer) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    found.max_length = len(found.rows[0].input_ids)  # it may have been cut
-    assert find_end_tokens(found, tokenizer) == frozenset()
+    examples = read(tokenizer, CONVERSATIONS)
+    assert find_end_tokens(examples, tokenizer) == {tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    examples.max_length = len(examples.rows[0].input_ids)  # it may have been cut
+    assert find_end_tokens(examples, tokenizer) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -91,43 +92,43 @@ def test_a_prompt_that_is_too_long_keeps_its_start_and_its_end(room, bos, expect
 
 
 def test_truncation_is_counted_in_rows_and_tokens(tokenizer):
-    whole = read(tokenizer, TALKS)
-    cut = read(tokenizer, TALKS, max_length=len(whole.rows[0].input_ids) - 3)
+    whole = read(tokenizer, CONVERSATIONS)
+    cut = read(tokenizer, CONVERSATIONS, max_length=len(whole.rows[0].input_ids) - 3)
     assert (cut.n_truncated, cut.n_tokens_cut, len(cut)) == (1, 3, 1)
     assert cut.rows[0].input_ids == whole.rows[0].input_ids[:-3]
 
 
 def test_a_row_whose_response_is_cut_away_is_left_out_with_its_reason(tokenizer):
     rows = [{"prompt": "the " * 100, "completion": "5"}, {"prompt": "add", "completion": "5"}]
-    found = read(tokenizer, rows, max_length=32)
-    assert found.left_out == {CUT_AWAY: 1}
-    assert found.position == [1]
-    assert found.n_truncated == 0
+    examples = read(tokenizer, rows, max_length=32)
+    assert examples.left_out == {CUT_AWAY: 1}
+    assert examples.position == [1]
+    assert examples.n_truncated == 0
 
 
 def test_the_end_of_a_text_is_learned(tokenizer):
-    found = read(tokenizer, [{"text": "the quick brown fox"}], task="text")
-    assert found.rows[0].input_ids[-1] == tokenizer.eos_token_id
-    assert found.rows[0].n_learned == len(found.rows[0].input_ids) - 1
+    examples = read(tokenizer, [{"text": "the quick brown fox"}], task="text")
+    assert examples.rows[0].input_ids[-1] == tokenizer.eos_token_id
+    assert examples.rows[0].n_learned == len(examples.rows[0].input_ids) - 1
 
 
 def test_a_cut_text_keeps_the_closing_token_of_an_encoder(tiny_bert):
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     rows = [{"text": "the apple is red " * 9, "label": "red"}, {"text": "sky", "label": "blue"}]
-    found = read(tokenizer, rows, task="classification", classes=["blue", "red"], max_length=8)
-    long = found.rows[0].input_ids
+    examples = read(tokenizer, rows, task="classification", classes=["blue", "red"], max_length=8)
+    long = examples.rows[0].input_ids
     assert (len(long), long[0], long[-1]) == (8, tokenizer.cls_token_id, tokenizer.sep_token_id)
     assert long == tokenizer(rows[0]["text"], truncation=True, max_length=8)["input_ids"]
-    assert [row.labels for row in found.rows] == [[1], [0]]
-    assert (found.n_truncated, found.n_tokens_cut) == (1, 38 - 8)
+    assert [row.labels for row in examples.rows] == [[1], [0]]
+    assert (examples.n_truncated, examples.n_tokens_cut) == (1, 38 - 8)
 
 
 def test_a_row_of_another_label_is_left_out(tiny_bert):
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    found = read(tokenizer, [{"text": "sky", "label": "blue"}], task="classification", classes=["red"])
-    assert found.left_out == {UNKNOWN_LABEL: 1}
+    examples = read(tokenizer, [{"text": "sky", "label": "blue"}], task="classification", classes=["red"])
+    assert examples.left_out == {UNKNOWN_LABEL: 1}
     with pytest.raises(InputError, match="train: at least one usable row is needed, found none"):
-        require_rows(found, "train")
+        require_rows(examples, "train")
 
 
 def test_a_slow_tokenizer_is_refused(tokenizer):
@@ -135,13 +136,13 @@ def test_a_slow_tokenizer_is_refused(tokenizer):
         is_fast = False
 
     with pytest.raises(InputError, match="needs a fast tokenizer"):
-        read(Slow(), TALKS)
+        read(Slow(), CONVERSATIONS)
 
 
 # A template, and the same by hand: (words before the turns, a turn, what a turn of the assistant is
 # learned as)
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "adds", "parameters": {"type": "object"}}}]
-LONG_TALK = [
+LONG_CONVERSATION = [
     {"role": "system", "content": "be brief é"},
     {"role": "user", "content": "the  quick\n"},
     {"role": "assistant", "content": " Paris is the capital"},
@@ -155,10 +156,10 @@ BRACKETS = (
 )
 
 
-def by_hand(template, talk):
+def by_hand(template, conversation):
     """Return the text of a conversation as pieces, each with whether it is learned."""
     pieces = [("<|pad|>", False)]
-    for turn in talk:
+    for turn in conversation:
         is_answer, words = turn["role"] == "assistant", turn["content"]
         if template == "brackets":
             head, body, tail = (
@@ -186,13 +187,14 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
     tokenizer.bos_token = "<|pad|>"
     if template != "chatml":
         tokenizer.chat_template = BRACKETS if template == "brackets" else PLAIN_TEMPLATE
-    talks = [LONG_TALK, LONG_TALK[:3], TALKS[0]["messages"]]
-    found = read(tokenizer, [{"messages": talk, "key": str(i)} for i, talk in enumerate(talks)], loss_on=loss_on)
+    conversations = [LONG_CONVERSATION, LONG_CONVERSATION[:3], CONVERSATIONS[0]["messages"]]
+    rows = [{"messages": messages, "key": str(i)} for i, messages in enumerate(conversations)]
+    examples = read(tokenizer, rows, loss_on=loss_on)
     model = AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
     total = 0.0
-    for talk, row in zip(talks, found.rows, strict=True):
-        last = max(i for i, turn in enumerate(talk) if turn["role"] == "assistant")
-        pieces = by_hand(template, talk[: last + 1])
+    for conversation, row in zip(conversations, examples.rows, strict=True):
+        last = max(i for i, turn in enumerate(conversation) if turn["role"] == "assistant")
+        pieces = by_hand(template, conversation[: last + 1])
         if loss_on == "last-assistant":
             final = max(i for i, (_, is_learned) in enumerate(pieces) if is_learned)
             pieces = [(text, is_learned and i == final) for i, (text, is_learned) in enumerate(pieces)]
@@ -211,8 +213,8 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
             if row.labels[place] != IGNORED:
                 total -= float(logits[place - 1].log_softmax(-1)[row.input_ids[place]])
     with torch.inference_mode():
-        together = float(token_loss(model, pad_rows(found.rows, pad_id=0)))
-        packed = float(token_loss(model, pack_rows(found.rows, pad_id=0, max_length=512, dtype=model.dtype)))
+        together = float(token_loss(model, pad_rows(examples.rows, pad_id=0)))
+        packed = float(token_loss(model, pack_rows(examples.rows, pad_id=0, max_length=512, dtype=model.dtype)))
     assert (together, packed) == (pytest.approx(total, rel=1e-5), pytest.approx(total, rel=1e-5))
 
 
@@ -229,13 +231,13 @@ def test_training_reads_what_the_feature_loss_scores(tiny_llama, tmp_path, bos, 
         tokenizer.chat_template = ("{{ bos_token }}" if bos == "written" else "") + tokenizer.chat_template
         tokenizer.save_pretrained(tmp_path / "model")
     reader = RowTokenizer(lm=LanguageModel(str(tmp_path / "model")), loss_on=loss_on, max_length=64)
-    for rows in (TALKS, [{"text": "the quick brown fox"}, {"text": "x"}]):
+    for rows in (CONVERSATIONS, [{"text": "the quick brown fox"}, {"text": "x"}]):
         data = load(rows)
-        found = tokenize(data, tokenizer, task=data.kind, max_length=64, loss_on=loss_on).rows
-        for ours, theirs in zip(found, reader.read(row_texts(data).to_list()), strict=True):
+        examples = tokenize(data, tokenizer, task=data.kind, max_length=64, loss_on=loss_on).rows
+        for ours, theirs in zip(examples, reader.read(row_texts(data).to_list()), strict=True):
             assert ours.input_ids == theirs.row.ids.tolist()
             assert [label != IGNORED for label in ours.labels] == theirs.row.is_scored.tolist()
-        assert found[0].input_ids.count(0) == (bos != "none")
+        assert examples[0].input_ids.count(0) == (bos != "none")
 
 
 def test_a_text_of_one_token_is_learned_behind_the_end_of_another(tokenizer):
@@ -260,7 +262,7 @@ def test_a_cut_text_keeps_its_words_where_only_an_opening_token_is_added(tokeniz
 
 def test_a_token_that_the_weights_do_not_have_is_refused(tokenizer):
     tokenizer.add_tokens(["<|new|>"])
-    found = read(tokenizer, [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "<|new|>"}])
-    require_rows(found, "train", n_vocabulary=321)
+    examples = read(tokenizer, [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "<|new|>"}])
+    require_rows(examples, "train", n_vocabulary=321)
     with pytest.raises(InputError, match=r"train: token ids must be below 320.*gave higher ones in 1 rows"):
-        require_rows(found, "train", n_vocabulary=320)
+        require_rows(examples, "train", n_vocabulary=320)

@@ -52,7 +52,8 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
         else:
             merged[name] = torch.stack([tensor.float() for tensor in tensors]).mean(0).to(tensors[0].dtype)
     rank = sum(int(config["r"]) for config in configs)
-    config = {**configs[0], "r": rank, "lora_alpha": rank, "use_rslora": False}  # the scales are in the matrices
+    # the scales are in the matrices now
+    config = {**configs[0], "r": rank, "lora_alpha": rank, "use_rslora": False}
     out.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in merged.items()}, out / WEIGHTS, metadata={"format": "pt"})
     write_atomic(out / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")

@@ -74,10 +74,12 @@ def _set_probe(head: torch.nn.Linear, x: Float64, code: NDArray[np.int64]) -> No
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         probe = LogisticRegression(C=C, max_iter=200, tol=1e-3).fit((x - mean) / std, code)
     coef, intercept = probe.coef_, probe.intercept_
-    if len(probe.classes_) == 2:  # scikit-learn gives one row for two classes: the log-odds of the second
+    if len(probe.classes_) == 2:  # scikit-learn gives one row: the log-odds of the second class
         coef, intercept = np.concatenate([-coef / 2, coef / 2]), np.concatenate([-intercept / 2, intercept / 2])
+    # classes without a row get no weights and the lowest bias
     weight = np.zeros(tuple(head.weight.shape))
     bias = np.full(len(weight), intercept.min())
+    # w (x - mean) / std + b = (w / std) x + (b - w mean / std): the head reads x as it is
     weight[probe.classes_] = coef / std
     bias[probe.classes_] = intercept - (coef * (mean / std)).sum(axis=1)
     with torch.no_grad():

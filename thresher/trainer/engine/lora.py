@@ -142,7 +142,7 @@ def _quiet() -> Iterator[None]:
 def _checkpoint_activations(model: Any) -> None:
     """Recompute activations in the backward pass, without a gradient at the input."""
     options = {"use_reentrant": False}
-    enable = getattr(model, "activation_checkpointing_enable", None)  # its name since transformers 5.2x
+    enable = getattr(model, "activation_checkpointing_enable", None)  # the name in transformers 5.2x
     if enable is None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     else:

@@ -150,14 +150,14 @@ def _add_classification(examples: Examples, rows: Dataset, tokenizer: Any, code:
             continue
         ids = encoded[position]
         examples.add(position, row_id, ids, [code[label]])
-        if len(ids) > examples.max_length > n_opening + n_closing:  # the cut row ends as a whole one does
+        if len(ids) > examples.max_length > n_opening + n_closing:  # end as a whole row does
             examples.rows[-1].input_ids[examples.max_length - n_closing :] = ids[len(ids) - n_closing :]
 
 
 def _count_special_tokens(tokenizer: Any) -> tuple[int, int]:
     """Return how many special tokens a tokenizer puts before a text, and how many behind it."""
     is_special = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
-    places = [place for place, special in enumerate(is_special) if not special]  # of the text itself
+    places = [place for place, special in enumerate(is_special) if not special]  # of the text
     return (places[0], len(is_special) - 1 - places[-1]) if places else (0, 0)
 
 
