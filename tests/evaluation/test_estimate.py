@@ -17,7 +17,7 @@ def test_a_proportion_has_the_binomial_error():
 def test_a_proportion_of_all_or_none_is_not_certain(is_hit):
     found = proportion([is_hit] * 12)
     assert (found.value, found.n) == (float(is_hit), 12)
-    assert found.stderr == pytest.approx(math.sqrt(14 / 16 * 2 / 16 / 16))  # two hits, two misses more
+    assert found.stderr == pytest.approx(math.sqrt(14 / 16 * 2 / 16 / 16))  # two more of each
 
 
 def test_a_mean_has_the_error_of_the_mean():

@@ -63,13 +63,12 @@ def language_metrics(outcomes: pl.DataFrame) -> dict[str, Any]:
             `exact_match`, `rouge_l`, `chrf` (null elsewhere).
     """
     loss = ratio(outcomes["loss"].to_numpy(), outcomes["n_tokens"].to_numpy())
-    metrics = {"loss": loss.to_json(), "perplexity": exp(loss).to_json()}
+    metrics = {"loss": loss, "perplexity": exp(loss)}
     answered = outcomes.filter(pl.col("exact_match").is_not_null())
     if len(answered):
-        metrics["exact_match"] = proportion(answered["exact_match"].to_numpy()).to_json()
-        metrics["rouge_l"] = mean(answered["rouge_l"].to_numpy()).to_json()
-        metrics["chrf"] = mean(answered["chrf"].to_numpy()).to_json()
-    return metrics
+        metrics["exact_match"] = proportion(answered["exact_match"].to_numpy())
+        metrics |= {name: mean(answered[name].to_numpy()) for name in ("rouge_l", "chrf")}
+    return {name: estimate.to_json() for name, estimate in metrics.items()}
 
 
 def compare(ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Comparison:

@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import NullLocator
 
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Whiskers
 from thresher.reporting.charts.palette import LIGHT
-from thresher.reporting.formatting import truncate
 from thresher.reporting.page import Figure, PoolMap
 
 DPI = 144
@@ -87,7 +87,7 @@ def _draw_chart(axes: Any, chart: Chart) -> None:
     axes.set_xlabel(_remove_controls(x.label))
     if isinstance(y, Rows):
         axes.set_ylim(len(y.labels) - 0.5, -0.5)
-        axes.set_yticks(range(len(y.labels)), [_remove_controls(truncate(label, 48)) for label in y.labels])
+        axes.set_yticks(range(len(y.labels)), [_remove_controls(fmt.truncate(label, 48)) for label in y.labels])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     else:
@@ -95,7 +95,7 @@ def _draw_chart(axes: Any, chart: Chart) -> None:
         axes.set_yticks([tick.at for tick in y.ticks], [tick.text for tick in y.ticks])
         axes.set_ylabel(_remove_controls(y.label))
     if chart.title is not None:
-        axes.set_title(_remove_controls(truncate(chart.title, 40)), fontsize=9, loc="left")
+        axes.set_title(_remove_controls(fmt.truncate(chart.title, 40)), fontsize=9, loc="left")
 
 
 def _draw_mark(axes: Any, mark: Any) -> None:
@@ -162,7 +162,7 @@ def _draw_map(figure: PoolMap) -> Canvas:
             axes.scatter(x[at], -y[at], s=size, color=LIGHT[tone], alpha=0.9 if name == "kept" else 0.4, label=name,
                          linewidth=0)  # fmt: skip
         axes.set(xticks=[], yticks=[], aspect="equal")
-        axes.set_title(_remove_controls(truncate(panel.title, 60)), fontsize=9, loc="left")
+        axes.set_title(_remove_controls(fmt.truncate(panel.title, 60)), fontsize=9, loc="left")
         if i == 0:
             axes.legend(frameon=False, fontsize=8, loc="upper right")
     return canvas

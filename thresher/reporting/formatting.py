@@ -1,4 +1,7 @@
-"""Numbers as text: rates in percent, their differences in points, others to significant digits."""
+"""Numbers as text: rates in percent, their differences in points, others to significant digits.
+
+Imported as `fmt`, so that a call reads as verb and object: `fmt.count(n)`, `fmt.seconds(time)`.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +50,13 @@ class MetricDisplay:
         error = stderr if is_number(stderr) else None
         if self.is_rate:
             return f"{100 * value:.1f}{'' if error is None else f' ± {100 * error:.1f}'}{PERCENT}"
-        return f"{format_significant(value)}{'' if error is None else f' ± {error:.2g}'}"
+        return f"{significant(value)}{'' if error is None else f' ± {error:.2g}'}"
 
     def difference(self, value: float | None) -> str:
         """Return "+1.2 points", or "-0.031" if it is not a rate."""
         if not is_number(value):
             return NOTHING
-        return f"{format_signed(100 * value, 1)} points" if self.is_rate else format_signed(value, 3)
+        return f"{signed(100 * value, 1)} points" if self.is_rate else signed(value, 3)
 
     def difference_range(self, low: float | None, high: float | None) -> str:
         """Return "+0.4 to +2.0 points"."""
@@ -82,45 +85,41 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def format_significant(value: float, digits: int = 4) -> str:
+def significant(value: float, digits: int = 4) -> str:
     """Return a number with that many significant digits, without an exponent in everyday ranges."""
     if value == 0 or 1e-4 <= abs(value) < 1e7:
         places = max(0, digits - 1 - (math.floor(math.log10(abs(value))) if value else 0))
-        return use_minus_sign(f"{value:,.{min(places, 6)}f}")
-    return use_minus_sign(f"{value:.{digits - 1}g}")
+        return minus_sign(f"{value:,.{min(places, 6)}f}")
+    return minus_sign(f"{value:.{digits - 1}g}")
 
 
-def format_signed(value: float, places: int) -> str:
+def signed(value: float, places: int) -> str:
     """Return a number with its sign, without one if it rounds to zero."""
     text = f"{value:+,.{places}f}"
-    return use_minus_sign(text if float(text.replace(",", "")) else text[1:])
+    return minus_sign(text if float(text.replace(",", "")) else text[1:])
 
 
-def use_minus_sign(text: str) -> str:
+def minus_sign(text: str) -> str:
     """Return the text with minus signs (as wide as a plus) for hyphens."""
     return text.replace("-", "−")
 
 
-def format_rows(count: float | None) -> str:
+def rows(n: float | None) -> str:
     """Return "1 row" or "6,500 rows"."""
-    if not is_number(count):
-        return NOTHING
-    return f"{count:,.0f} row{'' if count == 1 else 's'}"
+    return f"{count(n)} row{'' if n == 1 else 's'}" if is_number(n) else NOTHING
 
 
-def format_count(number: float | None) -> str:
+def count(n: float | None) -> str:
     """Return "6,500"."""
-    return f"{number:,.0f}" if is_number(number) else NOTHING
+    return f"{n:,.0f}" if is_number(n) else NOTHING
 
 
-def format_rounded(number: float | None) -> str:
+def rounded(n: float | None) -> str:
     """Return a number with two significant digits: "6,500" for 6,487."""
-    if not is_number(number) or not number:
-        return format_count(number)
-    return format_count(round(number, 1 - math.floor(math.log10(abs(number)))))
+    return count(round(n, 1 - math.floor(math.log10(abs(n)))) if is_number(n) and n else n)
 
 
-def format_share(part: float, whole: float) -> str:
+def share(part: float, whole: float) -> str:
     """Return "30 %", or "0.4 %" for a small share."""
     if not whole:
         return NOTHING
@@ -129,7 +128,7 @@ def format_share(part: float, whole: float) -> str:
     return f"{percent:.{places}f}{PERCENT}"
 
 
-def format_seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
     """Return "0.4 s", "12 s", "3 min 20 s" or "2 h 05 min"."""
     if not is_number(value):
         return NOTHING
@@ -143,7 +142,7 @@ def format_seconds(value: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def format_bytes(n_bytes: float | None) -> str:
+def size(n_bytes: float | None) -> str:
     """Return "12.3 MB"."""
     return units.format_bytes(n_bytes) if is_number(n_bytes) else NOTHING
 

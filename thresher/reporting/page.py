@@ -119,25 +119,30 @@ class Examples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One or several charts with what they say.
+class Drawn:
+    """What figures and maps have in common.
 
     Attributes:
         name: stem of the PNG and SVG files.
         title: what it shows.
         caption: how to read it.
         alt: what it shows, in words.
-        charts: one, or panels side by side.
-        table: the same numbers.
+        table: the same numbers, or some of the rows.
     """
 
-    kind: ClassVar[str] = "figure"
     name: str
     title: str
     caption: str
     alt: str
-    charts: Sequence[Chart]
     table: Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure(Drawn):
+    """One chart, or several as panels side by side."""
+
+    kind: ClassVar[str] = "figure"
+    charts: Sequence[Chart]
 
 
 @dataclass(frozen=True)
@@ -150,33 +155,23 @@ class MapPanel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolMap:
+class PoolMap(Drawn):
     """A map of the pool, as panels over the same points.
 
     Attributes:
-        name: stem of the PNG and SVG files.
-        title: what it shows.
-        caption: how to read it.
-        alt: what it shows, in words.
         x: (n,) 0..1000.
         y: (n,) 0..640, downwards.
         texts: (n,) start of each row.
         notes: (n,) label of each row, "" for none.
         panels: one per choice.
-        table: some of the rows.
     """
 
     kind: ClassVar[str] = "map"
-    name: str
-    title: str
-    caption: str
-    alt: str
     x: Sequence[int]
     y: Sequence[int]
     texts: Sequence[str]
     notes: Sequence[str]
     panels: Sequence[MapPanel]
-    table: Table
 
 
 Block: TypeAlias = Paragraph | Notice | Items | Code | Table | ShareBars | Examples | Figure | PoolMap

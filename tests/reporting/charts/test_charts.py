@@ -10,19 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Band, Chart, Dots, Line, Rows, Rule, Whiskers, linear_axis, log_axis
 from thresher.reporting.charts.palette import DARK, LIGHT, METHOD_TONES, assign_shapes, assign_tones
 from thresher.reporting.charts.svg import draw_chart
-from thresher.reporting.formatting import (
-    MetricDisplay,
-    describe_metric,
-    format_rounded,
-    format_seconds,
-    format_share,
-    format_signed,
-    join_words,
-    truncate,
-)
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -134,8 +125,8 @@ def test_random_is_gray_wherever_it_stands_and_methods_differ_in_shape_too():
     assert len(set(assign_shapes(methods).values())) == 4
 
 
-ACCURACY = MetricDisplay("accuracy", is_higher_better=True, is_rate=True)
-LOSS = MetricDisplay("loss", is_higher_better=False, is_rate=False)
+ACCURACY = fmt.MetricDisplay("accuracy", is_higher_better=True, is_rate=True)
+LOSS = fmt.MetricDisplay("loss", is_higher_better=False, is_rate=False)
 
 
 @pytest.mark.parametrize(
@@ -151,20 +142,20 @@ LOSS = MetricDisplay("loss", is_higher_better=False, is_rate=False)
         (ACCURACY.amount(0.008), "0.8 points"),
         (LOSS.text(1.23456, 0.05), "1.235 ± 0.05"),
         (LOSS.difference(-0.0312), "−0.031"),
-        (format_rounded(6487), "6,500"),
-        (format_rounded(879), "880"),
-        (format_rounded(3), "3"),
-        (format_rounded(None), "–"),
-        (format_share(30, 100), "30 %"),
-        (format_share(1, 250), "0.4 %"),
-        (format_share(0, 0), "–"),
-        (format_seconds(0.44), "0.4 s"),
-        (format_seconds(59.7), "1 min 00 s"),
-        (format_seconds(3725), "1 h 02 min"),
-        (format_signed(-1234.5, 1), "−1,234.5"),
-        (join_words(["a", "b", "c"]), "a, b and c"),
-        (join_words([]), ""),
-        (truncate("abcdef", 4), "abc…"),
+        (fmt.rounded(6487), "6,500"),
+        (fmt.rounded(879), "880"),
+        (fmt.rounded(3), "3"),
+        (fmt.rounded(None), "–"),
+        (fmt.share(30, 100), "30 %"),
+        (fmt.share(1, 250), "0.4 %"),
+        (fmt.share(0, 0), "–"),
+        (fmt.seconds(0.44), "0.4 s"),
+        (fmt.seconds(59.7), "1 min 00 s"),
+        (fmt.seconds(3725), "1 h 02 min"),
+        (fmt.signed(-1234.5, 1), "−1,234.5"),
+        (fmt.join_words(["a", "b", "c"]), "a, b and c"),
+        (fmt.join_words([]), ""),
+        (fmt.truncate("abcdef", 4), "abc…"),
     ],
 )
 def test_numbers_in_words(found, expected):
@@ -172,13 +163,13 @@ def test_numbers_in_words(found, expected):
 
 
 def test_a_rate_is_told_by_direction_and_range():
-    assert describe_metric("accuracy", [0.5, 0.9], is_higher_better=True).is_rate
-    assert not describe_metric("chrf", [50.0, 60.0], is_higher_better=True).is_rate
-    loss = describe_metric("loss", [0.5, 0.9], is_higher_better=False)
+    assert fmt.describe_metric("accuracy", [0.5, 0.9], is_higher_better=True).is_rate
+    assert not fmt.describe_metric("chrf", [50.0, 60.0], is_higher_better=True).is_rate
+    loss = fmt.describe_metric("loss", [0.5, 0.9], is_higher_better=False)
     assert not loss.is_rate
     assert loss.label == "loss (nats per token)"
-    assert describe_metric("loss", [0.5], is_higher_better=False, task="classification").label == "loss (nats)"
-    assert not describe_metric("accuracy", [], is_higher_better=True).is_rate
+    assert fmt.describe_metric("loss", [0.5], is_higher_better=False, task="classification").label == "loss (nats)"
+    assert not fmt.describe_metric("accuracy", [], is_higher_better=True).is_rate
 
 
 def test_what_is_better_lies_right_of_zero_whatever_the_direction_of_the_metric(copy_folder):

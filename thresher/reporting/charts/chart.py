@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from thresher.reporting.formatting import format_significant, use_minus_sign
+from thresher.reporting import formatting as fmt
 
 Floats: TypeAlias = Sequence[float]
 Style = Literal["solid", "dashed", "thin", "dotted"]
@@ -67,23 +67,26 @@ class Band:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """A line; with a label it is named at its right end."""
+class Points:
+    """Points in order, in one color."""
 
     tone: str
     x: Floats
     y: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line(Points):
+    """A line; with a label it is named at its right end."""
+
     style: Style = "solid"
     label: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dots:
-    """Points; `tips` are read out at each."""
+class Dots(Points):
+    """Dots; `tips` are read out at each."""
 
-    tone: str
-    x: Floats
-    y: Floats
     shape: str = "circle"
     size: float = 4.5
     is_faint: bool = False
@@ -239,8 +242,8 @@ def _round_step(rough: float) -> float:
 
 def _tick_text(value: float, step: float) -> str:
     if abs(value) >= 1e7 or 0 < step < 1e-4:
-        return format_significant(value, 3)
+        return fmt.significant(value, 3)
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     if step * 10**places % 1 > 1e-6:  # steps like 2.5 need one more
         places += 1
-    return use_minus_sign(f"{value if abs(value) > step / 2 else 0:,.{places}f}")
+    return fmt.minus_sign(f"{value if abs(value) > step / 2 else 0:,.{places}f}")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Axis, Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Style, Whiskers
-from thresher.reporting.formatting import truncate
 
 LETTER = 7.0  # mean width of a letter of a tick, in the widest of the usual fonts
 ROW_LETTER = 7.8  # of the name of a row
@@ -147,9 +147,9 @@ def _draw_axes(drawing: Drawing, frame: _Frame, is_narrow: bool) -> None:
         for i, label in enumerate(chart.y.labels):
             y = frame.y(i)
             if is_narrow:
-                drawing.labels.append(Label(frame.left, y - 14, truncate(label, 44), "row"))
+                drawing.labels.append(Label(frame.left, y - 14, fmt.truncate(label, 44), "row"))
             else:
-                shown = truncate(label, int((frame.left - 14) / ROW_LETTER) + 1)
+                shown = fmt.truncate(label, int((frame.left - 14) / ROW_LETTER) + 1)
                 drawing.labels.append(Label(frame.left - 10, y + 4, shown, "row", "end"))
             drawing.paths.append(Path(f"M{frame.left:g} {y:g}H{frame.right:g}", "grid"))
         return
@@ -248,6 +248,6 @@ def _place_names(ends: Iterable[tuple[float, str, str]], frame: _Frame) -> list[
         ys[i] = min(ys[i], highest)
         highest = ys[i] - NAME_LINE
     return [
-        Label(frame.right + 8, y + 4, truncate(text, MAX_NAME), f"name {tone}")
+        Label(frame.right + 8, y + 4, fmt.truncate(text, MAX_NAME), f"name {tone}")
         for y, (_, text, tone) in zip(ys, ordered, strict=True)
     ]

@@ -9,19 +9,8 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
+from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_json, read_table
-from thresher.reporting.formatting import (
-    RATES,
-    MetricDisplay,
-    describe_metric,
-    format_count,
-    format_rows,
-    format_seconds,
-    format_share,
-    is_number,
-    readable_name,
-    truncate,
-)
 from thresher.reporting.page import Block, Notice, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.dot_plot import build_dot_plot
 from thresher.reporting.pages.experiment_tables import build_footer
@@ -40,7 +29,7 @@ def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
     content, losses = manifest.content, build_loss_figure(folder)
     return Page(
         kind="adapter",
-        title=f"LoRA adapter for {metrics['model']['name']}, {format_rows(metrics['counts']['train']['rows'])}",
+        title=f"LoRA adapter for {metrics['model']['name']}, {fmt.rows(metrics['counts']['train']['rows'])}",
         answer=_write_answer(metrics),
         more=_write_remarks(metrics),
         tiles=_build_tiles(content, metrics),
@@ -56,18 +45,18 @@ def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
     )
 
 
-def _display(name: str) -> MetricDisplay:
+def _display(name: str) -> fmt.MetricDisplay:
     """Return how a metric of `metrics.json` is shown."""
-    return MetricDisplay(name, is_higher_better=name not in ("loss", "perplexity"), is_rate=name in RATES)
+    return fmt.MetricDisplay(name, is_higher_better=name not in ("loss", "perplexity"), is_rate=name in fmt.RATES)
 
 
 def _format_estimate(name: str, estimate: Mapping[str, Any]) -> str:
     return _display(name).text(estimate["value"], estimate["stderr"])
 
 
-def _display_compared(compared: Mapping[str, Any]) -> MetricDisplay:
+def _display_compared(compared: Mapping[str, Any]) -> fmt.MetricDisplay:
     values, is_higher_better = [compared["subset"]["value"]], compared["is_higher_better"]
-    return describe_metric(compared["metric"], values, is_higher_better=is_higher_better)
+    return fmt.describe_metric(compared["metric"], values, is_higher_better=is_higher_better)
 
 
 def _without_classes(held_out: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -80,12 +69,12 @@ def _write_answer(metrics: Mapping[str, Any]) -> str:
         return "The adapter was trained but not evaluated: no rows were held out."
     if compared is None:
         name, score = next(iter(scores.items()))
-        return f"The {readable_name(name)} is {_format_estimate(name, score)} on {_held_out_rows(score['n'])}."
+        return f"The {fmt.readable_name(name)} is {_format_estimate(name, score)} on {_held_out_rows(score['n'])}."
     metric = _display_compared(compared)
     ours, gap = compared["subset"], compared["difference"]
     score = metric.text(ours["value"], ours["stderr"])
-    text = f"The {readable_name(metric.name)} is {score} on {_held_out_rows(ours['n'])}"
-    if not is_number(gap["value"]) or not is_number(gap["stderr"]):
+    text = f"The {fmt.readable_name(metric.name)} is {score} on {_held_out_rows(ours['n'])}"
+    if not fmt.is_number(gap["value"]) or not fmt.is_number(gap["stderr"]):
         return f"{text}; the error of the difference from as many random rows is unknown."
     reach = NORMAL_95 * gap["stderr"]
     ends = metric.difference_range(gap["value"] - reach, gap["value"] + reach)
@@ -97,7 +86,7 @@ def _write_answer(metrics: Mapping[str, Any]) -> str:
 
 
 def _held_out_rows(n: int) -> str:
-    return f"{format_count(n)} held-out row{'' if n == 1 else 's'}"
+    return f"{fmt.count(n)} held-out row{'' if n == 1 else 's'}"
 
 
 def _write_remarks(metrics: Mapping[str, Any]) -> list[str]:
@@ -117,12 +106,12 @@ def _write_remarks(metrics: Mapping[str, Any]) -> list[str]:
 def _build_tiles(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[Tile]:
     tiles = []
     for name, score in list(_without_classes(metrics["held_out"]).items())[:2]:
-        error = f"± {100 * score['stderr']:.1f}" if name in RATES and is_number(score["stderr"]) else ""
-        tiles.append(Tile(_capitalize(readable_name(name)), _display(name).text(score["value"]), error))
+        error = f"± {100 * score['stderr']:.1f}" if name in fmt.RATES and fmt.is_number(score["stderr"]) else ""
+        tiles.append(Tile(_capitalize(fmt.readable_name(name)), _display(name).text(score["value"]), error))
     train = metrics["counts"]["train"]
-    work = f"{format_count(train['tokens'])} tokens, {format_count(metrics['n_steps'])} steps"
-    tiles.append(Tile("Trained on", format_rows(train["rows"]), work))
-    tiles.append(Tile("Time", format_seconds(content["run"]["seconds"]), str(content["run"].get("device", ""))))
+    work = f"{fmt.count(train['tokens'])} tokens, {fmt.count(metrics['n_steps'])} steps"
+    tiles.append(Tile("Trained on", fmt.rows(train["rows"]), work))
+    tiles.append(Tile("Time", fmt.seconds(content["run"]["seconds"]), str(content["run"].get("device", ""))))
     return tiles
 
 
@@ -144,18 +133,18 @@ def _build_scores(metrics: Mapping[str, Any]) -> list[Block]:
             (
                 _display(name).label,
                 *(_format_estimate(name, side[name]) for side in sides.values()),
-                format_count(metrics["held_out"][name]["n"]),
+                fmt.count(metrics["held_out"][name]["n"]),
             )
             for name in names
         ],
         numeric=range(1, 2 + len(sides)),
     )
     blocks: list[Block] = [table]
-    rates = [name for name in names if name in RATES]
+    rates = [name for name in names if name in fmt.RATES]
     if rates:
         title = "Scores next to those of random rows" if len(sides) > 1 else "Scores"
         points = {side: [scores[name] for name in rates] for side, scores in sides.items()}
-        labels = [readable_name(name) for name in rates]
+        labels = [fmt.readable_name(name) for name in rates]
         blocks = [build_dot_plot("metrics", title, labels, points, table, unit="score (%)")]
     if metrics["comparison"] is not None:
         blocks.append(_build_comparison(metrics["comparison"]))
@@ -164,10 +153,10 @@ def _build_scores(metrics: Mapping[str, Any]) -> list[Block]:
 
 def _build_comparison(compared: Mapping[str, Any]) -> Table:
     metric, gap, seeds = _display_compared(compared), compared["difference"], compared["seeds"]
-    error = f" ± {metric.amount(gap['stderr'])}" if is_number(gap["stderr"]) else ""
+    error = f" ± {metric.amount(gap['stderr'])}" if fmt.is_number(gap["stderr"]) else ""
     named_seeds = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     return Table(
-        caption=f"{_capitalize(readable_name(metric.name))} next to as many random rows of the pool, {named_seeds}",
+        caption=f"{_capitalize(fmt.readable_name(metric.name))} next to as many random rows of the pool, {named_seeds}",
         columns=("", "value"),
         rows=[
             ("these rows", metric.text(compared["subset"]["value"], compared["subset"]["stderr"])),
@@ -211,10 +200,10 @@ def _build_classes(folder: Path, metrics: Mapping[str, Any]) -> list[Block]:
         sides["random rows"] = [control.get(name, nothing)["f1"] for name in shown]
     cells = [
         (
-            truncate(name, 60),
+            fmt.truncate(name, 60),
             *(_format_estimate("f1", classes[name][part]) for part in ("precision", "recall", "f1")),
             *([_display("f1").text(control.get(name, nothing)["f1"]["value"])] if control else []),
-            format_count(classes[name]["recall"]["n"]),
+            fmt.count(classes[name]["recall"]["n"]),
         )
         for name in names
     ]
@@ -225,7 +214,7 @@ def _build_classes(folder: Path, metrics: Mapping[str, Any]) -> list[Block]:
         numeric=range(1, 6),
     )
     more = f", the {MAX_CLASSES} weakest of {len(names)}" if len(names) > MAX_CLASSES else ""
-    labels = [truncate(name, 40) for name in shown]
+    labels = [fmt.truncate(name, 40) for name in shown]
     figure = build_dot_plot("classes", f"F1 of each class{more}", labels, sides, table, unit="F1 (%)")
     return [figure, *_build_confusions(folder)]
 
@@ -246,7 +235,7 @@ def _build_confusions(folder: Path) -> list[Block]:
             caption="The most frequent mistakes",
             columns=("true class", "predicted as", "rows", "of the class"),
             rows=[
-                (truncate(label, 60), truncate(guess, 60), format_count(n), format_share(n, n_per_label[label]))
+                (fmt.truncate(label, 60), fmt.truncate(guess, 60), fmt.count(n), fmt.share(n, n_per_label[label]))
                 for label, guess, n in pairs.iter_rows()
             ],
             numeric=(2, 3),
@@ -258,15 +247,15 @@ def _build_row_counts(metrics: Mapping[str, Any]) -> list[Block]:
     counts = metrics["counts"]
     train, rejected = counts["train"], counts.get("unusable", {}).get("data", {})
     cells = [
-        *((f"rejected: {reason}", format_count(n)) for reason, n in rejected.items()),
-        ("given", format_count(counts["given"])),
-        ("held out for evaluation", format_count(counts["held_out"])),
-        ("left out: same text as a held-out row", format_count(counts["same_text_as_held_out"])),
-        *((f"left out: {reason}", format_count(n)) for reason, n in train["rows_left_out"].items()),
-        ("trained on", format_count(train["rows"])),
+        *((f"rejected: {reason}", fmt.count(n)) for reason, n in rejected.items()),
+        ("given", fmt.count(counts["given"])),
+        ("held out for evaluation", fmt.count(counts["held_out"])),
+        ("left out: same text as a held-out row", fmt.count(counts["same_text_as_held_out"])),
+        *((f"left out: {reason}", fmt.count(n)) for reason, n in train["rows_left_out"].items()),
+        ("trained on", fmt.count(train["rows"])),
         (
             "of these, truncated to the maximum length",
-            f"{format_count(train['rows_truncated'])} ({format_count(train['tokens_cut'])} tokens)",
+            f"{fmt.count(train['rows_truncated'])} ({fmt.count(train['tokens_cut'])} tokens)",
         ),
     ]
     return [Table(caption="Rows", columns=("rows", "number"), rows=cells, numeric=(1,))]
@@ -276,4 +265,4 @@ def _build_cost(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[
     n, run = len(metrics["runs"]), content["run"]
     work = f"{n} run{'s' if n != 1 else ''} of training and evaluation"
     device = run.get("device", "an unnamed device")
-    return [Paragraph(f"{work} took {format_seconds(run['seconds'])} on {device}.")]
+    return [Paragraph(f"{work} took {fmt.seconds(run['seconds'])} on {device}.")]

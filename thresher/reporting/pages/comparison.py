@@ -8,32 +8,12 @@ from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.effect import ENOUGH_SEEDS
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Chart, Dots, LegendEntry, Mark, Note, Rows, Rule, Whiskers, linear_axis
 from thresher.reporting.files import read_json
-from thresher.reporting.formatting import (
-    NOTHING,
-    PERCENT,
-    MetricDisplay,
-    format_count,
-    format_rows,
-    format_seconds,
-    format_share,
-    format_signed,
-    is_number,
-    join_words,
-    readable_name,
-)
 from thresher.reporting.page import Block, Figure, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.pages.experiment_tables import (
-    Experiment,
-    build_costs,
-    build_failures,
-    build_footer,
-    build_maps,
-    build_run_table,
-    build_run_tiles,
-    read_experiment,
-)
+from thresher.reporting.pages import experiment_tables as tables
+from thresher.reporting.pages.experiment_tables import Experiment
 from thresher.reporting.pages.reproduce import build_reproduction
 
 ALPHA = 0.05
@@ -45,44 +25,44 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `compare` wrote."""
     content = read_json(folder / "comparison.json", KEYS)
     baseline, is_higher_better = str(content["baseline"]), bool(content["is_higher_better"])
-    experiment = read_experiment(folder, manifest, cells_file="cells.csv", is_higher_better=is_higher_better)
+    experiment = tables.read_experiment(folder, manifest, cells_file="cells.csv", is_higher_better=is_higher_better)
     verdicts = sorted(content["verdicts"], key=lambda v: (v["n_rows"], -_improvement(v), v["method"]))
     methods = [method for method in experiment.methods if method != baseline]
-    budgets = " / ".join(format_count(size) for size in sorted({v["n_rows"] for v in verdicts}))
+    budgets = " / ".join(fmt.count(size) for size in sorted({v["n_rows"] for v in verdicts}))
     n_clear = sum(is_clear(verdict) for verdict in verdicts)
     return Page(
         kind="comparison",
-        title=f"{join_words(methods) or 'nothing'} against {baseline}",
+        title=f"{fmt.join_words(methods) or 'nothing'} against {baseline}",
         answer=_write_answer(experiment, verdicts, baseline),
         more=_write_remarks(verdicts),
         tiles=(
-            Tile("Comparisons", format_count(len(verdicts)), f"{n_clear} with a clear difference"),
-            Tile("Budgets", budgets or NOTHING, "rows"),
-            *build_run_tiles(experiment),
+            Tile("Comparisons", fmt.count(len(verdicts)), f"{n_clear} with a clear difference"),
+            Tile("Budgets", budgets or fmt.NOTHING, "rows"),
+            *tables.build_run_tiles(experiment),
         ),
         sections=[
             Section(f"Effect against {baseline}", _build_effect(experiment, verdicts, baseline)),
-            Section("Scores", (_build_scores(experiment), build_run_table(experiment))),
-            Section("Cost and effect", (*_build_net(experiment, verdicts), *build_costs(experiment))),
-            Section("What was chosen", build_maps(experiment)),
+            Section("Scores", (_build_scores(experiment), tables.build_run_table(experiment))),
+            Section("Cost and effect", (*_build_net(experiment, verdicts), *tables.build_costs(experiment))),
+            Section("What was chosen", tables.build_maps(experiment)),
             build_reproduction(manifest, folder),
         ],
-        footer=build_footer(manifest.content),
+        footer=tables.build_footer(manifest.content),
     )
 
 
 def is_clear(verdict: Verdict) -> bool:
     """Tell whether a difference survives Holm's correction and its interval excludes zero."""
     p, gap = verdict.get("p_holm"), verdict["difference"]
-    if not is_number(p) or p >= ALPHA:
+    if not fmt.is_number(p) or p >= ALPHA:
         return False
-    return not (is_number(gap["low"]) and is_number(gap["high"]) and gap["low"] <= 0 <= gap["high"])
+    return not (fmt.is_number(gap["low"]) and fmt.is_number(gap["high"]) and gap["low"] <= 0 <= gap["high"])
 
 
 def _write_remarks(verdicts: list[Verdict]) -> list[str]:
     sentences = [
         "Differences are paired over test rows and seeds; p-values are corrected by Holm's method, which keeps the "
-        f"chance of a false alarm among all of these comparisons at {100 * ALPHA:.0f}{PERCENT} or less."
+        f"chance of a false alarm among all of these comparisons at {100 * ALPHA:.0f}{fmt.PERCENT} or less."
     ]
     if any(verdict["difference"].get("n_seeds", ENOUGH_SEEDS) < ENOUGH_SEEDS for verdict in verdicts):
         sentences.append(f"Some used fewer than {ENOUGH_SEEDS} seeds, which makes false alarms more frequent.")
@@ -92,7 +72,7 @@ def _write_remarks(verdicts: list[Verdict]) -> list[str]:
 def _improvement(verdict: Verdict) -> float:
     """Return the effect, positive where the method is better, for metrics of either direction."""
     value = verdict["difference"]["value"]
-    return float(value) if is_number(value) else 0.0
+    return float(value) if fmt.is_number(value) else 0.0
 
 
 def _write_answer(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> str:
@@ -102,25 +82,25 @@ def _write_answer(experiment: Experiment, verdicts: list[Verdict], baseline: str
     worse = [v for v in verdicts if is_clear(v) and _improvement(v) < 0]
     if better:
         best = max(better, key=_improvement)
-        text = f"{best['method']} beats {baseline} at {format_rows(best['n_rows'])}: {best['sentence']}"
+        text = f"{best['method']} beats {baseline} at {fmt.rows(best['n_rows'])}: {best['sentence']}"
         others = sorted({v["method"] for v in better} - {best["method"]})
-        return f"{text}{f'; so does {join_words(others)}' if others else ''}."
+        return f"{text}{f'; so does {fmt.join_words(others)}' if others else ''}."
     if worse and len(worse) == len(verdicts):
         return f"Every method is worse than {baseline} here."
-    detectable = [d for v in verdicts if is_number(d := v["difference"].get("detectable"))]
+    detectable = [d for v in verdicts if fmt.is_number(d := v["difference"].get("detectable"))]
     size = ""
-    if detectable and experiment.metric.is_rate and max(detectable) >= 1:  # more than rates can differ by
+    if detectable and experiment.metric.is_rate and max(detectable) >= 1:
         size = "; with so few runs and test rows, no difference could have been detected"
     elif detectable:
         size = f"; any difference of {experiment.metric.amount(max(detectable))} or more would have shown"
-    but = f", and {join_words(sorted({v['method'] for v in worse}))} is worse" if worse else ""
+    but = f", and {fmt.join_words(sorted({v['method'] for v in worse}))} is worse" if worse else ""
     return f"No method beats {baseline} here{but}{size}."
 
 
 def _build_effect(experiment: Experiment, verdicts: list[Verdict], baseline: str) -> list[Block]:
-    blocks = [*build_failures(experiment)]
+    blocks = [*tables.build_failures(experiment)]
     if verdicts:
-        cells = [(verdict["method"], format_count(verdict["n_rows"]), verdict["sentence"]) for verdict in verdicts]
+        cells = [(verdict["method"], fmt.count(verdict["n_rows"]), verdict["sentence"]) for verdict in verdicts]
         in_words = Table(caption="In words", columns=("method", "rows", "verdict"), rows=cells, numeric=(1,))
         blocks += [_build_forest(experiment, verdicts, baseline), in_words]
         blocks += _build_seeds_needed(experiment, verdicts)
@@ -131,12 +111,12 @@ def _build_forest(experiment: Experiment, verdicts: list[Verdict], baseline: str
     """Return the forest plot: right is better, whatever the direction of the metric."""
     metric = experiment.metric
     has_budgets = len({verdict["n_rows"] for verdict in verdicts}) > 1
-    labels = [f"{v['method']}, {format_count(v['n_rows'])} rows" if has_budgets else str(v["method"]) for v in verdicts]
+    labels = [f"{v['method']}, {fmt.count(v['n_rows'])} rows" if has_budgets else str(v["method"]) for v in verdicts]
     marks: list[Mark] = [Rule(at=0.0)]
     for i, verdict in enumerate(verdicts):
         marks += _build_interval(experiment, verdict, i, labels[i])
     ends = [0.0, *(x for mark in marks if isinstance(mark, Whiskers) for x in (*mark.low, *mark.high))]
-    name = readable_name(metric.name)
+    name = fmt.readable_name(metric.name)
     unit = f"points of {name}" if metric.is_rate else name
     chart = Chart(
         x=linear_axis(f"← worse · {unit} · better →", min(ends), max(ends) + 0.14 * (max(ends) - min(ends)), n_ticks=8),
@@ -151,7 +131,7 @@ def _build_forest(experiment: Experiment, verdicts: list[Verdict], baseline: str
     return Figure(
         name="forest",
         title=f"Difference from {baseline}",
-        caption=f"Each line is the 95{PERCENT} interval of a difference; right of zero is better.{turned}",
+        caption=f"Each line is the 95{fmt.PERCENT} interval of a difference; right of zero is better.{turned}",
         alt="Forest plot. " + " ".join(f"{label}: {v['sentence']}." for label, v in zip(labels, verdicts, strict=True)),
         charts=(chart,),
         table=_build_verdict_table(metric, verdicts),
@@ -161,24 +141,26 @@ def _build_forest(experiment: Experiment, verdicts: list[Verdict], baseline: str
 def _build_interval(experiment: Experiment, verdict: Verdict, row: int, label: str) -> list[Mark]:
     """Return one line of the forest plot; nothing where the difference is unknown."""
     gap, metric = verdict["difference"], experiment.metric
-    if not is_number(gap["value"]):
+    if not fmt.is_number(gap["value"]):
         return []
     value = metric.scaled(gap["value"])
-    low, high = sorted(metric.scaled(gap[name] if is_number(gap[name]) else gap["value"]) for name in ("low", "high"))
+    low, high = sorted(
+        metric.scaled(gap[name] if fmt.is_number(gap[name]) else gap["value"]) for name in ("low", "high")
+    )
     tone, clear = experiment.tones.get(str(verdict["method"]), "ink"), is_clear(verdict)
     shape, size, tip = "square" if clear else "ring", 6.0 if clear else 5.0, f"{label}: {verdict['sentence']}"
     return [
         Whiskers(tone=tone, at=[row], low=[low], high=[high], is_lying=True, width=2.6 if clear else 1.6),
         Dots(tone=tone, x=[value], y=[row], shape=shape, size=size, tips=(tip,)),
-        Note(tone=tone, x=high, y=row, text=format_signed(value, 1 if metric.is_rate else 3)),
+        Note(tone=tone, x=high, y=row, text=fmt.signed(value, 1 if metric.is_rate else 3)),
     ]
 
 
-def _build_verdict_table(metric: MetricDisplay, verdicts: list[Verdict]) -> Table:
+def _build_verdict_table(metric: fmt.MetricDisplay, verdicts: list[Verdict]) -> Table:
     cells = [
         (
             str(verdict["method"]),
-            format_count(verdict["n_rows"]),
+            fmt.count(verdict["n_rows"]),
             metric.difference(verdict["difference"]["value"]),
             metric.difference_range(verdict["difference"]["low"], verdict["difference"]["high"]),
             _format_p(verdict["difference"].get("p")),
@@ -189,24 +171,24 @@ def _build_verdict_table(metric: MetricDisplay, verdicts: list[Verdict]) -> Tabl
     ]
     return Table(
         caption="The numbers behind the verdicts",
-        columns=("method", "rows", "difference", f"95{PERCENT} interval", "p", "p after Holm", "detectable"),
+        columns=("method", "rows", "difference", f"95{fmt.PERCENT} interval", "p", "p after Holm", "detectable"),
         rows=cells,
         numeric=range(1, 7),
     )
 
 
-def _format_detectable(metric: MetricDisplay, value: Any) -> str:
+def _format_detectable(metric: fmt.MetricDisplay, value: Any) -> str:
     """Return the smallest detectable difference, or "none" where no two rates differ by so much."""
-    return "none" if metric.is_rate and is_number(value) and value >= 1 else metric.amount(value)
+    return "none" if metric.is_rate and fmt.is_number(value) and value >= 1 else metric.amount(value)
 
 
 def _build_seeds_needed(experiment: Experiment, verdicts: list[Verdict]) -> list[Block]:
     """Return how many seeds it would take to detect the difference that the user asked about."""
     difference = experiment.content.get("asked", {}).get("detect")
-    if not is_number(difference):
+    if not fmt.is_number(difference):
         return []
     cells = [
-        (verdict["method"], format_count(verdict["n_rows"]), _format_seeds(verdict["seeds_needed"]))
+        (verdict["method"], fmt.count(verdict["n_rows"]), _format_seeds(verdict["seeds_needed"]))
         for verdict in verdicts
         if "seeds_needed" in verdict
     ]
@@ -216,11 +198,11 @@ def _build_seeds_needed(experiment: Experiment, verdicts: list[Verdict]) -> list
 
 
 def _format_seeds(n: int | None) -> str:
-    return "no number is enough: use more test rows" if n is None else format_count(n)
+    return "no number is enough: use more test rows" if n is None else fmt.count(n)
 
 
 def _format_p(value: Any) -> str:
-    return NOTHING if not is_number(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return fmt.NOTHING if not fmt.is_number(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _build_scores(experiment: Experiment) -> Table:
@@ -229,7 +211,7 @@ def _build_scores(experiment: Experiment) -> Table:
         for size, values in experiment.values(method).items():
             n, mean = len(values), sum(values) / len(values)
             spread = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5 if n > 1 else None
-            cells.append((method, format_count(size), metric.text(mean), metric.amount(spread), format_count(n)))
+            cells.append((method, fmt.count(size), metric.text(mean), metric.amount(spread), fmt.count(n)))
     return Table(
         caption="Mean over seeds, and the spread between them (standard deviation)",
         columns=("method", "rows", metric.label, "spread", "runs"),
@@ -247,10 +229,10 @@ def _build_net(experiment: Experiment, verdicts: list[Verdict]) -> list[Block]:
     cells = [
         (
             verdict["method"],
-            format_count(verdict["n_rows"]),
+            fmt.count(verdict["n_rows"]),
             metric.difference(verdict["difference"]["value"]),
-            format_seconds(verdict.get("select_seconds")),
-            format_seconds(verdict.get("train_seconds")),
+            fmt.seconds(verdict.get("select_seconds")),
+            fmt.seconds(verdict.get("train_seconds")),
             _format_relative_cost(verdict),
             *([_format_net(metric, verdict.get("net"))] if has_net else []),
         )
@@ -272,10 +254,10 @@ def _build_net(experiment: Experiment, verdicts: list[Verdict]) -> list[Block]:
 
 def _format_relative_cost(verdict: Verdict) -> str:
     select, train = verdict.get("select_seconds"), verdict.get("train_seconds")
-    return format_share(select, train) if is_number(select) and is_number(train) else NOTHING
+    return fmt.share(select, train) if fmt.is_number(select) and fmt.is_number(train) else fmt.NOTHING
 
 
-def _format_net(metric: MetricDisplay, net: Mapping[str, Any] | None) -> str:
+def _format_net(metric: fmt.MetricDisplay, net: Mapping[str, Any] | None) -> str:
     if net is None:
-        return NOTHING
+        return fmt.NOTHING
     return f"{metric.difference(net['value'])} ({metric.difference_range(net['low'], net['high'])})"

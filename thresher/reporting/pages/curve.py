@@ -7,31 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.palette import RANDOM
 from thresher.reporting.files import read_json
-from thresher.reporting.formatting import (
-    NOTHING,
-    PERCENT,
-    format_count,
-    format_rounded,
-    format_rows,
-    format_share,
-    is_number,
-    join_words,
-    readable_name,
-)
 from thresher.reporting.page import Block, Items, Page, Paragraph, Section, Table, Tile
+from thresher.reporting.pages import experiment_tables as tables
 from thresher.reporting.pages.curve_figure import build_curve_figure
-from thresher.reporting.pages.experiment_tables import (
-    Experiment,
-    build_costs,
-    build_failures,
-    build_footer,
-    build_maps,
-    build_run_table,
-    build_run_tiles,
-    read_experiment,
-)
+from thresher.reporting.pages.experiment_tables import Experiment
 from thresher.reporting.pages.outlook import INTERVAL, build_laws, build_outlook
 from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.reporting.pages.slices import build_slice_figures
@@ -49,30 +31,30 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
     """Return the page of a folder that `curve` wrote."""
     fitted = read_json(folder / "saturation.json", KEYS)
     is_higher_better = bool(fitted["is_higher_better"])
-    experiment = read_experiment(folder, manifest, cells_file="curve.csv", is_higher_better=is_higher_better)
+    experiment = tables.read_experiment(folder, manifest, cells_file="curve.csv", is_higher_better=is_higher_better)
     curve: list[Block] = [build_curve_figure(experiment, fitted)] if len(experiment.done) else []
-    curve += [_build_saturations(experiment, fitted), *_build_notes(fitted), *build_failures(experiment)]
-    best_method = _find_best_method(experiment, fitted)
+    curve += [_build_saturations(experiment, fitted), *_build_notes(fitted), *tables.build_failures(experiment)]
+    best_method, runs = _find_best_method(experiment, fitted), tables.build_run_table(experiment)
     return Page(
         kind="learning curve",
-        title=f"Learning curve of {join_words(experiment.methods)}",
+        title=f"Learning curve of {fmt.join_words(experiment.methods)}",
         answer=_write_answer(experiment, fitted, best_method),
         more=_write_remarks(experiment, fitted, best_method),
         tiles=(
             _build_saturation_tile(fitted, best_method),
             Tile("Best mean", *_best_mean(experiment)),
-            *build_run_tiles(experiment),
+            *tables.build_run_tiles(experiment),
         ),
         sections=[
             Section("How the score rises", curve),
             Section("What more rows would bring", build_outlook(experiment, fitted)),
             Section("The laws behind the curve", build_laws(experiment, fitted)),
             Section("Parts of the test set", build_slice_figures(experiment)),
-            Section("What was chosen", build_maps(experiment)),
-            Section("Cost", (*_build_savings(fitted), *build_costs(experiment), build_run_table(experiment))),
+            Section("What was chosen", tables.build_maps(experiment)),
+            Section("Cost", [*_build_savings(fitted), *tables.build_costs(experiment), runs]),
             build_reproduction(manifest, folder),
         ],
-        footer=build_footer(manifest.content),
+        footer=tables.build_footer(manifest.content),
     )
 
 
@@ -103,18 +85,18 @@ def _write_answer(experiment: Experiment, fitted: Fitted, best_method: str | Non
     saturation = _find_saturation(fitted, best_method) or {}
     whose = "random rows" if best_method == RANDOM else f"rows chosen by {best_method}"
     smallest = min(experiment.values(best_method), default=0)
-    enough = f"About {format_rounded(saturation['rows'])} {whose}"
+    enough = f"About {fmt.rounded(saturation['rows'])} {whose}"
     if saturation["high"] <= smallest:
-        enough = f"{format_count(smallest)} {whose} or fewer"
-    text = f"{enough} are enough: from there, {gain} (80{PERCENT} interval {_format_interval(saturation)})"
+        enough = f"{fmt.count(smallest)} {whose} or fewer"
+    text = f"{enough} are enough: from there, {gain} (80{fmt.PERCENT} interval {_format_interval(saturation)})"
     misfit = fitted["methods"][best_method].get("misfit")
-    if is_number(misfit) and misfit > 1:
+    if fmt.is_number(misfit) and misfit > 1:
         return f"{text}; but no law fits the points well, so look at the curve itself."
     return f"{text}."
 
 
 def _format_range(saturation: Mapping[str, Any]) -> str:
-    return f"{format_rounded(saturation['low'])} to {format_rounded(saturation['high'])}"
+    return f"{fmt.rounded(saturation['low'])} to {fmt.rounded(saturation['high'])}"
 
 
 def _format_interval(saturation: Mapping[str, Any]) -> str:
@@ -126,7 +108,7 @@ def _write_no_answer(experiment: Experiment, fitted: Fitted, gain: str) -> str:
     if not fits:
         return "Too few runs to tell how many rows are enough: a law needs three sizes, and two runs at one of them."
     sizes = fits[RANDOM if RANDOM in fits else next(iter(fits))].get("next_sizes") or []
-    advice = f"; measure {join_words(format_count(size) for size in sizes)} rows next" if sizes else ""
+    advice = f"; measure {fmt.join_words(fmt.count(size) for size in sizes)} rows next" if sizes else ""
     return f"It is too early to tell how many rows are enough, meaning that {gain}{advice}."
 
 
@@ -137,9 +119,9 @@ def _write_remarks(experiment: Experiment, fitted: Fitted, best_method: str | No
         if method == best_method or saturation is None:
             continue
         if saturation["rows"] is None:
-            sentences.append(f"{method}: not identifiable, {format_count(saturation['low'])} rows or more.")
+            sentences.append(f"{method}: not identifiable, {fmt.count(saturation['low'])} rows or more.")
         else:
-            rows = format_rounded(saturation["rows"])
+            rows = fmt.rounded(saturation["rows"])
             sentences.append(f"{method}: about {rows} rows ({_format_interval(saturation)}).")
     if fitted.get("stopped"):
         sentences.append(f"Measuring ended because {fitted['stopped']}.")
@@ -150,7 +132,7 @@ def _build_saturation_tile(fitted: Fitted, best_method: str | None) -> Tile:
     if best_method is None:
         return Tile("Enough rows", "not known", "see the sizes to measure next")
     saturation = _find_saturation(fitted, best_method) or {}
-    return Tile("Enough rows", format_rounded(saturation["rows"]), f"{_format_range(saturation)}, {best_method}")
+    return Tile("Enough rows", fmt.rounded(saturation["rows"]), f"{_format_range(saturation)}, {best_method}")
 
 
 def _best_mean(experiment: Experiment) -> tuple[str, str]:
@@ -163,7 +145,7 @@ def _best_mean(experiment: Experiment) -> tuple[str, str]:
     if not means:
         return ("none", "every run failed")
     value, method, size = max(means)
-    return (experiment.metric.text(sign * value), f"{method}, {format_rows(size)}")
+    return (experiment.metric.text(sign * value), f"{method}, {fmt.rows(size)}")
 
 
 def _build_saturations(experiment: Experiment, fitted: Fitted) -> Table:
@@ -172,20 +154,20 @@ def _build_saturations(experiment: Experiment, fitted: Fitted) -> Table:
         entry = fitted["methods"].get(method) or {}
         saturation, top = entry.get("saturation"), entry.get("asymptote")
         if saturation is None:
-            cells.append((method, NOTHING, NOTHING, "not fitted: too few runs", NOTHING, NOTHING))
+            cells.append((method, fmt.NOTHING, fmt.NOTHING, "not fitted: too few runs", fmt.NOTHING, fmt.NOTHING))
             continue
-        high = format_count(saturation["high"]) if is_number(saturation["high"]) else "open"
+        high = fmt.count(saturation["high"]) if fmt.is_number(saturation["high"]) else "open"
         cells.append(
             (
                 method,
-                format_count(saturation["rows"]),
-                f"{format_count(saturation['low'])} to {high}",
+                fmt.count(saturation["rows"]),
+                f"{fmt.count(saturation['low'])} to {high}",
                 STATUS.get(saturation["status"], str(saturation["status"])),
-                f"{metric.text(top['median'])} ({metric.text_range(top['low'], top['high'])})" if top else NOTHING,
-                ", ".join(map(format_count, saturation.get("next_sizes") or ())) or NOTHING,
+                f"{metric.text(top['median'])} ({metric.text_range(top['low'], top['high'])})" if top else fmt.NOTHING,
+                ", ".join(map(fmt.count, saturation.get("next_sizes") or ())) or fmt.NOTHING,
             )
         )
-    endless = f"{readable_name(metric.name)} with endless rows"
+    endless = f"{fmt.readable_name(metric.name)} with endless rows"
     return Table(
         caption=f"Number of rows from which doubling gains less than {metric.amount(fitted['delta'])}",
         columns=("method", "rows", INTERVAL, "status", endless, "measure next"),
@@ -202,6 +184,6 @@ def _build_notes(fitted: Fitted) -> list[Block]:
 
 def _build_savings(fitted: Fitted) -> list[Block]:
     part = fitted.get("cost_share")
-    if not is_number(part) or part >= 1:
+    if not fmt.is_number(part) or part >= 1:
         return []
-    return [Paragraph(f"The runs cost {format_share(part, 1)} of what the full grid of sizes and seeds would cost.")]
+    return [Paragraph(f"The runs cost {fmt.share(part, 1)} of what the full grid of sizes and seeds would cost.")]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import (
     Band,
     Chart,
@@ -20,7 +21,6 @@ from thresher.reporting.charts.chart import (
     log_axis,
     points_with_errors,
 )
-from thresher.reporting.formatting import PERCENT, format_count, is_number
 from thresher.reporting.page import Figure, Table
 from thresher.reporting.pages.experiment_tables import Experiment
 
@@ -68,8 +68,12 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
         title=f"{metric.label[0].upper()}{metric.label[1:]} by number of training rows",
         caption=(
             f"Points are means over seeds with one standard error, faint points single runs; {better} is better. The "
-            f"band is the 80{PERCENT} interval of the fitted laws, dashed beyond the measured sizes."
-            + (f" Below the curves: the number of rows that is enough, with its 80{PERCENT} interval." if lanes else "")
+            f"band is the 80{fmt.PERCENT} interval of the fitted laws, dashed beyond the measured sizes."
+            + (
+                f" Below the curves: the number of rows that is enough, with its 80{fmt.PERCENT} interval."
+                if lanes
+                else ""
+            )
         ),
         alt=_write_alt(experiment, points),
         charts=(chart,),
@@ -80,7 +84,7 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
 def _find_right_end(largest: int, entries: Mapping[str, Mapping[str, Any]]) -> float:
     """Return the end of the axis: beyond the largest size, and to the ends of the intervals."""
     highs = [(entry.get("saturation") or {}).get("high") for entry in entries.values()]
-    return float(min(max([AHEAD * largest, *filter(is_number, highs)]), 4 * largest))
+    return float(min(max([AHEAD * largest, *filter(fmt.is_number, highs)]), 4 * largest))
 
 
 def _find_range(
@@ -97,14 +101,14 @@ def _find_range(
         for own in points.values()
         for point in own
         for sign in (-1, 1)
-        if is_number(point["value"])
+        if fmt.is_number(point["value"])
     ]
     low, high = min(measured, default=0.0), max(measured, default=1.0)
     stray = MAX_STRAY * ((high - low) or 1.0)
     for entry in entries.values():
         for place in entry.get("band") or []:
             if place["n_rows"] <= right:
-                ends = [scaled(place[name]) for name in ("low", "high") if is_number(place[name])]
+                ends = [scaled(place[name]) for name in ("low", "high") if fmt.is_number(place[name])]
                 low = min([low, *(max(end, min(measured) - stray) for end in ends)])
                 high = max([high, *(min(end, max(measured) + stray) for end in ends)])
     return low, high
@@ -122,7 +126,7 @@ def _build_law(
     places = [
         place
         for place in entry.get("band") or []
-        if place["n_rows"] <= right and all(is_number(place[name]) for name in ("median", "low", "high"))
+        if place["n_rows"] <= right and all(fmt.is_number(place[name]) for name in ("median", "low", "high"))
     ]
     if len(places) < 2:
         return []
@@ -146,14 +150,14 @@ def _build_points(experiment: Experiment, method: str, points: list[dict[str, An
     marks: list[Mark] = []
     if runs:
         marks.append(Dots(tone=tone, x=[n for n, _ in runs], y=[v for _, v in runs], size=2.6, is_faint=True))
-    means = [point for point in points if is_number(point["value"])]
+    means = [point for point in points if fmt.is_number(point["value"])]
     if not means:
         return marks
     x = [float(point["n_rows"]) for point in means]
     y = [metric.scaled(point["value"]) for point in means]
-    errors = [metric.scaled(point["stderr"]) if is_number(point["stderr"]) else 0.0 for point in means]
+    errors = [metric.scaled(point["stderr"]) if fmt.is_number(point["stderr"]) else 0.0 for point in means]
     tips = tuple(
-        f"{method}, {format_count(point['n_rows'])} rows: {metric.text(point['value'], point['stderr'])}, "
+        f"{method}, {fmt.count(point['n_rows'])} rows: {metric.text(point['value'], point['stderr'])}, "
         f"{point['n_seeds']} run{'s' if point['n_seeds'] != 1 else ''}"
         for point in means
     )
@@ -168,16 +172,16 @@ def _build_saturation(
     """Return the interval of the saturation point in its lane below the curves."""
     tone = experiment.tones[method]
     low = min(float(saturation["low"]), right)
-    high = min(float(saturation["high"]), right) if is_number(saturation["high"]) else right
+    high = min(float(saturation["high"]), right) if fmt.is_number(saturation["high"]) else right
     marks: list[Mark] = [Whiskers(tone=tone, at=[level], low=[low], high=[high], is_lying=True, width=2.6)]
-    is_known, rows, least = is_number(saturation["rows"]), *map(format_count, (saturation["rows"], saturation["low"]))
+    is_known, rows, least = fmt.is_number(saturation["rows"]), *map(fmt.count, (saturation["rows"], saturation["low"]))
     text = f"{rows} rows" if is_known else f"more than {least} rows"
     is_left = high > 0.4 * right  # no room on the right
     marks.append(Note(tone=tone, x=low if is_left else high, y=level, text=f"{method}: {text}", is_left=is_left))
     if not is_known:
         return marks
-    ends = f"{least} to {format_count(saturation['high'])}"
-    tip = f"{method}: {rows} rows are enough, 80{PERCENT} interval {ends}"
+    ends = f"{least} to {fmt.count(saturation['high'])}"
+    tip = f"{method}: {rows} rows are enough, 80{fmt.PERCENT} interval {ends}"
     at = min(float(saturation["rows"]), right)
     return [*marks, Dots(tone=tone, x=[at], y=[level], shape="diamond", size=5.5, tips=(tip,))]
 
@@ -188,7 +192,7 @@ def _build_legend(experiment: Experiment, has_saturation: bool) -> list[LegendEn
         for method in experiment.methods
     ]
     entries.append(LegendEntry("one run", "ink", "faint"))
-    entries.append(LegendEntry(f"80{PERCENT} interval of the laws", "ink", "box"))
+    entries.append(LegendEntry(f"80{fmt.PERCENT} interval of the laws", "ink", "box"))
     if has_saturation:
         entries.append(LegendEntry("enough rows", "ink", "diamond"))
     return entries
@@ -197,12 +201,12 @@ def _build_legend(experiment: Experiment, has_saturation: bool) -> list[LegendEn
 def _write_alt(experiment: Experiment, points: Mapping[str, list[dict[str, Any]]]) -> str:
     sentences = []
     for method, own in points.items():
-        means = [point for point in own if is_number(point["value"])]
+        means = [point for point in own if fmt.is_number(point["value"])]
         if means:
             first, last = means[0], means[-1]
             sentences.append(
-                f"{method}: {experiment.metric.text(first['value'])} at {format_count(first['n_rows'])} rows, "
-                f"{experiment.metric.text(last['value'])} at {format_count(last['n_rows'])} rows."
+                f"{method}: {experiment.metric.text(first['value'])} at {fmt.count(first['n_rows'])} rows, "
+                f"{experiment.metric.text(last['value'])} at {fmt.count(last['n_rows'])} rows."
             )
     return "Learning curves. " + " ".join(sentences)
 
@@ -213,9 +217,11 @@ def _build_table(experiment: Experiment, points: Mapping[str, list[dict[str, Any
     for method, own in points.items():
         values = experiment.values(method)
         for point in own:
-            runs = ", ".join(metric.text(value).removesuffix(PERCENT) for value in values.get(int(point["n_rows"]), []))
+            runs = ", ".join(
+                metric.text(value).removesuffix(fmt.PERCENT) for value in values.get(int(point["n_rows"]), [])
+            )
             mean = metric.text(point["value"], point["stderr"])
-            cells.append((method, format_count(point["n_rows"]), mean, format_count(point["n_seeds"]), runs))
+            cells.append((method, fmt.count(point["n_rows"]), mean, fmt.count(point["n_seeds"]), runs))
     return Table(
         caption="Means and single runs",
         columns=("method", "rows", metric.label, "runs", "single runs"),

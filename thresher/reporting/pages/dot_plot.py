@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import (
     Chart,
     LegendEntry,
@@ -14,7 +15,6 @@ from thresher.reporting.charts.chart import (
     linear_axis,
     points_with_errors,
 )
-from thresher.reporting.formatting import is_number
 from thresher.reporting.page import Figure, Table
 
 SIDES = {"these rows": ("blue", "diamond"), "random rows": ("gray", "circle")}
@@ -42,9 +42,9 @@ def build_dot_plot(
     marks: list[Mark] = []
     for (side, estimates), lift in zip(sides.items(), (0.0,) if len(sides) == 1 else (0.12, -0.12), strict=True):
         tone, shape = SIDES[side]
-        shown = [(i, estimate) for i, estimate in enumerate(estimates) if is_number(estimate["value"])]
+        shown = [(i, estimate) for i, estimate in enumerate(estimates) if fmt.is_number(estimate["value"])]
         values = [100 * estimate["value"] for _, estimate in shown]
-        errors = [100 * estimate["stderr"] if is_number(estimate["stderr"]) else 0.0 for _, estimate in shown]
+        errors = [100 * estimate["stderr"] if fmt.is_number(estimate["stderr"]) else 0.0 for _, estimate in shown]
         tips = [f"{labels[i]}, {side}: {v:.1f} ± {e:.1f} %" for (i, _), v, e in zip(shown, values, errors, strict=True)]
         y = [i - lift for i, _ in shown]
         marks += points_with_errors(tone=tone, x=values, y=y, errors=errors, shape=shape, tips=tips, is_lying=True)

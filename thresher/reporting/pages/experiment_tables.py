@@ -10,17 +10,9 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.palette import RANDOM, assign_shapes, assign_tones
 from thresher.reporting.files import read_table
-from thresher.reporting.formatting import (
-    MetricDisplay,
-    describe_metric,
-    format_count,
-    format_rows,
-    format_seconds,
-    format_share,
-    truncate,
-)
 from thresher.reporting.page import Block, Notice, Paragraph, Share, ShareBars, Table, Tile
 from thresher.reporting.pages.pool import read_pool
 from thresher.reporting.pages.pool_map import Choice, build_pool_map
@@ -51,7 +43,7 @@ class Experiment:
     content: Mapping[str, Any]
     cells: pl.DataFrame
     picks: pl.DataFrame
-    metric: MetricDisplay
+    metric: fmt.MetricDisplay
     methods: tuple[str, ...]
     tones: Mapping[str, str]
     shapes: Mapping[str, str]
@@ -89,7 +81,9 @@ def read_experiment(folder: Path, manifest: Manifest, *, cells_file: str, is_hig
         content=manifest.content,
         cells=cells,
         picks=read_table(folder / "picks.parquet", PICK_COLUMNS),
-        metric=describe_metric(metric, values, is_higher_better=is_higher_better, task=manifest.content.get("task")),
+        metric=fmt.describe_metric(
+            metric, values, is_higher_better=is_higher_better, task=manifest.content.get("task")
+        ),
         methods=methods,
         tones=assign_tones(methods),
         shapes=assign_shapes(methods),
@@ -109,7 +103,7 @@ def build_maps(experiment: Experiment) -> list[Block]:
         own = picks.filter(pl.col("method") == method)
         first = own.filter(pl.col("seed") == own["seed"].min())
         if len(first):
-            title = f"{method}: {format_rows(len(first))}, seed {first['seed'][0]}"
+            title = f"{method}: {fmt.rows(len(first))}, seed {first['seed'][0]}"
             choices.append(Choice(title, pool.positions(first["row_id"])))
     blocks: list[Block] = [build_pool_map(pool.rows, choices, None)]
     left_out = experiment.methods[MAX_MAPS:]
@@ -126,7 +120,7 @@ def build_costs(experiment: Experiment) -> list[Block]:
     spent = dict(cells.group_by("method", maintain_order=True).agg(pl.col("train_seconds").sum()).iter_rows())
     longest = max(spent.values()) or 1.0
     shares = [
-        Share(method, spent[method] / longest, format_seconds(spent[method]), experiment.tones[method])
+        Share(method, spent[method] / longest, fmt.seconds(spent[method]), experiment.tones[method])
         for method in experiment.methods
         if method in spent
     ]
@@ -136,7 +130,7 @@ def build_costs(experiment: Experiment) -> list[Block]:
         caption="Time of one run, on average",
         columns=("method", "rows", "runs", "selection", "training and evaluation"),
         rows=[
-            (method, format_count(size), format_count(n), format_seconds(select), format_seconds(train))
+            (method, fmt.count(size), fmt.count(n), fmt.seconds(select), fmt.seconds(train))
             for method, size, n, select, train in means.iter_rows()
         ],
         numeric=range(1, 5),
@@ -156,13 +150,13 @@ def build_failures(experiment: Experiment) -> list[Block]:
         caption="Runs that failed" if n_failed <= MAX_FAILED else f"The first {MAX_FAILED} runs that failed",
         columns=("method", "rows", "seed", "reason"),
         rows=[
-            (method, format_count(size), str(seed), truncate(reason or "not known", 300))
+            (method, fmt.count(size), str(seed), fmt.truncate(reason or "not known", 300))
             for method, size, seed, reason in shown.iter_rows()
         ],
         numeric=(1, 2),
         text=(3,),
     )
-    share = format_share(n_failed, n)
+    share = fmt.share(n_failed, n)
     return [Notice(f"{n_failed} of {n} runs failed ({share}); everything on this page leaves them out."), table]
 
 
@@ -174,7 +168,7 @@ def build_run_table(experiment: Experiment) -> Table:
         caption=f"Every run ({len(runs):,})",
         columns=("method", "rows", "seed", metric.label, "test rows"),
         rows=[
-            (method, format_count(size), str(seed), metric.text(value, stderr), format_count(n))
+            (method, fmt.count(size), str(seed), metric.text(value, stderr), fmt.count(n))
             for method, size, seed, value, stderr, n in runs.iter_rows()
         ],
         numeric=range(1, 5),
@@ -186,8 +180,8 @@ def build_run_tiles(experiment: Experiment) -> list[Tile]:
     """Return the number of finished runs, and the time of the command."""
     n_done, n = len(experiment.done), len(experiment.cells)
     return [
-        Tile("Runs", format_count(n_done), f"of {n:,}" if n_done < n else ""),
-        Tile("Time", format_seconds(experiment.content["run"].get("seconds"))),
+        Tile("Runs", fmt.count(n_done), f"of {n:,}" if n_done < n else ""),
+        Tile("Time", fmt.seconds(experiment.content["run"].get("seconds"))),
     ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from thresher.numeric.arrays import Int64
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import (
     Chart,
     Dots,
@@ -22,7 +23,6 @@ from thresher.reporting.charts.chart import (
     points_with_errors,
 )
 from thresher.reporting.files import read_table
-from thresher.reporting.formatting import MetricDisplay, format_significant
 from thresher.reporting.page import Figure, Table
 from thresher.reporting.pages.dot_plot import SIDES
 
@@ -107,11 +107,11 @@ def _upper_ends(mark: Mark) -> Sequence[float]:
 
 def _write_alt(side: str, table: pl.DataFrame) -> str:
     _, mean = _smooth(table["step"].to_numpy(), table["loss"].to_numpy())
-    first, last = format_significant(mean[0], 3), format_significant(mean[-1], 3)
+    first, last = fmt.significant(mean[0], 3), fmt.significant(mean[-1], 3)
     evaluated = _evaluated(table)["eval_loss"]
     held_out = ""
     if len(evaluated):
-        ends = format_significant(evaluated[0], 3), format_significant(evaluated[-1], 3)
+        ends = fmt.significant(evaluated[0], 3), fmt.significant(evaluated[-1], 3)
         held_out = f", held-out loss from {ends[0]} to {ends[1]}"
     return f"Training loss on {side} goes from {first} to {last}{held_out}."
 
@@ -121,8 +121,8 @@ def _build_table(tables: Mapping[str, pl.DataFrame]) -> Table:
     for side, table in tables.items():
         shown = pl.int_range(pl.len()).is_in(_spread_evenly(len(table), MAX_TABLE_ROWS))
         for row in table.filter(shown | pl.col("eval_loss").is_not_null()).iter_rows(named=True):
-            held_out = MetricDisplay("loss", False, False).text(row["eval_loss"], row["eval_stderr"])
-            cells.append((f"{row['step']:,}", side, format_significant(row["loss"]), held_out))
+            held_out = fmt.MetricDisplay("loss", False, False).text(row["eval_loss"], row["eval_stderr"])
+            cells.append((f"{row['step']:,}", side, fmt.significant(row["loss"]), held_out))
     return Table(
         caption="Losses at some of the steps",
         columns=("step", "trained on", "training loss", "held-out loss"),

@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from thresher.reporting.formatting import (
-    NOTHING,
-    PERCENT,
-    format_count,
-    format_share,
-    is_number,
-    join_words,
-    readable_name,
-)
+from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Block, Notice, Paragraph, Table
 from thresher.reporting.pages.experiment_tables import Experiment
 
-INTERVAL = f"80{PERCENT} interval"
+INTERVAL = f"80{fmt.PERCENT} interval"
 LAWS = {
     "power": "power: c + a · n^(−b)",
     "rectified": "rectified: c + a / (d^b + n^b)",
@@ -35,10 +27,10 @@ def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Blo
         return f"{metric.difference(place['median'])} ({metric.difference_range(place['low'], place['high'])})"
 
     def doubled(place: Mapping[str, Any]) -> str:
-        return f"{format_count(place['n_rows'])} → {format_count(2 * place['n_rows'])}"
+        return f"{fmt.count(place['n_rows'])} → {fmt.count(2 * place['n_rows'])}"
 
     def added(place: Mapping[str, Any]) -> str:
-        return f"{format_count(place['more'])} on top of {format_count(place['from'])}"
+        return f"{fmt.count(place['more'])} on top of {fmt.count(place['from'])}"
 
     tables = (
         _by_method(experiment, fitted, "gain_of_doubling", ("Gain of doubling the rows", "rows"), doubled, gain),
@@ -47,7 +39,7 @@ def build_outlook(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Blo
             experiment,
             fitted,
             "targets",
-            ("Rows needed for a score", readable_name(metric.name)),
+            ("Rows needed for a score", fmt.readable_name(metric.name)),
             lambda place: metric.text(place["target"]),
             _format_rows_needed,
         ),
@@ -82,7 +74,7 @@ def _by_method(
     return Table(
         caption=f"{titles[0]}, with {INTERVAL}",
         columns=(titles[1], *methods),
-        rows=[(place, *(line.get(method, NOTHING) for method in methods)) for place, line in cells.items()],
+        rows=[(place, *(line.get(method, fmt.NOTHING) for method in methods)) for place, line in cells.items()],
         numeric=range(1, 1 + len(methods)),
     )
 
@@ -90,10 +82,10 @@ def _by_method(
 def _format_rows_needed(place: Mapping[str, Any]) -> str:
     """Return "1,113 (1,006 to 1,225)", or words where the laws never reach it."""
     low, median, high = (place[name] for name in ("low", "median", "high"))
-    if not is_number(low):
+    if not fmt.is_number(low):
         return OUT_OF_REACH
-    ends = f"{format_count(low)} to {format_count(high)}" if is_number(high) else f"{format_count(low)} or more"
-    return f"{format_count(median) if is_number(median) else OUT_OF_REACH} ({ends})"
+    ends = f"{fmt.count(low)} to {fmt.count(high)}" if fmt.is_number(high) else f"{fmt.count(low)} or more"
+    return f"{fmt.count(median) if fmt.is_number(median) else OUT_OF_REACH} ({ends})"
 
 
 def _build_trades(fitted: Mapping[str, Any]) -> Table:
@@ -101,8 +93,8 @@ def _build_trades(fitted: Mapping[str, Any]) -> Table:
     cells = []
     for trade in fitted.get("trade") or []:
         rows = trade["baseline_rows"]
-        factor = f"{rows['median'] / trade['n_rows']:.2g} ×" if is_number(rows["median"]) else NOTHING
-        cells.append((trade["method"], format_count(trade["n_rows"]), _format_rows_needed(rows), factor))
+        factor = f"{rows['median'] / trade['n_rows']:.2g} ×" if fmt.is_number(rows["median"]) else fmt.NOTHING
+        cells.append((trade["method"], fmt.count(trade["n_rows"]), _format_rows_needed(rows), factor))
     return Table(
         caption="Better selection or more labels",
         columns=("method", "selected rows", f"as good as this many random rows ({INTERVAL})", "factor"),
@@ -138,20 +130,20 @@ def build_laws(experiment: Experiment, fitted: Mapping[str, Any]) -> list[Block]
             f"{entry['misfit']:.2g} times; trust the measured points more than the laws."
         )
         for method, entry in entries.items()
-        if is_number(entry.get("misfit")) and entry["misfit"] > 1
+        if fmt.is_number(entry.get("misfit")) and entry["misfit"] > 1
     ]
     spreads = [
         f"{method} {experiment.metric.amount(entry['seed_sd'])}"
         for method, entry in entries.items()
-        if is_number(entry.get("seed_sd"))
+        if fmt.is_number(entry.get("seed_sd"))
     ]
     if spreads:
-        listed = join_words(spreads)
+        listed = fmt.join_words(spreads)
         blocks.append(Paragraph(f"Spread between seeds at one size (standard deviation, pooled): {listed}."))
     return blocks
 
 
 def _format_weight(weight: Any) -> str:
-    if not is_number(weight):
+    if not fmt.is_number(weight):
         return "not fitted"
-    return format_share(weight, 1) if weight >= 0.001 else f"< 0.1{PERCENT}"
+    return fmt.share(weight, 1) if weight >= 0.001 else f"< 0.1{fmt.PERCENT}"

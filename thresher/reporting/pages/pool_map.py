@@ -19,7 +19,7 @@ from thresher.cache.keys import text_keys
 from thresher.dataset import Dataset
 from thresher.features import FeatureCache, column_values, compute, make_context
 from thresher.numeric.arrays import Float32, Float64, Int64
-from thresher.reporting.formatting import format_count, truncate
+from thresher.reporting import formatting as fmt
 from thresher.reporting.page import MapPanel, PoolMap, Table
 from thresher.reporting.rendering import MAP_HEIGHT, MAP_WIDTH
 
@@ -57,7 +57,7 @@ def build_pool_map(pool: Dataset, choices: list[Choice], embedding: Mapping[str,
     vectors, encoder = _load_embeddings(rows, embedding)
     x, y = _scale_to_drawing(_compute_layout(vectors))
     notes = _read_labels(rows)
-    texts = [truncate(" ".join(text.split()), TEXT) for text in rows.texts().str.slice(0, 4 * TEXT).to_list()]
+    texts = [fmt.truncate(" ".join(text.split()), TEXT) for text in rows.texts().str.slice(0, 4 * TEXT).to_list()]
     panels = [_build_panel(choice, sample, len(pool)) for choice in choices]
     return PoolMap(
         name="map",
@@ -142,7 +142,7 @@ def _scale_to_drawing(layout: Float64) -> tuple[Int64, Int64]:
 def _read_labels(rows: Dataset) -> list[str]:
     if rows.kind != "classification":
         return [""] * len(rows)
-    return [truncate(label, 60) for label in column_values(rows, "label").to_list()]
+    return [fmt.truncate(label, 60) for label in column_values(rows, "label").to_list()]
 
 
 def _build_panel(choice: Choice, sample: Int64, n: int) -> MapPanel:
@@ -156,9 +156,9 @@ def _write_caption(n: int, n_shown: int, choices: list[Choice], encoder: str) ->
     text = f"Each dot is a row; rows with similar texts lie together (t-SNE of embeddings by {encoder})."
     if n_shown < n:
         of_each = "" if len(choices) == 1 else " of each panel"
-        background, kept = format_count(min(n, BACKGROUND)), format_count(KEPT // len(choices))
+        background, kept = fmt.count(min(n, BACKGROUND)), fmt.count(KEPT // len(choices))
         text += (
-            f" Shown are {format_count(n_shown)} of {format_count(n)} rows: {background} sampled at random from the "
+            f" Shown are {fmt.count(n_shown)} of {fmt.count(n)} rows: {background} sampled at random from the "
             f"pool, and up to {kept} more kept rows{of_each}, so kept rows look denser than they are."
         )
     return f"{text} Distances between far groups mean little. Point at a dot, or move with the arrow keys, to read it."

@@ -10,7 +10,7 @@ from typing import Any
 
 from thresher.artifacts.manifest import Manifest
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
-from thresher.reporting.formatting import format_bytes
+from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Code, Section, Table
 from thresher.reporting.pages.pool import list_pool_files
 from thresher.selection.request import ROLES
@@ -51,7 +51,7 @@ def _list_inputs(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     groups = inputs.values() if isinstance(inputs, Mapping) else [inputs]
     sources = [source for group in groups for source in (group if isinstance(group, list) else [group])]
     return [
-        (str(source.get("name", "")), format_bytes(source.get("bytes")), str(source.get("sha256") or "not a file"))
+        (str(source.get("name", "")), fmt.size(source.get("bytes")), str(source.get("sha256") or "not a file"))
         for source in sources
         if isinstance(source, Mapping)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from thresher.artifacts.safe_csv import unescape_formulas
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import (
     Axis,
     Chart,
@@ -16,7 +17,6 @@ from thresher.reporting.charts.chart import (
     points_with_errors,
 )
 from thresher.reporting.files import read_table
-from thresher.reporting.formatting import format_count, is_number, truncate
 from thresher.reporting.page import Block, Figure, Table
 from thresher.reporting.pages.experiment_tables import Experiment
 
@@ -83,7 +83,7 @@ def _build_panel(experiment: Experiment, group: str, table: pl.DataFrame, x: Axi
         errors = [metric.scaled(e) for e in own["stderr"].fill_null(0.0).fill_nan(0.0).to_list()]
         tone, shape = experiment.tones[method], experiment.shapes[method]
         tips = [
-            f"{group}, {method}, {format_count(size)} rows: {metric.text(v, e)}"
+            f"{group}, {method}, {fmt.count(size)} rows: {metric.text(v, e)}"
             for size, v, e in own.select("n_rows", "value", "stderr").iter_rows()
         ]
         marks.append(Line(tone=tone, x=sizes, y=values))
@@ -100,7 +100,7 @@ def _build_panel(experiment: Experiment, group: str, table: pl.DataFrame, x: Axi
         )
     n = table["n"].max()
     legend = [LegendEntry(m, experiment.tones[m], experiment.shapes[m]) for m in experiment.methods]
-    title = f"{truncate(group, 32)} ({format_count(n if is_number(n) else None)} test rows)"
+    title = f"{fmt.truncate(group, 32)} ({fmt.count(n if fmt.is_number(n) else None)} test rows)"
     return Chart(x=x, y=y, marks=marks, legend=legend, title=title)
 
 
@@ -111,7 +111,7 @@ def _build_table(experiment: Experiment, name: str, table: pl.DataFrame, order: 
     metric = experiment.metric
     shown = ordered.head(MAX_TABLE).select("group", "method", "n_rows", "value", "stderr", "n")
     cells = [
-        (truncate(group, 60), method, format_count(size), metric.text(value, stderr), format_count(n))
+        (fmt.truncate(group, 60), method, fmt.count(size), metric.text(value, stderr), fmt.count(n))
         for group, method, size, value, stderr, n in shown.iter_rows()
     ]
     more = f" (the first {MAX_TABLE} of {len(ordered):,} lines; slices.csv has all)" if len(ordered) > MAX_TABLE else ""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
+from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_json
-from thresher.reporting.formatting import format_count, format_significant, truncate
 from thresher.reporting.page import Block, Items, Notice, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.experiment_tables import build_footer
 
@@ -39,10 +39,10 @@ def build_snapshot_page(folder: Path, manifest: Manifest) -> Page:
         title=f"{content['job']}, snapshot {content['version']}",
         answer=_write_answer(content, counts),
         tiles=(
-            Tile("Rows", format_count(counts["rows"])),
-            Tile("Entered", format_count(counts["entered"])),
-            Tile("Left", format_count(counts["left"])),
-            Tile("New rows curated", format_count(counts["new"])),
+            Tile("Rows", fmt.count(counts["rows"])),
+            Tile("Entered", fmt.count(counts["entered"])),
+            Tile("Left", fmt.count(counts["left"])),
+            Tile("New rows curated", fmt.count(counts["new"])),
         ),
         sections=(
             Section("In", _build_incoming(changes)),
@@ -55,15 +55,15 @@ def build_snapshot_page(folder: Path, manifest: Manifest) -> Page:
 
 
 def _write_answer(content: Mapping[str, Any], counts: Mapping[str, int]) -> str:
-    n, n_new, n_left = (format_count(counts[name]) for name in ("rows", "entered", "left"))
-    weight, cosine = format_count(content["weight"]), content["objective"]
-    near = "" if cosine is None else f", with a mean cosine of {format_significant(cosine)} to the nearest kept row"
+    n, n_new, n_left = (fmt.count(counts[name]) for name in ("rows", "entered", "left"))
+    weight, cosine = fmt.count(content["weight"]), content["objective"]
+    near = "" if cosine is None else f", with a mean cosine of {fmt.significant(cosine)} to the nearest kept row"
     represented = f"They represent the {weight} rows that passed the rules in all runs{near}"
     return f"The pool has {n} rows: {n_new} are new, and {n_left} left. {represented}."
 
 
 def _build_incoming(changes: Mapping[str, Any]) -> list[Block]:
-    cells = [(name, format_count(changes["counts"][key])) for key, name in COUNTS.items()]
+    cells = [(name, fmt.count(changes["counts"][key])) for key, name in COUNTS.items()]
     blocks: list[Block] = [Table(caption="Rows read in this run", columns=("rows", "number"), rows=cells, numeric=(1,))]
     if changes["unusable"]:
         blocks.append(_build_counts("Unusable rows", "reason", changes["unusable"]))
@@ -72,13 +72,13 @@ def _build_incoming(changes: Mapping[str, Any]) -> list[Block]:
     if changes["skipped"]:
         skipped = changes["skipped"][:MAX_LINES]
         blocks.append(
-            Items([f"{one['name']} was left to the next run: {truncate(one['why'], 200)}" for one in skipped])
+            Items([f"{one['name']} was left to the next run: {fmt.truncate(one['why'], 200)}" for one in skipped])
         )
     return blocks
 
 
 def _build_counts(caption: str, name: str, counts: Mapping[str, int]) -> Table:
-    cells = [(truncate(key, 100), format_count(n)) for key, n in list(counts.items())[:MAX_LINES]]
+    cells = [(fmt.truncate(key, 100), fmt.count(n)) for key, n in list(counts.items())[:MAX_LINES]]
     return Table(caption=caption, columns=(name, "rows"), rows=cells, numeric=(1,))
 
 
@@ -90,7 +90,7 @@ def _build_outgoing(out: Sequence[Mapping[str, Any]]) -> list[Block]:
             str(one["rule"] or one["stage"]),
             str(one["reason"]),
             "an old row" if one["was_kept"] else "a new row",
-            format_count(one["rows"]),
+            fmt.count(one["rows"]),
         )
         for one in out[:MAX_LINES]
     ]
@@ -99,9 +99,7 @@ def _build_outgoing(out: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def _build_drift(changes: Mapping[str, Any]) -> list[Block]:
-    alarms = [
-        (one["gate"], format_significant(one["value"]), format_significant(one["limit"])) for one in changes["alarms"]
-    ]
+    alarms = [(one["gate"], fmt.significant(one["value"]), fmt.significant(one["limit"])) for one in changes["alarms"]]
     blocks: list[Block] = [Notice(f"{gate} is {value}, beyond its limit of {limit}.") for gate, value, limit in alarms]
     if not changes["drift"]:
         return [*blocks, Paragraph("There is no earlier run to compare with.")]
@@ -109,7 +107,7 @@ def _build_drift(changes: Mapping[str, Any]) -> list[Block]:
         (
             one["measure"],
             "new rows" if one["of"] == "incoming" else "kept rows",
-            *(format_significant(one[name]) for name in ("jensen_shannon", "chance", "psi")),
+            *(fmt.significant(one[name]) for name in ("jensen_shannon", "chance", "psi")),
         )
         for one in changes["drift"]
     ]
@@ -127,6 +125,6 @@ def _build_rules(rules: Sequence[Mapping[str, Any]]) -> list[Block]:
         return [Paragraph("No rules except one row per content.")]
     lines = []
     for rule in rules:
-        settings = ", ".join(f"{name} {truncate(str(value), 60)}" for name, value in rule["settings"].items())
+        settings = ", ".join(f"{name} {fmt.truncate(str(value), 60)}" for name, value in rule["settings"].items())
         lines.append(f"{rule['name']}{' (reports only)' if rule['report'] else ''}: {settings or 'no settings'}")
     return [Items(lines)]

@@ -13,16 +13,9 @@ import polars as pl
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset
 from thresher.numeric.arrays import Float64, Int64
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Bars, Chart, LegendEntry, linear_axis
 from thresher.reporting.files import read_table
-from thresher.reporting.formatting import (
-    format_count,
-    format_rows,
-    format_seconds,
-    format_share,
-    format_significant,
-    truncate,
-)
 from thresher.reporting.page import (
     Block,
     Example,
@@ -79,10 +72,10 @@ def build_subset_page(folder: Path, manifest: Manifest) -> Page:
         answer=_write_answer(subset),
         more=_write_remarks(content),
         tiles=(
-            Tile("Kept", format_count(kept), f"{format_share(kept, usable)} of {format_rows(usable)}"),
-            Tile("Dropped", format_count(counts["dropped"]), format_share(counts["dropped"], usable)),
-            Tile("Rejected", format_count(counts["rejected"]), f"of {format_rows(counts['read'])} read"),
-            Tile("Time", format_seconds(seconds["total"]), f"selection {format_seconds(seconds['selection'])}"),
+            Tile("Kept", fmt.count(kept), f"{fmt.share(kept, usable)} of {fmt.rows(usable)}"),
+            Tile("Dropped", fmt.count(counts["dropped"]), fmt.share(counts["dropped"], usable)),
+            Tile("Rejected", fmt.count(counts["rejected"]), f"of {fmt.rows(counts['read'])} read"),
+            Tile("Time", fmt.seconds(seconds["total"]), f"selection {fmt.seconds(seconds['selection'])}"),
         ),
         sections=[
             Section("Where the kept rows lie", _build_map(subset)),
@@ -119,13 +112,13 @@ def _read_shards(folder: Path, name: str, columns: Sequence[str]) -> pl.DataFram
 
 def _write_answer(subset: _SubsetFolder) -> str:
     content, counts = subset.content, subset.content["counts"]
-    kept, share = format_count(counts["kept"]), format_share(counts["kept"], counts["usable"])
-    text = f"{content['method']} keeps {kept} of {format_rows(counts['usable'])} ({share})"
+    kept, share = fmt.count(counts["kept"]), fmt.share(counts["kept"], counts["usable"])
+    text = f"{content['method']} keeps {kept} of {fmt.rows(counts['usable'])} ({share})"
     reasons = counts["dropped_by_reason"]
     if not reasons:
         return f"{text}; nothing is dropped."
     reason, number = next(iter(reasons.items()))
-    whom = f"{format_count(number)} of {format_count(counts['dropped'])} dropped rows"
+    whom = f"{fmt.count(number)} of {fmt.count(counts['dropped'])} dropped rows"
     if len(reasons) == 1:
         whom = "every dropped row"
     why = {
@@ -144,7 +137,7 @@ def _write_remarks(content: Mapping[str, Any]) -> list[str]:
     advice = "To see what this subset does for a model, run thresher train: it compares with as many random rows."
     if not guarantee:
         return [advice]
-    return [f"Objective {format_significant(content['objective'] or 0)}, {guarantee}.", advice]
+    return [f"Objective {fmt.significant(content['objective'] or 0)}, {guarantee}.", advice]
 
 
 def _build_map(subset: _SubsetFolder) -> list[Block]:
@@ -152,7 +145,7 @@ def _build_map(subset: _SubsetFolder) -> list[Block]:
     if pool is None:
         return [Notice(f"There is no map. {subset.pool.missing}")]
     embedding = subset.content["features"].get("embedding")
-    title = f"{subset.content['method']}, {format_rows(len(subset.kept))}"
+    title = f"{subset.content['method']}, {fmt.rows(len(subset.kept))}"
     blocks: list[Block] = [build_pool_map(pool, [Choice(title, subset.kept)], embedding)]
     if pool.kind == "classification":
         blocks.append(_build_balance(pool, subset.kept, "label"))
@@ -165,11 +158,11 @@ def _build_balance(pool: Dataset, kept: Int64, column: str) -> Table:
     table = count_groups(pool, kept, column)
     cells = [
         (
-            truncate(group, 60) or "(none)",
-            format_count(n),
-            format_count(n_kept),
-            format_share(n_kept, n),
-            f"{format_share(n, len(pool))} → {format_share(n_kept, len(kept))}",
+            fmt.truncate(group, 60) or "(none)",
+            fmt.count(n),
+            fmt.count(n_kept),
+            fmt.share(n_kept, n),
+            f"{fmt.share(n, len(pool))} → {fmt.share(n_kept, len(kept))}",
         )
         for group, n, n_kept in table.head(MAX_GROUPS).iter_rows()
     ]
@@ -190,7 +183,7 @@ def _build_scores(subset: _SubsetFolder) -> list[Block]:
     is_scored = np.isfinite(value)
     if not _is_ranking(value):
         n_unscored = int((~is_scored).sum())
-        note = f" {format_rows(n_unscored)} without a score are left out." if n_unscored else ""
+        note = f" {fmt.rows(n_unscored)} without a score are left out." if n_unscored else ""
         sides = {"kept": value[is_kept & is_scored], "dropped": value[~is_kept & is_scored]}
         caption = f"Higher scores are kept first.{note}"
         return [_build_histogram("Scores of kept and dropped rows", caption, "score", sides)]
@@ -227,17 +220,17 @@ def _build_histogram(title: str, caption: str, label: str, sides: Mapping[str, F
             for name, heights in sorted(counts.items())
         ],
         legend=[
-            LegendEntry(f"{name} ({format_rows(int(n.sum()))})", TONES[name], "step" if name == "kept" else "bar")
+            LegendEntry(f"{name} ({fmt.rows(int(n.sum()))})", TONES[name], "step" if name == "kept" else "bar")
             for name, n in counts.items()
         ]
         if len(sides) > 1
         else (),
     )
     medians = ", ".join(
-        f"median of {name} rows {format_significant(float(np.median(v)), 3)}" for name, v in sides.items() if len(v)
+        f"median of {name} rows {fmt.significant(float(np.median(v)), 3)}" for name, v in sides.items() if len(v)
     )
     cells = [
-        (format_significant(start, 3), format_significant(end, 3), *map(format_count, heights))
+        (fmt.significant(start, 3), fmt.significant(end, 3), *map(fmt.count, heights))
         for start, end, *heights in zip(edges[:-1], edges[1:], *(n.tolist() for n in counts.values()), strict=True)
     ]
     return Figure(
@@ -262,7 +255,7 @@ def _build_dropped(subset: _SubsetFolder) -> list[Block]:
         Share(
             f"{reason}: {REASONS.get(reason, '')}",
             n / largest,
-            f"{format_count(n)} ({format_share(n, usable)})",
+            f"{fmt.count(n)} ({fmt.share(n, usable)})",
             "gray",
         )
         for reason, n in reasons.items()
@@ -286,14 +279,14 @@ def _build_examples(subset: _SubsetFolder, reason: str) -> Examples:
     texts, kept_texts = _find_texts(subset, shown["row_id"]), _find_texts(subset, shown["covered_by"])
     examples = [
         Example(
-            text=truncate(text if text is not None else row["preview"] or "", TEXT),
+            text=fmt.truncate(text if text is not None else row["preview"] or "", TEXT),
             reason=_explain(row, kept_text),
-            beside=None if kept_text is None else truncate(kept_text, TEXT),
+            beside=None if kept_text is None else fmt.truncate(kept_text, TEXT),
             place=f"{Path(row['file']).name}, line {row['line']:,}",
         )
         for row, text, kept_text in zip(shown.iter_rows(named=True), texts, kept_texts, strict=True)
     ]
-    return Examples(f"{reason}: {format_rows(len(table))}", note if len(table) > N_EXAMPLES else "", examples)
+    return Examples(f"{reason}: {fmt.rows(len(table))}", note if len(table) > N_EXAMPLES else "", examples)
 
 
 def _explain(row: Mapping[str, Any], kept_text: str | None) -> str:
@@ -315,11 +308,11 @@ def _build_rejected(subset: _SubsetFolder) -> list[Block]:
     reasons = subset.content["counts"]["rejected_by_reason"]
     largest = max(reasons.values())
     shares = [
-        Share(truncate(reason, 120), n / largest, format_count(n), "gray")
+        Share(fmt.truncate(reason, 120), n / largest, fmt.count(n), "gray")
         for reason, n in list(reasons.items())[:MAX_REJECTED]
     ]
     examples = [
-        Example(text=truncate(preview or "", TEXT), reason=reason, place=f"{Path(file).name}, line {line:,}")
+        Example(text=fmt.truncate(preview or "", TEXT), reason=reason, place=f"{Path(file).name}, line {line:,}")
         for file, line, reason, preview in subset.rejected.head(N_EXAMPLES).iter_rows()
     ]
     bars = ShareBars("Rejected rows by reason", ("reason", "rows"), shares)
@@ -328,7 +321,7 @@ def _build_rejected(subset: _SubsetFolder) -> list[Block]:
 
 def _build_cost(content: Mapping[str, Any]) -> list[Block]:
     steps = {"features": "computing features", "selection": "selection", "total": "in total, with reading and writing"}
-    cells = [(name, format_seconds(content["run"]["seconds"][key])) for key, name in steps.items()]
+    cells = [(name, fmt.seconds(content["run"]["seconds"][key])) for key, name in steps.items()]
     blocks: list[Block] = [Table(caption="Time", columns=("step", "time"), rows=cells, numeric=(1,))]
     embedding = content["features"].get("embedding")
     if embedding:

@@ -9,19 +9,9 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.manifest import Manifest
+from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Chart, Dots, linear_axis
 from thresher.reporting.files import read_json, read_table
-from thresher.reporting.formatting import (
-    NOTHING,
-    MetricDisplay,
-    describe_metric,
-    format_count,
-    format_seconds,
-    format_significant,
-    is_number,
-    readable_name,
-    truncate,
-)
 from thresher.reporting.page import Block, Figure, Notice, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.reproduce import build_reproduction
@@ -44,11 +34,11 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
     blocks: list[Block] = [Notice(f"There is no {TRIALS} in this folder, so there is little to see.")]
     if has_trials:
         blocks = [*_build_early_final(metric, trials), _build_table(metric, trials)]
-    tiles = [Tile("Trials", format_count(len(trials))), Tile("Run to the end", format_count(n_finished))]
+    tiles = [Tile("Trials", fmt.count(len(trials))), Tile("Run to the end", fmt.count(n_finished))]
     if "dev_rows" in result:
-        tiles.append(Tile("Evaluated on", format_count(result["dev_rows"]), "rows held out of the data"))
-    if is_number(content.get("run", {}).get("seconds")):
-        tiles.append(Tile("Time", format_seconds(content["run"]["seconds"])))
+        tiles.append(Tile("Evaluated on", fmt.count(result["dev_rows"]), "rows held out of the data"))
+    if fmt.is_number(content.get("run", {}).get("seconds")):
+        tiles.append(Tile("Time", fmt.seconds(content["run"]["seconds"])))
     return Page(
         kind="tuning",
         title="Search for settings",
@@ -63,16 +53,16 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
     )
 
 
-def _describe_metric(result: Mapping[str, Any], trials: pl.DataFrame, task: str | None) -> MetricDisplay:
+def _describe_metric(result: Mapping[str, Any], trials: pl.DataFrame, task: str | None) -> fmt.MetricDisplay:
     """Return how scores are shown: as plain numbers where the folder does not name its metric."""
     scores = [trials[name].cast(pl.Float64, strict=False) for name in (EARLY, FINAL) if name in trials.columns]
     values = [value for column in scores for value in column.to_list()]
     name, is_higher_better = str(result.get("metric", "score")), bool(result.get("is_higher_better", False))
-    return describe_metric(name, values, is_higher_better=is_higher_better, task=task)
+    return fmt.describe_metric(name, values, is_higher_better=is_higher_better, task=task)
 
 
 def _write_answer(result: Mapping[str, Any], n_trials: int, n_finished: int) -> str:
-    tried = f"{format_count(n_trials)} settings were tried, {format_count(n_finished)} of them to the end"
+    tried = f"{fmt.count(n_trials)} settings were tried, {fmt.count(n_finished)} of them to the end"
     if not result:
         return f"{tried}."
     if not result["best_trial"]:
@@ -81,7 +71,7 @@ def _write_answer(result: Mapping[str, Any], n_trials: int, n_finished: int) -> 
     return f"{won}; against the default settings on the test rows: {result['verdict']}. {tried}."
 
 
-def _build_winner(metric: MetricDisplay, result: Mapping[str, Any]) -> list[Block]:
+def _build_winner(metric: fmt.MetricDisplay, result: Mapping[str, Any]) -> list[Block]:
     """Return the winner's settings and test score, and those of the averaged adapter if any."""
     best, test, average = result["best_settings"], result["test"], result.get("average")
     settings = [(name, _format_cell(best[name])) for name in SHOWN if best.get(name) is not None]
@@ -90,19 +80,19 @@ def _build_winner(metric: MetricDisplay, result: Mapping[str, Any]) -> list[Bloc
     ]
     if test is not None:
         values = f"winner {metric.text(test['winner'])}, default {metric.text(test['default'])}"
-        lines.append(Paragraph(f"{readable_name(metric.name)} on the test rows: {values}; {result['verdict']}."))
+        lines.append(Paragraph(f"{fmt.readable_name(metric.name)} on the test rows: {values}; {result['verdict']}."))
     if average is not None:
         trials = ", ".join(str(number) for number in average["trials"])
         lines.append(
             Paragraph(
-                f"The adapters of trials {trials} averaged into one: {readable_name(metric.name)} "
+                f"The adapters of trials {trials} averaged into one: {fmt.readable_name(metric.name)} "
                 f"{metric.text(average['average'])}; against the winner: {average['verdict']}."
             )
         )
     return lines
 
 
-def _build_early_final(metric: MetricDisplay, trials: pl.DataFrame) -> list[Block]:
+def _build_early_final(metric: fmt.MetricDisplay, trials: pl.DataFrame) -> list[Block]:
     """Return early against final scores, for the trials that have both."""
     both = trials.with_columns(pl.col(EARLY, FINAL).cast(pl.Float64, strict=False))
     both = both.filter(pl.col(EARLY).is_finite() & pl.col(FINAL).is_finite())
@@ -120,7 +110,9 @@ def _build_early_final(metric: MetricDisplay, trials: pl.DataFrame) -> list[Bloc
     )
     columns = ("trial", "early", "final")
     better = "higher" if metric.is_higher_better else "lower"
-    agreement = f"Rank correlation {rank:.2f} over {len(both)} trials." if is_number(rank) else "No rank correlation."
+    agreement = (
+        f"Rank correlation {rank:.2f} over {len(both)} trials." if fmt.is_number(rank) else "No rank correlation."
+    )
     return [
         Figure(
             name="early_final",
@@ -133,7 +125,7 @@ def _build_early_final(metric: MetricDisplay, trials: pl.DataFrame) -> list[Bloc
     ]
 
 
-def _build_table(metric: MetricDisplay, trials: pl.DataFrame) -> Table:
+def _build_table(metric: fmt.MetricDisplay, trials: pl.DataFrame) -> Table:
     scores = (EARLY, FINAL)
     errors = {name: f"{name}_stderr" for name in scores if f"{name}_stderr" in trials.columns}
     names = [name for name in trials.columns if name not in errors.values()]
@@ -153,7 +145,7 @@ def _build_table(metric: MetricDisplay, trials: pl.DataFrame) -> Table:
 
 def _format_cell(value: object) -> str:
     if value is None:
-        return NOTHING
-    if isinstance(value, float) and is_number(value):
-        return format_count(value) if value.is_integer() and abs(value) < 1e7 else format_significant(value)
-    return truncate(str(value), 200)
+        return fmt.NOTHING
+    if isinstance(value, float) and fmt.is_number(value):
+        return fmt.count(value) if value.is_integer() and abs(value) < 1e7 else fmt.significant(value)
+    return fmt.truncate(str(value), 200)
