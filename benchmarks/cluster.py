@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +139,11 @@ def measure(n: int, budget: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def asking(pool: Path, budget: str) -> Any:
-    """Return what `select` is asked, with its defaults."""
-    from thresher.selection.request import Asked
+def make_call(pool: Path, budget: str) -> Any:
+    """Return a call of `select` with its defaults."""
+    from thresher.selection.request import SelectCall
 
-    asked = dict.fromkeys(field.name for field in fields(Asked))
-    asked |= {"pool": str(pool), "method": "facility-location", "budget": budget, "encoder": "static"}
-    asked |= {"loss_on": "last-assistant", "order": "file", "seed": 0, "embedding_dtype": "float32"}
-    return Asked(**asked)
+    return SelectCall.of_options(str(pool), "facility-location", {"budget": budget, "encoder": "static"}, None)
 
 
 def rates(folder: Path) -> dict[str, Any]:
@@ -155,7 +152,7 @@ def rates(folder: Path) -> dict[str, Any]:
 
     n, parts = 200_000, 4
     write_pool(folder / "pool", n, 100_000)
-    subset = select_distributed(InProcess(), asking(folder / "pool", "1%"), folder / "out", partitions=parts)
+    subset = select_distributed(InProcess(), make_call(folder / "pool", "1%"), folder / "out", partitions=parts)
     content = subset.manifest.content
     spent = content["run"]["engine"]["worker_seconds"]
     return {
@@ -196,9 +193,9 @@ def lose_a_node(cluster: Any, node: Any, n: int, folder: Path) -> dict[str, Any]
             cluster.remove_node(node, allow_graceful=False)
             removed.append(time.time())
 
-    asked = asking(folder / "pool", "5%")
-    lost = select_distributed(Counting(), replace(asked, on_progress=watch), folder / "lost", partitions=4)
-    whole = select_distributed(InProcess(), asked, folder / "whole", partitions=4)
+    call = make_call(folder / "pool", "5%")
+    lost = select_distributed(Counting(), replace(call, on_progress=watch), folder / "lost", partitions=4)
+    whole = select_distributed(InProcess(), call, folder / "whole", partitions=4)
     stages = [path.name.split("-")[0] for path in attempts.iterdir()]
     return {
         "rows": n,
@@ -246,11 +243,11 @@ def main() -> None:
     command = "python benchmarks/cluster.py " + " ".join(sys.argv[1:])
     earlier = content.get("results", [])
     new = [{"command": command, **result} for result in results]
-    kept = [result for result in earlier if result["rows"] not in options.rows]
+    others = [result for result in earlier if result["rows"] not in options.rows]
     content |= {
         "nodes": 2,
         "processors_per_node": 1,
-        "results": sorted([*kept, *new], key=lambda result: result["rows"]),
+        "results": sorted([*others, *new], key=lambda result: result["rows"]),
         "lost_node": {"command": command, **lost},
         "machine": machine("ray", "polars", "pyarrow", "faiss-cpu", "numba"),
     }

@@ -48,7 +48,7 @@ def area(score: Score, is_right: NDArray[np.bool_]) -> float:
     return float((rankdata(score)[is_right].sum() - n_right * (n_right + 1) / 2) / (n_right * n_wrong))
 
 
-def pairs_of(score: Score, is_right: NDArray[np.bool_], group: NDArray[np.int64]) -> tuple[Score, Score]:
+def rank_within_groups(score: Score, is_right: NDArray[np.bool_], group: NDArray[np.int64]) -> tuple[Score, Score]:
     """Return for each group how many of its pairs of a right and a wrong row are ranked right, and how many it has."""
     won, had = np.zeros(group.max() + 1), np.zeros(group.max() + 1)
     for g in range(len(had)):
@@ -64,7 +64,7 @@ def with_interval(score: Score, is_right: NDArray[np.bool_], group: NDArray[np.i
     fine = np.isfinite(score)
     score, is_right, group = score[fine], is_right[fine], np.unique(group[fine], return_inverse=True)[1]
     members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
-    won, had = pairs_of(score, is_right, group)
+    won, had = rank_within_groups(score, is_right, group)
     rng = np.random.default_rng(0)
     areas, shares = [], []
     for _ in range(N_BOOTSTRAP):
@@ -72,14 +72,14 @@ def with_interval(score: Score, is_right: NDArray[np.bool_], group: NDArray[np.i
         rows = np.concatenate([members[g] for g in chosen])
         areas.append(area(score[rows], is_right[rows]))
         shares.append(won[chosen].sum() / max(had[chosen].sum(), 1))
-    found: dict[str, object] = {"auroc": _interval(area(score, is_right), areas), "n": len(score)}
+    result: dict[str, object] = {"auroc": _interval(area(score, is_right), areas), "n": len(score)}
     if had.sum():
-        found["pairs"] = _interval(float(won.sum() / had.sum()), shares)
-    return found
+        result["pairs"] = _interval(float(won.sum() / had.sum()), shares)
+    return result
 
 
-def _interval(value: float, drawn: list[float]) -> dict[str, float]:
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+def _interval(value: float, resampled: list[float]) -> dict[str, float]:
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
     return {"value": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
@@ -99,7 +99,7 @@ def solutions(path: Path, n_questions: int, context: FeatureContext) -> dict[str
     for name, beta in (("self-reflection alone", 0.0), ("consistency alone", 1.0), ("confidence", None)):
         settings = ConfidenceSettings() if beta is None else ConfidenceSettings(beta=beta)
         began = time.monotonic()
-        scores[name] = compute(pool, {"confidence"}, _with(context, settings))["confidence"]
+        scores[name] = compute(pool, {"confidence"}, _set_confidence(context, settings))["confidence"]
         seconds[name] = time.monotonic() - began
     is_right = np.array([line["correct"] for line in lines])
     group = np.array([line["id"] for line in lines])
@@ -120,7 +120,7 @@ def _rank_correlation(score: Score, length: NDArray[np.int64]) -> float:
     return float(np.corrcoef(rankdata(score[fine]), rankdata(length[fine]))[0, 1])
 
 
-def _with(context: FeatureContext, settings: ConfidenceSettings) -> FeatureContext:
+def _set_confidence(context: FeatureContext, settings: ConfidenceSettings) -> FeatureContext:
     from dataclasses import replace
 
     return replace(context, confidence=settings)
@@ -132,19 +132,19 @@ def labels(path: Path, n_rows: int | None, context: FeatureContext) -> dict[str,
     if n_rows is not None and n_rows < len(lines):
         lines = [lines[i] for i in np.sort(np.random.default_rng(0).permutation(len(lines))[:n_rows])]
     pool = th.load([{"text": line["text"], "label": str(line["given"])} for line in lines])
-    given = np.array([str(line["given"]) for line in lines])
+    label = np.array([str(line["given"]) for line in lines])
     is_right = np.array([line["given"] == line["true"] for line in lines])
-    scores = {"confidence": compute(pool, {"confidence"}, context)["confidence"], **_baselines(pool, given, context)}
+    scores = {"confidence": compute(pool, {"confidence"}, context)["confidence"], **_baselines(pool, label, context)}
     group = np.arange(len(lines))
     return {
         "rows": len(lines),
-        "classes": len(set(given)),
+        "classes": len(set(label)),
         "share_right": round(float(is_right.mean()), 4),
         "scores": {name: with_interval(score, is_right, group) for name, score in scores.items()},
     }
 
 
-def _baselines(pool: th.Dataset, given: NDArray[np.str_], context: FeatureContext) -> dict[str, Score]:
+def _baselines(pool: th.Dataset, label: NDArray[np.str_], context: FeatureContext) -> dict[str, Score]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -152,7 +152,7 @@ def _baselines(pool: th.Dataset, given: NDArray[np.str_], context: FeatureContex
 
     x = compute(pool, {"embedding"}, context)["embedding"]
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2).fit_transform(pool.texts().to_list())
-    codes = np.unique(given, return_inverse=True)[1]
+    codes = np.unique(label, return_inverse=True)[1]
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
 
     def own(views: object) -> Score:
@@ -177,13 +177,13 @@ def main() -> None:
     parser.add_argument("--encoder", default="static")
     parser.add_argument("--device", default=None)
     parser.add_argument("--out", type=Path, default=RESULT)
-    given = parser.parse_args()
-    context = make_context(model=given.model, encoder=given.encoder, device=given.device)
-    folder = given.data / "noise" if (given.data / "noise").is_dir() else given.data
-    found: dict[str, dict[str, object]] = {SOLUTIONS: solutions(folder / SOLUTIONS, given.questions, context)}
+    options = parser.parse_args()
+    context = make_context(model=options.model, encoder=options.encoder, device=options.device)
+    folder = options.data / "noise" if (options.data / "noise").is_dir() else options.data
+    files: dict[str, dict[str, object]] = {SOLUTIONS: solutions(folder / SOLUTIONS, options.questions, context)}
     for name in LABELS:
-        found[name] = labels(folder / name, given.rows, context)
-    for name, about in found.items():
+        files[name] = labels(folder / name, options.rows, context)
+    for name, about in files.items():
         print(name, {key: value for key, value in about.items() if key != "scores"})
         for score, values in about["scores"].items():  # type: ignore[attr-defined]
             shown = (
@@ -192,9 +192,14 @@ def main() -> None:
                 if what != "n"
             )
             print(f"  {score:32}", *shown, f"n {values['n']:,}")
-    result = {"model": given.model or "embedded", "encoder": given.encoder, "files": found, "machine": machine("torch")}
-    given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    result = {
+        "model": options.model or "embedded",
+        "encoder": options.encoder,
+        "files": files,
+        "machine": machine("torch"),
+    }
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

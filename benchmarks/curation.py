@@ -68,13 +68,13 @@ def score_copies(rule: Rule, truth: pl.DataFrame, dropped: pl.DataFrame, seconds
     gone = {a for a, _ in pairs}
     named = {frozenset(pair) for pair in pairs}
     last = COPIES[rule.name][-1]
-    wanted = planted.filter(pl.col("planted") == last)
-    found = sum(
-        a in gone or frozenset((a, b)) in named for a, b in wanted.select("listing_id", "planted_of").iter_rows()
+    originals = planted.filter(pl.col("planted") == last)
+    n_recovered = sum(
+        a in gone or frozenset((a, b)) in named for a, b in originals.select("listing_id", "planted_of").iter_rows()
     )
     return Score(
         rule=rule.name, settings=settings, dropped=len(pairs), precision=right / max(len(pairs), 1),
-        planted=wanted.height, recall=found / wanted.height, seconds=round(seconds, 2),
+        planted=originals.height, recall=n_recovered / originals.height, seconds=round(seconds, 2),
     )  # fmt: skip
 
 
@@ -85,10 +85,10 @@ def score_others(rule: Rule, truth: pl.DataFrame, dropped: pl.DataFrame, seconds
         right |= set(planted["planted_of"])
     gone = set(dropped["row_id"])
     sides = planted.select("listing_id", "planted_of").iter_rows()
-    found = [a in gone or (rule.name == "conflicts" and b in gone) for a, b in sides]
+    is_recovered = [a in gone or (rule.name == "conflicts" and b in gone) for a, b in sides]
     return Score(
         rule=rule.name, settings=settings, dropped=len(gone), precision=len(gone & right) / max(len(gone), 1),
-        planted=planted.height, recall=sum(found) / planted.height, seconds=round(seconds, 2),
+        planted=planted.height, recall=sum(is_recovered) / planted.height, seconds=round(seconds, 2),
     )  # fmt: skip
 
 

@@ -44,10 +44,10 @@ SHARES = (0.05, 0.1, 0.3)
 N_BESIDE = 20
 
 
-def kernel(found):
+def kernel(pairs):
     """Return (n, m) of utilities of all m examples, clipped at 0, from what the feature gives."""
-    full = np.zeros(found.shape)
-    np.put_along_axis(full, found["example"], np.maximum(found["utility"], 0), axis=1)
+    full = np.zeros(pairs.shape)
+    np.put_along_axis(full, pairs["example"], np.maximum(pairs["utility"], 0), axis=1)
     return full
 
 
@@ -87,30 +87,32 @@ def tokens_with_prefixes_kept(pool, lm, limit, tried):
     return int(prefixes.sum() + again + read.sum() * (1 + tried.shape[1]))
 
 
-def nearest_alone(found, n_neighbors):
+def nearest_alone(features, n_neighbors):
     """Return the features with the nearest examples alone, taken from those of all pairs."""
-    x = found["embedding"]
+    x = features["embedding"]
     tried = nearest_examples(x, x, min(n_neighbors + 1, len(x)), is_own=True)
-    every = np.zeros(found["in_context_utility"].shape)
-    np.put_along_axis(every, found["in_context_utility"]["example"], found["in_context_utility"]["utility"], axis=1)
-    few = np.empty(tried.shape, found["in_context_utility"].dtype)
+    every = np.zeros(features["in_context_utility"].shape)
+    np.put_along_axis(
+        every, features["in_context_utility"]["example"], features["in_context_utility"]["utility"], axis=1
+    )
+    few = np.empty(tried.shape, features["in_context_utility"].dtype)
     few["example"], few["utility"] = tried, np.take_along_axis(every, tried, axis=1)
-    arrays = {**found, "in_context_utility": few}
-    return Features(row_id=found.row_id, arrays=arrays, missing=found.missing)
+    arrays = {**features, "in_context_utility": few}
+    return Features(row_id=features.row_id, arrays=arrays, missing=features.missing)
 
 
 def measure(pool, beside, lm, context, n_neighbors):
     """Return tokens and seconds of each way, and the shares of the objective."""
-    tokens, seconds, found = {}, {}, {}
+    tokens, seconds, features = {}, {}, {}
     limit = int(lm.max_positions) // 2
     for name, n_examples in (("tried", n_neighbors), ("all, kept", None)):
         began = time.process_time()
-        found[name] = compute(pool, {"in_context_utility", "embedding"}, replace(context, n_examples=n_examples))
+        features[name] = compute(pool, {"in_context_utility", "embedding"}, replace(context, n_examples=n_examples))
         seconds[name] = time.process_time() - began
-        tokens[name] = tokens_with_prefixes_kept(pool, lm, limit, found[name]["in_context_utility"]["example"])
+        tokens[name] = tokens_with_prefixes_kept(pool, lm, limit, features[name]["in_context_utility"]["example"])
     tokens["all pairs"] = tokens_of_all_pairs(pool, lm, limit)
-    nearest = nearest_alone(found["all, kept"], n_neighbors)
-    full = kernel(found["all, kept"]["in_context_utility"])
+    nearest = nearest_alone(features["all, kept"], n_neighbors)
+    full = kernel(features["all, kept"]["in_context_utility"])
     n, rng = len(pool), np.random.default_rng(0)
     shares = []
     of_beside = compute(pool, {NAME}, replace(context, examples=beside, n_examples=None))[NAME]
@@ -121,10 +123,10 @@ def measure(pool, beside, lm, context, n_neighbors):
         floor = most if stage == "continual" else np.zeros(n)
         embedding = {f"{role}_embedding": compute(beside, {"embedding"}, context)["embedding"] for role in roles}
         order = {
-            "exact": ranking(found["all, kept"], context_of),
-            "tried": ranking(found["tried"], context_of),
+            "exact": ranking(features["all, kept"], context_of),
+            "tried": ranking(features["tried"], context_of),
             "nearest": ranking(nearest, context_of),
-            "embedding": ranking(found["tried"], embedding, kernel="embedding", neighbors="all"),
+            "embedding": ranking(features["tried"], embedding, kernel="embedding", neighbors="all"),
         }
         for share in SHARES:
             k = max(1, round(share * n))
@@ -147,27 +149,29 @@ def main():
     parser.add_argument("--dtype")
     parser.add_argument("--cache", type=Path, help="not set: nothing is kept")
     parser.add_argument("--out", type=Path, default=RESULT)
-    given = parser.parse_args()
-    columns = None if given.columns is None else dict(pair.split("=") for pair in given.columns.split(","))
-    every = th.load(given.data, columns=columns)
-    chosen = np.random.default_rng(0).permutation(len(every))[: given.rows + N_BESIDE]
-    pool, beside = every.take(np.sort(chosen[: given.rows])), every.take(np.sort(chosen[given.rows :]))
-    lm = language_model(given.model, device=given.device, dtype=given.dtype)
-    cache = None if given.cache is None else FeatureCache(given.cache)
-    context = make_context(model=given.model, device=given.device, dtype=given.dtype, encoder="static", cache=cache)
+    options = parser.parse_args()
+    columns = None if options.columns is None else dict(pair.split("=") for pair in options.columns.split(","))
+    every = th.load(options.data, columns=columns)
+    chosen = np.random.default_rng(0).permutation(len(every))[: options.rows + N_BESIDE]
+    pool, beside = every.take(np.sort(chosen[: options.rows])), every.take(np.sort(chosen[options.rows :]))
+    lm = language_model(options.model, device=options.device, dtype=options.dtype)
+    cache = None if options.cache is None else FeatureCache(options.cache)
+    context = make_context(
+        model=options.model, device=options.device, dtype=options.dtype, encoder="static", cache=cache
+    )
     result = {
         "rows": len(pool),
-        "data": Path(given.data).name,
-        "columns": given.columns,
+        "data": Path(options.data).name,
+        "columns": options.columns,
         "model": lm.name,
         "dtype": lm.dtype,
-        "neighbors": given.neighbors,
-        **measure(pool, beside, lm, context, given.neighbors),
+        "neighbors": options.neighbors,
+        **measure(pool, beside, lm, context, options.neighbors),
         "machine": machine("torch", "transformers"),
     }
     tokens = result["tokens"]
     result["times_fewer_tokens"] = tokens["all pairs"] / tokens["tried"]
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps({name: result[name] for name in ("tokens", "seconds", "times_fewer_tokens")}, indent=2))
     for line in result["objective"]:
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in line.items()})

@@ -34,7 +34,7 @@ from thresher.models.encoders.wordpiece import WordPieces
 TOKENIZER = FOLDER / "tokenizer.json"
 
 
-def texts_of(n: int) -> pl.Series:
+def generate_texts(n: int) -> pl.Series:
     """Return n texts as `Dataset.texts` gives them."""
     return pl.Series("text", [f"{row['prompt']}\n{row['completion']}" for row in generated_rows(n)])
 
@@ -64,18 +64,18 @@ def static(texts: pl.Series, n_runs: int) -> dict[str, object]:
     encoder, pieces = StaticEncoder(), WordPieces(TOKENIZER)
     peer = StaticModel.from_pretrained(FOLDER, force_download=False, max_length=None)
     strings = texts.to_list()
-    found = encoder.encode(texts)
+    vectors = encoder.encode(texts)
     expected = peer.encode(strings, use_multiprocessing=False)
     n = len(texts)
     return {
-        "largest_difference_to_model2vec": float(np.abs(found - expected).max()),
+        "largest_difference_to_model2vec": float(np.abs(vectors - expected).max()),
         "thresher": rate(n, timed(lambda: encoder.encode(texts), n_runs)),
         "thresher, tokens alone": rate(n, timed(lambda: list(pieces.encode_batches(texts)), n_runs)),
         "model2vec": rate(n, timed(lambda: peer.encode(strings, use_multiprocessing=False), n_runs)),
     }
 
 
-def products_of(encoder: object, texts: pl.Series) -> Counter[tuple[int, ...]]:
+def count_products(encoder: object, texts: pl.Series) -> Counter[tuple[int, ...]]:
     """Encode once and return the shapes of all matrix products: (batch, rows, inner, columns) -> how often."""
     import torch
 
@@ -129,7 +129,7 @@ def multiply_all(shapes: Counter[tuple[int, ...]]) -> Callable[[], None]:
 def minilm(texts: pl.Series, n_runs: int) -> dict[str, object]:
     """Measure MiniLM and the matrix products that it cannot do without."""
     encoder = load_encoder("minilm", device="cpu")
-    shapes = products_of(encoder, texts)
+    shapes = count_products(encoder, texts)
     n_flop = sum(2 * times * int(np.prod(shape)) for shape, times in shapes.items())
     whole, least = timed(lambda: encoder.encode(texts), n_runs), timed(multiply_all(shapes), n_runs)
     return {
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "encoders.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    texts = texts_of(options.rows)
+    texts = generate_texts(options.rows)
     n_tokens = sum(int(batch.values.sum()) for batch in count_batches(TOKENIZER, texts))
     content = {
         "command": "python benchmarks/encoders.py " + " ".join(sys.argv[1:]),

@@ -208,8 +208,8 @@ def sections(draw: st.DrawFn, steps: list[str]) -> str:
     if draw(st.integers(0, 3)) == 0:
         name = draw(st.sampled_from(sorted(GOOD)))
         chosen[name][draw(st.sampled_from(sorted(GOOD[name])) | TEXT)] = draw(VALUE)
-    for name, found in chosen.items():
-        lines += [f"[{name}]\n", *(f"{json.dumps(key)} = {toml(value)}\n" for key, value in found.items())]
+    for name, keys in chosen.items():
+        lines += [f"[{name}]\n", *(f"{json.dumps(key)} = {toml(value)}\n" for key, value in keys.items())]
     return "".join(lines)
 
 
@@ -290,8 +290,8 @@ def check_counts(counts: dict[str, int], report: dict, out: Path) -> None:
         lost = sum(one["rows"] for one in report["out"] if not one["was_kept"])
         assert counts["new"] == lost + counts["entered"], (counts, report["out"])
         if (out / "latest").exists() and counts["rows"]:
-            kept = pl.read_parquet(sorted((out / "latest" / "data").glob("*.parquet")))
-            assert kept["thresher_row_id"].is_unique().all()
+            snapshot = pl.read_parquet(sorted((out / "latest" / "data").glob("*.parquet")))
+            assert snapshot["thresher_row_id"].is_unique().all()
 
 
 def main() -> None:
@@ -316,10 +316,10 @@ def main() -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(examples())
-    def example(made: tuple[bytes, list[Night]]) -> None:
+    def example(job_and_nights: tuple[bytes, list[Night]]) -> None:
         nonlocal number
         number += 1
-        job, delivered_nights = made
+        job, delivered_nights = job_and_nights
         folder = root / "job"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "src").mkdir(parents=True)

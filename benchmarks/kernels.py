@@ -69,10 +69,10 @@ def thresher_call(kind, arrays, k):
     x = arrays["x"]
     n = len(x)
 
-    def engine(stage, *given):
+    def engine(stage, *arguments):
         cover = greedy.start_coverage(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
         chooser = pick_rules.start_pick_rule("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
-        return stage(*given, cover, k, chooser)
+        return stage(*arguments, cover, k, chooser)
 
     if kind == "kernel":
         kernel = arrays["kernel32"]
@@ -98,14 +98,14 @@ def apricot_call(kind, arrays, k):
     from scipy.sparse import csr_matrix
 
     if kind == "kernel":
-        given, metric = arrays["kernel64"], "precomputed"
+        rows, metric = arrays["kernel64"], "precomputed"
     elif kind == "graph":
         n = len(arrays["x"])
         similarity = arrays["similarity"].astype(np.float64)
-        given, metric = csr_matrix((similarity, arrays["row"], arrays["start"]), shape=(n, n)), "precomputed"
+        rows, metric = csr_matrix((similarity, arrays["row"], arrays["start"]), shape=(n, n)), "precomputed"
     else:
-        given, metric = arrays["x"], "cosine"
-    return lambda: FacilityLocationSelection(k, metric=metric, optimizer="lazy").fit(given).ranking
+        rows, metric = arrays["x"], "cosine"
+    return lambda: FacilityLocationSelection(k, metric=metric, optimizer="lazy").fit(rows).ranking
 
 
 def submodlib_call(kind, arrays, k):
@@ -117,8 +117,8 @@ def submodlib_call(kind, arrays, k):
         return "its sparse mode needed 97 s for 8,000 rows: 100,000 are out of reach"
 
     def run():
-        given = {"sijs": arrays["kernel64"], "pybind_mode": "array64"} if kind == "kernel" else {"data": x}
-        function = FacilityLocationFunction(n=n, mode="dense", separate_rep=False, metric="cosine", **given)
+        options = {"sijs": arrays["kernel64"], "pybind_mode": "array64"} if kind == "kernel" else {"data": x}
+        function = FacilityLocationFunction(n=n, mode="dense", separate_rep=False, metric="cosine", **options)
         picks = function.maximize(
             k, optimizer="LazyGreedy", stopIfZeroGain=False, stopIfNegativeGain=False, show_progress=False
         )
@@ -171,11 +171,11 @@ PACKAGES = {"thresher": "thresher", "apricot lazy": "apricot-select", "submodlib
 def child(folder, peer, kind, k, repeats):
     """Run one peer and print what was measured as JSON; the picks go to a file."""
     warnings.simplefilter("ignore")  # apricot's numba signatures are old
-    wanted = {
+    needed = {
         "kernel": {"kernel32" if peer.endswith("thresher") else "kernel64"},
         "graph": {"start", "row", "similarity"},
     }
-    names = {"x"} | wanted.get(kind, set())
+    names = {"x"} | needed.get(kind, set())
     arrays = {name: np.load(folder / f"{name}.npy") for name in names}
     small = {name: np.load(folder / "small" / f"{name}.npy") for name in names}
     call = CALLS[peer](kind, small, 5)
@@ -257,25 +257,25 @@ def compare(folder, kind, x, k, arguments, slow, value):
     )
     for peer in PEERS:
         reason = absent(peer) or slow.get((peer, kind))
-        found = {"skipped": reason} if reason else measured(folder, peer, kind, k, arguments.repeats)
-        rows[peer] = found
-        if "skipped" in found:
+        entry = {"skipped": reason} if reason else measured(folder, peer, kind, k, arguments.repeats)
+        rows[peer] = entry
+        if "skipped" in entry:
             continue
         picks[peer] = np.load(folder / "picks.npy")
-        found["median_s"] = statistics.median(found["seconds"])
-        found["peak_bytes"] = max(found["peak_bytes"] - (nothing32 if peer == "thresher" else nothing), 0)
-        if found["median_s"] > arguments.limit:
-            slow[peer, kind] = f"{found['median_s']:.0f} s for {len(x):,} rows, more than --limit"
-        found["n_distinct_picks"] = len(set(picks[peer].tolist()))
-        found["objective"] = value(picks[peer])
+        entry["median_s"] = statistics.median(entry["seconds"])
+        entry["peak_bytes"] = max(entry["peak_bytes"] - (nothing32 if peer == "thresher" else nothing), 0)
+        if entry["median_s"] > arguments.limit:
+            slow[peer, kind] = f"{entry['median_s']:.0f} s for {len(x):,} rows, more than --limit"
+        entry["n_distinct_picks"] = len(set(picks[peer].tolist()))
+        entry["objective"] = value(picks[peer])
     reference = "numpy" if "numpy" in picks else "thresher"
-    for peer, found in rows.items():
+    for peer, entry in rows.items():
         if peer in picks:
-            found["picks_equal_to_exact"] = (
+            entry["picks_equal_to_exact"] = (
                 int((picks[peer] == picks[reference]).sum()) if reference == "numpy" else None
             )
-            found["objective_share"] = found["objective"] / rows[reference]["objective"]
-            found["times_thresher"] = found["median_s"] / rows["thresher"]["median_s"]
+            entry["objective_share"] = entry["objective"] / rows[reference]["objective"]
+            entry["times_thresher"] = entry["median_s"] / rows["thresher"]["median_s"]
     return {"kind": kind, "n": len(x), "k": k, "peers": rows}
 
 
@@ -317,11 +317,11 @@ def large_part(folder, arguments):
     write_arrays(folder, x)
     base = measured(folder, "nothing", "embeddings", 1, 1)["peak_bytes"]
     row = {"part": "large", "data": "2000 clusters", "kind": "embeddings", "n": n, "k": n // 10}
-    found = measured(folder, "thresher", "embeddings", n // 10, arguments.repeats)
+    entry = measured(folder, "thresher", "embeddings", n // 10, arguments.repeats)
     picks = np.load(folder / "picks.npy")
-    found |= {
-        "median_s": statistics.median(found["seconds"]),
-        "added_bytes": max(found["peak_bytes"] - base, 0),
+    entry |= {
+        "median_s": statistics.median(entry["seconds"]),
+        "added_bytes": max(entry["peak_bytes"] - base, 0),
         "n_distinct_picks": len(set(picks.tolist())),
         "objective": objective(x, picks),
     }
@@ -332,9 +332,9 @@ def large_part(folder, arguments):
         cover = greedy.start_coverage(x, inverse_norms(x), np.ones(n, np.float32), np.zeros(n))
         chooser = pick_rules.start_pick_rule("lazy", 0.1, np.random.default_rng(0), cover.is_pick)
         exact = dense_kernel.pick_from_kernel(dense_kernel.compute_kernel(x), cover, n // 10, chooser).rows
-        found["exact_objective"] = objective(x, exact)
-        found["share_of_exact_objective"] = found["objective"] / found["exact_objective"]
-    yield {**row, "peers": {"thresher": found}}
+        entry["exact_objective"] = objective(x, exact)
+        entry["share_of_exact_objective"] = entry["objective"] / entry["exact_objective"]
+    yield {**row, "peers": {"thresher": entry}}
 
 
 PARTS = {"large": large_part, "dense": dense_part, "sparse": sparse_part}
@@ -368,15 +368,15 @@ def plot(rows, path):
 
 def show(row):
     print(f"{row['part']}, {row['data']}, {row['kind']} given, n = {row['n']:,}, k = {row['k']:,}")
-    for peer, found in row["peers"].items():
-        if "skipped" in found:
-            print(f"  {peer:13s} skipped: {found['skipped']}")
+    for peer, entry in row["peers"].items():
+        if "skipped" in entry:
+            print(f"  {peer:13s} skipped: {entry['skipped']}")
             continue
-        share = found.get("objective_share", found.get("share_of_exact_objective"))
+        share = entry.get("objective_share", entry.get("share_of_exact_objective"))
         print(
-            f"  {peer:13s} {found['median_s']:9.4f} s {found.get('times_thresher', 1):7.1f} x   "
-            f"{found['peak_bytes'] / 1e6:8.0f} MB   equal picks {found.get('picks_equal_to_exact')}   distinct "
-            f"{found['n_distinct_picks']}   objective {share}",
+            f"  {peer:13s} {entry['median_s']:9.4f} s {entry.get('times_thresher', 1):7.1f} x   "
+            f"{entry['peak_bytes'] / 1e6:8.0f} MB   equal picks {entry.get('picks_equal_to_exact')}   distinct "
+            f"{entry['n_distinct_picks']}   objective {share}",
             flush=True,
         )
 

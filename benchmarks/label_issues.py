@@ -56,35 +56,35 @@ def with_intervals(score, is_wrong, n_draws):
 
 def probabilities(work, views, penalty):
     """Return (n_texts, k) cross-fitted probabilities."""
-    found = np.zeros((work.rows.n_texts, work.rows.n_classes))
+    probability = np.zeros((work.rows.n_texts, work.rows.n_classes))
     for judged in predict_folds(work.rows, views, range(work.rows.n_folds), penalty=penalty):
-        found[judged.texts] = judged.probability
-    return found
+        probability[judged.texts] = judged.probability
+    return probability
 
 
 def measure(path, encoder, n_draws):
     """Return what is found on one file."""
     lines = [json.loads(line) for line in path.open()]
     pool = th.load([{"text": line["text"], "label": str(line["given"])} for line in lines])
-    names, given = class_names(pool), given_classes(pool)
+    names, codes = class_names(pool), given_classes(pool)
     work = _CrossFit(pool, names, make_context(encoder=encoder).resolved(len(pool)))
     embedding, words = work._views
     text = work.text
     began = time.process_time()
     own = probabilities(work, [embedding, words], PENALTY)[text]
     seconds = time.process_time() - began
-    at = np.arange(len(given))
+    at = np.arange(len(codes))
     scores = {
-        "self_confidence": own[at, given],
-        "self_confidence, normalized": normalize_confidence(own, given)[at, given],
+        "self_confidence": own[at, codes],
+        "self_confidence, normalized": normalize_confidence(own, codes)[at, codes],
     }
     for label, views in (("embedding alone", [embedding]), ("words alone", [words]), ("both", [embedding, words])):
         for penalty in PENALTIES:
             if (label, penalty) != ("both", PENALTY):
-                scores[f"{label}, C = {penalty:g}"] = probabilities(work, views, penalty)[text][at, given]
-    issues = find_label_issues(own, given, names)
+                scores[f"{label}, C = {penalty:g}"] = probabilities(work, views, penalty)[text][at, codes]
+    issues = find_label_issues(own, codes, names)
     is_wrong = np.array([line["given"] != line["true"] for line in lines])
-    named = np.zeros(len(given), dtype=bool)
+    named = np.zeros(len(codes), dtype=bool)
     named[issues["row"].to_numpy()] = True
     truth = np.array([str(line["true"]) for line in lines])[issues["row"].to_numpy()]
     return {
@@ -112,15 +112,16 @@ def main():
     parser.add_argument("--encoder", default="static")
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--out", type=Path, default=RESULT)
-    given = parser.parse_args()
+    options = parser.parse_args()
     files = {
-        path.name: measure(path, given.encoder, given.draws) for path in sorted(given.data.glob("noise_*_weak.jsonl"))
+        path.name: measure(path, options.encoder, options.draws)
+        for path in sorted(options.data.glob("noise_*_weak.jsonl"))
     }
-    result = {"encoder": given.encoder, "draws": given.draws, "files": files, "machine": machine("scikit-learn")}
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
-    for name, found in files.items():
-        print(name, {key: value for key, value in found.items() if key != "scores"})
-        for score, area in found["scores"].items():
+    result = {"encoder": options.encoder, "draws": options.draws, "files": files, "machine": machine("scikit-learn")}
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    for name, entry in files.items():
+        print(name, {key: value for key, value in entry.items() if key != "scores"})
+        for score, area in entry["scores"].items():
             print(
                 f"  {score:32}", *(f"{a} {v['value']:.3f} [{v['low']:.3f}, {v['high']:.3f}]" for a, v in area.items())
             )

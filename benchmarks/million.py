@@ -91,7 +91,7 @@ class Stages:
     """Seconds and peak memory by stage; what runs inside another stage counts for the inner one alone."""
 
     def __init__(self) -> None:
-        self.found: dict[str, dict[str, float]] = {}
+        self.times: dict[str, dict[str, float]] = {}
         self._open: list[str] = []
         self._began = 0.0
 
@@ -114,7 +114,7 @@ class Stages:
 
     def _close(self) -> None:
         if self._open:
-            entry = self.found.setdefault(self._open[-1], {"seconds": 0.0, "peak_mb": 0.0})
+            entry = self.times.setdefault(self._open[-1], {"seconds": 0.0, "peak_mb": 0.0})
             entry["seconds"] += time.perf_counter() - self._began
             entry["peak_mb"] = max(entry["peak_mb"], _peak_mb())
 
@@ -134,7 +134,7 @@ def _peak_mb() -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
-def run_stages(path: Path, folder: Path, wanted: list[str], budget: str) -> dict[str, object]:
+def run_stages(path: Path, folder: Path, stage_names: list[str], budget: str) -> dict[str, object]:
     """Run in this process; returns what was measured and what came out."""
     import thresher as th
     from thresher import features
@@ -153,31 +153,31 @@ def run_stages(path: Path, folder: Path, wanted: list[str], budget: str) -> dict
     with stages.stage("read"):
         pool = th.load(path)
     result |= {"rows": len(pool), "bytes": path.stat().st_size}
-    if "curate" in wanted:
+    if "curate" in stage_names:
         with stages.stage("curate"):
             curated = th.curate(pool, list(RULES), encoder="static", out=folder / "curated")
         result["rules"] = curated.manifest.content["rules"]
         pool = curated.dataset
-    if "embed" in wanted and "select" not in wanted:
+    if "embed" in stage_names and "select" not in stage_names:
         context = features.make_context(encoder="static").resolved(len(pool))
         features.compute(pool, ["embedding"], context)
-    if "write" in wanted and "select" not in wanted:
+    if "write" in stage_names and "select" not in stage_names:
         with stages.stage("selection (random)"):
             th.select(pool, "random", budget=budget, out=folder / "out")
-    if "select" in wanted:
+    if "select" in stage_names:
         with stages.stage("selection, the rest"):
             subset = th.select(pool, "facility-location", budget=budget, encoder="static", out=folder / "out")
         content = subset.manifest.content
         result |= {"kept": len(subset), "objective": content["objective"], "notes": content["notes"]}
-    found = {name: {key: round(value, 2) for key, value in entry.items()} for name, entry in stages.found.items()}
-    return {**result, "stages": found}
+    times = {name: {key: round(value, 2) for key, value in entry.items()} for name, entry in stages.times.items()}
+    return {**result, "stages": times}
 
 
-def measure(path: Path, wanted: list[str], budget: str) -> dict[str, object]:
+def measure(path: Path, stages: list[str], budget: str) -> dict[str, object]:
     """Run the stages in a new process with an empty feature cache."""
     folder = Path(tempfile.mkdtemp(dir=path.parent))
     command = [sys.executable, __file__, "--child", str(path), "--folder", str(folder)]
-    command += ["--stages", ",".join(wanted), "--budget", budget]
+    command += ["--stages", ",".join(stages), "--budget", budget]
     began = time.perf_counter()
     with open(folder / "result.json", "wb") as out:
         process = subprocess.Popen(command, stdout=out, env={**os.environ, "THRESHER_CACHE": str(folder / "cache")})
@@ -191,18 +191,18 @@ def measure(path: Path, wanted: list[str], budget: str) -> dict[str, object]:
     return {"seconds": round(seconds, 2), "peak_mb": round(peak), **result}
 
 
-def seconds_of(run: dict[str, object]) -> float:
+def read_seconds(run: dict[str, object]) -> float:
     """Return how long a run took in all."""
     return float(run["seconds"])
 
 
 def growth(results: list[dict[str, object]]) -> list[dict[str, object]]:
     """Return the exponent of time in rows between neighboring sizes."""
-    found = []
+    rates = []
     for small, large in zip(results, results[1:], strict=False):
         ratio = math.log(large["seconds"] / small["seconds"]) / math.log(large["rows"] / small["rows"])
-        found.append({"from": small["rows"], "to": large["rows"], "exponent": round(ratio, 3)})
-    return found
+        rates.append({"from": small["rows"], "to": large["rows"], "exponent": round(ratio, 3)})
+    return rates
 
 
 def main() -> None:
@@ -217,9 +217,9 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    wanted = options.stages.split(",")
+    stage_names = options.stages.split(",")
     if options.child:
-        print(json.dumps(run_stages(options.child, options.folder, wanted, options.budget)))
+        print(json.dumps(run_stages(options.child, options.folder, stage_names, options.budget)))
         return
     name = "generated" if options.data is None else options.data.name.split(".")[0]
     results = []
@@ -230,7 +230,9 @@ def main() -> None:
             path = pools / f"{name}-{n}.jsonl"
             if not path.exists():
                 write_rows(path, generated_rows(n) if options.data is None else repeated_rows(options.data, n))
-            runs = sorted((measure(path, wanted, options.budget) for _ in range(options.repeats)), key=seconds_of)
+            runs = sorted(
+                (measure(path, stage_names, options.budget) for _ in range(options.repeats)), key=read_seconds
+            )
             of_runs = {name: [run[name] for run in runs] for name in ("seconds", "peak_mb")}
             results.append({**runs[len(runs) // 2], "runs": of_runs})
             print(json.dumps(results[-1], indent=2), flush=True)

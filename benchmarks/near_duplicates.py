@@ -43,13 +43,13 @@ def texts(n: int, seed: int = 0) -> list[str]:
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(rng.choice(letters, size)) for size in rng.integers(3, 10, N_WORDS)]
     weight = 1 / np.arange(1, N_WORDS + 1)
-    drawn = rng.choice(N_WORDS, size=(n, 25), p=weight / weight.sum())
+    rows = rng.choice(N_WORDS, size=(n, 25), p=weight / weight.sum())
     is_copy = rng.random(n) < COPY_SHARE
     for row in np.flatnonzero(is_copy[1:]) + 1:
-        drawn[row] = drawn[rng.integers(row)]
+        rows[row] = rows[rng.integers(row)]
         for place in rng.integers(25, size=rng.integers(1, 3)):
-            drawn[row, place] = rng.integers(N_WORDS)
-    return [" ".join(words[i] for i in row) for row in drawn.tolist()]
+            rows[row, place] = rng.integers(N_WORDS)
+    return [" ".join(words[i] for i in row) for row in rows.tolist()]
 
 
 def ours(rows: list[str]) -> int:
@@ -84,14 +84,14 @@ def datasketch(rows: list[str]) -> int:
 
 def report(n: int, dropped: int, seconds: float, notes: dict) -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    told = {
+    result = {
         "rows": n,
         "dropped": dropped,
         "seconds": round(seconds, 2),
         "peak_gb": round(peak, 2),
         "notes": dict(notes),
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
     return 0
 
 
@@ -105,18 +105,18 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--peer-rows", type=int, default=20_000)
     parser.add_argument("--only", choices=["thresher", "datasketch"])
-    given = parser.parse_args()
-    if given.only:
-        rows = texts(given.rows)
-        return ours(rows) if given.only == "thresher" else datasketch(rows)
-    runs = [run("thresher", given.peer_rows), run("datasketch", given.peer_rows), run("thresher", given.rows)]
+    options = parser.parse_args()
+    if options.only:
+        rows = texts(options.rows)
+        return ours(rows) if options.only == "thresher" else datasketch(rows)
+    runs = [run("thresher", options.peer_rows), run("datasketch", options.peer_rows), run("thresher", options.rows)]
     for each in runs:
         print(
             f"{each['who']:<11} {each['rows']:>9,} rows  {each['seconds']:>8.1f} s  {each['peak_gb']:.2f} GB  "
             f"{each['dropped']:,} dropped"
         )
-    extrapolated = runs[1]["seconds"] * given.rows / given.peer_rows
-    print(f"datasketch, in proportion, for {given.rows:,} rows: {extrapolated:,.0f} s")
+    extrapolated = runs[1]["seconds"] * options.rows / options.peer_rows
+    print(f"datasketch, in proportion, for {options.rows:,} rows: {extrapolated:,.0f} s")
     result = {"machine": machine("rensa", "datasketch", "polars", "numba"), "runs": runs}
     RESULT.write_text(json.dumps(result | {"datasketch_seconds_in_proportion": round(extrapolated)}, indent=1) + "\n")
     return 0

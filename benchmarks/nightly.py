@@ -111,7 +111,7 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
 
     pool = load(str(night.root / "slices" / "*.jsonl"))
     latest = night.root / "pool" / "latest"
-    kept = set(pl.read_parquet(sorted((latest / "data").glob("*.parquet")))["thresher_row_id"])
+    snapshot_ids = set(pl.read_parquet(sorted((latest / "data").glob("*.parquet")))["thresher_row_id"])
     from thresher.curation.pipeline import apply_rules
     from thresher.jobs.job_file import read_job
 
@@ -120,7 +120,7 @@ def hidden_quality(night: Night, total: int) -> dict[str, float]:
     os.environ["THRESHER_CACHE"] = str(night.root / "cache")
     x = compute(rows, {"embedding"}, make_context(encoder="static"))["embedding"]
     ids = rows.frame["row_id"].str.slice(0, 32).to_list()
-    ours = np.array([at for at, row_id in enumerate(ids) if row_id in kept])
+    ours = np.array([at for at, row_id in enumerate(ids) if row_id in snapshot_ids])
     rng = np.random.default_rng(0)
     began = time.monotonic()
     whole = build_core_set(x, np.ones(len(x), np.int64), total, rng).kept

@@ -49,14 +49,14 @@ FILES = {
 
 def scores(pool: th.Dataset, names: list[str]) -> dict[str, NDArray[np.float64]]:
     """Return (n,) of each method, NaN for rows that it gives no place, and the length of the responses."""
-    found = {}
+    values = {}
     for name in names:
         method, settings = METHODS[name]
-        made = th.select(pool, method, budget=len(pool), settings=settings, encoder="static")
-        found[name] = np.where(made.scores.value == -np.inf, np.nan, made.scores.value)
-        print(f"  {name}: {made.manifest.content['run']['seconds']['total']:.1f} s", flush=True)
+        subset = th.select(pool, method, budget=len(pool), settings=settings, encoder="static")
+        values[name] = np.where(subset.scores.value == -np.inf, np.nan, subset.scores.value)
+        print(f"  {name}: {subset.manifest.content['run']['seconds']['total']:.1f} s", flush=True)
     n_scored = compute(pool, {"n_response_tokens"}, FeatureContext())["n_response_tokens"]
-    return {**found, RESPONSE: n_scored.astype(np.float64)}
+    return {**values, RESPONSE: n_scored.astype(np.float64)}
 
 
 def spearman(x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Generator) -> dict[str, float]:
@@ -69,8 +69,8 @@ def spearman(x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Gene
     def rho(at: NDArray[np.int64]) -> float:
         return float(np.corrcoef(rankdata(x[at]), rankdata(y[at]))[0, 1])
 
-    drawn = [rho(rng.integers(len(x), size=len(x))) for _ in range(N_BOOTSTRAP)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    resampled = [rho(rng.integers(len(x), size=len(x))) for _ in range(N_BOOTSTRAP)]
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return {"rho": rho(np.arange(len(x))), "low": float(low), "high": float(high), "n": len(x)}
 
 
@@ -81,17 +81,17 @@ def measure(name: str, folder: Path, n_rows: int, methods: list[str]) -> dict[st
     pool = rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:n_rows]))
     print(f"{name}: {len(pool):,} rows", flush=True)
     began = time.monotonic()
-    found = scores(pool, methods)
+    by_method = scores(pool, methods)
     rng = np.random.default_rng(0)
-    pairs = [{"a": a, "b": b, **spearman(found[a], found[b], rng)} for a, b in combinations(found, 2)]
-    placed = {method: int(np.isfinite(values).sum()) for method, values in found.items()}
+    pairs = [{"a": a, "b": b, **spearman(by_method[a], by_method[b], rng)} for a, b in combinations(by_method, 2)]
+    placed = {method: int(np.isfinite(values).sum()) for method, values in by_method.items()}
     return {"rows": len(pool), "placed": placed, "pairs": pairs, "seconds": round(time.monotonic() - began, 1)}
 
 
-def table(made: dict[str, object]) -> str:
+def table(result: dict[str, object]) -> str:
     """Return the matrix of one data set as text: rho, and its interval below."""
-    pairs = {(pair["a"], pair["b"]): pair for pair in made["pairs"]}
-    names = list(made["placed"])
+    pairs = {(pair["a"], pair["b"]): pair for pair in result["pairs"]}
+    names = list(result["placed"])
     width = max(map(len, names))
     lines = [" " * width + "".join(f"  {name[:14]:>16}" for name in names[:-1])]
     for i, b in enumerate(names[1:], start=1):
@@ -112,15 +112,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rank_correlations.json")
     options = parser.parse_args()
     asked = [name for name in options.methods.split(",") if METHODS[name][0] in available()]
-    made = {}
+    sets = {}
     for name in options.sets.split(","):
-        made[name] = measure(name, options.data, options.rows, asked)
-        print(table(made[name]), flush=True)
+        sets[name] = measure(name, options.data, options.rows, asked)
+        print(table(sets[name]), flush=True)
     result = {
         "command": f"python benchmarks/rank_correlations.py --data PATH --rows {options.rows}",
         "machine": machine("torch", "transformers"),
         "model": "thresher/tiny-llama",
-        "sets": made,
+        "sets": sets,
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 

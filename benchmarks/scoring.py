@@ -70,12 +70,12 @@ def loop(lm, conversations, *, by_token):
         labels[0, :start] = -100
         alone = torch.cat([torch.tensor([[lm.start_id]]), ids[:, start:]], dim=1)
         with torch.no_grad():
-            given = lm.model(ids, labels=labels, output_hidden_states=True)
+            output = lm.model(ids, labels=labels, output_hidden_states=True)
             without = lm.model(alone, labels=alone.clone(), output_hidden_states=True)
         if by_token:
             token_losses(without.logits, alone)
-            token_losses(given.logits, ids)
-        losses.append((given.loss.item(), without.loss.item()))
+            token_losses(output.logits, ids)
+        losses.append((output.loss.item(), without.loss.item()))
     return np.array(losses)
 
 
@@ -102,9 +102,9 @@ def run_bare(module, passes, tokens, vocabulary):
 
 def lengths_read(lm, rows, context):
     """Return the tokens that each row costs in each of the two passes."""
-    found = [each.row for each in load_row_tokenizer(context).read(row_texts(rows).to_list())]
-    alone = [without_prompt(row, lm.start_id) for row in found]
-    return [np.array([row.n_read for row in part], dtype=np.int64) for part in (found, alone)]
+    rows_read = [each.row for each in load_row_tokenizer(context).read(row_texts(rows).to_list())]
+    alone = [without_prompt(row, lm.start_id) for row in rows_read]
+    return [np.array([row.n_read for row in part], dtype=np.int64) for part in (rows_read, alone)]
 
 
 def measure(rows, lm, context, repeats):
@@ -119,22 +119,22 @@ def measure(rows, lm, context, repeats):
     seconds = {name: [] for name in ("thresher", "cherry", "superfiltering", "bare", "bare body")}
     for _ in range(repeats):
         began = time.process_time()
-        found = compute(rows, ["loss", "loss_unconditional"], context)
+        features = compute(rows, ["loss", "loss_unconditional"], context)
         seconds["thresher"].append(time.process_time() - began)
         seconds["bare"].append(run_bare(lm.model, passes, best, lm.n_vocabulary))
         seconds["bare body"].append(run_bare(lm.model.base_model, passes, best, lm.n_vocabulary))
         for name in ("cherry", "superfiltering"):
             began = time.process_time()
-            wanted = loop(lm, conversations, by_token=name == "cherry")
+            expected = loop(lm, conversations, by_token=name == "cherry")
             seconds[name].append((time.process_time() - began) * len(rows) / len(some))
-    ours = np.stack([found["loss"][some], found["loss_unconditional"][some]], axis=1)
+    ours = np.stack([features["loss"][some], features["loss_unconditional"][some]], axis=1)
     return {
         "rows": len(rows),
         "count_tokens_read": n_tokens,
         "bare_batch_tokens": best,
         "seconds": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
-        "max_difference": float(np.nanmax(np.abs(ours - wanted))),
-        "rows_that_differ_by_more_than_1e-4": int((np.abs(ours - wanted).max(axis=1) > 1e-4).sum()),
+        "max_difference": float(np.nanmax(np.abs(ours - expected))),
+        "rows_that_differ_by_more_than_1e-4": int((np.abs(ours - expected).max(axis=1) > 1e-4).sum()),
     }
 
 
@@ -152,15 +152,15 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int)
     parser.add_argument("--out", type=Path, default=RESULT)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    pool = th.load(given.data)
-    rows = pool.take(np.sort(np.random.default_rng(0).choice(len(pool), given.rows, replace=False)))
-    chosen = {} if given.batch_tokens is None else {"batch_tokens": given.batch_tokens}
-    context = make_context(model=given.model, device="cpu", cache=None, **chosen)
-    lm = language_model(given.model, device="cpu")
+    pool = th.load(options.data)
+    rows = pool.take(np.sort(np.random.default_rng(0).choice(len(pool), options.rows, replace=False)))
+    chosen = {} if options.batch_tokens is None else {"batch_tokens": options.batch_tokens}
+    context = make_context(model=options.model, device="cpu", cache=None, **chosen)
+    lm = language_model(options.model, device="cpu")
     lm.model  # noqa: B018 - loaded before any clock starts, and shared by all ways
-    result = measure(rows, lm, context, given.repeats)
+    result = measure(rows, lm, context, options.repeats)
     seconds = result["seconds"]
     bars = {
         "times cherry (bar: 5)": ratios(seconds, "cherry"),
@@ -171,8 +171,8 @@ def main():
     }
     content = {
         "command": "OMP_NUM_THREADS=1 python benchmarks/scoring.py",
-        "data": Path(given.data).name,
-        "model": Path(given.model).name if given.model else lm.name,
+        "data": Path(options.data).name,
+        "model": Path(options.model).name if options.model else lm.name,
         "fingerprint": lm.fingerprint,
         "batch_tokens": lm.fitting(context.models.batch_tokens),
         "threads": torch.get_num_threads(),
@@ -180,8 +180,8 @@ def main():
         "ratios": bars,
         "machine": machine("torch", "transformers"),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(content, indent=2) + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(content, indent=2) + "\n")
     for line in itertools.chain(seconds.items(), bars.items()):
         print(*line)
 

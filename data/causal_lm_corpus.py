@@ -218,11 +218,9 @@ def without_shared_runs(train: list[Document], held_out: list[Document]) -> list
     """Return the training documents that share no run of words with a held-out one, boilerplate apart."""
     watched = set().union(*map(runs, held_out))
     shared = [runs(document) & watched for document in train]
-    count = Counter(run for found in shared for run in found)
+    count = Counter(run for runs in shared for run in runs)
     return [
-        document
-        for document, found in zip(train, shared, strict=True)
-        if all(count[run] > BOILERPLATE for run in found)
+        document for document, runs in zip(train, shared, strict=True) if all(count[run] > BOILERPLATE for run in runs)
     ]
 
 
@@ -321,14 +319,14 @@ def pack(documents: list[list[int]], window: int, pad_id: int, fillers: list[lis
     tokens = np.full((len(closed), window), pad_id, dtype=np.int16)
     document = np.full((len(closed), window), -1, dtype=np.int16)
     for row, filling in enumerate(closed):
-        fill_up(filling, window - sum(map(len, filling)), fillers)
+        add_short_documents(filling, window - sum(map(len, filling)), fillers)
         flat = [token for ids in filling for token in ids]
         tokens[row, : len(flat)] = flat
         document[row, : len(flat)] = np.repeat(np.arange(len(filling)), [len(ids) for ids in filling])
     return Packed(tokens=tokens, document=document)
 
 
-def fill_up(filling: list[list[int]], room: int, fillers: list[list[int]]) -> None:
+def add_short_documents(filling: list[list[int]], room: int, fillers: list[list[int]]) -> None:
     """Move short documents into a window: of the last few, each time the longest that fits."""
     while fitting := [(len(ids), -at) for at, ids in enumerate(reversed(fillers[-N_OPEN:]), 1) if len(ids) <= room]:
         filling.append(fillers.pop(max(fitting)[1]))

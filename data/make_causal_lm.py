@@ -215,8 +215,8 @@ def prepare(options: argparse.Namespace) -> tuple[Tokenizer, dict[int, Packed], 
         tokenizer = train_tokenizer(document.plain for part in corpus.train.values() for document in part)
         save_tokenizer(tokenizer, work / "model")
         train = corpus_text.pack_all(documents, tokenizer)
-        kept = [document for name, part in corpus.held_out.items() if name != "gsm8k-test" for document in part]
-        held_out = corpus_text.pack_all(kept, tokenizer)
+        measured = [document for name, part in corpus.held_out.items() if name != "gsm8k-test" for document in part]
+        held_out = corpus_text.pack_all(measured, tokenizer)
         (work / "corpus.json").write_text(json.dumps(corpus_list(corpus, train), indent=2) + "\n", encoding="utf-8")
         arrays: dict[str, Any] = {}
         for name, part in (("train", train), ("held_out", held_out)):

@@ -105,19 +105,19 @@ class Catalog:
         size = f"{rng.choice(own['sizes'])} {family['unit']}"
         if family["unit"] == "EU":
             size = " ".join(reversed(size.split()))
-        drawn = {
+        attributes = {
             "colour": rng.choice(words["colours"]),
             "material": rng.choice(family["materials"]),
             "size": size,
         }
-        told = [(name, value) for name, value in drawn.items() if rng.random() < 0.8]
+        mentioned = [(name, value) for name, value in attributes.items() if rng.random() < 0.8]
         brand = rng.choice(words["brands"])
         return Product(
             category=category,
             noun=noun,
             brand=brand,
             series=f"{rng.choice(words['series'])} {rng.randint(1, 99)}",
-            attributes=(("brand", brand), *told),
+            attributes=(("brand", brand), *mentioned),
             features=tuple(features),
         )
 
@@ -177,9 +177,11 @@ SOURCE_WEIGHTS = [4, 3, 2, 2]
 
 def with_slips(text: str, rng: random.Random, *, n: int, spared: list[str]) -> str:
     """Return the text with n words mistyped; the words of the spared values stay, so that they can be extracted."""
-    kept = {word.lower() for value in spared for word in value.split()}
+    untouched = {word.lower() for value in spared for word in value.split()}
     words = text.split(" ")
-    open_to_slips = [i for i, word in enumerate(words) if len(word) > 3 and word.lower().strip(".,;()") not in kept]
+    open_to_slips = [
+        i for i, word in enumerate(words) if len(word) > 3 and word.lower().strip(".,;()") not in untouched
+    ]
     for i in rng.sample(open_to_slips, min(n, len(open_to_slips))):
         at = rng.randrange(1, len(words[i]) - 1)
         word = words[i]

@@ -49,15 +49,15 @@ def reduced_tokenizer(folder: Path) -> tuple[Tokenizer, list[int]]:
     """Return the tokenizer without the entries that no text produces, and the old id of each new id."""
     spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     by_old_id = sorted(spec["model"]["vocab"].items(), key=lambda item: item[1])
-    kept = [(token, old) for token, old in by_old_id if not DROPPED.fullmatch(token)]
-    spec["model"]["vocab"] = {token: new for new, (token, _) in enumerate(kept)}
+    tokens = [(token, old) for token, old in by_old_id if not DROPPED.fullmatch(token)]
+    spec["model"]["vocab"] = {token: new for new, (token, _) in enumerate(tokens)}
     spec["added_tokens"] = [
         {**token, "id": spec["model"]["vocab"][token["content"]]}
         for token in spec["added_tokens"]
         if token["content"] in KEPT_SPECIAL
     ]
     spec.update(truncation=None, padding=None, post_processor=None)
-    return Tokenizer.from_str(json.dumps(spec)), [old for _, old in kept]
+    return Tokenizer.from_str(json.dumps(spec)), [old for _, old in tokens]
 
 
 def forward_alone(folder: Path, ids: list[int]) -> NDArray[np.float32]:
