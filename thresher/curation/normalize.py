@@ -64,3 +64,14 @@ def normalize_texts(
         column = column.str.replace_all(r"\s+", " ").str.strip_chars(" ")
     frame = texts.alias("text").to_frame()
     return frame.select(pl.when(column == "").then(pl.col("text")).otherwise(column)).to_series()
+
+
+def normalize_words(rows: Dataset, scope: Scope) -> pl.Series:
+    """Return the words of each row, (n,): normalized and without punctuation; never a label.
+
+    Args:
+        rows: n rows.
+        scope: as for `scope_texts`; of classification data, "row" is the text alone.
+    """
+    is_text = rows.kind == "classification" and scope == "row"
+    return normalize_texts(scope_texts(rows, "prompt" if is_text else scope), punctuation=True)

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import Scope, normalize_texts, scope_texts
+from thresher.curation.normalize import Scope, normalize_words
 from thresher.curation.rule import EVAL, Rows, Rule
 from thresher.curation.similarity.cosine_groups import COLUMNS
 from thresher.curation.similarity.shingles import Shingles, build_shingles
@@ -86,7 +86,7 @@ class Contamination(Rule):
         """
         if eval is None:
             raise AssertionError(f"{self.name} requires rows to evaluate on")
-        ours, theirs = self._normalize(pool), self._normalize(eval)
+        ours, theirs = (normalize_words(rows.dataset, self.scope) for rows in (pool, eval))
         our_sets, their_sets = (build_shingles(texts, n=self.n_gram, unit="word") for texts in (ours, theirs))
         overlap = _match_overlapping(our_sets, their_sets)
         tests = {
@@ -97,11 +97,6 @@ class Contamination(Rule):
             match = _match_similar(pool.features[EMBEDDING], eval.features[EMBEDDING])
             tests["semantic-leak"] = (match, self.cosine, "has cosine {} with")
         return _build_verdict(tests, eval.row_id, len(pool))
-
-    def _normalize(self, rows: Rows) -> pl.Series:
-        # labels are no leak
-        is_text = rows.dataset.kind == "classification" and self.scope == "row"
-        return normalize_texts(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
 
 
 def _build_verdict(tests: Mapping[str, tuple[_Match, float, str]], ids: pl.Series, n: int) -> Verdict:

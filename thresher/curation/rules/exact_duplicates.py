@@ -9,21 +9,19 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.normalize import Scope, normalize_texts, scope_texts
-from thresher.curation.rule import EXISTING, Rows, Rule
+from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
     DuplicateAssignment,
+    DuplicateRule,
     build_duplicate_verdict,
-    check_keep,
-    find_keep_features,
     order_by_preference,
 )
 from thresher.curation.verdict import Verdict
-from thresher.features.requirements import Requirements
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactDuplicates(Rule):
+class ExactDuplicates(DuplicateRule):
     """Drop rows whose text is equal to that of a row that stays.
 
     Texts are compared after normalization, by value and not by a hash. The whole row counts by
@@ -54,23 +52,13 @@ class ExactDuplicates(Rule):
     ignore_punctuation: bool = False
     keep: str = FIRST
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_keep(self.name, self.keep)
-
-    @property
-    def requirements(self) -> Requirements:
-        """Existing rows, and the feature that decides which row stays, if one does."""
-        return Requirements(features=find_keep_features(self.keep), side_features={EXISTING: frozenset()})
-
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop all but one row of each group of equal texts."""
         order = order_by_preference(pool, existing, self.keep)
         texts = pl.concat([self._normalize(rows) for rows in (existing, pool) if rows is not None])
         preferred = pl.DataFrame({"text": texts.gather(order.rows), "row": order.rows})
         representative = np.empty(len(texts), np.int64)
-        # the most preferred row of each text represents all its rows; existing rows stay in any
-        # case
+        # the most preferred row of a text represents all its rows, but existing rows stay in any case
         representative[order.rows] = preferred.select(pl.col("row").first().over("text")).to_series().to_numpy()
         representative[: order.n_existing] = np.arange(order.n_existing)
         is_own = representative == np.arange(len(texts))

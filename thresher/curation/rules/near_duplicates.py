@@ -8,15 +8,14 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import Scope, normalize_texts, scope_texts
-from thresher.curation.rule import EXISTING, Rows, Rule
+from thresher.curation.normalize import Scope, normalize_words
+from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
     DuplicateAssignment,
+    DuplicateRule,
     build_duplicate_verdict,
-    check_keep,
     encode_labels,
-    find_keep_features,
     order_by_preference,
 )
 from thresher.curation.similarity.shingles import (
@@ -28,7 +27,6 @@ from thresher.curation.similarity.shingles import (
     count_shared,
 )
 from thresher.curation.verdict import Verdict
-from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Int32, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
 from thresher.validation import option
@@ -39,7 +37,7 @@ _SEED = 1  # of the permutations: the same in every run, so that runs on parts o
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearDuplicates(Rule):
+class NearDuplicates(DuplicateRule):
     """Drop rows that share most of their text with a row that stays.
 
     Two rows are near-duplicates when the Jaccard similarity of their sets of shingles is at least
@@ -81,24 +79,14 @@ class NearDuplicates(Rule):
     permutations: int = option(128, ge=1)
     max_candidates: int = option(1000, ge=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_keep(self.name, self.keep)
-
-    @property
-    def requirements(self) -> Requirements:
-        """Existing rows, and the feature that decides which row stays, if one does."""
-        return Requirements(features=find_keep_features(self.keep), side_features={EXISTING: frozenset()})
-
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""
         order = order_by_preference(pool, existing, self.keep)
-        texts = pl.concat([self._normalize(rows) for rows in (existing, pool) if rows is not None])
+        texts = pl.concat([normalize_words(rows.dataset, self.scope) for rows in (existing, pool) if rows is not None])
         sets = build_shingles(texts, n=self.n_gram, unit=self.unit)
         band_size = choose_band_size(self.threshold, self.permutations)
         buckets = assign_buckets(sets, permutations=self.permutations, band_size=band_size)
-        old = None if existing is None else existing.dataset
-        labels = encode_labels(pool.dataset, old) if self.same_label else None
+        labels = encode_labels(pool, existing) if self.same_label else None
         representative, similarity, n_verified, n_capped = _assign_in_order(
             order.rows,
             order.n_existing,
@@ -119,11 +107,6 @@ class NearDuplicates(Rule):
         return build_duplicate_verdict(
             assignment, pool, existing, reason="near-duplicate", measure="Jaccard", notes=notes
         )
-
-    def _normalize(self, rows: Rows) -> pl.Series:
-        # labels are no text
-        is_text = rows.dataset.kind == "classification" and self.scope == "row"
-        return normalize_texts(scope_texts(rows.dataset, "prompt" if is_text else self.scope), punctuation=True)
 
 
 def choose_band_size(threshold: float, permutations: int) -> int:

@@ -7,19 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from thresher.curation.rule import EXISTING, Rows, Rule
+from thresher.curation.rule import Rows
 from thresher.curation.similarity.cosine_groups import assign_representatives
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
     DuplicateAssignment,
+    DuplicateRule,
     build_duplicate_verdict,
-    check_keep,
     encode_labels,
-    find_keep_features,
     order_by_preference,
 )
 from thresher.curation.verdict import Verdict
-from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Int64
 from thresher.numeric.vectors import unit_rows
 from thresher.validation import option
@@ -28,7 +26,7 @@ EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemanticDuplicates(Rule):
+class SemanticDuplicates(DuplicateRule):
     """Drop rows that say the same as a row that stays, in other words.
 
     Two rows are semantic duplicates when the cosine of their embeddings is at least the threshold.
@@ -55,6 +53,7 @@ class SemanticDuplicates(Rule):
     """
 
     name: ClassVar[str] = "semantic-duplicates"
+    _compared: ClassVar[frozenset[str]] = frozenset({EMBEDDING})
 
     threshold: float = option(0.9, ge=-1, le=1)
     same_label: bool = True
@@ -62,22 +61,12 @@ class SemanticDuplicates(Rule):
     exact_rows: int = option(20_000, ge=1)
     cluster_rows: int = option(2_000, ge=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_keep(self.name, self.keep)
-
-    @property
-    def requirements(self) -> Requirements:
-        """The embedding, and the feature that decides which row stays, if one does."""
-        return Requirements(features=find_keep_features(self.keep) | {EMBEDDING}, side_features={EXISTING: {EMBEDDING}})
-
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""
         order = order_by_preference(pool, existing, self.keep)
         embedding = np.concatenate([rows.features[EMBEDDING] for rows in (existing, pool) if rows is not None])
         unit = unit_rows(embedding, round_once=True)
-        old = None if existing is None else existing.dataset
-        labels = encode_labels(pool.dataset, old) if self.same_label else None
+        labels = encode_labels(pool, existing) if self.same_label else None
         representative = np.arange(len(unit))
         similarity = np.full(len(unit), np.nan, np.float32)
         n_clusters = 0

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from thresher.curation.rule import EXISTING, Rows
+from thresher.curation.rule import EXISTING, Rows, Rule
 from thresher.curation.verdict import POOL, Verdict
 from thresher.errors import SettingsError
+from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Int64
-
-if TYPE_CHECKING:
-    from thresher.dataset import Dataset
 
 # the rules that share this
 DUPLICATES = ("exact-duplicates", "near-duplicates", "semantic-duplicates")
@@ -21,18 +19,32 @@ FIRST, LONGEST = "first", "longest"
 HIGHEST, LOWEST = "highest:", "lowest:"
 
 
-def check_keep(rule: str, keep: str) -> None:
-    """Refuse an unknown way to choose the row that stays.
+class DuplicateRule(Rule):
+    """Base of the rules for duplicates, whose setting `keep` says which row of a group stays."""
 
-    Raises:
-        SettingsError: `keep` is none of the forms.
-    """
-    is_named = keep.startswith((HIGHEST, LOWEST)) and keep.partition(":")[2].strip()
-    if keep not in (FIRST, LONGEST) and not is_named:
-        raise SettingsError(
-            f"{rule}: keep must be 'first', 'longest', 'highest:NAME' or 'lowest:NAME' (NAME is a column of numbers or "
-            f"a feature), got {keep!r}"
-        )
+    keep: str
+    _compared: ClassVar[frozenset[str]] = frozenset()
+    """Features by which rows are compared, the pool's and the existing ones."""
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SettingsError: `keep` is none of the forms, or another setting has an illegal value.
+        """
+        super().__post_init__()
+        is_named = self.keep.startswith((HIGHEST, LOWEST)) and self.keep.partition(":")[2].strip()
+        if self.keep not in (FIRST, LONGEST) and not is_named:
+            raise SettingsError(
+                f"{self.name}: keep must be 'first', 'longest', 'highest:NAME' or 'lowest:NAME' (NAME is a column of "
+                f"numbers or a feature), got {self.keep!r}"
+            )
+
+    @property
+    def requirements(self) -> Requirements:
+        """Existing rows, what rows are compared by, and the feature that decides which row stays."""
+        features = find_keep_features(self.keep) | self._compared
+        return Requirements(features=features, side_features={EXISTING: self._compared})
 
 
 def find_keep_features(keep: str) -> frozenset[str]:
@@ -89,11 +101,11 @@ def _rank_pool(pool: Rows, keep: str) -> Int64:
     return np.argsort(np.where(np.isnan(value), np.inf, -value), kind="stable").astype(np.int64)
 
 
-def encode_labels(pool: Dataset, existing: Dataset | None) -> Int64 | None:
+def encode_labels(pool: Rows, existing: Rows | None) -> Int64 | None:
     """Return the label of each row as a number, existing rows first, (m + n,), or None."""
-    if pool.kind != "classification":
+    if pool.dataset.kind != "classification":
         return None
-    labels = pl.concat([rows.frame["response"] for rows in (existing, pool) if rows is not None])
+    labels = pl.concat([rows.dataset.frame["response"] for rows in (existing, pool) if rows is not None])
     codes: Int64 = labels.rank("dense").to_numpy().astype(np.int64)
     return codes
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from thresher.dataset.formats.files import open_compressed, runs
+from thresher.dataset.formats.files import find_runs, open_compressed
 from thresher.dataset.formats.shard import Shard
 from thresher.errors import InputError
 from thresher.numeric.arrays import Int32, Int64
@@ -36,9 +36,9 @@ def write_rows(shards: Sequence[Shard], shard: Int32, position: Int64, folder: P
         one.source.check_unchanged()
     if len({(one.suffix, one.layout) for one in used}) == 1:
         path = folder / f"{stem}{used[0].suffix}"
-        with used[0].copier(path) as copier:
-            for start, stop in runs(shard):
-                copier.copy(shards[shard[start]], position[start:stop])
+        with used[0].open_copy(path) as copy_rows:
+            for start, stop in find_runs(shard):
+                copy_rows(shards[shard[start]], position[start:stop])
     else:
         path = folder / f"{stem}.jsonl"
         _write_parsed(shards, shard, position, path)
@@ -49,21 +49,21 @@ def write_rows(shards: Sequence[Shard], shard: Int32, position: Int64, folder: P
 
 def _write_parsed(shards: Sequence[Shard], shard: Int32, position: Int64, path: Path) -> None:
     with open_compressed(path, "") as write:
-        for start, stop in runs(shard):
+        for start, stop in find_runs(shard):
             for low in range(start, stop, _PARSED_ROWS):
                 rows = shards[shard[start]].rows(position[low : min(low + _PARSED_ROWS, stop)])
-                write(b"".join(_line(row) for row in rows))
+                write(b"".join(_encode_line(row) for row in rows))
 
 
-def _json_value(value: Any) -> str:
+def _encode_value(value: Any) -> str:
     if isinstance(value, date | datetime | time):
         return value.isoformat()
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def _line(row: dict[str, Any]) -> bytes:
+def _encode_line(row: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_json_value).encode() + b"\n"
+        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=_encode_value).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise InputError(
             f"files of different formats are written as JSON lines, and a row cannot be ({error}); "

@@ -130,26 +130,22 @@ class PlainFile:
     def scan(self) -> Iterator[bytes]:
         """Read the input from its start, in chunks of plain bytes; sets `source` at the end."""
         digest = hashlib.sha256()
-        n_bytes = 0
-        with _explained(self.name), self._open_input() as raw:
+        with _explain_errors(self.name), self._open_input() as raw:
             before = None if self._path is None else os.fstat(raw.fileno())
-            counted = _Counted(raw, digest)
-            if self._plain is self._path:
-                for chunk in iter(lambda: counted.read(CHUNK_BYTES), b""):
+            stream = _HashingStream(raw, digest)
+            with nullcontext() if self._plain is self._path else open(self._plain, "wb") as spool:
+                for chunk in _decompress(stream, self._compression):
                     self.n_plain += len(chunk)
-                    yield chunk
-            else:
-                with open(self._plain, "wb") as spool:
-                    for chunk in self._decompressed(counted):
+                    if self._compression:
+                        check_expansion(self.name, stream.n_bytes, self.n_plain)
+                    if spool is not None:
                         spool.write(chunk)
-                        self.n_plain += len(chunk)
-                        yield chunk
-            while counted.read(CHUNK_BYTES):  # what a decompressor left is hashed, too
+                    yield chunk
+            while stream.read(CHUNK_BYTES):  # what a decompressor left is hashed, too
                 pass
-            n_bytes = counted.n_bytes
         self.source = SourceFile(
             path=self.name,
-            bytes=n_bytes,
+            bytes=stream.n_bytes,
             sha256=digest.hexdigest(),
             mtime_ns=None if before is None else before.st_mtime_ns,
         )
@@ -166,18 +162,10 @@ class PlainFile:
             return open(self._path, "rb")
         return nullcontext(sys.stdin.buffer if self._stream is None else self._stream)
 
-    def _decompressed(self, raw: _Counted) -> Iterator[bytes]:
-        n_plain = 0
-        for chunk in _plain_chunks(raw, self._compression):
-            n_plain += len(chunk)
-            if self._compression:
-                check_expansion(self.name, raw.n_bytes, n_plain)
-            yield chunk
-
     @contextmanager
     def reader(self) -> Iterator[SpanReader]:
         """Open the plain bytes for reading by span."""
-        with _explained(self.name), open(self._plain, "rb", buffering=0) as file:
+        with _explain_errors(self.name), open(self._plain, "rb", buffering=0) as file:
             yield SpanReader(file, self.name)
 
 
@@ -199,6 +187,7 @@ class SpanReader:
         offset = start - self._window_start
         window_end = self._window_start + len(self._window)
         if not (offset >= 0 and end <= window_end):
+            # a span that begins in the window or shortly after it is read together with what follows
             is_next = 0 <= start - window_end <= WINDOW_BYTES // 16 or (offset >= 0 and start <= window_end)
             self._window = self._pread(start, max(end - start, WINDOW_BYTES if is_next else 0))
             self._window_start = start
@@ -220,7 +209,7 @@ class SpanReader:
         return b"".join(parts)
 
 
-class _Counted(io.RawIOBase):
+class _HashingStream(io.RawIOBase):
     """A binary stream that hashes and counts what is read through it."""
 
     def __init__(self, raw: IO[bytes], digest: Any) -> None:
@@ -243,9 +232,9 @@ class _Counted(io.RawIOBase):
         return len(chunk)
 
 
-def _plain_chunks(raw: _Counted, compression: str) -> Iterator[bytes]:
+def _decompress(raw: _HashingStream, compression: str) -> Iterator[bytes]:
     if compression == ".zst":
-        yield from _zstd_chunks(raw)
+        yield from _decompress_zstd(raw)
         return
     stream: Any = raw
     if compression == ".gz":
@@ -255,7 +244,7 @@ def _plain_chunks(raw: _Counted, compression: str) -> Iterator[bytes]:
     yield from iter(lambda: stream.read(CHUNK_BYTES), b"")
 
 
-def _zstd_chunks(raw: _Counted) -> Iterator[bytes]:
+def _decompress_zstd(raw: _HashingStream) -> Iterator[bytes]:
     """Decompress all frames; the library's stream reader takes a cut file for a whole one."""
     import zstandard
 
@@ -303,7 +292,7 @@ def _new_spool(owner: object) -> Path:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explain_errors(name: str) -> Iterator[None]:
     """Turn what the operating system and the decompressors raise into one sentence."""
     try:
         yield
@@ -319,7 +308,7 @@ def _explained(name: str) -> Iterator[None]:
         raise InputError(f"{name}: the compressed file is damaged ({error}); fetch it again") from None
 
 
-def runs(values: Ints) -> Iterator[tuple[int, int]]:
+def find_runs(values: Ints) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of each run of equal values."""
     if len(values) == 0:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,12 +72,5 @@ class Shard(Protocol):
     def replace_rows(self, changed: Mapping[int, dict[str, Any]]) -> Shard:
         """Return a shard with other contents at some positions; its file and blocks stay."""
 
-    def copier(self, path: Path) -> AbstractContextManager[Copier]:
-        """Open a file to copy rows of shards of this layout into."""
-
-
-class Copier(Protocol):
-    """A file being written from rows of shards."""
-
-    def copy(self, shard: Any, positions: Int64) -> None:
-        """Append rows of a shard, in the order of the positions."""
+    def open_copy(self, path: Path) -> AbstractContextManager[Callable[[Any, Int64], None]]:
+        """Open a file of this layout; yields a function that appends rows of a shard at some positions."""

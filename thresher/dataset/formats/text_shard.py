@@ -234,12 +234,26 @@ class TextShard:
         return shard
 
     @contextmanager
-    def copier(self, path: Path) -> Iterator[TextCopier]:
-        """Open a file to copy rows of shards of this layout into."""
-        with open_compressed(path, self.layout.compression) as write:
-            copier = TextCopier(write, self.layout)
-            yield copier
-            copier.finish()
+    def open_copy(self, path: Path) -> Iterator[Callable[[TextShard, Int64], None]]:
+        """Open a file of this layout; yields a function that appends rows of a shard at some positions."""
+        layout, is_first = self.layout, True
+        with open_compressed(path, layout.compression) as write:
+
+            def copy_rows(shard: TextShard, positions: Int64) -> None:
+                nonlocal is_first
+                for span in shard.read_spans(positions):
+                    if not is_first:
+                        write(layout.between)
+                    is_first = False
+                    write(span)
+                    if layout.line_end and not span.endswith(layout.line_end):
+                        write(layout.line_end)
+
+            write(layout.before)
+            yield copy_rows
+            if not is_first:
+                write(layout.after)
+            write(layout.closing)
 
     def read_spans(self, positions: Int64) -> Iterator[bytes]:
         """Yield the bytes of rows in the order of the positions; changed rows are written anew."""
@@ -250,30 +264,3 @@ class TextShard:
         start, end = self._spans.start[positions].tolist(), self._spans.end[positions].tolist()
         with self._file.reader() as reader:
             yield from map(reader.read, start, end)
-
-
-class TextCopier:
-    """A file being written from the bytes of rows."""
-
-    def __init__(self, write: Callable[[bytes], Any], layout: Layout) -> None:
-        self._write = write
-        self._layout = layout
-        write(layout.before)
-        self._is_first = True
-
-    def copy(self, shard: TextShard, positions: Int64) -> None:
-        """Append rows of a shard, in the order of the positions."""
-        write, between, line_end = self._write, self._layout.between, self._layout.line_end
-        for span in shard.read_spans(positions):
-            if not self._is_first:
-                write(between)
-            self._is_first = False
-            write(span)
-            if line_end and not span.endswith(line_end):
-                write(line_end)
-
-    def finish(self) -> None:
-        """Write what follows the rows."""
-        if not self._is_first:
-            self._write(self._layout.after)
-        self._write(self._layout.closing)
