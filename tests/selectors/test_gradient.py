@@ -8,7 +8,7 @@ import thresher as th
 from thresher.errors import InputError
 from thresher.features import compute, make_context
 from thresher.features.container import Features
-from thresher.features.reference_adapters import GradientSettings
+from thresher.features.settings import GradientSettings
 from thresher.selection.pool_adapters import plan_adapters
 from thresher.selectors import gradient as module
 from thresher.selectors.gradient import Gradient

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from thresher.errors import SettingsError
-from thresher.features.reference_adapters import GradientSettings, TrainedFolder
-from thresher.features.settings import AnswerAccuracySettings, ConfidenceSettings
+from thresher.features.reference_adapters import TrainedFolder
+from thresher.features.settings import AnswerAccuracySettings, ConfidenceSettings, GradientSettings
 from thresher.models.context import ModelContext
 from thresher.models.device import check_device
 from thresher.models.encoders.load import resolve_encoder

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from thresher.cache.fingerprint import fingerprint
 from thresher.errors import ManifestError, first_three
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
-from thresher.validation import check_whole
 
 FORMAT = "thresher-trained/1"
 FILE = "trained.json"
@@ -120,24 +119,6 @@ class TrainedFolder:
                 f"{first_three(replaced)}; train them anew, or name one adapter by its own folder"
             )
         return TrainedFolder(path=path, identity=content["identity"], n_folds=content["n_folds"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class GradientSettings:
-    """How the gradients of rows are taken at the kept states of an adapter.
-
-    Attributes:
-        dim: numbers that stand for the gradient of a row at one checkpoint.
-        epochs: of the warm-up, one checkpoint each.
-    """
-
-    dim: int = 1024
-    epochs: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse illegal settings."""
-        check_whole("gradient", "dim", self.dim, 1)
-        check_whole("gradient", "epochs", self.epochs, 1)
 
 
 def hash_adapters(folder: Path) -> dict[str, str]:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.features.container import Features
-from thresher.features.reference_adapters import GradientSettings, RequiredAdapter
+from thresher.features.reference_adapters import RequiredAdapter
 from thresher.features.requirements import Requirements
+from thresher.features.settings import GradientSettings
 from thresher.numeric.arrays import Array
 from thresher.selectors.contract import Selector
 from thresher.subset.scores import Scores

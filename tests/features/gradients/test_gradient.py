@@ -12,7 +12,8 @@ from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureCache, compute, fingerprints, make_context
 from thresher.features.gradients import per_example as module
 from thresher.features.gradients.per_example import AdapterState, adam_direction, sketch_of
-from thresher.features.reference_adapters import GradientSettings, TrainedFolder
+from thresher.features.reference_adapters import TrainedFolder
+from thresher.features.settings import GradientSettings
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
 from thresher.selection.pool_adapters import plan_adapters, train_adapter
 from thresher.selectors.gradient import Gradient
