@@ -174,7 +174,7 @@ def main():
         "data": Path(options.data).name,
         "model": Path(options.model).name if options.model else lm.name,
         "fingerprint": lm.fingerprint,
-        "batch_tokens": lm.fitting(context.models.batch_tokens),
+        "batch_tokens": lm.limit_batch_tokens(context.models.batch_tokens),
         "threads": torch.get_num_threads(),
         **result,
         "ratios": bars,

@@ -18,7 +18,7 @@ def store(tmp_path):
     return FolderCache("things", tmp_path)
 
 
-def write_for(key):
+def make_writer(key):
     def write(work):
         (work / "content").write_text(key)
         (work / "manifest.json").write_text(json.dumps({"identity": key}))
@@ -27,8 +27,8 @@ def write_for(key):
 
 
 def test_a_folder_that_is_held_is_not_pruned_and_afterwards_it_is(store):
-    with store.held("a", write_for("a")) as folder, store.held("a", write_for("a")):
-        store.make("b", write_for("b"))
+    with store.hold("a", make_writer("a")) as folder, store.hold("a", make_writer("a")):
+        store.make("b", make_writer("b"))
         assert store.prune(max_bytes=0) > 0
         assert (folder / "content").read_text() == "a"
         assert not store.has("b")
@@ -38,11 +38,11 @@ def test_a_folder_that_is_held_is_not_pruned_and_afterwards_it_is(store):
 
 
 def test_another_process_that_holds_a_folder_is_respected_until_it_dies(store, tmp_path):
-    store.make("a", write_for("a"))
+    store.make("a", make_writer("a"))
     code = f"""
         import sys
         from thresher.cache.folder_cache import FolderCache
-        with FolderCache("things", {str(tmp_path)!r}).held("a", None):
+        with FolderCache("things", {str(tmp_path)!r}).hold("a", None):
             print("held", flush=True)
             sys.stdin.read()
         """
@@ -59,7 +59,7 @@ def test_another_process_that_holds_a_folder_is_respected_until_it_dies(store, t
 
 def test_a_prune_that_is_killed_leaves_no_half_of_a_folder(store, monkeypatch):
     """The manifest stayed when other files were gone already, and the folder counted as finished."""
-    store.make("a", write_for("a"))
+    store.make("a", make_writer("a"))
 
     def killed(folder):
         (folder / "content").unlink()
@@ -86,17 +86,17 @@ def test_a_folder_that_was_pruned_while_it_was_waited_for_is_made_again(store, m
         return folder
 
     monkeypatch.setattr(store, "make", made_and_pruned)
-    with store.held("a", write_for("a")) as folder:
+    with store.hold("a", make_writer("a")) as folder:
         assert (folder / "content").is_file()
     assert made == ["a", "a"]
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user who can be refused")
 def test_a_cache_that_cannot_be_written_can_be_held(store):
-    store.make("a", write_for("a"))
+    store.make("a", make_writer("a"))
     store.root.chmod(0o555)
     try:
-        with store.held("a", write_for("a")) as folder:
+        with store.hold("a", make_writer("a")) as folder:
             assert (folder / "content").is_file()
     finally:
         store.root.chmod(0o755)
@@ -105,7 +105,7 @@ def test_a_cache_that_cannot_be_written_can_be_held(store):
 def test_a_folder_that_another_process_prunes_at_the_same_time_is_passed_over(store, monkeypatch):
     """The list was made first and the time of each folder read later: a traceback instead of a prune."""
     for key in "ab":
-        store.make(key, write_for(key))
+        store.make(key, make_writer(key))
     listed = [*store._folders()]
     shutil.rmtree(store.folder("a"))
     monkeypatch.setattr(store, "_folders", lambda: listed)
@@ -115,7 +115,7 @@ def test_a_folder_that_another_process_prunes_at_the_same_time_is_passed_over(st
 
 def test_a_prune_passes_over_files_that_a_running_training_deletes(store, monkeypatch):
     """`thresher cache prune` beside an experiment counts a folder in which checkpoints come and go."""
-    store.make("a", write_for("a"))
+    store.make("a", make_writer("a"))
     work = store.root / ".b.partial"
     work.mkdir()
     walk, stat = os.walk, os.stat
@@ -125,14 +125,14 @@ def test_a_prune_passes_over_files_that_a_running_training_deletes(store, monkey
             (work / "listed").unlink(missing_ok=True)
             yield inside, folders, names
 
-    def deleted_when_looked_at(path, **how):
+    def deleted_when_read(path, **how):
         found = stat(path, **how)
         if str(path).endswith("looked-at"):
             os.unlink(path)
         return found
 
     monkeypatch.setattr(os, "walk", deleted_when_listed)
-    monkeypatch.setattr(os, "stat", deleted_when_looked_at)
+    monkeypatch.setattr(os, "stat", deleted_when_read)
     with OutputFolder(store.folder("b"), identity="b"):  # the training that is at it
         (work / "listed").write_text("1")
         (work / "looked-at").write_text("1")

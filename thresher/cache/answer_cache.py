@@ -49,7 +49,7 @@ class AnswerCache:
             self._db.commit()
 
     @classmethod
-    def look_up(cls, root: Path, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def read_stored(cls, root: Path, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the stored ones of some answers; nothing is created where there is no store."""
         if not (root / FILE).is_file():
             return {}

@@ -90,21 +90,20 @@ class FeatureCache:
 
     def entries(self) -> list[CacheEntry]:
         """Return what is stored, by feature and model, most recently used first."""
-        found = []
-        for folder in sorted((self.root / VERSION).glob("*/*")):
-            chunks = list(_chunks(folder))
-            if chunks:
-                found.append(
-                    CacheEntry(
-                        feature=folder.parent.name,
-                        model=_model_of(chunks),
-                        fingerprint=folder.name,
-                        n_rows=sum(chunk.n_rows for chunk in chunks),
-                        bytes=sum(chunk.bytes for chunk in chunks),
-                        last_used=datetime.fromtimestamp(max(chunk.last_used for chunk in chunks), UTC),
-                    )
-                )
-        return sorted(found, key=lambda entry: entry.last_used, reverse=True)
+        folders = [(folder, list(_chunks(folder))) for folder in sorted((self.root / VERSION).glob("*/*"))]
+        entries = [
+            CacheEntry(
+                feature=folder.parent.name,
+                model=_read_model_name(chunks),
+                fingerprint=folder.name,
+                n_rows=sum(chunk.n_rows for chunk in chunks),
+                bytes=sum(chunk.bytes for chunk in chunks),
+                last_used=datetime.fromtimestamp(max(chunk.last_used for chunk in chunks), UTC),
+            )
+            for folder, chunks in folders
+            if chunks
+        ]
+        return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
     def prune(self, *, max_bytes: int | None = None, older_than_days: float | None = None) -> int:
         """Delete chunks and return the bytes freed.
@@ -118,8 +117,8 @@ class FeatureCache:
             SettingsError: neither was given, or one is negative.
             OutputError: a chunk cannot be deleted.
         """
-        given = [value for value in (max_bytes, older_than_days) if value is not None]
-        if not given or min(given) < 0:
+        limits = [limit for limit in (max_bytes, older_than_days) if limit is not None]
+        if not limits or min(limits) < 0:
             raise SettingsError(
                 f"cache: prune needs max_bytes or older_than_days, 0 or more, got {max_bytes} and {older_than_days}"
             )
@@ -157,27 +156,27 @@ class CachePartition:
         self._model = model
 
     def read(
-        self, wanted: NDArray[np.bytes_], *, on_damage: Callable[[Path], None], marks_used: bool = True
+        self, keys_sought: NDArray[np.bytes_], *, on_damage: Callable[[Path], None], marks_used: bool = True
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """Yield, chunk by chunk, positions in `wanted` and their values; a key is yielded once.
+        """Yield, chunk by chunk, positions in `keys_sought` and their values; a key is yielded once.
 
-        Cost: O(c log n) for c stored and n wanted keys. Only the keys of a chunk are read unless it
-        has a wanted one.
+        Cost: O(c log n) for c stored and n keys_sought keys. Only the keys of a chunk are read unless it
+        has a keys_sought one.
 
         Args:
-            wanted: (n,) S16, sorted, distinct.
+            keys_sought: (n,) S16, sorted, distinct.
             on_damage: told of each chunk that was found damaged and was deleted.
             marks_used: whether to note the time as that of the last use.
 
         Raises:
             OutputError: a chunk cannot be read or, when it is damaged, deleted.
         """
-        is_missing = np.ones(len(wanted), dtype=bool)
+        is_missing = np.ones(len(keys_sought), dtype=bool)
         for chunk in _chunks(self.folder):
             if not is_missing.any():
                 return
             try:
-                hit = _read_chunk(chunk.path, wanted, is_missing)
+                hit = _read_chunk(chunk.path, keys_sought, is_missing)
             except FileNotFoundError:
                 continue  # pruned by another process since it was listed
             except _DamagedChunkError:
@@ -257,17 +256,19 @@ def _max_bytes_from_environment() -> int:
 
 
 def _read_chunk(
-    path: Path, wanted: NDArray[np.bytes_], is_missing: NDArray[np.bool_]
+    path: Path, keys_sought: NDArray[np.bytes_], is_missing: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
-    """Return the positions in `wanted` that this chunk fills, and their values, or None."""
+    """Return the positions in `keys_sought` that this chunk fills, and their values, or None."""
     try:
         with safe_open(path, framework="numpy") as file:
             checks = file.metadata() or {}
             key_bytes = file.get_tensor("keys")
             _require(checks.get("keys_xxh3") == _checksum(key_bytes) and key_bytes.shape[1:] == (KEY_BYTES,))
-            keys = np.frombuffer(key_bytes.tobytes(), dtype=wanted.dtype)
-            at = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
-            rows = np.flatnonzero((wanted[at] == keys) & is_missing[at])
+            keys = np.frombuffer(key_bytes.tobytes(), dtype=keys_sought.dtype)
+            at = np.minimum(
+                np.searchsorted(keys_sought, keys), len(keys_sought) - 1
+            )  # where each stored key would stand
+            rows = np.flatnonzero((keys_sought[at] == keys) & is_missing[at])
             rows = rows[np.unique(at[rows], return_index=True)[1]]  # a key may stand in a chunk twice
             if len(rows) == 0:
                 return None
@@ -295,7 +296,7 @@ def _chunks(folder: Path) -> Iterator[_Chunk]:
             yield _Chunk(path, status.st_size, status.st_mtime)
 
 
-def _model_of(chunks: list[_Chunk]) -> str:
+def _read_model_name(chunks: list[_Chunk]) -> str:
     for chunk in chunks:
         try:
             with safe_open(chunk.path, framework="numpy") as file:

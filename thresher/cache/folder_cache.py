@@ -83,7 +83,7 @@ class FolderCache:
         return self.root / key
 
     @contextmanager
-    def held(self, key: str, write: Callable[[Path], None]) -> Iterator[Path]:
+    def hold(self, key: str, write: Callable[[Path], None]) -> Iterator[Path]:
         """Give the folder of that key, made if it is not there, and keep it from being pruned until the end.
 
         Args:
@@ -94,7 +94,7 @@ class FolderCache:
         while True:
             folder = self.make(key, write)
             try:
-                with self._alone_at(key, timeout=-1):
+                with self._lock_key(key, timeout=-1):
                     reader.acquire(timeout=0)
             except OSError:  # a cache that cannot be written is not pruned either
                 break
@@ -107,7 +107,7 @@ class FolderCache:
             _free(reader)
 
     @contextmanager
-    def _alone_at(self, key: str, *, timeout: float) -> Iterator[None]:
+    def _lock_key(self, key: str, *, timeout: float) -> Iterator[None]:
         """Hold the lock under which a folder is made, registered as read, or pruned."""
         lock = FileLock(self.root / f".{key}.lock", poll_interval=LOOK_S)
         lock.acquire(timeout=timeout)
@@ -136,8 +136,8 @@ class FolderCache:
             older_than_days: folders not used for so long go; None for none.
         """
         freed = self._discard_left()
-        found = ((_last_used(folder), folder, _bytes(folder)) for folder in self._folders())
-        folders = sorted((used, folder, size) for used, folder, size in found if used is not None)
+        listed = ((_last_used(folder), folder, _bytes(folder)) for folder in self._folders())
+        folders = sorted((used, folder, size) for used, folder, size in listed if used is not None)
         left = sum(size for _, _, size in folders)
         expired = -1.0 if older_than_days is None else time.time() - older_than_days * DAY_S
         for used, folder, size in folders:
@@ -149,7 +149,7 @@ class FolderCache:
     def _delete(self, folder: Path) -> bool:
         """Delete a folder unless somebody makes or holds it; it is gone at once, even when this is killed."""
         try:
-            with self._alone_at(folder.name, timeout=0):
+            with self._lock_key(folder.name, timeout=0):
                 if any(_is_locked(path) for path in self.root.glob(f".{folder.name}.*{READER}")):
                     return False
                 gone = folder.with_name(f".{folder.name}{GONE}")

@@ -160,7 +160,7 @@ class _Estimator(StageRunner):
         """Return stored answers and placeholders, and count the requests; none is sent."""
         stored: Answers = {}
         if cache is not None and self._reads_cache:
-            stored = AnswerCache.look_up(cache.root, stage.keys)
+            stored = AnswerCache.read_stored(cache.root, stage.keys)
         self.costs.append(
             StageCost(stage=stage.name, n=len(stage.keys), n_cached=len(stored), seconds=None, note=SERVER_NOTE)
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
@@ -46,3 +48,29 @@ def model_folder(name: str, *, what: str, patterns: tuple[str, ...], embedded: t
             f"{what} '{name}' not found: no such folder, and the Hub says '{reason}'; check the name, log in if it is "
             f"private, or give the path of a local copy{hint}"
         ) from None
+
+
+def check_weights(folder: Path, expected: str, remedy: str) -> None:
+    """Refuse an embedded model whose weights are not the published ones; they are hashed once per process.
+
+    Args:
+        folder: of the model.
+        expected: sha256 of its model.safetensors.
+        remedy: what to do where it is missing or another, for messages.
+
+    Raises:
+        InputError: the weights are missing, or others.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{folder}: model.safetensors must be there, found none; {remedy}")
+    status = weights.stat()
+    digest = _hash_file(weights, status.st_size, status.st_mtime_ns)
+    if digest != expected:
+        raise InputError(f"{weights}: its sha256 must be {expected}, got {digest}; {remedy}")
+
+
+@lru_cache(maxsize=4)
+def _hash_file(path: Path, *_status: int) -> str:  # size and time are part of the key: a new file is hashed anew
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from thresher.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,6 +36,27 @@ def full_precision() -> Iterator[None]:
     finally:
         for each, precision in zip(products, before, strict=True):
             each.fp32_precision = precision
+
+
+@contextmanager
+def inference(batch: str) -> Iterator[None]:
+    """Run a model without gradients and in full precision.
+
+    Args:
+        batch: what it reads, for the message where that does not fit the device.
+
+    Raises:
+        InputError: the device's memory is too small.
+    """
+    import torch
+
+    try:
+        with torch.inference_mode(), full_precision():
+            yield
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{batch} must fit the device's memory and does not; set batch_tokens lower, or use another device"
+        ) from None
 
 
 def same_logits(one: torch.Tensor, other: torch.Tensor, *, itemsize: int) -> bool:

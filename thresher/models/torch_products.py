@@ -107,13 +107,13 @@ class _TorchRows:
         """Return the k largest alone: half the bytes of all products, and no row of numpy's is passed over."""
         import torch
 
-        def at(numbers: Ints) -> torch.Tensor:
+        def to_device(numbers: Ints) -> torch.Tensor:
             return to_device_async(torch.from_numpy(numbers.astype(np.int64)), self._x.device)
 
         with _making_products(self._x.device):
-            product = self._x[at(rows)] @ others._x[at(members)].T
-            found = torch.topk(product, min(k, len(members)), dim=1, sorted=False)
-            value, place = PendingTensor(found.values), PendingTensor(found.indices)
+            product = self._x[to_device(rows)] @ others._x[to_device(members)].T
+            largest = torch.topk(product, min(k, len(members)), dim=1, sorted=False)
+            value, place = PendingTensor(largest.values), PendingTensor(largest.indices)
         return value.array(), members[place.array()]
 
 

@@ -209,7 +209,7 @@ def train_missing_adapters(adapters: Sequence[PlannedAdapter], on_progress: OnPr
         for planned in adapters:
             train_adapter(planned, on_progress)
             write = partial(_write_adapters, planned, on_progress=on_progress)
-            stack.enter_context(get_adapter_cache().held(planned.folder.identity, write))
+            stack.enter_context(get_adapter_cache().hold(planned.folder.identity, write))
         yield
 
 

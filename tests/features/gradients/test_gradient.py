@@ -11,7 +11,7 @@ import thresher as th
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureCache, compute, fingerprints, make_context
 from thresher.features.gradients import per_example as module
-from thresher.features.gradients.per_example import AdapterState, adam_direction, sketch_of
+from thresher.features.gradients.per_example import AdapterState, adam_direction, make_sketch
 from thresher.features.reference_adapters import TrainedFolder
 from thresher.features.settings import GradientSettings
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS
@@ -102,7 +102,7 @@ def dense(gradients, number):
     total = np.zeros(DIM)
     for name, gradient in gradients.items():
         module_name = name.removeprefix("base_model.model.").removesuffix(".weight")
-        place, sign = sketch_of(module_name, gradient.numel(), dim=DIM, number=number)
+        place, sign = make_sketch(module_name, gradient.numel(), dim=DIM, number=number)
         matrix = np.zeros((DIM, gradient.numel()))
         matrix[place.numpy(), np.arange(gradient.numel())] = sign.numpy()
         total += matrix @ gradient.double().flatten().numpy()
@@ -150,7 +150,7 @@ def test_sketches_keep_inner_products_on_average_and_their_error_falls_with_thei
     for dim in (64, 1024):
         found = []
         for number in range(60):
-            place, sign = (each.numpy() for each in sketch_of("m", 3000, dim=dim, number=number))
+            place, sign = (each.numpy() for each in make_sketch("m", 3000, dim=dim, number=number))
             a, b = (np.bincount(place, weights=sign * each, minlength=dim) for each in (x, y))
             found.append(a @ b)
         assert np.mean(found) == pytest.approx(x @ y, abs=4 * np.std(found) / np.sqrt(60))

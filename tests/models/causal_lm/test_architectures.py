@@ -11,7 +11,7 @@ import pytest
 import thresher as th
 from thresher.errors import InputError
 from thresher.features import compute, make_context
-from thresher.features.gradients.per_example import AdapterState, RowGradients, sketch_of
+from thresher.features.gradients.per_example import AdapterState, RowGradients, make_sketch
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, score_rows
 from thresher.models.causal_lm.shared_prefix import prepend_prefix, score_pairs
@@ -385,6 +385,6 @@ def test_gradients_of_a_batch_are_those_of_each_row_alone(tiny_llama, tmp_path, 
         wanted = np.zeros(dim)
         for key, each in zip(weight, torch.autograd.grad(loss, list(weight.values()), allow_unused=True), strict=True):
             if each is not None:
-                place, sign = sketch_of(key, each.numel(), dim=dim, number=0)
+                place, sign = make_sketch(key, each.numel(), dim=dim, number=0)
                 np.add.at(wanted, place.numpy(), (each.flatten() * sign).double().numpy())
         np.testing.assert_allclose(sketch, wanted / np.linalg.norm(wanted), atol=1e-3)

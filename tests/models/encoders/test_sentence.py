@@ -147,7 +147,7 @@ def test_too_little_memory_names_the_setting(tiny_model, monkeypatch):
 
     tiny = encoder(tiny_model, batch_tokens=64)
     monkeypatch.setattr(tiny._model, "forward", full)
-    with pytest.raises(InputError, match=r"a batch of 2 texts must fit .* set batch_tokens below 64"):
+    with pytest.raises(InputError, match=r"a batch of 2 texts, 64 tokens at most, must fit .* set batch_tokens lower"):
         tiny.encode(["mug", "cup"])
 
 

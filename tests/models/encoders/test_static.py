@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 from thresher.errors import InputError
 from thresher.features import load_encoder
 from thresher.models.encoders import wordpiece
+from thresher.models.encoders.encoder import finite_unit_rows
 from thresher.models.encoders.static import FOLDER, StaticEncoder
-from thresher.models.encoders.vectors import finite_unit_rows
 
 
 def slow_reference(text: str) -> np.ndarray:

@@ -21,7 +21,7 @@ from thresher.features.settings import ConfidenceSettings
 from thresher.models.generation import http_client
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import user_turn
-from thresher.models.generation.http_client import Pace, retry_after
+from thresher.models.generation.http_client import Pace, parse_retry_delay
 from thresher.models.generation.load import load_generator
 from thresher.models.generation.responses import find_named_option, option_probabilities
 from thresher.models.server_address import ServerAddress
@@ -164,11 +164,11 @@ def test_a_wish_to_wait_for_very_long_ends_the_run_with_a_sentence(stub):
 
 def test_retry_after_is_read_as_seconds_and_as_a_date():
     now = 1_800_000_000.0
-    assert retry_after({"retry-after": "2.5"}, now=now) == 2.5
-    assert retry_after({"retry-after": formatdate(now + 30, usegmt=True)}, now=now) == pytest.approx(30)
-    assert retry_after({"retry-after": formatdate(now - 30, usegmt=True)}, now=now) == 0
-    assert retry_after({"retry-after": "soon"}, now=now) is None
-    assert retry_after({}, now=now) is None
+    assert parse_retry_delay({"retry-after": "2.5"}, now=now) == 2.5
+    assert parse_retry_delay({"retry-after": formatdate(now + 30, usegmt=True)}, now=now) == pytest.approx(30)
+    assert parse_retry_delay({"retry-after": formatdate(now - 30, usegmt=True)}, now=now) == 0
+    assert parse_retry_delay({"retry-after": "soon"}, now=now) is None
+    assert parse_retry_delay({}, now=now) is None
 
 
 def test_requests_start_no_faster_than_the_rate(stub):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import fingerprint
@@ -23,9 +22,10 @@ from thresher.models.causal_lm.base_model import (
     first_line,
     load_tokenizer,
 )
-from thresher.models.precision import full_precision
+from thresher.models.precision import inference
 from thresher.models.stages import Stage
 from thresher.models.token_batches import BATCH_TOKENS, token_batches
+from thresher.numeric.arrays import Float32, Float64
 
 if TYPE_CHECKING:
     from thresher.features.context import FeatureContext
@@ -72,7 +72,7 @@ class Entailment:
 
     def predict_contradictions(
         self, pairs: Sequence[tuple[str, str]], *, stage: str, context: FeatureContext
-    ) -> tuple[NDArray[np.float64], int]:
+    ) -> tuple[Float64, int]:
         """Return the probability that the second text contradicts the first, (n,) float64, and how many were cut.
 
         A pair is read as far as the model reads (512 tokens at most), the longer text is cut first.
@@ -102,20 +102,12 @@ class Entailment:
                 p = self._forward([firsts[i] for i in batch], [seconds[i] for i in batch], limit)[:, label]
                 yield Batch(start + batch, np.stack([p, n_tokens[batch] > limit], axis=1).astype(np.float64))
 
-    def _forward(self, firsts: list[str], seconds: list[str], limit: int) -> NDArray[np.float32]:
-        import torch
-
+    def _forward(self, firsts: list[str], seconds: list[str], limit: int) -> Float32:
         inputs = self._tokenizer(
             firsts, seconds, truncation="longest_first", max_length=limit, padding=True, return_tensors="pt"
         ).to(self._model.device)
-        try:
-            with torch.inference_mode(), full_precision():
-                p: NDArray[np.float32] = self._model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"entailment model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens must fit the "
-                f"device's memory and does not; set batch_tokens lower, or use another device"
-            ) from None
+        with inference(f"entailment model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens"):
+            p: Float32 = self._model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()
         return p
 
     @cached_property

@@ -64,21 +64,21 @@ class AdapterState:
 
         with safe_open(path, framework="pt") as file:
             history = json.loads(file.metadata()["history"])
-            found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
-        names = [key.removeprefix("parameter/") for key in found if key.startswith("parameter/")]
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+        names = [key.removeprefix("parameter/") for key in tensors if key.startswith("parameter/")]
         other = [name for name in names if not name.removesuffix(SUFFIX).endswith(MATRICES)]
         if other:
             raise InputError(
                 f"gradient: {path} must hold the matrices of plain LoRA alone, found also {first_three(other)}"
             )
         module = {name: name.removeprefix(PREFIX).removesuffix(SUFFIX) for name in names}
-        zero = {name: torch.zeros_like(found[f"parameter/{name}"]) for name in names}
+        zero = {name: torch.zeros_like(tensors[f"parameter/{name}"]) for name in names}
         epoch = max(entry["epoch"] for entry in history["losses"])
         rates = [entry["learning_rate"] for entry in history["losses"] if entry["epoch"] > epoch - 1 + 1e-9]
         return cls(
-            weight={module[name]: found[f"parameter/{name}"] for name in names},
-            first={module[name]: found.get(f"exp_avg/{name}", zero[name]) for name in names},
-            second={module[name]: found.get(f"exp_avg_sq/{name}", zero[name]) for name in names},
+            weight={module[name]: tensors[f"parameter/{name}"] for name in names},
+            first={module[name]: tensors.get(f"exp_avg/{name}", zero[name]) for name in names},
+            second={module[name]: tensors.get(f"exp_avg_sq/{name}", zero[name]) for name in names},
             step=int(history["step"]),
             rate=float(np.mean(rates)),
         )
@@ -96,7 +96,7 @@ def adam_direction(g: torch.Tensor, first: torch.Tensor, second: torch.Tensor, s
     return mean / (square.sqrt() + EPSILON)
 
 
-def sketch_of(module: str, n_weights: int, *, dim: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+def make_sketch(module: str, n_weights: int, *, dim: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the place (n_weights,) int64 in 0..dim-1 and the sign (n_weights,) float32 of each weight in a sketch.
 
     Entry j of the sketch is the sum of sign * gradient over the weights placed in j (Charikar et
@@ -148,7 +148,7 @@ class RowGradients:
             with torch.no_grad():
                 part.weight.copy_(state.weight[name])
             part.weight.requires_grad_(True)  # else no gradient would come back to the first matrices
-            place, sign = sketch_of(name, part.weight.numel(), dim=dim, number=number)
+            place, sign = make_sketch(name, part.weight.numel(), dim=dim, number=number)
             self._sketch[name] = place.to(device), sign.to(device)
 
     def compute_batches(
@@ -165,7 +165,7 @@ class RowGradients:
             InputError: a batch does not fit the device's memory.
         """
         n_read = np.array([row.n_read for row in rows], dtype=np.int64)
-        budget = self._lm.fitting(batch_tokens)
+        budget = self._lm.limit_batch_tokens(batch_tokens)
         budget = budget if self._lm.device.type == "cpu" else max(1, budget // GPU_BATCH_SHARE)
         for batch in token_batches(n_read, budget):
             chosen = [rows[i] for i in batch]
@@ -213,18 +213,19 @@ class RowGradients:
         others = sorted(self._modules.keys() - {name for name, _, _ in calls})
         with full_precision():
             returned = torch.autograd.grad(losses.sum(), [output for _, _, output in calls], retain_graph=bool(others))
-        found: dict[str, torch.Tensor] = {}
-        for (name, given, _), back in zip(calls, returned, strict=True):
-            if given.shape[:-1].numel() != ids.size:
+        gradients: dict[str, torch.Tensor] = {}
+        for (name, inputs, _), back in zip(calls, returned, strict=True):
+            if inputs.shape[:-1].numel() != ids.size:
                 raise InputError(
                     f"gradient: a layer with an adapter must read all tokens of a row, and '{name}' of "
                     f"'{self._lm.name}' reads some of them; choose another model"
                 )
             shape = (*ids.shape, -1)  # OPT hands its tokens on in one row
             with full_precision():
-                part = torch.einsum("bto,bti->boi", back.float().reshape(shape), given.float().reshape(shape))
-            found[name] = found[name] + part if name in found else part
-        yield from ((slice(None), name, gradient) for name, gradient in found.items())
+                # the gradient of a row: what came back times what went in, summed over its tokens
+                part = torch.einsum("bto,bti->boi", back.float().reshape(shape), inputs.float().reshape(shape))
+            gradients[name] = gradients[name] + part if name in gradients else part
+        yield from ((slice(None), name, gradient) for name, gradient in gradients.items())
         yield from self._row_by_row(losses, others)
 
     def _row_by_row(self, losses: torch.Tensor, names: Sequence[str]) -> Iterator[tuple[slice, str, torch.Tensor]]:

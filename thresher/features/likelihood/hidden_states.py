@@ -10,14 +10,13 @@ import polars as pl
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import combine_fingerprints
-from thresher.errors import InputError
 from thresher.features.context import FeatureContext
 from thresher.features.likelihood.loss import WINDOW_ROWS, load_row_tokenizer
 from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, padded
 from thresher.models.causal_lm.tokenized_rows import RECIPE, RowTokenizer, describe_problems, row_texts
-from thresher.models.precision import full_precision
+from thresher.models.precision import inference
 from thresher.models.stages import Stage
 from thresher.models.token_batches import token_batches
 
@@ -108,21 +107,15 @@ def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens:
 
     n_tokens = np.array([len(row.ids) for row in rows], dtype=np.int64)
     body = lm.body
-    for batch in token_batches(n_tokens, lm.fitting(batch_tokens)):
+    for batch in token_batches(n_tokens, lm.limit_batch_tokens(batch_tokens)):
         ids = padded(lm, [rows[i].ids for i in batch])
         position = np.arange(1, ids.shape[1] + 1, dtype=np.float32)
         weight = np.where(position <= n_tokens[batch, None], position, np.float32(0))  # (b, w)
         weight /= weight.sum(axis=1, keepdims=True)
-        try:
-            with torch.inference_mode(), full_precision():
-                hidden = body(input_ids=torch.from_numpy(ids).to(lm.device), use_cache=False).last_hidden_state
-                mean = torch.einsum("bwd,bw->bd", hidden.float(), torch.from_numpy(weight).to(lm.device))
-                vectors = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"model '{lm.name}': a batch of {ids.shape} tokens must fit the device's memory and does not; set "
-                f"batch_tokens lower, or use another device"
-            ) from None
+        with inference(f"model '{lm.name}': a batch of {ids.shape} tokens"):
+            hidden = body(input_ids=torch.from_numpy(ids).to(lm.device), use_cache=False).last_hidden_state
+            mean = torch.einsum("bwd,bw->bd", hidden.float(), torch.from_numpy(weight).to(lm.device))
+            vectors = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
         lm.n_tokens += int(n_tokens[batch].sum())
         yield Batch(batch, vectors)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -24,7 +24,7 @@ from thresher.models.causal_lm.chat_template import mark_tokens
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow
 from thresher.models.causal_lm.shared_prefix import score_pairs
-from thresher.models.causal_lm.tokenized_rows import CUT_AWAY, NO_TOKEN, describe_problems
+from thresher.models.causal_lm.tokenized_rows import CUT_AWAY, NO_TOKEN, describe_problems, tokenize_with_offsets
 from thresher.models.stages import Stage
 from thresher.models.token_batches import BATCH_TOKENS
 from thresher.numeric.arrays import Float64, Int64
@@ -139,7 +139,7 @@ class _Queries:
         rows, problem, is_cut = [], [], []
         heads = [f"{QUERY}{prompt}\n" for prompt in prompts]
         texts = [head + response for head, response in zip(heads, responses, strict=True)]
-        for head, text, (ids, offsets) in zip(heads, texts, _tokenize(lm, texts), strict=True):
+        for head, text, (ids, offsets) in zip(heads, texts, tokenize_with_offsets(lm.tokenizer, texts), strict=True):
             is_scored = np.array(mark_tokens([(len(head), len(text))], offsets), dtype=np.bool_)
             rows.append(TokenRow(np.array(ids[:limit], dtype=np.int32), is_scored[:limit]))
             problem.append(0 if rows[-1].is_scored.any() else CUT_AWAY if is_scored.any() else NO_TOKEN)
@@ -217,7 +217,7 @@ class _Pairs:
         """Return what stands before a query: nothing but the instruction, then each of the examples."""
         frame = self.examples.frame[examples]
         bodies = [f"{GUIDED}{x}\n{y}" for x, y in zip(frame["prompt"], frame["response"], strict=True)]
-        (end, _), *tokens = _tokenize(self._lm, [BREAK, ALONE, *bodies])
+        (end, _), *tokens = tokenize_with_offsets(self._lm.tokenizer, [BREAK, ALONE, *bodies])
         room = self._limit - 1 - len(end)
         is_cut = np.array([len(ids) > room for ids, _ in tokens[1:]], dtype=np.bool_)
         self.cut_examples |= set(examples[is_cut].tolist())
@@ -256,18 +256,6 @@ def _try_examples(dataset: Dataset, pairs: _Pairs, context: FeatureContext) -> t
         utility = np.concatenate([utility, pairs.measure_utility(best)], axis=1)
         tried = np.concatenate([tried, best], axis=1)
     return tried, utility
-
-
-def _tokenize(lm: LanguageModel, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    encoded = lm.tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,  # its warning about long texts: they are cut and counted here
-    )
-    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
 
 def _digests(dataset: Dataset) -> list[str]:

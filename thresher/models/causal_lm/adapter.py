@@ -61,14 +61,14 @@ def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
             # ... and the ranks it has itself written for experts, which it has used by then
             warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
             warnings.filterwarnings("error", message="Found missing adapter keys")  # they would stay as drawn
-            found = PeftModel.from_pretrained(model, folder)
+            adapted = PeftModel.from_pretrained(model, folder)
     except UserWarning as warning:
         raise InputError(f"model '{name}': the adapter lacks weights ({first_line(warning)}); copy it anew") from None
     except loading_errors() as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"model '{name}': the adapter cannot be put in place ({first_line(error)})") from None
-    config = found.active_peft_config
+    config = adapted.active_peft_config
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise InputError(
             f"model '{name}': an adapter must change layers (LoRA and its kin), got one that adds prompt tokens "
@@ -84,7 +84,7 @@ def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
             f"model '{name}': an adapter must change the whole text, got an activated LoRA, which works behind its "
             f"invocation tokens only; choose another"
         )
-    return found.get_base_model()
+    return adapted.get_base_model()
 
 
 def _fit_embedding(model: Any, folder: Path, name: str) -> None:
@@ -101,15 +101,15 @@ def _fit_embedding(model: Any, folder: Path, name: str) -> None:
     parts = [part for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None]
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
         keys = set(file.keys())
-        found = [
+        n_ids = [
             [file.get_slice(key).get_shape()[0] for end in WHOLE if (key := INNER + names[id(part)] + end) in keys]
             for part in parts
         ]
-    sizes = {size for each in found for size in each}
+    sizes = {size for each in n_ids for size in each}
     if sizes <= {parts[0].weight.shape[0]}:
         return
     is_tied = parts[-1].weight is parts[0].weight
-    if len(sizes) > 1 or not (is_tied or all(found)):
+    if len(sizes) > 1 or not (is_tied or all(n_ids)):
         raise InputError(
             f"model '{name}': an adapter for another number of tokens must hold both embeddings, found one; save it "
             f"with save_embedding_layers=True"

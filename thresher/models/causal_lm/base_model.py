@@ -189,7 +189,7 @@ def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
     _refuse_other_kinds(base, task)
     try:
         with QuietLoading():
-            model, found = AutoModelForCausalLM.from_pretrained(
+            model, loading = AutoModelForCausalLM.from_pretrained(
                 base.folder,
                 use_safetensors=True,
                 trust_remote_code=False,  # a model is data: code that comes with one is never run
@@ -198,10 +198,10 @@ def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
             )
     except loading_errors() as error:
         raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
-    if found["missing_keys"]:
+    if loading["missing_keys"]:
         raise InputError(
             f"model '{base.name}': the weights of a causal language model must be complete, missing are "
-            f"{first_three(sorted(found['missing_keys']))}; take the whole checkpoint, or one that was made to write"
+            f"{first_three(sorted(loading['missing_keys']))}; take the whole checkpoint, or one that was made to write"
         )
     return model
 
@@ -216,15 +216,15 @@ def _refuse_other_kinds(base: BaseModel, task: str) -> None:
 
     config = _config(base.name, base.folder / "config.json")
     kind, made_for = config.get("model_type"), config.get("architectures") or [""]
-    found = None
+    problem = None
     if config.get("is_encoder_decoder", False):
-        found = f"'{kind}' is an encoder with a decoder"
+        problem = f"'{kind}' is an encoder with a decoder"
     elif kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder", False):
-        found = f"'{kind}' is an encoder"
+        problem = f"'{kind}' is an encoder"
     elif str(made_for[0]).endswith(OTHER_TASKS):
-        found = f"'{made_for[0]}' was trained for another task"
-    if found is not None:
-        raise InputError(f"model '{base.name}': {task} needs a causal language model, and {found}")
+        problem = f"'{made_for[0]}' was trained for another task"
+    if problem is not None:
+        raise InputError(f"model '{base.name}': {task} needs a causal language model, and {problem}")
 
 
 def loading_errors() -> tuple[type[Exception], ...]:

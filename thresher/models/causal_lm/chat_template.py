@@ -240,9 +240,9 @@ def _by_blocks(
         return_assistant_tokens_mask=True,
         **tokenizer.special_tokens_map,
     )
-    found = [(int(start), int(end)) for start, end in spans[0]]
-    n_more = len(_common_end(tokenizer, texts[0], [end for _, end in found]))
-    return texts[0], tuple((start, end + n_more) for start, end in found)
+    blocks = [(int(start), int(end)) for start, end in spans[0]]
+    n_more = len(_common_end(tokenizer, texts[0], [end for _, end in blocks]))
+    return texts[0], tuple((start, end + n_more) for start, end in blocks)
 
 
 def _common_end(tokenizer: Any, text: str, ends: Sequence[int]) -> str:
@@ -265,7 +265,8 @@ def _by_prefix(
     last = len(messages) - 1
     spans: list[Span] = []
     for turn in learned:
-        before = _before(tokenizer, messages, tools, turn)
+        # a turn is what the conversation up to it and the one that includes it differ in
+        before = _render_before_turn(tokenizer, messages, tools, turn)
         if not whole.startswith(before):
             before = _THOUGHT.sub("", before)
         until = whole if turn == last else _text(tokenizer, messages[: turn + 1], tools, add_generation_prompt=False)
@@ -279,7 +280,7 @@ def _by_prefix(
     return Rendered(whole, tuple(spans))
 
 
-def _before(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int) -> str:
+def _render_before_turn(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int) -> str:
     """Return the text before an assistant turn.
 
     Templates cannot be asked for what stands before the first turn of all, a greeting: it is what
@@ -316,7 +317,7 @@ def mark_tokens(spans: Iterable[Span], offsets: Sequence[Span]) -> list[bool]:
     """
     is_in = [False] * len(offsets)
     token = 0
-    for start, end in spans:
+    for start, end in spans:  # both lists are in order, so no token is looked at again for a later span
         while token < len(offsets) and offsets[token][1] <= start:
             token += 1
         while token < len(offsets) and (offsets[token][0] < end or offsets[token] == (end, end)):

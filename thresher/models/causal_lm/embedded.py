@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
 from pathlib import Path
 
-from thresher.errors import InputError
+from thresher.models.hub import check_weights
 
 EMBEDDED_NAME = "thresher/tiny-llama"  # what adapters made on it name as their base; it is on no Hub
 FOLDER = Path(__file__).parents[1] / "weights" / "tiny-llama"
@@ -22,19 +20,5 @@ def causal_lm_folder() -> Path:
     Raises:
         InputError: the model is not there, or its weights are not those that were published.
     """
-    weights = FOLDER / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{FOLDER}: model.safetensors must be there, found none; reinstall thresher, or give --model")
-    status = weights.stat()
-    found = _sha256(weights, status.st_size, status.st_mtime_ns)
-    if found != SHA256:
-        raise InputError(f"{weights}: its sha256 must be {SHA256}, got {found}; reinstall thresher")
+    check_weights(FOLDER, SHA256, "reinstall thresher, or give --model")
     return FOLDER
-
-
-@lru_cache(maxsize=4)
-def _sha256(
-    path: Path, size: int, mtime_ns: int
-) -> str:  # size and time are part of the key: a new file is hashed anew
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,7 +26,7 @@ from thresher.models.causal_lm.base_model import (
 )
 from thresher.models.causal_lm.chat_template import prepare_template, start_id
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME
-from thresher.models.precision import full_precision, same_logits
+from thresher.models.precision import full_precision, inference, same_logits
 from thresher.models.server_address import ServerAddress, is_server
 from thresher.models.token_batches import bytes_per_token, token_budget
 
@@ -229,29 +229,21 @@ class LanguageModel:
         Raises:
             InputError: the batch does not fit the device's memory.
         """
-        import torch
-
         model, use_cache = self.model, "past_key_values" in inputs
-        try:
-            with torch.inference_mode(), full_precision():
-                if self.is_run_whole:
-                    logits = model(**inputs, use_cache=use_cache).logits.flatten(0, 1)[at]
-                    return PendingTensor(_log_softmax_at(logits, targets))
-                hidden = self.body(**inputs, use_cache=use_cache).last_hidden_state
-                return PendingTensor(self._by_head(hidden.flatten(0, 1)[at], targets))
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens must fit the device's "
-                f"memory and does not; set batch_tokens lower, or use another device"
-            ) from None
+        with inference(f"model '{self.name}': a batch of {tuple(inputs['input_ids'].shape)} tokens"):
+            if self.is_run_whole:
+                logits = model(**inputs, use_cache=use_cache).logits.flatten(0, 1)[at]
+                return PendingTensor(_gather_log_softmax(logits, targets))
+            hidden = self.body(**inputs, use_cache=use_cache).last_hidden_state
+            return PendingTensor(self._apply_head(hidden.flatten(0, 1)[at], targets))
 
-    def _by_head(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _apply_head(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         import torch
 
         head = self.model.get_output_embeddings()
         n_at_once = max(MIN_LOGIT_ROWS, self._n_logits // self.n_vocabulary)
         parts = [
-            _log_softmax_at(head(part), target)
+            _gather_log_softmax(head(part), target)
             for part, target in zip(torch.split(hidden, n_at_once), torch.split(targets, n_at_once), strict=True)
         ]
         return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
@@ -260,7 +252,7 @@ class LanguageModel:
     def _n_logits(self) -> int:
         return CPU_LOGITS if self.device.type == "cpu" else GPU_LOGITS
 
-    def fitting(self, batch_tokens: int | None) -> int:
+    def limit_batch_tokens(self, batch_tokens: int | None) -> int:
         """Return the tokens of a batch: fewer on a CPU, and where the logits of all of them are computed.
 
         Args:
@@ -324,7 +316,7 @@ def _moved(base: BaseModel, folder: Path | None) -> BaseModel:
     return base if folder is None else replace(base, folder=folder)
 
 
-def _log_softmax_at(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _gather_log_softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return (s,) float32 log p(target) from (s, vocabulary) logits of any precision."""
     logits = logits.float()
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
@@ -356,6 +348,8 @@ def _head_follows_body(model: Any, body: Any, device: torch.device) -> bool:
         if hidden is None:
             return False
         logits = model(input_ids=ids, use_cache=False).logits
-        made = head(hidden)
+        head_logits = head(hidden)
     tolerance = 1e-4 if logits.dtype == torch.float32 else 2e-2
-    return made.shape == logits.shape and bool(torch.allclose(made, logits, rtol=tolerance, atol=tolerance))
+    return head_logits.shape == logits.shape and bool(
+        torch.allclose(head_logits, logits, rtol=tolerance, atol=tolerance)
+    )

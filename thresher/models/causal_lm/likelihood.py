@@ -71,7 +71,7 @@ def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int
     if len(empty):
         yield Scored(empty, [np.zeros(0, dtype=np.float32) for _ in empty])
     filled = np.flatnonzero(n_read)
-    batches = list(token_batches(n_read[filled], lm.fitting(batch_tokens)))
+    batches = list(token_batches(n_read[filled], lm.limit_batch_tokens(batch_tokens)))
     mixed = np.random.default_rng(0).permutation(np.arange(1, len(batches)))
 
     def start_log_probabilities() -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], PendingTensor]]:

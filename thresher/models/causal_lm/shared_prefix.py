@@ -1,4 +1,4 @@
-"""Log-probabilities of many rows behind few prefixes: each prefix is read once, its keys and values are kept."""
+"""Log-probabilities of many rows behind few prefixes: each prefix is read once, its keys and values are cached."""
 
 from __future__ import annotations
 
@@ -56,14 +56,17 @@ def score_pairs(
         yield from score_rows(lm, [prepend_prefix(prefixes[p], rows[r]) for p, r in pairs], batch_tokens=batch_tokens)
         return
     used, prefix_of = np.unique(pairs[:, 0], return_inverse=True)
+    # pairs in the order of their prefixes: those of used prefix g are by_prefix[begin[g]:begin[g + 1]]
     by_prefix = np.argsort(prefix_of, kind="stable")
     begin = np.searchsorted(prefix_of[by_prefix], np.arange(len(used) + 1))
     n_prefix = np.array([len(prefixes[p]) for p in used], dtype=np.int64)
-    for group in token_batches(n_prefix, lm.fitting(batch_tokens)):
+    for group in token_batches(n_prefix, lm.limit_batch_tokens(batch_tokens)):
         members = np.concatenate([by_prefix[begin[g] : begin[g + 1]] for g in group])
-        slot = np.repeat(np.arange(len(group)), begin[group + 1] - begin[group])
-        kept = _KeptPrefixes(lm, [prefixes[used[g]] for g in group])
-        for positions, log_probs in _behind(kept, [rows[r] for r in pairs[members, 1]], slot, batch_tokens):
+        slot = np.repeat(np.arange(len(group)), begin[group + 1] - begin[group])  # of each pair's prefix in the group
+        cached = _CachedPrefixes(lm, [prefixes[used[g]] for g in group])
+        for positions, log_probs in _score_after_prefixes(
+            cached, [rows[r] for r in pairs[members, 1]], slot, batch_tokens
+        ):
             yield Scored(members[positions], log_probs)
 
 
@@ -73,34 +76,34 @@ def prepend_prefix(prefix: Ids, row: TokenRow) -> TokenRow:
     return TokenRow(np.concatenate([prefix, row.ids]), is_scored)
 
 
-def can_cache_prefixes(lm: LanguageModel) -> bool:
-    """Tell whether the keys and values of a prefix can stand for it.
-
-    They can with full attention in every layer and positions that the caller may set; a probe of
-    two prefixes of different length has the last word.
-    """
+def has_plain_cache(lm: LanguageModel) -> bool:
+    """Tell whether every layer caches all keys and values, and the caller may set positions."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=lm.model.config).layers):
-        return False
-    if not {"position_ids", "past_key_values"} <= inspect.signature(lm.body.forward).parameters.keys():
+    is_plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=lm.model.config).layers)
+    return is_plain and {"position_ids", "past_key_values"} <= inspect.signature(lm.body.forward).parameters.keys()
+
+
+def can_cache_prefixes(lm: LanguageModel) -> bool:
+    """Tell whether the keys and values of a prefix can stand for it: a probe of two prefixes has the last word."""
+    if not has_plain_cache(lm):
         return False
     prefixes = [np.arange(n, dtype=np.int32) % lm.n_vocabulary for n in (3, 9)]
     row = TokenRow(np.array([2, 5, 1], dtype=np.int32) % lm.n_vocabulary, np.ones(3, dtype=np.bool_))
     n_tokens = lm.n_tokens
-    whole = _gathered(score_rows(lm, [prepend_prefix(prefix, row) for prefix in prefixes], batch_tokens=64))
-    behind = _gathered(_behind(_KeptPrefixes(lm, prefixes), [row, row], np.arange(2), 64))
+    whole = _stack(score_rows(lm, [prepend_prefix(prefix, row) for prefix in prefixes], batch_tokens=64))
+    behind = _stack(_score_after_prefixes(_CachedPrefixes(lm, prefixes), [row, row], np.arange(2), 64))
     lm.n_tokens = n_tokens
     return bool(np.allclose(whole, behind, atol=1e-4 if lm.dtype == "float32" else 5e-2))
 
 
-def _gathered(batches: Iterator[Scored]) -> NDArray[np.float32]:
-    found = {int(i): value for positions, log_probs in batches for i, value in zip(positions, log_probs, strict=True)}
-    return np.stack([found[i] for i in sorted(found)])
+def _stack(batches: Iterator[Scored]) -> NDArray[np.float32]:
+    by_row = {int(i): each for positions, log_probs in batches for i, each in zip(positions, log_probs, strict=True)}
+    return np.stack([by_row[i] for i in sorted(by_row)])
 
 
-class _KeptPrefixes:
+class _CachedPrefixes:
     """Keys and values of a few prefixes, all but the last token of each: that one is read again with each row."""
 
     def __init__(self, lm: LanguageModel, prefixes: Sequence[Ids]) -> None:
@@ -109,21 +112,23 @@ class _KeptPrefixes:
 
         self.lm = lm
         self.last = [prefix[-1:] for prefix in prefixes]
-        self.n_kept = np.array([len(prefix) - 1 for prefix in prefixes], dtype=np.int64)
+        self.n_cached = np.array([len(prefix) - 1 for prefix in prefixes], dtype=np.int64)
         self._layers: list[tuple[Any, Any]] = []  # (m, heads, longest, d) keys and values, padded on the left
-        if not self.n_kept.any():
+        if not self.n_cached.any():
             return
         ids = torch.from_numpy(padded(lm, [prefix[:-1] for prefix in prefixes])).to(lm.device)
         cache = DynamicCache(config=lm.model.config)
         nowhere = torch.zeros(0, dtype=torch.long, device=lm.device)
         lm.log_probabilities({"input_ids": ids, "past_key_values": cache}, nowhere, nowhere)
-        lm.n_tokens += int(self.n_kept.sum())
+        lm.n_tokens += int(self.n_cached.sum())
         # The last token of each prefix comes to the end, next to the row: some models (GPT-Neo)
         # tell how far a token is by its place in the cache, not by its position.
         width = ids.shape[1]
-        place = np.arange(width) - (width - self.n_kept[:, None])  # (m, longest), negative where there is none
+        place = np.arange(width) - (width - self.n_cached[:, None])  # (m, longest), negative where there is none
         at = torch.from_numpy(place % width).to(lm.device)[:, None, :, None]
-        self._layers = [(_taken(layer.keys, at), _taken(layer.values, at)) for layer in cache.layers]
+        self._layers = [
+            (_gather_positions(layer.keys, at), _gather_positions(layer.values, at)) for layer in cache.layers
+        ]
 
     def inputs(self, slot: NDArray[np.int64], ids: NDArray[np.int64]) -> dict[str, Any]:
         """Return the model's inputs for token ids (b, w), each row behind the prefix in its slot."""
@@ -132,49 +137,51 @@ class _KeptPrefixes:
 
         device = self.lm.device
         inputs: dict[str, Any] = {"input_ids": torch.from_numpy(ids).to(device)}
-        n_kept = self.n_kept[slot]
-        longest = int(n_kept.max())
+        n_cached = self.n_cached[slot]
+        longest = int(n_cached.max())
         if not longest:
             return inputs
         of = torch.from_numpy(slot).to(device)
         cache = DynamicCache(config=self.lm.model.config)
         for number, (keys, values) in enumerate(self._layers):
             cache.update(keys[:, :, -longest:][of], values[:, :, -longest:][of], number)
-        is_kept = np.arange(longest) >= longest - n_kept[:, None]
-        mask = np.concatenate([is_kept, np.ones(ids.shape, dtype=np.bool_)], axis=1).astype(np.int64)
-        position = n_kept[:, None] + np.arange(ids.shape[1])
+        is_cached = np.arange(longest) >= longest - n_cached[:, None]
+        mask = np.concatenate([is_cached, np.ones(ids.shape, dtype=np.bool_)], axis=1).astype(np.int64)
+        position = n_cached[:, None] + np.arange(ids.shape[1])
         inputs["past_key_values"] = cache
         inputs["attention_mask"] = torch.from_numpy(mask).to(device)
         inputs["position_ids"] = torch.from_numpy(position).to(device)
         return inputs
 
 
-def _taken(each: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+def _gather_positions(each: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     return each.gather(2, at.expand(-1, each.shape[1], -1, each.shape[3]))
 
 
-def _behind(
-    kept: _KeptPrefixes, rows: Sequence[TokenRow], slot: NDArray[np.int64], batch_tokens: int
+def _score_after_prefixes(
+    cached: _CachedPrefixes, rows: Sequence[TokenRow], slot: NDArray[np.int64], batch_tokens: int
 ) -> Iterator[Scored]:
-    """Yield the scored tokens of rows, each behind the prefix in its slot: (k,) into `kept`."""
+    """Yield the scored tokens of rows, each behind the prefix in its slot: (k,) into `cached`."""
     import torch
 
-    lm = kept.lm
+    lm = cached.lm
     n_read = np.array([row.n_read + 1 if row.is_scored.any() else 0 for row in rows], dtype=np.int64)
     empty = np.flatnonzero(n_read == 0)
     if len(empty):
         yield Scored(empty, [np.zeros(0, dtype=np.float32) for _ in empty])
     filled = np.flatnonzero(n_read)
-    cost = np.maximum(n_read, (kept.n_kept[slot] + n_read) // CACHED_PER_READ)
-    for batch in token_batches(cost[filled], lm.fitting(batch_tokens)):
+    cost = np.maximum(n_read, (cached.n_cached[slot] + n_read) // CACHED_PER_READ)
+    for batch in token_batches(cost[filled], lm.limit_batch_tokens(batch_tokens)):
         chosen = filled[batch]
         members = [rows[i] for i in chosen]
-        last = [kept.last[s] for s in slot[chosen]]
+        last = [cached.last[s] for s in slot[chosen]]
         n = n_read[chosen]
         ids = padded(lm, [np.concatenate([last[i], row.ids])[: n[i]] for i, row in enumerate(members)])
         at, targets, n_scored = predictions(members, width=ids.shape[1], shift=0)
         log_probs = lm.log_probabilities(
-            kept.inputs(slot[chosen], ids), torch.from_numpy(at).to(lm.device), torch.from_numpy(targets).to(lm.device)
+            cached.inputs(slot[chosen], ids),
+            torch.from_numpy(at).to(lm.device),
+            torch.from_numpy(targets).to(lm.device),
         )
         lm.n_tokens += int(n.sum())
         yield Scored(chosen, np.split(log_probs, np.cumsum(n_scored)[:-1]))

@@ -123,15 +123,8 @@ class RowTokenizer:
         tokenized = [TokenizedRow(nothing, 0, problem) for _, _, problem in rendered]
         if not usable:
             return tokenized
-        encoded = self.lm.tokenizer(
-            [rendered[i][0] for i in usable],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # its warning about long texts: they are cut and counted here
-        )
-        for i, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        encoded = tokenize_with_offsets(self.lm.tokenizer, [rendered[i][0] for i in usable])
+        for i, (ids, offsets) in zip(usable, encoded, strict=True):
             tokenized[i] = self._tokenize_text(ids, mark_tokens(rendered[i][1], offsets))
         return tokenized
 
@@ -156,6 +149,19 @@ class RowTokenizer:
         n_cut = int(is_scored[self.max_length :].sum())
         problem = 0 if row.is_scored.any() else CUT_AWAY if n_cut else NO_TOKEN
         return TokenizedRow(row, n_cut, problem)
+
+
+def tokenize_with_offsets(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """Return the token ids of each text and their [start, end) characters, without special tokens."""
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,  # its warning about long texts: they are cut and counted by the caller
+    )
+    return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
 
 def without_prompt(row: TokenRow, start_id: int) -> TokenRow:

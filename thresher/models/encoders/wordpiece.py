@@ -103,13 +103,13 @@ class WordPieces:
 
     def _learn(self) -> None:
         """Ask the library for the tokens of the words that are in the table and have none yet."""
-        fresh = self._table.words_from(len(self._piece_start) - 1)
+        fresh = self._table.list_words(len(self._piece_start) - 1)
         if not fresh:
             return
-        found = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(fresh, add_special_tokens=False)]
-        ends = np.cumsum([len(ids) for ids in found]) + self._piece_start[-1]
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(fresh, add_special_tokens=False)]
+        ends = np.cumsum([len(ids) for ids in tokens]) + self._piece_start[-1]
         self._piece_start = np.concatenate([self._piece_start, ends])
-        pieces = np.fromiter(itertools.chain.from_iterable(found), np.int32)
+        pieces = np.fromiter(itertools.chain.from_iterable(tokens), np.int32)
         self._piece = np.concatenate([self._piece, pieces])
 
 
@@ -130,7 +130,7 @@ class _Table:
     def n_bytes(self) -> int:
         return int(self._end[self._n])
 
-    def words_from(self, first: int) -> list[str]:
+    def list_words(self, first: int) -> list[str]:
         """Return the words from a number on."""
         ends = self._end[first : self._n + 1].tolist()
         content = self._bytes[: self.n_bytes].tobytes()
@@ -225,7 +225,7 @@ def _find(slot: Any, hashes: Any, ends: Any, content: Any, n: Any, length: Any, 
     mask = np.uint64(len(slot) - 1)
     begin = ends[n]
     at = key & mask
-    while slot[at] >= 0:
+    while slot[at] >= 0:  # linear probing: an empty slot ends the search
         word = slot[at]
         if hashes[word] == key and ends[word + 1] - ends[word] == length:
             is_equal = True
@@ -270,11 +270,15 @@ def _scan(  # noqa: C901
             if kind[text[i]] == SPACE:
                 i += 1
                 continue
+            # text[i:stop] is a stretch between spaces; with a foreign byte it is one word for the library
             stop, is_foreign = i, False
             while stop < end[t + 1] and kind[text[stop]] != SPACE:
                 is_foreign |= kind[text[stop]] == FOREIGN
                 stop += 1
-            length, key = 0, np.uint64(0xCBF29CE484222325)
+            length, key = (
+                0,
+                np.uint64(0xCBF29CE484222325),
+            )  # of the word so far, whose bytes lie behind the table's last
             while i < stop:
                 c = lower[text[i]]
                 what = kind[text[i]]
@@ -288,12 +292,12 @@ def _scan(  # noqa: C901
                     words[n_out] = word
                     n_out += 1
                     length, key = 0, np.uint64(0xCBF29CE484222325)
-                if what != NONE:
+                if what != NONE:  # control characters are left out
                     content[ends[n] + length] = c
                     key = _hashed(key, c)
                     length += 1
                 i += 1
-                if length and (what == PUNCTUATION or i == stop):
+                if length and (what == PUNCTUATION or i == stop):  # a mark is a word of its own
                     word = LONG
                     if is_foreign or length <= longest:
                         word = _find(slot, hashes, ends, content, n, length, _mixed(key))

@@ -49,8 +49,8 @@ def generate_plainly(
         use_cache=True,
     )
     with _without_own_settings(model), full_precision():
-        made: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **more)
-    return made
+        out: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **more)
+    return out
 
 
 def ignores_padding(model: Any, device: torch.device) -> bool:
@@ -68,13 +68,13 @@ def ignores_padding(model: Any, device: torch.device) -> bool:
     asked = {"output_logits": True, "return_dict_in_generate": True}
     config = GenerationConfig(do_sample=False, max_new_tokens=2, pad_token_id=0, use_cache=True, **asked)
 
-    def said(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def compute_logits(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), _without_own_settings(model), full_precision():
-            made = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        return torch.stack(made.logits).float()
+            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return torch.stack(out.logits).float()
 
-    alone = said(prompt, torch.ones_like(prompt))
-    behind = said(torch.cat([padding, prompt], 1), torch.cat([padding, torch.ones_like(prompt)], 1))
+    alone = compute_logits(prompt, torch.ones_like(prompt))
+    behind = compute_logits(torch.cat([padding, prompt], 1), torch.cat([padding, torch.ones_like(prompt)], 1))
     return same_logits(alone, behind, itemsize=model.dtype.itemsize)
 
 

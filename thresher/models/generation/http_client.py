@@ -114,7 +114,7 @@ class ServerClient:
                 if response.status_code == 200 and isinstance(content, dict):
                     return content
                 reason = self._refusal(response, content)
-                asked = retry_after(response.headers, now=time.time())
+                asked = parse_retry_delay(response.headers, now=time.time())
                 if asked is not None:
                     self._check_wait(asked)
                     self._pace.pause(asked)
@@ -150,19 +150,19 @@ class ServerClient:
 
     def _said(self, content: Any) -> str:
         """Return the server's own words for an error, one line of 200 characters at most, without the key."""
-        found = content
+        words = content
         for name in ("error", "message"):
-            if isinstance(found, dict):
-                found = found.get(name, found.get("detail", found))
-        text = " ".join(str(found or "").split())[:200]
+            if isinstance(words, dict):
+                words = words.get(name, words.get("detail", words))
+        text = " ".join(str(words or "").split())[:200]
         return text if self._key is None else text.replace(self._key, "***")
 
     def _check_key(self, status: int) -> None:
         if status in (401, 403):  # the server's words are left out: they may repeat the key
-            found = "no key" if self._key is None else "the key there"
+            refused = "no key" if self._key is None else "the key there"
             raise InputError(
                 f"model '{self.address.url}': the server must accept the key in the environment variable {KEY}, and it "
-                f"refuses {found} (status {status}); set the right one"
+                f"refuses {refused} (status {status}); set the right one"
             )
 
     def _check_wait(self, seconds: float) -> None:
@@ -208,7 +208,7 @@ class Pace:
         self._stopped.set()
 
 
-def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+def parse_retry_delay(headers: Mapping[str, str], *, now: float) -> float | None:
     """Return the seconds that Retry-After asks to wait, as a number or as a date; None for no such wish."""
     text = headers.get("retry-after", "").strip()
     if text.replace(".", "", 1).isdecimal():

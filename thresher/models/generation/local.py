@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import combine_fingerprints
-from thresher.errors import InputError
 from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, render_conversation, start_tokens, turn_end_ids
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import padded
+from thresher.models.causal_lm.shared_prefix import has_plain_cache
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, read_stop_ids
 from thresher.models.generation.generator import Generation, OptionProbabilities
 from thresher.models.generation.sampling import InverseTransform, SampleRequests, sample_uniforms
-from thresher.models.precision import full_precision
+from thresher.models.precision import inference
 from thresher.models.stages import Stage
 from thresher.models.token_batches import BATCH_TOKENS, token_batches
 from thresher.numeric.arrays import Int64
@@ -251,26 +251,13 @@ class LocalGenerator:
         if uniforms is not None:
             thresholds = torch.from_numpy(uniforms).to(lm.device, _sum_dtype(lm.device))
             more["logits_processor"] = LogitsProcessorList([InverseTransform(thresholds, decoding)])
-        try:
-            with torch.inference_mode(), full_precision():
-                if n_answers.max() > 1:
-                    row_of = torch.from_numpy(np.repeat(np.arange(len(prompts)), n_answers)).to(lm.device)
-                    more |= _cache_prompts(lm, ids, mask, row_of)
-                    ids, mask = ids[row_of], mask[row_of]
-                out = generate_plainly(
-                    lm.model,
-                    ids,
-                    mask,
-                    max_new_tokens=decoding.max_new_tokens,
-                    pad_id=pad,
-                    stops=self._stops,
-                    **more,
-                )
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"model '{lm.name}': a batch of {tuple(ids.shape)} tokens and their answers must fit the device's "
-                f"memory and does not; set batch_tokens lower, or use another device"
-            ) from None
+        n_new = decoding.max_new_tokens
+        with inference(f"model '{lm.name}': a batch of {(int(n_answers.sum()), width)} tokens and their answers"):
+            if n_answers.max() > 1:
+                row_of = torch.from_numpy(np.repeat(np.arange(len(prompts)), n_answers)).to(lm.device)
+                more |= _cache_prompts(lm, ids, mask, row_of)
+                ids, mask = ids[row_of], mask[row_of]
+            out = generate_plainly(lm.model, ids, mask, max_new_tokens=n_new, pad_id=pad, stops=self._stops, **more)
         answers = _cut_after_stop(out[:, width:].cpu().numpy(), self._stops, decoding.max_new_tokens)
         lm.n_tokens += sum(map(len, prompts)) + int((answers >= 0).sum())
         return answers
@@ -286,7 +273,7 @@ class LocalGenerator:
                 yield Batch(start + bad, np.concatenate([nothing, problems[bad, None]], axis=1))
             fine = np.flatnonzero(problems == 0)
             n_tokens = np.array([len(prompts[i]) for i in fine], dtype=np.int64)
-            for batch in token_batches(n_tokens, self.lm.fitting(batch_tokens)):
+            for batch in token_batches(n_tokens, self.lm.limit_batch_tokens(batch_tokens)):
                 rows = fine[batch]
                 log_p = self._first_tokens([prompts[row] for row in rows], targets[rows])
                 yield Batch(start + rows, np.concatenate([log_p, np.zeros((len(rows), 1))], axis=1))
@@ -356,20 +343,14 @@ def _cache_prompts(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row
     Nothing where a layer keeps something else than all keys and values, or the model's positions
     cannot be told.
     """
-    import inspect
-
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    body = lm.body
-    cache = DynamicCache(config=lm.model.config)
-    can_keep = all(type(layer) is DynamicLayer for layer in cache.layers)
-    can_keep &= {"position_ids", "past_key_values"} <= inspect.signature(body.forward).parameters.keys()
-    if ids.shape[1] < 2 or not can_keep:
+    if ids.shape[1] < 2 or not has_plain_cache(lm):
         return {}
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=lm.model.config)
     before = mask[:, :-1]
     position = (before.cumsum(dim=1) - 1).clamp(min=0)
-    body(input_ids=ids[:, :-1], attention_mask=before, position_ids=position, past_key_values=cache, use_cache=True)
+    lm.body(input_ids=ids[:, :-1], attention_mask=before, position_ids=position, past_key_values=cache, use_cache=True)
     cache.batch_select_indices(row_of)
     return {"past_key_values": cache}
 

@@ -295,14 +295,14 @@ class _Run:
                 raise unusable(str(self._answers[missing[start - 1].key]["problem"]))
         pool = ThreadPoolExecutor(client.address.n_in_flight, thread_name_prefix="server")
         try:
-            self._finish_in(pool, missing[start:], fetch, 2 * client.address.n_in_flight)
+            self._fetch_all(pool, missing[start:], fetch, 2 * client.address.n_in_flight)
         except BaseException:
             client.stop()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _finish_in(self, pool: ThreadPoolExecutor, missing: Sequence[_Request], fetch: Fetch, n_queued: int) -> None:
+    def _fetch_all(self, pool: ThreadPoolExecutor, missing: Sequence[_Request], fetch: Fetch, n_queued: int) -> None:
         left = iter(missing)
         under_way: dict[Future[dict[str, Any]], _Request] = {}
         while True:
