@@ -19,6 +19,7 @@ from thresher.features.container import Features
 from thresher.models.torch_products import load_products
 from thresher.numeric.arrays import Array, Int64
 from thresher.numeric.kmeans import fit_spherical_centroids
+from thresher.numeric.units import format_bytes
 from thresher.numeric.vectors import distinct_rows, unit_rows
 from thresher.progress import Progress
 from thresher.selection.distributed.coverage import (
@@ -242,10 +243,12 @@ class _TwoRounds:
         """Rank the rows of each part as far as its share of the budget; return all picks by number."""
         share = np.ceil(self.plan.oversampling * self.k * counts / counts.sum()).astype(np.int64)
         n_ranked = np.minimum(counts, share)
-        memory = self.request.selector.memory  # type: ignore[attr-defined]
-        second = memory(int(n_ranked.sum()), self.width)  # says now when the second round will not fit
+        n_second = int(n_ranked.sum())
+        second_bytes = self._estimate_bytes(n_second)  # says now when the second round will not fit
         sizes = f"{len(counts):,} parts of {int(counts.min()):,} to {int(counts.max()):,} rows"
-        self._report(f"{sizes}, then {second.told('the second round', int(n_ranked.sum()), GUARANTEE)}")
+        self._report(
+            f"{sizes}, then a second round on {n_second:,} picks, about {format_bytes(second_bytes)}; {GUARANTEE}"
+        )
         n_largest = int(counts.max())
         work = ChoosePart(
             assigned=assigned.folder,
@@ -255,13 +258,16 @@ class _TwoRounds:
             side_inputs=self.side_path,
             seed=self.request.seed,
             folder=self.folder / "first",
-            memory_bytes=memory(n_largest, self.width).n_bytes + 8 * n_largest * self.width,
+            memory_bytes=self._estimate_bytes(n_largest) + 8 * n_largest * self.width,
         )
         n_picks = [record["picks"] for record in self.stages.run(work, range(len(counts)))]
         picks = concatenate_arrays(work.folder, range(len(counts)))
         picks["part"] = np.repeat(np.arange(len(counts)), n_picks)
         order = np.argsort(picks["number"])
         return {name: array[order] for name, array in picks.items()}
+
+    def _estimate_bytes(self, n_rows: int) -> int:
+        return self.request.selector.estimate_memory(n_rows, n_rows, self.width)
 
     def _second_round(
         self, candidates: dict[str, Array], rng: np.random.Generator
