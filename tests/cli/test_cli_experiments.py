@@ -141,9 +141,9 @@ def test_overlapping_files_are_refused_with_the_rows_named(files, capsys):
 
 
 def test_texts_become_values():
-    assert parse_seconds("max_time", "90s") == 90
-    assert parse_seconds("max_time", "1.5h") == 5400
-    assert parse_seconds("max_time", "60") == parse_seconds("max_time", 60) == 60
+    assert parse_seconds("90s") == 90
+    assert parse_seconds("1.5h") == 5400
+    assert parse_seconds("60") == parse_seconds(60) == 60
     assert build_settings(CurveSettings, "curve", {"sizes": "1,20"}).sizes == (1, 20)
     assert parse_method_settings(["deft-ucs.easy-share=0.3"]) == {"deft-ucs": {"easy_share": "0.3"}}
     made = parse_train_settings(["epochs=2", "dora=true", "lora_rank=4", "lora_targets=q,v", "schedule=linear"])

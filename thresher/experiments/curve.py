@@ -1,4 +1,4 @@
-"""The learning curve: its record, its plan and its progress."""
+"""The learning curve: its record and its progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
 from thresher.experiments.runner import CellId, ExperimentRunner
-from thresher.experiments.settings import BASELINE
+from thresher.experiments.settings import BASELINE, CurveSettings
 
 MIN_SIZES, MIN_SEEDS = 3, 2  # below, no law is fitted
 
@@ -47,58 +47,25 @@ class LearningCurve:
         return "\n".join(f"{method}: {saturation}" for method, saturation in self.saturation.items())
 
 
-@dataclass(frozen=True, kw_only=True)
-class CurvePlan:
-    """What a curve asks for, checked against the rows; a part of the curve's identity.
-
-    Attributes:
-        methods: names of selectors, the baseline among them.
-        sizes: rising.
-        n_seeds: most runs at one size.
-        delta: gain of a doubling that no longer pays; None for half a point or one standard error.
-        is_grid: run every cell.
-        max_runs: most cells, reused ones included.
-        max_seconds: after which no cell is begun.
-        targets: values of the metric to find the rows for.
-        more: rows on top of the largest size, to find the gain of.
-    """
-
-    methods: tuple[str, ...]
-    sizes: tuple[int, ...]
-    n_seeds: int
-    delta: float | None
-    is_grid: bool
-    max_runs: int | None
-    max_seconds: float | None
-    targets: tuple[float, ...] = ()
-    more: tuple[int, ...] = ()
-
-
 @dataclass
 class CurveProgress:
     """A curve while it is measured.
 
     Attributes:
-        plan: that is followed.
+        settings: of the curve; random is among its methods.
+        sizes: rising.
         runs: (method, size, seed) -> value of the metric; None where the cell failed.
         stopped: why it ended.
         cost: spent, in rows that pass through the model.
         full_cost: of the whole grid.
     """
 
-    plan: CurvePlan
+    settings: CurveSettings
+    sizes: tuple[int, ...]
     runs: dict[CellId, float | None] = field(default_factory=dict)
     stopped: str = ""
     cost: float = 0.0
     full_cost: float = 1.0
-
-    def group_values(self, method: str) -> dict[int, list[float]]:
-        """Return the values of a method by size, rising."""
-        return group_values(self.runs, method)
-
-    def fit(self, method: str, *, is_higher_better: bool, test_stderr: float = 0.0) -> CurveFit | None:
-        """Return the law of a method, or None where there are too few runs."""
-        return fit_runs(self.runs, method, is_higher_better=is_higher_better, test_stderr=test_stderr)
 
     def compute_delta(self, runner: ExperimentRunner) -> float:
         """Return the gain of a doubling that no longer pays.
@@ -106,9 +73,9 @@ class CurveProgress:
         As given; otherwise half a point, or one standard error of the baseline at its largest size
         where that is larger.
         """
-        if self.plan.delta is not None:
-            return self.plan.delta
-        sizes = list(self.group_values(BASELINE))
+        if self.settings.delta is not None:
+            return self.settings.delta
+        sizes = list(group_values(self.runs, BASELINE))
         return max(MIN_DELTA, runner.estimate_stderr(BASELINE, sizes[-1])) if sizes else MIN_DELTA
 
 
@@ -121,7 +88,7 @@ def group_values(runs: Runs, method: str) -> dict[int, list[float]]:
     return values
 
 
-def fit_runs(runs: Runs, method: str, *, is_higher_better: bool, test_stderr: float) -> CurveFit | None:
+def fit_runs(runs: Runs, method: str, *, is_higher_better: bool, test_stderr: float = 0.0) -> CurveFit | None:
     """Return the law of a method, or None where there are too few runs."""
     values = group_values(runs, method)
     if len(values) < MIN_SIZES or max(map(len, values.values())) < MIN_SEEDS:

@@ -15,7 +15,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.safe_csv import escape_formulas
 from thresher.evaluation.effect import LEVEL, adjust_p_values
 from thresher.evaluation.saturation import CurveFit, Saturation
-from thresher.experiments.curve import CurveProgress, LearningCurve, fit_runs
+from thresher.experiments.curve import CurveProgress, LearningCurve, fit_runs, group_values
 from thresher.experiments.result_folder import RunClock, encode_json, read_manifest, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import BASELINE
@@ -36,27 +36,26 @@ BAND_REACH = 4  # it ends so many times beyond the largest measured size
 
 def write_curve(
     runner: ExperimentRunner,
-    asked: Mapping[str, Any],
-    run_plan: Callable[[], CurveProgress],
+    progress: CurveProgress,
+    run_cells: Callable[[CurveProgress, ExperimentRunner], None],
     *,
     out: str | Path | None,
     force: bool,
-    slices: Sequence[str],
 ) -> LearningCurve:
-    """Run a plan and write its folder, or read back the one that is there.
+    """Run the cells of a curve and write its folder, or read back the one that is there.
 
     Args:
-        runner: to run in.
-        asked: what the curve asks for, as JSON values.
-        run_plan: runs the plan.
+        runner: of the cells.
+        progress: nothing measured yet.
+        run_cells: fills it.
         out: folder, or None for none.
         force: replace an earlier result.
-        slices: columns of the test set.
     """
-    clock, identity = RunClock(), compute_identity(runner, dict(asked))
+    asked = _describe_plan(progress)
+    clock, identity = RunClock(), compute_identity(runner, asked)
 
     def run(_: Path | None) -> LearningCurve:
-        progress = run_plan()
+        run_cells(progress, runner)
         fits = _fit_methods(runner, progress)
         content = build_content(runner, progress, fits)
         manifest = build_manifest(runner, KIND, identity, asked, clock)
@@ -64,11 +63,29 @@ def write_curve(
 
     def write(curve: LearningCurve, folder: Path) -> None:
         write_tables(runner, folder, CURVE)
-        write_csv(escape_formulas(build_slice_table(runner, slices)), folder / "slices.csv")
+        write_csv(escape_formulas(build_slice_table(runner, progress.settings.slices)), folder / "slices.csv")
         write_atomic(folder / SATURATION, encode_json(curve.content))
         write_atomic(folder / MANIFEST, curve.manifest.to_json())
 
     return run_in_folder(identity, out=out, force=force, run=run, write=write, read=read_curve)
+
+
+def _describe_plan(progress: CurveProgress) -> dict[str, Any]:
+    """Return what determines a curve besides its experiment, as JSON values."""
+    settings = progress.settings
+    plan = {
+        "methods": settings.methods,
+        "sizes": progress.sizes,
+        "n_seeds": settings.seeds,
+        "delta": settings.delta,
+        "is_grid": settings.grid,
+        "max_runs": settings.max_runs,
+        "max_seconds": settings.max_seconds,
+        "targets": settings.targets,
+        "more": settings.more,
+        "equal": settings.equal,
+    }
+    return {"plan": plan, "slices": list(settings.slices)}
 
 
 def read_curve(path: str | Path) -> LearningCurve:
@@ -102,16 +119,16 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
         "cost_share": round(progress.cost / progress.full_cost, 4),
         "methods": {
             method: _describe_method(runner, progress, method, fits.get(method), delta)
-            for method in progress.plan.methods
+            for method in progress.settings.methods
         },
-        "trade": _compute_trades(fits, {method: list(progress.group_values(method)) for method in fits}),
+        "trade": _compute_trades(fits, {method: list(group_values(progress.runs, method)) for method in fits}),
     }
 
 
 def _describe_method(
     runner: ExperimentRunner, progress: CurveProgress, method: str, fit: CurveFit | None, delta: float
 ) -> dict[str, Any]:
-    values_by_size, plan = progress.group_values(method), progress.plan
+    values_by_size, settings = group_values(progress.runs, method), progress.settings
     points = [
         {
             "n_rows": size,
@@ -136,8 +153,8 @@ def _describe_method(
         "test_stderr": fit.test_stderr,
         "band": [{"n_rows": int(size), **fit.predict(float(size)).to_json()} for size in band],
         "gain_of_doubling": [{"n_rows": int(size), **fit.gain(size, size).to_json()} for size in fit.sizes],
-        "targets": [{"target": target, **fit.rows_needed(target).to_json()} for target in plan.targets],
-        "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in plan.more],
+        "targets": [{"target": target, **fit.rows_needed(target).to_json()} for target in settings.targets],
+        "gains": [{"from": int(last), "more": more, **fit.gain(last, more).to_json()} for more in settings.more],
         "notes": [*describe_dips(runner, method, list(values_by_size)), *describe_limits(fit, saturation)],
     }
 
@@ -198,10 +215,10 @@ def _compute_trades(fits: Mapping[str, CurveFit], sizes: Mapping[str, Sequence[i
 
 def _fit_methods(runner: ExperimentRunner, progress: CurveProgress) -> dict[str, CurveFit]:
     higher, fits = runner.experiment.metric.is_higher_better, {}
-    for method in progress.plan.methods:
-        sizes = list(progress.group_values(method))
+    for method in progress.settings.methods:
+        sizes = list(group_values(progress.runs, method))
         noise = runner.estimate_test_stderr(method, sizes[-1]) if sizes else 0.0
-        fit = progress.fit(method, is_higher_better=higher, test_stderr=noise)
+        fit = fit_runs(progress.runs, method, is_higher_better=higher, test_stderr=noise)
         if fit is not None:
             fits[method] = fit
     return fits

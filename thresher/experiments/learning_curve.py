@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -11,13 +12,13 @@ import numpy as np
 
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric
-from thresher.experiments.curve import MIN_SIZES, CurvePlan, CurveProgress, LearningCurve
+from thresher.experiments.curve import MIN_SIZES, CurveProgress, LearningCurve, fit_runs
 from thresher.experiments.curve_io import write_curve
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.planning import Cost, is_firm, list_doubling_sizes, list_first_cells, propose_cells
 from thresher.experiments.rankings import check_methods, name_methods
 from thresher.experiments.runner import CellId, ExperimentRunner
-from thresher.experiments.settings import CurveOptions, CurveSettings, list_methods, parse_seconds
+from thresher.experiments.settings import CurveOptions, CurveSettings, list_methods
 from thresher.experiments.tables import check_slices
 from thresher.progress import OnProgress
 from thresher.validation import build_settings, document_options
@@ -65,56 +66,47 @@ def learning_curve(
     check_methods(methods, settings.method_settings or {}, "curve", selectors)
     with ExperimentRunner.open(pool, eval=eval, settings=settings, on_progress=on_progress) as runner:
         runner.rankings.selectors = selectors
-        plan = CurvePlan(
-            methods=tuple(methods),
-            sizes=_choose_sizes(settings.sizes, runner.experiment),
-            n_seeds=settings.seeds,
-            delta=settings.delta,
-            is_grid=settings.grid,
-            max_runs=settings.max_runs,
-            max_seconds=parse_seconds("curve: max_time", settings.max_time),
-            targets=tuple(_check_target(target, runner.experiment.metric) for target in settings.targets),
-            more=settings.more,
-        )
+        for target in settings.targets:
+            _check_target(target, runner.experiment.metric)
+        sizes = _choose_sizes(settings.sizes, runner.experiment)
+        progress = CurveProgress(settings=replace(settings, methods=tuple(methods)), sizes=sizes)
         check_slices(runner, settings.slices)
         if settings.equal == "steps":
-            runner.set_equal_steps(plan.sizes[-1])
-        asked = {"plan": vars(plan) | {"equal": settings.equal}, "slices": list(settings.slices)}
-        return write_curve(runner, asked, lambda: run_plan(plan, runner), out=out, force=force, slices=settings.slices)
+            runner.set_equal_steps(sizes[-1])
+        return write_curve(runner, progress, run_cells, out=out, force=force)
 
 
-def run_plan(plan: CurvePlan, runner: ExperimentRunner) -> CurveProgress:
-    """Run the cells of a plan, all of them or those that it takes."""
-    cost, started = runner.compute_cost(), time.monotonic()
-    full_cost = len(plan.methods) * plan.n_seeds * sum(cost.compute(size) for size in plan.sizes)
-    progress = CurveProgress(plan=plan, full_cost=full_cost)
-    grid = [(size, seed) for seed in range(plan.n_seeds) for size in plan.sizes]
-    first = grid if plan.is_grid else list_first_cells(plan.sizes, plan.n_seeds)
-    todo = [(method, size, seed) for size, seed in first for method in plan.methods]
+def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:
+    """Run the cells of a curve, all of them or those that it takes."""
+    cost, started, settings, sizes = runner.compute_cost(), time.monotonic(), progress.settings, progress.sizes
+    n_seeds, max_runs, max_seconds = settings.seeds, settings.max_runs, settings.max_seconds
+    progress.full_cost = len(settings.methods) * n_seeds * sum(cost.compute(size) for size in sizes)
+    grid = [(size, seed) for seed in range(n_seeds) for size in sizes]
+    first = grid if settings.grid else list_first_cells(sizes, n_seeds)
+    todo = [(method, size, seed) for size, seed in first for method in settings.methods]
     while todo:
-        if plan.max_runs is not None and len(progress.runs) + len(todo) > plan.max_runs:
-            todo = todo[: plan.max_runs - len(progress.runs)]
-            progress.stopped = f"{plan.max_runs} runs were allowed"
-        if plan.max_seconds is not None and progress.runs and time.monotonic() - started > plan.max_seconds:
-            progress.stopped = f"{plan.max_seconds:g} seconds were allowed"
+        if max_runs is not None and len(progress.runs) + len(todo) > max_runs:
+            todo = todo[: max_runs - len(progress.runs)]
+            progress.stopped = f"{max_runs} runs were allowed"
+        if max_seconds is not None and progress.runs and time.monotonic() - started > max_seconds:
+            progress.stopped = f"{max_seconds:g} seconds were allowed"
             break
         # time is checked between batches: with a limit, a batch is what the workers do at once
-        batch = todo[: runner.n_workers] if plan.max_seconds is not None else todo
-        progress.runs |= runner.run(batch, largest=plan.sizes[-1])
+        batch = todo[: runner.n_workers] if max_seconds is not None else todo
+        progress.runs |= runner.run(batch, largest=sizes[-1])
         progress.cost += sum(cost.compute(size) for _, size, _ in batch)
         todo = todo[len(batch) :]
-        if not todo and not plan.is_grid and not progress.stopped:
+        if not todo and not settings.grid and not progress.stopped:
             todo = _choose_next_cells(progress, runner, cost)
     progress.stopped = progress.stopped or "every cell of the grid was run"
     runner.require_results()
-    return progress
 
 
 def _choose_next_cells(progress: CurveProgress, runner: ExperimentRunner, cost: Cost) -> list[CellId]:
     """Return the next cells of the adaptive mode; none, and why, when it is time to stop."""
     useful: list[CellId] = []
     are_firm = []
-    for method in progress.plan.methods:
+    for method in progress.settings.methods:
         cells, is_done = _choose_cells(progress, runner, cost, method)
         useful += [(method, size, seed) for size, seed in cells]
         are_firm.append(is_done)
@@ -130,17 +122,17 @@ def _choose_cells(
     progress: CurveProgress, runner: ExperimentRunner, cost: Cost, method: str
 ) -> tuple[list[tuple[int, int]], bool]:
     """Return the (size, seed) that would help a method's answer most, and whether it is firm."""
-    plan, runs = progress.plan, progress.runs
-    counts = {size: sum((method, size, seed) in runs for seed in range(plan.n_seeds)) for size in plan.sizes}
-    fit = progress.fit(method, is_higher_better=runner.experiment.metric.is_higher_better)
+    runs, n_seeds = progress.runs, progress.settings.seeds
+    counts = {size: sum((method, size, seed) in runs for seed in range(n_seeds)) for size in progress.sizes}
+    fit = fit_runs(runs, method, is_higher_better=runner.experiment.metric.is_higher_better)
     if fit is None:  # cells failed, or there are few sizes
-        return [(size, n) for size, n in counts.items() if n < plan.n_seeds][:1], False
-    delta, largest = progress.compute_delta(runner), plan.sizes[-1]
+        return [(size, n) for size, n in counts.items() if n < n_seeds][:1], False
+    delta, largest = progress.compute_delta(runner), progress.sizes[-1]
     if is_firm(fit, delta=delta, largest=largest):
         # a curve may be flat at first and rise later: no answer is firm before its end was measured
         return ([], True) if counts[largest] else ([(largest, 0)], False)
     rng = np.random.default_rng(len(runs))
-    cells = propose_cells(fit, counts=counts, n_seeds=plan.n_seeds, delta=delta, cost=cost, n=CELLS_AT_ONCE, rng=rng)
+    cells = propose_cells(fit, counts=counts, n_seeds=n_seeds, delta=delta, cost=cost, n=CELLS_AT_ONCE, rng=rng)
     return cells, False
 
 
@@ -165,7 +157,6 @@ def _choose_sizes(asked: Literal["auto"] | Sequence[int], experiment: Experiment
     return tuple(int(size) for size in sizes)
 
 
-def _check_target(value: float, metric: Metric) -> float:
+def _check_target(value: float, metric: Metric) -> None:
     if metric.is_higher_better and value > 1:
         raise SettingsError(f"curve: a target of {metric.name} must be in 0..1, got {value}")
-    return float(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,19 +77,16 @@ def check_methods(
         create(name, settings.get(name))
 
 
-@dataclass(frozen=True)
-class Ranking:
+class Ranking(NamedTuple):
     """The first rows of a method's order.
 
     Attributes:
         rows: (k,) positions in the pool, best first.
-        feature_seconds: spent on features; next to nothing when they were cached.
-        select_seconds: spent on scoring and cutting.
+        seconds: spent on features, next to nothing where they were cached, and on choosing.
     """
 
     rows: Int64
-    feature_seconds: float
-    select_seconds: float
+    seconds: float
 
 
 @dataclass
@@ -133,8 +130,7 @@ class Rankings:
             on_progress=self.on_progress,
             **self.options,
         )
-        feature_seconds = subset.manifest.content["run"]["seconds"]["features"]
-        ranking = Ranking(subset.kept, feature_seconds, time.monotonic() - started - feature_seconds)
+        ranking = Ranking(subset.kept, time.monotonic() - started)
         n_ranked = len(ranking.rows)
         if n_ranked < n_rows:
             raise InputError(f"{method}: ranks only {n_ranked} rows; {n_rows} are needed")

@@ -119,9 +119,9 @@ class ExperimentRunner:
         for method, size, seed in names:
             if (method, size, seed) not in self.cells:
                 ranking = self.rankings.rank(method, largest, seed=seed)
-                spent = ranking.feature_seconds + ranking.select_seconds
+                rows, seconds = ranking.rows[:size], round(ranking.seconds, 3)
                 self.cells[method, size, seed] = Cell(
-                    method=method, n_rows=size, seed=seed, rows=ranking.rows[:size], select_seconds=round(spent, 3)
+                    method=method, n_rows=size, seed=seed, rows=rows, select_seconds=seconds
                 )
         for index, outcome in self._run_cells([self.cells[name] for name in names]):
             self.outcomes[names[index]] = outcome

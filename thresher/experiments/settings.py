@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
-from thresher.errors import InputError, SettingsError
+from thresher.errors import InputError
 from thresher.trainer.settings import TrainSettings
 from thresher.validation import build_settings, check_settings, option, parse_pairs
 
@@ -56,6 +56,8 @@ def parse_method_settings(pairs: Sequence[str]) -> dict[str, dict[str, str]]:
 class ExperimentSettings:
     """Options of every experiment."""
 
+    command: ClassVar[str] = "experiment"
+
     model: str | Path | None = option(None, "Base model: Hub id or folder. Default: the embedded one.", panel=MODEL)
     metric: str | None = option(
         None,
@@ -75,6 +77,19 @@ class ExperimentSettings:
     workers: int | Literal["auto"] | None = option(
         1, "Cells that run at once; auto: one per core or GPU.", ge=1, panel=CELLS
     )
+
+    def __post_init__(self) -> None:
+        """Check every field, and then what they say together.
+
+        Raises:
+            SettingsError: a field has an illegal value.
+        """
+        check_settings(self, self.command)
+        check_settings(self, self.command, self.find_problems())
+
+    def find_problems(self) -> list[str]:
+        """Return what is wrong with several fields together."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +111,8 @@ class MethodExperimentSettings(ExperimentSettings):
 @dataclass(frozen=True, kw_only=True)
 class CurveSettings(MethodExperimentSettings):
     """Options of a learning curve."""
+
+    command: ClassVar[str] = "curve"
 
     methods: tuple[str, ...] = option(("facility-location",), "Names of methods; random is always among them.")
     sizes: tuple[int, ...] | Literal["auto"] = option(
@@ -119,19 +136,23 @@ class CurveSettings(MethodExperimentSettings):
         (), "Column of the test set to draw curves for, besides the label.", flag="--slice", is_repeatable=True
     )
 
-    def __post_init__(self) -> None:
-        """Check every field.
+    @property
+    def max_seconds(self) -> float | None:
+        """`max_time` in seconds."""
+        return None if self.max_time is None else parse_seconds(self.max_time)
 
-        Raises:
-            SettingsError: a field has an illegal value.
-        """
-        check_settings(self, "curve")
-        parse_seconds("curve: max_time", self.max_time)
+    def find_problems(self) -> list[str]:
+        """Return what is wrong with several fields together."""
+        if self.max_time is None or 0 < parse_seconds(self.max_time) < float("inf"):
+            return []
+        return [f"max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonSettings(MethodExperimentSettings):
     """Options of a comparison of methods with random."""
+
+    command: ClassVar[str] = "compare"
 
     methods: tuple[str, ...] | Literal["all"] = option(
         "all",
@@ -143,18 +164,12 @@ class ComparisonSettings(MethodExperimentSettings):
     detect: float = option(0.01, "True difference to report the needed seeds for, in units of the metric.", gt=0, lt=1)
     equal: Equal = option("steps", "What all methods get as much of.")
 
-    def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            SettingsError: a field has an illegal value.
-        """
-        check_settings(self, "compare")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings(ExperimentSettings):
     """Options of a search for training settings."""
+
+    command: ClassVar[str] = "tune"
 
     trials: int = option(20, "Settings to try; the first are the default ones.", ge=2)
     finalists: int = option(5, "Best trials, by their early score, that run to the end.", ge=1)
@@ -167,20 +182,12 @@ class TuneSettings(ExperimentSettings):
     sampler: Literal["tpe", "gp"] = option("tpe", "Parzen estimator or Gaussian process.")
     seed: int = option(0, "Random seed of the search.")
 
-    def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            SettingsError: a field has an illegal value.
-        """
+    def find_problems(self) -> list[str]:
+        """Return what is wrong with several fields together."""
         n_ends = self.finalists + self.checks + 1
-        is_countable = all(isinstance(number, int) for number in (self.average, n_ends))
-        problems = []
-        if is_countable and self.average not in (0, *range(2, n_ends + 1)):
-            problems = [
-                f"average must be 0 or between 2 and the {n_ends} trials that run to the end, got {self.average!r}"
-            ]
-        check_settings(self, "tune", problems)
+        if self.average in (0, *range(2, n_ends + 1)):
+            return []
+        return [f"average must be 0 or between 2 and the {n_ends} trials that run to the end, got {self.average!r}"]
 
 
 class ExperimentOptions(TypedDict, total=False):
@@ -241,23 +248,14 @@ class TuneOptions(ExperimentOptions, total=False):
     seed: int
 
 
-def parse_seconds(name: str, value: float | str | None) -> float | None:
-    """Return 1800.0 for "30m"; a number is seconds.
-
-    Raises:
-        SettingsError: it is not a number above 0, with or without s, m, h or d.
-    """
-    if value is None:
-        return None
-    text = str(value)
+def parse_seconds(time: float | str) -> float:
+    """Return 1800.0 for "30m", and 0 for what is no time; a number is seconds."""
+    text = str(time)
     number, unit = (text[:-1], text[-1]) if text[-1:] in SECONDS else (text, "s")
     try:
-        seconds = float(number) * SECONDS[unit]
+        return float(number) * SECONDS[unit]
     except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise SettingsError(f"{name} must be a time above 0, as 90s, 30m or 4h, got {value!r}")
-    return seconds
+        return 0.0
 
 
 def list_methods(names: Sequence[str], command: str) -> list[str]:
