@@ -212,7 +212,7 @@ class MethodExperimentOptions(ExperimentOptions, total=False):
 class CurveOptions(MethodExperimentOptions, total=False):
     """`CurveSettings`, for type checkers: texts with commas are lists."""
 
-    methods: Any  # names, selectors and functions (`thresher.selectors.registry.Method`), one or several
+    methods: Any  # names, selectors, functions (`selectors.registry.Method`), one or several
     sizes: Literal["auto"] | Sequence[int]
     seeds: int
     grid: bool
@@ -228,7 +228,7 @@ class CurveOptions(MethodExperimentOptions, total=False):
 class ComparisonOptions(MethodExperimentOptions, total=False):
     """`ComparisonSettings`, for type checkers: texts with commas are lists."""
 
-    methods: Any  # names, selectors and functions (`thresher.selectors.registry.Method`), one or several
+    methods: Any  # names, selectors, functions (`selectors.registry.Method`), one or several
     budget: str | int | float | Sequence[str | int | float]
     seeds: int
     detect: float

@@ -64,7 +64,8 @@ def run_stage(
 
     report()
     if todo:
-        work.folder.mkdir(parents=True, exist_ok=True)  # here alone: a node that shares no storage must notice
+        # made here alone, so that a node that shares no storage notices
+        work.folder.mkdir(parents=True, exist_ok=True)
         if isinstance(work, ModelWork) and work.has_model:
             records = engine.map_shards_with_model(work, todo)
         else:

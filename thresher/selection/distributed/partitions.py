@@ -67,7 +67,7 @@ class AssignShard:
     memory_bytes: int = 0
 
     def __call__(self, number: int) -> Record:
-        """Write `number`, `index`, `embedding` of a shard's rows by part and number, and `start`."""
+        """Write `number`, `index`, `embedding` of the rows by part, and `start` of each part."""
         features, _ = read_features(features_path(self.features, number), [EMBEDDING])
         x, numbers = features[EMBEDDING], np.load(number_path(self.numbers, number))
         centroid: Float32 = np.load(self.centroids)
@@ -138,7 +138,7 @@ class ChoosePart:
     name: str = "first round"
 
     def __call__(self, number: int) -> Record:
-        """Write `number`, `embedding`, `weight` (rows represented) of a part's picks, best first."""
+        """Write `number`, `embedding`, `weight` (rows it represents) of each pick, best first."""
         numbers, x = self._rows(number)
         features = Features(
             row_id=build_ids(numbers), arrays={EMBEDDING: x}, context=load_file(self.side_inputs) if len(x) else {}

@@ -24,7 +24,7 @@ REQUIRED = ("ray", "pyarrow", "pandas", "fsspec")  # the last three: of Ray Data
 N_RETRIES = 10  # of a shard whose worker or node is lost
 N_WAITING = 1_000  # tasks that Ray knows of at once: each answer costs a look at all of them
 LOOK_SECONDS = 60.0  # without an answer, before nodes are looked at
-SHARD_SECONDS = 86_400.0  # in which Ray Data must see one shard done: a slow model takes hours for a file
+SHARD_SECONDS = 86_400.0  # in which Ray Data must see one shard done: slow models take hours
 PATIENCE_SECONDS = 600.0  # without a node that could run a task: one may be on its way
 REACH_SECONDS = 5.0
 AUTO, LOCAL = "auto", "local"  # the cluster that runs on this machine; a new one for this process
@@ -62,7 +62,7 @@ class RayEngine:
                 ray.cancel(left, force=True)
 
     def map_shards_with_model(self, work: ModelWork, numbers: Sequence[int]) -> Iterator[Record]:
-        """Do shards in a Ray Data actor pool: one model per actor, on its own GPU if it can use one."""
+        """Do shards in a Ray Data actor pool: one model per actor, on a GPU if it can use one."""
         import ray.data
 
         has_gpu, n_workers = _workers(work)
@@ -296,6 +296,6 @@ def _configure(context: Any) -> None:
     """
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    if hasattr(context, "execution_no_progress_timeout_s"):  # newer versions give up after 30 minutes
+    if hasattr(context, "execution_no_progress_timeout_s"):  # newer versions give up early
         context.execution_no_progress_timeout_s = SHARD_SECONDS
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -231,7 +231,8 @@ class _Selection:
         needs = list_shard_features(self.request.needs, self.pool.kind)
         context = build_worker_context(self.request.context)
         read = [*describe_reading(cast(Dataset, self.pool)), self.pool.fingerprint]
-        names = self.pool.reader.files.names if f"{COLUMN}source" in needs else ()  # without such a column, the file
+        # where rows have no column `source`, it is their file
+        names = self.pool.reader.files.names if f"{COLUMN}source" in needs else ()
         key = [read, names, sorted(needs), self.request.settings()["features"], repr(context)]
         measuring = MeasureShard(
             reader=self.pool.reader, needs=needs, context=context, folder=self.stages.stage_folder("features", key)
@@ -288,7 +289,7 @@ class _Selection:
         return verdicts, outcome, kept
 
     def add_engine(self, manifest: Manifest) -> Manifest:
-        """Add who did the work to what may differ between two runs, and partitions to what may not."""
+        """Add who did the work to what may differ between runs, and partitions to what may not."""
         engine = {"name": self.stages.engine.name, "shards": self.pool.n_shards, **self.stages.describe()}
         content = dict(manifest.content)
         if self.plan is not None:

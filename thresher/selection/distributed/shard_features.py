@@ -31,7 +31,7 @@ Facts = Sequence[Mapping[str, Any]]  # of each shard, from the metadata of its f
 
 FACTS = "thresher"  # entry of a feature file's metadata
 REASON = "missing/"  # prefix of the (n,) int32 codes of reasons, 0 for a row that has a value
-USABLE = 0.6  # of the free memory: features of all rows on the driver, and the method needs room beside them
+USABLE = 0.6  # of the free memory, for the features of all rows; the method needs memory too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class MeasureShard:
         return {"rows": len(rows), "shapes": shapes, "notes": {k: dict(v) for k, v in features.notes.items()}}
 
     def _find_lacking(self, rows: Dataset) -> set[str]:
-        """Return the features that are numbers of a column that the pool has and this shard lacks."""
+        """Return the features that are numbers of a column that only other shards have."""
         own = set(_list_columns(rows))
         names = {name for name in self.needs if name.startswith(NUMBER)}
         return {

@@ -89,15 +89,15 @@ class ShardReader:
         if number not in self.renamed:
             return rows
         final = pl.read_parquet(final_path(self.folder, number))
-        kept = rows.take(final["index"])
+        usable = rows.take(final["index"])
         repeated = np.setdiff1d(np.arange(len(rows)), final["index"].to_numpy())
         rejected = RejectedRows()
         if len(repeated):
             place = np.stack([np.zeros(len(repeated), np.int64), rows.position[repeated]])
             reject_repeated(rows.shards, str(rows.id_column), place, rows.frame["line"].to_numpy()[repeated], rejected)
-        frame = kept.frame.with_columns(final["row_id"])
+        frame = usable.frame.with_columns(final["row_id"])
         aside = rejected.frame().with_columns(pl.lit(self.files.names[number]).alias("file"))
-        return replace(kept, frame=frame, rejected=pl.concat([rows.rejected, aside]), n_read=rows.n_read)
+        return replace(usable, frame=frame, rejected=pl.concat([rows.rejected, aside]), n_read=rows.n_read)
 
 
 def final_path(folder: Path, number: int) -> Path:
@@ -197,20 +197,20 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
     """
     parts = [pl.read_parquet(ids_path(work.folder, number))["row_id"] for number in range(len(files))]
     counts = np.array([len(part) for part in parts], np.int64)
-    given = pl.concat(parts)
+    ids = pl.concat(parts)
     shard = np.repeat(np.arange(len(files)), counts)
-    is_kept = np.ones(len(given), np.bool_)
+    is_usable = np.ones(len(ids), np.bool_)
     if files.schema.id_column is None:
-        row_id = number_repeats(given)
+        row_id = number_repeats(ids)
     else:
-        is_kept = given.is_first_distinct().to_numpy()
-        row_id = given.filter(pl.Series(is_kept))
-    renamed = _write_final(work.folder, parts, row_id, is_kept, counts)
+        is_usable = ids.is_first_distinct().to_numpy()
+        row_id = ids.filter(pl.Series(is_usable))
+    renamed = _write_final(work.folder, parts, row_id, is_usable, counts)
     reasons: Counter[str] = Counter()
     for record in records:
         reasons.update(record["rejected"])
-    if not is_kept.all():
-        reasons[DUPLICATED_ID.format(files.schema.id_column)] += int((~is_kept).sum())
+    if not is_usable.all():
+        reasons[DUPLICATED_ID.format(files.schema.id_column)] += int((~is_usable).sum())
     pool = ShardedPool(
         reader=ShardReader(
             files=files,
@@ -220,7 +220,7 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
             column_names=tuple(dict.fromkeys(name for record in records for name in record["columns"])),
         ),
         row_id=row_id,
-        start=np.concatenate([[0], np.cumsum(np.bincount(shard[is_kept], minlength=len(files)))]).astype(np.int64),
+        start=np.concatenate([[0], np.cumsum(np.bincount(shard[is_usable], minlength=len(files)))]).astype(np.int64),
         n_read=sum(record["read"] for record in records),
         rejected_by_reason=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         sources=[SourceFile(path=name, **record["source"]) for name, record in zip(files.names, records, strict=True)],
@@ -233,21 +233,21 @@ def _write_final(
     folder: Path,
     parts: Sequence[pl.Series],
     row_id: pl.Series,
-    is_kept: NDArray[np.bool_],
+    is_usable: NDArray[np.bool_],
     counts: NDArray[np.int64],
 ) -> frozenset[int]:
     """Write the ids of shards whose rows repeat rows of other shards; return which these are."""
     renamed = set()
-    first = given = 0
+    first_usable = first = 0  # of the shard, among the usable rows and among all
     for number, part in enumerate(parts):
-        kept = np.flatnonzero(is_kept[given : given + counts[number]])
-        final = row_id[first : first + len(kept)]
-        first, given = first + len(kept), given + int(counts[number])
-        if len(kept) == len(part) and final.equals(number_repeats(part)):
+        index = np.flatnonzero(is_usable[first : first + counts[number]])
+        final = row_id[first_usable : first_usable + len(index)]
+        first_usable, first = first_usable + len(index), first + int(counts[number])
+        if len(index) == len(part) and final.equals(number_repeats(part)):
             continue  # what the shard alone gives
         renamed.add(number)
         with atomic_file(final_path(folder, number)) as path:
-            write_parquet(pl.DataFrame({"row_id": final, "index": kept}), path)
+            write_parquet(pl.DataFrame({"row_id": final, "index": index}), path)
     return frozenset(renamed)
 
 

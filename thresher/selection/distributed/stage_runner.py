@@ -49,7 +49,7 @@ class StageRunner:
 
 
 def _sum_seconds(records: Sequence[Record]) -> dict[str, float]:
-    """Return rows and seconds of all shards, and those of the median shard, which loads no model."""
+    """Return rows and seconds of all shards, and of the median one, which loads no model."""
     median = sorted(records, key=lambda record: float(record["seconds"]))[len(records) // 2]
     return {
         "rows": sum(record.get("rows", 0) for record in records),

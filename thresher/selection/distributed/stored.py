@@ -17,7 +17,7 @@ from thresher.subset.subset import Subset, parse_tables, read_subset_rows, read_
 
 
 class StoredSubset(Subset):
-    """A subset as `select(engine="ray")` returns it: folder and manifest; the rest is read on demand.
+    """A subset of `select(engine="ray")`: folder and manifest; the rest is read on demand.
 
     `dataset` and `rows` read the kept rows alone; `pool` reads the whole pool.
     """

@@ -240,7 +240,7 @@ class _TwoRounds:
         return x
 
     def _first_round(self, assigned: AssignShard, counts: Int64) -> dict[str, Array]:
-        """Rank the rows of each part as far as its share of the budget; return all picks by number."""
+        """Rank the rows of each part up to its share of the budget; return all picks by number."""
         share = np.ceil(self.plan.oversampling * self.k * counts / counts.sum()).astype(np.int64)
         n_ranked = np.minimum(counts, share)
         n_second = int(n_ranked.sum())
@@ -272,7 +272,7 @@ class _TwoRounds:
     def _second_round(
         self, candidates: dict[str, Array], rng: np.random.Generator
     ) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Rank what the parts picked, each with the rows it represents; return the picks, best first."""
+        """Rank the picks of the parts by the rows they represent; return the best, best first."""
         features = Features(
             row_id=build_ids(candidates["number"]),
             arrays={EMBEDDING: candidates[EMBEDDING], WEIGHT: candidates[WEIGHT]},
