@@ -1,4 +1,4 @@
-"""Precision and recall of each curation rule against the faults planted in the embedded product listings.
+"""Precision and recall of each curation rule on the faults planted in the product listings.
 
     python benchmarks/curation.py
 
@@ -41,7 +41,7 @@ OTHERS = {
 
 @dataclass(frozen=True)
 class Score:
-    """What a rule found."""
+    """How many rows a rule dropped, and how many of them rightly."""
 
     rule: str
     settings: dict

@@ -1,7 +1,7 @@
-"""Fuzzed bytes, guided by coverage: what the readers of rows and of job files make of any bytes at all.
+"""Fuzzed bytes, guided by coverage: what the readers of rows and job files make of any bytes.
 
     pip install atheris
-    python benchmarks/fuzz_rows.py [--seconds 600] [--seed 1] [--out benchmarks/results/fuzz_rows.json]
+    python benchmarks/fuzz_rows.py [--seconds 600] [--seed 1] [--out FILE]
 
 atheris (Apache-2.0) mutates bytes towards lines of code that were not reached before, with some
 good files to begin with. The first byte says what the others are: JSON lines, a JSON array, CSV,
@@ -115,12 +115,13 @@ def fuzz(arguments: list[str]) -> None:
 
     import atheris
 
-    compiled = [f"thresher.dataset.{name}" for name in ("array_spans", "csv_spans")]  # numba takes no instrumented code
+    # numba takes no instrumented code
+    compiled = [f"thresher.dataset.formats.{name}" for name in ("json_array_spans", "csv_spans")]
     with atheris.instrument_imports(include=["thresher"], exclude=[*compiled, "thresher.numeric.numba_jit"]):
         import thresher.dataset
         import thresher.jobs.job_file  # noqa: F401 - imported to be instrumented
 
-        for module in pkgutil.iter_modules(thresher.dataset.__path__, "thresher.dataset."):
+        for module in pkgutil.walk_packages(thresher.dataset.__path__, "thresher.dataset."):
             importlib.import_module(module.name)
     warnings.simplefilter("ignore")
     folder = Path(tempfile.mkdtemp(prefix="thresher-fuzz-"))

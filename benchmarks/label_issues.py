@@ -1,8 +1,8 @@
 """How well cross-fitted self-confidence ranks wrong labels first, against the truth.
 
-    OMP_NUM_THREADS=1 python benchmarks/label_issues.py --data FOLDER [--encoder static] [--draws 500]
+    OMP_NUM_THREADS=1 python benchmarks/label_issues.py --data DIR [--encoder static] [--draws 500]
 
-FOLDER holds `noise_*_weak.jsonl`: rows with `text`, `given` and `true` labels. For each file and
+DIR holds `noise_*_weak.jsonl`: rows with `text`, `given` and `true` labels. For each file and
 each score: area under the ROC curve and under the precision-recall curve for finding the wrong
 labels, with 95 % bootstrap intervals over rows. Scores are `self_confidence` as it is (plain and
 normalized), each of its two classifiers alone, and other penalties C. Beside them what
@@ -28,14 +28,15 @@ from thresher.features.labels.label_issues import find_label_issues
 
 RESULT = Path(__file__).parent / "results" / "label_issues.json"
 PENALTIES = (0.1, 1.0, 10.0)
-BASELINES = {  # 5-fold logistic regression on static embeddings, on TF-IDF, and disagreement of 10 neighbors
+# 5-fold logistic regression on static embeddings, on TF-IDF, and disagreement of 10 neighbors
+BASELINES = {
     "noise_agnews_weak.jsonl": (0.836, 0.802, 0.831),
     "noise_chemprot_weak.jsonl": (0.686, 0.695, 0.656),
 }
 
 
 def areas(score, is_wrong):
-    """Return the areas under the ROC curve and the precision-recall curve when low scores are called wrong."""
+    """Return the areas under the ROC and the precision-recall curve; low scores mean wrong."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     return roc_auc_score(is_wrong, -score), average_precision_score(is_wrong, -score)
@@ -63,7 +64,7 @@ def probabilities(work, views, penalty):
 
 
 def measure(path, encoder, n_draws):
-    """Return what is found on one file."""
+    """Return the areas of each score on one file."""
     lines = [json.loads(line) for line in path.open()]
     pool = th.load([{"text": line["text"], "label": str(line["given"])} for line in lines])
     names, codes = class_names(pool), given_classes(pool)

@@ -1,4 +1,4 @@
-"""Near-duplicates in a million short rows: time and memory of the rule, beside datasketch's plain loop.
+"""Near-duplicates in a million short rows: time and memory of the rule and of datasketch.
 
     OMP_NUM_THREADS=1 python benchmarks/near_duplicates.py [--rows 1000000] [--peer-rows 20000]
 
@@ -11,7 +11,7 @@ memory to the list of dropped rows; peak memory is that process's, interpreter a
 - datasketch: the loop of its documentation, with the same pieces, threshold and permutations: a
   MinHash per row, `update_batch`, `query`, `insert` if nothing was found. Candidates are not
   verified. It takes `--peer-rows` rows; its time grows in proportion to the rows at best, and the
-  time for all rows is told as such an extrapolation.
+  time for all rows is reported as such an extrapolation.
 
 Both are measured at `--peer-rows` rows as well, so that one pair of numbers is free of any
 extrapolation.

@@ -199,7 +199,7 @@ def test_a_verdict_that_does_not_fit_is_a_bug_of_the_rule():
         Verdict(reason=pl.Series(["x", None]), explanation=empty)
 
 
-def test_unknown_names_are_told(tmp_path):
+def test_unknown_names_are_refused(tmp_path):
     path, _ = write(tmp_path / "pool.jsonl")
     with pytest.raises(SettingsError, match="settings: 'near-duplicate' must be one of.*did you mean"):
         th.curate(path, settings={"near-duplicate": {"threshold": 0.5}})
@@ -297,7 +297,7 @@ def test_groups_of_the_pool_and_of_existing_rows_with_one_name_are_two(tmp_path)
     ]
 
 
-def test_rows_that_a_mask_makes_equal_are_duplicates_behind_it_and_not_before():
+def test_rows_that_a_mask_makes_equal_are_duplicates_after_it_and_not_before():
     texts = ["write to ann@company.com", "write to bob@company.com", "call me"]
     pool = th.load(pl.DataFrame({"text": texts}))
     behind = th.curate(pool, [Pii(kinds=("email",)), ExactDuplicates()])
@@ -308,7 +308,7 @@ def test_rows_that_a_mask_makes_equal_are_duplicates_behind_it_and_not_before():
     assert before.manifest.content["notes"][0].startswith("pii comes after exact-duplicates, and should come before")
 
 
-def test_rows_beside_the_pool_are_read_with_their_own_options(tmp_path):
+def test_existing_and_evaluation_rows_are_read_with_their_own_options(tmp_path):
     from thresher.cli.main import main as command
 
     lines = [{"key": f"k{i}", "text": f"row number {i} of all {'x' * 40 * (i == 4)}"} for i in range(6)]

@@ -46,7 +46,7 @@ def rejected(path, **arguments):
         (b'{"instruction": "a", "output": "b", "history": [["x"]]}', "field 'history' must hold pairs of texts"),
     ],
 )
-def test_a_bad_line_is_set_aside_with_its_reason(tmp_path, line, reason):
+def test_a_bad_line_is_rejected_with_its_reason(tmp_path, line, reason):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n".join([GOOD.encode(), b"", line, GOOD.encode()]))
     [(number, found)] = rejected(path)
@@ -60,7 +60,7 @@ def test_text_that_only_looks_like_nan_is_kept(tmp_path):
     assert load(path).frame["response"].to_list() == ["Infinity and NaN"]
 
 
-def test_a_row_longer_than_the_limit_is_set_aside_unread(tmp_path):
+def test_a_row_longer_than_the_limit_is_rejected_unread(tmp_path):
     long = json.dumps({"instruction": "a", "output": "b" * 10_000_000})
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{GOOD}\n{long}\n{GOOD}\n")
@@ -82,7 +82,7 @@ def test_a_row_longer_than_the_limit_is_set_aside_unread(tmp_path):
         (b'a,"b', "a quote is opened and never closed"),
     ],
 )
-def test_a_bad_record_is_set_aside_with_its_reason(tmp_path, record, reason):
+def test_a_bad_record_is_rejected_with_its_reason(tmp_path, record, reason):
     path = tmp_path / "rows.csv"
     path.write_bytes(b'text,label\n"x\ny",l\n' + record + b"\nlast,l\n")
     dataset = load(path)
@@ -109,7 +109,7 @@ def test_an_array_cut_off_between_elements_is_noted(tmp_path):
     assert rejected(path) == [(3, "the JSON array is not closed: the file may be cut off")]
 
 
-def test_a_repeated_id_is_set_aside(tmp_path):
+def test_a_repeated_id_is_rejected(tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [{"id": i, "prompt": f"p{n}", "completion": "c"} for n, i in enumerate([7, 8, 7, "9", None])]
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -129,7 +129,7 @@ def test_ids_that_a_missing_one_has_made_fractions_are_whole_numbers_again():
     assert dataset.rejected["reason"][1] == "field 'id' must be text or a whole number, found a fraction"
 
 
-def test_bad_values_of_a_table_are_set_aside():
+def test_bad_values_of_a_table_are_rejected():
     frame = pl.DataFrame({"text": ["a", None, "", "d", "e"], "label": [0.0, 1.0, 1.0, float("nan"), 2.5]})
     dataset = load(frame)
     assert dataset.frame["response"].to_list() == ["0"]
@@ -142,7 +142,7 @@ def test_bad_values_of_a_table_are_set_aside():
     assert json.loads(dataset.rejected["preview"][0]) == {"text": None, "label": 1.0}
 
 
-def test_parquet_text_that_is_not_utf8_is_set_aside(tmp_path):
+def test_parquet_text_that_is_not_utf8_is_rejected(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -234,7 +234,7 @@ def test_every_row_of_a_frame_is_accounted_for(rows, lazy):
 
 
 @pytest.mark.parametrize("depth", [500, 1020, 5000])
-def test_deep_nesting_is_judged_alike_by_column_and_by_row(tmp_path, depth):
+def test_deep_nesting_is_read_alike_by_column_and_by_row(tmp_path, depth):
     path = tmp_path / "rows.jsonl"
     deep = b'{"instruction": "a", "output": "b", "x": ' + b"[" * depth + b"]" * depth + b"}"
     path.write_bytes(b"\n".join([dumped(GOOD), deep]))
@@ -270,7 +270,7 @@ def test_a_table_that_is_much_larger_than_its_file_is_refused(tmp_path):
         load(path)
 
 
-def test_a_second_file_of_too_long_rows_alone_is_set_aside(tmp_path):
+def test_a_second_file_of_too_long_rows_alone_is_rejected(tmp_path):
     """Found by fuzzing: the word NaN or Inf in such a file was looked for among no rows."""
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "b.jsonl").write_text('{"text": "In NaN Inf, all too long"}\n')

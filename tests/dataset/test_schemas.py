@@ -147,7 +147,7 @@ def test_labels_that_are_decimals_in_text_count_as_numbers(tmp_path, suffix):
     ]
 
 
-def test_names_that_look_like_decimals_beside_others_stay_names():
+def test_names_that_look_like_decimals_among_others_stay_names():
     assert load([{"text": "t", "label": "3.0"}, {"text": "u", "label": "beta"}]).frame["response"].to_list() == [
         "3.0",
         "beta",
@@ -288,7 +288,7 @@ def _turns(*pairs):
         (5, "field 'messages' must be a list of messages, found a number"),
     ],
 )
-def test_a_bad_conversation_is_set_aside_with_its_reason(messages, reason):
+def test_a_bad_conversation_is_rejected_with_its_reason(messages, reason):
     good = _turns(("user", "q"), ("assistant", "a"))
     dataset = load([{"messages": good}, {"messages": messages}])
     assert len(dataset) == 1

@@ -1,4 +1,4 @@
-"""Correction: what is replaced follows from the judge's words in both orders, and nothing is lost."""
+"""Correction: what is replaced follows from the judge in both orders, and nothing is lost."""
 
 import inspect
 import json

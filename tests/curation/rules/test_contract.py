@@ -15,7 +15,7 @@ SETTINGS = {"expression": {"where": "LENGTH(text) > 3"}, "length": {"max_words":
 NAMES = sorted(available())
 
 
-def rule_of(name):
+def create_rule(name):
     return create(name, SETTINGS.get(name))
 
 
@@ -48,7 +48,7 @@ def one(rows):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_rule_is_a_rule_with_its_own_name(name):
-    rule = rule_of(name)
+    rule = create_rule(name)
     assert isinstance(rule, Rule)
     assert rule.name == name
     assert dataclasses.is_dataclass(rule)
@@ -58,7 +58,7 @@ def test_every_rule_is_a_rule_with_its_own_name(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_rows_and_generator_give_the_same_verdict(name, pool, one, check):
-    rule = rule_of(name)
+    rule = create_rule(name)
     before = copy.deepcopy(pool.dataset.frame)
     beside = {
         "existing": one if "existing" in rule.requirements.side_features else None,
@@ -78,13 +78,13 @@ def test_the_same_rows_and_generator_give_the_same_verdict(name, pool, one, chec
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_row_alone_gets_a_verdict(name, one, pool, check):
-    rule = rule_of(name)
+    rule = create_rule(name)
     assert len(check(rule, one, eval=pool if "eval" in rule.requirements.side_features else None)) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dropped_row_has_a_sentence_and_a_duplicate_a_place(name, pool, one, check):
-    rule = rule_of(name)
+    rule = create_rule(name)
     verdict = check(rule, pool, eval=one if "eval" in rule.requirements.side_features else None)
     dropped = pl.Series(verdict.is_dropped)
     assert verdict.explanation.filter(dropped).is_not_null().all()

@@ -204,7 +204,7 @@ def test_a_pair_exactly_at_the_threshold_is_a_duplicate():
     assert judged(rule, text_rows([" ".join(words), " ".join(words[:55])])).similarity[1] == pytest.approx(0.55)
 
 
-def test_the_preferred_row_is_told_by_one_number():
+def test_the_preferred_row_needs_one_number_per_row():
     pool = text_rows(["a", "b"], embedding=np.eye(2, dtype=np.float32))
     with pytest.raises(SettingsError, match="keep: 'highest:embedding' must name one number per row, got 2"):
         judged(ExactDuplicates(keep="highest:embedding"), pool)

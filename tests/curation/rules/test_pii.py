@@ -1,0 +1,104 @@
+"""Personal data are found by kind, checked, and masked without a rest."""
+
+import polars as pl
+import pytest
+
+from thresher.curation.rules.pii import Pii, is_card, is_iban
+from thresher.errors import SettingsError
+
+
+def gone(verdict):
+    return verdict.is_dropped.tolist()
+
+
+def test_personal_data_are_found_by_kind_and_checked(rows, check):
+    pytest.importorskip("phonenumbers")
+    texts = [
+        "write to jane.doe@mail.net or call +1 650 253 0000",
+        "card 4111 1111 1111 1111, not 4111 1111 1111 1112",
+        "account DE89 3704 0044 0532 0130 00 and not DE88 3704 0044 0532 0130 00",
+        "host 8.8.8.8 and 192.168.0.1 and 999.1.1.1",
+        "token AKIAIOSFODNN7EXAMPLE",
+        "nothing here, version 1.2.3 from 2024-01-02, id 12345678",
+        "write to me@example.com",
+    ]
+    verdict = check(Pii(action="report"), rows({"text": texts}))
+    told = verdict.explanation.to_list()
+    assert told[:5] == ["holds 1 email, 1 phone", "holds 1 credit-card", "holds 1 iban", "holds 1 ip", "holds 1 key"]
+    assert told[5:] == [None, None]
+    assert not verdict.is_dropped.any()
+    assert verdict.is_masked is None
+    assert gone(check(Pii(action="drop"), rows({"text": texts}))) == [True] * 5 + [False] * 2
+
+
+def test_a_mask_replaces_each_finding_and_nothing_else():
+    pytest.importorskip("phonenumbers")
+    texts = pl.Series(["mail a@b.org, a@b.org or c.a@b.org; call +1 650 253 0000.", "nothing"])
+    assert Pii().mask(texts).to_list() == ["mail [EMAIL], [EMAIL] or [EMAIL]; call [PHONE].", "nothing"]
+
+
+KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7+/abc\nshort==\n-----END RSA PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("anna-maria@x.org and maria@x.org", "[EMAIL] and [EMAIL]"),
+        ("card 4111 1111 1111 1111 12/26", "card [CREDIT-CARD] 12/26"),
+        ("pay 4111111111111111 123", "pay [CREDIT-CARD] 123"),
+        ("no 7 4111-1111-1111-1111", "no 7 [CREDIT-CARD]"),
+        ("请联系foo@bar.com谢谢", "请联系[EMAIL]谢谢"),
+        ("mail müller@web.de, info@müller.de", "mail [EMAIL], [EMAIL]"),
+        ("密钥AKIAIOSFODNN7EXAMPLE。", "密钥[KEY]。"),
+        (f"before\n{KEY}\nbehind", "before\n[KEY]\nbehind"),
+        (f"before\n{KEY[:54]}\nbehind", "before\n[KEY]\nbehind"),
+        ("sk-" + "a" * 30 + "-" + "b" * 250, "[KEY]"),
+        ("IBAN BE68 5390 0754 7034 THANKS", "IBAN [IBAN] THANKS"),
+        ("call +1 650 253 0000 2024-05-01", "call [PHONE] 2024-05-01"),
+        ("call +1 650 253 0000 / +1 650 253 0001", "call [PHONE] / [PHONE]"),
+    ],
+)
+def test_no_part_of_a_secret_is_left(text, expected):
+    pytest.importorskip("phonenumbers")
+    assert Pii().mask(pl.Series([text])).to_list() == [expected]
+
+
+def test_what_no_text_of_the_prompt_or_the_answer_says_is_found_in_a_chat(rows, check):
+    call = {"id": "1", "type": "function", "function": {"name": "send", "arguments": '{"to": "a@b.org"}'}}
+    asked, told = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "done"}
+    pool = rows(
+        [
+            {"messages": [asked, told, {"role": "user", "content": "mail a@b.org"}]},
+            {"messages": [asked, told | {"tool_calls": [call]}]},
+            {"messages": [asked, told]},
+        ]
+    )
+    assert check(Pii(kinds=("email",)), pool).is_masked.tolist() == [True, True, False]
+
+
+def test_an_unknown_region_is_refused(rows, check):
+    pytest.importorskip("phonenumbers")
+    with pytest.raises(SettingsError, match="region must be an ISO 3166 code.*got 'us'; did you mean 'US'"):
+        check(Pii(region="us"), rows({"text": ["call (650) 253-0000 today"]}))
+
+
+def test_a_national_number_needs_a_region(rows, check):
+    pytest.importorskip("phonenumbers")
+    pool = rows({"text": ["call (650) 253-0000 today"]})
+    assert check(Pii(action="report"), pool).explanation[0] is None
+    assert check(Pii(action="report", region="US"), pool).explanation[0] == "holds 1 phone"
+
+
+def test_checksums():
+    assert is_card("4111-1111-1111-1111")
+    assert is_card("378282246310005")
+    assert not is_card("4111111111111112")
+    assert not is_card("0000 0000 0000 0000")
+    assert is_iban("GB82 WEST 1234 5698 7654 32")
+    assert not is_iban("GB82 WEST 1234 5698 7654 33")
+
+
+def test_hostile_text_costs_no_more_than_its_length(rows, check):
+    pytest.importorskip("phonenumbers")
+    texts = ["a" * 20_000 + "@", "1-" * 20_000, "." * 20_000, "a@" + "a." * 20_000, "+1 " * 10_000, ":" * 20_000]
+    assert not check(Pii(action="drop"), rows({"text": texts})).is_dropped[[0, 2, 5]].any()
