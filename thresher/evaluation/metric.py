@@ -21,7 +21,6 @@ class Metric:
 
     Attributes:
         name: as users know it.
-        tasks: that have it.
         is_higher_better: direction.
         column: of the table of outcomes that holds its value for each row; None where it has no
             value per row.
@@ -30,7 +29,6 @@ class Metric:
     """
 
     name: MetricName
-    tasks: tuple[str, ...]
     is_higher_better: bool
     column: str | None
     weight: str | None = None
@@ -66,15 +64,15 @@ class Metric:
 
 METRICS: dict[str, dict[str, Metric]] = {  # the first of each task is its default
     "classification": {
-        "accuracy": Metric(name="accuracy", tasks=("classification",), is_higher_better=True, column="correct"),
-        "macro_f1": Metric(name="macro_f1", tasks=("classification",), is_higher_better=True, column=None),
-        "loss": Metric(name="loss", tasks=("classification",), is_higher_better=False, column="loss"),
+        "accuracy": Metric(name="accuracy", is_higher_better=True, column="correct"),
+        "macro_f1": Metric(name="macro_f1", is_higher_better=True, column=None),
+        "loss": Metric(name="loss", is_higher_better=False, column="loss"),
     },
     "sft": {
-        "loss": Metric(name="loss", tasks=("sft", "text"), is_higher_better=False, column="loss", weight="n_tokens"),
-        "exact_match": Metric(name="exact_match", tasks=("sft",), is_higher_better=True, column="exact_match"),
-        "rouge_l": Metric(name="rouge_l", tasks=("sft",), is_higher_better=True, column="rouge_l"),
-        "chrf": Metric(name="chrf", tasks=("sft",), is_higher_better=True, column="chrf", scale=100.0),
+        "loss": Metric(name="loss", is_higher_better=False, column="loss", weight="n_tokens"),
+        "exact_match": Metric(name="exact_match", is_higher_better=True, column="exact_match"),
+        "rouge_l": Metric(name="rouge_l", is_higher_better=True, column="rouge_l"),
+        "chrf": Metric(name="chrf", is_higher_better=True, column="chrf", scale=100.0),
     },
 }
 METRICS["text"] = {"loss": METRICS["sft"]["loss"]}

@@ -154,10 +154,7 @@ def _draw_map(figure: PoolMap) -> Canvas:
     x, y = np.asarray(figure.x), np.asarray(figure.y)
     for i, panel in enumerate(figure.panels):
         axes = canvas.add_subplot(n_rows, columns, i + 1)
-        for rows, tone, size, name in (
-            (panel.dropped, "gray", 7, "dropped"),
-            (panel.kept, "blue", 13, "kept"),
-        ):
+        for rows, tone, size, name in ((panel.dropped, "gray", 7, "dropped"), (panel.kept, "blue", 13, "kept")):
             at = np.asarray(rows, dtype=np.int64)
             axes.scatter(x[at], -y[at], s=size, color=LIGHT[tone], alpha=0.9 if name == "kept" else 0.4, label=name,
                          linewidth=0)  # fmt: skip

@@ -14,36 +14,23 @@ RANDOM = "random"
 METHOD_TONES = ("blue", "orange", "green", "purple", "olive", "sky")
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 
-LIGHT = {
-    "page": "#ffffff",
-    "panel": "#f5f6f8",
-    "ink": "#15191f",
-    "muted": "#545c68",
-    "grid": "#e3e6ea",
-    "edge": "#c9ced6",
-    "gray": "#69717d",
-    "blue": "#0b63b0",
-    "orange": "#b54708",
-    "green": "#00704f",
-    "purple": "#9c3a78",
-    "olive": "#766200",
-    "sky": "#0f7285",
+COLORS = {  # tone -> its color on a light and on a dark page
+    "page": ("#ffffff", "#12151a"),
+    "panel": ("#f5f6f8", "#1b2027"),
+    "ink": ("#15191f", "#e9ecf1"),
+    "muted": ("#545c68", "#a3acb9"),
+    "grid": ("#e3e6ea", "#272d36"),
+    "edge": ("#c9ced6", "#3d4551"),
+    "gray": ("#69717d", "#98a1ae"),
+    "blue": ("#0b63b0", "#62b0f5"),
+    "orange": ("#b54708", "#f59a56"),
+    "green": ("#00704f", "#45c99b"),
+    "purple": ("#9c3a78", "#e593c6"),
+    "olive": ("#766200", "#d3b845"),
+    "sky": ("#0f7285", "#5fc6da"),
 }
-DARK = {
-    "page": "#12151a",
-    "panel": "#1b2027",
-    "ink": "#e9ecf1",
-    "muted": "#a3acb9",
-    "grid": "#272d36",
-    "edge": "#3d4551",
-    "gray": "#98a1ae",
-    "blue": "#62b0f5",
-    "orange": "#f59a56",
-    "green": "#45c99b",
-    "purple": "#e593c6",
-    "olive": "#d3b845",
-    "sky": "#5fc6da",
-}
+LIGHT = {tone: light for tone, (light, _) in COLORS.items()}
+DARK = {tone: dark for tone, (_, dark) in COLORS.items()}
 
 
 def assign_tones(methods: Sequence[str]) -> dict[str, str]:

@@ -182,9 +182,7 @@ def _build_runs(metrics: Mapping[str, Any]) -> list[Block]:
         for run in runs
     ]
     columns = ("rows", "seed", *(_display(name).label for name in names))
-    return [
-        Table(caption="Every run", columns=columns, rows=cells, numeric=range(1, 2 + len(names)), is_folded=True),
-    ]
+    return [Table(caption="Every run", columns=columns, rows=cells, numeric=range(1, 2 + len(names)), is_folded=True)]
 
 
 def _build_classes(folder: Path, metrics: Mapping[str, Any]) -> list[Block]:

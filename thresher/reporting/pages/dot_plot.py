@@ -6,15 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thresher.reporting import formatting as fmt
-from thresher.reporting.charts.chart import (
-    Chart,
-    LegendEntry,
-    Mark,
-    Rows,
-    Whiskers,
-    linear_axis,
-    points_with_errors,
-)
+from thresher.reporting.charts.chart import Chart, LegendEntry, Mark, Rows, Whiskers, linear_axis, points_with_errors
 from thresher.reporting.page import Figure, Table
 
 SIDES = {"these rows": ("blue", "diamond"), "random rows": ("gray", "circle")}

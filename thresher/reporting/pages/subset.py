@@ -252,12 +252,7 @@ def _build_dropped(subset: _SubsetFolder) -> list[Block]:
         return [Paragraph("No row was dropped.")]
     largest, usable = max(reasons.values()), counts["usable"]
     shares = [
-        Share(
-            f"{reason}: {REASONS.get(reason, '')}",
-            n / largest,
-            f"{fmt.count(n)} ({fmt.share(n, usable)})",
-            "gray",
-        )
+        Share(f"{reason}: {REASONS.get(reason, '')}", n / largest, f"{fmt.count(n)} ({fmt.share(n, usable)})", "gray")
         for reason, n in reasons.items()
     ]
     bars = ShareBars("Dropped rows by reason", ("reason", "rows"), shares)
