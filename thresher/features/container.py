@@ -106,8 +106,14 @@ class Features(Mapping[str, Array]):
         """Number of rows."""
         return len(self.row_id)
 
-    def missing_reasons(self, *names: str) -> pl.Series:
-        """Return (n,) string: why a row lacks one of these features, the first that it lacks; null where it has all."""
-        none = pl.Series("excluded", [None], dtype=pl.String).new_from_index(0, self.n_rows)
+    def missing_reasons(self, *names: str, other: Array | None = None) -> pl.Series:
+        """Return (n,) string: why a row lacks one of these features, the first that it lacks; null where it has all.
+
+        Args:
+            names: of features.
+            other: (n,) texts, reasons for rows that lack none; "" for none.
+        """
+        texts = np.full(self.n_rows, "") if other is None else other
+        none = pl.Series("excluded", texts, dtype=pl.String).replace("", None)
         known = [self.missing[name] for name in names if name in self.missing]
         return pl.select(pl.coalesce(*known, none)).to_series().alias("excluded")

@@ -191,8 +191,8 @@ class Delift(Selector):
             above: Float64 = np.where(np.isfinite(value), np.maximum((value - low) / span, 0), 0.0)
             return above
 
-        beside = {role: None if value is None else scaled(value) for role, value in others.items()}
-        return _Kernel(row, candidate, scaled(utility), beside["target"], beside["existing"], is_usable)
+        side = {role: None if value is None else scaled(value) for role, value in others.items()}
+        return _Kernel(row, candidate, scaled(utility), side["target"], side["existing"], is_usable)
 
     def _embedding_kernel(self, features: Features, rng: np.random.Generator) -> _Kernel:
         from thresher.selectors.neighbors.search import build_neighbor_graph

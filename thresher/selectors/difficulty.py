@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from thresher.features.container import Features
@@ -52,21 +51,15 @@ class Difficulty(Selector):
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row whose difficulty is defined and at most 1."""
         difficulty = self._difficulty(features["loss"], features["loss_unconditional"])  # (n,) NaN: not defined
-        excluded = pl.Series(
-            "excluded",
-            np.select([np.isnan(difficulty), difficulty > 1], [NO_LOSS, NO_HELP], default=""),
-            dtype=pl.String,
-        ).replace("", None)
-        for name in ("loss_unconditional", "loss"):
-            if name in features.missing:
-                excluded = pl.select(pl.coalesce(features.missing[name], excluded)).to_series()
+        reasons = np.select([np.isnan(difficulty), difficulty > 1], [NO_LOSS, NO_HELP], default="")
+        excluded = features.missing_reasons("loss", "loss_unconditional", other=reasons)
         value = np.where(excluded.is_null().to_numpy(), difficulty, -np.inf)
         return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)
 
-    def _difficulty(self, given: NDArray[np.float64], alone: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _difficulty(self, conditional: NDArray[np.float64], alone: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.ratio == "perplexity":
             with np.errstate(over="ignore"):  # infinity is above 1 like any other
-                difficulty: NDArray[np.float64] = np.exp(given - alone)
+                difficulty: NDArray[np.float64] = np.exp(conditional - alone)
         else:
-            difficulty = np.divide(given, alone, out=np.full(len(given), np.nan), where=alone > 0)
+            difficulty = np.divide(conditional, alone, out=np.full(len(alone), np.nan), where=alone > 0)
         return difficulty

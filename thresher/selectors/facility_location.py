@@ -11,7 +11,7 @@ from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.vectors import distinct_rows, inverse_norms
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import EXISTING, Scores, ranked
+from thresher.subset.scores import Scores, fill_ranking, ranked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,12 @@ class FacilityLocation(PairwiseGreedy):
                 large.
         """
         from thresher.selectors.submodular.greedy import start_coverage
-        from thresher.selectors.submodular.kernels import build_kernel, pick_greedily, similarity_to_existing
+        from thresher.selectors.submodular.kernels import (
+            assign_representatives,
+            build_kernel,
+            pick_greedily,
+            similarity_to_existing,
+        )
         from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
 
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
@@ -97,23 +102,18 @@ class FacilityLocation(PairwiseGreedy):
         floor = similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
         cover = start_coverage(vectors, scale, size.astype(np.float32), floor)
         kernel, notes = build_kernel(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
-        chooser = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-        made = pick_greedily(kernel, cover, min(n_ranked, len(vectors)), chooser)
-        picked, gains = made.rows, made.gains
+        rule = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
+        picked, gains, n_visited = pick_greedily(kernel, cover, min(n_ranked, len(vectors)), rule)
 
         picks = distinct.first[picked]
-        rest = np.ones(n, np.bool_)
-        rest[picks] = False
-        filled = np.flatnonzero(rest)[: n_ranked - len(picks)]
+        ranking = fill_ranking(picks, n_ranked, np.ones(n, np.bool_))
         objective = np.full(n_ranked, float((floor * size).sum()))
         objective[: len(gains)] += np.cumsum(gains)
         objective[len(gains) :] += gains.sum()
 
-        by = np.where(cover.by >= 0, distinct.first[cover.by], np.where(floor > 0, EXISTING, -1))[distinct.group]
-        similarity = cover.nearest[distinct.group].astype(np.float32)
-        ranking = np.concatenate([picks, filled])
-        by[ranking] = ranking
-        similarity[ranking] = 1.0
+        by = np.where(cover.by >= 0, distinct.first[cover.by], -1)  # of distinct rows, in places of all rows
+        group = distinct.group
+        by, similarity = assign_representatives(by[group], cover.nearest[group], floor[group], ranking)
         return Scores(
             row_id=features.row_id,
             value=ranked(n, ranking),
@@ -124,7 +124,7 @@ class FacilityLocation(PairwiseGreedy):
             notes={
                 **notes,
                 "guarantee": self._guarantee(plan),
-                "n_pair_updates": made.n_visited,
+                "n_pair_updates": n_visited,
                 "n_distinct_rows": len(vectors),
                 "n_picks_with_gain": len(picks),
             },

@@ -80,12 +80,12 @@ class FunctionSelector(Selector):
             NotFoundError: it reads a feature that it has not asked for.
             InputError: it does not return one number per row.
         """
-        given = {"features": features, "n_ranked": n_ranked, "rng": rng}
+        always = {"features": features, "n_ranked": n_ranked, "rng": rng}
         needs = self.requirements.features
         arguments = {
-            name: given[name] if name in given else features[name]
+            name: always[name] if name in always else features[name]
             for name in self._parameters
-            if name in given or name in needs
+            if name in always or name in needs
         }
         try:
             value = self.function(**arguments)

@@ -109,9 +109,9 @@ def compute_task_means(target: Array, tasks: NDArray[np.int64] | None) -> NDArra
 
 def find_largest_product(vectors: Array, means: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return (n,) float64: of each vector, the largest inner product with one of the means."""
-    found = np.empty(len(vectors), dtype=np.float64)
+    products = np.empty(len(vectors), dtype=np.float64)
     n_rows = max(1, BLOCK_CELLS // max(1, vectors.shape[1]))
     for first in range(0, len(vectors), n_rows):
         block = vectors[first : first + n_rows].astype(np.float32)
-        found[first : first + n_rows] = (block @ means.T).max(axis=1)
-    return found
+        products[first : first + n_rows] = (block @ means.T).max(axis=1)
+    return products

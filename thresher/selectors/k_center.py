@@ -13,7 +13,7 @@ from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32
 from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selectors.contract import Selector
-from thresher.subset.scores import EXISTING, Scores, ranked
+from thresher.subset.scores import EXISTING, Scores, fill_ranking, ranked
 
 MIN_ACTIVE = 4_096  # rows that are compared with every pick at once
 ACTIVE_SHARE = 32  # or one row in so many
@@ -76,9 +76,7 @@ class KCenter(Selector):
         radius = traversal.finish()
 
         picks = np.asarray(traversal.picks, np.int64)
-        is_rest = np.ones(n, np.bool_)
-        is_rest[picks] = False
-        ranking = np.concatenate([picks, np.flatnonzero(is_rest)[: n_ranked - len(picks)]])
+        ranking = fill_ranking(picks, n_ranked, np.ones(n, np.bool_))
         covered_by = traversal.nearest
         covered_by[ranking] = ranking
         return Scores(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import SettingsError, did_you_mean
@@ -98,9 +97,7 @@ class KnownUnknown(AnswerAccuracySettings, Selector):
             worth[GROUPS.index(name)] = -place
         value = worth[group]
         reasons = np.array([LEFT_OUT.format(name) for name in GROUPS] + [""])[group]
-        excluded = pl.Series("excluded", np.where(np.isinf(value), reasons, ""), dtype=pl.String).replace("", None)
-        if "answer_accuracy" in features.missing:
-            excluded = pl.select(pl.coalesce(features.missing["answer_accuracy"], excluded)).to_series()
+        excluded = features.missing_reasons("answer_accuracy", other=np.where(np.isinf(value), reasons, ""))
         counts = np.bincount(group[group >= 0], minlength=len(GROUPS))
         notes: dict[str, str | int | float] = {
             name.replace("-", "_"): int(n) for name, n in zip(GROUPS, counts, strict=True)

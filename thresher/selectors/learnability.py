@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import polars as pl
 
 from thresher.features.container import Features
 from thresher.features.reference_adapters import RequiredAdapter
-from thresher.selectors.loss_reduction import LossReduction, compute_loss_reduction
+from thresher.selectors.loss_reduction import LossReduction
 from thresher.subset.scores import Scores
 from thresher.validation import option
 
@@ -64,12 +63,9 @@ class Learnability(LossReduction):
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row whose learnability is defined."""
-        reduction, unscored = compute_loss_reduction(features)
         loss = features["loss"]
+        reduction = loss - features["reference_loss"]  # (n,) nats per token, NaN where a loss is
         if self.form == "relative":
             reduction = np.divide(reduction, loss, out=np.zeros_like(reduction), where=loss > 0)
         is_known = loss < max(self.min_loss, np.finfo(np.float64).tiny)  # NaN: has a reason of its own
-        known = pl.Series("excluded", np.where(is_known, KNOWN, ""), dtype=pl.String).replace("", None)
-        excluded = pl.select(pl.coalesce(unscored, known)).to_series()
-        value = np.where(excluded.is_null().to_numpy(), reduction, -np.inf)
-        return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)
+        return self._score(features, reduction, np.where(is_known, KNOWN, ""))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.features.reference_adapters import RequiredAdapter
 from thresher.features.requirements import Requirements
+from thresher.numeric.arrays import Array, Float64
 from thresher.selectors.contract import Selector
+from thresher.subset.scores import Scores
 from thresher.validation import option
 
 
@@ -34,19 +34,12 @@ class LossReduction(Selector):
             return Requirements(features=both, feature_settings={"reference": self.reference})
         return Requirements(features=both, adapters=(self._adapter,))
 
+    def _score(self, features: Features, value: Float64, reasons: Array | None = None) -> Scores:
+        """Return the values of the rows that have both losses and none of the reasons, "" for none."""
+        excluded = features.missing_reasons("loss", "reference_loss", other=reasons)
+        value = np.where(excluded.is_null().to_numpy(), value, -np.inf)
+        return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)
+
     @property
     def _adapter(self) -> RequiredAdapter:
         raise NotImplementedError
-
-
-def compute_loss_reduction(features: Features) -> tuple[NDArray[np.float64], pl.Series]:
-    """Return how much of each row's loss is gone under the reference, and why some rows have no loss.
-
-    Args:
-        features: hold `loss` and `reference_loss`.
-
-    Returns:
-        (n,) float64 nats per token, NaN where a loss is; (n,) string, null where both are there.
-    """
-    reduction: NDArray[np.float64] = features["loss"] - features["reference_loss"]
-    return reduction, features.missing_reasons("loss", "reference_loss")

@@ -9,7 +9,7 @@ import numpy as np
 
 from thresher.features.container import Features
 from thresher.features.reference_adapters import RequiredAdapter
-from thresher.selectors.loss_reduction import LossReduction, compute_loss_reduction
+from thresher.selectors.loss_reduction import LossReduction
 from thresher.subset.scores import Scores
 from thresher.validation import option
 
@@ -59,6 +59,4 @@ class Novelty(LossReduction):
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row that both models can score."""
-        reduction, excluded = compute_loss_reduction(features)
-        value = np.where(excluded.is_null().to_numpy(), reduction, -np.inf)
-        return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)
+        return self._score(features, features["loss"] - features["reference_loss"])

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from thresher.errors import InputError
 from thresher.features.container import Features
@@ -16,7 +15,7 @@ from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import EXISTING, Scores, ranked
+from thresher.subset.scores import Scores, fill_ranking, ranked
 from thresher.validation import option
 
 COLUMN = "column:"
@@ -96,7 +95,12 @@ class QualityDiversity(PairwiseGreedy):
                 dense kernel was asked for and is too large.
         """
         from thresher.selectors.submodular.greedy import start_coverage
-        from thresher.selectors.submodular.kernels import build_kernel, pick_greedily, similarity_to_existing
+        from thresher.selectors.submodular.kernels import (
+            assign_representatives,
+            build_kernel,
+            pick_greedily,
+            similarity_to_existing,
+        )
         from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
@@ -119,22 +123,19 @@ class QualityDiversity(PairwiseGreedy):
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
             plan = self._plan_memory(*vectors.shape)
             kernel, notes = build_kernel(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
-            chooser = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-            picks, gains, n_visited = pick_greedily(kernel, cover, n_picks, chooser, bonus)
-            notes = {
-                **notes,
-                "guarantee": self._guarantee(plan),
-                "n_pair_updates": n_visited,
-            }
-            picks, gains = _filled(picks, gains, has_quality, n_picks)
-        cover.by[(cover.by < 0) & (floor > 0)] = EXISTING
-        cover.by[picks], cover.nearest[picks] = picks, 1.0  # a pick stands for itself
+            rule = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
+            picks, gains, n_visited = pick_greedily(kernel, cover, n_picks, rule, bonus)
+            notes = {**notes, "guarantee": self._guarantee(plan), "n_pair_updates": n_visited}
+            # the rule "threshold" ends early: no gain was above its last threshold
+            picks = fill_ranking(picks, n_picks, has_quality)
+            gains = np.pad(gains, (0, len(picks) - len(gains)))
+        by, similarity = assign_representatives(cover.by, cover.nearest, floor, picks)
         return Scores(
             row_id=features.row_id,
             value=ranked(n, picks),
             by=self.name,
-            covered_by=cover.by,
-            similarity=cover.nearest.astype(np.float32),
+            covered_by=by,
+            similarity=similarity,
             excluded=features.missing.get(self._source),
             objective=np.cumsum(gains * weight[0] + quality[picks] * weight[1]),
             notes=notes,
@@ -162,13 +163,3 @@ class QualityDiversity(PairwiseGreedy):
             known = (known - known.min()) / span if span > 0 else np.zeros_like(known)
         value[has_value] = known
         return value
-
-
-def _filled(
-    picks: NDArray[np.int64], gains: Float64, may_be_picked: NDArray[np.bool_], n_picks: int
-) -> tuple[NDArray[np.int64], Float64]:
-    """Append the lowest rows where the rule ended early: no gain was above its last threshold."""
-    is_left = may_be_picked.copy()
-    is_left[picks] = False
-    rest = np.flatnonzero(is_left)[: n_picks - len(picks)]
-    return np.concatenate([picks, rest]), np.concatenate([gains, np.zeros(len(rest))])

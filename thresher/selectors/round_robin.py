@@ -25,19 +25,19 @@ def plan_proportional_turns(sizes: Int64, n_turns: int) -> Int64:
     """
     n = int(sizes.sum())
     size = [int(s) for s in sizes]
-    given = [0] * len(size)
+    n_taken = [0] * len(size)
     waiting = [(1, g) for g in range(len(size)) if size[g]]  # (turn from which it may come, group)
     ready: list[tuple[int, int]] = []  # (turn by which it must come, group)
     turns = np.empty(n_turns, np.int64)
     for turn in range(1, n_turns + 1):
         while waiting and waiting[0][0] <= turn:
             _, g = heapq.heappop(waiting)
-            heapq.heappush(ready, (-(-(given[g] + 1) * n // size[g]), g))
+            heapq.heappush(ready, (-(-(n_taken[g] + 1) * n // size[g]), g))
         _, g = heapq.heappop(ready)
         turns[turn - 1] = g
-        given[g] += 1
-        if given[g] < size[g]:
-            heapq.heappush(waiting, (given[g] * n // size[g] + 1, g))
+        n_taken[g] += 1
+        if n_taken[g] < size[g]:
+            heapq.heappush(waiting, (n_taken[g] * n // size[g] + 1, g))
     return turns
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import EXISTING, Scores, ranked
+from thresher.subset.scores import Scores, fill_ranking, ranked
 from thresher.validation import option
 
 
@@ -68,6 +67,7 @@ class SaturatedCoverage(PairwiseGreedy):
         """
         from thresher.selectors.submodular.greedy import start_saturation
         from thresher.selectors.submodular.kernels import (
+            assign_representatives,
             build_kernel,
             pick_greedily,
             similarity_to_existing,
@@ -87,13 +87,12 @@ class SaturatedCoverage(PairwiseGreedy):
         cap = self.saturation * (sum_similarities(kernel) + begun)
         cover = start_saturation(n, np.maximum(cap - begun, 0))
         cover.nearest[:] = floor
-        chooser = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-        made = pick_greedily(kernel, cover, n_ranked, chooser)
+        rule = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
+        picks, gains, n_visited = pick_greedily(kernel, cover, n_ranked, rule)
 
-        filled = np.flatnonzero(~cover.is_pick)[: n_ranked - len(made.rows)]
-        ranking = np.concatenate([made.rows, filled])
-        gains = np.concatenate([made.gains, np.zeros(len(filled))])
-        by, similarity = _with_picks(cover.by, cover.nearest, floor, ranking)
+        ranking = fill_ranking(picks, n_ranked, np.ones(n, np.bool_))
+        gains = np.pad(gains, (0, len(ranking) - len(gains)))
+        by, similarity = assign_representatives(cover.by, cover.nearest, floor, ranking)
         return Scores(
             row_id=features.row_id,
             value=ranked(n, ranking),
@@ -104,19 +103,8 @@ class SaturatedCoverage(PairwiseGreedy):
             notes={
                 **notes,
                 "guarantee": self._guarantee(plan),
-                "n_pair_updates": made.n_visited,
-                "n_picks_with_gain": len(made.rows),
+                "n_pair_updates": n_visited,
+                "n_picks_with_gain": len(picks),
                 "n_saturated_rows": int((cover.open_to <= 0).sum()),
             },
         )
-
-
-def _with_picks(
-    by: NDArray[np.int64], nearest: NDArray[np.floating], floor: NDArray[np.float64], ranking: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return what stands for each row and how near it is; a pick stands for itself."""
-    by = np.where(by >= 0, by, np.where(floor > 0, EXISTING, -1))
-    similarity = nearest.astype(np.float32)
-    by[ranking] = ranking
-    similarity[ranking] = 1.0
-    return by, similarity

@@ -110,13 +110,13 @@ def rank_neighbors(
     if tasks is not None:
         groups = [np.flatnonzero(tasks == task) for task in np.unique(tasks)]
     n_rows = max(1, BLOCK_CELLS // max(len(unit), 1))
-    found = np.empty((len(groups), n_nearest), dtype=np.int32)
+    lists = np.empty((len(groups), n_nearest), dtype=np.int32)
     for turn, group in enumerate(groups):
         largest = np.full(len(unit), -np.inf, dtype=np.float32)
         for first in range(0, len(group), n_rows):
             np.maximum(largest, (target[group[first : first + n_rows]] @ unit.T).max(axis=0), out=largest)
-        found[turn] = np.argsort(-np.round(largest, 6), kind="stable")[:n_nearest]
-    return found
+        lists[turn] = np.argsort(-np.round(largest, 6), kind="stable")[:n_nearest]
+    return lists
 
 
 def take_turns(lists: NDArray[np.int32], n_picks: int) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
+from thresher.numeric.arrays import Bool, Int64
 
 EXISTING = -2  # in `covered_by`: a row that the user has already
 
@@ -74,6 +75,13 @@ class Scores:
         by_id = self.row_id.arg_sort().to_numpy().astype(np.int64)
         ranking: NDArray[np.int64] = by_id[np.argsort(-self.value[by_id], kind="stable")[: self.n_ranked]]
         return ranking
+
+
+def fill_ranking(picks: Int64, n_ranked: int, is_open: Bool) -> Int64:
+    """Return the picks and behind them, up to `n_ranked` in all, the lowest open rows that are not among them."""
+    is_rest = is_open.copy()
+    is_rest[picks] = False
+    return np.concatenate([picks, np.flatnonzero(is_rest)[: n_ranked - len(picks)]])
 
 
 def ranked(n: int, picks: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The symmetric graph of found neighbors, built without sorting all pairs at once."""
+"""The symmetric graph of nearest neighbors, built without sorting all pairs at once."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from thresher.selectors.neighbors.csr import Graph
 N_CHUNKS = 64  # of rows, dealt out to the threads
 
 
-def build_symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -> Graph:
-    """Return the pairs (i, found[i]) of cosine > 0 in both directions, each row with itself, rows ascending.
+def build_symmetric_graph(unit: NDArray[np.float32], nearest: NDArray[np.int32]) -> Graph:
+    """Return the pairs (i, nearest[i]) of cosine > 0 in both directions, each row with itself, rows ascending.
 
     Cosines are summed in float64 in a fixed order: unlike those of a matrix product, the same on
     every machine. Cost: O(n k (k + d)) time; 8 bytes per entry of the graph.
 
     Args:
         unit: (n, d) float32 rows of length 1 (or 0).
-        found: (n, k) int32, for each row different rows, itself or not; -1 for none.
+        nearest: (n, k) int32, for each row different rows, itself or not; -1 for none.
     """
     n = len(unit)
     count = np.zeros(n + 1, np.int64)
-    _count(found, count)
+    _count(nearest, count)
     start = np.cumsum(count)
     row = np.empty(start[-1], np.int32)
-    _fill(found, start[:-1].copy(), row)
+    _fill(nearest, start[:-1].copy(), row)
     similarity = np.empty(start[-1], np.float32)
     chunks = np.linspace(0, n, N_CHUNKS + 1).astype(np.int64)
     with ThreadPoolExecutor(count_threads()) as pool:
@@ -42,43 +42,43 @@ def build_symmetric_graph(unit: NDArray[np.float32], found: NDArray[np.int32]) -
 
 
 @jit
-def _holds(found: Any, i: Any, j: Any) -> Any:
+def _holds(nearest: Any, i: Any, j: Any) -> Any:
     """Tell whether j is among the neighbors of i."""
-    for m in range(found.shape[1]):  # noqa: SIM110  (numba has no any of a generator)
-        if found[i, m] == j:
+    for m in range(nearest.shape[1]):  # noqa: SIM110  (numba has no any of a generator)
+        if nearest[i, m] == j:
             return True
     return False
 
 
 @jit
-def _count(found: Any, count: Any) -> None:
+def _count(nearest: Any, count: Any) -> None:
     """Count the entries of each row i of the graph at i + 1."""
-    for i in range(len(found)):
+    for i in range(len(nearest)):
         count[i + 1] += 1  # itself
-        for m in range(found.shape[1]):
-            j = found[i, m]
+        for m in range(nearest.shape[1]):
+            j = nearest[i, m]
             if j >= 0 and j != i:
                 count[i + 1] += 1
-                if not _holds(found, j, i):
+                if not _holds(nearest, j, i):
                     count[j + 1] += 1
 
 
 @jit
-def _fill(found: Any, at: Any, row: Any) -> None:
+def _fill(nearest: Any, at: Any, row: Any) -> None:
     """Write the rows of the graph, and sort each."""
     begin = at.copy()
-    for i in range(len(found)):
+    for i in range(len(nearest)):
         row[at[i]] = i
         at[i] += 1
-        for m in range(found.shape[1]):
-            j = found[i, m]
+        for m in range(nearest.shape[1]):
+            j = nearest[i, m]
             if j >= 0 and j != i:
                 row[at[i]] = j
                 at[i] += 1
-                if not _holds(found, j, i):
+                if not _holds(nearest, j, i):
                     row[at[j]] = i
                     at[j] += 1
-    for i in range(len(found)):
+    for i in range(len(nearest)):
         row[begin[i] : at[i]].sort()
 
 

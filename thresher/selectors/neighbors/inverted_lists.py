@@ -36,7 +36,7 @@ PRODUCT_ENTRIES = 4 << 20  # of one matrix product: bounds the memory
 EQUAL = 1e-6  # cosines this near are equal in float32
 
 
-class Found(NamedTuple):
+class ListSearch(NamedTuple):
     """Neighbors and how good they are.
 
     Attributes:
@@ -104,7 +104,7 @@ class _Index(NamedTuple):
 
 def search_inverted_lists(
     unit: Float32, k: int, rng: np.random.Generator, products: MatmulBackend, *, min_recall: float
-) -> Found:
+) -> ListSearch:
     """Find the k rows of largest cosine for each row.
 
     Each row is compared with those in the nearest lists. How many rows these hold is raised from
@@ -135,7 +135,7 @@ def search_inverted_lists(
             break
         n_compared = min(STEP * n_compared, MAX_COMPARED)
     nearest, n_products = _search(unit, held, np.arange(n), index, n_compared, k)
-    return Found(nearest.row, recall, len(index.center), n_products / n)
+    return ListSearch(nearest.row, recall, len(index.center), n_products / n)
 
 
 def _index(unit: Float32, held: LoadedRows, rng: np.random.Generator, products: MatmulBackend) -> _Index:
@@ -268,9 +268,9 @@ def _look_up(x: LoadedRows, queries: Int64, base: LoadedRows, lists: _Lists, pro
             step = max(PRODUCT_ENTRIES // len(member), 1)
             for first in range(0, len(at), step):
                 part = at[first : first + step]
-                product, found = x.largest_products(queries[part], base, member, nearest.row.shape[1])
+                product, rows = x.largest_products(queries[part], base, member, nearest.row.shape[1])
                 edges = np.linspace(0, len(part), n_parts + 1).astype(np.int64)
-                list(pool.map(lambda e: _keep_largest(product, found, part, e, *nearest), zip(edges, edges[1:])))  # noqa: B023, B905
+                list(pool.map(lambda e: _keep_largest(product, rows, part, e, *nearest), zip(edges, edges[1:])))  # noqa: B023, B905
             n_products += len(member) * len(at)
     return n_products
 

@@ -51,8 +51,8 @@ def build_neighbor_graph(
     if len(unit) <= EXACT_ROWS:
         return Neighbors(build_symmetric_graph(unit, _nearest_of_all(unit, k)), "flat", 1.0, NUMPY.name)
     there = products.choose_backend(len(unit) * FIRST_COMPARED * unit.shape[1], unit.nbytes)
-    found = search_inverted_lists(unit, k, rng, there, min_recall=MIN_RECALL)
-    return Neighbors(build_symmetric_graph(unit, found.row), "inverted lists", found.recall, there.name)
+    search = search_inverted_lists(unit, k, rng, there, min_recall=MIN_RECALL)
+    return Neighbors(build_symmetric_graph(unit, search.row), "inverted lists", search.recall, there.name)
 
 
 def _nearest_of_all(unit: Float32, k: int) -> NDArray[np.int32]:
@@ -61,7 +61,7 @@ def _nearest_of_all(unit: Float32, k: int) -> NDArray[np.int32]:
 
     index = faiss.IndexFlatIP(unit.shape[1])
     index.add(unit)
-    found = np.empty((len(unit), k), np.int32)
+    nearest = np.empty((len(unit), k), np.int32)
     for first in range(0, len(unit), N_AT_ONCE):
-        found[first : first + N_AT_ONCE] = index.search(unit[first : first + N_AT_ONCE], k)[1]
-    return found
+        nearest[first : first + N_AT_ONCE] = index.search(unit[first : first + N_AT_ONCE], k)[1]
+    return nearest

@@ -220,9 +220,9 @@ def _resum(kernel: Any, cover: Any, gain: Any, scale: Any) -> None:
 
 
 @jit
-def _near(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
+def _near(kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
     """Return the rows whose gains may be the largest, their gains summed in float64."""
-    near = find_near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
+    near = find_near_best(rule, gain, bonus, bound, least, DRIFT * scale[0])
     is_fresh = False
     while len(near) > 0:
         if is_fresh or len(near) < N_NEAR or gain[near].max() * RESUM > scale[0]:
@@ -239,7 +239,7 @@ def _near(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: A
         _resum(kernel, cover, gain, scale)  # too many to compare, or what looked like a gain was an error of rounding
         bound[:] = build_bounds(gain, bonus)
         is_fresh = True
-        near = find_near_best(chooser, gain, bonus, bound, least, DRIFT * scale[0])
+        near = find_near_best(rule, gain, bonus, bound, least, DRIFT * scale[0])
     return near
 
 
@@ -257,9 +257,9 @@ def _equal_before(vectors: Any, near: Any, c: Any) -> Any:
 
 
 @jit
-def _choose(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
+def _choose(kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
     """Return the next pick, or -1 when nothing can be gained."""
-    near = _near(kernel, cover, chooser, gain, bonus, bound, least, scale)
+    near = _near(kernel, cover, rule, gain, bonus, bound, least, scale)
     if len(near) == 0:
         return -1
     pick = near[0]
@@ -273,16 +273,16 @@ def _choose(kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound:
             rows = _reach(line, cover, 1e-5)
             exact[c] = compute_exact_gain(cover, near[c], rows, line[rows])
         pick = near[find_first_best(near, exact + bonus[near], tie_width(cover, kernel))]
-    note_pick(chooser, pick)
+    note_pick(rule, pick)
     return pick
 
 
 @jit
 def _pick_one(
-    kernel: Any, cover: Any, chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any, changed: Any
+    kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any, changed: Any
 ) -> Any:
     """Choose a pick and close its intervals. Returns the pick, its gain, and how many rows changed; -1 if none."""
-    pick = _choose(kernel, cover, chooser, gain, bonus, bound, least, scale)
+    pick = _choose(kernel, cover, rule, gain, bonus, bound, least, scale)
     if pick < 0:
         return -1, 0.0, 0
     own = gain[pick]
@@ -294,7 +294,7 @@ def _pick_one(
 def _loop(
     kernel: Any,
     cover: Any,
-    chooser: Any,
+    rule: Any,
     gain: Any,
     bonus: Any,
     bound: Any,
@@ -313,7 +313,7 @@ def _loop(
     n = len(kernel)
     n_visited = 0
     while t < len(picks):
-        pick, own, m = _pick_one(kernel, cover, chooser, gain, bonus, bound, least, scale, space)
+        pick, own, m = _pick_one(kernel, cover, rule, gain, bonus, bound, least, scale, space)
         if pick < 0:
             return t, -1, n_visited
         picks[t], gains[t] = pick, own
@@ -327,7 +327,7 @@ def _loop(
 
 
 def pick_from_kernel(
-    kernel: Float32, cover: CoverageState, n_picks: int, chooser: PickRule, bonus: Float64 | None = None
+    kernel: Float32, cover: CoverageState, n_picks: int, rule: PickRule, bonus: Float64 | None = None
 ) -> Picks:
     """Make up to `n_picks` greedy picks from a dense kernel.
 
@@ -335,7 +335,7 @@ def pick_from_kernel(
         kernel: (n, n) float32, symmetric.
         cover: state, updated.
         n_picks: how many.
-        chooser: the rule, updated.
+        rule: the rule, updated.
         bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that
             cover nothing.
     """
@@ -351,7 +351,7 @@ def pick_from_kernel(
         bound, scale = build_bounds(gain, own), np.full(1, gain.max())
         t, n_visited = 0, n * n
         while t < n_picks:
-            t, m, more = _loop(kernel, cover, chooser, gain, own, bound, least, scale, space, picks, gains, t)
+            t, m, more = _loop(kernel, cover, rule, gain, own, bound, least, scale, space, picks, gains, t)
             n_visited += more
             if m < 0:
                 break

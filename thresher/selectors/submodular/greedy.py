@@ -230,7 +230,7 @@ def _graph_loop(
     by_row: Any,
     by_candidate: Any,
     cover: Any,
-    chooser: Any,
+    rule: Any,
     gain: Any,
     bonus: Any,
     least: Any,
@@ -242,7 +242,7 @@ def _graph_loop(
     width = tie_width(cover, by_row.similarity)
     n_visited = 0
     for t in range(len(picks)):
-        near = find_near_best(chooser, gain, bonus, bound, least, 0.0)[:N_COMPARED]
+        near = find_near_best(rule, gain, bonus, bound, least, 0.0)[:N_COMPARED]
         if len(near) == 0:
             return t, n_visited
         pick = near[0]
@@ -257,7 +257,7 @@ def _graph_loop(
                 n_visited += by_candidate.start[v + 1] - by_candidate.start[v]
             pick = near[find_first_best(near, exact, width)]
         picks[t], gains[t] = pick, gain[pick]
-        note_pick(chooser, pick)
+        note_pick(rule, pick)
         part = slice(by_candidate.start[pick], by_candidate.start[pick + 1])
         rows, similarity = by_candidate.row[part].copy(), by_candidate.similarity[part].copy()  # reordered below
         n_visited += add_pick(rows, similarity, pick, by_row, cover, gain, live_end)
@@ -282,7 +282,7 @@ def pick_from_graph(
     graph: Graph,
     cover: CoverageState,
     n_picks: int,
-    chooser: PickRule,
+    rule: PickRule,
     *,
     bonus: Float64 | None = None,
     by_candidate: Graph | None = None,
@@ -294,7 +294,7 @@ def pick_from_graph(
         graph: similarities by row; the order within its rows is changed.
         cover: state, updated.
         n_picks: how many.
-        chooser: the rule, updated.
+        rule: the rule, updated.
         bonus: (n,) float64 >= 0, what each row is worth besides; with it, rows are picked that
             cover nothing.
         by_candidate: the same similarities by candidate; None for a symmetric graph.
@@ -310,5 +310,5 @@ def pick_from_graph(
         list(pool.map(lambda chunk: _first_gains(graph, columns, cover, is_plain, chunk, gain, live_end), chunks))
     picks, gains = np.empty(n_picks, np.int64), np.empty(n_picks)
     own, nothing = (np.zeros(n), least) if bonus is None else (bonus, ANYTHING)
-    n_made, n_visited = _graph_loop(graph, columns, cover, chooser, gain, own, nothing, live_end, picks, gains)
+    n_made, n_visited = _graph_loop(graph, columns, cover, rule, gain, own, nothing, live_end, picks, gains)
     return Picks(picks[:n_made], gains[:n_made], int(n_visited) + len(columns.row))

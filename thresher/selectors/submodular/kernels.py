@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.numeric.arrays import Float32, Float64
+from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selectors.neighbors.csr import Graph
@@ -13,6 +15,7 @@ from thresher.selectors.submodular import dense_kernel, greedy
 from thresher.selectors.submodular.greedy import CoverageState, Picks
 from thresher.selectors.submodular.memory import MemoryPlan
 from thresher.selectors.submodular.pick_rules import PickRule
+from thresher.subset.scores import EXISTING
 
 Notes = dict[str, str | int | float]
 
@@ -20,7 +23,7 @@ CELLS = 1 << 22  # cosines computed per block
 
 
 def pick_greedily(
-    kernel: Float32 | Graph, cover: CoverageState, n_picks: int, chooser: PickRule, bonus: Float64 | None = None
+    kernel: Float32 | Graph, cover: CoverageState, n_picks: int, rule: PickRule, bonus: Float64 | None = None
 ) -> Picks:
     """Make up to `n_picks` greedy picks; without a bonus there are fewer when nothing more can be gained.
 
@@ -28,12 +31,12 @@ def pick_greedily(
         kernel: (n, n) float32, or a symmetric graph, whose entries are reordered.
         cover: state, updated.
         n_picks: how many.
-        chooser: the rule, updated.
+        rule: the rule, updated.
         bonus: (n,) float64 >= 0, what each row is worth besides what it covers, or None.
     """
     if isinstance(kernel, Graph):
-        return greedy.pick_from_graph(kernel, cover, n_picks, chooser, bonus=bonus)
-    return dense_kernel.pick_from_kernel(kernel, cover, n_picks, chooser, bonus)
+        return greedy.pick_from_graph(kernel, cover, n_picks, rule, bonus=bonus)
+    return dense_kernel.pick_from_kernel(kernel, cover, n_picks, rule, bonus)
 
 
 def build_kernel(
@@ -53,14 +56,14 @@ def build_kernel(
         return dense_kernel.compute_kernel(unit, there), {**plan.notes, "n_pairs": n**2, "products": there.name}
     from thresher.selectors.neighbors.search import build_neighbor_graph
 
-    found = build_neighbor_graph(unit, plan.n_neighbors, rng, products)
-    return found.graph, {
+    neighbors = build_neighbor_graph(unit, plan.n_neighbors, rng, products)
+    return neighbors.graph, {
         **plan.notes,
         "n_neighbors": plan.n_neighbors,
-        "search": found.search,
-        "recall": round(found.recall, 4),
-        "products": found.products,
-        "n_pairs": len(found.graph.row),
+        "search": neighbors.search,
+        "recall": round(neighbors.recall, 4),
+        "products": neighbors.products,
+        "n_pairs": len(neighbors.graph.row),
     }
 
 
@@ -79,6 +82,26 @@ def similarity_to_existing(vectors: Float32, scale: Float64, existing: NDArray[n
         cosine = np.einsum("ij,ij->i", vectors[rows], existing[nearest], dtype=np.float64)
         floor[rows] = np.maximum(0.0, cosine * scale[rows] * existing_scale[nearest])
     return floor
+
+
+def assign_representatives(
+    by: Int64, nearest: NDArray[np.floating[Any]], floor: Float64, picks: Int64
+) -> tuple[Int64, Float32]:
+    """Return what represents each row, and how similar that is; a pick represents itself.
+
+    Args:
+        by: (n,) the pick nearest to each row, -1 where there is none.
+        nearest: (n,) similarity to it, or to the nearest existing row.
+        floor: (n,) similarity to the nearest existing row.
+        picks: (k,) rows.
+
+    Returns:
+        (n,) a row, EXISTING for an existing one, or -1 for neither; (n,) float32.
+    """
+    by = np.where(by >= 0, by, np.where(floor > 0, EXISTING, -1))
+    similarity = nearest.astype(np.float32)
+    by[picks], similarity[picks] = picks, 1.0
+    return by, similarity
 
 
 def sum_existing_similarities(unit: Float32, existing: NDArray[np.float32] | None) -> Float64:

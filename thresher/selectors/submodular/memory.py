@@ -99,8 +99,8 @@ def _fits(plan: MemoryPlan, limit: int | None) -> bool:
 
 def available_bytes() -> int | None:
     """Return the memory that is free for this process, the control group's limit included; None where unknown."""
-    found = [value for value in (_free_of_machine(), _free_of_group()) if value is not None]
-    return min(found) if found else None
+    free = [value for value in (_free_of_machine(), _free_of_group()) if value is not None]
+    return min(free) if free else None
 
 
 def _free_of_machine() -> int | None:

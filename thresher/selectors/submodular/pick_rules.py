@@ -121,14 +121,14 @@ def _near_largest(gain: Any, bonus: Any, bound: Any, low: Any) -> Any:
 
 
 @jit
-def _near_largest_of_sample(chooser: Any, gain: Any, bonus: Any, slack: Any) -> Any:
+def _near_largest_of_sample(rule: Any, gain: Any, bonus: Any, slack: Any) -> Any:
     """Draw n ln(1 / epsilon) / t of the remaining rows for pick t; return those next to the largest value."""
-    left, n_left = chooser.remaining, chooser.n_remaining[0]
-    t = chooser.state[0] + 1
-    size = min(n_left, max(1, int(np.ceil(len(gain) * np.log(1 / chooser.epsilon) / t))))
+    left, n_left = rule.remaining, rule.n_remaining[0]
+    t = rule.state[0] + 1
+    size = min(n_left, max(1, int(np.ceil(len(gain) * np.log(1 / rule.epsilon) / t))))
     if size < n_left:
         for m in range(size):  # the beginning of a shuffle
-            other = m + int(chooser.rng.random() * (n_left - m))
+            other = m + int(rule.rng.random() * (n_left - m))
             left[m], left[other] = left[other], left[m]
     most = -np.inf
     for m in range(size):
@@ -143,27 +143,27 @@ def _near_largest_of_sample(chooser: Any, gain: Any, bonus: Any, slack: Any) -> 
 
 
 @jit
-def _first_over_threshold(chooser: Any, gain: Any, bonus: Any, most: Any) -> Any:
+def _first_over_threshold(rule: Any, gain: Any, bonus: Any, most: Any) -> Any:
     """Return the next row, in order, whose gain reaches the threshold, which falls by epsilon after each round."""
-    state = chooser.state
+    state = rule.state
     if state[1] == 0:
-        state[1], state[2] = most, chooser.epsilon / len(gain) * most
+        state[1], state[2] = most, rule.epsilon / len(gain) * most
     while state[1] >= state[2]:
         for v in range(int(state[3]), len(gain)):
             if gain[v] + bonus[v] >= state[1]:
                 state[3] = v + 1
                 return np.full(1, v)
-        state[1] = min(state[1] * (1 - chooser.epsilon), most)  # nothing reaches a threshold above the largest gain
+        state[1] = min(state[1] * (1 - rule.epsilon), most)  # nothing reaches a threshold above the largest gain
         state[3] = 0
     return np.empty(0, np.int64)
 
 
 @jit
-def find_near_best(chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, slack: Any) -> Any:
+def find_near_best(rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, slack: Any) -> Any:
     """Return the candidates for the next pick, ascending: those whose values may be equal to the best.
 
     Args:
-        chooser: the rule.
+        rule: the rule.
         gain: (n,) float64, PICKED for picks.
         bonus: (n,) float64.
         bound: tree of upper bounds of each block, updated.
@@ -176,23 +176,23 @@ def find_near_best(chooser: Any, gain: Any, bonus: Any, bound: Any, least: Any, 
     most = largest(gain, bonus, bound)
     if most <= least:
         return np.empty(0, np.int64)
-    if chooser.kind == STOCHASTIC:
-        return _near_largest_of_sample(chooser, gain, bonus, slack)
-    if chooser.kind == THRESHOLD:
-        return _first_over_threshold(chooser, gain, bonus, most)
+    if rule.kind == STOCHASTIC:
+        return _near_largest_of_sample(rule, gain, bonus, slack)
+    if rule.kind == THRESHOLD:
+        return _first_over_threshold(rule, gain, bonus, most)
     return _near_largest(gain, bonus, bound, most - CLOSE * (1 + abs(most)) - slack)
 
 
 @jit
-def note_pick(chooser: Any, pick: Any) -> None:
+def note_pick(rule: Any, pick: Any) -> None:
     """Tell the rule what was picked."""
-    chooser.state[0] += 1
-    if chooser.kind != STOCHASTIC:
+    rule.state[0] += 1
+    if rule.kind != STOCHASTIC:
         return
-    for m in range(chooser.n_remaining[0]):
-        if chooser.remaining[m] == pick:
-            chooser.n_remaining[0] -= 1
-            chooser.remaining[m] = chooser.remaining[chooser.n_remaining[0]]
+    for m in range(rule.n_remaining[0]):
+        if rule.remaining[m] == pick:
+            rule.n_remaining[0] -= 1
+            rule.remaining[m] = rule.remaining[rule.n_remaining[0]]
             return
 
 

@@ -101,9 +101,9 @@ def cover_pairs(pairs: Pairs, candidates: Int64, n_picks: int, n: int) -> Covere
     weight, vectors = np.ones(n, np.float32), np.empty((n, 0), np.float32)
     cover = CoverageState(vectors, zero, weight, zero, open_from, never, open_from, by, is_pick, False)
     alone = np.bincount(candidate, weights=worth, minlength=n)
-    chooser = start_pick_rule("lazy", 0.5, np.random.default_rng(0), is_pick)  # draws nothing
-    made = pick_from_graph(by_row, cover, n_picks, chooser, by_candidate=by_candidate, least=NOTHING)
+    rule = start_pick_rule("lazy", 0.5, np.random.default_rng(0), is_pick)  # draws nothing
+    picks, gains, n_visited = pick_from_graph(by_row, cover, n_picks, rule, by_candidate=by_candidate, least=NOTHING)
     left = candidates[~cover.is_pick[candidates]]
-    rest = left[np.argsort(-alone[left].round(10), kind="stable")][: n_picks - len(made.rows)]
-    gains = np.concatenate([made.gains, np.zeros(len(rest))])
-    return Covered(np.concatenate([made.rows, rest]), gains, by, len(made.rows), made.n_visited)
+    rest = left[np.argsort(-alone[left].round(10), kind="stable")][: n_picks - len(picks)]
+    gains = np.concatenate([gains, np.zeros(len(rest))])
+    return Covered(np.concatenate([picks, rest]), gains, by, len(picks), n_visited)
