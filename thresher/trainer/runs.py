@@ -21,7 +21,7 @@ from thresher.models.causal_lm.language_model import GENERATION_CONFIG
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.fit import TrainedModel, count_steps, fit, load_trained_model
-from thresher.trainer.engine.lora import save_adapter
+from thresher.trainer.engine.lora import merge_adapter, save_adapter
 from thresher.trainer.engine.tokenization import Examples, require_rows
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.held_out import HeldOut, prepare_held_out
@@ -172,7 +172,7 @@ def _write_adapter(context: RunContext, model: Any, folder: Path) -> None:
     tokenizer = write_start_into_template(context.tokenizer) if context.task == "sft" else context.tokenizer
     tokenizer.save_pretrained(folder)
     if context.is_merged:
-        merged = model.merge_and_unload()
+        merged = merge_adapter(model)
         merged.config.use_cache = True  # it was off for training, and would make generation slow
         _write_merged(merged, context.base.folder, folder / "merged")
         tokenizer.save_pretrained(folder / "merged")

@@ -135,6 +135,7 @@ def _quiet() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # see merge_adapter
         warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         yield
 
@@ -156,6 +157,26 @@ def _list_layers(model: Any) -> set[str]:
 def get_trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     """Return the trained parameters by name, in the order of the model."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def merge_adapter(model: Any) -> Any:
+    """Return the full model with the adapter merged in: the same logits, from plain weights.
+
+    An output layer and an input embedding that share one matrix get one each where the adapter
+    changes either: merged into the shared one, the update would change both.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [part.get_base_layer() for part in model.modules() if isinstance(part, BaseTunerLayer)]
+    adapted = {layer.weight.data_ptr(): layer for layer in layers if getattr(layer, "weight", None) is not None}
+    ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    ends = [end.get_base_layer() if isinstance(end, BaseTunerLayer) else end for end in ends]
+    is_tied = len(ends) == 2 and ends[0].weight is ends[1].weight
+    if is_tied and ends[0].weight.data_ptr() in adapted:
+        ends[1].weight = torch.nn.Parameter(ends[1].weight.detach().clone(), requires_grad=False)
+        for config in {id(each): each for each in (model.config, model.config.get_text_config())}.values():
+            config.tie_word_embeddings = False
+    return model.merge_and_unload()
 
 
 def save_adapter(model: Any, folder: Path) -> None:
