@@ -12,7 +12,7 @@ import numpy as np
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
-from thresher.curation.pipeline import CurationResult, apply_rules, collect_settings
+from thresher.curation.pipeline import CurationResult, apply_rules
 from thresher.curation.result import Curated
 from thresher.curation.rule import Rule, available, create
 from thresher.dataset import Dataset, ensure_dataset
@@ -56,7 +56,7 @@ class _Plan:
         needs = {name for rule in self.rules for name in rule.requirements.all_features}
         return {
             "request": [
-                {"name": rule.name, "settings": collect_settings(rule), "report": rule.name in self.report}
+                {"name": rule.name, "settings": rule.settings(), "report": rule.name in self.report}
                 for rule in self.rules
             ],
             "seed": self.seed,

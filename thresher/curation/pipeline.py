@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -108,14 +108,6 @@ class CurationResult:
             # that one was dropped, too, and as a copy of nothing
             n += last in repeats and repeats[last][1] is None
         return n
-
-
-def collect_settings(rule: Rule) -> dict[str, Any]:
-    """Return the settings of a rule, in JSON values; a rule that is no dataclass has none."""
-    settings: Any = rule
-    names = [field.name for field in fields(settings)] if is_dataclass(settings) else []
-    values = {name: getattr(rule, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def apply_rules(

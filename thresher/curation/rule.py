@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,9 +11,8 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.verdict import Verdict
-from thresher.features.requirements import Requirements
+from thresher.features.requirements import Method
 from thresher.plugins import Registry
-from thresher.validation import check_settings
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -45,37 +44,17 @@ class Rows:
         return self.dataset.frame["row_id"]
 
 
-class Rule(ABC):
+class Rule(Method):
     """Base of every rule: a name and a pure `check`, and members with defaults.
 
-    A rule is a frozen dataclass whose fields are its settings. `check` reads nothing but its
-    arguments: the same rows, features and generator give the same verdict. Rows of a role are given
-    only to rules whose requirements name it, and only where the caller has some: "existing" (rows
-    kept earlier: a rule drops none of them, and a row that repeats one is dropped in favor of it)
-    and "eval" (rows to evaluate on). A public member that is not declared here is refused when the
-    rule is loaded; helpers of your own begin with `_`.
+    `check` reads nothing but its arguments: the same rows, features and generator give the same
+    verdict. Rows of a role are given only to rules whose requirements name it, and only where the
+    caller has some: "existing" (rows kept earlier: a rule drops none of them, and a row that
+    repeats one is dropped in favor of it) and "eval" (rows to evaluate on).
     """
 
     is_private: ClassVar[bool] = False
     """The tables of the result show no text of the rows that the rule finds."""
-
-    def __post_init__(self) -> None:
-        """Check the settings against their types and bounds.
-
-        Raises:
-            SettingsError: a setting has an illegal value.
-        """
-        check_settings(self, self.name)
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name of the entry point; a class attribute will do."""
-
-    @property
-    def requirements(self) -> Requirements:
-        """What `check` needs: a class attribute, or a property where it depends on settings."""
-        return Requirements()
 
     @property
     def precedes(self) -> Mapping[str, str]:

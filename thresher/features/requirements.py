@@ -1,12 +1,14 @@
-"""What a selector or a rule wants to be there before it runs."""
+"""What selectors and rules have in common: a name, settings, and what has to be there before they run."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from thresher.errors import SettingsError, did_you_mean
+from thresher.validation import check_settings
 
 if TYPE_CHECKING:
     from thresher.features.reference_adapters import RequiredAdapter
@@ -63,3 +65,35 @@ class Requirements:
     def all_features(self) -> frozenset[str]:
         """Features of the pool and of the other rows together."""
         return frozenset().union(self.features, *self.side_features.values())
+
+
+class Method(ABC):
+    """Base of selectors and rules: a frozen dataclass whose fields are its settings.
+
+    A public member that its base does not declare is refused when the class is loaded, so that none
+    is lost by a wrong letter; helpers of your own begin with `_`.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the settings against their types and bounds.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        check_settings(self, self.name)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the entry point; a class attribute will do."""
+
+    @property
+    def requirements(self) -> Requirements:
+        """What it needs: a class attribute, or a property where that depends on settings."""
+        return Requirements()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings in JSON values, which are part of a result's identity; none without fields."""
+        names: list[str] = [each.name for each in fields(self)] if is_dataclass(self) else []
+        values = {name: getattr(self, name) for name in names}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import asdict, is_dataclass
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from thresher.errors import InputError
 from thresher.features.container import Features
-from thresher.features.requirements import Requirements
+from thresher.features.requirements import Method
 from thresher.subset.scores import Scores
-from thresher.validation import check_settings
 
 
-class Selector(ABC):
-    """Base of every selector: three members to give, four with defaults.
+class Selector(Method):
+    """Base of every selector: a name and a pure `score`, and members with defaults.
 
-    A selector is a frozen dataclass whose fields are its settings. `score` reads nothing but its
-    arguments: the same features and generator give the same bytes. A public member that is not
-    declared here is refused when the selector is loaded, so that none is lost by a wrong letter;
-    helpers of your own begin with `_`.
+    `score` reads nothing but its arguments: the same features and generator give the same bytes.
     """
 
     ranks_only: ClassVar[bool] = False
     """The values are ranks, with no meaning to a threshold."""
-
-    def __post_init__(self) -> None:
-        """Check the settings against their types and bounds.
-
-        Raises:
-            SettingsError: a setting has an illegal value.
-        """
-        check_settings(self, self.name)
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name of the entry point; a class attribute will do."""
-
-    @property
-    def requirements(self) -> Requirements:
-        """What `score` needs: a class attribute, or a property where it depends on settings."""
-        return Requirements()
 
     @abstractmethod
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
@@ -56,10 +33,6 @@ class Selector(ABC):
                 it. The ranking for k is a prefix of the ranking for any larger number.
             rng: the only source of randomness.
         """
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings in JSON values, which are part of a result's identity."""
-        return asdict(self) if is_dataclass(self) else {}
 
     def describe_plan(self, features: Features) -> str | None:
         """Return one sentence on what `score` is about to do (method, memory, guarantee), or None."""

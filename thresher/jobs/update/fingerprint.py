@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from thresher.artifacts.manifest import digest, versions
-from thresher.curation.pipeline import collect_settings
 from thresher.dataset import Dataset
 from thresher.features import FeatureContext, fingerprints
 from thresher.jobs.job_file import Job
@@ -19,7 +18,7 @@ def compute_config_fingerprint(job: Job, eval_rows: Dataset | None) -> str:
     return digest(
         {
             "recipe": RECIPE,
-            "rules": [[rule.name, collect_settings(rule), rule.name in job.report] for rule in job.rules],
+            "rules": [[rule.name, rule.settings(), rule.name in job.report] for rule in job.rules],
             "select": settings.select.model_dump(mode="json"),
             "features": settings.features.model_dump(mode="json", exclude={"device"}),
             "rows": settings.rows.model_dump(mode="json", exclude={"unreadable", "settle_s"}),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from thresher.artifacts.manifest import FORMAT, digest, versions
-from thresher.curation.pipeline import collect_settings
 from thresher.features import FeatureContext
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.read import describe_schema
@@ -39,8 +38,7 @@ def build_manifest(
     parent = None if previous is None else {"version": previous.version, "identity": previous.manifest.identity}
     settings = {
         "rules": [
-            {"name": rule.name, "settings": collect_settings(rule), "report": rule.name in job.report}
-            for rule in job.rules
+            {"name": rule.name, "settings": rule.settings(), "report": rule.name in job.report} for rule in job.rules
         ],
         "select": job.settings.select.model_dump(mode="json"),
         "seed": job.settings.seed,
