@@ -28,13 +28,8 @@ PREVIEW = {"preview": pl.String}
 DROPPED = ROW | {"reason": pl.String, "explanation": pl.String} | REPEATS | {"cluster": pl.String} | PREVIEW
 FINDINGS = ROW | {"reason": pl.String, "finding": pl.String} | REPEATS | {"is_masked": pl.Boolean} | PREVIEW
 CLUSTERS = {
-    "rule": pl.String,
-    "cluster": pl.String,
-    "cluster_in": pl.String,
-    "row_id": pl.String,
-    "is_kept": pl.Boolean,
-    "similarity": pl.Float32,
-    "preview": pl.String,
+    **dict.fromkeys(("rule", "cluster", "cluster_in", "row_id"), pl.String),
+    **{"is_kept": pl.Boolean, "similarity": pl.Float32, "preview": pl.String},
 }
 
 

@@ -28,13 +28,7 @@ from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.schema import DECIMAL, Schema
 
 _WHOLE = r"^(0|[1-9][0-9]{0,14})\.0+$"  # a whole number, written by a table of floats
-CANONICAL_SCHEMA = {
-    "index": pl.Int64,
-    "prompt": pl.String,
-    "response": pl.String,
-    "extra": pl.String,
-    "row_id": pl.String,
-}
+CANONICAL_SCHEMA = {"index": pl.Int64, **dict.fromkeys(("prompt", "response", "extra", "row_id"), pl.String)}
 
 
 def canonicalize_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:

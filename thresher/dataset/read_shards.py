@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,10 @@ from thresher.dataset.schema import Schema
 from thresher.numeric.arrays import Int32, Int64
 
 FILE_TYPE = pl.Categorical()
+FRAME_SCHEMA: dict[str, Any] = {
+    **dict.fromkeys(("row_id", "prompt", "response"), pl.String),
+    **{"file": FILE_TYPE, "line": pl.UInt64},
+}
 DUPLICATED_ID = "the id in column '{}' was used by an earlier row"
 
 
@@ -70,21 +75,7 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
                 )
             )
             places.append(np.stack([np.full(len(index), number), block.positions[index]]))
-    return _join_blocks(frames, places, rejected, n_read, shards, schema)
-
-
-def _join_blocks(
-    frames: list[pl.DataFrame],
-    places: list[Int64],
-    rejected: RejectedRows,
-    n_read: int,
-    shards: Sequence[Shard],
-    schema: Schema,
-) -> ReadRows:
-    empty = pl.DataFrame(
-        schema={"row_id": pl.String, "prompt": pl.String, "response": pl.String, "file": FILE_TYPE, "line": pl.UInt64}
-    )
-    frame = pl.concat([empty, *frames], rechunk=True)
+    frame = pl.concat([pl.DataFrame(schema=FRAME_SCHEMA), *frames], rechunk=True)
     place = np.concatenate([np.empty((2, 0), np.int64), *places], axis=1)
     if schema.id_column is None:
         frame = frame.with_columns(number_repeats(frame["row_id"]))

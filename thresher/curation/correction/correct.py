@@ -39,16 +39,9 @@ VERDICT = (
     "(B) Answer B\n\nThe output should be the letter A or B only."
 )
 AUDIT_SCHEMA = {
-    "row_id": pl.String,
-    "file": pl.String,
-    "line": pl.UInt64,
-    "decision": pl.String,
-    "confidence": pl.Float64,
-    "shown_first": pl.Float64,
-    "shown_second": pl.Float64,
-    "reason": pl.String,
-    "original": pl.String,
-    "candidate": pl.String,
+    **{"row_id": pl.String, "file": pl.String, "line": pl.UInt64, "decision": pl.String},
+    **dict.fromkeys(("confidence", "shown_first", "shown_second"), pl.Float64),
+    **dict.fromkeys(("reason", "original", "candidate"), pl.String),
 }
 
 
@@ -179,7 +172,8 @@ def correct(
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             report_done(on_progress, stage="correct", folder=folder.path, outcome="read back")
-            return _read_result(folder.path, plan)
+            audit, manifest = pl.read_parquet(folder.path / AUDIT), Manifest.read(folder.path)
+            return Corrected(pool=rows, audit=audit, column=settings.column, manifest=manifest)
         corrected = _run(plan, started)
         folder.publish_files(corrected.write_files)
     return corrected
@@ -327,14 +321,4 @@ def _build_manifest(plan: _Plan, audit: pl.DataFrame, notes: Sequence[str], star
             "versions": versions(),
             "run": describe_run(pool, seconds={"total": round(time.monotonic() - started, 3)}),
         }
-    )
-
-
-def _read_result(folder: Path, plan: _Plan) -> Corrected:
-    """Return a finished result."""
-    return Corrected(
-        pool=plan.pool,
-        audit=pl.read_parquet(folder / AUDIT),
-        column=plan.settings.column,
-        manifest=Manifest.read(folder),
     )

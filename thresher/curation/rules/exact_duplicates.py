@@ -58,7 +58,7 @@ class ExactDuplicates(DuplicateRule):
         texts = pl.concat([self._normalize(rows) for rows in (existing, pool) if rows is not None])
         preferred = pl.DataFrame({"text": texts.gather(order.rows), "row": order.rows})
         representative = np.empty(len(texts), np.int64)
-        # the most preferred row of a text represents all its rows, but existing rows stay in any case
+        # the most preferred row of a text represents all its rows; existing rows stay in any case
         representative[order.rows] = preferred.select(pl.col("row").first().over("text")).to_series().to_numpy()
         representative[: order.n_existing] = np.arange(order.n_existing)
         is_own = representative == np.arange(len(texts))

@@ -187,7 +187,7 @@ class SpanReader:
         offset = start - self._window_start
         window_end = self._window_start + len(self._window)
         if not (offset >= 0 and end <= window_end):
-            # a span that begins in the window or shortly after it is read together with what follows
+            # a span that begins in the window, or shortly after it, is read with what follows
             is_next = 0 <= start - window_end <= WINDOW_BYTES // 16 or (offset >= 0 and start <= window_end)
             self._window = self._pread(start, max(end - start, WINDOW_BYTES if is_next else 0))
             self._window_start = start

@@ -73,4 +73,4 @@ class Shard(Protocol):
         """Return a shard with other contents at some positions; its file and blocks stay."""
 
     def open_copy(self, path: Path) -> AbstractContextManager[Callable[[Any, Int64], None]]:
-        """Open a file of this layout; yields a function that appends rows of a shard at some positions."""
+        """Open a file of this layout and yield a function that appends rows of a shard."""

@@ -273,7 +273,7 @@ class TableShard:
 
     @contextmanager
     def open_copy(self, path: Path) -> Iterator[Callable[[TableShard, Int64], None]]:
-        """Open a file of this layout; yields a function that appends rows of a shard at some positions."""
+        """Open a file of this layout and yield a function that appends rows of a shard."""
         with ExitStack() as stack:
             if self.suffix == ".parquet":
                 writer: Any = stack.enter_context(pa.parquet.ParquetWriter(path, self.schema))

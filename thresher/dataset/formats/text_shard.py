@@ -235,7 +235,7 @@ class TextShard:
 
     @contextmanager
     def open_copy(self, path: Path) -> Iterator[Callable[[TextShard, Int64], None]]:
-        """Open a file of this layout; yields a function that appends rows of a shard at some positions."""
+        """Open a file of this layout and yield a function that appends rows of a shard."""
         layout, is_first = self.layout, True
         with open_compressed(path, layout.compression) as write:
 
