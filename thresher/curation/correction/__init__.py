@@ -1,6 +1,6 @@
-"""Correction: answers and labels that are replaced instead of dropped.
+"""Correction: answers that are replaced instead of dropped.
 
-`correct.py` is the arrow (dataset -> corrected dataset + manifest), `replace_answer.py` puts an
-answer into a row of any schema. Imported by `cli`; imports `features`, `models`, `dataset`,
+`correct.py` is the call (dataset -> corrected dataset + manifest), `settings.py` its options, and
+`replace_answer.py` puts an answer into a row of any schema. Imported by `cli`; imports `features`, `models`, `dataset`,
 `artifacts`.
 """

@@ -42,7 +42,7 @@ class DuplicateRule(Rule):
 
     @property
     def requirements(self) -> Requirements:
-        """Existing rows, what rows are compared by, and the feature that decides which row stays."""
+        """Existing rows, and the features that rows are compared and preferred by."""
         features = find_keep_features(self.keep) | self._compared
         return Requirements(features=features, side_features={EXISTING: self._compared})
 
