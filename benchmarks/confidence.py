@@ -1,4 +1,4 @@
-"""Does confidence in the given answer find wrong answers and wrong labels? Area under the ROC curve, with intervals.
+"""Does confidence find wrong answers and wrong labels? Area under the ROC curve, with intervals.
 
     python benchmarks/confidence.py --data FOLDER --questions 300      # the folder with noise/
 
@@ -49,7 +49,7 @@ def area(score: Score, is_right: NDArray[np.bool_]) -> float:
 
 
 def rank_within_groups(score: Score, is_right: NDArray[np.bool_], group: NDArray[np.int64]) -> tuple[Score, Score]:
-    """Return for each group how many of its pairs of a right and a wrong row are ranked right, and how many it has."""
+    """Return pairs of a right and a wrong row per group: those ranked right, and all of them."""
     won, had = np.zeros(group.max() + 1), np.zeros(group.max() + 1)
     for g in range(len(had)):
         right, wrong = score[(group == g) & is_right], score[(group == g) & ~is_right]
@@ -60,7 +60,7 @@ def rank_within_groups(score: Score, is_right: NDArray[np.bool_], group: NDArray
 
 
 def with_interval(score: Score, is_right: NDArray[np.bool_], group: NDArray[np.int64]) -> dict[str, object]:
-    """Return area and pairs with their intervals over samples of the groups; rows without a score are left out."""
+    """Return area and pairs with intervals over samples of the groups; rows need a score."""
     fine = np.isfinite(score)
     score, is_right, group = score[fine], is_right[fine], np.unique(group[fine], return_inverse=True)[1]
     members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]

@@ -1,6 +1,7 @@
-"""DELIFT with few examples and a prefix cache against all pairs: tokens read, and objective on the kernel of all pairs.
+"""DELIFT with few examples and a prefix cache against all pairs: tokens read, and objective.
 
-    OMP_NUM_THREADS=1 python benchmarks/delift.py --data train.jsonl [--rows 1000] [--neighbors 64] [--model FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/delift.py --data train.jsonl \
+        [--rows 1000] [--neighbors 64] [--model FOLDER]
         [--columns prompt=text,response=attributes] [--dtype bfloat16] [--cache FOLDER]
 
 Tokens that the model reads, padding not counted:
@@ -70,7 +71,7 @@ def ranking(features, beside, **settings):
 
 
 def tokens_of_all_pairs(pool, lm, limit):
-    """Return the tokens of all pairs when every example is read again with every row, the last of each row never."""
+    """Return the tokens of all pairs when every example is read again with every row."""
     rows = _Queries.from_rows(pool, lm, limit)
     asked = _Pairs(lm, rows, pool, limit, make_context(cache=None))
     prefixes = [len(ids) for ids in asked._prefixes(np.arange(len(pool)))]
@@ -79,7 +80,7 @@ def tokens_of_all_pairs(pool, lm, limit):
 
 
 def tokens_with_prefixes_kept(pool, lm, limit, tried):
-    """Return the tokens of rows alone and of the examples in `tried` (n, m): each example is read once per round."""
+    """Return the tokens of rows alone and of the examples in `tried` (n, m), each read once."""
     asked = _Pairs(lm, _Queries.from_rows(pool, lm, limit), pool, limit, make_context(cache=None))
     prefixes = np.array([len(ids) for ids in asked._prefixes(np.arange(len(pool)))])
     read = np.array([row.n_read for row in asked.pool.rows])

@@ -76,7 +76,7 @@ def static(texts: pl.Series, n_runs: int) -> dict[str, object]:
 
 
 def count_products(encoder: object, texts: pl.Series) -> Counter[tuple[int, ...]]:
-    """Encode once and return the shapes of all matrix products: (batch, rows, inner, columns) -> how often."""
+    """Encode once; return how often each shape (batch, rows, inner, columns) was multiplied."""
     import torch
 
     model = encoder._model

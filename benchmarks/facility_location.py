@@ -1,6 +1,7 @@
 """Facility location against apricot-select on the same arrays in one process.
 
-    python benchmarks/facility_location.py [--rows 5000] [--picks 500] [--repeats 3] [--large] [--out FILE]
+    python benchmarks/facility_location.py [--rows 5000] [--picks 500] [--repeats 3] [--large]
+        [--out FILE]
 
 Measures, per data set: thresher from the embeddings (the whole `score`), thresher's engine on a
 precomputed float32 kernel, apricot's `lazy` on a precomputed float64 kernel and from the embeddings
@@ -52,7 +53,7 @@ def data_sets(n, d=384):
 
 
 def clipped_kernel(x):
-    """Float64 cosines, negative ones 0. Equal rows get equal columns, which a matrix product does not promise."""
+    """Float64 cosines, negative ones 0; equal rows get equal columns, unlike in a plain product."""
     distinct, group = np.unique(x, axis=0, return_inverse=True)
     distinct = distinct.astype(np.float64)
     distinct /= np.linalg.norm(distinct, axis=1, keepdims=True)
@@ -70,7 +71,7 @@ def thresher_from_embeddings(data, n_picks):
 
 
 def thresher_from_kernel(kernel, x, scale, n_picks):
-    """Run the engine on a kernel that is there; equal rows are found and merged, as `score` does, within the time."""
+    """Run the engine on a given kernel; the time includes merging equal rows, as `score` does."""
     distinct = distinct_rows(x)
     first = distinct.first
     if len(first) < len(x):

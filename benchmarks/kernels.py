@@ -1,6 +1,7 @@
 """The greedy kernels against apricot-select, submodlib-py and plain numpy, on the same arrays.
 
-    python benchmarks/kernels.py [--quick] [--sizes 1000,2000,5000,10000] [--repeats 3] [--parts dense,sparse,large]
+    python benchmarks/kernels.py [--quick] [--sizes 1000,2000,5000,10000] [--repeats 3]
+        [--parts dense,sparse,large]
                                  [--exact-large] [--out FILE]
 
 Facility location in all parts, 10 % of the rows picked unless said otherwise:
@@ -37,6 +38,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+from kernel_figure import plot, print_row
 from machine import machine
 
 RESULT = Path(__file__).parent / "results" / "kernels.json"
@@ -184,7 +186,7 @@ def child(folder, peer, kind, k, repeats):
     call()
     begin = time.perf_counter()
     call()
-    compile_s = time.perf_counter() - begin  # of 200 rows: what is left of it is compilation and imports
+    compile_s = time.perf_counter() - begin  # of 200 rows: nearly all compilation and imports
     call = CALLS[peer](kind, arrays, k)
     seconds = []
     for _ in range(repeats):
@@ -202,7 +204,7 @@ def child(folder, peer, kind, k, repeats):
 
 
 def peak_bytes():
-    """Return the peak of this process alone: Linux's getrusage would count what the parent held at the fork."""
+    """Return the peak of this process alone; getrusage counts what the parent held at the fork."""
     status = Path("/proc/self/status")
     if status.exists():
         return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line)
@@ -213,19 +215,16 @@ def measured(folder, peer, kind, k, repeats):
     command = [sys.executable, __file__, "--child", str(folder), peer, kind, str(k), str(repeats)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return {
-            "skipped": f"failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
-        }
+        lines = done.stderr.strip().splitlines() or [str(done.returncode)]
+        return {"skipped": f"failed: {lines[-1]}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def absent(peer):
     """Return why a peer cannot be measured, or None."""
-    try:
-        version(PACKAGES.get(peer, "numpy"))
-    except PackageNotFoundError:
-        return f"{PACKAGES[peer]} is not installed: pip install 'thresher[bench]'"
-    return None
+    if is_installed(PACKAGES.get(peer, "numpy")):
+        return None
+    return f"{PACKAGES[peer]} is not installed: pip install 'thresher[bench]'"
 
 
 # --- the parts ---
@@ -340,47 +339,6 @@ def large_part(folder, arguments):
 PARTS = {"large": large_part, "dense": dense_part, "sparse": sparse_part}
 
 
-def plot(rows, path):
-    """Draw time and memory over n, log-log, one line per peer."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(10, 8), sharex=True, constrained_layout=True)
-    for column, kind in enumerate(("kernel", "embeddings")):
-        shown = [row for row in rows if row["part"] == "dense" and row["kind"] == kind and row["data"] == DATA[0]]
-        for line, (what, unit) in enumerate((("median_s", "seconds"), ("peak_bytes", "peak bytes beyond the arrays"))):
-            axis = axes[line, column]
-            for peer in PEERS:
-                points = [(row["n"], row["peers"][peer][what]) for row in shown if what in row["peers"][peer]]
-                points = [(n, value) for n, value in points if value > 0]
-                if points:
-                    axis.plot(*zip(*points, strict=True), marker="o", label=peer)
-            axis.set(xscale="log", yscale="log", ylabel=unit, title=f"{kind} given" if line == 0 else "")
-            axis.grid(visible=True, which="both", alpha=0.3)
-            if line == 1:
-                axis.set_xlabel("rows")
-    axes[0, 0].legend()
-    figure.suptitle("Facility location, 10 % of the rows picked, gaussian 384-dimensional rows")
-    figure.savefig(path, dpi=120)
-
-
-def show(row):
-    print(f"{row['part']}, {row['data']}, {row['kind']} given, n = {row['n']:,}, k = {row['k']:,}")
-    for peer, entry in row["peers"].items():
-        if "skipped" in entry:
-            print(f"  {peer:13s} skipped: {entry['skipped']}")
-            continue
-        share = entry.get("objective_share", entry.get("share_of_exact_objective"))
-        print(
-            f"  {peer:13s} {entry['median_s']:9.4f} s {entry.get('times_thresher', 1):7.1f} x   "
-            f"{entry['peak_bytes'] / 1e6:8.0f} MB   equal picks {entry.get('picks_equal_to_exact')}   distinct "
-            f"{entry['n_distinct_picks']}   objective {share}",
-            flush=True,
-        )
-
-
 def prepare_small(folder):
     """Write a small set for the run that compiles."""
     (folder / "small").mkdir()
@@ -403,11 +361,9 @@ def main():
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     arguments.sizes = arguments.sizes or ([500, 1000] if arguments.quick else [1000, 2000, 5000, 10_000])
-    packages = [
-        package for package in ("numba", "scipy", "faiss-cpu", "apricot-select", "submodlib-py") if there(package)
-    ]
+    packages = ("numba", "scipy", "faiss-cpu", "apricot-select", "submodlib-py")
     result = {
-        "machine": machine(*packages),
+        "machine": machine(*filter(is_installed, packages)),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "load before": os.getloadavg(),
         "repeats": arguments.repeats,
@@ -419,16 +375,16 @@ def main():
         for part in arguments.parts.split(","):
             for row in PARTS[part](folder, arguments):
                 result["rows"].append(row)
-                show(row)
+                print_row(row)
     result["load after"] = os.getloadavg()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     if any(row["part"] == "dense" for row in result["rows"]):
-        plot(result["rows"], arguments.out.with_suffix(".png"))
+        plot(result["rows"], arguments.out.with_suffix(".png"), PEERS, DATA[0])
     print(f"written: {arguments.out}")
 
 
-def there(package):
+def is_installed(package):
     try:
         version(package)
     except PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""Time and peak memory of each stage from a file of rows to a written subset, at growing numbers of rows.
+"""Time and peak memory of each stage, from a file of rows to a written subset, by number of rows.
 
-    python benchmarks/million.py                                  # 10,000, 100,000 and 1,000,000 generated rows
-    python benchmarks/million.py --data t0_pool.jsonl.gz          # rows of a file, repeated with noise, instead
+    python benchmarks/million.py                          # 10,000, 100,000 and 1,000,000 made rows
+    python benchmarks/million.py --data t0_pool.jsonl.gz  # rows of a file, repeated with noise
     python benchmarks/million.py --rows 100000 --stages read,embed
-    python benchmarks/million.py --repeats 3                      # three times each: the median run is told
+    python benchmarks/million.py --repeats 3              # three times each: the median run counts
 
 Rows have about 60 tokens: product listings by the generator of `data/`, or 40 words out of a row of
 --data, one word in ten replaced. One row in twenty is an exact copy of an earlier one. Each number
@@ -88,7 +88,7 @@ def write_rows(path: Path, rows: Iterator[dict[str, str]]) -> None:
 
 
 class Stages:
-    """Seconds and peak memory by stage; what runs inside another stage counts for the inner one alone."""
+    """Seconds and peak memory by stage; a stage inside another counts for itself alone."""
 
     def __init__(self) -> None:
         self.times: dict[str, dict[str, float]] = {}

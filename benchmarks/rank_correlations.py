@@ -1,6 +1,8 @@
-"""Do learnability, difficulty, perplexity and their kin rank rows by more than length? Spearman's rho, with intervals.
+"""Do learnability, difficulty, perplexity and their kin rank rows by more than length?
 
-    python benchmarks/rank_correlations.py --data PATH --rows 2000     # the folder with gsm8k, dolly_3k and alpaca_9k
+    python benchmarks/rank_correlations.py --data PATH --rows 2000
+
+PATH is the folder with gsm8k, dolly_3k and alpaca_9k; the result is Spearman's rho, with intervals.
 
 For each data set, `rows` rows drawn at random are scored by each method under the embedded causal
 language model, with the references that `learnability` and `novelty` have trained for them. Both
@@ -35,7 +37,8 @@ METHODS = {
     "novelty": ("novelty", {}),
     "confidence": ("confidence", {}),
 }
-DEFAULT = [name for name in METHODS if name != "confidence"]  # it writes answers, which takes many times as long
+# Confidence writes answers, which takes many times as long.
+DEFAULT = [name for name in METHODS if name != "confidence"]
 RESPONSE = "response length"
 N_BOOTSTRAP = 1000
 
@@ -48,7 +51,7 @@ FILES = {
 
 
 def scores(pool: th.Dataset, names: list[str]) -> dict[str, NDArray[np.float64]]:
-    """Return (n,) of each method, NaN for rows that it gives no place, and the length of the responses."""
+    """Return (n,) of each method, NaN for rows without a place, and the length of responses."""
     values = {}
     for name in names:
         method, settings = METHODS[name]

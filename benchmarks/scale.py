@@ -1,4 +1,4 @@
-"""Time and peak memory of `thresher select` on generated rows, as a user runs it: a new process, a cold feature cache.
+"""Time and peak memory of `thresher select` as a user runs it: a new process, a cold cache.
 
 python benchmarks/scale.py            # 100,000 rows, three runs of each
 python benchmarks/scale.py --rows 10000 --runs 1
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def write_rows(path: Path, n: int, seed: int = 0) -> None:
-    """Write n alpaca rows of about 60 words: each mixes words of one of 500 topics with common words."""
+    """Write n alpaca rows of about 60 words, which mix words of one of 500 topics with others."""
     rng = np.random.default_rng(seed)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = np.array(["".join(rng.choice(letters, rng.integers(3, 9))) for _ in range(20_000)])

@@ -1,6 +1,7 @@
-"""Throughput of the scoring engine on rows of a file: against the official scripts, and against a bare forward.
+"""Throughput of the scoring engine, against the official scripts and against a bare forward.
 
-    OMP_NUM_THREADS=1 python benchmarks/scoring.py --data train.jsonl [--rows 400] [--model FOLDER] [--repeats 3]
+    OMP_NUM_THREADS=1 python benchmarks/scoring.py --data train.jsonl \
+        [--rows 400] [--model FOLDER] [--repeats 3]
 
 Both losses of each row (`loss`, `loss_unconditional`) are computed in several ways, in turns in one
 process, with the weights loaded before any clock starts. Seconds are those of the processor, which
@@ -58,7 +59,7 @@ def token_losses(logits, ids):
 
 
 def loop(lm, conversations, *, by_token):
-    """Return (n, 2) losses as the official scripts compute them, but for BOS, which stands before both passes here."""
+    """Return (n, 2) losses as the official scripts compute them, with BOS before both passes."""
     losses = []
     for conversation in conversations:
         prompt = render_prompt(lm.tokenizer, conversation.messages, None)
@@ -80,7 +81,7 @@ def loop(lm, conversations, *, by_token):
 
 
 def bare_batches(lengths, tokens, vocabulary):
-    """Return full (b, w) batches of as many tokens as the rows have, with w such that attention does the same work."""
+    """Return full (b, w) batches with as many tokens as the rows, and as much work in attention."""
     n = int(lengths.sum())
     width = round(float((lengths**2).sum() / n))
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, (-(-n // width), width)))
@@ -88,7 +89,7 @@ def bare_batches(lengths, tokens, vocabulary):
 
 
 def run_bare(module, passes, tokens, vocabulary):
-    """Return seconds for the tokens of all passes; the last row of a pass may be part empty, and is not counted."""
+    """Return seconds for the tokens of all passes, but for the part-empty last row of a pass."""
     seconds = 0.0
     for lengths in passes:
         share, batches = bare_batches(lengths, tokens, vocabulary)
@@ -108,7 +109,7 @@ def lengths_read(lm, rows, context):
 
 
 def measure(rows, lm, context, repeats):
-    """Return seconds of each way and repeat, and the largest difference of a loss between thresher and the loop."""
+    """Return seconds of each way and repeat, and the largest difference of a loss to the loop."""
     passes = lengths_read(lm, rows, context)
     n_tokens = int(sum(lengths.sum() for lengths in passes))
     some = np.arange(0, len(rows), LOOP_EVERY)

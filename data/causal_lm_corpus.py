@@ -1,4 +1,4 @@
-"""The text that the embedded language model learns from: sources, what is held out, forms, and packing into windows.
+"""The text that the embedded language model learns from: sources, held-out parts, forms, windows.
 
 Sources are files of public data sets in one folder (`gsm8k/`, `wikisql/`, `t0/`) and the product
 generator of `make_products.py` with seeds of its own. 2 % of each source are held out by a hash of
@@ -37,7 +37,8 @@ SPECIAL = (PAD, BOS, END, *(f"<|{role}|>" for role in ROLES))
 HELD_OUT_OF = 50  # one row in so many is held out
 RUN = 12  # words in a row that a training row must not share with a held-out row ...
 BOILERPLATE = 40  # ... unless more rows than this share it: then it is the wording of a template
-MAX_T0_BYTES = 2_500_000  # per data set of T0, so that two data sets of very long texts do not make half of it
+# Per data set of T0, so that two data sets of very long texts do not make half of it.
+MAX_T0_BYTES = 2_500_000
 N_PRODUCTS = 45_000
 N_HELD_OUT_PRODUCTS = 500
 PRODUCT_SEED, HELD_OUT_PRODUCT_SEED = 4_001, 4_002  # never the seed of data/products
@@ -47,9 +48,8 @@ SHARE_SYSTEM = 0.15  # conversations that open with a system turn
 SHARE_TWO = 0.1  # conversations of two questions
 WINDOWS = (256, 512, 1024)  # tokens; a document goes to the shortest that holds it
 CUT = 512  # tokens of the pieces of a long document
-WHOLE_OF = (
-    3  # one in so many of the documents above CUT is left whole where the longest window holds it: these are slow
-)
+# One in so many documents above CUT stays whole if the longest window holds it: they are slow.
+WHOLE_OF = 3
 
 SYSTEM = {
     "gsm8k": ("You solve problems step by step.", "Think step by step; end with #### and the number."),
@@ -107,7 +107,7 @@ def gsm8k_test(folder: Path) -> list[Document]:
 
 
 def wikisql(folder: Path) -> Keyed:
-    """Questions of the training split with their SQL; all wordings of a query are held out together."""
+    """Training questions with their SQL; all wordings of a query are held out together."""
     for row in json.loads(bz2.decompress((folder / "wikisql" / "wikisql.json.bz2").read_bytes())):
         defaults = {variable["name"]: variable["example"] for variable in row["variables"]}
         for sentence in row["sentences"]:
@@ -118,18 +118,18 @@ def wikisql(folder: Path) -> Keyed:
 
 
 def tidy_sql(query: str) -> str:
-    """Return a query without the alias of its only table: `SELECT notes FROM table WHERE slogan = "var0"`."""
+    """Return a query without the alias of its only table: `SELECT notes FROM table`."""
     query = query.replace("TABLE AS TABLEalias0", "table").replace("TABLEalias0.", "").removesuffix(" ;")
     return re.sub(r"(\S+)_FIELD\b", lambda match: match[1].lower(), query)
 
 
 def with_values(text: str, values: dict[str, str]) -> str:
-    """Return the text with each variable name replaced by its value; the data set put some inside words ("dvar0te")."""
+    """Return the text with variable names replaced by values; some are inside words ("dvar0te")."""
     return re.sub(r"var\d+", lambda match: values.get(match[0], match[0]), text)
 
 
 def t0(folder: Path) -> Keyed:
-    """Prompts of many tasks; a data set is cut off at MAX_T0_BYTES, rows in the order of their hashes."""
+    """Prompts of many tasks; a data set is cut off at MAX_T0_BYTES, in the order of hashes."""
     with gzip.open(folder / "t0" / "t0_pool.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     used: Counter[str] = Counter()
@@ -142,7 +142,7 @@ def t0(folder: Path) -> Keyed:
 
 
 def products(n: int, seed: int) -> Iterator[Document]:
-    """Listings of the product generator in four exchanges: name the category, write, tell again, name the features."""
+    """Product listings in four exchanges: name the category, write, tell again, name features."""
     rng = random.Random(seed)
     catalog = make_products.Catalog(rng)
     shipped = {
@@ -163,7 +163,7 @@ def categorize(row: Any, catalog: Any, rng: random.Random) -> tuple[str, str]:
 
 
 def write_listing(row: Any, catalog: Any, rng: random.Random) -> tuple[str, str]:
-    """Ask for a listing of a product whose attributes are given: the attribute task the wrong way round."""
+    """Ask for a listing of a product whose attributes are given: the attribute task reversed."""
     known = [row.product.noun, *(value for _, value in row.product.attributes), *row.product.features]
     rng.shuffle(known)
     return f"Write a {row.source} listing with: {', '.join(known)}.", row.text
@@ -181,7 +181,7 @@ def name_features(row: Any, catalog: Any, rng: random.Random) -> tuple[str, str]
 
 
 # -- the split
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ def runs(document: Document) -> set[str]:
 
 
 def without_shared_runs(train: list[Document], held_out: list[Document]) -> list[Document]:
-    """Return the training documents that share no run of words with a held-out one, boilerplate apart."""
+    """Return the documents that share no run of words with held-out ones, but for boilerplate."""
     watched = set().union(*map(runs, held_out))
     shared = [runs(document) & watched for document in train]
     count = Counter(run for runs in shared for run in runs)
@@ -229,7 +229,7 @@ def without_shared_runs(train: list[Document], held_out: list[Document]) -> list
 
 
 def formed(document: Document, other: Document, rng: random.Random) -> Document:
-    """Return the form in which a document is learned: plain, or turns, with a system turn or a second exchange."""
+    """Return a document as learned: plain, or turns, with a system turn or a second exchange."""
     if rng.random() < SHARE_PLAIN:
         return replace(document, turns=(("text", document.plain),))
     turns = document.turns
@@ -241,7 +241,7 @@ def formed(document: Document, other: Document, rng: random.Random) -> Document:
 
 
 def learned_documents(corpus: Corpus, rng: random.Random) -> list[Document]:
-    """Return what is learned, in random order: every source as often as REPEATS says, each time in a form anew."""
+    """Return what is learned, shuffled: each source REPEATS times, in a new form each time."""
     documents = [
         formed(document, rng.choice(pool), rng)
         for name, pool in corpus.train.items()
@@ -263,7 +263,7 @@ def token_ids(document: Document, tokenizer: Tokenizer) -> list[int]:
 
 
 def pieces(ids: list[int], longest: int) -> Iterator[list[int]]:
-    """Return a document's ids, in pieces where it is too long: a piece begins with BOS, the last one has the END."""
+    """Return a document's ids, in pieces that begin with BOS if too long; the last has the END."""
     if len(ids) <= longest:
         yield ids
         return
@@ -290,7 +290,7 @@ N_OPEN = 24  # windows that are being filled at a time
 
 
 def pack(documents: list[list[int]], window: int, pad_id: int, fillers: list[list[int]]) -> Packed:
-    """Lay documents into windows, each into the open window that it fills best; order otherwise as it comes.
+    """Lay documents into windows, each into the open window that it fills best.
 
     Args:
         documents: token ids, none longer than the window.
@@ -334,7 +334,7 @@ def add_short_documents(filling: list[list[int]], room: int, fillers: list[list[
 
 
 def pack_all(documents: Iterable[Document], tokenizer: Tokenizer) -> dict[int, Packed]:
-    """Return the windows of each length; a document is in the shortest that holds it, or fills up a longer one."""
+    """Return windows by length; a document is in the shortest that holds it, or fills another."""
     by_window: dict[int, list[list[int]]] = {window: [] for window in WINDOWS}
     n_long = 0
     for document in documents:

@@ -67,7 +67,7 @@ CHAT_TEMPLATE = (
 
 
 # -- tokenizer
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
@@ -108,7 +108,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 # -- model
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
@@ -117,7 +117,7 @@ def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
     config = LlamaConfig(**SHAPE, **{f"{name}_token_id": code for name, code in ids.items()})
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(config)
-    with torch.no_grad():  # the last matrix of each branch starts small, so that the depth does not add up
+    with torch.no_grad():  # the last matrix of each branch starts small, whatever the depth
         for layer in model.model.layers:
             for matrix in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
                 matrix.mul_(1 / math.sqrt(2 * config.num_hidden_layers))
@@ -127,7 +127,7 @@ def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
 
 
 # -- training
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def pretrain(run: Run, packed: dict[int, Packed], held_out: dict[int, Packed], options: argparse.Namespace) -> None:
@@ -150,7 +150,7 @@ def pretrain(run: Run, packed: dict[int, Packed], held_out: dict[int, Packed], o
 
 
 # -- what is shipped
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def export(model: LlamaForCausalLM, folder: Path) -> None:

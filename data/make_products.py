@@ -1,4 +1,4 @@
-"""Make the product listings of `data/products`: 5,000 rows to train on with planted faults, 1,000 clean rows to test.
+"""Make `data/products`: 5,000 product listings with planted faults, and 1,000 clean ones to test.
 
     python data/make_products.py [--out FOLDER]
 
@@ -176,7 +176,7 @@ SOURCE_WEIGHTS = [4, 3, 2, 2]
 
 
 def with_slips(text: str, rng: random.Random, *, n: int, spared: list[str]) -> str:
-    """Return the text with n words mistyped; the words of the spared values stay, so that they can be extracted."""
+    """Return the text with n words mistyped, but none of the spared values."""
     untouched = {word.lower() for value in spared for word in value.split()}
     words = text.split(" ")
     open_to_slips = [

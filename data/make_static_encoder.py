@@ -1,4 +1,4 @@
-"""Distil the static encoder that the package ships from the all-MiniLM-L6-v2 of the `encoders` extra.
+"""Distill the static encoder that the package ships from the all-MiniLM-L6-v2 of its extra.
 
     python data/make_static_encoder.py [--check banking77/train.csv banking77/test.csv]
 
@@ -46,7 +46,7 @@ DROPPED = re.compile(r"\[unused\d+\]|\[CLS\]|\[SEP\]|\[MASK\]")
 
 
 def reduced_tokenizer(folder: Path) -> tuple[Tokenizer, list[int]]:
-    """Return the tokenizer without the entries that no text produces, and the old id of each new id."""
+    """Return the tokenizer without entries that no text produces, and the old id of each new."""
     spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     by_old_id = sorted(spec["model"]["vocab"].items(), key=lambda item: item[1])
     tokens = [(token, old) for token, old in by_old_id if not DROPPED.fullmatch(token)]
@@ -112,14 +112,15 @@ def save(model: StaticModel, folder: Path) -> None:
     text = card.read_text(encoding="utf-8") if card.exists() else None
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # safetensors gives it to the owner alone
-    (folder / "1_Normalize").mkdir(exist_ok=True)  # sentence-transformers opens the folder of every module
+    # sentence-transformers opens the folder of every module
+    (folder / "1_Normalize").mkdir(exist_ok=True)
     (folder / "1_Normalize" / "config.json").write_text("{}\n")
     if text is not None:
         card.write_text(text, encoding="utf-8")
 
 
 def accuracy(encoder: str, train: Path, test: Path) -> tuple[float, float]:
-    """Return the test accuracy of logistic regression on the encoder's embeddings, and the rows/s of encoding."""
+    """Return the test accuracy of logistic regression on embeddings, and rows encoded per s."""
     from thresher.models.encoders.load import load_encoder
 
     rows = {}
