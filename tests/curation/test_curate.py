@@ -221,9 +221,9 @@ def test_the_command_is_the_function(tmp_path, capsys):
     path, _ = write(tmp_path / "pool.jsonl")
     arguments = ["curate", "clean", str(path), "--out", str(tmp_path / "cli"), "--set", "near-duplicates.threshold=0.9"]
     assert main(arguments) == 0
-    told = capsys.readouterr().err
-    assert "exact-duplicates: of 5 rows 1 exact-duplicate" in told
-    assert "4 of 5 rows kept, 1 dropped" in told
+    summary = capsys.readouterr().err
+    assert "exact-duplicates: of 5 rows 1 exact-duplicate" in summary
+    assert "4 of 5 rows kept, 1 dropped" in summary
     same = th.curate(path, settings={"near-duplicates": {"threshold": 0.9}})
     assert Manifest.read(tmp_path / "cli").hash == same.manifest.hash
     assert main(["curate", "clean", str(path), "--out", str(tmp_path / "x"), "--set", "threshold=0.9"]) == 2
@@ -248,12 +248,12 @@ def test_kept_and_dropped_make_up_the_pool(texts, n_existing):
     pool = th.load(frame, id_column="id")
     existing = pool.take(list(range(min(n_existing, len(pool))))) if n_existing else None
     rules = [Length(max_characters=15), ExactDuplicates(), NearDuplicates(threshold=0.5)]
-    found = apply_rules(pool, rules, existing=existing)
-    both = sorted([*found.kept.tolist(), *found.dropped["position"].to_list()])
+    outcome = apply_rules(pool, rules, existing=existing)
+    both = sorted([*outcome.kept.tolist(), *outcome.dropped["position"].to_list()])
     assert both == list(range(len(pool)))
-    assert sum(sum(result.dropped.values()) for result in found.results) == found.dropped.height
-    assert [result.n_in for result in found.results][0] == len(pool)
-    of_pool = found.dropped.filter(pl.col("duplicate_in") == "pool")["duplicate_of"].to_list()
+    assert sum(sum(result.dropped.values()) for result in outcome.results) == outcome.dropped.height
+    assert [result.n_in for result in outcome.results][0] == len(pool)
+    of_pool = outcome.dropped.filter(pl.col("duplicate_in") == "pool")["duplicate_of"].to_list()
     assert set(of_pool) <= set(pool.frame["row_id"])
 
 
@@ -262,8 +262,8 @@ def test_a_masked_csv_row_with_a_line_end_in_a_field_stays_one_row(tmp_path):
     path.write_bytes(b'text,label\n"mail jane@mail.net\nsoon",a\n"mail joe@mail.net\rsoon",b\nplain,a\n')
     th.curate(path, [Pii()], out=tmp_path / "out")
     with open(tmp_path / "out/rows.csv", newline="") as file:
-        found = list(csv.reader(file))
-    assert found[1:] == [["mail [EMAIL]\nsoon", "a"], ["mail [EMAIL]\rsoon", "b"], ["plain", "a"]]
+        records = list(csv.reader(file))
+    assert records[1:] == [["mail [EMAIL]\nsoon", "a"], ["mail [EMAIL]\rsoon", "b"], ["plain", "a"]]
 
 
 def test_no_table_shows_the_text_of_a_row_with_personal_data(tmp_path):

@@ -132,8 +132,8 @@ def test_a_faulty_map_is_refused(columns, error, message):
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_labels_that_are_decimals_in_text_count_as_numbers(tmp_path, suffix):
-    given = ["1.0", "0.0", "", "-1.0", "0.5", "n/a", " 2.0"]
-    rows = [{"text": f"t{i}", "label": label} for i, label in enumerate(["1.0"] * 1000 + given)]
+    labels = ["1.0", "0.0", "", "-1.0", "0.5", "n/a", " 2.0"]
+    rows = [{"text": f"t{i}", "label": label} for i, label in enumerate(["1.0"] * 1000 + labels)]
     path = tmp_path / f"rows{suffix}"
     if suffix == ".csv":
         path.write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows))
@@ -240,9 +240,9 @@ def test_conversations_of_a_table_equal_those_of_json(tmp_path):
     pl.DataFrame(as_text).write_csv(tmp_path / "rows.csv")
     expected = load(rows)
     for path in (tmp_path / "rows.parquet", tmp_path / "rows.csv"):
-        found = load(path)
-        assert found.messages([0, 1]) == expected.messages([0, 1])
-        assert found.frame["row_id"].equals(expected.frame["row_id"])
+        dataset = load(path)
+        assert dataset.messages([0, 1]) == expected.messages([0, 1])
+        assert dataset.frame["row_id"].equals(expected.frame["row_id"])
 
 
 def _plain(content):

@@ -201,8 +201,8 @@ def test_rows_become_a_dataset_with_the_features_they_had():
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
-    found = to_hub_dataset(load(data).take([2, 0]), needed_by="test")
-    assert (found.features, found["text"][:], found["label"][:]) == (features, ["c", "a"], [1, 1])
+    dataset = to_hub_dataset(load(data).take([2, 0]), needed_by="test")
+    assert (dataset.features, dataset["text"][:], dataset["label"][:]) == (features, ["c", "a"], [1, 1])
     mixed = load([{"text": "a", "x": "text"}, {"text": "b", "x": ["list"]}])
     with pytest.raises(InputError, match="test: every column must hold values of one type"):
         to_hub_dataset(mixed, needed_by="test")

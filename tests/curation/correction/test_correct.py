@@ -101,10 +101,10 @@ def test_the_original_stays_in_its_own_column_and_other_rows_are_as_they_were():
 
 def test_an_undecided_judge_replaces_nothing(monkeypatch):
     monkeypatch.setitem(LIKES, "Paris", None)
-    found = corrected()
-    assert found.audit["decision"][0] == "undecided"
-    assert found.audit["reason"][0] == "unparsable"
-    assert found.rows[0]["completion"] == "Berlin"
+    result = corrected()
+    assert result.audit["decision"][0] == "undecided"
+    assert result.audit["reason"][0] == "unparsable"
+    assert result.rows[0]["completion"] == "Berlin"
 
 
 @pytest.mark.parametrize("as_text", [False, True])
@@ -116,11 +116,11 @@ def test_the_last_assistant_turn_of_a_conversation_is_replaced(as_text, tmp_path
         {"from": "gpt", "value": "Berlin", "weight": 1},
     ]
     value = json.dumps(conversation) if as_text else conversation
-    found = corrected([{"conversations": value, "id": 7}]).rows[0]
-    turns = json.loads(found["conversations"]) if as_text else found["conversations"]
+    row = corrected([{"conversations": value, "id": 7}]).rows[0]
+    turns = json.loads(row["conversations"]) if as_text else row["conversations"]
     assert turns == [*conversation[:3], {"from": "gpt", "value": "Paris", "weight": 1}]
-    assert found["original_response"] == "Berlin"
-    assert found["id"] == 7
+    assert row["original_response"] == "Berlin"
+    assert row["id"] == 7
 
 
 def test_a_call_of_tools_is_never_replaced():
@@ -195,8 +195,8 @@ def test_the_base_of_an_adapter_judges_in_its_own_revision(tmp_path, monkeypatch
         return Writer() if context.models.model == str(tmp_path) else Judge()
 
     monkeypatch.setattr(asked, "load_generator", who)
-    told = {"base_model_name_or_path": "org/base", "revision": "v2"}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(told))
+    config = {"base_model_name_or_path": "org/base", "revision": "v2"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     th.correct(ROWS, model=str(tmp_path))
     assert set(judges) == {str(tmp_path), "org/base@v2"}
 
@@ -220,25 +220,25 @@ def test_the_command_does_what_the_function_does(tmp_path, capsys):
     pool.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     arguments = ["correct", str(pool), "--model", "writer", "--judge", "judge", "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
-    told = capsys.readouterr().err
-    assert "writer wrote, judge judged, eta 0.8" in told
-    assert "1 replaced" in told
+    summary = capsys.readouterr().err
+    assert "writer wrote, judge judged, eta 0.8" in summary
+    assert "1 replaced" in summary
     assert json.loads((tmp_path / "out/rows.jsonl").read_text().splitlines()[0])["completion"] == "Paris"
 
 
 def test_the_command_has_the_names_and_defaults_of_the_function():
     from thresher.cli.correct import correct as command
 
-    told = {**inspect.signature(th.load).parameters, **inspect.signature(th.correct).parameters}
+    parameters = {**inspect.signature(th.load).parameters, **inspect.signature(th.correct).parameters}
     for name, parameter in inspect.signature(command).parameters.items():
         if name not in {"as_json", "quiet", "out"}:
-            assert parameter.default == told[name].default, name
+            assert parameter.default == parameters[name].default, name
 
 
 def test_a_real_model_and_judge_decide_every_row(tiny_llama, monkeypatch, tmp_path):
     monkeypatch.undo()
-    found = th.correct(ROWS, model=str(tiny_llama), judge=str(tiny_llama), device="cpu", max_new_tokens=4, eta=0.5)
-    has_confidence = found.audit["confidence"].is_not_null()
-    is_judged = found.audit["decision"].is_in(["replaced", "kept"])
+    result = th.correct(ROWS, model=str(tiny_llama), judge=str(tiny_llama), device="cpu", max_new_tokens=4, eta=0.5)
+    has_confidence = result.audit["confidence"].is_not_null()
+    is_judged = result.audit["decision"].is_in(["replaced", "kept"])
     assert (has_confidence == is_judged).all()
-    assert len(found.rows) == len(ROWS)
+    assert len(result.rows) == len(ROWS)

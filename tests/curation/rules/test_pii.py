@@ -23,9 +23,15 @@ def test_personal_data_are_found_by_kind_and_checked(rows, check):
         "write to me@example.com",
     ]
     verdict = check(Pii(action="report"), rows({"text": texts}))
-    told = verdict.explanation.to_list()
-    assert told[:5] == ["holds 1 email, 1 phone", "holds 1 credit-card", "holds 1 iban", "holds 1 ip", "holds 1 key"]
-    assert told[5:] == [None, None]
+    sentences = verdict.explanation.to_list()
+    assert sentences[:5] == [
+        "holds 1 email, 1 phone",
+        "holds 1 credit-card",
+        "holds 1 iban",
+        "holds 1 ip",
+        "holds 1 key",
+    ]
+    assert sentences[5:] == [None, None]
     assert not verdict.is_dropped.any()
     assert verdict.is_masked is None
     assert gone(check(Pii(action="drop"), rows({"text": texts}))) == [True] * 5 + [False] * 2
@@ -65,12 +71,12 @@ def test_no_part_of_a_secret_is_left(text, expected):
 
 def test_what_no_text_of_the_prompt_or_the_answer_says_is_found_in_a_chat(rows, check):
     call = {"id": "1", "type": "function", "function": {"name": "send", "arguments": '{"to": "a@b.org"}'}}
-    asked, told = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "done"}
+    asked, answered = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "done"}
     pool = rows(
         [
-            {"messages": [asked, told, {"role": "user", "content": "mail a@b.org"}]},
-            {"messages": [asked, told | {"tool_calls": [call]}]},
-            {"messages": [asked, told]},
+            {"messages": [asked, answered, {"role": "user", "content": "mail a@b.org"}]},
+            {"messages": [asked, answered | {"tool_calls": [call]}]},
+            {"messages": [asked, answered]},
         ]
     )
     assert check(Pii(kinds=("email",)), pool).is_masked.tolist() == [True, True, False]

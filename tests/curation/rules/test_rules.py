@@ -48,8 +48,8 @@ def test_the_overlap_is_that_of_brute_force(rows, check):
     verdict = check(Contamination(n_gram=2, overlap=0.3), rows({"text": ours}), eval=rows({"text": theirs}))
     assert gone(verdict) == [value >= 0.3 for value in best]
     assert 0 < sum(gone(verdict)) < 40
-    for found, value in zip(verdict.similarity, best, strict=True):
-        assert found is None or found == pytest.approx(value, abs=1e-6)
+    for similarity, value in zip(verdict.similarity, best, strict=True):
+        assert similarity is None or similarity == pytest.approx(value, abs=1e-6)
 
 
 def test_a_paraphrase_is_found_by_its_cosine_only_when_asked(rows, check):
@@ -138,8 +138,8 @@ def test_gram_shares_are_those_of_a_slow_count():
 
     rng = np.random.default_rng(5)
     texts = [" ".join(rng.choice(["aa", "b", "cccc", "dd", "e"], 70)) for _ in range(20)]
-    found = _measure_grams(pl.Series(texts))
-    for text, shares in zip(texts, found, strict=True):
+    measured = _measure_grams(pl.Series(texts))
+    for text, shares in zip(texts, measured, strict=True):
         words = text.split()
         total = sum(map(len, words))
         for i, n in enumerate((2, 3, 4)):

@@ -64,15 +64,15 @@ def test_near_duplicates_are_those_of_brute_force(threshold):
     sets = [pieces(text, 5) for text in texts]
     expected = greedy(len(texts), lambda i, j: np.float64(len(sets[i] & sets[j]) / len(sets[i] | sets[j])), threshold)
     verdict = judged(NearDuplicates(threshold=threshold), text_rows(texts))
-    found = [None if of is None else int(of[1:]) for of in verdict.duplicate_of.to_list()]
-    differing = [i for i in range(len(texts)) if (found[i] is None) != (expected[i] is None)]
+    repeated = [None if of is None else int(of[1:]) for of in verdict.duplicate_of.to_list()]
+    differing = [i for i in range(len(texts)) if (repeated[i] is None) != (expected[i] is None)]
     assert len(differing) <= 1, "one pair in a hundred at the very threshold may be missed"
     assert sum(of is not None for of in expected) > 20
-    for i, of in enumerate(found):
+    for i, of in enumerate(repeated):
         if of is not None:
             jaccard = len(sets[i] & sets[of]) / len(sets[i] | sets[of])
             assert verdict.similarity[i] == pytest.approx(jaccard, abs=1e-6)
-            assert found[of] is None, "the row that is named stays"
+            assert repeated[of] is None, "the row that is named stays"
 
 
 def test_bands_find_a_pair_at_the_threshold_almost_surely():
@@ -101,9 +101,9 @@ def test_semantic_duplicates_are_those_of_all_pairs():
     cosine = unit @ unit.T
     expected = greedy(200, lambda i, j: cosine[i, j], 0.9)
     verdict = judged(SemanticDuplicates(threshold=0.9), text_rows([f"text {i}" for i in range(200)], embedding=x))
-    found = [None if of is None else int(of[1:]) for of in verdict.duplicate_of.to_list()]
-    assert found == expected
-    assert 20 < sum(of is not None for of in found) < 180
+    repeated = [None if of is None else int(of[1:]) for of in verdict.duplicate_of.to_list()]
+    assert repeated == expected
+    assert 20 < sum(of is not None for of in repeated) < 180
 
 
 def test_clusters_find_most_of_what_all_pairs_find():
@@ -168,8 +168,8 @@ def test_a_row_that_repeats_an_existing_one_names_it_with_its_place():
 )
 def test_shingles_are_the_distinct_pieces(texts, n, unit):
     series = normalize_texts(pl.Series(texts, dtype=pl.String))
-    found = build_shingles(series, n=n, unit=unit)
-    for text, size in zip(series, found.sizes(), strict=True):
+    sets = build_shingles(series, n=n, unit=unit)
+    for text, size in zip(series, sets.sizes(), strict=True):
         parts = text.split(" ") if unit == "word" else list(text)
         parts = [part for part in parts if part] if unit == "word" else parts
         width = min(n, len(parts))

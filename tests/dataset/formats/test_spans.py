@@ -30,8 +30,8 @@ def scanned(scanner, content, cuts):
 @given(values=st.lists(json_value, max_size=6), cuts=st.lists(st.integers(0, 500)), indent=st.sampled_from([None, 1]))
 def test_elements_of_an_array_are_those_of_the_json_module(values, cuts, indent):
     content = json.dumps(values, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    found, spans = scanned(ArrayScanner(), content, cuts)
-    assert [json.loads(element.decode("utf-8", "surrogatepass")) for element in found] == values
+    elements, spans = scanned(ArrayScanner(), content, cuts)
+    assert [json.loads(element.decode("utf-8", "surrogatepass")) for element in elements] == values
     assert not spans.faults
 
 
@@ -48,8 +48,8 @@ def test_records_are_those_of_the_csv_module(rows, cuts, line_feed):
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator=line_feed).writerows(rows)
     content = buffer.getvalue().encode()
-    found, spans = scanned(CsvScanner(","), content, cuts)
-    assert [next(csv.reader([record.decode()])) for record in found] == rows
+    records, spans = scanned(CsvScanner(","), content, cuts)
+    assert [next(csv.reader([record.decode()])) for record in records] == rows
     assert spans.n_fields.tolist() == [len(row) for row in rows]
     lines = [1 + content[:start].count(b"\n") for start in spans.start.tolist()]
     assert spans.line.tolist() == lines
@@ -57,7 +57,7 @@ def test_records_are_those_of_the_csv_module(rows, cuts, line_feed):
 
 @given(content=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60)))
 def test_lines_are_those_of_split(content, cuts):
-    found, spans = scanned(LineScanner(), content, cuts)
+    lines, spans = scanned(LineScanner(), content, cuts)
     expected = content.split(b"\n")
-    assert found == (expected[:-1] if expected[-1] == b"" else expected)
-    assert spans.line.tolist() == list(range(1, len(found) + 1))
+    assert lines == (expected[:-1] if expected[-1] == b"" else expected)
+    assert spans.line.tolist() == list(range(1, len(lines) + 1))
