@@ -143,9 +143,9 @@ def test_no_room_for_a_table_is_an_error_with_its_number(tmp_path, function):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(OSError, match="File too large") as found:
+        with pytest.raises(OSError, match="File too large") as raised:
             getattr(output, function)(pl.DataFrame({"number": np.random.default_rng(0).random(9999)}), tmp_path / "x")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert found.value.errno == errno.EFBIG
+    assert raised.value.errno == errno.EFBIG

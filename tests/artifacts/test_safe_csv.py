@@ -10,9 +10,9 @@ TEXTS = ["=cmd|'/C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'=x", "'", 
 
 def test_no_text_is_a_formula_and_none_is_lost():
     table = pl.DataFrame({"text": TEXTS, "other": TEXTS[::-1], "number": [-1.0] * len(TEXTS)})
-    made = escape_formulas(table)
-    assert unescape_formulas(made).equals(table)
-    written = list(csv.DictReader(io.StringIO(made.write_csv())))
+    escaped = escape_formulas(table)
+    assert unescape_formulas(escaped).equals(table)
+    written = list(csv.DictReader(io.StringIO(escaped.write_csv())))
     assert [row["text"][:1] for row in written if row["text"][:1] in "=+-@\t\r"] == ["", ""]
     assert {row["number"] for row in written} == {"-1.0"}
 

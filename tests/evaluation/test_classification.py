@@ -17,22 +17,22 @@ def labels(n, n_classes, seed, hit=0.6):
 @pytest.mark.parametrize(("n", "n_classes", "seed"), [(1, 2, 0), (7, 5, 1), (400, 12, 2), (50, 40, 3)])
 def test_all_numbers_are_those_of_scikit_learn(n, n_classes, seed):
     truth, guess = labels(n, n_classes, seed)
-    found = classification_report(truth, guess)
+    reports = classification_report(truth, guess)
     names = sorted({*truth, *guess})
     precision, recall, f1, count = precision_recall_fscore_support(truth, guess, labels=names, zero_division=0)
-    assert [entry.label for entry in found.classes] == names
-    assert np.nan_to_num([entry.precision.value for entry in found.classes]) == pytest.approx(precision)
-    assert np.nan_to_num([entry.recall.value for entry in found.classes]) == pytest.approx(recall)
-    assert [entry.f1.value for entry in found.classes] == pytest.approx(f1)
-    assert [entry.recall.n for entry in found.classes] == count.tolist()
-    assert found.macro_f1.value == pytest.approx(f1.mean())
-    assert found.accuracy.value == np.mean(np.array(truth) == np.array(guess))
+    assert [entry.label for entry in reports.classes] == names
+    assert np.nan_to_num([entry.precision.value for entry in reports.classes]) == pytest.approx(precision)
+    assert np.nan_to_num([entry.recall.value for entry in reports.classes]) == pytest.approx(recall)
+    assert [entry.f1.value for entry in reports.classes] == pytest.approx(f1)
+    assert [entry.recall.n for entry in reports.classes] == count.tolist()
+    assert reports.macro_f1.value == pytest.approx(f1.mean())
+    assert reports.accuracy.value == np.mean(np.array(truth) == np.array(guess))
 
 
 def test_the_error_of_macro_f1_is_its_spread_over_samples():
-    found = [classification_report(*labels(300, 4, seed)).macro_f1 for seed in range(60)]
-    spread = np.std([estimate.value for estimate in found], ddof=1)
-    assert np.mean([estimate.stderr for estimate in found]) == pytest.approx(spread, rel=0.3)
+    reports = [classification_report(*labels(300, 4, seed)).macro_f1 for seed in range(60)]
+    spread = np.std([estimate.value for estimate in reports], ddof=1)
+    assert np.mean([estimate.stderr for estimate in reports]) == pytest.approx(spread, rel=0.3)
 
 
 def test_the_same_predictions_have_the_same_errors():
@@ -45,8 +45,8 @@ def test_a_class_that_is_never_predicted_has_no_precision():
 
 
 def test_one_row_has_no_known_error():
-    found = classification_report(["a"], ["b"])
-    assert [found.accuracy.to_json()["stderr"], found.macro_f1.to_json()["stderr"]] == [None, None]
+    reports = classification_report(["a"], ["b"])
+    assert [reports.accuracy.to_json()["stderr"], reports.macro_f1.to_json()["stderr"]] == [None, None]
 
 
 def test_unequal_lengths_are_refused():

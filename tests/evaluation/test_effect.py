@@ -15,19 +15,19 @@ def test_without_a_spread_between_rows_the_test_is_the_paired_t_test_over_seeds(
     rng = np.random.default_rng(0)
     gap = rng.normal(0.02, 0.03, 6)
     ours = np.repeat(gap[:, None], 50, axis=1)
-    found = estimate_effect(ours, np.zeros_like(ours), is_higher_better=True)
+    result = estimate_effect(ours, np.zeros_like(ours), is_higher_better=True)
     expected = stats.ttest_1samp(gap, 0)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert found.dof == 5
+    assert result.p == pytest.approx(expected.pvalue)
+    assert result.dof == 5
 
 
 def test_without_a_spread_between_seeds_the_test_is_the_paired_t_test_over_rows():
     rng = np.random.default_rng(0)
     gap = rng.normal(0.1, 1, 80)
     ours = np.repeat(gap[None], 4, axis=0)
-    found = estimate_effect(ours, np.zeros_like(ours), is_higher_better=True)
-    assert found.p == pytest.approx(stats.ttest_1samp(gap, 0).pvalue)
-    assert (found.low, found.high) == pytest.approx(stats.ttest_1samp(gap, 0).confidence_interval(), abs=0.03)
+    result = estimate_effect(ours, np.zeros_like(ours), is_higher_better=True)
+    assert result.p == pytest.approx(stats.ttest_1samp(gap, 0).pvalue)
+    assert (result.low, result.high) == pytest.approx(stats.ttest_1samp(gap, 0).confidence_interval(), abs=0.03)
 
 
 def test_lower_is_better_turns_the_sign():
@@ -46,8 +46,8 @@ def test_totals_are_compared_per_unit_of_weight():
 
 def test_equal_runs_show_no_difference():
     same = np.ones((3, 20))
-    found = estimate_effect(same, same, is_higher_better=True)
-    assert (found.value, found.p, found.low, found.high) == (0, 1, 0, 0)
+    result = estimate_effect(same, same, is_higher_better=True)
+    assert (result.value, result.p, result.low, result.high) == (0, 1, 0, 0)
 
 
 def test_two_samples_of_one_method_are_rarely_called_different():
@@ -62,10 +62,10 @@ def test_two_samples_of_one_method_are_rarely_called_different():
 def test_a_large_gain_is_found_and_its_interval_holds_it():
     rng = np.random.default_rng(4)
     ours, theirs = table(rng, seeds=5, rows=1000, gain=0.8), table(rng, seeds=5, rows=1000)
-    found = estimate_effect(ours, theirs, is_higher_better=True)
-    assert found.p < 0.001
-    assert found.low < ours.mean() - theirs.mean() < found.high
-    assert found.low > 0
+    result = estimate_effect(ours, theirs, is_higher_better=True)
+    assert result.p < 0.001
+    assert result.low < ours.mean() - theirs.mean() < result.high
+    assert result.low > 0
 
 
 def test_the_pilot_asks_for_more_seeds_for_a_smaller_gain_and_none_when_rows_are_too_few():

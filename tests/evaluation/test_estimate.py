@@ -8,22 +8,22 @@ from thresher.evaluation.estimate import Estimate, exp, mean, mean_over_seeds, p
 
 
 def test_a_proportion_has_the_binomial_error():
-    found = proportion([True] * 3 + [False])
-    assert (found.value, found.n) == (0.75, 4)
-    assert found.stderr == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
+    result = proportion([True] * 3 + [False])
+    assert (result.value, result.n) == (0.75, 4)
+    assert result.stderr == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
 
 
 @pytest.mark.parametrize("is_hit", [True, False])
 def test_a_proportion_of_all_or_none_is_not_certain(is_hit):
-    found = proportion([is_hit] * 12)
-    assert (found.value, found.n) == (float(is_hit), 12)
-    assert found.stderr == pytest.approx(math.sqrt(14 / 16 * 2 / 16 / 16))  # two more of each
+    result = proportion([is_hit] * 12)
+    assert (result.value, result.n) == (float(is_hit), 12)
+    assert result.stderr == pytest.approx(math.sqrt(14 / 16 * 2 / 16 / 16))  # two more of each
 
 
 def test_a_mean_has_the_error_of_the_mean():
-    found = mean([1.0, 2.0, 6.0])
-    assert found.value == 3.0
-    assert found.stderr == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
+    result = mean([1.0, 2.0, 6.0])
+    assert result.value == 3.0
+    assert result.stderr == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
 
 
 def test_one_row_has_no_known_error():
@@ -87,9 +87,9 @@ def test_the_error_over_rows_and_seeds_is_the_spread_over_repeated_studies(of_ro
         x = rng.normal(0, of_row, size=(1, 30)) + rng.normal(0, of_seed, size=(8, 1)) + rng.normal(0, 0.5, size=(8, 30))
         return mean_over_seeds(x)
 
-    found = [study() for _ in range(1500)]
-    spread = np.std([estimate.value for estimate in found])
-    assert math.sqrt(np.mean([estimate.stderr**2 for estimate in found])) == pytest.approx(spread, rel=0.12)
+    result = [study() for _ in range(1500)]
+    spread = np.std([estimate.value for estimate in result])
+    assert math.sqrt(np.mean([estimate.stderr**2 for estimate in result])) == pytest.approx(spread, rel=0.12)
 
 
 def test_models_judged_on_different_rows_are_refused():

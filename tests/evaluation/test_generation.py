@@ -22,8 +22,8 @@ def test_a_thought_counts_only_where_the_reference_has_one():
 
 def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence():
     # words in common, in order: the, cat, mat (3); 4 words against 5
-    (found,) = score_answers(["the cat mat sat"], ["the cat on the mat"]).rouge_l
-    assert found == pytest.approx(2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5))
+    (scores,) = score_answers(["the cat mat sat"], ["the cat on the mat"]).rouge_l
+    assert scores == pytest.approx(2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5))
 
 
 def test_chrf_is_100_for_equal_texts_and_0_for_texts_that_share_nothing():
@@ -31,8 +31,8 @@ def test_chrf_is_100_for_equal_texts_and_0_for_texts_that_share_nothing():
 
 
 def test_an_empty_answer_scores_nothing():
-    found = score_answers([""], ["Paris"])
-    assert (found.exact_match, found.rouge_l, found.chrf) == ([False], [0.0], [0.0])
+    scores = score_answers([""], ["Paris"])
+    assert (scores.exact_match, scores.rouge_l, scores.chrf) == ([False], [0.0], [0.0])
 
 
 def test_each_mean_has_its_error_and_n():

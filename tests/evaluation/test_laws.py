@@ -58,23 +58,23 @@ def test_floor_and_height_are_never_negative():
 def test_each_shape_is_weighed_by_bounded_least_squares_at_that_shape():
     y = np.array([0.6, 0.5, 0.42, 0.3, 0.28, 0.25])
     weights = np.array([900.0, 900, 400, 400, 900, 900])
-    found = weigh_shapes("rectified", SIZES, y, weights, dof=12)
-    for index in RNG.integers(len(found.shapes), size=30):
-        b, d = found.shapes[index]
+    weighted = weigh_shapes("rectified", SIZES, y, weights, dof=12)
+    for index in RNG.integers(len(weighted.shapes), size=30):
+        b, d = weighted.shapes[index]
         design = np.column_stack([np.ones(6), 1 / (d**b + SIZES**b)]) * np.sqrt(weights)[:, None]
         best = lsq_linear(design / design.max(axis=0), y * np.sqrt(weights), bounds=(0, np.inf))
-        assert found.chi2[index] == pytest.approx(2 * best.cost, rel=1e-5, abs=1e-8)
+        assert weighted.chi2[index] == pytest.approx(2 * best.cost, rel=1e-5, abs=1e-8)
     # Student's likelihood of m points whose variance has 12 degrees of freedom
-    wanted = -0.5 * (12 + 6) * np.log1p(found.chi2 / 12)
-    np.testing.assert_allclose(found.log_likelihood, wanted)
-    assert found.log_evidence == pytest.approx(np.log(np.mean(np.exp(wanted))))
+    expected = -0.5 * (12 + 6) * np.log1p(weighted.chi2 / 12)
+    np.testing.assert_allclose(weighted.log_likelihood, expected)
+    assert weighted.log_evidence == pytest.approx(np.log(np.mean(np.exp(expected))))
 
 
 def test_samples_at_one_shape_scatter_like_weighted_least_squares():
     """A constant has one shape: samples follow Student's distribution of a weighted mean."""
     y, weights = np.array([0.3, 0.32, 0.29]), np.array([3e4, 1e4, 2e4])
-    found = weigh_shapes("constant", np.array([10.0, 20, 40]), y, weights, dof=9)
-    samples = found.sample(20_000, np.random.default_rng(0))
+    weighted = weigh_shapes("constant", np.array([10.0, 20, 40]), y, weights, dof=9)
+    samples = weighted.sample(20_000, np.random.default_rng(0))
     mean = (weights @ y) / weights.sum()
     chi2 = weights @ (y - mean) ** 2
     freedom = 9 + 3 - 1

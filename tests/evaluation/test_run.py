@@ -25,14 +25,14 @@ def prompts(seed=0):
 
 def test_losses_are_those_of_each_row_alone(llama):
     rows = [row(ids, [-100] * (len(ids) // 2) + ids[len(ids) // 2 :]) for ids in prompts()]
-    found = token_losses(llama, rows, pad_id=0, device="cpu")
+    results = token_losses(llama, rows, pad_id=0, device="cpu")
     for i, each in enumerate(rows):
         targets = [label for label in each.labels[1:] if label != -100]
-        assert found.n_tokens[i] == len(targets)
+        assert results.n_tokens[i] == len(targets)
         if targets:
             with torch.inference_mode():
                 loss = llama(input_ids=torch.tensor([each.input_ids]), labels=torch.tensor([each.labels])).loss
-            assert found.total[i] == pytest.approx(float(loss) * len(targets), rel=1e-5)
+            assert results.total[i] == pytest.approx(float(loss) * len(targets), rel=1e-5)
 
 
 @pytest.mark.parametrize("logits", [1, 320 * 13, 320 * 40])
@@ -42,9 +42,9 @@ def test_losses_do_not_depend_on_how_many_logits_are_held_at_once(llama, monkeyp
     sizes = []
     hook = llama.register_forward_hook(lambda _, __, output: sizes.append(output.logits.shape[:2].numel()))
     monkeypatch.setattr("thresher.evaluation.run.LOGITS_PER_BATCH", logits)
-    found = token_losses(llama, rows, pad_id=0, device="cpu")
+    results = token_losses(llama, rows, pad_id=0, device="cpu")
     hook.remove()
-    np.testing.assert_allclose(found.total, expected.total, rtol=1e-5)
+    np.testing.assert_allclose(results.total, expected.total, rtol=1e-5)
     assert max(sizes) <= max(30, logits // 320)  # the longest row must be read in any case
 
 
@@ -60,8 +60,8 @@ def test_held_out_rows_that_do_not_fit_the_device_are_one_sentence(llama, monkey
 def test_answers_of_a_batch_are_those_of_each_prompt_alone(llama, tiny_llama):
     """The oracle appends the likeliest token without a cache and without padding."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    found = generate(llama, prompts(), tokenizer, max_new_tokens=6, device="cpu")
-    for ids, answer in zip(prompts(), found, strict=True):
+    results = generate(llama, prompts(), tokenizer, max_new_tokens=6, device="cpu")
+    for ids, answer in zip(prompts(), results, strict=True):
         grown = list(ids)
         for _ in range(6):
             with torch.inference_mode():
@@ -107,12 +107,12 @@ def test_classes_are_those_of_each_row_alone(tiny_bert):
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=3).eval()
     rows = [row(ids, [code]) for ids, code in zip([[2, 9, 3], [2, 5, 6, 7, 8, 3], [2, 3]], [0, 2, 7], strict=True)]
-    found = classify(model, rows, pad_id=0, device="cpu")
+    results = classify(model, rows, pad_id=0, device="cpu")
     for i, each in enumerate(rows):
         with torch.inference_mode():
             share = model(input_ids=torch.tensor([each.input_ids])).logits.softmax(-1)[0]
-        assert found.predicted[i] == int(share.argmax())
-        assert found.confidence[i] == pytest.approx(float(share.max()), rel=1e-5)
+        assert results.predicted[i] == int(share.argmax())
+        assert results.confidence[i] == pytest.approx(float(share.max()), rel=1e-5)
         if i < 2:
-            assert found.loss[i] == pytest.approx(-float(share[each.labels[0]].log()), rel=1e-4)
-    assert np.isnan(found.loss[2])  # label 7 is not among the model's three
+            assert results.loss[i] == pytest.approx(-float(share[each.labels[0]].log()), rel=1e-4)
+    assert np.isnan(results.loss[2])  # label 7 is not among the model's three

@@ -35,26 +35,26 @@ def slow(n):
 
 
 def test_a_curve_that_flattens_within_the_sizes_is_reached_and_near_the_truth():
-    found = fit(early, sd=0.002).saturation(delta=0.005)
-    assert found.status == "reached"
-    assert found.rows == pytest.approx(exact_saturation(early, 0.005), rel=0.05)
-    assert found.high < 1.1 * found.low
-    assert found.low <= found.rows <= found.high
+    saturation = fit(early, sd=0.002).saturation(delta=0.005)
+    assert saturation.status == "reached"
+    assert saturation.rows == pytest.approx(exact_saturation(early, 0.005), rel=0.05)
+    assert saturation.high < 1.1 * saturation.low
+    assert saturation.low <= saturation.rows <= saturation.high
 
 
 def test_a_slow_curve_is_not_identifiable_and_names_sizes_that_exist():
-    found = fit(slow).saturation(delta=0.005, pool=4000)
-    assert found.status == "not identifiable"
-    assert found.rows is None
-    assert found.high is None
-    assert found.next_sizes == (3200,)
+    saturation = fit(slow).saturation(delta=0.005, pool=4000)
+    assert saturation.status == "not identifiable"
+    assert saturation.rows is None
+    assert saturation.high is None
+    assert saturation.next_sizes == (3200,)
     assert fit(slow).saturation(delta=0.005, pool=2000).next_sizes == (2000,)
-    assert "measure 3,200 rows next" in str(found)
+    assert "measure 3,200 rows next" in str(saturation)
 
 
 def test_a_flat_curve_saturates_at_its_smallest_size():
-    found = fit(lambda n: np.full_like(n, 0.3), seeds=5).saturation(delta=0.02)
-    assert found.rows == 50
+    saturation = fit(lambda n: np.full_like(n, 0.3), seeds=5).saturation(delta=0.02)
+    assert saturation.rows == 50
 
 
 def test_more_noise_gives_a_wider_interval():
@@ -78,31 +78,31 @@ def test_the_order_of_the_sizes_does_not_matter():
 
 
 def test_rows_for_a_target_invert_the_curve():
-    made = fit(early, sd=0.001)
-    wanted = 1 - float(early(250.0))
-    found = made.rows_needed(wanted)
-    assert found.low <= 250 * 1.05
-    assert found.high >= 250 * 0.95
-    assert made.rows_needed(0.999).median == math.inf
+    curve = fit(early, sd=0.001)
+    target = 1 - float(early(250.0))
+    interval = curve.rows_needed(target)
+    assert interval.low <= 250 * 1.05
+    assert interval.high >= 250 * 0.95
+    assert curve.rows_needed(0.999).median == math.inf
 
 
 def test_the_gain_of_more_rows_is_the_difference_of_the_curve():
-    found = fit(early, sd=0.001).gain(100, 100)
+    interval = fit(early, sd=0.001).gain(100, 100)
     truth = float(early(100.0) - early(200.0))
-    assert found.low - 0.005 <= truth <= found.high + 0.005
+    assert interval.low - 0.005 <= truth <= interval.high + 0.005
 
 
 def test_rows_as_good_as_finds_the_size_on_the_other_curve():
     better = fit(lambda n: early(2 * n), sd=0.001)
-    found = fit(early, sd=0.001).equivalent_rows(better, 100)
-    assert 170 <= found.median <= 230
+    interval = fit(early, sd=0.001).equivalent_rows(better, 100)
+    assert 170 <= interval.median <= 230
 
 
 def test_the_spread_between_seeds_is_pooled_over_the_sizes():
     values = runs(early, sd=0.01)
-    made = fit_curve(SIZES, values, is_higher_better=True)
+    curve = fit_curve(SIZES, values, is_higher_better=True)
     expected = math.sqrt(sum(np.var(run, ddof=1) for run in values) / len(values))
-    assert made.seed_sd == pytest.approx(expected)
+    assert curve.seed_sd == pytest.approx(expected)
 
 
 def test_points_that_no_law_meets_widen_the_interval():
@@ -114,10 +114,10 @@ def test_points_that_no_law_meets_widen_the_interval():
 @pytest.mark.parametrize("means", [(0.5, 0.7, 0.8), (0.6, 0.75, 0.85), (0.7, 0.74, 0.76)])
 def test_three_rising_sizes_are_not_called_flat(means):
     values = [[mean - 0.005, mean, mean + 0.005] for mean in means]
-    made = fit_curve([100, 200, 400], values, is_higher_better=True)
-    assert made.misfit == 1
-    assert made.weights["constant"] < 0.01
-    assert made.saturation(delta=0.005).rows != 100
+    curve = fit_curve([100, 200, 400], values, is_higher_better=True)
+    assert curve.misfit == 1
+    assert curve.weights["constant"] < 0.01
+    assert curve.saturation(delta=0.005).rows != 100
 
 
 def test_test_rows_that_all_runs_share_widen_what_is_said_of_others_and_not_the_saturation_point():
@@ -130,8 +130,8 @@ def test_test_rows_that_all_runs_share_widen_what_is_said_of_others_and_not_the_
 
 
 def test_the_answer_is_json_without_infinities():
-    made = fit(slow)
-    text = json.dumps([made.rows_needed(0.999).to_json(), made.saturation(delta=0.005).to_json()], allow_nan=False)
+    curve = fit(slow)
+    text = json.dumps([curve.rows_needed(0.999).to_json(), curve.saturation(delta=0.005).to_json()], allow_nan=False)
     assert json.loads(text)[0]["median"] is None
 
 
@@ -152,8 +152,8 @@ def test_bad_curves_are_refused_in_one_sentence(sizes, values, words):
 
 
 def test_equal_runs_at_every_size_do_not_divide_by_zero():
-    made = fit_curve(SIZES, [[0.8, 0.8]] * 6, is_higher_better=True)
-    assert made.saturation(delta=0.005).rows == 50
+    curve = fit_curve(SIZES, [[0.8, 0.8]] * 6, is_higher_better=True)
+    assert curve.saturation(delta=0.005).rows == 50
 
 
 @pytest.mark.parametrize("truth", [early, lambda n: 0.08 + 1.2 * n**-0.5], ids=["exponential", "power"])
@@ -161,16 +161,16 @@ def test_the_interval_covers_as_often_as_it_says(truth):
     rng = np.random.default_rng(1)
     hits = 0
     for number in range(60):
-        made = fit_curve(SIZES, runs(truth, rng=rng), is_higher_better=True, n_samples=300, seed=number)
-        found = made.predict(6400)
-        hits += found.low <= 1 - truth(6400.0) <= found.high
+        curve = fit_curve(SIZES, runs(truth, rng=rng), is_higher_better=True, n_samples=300, seed=number)
+        interval = curve.predict(6400)
+        hits += interval.low <= 1 - truth(6400.0) <= interval.high
     assert 0.65 <= hits / 60 <= 0.97  # nominal 0.8, four standard errors of 60 trials are 0.2
 
 
 def test_no_score_is_foretold_that_a_score_cannot_have():
     near = [list(0.99 + 0.001 * np.arange(3) - 0.05 / size) for size in SIZES]
-    made = fit_curve(SIZES, near, is_higher_better=True, test_stderr=0.02)
-    for found in (made.predict(1600), made.predict(6400), made.asymptote()):
-        assert found.low < found.median <= found.high <= 1
+    curve = fit_curve(SIZES, near, is_higher_better=True, test_stderr=0.02)
+    for interval in (curve.predict(1600), curve.predict(6400), curve.asymptote()):
+        assert interval.low < interval.median <= interval.high <= 1
     loss = fit_curve(SIZES, [[1 - value for value in run] for run in near], is_higher_better=False, test_stderr=0.02)
     assert loss.asymptote().low >= 0

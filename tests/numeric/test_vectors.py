@@ -25,17 +25,17 @@ def test_a_row_too_short_for_float32_is_a_zero_row_and_no_infinity():
 def test_equal_rows_are_grouped_without_a_copy_of_all_rows():
     x = np.random.default_rng(0).standard_normal((20_000, 128)).astype(np.float32)
     x[19_999] = x[3]
-    found = []
-    assert peak_bytes(lambda: found.append(distinct_rows(x))) < x.nbytes / 2
-    assert len(found[0].first) == 19_999
-    assert found[0].group[19_999] == found[0].group[3]
+    result = []
+    assert peak_bytes(lambda: result.append(distinct_rows(x))) < x.nbytes / 2
+    assert len(result[0].first) == 19_999
+    assert result[0].group[19_999] == result[0].group[3]
 
 
 def test_many_existing_rows_are_compared_block_by_block():
     rng = np.random.default_rng(0)
     x, existing = (rng.standard_normal((n, 4)).astype(np.float32) for n in (1_000, 30_000))
-    found = []
+    result = []
     # all pairs would take 120 MB
-    assert peak_bytes(lambda: found.append(similarity_to_existing(x, inverse_norms(x), existing))) < 40e6
+    assert peak_bytes(lambda: result.append(similarity_to_existing(x, inverse_norms(x), existing))) < 40e6
     nearest = np.maximum((unit_rows(x) @ unit_rows(existing).T).max(axis=1), 0)
-    np.testing.assert_allclose(found[0], nearest, atol=1e-6)
+    np.testing.assert_allclose(result[0], nearest, atol=1e-6)

@@ -74,11 +74,11 @@ class Browser:
             request["sessionId"] = self.session
         os.write(self.write, json.dumps(request).encode() + b"\0")
         while True:
-            found = self.message()
-            if found.get("id") == self.number:
-                assert "error" not in found, found
-                return found["result"]
-            self.events.append(found)
+            elements = self.message()
+            if elements.get("id") == self.number:
+                assert "error" not in elements, elements
+                return elements["result"]
+            self.events.append(elements)
 
     def open(self, path: Path, *, width: int = 1280, scheme: str = "light", media: str = "screen") -> None:
         self.call(
@@ -92,9 +92,9 @@ class Browser:
             self.events.append(self.message())
 
     def js(self, expression: str) -> object:
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        elements = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in elements, elements
+        return elements["result"].get("value")
 
     def press(self, key: str) -> None:
         codes = {"ArrowRight": 39, "ArrowLeft": 37, "ArrowUp": 38, "ArrowDown": 40, "Escape": 27, "Tab": 9}

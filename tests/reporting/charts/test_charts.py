@@ -56,8 +56,8 @@ def test_marks_lie_where_the_axes_say(width):
     from dataclasses import replace
 
     line = Line(tone="blue", x=[0, 5, 10], y=[0, 50, 100])
-    found = draw_chart(replace(chart(), marks=(line,)), width)
-    (path,) = [path for path in found.paths if path.classes.startswith("line")]
+    drawing = draw_chart(replace(chart(), marks=(line,)), width)
+    (path,) = [path for path in drawing.paths if path.classes.startswith("line")]
     start, middle, end = read_points(path.d)
     assert middle == pytest.approx(((start[0] + end[0]) / 2, (start[1] + end[1]) / 2), abs=0.11)
     assert start[1] > end[1]  # up is more
@@ -72,10 +72,10 @@ def test_nothing_is_drawn_outside_the_drawing(width):
         Whiskers(tone="blue", at=range(5), low=[0.0] * 5, high=[10.0] * 5, is_lying=True),
         Dots(tone="blue", x=[0.0, 2.0, 5.0, 8.0, 10.0], y=range(5), tips=("a",) * 5),
     )
-    found = draw_chart(Chart(x=linear_axis("x", 0, 10), y=Rows(labels), marks=marks), width)
-    numbers = [p for path in found.paths for p in read_points(path.d)] + [(p.x, p.y) for p in found.points]
-    assert all(0 <= x <= found.width and 0 <= y <= found.height for x, y in numbers)
-    for label in found.labels:
+    drawing = draw_chart(Chart(x=linear_axis("x", 0, 10), y=Rows(labels), marks=marks), width)
+    numbers = [p for path in drawing.paths for p in read_points(path.d)] + [(p.x, p.y) for p in drawing.points]
+    assert all(0 <= x <= drawing.width and 0 <= y <= drawing.height for x, y in numbers)
+    for label in drawing.labels:
         reach = 7.8 * len(label.text)
         left = label.x - {"start": 0, "middle": reach / 2, "end": reach}[label.anchor]
         assert left >= -1
@@ -86,12 +86,12 @@ def test_names_at_the_ends_of_lines_do_not_cover_one_another(ends):
     lines = tuple(Line(tone="blue", x=[0, 10], y=[0, end], label=f"line {i}") for i, end in enumerate(ends))
     from dataclasses import replace
 
-    found = draw_chart(replace(chart(), marks=lines), 820)
-    heights = sorted(label.y for label in found.labels if label.classes.startswith("name"))
+    drawing = draw_chart(replace(chart(), marks=lines), 820)
+    heights = sorted(label.y for label in drawing.labels if label.classes.startswith("name"))
     assert len(heights) == len(ends)
     assert min(np.diff(heights)) > 14.9
     assert heights[0] > 0
-    assert heights[-1] < found.height
+    assert heights[-1] < drawing.height
 
 
 def test_a_band_goes_there_and_back():
@@ -130,7 +130,7 @@ LOSS = fmt.MetricDisplay("loss", is_higher_better=False, is_rate=False)
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("text", "expected"),
     [
         (ACCURACY.text(0.8123, 0.011), "81.2 ± 1.1 %"),
         (ACCURACY.text(None), "–"),
@@ -158,8 +158,8 @@ LOSS = fmt.MetricDisplay("loss", is_higher_better=False, is_rate=False)
         (fmt.truncate("abcdef", 4), "abc…"),
     ],
 )
-def test_numbers_in_words(found, expected):
-    assert found.replace("\xa0", " ") == expected
+def test_numbers_in_words(text, expected):
+    assert text.replace("\xa0", " ") == expected
 
 
 def test_a_rate_is_told_by_direction_and_range():
@@ -202,8 +202,8 @@ def test_figures_survive_dollars_control_characters_and_letters_without_a_glyph(
     hostile = "$\\frac{1}$ \x00 \ud800 漢字 --> </svg>"
     table = Table(caption="t", columns=("a",), rows=())
     marks = (Dots(tone="blue", x=[1.0], y=[0.0]),)
-    drawn = Chart(x=linear_axis(hostile, 0, 2), y=Rows((hostile,)), marks=marks, title=hostile)
-    figure = Figure(name="f", title=hostile, caption="", alt="", charts=(drawn, drawn), table=table)
+    panel = Chart(x=linear_axis(hostile, 0, 2), y=Rows((hostile,)), marks=marks, title=hostile)
+    figure = Figure(name="f", title=hostile, caption="", alt="", charts=(panel, panel), table=table)
     files = render_figure(figure)
     assert files == render_figure(figure)
     import xml.etree.ElementTree as ElementTree

@@ -19,12 +19,12 @@ def pool(color_rows):
 
 def test_every_point_is_kept_or_dropped_as_the_choice_says(pool):
     kept = np.array([3, 14, 15, 59])
-    found = build_pool_map(pool, [Choice("a", kept), Choice("b", np.arange(60))], None)
-    assert found.panels[0].kept == kept.tolist()  # 60 rows are all drawn, in the order of the pool
-    assert sorted([*found.panels[0].kept, *found.panels[0].dropped]) == list(range(60))
-    assert found.panels[1].dropped == []
-    assert found.texts == pool.frame["prompt"].to_list()
-    assert found.notes == pool.frame["response"].to_list()
+    pool_map = build_pool_map(pool, [Choice("a", kept), Choice("b", np.arange(60))], None)
+    assert pool_map.panels[0].kept == kept.tolist()  # 60 rows are all drawn, in the order of the pool
+    assert sorted([*pool_map.panels[0].kept, *pool_map.panels[0].dropped]) == list(range(60))
+    assert pool_map.panels[1].dropped == []
+    assert pool_map.texts == pool.frame["prompt"].to_list()
+    assert pool_map.notes == pool.frame["response"].to_list()
 
 
 def test_the_same_pool_gives_the_same_map_and_it_fills_the_drawing(pool):
@@ -34,23 +34,23 @@ def test_the_same_pool_gives_the_same_map_and_it_fills_the_drawing(pool):
 
 
 def test_rows_of_one_kind_lie_together(pool):
-    found = build_pool_map(pool, [Choice("a", np.arange(9))], None)
-    places = np.column_stack([found.x, found.y]).astype(float)
+    pool_map = build_pool_map(pool, [Choice("a", np.arange(9))], None)
+    places = np.column_stack([pool_map.x, pool_map.y]).astype(float)
     distance = np.linalg.norm(places[:, None] - places[None], axis=2) + np.diag(np.full(60, np.inf))
-    label = np.array(found.notes)
+    label = np.array(pool_map.notes)
     assert (label[distance.argmin(axis=1)] == label).mean() > 0.9
 
 
 def test_of_a_large_pool_a_sample_is_drawn_and_the_caption_tells(pool, monkeypatch):
     monkeypatch.setattr(module, "BACKGROUND", 20)
     monkeypatch.setattr(module, "KEPT", 10)
-    found = build_pool_map(pool, [Choice("a", np.arange(40, 60)), Choice("b", np.arange(5))], None)
-    assert len(found.x) <= 30
-    assert f"Shown are {len(found.x)} of 60 rows: 20 sampled at random" in found.caption
+    pool_map = build_pool_map(pool, [Choice("a", np.arange(40, 60)), Choice("b", np.arange(5))], None)
+    assert len(pool_map.x) <= 30
+    assert f"Shown are {len(pool_map.x)} of 60 rows: 20 sampled at random" in pool_map.caption
     at = {text: i for i, text in enumerate(pool.frame["prompt"])}
-    for panel, kept in zip(found.panels, (range(40, 60), range(5)), strict=True):
-        assert {at[found.texts[i]] in kept for i in panel.kept} == {True}
-        assert {at[found.texts[i]] in kept for i in panel.dropped} == {False}
+    for panel, kept in zip(pool_map.panels, (range(40, 60), range(5)), strict=True):
+        assert {at[pool_map.texts[i]] in kept for i in panel.kept} == {True}
+        assert {at[pool_map.texts[i]] in kept for i in panel.dropped} == {False}
         assert len(panel.kept) >= 5
 
 
@@ -63,18 +63,18 @@ def test_embeddings_come_from_the_cache_where_they_are(pool, monkeypatch):
         raise AssertionError("the cache has these rows")
 
     monkeypatch.setattr(module, "compute", not_needed)
-    found = build_pool_map(pool, [Choice("a", np.arange(9))], described)
-    assert "by static-minilm-256" in found.caption
+    pool_map = build_pool_map(pool, [Choice("a", np.arange(9))], described)
+    assert "by static-minilm-256" in pool_map.caption
 
 
 def test_embeddings_that_the_cache_lacks_are_computed_by_the_static_encoder(pool):
-    found = build_pool_map(pool, [Choice("a", np.arange(9))], {"encoder": "another", "fingerprint": "0" * 32})
-    assert "by the embedded static encoder" in found.caption
+    pool_map = build_pool_map(pool, [Choice("a", np.arange(9))], {"encoder": "another", "fingerprint": "0" * 32})
+    assert "by the embedded static encoder" in pool_map.caption
 
 
 def test_the_balance_counts_each_group(pool):
     kept = np.flatnonzero((pool.frame["response"] == "red").to_numpy())
-    found = count_groups(pool, kept, "label")
-    assert found.rows() == [("blue", 20, 0), ("green", 20, 0), ("red", 20, 20)]
-    assert found["pool"].sum() == len(pool)
-    assert isinstance(found, pl.DataFrame)
+    groups = count_groups(pool, kept, "label")
+    assert groups.rows() == [("blue", 20, 0), ("green", 20, 0), ("red", 20, 20)]
+    assert groups["pool"].sum() == len(pool)
+    assert isinstance(groups, pl.DataFrame)
