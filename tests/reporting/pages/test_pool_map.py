@@ -20,7 +20,7 @@ def pool(color_rows):
 def test_every_point_is_kept_or_dropped_as_the_choice_says(pool):
     kept = np.array([3, 14, 15, 59])
     pool_map = build_pool_map(pool, [Choice("a", kept), Choice("b", np.arange(60))], None)
-    assert pool_map.panels[0].kept == kept.tolist()  # 60 rows are all drawn, in the order of the pool
+    assert pool_map.panels[0].kept == kept.tolist()  # all 60, in the order of the pool
     assert sorted([*pool_map.panels[0].kept, *pool_map.panels[0].dropped]) == list(range(60))
     assert pool_map.panels[1].dropped == []
     assert pool_map.texts == pool.frame["prompt"].to_list()
