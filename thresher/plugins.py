@@ -59,7 +59,10 @@ class Registry(Generic[Contract]):
         return available(self.group)
 
     def resolve(self, name: str) -> Alias:
-        """Return the plug-in that a name stands for; a name that is no alias, or is installed, stands for itself."""
+        """Return the plug-in that a name stands for.
+
+        A name that is no alias, or is installed, stands for itself.
+        """
         return Alias(name) if name in self.available() else self.aliases.get(name.lower(), Alias(name))
 
     def load(self, name: str) -> type[Contract]:
@@ -135,7 +138,9 @@ def available(group: str) -> dict[str, EntryPoint]:
 def _scanned(
     group: str, scan: Callable[..., Iterable[EntryPoint]], places: tuple[tuple[str, int], ...]
 ) -> Mapping[str, EntryPoint]:
-    """Return what `available` does. A scan reads the metadata of every installed package, some 20 ms.
+    """Return what `available` does.
+
+    A scan reads the metadata of every installed package, some 20 ms.
 
     Args:
         group: of entry points.

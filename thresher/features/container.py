@@ -107,7 +107,9 @@ class Features(Mapping[str, Array]):
         return len(self.row_id)
 
     def missing_reasons(self, *names: str, other: Array | None = None) -> pl.Series:
-        """Return (n,) string: why a row lacks one of these features, the first that it lacks; null where it has all.
+        """Return (n,) string: why a row lacks one of these features, the first that it lacks.
+
+        Null where it has all.
 
         Args:
             names: of features.

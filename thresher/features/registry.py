@@ -35,7 +35,9 @@ class FeatureValues:
 
 
 class FeatureProvider(ABC):
-    """Base of every feature: a name, what stands behind the values, and `compute`; the rest has defaults.
+    """Base of every feature: a name, what stands behind the values, and `compute`.
+
+    The rest has defaults.
 
     A public member that is not declared here is refused when the feature is loaded; helpers of your
     own begin with `_`.
@@ -70,7 +72,9 @@ class FeatureProvider(ABC):
 
     @abstractmethod
     def compute(self, dataset: Dataset, context: FeatureContext) -> Array | FeatureValues:
-        """Return (n, ...), one entry per row in dataset order; `FeatureValues` if some rows have no value.
+        """Return (n, ...), one entry per row in dataset order.
+
+        `FeatureValues` if some rows have no value.
 
         The entry of a row depends on that row alone: not on its place, not on the other rows, not
         on the cache. A feature that compares rows says so, and keeps its values under the content
@@ -83,7 +87,9 @@ class FeatureProvider(ABC):
         return {}
 
     def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost] | None:
-        """Return what `compute` will take, from a few batches at most; None: a dry run can find out by itself.
+        """Return what `compute` will take, from a few batches at most.
+
+        None: a dry run can find out by itself.
 
         See `thresher.features.cost`.
         """

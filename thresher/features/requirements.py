@@ -93,7 +93,10 @@ class Method(ABC):
         return Requirements()
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings in JSON values, which are part of a result's identity; none without fields."""
+        """Return the settings in JSON values, which are part of a result's identity.
+
+        None without fields.
+        """
         names: list[str] = [each.name for each in fields(self)] if is_dataclass(self) else []
         values = {name: getattr(self, name) for name in names}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

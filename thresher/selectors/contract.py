@@ -55,7 +55,9 @@ class Selector(Method):
 
 
 def score_rows(selector: Selector, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-    """Return what a selector says of rows, after a check of `n_ranked`; the arguments are those of `Selector.score`.
+    """Return what a selector says of rows, after a check of `n_ranked`.
+
+    The arguments are those of `Selector.score`.
 
     Raises:
         InputError: `n_ranked` is not in 1..n.

@@ -50,7 +50,8 @@ class Difficulty(Selector):
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row whose difficulty is defined and at most 1."""
-        difficulty = self._difficulty(features["loss"], features["loss_unconditional"])  # (n,) NaN: not defined
+        # (n,) NaN: not defined
+        difficulty = self._difficulty(features["loss"], features["loss_unconditional"])
         reasons = np.select([np.isnan(difficulty), difficulty > 1], [NO_LOSS, NO_HELP], default="")
         excluded = features.missing_reasons("loss", "loss_unconditional", other=reasons)
         value = np.where(excluded.is_null().to_numpy(), difficulty, -np.inf)

@@ -89,7 +89,9 @@ class FacilityLocation(PairwiseGreedy):
             pick_greedily,
             similarity_to_existing,
         )
-        from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
+
+        # these compile on first use
+        from thresher.selectors.submodular.pick_rules import start_pick_rule
 
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(x)
@@ -111,7 +113,8 @@ class FacilityLocation(PairwiseGreedy):
         objective[: len(gains)] += np.cumsum(gains)
         objective[len(gains) :] += gains.sum()
 
-        by = np.where(cover.by >= 0, distinct.first[cover.by], -1)  # of distinct rows, in places of all rows
+        # of distinct rows, in places of all rows
+        by = np.where(cover.by >= 0, distinct.first[cover.by], -1)
         group = distinct.group
         by, similarity = assign_representatives(by[group], cover.nearest[group], floor[group], ranking)
         return Scores(

@@ -89,7 +89,8 @@ class Gradient(Selector):
         if target is None or not len(target):
             raise InputError(f"{self.name}: needs rows of a target, found none; give --target FILE")
         means = compute_task_means(target, features.context.get(f"target_column:{self.by}"))
-        influence = find_largest_product(features["gradient"], means)  # (n,), NaN for rows without a value
+        # (n,), NaN for rows without a value
+        influence = find_largest_product(features["gradient"], means)
         value = np.where(np.isnan(influence), -np.inf, influence)
         return Scores(
             row_id=features.row_id,

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 EXACT_ROWS = 50_000  # up to here "auto" compares all pairs
 CLOSE = 1e-6  # gains within CLOSE * (1 + gain) are computed anew in float64
-DRIFT = 2e-7  # error of a sum of float32 cosines, as a share of the largest sum: what is left of it keeps the error
+# error of a sum of float32 cosines, as a share of the largest sum: what is left of it keeps the
+# error
+DRIFT = 2e-7
 EQUAL = 1e-11  # relative; gains as close in float64 are ties
-N_COMPARED = 64  # at most so many different rows with close gains (the lowest ones) are compared in float64
+# at most so many different rows with close gains (the lowest ones) are compared in float64
+N_COMPARED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +177,8 @@ class _AllPairs:
         self._unit, self._vectors = unit, vectors
         self._group = distinct_rows(vectors).group
         self._known: dict[int, float] = {}  # by group
-        self._shared: dict[int, tuple[int, float]] = {}  # by group: how many picks are in the sum, and the sum
+        # by group: how many picks are in the sum, and the sum
+        self._shared: dict[int, tuple[int, float]] = {}
 
     def sums(self) -> Float64:
         from thresher.selectors.submodular.kernels import sum_cosines
@@ -250,7 +254,8 @@ class _Cut:
         n = len(unit)
         self._pairs, self._redundancy = pairs, redundancy
         self._vectors, self._existing = vectors, existing
-        self._own = (np.einsum("ij,ij->i", unit, unit) > 0).astype(np.float64)  # cosine of a row with itself
+        # cosine of a row with itself
+        self._own = (np.einsum("ij,ij->i", unit, unit) > 0).astype(np.float64)
         sums, before = pairs.sums(), sum_cosines(unit, unit_rows(existing))
         self._slack = DRIFT * float((sums + 2 * redundancy * before).max())
         self._before: dict[int, float] = {}  # in float64

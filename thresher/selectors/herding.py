@@ -59,7 +59,8 @@ class Herding(Selector):
             picks[t] = _best(unit, state, is_free)
             is_free[picks[t]] = False
             state += mean - unit[picks[t]]
-            distance[t] = np.linalg.norm(state - mean) / (t + 1)  # state = mean + (t + 1) * mean - sum of the picks
+            # state = mean + (t + 1) * mean - sum of the picks
+            distance[t] = np.linalg.norm(state - mean) / (t + 1)
         return Scores(row_id=features.row_id, value=ranked(n, picks), by=self.name, objective=distance)
 
 

@@ -18,7 +18,8 @@ from thresher.subset.scores import EXISTING, Scores, fill_ranking, ranked
 MIN_ACTIVE = 4_096  # rows that are compared with every pick at once
 ACTIVE_SHARE = 32  # or one row in so many
 CELLS = 1 << 23  # distances computed per block
-SAME = 1e-6  # squared distances below SAME * (sum of the squared lengths) are lost in float32 rounding: 0
+# squared distances below SAME * (sum of the squared lengths) are lost in float32 rounding: 0
+SAME = 1e-6
 EQUAL = 1e-11  # relative; squared distances as close in float64 are ties
 
 
@@ -201,7 +202,10 @@ class _Traversal:
         self._pending = []
 
     def _compare(self, rows: NDArray[np.int64], centers: Float32, square: Float32, names: NDArray[np.int64]) -> None:
-        """Lower the gaps of `rows` to the centers, block by block; the first of equally near centers counts."""
+        """Lower the gaps of `rows` to the centers, block by block.
+
+        The first of equally near centers counts.
+        """
         if len(centers) == 0:
             return
         n_rows = max(1, CELLS // len(centers))

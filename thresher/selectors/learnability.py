@@ -67,5 +67,6 @@ class Learnability(LossReduction):
         reduction = loss - features["reference_loss"]  # (n,) nats per token, NaN where a loss is
         if self.form == "relative":
             reduction = np.divide(reduction, loss, out=np.zeros_like(reduction), where=loss > 0)
-        is_known = loss < max(self.min_loss, np.finfo(np.float64).tiny)  # NaN: has a reason of its own
+        # NaN: has a reason of its own
+        is_known = loss < max(self.min_loss, np.finfo(np.float64).tiny)
         return self._score(features, reduction, np.where(is_known, KNOWN, ""))

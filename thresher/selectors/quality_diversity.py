@@ -101,7 +101,9 @@ class QualityDiversity(PairwiseGreedy):
             pick_greedily,
             similarity_to_existing,
         )
-        from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
+
+        # these compile on first use
+        from thresher.selectors.submodular.pick_rules import start_pick_rule
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -110,7 +112,8 @@ class QualityDiversity(PairwiseGreedy):
         n_picks = min(n_ranked, int(has_quality.sum()))
         scale = inverse_norms(vectors)
         floor = similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
-        reach = float(np.maximum((scale > 0) - floor, 0).sum())  # f of the whole pool, above what exists
+        # f of the whole pool, above what exists
+        reach = float(np.maximum((scale > 0) - floor, 0).sum())
         worth = float(quality[has_quality].sum())
         cover = start_coverage(vectors, scale, np.ones(n, np.float32), floor)
         cover.is_pick[~has_quality] = True  # of the engine: not to be picked

@@ -74,7 +74,9 @@ class SaturatedCoverage(PairwiseGreedy):
             sum_existing_similarities,
             sum_similarities,
         )
-        from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
+
+        # these compile on first use
+        from thresher.selectors.submodular.pick_rules import start_pick_rule
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)

@@ -167,5 +167,8 @@ def _from_text(text: str, method: str | None) -> Budget | None:
 
 
 def _whole(digits: str, *, scale: int = 1) -> int:
-    """Return the whole part of a number in text times the scale; any number too large as one above the limit."""
+    """Return the whole part of a number in text times the scale.
+
+    Any number too large as one above the limit.
+    """
     return int(min(float(digits) * scale, _MAX_AMOUNT + 1))

@@ -59,6 +59,7 @@ def _count(nearest: Any, count: Any) -> None:
             j = nearest[i, m]
             if j >= 0 and j != i:
                 count[i + 1] += 1
+                # j does not name i: the pair gets its second direction here
                 if not _holds(nearest, j, i):
                     count[j + 1] += 1
 
@@ -66,6 +67,7 @@ def _count(nearest: Any, count: Any) -> None:
 @jit
 def _fill(nearest: Any, at: Any, row: Any) -> None:
     """Write the rows of the graph, and sort each."""
+    # `at[i]` is the next free place of row i
     begin = at.copy()
     for i in range(len(nearest)):
         row[at[i]] = i
@@ -75,6 +77,7 @@ def _fill(nearest: Any, at: Any, row: Any) -> None:
             if j >= 0 and j != i:
                 row[at[i]] = j
                 at[i] += 1
+                # the direction from j, unless j names i itself
                 if not _holds(nearest, j, i):
                     row[at[j]] = i
                     at[j] += 1
@@ -116,8 +119,10 @@ def _lower(start: Any, row: Any, similarity: Any, part: Any) -> None:
     for i in range(part[0], part[1]):
         for e in range(start[i], start[i + 1]):
             j = row[e]
+            # rows ascend: from here on entries are above the diagonal
             if j >= i:
                 break
+            # where row j holds i
             at = start[j] + np.searchsorted(row[start[j] : start[j + 1]], i)
             similarity[e] = similarity[at]
 
@@ -128,6 +133,7 @@ def _keep_positive(start: Any, row: Any, similarity: Any) -> Any:
     kept = 0
     begin = start[0]
     for i in range(len(start) - 1):
+        # `begin`..`end` is row i as it was; start[i + 1] is overwritten below
         end = start[i + 1]
         for e in range(begin, end):
             if similarity[e] > 0:

@@ -22,7 +22,8 @@ from thresher.numeric.threads import count_threads
 from thresher.numeric.vectors import unit_rows
 
 LIST_ROWS = 256  # rows per list on average
-LONGEST = 8  # no list has more than so many times LIST_ROWS: where many rows are equal, several share a center
+# no list has more than so many times LIST_ROWS: where many rows are equal, several share a center
+LONGEST = 8
 SAMPLED_PER_LIST = 64  # rows that its center is found from
 N_ITERATIONS = 8  # of k-means
 N_GROUPS_TRIED = 3  # groups of lists in which the list of a row is sought
@@ -300,6 +301,7 @@ def _deal(number: Any, at: Any, row: Any) -> None:
     for i in range(number.shape[0]):
         for j in range(number.shape[1]):
             if number[i, j] >= 0:
+                # `at[l]` is the next free place of list l
                 row[at[number[i, j]]] = i
                 at[number[i, j]] += 1
 
@@ -312,10 +314,13 @@ def _keep_largest(product: Any, member: Any, query: Any, part: Any, similarity: 
         s, r = similarity[query[a]], row[query[a]]
         for b in range(product.shape[1]):
             value = product[a, b]
+            # not above the least of the k that are kept
             if not value > s[0]:
                 continue
+            # the least is dropped: sift the new value down from the root of the heap
             i, child = 0, 1
             while child < k:
+                # the smaller child moves up, until the value is below both
                 if child + 1 < k and s[child + 1] < s[child]:
                     child += 1
                 if s[child] >= value:

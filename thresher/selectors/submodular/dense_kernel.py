@@ -35,8 +35,10 @@ from thresher.selectors.submodular.pick_rules import (
     set_bound,
 )
 
-DRIFT = 5e-7  # error of a gain that was summed in float32, as a share of the largest gain at that time
-RESUM = 8  # gains are summed anew when the largest has fallen to one in so many and too many are near it
+# error of a gain that was summed in float32, as a share of the largest gain at that time
+DRIFT = 5e-7
+# gains are summed anew when the largest has fallen to one in so many and too many are near it
+RESUM = 8
 N_TILE = 256  # side of the squares in which the kernel is mirrored
 N_CHUNKS = 4  # of a pass, at least
 N_SUMMED = 256  # terms of a float32 sum before it goes to float64
@@ -57,9 +59,11 @@ def compute_kernel(unit: Float32, products: MatmulBackend = NUMPY) -> Float32:
 
 def _mirror(kernel: Float32, rows: slice) -> None:
     """Copy some rows of the lower triangle to the upper one."""
+    # the square on the diagonal: its own lower triangle goes to its upper one
     block = kernel[rows, rows]
     upper = np.triu_indices(len(block), 1)
     block[upper] = block.T[upper]
+    # squares left of the diagonal go above it, one by one, as they fit into the cache
     for left in range(0, rows.start, N_TILE):
         columns = slice(left, left + N_TILE)
         kernel[columns, rows] = kernel[rows, columns].T
@@ -74,7 +78,10 @@ class _Rows(NamedTuple):
 
 
 class _Changed(NamedTuple):
-    """What a pick closed: rows (n,) int64, their intervals and weights (n,) float32; only the first places count."""
+    """What a pick closed: rows (n,) int64, their intervals and weights (n,) float32.
+
+    Only the first places count.
+    """
 
     rows: Int64
     low: Float32
@@ -103,12 +110,14 @@ def _gains_of_chunk(kernel: Any, rows: Any, first: Any, last: Any, gain: Any) ->
     for v in range(first, last, 4):  # four candidates at once share what is read of the rows
         v1, v2, v3 = min(v + 1, last - 1), min(v + 2, last - 1), min(v + 3, last - 1)
         t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
+        # a block of rows is summed in float32, which vectorizes, and added to float64
         for block in range(0, n, N_SUMMED):
             end = min(n, block + N_SUMMED)
             k0, k1, k2, k3 = kernel[v, block:end], kernel[v1, block:end], kernel[v2, block:end], kernel[v3, block:end]
             a, b, w = low[block:end], high[block:end], weight[block:end]
             g0, g1, g2, g3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
             for i in range(end - block):
+                # similarity clipped to the row's open interval, less where it begins
                 g0 += w[i] * (max(min(k0[i], b[i]), a[i]) - a[i])
                 g1 += w[i] * (max(min(k1[i], b[i]), a[i]) - a[i])
                 g2 += w[i] * (max(min(k2[i], b[i]), a[i]) - a[i])
@@ -117,6 +126,7 @@ def _gains_of_chunk(kernel: Any, rows: Any, first: Any, last: Any, gain: Any) ->
             t1 += float(g1)
             t2 += float(g2)
             t3 += float(g3)
+        # at the end v1..v3 may be the same candidate: the first one counts last
         gain[v3], gain[v2], gain[v1], gain[v] = t3, t2, t1, t0
 
 
@@ -126,9 +136,11 @@ def _lose(kernel: Any, changed: Any, n_rows: Any, first: Any, last: Any, gain: A
     rows, low, high, weight = changed.rows, changed.low, changed.high, changed.weight
     part = np.empty(last - first, np.float32)
     m = 0
+    # N_AT_ONCE rows at a time: float32 inside, float64 between
     while m < n_rows:
         part[:] = np.float32(0.0)
         end = min(m + N_AT_ONCE, n_rows)
+        # four rows share each read and write of `part`
         while m + 4 <= end:
             k0, k1 = kernel[rows[m], first:last], kernel[rows[m + 1], first:last]
             k2, k3 = kernel[rows[m + 2], first:last], kernel[rows[m + 3], first:last]
@@ -143,6 +155,7 @@ def _lose(kernel: Any, changed: Any, n_rows: Any, first: Any, last: Any, gain: A
                     + w3 * (max(min(k3[j], h3), l3) - l3)
                 )
             m += 4
+        # the rest of them one by one
         while m < end:
             k0, l0, h0, w0 = kernel[rows[m], first:last], low[m], high[m], weight[m]
             for j in range(last - first):
@@ -158,10 +171,14 @@ def _lose_chunk(kernel: Float32, changed: _Changed, n_rows: int, gain: Float64, 
 
 @jit_fastmath
 def _improved(line: Any, low: Any, rows: Any) -> Any:
-    """Write down the rows whose similarity is above `low`; blocks without any are passed over. Returns their number."""
+    """Write down the rows whose similarity is above `low`; blocks without any are passed over.
+
+    Returns their number.
+    """
     m = 0
     for first in range(0, len(line), N_SKIPPED):
         last = min(first + N_SKIPPED, len(line))
+        # count first, which vectorizes; most blocks hold none
         n_above = np.int32(0)
         for i in range(first, last):
             n_above += np.int32(line[i] > low[i])
@@ -175,11 +192,15 @@ def _improved(line: Any, low: Any, rows: Any) -> Any:
 
 @jit
 def _close_rows(line: Any, cover: Any, pick: Any, changed: Any) -> Any:
-    """Close the intervals that a pick closes; write down those in which some candidate loses. Returns their number."""
+    """Close the intervals that a pick closes; write down those in which some candidate loses.
+
+    Returns their number.
+    """
     n_near = _improved(line, cover.open_from if cover.is_sum else cover.nearest, changed.rows)
     m = 0
     for e in range(n_near):  # m <= e: what is written was read
         i = changed.rows[e]
+        # candidates lose on a row only what was open and is closed now
         low, high = close_interval(cover, i, line[i], pick)
         if low < high:
             changed.rows[m], changed.low[m], changed.high[m], changed.weight[m] = i, low, high, cover.weight[i]
@@ -194,6 +215,7 @@ def _reach(line: Any, cover: Any, slack: Any) -> Any:
     rows = np.empty(len(line), np.int64)
     m = 0
     for i in range(len(line)):
+        # written in any case, kept only when m moves on
         rows[m] = i
         m += line[i] > max(cover.open_from[i] - slack, 0.0)
     return rows[:m]
@@ -224,19 +246,23 @@ def _near(kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any,
     """Return the rows whose gains may be the largest, their gains summed in float64."""
     near = find_near_best(rule, gain, bonus, bound, least, DRIFT * scale[0])
     is_fresh = False
+    # gains drift by rounding: those near the best are summed again before they are compared
     while len(near) > 0:
+        # few enough to sum again, and large enough for their errors to be small
         if is_fresh or len(near) < N_NEAR or gain[near].max() * RESUM > scale[0]:
             value = np.empty(len(near))
             for c in range(len(near)):
                 v = near[c]
                 gain[v] = _sum_open(kernel[v], cover)
                 value[c] = gain[v] + bonus[v]
+                # a corrected gain may be above the bound of its block
                 if value[c] > bound[len(bound) // 2 + v // BLOCK]:
                     set_bound(bound, v // BLOCK, value[c])
             most = value.max()
             if is_fresh or most > least:
                 return near[value >= most - CLOSE * (1 + abs(most))][:N_COMPARED]
-        _resum(kernel, cover, gain, scale)  # too many to compare, or what looked like a gain was an error of rounding
+        # too many to compare, or what looked like a gain was an error of rounding
+        _resum(kernel, cover, gain, scale)
         bound[:] = build_bounds(gain, bonus)
         is_fresh = True
         near = find_near_best(rule, gain, bonus, bound, least, DRIFT * scale[0])
@@ -249,6 +275,7 @@ def _equal_before(vectors: Any, near: Any, c: Any) -> Any:
     d = vectors.shape[1]
     for other in range(c):
         j = 0
+        # j counts equal components from the first
         while j < d and vectors[near[other], j] == vectors[near[c], j]:
             j += 1
         if 0 < d == j:
@@ -267,6 +294,7 @@ def _choose(kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: An
         exact = np.empty(len(near))
         for c in range(len(near)):
             line, twin = kernel[near[c]], _equal_before(cover.vectors, near, c)
+            # equal vectors have equal gains: computed once
             if twin < c:
                 exact[c] = exact[twin]
                 continue
@@ -281,7 +309,10 @@ def _choose(kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: An
 def _pick_one(
     kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any, changed: Any
 ) -> Any:
-    """Choose a pick and close its intervals. Returns the pick, its gain, and how many rows changed; -1 if none."""
+    """Choose a pick and close its intervals.
+
+    Returns the pick, its gain, and how many rows changed; -1 if none.
+    """
     pick = _choose(kernel, cover, rule, gain, bonus, bound, least, scale)
     if pick < 0:
         return -1, 0.0, 0
@@ -319,6 +350,7 @@ def _loop(
         picks[t], gains[t] = pick, own
         t += 1
         n_visited += n + m * n
+        # so many pairs: the caller takes the losses with all threads and comes back
         if m * n > WORTH_THREADS:
             return t, m, n_visited
         for first in range(0, n, N_COLUMNS):

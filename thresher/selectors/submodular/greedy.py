@@ -113,21 +113,28 @@ def compute_gain(cover: Any, rows: Any, similarity: Any) -> Any:
     for m in range(len(rows)):
         i = rows[m]
         low = np.float64(cover.open_from[i])
+        # what of the row's open interval lies below the candidate's similarity
         total += max(min(np.float64(similarity[m]), np.float64(cover.open_to[i])) - low, 0.0) * cover.weight[i]
     return total
 
 
 @jit
 def compute_exact_gain(cover: Any, v: Any, rows: Any, similarity: Any) -> Any:
-    """Gain of v in float64, from the vectors where there are some; `rows` are all that v may improve."""
+    """Gain of v in float64, from the vectors where there are some.
+
+    `rows` are all that v may improve.
+    """
+    # no vectors: the similarities are all that is known
     if cover.vectors.shape[1] == 0:
         return compute_gain(cover, rows, similarity)
     total = 0.0
     for i in rows:
+        # `now` is how well the row is covered: by what exists, or by its nearest pick
         now = cover.floor[i]
         if cover.by[i] >= 0:
             b = cover.by[i]
             now = max(now, _dot(cover.vectors[i], cover.vectors[b]) * cover.inverse_norm[i] * cover.inverse_norm[b])
+        # what the candidate covers beyond that
         cosine = _dot(cover.vectors[i], cover.vectors[v]) * cover.inverse_norm[i] * cover.inverse_norm[v]
         if cosine > now:
             total += (cosine - now) * cover.weight[i]
@@ -142,9 +149,14 @@ def tie_width(cover: Any, similarity: Any) -> Any:
 
 @jit
 def _keep_live(graph: Any, i: Any, end: Any, open_from: Any) -> Any:
-    """Move the entries of row i that reach into its open interval to the front; return where they end."""
+    """Move the entries of row i that reach into its open interval to the front.
+
+    Return where they end.
+    """
+    # entries before `live` reach into the interval, those from `live` to `e` do not
     live = graph.start[i]
-    for e in range(live, end):  # without a branch: every entry is swapped, `live` moves past the good ones
+    # without a branch: every entry is swapped, `live` moves past the good ones
+    for e in range(live, end):
         v, similarity = graph.row[e], graph.similarity[e]
         graph.row[e], graph.similarity[e] = graph.row[live], graph.similarity[live]
         graph.row[live], graph.similarity[live] = v, similarity
@@ -168,8 +180,10 @@ def _first_gains(
             gain[v] = total
         else:
             gain[v] = compute_gain(cover, by_candidate.row[part], by_candidate.similarity[part])
+    # entries from `live_end[i]` on can never again change a gain: later passes skip them
     for i in range(chunk[0], chunk[1]):
         live_end[i] = by_row.start[i + 1]
+        # a closed row has no live entries
         if cover.open_to[i] <= cover.open_from[i]:
             live_end[i] = by_row.start[i]
         elif cover.open_from[i] > 0:
@@ -178,15 +192,20 @@ def _first_gains(
 
 @jit
 def close_interval(cover: Any, i: Any, similarity: Any, pick: Any) -> Any:
-    """Close what a pick closes of row i. Returns the closed part, (low, high); low >= high if there is none."""
+    """Close what a pick closes of row i.
+
+    Returns the closed part, (low, high); low >= high if there is none.
+    """
     low, high = np.float64(cover.open_from[i]), np.float64(cover.open_to[i])
     if similarity > cover.nearest[i]:
         cover.nearest[i] = similarity  # the array may be `open_from` itself
         cover.by[i] = pick
+    # rows that count with a sum: the pick uses up the topmost part of what is still open
     if cover.is_sum:
         low = max(high - similarity, 0.0)
         cover.open_to[i] = low
         return low, min(high, 1.0)  # no similarity is above 1
+    # rows that count with their nearest pick: all below its similarity is closed
     high = min(np.float64(similarity), high)
     cover.open_from[i] = max(low, high)
     return low, high
@@ -194,12 +213,17 @@ def close_interval(cover: Any, i: Any, similarity: Any, pick: Any) -> Any:
 
 @jit
 def _lose(by_row: Any, i: Any, end: Any, low: Any, high: Any, open_from: Any, weight: Any, gain: Any) -> Any:
-    """Take from each candidate of row i what it loses; move the live entries to the front and return where they end."""
+    """Take from each candidate of row i what it loses.
+
+    Move the live entries to the front and return where they end.
+    """
     start = by_row.start[i]
     row, similarity = by_row.row[start:end], by_row.similarity[start:end]
     live = 0
-    for e in range(len(row)):  # without a branch: every entry is swapped, `live` moves past the good ones
+    # without a branch: every entry is swapped, `live` moves past the good ones
+    for e in range(len(row)):
         v, s = row[e], similarity[e]
+        # the candidate would have gained the closed part up to its own similarity
         gain[v] -= max(min(np.float64(s), high) - low, 0.0) * weight
         row[e], similarity[e] = row[live], similarity[live]
         row[live], similarity[live] = v, s
@@ -209,15 +233,20 @@ def _lose(by_row: Any, i: Any, end: Any, low: Any, high: Any, open_from: Any, we
 
 @jit
 def add_pick(rows: Any, similarity: Any, pick: Any, by_row: Any, cover: Any, gain: Any, live_end: Any) -> Any:
-    """Add a pick; take from each candidate what it loses on the rows that the pick closes. Returns pairs visited."""
+    """Add a pick; take from each candidate what it loses on the rows that the pick closes.
+
+    Returns pairs visited.
+    """
     n_visited = 0
     for m in range(len(rows)):
         i = rows[m]
         low, high = close_interval(cover, i, similarity[m], pick)
+        # nothing was closed: no gain depends on this row's change
         if low >= high:
             continue
         n_visited += live_end[i] - by_row.start[i]
         live_end[i] = _lose(by_row, i, live_end[i], low, high, cover.open_from[i], cover.weight[i], gain)
+        # the row is saturated: nothing of it is open for anybody
         if cover.is_sum and low <= 0:
             live_end[i] = by_row.start[i]
     cover.is_pick[pick] = True
@@ -242,10 +271,12 @@ def _graph_loop(
     width = tie_width(cover, by_row.similarity)
     n_visited = 0
     for t in range(len(picks)):
+        # candidates that float32 cannot tell from the best, lowest rows first
         near = find_near_best(rule, gain, bonus, bound, least, 0.0)[:N_COMPARED]
         if len(near) == 0:
             return t, n_visited
         pick = near[0]
+        # several: their gains are summed again in float64, and ties go to the lowest row
         if len(near) > 1:
             exact = np.empty(len(near))
             for c in range(len(near)):
@@ -258,8 +289,10 @@ def _graph_loop(
             pick = near[find_first_best(near, exact, width)]
         picks[t], gains[t] = pick, gain[pick]
         note_pick(rule, pick)
+        # the rows that the pick may cover, and how similar they are to it
         part = slice(by_candidate.start[pick], by_candidate.start[pick + 1])
-        rows, similarity = by_candidate.row[part].copy(), by_candidate.similarity[part].copy()  # reordered below
+        # reordered below
+        rows, similarity = by_candidate.row[part].copy(), by_candidate.similarity[part].copy()
         n_visited += add_pick(rows, similarity, pick, by_row, cover, gain, live_end)
     return len(picks), n_visited
 

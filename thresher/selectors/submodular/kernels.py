@@ -25,7 +25,9 @@ CELLS = 1 << 22  # cosines computed per block
 def pick_greedily(
     kernel: Float32 | Graph, cover: CoverageState, n_picks: int, rule: PickRule, bonus: Float64 | None = None
 ) -> Picks:
-    """Make up to `n_picks` greedy picks; without a bonus there are fewer when nothing more can be gained.
+    """Make up to `n_picks` greedy picks.
+
+    Without a bonus there are fewer when nothing more can be gained.
 
     Args:
         kernel: (n, n) float32, or a symmetric graph, whose entries are reordered.
@@ -68,7 +70,10 @@ def build_kernel(
 
 
 def similarity_to_existing(vectors: Float32, scale: Float64, existing: NDArray[np.float32] | None) -> Float64:
-    """Return each row's cosine with the nearest existing row, (n,) float64, at least 0; 0 when there are none."""
+    """Return each row's cosine with the nearest existing row, (n,) float64, at least 0.
+
+    0 when there are none.
+    """
     floor = np.zeros(len(vectors))
     if existing is None or len(existing) == 0:
         return floor
@@ -105,7 +110,10 @@ def assign_representatives(
 
 
 def sum_existing_similarities(unit: Float32, existing: NDArray[np.float32] | None) -> Float64:
-    """Return each row's similarity with the existing rows, summed, (n,) float64; cosines below 0 count as 0."""
+    """Return each row's similarity with the existing rows, summed, (n,) float64.
+
+    Cosines below 0 count as 0.
+    """
     if existing is None:
         return np.zeros(len(unit))
     return sum_cosines(unit, unit_rows(existing))

@@ -14,9 +14,11 @@ CGROUP = Path("/sys/fs/cgroup")
 USABLE = 0.9  # of the available memory: the rest is for others
 DENSE_PAIR_BYTES = 4  # a float32
 BLOCK_BYTES = 1 << 25  # cosines that are computed and summed at once
-GRAPH_PAIR_BYTES = 20  # what was found (4); row and cosine of the graph, each pair both ways at most (16)
+# what was found (4); row and cosine of the graph, each pair both ways at most (16)
+GRAPH_PAIR_BYTES = 20
 FOUND_PAIR_BYTES = 8  # row and similarity, while neighbors are sought
-SEARCH_ROW_BYTES = 1536  # lists that a row looks into, by row and by list, of the rows that are sought for at once
+# lists that a row looks into, by row and by list, of the rows that are sought for at once
+SEARCH_ROW_BYTES = 1536
 SEARCHED_ROWS = 1 << 18
 
 
@@ -98,7 +100,10 @@ def _fits(plan: MemoryPlan, limit: int | None) -> bool:
 
 
 def available_bytes() -> int | None:
-    """Return the memory that is free for this process, the control group's limit included; None where unknown."""
+    """Return the memory that is free for this process, the control group's limit included.
+
+    None where unknown.
+    """
     free = [value for value in (_free_of_machine(), _free_of_group()) if value is not None]
     return min(free) if free else None
 

@@ -69,12 +69,14 @@ def find_block_maximum(gain: Any, bonus: Any, b: Any) -> Any:
 def build_bounds(gain: Any, bonus: Any) -> Any:
     """Return a tree of maxima: node m is the larger of 2 m and 2 m + 1, and the last half are the blocks of rows."""
     n_blocks = (len(gain) + BLOCK - 1) // BLOCK
+    # a complete binary tree needs a power of two of leaves
     half = 1
     while half < n_blocks:
         half *= 2
     bound = np.full(2 * half, -np.inf)
     for b in range(n_blocks):
         bound[half + b] = find_block_maximum(gain, bonus, b)
+    # inner nodes from the bottom up, so that children are known
     for m in range(half - 1, 0, -1):
         bound[m] = max(bound[2 * m], bound[2 * m + 1])
     return bound
@@ -83,6 +85,7 @@ def build_bounds(gain: Any, bonus: Any) -> Any:
 @jit
 def set_bound(bound: Any, b: Any, value: Any) -> None:
     """Give block b another bound."""
+    # the leaf of the block, then every node above it
     m = len(bound) // 2 + b
     bound[m] = value
     m //= 2
@@ -93,15 +96,21 @@ def set_bound(bound: Any, b: Any, value: Any) -> None:
 
 @jit
 def largest(gain: Any, bonus: Any, bound: Any) -> Any:
-    """Return the largest value. `bound` bounds each block from above: gains only fall, so a stale maximum does."""
+    """Return the largest value.
+
+    `bound` bounds each block from above: gains only fall, so a stale maximum does.
+    """
     half = len(bound) // 2
     while True:
+        # walk down from the root to the block with the largest bound
         m = 1
         while m < half:
             m = 2 * m if bound[2 * m] >= bound[2 * m + 1] else 2 * m + 1
+        # the bound may be stale: compare it with what the block holds now
         most = find_block_maximum(gain, bonus, m - half)
         if most == bound[m]:
             return most
+        # it was: lower it and walk again
         set_bound(bound, m - half, most)
 
 
@@ -111,6 +120,7 @@ def _near_largest(gain: Any, bonus: Any, bound: Any, low: Any) -> Any:
     m = 0
     half = len(bound) // 2
     for b in range((len(gain) + BLOCK - 1) // BLOCK):
+        # no row of the block can reach `low`
         if bound[half + b] < low:
             continue
         for v in range(b * BLOCK, min(len(gain), (b + 1) * BLOCK)):
@@ -122,17 +132,23 @@ def _near_largest(gain: Any, bonus: Any, bound: Any, low: Any) -> Any:
 
 @jit
 def _near_largest_of_sample(rule: Any, gain: Any, bonus: Any, slack: Any) -> Any:
-    """Draw n ln(1 / epsilon) / t of the remaining rows for pick t; return those next to the largest value."""
+    """Draw n ln(1 / epsilon) / t of the remaining rows for pick t.
+
+    Return those next to the largest value.
+    """
     left, n_left = rule.remaining, rule.n_remaining[0]
     t = rule.state[0] + 1
     size = min(n_left, max(1, int(np.ceil(len(gain) * np.log(1 / rule.epsilon) / t))))
+    # the first `size` places become a random sample without replacement
     if size < n_left:
         for m in range(size):  # the beginning of a shuffle
             other = m + int(rule.rng.random() * (n_left - m))
             left[m], left[other] = left[other], left[m]
+    # the largest value in the sample
     most = -np.inf
     for m in range(size):
         most = max(most, gain[left[m]] + bonus[left[m]])
+    # rows of the sample that may be equal to it within float32
     near = np.empty(N_NEAR, np.int64)
     n_near = 0
     for m in range(size):
@@ -146,14 +162,18 @@ def _near_largest_of_sample(rule: Any, gain: Any, bonus: Any, slack: Any) -> Any
 def _first_over_threshold(rule: Any, gain: Any, bonus: Any, most: Any) -> Any:
     """Return the next row, in order, whose gain reaches the threshold, which falls by epsilon after each round."""
     state = rule.state
+    # first pick: start at the largest gain; end when thresholds are a share epsilon / n of it
     if state[1] == 0:
         state[1], state[2] = most, rule.epsilon / len(gain) * most
     while state[1] >= state[2]:
+        # go on behind the last pick; a round ends at the last row
         for v in range(int(state[3]), len(gain)):
             if gain[v] + bonus[v] >= state[1]:
                 state[3] = v + 1
                 return np.full(1, v)
-        state[1] = min(state[1] * (1 - rule.epsilon), most)  # nothing reaches a threshold above the largest gain
+        # nothing reaches a threshold above the largest gain
+        state[1] = min(state[1] * (1 - rule.epsilon), most)
+        # next round from the first row
         state[3] = 0
     return np.empty(0, np.int64)
 
@@ -189,6 +209,7 @@ def note_pick(rule: Any, pick: Any) -> None:
     rule.state[0] += 1
     if rule.kind != STOCHASTIC:
         return
+    # the last remaining row takes the place of the pick
     for m in range(rule.n_remaining[0]):
         if rule.remaining[m] == pick:
             rule.n_remaining[0] -= 1

@@ -83,7 +83,9 @@ def cover_pairs(pairs: Pairs, candidates: Int64, n_picks: int, n: int) -> Covere
     """
     from thresher.selectors.neighbors.csr import Graph
     from thresher.selectors.submodular.greedy import CoverageState, pick_from_graph
-    from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
+
+    # these compile on first use
+    from thresher.selectors.submodular.pick_rules import start_pick_rule
 
     def lists(of: Int64, other: Int64, worth: Float64) -> Graph:
         order = np.lexsort((other, of))
