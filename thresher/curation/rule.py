@@ -62,14 +62,7 @@ class Rule(Method):
         return {}
 
     @abstractmethod
-    def check(
-        self,
-        pool: Rows,
-        *,
-        existing: Rows | None,
-        eval: Rows | None,
-        rng: np.random.Generator,
-    ) -> Verdict:
+    def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Judge every row of the pool.
 
         Args:

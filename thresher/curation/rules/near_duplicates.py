@@ -18,14 +18,7 @@ from thresher.curation.similarity.duplicate_groups import (
     encode_labels,
     order_by_preference,
 )
-from thresher.curation.similarity.shingles import (
-    FNV_BASIS,
-    FNV_PRIME,
-    Shingles,
-    Unit,
-    build_shingles,
-    count_shared,
-)
+from thresher.curation.similarity.shingles import FNV_BASIS, FNV_PRIME, Shingles, Unit, build_shingles, count_shared
 from thresher.curation.verdict import Verdict
 from thresher.numeric.arrays import Float32, Int32, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit

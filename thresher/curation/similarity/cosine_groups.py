@@ -29,13 +29,7 @@ class CosineAssignment(NamedTuple):
 
 
 def assign_representatives(
-    unit: Float32,
-    *,
-    n_fixed: int,
-    threshold: float,
-    exact_rows: int,
-    cluster_rows: int,
-    rng: np.random.Generator,
+    unit: Float32, *, n_fixed: int, threshold: float, exact_rows: int, cluster_rows: int, rng: np.random.Generator
 ) -> CosineAssignment:
     """Assign rows in order: a row similar to some that stayed is a copy of the most similar one.
 
