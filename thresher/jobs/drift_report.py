@@ -52,16 +52,7 @@ class DriftReport:
 def measure_drift(
     job: Job, inputs: UpdateInputs, candidates: Candidates, choice: Choice, models: Models, log: EventLog
 ) -> DriftReport:
-    """Count the rows of a run, and compare the counts with those of the previous snapshot.
-
-    Args:
-        job: gates and seed.
-        inputs: what the run read.
-        candidates: the rows that were chosen from.
-        choice: rows of the next snapshot.
-        models: fingerprints of the models behind the features.
-        log: hears of limits that have nothing to measure.
-    """
+    """Count the rows of a run, and compare with the previous snapshot's, of the same `models`."""
     previous = inputs.plan.previous
     embedding = None if candidates.embedding is None else candidates.embedding[choice.positions]
     topics = _load_topics(job, previous, embedding, models)

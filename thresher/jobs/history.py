@@ -64,11 +64,7 @@ class HistoryEntry:
 
 
 class History:
-    """The runs of one job.
-
-    Args:
-        folder: the job's output folder.
-    """
+    """The runs of one job."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
@@ -111,13 +107,7 @@ class History:
     def list_runs(
         self, *, limit: int | None = None, number: int | None = None, version: int | None = None
     ) -> list[HistoryEntry]:
-        """Return the runs, newest first.
-
-        Args:
-            limit: at most so many; None for all.
-            number: only the run of this number.
-            version: only runs that published this version.
-        """
+        """Return the runs, newest first."""
         if not self._path.is_file():
             return []
         with self._open(write=False) as database:

@@ -33,9 +33,6 @@ MAX_NUMBER = (1 << 63) - 1  # that SQLite can hold
 def check_job(path: str | Path) -> dict[str, Any]:
     """Check a job file, and describe what a run would read; no row is read, nothing is written.
 
-    Args:
-        path: of the job file.
-
     Returns:
         `job`, `steps`, `sources`, `files_new`, `files_known`, `output`, `latest`, `notes`.
 
@@ -104,12 +101,7 @@ def open_job_folder(where: str | Path) -> JobFolder:
 
 
 def list_runs(where: str | Path, *, limit: int | None = None) -> list[HistoryEntry]:
-    """Return the runs of a job, newest first.
-
-    Args:
-        where: the job file, or the output folder.
-        limit: at most so many; None for all.
-    """
+    """Return the runs of a job file or an output folder, newest first, at most `limit`."""
     with _open_history(open_job_folder(where)) as history:
         return history.list_runs(limit=limit)
 

@@ -80,13 +80,7 @@ def _post_once(url: str, body: bytes, timeout_s: float) -> int | str:
 
 
 def write_metrics(path: Path, job: str, metrics: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
-    """Write a textfile for Prometheus' node exporter, and return what came of it for the history.
-
-    Args:
-        path: of the file.
-        job: its label.
-        metrics: name -> (what it is, value); a name may carry labels in braces.
-    """
+    """Write a textfile for Prometheus' node exporter; return what came of it for the history."""
     lines, described = [], set()
     for name, (what, value) in metrics.items():
         bare, brace, labels = name.partition("{")

@@ -189,12 +189,8 @@ def scan_files(run: RunContext, plan: UpdatePlan) -> Scan:
     scan = scan_sources(run.job, plan.previous.ledger, known_hashes=hashes, since=run.since, cache=run.cache)
     for note in (*scan.notes, *(f"{name} was left to the next run: {why}" for name, why in scan.skipped)):
         run.log.note("scan", note)
-    counts = {
-        "new": len(scan.new_files),
-        "known": len(scan.known_files),
-        "too_old": len(scan.too_old),
-        "gone": len(scan.gone),
-    }
+    counts = {"new": len(scan.new_files), "known": len(scan.known_files)}
+    counts |= {"too_old": len(scan.too_old), "gone": len(scan.gone)}
     message = f"{counts['new']:,} new files, {counts['known']:,} known"
     message += f", {counts['too_old']:,} older than --since" if counts["too_old"] else ""
     message += f", {counts['gone']:,} gone (their rows stay)" if counts["gone"] else ""
@@ -261,13 +257,7 @@ def build_feature_context(run: RunContext, previous: PreviousSnapshot) -> Featur
 
 
 def write_update(run: RunContext, result: UpdateResult, *, run_section: Mapping[str, Any]) -> Manifest:
-    """Write the next snapshot into the work folder.
-
-    Args:
-        run: the run.
-        result: of `build_update`, with rows.
-        run_section: what may differ between two runs of the same work.
-    """
+    """Write the next snapshot into the work folder; only `run_section` may differ in a rerun."""
     inputs, choice, drift = result.inputs, result.choice, result.drift
     if choice is None or drift is None or result.manifest is None:
         raise AssertionError("nothing to write")

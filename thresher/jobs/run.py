@@ -177,13 +177,8 @@ def _finish(
     record.finish(outcome, version=newest if outcome == "done" else None, newest=newest, message=message)
     if outcome == "done":
         folder.mark_announced()
-    return RunResult(
-        outcome=outcome,
-        snapshot=None if newest is None else folder.snapshot_path(newest),
-        version=newest,
-        number=record.number,
-        report=record.report,
-    )
+    snapshot = None if newest is None else folder.snapshot_path(newest)
+    return RunResult(outcome=outcome, snapshot=snapshot, version=newest, number=record.number, report=record.report)
 
 
 def _describe_dry_run(folder: JobFolder, result: UpdateResult, *, accept: bool) -> RunResult:
@@ -191,11 +186,7 @@ def _describe_dry_run(folder: JobFolder, result: UpdateResult, *, accept: bool) 
     outcome: Outcome = "nothing-new" if result.choice is None else "done"
     if not accept and any(alarm.is_failure for alarm in result.alarms):
         outcome = "gate"
+    snapshot, version = (None, None) if latest is None else (latest.path, latest.version)
     return RunResult(
-        outcome=outcome,
-        snapshot=None if latest is None else latest.path,
-        version=None if latest is None else latest.version,
-        number=None,
-        report=result.report,
-        is_dry=True,
+        outcome=outcome, snapshot=snapshot, version=version, number=None, report=result.report, is_dry=True
     )

@@ -47,11 +47,7 @@ class RunRecord:
         return self
 
     def start(self, recovered: int | None) -> None:
-        """Open the history; a damaged one is moved away.
-
-        Args:
-            recovered: version that a killed run had published, or None.
-        """
+        """Start the entry in the history; `recovered` is what a killed run had published."""
         self._previous = latest = self._folder.latest()
         parent = None if latest is None else latest.version
         owner = str(Owner.current())
@@ -91,14 +87,7 @@ class RunRecord:
         self.finish(outcome, version=None, newest=None, message=self._log.addresses.redact(message))
 
     def finish(self, outcome: str, *, version: int | None, newest: int | None, message: str | None) -> None:
-        """Record how the run ended, and notify others.
-
-        Args:
-            outcome: a key of `EXIT_CODES`.
-            version: of the snapshot it published.
-            newest: version of the newest snapshot.
-            message: what went wrong.
-        """
+        """Record how the run ended, and notify others."""
         self._is_finished = True
         ending = {
             "outcome": outcome,

@@ -35,17 +35,13 @@ class Section(BaseModel):
 class Source(Section):
     """One place rows come from: exactly one of `files`, `hub` and `sql`."""
 
-    name: Name | None = Field(
-        default=None, description="In manifests and drift. Default: files-1, hub-2, ... by its place."
-    )
+    name: Name | None = Field(default=None, description="Name in manifests. Default: files-1, hub-2, ...")
     files: list[PathText] | None = Field(default=None, min_length=1, description="Paths, globs and folders.")
     hub: HubId | None = Field(default=None, description="owner/name of a Hub dataset.")
     config: Line | None = Field(default=None, description="Configuration of the Hub dataset.")
     split: Line | None = Field(default=None, description="Split of the Hub dataset.")
     sql: Text | None = Field(default=None, description="Query that returns the rows; :since is the time of --since.")
-    url: Line | None = Field(
-        default=None, description="Database: sqlite:///pool.db, postgresql://me:${PASSWORD}@host/db."
-    )
+    url: Line | None = Field(default=None, description="Database, such as sqlite:///pool.db.")
 
     @model_validator(mode="after")
     def _check_one_place(self) -> Source:
@@ -62,13 +58,9 @@ class Source(Section):
 class RowSettings(Section):
     """How rows are read."""
 
-    schema_name: Line | None = Field(
-        default=None, alias="schema", description="As for `load`. Default: by the first rows."
-    )
+    schema_name: Line | None = Field(default=None, alias="schema", description="Default: by the first rows.")
     columns: dict[Line, Line] | None = Field(default=None, description="Role -> column, for rows of no known schema.")
-    unreadable: Literal["fail", "skip"] = Field(
-        default="fail", description="skip: retry a damaged file in the next run."
-    )
+    unreadable: Literal["fail", "skip"] = Field(default="fail", description="What a damaged file does.")
     max_row_bytes: int = Field(default=4 << 20, ge=1, le=1 << 30, description="Longer rows of text files are rejected.")
     settle_s: float = Field(default=0.0, ge=0, le=7 * 86_400, description="Files modified later wait for the next run.")
 
@@ -92,24 +84,18 @@ class Select(Section):
     """Which of the rows that pass the rules are kept."""
 
     method: EntryPoint = Field(default="facility-location", description="Selector of the new rows, within `budget`.")
-    budget: int | float | Line | None = Field(
-        default=None,
-        description='Of the new rows of each run: 500, "30%", "200ktok", "score>0.8". Default: all of them.',
-    )
+    budget: int | float | Line | None = Field(default=None, description='New rows: 500, "30%", "9ktok", "score>0.8".')
     settings: dict[Name, Any] = Field(default_factory=dict, description="Settings of the selector.")
     total: Positive | None = Field(default=None, description="Rows of a snapshot at most. Default: no limit.")
     cap: Literal["facility-location", "method"] = Field(
-        default="facility-location",
-        description="How `total` is met: by the weight of each row, or by the selector alone.",
+        default="facility-location", description="How `total` is met: by weighted rows, or by the selector alone."
     )
 
 
 class Models(Section):
     """Models behind the features."""
 
-    encoder: Line | None = Field(
-        default=None, description="As for `select`. Default: by the rows of the first run, then kept."
-    )
+    encoder: Line | None = Field(default=None, description="As for `select`. Default: as in the first run.")
     model: Line | None = Field(default=None, description="Causal language model.")
     tokenizer: Line | None = Field(default=None, description="Tokenizer for token budgets and lengths.")
     device: Line | None = Field(default=None, description="cpu, cuda, ...")
@@ -147,20 +133,15 @@ class Gates(Section):
         default="jensen-shannon", description="What the four limits of drift apply to: 0..1, or 0.. for psi."
     )
     of: Literal["incoming", "snapshot"] = Field(
-        default="incoming",
-        description="New rows against those of the last run, or kept rows against the last snapshot.",
+        default="incoming", description="New rows against those of the last run, or kept against kept rows."
     )
     lengths: Limits = Field(default=Limits(), description="Drift of tokens per row.")
     sources: Limits = Field(default=Limits(), description="Drift over `source_column`, or over the sources of the job.")
     topics: Limits = Field(default=Limits(), description="Drift over clusters of embeddings.")
     labels: Limits = Field(default=Limits(), description="Drift of labels.")
-    source_column: Line | None = Field(
-        default=None, description="Where a row comes from. Default: its [[sources]] entry."
-    )
+    source_column: Line | None = Field(default=None, description="Default: the [[sources]] entry of a row.")
     n_topics: int = Field(default=16, ge=0, le=1024, description="Clusters; 0 computes none.")
-    min_rows: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Rows that a snapshot must have at least."
-    )
+    min_rows: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Of a snapshot.")
     max_dropped_share: Share | None = Field(default=None, description="Of the new rows that the rules may drop.")
     max_unusable_share: Share | None = Field(default=None, description="Of the rows read that cannot be used.")
 
@@ -181,9 +162,7 @@ class Notify(Section):
     """Whom to notify at the end of a run; a notification that fails never fails the run."""
 
     webhook: Line | None = Field(default=None, description="Gets a JSON POST; ${NAME} is an environment variable.")
-    on: Literal["always", "change", "failure"] = Field(
-        default="always", description="change: a new snapshot or a failure."
-    )
+    on: Literal["always", "change", "failure"] = Field(default="always", description="When to notify.")
     timeout_s: float = Field(default=10.0, gt=0, le=300, description="Of one attempt, in seconds.")
     retries: int = Field(default=2, ge=0, le=10, description="Attempts after the first.")
     prometheus: PromFile | None = Field(default=None, description="File for the textfile collector.")

@@ -154,13 +154,7 @@ Distributions = Mapping[str, Mapping[str, Counts]]
 
 
 def measure_drifts(before: Distributions | None, after: Distributions, *, same_topics: bool = True) -> list[Drift]:
-    """Return the drift of each measure that two sets of distributions have.
-
-    Args:
-        before: of the last run; None when there was none.
-        after: of this run.
-        same_topics: both count by the same centroids; other topics have no drift.
-    """
+    """Return the drift of each measure that two sets of distributions have."""
     drifts: list[Drift] = []
     for of in ("incoming", "snapshot"):
         old, new = (before or {}).get(of, {}), after.get(of, {})

@@ -12,7 +12,7 @@ from thresher.jobs.settings import Gates
 _NAMES = {"jensen-shannon": "Jensen-Shannon divergence", "psi": "population stability index"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Alarm:
     """A value beyond its limit.
 
@@ -50,36 +50,27 @@ def check_drift(gates: Gates, drifts: Sequence[Drift]) -> list[Alarm]:
                     f"drift of {drift.measure} ({gates.of} rows): {_NAMES[gates.measure]} must be at most {limit:g}, "
                     f"got {value:.3g}; compare the rows with 'thresher curate diff', or accept them with --accept"
                 )
-                alarms.append(
-                    Alarm(gate=drift.measure, is_failure=is_failure, value=value, limit=limit, message=message)
-                )
+                alarms.append(Alarm(drift.measure, is_failure, value, limit, message))
                 break
     return alarms
 
 
 def check_quality(gates: Gates, *, n_rows: int, n_new: int, n_dropped: int) -> list[Alarm]:
-    """Return the counts beyond their limits.
-
-    Args:
-        gates: the limits.
-        n_rows: rows of the new snapshot.
-        n_new: new rows that the rules saw.
-        n_dropped: of them, dropped by rules.
-    """
+    """Return the counts beyond their limits."""
     alarms = []
     if gates.min_rows is not None and n_rows < gates.min_rows:
         message = f"min_rows: a snapshot must have at least {gates.min_rows:,} rows, got {n_rows:,}"
-        alarms.append(Alarm(gate="min_rows", is_failure=True, value=n_rows, limit=gates.min_rows, message=message))
-    return alarms + _share("max_dropped_share", gates.max_dropped_share, n_dropped, n_new, "the rules may drop")
+        alarms.append(Alarm("min_rows", True, n_rows, gates.min_rows, message))
+    return alarms + _check_share("max_dropped_share", gates.max_dropped_share, n_dropped, n_new, "the rules may drop")
 
 
 def check_unusable(gates: Gates, *, n_read: int, n_unusable: int) -> list[Alarm]:
     """Return whether too many of the rows read were unusable, also where nothing is new."""
-    return _share("max_unusable_share", gates.max_unusable_share, n_unusable, n_read, "unusable rows may be")
+    return _check_share("max_unusable_share", gates.max_unusable_share, n_unusable, n_read, "unusable rows may be")
 
 
-def _share(name: str, limit: float | None, part: int, whole: int, what: str) -> list[Alarm]:
+def _check_share(name: str, limit: float | None, part: int, whole: int, what: str) -> list[Alarm]:
     if limit is None or not whole or part / whole <= limit:
         return []
     message = f"{name}: {what} at most {limit:.1%} of {whole:,} rows, got {part / whole:.1%}"
-    return [Alarm(gate=name, is_failure=True, value=part / whole, limit=limit, message=message)]
+    return [Alarm(name, True, part / whole, limit, message)]

@@ -22,13 +22,7 @@ _TASKS = {"sft": "text-generation", "text": "text-generation", "classification":
 
 
 def build_card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
-    """Return the card.
-
-    Args:
-        name: of the job.
-        output: title, license, language and tags.
-        content: of the manifest.
-    """
+    """Return the card."""
     n_rows = content["counts"]["rows"]
     size = next((label for limit, label in _SIZES if n_rows < limit), "n>10M")
     front: dict[str, Any] = {"pretty_name": output.title or name}

@@ -46,11 +46,7 @@ class Pruned(NamedTuple):
 
 
 class JobFolder:
-    """One output folder. Whoever changes it must hold its lock.
-
-    Args:
-        path: of the folder.
-    """
+    """One output folder. Whoever changes it must hold its lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(os.path.abspath(path))

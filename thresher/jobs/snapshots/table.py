@@ -45,12 +45,7 @@ def build_empty_table(schema_columns: Sequence[str]) -> pa.Table:
 
 
 def build_table(rows: Dataset, own: pa.Table) -> pa.Table:
-    """Return the rows' own columns followed by ours.
-
-    Args:
-        rows: n rows.
-        own: n rows of our columns.
-    """
+    """Return the rows' own columns followed by ours."""
     n = len(rows)
     blocks = [
         _build_block(rows.rows(np.arange(low, min(low + BLOCK_ROWS, n))), rows) for low in range(0, n, BLOCK_ROWS)

@@ -36,19 +36,7 @@ def write_snapshot(
     documents: Mapping[str, Any],
     content: Mapping[str, Any],
 ) -> Manifest:
-    """Write a snapshot into an empty folder.
-
-    Args:
-        folder: to write into.
-        job: its name and what it says of the output.
-        table: the rows.
-        dropped: rows that left or did not enter.
-        rejected: rows that could not be used.
-        schema: of the rows.
-        topics: centroids, or None.
-        documents: `profile.json`, `changes.json` and `sources.json`.
-        content: of the manifest, but for the files.
-    """
+    """Write a snapshot into an empty folder."""
     files = _write_shards(folder / DATA, table, job.settings.output.shard_rows)
     write_parquet(dropped, folder / DROPPED)
     if rejected.height:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -99,12 +100,6 @@ class SourceReader:
         schema: of the rows; None until the first ones were read.
         skipped: what could not be read and will be tried again: (name, why).
         empty_files: files without a usable row.
-
-    Args:
-        job: the job.
-        schema: of the previous rows, or None.
-        since: for `:since` in queries.
-        log: hears of files that change or cannot be read.
     """
 
     def __init__(self, job: Job, *, schema: Schema | None, since: datetime | None, log: EventLog) -> None:
@@ -117,10 +112,6 @@ class SourceReader:
 
     def read_all(self, scan: Scan, unsettled: set[str]) -> list[SourceBatch]:
         """Read the new files, and the other sources whose content is new.
-
-        Args:
-            scan: of the files.
-            unsettled: paths of files that kept changing, which are left to the next run.
 
         Raises:
             InputError: a source cannot be read.
@@ -280,34 +271,22 @@ def _describe_file(one: SourceFile) -> dict[str, Any]:
 def merge_batches(
     batches: Sequence[SourceBatch], known: PackedIds, skipped: list[tuple[str, str]], empty_files: Sequence[EmptyFile]
 ) -> Incoming:
-    """Return the rows of all batches that are new, each content once: the first stays.
-
-    Args:
-        batches: rows of one schema.
-        known: sorted ids of the rows that were evaluated before.
-        skipped: what could not be read.
-        empty_files: files without a usable row.
-    """
+    """Return the rows that are not among the known ones (sorted), each content once: the first."""
     ids = np.concatenate([np.zeros(0, known.dtype), *(pack_row_ids(batch.rows.frame["row_id"]) for batch in batches)])
     is_known = mask_known(ids, known)
     is_first = np.zeros(len(ids), np.bool_)
     is_first[np.unique(ids, return_index=True)[1]] = True
     is_fresh = is_first & ~is_known
-    parts, sources, files, start = [], [], [], 0
-    for batch in batches:
-        at = np.flatnonzero(is_fresh[start : start + len(batch.rows)])
-        start += len(batch.rows)
-        if len(at):
-            parts.append(batch.rows.take(at))
-            sources.append(batch.sources.gather(at))
-            files.append(batch.files.gather(at))
+    bounds = np.cumsum([0, *(len(batch.rows) for batch in batches)])
+    fresh = [np.flatnonzero(is_fresh[low:high]) for low, high in pairwise(bounds)]
+    parts = [batch.rows.take(at) for batch, at in zip(batches, fresh, strict=True) if len(at)]
     nothing = pl.Series([], dtype=pl.String)
     rejected = [pl.DataFrame(schema=REJECTED_SCHEMA), *(batch.rows.rejected for batch in batches)]
     rejected_rows = pl.concat([*rejected, *(one.rejected for one in empty_files)])
     return Incoming(
         rows=_concat_rows(parts) if parts else None,
-        sources=pl.concat([nothing, *sources]),
-        files=pl.concat([nothing, *files]),
+        sources=pl.concat([nothing, *(batch.sources for batch in batches)]).filter(is_fresh),
+        files=pl.concat([nothing, *(batch.files for batch in batches)]).filter(is_fresh),
         ledger=[*(entry for batch in batches for entry in batch.ledger), *(one.entry for one in empty_files)],
         n_read=sum(batch.rows.n_read for batch in batches) + sum(one.rejected.height for one in empty_files),
         n_known=int(is_known.sum()),
@@ -327,7 +306,7 @@ def _concat_rows(parts: Sequence[Dataset]) -> Dataset:
                 f"sources: rows of one job must have one schema, found {first.schema.name} in {first.sources[0].name} "
                 f"and {part.schema.name} in {part.sources[0].name}; name the columns in [rows], or make two jobs"
             )
-    offsets = np.cumsum([0, *(len(part.shards) for part in parts)])
+    starts = np.cumsum([0, *(len(part.shards) for part in parts)])
     frame = pl.concat([part.frame.with_columns(pl.col("file").cast(pl.String)) for part in parts])
     return replace(
         first,
@@ -335,9 +314,7 @@ def _concat_rows(parts: Sequence[Dataset]) -> Dataset:
         rejected=first.rejected.clear(),
         n_read=frame.height,
         shards=tuple(shard for part in parts for shard in part.shards),
-        shard=np.concatenate([part.shard + offset for part, offset in zip(parts, offsets, strict=False)]).astype(
-            np.int32
-        ),
+        shard=np.concatenate([part.shard + start for part, start in zip(parts, starts, strict=False)]).astype(np.int32),
         position=np.concatenate([part.position for part in parts]),
         _columns={},
     )
@@ -345,10 +322,6 @@ def _concat_rows(parts: Sequence[Dataset]) -> Dataset:
 
 def check_same_columns(job: Job, schema: Schema | None) -> None:
     """Refuse a job file that reads other columns than the snapshots of its folder hold.
-
-    Args:
-        job: the job.
-        schema: of the rows before; None when there are none.
 
     Raises:
         SettingsError: it says so; the rows of one folder have one schema.

@@ -79,13 +79,6 @@ def scan_sources(
 ) -> Scan:
     """Look at the files of all sources; a file is new when no file of its content was read before.
 
-    Args:
-        job: its `files` sources are looked at.
-        ledger: `name` and `sha256` of the files that the snapshot was made from.
-        known_hashes: contents that need not be read again.
-        since: skip files that were last modified before it.
-        cache: of hashes.
-
     Raises:
         InputError: a named file is not there, or of an unknown kind.
     """
@@ -161,11 +154,7 @@ def relative_path(path: Path, base: Path) -> str:
 
 
 class HashCache:
-    """Hashes of files by size and times, so that old files are not read again. It may get lost.
-
-    Args:
-        folder: where it is kept, as `scan.json`.
-    """
+    """Hashes of files by size and times, so that old files are not read again. It may get lost."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / SCAN_FILE

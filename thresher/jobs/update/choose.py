@@ -84,14 +84,7 @@ class _Picks(NamedTuple):
 
 
 def choose_rows(job: Job, inputs: UpdateInputs, candidates: Candidates, context: FeatureContext) -> Choice:
-    """Choose the rows of the next snapshot.
-
-    Args:
-        job: selection and seed.
-        inputs: what the run read.
-        candidates: old rows, and new ones that passed the rules.
-        context: of the features, its encoder resolved.
-    """
+    """Choose the rows of the next snapshot."""
     picks = _apply_total(job, candidates, _apply_budget(job, candidates, context), context)
     new = picks.positions[picks.positions >= candidates.n_old] - candidates.n_old
     table = _build_rows(inputs, candidates, picks, new)

@@ -48,7 +48,7 @@ def build_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.rando
     from thresher.selectors.submodular.greedy import start_coverage
     from thresher.selectors.submodular.kernels import build_kernel, pick_greedily
     from thresher.selectors.submodular.memory import KernelSettings, plan_memory
-    from thresher.selectors.submodular.pick_rules import start_pick_rule  # these compile on first use
+    from thresher.selectors.submodular.pick_rules import start_pick_rule  # compiled on first use
 
     x = np.ascontiguousarray(embedding, dtype=np.float32)
     n = len(x)
@@ -59,8 +59,8 @@ def build_core_set(embedding: Float32, weight: Int64, n_kept: int, rng: np.rando
     method = FacilityLocation()
     plan = plan_memory(KernelSettings("total", method.kernel, method.n_neighbors, method.max_kernel_gb), *x.shape)
     kernel, _ = build_kernel(plan, x * scale.astype(np.float32)[:, None], rng)
-    chooser = start_pick_rule(method.optimizer, method.epsilon, rng, cover.is_pick)
-    picks = pick_greedily(kernel, cover, n_kept, chooser).rows
+    pick_rule = start_pick_rule(method.optimizer, method.epsilon, rng, cover.is_pick)
+    picks = pick_greedily(kernel, cover, n_kept, pick_rule).rows
     is_kept = np.zeros(n, np.bool_)
     is_kept[picks[:n_kept]] = True
     # When nothing more can be gained, as among equal rows, the heaviest of the others fill up, the

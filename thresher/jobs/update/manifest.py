@@ -24,16 +24,7 @@ def build_manifest(
     models: Mapping[str, Mapping[str, str]],
     counts: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Return the manifest without files, segments and the section `run`.
-
-    Args:
-        job: the job.
-        inputs: what the run read.
-        choice: rows of the snapshot.
-        context: of the features.
-        models: fingerprints of the models behind the features.
-        counts: of the report.
-    """
+    """Return the manifest without files, segments and the section `run`."""
     plan, previous = inputs.plan, inputs.plan.previous.snapshot
     parent = None if previous is None else {"version": previous.version, "identity": previous.manifest.identity}
     settings = {
