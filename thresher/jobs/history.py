@@ -90,13 +90,7 @@ class History:
             return int(cursor.lastrowid or 0)
 
     def finish_run(self, number: int, ending: Mapping[str, Any], report: Mapping[str, Any]) -> None:
-        """Note how a run ended.
-
-        Args:
-            number: of the run.
-            ending: `seconds`, `outcome`, `exit_code`, `version` and `message` of `HistoryEntry`.
-            report: counts, changes, drift, warnings and notifications, in JSON values.
-        """
+        """Note how a run ended; `ending` holds fields of `HistoryEntry` known at the end."""
         with self._open(write=True) as database:
             database.execute(
                 "UPDATE run SET seconds = :seconds, outcome = :outcome, exit_code = :exit_code, version = :version, "

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress, make_context
@@ -256,7 +255,7 @@ def build_feature_context(run: RunContext, previous: PreviousSnapshot) -> Featur
     )
 
 
-def write_update(run: RunContext, result: UpdateResult, *, run_section: Mapping[str, Any]) -> Manifest:
+def write_update(run: RunContext, result: UpdateResult, *, run_section: Mapping[str, Any]) -> None:
     """Write the next snapshot into the work folder; only `run_section` may differ in a rerun."""
     inputs, choice, drift = result.inputs, result.choice, result.drift
     if choice is None or drift is None or result.manifest is None:
@@ -268,7 +267,7 @@ def write_update(run: RunContext, result: UpdateResult, *, run_section: Mapping[
         delete_unlisted_segments(seen, listed, before=version)
     segments = [] if inputs.plan.is_full else inputs.plan.previous.segments
     segment = write_segment(seen, version, inputs.fresh_ids)
-    return write_snapshot(
+    write_snapshot(
         run.folder.create_work(version),
         run.job,
         table=choice.table,

@@ -94,11 +94,8 @@ class Owner:
 class Lock:
     """The lock of one folder. Use it as a context manager.
 
-    Args:
-        folder: the job's output folder, which exists.
-        stale_s: how long the counter of a run elsewhere must stand still to count as dead, in
-            seconds; longer if that run says so.
-        on_wait: called once when an owner elsewhere is being watched.
+    A run elsewhere counts as dead when its counter stood still for `stale_s` seconds, or longer if
+    that run says so; `on_wait` is called once before it is watched.
 
     Raises:
         BusyError: on entry, when another run holds it.

@@ -19,9 +19,7 @@ from thresher.dataset import Schema
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots import exports
 from thresher.jobs.snapshots.card import build_card
-from thresher.jobs.snapshots.read import CHANGES, DATA, DISTRIBUTIONS, DROPPED, SOURCES, TOPICS
-
-CARD, LLAMA_FACTORY, AXOLOTL, TRL = "README.md", "dataset_info.json", "axolotl.yaml", "trl.py"
+from thresher.jobs.snapshots.read import DATA, DROPPED, TOPICS
 
 
 def write_snapshot(
@@ -35,8 +33,8 @@ def write_snapshot(
     topics: NDArray[np.float32] | None,
     documents: Mapping[str, Any],
     content: Mapping[str, Any],
-) -> Manifest:
-    """Write a snapshot into an empty folder."""
+) -> None:
+    """Write a snapshot into an empty folder; `documents` are its JSON files, by name."""
     files = _write_shards(folder / DATA, table, job.settings.output.shard_rows)
     write_parquet(dropped, folder / DROPPED)
     if rejected.height:
@@ -44,17 +42,17 @@ def write_snapshot(
     if topics is not None:
         with open(folder / TOPICS, "wb") as file:
             np.save(file, topics)
-    for name in (DISTRIBUTIONS, CHANGES, SOURCES):
-        (folder / name).write_bytes(_to_json(documents[name]))
-    (folder / CARD).write_bytes(build_card(job.name, job.settings.output, content))
     schema = exports.drop_absent_columns(schema, table.column_names)
-    (folder / LLAMA_FACTORY).write_bytes(exports.build_llama_factory(job.name, schema))
-    (folder / AXOLOTL).write_bytes(exports.build_axolotl(schema))
-    (folder / TRL).write_bytes(exports.build_trl(schema))
+    contents = {name: _to_json(document) for name, document in documents.items()} | {
+        "README.md": build_card(job.name, job.settings.output, content),
+        "dataset_info.json": exports.build_llama_factory(job.name, schema),
+        "axolotl.yaml": exports.build_axolotl(schema),
+        "trl.py": exports.build_trl(schema),
+    }
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
     hashes = {path.name: _hash_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    manifest = Manifest({**content, "files": files, "hashes": hashes})
-    (folder / MANIFEST).write_bytes(manifest.to_json())
-    return manifest
+    (folder / MANIFEST).write_bytes(Manifest({**content, "files": files, "hashes": hashes}).to_json())
 
 
 def _write_shards(folder: Path, table: pa.Table, shard_rows: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -46,17 +46,11 @@ class SourceBatch:
     ledger: list[dict[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmptyFile:
-    """A file that was read and holds no usable row.
+class EmptyFile(NamedTuple):
+    """A file that was read and holds no usable row."""
 
-    Attributes:
-        entry: for the ledger.
-        rejected: its rows, each with its reason.
-    """
-
-    entry: dict[str, Any]
-    rejected: pl.DataFrame
+    entry: dict[str, Any]  # for the ledger
+    rejected: pl.DataFrame  # its rows, each with its reason
 
 
 @dataclass(frozen=True, kw_only=True)

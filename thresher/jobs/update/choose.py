@@ -68,18 +68,11 @@ class Choice:
 
 
 class _Picks(NamedTuple):
-    """Candidates that are chosen so far.
+    """Candidates that are chosen so far."""
 
-    Attributes:
-        positions: (k,) of the candidates, ascending.
-        weight: (k,) how many rows each stands for.
-        dropped: tables of the others, with reasons.
-        objective: see `Choice`.
-    """
-
-    positions: Int64
-    weight: Int64
-    dropped: list[pl.DataFrame]
+    positions: Int64  # (k,) of the candidates, ascending
+    weight: Int64  # (k,) how many rows each stands for
+    dropped: list[pl.DataFrame]  # tables of the others, with reasons
     objective: float | None = None
 
 
