@@ -38,7 +38,7 @@ def test_a_file_that_changed_has_another_fingerprint(tmp_path):
 
 
 def test_a_file_in_the_place_of_another_of_the_same_size_and_time_has_another_fingerprint(tmp_path):
-    """A copy that keeps times (cp -p, rsync, tar) was taken for the file that this process had read before."""
+    """A copy that keeps times (cp -p, rsync, tar) was taken for the file that was read before."""
     file = write(tmp_path, "w", "1")
     status = file[1].stat()
     before = fingerprint([file], recipe="r")

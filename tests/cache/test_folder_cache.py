@@ -58,7 +58,7 @@ def test_another_process_that_holds_a_folder_is_respected_until_it_dies(store, t
 
 
 def test_a_prune_that_is_killed_leaves_no_half_of_a_folder(store, monkeypatch):
-    """The manifest stayed when other files were gone already, and the folder counted as finished."""
+    """The manifest stayed when other files were gone already: the folder counted as finished."""
     store.make("a", make_writer("a"))
 
     def killed(folder):
@@ -103,7 +103,7 @@ def test_a_cache_that_cannot_be_written_can_be_held(store):
 
 
 def test_a_folder_that_another_process_prunes_at_the_same_time_is_passed_over(store, monkeypatch):
-    """The list was made first and the time of each folder read later: a traceback instead of a prune."""
+    """Folders were listed first and their times read later: a traceback instead of a prune."""
     for key in "ab":
         store.make(key, make_writer(key))
     listed = [*store._folders()]
@@ -114,7 +114,7 @@ def test_a_folder_that_another_process_prunes_at_the_same_time_is_passed_over(st
 
 
 def test_a_prune_passes_over_files_that_a_running_training_deletes(store, monkeypatch):
-    """`thresher cache prune` beside an experiment counts a folder in which checkpoints come and go."""
+    """`thresher cache prune` beside an experiment counts a folder where checkpoints come and go."""
     store.make("a", make_writer("a"))
     work = store.root / ".b.partial"
     work.mkdir()

@@ -32,7 +32,7 @@ def test_no_rows_have_no_lengths(make_rows):
 
 @pytest.fixture
 def word_tokenizer(tmp_path):
-    """A folder with a tokenizer that splits at spaces, cuts at 3 tokens, and adds a special token."""
+    """A tokenizer that splits at spaces, cuts at 3 tokens, and adds a special token."""
     spec = {
         "version": "1.0",
         "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},

@@ -20,7 +20,7 @@ PER_LOOKUP = 500  # keys in one query
 
 
 class AnswerCache:
-    """One SQLite file below the cache's folder, safe against kills, several threads and several processes.
+    """One SQLite file below the cache's folder, safe against kills, threads and other processes.
 
     What is there was paid for, so the size limit of the feature cache does not touch it. It holds
     no key.

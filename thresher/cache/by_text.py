@@ -1,4 +1,4 @@
-"""Compute one value per text: each distinct text once, finished ones from the cache, new ones into it."""
+"""Compute one value per text: each distinct text once, finished ones read from the cache."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TextValues:
 
 
 def _store(batches: Iterator[Batch], partition: CachePartition, keys: NDArray[np.bytes_]) -> Iterator[Batch]:
-    """Pass batches on, and write a chunk of them every few thousand rows or seconds: all that a kill can lose."""
+    """Pass batches on, and store a chunk every few thousand rows or seconds."""
     pending: list[Batch] = []
     n_chunks, last = 0, time.monotonic()
 

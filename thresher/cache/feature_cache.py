@@ -1,4 +1,4 @@
-"""A bounded, content-addressed store of finished feature values, safe against kill -9 and several processes.
+"""A bounded, content-addressed store of feature values, safe against kill -9 and other processes.
 
     ROOT/v1/FEATURE/FINGERPRINT/chunk-ROWS-UNIQUE.safetensors
 
@@ -158,10 +158,10 @@ class CachePartition:
     def read(
         self, keys_sought: NDArray[np.bytes_], *, on_damage: Callable[[Path], None], marks_used: bool = True
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """Yield, chunk by chunk, positions in `keys_sought` and their values; a key is yielded once.
+        """Yield, chunk by chunk, positions in `keys_sought` and their values, each key once.
 
-        Cost: O(c log n) for c stored and n keys_sought keys. Only the keys of a chunk are read unless it
-        has a keys_sought one.
+        Cost: O(c log n) for c stored and n keys_sought keys. Only the keys of a chunk are read
+        unless it has a keys_sought one.
 
         Args:
             keys_sought: (n,) S16, sorted, distinct.

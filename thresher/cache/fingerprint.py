@@ -1,4 +1,4 @@
-"""Fingerprints of model folders: equal when, and only when, everything that shapes the values is equal."""
+"""Fingerprints of model folders: equal just when everything that shapes the values is equal."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def fingerprint(files: Iterable[tuple[str, Path]], *, recipe: str) -> str:
 
 
 def combine_fingerprints(*parts: str) -> str:
-    """Return 32 hex digits over texts in their order, such as a fingerprint and the settings beside it."""
+    """Return 32 hex digits over texts in their order, such as a fingerprint and settings."""
     return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
 
 
 def check_unchanged(who: str, folder: Path, before: str, now: str) -> None:
-    """Refuse a model whose files were replaced while it was loaded: its values would be kept as those of the old one.
+    """Refuse a model whose files were replaced while it was loaded: old and new values would mix.
 
     Args:
         who: the model, for messages.
@@ -54,7 +54,7 @@ def check_unchanged(who: str, folder: Path, before: str, now: str) -> None:
 
 @lru_cache(maxsize=256)
 def _file_hash(path: Path, *_status: int) -> str:
-    """Hash a file; its size, times and inode are part of the key, since a copy may keep the time of another file."""
+    """Hash a file; its status is part of the key, since a copy may keep another's time."""
     total = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(BLOCK):

@@ -1,4 +1,4 @@
-"""Finished folders kept in the cache under the hash of what determines them, so that nothing is done twice.
+"""Finished folders, cached under the hash of what determines them, so that nothing is done twice.
 
     ROOT/KIND/v1/KEY/manifest.json and what belongs to it
 
@@ -53,7 +53,7 @@ class FolderCache:
         return True
 
     def make(self, key: str, write: Callable[[Path], None]) -> Path:
-        """Return the folder of that key, made if it is not there. Where another process is at it, wait for it.
+        """Return the folder of that key, made here or by the process that is already making it.
 
         Args:
             key: of the folder, the identity in its manifest.
@@ -84,7 +84,7 @@ class FolderCache:
 
     @contextmanager
     def hold(self, key: str, write: Callable[[Path], None]) -> Iterator[Path]:
-        """Give the folder of that key, made if it is not there, and keep it from being pruned until the end.
+        """Give the folder of that key, made if it is not there, and keep it from being pruned.
 
         Args:
             key: as for `make`.
@@ -129,7 +129,7 @@ class FolderCache:
         return len(folders), sum(_bytes(folder) for folder in folders)
 
     def prune(self, *, max_bytes: int | None = None, older_than_days: float | None = None) -> int:
-        """Delete the folders that were used longest ago and that nobody holds, and return the bytes freed.
+        """Delete the folders that nobody holds, longest unused first, and return the bytes freed.
 
         Args:
             max_bytes: that may stay; None for any number.
@@ -147,7 +147,7 @@ class FolderCache:
         return freed
 
     def _delete(self, folder: Path) -> bool:
-        """Delete a folder unless somebody makes or holds it; it is gone at once, even when this is killed."""
+        """Delete a folder unless somebody makes or holds it; it disappears at once."""
         try:
             with self._lock_key(folder.name, timeout=0):
                 if any(_is_locked(path) for path in self.root.glob(f".{folder.name}.*{READER}")):
@@ -177,7 +177,7 @@ class FolderCache:
 
 
 def _free(lock: FileLock) -> None:
-    """Delete a lock's file, then free it: who waits for it sees that its name is gone, and makes it anew."""
+    """Delete a lock's file, then free it: who waits for it sees that, and makes it anew."""
     if lock.is_locked:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
@@ -202,7 +202,7 @@ def _last_used(folder: Path) -> float | None:
 
 
 def _bytes(folder: Path) -> int:
-    """Return the bytes of the files below a folder, in which another process may be writing and deleting."""
+    """Return the bytes of the files in a folder that other processes may change."""
     total = 0
     for inside, _, names in os.walk(folder):
         for name in names:

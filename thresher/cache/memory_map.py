@@ -1,4 +1,4 @@
-"""Arrays of features that may be larger than memory: in a file without a name, read and written through its pages."""
+"""Arrays that may be larger than memory: in a file without a name, used through its pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAPPED_BYTES = 256 << 20  # smaller arrays are in memory
 
 
 def empty_array(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None) -> NDArray[Any]:
-    """Return an array to fill; a large one lies in a file, whose pages the system may put out of memory.
+    """Return an array to fill; a large one lies in a file, whose pages the system may write back.
 
     Args:
         shape: of the array.

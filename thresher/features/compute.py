@@ -82,14 +82,14 @@ def fingerprints(
 
 
 def column_codes(dataset: Dataset, name: str) -> NDArray[np.int64]:
-    """Return (n,) int64: for each row, the rank of its value among the sorted distinct values of the column."""
+    """Return (n,) int64: the rank of each row's value among the distinct values of the column."""
     ranks = column_values(dataset, name).rank("dense").to_numpy()
     codes: NDArray[np.int64] = ranks.astype(np.int64) - 1
     return codes
 
 
 def column_numbers(dataset: Dataset, name: str) -> FeatureValues:
-    """Return the numbers of one of the user's columns, (n,) float64; NaN with its reason where it is empty.
+    """Return the numbers of a column, (n,) float64; NaN with its reason where it is empty.
 
     Raises:
         InputError: the column holds something else than numbers.

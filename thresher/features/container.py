@@ -14,7 +14,8 @@ from thresher.errors import InputError, NotFoundError
 from thresher.numeric.arrays import Array
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 
-# Names that features had in files and caches written by version 0.1.0; they are accepted everywhere.
+# Names that features had in files and caches written by version 0.1.0; they are accepted
+# everywhere.
 FORMER_NAMES = {
     "n_scored": "n_response_tokens",
     "n_cut": "n_truncated_tokens",
@@ -68,7 +69,7 @@ class Features(Mapping[str, Array]):
                 raise InputError(f"feature '{name}' has {len(bad)} rows with NaN or infinity (first: {bad[0]})")
 
     def _bad_rows(self, name: str, array: Array) -> NDArray[np.int64]:
-        """Return the rows that are not finite, but for those that have a reason and are NaN throughout."""
+        """Return the rows that are not finite, unless they have a reason and are all NaN."""
         inner = tuple(range(1, array.ndim))
         is_finite = np.isfinite(array).all(axis=inner)
         if name not in self.missing or name not in self.arrays:

@@ -1,4 +1,4 @@
-"""What feature providers are told: which models to run, and what is measured beside the rows themselves."""
+"""What feature providers are told: which models to run, and what is measured beside the rows."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FeatureContext(ModelContext):
 
 
 def make_context(**options: Any) -> FeatureContext:
-    """Return a context from fields of `ModelSettings` and of `FeatureContext` alike: `make_context(encoder="static")`.
+    """Return a context from fields of `ModelSettings` and `FeatureContext` alike.
 
     Args:
         **options: fields of either class, by name.

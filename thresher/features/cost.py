@@ -1,7 +1,7 @@
-"""What computing a feature will take: each of its stages is run on a few batches, and nothing is stored.
+"""What computing a feature will take: its stages are run on a few batches, and nothing is stored.
 
-A provider runs its stages through its context, so `estimate` gives it a context whose runner times a
-few batches of each stage and fills the other values with those it has seen, on which the stages
+A provider runs its stages through its context, so `estimate` gives it a context whose runner times
+a few batches of each stage and fills the other values with those it has seen, on which the stages
 that follow are estimated in turn. Such values mean nothing; the counts and times do.
 """
 
@@ -119,7 +119,7 @@ class _Estimator(StageRunner):
         self._reads_cache = reads_cache
 
     def run_stage(self, stage: Stage, cache: FeatureCache | None, on_progress: OnProgress | None) -> Array | None:
-        """Return stored and sampled values, and in place of the others repeats of the sampled ones."""
+        """Return stored and sampled values, and repeats of the sampled ones for the others."""
         del on_progress
         if len(stage.texts) == 0:
             return None
@@ -201,7 +201,7 @@ def _run_sample(run: Callable[[Int64], Iterable[Batch]], sizes: Int64, groups: I
 
 
 def _spread_sizes(sizes: Int64, n: int) -> Int64:
-    """Return n positions, evenly spread over the order of their sizes: their mean cost is close to that of all."""
+    """Return n positions, evenly spread over the order of sizes: their mean cost is typical."""
     order = np.argsort(sizes, kind="stable")
     if n >= len(order):
         return order
@@ -209,7 +209,7 @@ def _spread_sizes(sizes: Int64, n: int) -> Int64:
 
 
 def _whole_groups(groups: Int64, n: int) -> Int64:
-    """Return the positions of some whole groups, about n of them and at least one group, of every size of groups."""
+    """Return the positions of some whole groups of every size: at least one, about n in all."""
     names, counts = np.unique(groups, return_counts=True)
     n_groups = min(len(names), max(1, round(n / counts.mean())))
     order = np.argsort(counts, kind="stable")

@@ -20,13 +20,13 @@ from thresher.features.registry import FeatureProvider
 
 
 class Embedding(FeatureProvider):
-    """Unit vectors of the rows' texts under the encoder of the context, rounded to float16 where it says so."""
+    """Unit vectors of the rows' texts under the context's encoder, rounded where it says so."""
 
     name: ClassVar[str] = "embedding"
     passes: ClassVar[str] = "the encoder reads each of the n rows once"
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the encoder's name, how its vectors are kept, and the fingerprint of both; `context` is `resolved`."""
+        """Return the encoder, stored precision and fingerprint; `context` is `resolved`."""
         encoder = context.load_encoder()
         return {
             "encoder": encoder.name,
@@ -35,7 +35,7 @@ class Embedding(FeatureProvider):
         }
 
     def facts(self, dataset: Dataset, context: FeatureContext) -> dict[str, int]:
-        """Return how many texts an embedded encoder, which reads English, tells little of; nothing where it is none.
+        """Return how many texts an embedded, English encoder cannot read; else nothing.
 
         The number is of all texts, whatever the cache knows.
         """
@@ -46,7 +46,7 @@ class Embedding(FeatureProvider):
         return {"rows_in_other_letters": n} if n else {}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.floating]:
-        """Return (n, d) of the context's `embedding_dtype`. Texts that the cache knows are not encoded.
+        """Return (n, d) of the context's `embedding_dtype`; texts in the cache are not encoded.
 
         No model loads if it knows all.
         """

@@ -76,7 +76,7 @@ def count_batches(path: Path, texts: pl.Series) -> Iterator[Batch]:
 
 
 def find_tokenizer_file(name: str | None) -> Path:
-    """Return the tokenizer.json of a tokenizer: None for the embedded one, a file, a folder, or a Hub id.
+    """Return a tokenizer's tokenizer.json: None for the embedded one, a file, folder or Hub id.
 
     Raises:
         NotFoundError: there is no such tokenizer, or it has no tokenizer.json.

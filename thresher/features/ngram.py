@@ -32,7 +32,7 @@ BATCH_ROWS = 4096
 
 
 class Ngram(FeatureProvider):
-    """Counts of the lower-case words of each text and of the pairs of words that stand side by side, hashed.
+    """Counts of each text's lower-case words and of the pairs of words side by side, hashed.
 
     Needs no model. A text with more than 512 distinct n-grams keeps the most frequent ones, the
     first of equal ones.
@@ -48,7 +48,7 @@ class Ngram(FeatureProvider):
         return {"recipe": RECIPE}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
-        """Return (n, m) of a bucket and a count; the bucket is -1 where a row has fewer than m n-grams."""
+        """Return (n, m) of a bucket and a count; the bucket is -1 beyond a row's last n-gram."""
         texts = dataset.texts()
         parts: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
         n_cut = done = 0
@@ -75,7 +75,7 @@ class Ngram(FeatureProvider):
 
 
 def _concatenate(counted: list[Counter[int]]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the n-grams of some rows one behind the other, each row's by bucket, and how many each row has, (b,)."""
+    """Return the n-grams of some rows, one row after the other, and their numbers, (b,)."""
     rows = [sorted(counts.most_common(MAX_DISTINCT)) for counts in counted]
     n_grams = np.array([len(row) for row in rows], dtype=np.int64)
     return np.fromiter(chain.from_iterable(rows), NGRAM, count=int(n_grams.sum())), n_grams

@@ -1,8 +1,8 @@
-"""Adapters that are trained so that rows can be scored: what a method orders, and the folder that it gets.
+"""Adapters that are trained so that rows can be scored: what a method needs, and their folder.
 
-    FOLDER/trained.json              what was trained, on how many rows, and hashes of the files below
-    FOLDER/adapter-0/, adapter-1/    peft folders; of several folds, number f has not seen the rows of fold f
-    FOLDER/adapter-0/epoch-1/        with `keeps_epochs`: weights and moments of AdamW after each epoch
+    FOLDER/trained.json             what was trained, on how many rows, hashes of the files below
+    FOLDER/adapter-0/, adapter-1/   peft folders; number f has not seen the rows of fold f
+    FOLDER/adapter-0/epoch-1/       with `keeps_epochs`: weights and moments after each epoch
 
 `thresher/selection/pool_adapters.py` makes the folder, features read it. Nothing is trained here.
 """
@@ -30,7 +30,7 @@ FOLDS = "xxh3-64 of the row as a language model reads it, modulo n_folds"
 
 @dataclass(frozen=True, kw_only=True)
 class RequiredAdapter:
-    """Adapters that a method needs before its features can be computed: it names them in its attribute `prepares`.
+    """Adapters that a method needs before its features, named in its `Requirements.adapters`.
 
         prepares = (RequiredAdapter(role="reference", n_folds=2),)
 
@@ -122,13 +122,13 @@ class TrainedFolder:
 
 
 def hash_adapters(folder: Path) -> dict[str, str]:
-    """Return a hash of each adapter and each kept state: values are cached under the identity of the folder."""
+    """Return a hash of each adapter and each stored state: values are cached under the folder."""
     names = sorted(path.relative_to(folder).as_posix() for pattern in WEIGHED for path in folder.glob(pattern))
     return {name: fingerprint([(name, folder / name)], recipe=FORMAT) for name in names}
 
 
 def assign_folds(texts: pl.Series, n_folds: int) -> NDArray[np.int64]:
-    """Return the fold of each row, (n,) int64: of its text alone, so that repeats of a row lie in the same fold.
+    """Return each row's fold, (n,) int64, by its text alone, so that repeats share a fold.
 
     Args:
         texts: (n,) rows as a language model reads them (`row_texts`).

@@ -59,7 +59,7 @@ class FeatureProvider(ABC):
 
     @abstractmethod
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return what determines the values besides the rows, such as a model's name and fingerprint.
+        """Return what determines the values besides the rows: a model's name, a fingerprint.
 
         Two calls that describe themselves alike give the same values: it goes into the manifest and
         the identity of a result, and costs no model run.
@@ -82,7 +82,7 @@ class FeatureProvider(ABC):
         """
 
     def facts(self, dataset: Dataset, context: FeatureContext) -> Mapping[str, int]:
-        """Return counts for the manifest: a sum over the rows, the same whether or not the cache knows the values."""
+        """Return counts for the manifest: sums over the rows, whatever the cache knows."""
         del dataset, context
         return {}
 
@@ -112,7 +112,7 @@ def load_provider(name: str) -> FeatureProvider:
 
 
 def needs_whole_pool(name: str, kind: str) -> bool:
-    """Tell whether a feature of rows of that kind needs all rows at once: parts of them would give other values."""
+    """Tell whether a feature needs all rows at once: parts of them would give other values."""
     if current_name(name) not in available():
         return False
     provider = FEATURES.load(current_name(name))

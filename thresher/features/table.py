@@ -75,7 +75,7 @@ class FeatureTable:
         with atomic_file(path) as temporary:
             _write(self.frame, temporary, path.suffix)
             path.unlink(missing_ok=True)  # a kill from here on must not leave an old table beside a new manifest
-            write_atomic(_manifest_of(path), self.manifest.to_json())
+            write_atomic(_manifest_path(path), self.manifest.to_json())
         return path
 
 
@@ -126,10 +126,10 @@ def score(
         _check_suffix(path)
         refuse_input_as_output(path, [each for each in (rows, beside) if each is not None])
         if not _is_free(path, identity, force=force):
-            return FeatureTable(frame=_read(path), manifest=Manifest.read_file(_manifest_of(path)))
+            return FeatureTable(frame=_read(path), manifest=Manifest.read_file(_manifest_path(path)))
         _make_parent(path)
     found = compute(rows, names, context)
-    content = {"format": FORMAT, "kind": "features", "identity": identity, **asked, **_about(rows, found)}
+    content = {"format": FORMAT, "kind": "features", "identity": identity, **asked, **_describe_result(rows, found)}
     made = FeatureTable(frame=_table(found, names), manifest=Manifest(content))
     if path is not None:
         made.save(path, force=force)
@@ -179,12 +179,12 @@ def _make_parent(path: Path) -> None:
 
 
 def _is_free(path: Path, identity: str, *, force: bool) -> bool:
-    """Return whether a table is still to be written: not when the finished one of the same work is there.
+    """Return whether a table is still to be written: not when the same work has finished.
 
     Raises:
         OutputError: something else is there, and `force` is not set or `score` did not write it.
     """
-    beside = _manifest_of(path)
+    beside = _manifest_path(path)
     if not path.exists():
         return True
     theirs = Manifest.read_file(beside) if beside.is_file() else None
@@ -204,7 +204,7 @@ def _names(features: str | Iterable[str]) -> list[str]:
     return names
 
 
-def _about(rows: Dataset, found: Features) -> dict[str, Any]:
+def _describe_result(rows: Dataset, found: Features) -> dict[str, Any]:
     """Return what the manifest says of the rows and of what came out."""
     return {
         **describe_rows(rows, {"missing": {name: int(why.is_not_null().sum()) for name, why in found.missing.items()}}),
@@ -214,7 +214,7 @@ def _about(rows: Dataset, found: Features) -> dict[str, Any]:
     }
 
 
-def _manifest_of(path: Path) -> Path:
+def _manifest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.manifest.json")
 
 

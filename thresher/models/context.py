@@ -46,7 +46,7 @@ class ModelContext:
         return language_model(self.models.model, device=self.models.device, dtype=self.models.dtype)
 
     def run_stage(self, stage: Stage) -> Array | None:
-        """Return the (n, ...) values of a stage's texts, stored ones from the cache; None without texts."""
+        """Return the (n, ...) values of a stage, stored ones from the cache; None without texts."""
         return self.runner.run_stage(stage, self.cache, self.on_progress)
 
     def run_requests(self, stage: RequestStage) -> Answers:

@@ -22,7 +22,7 @@ def may_have_gpu() -> bool:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the memory of a CUDA device that is free or kept by torch for later; None for any other device."""
+    """Return the memory of a CUDA device that is free or reserved by torch; None for others."""
     import torch
 
     if device.type != "cuda":
@@ -32,7 +32,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def check_device(name: str | None) -> None:
-    """Refuse a device that torch does not know or that is not there; None and "cpu" are always right.
+    """Refuse a device that torch does not know or that is missing; None and "cpu" are fine.
 
     Raises:
         SettingsError: there is no such device.

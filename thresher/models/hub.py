@@ -1,4 +1,4 @@
-"""Find the folder of a model that a user named: a local folder, or a repository on the Hugging Face Hub."""
+"""Find the folder of a model that a user named: a local folder, or a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def model_folder(name: str, *, what: str, patterns: tuple[str, ...], embedded: t
 
 
 def check_weights(folder: Path, expected: str, remedy: str) -> None:
-    """Refuse an embedded model whose weights are not the published ones; they are hashed once per process.
+    """Refuse an embedded model whose weights are not the published ones, hashed once per process.
 
     Args:
         folder: of the model.

@@ -1,4 +1,4 @@
-"""Float32 products in float32: torch may round factors to TF32 or bfloat16 where a process has asked for speed."""
+"""Float32 products in float32: torch may round factors where a process has asked for speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDING_16 = 0.05  # of 16 bits; a token may then go to another expert of a mix
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Keep torch from rounding float32 in matrix products, whatever the process has set and by whichever interface.
+    """Keep torch from rounding float32 in matrix products, whatever the process has set.
 
     torch 2.9 has a setting per backend beside its older ones, and refuses to read the older ones
     once the newer ones have been written; the newer ones show both.

@@ -93,10 +93,10 @@ class StageCost:
 
 
 class StageRunner:
-    """Runs stages as they come; `thresher.features.cost` has another, which estimates what they take."""
+    """Runs stages as they come; `thresher.features.cost` has one that estimates what they take."""
 
     def run_stage(self, stage: Stage, cache: FeatureCache | None, on_progress: OnProgress | None) -> Array | None:
-        """Return the (n, ...) values of a stage's texts, stored ones from the cache; None without texts."""
+        """Return the (n, ...) values of a stage, stored ones from the cache; None without texts."""
         return compute_cached(
             stage.texts,
             stage.compute,

@@ -22,7 +22,7 @@ MAX_GPU_TOKENS = 131_072  # more keep no GPU busier
 
 
 def token_batches(tokens: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Yield positions, longest texts first, in batches of at most `budget` tokens with padding, and of one at least."""
+    """Yield positions, longest first, in batches of at most `budget` padded tokens."""
     order = np.argsort(-tokens, kind="stable")
     start = 0
     while start < len(order):
@@ -33,7 +33,7 @@ def token_batches(tokens: NDArray[np.int64], budget: int) -> Iterator[NDArray[np
 
 
 def token_budget(device: torch.device, bytes_per_token: int) -> int:
-    """Return the tokens of one forward pass where the user names no number: more than 16,384 where a GPU has room."""
+    """Return the tokens of one forward pass by default: 16,384, and more where a GPU has room."""
     free = free_bytes(device)
     if free is None:
         return BATCH_TOKENS
@@ -41,7 +41,7 @@ def token_budget(device: torch.device, bytes_per_token: int) -> int:
 
 
 def bytes_per_token(config: Any, bytes_per_number: int) -> int:
-    """Return what the activations of one token take in one layer at most, estimated from a model's configuration.
+    """Return what a token's activations take in one layer at most, by a model's configuration.
 
     Eight vectors of the residual stream's width and four of the inner layer's are alive at once;
     attention is computed block by block.

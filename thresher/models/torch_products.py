@@ -66,7 +66,7 @@ class TorchProducts:
         return f"torch on {self._device}"
 
     def choose_backend(self, n_multiplications: float, n_bytes: int) -> MatmulBackend:
-        """Return this for work that is large enough and fits the device's free memory, else numpy's."""
+        """Return this for work that is large enough and fits the free memory, else numpy's."""
         if n_multiplications < self._worth:
             return NUMPY
         free = free_bytes(self._device)
@@ -104,7 +104,7 @@ class _TorchRows:
         self._x = x
 
     def largest_products(self, rows: Ints, others: _TorchRows, members: Ints, k: int) -> tuple[Float32, Ints]:
-        """Return the k largest alone: half the bytes of all products, and no row of numpy's is passed over."""
+        """Return the k largest alone: half the bytes of all products."""
         import torch
 
         def to_device(numbers: Ints) -> torch.Tensor:

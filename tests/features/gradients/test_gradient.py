@@ -78,7 +78,7 @@ class Plain:
         return dict(zip(self.parameters, found, strict=True))
 
     def adam(self, gradients):
-        """Return how each parameter moves in one step of torch's AdamW of rate 1, with the sign turned."""
+        """Return how each parameter moves in one step of torch's AdamW of rate 1, sign turned."""
         import torch
 
         moved = {}
@@ -214,7 +214,7 @@ def test_gradients_are_in_full_precision_whatever_the_process_has_set(context, m
 
 
 def test_a_kept_state_in_the_place_of_another_is_refused(folder, tmp_path):
-    """Gradients are cached under the identity of the folder, which says nothing of a file that was put there later."""
+    """Gradients are cached under the identity of the folder, which knows no file added later."""
     shutil.copytree(folder.path, tmp_path / "copy")
     assert TrainedFolder.find(tmp_path / "copy").identity == folder.identity
     one, other = TrainedFolder.find(tmp_path / "copy").epochs()

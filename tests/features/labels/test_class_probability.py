@@ -1,4 +1,4 @@
-"""Cross-fitted class probabilities against a plain loop over folds, and what they must not depend on."""
+"""Cross-fitted class probabilities against a plain loop, and what must not change them."""
 
 import numpy as np
 import pytest

@@ -8,7 +8,7 @@ from thresher.features.labels.label_issues import confident_joint, find_label_is
 
 
 def slow(p, given):
-    """Return the confident class of each row by the paper's definition, one row at a time; -1 for none."""
+    """Return the confident class of each row by the paper's definition, row by row; -1 for none."""
     k = p.shape[1]
     t = [np.mean([p[i, j] for i in range(len(p)) if given[i] == j]) for j in range(k)]
     found = []

@@ -27,7 +27,7 @@ def conversations(n=30, seed=0):
 
 
 def plain(folder, rows):
-    """Return the vectors from the whole model's own last hidden states, one row at a time, in float64."""
+    """Return the vectors from the whole model's last hidden states, row by row, in float64."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""The loss features against a plain forward of one row at a time with its own idea of where the response begins."""
+"""The loss features against plain forwards of single rows that find the response themselves."""
 
 import json
 
@@ -69,7 +69,7 @@ def n_bytes(tokenizer, code):
 
 
 def reference(folder, conversation, *, loss_on="last-assistant", model=None):
-    """Return what each feature must be, from one row, one forward pass each, and positions in bytes."""
+    """Return what each feature must be, by one forward pass of one row, positions in bytes."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -347,7 +347,7 @@ def test_what_determines_a_loss_is_in_its_fingerprint(tiny_llama, tmp_path):
 
 
 def test_a_template_for_rows_with_tools_is_in_the_fingerprint(tiny_llama, tmp_path):
-    """transformers reads `additional_chat_templates`, and asks the one named tool_use for rows with tools."""
+    """transformers reads `additional_chat_templates`; that named tool_use is for tools."""
     import shutil
 
     from thresher.models.causal_lm.base_model import find_base

@@ -1,4 +1,4 @@
-"""Any causal language model, any adapter on it: models that differ, against plain forwards of one row at a time."""
+"""Any causal language model, any adapter on it, against plain forwards of one row at a time."""
 
 import json
 import shutil
@@ -111,7 +111,7 @@ def log_p(model, ids):
 
 
 def measured_by_hand(plain, prompt, response):
-    """Return loss, loss_unconditional, n_scored and the mean of the hidden states, from this row alone."""
+    """Return loss, loss_unconditional, tokens and the mean hidden state, from this row alone."""
     import torch
 
     model, tokenizer = plain

@@ -1,4 +1,4 @@
-"""The scoring engine against plain forwards of one row at a time, over architectures that do things differently."""
+"""The scoring engine against plain forwards of one row at a time, over differing architectures."""
 
 import warnings
 

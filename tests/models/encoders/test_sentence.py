@@ -171,7 +171,7 @@ def test_the_embedded_minilm_reads_meaning_without_the_network():
 
 
 def test_the_fingerprint_covers_a_layer_that_is_no_safetensors(tiny_model, tmp_path):
-    """A Dense in its own folder often is a pytorch_model.bin beside a transformer in safetensors; it was left out."""
+    """A Dense often is a pytorch_model.bin in its own folder; it was left out."""
     import shutil
 
     copy = tmp_path / "copy"

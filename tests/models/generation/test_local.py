@@ -206,7 +206,7 @@ def test_more_samples_pay_for_the_new_ones_alone(tiny_llama, tmp_path, monkeypat
 
 
 def test_generation_settings_of_a_model_count_for_nothing_but_its_ends(tiny_llama, tmp_path, caplog):
-    """Least lengths, suppressed words and penalties were filled in from generation_config.json, some with a warning."""
+    """Limits, suppressed words and penalties were filled in from generation_config.json."""
     odd = tmp_path / "odd"
     shutil.copytree(tiny_llama, odd)
     wishes = {"min_length": 200, "suppress_tokens": [5, 6, 7], "repetition_penalty": 5.0, "do_sample": True, "top_k": 3}

@@ -1,4 +1,4 @@
-"""Servers that fail in every way, played by an http.server in this process; and one real server (slow)."""
+"""Servers that fail in every way, played by an http.server here; and one real server (slow)."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def said(text, *, finish="stop", logprobs=None):
 
 
 class Stub:
-    """A server whose replies a function gives: from the request's body and its number to (status, content, headers)."""
+    """A server whose replies a function gives: (body, number) -> (status, content, headers)."""
 
     def __init__(self):
         self.reply = lambda body, number: said(f"answer {body['messages'][-1]['content']}")
@@ -354,7 +354,7 @@ TOP = {"content": [{"top_logprobs": [{"token": "A", "logprob": -0.1}]}]}
     ],
 )
 def test_a_response_of_another_form_leaves_its_row_without_a_value_in_a_sentence(stub, response, named):
-    """Missing keys and other types ended in a traceback, and no text at all counted as an empty answer."""
+    """Missing keys and other types ended in a traceback; no text counted as an empty answer."""
     good = {"choices": [MESSAGE | {"logprobs": TOP}]}
     stub.reply = lambda body, number: (200, response if number == 2 else good)
     here = context(stub, "?in_flight=1")

@@ -1,4 +1,4 @@
-"""What a language model knows already: how often it gives a row's short answer behind a few examples."""
+"""What a language model knows already: how often it gives a row's short answer behind examples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANSWER_ACCURACY = np.dtype([("likeliest", np.float64), ("drawn", np.float64)])
 
 
 class AnswerAccuracy(FeatureProvider):
-    """Shares of right answers, as SliCK has them: P0 of the likeliest answers, P1 of the drawn ones.
+    """Shares of right answers, as in SliCK: P0 of the likeliest answers, P1 of the sampled ones.
 
     A row's question stands behind `n_examples` other rows, in `n_prompts` prompts with other
     examples each. An answer is right when it is the row's response word by word, white space apart.
@@ -66,7 +66,7 @@ class AnswerAccuracy(FeatureProvider):
         }
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
-        """Return (n,) of ANSWER_ACCURACY, NaN with its reason for a row that has no short answer or got no answer.
+        """Return (n,) of ANSWER_ACCURACY, NaN with its reason for a row without short answer.
 
         Raises:
             InputError: the rows are plain text, or a model or server cannot be asked.
@@ -125,7 +125,7 @@ class _Questions:
 
 @dataclass(frozen=True)
 class _Examples:
-    """Rows of one group that can be examples: for each prompt all of them, in the order of their hashes."""
+    """Rows of one group that can be examples: of each prompt all, in the order of their hashes."""
 
     ranked: list[list[tuple[str, str]]]
     n_examples: int
@@ -161,7 +161,7 @@ class _Examples:
 
 
 def _rank_key(pair: tuple[str, str], number: int, seed: int) -> tuple[int, tuple[str, str]]:
-    """Return what orders the examples of a prompt: a hash of the seed, the prompt's number and the row's text."""
+    """Return what orders the examples of a prompt: a hash of seed, prompt number and row."""
     text = f"{seed}\0{number}\0{len(pair[0])}\0{pair[0]}{pair[1]}"
     return xxhash.xxh3_128_intdigest(text.encode()), pair
 
@@ -186,7 +186,7 @@ def _conversation(examples: Sequence[tuple[str, str]], prompt: str) -> str:
 def _measure_accuracy(
     questions: _Questions, rows: Int64, decoding: Decoding, generator: TextGenerator, context: FeatureContext
 ) -> Float64:
-    """Return the share of right ones among the answers to each row's prompts, (m,); NaN and a problem for none."""
+    """Return the share of right answers to each row's prompts, (m,); NaN and a problem for none."""
     kind = "likeliest" if decoding.temperature == 0 else "drawn"
     conversations = [conversation for row in rows for conversation in questions.conversations[row]]
     answers = iter(

@@ -1,4 +1,4 @@
-"""How much a language model trusts the answer that a row gives: by its own answers and by its judgment."""
+"""How much a language model trusts a row's answer: by its own answers and by its judgment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REFLECTIONS = (
 
 
 class Confidence(FeatureProvider):
-    """Confidence in the answer that a row gives, 0 to 1: beta O + (1 - beta) S, as BSDetector has it.
+    """Confidence in the answer that a row gives, 0 to 1: beta O + (1 - beta) S, as in BSDetector.
 
     O, observed consistency: the model answers the row's prompt `n_samples` times; the mean over
     these answers of alpha s + (1 - alpha) r, where r is 1 if an answer and the given one are the
@@ -60,7 +60,7 @@ class Confidence(FeatureProvider):
     )
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the models and the weights of rows with prompts and responses; the context must be `resolved`."""
+        """Return the models and weights behind rows with responses; `context` is `resolved`."""
         settings = context.confidence
         generator = load_generator(context)
         encoder = Embedding().describe(context)
@@ -75,7 +75,7 @@ class Confidence(FeatureProvider):
         return {**about, **shown, "fingerprint": combine_fingerprints(*parts)}
 
     def describe_kind(self, context: FeatureContext, kind: str) -> dict[str, str]:
-        """Return what stands behind the values of rows of that kind: of classification data no language model."""
+        """Return what is behind the values; of classification data no language model."""
         return ClassProbability().describe(context) if kind == "classification" else self.describe(context)
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:

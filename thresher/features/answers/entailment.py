@@ -37,7 +37,7 @@ P, IS_CUT = range(2)  # columns of the cached (n, 2) float64
 
 
 class Entailment:
-    """A sequence-classification model with a label for contradiction, by folder or Hub id. Loaded when it is needed."""
+    """A sequence classifier with a label for contradiction, by folder or Hub id."""
 
     def __init__(self, name: str, *, device: str | None) -> None:
         self.name = name
@@ -73,7 +73,7 @@ class Entailment:
     def predict_contradictions(
         self, pairs: Sequence[tuple[str, str]], *, stage: str, context: FeatureContext
     ) -> tuple[Float64, int]:
-        """Return the probability that the second text contradicts the first, (n,) float64, and how many were cut.
+        """Return P(the second text contradicts the first), (n,) float64, and how many were cut.
 
         A pair is read as far as the model reads (512 tokens at most), the longer text is cut first.
         """

@@ -1,4 +1,4 @@
-"""Rows of a dataset as questions to a model: the conversation before the last answer, and that answer."""
+"""Rows as questions to a model: the conversation before the last answer, and that answer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptRows:
-    """What a model is asked about each row, and the row's own answer; a dataset has rejected rows that lack either.
+    """What a model is asked about each row, and the row's own answer.
 
     Attributes:
-        conversations: (n,) the conversation before the last assistant turn, as `conversation_to_json` writes it.
+        conversations: (n,) the conversation before the last assistant turn, as
+            `conversation_to_json` writes it.
         prompts: (n,) the same as plain text.
         responses: (n,) the last assistant turn, or the label.
     """
@@ -64,5 +65,5 @@ def missing_series(problems: list[str | None]) -> pl.Series:
 
 
 def plain(text: str) -> str:
-    """Return a text with each run of white space as one space and none at the ends: what is compared word by word."""
+    """Return a text with single spaces and none at the ends: what is compared word by word."""
     return " ".join(text.split())

@@ -39,7 +39,7 @@ NO_CHECKPOINTS = (
 
 
 class Gradient(FeatureProvider):
-    """Sketches of the steps that AdamW would take on a row alone: what training on it does to the adapter.
+    """Sketches of the steps that AdamW would take on a row alone: what it does to the adapter.
 
     At each checkpoint of the adapter the gradient of the row's mean loss goes through AdamW's
     moments, into a sketch of `dim` numbers and to length 1, times the square root of the
@@ -61,7 +61,7 @@ class Gradient(FeatureProvider):
         return about | {"fingerprint": combine_fingerprints(about["fingerprint"], _find_folder(context).identity, how)}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
-        """Return (n, checkpoints * dim) float16, NaN with its reason for a row without a scored token."""
+        """Return (n, checkpoints * dim) float16, NaN with its reason without a scored token."""
         from thresher.features.gradients.per_example import AdapterState
 
         tokenizer, dim = load_row_tokenizer(context), context.gradient.dim
@@ -100,7 +100,7 @@ class Gradient(FeatureProvider):
     def _make_stage(
         self, texts: pl.Series, context: FeatureContext, state: AdapterState, *, number: int, tokenizer: RowTokenizer
     ) -> Stage:
-        """Return the stage of one checkpoint: (n, dim) float16 of length 1, NaN for rows without a scored token."""
+        """Return the stage of one checkpoint: (n, dim) float16 of length 1, NaN without loss."""
         loaded: list[RowGradients] = []
         batch_tokens = context.models.batch_tokens or BATCH_TOKENS
 
@@ -132,7 +132,7 @@ class Gradient(FeatureProvider):
     def _explain_missing(
         self, out: Array, texts: pl.Series, tokenizer: RowTokenizer, context: FeatureContext
     ) -> FeatureValues:
-        """Return the values with the reasons of the rows that have none: these are tokenized once more."""
+        """Return the values, and why rows have none: these are tokenized once more."""
         lacking = np.flatnonzero(np.isnan(out[:, :1]).any(axis=1))
         problems = np.zeros(len(texts), dtype=np.int64)
         if len(lacking):
@@ -144,7 +144,7 @@ class Gradient(FeatureProvider):
 
 
 class TargetGradient(Gradient):
-    """The same of the plain gradient, without AdamW's moments: which way a row would have the adapter go."""
+    """The same without AdamW's moments: which way a row would have the adapter go."""
 
     name: ClassVar[str] = "target_gradient"
     _stored_as: ClassVar[str] = "gradient_plain"  # from before a renaming

@@ -1,4 +1,4 @@
-"""Gradients of single rows with respect to the matrices of a LoRA adapter, as sketches of a few numbers each.
+"""Gradients of single rows with respect to a LoRA adapter, as sketches of a few numbers each.
 
 All rows of a batch share one forward and one backward pass, but for adapters on the experts of a
 mixture. The backward pass stops at the outputs of the adapter's matrices; the gradient of a row is
@@ -85,7 +85,7 @@ class AdapterState:
 
 
 def adam_direction(g: torch.Tensor, first: torch.Tensor, second: torch.Tensor, step: int) -> torch.Tensor:
-    """Return the direction in which AdamW would step if g were its next gradient, without weight decay.
+    """Return the direction in which AdamW would step if g were its next gradient, without decay.
 
     (b1 m + (1 - b1) g) / (1 - b1^t), over sqrt of (b2 v + (1 - b2) g^2) / (1 - b2^t), plus epsilon,
     with t = step + 1: the moments are corrected for their start at 0, as the optimizer does.
@@ -97,7 +97,7 @@ def adam_direction(g: torch.Tensor, first: torch.Tensor, second: torch.Tensor, s
 
 
 def make_sketch(module: str, n_weights: int, *, dim: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the place (n_weights,) int64 in 0..dim-1 and the sign (n_weights,) float32 of each weight in a sketch.
+    """Return place, (n_weights,) int64 below dim, and sign, float32, of each weight in a sketch.
 
     Entry j of the sketch is the sum of sign * gradient over the weights placed in j (Charikar et
     al. 2002, doi:10.1016/S0304-3975(03)00400-6). Inner products of sketches estimate those of
@@ -118,7 +118,7 @@ def make_sketch(module: str, n_weights: int, *, dim: int, number: int) -> tuple[
 
 
 class RowGradients:
-    """A model with an adapter in one of its states, which gives sketches of the gradients of rows."""
+    """A model with an adapter in one of its states, which sketches the gradients of rows."""
 
     def __init__(self, lm: LanguageModel, state: AdapterState, *, dim: int, number: int) -> None:
         """Load a state into the adapter.
@@ -154,7 +154,7 @@ class RowGradients:
     def compute_batches(
         self, rows: Sequence[TokenRow], *, batch_tokens: int, is_preconditioned: bool
     ) -> Iterator[Batch]:
-        """Yield (b, dim) float16 sketches of length 1, the longest rows first; zero where the gradient is zero.
+        """Yield (b, dim) float16 sketches of length 1, or zero, the longest rows first.
 
         Args:
             rows: each with a scored token; the loss of a row is the mean over these.
@@ -191,7 +191,7 @@ class RowGradients:
         return normalize(total, dim=1).half().cpu().numpy()
 
     def _gradients(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> Iterator[tuple[slice, str, torch.Tensor]]:
-        """Yield (k, out, in) float32 of each matrix: the gradients of the mean losses of some of the rows."""
+        """Yield (k, out, in) float32 of each matrix: gradients of the mean losses of rows."""
         # what each matrix was given and made, once per call: some models (HRM) run their layers
         # several times
         calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []
@@ -229,7 +229,7 @@ class RowGradients:
         yield from self._row_by_row(losses, others)
 
     def _row_by_row(self, losses: torch.Tensor, names: Sequence[str]) -> Iterator[tuple[slice, str, torch.Tensor]]:
-        """Yield (1, out, in) float32 of matrices that are used without being called: one backward pass per row.
+        """Yield (1, out, in) float32 of matrices that are never called: one backward pass per row.
 
         Those of peft on the router and the experts of a mixture are of this kind.
         """

@@ -1,4 +1,4 @@
-"""`class_probability`: how likely each class is for a text, by classifiers that have not seen it."""
+"""`class_probability`: how likely each class is, by classifiers that have not seen the text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNKNOWN = "its label is on no other text, so nothing shows how likely it is"
 
 
 class ClassProbability(FeatureProvider):
-    """Probabilities of the classes of a text, cross-fitted: by classifiers that learned from the other folds alone.
+    """Probabilities of a text's classes, cross-fitted: learned from the other folds alone.
 
     Two logistic regressions, on the encoder's embeddings and on TF-IDF of the words, whose
     log-probabilities are averaged (a logarithmic opinion pool): the first knows meanings, the
@@ -51,7 +51,7 @@ class ClassProbability(FeatureProvider):
     whole_pool_kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the encoder, the number of folds, and the fingerprint of all; the context must be `resolved`."""
+        """Return encoder, folds and the fingerprint of all; the context must be `resolved`."""
         about = Embedding().describe(context)
         return {
             "encoder": about["encoder"],
@@ -89,7 +89,7 @@ class ClassProbability(FeatureProvider):
 
 
 class _CrossFit:
-    """Texts and labels in the order of the hashes of the texts, and the classifiers' views of them."""
+    """Texts and labels in the order of the texts' hashes, and the classifiers' views of them."""
 
     def __init__(self, dataset: Dataset, names: list[str], context: FeatureContext) -> None:
         self._dataset = dataset
@@ -144,7 +144,7 @@ def given_classes(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalized: bool = False) -> FeatureValues:
-    """Return the cross-fitted probability of each row's given label: low where the label may be wrong.
+    """Return the cross-fitted probability of each row's given label: low where it may be wrong.
 
     Plain by default, as cleanlab ranks label errors (its `adjust_pred_probs` is off) and as Kuan &
     Mueller 2022 (doi:10.5281/zenodo.18168246) take it for their basic score.
@@ -174,7 +174,7 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalized:
 
 
 def normalize_confidence(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (n, k) probabilities with each class's mean self-confidence taken off, rows summing to 1."""
+    """Return (n, k) probabilities less each class's mean self-confidence, rows summing to 1."""
     threshold = class_thresholds(probability, given)
     shifted = probability - threshold + threshold.max()  # none is below 0
     scaled: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
@@ -182,7 +182,7 @@ def normalize_confidence(probability: NDArray[np.float64], given: NDArray[np.int
 
 
 def class_thresholds(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (k,): mean probability of a class over the rows that were given it; 0 for a class without rows."""
+    """Return (k,): mean probability of a class over the rows that were given it, or 0."""
     k = probability.shape[1]
     own = probability[np.arange(len(given)), given]
     total = np.bincount(given, weights=own, minlength=k)

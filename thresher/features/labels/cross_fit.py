@@ -28,7 +28,7 @@ WORD_BITS = (10, 18)  # log2 of the number of hashed words, least and most
 
 @dataclass(frozen=True)
 class LabeledTexts:
-    """Distinct texts and the labels they were given, in an order that does not depend on that of the rows.
+    """Distinct texts and their given labels, in an order that does not depend on the rows.
 
     Attributes:
         n_texts: number of distinct texts, u.
@@ -57,13 +57,13 @@ class LabeledTexts:
 
     @cached_property
     def fold(self) -> Int64:
-        """Fold of each text, (u,): stratified by its most frequent label, the lowest of equally frequent ones."""
+        """Fold of each text, (u,): stratified by its most frequent label, the lowest if equal."""
         order = np.lexsort((self.label, -self.weight, self.text))
         first = np.unique(self.text[order], return_index=True)[1]
         return stratified_folds(self.label[order][first], self.n_folds)
 
     def training_pairs(self, fold: int) -> Int64:
-        """Return the pairs to learn from when a fold is held out: some of each class, then by the hash of the text."""
+        """Return the pairs to learn when a fold is held out: some of each class, then by hash."""
         pairs = np.flatnonzero(self.fold[self.text] != fold)
         label = self.label[pairs]
         by_label = np.argsort(label, kind="stable")
@@ -151,7 +151,7 @@ class _Fit:
 
 
 def word_view(texts: Sequence[str], n_classes: int) -> Any:
-    """Return the words of texts as unit rows of TF-IDF, sparse (u, w): 1 + log(count), words hashed.
+    """Return the words of texts as unit rows of TF-IDF, sparse (u, w): 1 + log(count), hashed.
 
     A word of one text alone tells nothing of another and is left out. A text without words is a row
     of zeros.

@@ -8,7 +8,7 @@ from thresher.numeric.arrays import Int64
 
 
 def stratified_folds(group: Int64, n_folds: int) -> Int64:
-    """Return the fold of each row, (n,): sizes differ by one at most, in all and by at most one in each group.
+    """Return the fold of each row, (n,): sizes differ by at most one, in all and in each group.
 
     Rows of a group are dealt to the folds in turn, and the next group goes on where the last one
     stopped, so that groups of fewer rows than folds do not all fall into the first. Rows in the

@@ -100,7 +100,7 @@ def confident_joint(probabilities: NDArray[np.floating], given: NDArray[np.int64
 
 
 def confident_classes(p: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (n,) the likeliest class of each row among those at or above their average, NONE where none is.
+    """Return (n,) the likeliest class of each row at or above its average, NONE where none is.
 
     The average of a class is the mean probability of it over the rows that were given it.
     """

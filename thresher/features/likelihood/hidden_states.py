@@ -29,7 +29,7 @@ N_CUT, PROBLEM = -2, -1  # columns behind the vector in the cached (n, d + 2) fl
 
 
 class HiddenState(FeatureProvider):
-    """Unit vectors of whole rows, prompt and response: sum of i h_i / sum of i over the tokens i = 1, 2, ...
+    """Unit vectors of whole rows: sum of i h_i / sum of i over the tokens i = 1, 2, ...
 
     h_i is the last hidden state of a token. Later tokens have seen more of the row, so they weigh
     more (Ivison et al. 2025, arXiv:2503.01807). A row is read as `loss` reads it, and has no value
@@ -50,7 +50,7 @@ class HiddenState(FeatureProvider):
         }
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
-        """Return (n, d) float32 rows of length 1, NaN with its reason for a row without a response token."""
+        """Return (n, d) float32 of length 1, NaN with its reason without a response token."""
         tokenizer = load_row_tokenizer(context)
         self._lm = tokenizer.lm  # referenced, so that the features computed after this one share the loaded model
 
@@ -96,7 +96,7 @@ def _batches(tokenizer: RowTokenizer, texts: pl.Series, batch_tokens: int | None
 
 
 def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int | None) -> Iterator[Batch]:
-    """Yield (b, d) float32 unit vectors of rows of at least one token, batch by batch, the longest first.
+    """Yield (b, d) float32 unit vectors of rows of at least one token, the longest first.
 
     Rows are padded on the right, where causal attention never looks, and padding has no weight.
 
@@ -121,7 +121,7 @@ def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens:
 
 
 def _hidden_width(lm: LanguageModel) -> int:
-    """Return the length of a hidden state, which the configuration need not tell (OPT projects its last ones)."""
+    """Return the length of a hidden state, which the configuration need not tell (OPT)."""
     import torch
 
     with torch.inference_mode():  # for its shape alone

@@ -1,4 +1,4 @@
-"""How likely a language model finds the responses: `loss`, `loss_unconditional`, and how many tokens that is over."""
+"""How likely a language model finds the responses, and how many tokens that is over."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOSS, N_SCORED, N_CUT, PROBLEM = range(4)  # columns of the cached (n, 4) float6
 
 
 class Loss(FeatureProvider):
-    """Mean negative log-likelihood of a row's response tokens given all before them, in nats per token.
+    """Mean negative log-likelihood of a row's response tokens given all before, in nats per token.
 
     The response is the last assistant turn with the token that ends it, or all assistant turns
     (`loss_on`); a plain text is all response. A response that is cut at `max_length` is scored on
@@ -95,7 +95,7 @@ class LossUnconditional(Loss):
 
 
 class NResponseTokens(FeatureProvider):
-    """Number of response tokens that `loss` is the mean of; 0 for a row that has no loss. Needs no weights."""
+    """Number of response tokens that `loss` is the mean of; 0 without a loss. No weights needed."""
 
     name: ClassVar[str] = "n_response_tokens"
     passes: ClassVar[str] = "none: the rows are tokenized, and no weights are needed"
@@ -119,7 +119,7 @@ class NResponseTokens(FeatureProvider):
 
 
 class NTruncatedTokens(NResponseTokens):
-    """Number of response tokens behind `max_length`, which `loss` does not know of. Needs no weights."""
+    """Number of response tokens beyond `max_length`, unknown to `loss`. No weights needed."""
 
     name: ClassVar[str] = "n_truncated_tokens"
     _column: ClassVar[int] = N_CUT

@@ -24,7 +24,7 @@ NO_REFERENCE = "needs a reference that has learned such rows, found none; give -
 
 
 class ReferenceLoss(FeatureProvider):
-    """`loss` under `context.reference` instead of the model: the same rows, the same tokens, the same reasons.
+    """`loss` under `context.reference` in place of the model: the same rows, tokens and reasons.
 
     The reference is a model, an adapter, or a folder of cross-fitted adapters: then each row is
     scored by the adapter that has not seen it.
@@ -76,7 +76,7 @@ class ReferenceLoss(FeatureProvider):
         )
 
     def estimate_cost(self, dataset: Dataset, context: FeatureContext) -> list[StageCost]:
-        """Return what scoring the rows will take; where the adapters are not trained yet, as the base model shows."""
+        """Return what scoring takes; where adapters are not trained, as the base model shows."""
         folder = _find_folder(context)
         is_planned = folder is not None and not folder.is_there
         provider = Loss() if is_planned else self
@@ -84,14 +84,14 @@ class ReferenceLoss(FeatureProvider):
 
 
 def _find_folder(context: FeatureContext) -> TrainedFolder | None:
-    """Return the folder of trained adapters that is the reference, or None where it is something else."""
+    """Return the folder of trained adapters that is the reference, or None for another one."""
     if isinstance(context.reference, str):
         return TrainedFolder.find(context.reference)
     return context.reference
 
 
 def _with_reference(context: FeatureContext, name: str | TrainedFolder | None) -> FeatureContext:
-    """Return the context whose model is the reference, once its losses can be compared with those of the model."""
+    """Return the context with the reference as model, once their losses can be compared."""
     if not isinstance(name, str):
         raise InputError(f"reference_loss: {NO_REFERENCE}")
     changed = context.with_models(model=name)

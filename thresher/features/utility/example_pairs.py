@@ -45,7 +45,7 @@ def first_tried(
     counts: ExampleCounts,
     names: tuple[Sequence[str], Sequence[str]],
 ) -> Int64:
-    """Return (n, nearest + drawn) the examples that are tried first, the nearest before those that are drawn.
+    """Return (n, nearest + drawn) the examples that are tried first, the nearest before the others.
 
     Args:
         x: (n, d) unit rows.
@@ -61,7 +61,7 @@ def first_tried(
 
 
 def nearest_examples(x: NDArray[np.float32], examples: NDArray[np.float32], m: int, *, is_own: bool) -> Int64:
-    """Return the `m` nearest examples of each row by cosine of unit rows, (n, m); a row that is one of them is first.
+    """Return the `m` nearest examples of each row by cosine, (n, m), itself first if it is one.
 
     Cosines are compared to six digits, and what is equal goes to the lowest example.
     """
@@ -76,7 +76,7 @@ def nearest_examples(x: NDArray[np.float32], examples: NDArray[np.float32], m: i
 
 
 def _sample_evenly(names: tuple[Sequence[str], Sequence[str]], tried: Int64, m: int) -> Int64:
-    """Return (n, m) further examples of each row, such that each example comes nearly as often as any other.
+    """Return (n, m) further examples of each row, each example nearly as often as any other.
 
     Rows and examples stand in the order of their names; a row is given the examples at the same
     distances from its own place as all other rows, passing over those it is tried with already.

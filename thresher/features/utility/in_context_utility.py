@@ -1,4 +1,4 @@
-"""How much a row helps a language model with another one when it stands in the prompt as an example."""
+"""How much a row helps a language model with another when it is an example in the prompt."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DIGEST = 32  # characters of a row's key
 
 
 class InContextUtility(FeatureProvider):
-    """Utility of examples for each row: distance of the model from the response without the example, minus with it.
+    """Utility of examples: distance of the model from the response without one, minus with it.
 
     The distance is that between the response's tokens and the model's probabilities of them under
     teacher forcing, sqrt(mean over tokens of (1 - p)^2), 0 to 1, as in DELIFT (Agarwal et al. 2025,
@@ -60,9 +60,9 @@ class InContextUtility(FeatureProvider):
 
     Each row is tried with itself and `n_examples` other rows, or with so many of
     `context.examples`: its nearest ones by embedding, some that are drawn, and those that then have
-    helped most (`ExampleCounts`). The example stands first, so that its keys and values are computed once
-    for all rows it is tried with. Of the longest input, half is for the example and half for the
-    row.
+    helped most (`ExampleCounts`). The example stands first, so that its keys and values are
+    computed once for all rows it is tried with. Of the longest input, half is for the example and
+    half for the row.
     """
 
     name: ClassVar[str] = NAME
@@ -73,7 +73,7 @@ class InContextUtility(FeatureProvider):
     is_pairwise: ClassVar[bool] = True
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
-        """Return the models, how many examples are tried, and the fingerprint of the model that is asked."""
+        """Return the models, how many examples are tried, and the fingerprint of the model."""
         lm = context.load_language_model()
         return {
             "model": lm.name,
@@ -86,7 +86,7 @@ class InContextUtility(FeatureProvider):
         }
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
-        """Return (n, m) of IN_CONTEXT_UTILITY: the examples that were tried, the row itself first, and their utility.
+        """Return (n, m) of IN_CONTEXT_UTILITY: the examples tried, itself first, and utility.
 
         A row without a scored token has NaN throughout, and its reason.
 
@@ -148,7 +148,7 @@ class _Queries:
 
 
 class _Pairs:
-    """The utility of pairs of a row and an example; distances are computed once and kept in the cache.
+    """The utility of pairs of a row and an example; distances are computed once and cached.
 
     Attributes:
         examples: that rows are tried with.
@@ -168,7 +168,7 @@ class _Pairs:
         self._context = context
 
     def measure_utility(self, tried: Int64) -> Float64:
-        """Return (n, m) utility of examples (n, m) for each row, NaN for rows without a scored token."""
+        """Return (n, m) utility of examples (n, m), NaN for rows without a scored token."""
         n, m = tried.shape
         fine = np.flatnonzero(self.pool.problem == 0)
         pairs = np.stack([np.repeat(fine, m), tried[fine].reshape(-1)], axis=1)
@@ -214,7 +214,7 @@ class _Pairs:
         return np.zeros(0) if values is None else values
 
     def _tokenize_prefixes(self, examples: Int64) -> list[NDArray[np.int32]]:
-        """Return what stands before a query: nothing but the instruction, then each of the examples."""
+        """Return what stands before a query: the instruction alone, then each example."""
         frame = self.examples.frame[examples]
         bodies = [f"{GUIDED}{x}\n{y}" for x, y in zip(frame["prompt"], frame["response"], strict=True)]
         (end, _), *tokens = tokenize_with_offsets(self._lm.tokenizer, [BREAK, ALONE, *bodies])
@@ -234,12 +234,12 @@ def _group_pairs(examples: Int64) -> Int64:
 
 
 def distance(log_probs: NDArray[np.float32]) -> float:
-    """Return how far the model is from a response: sqrt(mean over its tokens of (1 - p)^2), 0 to 1."""
+    """Return the model's distance from a response, 0 to 1: sqrt(mean of (1 - p)^2)."""
     return float(np.sqrt(np.mean((1 - np.exp(log_probs.astype(np.float64))) ** 2)))
 
 
 def _try_examples(dataset: Dataset, pairs: _Pairs, context: FeatureContext) -> tuple[Int64, Float64]:
-    """Return the examples each row is tried with, (n, m), itself first if it is one of them, and their utility."""
+    """Return the examples each row is tried with, (n, m), itself first, and their utility."""
     is_own, q = pairs.examples is dataset, len(pairs.examples)
     m = q if context.n_examples is None else min(context.n_examples + is_own, q)
     if m == q:

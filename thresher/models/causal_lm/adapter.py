@@ -1,4 +1,4 @@
-"""Adapters of peft on a causal language model: what they stand on, and how they are put in place."""
+"""Adapters of peft on a causal language model: their base, and how they are put in place."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_base_name(folder: Path) -> str:
 
 
 def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
-    """Return a causal language model with the layers of an adapter in place, and the embedding as long as it needs.
+    """Return a causal language model with an adapter's layers in place, its embedding resized.
 
     Args:
         model: the base; it is changed.
@@ -88,7 +88,7 @@ def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
 
 
 def _fit_embedding(model: Any, folder: Path, name: str) -> None:
-    """Give the model as many token ids as the adapter knows: some were added, or cut off, before it was trained.
+    """Give the model as many token ids as the adapter knows: some were added, or cut off.
 
     Raises:
         InputError: it brings rows for one of the two embeddings, and the other is separate and

@@ -1,4 +1,4 @@
-"""Base models: where they lie, what they are, and loading their parts without running anybody's code."""
+"""Base models: where they lie, what they are, and loading them without running their code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BaseModel:
 
 
 def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
-    """Find a model by folder, or by Hub id ("org/name" or "org/name@revision"), fetching it when it is not cached.
+    """Find a model by folder, or by Hub id ("org/name" or "org/name@revision"), and download it.
 
     Args:
         name: folder, Hub id, or the name of the embedded causal language model, which is on no Hub.
@@ -144,7 +144,7 @@ def _sha256(folder: Path) -> str:
 
 
 def load_tokenizer(base: BaseModel) -> Any:
-    """Load the tokenizer; a padding token that it or the weights do not have becomes the end-of-sequence token.
+    """Load the tokenizer; a padding token that is missing becomes the end-of-sequence token.
 
     Raises:
         InputError: there is no tokenizer that transformers can read.
@@ -228,7 +228,7 @@ def _refuse_other_kinds(base: BaseModel, task: str) -> None:
 
 
 def loading_errors() -> tuple[type[Exception], ...]:
-    """Return what loading raises at a damaged folder, or one that needs code or a package that is not here."""
+    """Return what loading raises at a damaged folder, or where code or a package is missing."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
@@ -256,6 +256,6 @@ class QuietLoading:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error of a library, with the next one where it only announces it; 200 characters."""
+    """Return the first line of a library's error, and the next if it announces it."""
     first, *more = str(error).strip().split("\n")
     return (f"{first} {more[0].strip()}" if more and first.endswith(":") else first)[:200]

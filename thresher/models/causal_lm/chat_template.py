@@ -92,7 +92,7 @@ def prepare_template(tokenizer: Any) -> bool:
 
 
 def start_id(tokenizer: Any) -> int:
-    """Return the token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2).
+    """Return the token that stands before a text: BOS, or EOS where a model has no BOS (GPT-2).
 
     Raises:
         InputError: the tokenizer has neither.
@@ -107,7 +107,7 @@ def start_id(tokenizer: Any) -> int:
 
 
 def start_tokens(tokenizer: Any, ids: Sequence[int], *, is_asked: bool) -> list[int]:
-    """Return what is put before the tokens of a text, for whoever trains on it, scores it or continues it.
+    """Return what is put before a text's tokens, to train on it, score it or continue it.
 
     A text starts with BOS, whether or not the chat template writes it. With a model that has none,
     a text whose first token is learned or scored stands behind the end of another (`start_id`); any
@@ -124,7 +124,7 @@ def start_tokens(tokenizer: Any, ids: Sequence[int], *, is_asked: bool) -> list[
 
 
 def write_start_into_template(tokenizer: Any) -> Any:
-    """Return a tokenizer whose chat template writes the BOS that `start_tokens` puts before its texts.
+    """Return a tokenizer whose chat template writes the BOS that `start_tokens` adds.
 
     It is what an adapter is saved with: who asks the adapter through its own tokenizer then gives
     it what it learned.
@@ -151,7 +151,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[A
 
 
 def render_conversation(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str | None:
-    """Return a conversation up to where the model starts to answer its last turn; None if the template refuses it."""
+    """Return a conversation up to where the model answers; None if the template refuses it."""
     from jinja2 import TemplateError
 
     try:
@@ -161,7 +161,7 @@ def render_conversation(tokenizer: Any, messages: Sequence[Message], tools: Sequ
 
 
 def turn_end_ids(tokenizer: Any) -> frozenset[int]:
-    """Return the special token that the chat template ends an assistant turn with, if there is one."""
+    """Return the special token that ends an assistant turn in the chat template, if any."""
     conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     rendered = render(tokenizer, conversation, None, loss_on="last-assistant")
     learned = [rendered.text[start:end] for start, end in rendered.spans]
@@ -172,7 +172,7 @@ def turn_end_ids(tokenizer: Any) -> frozenset[int]:
 
 
 def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, loss_on: str) -> Rendered:
-    """Render a conversation and find what is learned: the assistant's words and the token that ends the turn.
+    """Render a conversation and find what is learned: the assistant's words and the turn's end.
 
     With generation blocks in the template the template says it, unless turns have weight 0: these
     are not learned. Otherwise each assistant turn is found by rendering the conversation up to it
@@ -222,14 +222,14 @@ def _text(
 
 
 def _template(tokenizer: Any, tools: Sequence[Any] | None) -> str:
-    """Return the chat template for a conversation with or without tools, with the day that it writes in place."""
+    """Return the chat template for a conversation with or without tools, its date filled in."""
     return _TODAY.sub(lambda asked: repr(TODAY.strftime(asked[2])), str(tokenizer.get_chat_template(tools=tools)))
 
 
 def _by_blocks(
     tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None
 ) -> tuple[str, tuple[Span, ...]]:
-    """Render with the template's own generation blocks; spans in characters, which truncation cannot shift."""
+    """Render with the template's own generation blocks; spans in characters survive truncation."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     present = [{key: value for key, value in message.items() if value is not None} for message in messages]
@@ -246,7 +246,7 @@ def _by_blocks(
 
 
 def _common_end(tokenizer: Any, text: str, ends: Sequence[int]) -> str:
-    """Return the special token that stands behind every block of a text, where none ends a block; or nothing.
+    """Return the special token behind every block of a text, where none ends a block; or nothing.
 
     The blocks of some templates leave out what ends a turn, and a model that never learns it never
     stops.
@@ -293,7 +293,7 @@ def _render_before_turn(tokenizer: Any, messages: Sequence[Message], tools: Sequ
 
 
 def _end_of_turn(tokenizer: Any, text: str) -> int:
-    """Return where a turn ends: after its special token, without the white space the template puts behind it."""
+    """Return where a turn ends: after its special token, before the template's white space."""
     stripped = text.rstrip()
     return len(stripped) if _ends_with_special(tokenizer, stripped) else len(text)
 

@@ -122,7 +122,7 @@ class LanguageModel:
         return self.base.max_positions
 
     def limit_length(self, max_length: int | None) -> int:
-        """Return the tokens that are read of a text: None for 2,048, and never more than the model's longest input."""
+        """Return the tokens that are read of a text: None for 2,048; the model's limit at most."""
         limits = (max_length or DEFAULT_MAX_LENGTH, self.max_positions)
         return min(limit for limit in limits if limit is not None)
 
@@ -140,13 +140,13 @@ class LanguageModel:
 
     @property
     def settings_files(self) -> list[Path]:
-        """Where it may say what ends an answer, the adapter's own file first; a file need not be there."""
+        """Files that may say what ends an answer, the adapter's first; they may be missing."""
         own = [] if self._adapter is None else [self._adapter / GENERATION_CONFIG]
         return [*own, self.base.folder / GENERATION_CONFIG, self.base.folder / "config.json"]
 
     @property
     def start_id(self) -> int:
-        """The token that stands before a text: BOS, or the end of the text before where a model has no BOS (GPT-2)."""
+        """The token that stands before a text: BOS, or EOS where a model has none (GPT-2)."""
         return start_id(self.tokenizer)
 
     @cached_property
@@ -203,7 +203,7 @@ class LanguageModel:
 
     @cached_property
     def is_run_whole(self) -> bool:
-        """Whether the logits are more than the head makes of the body's hidden states, so that all are computed."""
+        """Whether the head on the body's hidden states does not give the logits."""
         return not _head_follows_body(self.model, self.body, self.device)
 
     @property
@@ -214,11 +214,11 @@ class LanguageModel:
     def log_probabilities(
         self, inputs: dict[str, Any], at: torch.Tensor, targets: torch.Tensor
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Run the model and return log p(target) at some positions: (s,) float32. See `start_log_probabilities`."""
+        """Run the model and return log p(target), (s,) float32: `start_log_probabilities`."""
         return self.start_log_probabilities(inputs, at, targets).array()
 
     def start_log_probabilities(self, inputs: dict[str, Any], at: torch.Tensor, targets: torch.Tensor) -> PendingTensor:
-        """Return log p(target) at some positions, (s,) float32, on a GPU while it is being computed.
+        """Return log p(target) at some positions, (s,) float32, on a GPU while it is computed.
 
         Args:
             inputs: of the model's forward: `input_ids` (b, w) on its device, and what else it
@@ -253,7 +253,7 @@ class LanguageModel:
         return CPU_LOGITS if self.device.type == "cpu" else GPU_LOGITS
 
     def limit_batch_tokens(self, batch_tokens: int | None) -> int:
-        """Return the tokens of a batch: fewer on a CPU, and where the logits of all of them are computed.
+        """Return the tokens of a batch: fewer on a CPU, and where all logits are computed.
 
         Args:
             batch_tokens: as the user set it; None for what a GPU has room for.
@@ -278,7 +278,7 @@ _ALIVE: WeakValueDictionary[tuple[str | None, ...], LanguageModel] = WeakValueDi
 
 
 def language_model(name: str | None, *, device: str | None = None, dtype: str | None = None) -> LanguageModel:
-    """Return the model of that name, the one in use already where there is one: weights are loaded once.
+    """Return the model of that name, the one in use already if any: weights are loaded once.
 
     A model is let go with its last user, so that it does not hold memory that the next step of a
     run needs.

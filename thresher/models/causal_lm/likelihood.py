@@ -88,7 +88,7 @@ def score_rows(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens: int
 
 
 def padded(lm: LanguageModel, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """Return (b, w) int64 token ids, padded on the right with 0: what stands there is never looked at.
+    """Return (b, w) int64 token ids, padded on the right with 0, which is never looked at.
 
     Raises:
         InputError: the tokenizer gave an id that the model has no embedding for; a GPU would be

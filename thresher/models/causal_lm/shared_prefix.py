@@ -1,4 +1,4 @@
-"""Log-probabilities of many rows behind few prefixes: each prefix is read once, its keys and values are cached."""
+"""Log-probabilities of many rows behind few prefixes: each prefix is read once and cached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def score_pairs(
     *,
     batch_tokens: int,
 ) -> Iterator[Scored]:
-    """Yield log p(token | prefix, tokens before it in the row) of the scored tokens of pairs, batch by batch.
+    """Yield log p(token | prefix, tokens before it in the row) of scored tokens, batch by batch.
 
     What is read is the prefix's token ids followed by the row's: nothing is tokenized here, so the
     boundary is where the caller put it. Cost: one pass over each prefix that occurs, and for each
@@ -56,7 +56,8 @@ def score_pairs(
         yield from score_rows(lm, [prepend_prefix(prefixes[p], rows[r]) for p, r in pairs], batch_tokens=batch_tokens)
         return
     used, prefix_of = np.unique(pairs[:, 0], return_inverse=True)
-    # pairs in the order of their prefixes: those of used prefix g are by_prefix[begin[g]:begin[g + 1]]
+    # pairs in the order of their prefixes: those of used prefix g are by_prefix[begin[g]:begin[g +
+    # 1]]
     by_prefix = np.argsort(prefix_of, kind="stable")
     begin = np.searchsorted(prefix_of[by_prefix], np.arange(len(used) + 1))
     n_prefix = np.array([len(prefixes[p]) for p in used], dtype=np.int64)
@@ -86,7 +87,7 @@ def has_plain_cache(lm: LanguageModel) -> bool:
 
 
 def can_cache_prefixes(lm: LanguageModel) -> bool:
-    """Tell whether the keys and values of a prefix can stand for it: a probe of two prefixes has the last word."""
+    """Tell whether a prefix's keys and values can stand for it; a probe has the last word."""
     if not has_plain_cache(lm):
         return False
     prefixes = [np.arange(n, dtype=np.int32) % lm.n_vocabulary for n in (3, 9)]
@@ -104,7 +105,7 @@ def _stack(batches: Iterator[Scored]) -> NDArray[np.float32]:
 
 
 class _CachedPrefixes:
-    """Keys and values of a few prefixes, all but the last token of each: that one is read again with each row."""
+    """Keys and values of a few prefixes but for their last tokens, read again with each row."""
 
     def __init__(self, lm: LanguageModel, prefixes: Sequence[Ids]) -> None:
         import torch
@@ -131,7 +132,7 @@ class _CachedPrefixes:
         ]
 
     def inputs(self, slot: NDArray[np.int64], ids: NDArray[np.int64]) -> dict[str, Any]:
-        """Return the model's inputs for token ids (b, w), each row behind the prefix in its slot."""
+        """Return the model's inputs for ids (b, w), each row behind the prefix in its slot."""
         import torch
         from transformers import DynamicCache
 

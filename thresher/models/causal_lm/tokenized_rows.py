@@ -1,4 +1,4 @@
-"""Rows of a dataset as tokens, with those of the response marked: what a language model is asked about."""
+"""Rows as tokens, with those of the response marked: what a language model is asked about."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def describe_problems(codes: Iterable[int]) -> pl.Series:
 
 
 def row_texts(dataset: Dataset) -> pl.Series:
-    """Return all that the model is shown of each row, as JSON: (n,) string, equal for equal rows only.
+    """Return what the model is shown of each row, as JSON: (n,) string, equal for equal rows only.
 
     A conversation is {"messages", "tools"} with every turn, a classified text one question and its
     label as the answer, a plain text {"text"}. The order of keys counts, since a chat template may
@@ -152,7 +152,7 @@ class RowTokenizer:
 
 
 def tokenize_with_offsets(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """Return the token ids of each text and their [start, end) characters, without special tokens."""
+    """Return each text's token ids and their [start, end) characters, without special tokens."""
     encoded = tokenizer(
         list(texts),
         add_special_tokens=False,
@@ -165,6 +165,6 @@ def tokenize_with_offsets(tokenizer: Any, texts: Sequence[str]) -> list[tuple[li
 
 
 def without_prompt(row: TokenRow, start_id: int) -> TokenRow:
-    """Return the scored tokens of a row alone, behind the start of a text: the same tokens, given nothing else."""
+    """Return a row's scored tokens behind the start of a text: the same, given nothing else."""
     ids = np.concatenate([np.array([start_id], dtype=np.int32), row.ids[row.is_scored]])
     return TokenRow(ids, np.arange(len(ids)) > 0)

@@ -24,8 +24,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 class Encoder(ABC):
     """Turns texts into unit vectors. Weights are loaded by the first `encode_batches`, not before.
 
-    A vector depends on its text alone (batch neighbors change it by 1e-5 at most) and has norm 1, or
-    0 for a text of which the encoder knows no token.
+    A vector depends on its text alone (batch neighbors change it by 1e-5 at most) and has norm 1,
+    or 0 for a text of which the encoder knows no token.
     """
 
     @property
@@ -36,7 +36,7 @@ class Encoder(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of everything that determines a vector: weights, tokenizer, pooling and our recipe."""
+        """Hash of everything that determines a vector: weights, tokenizer, pooling, recipe."""
 
     @property
     @abstractmethod
@@ -99,7 +99,7 @@ def count_other_script(texts: pl.Series) -> int:
 
 
 def unknown_notes(name: str, n_unknown: int, n_read: int) -> list[str]:
-    """Return what the user should know of texts whose words are mostly unknown to the encoder, if there are any.
+    """Return what the user should know of texts of mostly unknown words, if there are any.
 
     Args:
         name: of the encoder.

@@ -1,4 +1,4 @@
-"""The embedded all-MiniLM-L6-v2: where the `encoders` extra puts it, and that it is the one we know."""
+"""The embedded all-MiniLM-L6-v2: where the `encoders` extra puts it, and a check of its weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def minilm_folder() -> Path:
 
 
 def find_minilm() -> Path | None:
-    """Return where the embedded model should be, unchecked, or None when its package is not installed."""
+    """Return where the embedded model should be, unchecked; None without its package."""
     spec = importlib.util.find_spec(PACKAGE)  # finds a top-level package without importing it
     if spec is None or not spec.submodule_search_locations:
         return None

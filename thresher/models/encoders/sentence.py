@@ -1,4 +1,4 @@
-"""Transformer encoders through sentence-transformers: the embedded MiniLM, or any model by name or folder."""
+"""Transformer encoders through sentence-transformers: the embedded MiniLM, or any other."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SentenceEncoder(Encoder):
 
     @cached_property
     def folder(self) -> Path:
-        """Where the model lies; downloads it when it is a name on the Hub that is not cached yet."""
+        """Where the model lies; downloads it when it is a name on the Hub and not cached."""
         if self._name == MINILM:
             return find_minilm() or minilm_folder()  # the second raises, and says what is missing
         folder = model_folder(self._name, what="encoder", patterns=(*SHAPING, *SAFE_WEIGHTS), embedded=EMBEDDED)
@@ -102,7 +102,7 @@ class SentenceEncoder(Encoder):
         return fingerprint(files, recipe=f"{RECIPE}-{self._dtype}")
 
     def _files(self) -> list[tuple[str, Path]]:
-        """Return name and path of what shapes a vector; beside safetensors, a layer may have other weights."""
+        """Return name and path of what shapes a vector; layers may have other weights."""
         safe = {path.parent for path in self.folder.rglob(SAFE_WEIGHTS[0])}
         files = {path for pattern in (*SHAPING, *SAFE_WEIGHTS) for path in self.folder.rglob(pattern)}
         others = self.folder.rglob(LAYER_WEIGHTS if safe else OTHER_WEIGHTS[0])
@@ -174,7 +174,7 @@ class SentenceEncoder(Encoder):
         return min(budget, CPU_BATCH_TOKENS) if model.device.type == "cpu" else budget
 
     def _start_encoding(self, texts: list[str]) -> PendingTensor:
-        """Return the vectors of a batch, on a GPU while they are being computed: what `encode` of the model does."""
+        """Return the vectors of a batch, on a GPU while they are computed: the model's `encode`."""
         import torch
 
         model = self._model
@@ -187,7 +187,7 @@ class SentenceEncoder(Encoder):
             return PendingTensor(model(inputs)["sentence_embedding"][:, : model.truncate_dim].float())
 
     def _count_tokens(self, texts: list[str]) -> NDArray[np.int64]:
-        """Return (n,) tokens that the model will read of each text, and count the texts that it cuts or hardly knows.
+        """Return (n,) tokens that the model will read of each text, and count cut and unknown ones.
 
         Of a text of unknown words alone it reads nothing: all such texts would have one and the
         same vector.
@@ -210,7 +210,7 @@ class SentenceEncoder(Encoder):
         return read
 
     def notes(self) -> list[str]:
-        """Return how many texts were longer than the model reads, and how many hold words that it does not know.
+        """Return how many texts were longer than the model reads, and how many hold unknown words.
 
         What MiniLM does not know is counted of all texts, not only of those that it reads now
         (`Embedding.facts`).

@@ -1,4 +1,4 @@
-"""The embedded static encoder: mean of per-token vectors distilled from MiniLM, compiled, without a model library."""
+"""The embedded static encoder: mean of token vectors distilled from MiniLM, without a library."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Model(NamedTuple):
 
 
 class StaticEncoder(Encoder):
-    """Mean of the static vectors of a text's tokens, normalized (model2vec, github.com/MinishLab/model2vec).
+    """Mean of the static vectors of a text's tokens, normalized (github.com/MinishLab/model2vec).
 
     The whole text counts, whatever its length. Each text is summed on its own, so its neighbors do
     not matter. Cost: O(tokens * 256), over a hundred thousand rows of 57 tokens per second and core

@@ -1,4 +1,4 @@
-"""BERT's WordPiece tokens of many texts: every distinct word is asked of the tokenizer once, the rest is a look-up.
+"""BERT's WordPiece tokens of many texts: each distinct word is tokenized once, then looked up.
 
 WordPiece reads each word alone, so the tokens of a text are those of its words. A compiled scan
 cuts texts into words as `BertNormalizer` and `BertPreTokenizer` do for ASCII and finds each in a
@@ -46,7 +46,7 @@ class TokenRuns(NamedTuple):
 
 
 class WordPieces:
-    """Reads texts as the BERT tokenizer of a `tokenizer.json` does, without truncation and without added tokens.
+    """Reads texts as a BERT `tokenizer.json` does, without truncation and without added tokens.
 
     Cost: about 3 ns per byte, and the library's time for each distinct word. The table takes about
     30 bytes per distinct word and is bounded.
@@ -72,7 +72,7 @@ class WordPieces:
 
     @staticmethod
     def reads(path: Path) -> bool:
-        """Tell whether a tokenizer is a WordPiece with BERT's rules, of which this class knows all."""
+        """Tell whether a tokenizer is a WordPiece with BERT's rules, which this class knows."""
         content = orjson.loads(path.read_bytes())
         normalizer, cutter = content.get("normalizer") or {}, content.get("pre_tokenizer") or {}
         model = content.get("model") or {}
@@ -139,7 +139,7 @@ class _Table:
     def scan(
         self, text: NDArray[np.uint8], end: NDArray[np.int64], kind: Any, lower: Any, longest: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the words of each text, new ones entered: their numbers one after the other, and where each text ends.
+        """Return the numbers of the words of all texts, new ones entered, and where each text ends.
 
         Args:
             text: bytes of all texts.
@@ -221,7 +221,7 @@ def _enter_all(slot: Any, hashes: Any, n: int) -> None:
 
 @jit
 def _find(slot: Any, hashes: Any, ends: Any, content: Any, n: Any, length: Any, key: Any) -> Any:
-    """Return the number of the word whose bytes lie behind the last one's; n when it was not there and is now."""
+    """Return the number of the word whose bytes lie behind the last one's; n where it was new."""
     mask = np.uint64(len(slot) - 1)
     begin = ends[n]
     at = key & mask
@@ -259,7 +259,7 @@ def _scan(  # noqa: C901
     text: Any, end: Any, first: int, kind: Any, lower: Any, longest: int,
     slot: Any, hashes: Any, ends: Any, content: Any, n: int, words: Any, word_end: Any,
 ) -> Any:  # fmt: skip
-    """Write the words of each text from `first` on; returns the first text that finds no room, and the words known."""
+    """Write the words of each text; return the first text without room, and the words known."""
     n_out = word_end[first]
     for t in range(first, len(end) - 1):
         n_text = end[t + 1] - end[t]
@@ -270,7 +270,8 @@ def _scan(  # noqa: C901
             if kind[text[i]] == SPACE:
                 i += 1
                 continue
-            # text[i:stop] is a stretch between spaces; with a foreign byte it is one word for the library
+            # text[i:stop] is a stretch between spaces; with a foreign byte it is one word for the
+            # library
             stop, is_foreign = i, False
             while stop < end[t + 1] and kind[text[stop]] != SPACE:
                 is_foreign |= kind[text[stop]] == FOREIGN
@@ -280,8 +281,7 @@ def _scan(  # noqa: C901
                 np.uint64(0xCBF29CE484222325),
             )  # of the word so far, whose bytes lie behind the table's last
             while i < stop:
-                c = lower[text[i]]
-                what = kind[text[i]]
+                c, what = lower[text[i]], kind[text[i]]
                 if is_foreign:
                     c, what = text[i], LETTER
                 if length and what == PUNCTUATION:  # the word before it ends here

@@ -1,4 +1,4 @@
-"""Generation token by token, as the logits say: whatever a model's own generation settings ask for does not count."""
+"""Generation token by token, as the logits say: a model's own generation settings do not count."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def generate_plainly(
     stops: Collection[int],
     **more: Any,
 ) -> torch.Tensor:
-    """Return prompts with the likeliest token added at each step, (b, width + at most max_new_tokens) int64.
+    """Return prompts with the likeliest tokens added, (b, width + at most max_new_tokens) int64.
 
     transformers fills what a call does not say from the model's generation_config.json: sampling,
     beams, penalties, suppressed words, least lengths. Here nothing is filled, and nothing is warned
@@ -54,7 +54,7 @@ def generate_plainly(
 
 
 def ignores_padding(model: Any, device: torch.device) -> bool:
-    """Tell whether padding on the left of a prompt leaves alone what follows it, by a probe of two steps.
+    """Tell whether padding left of a prompt leaves alone what follows, by a probe of two steps.
 
     Some recurrent models (RWKV, RecurrentGemma) read padding like any token, whatever the mask
     says.
@@ -79,7 +79,7 @@ def ignores_padding(model: Any, device: torch.device) -> bool:
 
 
 def read_stop_ids(settings: Any) -> set[int]:
-    """Return the tokens that end an answer by `eos_token_id` of a model's settings: one, several or none."""
+    """Return the tokens that end an answer by the `eos_token_id` of a model's settings."""
     return {*(settings if isinstance(settings, list) else [settings])} - {None}
 
 

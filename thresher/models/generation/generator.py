@@ -36,8 +36,8 @@ class OptionProbabilities:
     """What a model chose among options.
 
     Attributes:
-        probabilities: (n, m) float64 probability of each option among the options; NaN where there is a
-            problem.
+        probabilities: (n, m) float64 probability of each option among the options; NaN where there
+            is a problem.
         problems: (n,) why there is no choice, or None.
     """
 
@@ -46,7 +46,7 @@ class OptionProbabilities:
 
 
 class TextGenerator(Protocol):
-    """Answers conversations and questions with options. A model is loaded, or a server asked, when it is needed."""
+    """Answers conversations, and questions with options; nothing is loaded before it is needed."""
 
     @property
     def name(self) -> str:
@@ -54,24 +54,24 @@ class TextGenerator(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what determines the answers: weights and tokenizer, or address and name of what a server serves."""
+        """Hash of what determines the answers: weights and tokenizer, or a server's address."""
 
     def generate(
         self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: ModelContext
     ) -> list[list[Generation]]:
-        """Return `decoding.n_samples` answers of each conversation (as `conversation_to_json` writes it)."""
+        """Return `decoding.n_samples` answers of each conversation (`conversation_to_json`)."""
 
     def score_options(
         self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: ModelContext
     ) -> OptionProbabilities:
-        """Return how likely the model begins its answer of each conversation with each option, such as "A" and "B"."""
+        """Return how likely each answer begins with each option, such as "A" and "B"."""
 
     def notes(self) -> list[str]:
         """Return what the user should know of how the model was asked."""
 
 
 def conversation_to_json(messages: Sequence[Any], tools: Sequence[Any] | None = None) -> str:
-    """Return a conversation that waits for an answer as JSON, equal for equal conversations only."""
+    """Return a conversation that waits for an answer as JSON, equal for equal ones only."""
     return orjson.dumps({"messages": messages, "tools": tools}, default=str).decode()
 
 

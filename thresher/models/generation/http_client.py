@@ -149,7 +149,7 @@ class ServerClient:
         raise RefusedError(status, said or f"status {status}")
 
     def _said(self, content: Any) -> str:
-        """Return the server's own words for an error, one line of 200 characters at most, without the key."""
+        """Return the server's words for an error, one line of 200 characters, without the key."""
         words = content
         for name in ("error", "message"):
             if isinstance(words, dict):
@@ -209,7 +209,7 @@ class Pace:
 
 
 def parse_retry_delay(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Return the seconds that Retry-After asks to wait, as a number or as a date; None for no such wish."""
+    """Return the seconds that Retry-After asks to wait, by number or date; None without it."""
     text = headers.get("retry-after", "").strip()
     if text.replace(".", "", 1).isdecimal():
         return float(text)
@@ -220,7 +220,7 @@ def parse_retry_delay(headers: Mapping[str, str], *, now: float) -> float | None
 
 
 def _key() -> str | None:
-    """Return the key in the environment, or None; white space around it, such as a file's last line break, is no part.
+    """Return the key in the environment without white space around it, or None.
 
     Raises:
         InputError: it holds what no header can hold; libraries would repeat it in their message.

@@ -1,4 +1,4 @@
-"""Answers of a causal language model on this machine, batched; and what it would choose among given answers."""
+"""Answers of a causal language model on this machine, and its choice among given answers."""
 
 from __future__ import annotations
 
@@ -77,15 +77,15 @@ class LocalGenerator:
     def generate(
         self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: ModelContext
     ) -> list[list[Generation]]:
-        """Return the answers of each conversation; finished ones come from the cache, each by itself.
+        """Return the answers of each conversation; each finished one comes from the cache.
 
         Cost: one pass over each prompt, whatever the number of samples, where the model keeps its
         keys and values in the plain way; then one step of a batch per token. A batch holds prompts
         and answers of `context.models.batch_tokens`.
         """
         requests = SampleRequests.create(conversations, decoding.n_samples)
-        # not `lm.limit_batch_tokens`: that bounds the activations of one pass, and here every layer's
-        # keys and values of prompts and answers are held at once
+        # not `lm.limit_batch_tokens`: that bounds the activations of one pass, and here every
+        # layer's keys and values of prompts and answers are held at once
         batch_tokens = context.models.batch_tokens or BATCH_TOKENS
 
         def batches(keys: pl.Series) -> Iterator[Batch]:
@@ -122,7 +122,7 @@ class LocalGenerator:
     def score_options(
         self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: ModelContext
     ) -> OptionProbabilities:
-        """Return the probability of each option's first token as the next one. Cost: one forward per conversation."""
+        """Return the probability of each option's first token. Cost: one forward each."""
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
             return self._option_batches(texts, len(options), context.models.batch_tokens or BATCH_TOKENS)
@@ -172,7 +172,7 @@ class LocalGenerator:
         return frozenset((ends | turn_end_ids(self.lm.tokenizer)) - {None})
 
     def _tokenize_prompts(self, conversations: Sequence[str]) -> tuple[list[list[int]], Int64]:
-        """Return the token ids of each conversation, up to where the answer starts, and a problem or 0."""
+        """Return each conversation's token ids up to its answer, and a problem or 0."""
         tokenizer = self.lm.tokenizer
         contents = [orjson.loads(conversation) for conversation in conversations]
         texts = [render_conversation(tokenizer, content["messages"], content["tools"]) for content in contents]
@@ -226,7 +226,7 @@ class LocalGenerator:
         decoding: Decoding,
         uniforms: NDArray[np.float64] | None,
     ) -> Ids:
-        """Return (sum of n_answers, max_new_tokens) token ids: so many answers of each of the (b,) prompts.
+        """Return (sum of n_answers, max_new_tokens) token ids: answers of each of (b,) prompts.
 
         Where a model reads padding like any token, each answer is made alone: transformers also
         confuses the states that such models (RWKV) carry from token to token when several rows
@@ -279,7 +279,7 @@ class LocalGenerator:
                 yield Batch(start + rows, np.concatenate([log_p, np.zeros((len(rows), 1))], axis=1))
 
     def _tokenize_options(self, keys: list[list[str]]) -> tuple[list[list[int]], Int64, Int64]:
-        """Return the tokens before the answer, (n, m) the token of each option there, and a problem or 0."""
+        """Return the tokens before the answer, (n, m) options' tokens, and a problem or 0."""
         tokenizer, m = self.lm.tokenizer, len(keys[0]) - 1
         prompts, problems = self._tokenize_prompts([key[0] for key in keys])
         targets = np.zeros((len(keys), m), dtype=np.int64)
@@ -338,7 +338,7 @@ def _sum_dtype(device: torch.device) -> torch.dtype:
 
 
 def _cache_prompts(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row_of: torch.Tensor) -> dict[str, Any]:
-    """Return keys and values of the prompts but for their last token, for each of (k,) rows; or nothing.
+    """Return keys and values of the prompts without their last token, for (k,) rows; or nothing.
 
     Nothing where a layer keeps something else than all keys and values, or the model's positions
     cannot be told.
@@ -356,7 +356,7 @@ def _cache_prompts(lm: LanguageModel, ids: torch.Tensor, mask: torch.Tensor, row
 
 
 def _cut_after_stop(out: Int64, stops: frozenset[int], width: int) -> Ids:
-    """Return (b, width) int32: each answer as far as its first stop, which is kept; NOTHING behind it."""
+    """Return (b, width) int32: each answer with its first stop, and NOTHING behind it."""
     is_stop = np.isin(out, sorted(stops))
     is_behind = np.cumsum(is_stop, axis=1) - is_stop > 0
     answers = np.full((len(out), width), NOTHING, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server in place of a local model: vLLM, llama.cpp, TGI, Ollama, `transformers serve`.
+"""An OpenAI-compatible server in place of a local model: vLLM, llama.cpp, TGI, Ollama and others.
 
     --model http://localhost:8000/v1#Qwen/Qwen2.5-7B-Instruct
     --model 'https://api.example.com/v1?in_flight=16&per_minute=600&timeout=60&tries=8#model-name'
@@ -117,7 +117,7 @@ class OpenAIGenerator:
     def score_options(
         self, conversations: Sequence[str], options: Sequence[str], *, stage: str, context: ModelContext
     ) -> OptionProbabilities:
-        """Return the share of each option: by its probability as the answer's first word, or 1 for the one named.
+        """Return each option's probability as the answer's first word, or 1 for the one named.
 
         The probabilities are those of the 20 likeliest tokens, where the server gives them; an
         option that is not among them has the share 0. Otherwise the answer is read, and one that
@@ -179,7 +179,7 @@ class OpenAIGenerator:
     def _ask(
         self, requests: Sequence[_Request], reduce: Reduce, *, stage: str, context: ModelContext
     ) -> dict[str, dict[str, Any]]:
-        """Return what is kept of the answer to each request, by its key: from the store, or from the server."""
+        """Return what is stored of the answer to each request, by key, asking the server."""
         by_key = {request.key: request for request in requests}
 
         def fetch() -> dict[str, dict[str, Any]]:
@@ -213,7 +213,7 @@ class OpenAIGenerator:
     def _fetch(
         self, request: _Request, client: ServerClient, known: list[str] | None, reduce: Reduce, store: AnswerCache
     ) -> dict[str, Any]:
-        """Ask for one answer and store it; a refusal of this one request is not stored, and costs nothing.
+        """Ask for one answer and store it; a refusal of this request alone is not stored.
 
         Raises:
             InputError: the server does not know the model, refuses the key or does not answer.

@@ -44,7 +44,7 @@ def keep_text(response: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_top_tokens(response: dict[str, Any]) -> dict[str, Any]:
-    """Keep the text of a response, and the likeliest tokens at its first places: [[token, log-probability], ...].
+    """Keep a response's text, and the likeliest tokens at its places: [[token, log-probability]].
 
     Raises:
         RefusedError: the response holds no text, or log-probabilities of another form than
@@ -71,7 +71,7 @@ def _kind(value: object) -> str:
 
 
 def option_probabilities(top: Sequence[Sequence[tuple[str, float]]], options: Sequence[str]) -> list[float] | None:
-    """Return the probabilities of the options among themselves, at the first place where they are likeliest in all.
+    """Return the options' probabilities among themselves, where they are likeliest in all.
 
     A token counts as an option when nothing but it is left without white space and the marks around
     it. Of "(B)" the place behind "(" counts: before it, options are among the likeliest tokens too,
@@ -91,7 +91,7 @@ def option_probabilities(top: Sequence[Sequence[tuple[str, float]]], options: Se
 
 
 def find_named_option(text: str, options: Sequence[str]) -> list[float] | None:
-    """Return 1 for the option that an answer begins with or names in parentheses and 0 for the others, or None."""
+    """Return 1 for the option that an answer begins with or names in parentheses, or None."""
     words = "|".join(map(re.escape, options))
     first = re.match(rf"\W*({words})(?!\w)(?!\s+[a-z])", text)  # not the article: "A good answer"
     named = {first.group(1)} if first else set(re.findall(rf"\(({words})\)", text))

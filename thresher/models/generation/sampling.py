@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def sample_uniforms(conversation: str, decoding: Decoding, samples: Iterable[int]) -> NDArray[np.float64]:
-    """Return the random numbers behind some sampled answers of a conversation: (k, max_new_tokens) in 0..1.
+    """Return the random numbers behind sampled answers: (k, max_new_tokens) in 0..1.
 
     Those of a sample depend on the seed, the conversation and the sample's place alone, so that
     more samples or longer answers leave what was there unchanged.
@@ -60,7 +60,7 @@ class SampleRequests:
         )
 
     def group_by_conversation(self, keys: pl.Series) -> dict[str, list[tuple[int, int]]]:
-        """Return the conversations behind keys, each with positions in `keys` and places among samples."""
+        """Return the conversations behind keys, with positions in `keys` and sample numbers."""
         groups: dict[str, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys.to_list()):
             digest, _, sample = key.partition("-")
@@ -69,7 +69,7 @@ class SampleRequests:
 
 
 class InverseTransform:
-    """Leaves one token possible in each row: where the running sum of the probabilities passes its random number."""
+    """Leaves one token possible in each row: where summed probabilities pass its random number."""
 
     def __init__(self, uniforms: torch.Tensor, decoding: Decoding) -> None:
         self._uniforms = uniforms  # (b, steps)
