@@ -123,13 +123,13 @@ class FeatureCache:
                 f"cache: prune needs max_bytes or older_than_days, 0 or more, got {max_bytes} and {older_than_days}"
             )
         chunks = sorted(_chunks(self.root / VERSION), key=lambda chunk: chunk.last_used)
-        left = sum(chunk.bytes for chunk in chunks)
+        bytes_left = sum(chunk.bytes for chunk in chunks)
         expired = -np.inf if older_than_days is None else time.time() - older_than_days * DAY_S
         freed = self._delete_stale_temporaries()
         for chunk in chunks:
-            if chunk.last_used < expired or (max_bytes is not None and left > max_bytes):
+            if chunk.last_used < expired or (max_bytes is not None and bytes_left > max_bytes):
                 _delete(chunk.path)
-                left -= chunk.bytes
+                bytes_left -= chunk.bytes
                 freed += chunk.bytes
         return freed
 

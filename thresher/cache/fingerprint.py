@@ -33,11 +33,11 @@ def combine_fingerprints(*parts: str) -> str:
     return xxhash.xxh3_128_hexdigest("\0".join(parts).encode())
 
 
-def check_unchanged(who: str, folder: Path, before: str, now: str) -> None:
+def check_unchanged(owner: str, folder: Path, before: str, now: str) -> None:
     """Refuse a model whose files were replaced while it was loaded: old and new values would mix.
 
     Args:
-        who: the model, for messages.
+        owner: the model, for messages.
         folder: its files.
         before: fingerprint that its values are kept under.
         now: fingerprint of the files after the weights were read.
@@ -47,7 +47,7 @@ def check_unchanged(who: str, folder: Path, before: str, now: str) -> None:
     """
     if now != before:
         raise InputError(
-            f"{who}: its files in {folder} must stay as they are while it is used, and they were changed since this "
+            f"{owner}: its files in {folder} must stay as they are while it is used, and they were changed since this "
             f"run began; run the same command again"
         )
 

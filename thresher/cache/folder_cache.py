@@ -138,12 +138,12 @@ class FolderCache:
         freed = self._discard_left()
         listed = ((_last_used(folder), folder, _bytes(folder)) for folder in self._folders())
         folders = sorted((used, folder, size) for used, folder, size in listed if used is not None)
-        left = sum(size for _, _, size in folders)
+        bytes_left = sum(size for _, _, size in folders)
         expired = -1.0 if older_than_days is None else time.time() - older_than_days * DAY_S
         for used, folder, size in folders:
-            is_beyond = used < expired or (max_bytes is not None and left > max_bytes)
+            is_beyond = used < expired or (max_bytes is not None and bytes_left > max_bytes)
             if is_beyond and self._delete(folder):
-                left, freed = left - size, freed + size
+                bytes_left, freed = bytes_left - size, freed + size
         return freed
 
     def _delete(self, folder: Path) -> bool:

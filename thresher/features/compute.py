@@ -45,13 +45,15 @@ def compute(dataset: Dataset, needs: Iterable[str], context: FeatureContext | No
     }  # cheap ones first: a wrong column name must not cost an embedding run
     numbers = {name: column_numbers(dataset, name.removeprefix(NUMBER)) for name in names if name.startswith(NUMBER)}
     computed = numbers | {name: provider.compute(dataset, context) for name, provider in providers.items()}
-    measured = {name: found for name, found in computed.items() if isinstance(found, FeatureValues)}
-    arrays |= {name: found.values if isinstance(found, FeatureValues) else found for name, found in computed.items()}
+    partial = {name: result for name, result in computed.items() if isinstance(result, FeatureValues)}
+    arrays |= {
+        name: result.values if isinstance(result, FeatureValues) else result for name, result in computed.items()
+    }
     return Features(
         row_id=dataset.frame["row_id"],
         arrays=arrays,
-        missing={name: found.missing for name, found in measured.items()},
-        notes={name: found.notes for name, found in measured.items()} | _facts(providers, dataset, context),
+        missing={name: result.missing for name, result in partial.items()},
+        notes={name: result.notes for name, result in partial.items()} | _facts(providers, dataset, context),
     )
 
 
@@ -94,10 +96,10 @@ def column_numbers(dataset: Dataset, name: str) -> FeatureValues:
     Raises:
         InputError: the column holds something else than numbers.
     """
-    given = dataset.column(name)
-    is_plain = not (given.dtype.is_nested() or given.dtype == pl.Object)
-    values = given.cast(pl.Float64, strict=False) if is_plain else given.is_null().cast(pl.Float64)
-    wrong = given.filter(given.is_not_null() & values.is_null()) if is_plain else given.drop_nulls()
+    column = dataset.column(name)
+    is_plain = not (column.dtype.is_nested() or column.dtype == pl.Object)
+    values = column.cast(pl.Float64, strict=False) if is_plain else column.is_null().cast(pl.Float64)
+    wrong = column.filter(column.is_not_null() & values.is_null()) if is_plain else column.drop_nulls()
     if len(wrong):
         raise InputError(
             f"column '{name}' must hold numbers, found {len(wrong):,} other values (first: {str(wrong[0])[:40]!r}); "

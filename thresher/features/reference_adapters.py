@@ -58,10 +58,10 @@ class RequiredAdapter:
         """Say how many rows are learned, as a function of n."""
         epochs = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
         if self.n_folds == 1:
-            told, share = f"an adapter learns {self.share:.0%} of the n rows for {epochs}", self.share
+            what, share = f"an adapter learns {self.share:.0%} of the n rows for {epochs}", self.share
         else:
-            told, share = f"{self.n_folds} adapters learn the rows outside their folds for {epochs}", self.n_folds - 1
-        return f"{told}: {self.epochs * share:g} n rows forward and backward"
+            what, share = f"{self.n_folds} adapters learn the rows outside their folds for {epochs}", self.n_folds - 1
+        return f"{what}: {self.epochs * share:g} n rows forward and backward"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,13 +38,13 @@ def compute_side_inputs(
         InputError: there are no rows, or none has a value.
     """
     pairwise = {name for name in names if is_pairwise(name)}
-    found = compute(rows, names - pairwise, context)
+    features = compute(rows, names - pairwise, context)
     is_whole = np.ones(len(rows), dtype=np.bool_)
-    for reasons in found.missing.values():
+    for reasons in features.missing.values():
         is_whole &= reasons.is_null().to_numpy()
     if not is_whole.any():
         raise InputError(f"{role}: must hold rows that have a value, found none among {len(rows)}")
-    arrays: dict[str, Array] = {f"{role}_{name}": found[name][is_whole] for name in names - pairwise}
+    arrays: dict[str, Array] = {f"{role}_{name}": features[name][is_whole] for name in names - pairwise}
     for name in sorted(pairwise):
         arrays[f"{role}_{name}"] = compute(pool, {name}, replace(context, examples=rows))[name]
     return arrays

@@ -118,9 +118,9 @@ def score(
     (models,) = split_options("score", options, ModelSettings)
     context = FeatureContext(models=models, reference=reference, examples=beside, on_progress=on_progress)
     context = context.resolved(len(rows))
-    asked = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
+    request = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
     read = [describe_reading(each) for each in (rows, beside) if each is not None]
-    identity = digest({"request": asked, "read": read, "thresher": versions(())})
+    identity = digest({"request": request, "read": read, "thresher": versions(())})
     path = None if out is None else expand_path(out)
     if path is not None:
         _check_suffix(path)
@@ -128,27 +128,33 @@ def score(
         if not _is_free(path, identity, force=force):
             return FeatureTable(frame=_read(path), manifest=Manifest.read_file(_manifest_path(path)))
         _make_parent(path)
-    found = compute(rows, names, context)
-    content = {"format": FORMAT, "kind": "features", "identity": identity, **asked, **_describe_result(rows, found)}
-    made = FeatureTable(frame=_table(found, names), manifest=Manifest(content))
+    computed = compute(rows, names, context)
+    content = {
+        "format": FORMAT,
+        "kind": "features",
+        "identity": identity,
+        **request,
+        **_describe_result(rows, computed),
+    }
+    table = FeatureTable(frame=_table(computed, names), manifest=Manifest(content))
     if path is not None:
-        made.save(path, force=force)
-    return made
+        table.save(path, force=force)
+    return table
 
 
-def _table(found: Features, names: Iterable[str]) -> pl.DataFrame:
+def _table(computed: Features, names: Iterable[str]) -> pl.DataFrame:
     """Return features as columns, in the order of the names."""
-    columns = [found.row_id.alias("row_id")]
+    columns = [computed.row_id.alias("row_id")]
     for name in names:
-        values = found[name]
+        values = computed[name]
         parts = {name: values}
         if values.dtype.names is not None:
             parts = {f"{name}_{part}": values[part] for part in values.dtype.names}
         for column, array in parts.items():
             series = pl.Series(column, np.ascontiguousarray(array))
             columns.append(series.fill_nan(None) if array.ndim == 1 and series.dtype.is_float() else series)
-        if name in found.missing:
-            columns.append(found.missing[name].alias(f"{name}_missing"))
+        if name in computed.missing:
+            columns.append(computed.missing[name].alias(f"{name}_missing"))
     return pl.DataFrame(columns)
 
 
@@ -204,11 +210,13 @@ def _names(features: str | Iterable[str]) -> list[str]:
     return names
 
 
-def _describe_result(rows: Dataset, found: Features) -> dict[str, Any]:
+def _describe_result(rows: Dataset, computed: Features) -> dict[str, Any]:
     """Return what the manifest says of the rows and of what came out."""
     return {
-        **describe_rows(rows, {"missing": {name: int(why.is_not_null().sum()) for name, why in found.missing.items()}}),
-        "feature_notes": {name: dict(notes) for name, notes in found.notes.items()},
+        **describe_rows(
+            rows, {"missing": {name: int(why.is_not_null().sum()) for name, why in computed.missing.items()}}
+        ),
+        "feature_notes": {name: dict(notes) for name, notes in computed.notes.items()},
         "versions": versions(),
         "run": describe_run(rows),
     }

@@ -60,19 +60,19 @@ class ServerAddress:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         place = host if port is None else f"{host}:{port}"
         path = parts.path.rstrip("/") or "/v1"
-        given = {}
+        settings = {}
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if name not in SETTINGS:
                 raise SettingsError(
                     f"model: a server has no setting '{name}'; it has: {', '.join(SETTINGS)}"
                     f"{did_you_mean(name, SETTINGS)}"
                 )
-            given[SETTINGS[name]] = _number(name, value)
+            settings[SETTINGS[name]] = _number(name, value)
         return cls(
             url=f"{parts.scheme.lower()}://{place}{path}",
             model=unquote(parts.fragment) or None,
-            timeout_s=float(given.pop("timeout_s", cls.timeout_s)),
-            **given,
+            timeout_s=float(settings.pop("timeout_s", cls.timeout_s)),
+            **settings,
         )
 
 

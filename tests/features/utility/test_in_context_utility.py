@@ -98,7 +98,7 @@ def test_distance_is_0_for_a_certain_response_and_1_for_an_impossible_one():
         assert distance(np.log(np.array(p, np.float32))) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_row_is_tried_with_itself_its_nearest_some_drawn_and_those_that_helped_most(tiny_llama):
+def test_a_row_is_tried_with_itself_its_nearest_some_sampled_and_those_that_helped_most(tiny_llama):
     pool = th.load(make_rows())
     every = compute(pool, {NAME, "embedding"}, context(tiny_llama, n_examples=None))
     few = compute(pool, {NAME}, context(tiny_llama, n_examples=8))[NAME]
@@ -139,12 +139,12 @@ def test_effects_of_examples_are_those_of_ridge_regression_on_both():
     assert np.corrcoef(effects(tried, utility, q), wanted)[0, 1] > 0.9999
 
 
-def test_every_example_is_drawn_about_as_often_as_any_other():
+def test_every_example_is_sampled_about_as_often_as_any_other():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 8)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     names = [f"{i:03}" for i in rng.permutation(200)]
-    tried = first_tried(x, x, ExampleCounts(nearest=1, drawn=20, best=0), (names, names))
+    tried = first_tried(x, x, ExampleCounts(nearest=1, sampled=20, best=0), (names, names))
     assert all(len(set(row)) == 22 for row in tried.tolist())
     counts = np.bincount(tried[:, 2:].reshape(-1), minlength=200)
     assert 18 <= counts.min() <= counts.max() <= 22
@@ -153,7 +153,7 @@ def test_every_example_is_drawn_about_as_often_as_any_other():
 @pytest.mark.parametrize("m", [1, 2, 3, 5, 16, 64])
 def test_shares_sum_to_the_number_of_examples(m):
     shares = ExampleCounts.divide(m)
-    assert shares.nearest + shares.drawn + shares.best == m
+    assert shares.nearest + shares.sampled + shares.best == m
     assert shares.nearest >= 1
 
 

@@ -78,8 +78,8 @@ class AnswerAccuracy(FeatureProvider):
         self._generator = generator  # referenced, so that the features computed after this one share the model
         questions = _Questions.from_rows(dataset, examples, settings)
         values = np.full(len(dataset), np.nan, dtype=ANSWER_ACCURACY)
-        asked = np.flatnonzero([problem is None for problem in questions.problems])
-        values["likeliest"][asked] = _measure_accuracy(questions, asked, settings.likeliest, generator, context)
+        askable = np.flatnonzero([problem is None for problem in questions.problems])
+        values["likeliest"][askable] = _measure_accuracy(questions, askable, settings.likeliest, generator, context)
         unknown = np.flatnonzero(values["likeliest"] == 0)
         values["drawn"][unknown] = _measure_accuracy(questions, unknown, settings.drawn, generator, context)
         missing = missing_series(questions.problems)

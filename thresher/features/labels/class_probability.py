@@ -161,32 +161,32 @@ def self_confidence(dataset: Dataset, context: FeatureContext, *, is_normalized:
         (n,) float64 in 0..1, NaN with a reason for a row whose label stands on no other text.
     """
     probability = ClassProbability().compute(dataset, context).astype(np.float64)
-    given = given_classes(dataset)
-    own = probability[np.arange(len(given)), given]
+    given_class = given_classes(dataset)
+    own = probability[np.arange(len(given_class)), given_class]
     is_unknown = own == 0
     if is_normalized:
-        shifted = normalize_confidence(probability, given)
-        own = shifted[np.arange(len(given)), given]
+        shifted = normalize_confidence(probability, given_class)
+        own = shifted[np.arange(len(given_class)), given_class]
     own = np.where(is_unknown, np.nan, own)
     reasons = pl.Series("missing", np.where(is_unknown, UNKNOWN, ""), dtype=pl.String).replace("", None)
-    notes = {"rows": len(given), "rows_missing": int(is_unknown.sum()), "classes": probability.shape[1]}
+    notes = {"rows": len(given_class), "rows_missing": int(is_unknown.sum()), "classes": probability.shape[1]}
     return FeatureValues(values=own, missing=reasons, notes=notes)
 
 
-def normalize_confidence(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
+def normalize_confidence(probability: NDArray[np.float64], given_class: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (n, k) probabilities less each class's mean self-confidence, rows summing to 1."""
-    threshold = class_thresholds(probability, given)
+    threshold = class_thresholds(probability, given_class)
     shifted = probability - threshold + threshold.max()  # none is below 0
     scaled: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
     return scaled
 
 
-def class_thresholds(probability: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.float64]:
+def class_thresholds(probability: NDArray[np.float64], given_class: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (k,): mean probability of a class over the rows that were given it, or 0."""
     k = probability.shape[1]
-    own = probability[np.arange(len(given)), given]
-    total = np.bincount(given, weights=own, minlength=k)
-    mean: NDArray[np.float64] = total / np.maximum(np.bincount(given, minlength=k), 1)
+    own = probability[np.arange(len(given_class)), given_class]
+    total = np.bincount(given_class, weights=own, minlength=k)
+    mean: NDArray[np.float64] = total / np.maximum(np.bincount(given_class, minlength=k), 1)
     return mean
 
 

@@ -15,7 +15,7 @@ NONE = -1  # a row that is sure of no class
 
 
 def find_label_issues(
-    probabilities: NDArray[np.floating], given: NDArray[np.int64], names: Sequence[str]
+    probabilities: NDArray[np.floating], given_class: NDArray[np.int64], names: Sequence[str]
 ) -> pl.DataFrame:
     """Return the rows whose label is probably wrong, the surest first.
 
@@ -32,7 +32,7 @@ def find_label_issues(
 
     Args:
         probabilities: (n, k) out-of-fold, rows sum to 1, as `class_probability` gives them.
-        given: (n,) class of each row's label.
+        given_class: (n,) class of each row's label.
         names: (k,) of the classes.
 
     Returns:
@@ -42,15 +42,16 @@ def find_label_issues(
     Raises:
         InputError: the arrays do not fit one another.
     """
-    p = _checked(probabilities, given, len(names))
-    sure = confident_classes(p, given)
-    own = p[np.arange(len(given)), given]
-    likelier = p[np.arange(len(given)), sure] > own  # where no class is sure, that of the last one, which is not used
-    row = np.flatnonzero((sure != NONE) & (sure != given) & likelier & (own > 0))
+    p = _checked(probabilities, given_class, len(names))
+    sure = confident_classes(p, given_class)
+    own = p[np.arange(len(given_class)), given_class]
+    # where no class is sure, that of the last one, which is not used
+    likelier = p[np.arange(len(given_class)), sure] > own
+    row = np.flatnonzero((sure != NONE) & (sure != given_class) & likelier & (own > 0))
     row = row[np.lexsort((row, own[row]))]
-    threshold = class_thresholds(p, given)
+    threshold = class_thresholds(p, given_class)
     reasons = [
-        f"'{names[given[i]]}' has probability {own[i]:.3f} by classifiers that have not seen the row; "
+        f"'{names[given_class[i]]}' has probability {own[i]:.3f} by classifiers that have not seen the row; "
         f"'{names[sure[i]]}' has {p[i, sure[i]]:.3f}, no less than rows of that label have on average "
         f"({threshold[sure[i]]:.3f})"
         for i in row
@@ -59,7 +60,7 @@ def find_label_issues(
     return pl.DataFrame(
         {
             "row": row,
-            "given": label[given[row]],
+            "given": label[given_class[row]],
             "suggested": label[sure[row]],
             "given_probability": own[row],
             "suggested_probability": p[row, sure[row]],
@@ -76,7 +77,7 @@ def find_label_issues(
     )
 
 
-def confident_joint(probabilities: NDArray[np.floating], given: NDArray[np.int64]) -> NDArray[np.float64]:
+def confident_joint(probabilities: NDArray[np.floating], given_class: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (k, k): estimated number of rows given class i whose true class is j.
 
     Rows that are sure of a class are counted, and each line is scaled to the number of rows given
@@ -86,12 +87,12 @@ def confident_joint(probabilities: NDArray[np.floating], given: NDArray[np.int64
     Raises:
         InputError: the arrays do not fit one another.
     """
-    p = _checked(probabilities, given, probabilities.shape[1])
+    p = _checked(probabilities, given_class, probabilities.shape[1])
     k = p.shape[1]
-    sure = confident_classes(p, given)
+    sure = confident_classes(p, given_class)
     is_sure = sure != NONE
-    counts = np.bincount(given[is_sure] * k + sure[is_sure], minlength=k * k).reshape(k, k).astype(np.float64)
-    n_given = np.bincount(given, minlength=k)
+    counts = np.bincount(given_class[is_sure] * k + sure[is_sure], minlength=k * k).reshape(k, k).astype(np.float64)
+    n_given = np.bincount(given_class, minlength=k)
     total = counts.sum(axis=1)
     empty = total == 0
     counts[empty, empty], total[empty] = 1.0, 1.0
@@ -99,25 +100,27 @@ def confident_joint(probabilities: NDArray[np.floating], given: NDArray[np.int64
     return scaled
 
 
-def confident_classes(p: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.int64]:
+def confident_classes(p: NDArray[np.float64], given_class: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return (n,) the likeliest class of each row at or above its average, NONE where none is.
 
     The average of a class is the mean probability of it over the rows that were given it.
     """
-    threshold = class_thresholds(p, given)
+    threshold = class_thresholds(p, given_class)
     threshold[threshold == 0] = np.inf  # a class that is not known outside its own rows
     cleared = np.where(p >= threshold, p, -1.0)
     best = cleared.argmax(axis=1)
     return np.where(cleared[np.arange(len(p)), best] >= 0, best, NONE)
 
 
-def _checked(probabilities: NDArray[np.floating], given: NDArray[np.int64], n_names: int) -> NDArray[np.float64]:
-    is_fitting = probabilities.ndim == 2 and probabilities.shape == (len(given), n_names)
+def _checked(probabilities: NDArray[np.floating], given_class: NDArray[np.int64], n_names: int) -> NDArray[np.float64]:
+    is_fitting = probabilities.ndim == 2 and probabilities.shape == (len(given_class), n_names)
     if not is_fitting or not np.isfinite(probabilities).all():
         raise InputError(
             f"label issues: probabilities must be finite, one line per row and one column per class "
-            f"({len(given)}, {n_names}), got shape {probabilities.shape}"
+            f"({len(given_class)}, {n_names}), got shape {probabilities.shape}"
         )
-    if len(given) and not 0 <= given.min() <= given.max() < n_names:
-        raise InputError(f"label issues: given must be in 0..{n_names - 1}, got {given.min()}..{given.max()}")
+    if len(given_class) and not 0 <= given_class.min() <= given_class.max() < n_names:
+        raise InputError(
+            f"label issues: given must be in 0..{n_names - 1}, got {given_class.min()}..{given_class.max()}"
+        )
     return probabilities.astype(np.float64)

@@ -20,23 +20,23 @@ PRIOR = 1.0  # measurements of no effect that each row and each example is taken
 class ExampleCounts:
     """How many examples a row is tried with, by the reason they are chosen for.
 
-    A quarter are its nearest, which help it if any does; a quarter are drawn, so that every example
+    A quarter are its nearest, which help it if any does; a quarter are sampled, so that every example
     is tried with as many rows and its effect can be told; half are those that then have helped
     most, the same for all rows.
 
     Attributes:
-        nearest, drawn, best: numbers of examples.
+        nearest, sampled, best: numbers of examples.
     """
 
     nearest: int
-    drawn: int
+    sampled: int
     best: int
 
     @classmethod
     def divide(cls, m: int) -> ExampleCounts:
         """Divide m examples."""
-        nearest, drawn = max(1, m // 4), m // 4
-        return cls(nearest, drawn, m - nearest - drawn)
+        nearest, sampled = max(1, m // 4), m // 4
+        return cls(nearest, sampled, m - nearest - sampled)
 
 
 def first_tried(
@@ -45,19 +45,19 @@ def first_tried(
     counts: ExampleCounts,
     names: tuple[Sequence[str], Sequence[str]],
 ) -> Int64:
-    """Return (n, nearest + drawn) the examples that are tried first, the nearest before the others.
+    """Return (n, nearest + sampled) the examples that are tried first, the nearest before the others.
 
     Args:
         x: (n, d) unit rows.
         examples: (q, d) unit rows, or `x` itself: a row then comes first among its own examples,
             besides the others.
         counts: their numbers; at most q of them in all.
-        names: (n,) of rows and (q,) of examples, random strings: what is drawn follows from them
+        names: (n,) of rows and (q,) of examples, random strings: what is sampled follows from them
             and not from places.
     """
     is_own = examples is x
     nearest = nearest_examples(x, examples, counts.nearest + is_own, is_own=is_own)
-    return np.concatenate([nearest, _sample_evenly(names, nearest, counts.drawn)], axis=1)
+    return np.concatenate([nearest, _sample_evenly(names, nearest, counts.sampled)], axis=1)
 
 
 def nearest_examples(x: NDArray[np.float32], examples: NDArray[np.float32], m: int, *, is_own: bool) -> Int64:
@@ -123,8 +123,8 @@ def effects(tried: Int64, utility: Float64, n_examples: int) -> Float64:
     # alternating least squares: each side's effects are the shrunk means of what the other leaves
     for _ in range(N_ROUNDS):
         of_row = (value - of_example[tried]).sum(axis=1) / (k + PRIOR)
-        left = (value - of_row[:, None]).reshape(-1) * weight
-        of_example = np.bincount(example, weights=left, minlength=n_examples) / (n_met + PRIOR)
+        residual = (value - of_row[:, None]).reshape(-1) * weight
+        of_example = np.bincount(example, weights=residual, minlength=n_examples) / (n_met + PRIOR)
     return of_example
 
 

@@ -59,7 +59,7 @@ class InContextUtility(FeatureProvider):
     that were tried: unlike other features, a row's value changes with the other rows.
 
     Each row is tried with itself and `n_examples` other rows, or with so many of
-    `context.examples`: its nearest ones by embedding, some that are drawn, and those that then have
+    `context.examples`: its nearest ones by embedding, some sampled ones, and those that then have
     helped most (`ExampleCounts`). The example stands first, so that its keys and values are
     computed once for all rows it is tried with. Of the longest input, half is for the example and
     half for the row.

@@ -188,13 +188,13 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
     """
     from jinja2 import TemplateError
 
-    said = _assistant_turns(messages)
-    turns = [turn for turn in said if messages[turn].get("weight") != 0]
+    assistant_turns = _assistant_turns(messages)
+    turns = [turn for turn in assistant_turns if messages[turn].get("weight") != 0]
     if not turns:
         return Rendered("", (), NO_ASSISTANT)
     messages = messages[: turns[-1] + 1]
     try:
-        if len(turns) == len(said) and has_assistant_blocks(tokenizer.get_chat_template(tools=tools)):
+        if len(turns) == len(assistant_turns) and has_assistant_blocks(tokenizer.get_chat_template(tools=tools)):
             text, spans = _by_blocks(tokenizer, messages, tools)
             return Rendered(text, spans[-1:] if loss_on == "last-assistant" else spans, None if spans else NO_ASSISTANT)
         learned = turns[-1:] if loss_on == "last-assistant" else turns

@@ -65,8 +65,8 @@ def ignores_padding(model: Any, device: torch.device) -> bool:
     n = int(model.config.get_text_config().vocab_size)
     prompt = torch.arange(1, PROBE_TOKENS + 1, device=device)[None] % n
     padding = torch.zeros_like(prompt)
-    asked = {"output_logits": True, "return_dict_in_generate": True}
-    config = GenerationConfig(do_sample=False, max_new_tokens=2, pad_token_id=0, use_cache=True, **asked)
+    outputs = {"output_logits": True, "return_dict_in_generate": True}
+    config = GenerationConfig(do_sample=False, max_new_tokens=2, pad_token_id=0, use_cache=True, **outputs)
 
     def compute_logits(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), _without_own_settings(model), full_precision():

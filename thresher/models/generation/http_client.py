@@ -114,10 +114,10 @@ class ServerClient:
                 if response.status_code == 200 and isinstance(content, dict):
                     return content
                 reason = self._refusal(response, content)
-                asked = parse_retry_delay(response.headers, now=time.time())
-                if asked is not None:
-                    self._check_wait(asked)
-                    self._pace.pause(asked)
+                delay = parse_retry_delay(response.headers, now=time.time())
+                if delay is not None:
+                    self._check_wait(delay)
+                    self._pace.pause(delay)
             if attempt + 1 < self.address.n_tries:
                 self._pace.sleep(wait)
         raise InputError(
@@ -141,12 +141,12 @@ class ServerClient:
         """
         status = response.status_code
         self._check_key(status)
-        said = self._said(content)
+        words = self._said(content)
         if status == 200:
             return "an answer that is no JSON object"
         if status in TRIED_AGAIN or (status >= 500 and status not in NEVER_AGAIN):
-            return f"status {status}{said and f': {said}'}"
-        raise RefusedError(status, said or f"status {status}")
+            return f"status {status}{words and f': {words}'}"
+        raise RefusedError(status, words or f"status {status}")
 
     def _said(self, content: Any) -> str:
         """Return the server's words for an error, one line of 200 characters, without the key."""

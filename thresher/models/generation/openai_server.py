@@ -303,10 +303,10 @@ class _Run:
             pool.shutdown(cancel_futures=True)
 
     def _fetch_all(self, pool: ThreadPoolExecutor, missing: Sequence[_Request], fetch: Fetch, n_queued: int) -> None:
-        left = iter(missing)
+        remaining = iter(missing)
         under_way: dict[Future[dict[str, Any]], _Request] = {}
         while True:
-            while len(under_way) < n_queued and (request := next(left, None)) is not None:
+            while len(under_way) < n_queued and (request := next(remaining, None)) is not None:
                 under_way[pool.submit(fetch, request)] = request
             if not under_way:
                 return
