@@ -1,9 +1,9 @@
 """Features: what is computed once per row, and read by every selector and rule.
 
-`registry.py` is the contract of a feature and finds one by name, `context.py` says which models run,
-`compute.py` computes, `cost.py` estimates, `table.py` is `score`. Features of one family share a
-folder: `likelihood/`, `gradients/`, `utility/`, `labels/`, `answers/`. Imports `models`, `cache` and
-`dataset`, never a selector or a rule. A new feature is one file and one entry point.
+`registry.py` is the contract of a feature and finds one by name, `context.py` says which models
+run, `compute.py` computes, `cost.py` estimates, `table.py` is `score`. Features of one family share
+a folder: `likelihood/`, `gradients/`, `utility/`, `labels/`, `answers/`. Imports `models`, `cache`
+and `dataset`, never a selector or a rule. A new feature is one file and one entry point.
 """
 
 from thresher.cache.feature_cache import CacheEntry, FeatureCache

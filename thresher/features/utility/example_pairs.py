@@ -20,9 +20,9 @@ PRIOR = 1.0  # measurements of no effect that each row and each example is taken
 class ExampleCounts:
     """How many examples a row is tried with, by the reason they are chosen for.
 
-    A quarter are its nearest, which help it if any does; a quarter are sampled, so that every example
-    is tried with as many rows and its effect can be told; half are those that then have helped
-    most, the same for all rows.
+    A quarter are its nearest, which help it if any does; a quarter are sampled, so that every
+    example is tried with as many rows and its effect can be told; half are those that then have
+    helped most, the same for all rows.
 
     Attributes:
         nearest, sampled, best: numbers of examples.
@@ -45,7 +45,7 @@ def first_tried(
     counts: ExampleCounts,
     names: tuple[Sequence[str], Sequence[str]],
 ) -> Int64:
-    """Return (n, nearest + sampled) the examples that are tried first, the nearest before the others.
+    """Return (n, nearest + sampled) the examples that are tried first, the nearest before the rest.
 
     Args:
         x: (n, d) unit rows.
