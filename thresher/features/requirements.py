@@ -1,4 +1,4 @@
-"""What selectors and rules have in common: a name, settings, and what has to be there before they run."""
+"""What selectors and rules share: a name, settings, and what must be there before they run."""
 
 from __future__ import annotations
 
