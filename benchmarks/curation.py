@@ -99,7 +99,8 @@ def measure(name: str, *, encoder: str = "static", **settings) -> Score:
     dropped = apply_rules(pool, [rule], eval=test, context=make_context(encoder=encoder, cache=None)).dropped
     seconds = time.perf_counter() - started
     score = score_copies if name in COPIES else score_others
-    shown = settings | ({"encoder": encoder} if "embedding" in rule.needs or "class_probability" in rule.needs else {})
+    is_embedded = bool({"embedding", "class_probability"} & rule.requirements.features)
+    shown = settings | ({"encoder": encoder} if is_embedded else {})
     return score(rule, _truth(), dropped, seconds, **shown)
 
 

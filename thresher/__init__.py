@@ -87,7 +87,7 @@ __getattr__ = export_lazily(
         "LearningCurve": "experiments.learning_curve",
         "Manifest": "artifacts.manifest",
         "Plan": "selection.dry_run",
-        "Quota": "subset.budget",
+        "Quota": "subset.quota",
         "Scores": "subset.scores",
         "Subset": "subset.subset",
         "ThresherError": "errors",
