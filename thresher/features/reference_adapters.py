@@ -32,7 +32,7 @@ FOLDS = "xxh3-64 of the row as a language model reads it, modulo n_folds"
 class RequiredAdapter:
     """Adapters that a method needs before its features, named in its `Requirements.adapters`.
 
-        prepares = (RequiredAdapter(role="reference", n_folds=2),)
+        Requirements(adapters=(RequiredAdapter(role="reference", n_folds=2),))
 
     The arrow `select` trains them on the pool, tells the user beforehand what that costs, keeps
     them, and hands their folder to the features in the field `role` of the FeatureContext, as a

@@ -49,7 +49,7 @@ class Confidence(ConfidenceSettings, Selector):
         n_samples: answers drawn of each prompt.
         temperature: they are drawn at.
         max_new_tokens: limit of each; what is longer is cut and counted.
-        entailment: folder or Hub id of a natural-language-inference model; not set: the encoder's
+        entailment: folder or Hub id of a natural-language-inference model; default: the encoder's
             cosine.
         alpha: weight of agreement in meaning against equality, of O.
         beta: weight of O against S.

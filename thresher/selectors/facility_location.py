@@ -82,16 +82,8 @@ class FacilityLocation(PairwiseGreedy):
             InputError: the dense kernel was asked for and is too
                 large.
         """
-        from thresher.selectors.submodular.greedy import start_coverage
-        from thresher.selectors.submodular.kernels import (
-            assign_representatives,
-            build_kernel,
-            pick_greedily,
-            similarity_to_existing,
-        )
-
         # these compile on first use
-        from thresher.selectors.submodular.pick_rules import start_pick_rule
+        from thresher.selectors.submodular import greedy, kernels, pick_rules
 
         x = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(x)
@@ -101,11 +93,11 @@ class FacilityLocation(PairwiseGreedy):
         size = distinct.size if weight is None else np.bincount(distinct.group, weights=weight)
         plan = self._plan_memory(*vectors.shape)
         scale = inverse_norms(vectors)
-        floor = similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
-        cover = start_coverage(vectors, scale, size.astype(np.float32), floor)
-        kernel, notes = build_kernel(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
-        rule = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-        picked, gains, n_visited = pick_greedily(kernel, cover, min(n_ranked, len(vectors)), rule)
+        floor = kernels.similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
+        cover = greedy.start_coverage(vectors, scale, size.astype(np.float32), floor)
+        kernel, notes = kernels.build_kernel(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
+        rule = pick_rules.start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
+        picked, gains, n_visited = kernels.pick_greedily(kernel, cover, min(n_ranked, len(vectors)), rule)
 
         picks = distinct.first[picked]
         ranking = fill_ranking(picks, n_ranked, np.ones(n, np.bool_))
@@ -116,7 +108,7 @@ class FacilityLocation(PairwiseGreedy):
         # of distinct rows, in places of all rows
         by = np.where(cover.by >= 0, distinct.first[cover.by], -1)
         group = distinct.group
-        by, similarity = assign_representatives(by[group], cover.nearest[group], floor[group], ranking)
+        by, similarity = kernels.assign_representatives(by[group], cover.nearest[group], floor[group], ranking)
         return Scores(
             row_id=features.row_id,
             value=ranked(n, ranking),

@@ -43,13 +43,13 @@ class Gradient(Selector):
     has learned have small gradients whose direction is noise.
 
     Attributes:
-        checkpoints: folder of a warm-up that kept its epochs (`trained/` in the cache); not set: it
+        checkpoints: folder of a warm-up that kept its epochs (`trained/` in the cache); default: it
             is trained.
         share: of the pool that the warm-up learns from, drawn by the seed.
         epochs: of the warm-up, one checkpoint each.
         dim: numbers that stand for a gradient at one checkpoint. The error of a cosine is about 1 /
             sqrt(dim), and 1 / sqrt(dim * epochs) of their mean.
-        by: column of the target whose values are its tasks; not set: the target is one task.
+        by: column of the target whose values are its tasks; default: the target is one task.
 
     Differs: AdamW's moments are corrected for their start at 0 and epsilon stands outside the root,
     as the optimizer itself has it (the official code does neither). Gradients go into a sparse

@@ -69,7 +69,7 @@ class KCenter(Selector):
         scale = inverse_norms(together) if self.metric == "cosine" else np.ones(len(together))
         traversal = _Traversal(points[:n], _Exact(together, scale))
         if n_existing:
-            traversal.start_from(points[n:])
+            traversal.cover_existing(points[n:])
         else:
             traversal.add(int(rng.integers(n)))
         while len(traversal.picks) < n_ranked and traversal.radius() > 0:
@@ -140,7 +140,7 @@ class _Traversal:
         self._pending: list[int] = []  # picks that only the active rows know
         self._activate()
 
-    def start_from(self, existing: Float32) -> None:
+    def cover_existing(self, existing: Float32) -> None:
         """Begin with the gaps to rows that are already there, which are named EXISTING, EXISTING - 1, ..."""
         square = np.einsum("ij,ij->i", existing, existing)
         self._compare(np.arange(len(self.points)), existing, square, EXISTING - np.arange(len(existing)))
@@ -156,7 +156,7 @@ class _Traversal:
         self._active_gap[closer] = distance[closer]
         self._active_nearest[closer] = pick
         if not self._active_gap.max() > self._bound + self._slack:
-            self._catch_up()
+            self._update_inactive()
         self._radius.append(self.radius())
 
     def radius(self) -> float:
@@ -174,10 +174,10 @@ class _Traversal:
 
     def finish(self) -> NDArray[np.float64]:
         """Bring all rows up to date and return the radius after each pick."""
-        self._catch_up()
+        self._update_inactive()
         return np.sqrt(np.asarray(self._radius, np.float64))
 
-    def _catch_up(self) -> None:
+    def _update_inactive(self) -> None:
         """Compare the inactive rows with the pending picks, and choose the active rows anew."""
         self.gap[self.active] = self._active_gap
         self.nearest[self.active] = self._active_nearest

@@ -51,7 +51,7 @@ class KnownUnknown(AnswerAccuracySettings, Selector):
         temperature: they are drawn at.
         max_words: of a response that counts as short.
         max_new_tokens: limit of each answer.
-        by: column that a row and its examples share, such as a relation; not set: any row can be an
+        by: column that a row and its examples share, such as a relation; default: any row can be an
             example.
         seed: of the examples and the draws.
 

@@ -42,7 +42,7 @@ class Learnability(LossReduction):
 
     Attributes:
         reference: folder or Hub id of the reference, folder of its adapter on the base, or folder
-            of cross-fitted adapters; not set: these are trained.
+            of cross-fitted adapters; default: these are trained.
         folds: of the adapters that are trained; each row is scored by the one that has not seen it,
             nor its repeats.
         form: "relative" or "difference".

@@ -45,7 +45,7 @@ class Novelty(LossReduction):
 
     Attributes:
         reference: folder or Hub id of the fine-tuned model, or folder of its adapter on the base;
-            not set: one is trained.
+            default: one is trained.
         epochs: of the adapter that is trained.
     """
 

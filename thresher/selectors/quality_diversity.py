@@ -94,16 +94,8 @@ class QualityDiversity(PairwiseGreedy):
             InputError: the quality is not one number per row, or the
                 dense kernel was asked for and is too large.
         """
-        from thresher.selectors.submodular.greedy import start_coverage
-        from thresher.selectors.submodular.kernels import (
-            assign_representatives,
-            build_kernel,
-            pick_greedily,
-            similarity_to_existing,
-        )
-
         # these compile on first use
-        from thresher.selectors.submodular.pick_rules import start_pick_rule
+        from thresher.selectors.submodular import greedy, kernels, pick_rules
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -111,11 +103,11 @@ class QualityDiversity(PairwiseGreedy):
         has_quality = np.isfinite(quality)
         n_picks = min(n_ranked, int(has_quality.sum()))
         scale = inverse_norms(vectors)
-        floor = similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
+        floor = kernels.similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
         # f of the whole pool, above what exists
         reach = float(np.maximum((scale > 0) - floor, 0).sum())
         worth = float(quality[has_quality].sum())
-        cover = start_coverage(vectors, scale, np.ones(n, np.float32), floor)
+        cover = greedy.start_coverage(vectors, scale, np.ones(n, np.float32), floor)
         cover.is_pick[~has_quality] = True  # of the engine: not to be picked
         weight = self._weights(reach, worth)
         notes: dict[str, str | int | float] | None = None
@@ -125,14 +117,16 @@ class QualityDiversity(PairwiseGreedy):
         else:
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
             plan = self._plan_memory(*vectors.shape)
-            kernel, notes = build_kernel(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
-            rule = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-            picks, gains, n_visited = pick_greedily(kernel, cover, n_picks, rule, bonus)
+            kernel, notes = kernels.build_kernel(
+                plan, vectors * scale.astype(np.float32)[:, None], rng, features.products
+            )
+            rule = pick_rules.start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
+            picks, gains, n_visited = kernels.pick_greedily(kernel, cover, n_picks, rule, bonus)
             notes = {**notes, "guarantee": self._guarantee(plan), "n_pair_updates": n_visited}
             # the rule "threshold" ends early: no gain was above its last threshold
             picks = fill_ranking(picks, n_picks, has_quality)
             gains = np.pad(gains, (0, len(picks) - len(gains)))
-        by, similarity = assign_representatives(cover.by, cover.nearest, floor, picks)
+        by, similarity = kernels.assign_representatives(cover.by, cover.nearest, floor, picks)
         return Scores(
             row_id=features.row_id,
             value=ranked(n, picks),

@@ -65,18 +65,8 @@ class SaturatedCoverage(PairwiseGreedy):
         Raises:
             InputError: the kernel does not fit into memory.
         """
-        from thresher.selectors.submodular.greedy import start_saturation
-        from thresher.selectors.submodular.kernels import (
-            assign_representatives,
-            build_kernel,
-            pick_greedily,
-            similarity_to_existing,
-            sum_existing_similarities,
-            sum_similarities,
-        )
-
         # these compile on first use
-        from thresher.selectors.submodular.pick_rules import start_pick_rule
+        from thresher.selectors.submodular import greedy, kernels, pick_rules
 
         vectors = np.ascontiguousarray(features["embedding"], dtype=np.float32)  # (n, d)
         n = len(vectors)
@@ -84,17 +74,20 @@ class SaturatedCoverage(PairwiseGreedy):
         scale = inverse_norms(vectors)
         unit = vectors * scale.astype(np.float32)[:, None]
         existing = features.context.get("existing_embedding")
-        floor, begun = similarity_to_existing(vectors, scale, existing), sum_existing_similarities(unit, existing)
-        kernel, notes = build_kernel(plan, unit, rng, features.products)
-        cap = self.saturation * (sum_similarities(kernel) + begun)
-        cover = start_saturation(n, np.maximum(cap - begun, 0))
+        floor, begun = (
+            kernels.similarity_to_existing(vectors, scale, existing),
+            kernels.sum_existing_similarities(unit, existing),
+        )
+        kernel, notes = kernels.build_kernel(plan, unit, rng, features.products)
+        cap = self.saturation * (kernels.sum_similarities(kernel) + begun)
+        cover = greedy.start_saturation(n, np.maximum(cap - begun, 0))
         cover.nearest[:] = floor
-        rule = start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
-        picks, gains, n_visited = pick_greedily(kernel, cover, n_ranked, rule)
+        rule = pick_rules.start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
+        picks, gains, n_visited = kernels.pick_greedily(kernel, cover, n_ranked, rule)
 
         ranking = fill_ranking(picks, n_ranked, np.ones(n, np.bool_))
         gains = np.pad(gains, (0, len(ranking) - len(gains)))
-        by, similarity = assign_representatives(cover.by, cover.nearest, floor, ranking)
+        by, similarity = kernels.assign_representatives(cover.by, cover.nearest, floor, ranking)
         return Scores(
             row_id=features.row_id,
             value=ranked(n, ranking),

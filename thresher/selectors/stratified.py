@@ -40,7 +40,7 @@ class Stratified(Selector):
         by: a column ("label" is the class of classification data, "source" the source), or
             "cluster" for k-means.
         balance: "balanced" or "proportional".
-        n_clusters: clusters of k-means, for by="cluster" only; not set: the square root of half the
+        n_clusters: clusters of k-means, for by="cluster" only; default: the square root of half the
             rows.
     """
 

@@ -40,7 +40,7 @@ class TargetSimilarity(Selector):
     Attributes:
         kernel: "hidden_state" compares the language model's weighted mean hidden states, "embedding" the
             encoder's vectors.
-        by: column of the target whose values are its tasks, for example "source"; not set: every
+        by: column of the target whose values are its tasks, for example "source"; default: every
             row for itself.
 
     Differs: padding has no weight in the mean, as it has in the official code at batch sizes above

@@ -87,11 +87,13 @@ def cut(
             )
     else:
         kept = ranking[: budget.n_rows(n)]
-    passed_over = np.empty(0, np.int64) if quota is None else _passed_over(scores, by_score, ranking, kept, budget)
+    passed_over = (
+        np.empty(0, np.int64) if quota is None else _find_passed_over_rows(scores, by_score, ranking, kept, budget)
+    )
     return Cut(kept=kept, reason=_reasons(scores, kept, passed_over, threshold=budget.unit == "threshold"))
 
 
-def _passed_over(
+def _find_passed_over_rows(
     scores: Scores, by_score: NDArray[np.int64], allowed: NDArray[np.int64], kept: NDArray[np.int64], budget: Budget
 ) -> NDArray[np.int64]:
     """Return the rows that the budget alone would not have dropped, but a quota did (kept rows may be among them).

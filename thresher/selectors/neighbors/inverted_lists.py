@@ -65,7 +65,7 @@ class _Lists(NamedTuple):
     start: Int64
     row: Int32
 
-    def of(self, number: int) -> Int32:
+    def rows(self, number: int) -> Int32:
         """Return the rows of one list."""
         return self.row[self.start[number] : self.start[number + 1]]
 
@@ -158,7 +158,7 @@ def _index(unit: Float32, held: LoadedRows, rng: np.random.Generator, products: 
     groups = _by_list(of_group[:, None], len(parts))
     nearest = _Nearest.none(n, 1)
     tried = _largest(unit, middle, min(N_GROUPS_TRIED, len(parts)))
-    _look_up(held, np.arange(n), products.load_rows(center), groups, tried, nearest)
+    _compare_lists(held, np.arange(n), products.load_rows(center), groups, tried, nearest)
     own, origin = _dealt_out(nearest.row[:, 0], len(center))
     center = center[origin]
     lists = _by_list(own[:, None], len(center))
@@ -226,8 +226,8 @@ def _search(
         part = _Nearest(nearest.similarity[block], nearest.row[block])
         probes = _probes(unit, queries[block], index, n_compared)
         # each row's own list first: what is found there spares most of the insertions later
-        n_products += _look_up(held, queries[block], held, index.lists, probes[:, :1], part)
-        n_products += _look_up(held, queries[block], held, index.lists, probes[:, 1:], part)
+        n_products += _compare_lists(held, queries[block], held, index.lists, probes[:, :1], part)
+        n_products += _compare_lists(held, queries[block], held, index.lists, probes[:, 1:], part)
     return nearest, n_products
 
 
@@ -238,7 +238,7 @@ def _probes(unit: Float32, queries: Int64, index: _Index, n_compared: float) -> 
     probes = np.full((len(queries), n_near), -1, np.int32)
     mine = _by_list(index.own[queries][:, None], n_lists)
     for number in np.flatnonzero(np.diff(mine.start)).tolist():
-        at, near = mine.of(number), index.near[number]
+        at, near = mine.rows(number), index.near[number]
         product = unit[queries[at]] @ index.center[near].T
         product[:, 0] = np.inf  # its own list
         chosen = near[np.argsort(-product, axis=1)]
@@ -247,7 +247,9 @@ def _probes(unit: Float32, queries: Int64, index: _Index, n_compared: float) -> 
     return probes
 
 
-def _look_up(x: LoadedRows, queries: Int64, base: LoadedRows, lists: _Lists, probes: Int32, nearest: _Nearest) -> int:
+def _compare_lists(
+    x: LoadedRows, queries: Int64, base: LoadedRows, lists: _Lists, probes: Int32, nearest: _Nearest
+) -> int:
     """Compare each query with the rows of its lists; returns the number of pairs.
 
     Args:
@@ -263,7 +265,7 @@ def _look_up(x: LoadedRows, queries: Int64, base: LoadedRows, lists: _Lists, pro
     n_parts = count_threads()
     with ThreadPoolExecutor(n_parts) as pool:
         for number in np.flatnonzero(np.diff(asking.start)).tolist():
-            member, at = lists.of(number), asking.of(number)
+            member, at = lists.rows(number), asking.rows(number)
             if len(member) == 0:
                 continue
             step = max(PRODUCT_ENTRIES // len(member), 1)
