@@ -81,14 +81,14 @@ def test_a_curve_from_the_shell_ends_in_an_answer_and_feeds_a_budget(files, tiny
         "--seeds", 2, "--grid", "--model", tiny_bert, "--train", "epochs=1", "--target", 0.4, "--workers", 1,
         "--delta", 0.4, "--out", tmp_path / "curve", "--no-page", "--json",
     )  # fmt: skip
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    content = json.loads(told.out)
+    output = capsys.readouterr()
+    assert code == 0, output.err
+    content = json.loads(output.out)
     assert content["methods"]["random"]["saturation"]["delta"] == 0.4
     for name, n in (("pool", 91), ("test", 31)):
-        assert f"{name}.jsonl: 1 of {n} rows cannot be used and are rejected: 1 x field 'label' is mis" in told.err
-    assert "random: " in told.err
-    assert "every cell of the grid was run" in told.err
+        assert f"{name}.jsonl: 1 of {n} rows cannot be used and are rejected: 1 x field 'label' is mis" in output.err
+    assert "random: " in output.err
+    assert "every cell of the grid was run" in output.err
     found = content["methods"]["length"]["saturation"]
     assert found["status"] != "not identifiable"  # a gain of 0.4 by doubling is soon out of reach
     assert parse_budget(f"saturation:{tmp_path / 'curve'}", method="length").amount == found["high"]
@@ -100,12 +100,12 @@ def test_a_comparison_from_the_shell_ends_in_verdicts(files, tiny_bert, tmp_path
         "--seeds", 2, "--model", tiny_bert, "--encoder", "static", "--train", "epochs=1", "--workers", 1,
         "--out", tmp_path / "out", "--no-page",
     )  # fmt: skip
-    told = capsys.readouterr().err
-    assert code == 0, told
+    errors = capsys.readouterr().err
+    assert code == 0, errors
     verdicts = json.loads((tmp_path / "out" / "comparison.json").read_bytes())["verdicts"]
     assert [entry["method"] for entry in verdicts] == ["herding", "length"]
     for entry in verdicts:
-        assert entry["sentence"] in told
+        assert entry["sentence"] in errors
         assert entry["difference"]["low"] <= entry["difference"]["value"] <= entry["difference"]["high"]
         assert entry["p_holm"] >= entry["difference"]["p"]
 
@@ -127,18 +127,18 @@ def test_a_comparison_from_the_shell_ends_in_verdicts(files, tiny_bert, tmp_path
 )
 def test_bad_use_of_curve_is_one_sentence_and_exit_2(files, arguments, words, capsys):
     code = run("curve", files / "pool.jsonl", "--eval", files / "test.jsonl", "--quiet", *arguments)
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert code == 2
-    assert words in told
-    assert told.strip().count("\n") == 0
+    assert words in errors
+    assert errors.strip().count("\n") == 0
 
 
 def test_overlapping_files_are_refused_with_the_rows_named(files, capsys):
     code = run("curve", files / "pool.jsonl", "--eval", files / "pool.jsonl", "--quiet")
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert code == 2
-    assert "pool.jsonl:" in told
-    assert "--overlap drop" in told
+    assert "pool.jsonl:" in errors
+    assert "--overlap drop" in errors
 
 
 def test_texts_become_values():
@@ -147,8 +147,8 @@ def test_texts_become_values():
     assert parse_seconds("60") == parse_seconds(60) == 60
     assert build_settings(CurveSettings, "curve", {"sizes": "1,20"}).sizes == (1, 20)
     assert parse_method_settings(["deft-ucs.easy-share=0.3"]) == {"deft-ucs": {"easy_share": "0.3"}}
-    made = parse_train_settings(["epochs=2", "dora=true", "lora_rank=4", "lora_targets=q,v", "schedule=linear"])
-    assert (made.epochs, made.dora, made.lora_rank, made.lora_targets, made.schedule) == (
+    settings = parse_train_settings(["epochs=2", "dora=true", "lora_rank=4", "lora_targets=q,v", "schedule=linear"])
+    assert (settings.epochs, settings.dora, settings.lora_rank, settings.lora_targets, settings.schedule) == (
         2.0,
         True,
         4,

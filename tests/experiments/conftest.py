@@ -1,9 +1,13 @@
 """An experiment of tiny parts: 3 colors, a random BERT, one epoch."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from thresher.dataset import load
+from thresher.experiments.comparison import compare
+from thresher.experiments.learning_curve import learning_curve
 from thresher.trainer.settings import TrainSettings
 
 
@@ -33,6 +37,18 @@ def pool(pool_rows):
 @pytest.fixture(scope="session")
 def test_rows(pool_rows):
     return load(pool_rows[80:])
+
+
+@pytest.fixture(scope="session")
+def run_curve(pool, test_rows, tiny_bert, quick):
+    """Return `learning_curve` of the pool, with all but its options given."""
+    return partial(learning_curve, pool, eval=test_rows, model=tiny_bert, settings=quick)
+
+
+@pytest.fixture(scope="session")
+def run_comparison(pool, test_rows, tiny_bert, quick):
+    """Return `compare` of the pool, with all but its options given."""
+    return partial(compare, pool, eval=test_rows, model=tiny_bert, settings=quick)
 
 
 @pytest.fixture

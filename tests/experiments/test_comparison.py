@@ -12,22 +12,23 @@ from thresher.experiments.comparison import choose_methods, compare, compute_net
 from thresher.selectors.herding import Herding
 from thresher.selectors.k_center import KCenter
 
+HERDING = {"methods": "herding", "budget": [16, 32], "seeds": 3, "encoder": "static"}
+
 
 @pytest.fixture(scope="module")
-def made(pool, test_rows, tiny_bert, quick, tmp_path_factory):
-    return compare(
-        pool, eval=test_rows, methods="herding", budget=[16, 32], seeds=3, model=tiny_bert, settings=quick,
-        encoder="static", out=tmp_path_factory.mktemp("compare") / "out",
-    )  # fmt: skip
+def comparison(run_comparison, tmp_path_factory):
+    return run_comparison(**HERDING, out=tmp_path_factory.mktemp("compare") / "out")
 
 
-def test_random_and_length_are_always_there(made):
-    assert set(made.cells["method"]) == {"random", "length", "herding"}
-    assert {(v.method, v.n_rows) for v in made.verdicts} == {(m, n) for m in ("herding", "length") for n in (16, 32)}
+def test_random_and_length_are_always_there(comparison):
+    assert set(comparison.cells["method"]) == {"random", "length", "herding"}
+    assert {(v.method, v.n_rows) for v in comparison.verdicts} == {
+        (m, n) for m in ("herding", "length") for n in (16, 32)
+    }
 
 
-def test_effects_are_those_of_the_outcomes(made):
-    table = pl.read_parquet(made.path / "outcomes.parquet").with_columns(pl.col("correct").cast(pl.Float64))
+def test_effects_are_those_of_the_outcomes(comparison):
+    table = pl.read_parquet(comparison.path / "outcomes.parquet").with_columns(pl.col("correct").cast(pl.Float64))
     sides = {}
     for method in ("herding", "random"):
         runs = table.filter((pl.col("method") == method) & (pl.col("n_rows") == 16)).sort("seed", "row_id")
@@ -35,25 +36,24 @@ def test_effects_are_those_of_the_outcomes(made):
             [part["correct"].to_numpy() for part in runs.partition_by("seed", maintain_order=True)]
         )
     expected = estimate_effect(sides["herding"], sides["random"], is_higher_better=True)
-    found = next(v for v in made.verdicts if (v.method, v.n_rows) == ("herding", 16)).effect
-    assert (found.value, found.stderr, found.p) == pytest.approx((expected.value, expected.stderr, expected.p))
+    effect = next(v for v in comparison.verdicts if (v.method, v.n_rows) == ("herding", 16)).effect
+    assert (effect.value, effect.stderr, effect.p) == pytest.approx((expected.value, expected.stderr, expected.p))
 
 
-def test_verdicts_are_corrected_for_their_number(made):
-    assert [v.p_holm for v in made.verdicts] == pytest.approx(adjust_p_values([v.effect.p for v in made.verdicts]))
+def test_verdicts_are_corrected_for_their_number(comparison):
+    assert [v.p_holm for v in comparison.verdicts] == pytest.approx(
+        adjust_p_values([v.effect.p for v in comparison.verdicts])
+    )
 
 
-def test_all_cells_of_a_budget_have_the_same_steps(made):
-    steps = made.cells.group_by("n_rows").agg(pl.col("steps").n_unique())
+def test_all_cells_of_a_budget_have_the_same_steps(comparison):
+    steps = comparison.cells.group_by("n_rows").agg(pl.col("steps").n_unique())
     assert set(steps["steps"]) == {1}
 
 
-def test_the_folder_is_read_back(made, pool, test_rows, tiny_bert, quick):
-    again = compare(
-        pool, eval=test_rows, methods="herding", budget=[16, 32], seeds=3, model=tiny_bert, settings=quick,
-        encoder="static", out=made.path,
-    )  # fmt: skip
-    assert again.verdicts == made.verdicts
+def test_the_folder_is_read_back(run_comparison, comparison):
+    again = run_comparison(**HERDING, out=comparison.path)
+    assert again.verdicts == comparison.verdicts
 
 
 def test_selectors_and_functions_are_compared_like_names(pool, test_rows, tiny_bert, quick):
@@ -117,9 +117,9 @@ class Scores:
 
 
 def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
-    found = compute_net_effect(Scores([100, 200, 400]), outcome(), 200, select_seconds=10.0, train_seconds=10.0)
-    assert found["random_rows"] == 400
-    assert found["value"] == pytest.approx(0.012 - 0.1)
+    net = compute_net_effect(Scores([100, 200, 400]), outcome(), 200, select_seconds=10.0, train_seconds=10.0)
+    assert net["random_rows"] == 400
+    assert net["value"] == pytest.approx(0.012 - 0.1)
     free = compute_net_effect(Scores([100, 200]), outcome(), 200, select_seconds=0.0, train_seconds=10.0)
     assert free["value"] == pytest.approx(0.012)
     bent = Scores([100, 200, 400])
@@ -143,16 +143,14 @@ def test_net_of_selection_takes_off_what_random_would_gain_in_the_same_time():
         ({"method_settings": {"herdin": {}}}, SettingsError, "herdin"),
     ],
 )
-def test_bad_use_is_told_in_one_sentence(pool, test_rows, tiny_bert, quick, options, error, words):
+def test_bad_use_is_told_in_one_sentence(run_comparison, options, error, words):
     with pytest.raises(error, match=words):
-        compare(
-            pool, eval=test_rows, model=tiny_bert, settings=quick, **({"methods": "herding", "budget": 16} | options)
-        )
+        run_comparison(**({"methods": "herding", "budget": 16} | options))
 
 
 def test_a_comparison_that_could_not_see_anything_names_no_impossible_difference():
-    said = describe_effect(outcome(detectable=4.5), 0.2, is_rate=True)
-    assert said == "no difference seen; with so few runs and test rows, none could have been"
+    sentence = describe_effect(outcome(detectable=4.5), 0.2, is_rate=True)
+    assert sentence == "no difference seen; with so few runs and test rows, none could have been"
     assert "4.500 nats" in describe_effect(outcome(detectable=4.5), 0.2, is_rate=False)
 
 
@@ -160,14 +158,14 @@ def test_all_leaves_out_what_asks_a_model_or_a_column_that_is_not_there():
     names = choose_methods("all", {}, {})
     assert {"random", "length", "facility-location", "max-coverage", "stratified"} <= set(names)
     assert not {"perplexity", "gradient", "confidence"} & set(names)
-    talks = load([{"instruction": "say", "output": "red", "half": 1}])
-    assert not has_columns("stratified", {}, talks)
-    assert has_columns("stratified", {"stratified": {"by": "half"}}, talks)
-    assert has_columns("facility-location", {}, talks)
+    conversations = load([{"instruction": "say", "output": "red", "half": 1}])
+    assert not has_columns("stratified", {}, conversations)
+    assert has_columns("stratified", {"stratified": {"by": "half"}}, conversations)
+    assert has_columns("facility-location", {}, conversations)
 
 
-def test_the_manifest_tells_what_was_asked_and_not_the_steps_of_the_last_budget(made):
-    content = made.manifest.content
+def test_the_manifest_tells_what_was_asked_and_not_the_steps_of_the_last_budget(comparison):
+    content = comparison.manifest.content
     assert content["settings"]["max_steps"] is None
     assert content["settings"]["epochs"] == 1
     assert content["overlap"] == "refuse"
@@ -185,10 +183,10 @@ def test_the_best_method_stands_first_and_two_seeds_are_told_to_be_few(is_higher
         method="herding", n_rows=10, sentence="so", effect=outcome(n_seeds=2), select_seconds=1.0, train_seconds=1.0,
         seeds_needed=None,
     )  # fmt: skip
-    made = {"cells": pl.DataFrame({"n": [None, 40]}), "manifest": SimpleNamespace(content={"asked": {"detect": 0.01}})}
-    told = summarize(SimpleNamespace(content=content | {"failed": []}, verdicts=(verdict,), path=None, **made))
-    order = [line.split()[0] for line in told.splitlines()[1:4]]
+    rest = {"cells": pl.DataFrame({"n": [None, 40]}), "manifest": SimpleNamespace(content={"asked": {"detect": 0.01}})}
+    text = summarize(SimpleNamespace(content=content | {"failed": []}, verdicts=(verdict,), path=None, **rest))
+    order = [line.split()[0] for line in text.splitlines()[1:4]]
     assert order == (["length", "random", "herding"] if is_higher_better else ["herding", "random", "length"])
-    assert "fewer than 3 seeds" in told
-    assert "over 40 test rows" in told
-    assert "to see a difference of 0.01 takes more test rows" in told
+    assert "fewer than 3 seeds" in text
+    assert "over 40 test rows" in text
+    assert "to see a difference of 0.01 takes more test rows" in text

@@ -19,29 +19,28 @@ from thresher.experiments.runner import ExperimentRunner
 from thresher.selectors.k_center import KCenter
 
 SIZES = [8, 16, 32, 64]
+GRID = {"methods": "random,length", "sizes": SIZES, "seeds": 2, "grid": True}
+GRID |= {"slices": ["half"], "targets": [0.5], "more": [100]}
 
 
 @pytest.fixture(scope="module")
-def made(pool, test_rows, tiny_bert, quick, tmp_path_factory):
+def grid_curve(run_curve, tmp_path_factory):
     out = tmp_path_factory.mktemp("curve") / "out"
     notes = []
-    curve = learning_curve(
-        pool, eval=test_rows, methods="random,length", sizes=SIZES, seeds=2, grid=True, model=tiny_bert,
-        settings=quick, slices=["half"], targets=[0.5], more=[100], out=out, on_progress=notes.append,
-    )  # fmt: skip
+    curve = run_curve(**GRID, out=out, on_progress=notes.append)
     return curve, notes
 
 
-def test_every_cell_of_the_grid_is_there_once(made):
-    curve, _ = made
+def test_every_cell_of_the_grid_is_there_once(grid_curve):
+    curve, _ = grid_curve
     expected = sorted((m, n, s) for m in ("random", "length") for n in SIZES for s in range(2))
     assert curve.cells.select("method", "n_rows", "seed").rows() == expected
     assert set(curve.cells["status"]) == {"done"}
     assert curve.cells["n"].to_list() == [40] * 16
 
 
-def test_values_are_those_of_the_outcomes(made):
-    curve, _ = made
+def test_values_are_those_of_the_outcomes(grid_curve):
+    curve, _ = grid_curve
     table = pl.read_parquet(curve.path / "outcomes.parquet")
     again = table.group_by("method", "n_rows", "seed").agg(pl.col("correct").mean()).sort("method", "n_rows", "seed")
     assert again["correct"].to_list() == pytest.approx(curve.cells["value"].to_list())
@@ -51,8 +50,8 @@ def test_values_are_those_of_the_outcomes(made):
     assert (point["value"], point["stderr"]) == pytest.approx((crossed.value, crossed.stderr))
 
 
-def test_the_subsets_are_nested_and_drawn_from_the_pool(made, pool):
-    curve, _ = made
+def test_the_subsets_are_nested_and_drawn_from_the_pool(grid_curve, pool):
+    curve, _ = grid_curve
     picks = pl.read_parquet(curve.path / "picks.parquet")
     assert set(picks["row_id"]) <= set(pool.frame["row_id"])
     for (_, _), part in picks.group_by("method", "seed"):
@@ -60,16 +59,16 @@ def test_the_subsets_are_nested_and_drawn_from_the_pool(made, pool):
         assert part["row_id"].n_unique() == 64
 
 
-def test_slices_divide_the_test_set(made, test_rows):
-    curve, _ = made
+def test_slices_divide_the_test_set(grid_curve, test_rows):
+    curve, _ = grid_curve
     table = pl.read_csv(curve.path / "slices.csv", schema_overrides={"group": pl.String})
     sums = table.group_by("method", "n_rows", "slice").agg(pl.col("n").sum())
     assert set(sums["n"]) == {len(test_rows)}
     assert set(table["slice"]) == {"label", "half"}
 
 
-def test_the_answer_has_a_status_and_the_questions_an_answer(made):
-    curve, _ = made
+def test_the_answer_has_a_status_and_the_questions_an_answer(grid_curve):
+    curve, _ = grid_curve
     assert set(curve.saturation) == {"random", "length"}
     assert curve.saturation["random"].status in ("reached", "extrapolated", "not identifiable")
     entry = curve.content["methods"]["random"]
@@ -79,82 +78,62 @@ def test_the_answer_has_a_status_and_the_questions_an_answer(made):
     assert curve.content["cost_share"] == 1
 
 
-def test_the_same_call_reads_the_folder_back(made, pool, test_rows, tiny_bert, quick):
-    curve, _ = made
-    again = learning_curve(
-        pool, eval=test_rows, methods="random,length", sizes=SIZES, seeds=2, grid=True, model=tiny_bert,
-        settings=quick, slices=["half"], targets=[0.5], more=[100], out=curve.path,
-    )  # fmt: skip
+def test_the_same_call_reads_the_folder_back(run_curve, grid_curve):
+    curve, _ = grid_curve
+    again = run_curve(**GRID, out=curve.path)
     assert again.cells.equals(curve.cells)
     assert again.saturation == curve.saturation
     with pytest.raises(OutputError):
-        learning_curve(pool, eval=test_rows, sizes=SIZES, model=tiny_bert, settings=quick, out=curve.path)
+        run_curve(sizes=SIZES, out=curve.path)
 
 
-def test_cells_of_an_earlier_command_are_not_run_again(made, pool, test_rows, tiny_bert, quick, monkeypatch):
+def test_cells_of_an_earlier_command_are_not_run_again(run_curve, grid_curve, monkeypatch):
     def refuse(*_):
         raise AssertionError("a finished cell was run again")
 
     monkeypatch.setattr(worker_pool, "train_and_measure", refuse)
-    again = learning_curve(
-        pool, eval=test_rows, methods=["random"], sizes=SIZES[:3], seeds=2, grid=True, model=tiny_bert, settings=quick
-    )
+    again = run_curve(methods=["random"], sizes=SIZES[:3], seeds=2, grid=True)
     assert set(again.cells["status"]) == {"done"}
     assert again.path is None
 
 
-def test_the_whole_pool_is_one_cell_whoever_chose_it(pool, test_rows, tiny_bert, quick):
-    curve = learning_curve(
-        pool, eval=test_rows, methods=["length"], sizes=[8, 16, 80], seeds=2, grid=True, model=tiny_bert, settings=quick
-    )
+def test_the_whole_pool_is_one_cell_whoever_chose_it(run_curve):
+    curve = run_curve(methods=["length"], sizes=[8, 16, 80], seeds=2, grid=True)
     whole = curve.cells.filter(pl.col("n_rows") == 80)
     assert whole.filter(pl.col("seed") == 0)["cell"].n_unique() == 1
 
 
-def test_the_adaptive_mode_runs_a_part_of_the_grid_and_says_why_it_stopped(pool, test_rows, tiny_bert, quick):
-    curve = learning_curve(pool, eval=test_rows, methods=["random"], seeds=5, model=tiny_bert, settings=quick)
+def test_the_adaptive_mode_runs_a_part_of_the_grid_and_says_why_it_stopped(run_curve):
+    curve = run_curve(methods=["random"], seeds=5)
     assert 0 < curve.content["cost_share"] <= 0.45
     assert curve.content["stopped"]
     assert len(curve.cells) < 5 * 7
 
 
-def test_max_runs_is_kept(pool, test_rows, tiny_bert, quick):
-    curve = learning_curve(
-        pool, eval=test_rows, methods=["random"], sizes=SIZES, max_runs=7, model=tiny_bert, settings=quick
-    )
+def test_max_runs_is_kept(run_curve):
+    curve = run_curve(methods=["random"], sizes=SIZES, max_runs=7)
     assert len(curve.cells) <= 7
     assert curve.content["stopped"] == "7 runs were allowed"
 
 
-def test_no_time_at_all_still_gives_the_first_batch(pool, test_rows, tiny_bert, quick, tmp_path):
-    curve = learning_curve(
-        pool, eval=test_rows, methods=["random"], sizes=SIZES, max_time=1e-9, model=tiny_bert, settings=quick,
-        out=tmp_path / "out",
-    )  # fmt: skip
+def test_no_time_at_all_still_gives_the_first_batch(run_curve, tmp_path):
+    curve = run_curve(methods=["random"], sizes=SIZES, max_time=1e-9, out=tmp_path / "out")
     assert len(curve.cells) == 1
     assert curve.saturation == {}
 
 
-def test_no_answer_is_firm_before_the_largest_size_was_seen(pool, test_rows, tiny_bert, quick):
-    curve = learning_curve(
-        pool, eval=test_rows, methods=["random"], sizes=[8, 10, 12, 14, 80], seeds=8, delta=0.9, model=tiny_bert,
-        settings=quick,
-    )  # fmt: skip
+def test_no_answer_is_firm_before_the_largest_size_was_seen(run_curve):
+    curve = run_curve(methods=["random"], sizes=[8, 10, 12, 14, 80], seeds=8, delta=0.9)
     assert curve.content["stopped"] == "the answer is firm"
     assert 80 in set(curve.cells["n_rows"])
 
 
-def test_equal_steps_gives_every_size_the_steps_of_the_largest(pool, test_rows, tiny_bert, quick, own_cache):
-    curve = learning_curve(
-        pool, eval=test_rows, methods=["random"], sizes=[8, 16, 64], seeds=2, grid=True, equal="steps",
-        model=tiny_bert, settings=quick,
-    )  # fmt: skip
+def test_equal_steps_gives_every_size_the_steps_of_the_largest(run_curve, own_cache):
+    curve = run_curve(methods=["random"], sizes=[8, 16, 64], seeds=2, grid=True, equal="steps")
     assert set(curve.cells["steps"]) == {8}  # 64 rows in batches of 8
 
 
-def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(
-    pool, test_rows, tiny_bert, quick, own_cache, monkeypatch, tmp_path
-):
+def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(run_curve, own_cache, monkeypatch, tmp_path):
     real = worker_pool.train_and_measure
 
     def fail_at_16(context, work):
@@ -163,25 +142,20 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(
         return real(context, work)
 
     monkeypatch.setattr(worker_pool, "train_and_measure", fail_at_16)
-    curve = learning_curve(
-        pool, eval=test_rows, methods=["random"], sizes=SIZES, seeds=2, grid=True, model=tiny_bert,
-        settings=quick, out=tmp_path / "out",
-    )  # fmt: skip
+    curve = run_curve(methods=["random"], sizes=SIZES, seeds=2, grid=True, out=tmp_path / "out")
     failed = curve.cells.filter(pl.col("status") == "failed")
     assert failed["n_rows"].to_list() == [16, 16]
     assert "out of memory" in failed["reason"][0]
     assert [p["n_rows"] for p in curve.content["methods"]["random"]["points"]] == [8, 32, 64]
 
 
-def test_when_every_cell_fails_the_first_reason_is_told(pool, test_rows, tiny_bert, quick, own_cache, monkeypatch):
+def test_when_every_cell_fails_the_first_reason_is_reported(run_curve, own_cache, monkeypatch):
     def fail(*_):
         raise RuntimeError("no such device")
 
     monkeypatch.setattr(worker_pool, "train_and_measure", fail)
     with pytest.raises(InputError, match="all 12 cells failed.*no such device"):
-        learning_curve(
-            pool, eval=test_rows, methods="length", sizes=SIZES[:3], seeds=2, grid=True, model=tiny_bert, settings=quick
-        )
+        run_curve(methods="length", sizes=SIZES[:3], seeds=2, grid=True)
 
 
 def test_a_test_row_in_the_pool_is_refused_by_name_or_dropped(pool_rows, tiny_bert, quick):
@@ -223,14 +197,14 @@ def test_a_share_of_the_pool_is_held_out(pool, tiny_bert, quick):
         ({"targets": [90]}, SettingsError, "in 0..1"),
     ],
 )
-def test_bad_use_is_told_in_one_sentence(pool, test_rows, tiny_bert, quick, options, error, words):
+def test_bad_use_is_reported_in_one_sentence(run_curve, options, error, words):
     with pytest.raises(error, match=words) as caught:
-        learning_curve(pool, eval=test_rows, model=tiny_bert, settings=quick, **({"sizes": SIZES} | options))
+        run_curve(**({"sizes": SIZES} | options))
     assert "\n" not in str(caught.value)
 
 
-def test_the_folder_says_nothing_of_the_clock_outside_cost_and_manifest(made):
-    curve, _ = made
+def test_the_folder_says_nothing_of_the_clock_outside_cost_and_manifest(grid_curve):
+    curve, _ = grid_curve
     assert "seconds" not in (curve.path / "curve.csv").read_text()
     assert "seconds" not in json.dumps({k: v for k, v in curve.content.items() if k != "stopped"})
 
@@ -255,16 +229,16 @@ def flat_runs(rng, *, seeds=3, rows=200, sizes=(10, 20, 40, 80, 160, 320), fall=
     }
 
 
-def test_a_fall_is_told_and_the_noise_of_a_flat_curve_is_not():
+def test_a_fall_is_reported_and_the_noise_of_a_flat_curve_is_not():
     rng = np.random.default_rng(3)
-    (told,) = describe_dips(build_runner(flat_runs(rng, fall=1.5)), "random", [10, 20, 40, 80, 160, 320])
-    assert told.startswith("from 160 to 320 rows the accuracy gets worse by 0.")
+    (sentence,) = describe_dips(build_runner(flat_runs(rng, fall=1.5)), "random", [10, 20, 40, 80, 160, 320])
+    assert sentence.startswith("from 160 to 320 rows the accuracy gets worse by 0.")
     flat = [describe_dips(build_runner(flat_runs(rng)), "random", [10, 20, 40, 80, 160, 320]) for _ in range(20)]
     # without Holm's correction, a third of all flat curves would show a dip
     assert sum(map(bool, flat)) <= 3
 
 
-def test_an_answer_that_is_the_smallest_size_or_below_the_noise_is_told_to_be_so():
+def test_an_answer_that_is_the_smallest_size_or_below_the_noise_is_reported_to_be_so():
     rng = np.random.default_rng(0)
     sizes = [20, 40, 80, 160]
     flat = fit_curve(sizes, [list(0.5 + rng.normal(0, 0.03, 3)) for _ in sizes], is_higher_better=True)
@@ -273,23 +247,22 @@ def test_an_answer_that_is_the_smallest_size_or_below_the_noise_is_told_to_be_so
     assert "already at 20 rows, the smallest size" in wide[0]
     assert any("a larger delta" in note for note in fine)
     steep = [list(0.9 - 0.5 * np.exp(-n / 40) + rng.normal(0, 0.001, 3)) for n in sizes]
-    made = fit_curve(sizes, steep, is_higher_better=True)
-    assert describe_limits(made, made.saturation(delta=0.02)) == []
+    fit = fit_curve(sizes, steep, is_higher_better=True)
+    assert describe_limits(fit, fit.saturation(delta=0.02)) == []
 
 
-def test_a_wrong_method_is_told_before_any_cell_runs(pool, test_rows, tiny_bert, quick, own_cache, monkeypatch):
+def test_a_wrong_method_is_reported_before_any_cell_runs(run_curve, own_cache, monkeypatch):
     ran = []
     monkeypatch.setattr(worker_pool, "train_and_measure", lambda *_: ran.append(1))
-    options = {"eval": test_rows, "sizes": SIZES, "model": tiny_bert, "settings": quick, "max_time": 100}
     with pytest.raises(NotFoundError, match="herding"):
-        learning_curve(pool, methods="herdin", **options)
+        run_curve(methods="herdin", sizes=SIZES, max_time=100)
     with pytest.raises(SettingsError, match="balance"):
-        learning_curve(pool, methods="stratified", method_settings={"stratified": {"balance": "even"}}, **options)
+        run_curve(methods="stratified", method_settings={"stratified": {"balance": "even"}}, sizes=SIZES, max_time=100)
     assert ran == []
 
 
-def test_a_folder_whose_first_cells_all_failed_is_read_back(made, tmp_path):
-    curve, _ = made
+def test_a_folder_whose_first_cells_all_failed_is_read_back(grid_curve, tmp_path):
+    curve, _ = grid_curve
     copy = shutil.copytree(curve.path, tmp_path / "copy")
     header, *lines = (copy / "curve.csv").read_text().splitlines()
     names = header.split(",")
@@ -301,13 +274,12 @@ def test_a_folder_whose_first_cells_all_failed_is_read_back(made, tmp_path):
     assert again.saturation == curve.saturation
 
 
-def test_a_selector_with_settings_has_a_curve(pool, test_rows, tiny_bert, quick):
+def test_a_selector_with_settings_has_a_curve(run_curve):
     def longest(length):
         return length
 
-    curve = learning_curve(
-        pool, eval=test_rows, methods=[KCenter(metric="euclidean"), longest], sizes=[8, 16, 32], seeds=2, grid=True,
-        model=tiny_bert, settings=quick, encoder="static",
-    )  # fmt: skip
+    curve = run_curve(
+        methods=[KCenter(metric="euclidean"), longest], sizes=[8, 16, 32], seeds=2, grid=True, encoder="static"
+    )
     assert set(curve.cells["method"]) == {"random", "k-center", "longest"}
     assert curve.manifest.content["method_settings"]["k-center"] == {"metric": "euclidean"}

@@ -69,10 +69,10 @@ def test_a_curve_that_surely_still_pays_at_the_end_of_the_pool_is_firm():
 def test_proposals_are_new_cells_in_reach_and_none_when_all_seeds_are_done():
     fit, cost = measured(power), Cost(epochs=1, equal_rows=0, n_test=100)
     counts = {50: 2, 100: 2, 200: 2, 400: 2, 800: 0, 1600: 0}
-    found = propose_cells(fit, counts=counts, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0))
-    assert 1 <= len(found) <= 3
-    assert all(counts[size] <= seed < 3 for size, seed in found)
-    assert len(set(found)) == len(found)
+    cells = propose_cells(fit, counts=counts, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0))
+    assert 1 <= len(cells) <= 3
+    assert all(counts[size] <= seed < 3 for size, seed in cells)
+    assert len(set(cells)) == len(cells)
     done = dict.fromkeys(counts, 3)
     assert propose_cells(fit, counts=done, n_seeds=3, delta=0.005, cost=cost, n=3, rng=np.random.default_rng(0)) == []
 

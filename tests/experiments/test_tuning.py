@@ -19,36 +19,36 @@ def options(pool, test_rows, tiny_bert):
 
 
 @pytest.fixture(scope="module")
-def made(options, tmp_path_factory):
+def tuning(options, tmp_path_factory):
     return tune(**options, out=tmp_path_factory.mktemp("tune") / "out")
 
 
-def test_the_first_trial_is_the_default_and_every_trial_is_listed(made):
-    assert made.trials["trial"].to_list() == [0, 1, 2, 3, 4]
-    assert made.trials["learning_rate"][0] == 1e-3
-    assert made.trials["lora_rank"][0] == 8
-    assert made.trials["early"].null_count() == 0
+def test_the_first_trial_is_the_default_and_every_trial_is_listed(tuning):
+    assert tuning.trials["trial"].to_list() == [0, 1, 2, 3, 4]
+    assert tuning.trials["learning_rate"][0] == 1e-3
+    assert tuning.trials["lora_rank"][0] == 8
+    assert tuning.trials["early"].null_count() == 0
 
 
-def test_the_best_early_trials_and_the_default_run_to_the_end(made):
-    table = made.trials
+def test_the_best_early_trials_and_the_default_run_to_the_end(tuning):
+    table = tuning.trials
     finals = set(table.filter(table["final"].is_not_null())["trial"])
     best = table.sort(["early", "trial"], descending=[True, False])["trial"].to_list()[:2]
     assert finals >= {0, *best}
     assert len(finals - {0, *best}) <= 1  # one drawn at random, to check the early values
 
 
-def test_the_winner_is_the_best_at_the_end_and_judged_on_the_test_set(made):
-    table = made.trials
-    assert table["final"][made.content["best_trial"]] == table["final"].max()
-    if made.content["best_trial"]:
-        assert made.against_default.n_rows == 40
+def test_the_winner_is_the_best_at_the_end_and_judged_on_the_test_set(tuning):
+    table = tuning.trials
+    assert table["final"][tuning.content["best_trial"]] == table["final"].max()
+    if tuning.content["best_trial"]:
+        assert tuning.against_default.n_rows == 40
     else:
-        assert made.content["verdict"] == "the default settings won the search"
+        assert tuning.content["verdict"] == "the default settings won the search"
 
 
 def test_the_same_search_gives_the_same_trials_and_a_killed_one_goes_on(
-    made, options, own_cache, monkeypatch, tmp_path
+    tuning, options, own_cache, monkeypatch, tmp_path
 ):
     real, n_runs = worker_pool.train_and_measure, []
 
@@ -64,7 +64,7 @@ def test_the_same_search_gives_the_same_trials_and_a_killed_one_goes_on(
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(worker_pool, "train_and_measure", real)
     again = tune(**options, out=tmp_path / "out")
-    assert again.trials.equals(made.trials)
+    assert again.trials.equals(tuning.trials)
 
 
 def test_trials_that_diverge_are_failed_and_never_finalists(options, own_cache, monkeypatch):
@@ -77,8 +77,8 @@ def test_trials_that_diverge_are_failed_and_never_finalists(options, own_cache, 
         return outcomes, facts
 
     monkeypatch.setattr(worker_pool, "train_and_measure", diverge)
-    made = tune(**(options | {"metric": "loss"}))
-    failed = made.trials.filter(pl.col("lora_rank") != 8)
+    tuning = tune(**(options | {"metric": "loss"}))
+    failed = tuning.trials.filter(pl.col("lora_rank") != 8)
     assert len(failed)
     assert set(failed["status"]) == {"failed"}
     assert failed["final"].null_count() == len(failed)
@@ -88,9 +88,9 @@ def test_agreement_counts_how_many_of_the_early_top_five_stay():
     early = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     trials = [TrialResult(settings=TrainSettings(), early=value, reason=None) for value in early]
     finals = dict(enumerate([0.9, 0.2, 0.3, 0.4, 0.5, 0.6, 0.1]))
-    found = measure_agreement(trials, finals, is_higher_better=True)
-    assert found["top_five_kept"] == 4  # early: 2..6; at the end: 0, 2, 3, 4, 5
-    assert -1 <= found["rank_correlation"] <= 1
+    agreement = measure_agreement(trials, finals, is_higher_better=True)
+    assert agreement["top_five_kept"] == 4  # early: 2..6; at the end: 0, 2, 3, 4, 5
+    assert -1 <= agreement["rank_correlation"] <= 1
     assert measure_agreement(trials, {0: 0.1, 1: 0.2, 2: 0.3}, is_higher_better=True) == {
         "n": 3,
         "rank_correlation": pytest.approx(1.0),
@@ -114,15 +114,15 @@ def test_bad_use_is_told_in_one_sentence(options, change, error, words):
         tune(**(options | change))
 
 
-def test_the_finalists_are_averaged_and_compared_with_the_winner(made, options, tmp_path):
+def test_the_finalists_are_averaged_and_compared_with_the_winner(tuning, options, tmp_path):
     again = tune(**options, average=2, out=tmp_path / "out")
-    found = again.content["average"]
+    entry = again.content["average"]
     finals = again.trials.drop_nulls("final").sort(["final", "trial"], descending=[True, False])["trial"].to_list()
-    assert found["trials"] == finals[:2]
-    assert found["difference"]["n_seeds"] == 2
-    assert found["difference"]["n_rows"] == 40
-    assert found["difference"]["value"] == pytest.approx(found["average"] - found["winner"])
-    ranks = again.trials.filter(pl.col("trial").is_in(found["trials"]))["lora_rank"]
+    assert entry["trials"] == finals[:2]
+    assert entry["difference"]["n_seeds"] == 2
+    assert entry["difference"]["n_rows"] == 40
+    assert entry["difference"]["value"] == pytest.approx(entry["average"] - entry["winner"])
+    ranks = again.trials.filter(pl.col("trial").is_in(entry["trials"]))["lora_rank"]
     config = json.loads((tmp_path / "out" / "averaged" / "adapter_config.json").read_text())
     assert config["r"] == ranks.sum()
     assert not (tmp_path / "out" / ".averaging").exists()
@@ -136,27 +136,27 @@ def test_an_average_of_too_few_or_too_many_is_refused(options, average, words):
         tune(**options, average=average)
 
 
-def test_scores_of_trials_have_their_error_over_the_held_out_rows(made):
-    n = made.content["dev_rows"]
-    assert n == made.manifest.content["dev"]["rows"] == 12
-    early = made.trials["early"].to_numpy()
-    assert made.trials["early_stderr"].to_numpy() == pytest.approx(np.sqrt(early * (1 - early) / n))
-    assert made.trials["final_stderr"].is_null().to_list() == made.trials["final"].is_null().to_list()
+def test_scores_of_trials_have_their_error_over_the_held_out_rows(tuning):
+    n = tuning.content["dev_rows"]
+    assert n == tuning.manifest.content["dev"]["rows"] == 12
+    early = tuning.trials["early"].to_numpy()
+    assert tuning.trials["early_stderr"].to_numpy() == pytest.approx(np.sqrt(early * (1 - early) / n))
+    assert tuning.trials["final_stderr"].is_null().to_list() == tuning.trials["final"].is_null().to_list()
 
 
-def test_the_runs_after_the_trials_are_told_too(made, options):
-    heard = []
-    tune(**options, on_progress=heard.append)
-    n_finals = made.trials["final"].count()
-    assert [entry.done for entry in heard if entry.stage == "trials to the end"] == list(range(n_finals + 1))
-    if made.content["best_trial"]:
-        assert [entry.done for entry in heard if entry.stage == "winner and default"] == list(range(5))
-    assert heard[0].stage == "trials"
-    assert heard[0].done == 0
+def test_the_runs_after_the_trials_are_told_too(tuning, options):
+    events = []
+    tune(**options, on_progress=events.append)
+    n_finals = tuning.trials["final"].count()
+    assert [entry.done for entry in events if entry.stage == "trials to the end"] == list(range(n_finals + 1))
+    if tuning.content["best_trial"]:
+        assert [entry.done for entry in events if entry.stage == "winner and default"] == list(range(5))
+    assert events[0].stage == "trials"
+    assert events[0].done == 0
 
 
-def test_the_manifest_tells_what_it_takes_to_search_again(made):
-    content = made.manifest.content
+def test_the_manifest_tells_what_it_takes_to_search_again(tuning):
+    content = tuning.manifest.content
     assert content["asked"]["dev"] == "15%"
     assert {"inputs", "eval", "schema", "id_column", "overlap"} <= set(content)
     assert {"inputs", "eval"} <= set(content["run"])

@@ -44,15 +44,15 @@ def test_workers_give_what_this_process_gives(experiment, cells, tmp_path):
 
 
 def test_a_worker_that_is_killed_costs_its_cell_only(experiment, cells, tmp_path):
-    found, killed = {}, False
+    outcomes, killed = {}, False
     for index, outcome in run_cells(experiment, cells, CellCache(tmp_path), n_workers=2):
-        found[index] = outcome
+        outcomes[index] = outcome
         if not killed:  # the other worker is at a cell, or just about to be given one
-            worker_pool = [child for child in psutil.Process().children() if "thresher" in " ".join(child.cmdline())]
-            os.kill(worker_pool[-1].pid, signal.SIGKILL)
+            children = [child for child in psutil.Process().children() if "thresher" in " ".join(child.cmdline())]
+            os.kill(children[-1].pid, signal.SIGKILL)
             killed = True
-    assert sorted(found) == [0, 1, 2, 3]
-    reasons = [outcome.reason for outcome in found.values() if outcome.reason]
+    assert sorted(outcomes) == [0, 1, 2, 3]
+    reasons = [outcome.reason for outcome in outcomes.values() if outcome.reason]
     assert len(reasons) == 1
     assert "SIGKILL" in reasons[0]
 
