@@ -48,7 +48,7 @@ def test_settings_options_function_and_command_say_the_same(command, function, s
     assert {name for name in types if hints[name] != types[name]} == lists  # typed as sequences
     shown = {name: entry.default for name, entry in inspect.signature(function).parameters.items()}
     rows = "data" if command is tune_command else "pool"
-    assert set(shown) - set(defaults) == {rows, "eval", "out", "force", "on_progress"}
+    assert set(shown) - set(defaults) == {rows, "eval", "on_progress"}
     has = {name: entry.default for name, entry in inspect.signature(command).parameters.items()}
     others = {field.name for group in (ReadSettings, OutputSettings) for field in fields(group)}
     assert set(has) == set(defaults) | others | {rows, "eval_rows"}

@@ -1,4 +1,4 @@
-"""What the commands of experiments share: where results go, and how they are run and shown."""
+"""What the commands of experiments share: how they are run, and how results are shown."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ Eval = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a shar
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSettings:
-    """Where a command's result goes."""
+    """How a command's result is shown."""
 
-    out: Path | None = option(None, "Folder for the result.")
-    force: bool = option(False, "Replace an earlier result in --out.")
     page: bool = option(True, "Write report.html into the folder.", flag="--page/--no-page")
     as_json: bool = option(False, "Print the result as JSON on stdout.", flag="--json")
     quiet: bool = option(False, "No progress and no summary.", flag="--quiet -q")
@@ -48,7 +46,7 @@ def run_experiment(
         eval_source: rows to measure on; a share is passed on as it is.
         settings: of the experiment.
         read: how rows are read; configuration and split are those of `source`.
-        output: where the result goes.
+        output: how the result is shown.
         summarize: returns a few lines about the result.
     """
     from thresher.cli.progress import progress_display
@@ -58,17 +56,17 @@ def run_experiment(
         eval_rows: Any = eval_source
         if not eval_source.strip().endswith("%"):
             eval_rows = options.read_telling(eval_source, replace(read, config=None, split=None), quiet=output.quiet)
-        result = function(rows, eval=eval_rows, out=output.out, force=output.force, on_progress=show, **vars(settings))
+        result = function(rows, eval=eval_rows, on_progress=show, **vars(settings))
     if output.as_json:
         import orjson
 
         sys.stdout.write(orjson.dumps(result.content, option=orjson.OPT_INDENT_2).decode() + "\n")
     if not output.quiet:
         typer.echo(summarize(result), err=True)
-    if output.out is not None and output.page:
+    if result.path is not None and output.page:
         from thresher.reporting import report
 
-        page = report(output.out)
+        page = report(result.path)
         if not output.quiet:
             typer.echo(str(page), err=True)
 

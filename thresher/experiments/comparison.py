@@ -101,8 +101,6 @@ def compare(
     pool: Any,
     *,
     eval: Any,  # noqa: A002 - the name of the command's option
-    out: str | Path | None = None,
-    force: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[ComparisonOptions],
 ) -> Comparison:
@@ -111,8 +109,6 @@ def compare(
     Args:
         pool: rows to choose from, anything `load` accepts.
         eval: rows to measure on, or a share of the pool to hold out ("10%").
-        out: folder for the result; cells are kept in the cache either way.
-        force: replace an earlier result in `out`.
         on_progress: listener.
         options: fields of `ComparisonSettings`.
 
@@ -141,12 +137,10 @@ def compare(
             "equal": settings.equal,
             "detect": settings.detect,
         }
-        return _write_comparison(runner, asked, out=out, force=force)
+        return _write_comparison(runner, asked, settings)
 
 
-def _write_comparison(
-    runner: ExperimentRunner, asked: dict[str, Any], *, out: str | Path | None, force: bool
-) -> Comparison:
+def _write_comparison(runner: ExperimentRunner, asked: dict[str, Any], settings: ComparisonSettings) -> Comparison:
     clock, identity = RunClock(), compute_identity(runner, asked)
 
     def run(_: Path | None) -> Comparison:
@@ -165,7 +159,7 @@ def _write_comparison(
         write_atomic(folder / COMPARISON, encode_json(comparison.content))
         write_atomic(folder / MANIFEST, comparison.manifest.to_json())
 
-    return run_in_folder(identity, out=out, force=force, run=run, write=write, read=read_comparison)
+    return run_in_folder(identity, settings, run=run, write=write, read=read_comparison)
 
 
 def _run_cells(runner: ExperimentRunner, asked: Mapping[str, Any]) -> None:

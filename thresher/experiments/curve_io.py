@@ -38,9 +38,6 @@ def write_curve(
     runner: ExperimentRunner,
     progress: CurveProgress,
     run_cells: Callable[[CurveProgress, ExperimentRunner], None],
-    *,
-    out: str | Path | None,
-    force: bool,
 ) -> LearningCurve:
     """Run the cells of a curve and write its folder, or read back the one that is there.
 
@@ -48,8 +45,6 @@ def write_curve(
         runner: of the cells.
         progress: nothing measured yet.
         run_cells: fills it.
-        out: folder, or None for none.
-        force: replace an earlier result.
     """
     asked = _describe_plan(progress)
     clock, identity = RunClock(), compute_identity(runner, asked)
@@ -67,7 +62,7 @@ def write_curve(
         write_atomic(folder / SATURATION, encode_json(curve.content))
         write_atomic(folder / MANIFEST, curve.manifest.to_json())
 
-    return run_in_folder(identity, out=out, force=force, run=run, write=write, read=read_curve)
+    return run_in_folder(identity, progress.settings, run=run, write=write, read=read_curve)
 
 
 def _describe_plan(progress: CurveProgress) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -32,8 +31,6 @@ def learning_curve(
     pool: Any,
     *,
     eval: Any,  # noqa: A002 - the name of the command's option
-    out: str | Path | None = None,
-    force: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[CurveOptions],
 ) -> LearningCurve:
@@ -49,8 +46,6 @@ def learning_curve(
     Args:
         pool: rows to choose from, anything `load` accepts.
         eval: rows to measure on, or a share of the pool to hold out ("10%").
-        out: folder for the result; cells are kept in the cache either way.
-        force: replace an earlier result in `out`.
         on_progress: listener.
         options: fields of `CurveSettings`.
 
@@ -73,7 +68,7 @@ def learning_curve(
         check_slices(runner, settings.slices)
         if settings.equal == "steps":
             runner.set_equal_steps(sizes[-1])
-        return write_curve(runner, progress, run_cells, out=out, force=force)
+        return write_curve(runner, progress, run_cells)
 
 
 def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:

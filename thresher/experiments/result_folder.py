@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import Manifest
 from thresher.errors import ManifestError
+from thresher.experiments.settings import ExperimentSettings
 
 Result = TypeVar("Result")
 
@@ -32,9 +33,8 @@ class RunClock:
 
 def run_in_folder(
     identity: str,
+    settings: ExperimentSettings,
     *,
-    out: str | Path | None,
-    force: bool,
     run: Callable[[Path | None], Result],
     write: Callable[[Result, Path], None],
     read: Callable[[Path], Result],
@@ -43,8 +43,7 @@ def run_in_folder(
 
     Args:
         identity: of what is asked.
-        out: folder, or None for none.
-        force: replace an earlier result.
+        settings: with the folder.
         run: gets the folder for work that survives a kill, or None.
         write: fills that folder.
         read: reads a finished folder.
@@ -52,7 +51,8 @@ def run_in_folder(
     Raises:
         OutputError: `out` holds something else.
     """
-    with nullcontext() if out is None else OutputFolder(out, identity=identity, force=force) as folder:
+    out = settings.out
+    with nullcontext() if out is None else OutputFolder(out, identity=identity, force=settings.force) as folder:
         if folder is None:
             return run(None)
         if not folder.is_done:

@@ -78,6 +78,9 @@ class ExperimentSettings:
         1, "Cells that run at once; auto: one per core or GPU.", ge=1, panel=CELLS
     )
 
+    out: str | Path | None = option(None, "Folder for the result; cells are kept in the cache either way.")
+    force: bool = option(False, "Replace an earlier result in --out.")
+
     def __post_init__(self) -> None:
         """Check every field, and then what they say together.
 
@@ -198,6 +201,8 @@ class ExperimentOptions(TypedDict, total=False):
     settings: TrainSettings
     overlap: Overlap
     workers: int | Literal["auto"] | None
+    out: str | Path | None
+    force: bool
 
 
 class MethodExperimentOptions(ExperimentOptions, total=False):

@@ -79,8 +79,6 @@ def tune(
     data: Any,
     *,
     eval: Any,  # noqa: A002 - the name of the command's option
-    out: str | Path | None = None,
-    force: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[TuneOptions],
 ) -> Tuning:
@@ -89,10 +87,9 @@ def tune(
     Args:
         data: rows to train on, anything `load` accepts.
         eval: test rows; the search does not see them, they judge the winner against the default.
-        out: folder for the result; with `average`, the mean adapter is kept in it, in `averaged`.
-        force: replace an earlier result in `out`.
         on_progress: listener.
-        options: fields of `TuneSettings`.
+        options: fields of `TuneSettings`; with `average`, the mean adapter is left in `out`, in
+            `averaged`.
 
     Raises:
         InputError: the rows do not fit.
@@ -112,10 +109,10 @@ def tune(
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
     with WorkerPool(CellCache(), count_workers(settings.workers)) as worker_pool:
         search = Search(dev=dev, test=test, settings=settings, worker_pool=worker_pool, on_progress=on_progress)
-        return _write_tuning(search, out=out, force=force)
+        return _write_tuning(search)
 
 
-def _write_tuning(search: Search, *, out: str | Path | None, force: bool) -> Tuning:
+def _write_tuning(search: Search) -> Tuning:
     clock, identity = RunClock(), search.compute_identity()
 
     def run(work: Path | None) -> Tuning:
@@ -127,7 +124,7 @@ def _write_tuning(search: Search, *, out: str | Path | None, force: bool) -> Tun
         write_atomic(folder / RESULT, encode_json(tuning.content))
         write_atomic(folder / MANIFEST, tuning.manifest.to_json())
 
-    return run_in_folder(identity, out=out, force=force, run=run, write=write, read=read_tuning)
+    return run_in_folder(identity, search.settings, run=run, write=write, read=read_tuning)
 
 
 def _search(search: Search, identity: str, clock: RunClock, database: Path | None, work: Path) -> Tuning:
