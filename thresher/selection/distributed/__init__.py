@@ -5,7 +5,9 @@
 A shard is a file of the pool. Each stage writes one file per shard on storage that all nodes see,
 under a temporary name that is then renamed, together with a record; a shard whose record is there
 is done. A killed worker, node or run loses the shards it was at. What runs a stage is an engine of
-two methods: this process (`InProcess`), or Ray.
+two methods: this process (`InProcess`), or Ray (`ray_engine`). Imported by `selection.run` and
+`cli`. A new stage is a dataclass with `__call__(number)` in the module of its step, run by
+`StageRunner`; a new engine is a module like `ray_engine`.
 """
 
 from __future__ import annotations
