@@ -100,7 +100,8 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
 
 def test_a_chunk_that_cannot_be_read_is_one_clear_error(cache):
     partition = cache.partition("embedding", "m", "abc")
-    (partition.folder / "chunk-1-folder.safetensors").mkdir(parents=True)  # even root cannot read a folder as a file
+    # even root cannot read a folder as a file
+    (partition.folder / "chunk-1-folder.safetensors").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"a chunk of the feature cache must be readable.*THRESHER_CACHE"):
         read_all(partition, [b"k" * 16])
 

@@ -83,7 +83,8 @@ def test_what_cannot_be_written_is_refused(pool, tmp_path, monkeypatch):
     with pytest.raises(th.ThresherError, match="its parent folder must be writable, got 'File exists'"):
         th.score(pool, "length", out=pool / "table.csv")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "access", lambda _path, _mode: False)  # as of a folder that only others may write
+        # as of a folder that only others may write
+        patch.setattr(os, "access", lambda _path, _mode: False)
         with pytest.raises(th.ThresherError, match="its parent folder must be writable, got 'Permission denied'"):
             th.score(pool, "length", out=tmp_path / "table.csv")
     with pytest.raises(th.ThresherError, match="'embedding' has several; choose .parquet"):

@@ -36,7 +36,7 @@ def picks(name, settings, products, x):
     return create(name, settings).score(data, n_ranked=150, rng=np.random.default_rng(0))
 
 
-def on(name="cpu", **settings):
+def make_products(name="cpu", **settings):
     return TorchProducts(name, **{"worth": 0, **settings})
 
 
@@ -51,7 +51,7 @@ def place(request):
 def test_the_picks_of_a_dense_kernel_are_those_of_numpy(name, settings, place, monkeypatch):
     monkeypatch.setattr(torch_products, "BLOCK_CELLS", 10_000)
     x = rows()
-    here, there = (picks(name, settings, products, x) for products in (NUMPY, on(place)))
+    here, there = (picks(name, settings, products, x) for products in (NUMPY, make_products(place)))
     assert there.ranking().tolist() == here.ranking().tolist()
     np.testing.assert_allclose(there.objective, here.objective, rtol=1e-5)
     assert here.notes["products"] == "numpy"
@@ -63,7 +63,7 @@ def test_the_picks_of_a_graph_found_by_lists_are_those_of_numpy(place, monkeypat
     x = rows(3_000, 16)
     x = x[np.unique(x, axis=0, return_index=True)[1]]  # of equal rows either may be found
     settings = {"kernel": "sparse", "n_neighbors": 12}
-    here, there = (picks("facility-location", settings, products, x) for products in (NUMPY, on(place)))
+    here, there = (picks("facility-location", settings, products, x) for products in (NUMPY, make_products(place)))
     assert there.ranking().tolist() == here.ranking().tolist()
     assert there.notes["search"] == "inverted lists"
     assert there.notes["products"] == f"torch on {place}"
@@ -73,7 +73,7 @@ def test_the_triangle_is_that_of_all_products(place, monkeypatch):
     x = rows()
     for cells in (1, 10_000, 1 << 20):
         monkeypatch.setattr(torch_products, "BLOCK_CELLS", cells)
-        found = on(place).lower_triangle(x[:90])
+        found = make_products(place).lower_triangle(x[:90])
         np.testing.assert_allclose(np.tril(found), np.tril(x[:90].astype(np.float64) @ x[:90].T), rtol=1e-5, atol=1e-4)
 
 
@@ -81,7 +81,7 @@ def test_the_largest_products_are_among_those_that_are_found(place):
     x, y = rows(), rows(200, seed=1)
     queries, members = np.array([5, 699, 5]), np.arange(3, 180, 2, dtype=np.int32)
     product = x[queries].astype(np.float64) @ y[members].T
-    for products in (NUMPY, on(place)):
+    for products in (NUMPY, make_products(place)):
         for k in (1, 10, 500):
             value, member = products.load_rows(x).largest_products(queries, products.load_rows(y), members, k)
             at = np.searchsorted(members, member)
@@ -106,7 +106,7 @@ def test_products_are_in_full_precision_whatever_the_process_has_set(hasty, monk
     seen, real = [], torch.topk
     setting = torch.backends.cuda.matmul
     monkeypatch.setattr(torch, "topk", lambda *a, **k: seen.append(setting.fp32_precision) or real(*a, **k))
-    held = on().load_rows(rows())
+    held = make_products().load_rows(rows())
     held.largest_products(np.arange(3), held, np.arange(9), 2)
     assert seen == ["ieee"]
     assert setting.fp32_precision == "tf32"
@@ -130,7 +130,7 @@ def test_a_device_that_has_become_full_is_one_sentence(monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(torch, "topk", full)
-    held = on().load_rows(rows())
+    held = make_products().load_rows(rows())
     with pytest.raises(InputError, match="products on cpu: rows and their products must fit the device's memory"):
         held.largest_products(np.arange(3), held, np.arange(9), 2)
 
@@ -159,7 +159,7 @@ def test_only_a_cuda_device_gets_products(monkeypatch):
 def test_features_keep_their_products_when_they_are_replaced():
     data = Features(row_id=pl.Series(["a"]), arrays={"embedding": np.ones((1, 2), np.float32)})
     assert data.products is NUMPY
-    products = on()
+    products = make_products()
     assert dataclasses.replace(data, products=products).products is products
 
 
@@ -167,7 +167,7 @@ ROWS = [{"prompt": f"color of shirt {i}", "response": "red" if i % 3 else "blue"
 
 
 def test_select_hands_its_method_the_products_of_the_device(monkeypatch):
-    monkeypatch.setattr(torch_products, "load_products", lambda device: on() if device == "cpu" else NUMPY)
+    monkeypatch.setattr(torch_products, "load_products", lambda device: make_products() if device == "cpu" else NUMPY)
     subset = th.select(ROWS, "facility-location", budget=4, encoder="static", device="cpu")
     assert subset.manifest.content["notes"]["products"] == "torch on cpu"
 

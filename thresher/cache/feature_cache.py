@@ -269,7 +269,8 @@ def _read_chunk(
                 np.searchsorted(keys_sought, keys), len(keys_sought) - 1
             )  # where each stored key would stand
             rows = np.flatnonzero((keys_sought[at] == keys) & is_missing[at])
-            rows = rows[np.unique(at[rows], return_index=True)[1]]  # a key may stand in a chunk twice
+            # a key may stand in a chunk twice
+            rows = rows[np.unique(at[rows], return_index=True)[1]]
             if len(rows) == 0:
                 return None
             values = file.get_tensor("values")

@@ -70,7 +70,8 @@ class FolderCache:
                 folder.__enter__()
             except OutputError:
                 n_refused = 0 if (self.root / f".{key}.lock").exists() else n_refused + 1
-                if n_refused > 1:  # nobody holds it: it is the disk; once may be a lock that was freed meanwhile
+                # nobody holds it: it is the disk; once may be a lock that was freed meanwhile
+                if n_refused > 1:
                     raise
                 time.sleep(WAIT_S)
                 continue

@@ -34,7 +34,8 @@ def empty_array(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # without it, a full disk would end the process at the first touch
+            # without it, a full disk would end the process at the first touch
+            if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
             return np.asarray(np.memmap(file, dtype=dtype, mode="w+", shape=shape))
     except OSError as error:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from thresher.progress import OnProgress
 
 PROBE_ROWS = 64  # of a feature without stages
-ROUNDS = (8, 32, 128, 512, 2048)  # texts that are run, until a round takes long enough to stand out from noise
+# texts that are run, until a round takes long enough to stand out from noise
+ROUNDS = (8, 32, 128, 512, 2048)
 ROUND_S = 0.5
 SERVER_NOTE = "requests to a server; a server is not asked in a dry run: time and price are its own"
 

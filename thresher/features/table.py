@@ -74,7 +74,8 @@ class FeatureTable:
         _make_parent(path)
         with atomic_file(path) as temporary:
             _write(self.frame, temporary, path.suffix)
-            path.unlink(missing_ok=True)  # a kill from here on must not leave an old table beside a new manifest
+            # a kill from here on must not leave an old table beside a new manifest
+            path.unlink(missing_ok=True)
             write_atomic(_manifest_path(path), self.manifest.to_json())
         return path
 

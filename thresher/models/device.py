@@ -12,7 +12,8 @@ from thresher.errors import SettingsError
 if TYPE_CHECKING:
     import torch
 
-DEVICES = ("cpu", "cuda", "mps")  # torch has names for more, on some of which nothing can be computed
+# torch has names for more, on some of which nothing can be computed
+DEVICES = ("cpu", "cuda", "mps")
 LINUX_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 

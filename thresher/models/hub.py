@@ -71,6 +71,7 @@ def check_weights(folder: Path, expected: str, remedy: str) -> None:
 
 
 @lru_cache(maxsize=4)
-def _hash_file(path: Path, *_status: int) -> str:  # size and time are part of the key: a new file is hashed anew
+# size and time are part of the key: a new file is hashed anew
+def _hash_file(path: Path, *_status: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -48,5 +48,6 @@ def bytes_per_token(config: Any, bytes_per_number: int) -> int:
     """
     width = int(config.hidden_size)
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    widest = max(inner) if isinstance(inner, Sequence) else int(inner)  # some models have one for each layer
+    # some models have one for each layer
+    widest = max(inner) if isinstance(inner, Sequence) else int(inner)
     return bytes_per_number * (8 * width + 4 * widest)

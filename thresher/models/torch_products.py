@@ -70,7 +70,8 @@ class TorchProducts:
         if n_multiplications < self._worth:
             return NUMPY
         free = free_bytes(self._device)
-        room = n_bytes + 3 * 4 * BLOCK_CELLS  # two blocks of products under way, and what their making takes
+        # two blocks of products under way, and what their making takes
+        room = n_bytes + 3 * 4 * BLOCK_CELLS
         return self if free is None or room <= USABLE * free else NUMPY
 
     def lower_triangle(self, x: Float32) -> Float32:
@@ -81,7 +82,8 @@ class TorchProducts:
         step = max(1, BLOCK_CELLS // len(x))
 
         def blocks() -> Iterator[tuple[int, int, PendingTensor]]:
-            held = torch.from_numpy(x).to(self._device)  # once: pinned, it would be in memory a second time
+            # once: pinned, it would be in memory a second time
+            held = torch.from_numpy(x).to(self._device)
             for first in range(0, len(x), step):
                 last = min(first + step, len(x))
                 yield first, last, PendingTensor(held[first:last] @ held[:last].T)

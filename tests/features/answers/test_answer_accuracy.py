@@ -30,7 +30,7 @@ class Pupil:
     def says(self, conversation, sample, is_drawn):
         turns = [turn["content"] for turn in json.loads(conversation)["messages"]]
         land = int(turns[-1].split()[-1].rstrip("?"))
-        is_right = land == 0 or (land == 1 and hash_of(turns) % 2 == 0) or (land == 2 and is_drawn and sample == 3)
+        is_right = land == 0 or (land == 1 and hash_pair(turns) % 2 == 0) or (land == 2 and is_drawn and sample == 3)
         return f"  {CAPITALS[land]}\n" if is_right else "no idea"
 
     def generate(self, conversations, decoding, *, stage, context):
@@ -45,7 +45,7 @@ class Pupil:
         return []
 
 
-def hash_of(turns):
+def hash_pair(turns):
     return sum(map(len, turns[1::2]))
 
 
@@ -60,12 +60,12 @@ def context(settings=FEW, **more):
     return make_context(**{"cache": None, "answer_accuracy": settings, "device": "cpu", **more})
 
 
-def found_for(rows, settings=FEW, **more):
+def measure_rows(rows, settings=FEW, **more):
     return compute(th.load(rows), ["answer_accuracy"], context(settings, **more))
 
 
 def test_shares_are_those_of_right_answers_over_prompts_and_draws(pupil):
-    found = found_for(ROWS)["answer_accuracy"]
+    found = measure_rows(ROWS)["answer_accuracy"]
     conversations = [
         conversation
         for conversation, decoding in pupil.asked
@@ -79,7 +79,7 @@ def test_shares_are_those_of_right_answers_over_prompts_and_draws(pupil):
 
 
 def test_answers_are_drawn_only_for_rows_that_the_likeliest_answers_miss(pupil):
-    found = found_for(ROWS)
+    found = measure_rows(ROWS)
     missed = int((found["answer_accuracy"]["likeliest"] == 0).sum())
     n_drawn = sum(decoding.temperature > 0 for _, decoding in pupil.asked)
     assert len(pupil.asked) - n_drawn == 3 * len(ROWS)
@@ -88,7 +88,7 @@ def test_answers_are_drawn_only_for_rows_that_the_likeliest_answers_miss(pupil):
 
 
 def test_prompts_show_other_rows_and_never_the_question_itself(pupil):
-    found_for([*ROWS, {"prompt": ROWS[0]["prompt"], "completion": "Lyon", "kind": "even"}])
+    measure_rows([*ROWS, {"prompt": ROWS[0]["prompt"], "completion": "Lyon", "kind": "even"}])
     for conversation, _ in pupil.asked:
         turns = json.loads(conversation)["messages"]
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"]
@@ -103,24 +103,24 @@ def test_prompts_show_other_rows_and_never_the_question_itself(pupil):
 
 
 def test_the_order_of_rows_does_not_matter_and_a_growing_pool_changes_little(pupil):
-    found_for(ROWS)
+    measure_rows(ROWS)
     first = {conversation for conversation, _ in pupil.asked}
     pupil.asked.clear()
-    found_for(ROWS[::-1])
+    measure_rows(ROWS[::-1])
     assert {conversation for conversation, _ in pupil.asked} == first
     many = [{"prompt": f"capital of land {i}?", "completion": f"city {i}", "kind": "x"} for i in range(8, 400)]
     pupil.says = lambda conversation, sample, is_drawn: "no idea"
     pupil.asked.clear()
-    found_for(many)
+    measure_rows(many)
     before = {conversation for conversation, _ in pupil.asked}
     pupil.asked.clear()
-    found_for([*many, *ROWS[:4]])
+    measure_rows([*many, *ROWS[:4]])
     again = {conversation for conversation, _ in pupil.asked}
     assert len(before & again) > 0.9 * len(before)
 
 
 def test_examples_are_of_the_rows_own_group_on_request(pupil):
-    found_for(ROWS, AnswerAccuracySettings(n_prompts=2, n_examples=2, n_samples=1, by="kind"))
+    measure_rows(ROWS, AnswerAccuracySettings(n_prompts=2, n_examples=2, n_samples=1, by="kind"))
     for conversation, _ in pupil.asked:
         lands = [int(turn["content"].split()[-1].rstrip("?")) for turn in json.loads(conversation)["messages"][::2]]
         assert len({land % 2 for land in lands}) == 1
@@ -128,19 +128,19 @@ def test_examples_are_of_the_rows_own_group_on_request(pupil):
 
 def test_examples_can_come_from_other_rows(pupil):
     others = th.load([{"prompt": f"add {i}", "completion": str(i)} for i in range(5)])
-    found_for(ROWS, examples=others)
+    measure_rows(ROWS, examples=others)
     shown = {turn["content"] for conversation, _ in pupil.asked for turn in json.loads(conversation)["messages"][:-1]}
     assert shown <= {f"add {i}" for i in range(5)} | set("01234")
 
 
 def test_long_responses_and_rows_without_enough_examples_have_a_reason(pupil):
     rows = [*ROWS[:3], {"prompt": "tell me", "completion": "one two three four five six seven eight nine ten eleven"}]
-    found = found_for(rows)
+    found = measure_rows(rows)
     assert found.missing["answer_accuracy"].to_list() == [None] * 3 + [
         "its response has more than 10 words, and only short answers are compared"
     ]
     assert np.isnan(found["answer_accuracy"]["likeliest"]).tolist() == [False] * 3 + [True]
-    found = found_for(ROWS[:2])
+    found = measure_rows(ROWS[:2])
     assert found.missing["answer_accuracy"][0] == "fewer than 2 other rows with short answers are there as examples"
 
 
@@ -155,7 +155,7 @@ def test_a_row_without_any_answer_has_its_reason(pupil):
         ]
 
     pupil.generate = some
-    found = found_for(ROWS)
+    found = measure_rows(ROWS)
     assert found.missing["answer_accuracy"][5] == "no room"
     assert found.missing["answer_accuracy"].null_count() == len(ROWS) - 1
 
@@ -173,7 +173,7 @@ def test_an_answer_that_was_right_as_far_as_it_went_is_neither_right_nor_wrong(p
         return given
 
     pupil.generate = some
-    found = found_for(ROWS)
+    found = measure_rows(ROWS)
     assert found.missing["answer_accuracy"][5] == (
         "an answer ended at max_new_tokens and was right so far; raise max_new_tokens"
     )
@@ -183,21 +183,21 @@ def test_an_answer_that_was_right_as_far_as_it_went_is_neither_right_nor_wrong(p
 
 
 def test_without_examples_the_question_stands_alone(pupil):
-    found_for(ROWS[:1], AnswerAccuracySettings(n_prompts=1, n_examples=0, n_samples=1))
+    measure_rows(ROWS[:1], AnswerAccuracySettings(n_prompts=1, n_examples=0, n_samples=1))
     assert len(json.loads(pupil.asked[0][0])["messages"]) == 1
 
 
 def test_plain_text_is_refused():
     with pytest.raises(InputError, match="answer_accuracy: rows need a prompt and a response, found plain text"):
-        found_for([{"text": "a"}, {"text": "b"}])
+        measure_rows([{"text": "a"}, {"text": "b"}])
 
 
 def test_a_real_model_gives_the_same_with_and_without_the_cache(tiny_llama, tmp_path):
     settings = AnswerAccuracySettings(n_prompts=2, n_examples=1, n_samples=2, max_new_tokens=3)
-    first = found_for(ROWS, settings, model=str(tiny_llama))["answer_accuracy"]
+    first = measure_rows(ROWS, settings, model=str(tiny_llama))["answer_accuracy"]
     cache = FeatureCache(tmp_path)
     for _ in range(2):
-        again = found_for(ROWS[::-1], settings, model=str(tiny_llama), cache=cache)["answer_accuracy"][::-1]
+        again = measure_rows(ROWS[::-1], settings, model=str(tiny_llama), cache=cache)["answer_accuracy"][::-1]
         np.testing.assert_array_equal(again["likeliest"], first["likeliest"])
     assert set(groups(first)) <= {2, 3}  # a random model knows nothing by its likeliest answer
 

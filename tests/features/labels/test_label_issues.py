@@ -61,7 +61,8 @@ def test_a_class_that_is_known_nowhere_else_is_neither_suggested_nor_named():
 
 
 def test_a_row_whose_given_label_is_the_likeliest_is_not_named():
-    p = np.array([[0.8, 0.2], [0.7, 0.3], [0.75, 0.25], [0.85, 0.15]])  # row 1: below 0.75, and 0.3 above 0.2
+    # row 1: below 0.75, and 0.3 above 0.2
+    p = np.array([[0.8, 0.2], [0.7, 0.3], [0.75, 0.25], [0.85, 0.15]])
     given = np.array([0, 0, 1, 1])
     assert slow(p, given)[1] == 1
     assert 1 not in find_label_issues(p, given, ["frequent", "rare"])["row"].to_list()

@@ -59,7 +59,8 @@ class Plain:
             before = self.ids(ALONE[:-3])
         else:
             before = self.ids(f"{GUIDED}{example['prompt']}\n{example['completion']}")
-        before = [self.tokenizer.eos_token_id, *before, *self.ids("\n\n\n")]  # the tiny tokenizer has no BOS
+        # the tiny tokenizer has no BOS
+        before = [self.tokenizer.eos_token_id, *before, *self.ids("\n\n\n")]
         head = f"Query:\n{row['prompt']}\n"
         encoded = self.tokenizer(head + row["completion"], add_special_tokens=False, return_offsets_mapping=True)
         asked = [i for i, (_, end) in enumerate(encoded["offset_mapping"]) if end > len(head)]

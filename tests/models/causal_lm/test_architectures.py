@@ -351,7 +351,8 @@ def test_an_adapter_that_cannot_be_what_was_trained_is_refused(tiny_llama, tmp_p
 
 TRAINED = {
     "OPT": MODELS["OPT"],  # hands the tokens of all rows on in one
-    "Mixtral": {**GROUPED, "num_local_experts": 2},  # peft's matrices on experts and router are never called
+    # peft's matrices on experts and router are never called
+    "Mixtral": {**GROUPED, "num_local_experts": 2},
     "HrmText": {  # runs its layers several times, at first without gradients
         **SMALL,
         "num_hidden_layers": 1,

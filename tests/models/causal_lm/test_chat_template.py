@@ -74,7 +74,8 @@ def test_a_block_that_leaves_out_the_end_of_the_turn_is_learned_with_it(tokenize
     tokenizer.chat_template = MARKED.replace(ending, "{{ m['content'] }}{% endgeneration %}{{ '<|im_end|>' }}")
     found = render(tokenizer, TALK, None, loss_on="all-assistant")
     assert (found.text, found.spans) == (whole.text, whole.spans)
-    tokenizer.chat_template = MARKED.replace(" + '<|im_end|>'", "")  # the start of the next turn ends none
+    # the start of the next turn ends none
+    tokenizer.chat_template = MARKED.replace(" + '<|im_end|>'", "")
     assert learned(render(tokenizer, TALK, None, loss_on="all-assistant")) == ["hello", "see you"]
 
 

@@ -163,7 +163,7 @@ def test_words_in_order_are_likelier_than_the_same_words_in_disorder(model, toke
 
 
 def test_what_is_asked_changes_how_likely_an_answer_is(model, tokenizer):
-    def of(question):
+    def score(question):
         conversation = [
             {"role": "user", "content": question},
             {"role": "assistant", "content": "SELECT MAX attendance"},
@@ -172,7 +172,7 @@ def test_what_is_asked_changes_how_likely_an_answer_is(model, tokenizer):
 
     related, other = "What is the highest attendance ?", "Who is the person with the red hat ?"
     alone = [nats(model, tokenizer, f"<|user|>{question}<|end|>") for question in (related, other)]
-    assert of(related) - alone[0] < of(other) - alone[1]
+    assert score(related) - alone[0] < score(other) - alone[1]
 
 
 def test_an_answer_comes_to_its_end(model, tokenizer):

@@ -153,7 +153,8 @@ def test_a_shared_prefix_is_read_once(lm):
     rows = [TokenRow(rng.integers(0, 320, 10).astype(np.int32), np.ones(10, dtype=np.bool_)) for _ in range(20)]
     pairs = np.array([(p, r) for p in range(3) for r in range(20)])
     list(score_pairs(lm, prefixes, rows, pairs, batch_tokens=1000))
-    assert lm.n_tokens == 3 * 99 + 60 * 10  # the last token of a prefix is read with each row, the last of a row never
+    # the last token of a prefix is read with each row, the last of a row never
+    assert lm.n_tokens == 3 * 99 + 60 * 10
 
 
 def test_no_pairs_ask_nothing(lm):

@@ -601,7 +601,8 @@ def test_confidence_by_a_real_server_on_the_embedded_model(tmp_path):
             [row[0].text for row in load_generator(each).generate(conversations, greedy, stage="a", context=each)]
             for each in (here, served)
         )
-        assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 3  # the server runs in float16
+        # the server runs in float16
+        assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 3
     finally:
         process.terminate()
         process.wait(30)

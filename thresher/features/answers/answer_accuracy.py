@@ -75,7 +75,8 @@ class AnswerAccuracy(FeatureProvider):
         if "text" in (dataset.kind, examples.kind):
             raise InputError("answer_accuracy: rows need a prompt and a response, found plain text")
         generator, settings = load_generator(context), context.answer_accuracy
-        self._generator = generator  # referenced, so that the features computed after this one share the model
+        # referenced, so that the features computed after this one share the model
+        self._generator = generator
         questions = _Questions.from_rows(dataset, examples, settings)
         values = np.full(len(dataset), np.nan, dtype=ANSWER_ACCURACY)
         askable = np.flatnonzero([problem is None for problem in questions.problems])

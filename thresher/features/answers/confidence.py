@@ -89,7 +89,8 @@ class Confidence(FeatureProvider):
             return self_confidence(dataset, context)
         rows = PromptRows.from_dataset(dataset, by=self.name)
         generator = load_generator(context)
-        self._generator = generator  # referenced, so that the features computed after this one share the model
+        # referenced, so that the features computed after this one share the model
+        self._generator = generator
         settings = context.confidence
         values = np.zeros(len(dataset))
         problems: list[str | None] = [None] * len(dataset)

@@ -126,7 +126,8 @@ class Entailment:
                     self._base.folder,
                     dtype=torch.float32,
                     use_safetensors=True,
-                    trust_remote_code=False,  # a model is data: code that comes with one is never run
+                    # a model is data: code that comes with one is never run
+                    trust_remote_code=False,
                 )
             return model.to(device).eval()
         except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -147,7 +147,8 @@ class RowGradients:
         for name, part in self._modules.items():
             with torch.no_grad():
                 part.weight.copy_(state.weight[name])
-            part.weight.requires_grad_(True)  # else no gradient would come back to the first matrices
+            # else no gradient would come back to the first matrices
+            part.weight.requires_grad_(True)
             place, sign = make_sketch(name, part.weight.numel(), dim=dim, number=number)
             self._sketch[name] = place.to(device), sign.to(device)
 
@@ -241,7 +242,8 @@ class RowGradients:
                 returned = torch.autograd.grad(loss, weights, retain_graph=i + 1 < len(losses), allow_unused=True)
             pairs = [(name, each) for name, each in zip(names, returned, strict=True) if each is not None]
             yield from ((slice(i, i + 1), name, each.float()[None]) for name, each in pairs)
-            names = [name for name, _ in pairs]  # a matrix that nothing uses has no gradient in any row
+            # a matrix that nothing uses has no gradient in any row
+            names = [name for name, _ in pairs]
 
     def _losses(self, rows: Sequence[TokenRow], ids: NDArray[np.int64]) -> torch.Tensor:
         """Return (b,) float32 mean losses of the rows."""

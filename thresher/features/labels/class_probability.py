@@ -118,11 +118,13 @@ class _CrossFit:
 
     def compute_batches(self, texts: pl.Series) -> Iterator[Batch]:
         """Yield (b, k) float32 of some of the texts, fold by fold."""
-        text = np.searchsorted(self._keys, text_keys(texts.to_list()))  # (b,) number of each among the distinct texts
+        # (b,) number of each among the distinct texts
+        text = np.searchsorted(self._keys, text_keys(texts.to_list()))
         folds = np.unique(self.rows.fold[text]).tolist()
         for predicted in predict_folds(self.rows, self._views, folds):
             self.n_unfinished += predicted.n_unfinished
-            positions = np.flatnonzero(np.isin(text, predicted.texts))  # which of the texts lie in this fold
+            # which of the texts lie in this fold
+            positions = np.flatnonzero(np.isin(text, predicted.texts))
             at = np.searchsorted(predicted.texts, text[positions])
             yield Batch(positions, predicted.probability[at].astype(np.float32))
 

@@ -20,7 +20,8 @@ MIN_FIT_ROWS = 20  # of each class, as far as there are so many
 MAX_ITERATIONS = 200
 LEAST = 1e-12  # probability of a class that the classifier knows
 MANY_CLASSES = (
-    "The number of unique classes is greater than 50%"  # of the rows: a warning of scikit-learn, not wrong here
+    # of the rows: a warning of scikit-learn, not wrong here
+    "The number of unique classes is greater than 50%"
 )
 WORD_CELLS = 1 << 22  # weights of the classifier on words, at most
 WORD_BITS = (10, 18)  # log2 of the number of hashed words, least and most
@@ -163,5 +164,6 @@ def word_view(texts: Sequence[str], n_classes: int) -> Any:
     counts = HashingVectorizer(n_features=n_words, alternate_sign=False, norm=None).transform(texts)
     is_shared = np.bincount(counts.indices, minlength=n_words) > 1
     if not is_shared.any():
-        is_shared[0] = True  # a column of zeros: the classifier then knows how frequent the classes are
+        # a column of zeros: the classifier then knows how frequent the classes are
+        is_shared[0] = True
     return TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, is_shared])

@@ -52,7 +52,8 @@ class HiddenState(FeatureProvider):
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
         """Return (n, d) float32 of length 1, NaN with its reason without a response token."""
         tokenizer = load_row_tokenizer(context)
-        self._lm = tokenizer.lm  # referenced, so that the features computed after this one share the loaded model
+        # referenced, so that the features computed after this one share the loaded model
+        self._lm = tokenizer.lm
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
             return _batches(tokenizer, texts, context.models.batch_tokens)

@@ -53,7 +53,8 @@ class Loss(FeatureProvider):
 
     def _compute(self, dataset: Dataset, context: FeatureContext, *, is_conditional: bool) -> FeatureValues:
         tokenizer = load_row_tokenizer(context)
-        self._lm = tokenizer.lm  # referenced, so that the features computed after this one share the loaded model
+        # referenced, so that the features computed after this one share the loaded model
+        self._lm = tokenizer.lm
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
             return _loss_batches(tokenizer, texts, context.models.batch_tokens, is_conditional=is_conditional)

@@ -56,7 +56,8 @@ class ReferenceLoss(FeatureProvider):
                 tokens.
         """
         folder = _find_folder(context)
-        self._loss = Loss()  # referenced, so that the features computed after this one share the loaded model
+        # referenced, so that the features computed after this one share the loaded model
+        self._loss = Loss()
         if folder is None:
             return self._loss.compute(dataset, _with_reference(context, context.reference))
         if folder.n_folds == 1:

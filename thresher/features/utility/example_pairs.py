@@ -12,7 +12,8 @@ from thresher.numeric.arrays import Float64, Int64
 
 RECIPE = "tried-1"
 BLOCK_ROWS = 1024  # rows whose nearest examples are searched at a time
-N_ROUNDS = 20  # of the alternating fit; each row and example has few measurements, so that it settles soon
+# of the alternating fit; each row and example has few measurements, so that it settles soon
+N_ROUNDS = 20
 PRIOR = 1.0  # measurements of no effect that each row and each example is taken to have
 
 

@@ -97,7 +97,8 @@ class InContextUtility(FeatureProvider):
         if "text" in (dataset.kind, examples.kind):
             raise InputError(f"{NAME}: rows need a prompt and a response, found plain text")
         context = context.resolved(len(dataset))
-        self._lm = lm = context.load_language_model()  # referenced, so that features computed after this one share it
+        # referenced, so that features computed after this one share it
+        self._lm = lm = context.load_language_model()
         limit = lm.limit_length(context.models.max_length) // 2
         pool = _Queries.from_rows(dataset, lm, limit)
         measured = _Pairs(lm, pool, examples, limit, context)
@@ -190,7 +191,8 @@ class _Pairs:
         row_of = {digest: row for row, digest in enumerate(self.pool.digests)}
         slot_of = {self.digests[example]: slot for slot, example in enumerate(used[used >= 0], start=1)}
         keys = [self.pool.digests[row] + (self.digests[example] if example >= 0 else "") for row, example in pairs]
-        budget = self._context.models.batch_tokens or BATCH_TOKENS  # stored keys and values of prefixes take memory too
+        # stored keys and values of prefixes take memory too
+        budget = self._context.models.batch_tokens or BATCH_TOKENS
 
         def batches(texts: pl.Series) -> Iterator[Batch]:
             # (b, 2): slot of the prefix, 0 for the instruction alone, and the row
@@ -208,7 +210,8 @@ class _Pairs:
             feature=STORED_AS,
             model=self._lm.name,
             fingerprint=_fingerprint(self._lm, self._context),
-            groups=_group_pairs(pairs[:, 1]),  # an example is read once for all rows it is tried with
+            # an example is read once for all rows it is tried with
+            groups=_group_pairs(pairs[:, 1]),
         )
         values = self._context.run_stage(stage)
         return np.zeros(0) if values is None else values
@@ -227,7 +230,8 @@ class _Pairs:
 def _group_pairs(examples: Int64) -> Int64:
     """Return groups of pairs of the same example, of GROUP_PAIRS at most: (p,) int64."""
     order = np.argsort(examples, kind="stable")
-    starts = np.searchsorted(examples[order], examples)  # where the example's first pair stands in that order
+    # where the example's first pair stands in that order
+    starts = np.searchsorted(examples[order], examples)
     place = np.empty(len(examples), dtype=np.int64)
     place[order] = np.arange(len(examples))
     return np.unique(np.stack([examples, (place - starts) // GROUP_PAIRS], axis=1), axis=0, return_inverse=True)[1]

@@ -60,7 +60,8 @@ def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             # ... and the ranks it has itself written for experts, which it has used by then
             warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
-            warnings.filterwarnings("error", message="Found missing adapter keys")  # they would stay as drawn
+            # they would stay as drawn
+            warnings.filterwarnings("error", message="Found missing adapter keys")
             adapted = PeftModel.from_pretrained(model, folder)
     except UserWarning as warning:
         raise InputError(f"model '{name}': the adapter lacks weights ({first_line(warning)}); copy it anew") from None
@@ -115,5 +116,6 @@ def _fit_embedding(model: Any, folder: Path, name: str) -> None:
             f"with save_embedding_layers=True"
         )
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):  # new rows are drawn before those of the adapter take their place
+    # new rows are drawn before those of the adapter take their place
+    with torch.random.fork_rng(devices):
         model.resize_token_embeddings(sizes.pop(), mean_resizing=False)

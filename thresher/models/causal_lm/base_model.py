@@ -12,9 +12,11 @@ from thresher.errors import InputError, NotFoundError, first_three
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME, causal_lm_folder
 
 # What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
-TEMPLATES = ("*.jinja", "additional_chat_templates/*.jinja")  # of the second, for example one for rows with tools
+# of the second, for example one for rows with tools
+TEMPLATES = ("*.jinja", "additional_chat_templates/*.jinja")
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", *TEMPLATES)
-VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "tekken.json")  # without one, transformers makes one up
+# without one, transformers makes one up
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "tekken.json")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 OTHER_TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 CHUNK = 1 << 22  # bytes read at a time when hashing

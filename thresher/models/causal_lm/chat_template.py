@@ -156,7 +156,8 @@ def render_conversation(tokenizer: Any, messages: Sequence[Message], tools: Sequ
 
     try:
         return _text(tokenizer, messages, tools, add_generation_prompt=True)
-    except (TemplateError, TypeError):  # TypeError: the template adds text to a content that is not there
+    # TypeError: the template adds text to a content that is not there
+    except (TemplateError, TypeError):
         return None
 
 
@@ -199,7 +200,8 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
             return Rendered(text, spans[-1:] if loss_on == "last-assistant" else spans, None if spans else NO_ASSISTANT)
         learned = turns[-1:] if loss_on == "last-assistant" else turns
         return _by_prefix(tokenizer, messages, tools, learned)
-    except (TemplateError, TypeError) as error:  # TypeError: the template adds text to a content that is not there
+    # TypeError: the template adds text to a content that is not there
+    except (TemplateError, TypeError) as error:
         return Rendered("", (), f"{TEMPLATE_REFUSES} ({error})")
 
 
@@ -275,7 +277,8 @@ def _by_prefix(
         spans.append((len(before), _end_of_turn(tokenizer, until)))
     start, end = spans[-1]
     if tokenizer.eos_token is not None and not _ends_with_special(tokenizer, whole[start:end]):
-        whole = whole[:end] + tokenizer.eos_token  # the template ends no turn, and the model must learn to stop
+        # the template ends no turn, and the model must learn to stop
+        whole = whole[:end] + tokenizer.eos_token
         spans[-1] = (start, len(whole))
     return Rendered(whole, tuple(spans))
 
@@ -317,7 +320,8 @@ def mark_tokens(spans: Iterable[Span], offsets: Sequence[Span]) -> list[bool]:
     """
     is_in = [False] * len(offsets)
     token = 0
-    for start, end in spans:  # both lists are in order, so no token is looked at again for a later span
+    # both lists are in order, so no token is looked at again for a later span
+    for start, end in spans:
         while token < len(offsets) and offsets[token][1] <= start:
             token += 1
         while token < len(offsets) and (offsets[token][0] < end or offsets[token] == (end, end)):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from thresher.models.hub import check_weights
 
-EMBEDDED_NAME = "thresher/tiny-llama"  # what adapters made on it name as their base; it is on no Hub
+# what adapters made on it name as their base; it is on no Hub
+EMBEDDED_NAME = "thresher/tiny-llama"
 FOLDER = Path(__file__).parents[1] / "weights" / "tiny-llama"
 SHA256 = "6b5c44d3d3b6ceaf8fad56d93187e8f147f9cb6e1c9db3f3c2f69a871e17bc63"  # of model.safetensors
 

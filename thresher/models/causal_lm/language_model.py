@@ -48,7 +48,8 @@ ADAPTER_FILES = (
     "vocab.*",
     "merges.txt",
 )
-FULL_PRECISION_BYTES = 2 * 10**9  # of weights on the disk: smaller models are fast enough in float32 on any device
+# of weights on the disk: smaller models are fast enough in float32 on any device
+FULL_PRECISION_BYTES = 2 * 10**9
 # On a CPU, what fits its caches is read fastest: there small batches and pieces cost less time, not
 # more.
 CPU_BATCH_TOKENS = 1024
@@ -267,7 +268,8 @@ class LanguageModel:
 
     def notes(self) -> Iterator[str]:
         """Yield what the user should know of how the model was run."""
-        if "model" in self.__dict__ and self.is_run_whole:  # nothing is loaded for the sake of a note
+        # nothing is loaded for the sake of a note
+        if "model" in self.__dict__ and self.is_run_whole:
             yield (
                 f"model '{self.name}': its logits are more than its head makes of its hidden states, "
                 f"so that all of them are computed, which is slower"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from thresher.models.causal_lm.language_model import LanguageModel
 
 Ids = NDArray[np.int32]
-CACHED_PER_READ = 4  # a cached token costs memory but no pass: a batch may hold this many times as many of them
+# a cached token costs memory but no pass: a batch may hold this many times as many of them
+CACHED_PER_READ = 4
 
 
 def score_pairs(
@@ -63,7 +64,8 @@ def score_pairs(
     n_prefix = np.array([len(prefixes[p]) for p in used], dtype=np.int64)
     for group in token_batches(n_prefix, lm.limit_batch_tokens(batch_tokens)):
         members = np.concatenate([by_prefix[begin[g] : begin[g + 1]] for g in group])
-        slot = np.repeat(np.arange(len(group)), begin[group + 1] - begin[group])  # of each pair's prefix in the group
+        # of each pair's prefix in the group
+        slot = np.repeat(np.arange(len(group)), begin[group + 1] - begin[group])
         cached = _CachedPrefixes(lm, [prefixes[used[g]] for g in group])
         for positions, log_probs in _score_after_prefixes(
             cached, [rows[r] for r in pairs[members, 1]], slot, batch_tokens
@@ -114,7 +116,8 @@ class _CachedPrefixes:
         self.lm = lm
         self.last = [prefix[-1:] for prefix in prefixes]
         self.n_cached = np.array([len(prefix) - 1 for prefix in prefixes], dtype=np.int64)
-        self._layers: list[tuple[Any, Any]] = []  # (m, heads, longest, d) keys and values, padded on the left
+        # (m, heads, longest, d) keys and values, padded on the left
+        self._layers: list[tuple[Any, Any]] = []
         if not self.n_cached.any():
             return
         ids = torch.from_numpy(padded(lm, [prefix[:-1] for prefix in prefixes])).to(lm.device)
@@ -125,7 +128,8 @@ class _CachedPrefixes:
         # The last token of each prefix comes to the end, next to the row: some models (GPT-Neo)
         # tell how far a token is by its place in the cache, not by its position.
         width = ids.shape[1]
-        place = np.arange(width) - (width - self.n_cached[:, None])  # (m, longest), negative where there is none
+        # (m, longest), negative where there is none
+        place = np.arange(width) - (width - self.n_cached[:, None])
         at = torch.from_numpy(place % width).to(lm.device)[:, None, :, None]
         self._layers = [
             (_gather_positions(layer.keys, at), _gather_positions(layer.values, at)) for layer in cache.layers

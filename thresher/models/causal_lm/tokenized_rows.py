@@ -132,7 +132,8 @@ class RowTokenizer:
         """Return the text, the characters to score, and the problem."""
         tokenizer = self.lm.tokenizer
         if "text" in content:
-            text = content["text"] + (tokenizer.eos_token or "")  # the end of a text is learned, so it is scored
+            # the end of a text is learned, so it is scored
+            text = content["text"] + (tokenizer.eos_token or "")
             return text, [(0, len(text))], 0
         conversation = render(tokenizer, content["messages"], content["tools"], loss_on=self.loss_on)
         if conversation.problem is None:

@@ -91,8 +91,10 @@ def count_other_script(texts: pl.Series) -> int:
     Args:
         texts: (n,) string.
     """
-    n_more = texts.str.len_bytes().cast(pl.Int64) - texts.str.len_chars()  # bytes beyond one for each character
-    candidates = texts.filter(n_more * 8 >= texts.str.len_chars())  # texts in Latin letters need no closer look
+    # bytes beyond one for each character
+    n_more = texts.str.len_bytes().cast(pl.Int64) - texts.str.len_chars()
+    # texts in Latin letters need no closer look
+    candidates = texts.filter(n_more * 8 >= texts.str.len_chars())
     n_all = candidates.str.count_matches(r"[\p{L}\p{N}\p{So}]")
     n_latin = candidates.str.count_matches(r"[\p{Latin}0-9]")
     return int(((n_all > 0) & (2 * n_latin <= n_all)).sum())

@@ -10,7 +10,8 @@ from thresher.models.device import may_have_gpu
 from thresher.models.encoders.encoder import AUTO, DTYPES, MINILM, STATIC, Encoder
 from thresher.models.encoders.minilm import find_minilm
 
-AUTO_MAX_ROWS = 20_000  # about four minutes of MiniLM on two cores; a static encoder takes over above
+# about four minutes of MiniLM on two cores; a static encoder takes over above
+AUTO_MAX_ROWS = 20_000
 
 # Weights are loaded once for all who use a model at the same time, and let go with the last of
 # them.

@@ -32,13 +32,16 @@ from thresher.models.token_batches import BATCH_TOKENS, bytes_per_token, token_b
 
 RECIPE = "sentence-2"
 CPU_BATCH_TOKENS = (
-    2_048  # activations of more do not stay in a processor's cache: a third slower (benchmarks/encoders.py)
+    # activations of more do not stay in a processor's cache: a third slower
+    # (benchmarks/encoders.py)
+    2_048
 )
 WINDOW_ROWS = 16_384  # texts sorted by length together
 SHAPING = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 SAFE_WEIGHTS = ("*.safetensors",)
 OTHER_WEIGHTS = ("*.bin",)  # read by torch with weights_only, which runs no code
-LAYER_WEIGHTS = "pytorch_model.bin"  # of a layer behind the transformer (a Dense) that has no safetensors
+# of a layer behind the transformer (a Dense) that has no safetensors
+LAYER_WEIGHTS = "pytorch_model.bin"
 
 
 class SentenceEncoder(Encoder):
@@ -124,7 +127,8 @@ class SentenceEncoder(Encoder):
                 model = SentenceTransformer(
                     str(folder),
                     device=self._device,
-                    trust_remote_code=False,  # a model is data: code that comes with one is never run
+                    # a model is data: code that comes with one is never run
+                    trust_remote_code=False,
                     local_files_only=True,
                     model_kwargs={"dtype": self._dtype},
                 )
@@ -154,7 +158,8 @@ class SentenceEncoder(Encoder):
         for start in range(0, len(texts), WINDOW_ROWS):
             part = texts[start : start + WINDOW_ROWS].to_list()
             tokens = self._count_tokens(part)
-            empty = np.flatnonzero(tokens == 0)  # "" without special tokens, or no word that the model knows
+            # "" without special tokens, or no word that the model knows
+            empty = np.flatnonzero(tokens == 0)
             if len(empty):
                 yield Batch(start + empty, np.zeros((len(empty), self.dimension), dtype=np.float32))
             filled = np.flatnonzero(tokens)
@@ -192,7 +197,8 @@ class SentenceEncoder(Encoder):
         Of a text of unknown words alone it reads nothing: all such texts would have one and the
         same vector.
         """
-        if self._counter is None:  # a slow tokenizer: characters order texts well enough, and cuts are not known
+        # a slow tokenizer: characters order texts well enough, and cuts are not known
+        if self._counter is None:
             return np.array([1 + len(text) // 3 for text in texts], dtype=np.int64)
         encodings = self._counter.encode_batch_fast(texts)
         counts = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
@@ -206,7 +212,8 @@ class SentenceEncoder(Encoder):
         if limit is None:
             return counts
         self._n_cut += int((counts > limit).sum())
-        read: NDArray[np.int64] = np.minimum(counts, limit).astype(np.int64)  # a limit may be infinite
+        # a limit may be infinite
+        read: NDArray[np.int64] = np.minimum(counts, limit).astype(np.int64)
         return read
 
     def notes(self) -> list[str]:

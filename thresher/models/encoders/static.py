@@ -81,6 +81,7 @@ def _sum_vectors(start: Any, ids: Any, vectors: Any, weights: Any, out: Any) -> 
     for t in range(len(start) - 1):
         total = out[t]  # a view: the row is written in place
         for m in range(start[t], start[t + 1]):
-            vector, weight = vectors[ids[m]], weights[ids[m]]  # int8, and what a unit of it is worth
+            # int8, and what a unit of it is worth
+            vector, weight = vectors[ids[m]], weights[ids[m]]
             for j in range(len(vector)):
                 total[j] += weight * np.float32(vector[j])

@@ -28,6 +28,7 @@ BATCH_BYTES = 1 << 20  # of text: its words and tokens stay in the processor's c
 MAX_WORDS = 1 << 20  # a table of more is forgotten before the next batch
 MAX_WORD_BYTES = 64 << 20
 NONE, SPACE, PUNCTUATION, LETTER, FOREIGN = range(5)  # what a byte is to the scan
+EMPTY_HASH = np.uint64(0xCBF29CE484222325)  # FNV-1a's, of no byte
 LONG = -1  # stands for a word that is longer than the tokenizer reads
 
 
@@ -270,20 +271,15 @@ def _scan(  # noqa: C901
             if kind[text[i]] == SPACE:
                 i += 1
                 continue
-            # text[i:stop] is a stretch between spaces; with a foreign byte it is one word for the
-            # library
+            # text[i:stop] is a stretch between spaces; with a foreign byte it is one word
             stop, is_foreign = i, False
             while stop < end[t + 1] and kind[text[stop]] != SPACE:
                 is_foreign |= kind[text[stop]] == FOREIGN
                 stop += 1
-            length, key = (
-                0,
-                np.uint64(0xCBF29CE484222325),
-            )  # of the word so far, whose bytes lie behind the table's last
+            # length and hash of the word so far, whose bytes lie behind the table's last
+            length, key = 0, EMPTY_HASH
             while i < stop:
-                c, what = lower[text[i]], kind[text[i]]
-                if is_foreign:
-                    c, what = text[i], LETTER
+                c, what = (text[i], LETTER) if is_foreign else (lower[text[i]], kind[text[i]])
                 if length and what == PUNCTUATION:  # the word before it ends here
                     word = LONG
                     if length <= longest:
@@ -291,7 +287,7 @@ def _scan(  # noqa: C901
                         n += word == n
                     words[n_out] = word
                     n_out += 1
-                    length, key = 0, np.uint64(0xCBF29CE484222325)
+                    length, key = 0, EMPTY_HASH
                 if what != NONE:  # control characters are left out
                     content[ends[n] + length] = c
                     key = _hashed(key, c)
@@ -304,7 +300,7 @@ def _scan(  # noqa: C901
                         n += word == n
                     words[n_out] = word
                     n_out += 1
-                    length, key = 0, np.uint64(0xCBF29CE484222325)
+                    length, key = 0, EMPTY_HASH
         word_end[t + 1] = n_out
     return len(end) - 1, n
 

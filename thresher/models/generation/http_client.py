@@ -72,7 +72,8 @@ class ServerClient:
 
         try:
             response = self._http.get(f"{self.address.url}/models")
-        except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:  # the last two: no such host name
+        # the last two: no such host name
+        except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:
             raise InputError(
                 f"model '{self.address.url}': the server must be reachable, got '{_words(error)}'; start it, or check "
                 f"the address"

@@ -244,7 +244,8 @@ class LocalGenerator:
         lm = self.lm
         width = padded(lm, [np.array(prompt, dtype=np.int32) for prompt in prompts]).shape[1]
         pad = lm.tokenizer.pad_token_id
-        pad = pad if pad < lm.n_vocabulary else 0  # added to the tokenizer alone; what stands there is never looked at
+        # added to the tokenizer alone; what stands there is never looked at
+        pad = pad if pad < lm.n_vocabulary else 0
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=lm.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=lm.device)
         more: dict[str, Any] = {}

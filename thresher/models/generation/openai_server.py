@@ -201,7 +201,8 @@ class OpenAIGenerator:
     def _finish(self, run: _Run, missing: Sequence[_Request], reduce: Reduce) -> None:
         client = ServerClient(self._address)
         try:
-            known = client.models()  # refuses a server that cannot be reached, before a request is tried often
+            # refuses a server that cannot be reached, before a request is tried often
+            known = client.models()
 
             def fetch(request: _Request) -> dict[str, Any]:
                 return self._fetch(request, client, known, reduce, run.store)

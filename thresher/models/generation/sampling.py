@@ -80,14 +80,16 @@ class InverseTransform:
         """Return (b, vocabulary) logits that leave one token."""
         import torch
 
-        p = (scores.to(self._uniforms.dtype) / self._decoding.temperature).softmax(dim=-1)  # (b, vocabulary)
+        # (b, vocabulary)
+        p = (scores.to(self._uniforms.dtype) / self._decoding.temperature).softmax(dim=-1)
         if self._decoding.top_p < 1:
             best, order = p.sort(dim=-1, descending=True)
             # probability of all likelier tokens: a token is out once these alone reach top_p
             before = best.cumsum(dim=-1) - best
             p = p.masked_fill((before >= self._decoding.top_p).gather(-1, order.argsort(dim=-1)), 0.0)
         running = p.cumsum(dim=-1)
-        threshold = self._uniforms[:, self._step, None] * running[:, -1:]  # the last sum is 1 but for rounding
+        # the last sum is 1 but for rounding
+        threshold = self._uniforms[:, self._step, None] * running[:, -1:]
         self._step += 1
         token = torch.searchsorted(running, threshold, right=True).clamp(max=p.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
