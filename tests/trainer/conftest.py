@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def hash_files():
-    """Return a function from a folder to the hash of every file, without the manifest's section `run`."""
+    """Return a function from a folder to the hash of each file, without the manifest's `run`."""
 
     def compute(folder):
         hashes = {}

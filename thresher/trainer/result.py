@@ -33,15 +33,15 @@ def write_result(
     for unfinished in work.rglob(".*.tmp*"):  # a file that an earlier call was killed at
         unfinished.unlink()
     copytree(first.folder / ADAPTER, work, dirs_exist_ok=True)
-    metrics = _metrics(context, runs)
+    metrics = _build_metrics(context, runs)
     _write_run(first, work)
     control = _find_control(runs)
     if control is not None:
         (work / CONTROL).mkdir(exist_ok=True)
         _write_run(control, work / CONTROL)
-        write_atomic(work / CONTROL / METRICS, _json({"seed": control.seed, **metrics["control"]}))
-    write_atomic(work / METRICS, _json(metrics))
-    manifest = _manifest(context, metrics, identity, facts)
+        write_atomic(work / CONTROL / METRICS, _to_json({"seed": control.seed, **metrics["control"]}))
+    write_atomic(work / METRICS, _to_json(metrics))
+    manifest = _build_manifest(context, metrics, identity, facts)
     write_atomic(work / "README.md", format_model_card(metrics, manifest.content, base=context.base).encode())
     rmtree(work / RUNS)
     write_atomic(work / MANIFEST, manifest.to_json())
@@ -58,7 +58,7 @@ def _write_run(run: FinishedRun, folder: Path) -> None:
         write_parquet(run.outcomes, folder / PREDICTIONS)
 
 
-def _metrics(context: RunContext, runs: list[FinishedRun]) -> dict[str, Any]:
+def _build_metrics(context: RunContext, runs: list[FinishedRun]) -> dict[str, Any]:
     """Return the content of `metrics.json`: the same for the same work, so without times."""
     first, split, control = runs[0], context.split, _find_control(runs)
     return {
@@ -76,17 +76,17 @@ def _metrics(context: RunContext, runs: list[FinishedRun]) -> dict[str, Any]:
             "held_out": split.n_held_out,
             "same_text_as_held_out": split.n_leaked,
             "train": first.counts,
-            "eval": _eval_counts(context, first),
+            "eval": _count_eval_rows(context, first),
         },
         "held_out": first.held_out,
         "control": None if control is None else {"train": control.counts, "held_out": control.held_out},
-        "comparison": None if control is None else _comparison(runs),
-        "runs": [_run_metrics(run) for run in runs],
+        "comparison": None if control is None else _build_comparison(runs),
+        "runs": [_build_run_metrics(run) for run in runs],
         "settings": context.settings.to_json(),
     }
 
 
-def _eval_counts(context: RunContext, run: FinishedRun) -> dict[str, Any] | None:
+def _count_eval_rows(context: RunContext, run: FinishedRun) -> dict[str, Any] | None:
     if run.eval_counts is None or run.outcomes is None:
         return None
     counts: dict[str, Any] = dict(run.eval_counts)
@@ -95,7 +95,7 @@ def _eval_counts(context: RunContext, run: FinishedRun) -> dict[str, Any] | None
     return counts
 
 
-def _run_metrics(run: FinishedRun) -> dict[str, Any]:
+def _build_run_metrics(run: FinishedRun) -> dict[str, Any]:
     return {
         "role": run.role,
         "seed": run.seed,
@@ -109,7 +109,7 @@ def _without_classes(held_out: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in held_out.items() if name != "classes"}
 
 
-def _comparison(runs: list[FinishedRun]) -> dict[str, Any]:
+def _build_comparison(runs: list[FinishedRun]) -> dict[str, Any]:
     sides = {
         role: [run.outcomes for run in runs if run.role == role and run.outcomes is not None]
         for role in (MAIN, CONTROL)
@@ -125,7 +125,7 @@ def _comparison(runs: list[FinishedRun]) -> dict[str, Any]:
     }
 
 
-def _manifest(context: RunContext, metrics: dict[str, Any], identity: str, facts: dict[str, Any]) -> Manifest:
+def _build_manifest(context: RunContext, metrics: dict[str, Any], identity: str, facts: dict[str, Any]) -> Manifest:
     parts, split = context.identity(), context.split
     return Manifest(
         {
@@ -151,5 +151,5 @@ def _manifest(context: RunContext, metrics: dict[str, Any], identity: str, facts
     )
 
 
-def _json(content: dict[str, Any]) -> bytes:
+def _to_json(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -22,7 +22,7 @@ LANGUAGE_MODELS = {
         {**BLOCKS, "num_key_value_heads": 2, "head_dim": 8, "intermediate_size_mlp": 64, "num_local_experts": 2},
         {"router"},
     ),
-    "Mamba": ("MambaConfig", {**SIZES, "state_size": 8}, {"out_proj", "dt_proj"}),  # which it does not call
+    "Mamba": ("MambaConfig", {**SIZES, "state_size": 8}, {"out_proj", "dt_proj"}),  # not called
     "FalconH1": ("FalconH1Config", {**BLOCKS, "num_key_value_heads": 2, **HYBRID}, {"out_proj"}),
 }
 CLASSIFIER = TrainSettings(lora_rank=4, precision="fp32").resolved("classification")

@@ -16,7 +16,7 @@ HYBRID = {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mam
 MODELS = {
     "Llama": BLOCKS,
     "Bamba": {**BLOCKS, **HYBRID},  # a state goes on from row to row
-    "Bloom": {"vocab_size": 100, "hidden_size": 32, "n_layer": 2, "n_head": 4},  # knows no pairwise mask
+    "Bloom": {"vocab_size": 100, "hidden_size": 32, "n_layer": 2, "n_head": 4},  # has no such mask
 }
 
 

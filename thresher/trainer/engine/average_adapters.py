@@ -38,7 +38,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
             adapter.
     """
     configs = [json.loads((folder / CONFIG).read_bytes()) for folder in folders]
-    _check(folders, configs)
+    _require_alike(folders, configs)
     weights = [load_file(folder / WEIGHTS) for folder in folders]
     share = 1 / len(folders)
     merged: dict[str, torch.Tensor] = {}
@@ -47,7 +47,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
         if name.endswith(DOWN):
             merged[name] = torch.cat(tensors, dim=0)  # (sum of ranks, n_in)
         elif name.endswith(UP):
-            scaled = [share * _scale(config) * tensor for config, tensor in zip(configs, tensors, strict=True)]
+            scaled = [share * _compute_scale(config) * tensor for config, tensor in zip(configs, tensors, strict=True)]
             merged[name] = torch.cat(scaled, dim=1)  # (n_out, sum of ranks)
         else:
             merged[name] = torch.stack([tensor.float() for tensor in tensors]).mean(0).to(tensors[0].dtype)
@@ -59,17 +59,17 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
     write_atomic(out / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
 
 
-def _scale(config: Mapping[str, Any]) -> float:
+def _compute_scale(config: Mapping[str, Any]) -> float:
     rank = int(config["r"])
     return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _check(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> None:
+def _require_alike(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> None:
     if not configs:
         raise InputError("average_adapters: needs at least one adapter, got none")
     for folder, config in zip(folders, configs, strict=True):
         for name in SAME:
-            if _sorted(config.get(name)) != _sorted(configs[0].get(name)):
+            if _sort_lists(config.get(name)) != _sort_lists(configs[0].get(name)):
                 raise InputError(
                     f"average_adapters: all adapters must have the same {name}, got {configs[0].get(name)} in "
                     f"{folders[0].name} and {config.get(name)} in {folder.name}; average adapters of one base"
@@ -81,5 +81,5 @@ def _check(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> Non
             )
 
 
-def _sorted(value: Any) -> Any:
+def _sort_lists(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) else value

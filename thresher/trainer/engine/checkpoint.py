@@ -16,7 +16,7 @@ import torch
 
 from thresher.artifacts.folder import write_atomic
 
-N_KEPT = 2
+N_CHECKPOINTS = 2
 PREFIX = "checkpoint-"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -57,7 +57,7 @@ def save(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: 
             tensors[f"{moment}/{name}"] = tensor
     path = folder / f"{PREFIX}{history.step:08d}.safetensors"
     write_atomic(path, _to_bytes(tensors, {"history": json.dumps(vars(history))}))
-    for old in _paths(folder)[:-N_KEPT]:
+    for old in _list_checkpoints(folder)[:-N_CHECKPOINTS]:
         old.unlink()
     return path
 
@@ -66,7 +66,7 @@ def restore(folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimize
     """Load the newest checkpoint into parameters and optimizer; without one, return no history."""
     from safetensors import safe_open
 
-    paths = _paths(folder)
+    paths = _list_checkpoints(folder)
     if not paths:
         return History()
     with safe_open(paths[-1], framework="pt") as file:
@@ -98,7 +98,7 @@ def load_weights(path: Path, parameters: Mapping[str, torch.nn.Parameter]) -> No
             value.copy_(stored[name])
 
 
-def _paths(folder: Path) -> Sequence[Path]:
+def _list_checkpoints(folder: Path) -> Sequence[Path]:
     return sorted(folder.glob(f"{PREFIX}*.safetensors"))
 
 

@@ -43,14 +43,14 @@ def initialize_head(model: Any, rows: Sequence[Example], *, collate: Collate, de
     """
     used = sorted(rows[:N_ROWS], key=lambda row: len(row.input_ids))
     code = np.array([row.labels[0] for row in used])
-    head = _linear_head(model)
+    head = _find_linear_head(model)
     if head is None or len(set(code.tolist())) < 2:
         return
-    pooler = _trained_copy(model, "pooler")
+    pooler = _find_trained_copy(model, "pooler")
     dense = getattr(pooler, "dense", None)
     if isinstance(dense, torch.nn.Linear):
-        _standardize(dense, _outputs(model, dense, used, collate, device))
-    x = _inputs(model, head, used, collate, device)  # (n, d) float64
+        _standardize(dense, _record(model, dense, used, collate, device, has_inputs=False))
+    x = _record(model, head, used, collate, device, has_inputs=True)  # (n, d) float64
     _set_probe(head, x, code)
 
 
@@ -88,13 +88,13 @@ def _set_probe(head: torch.nn.Linear, x: Float64, code: NDArray[np.int64]) -> No
             head.bias.copy_(torch.from_numpy(bias))
 
 
-def _linear_head(model: Any) -> torch.nn.Linear | None:
+def _find_linear_head(model: Any) -> torch.nn.Linear | None:
     """Return the trained copy of the head where it is one linear layer, as in BERT."""
-    head = _trained_copy(model, "classifier")
+    head = _find_trained_copy(model, "classifier")
     return head if isinstance(head, torch.nn.Linear) else None
 
 
-def _trained_copy(model: Any, name: str) -> Any:
+def _find_trained_copy(model: Any, name: str) -> Any:
     """Return the copy of a layer that peft trains whole, or None."""
     for path, part in model.named_modules():
         if path.rsplit(".", 1)[-1] == name and hasattr(part, "modules_to_save"):
@@ -102,23 +102,16 @@ def _trained_copy(model: Any, name: str) -> Any:
     return None
 
 
-def _inputs(model: Any, layer: Any, rows: Sequence[Example], collate: Collate, device: Any) -> Float64:
-    """Return what a layer reads for each row: (n, d)."""
-    taken: list[torch.Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].detach().float().cpu()))
-    return _watch(hook, taken, model, rows, collate, device)
-
-
-def _outputs(model: Any, layer: Any, rows: Sequence[Example], collate: Collate, device: Any) -> Float64:
-    """Return what a layer gives for each row: (n, d)."""
-    taken: list[torch.Tensor] = []
-    hook = layer.register_forward_hook(lambda _, __, output: taken.append(output.detach().float().cpu()))
-    return _watch(hook, taken, model, rows, collate, device)
-
-
-def _watch(
-    hook: Any, taken: list[torch.Tensor], model: Any, rows: Sequence[Example], collate: Collate, device: Any
+def _record(
+    model: Any, layer: Any, rows: Sequence[Example], collate: Collate, device: Any, *, has_inputs: bool
 ) -> Float64:
+    """Return what a layer reads (`has_inputs`) or gives for each row: (n, d)."""
+    recorded: list[torch.Tensor] = []
+
+    def record(_: Any, inputs: Any, output: Any) -> None:
+        recorded.append((inputs[0] if has_inputs else output).detach().float().cpu())
+
+    hook = layer.register_forward_hook(record)
     model.eval()
     try:
         with torch.inference_mode():
@@ -126,4 +119,4 @@ def _watch(
                 model(**collate(rows[start : start + BATCH]).to_device(device).inputs)
     finally:
         hook.remove()
-    return torch.cat(taken).double().numpy()
+    return torch.cat(recorded).double().numpy()

@@ -70,7 +70,7 @@ def attach_adapter(
     )
     linear = _list_linear_layers(model)  # before peft puts its own between them
     try:
-        with _quiet():
+        with _silence_warnings():
             adapted = get_peft_model(model, config)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         layers = "all linear layers" if targets == "auto" else ", ".join(targets)
@@ -93,7 +93,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
     """Return the base model with the adapter of a peft folder, in evaluation mode."""
     from peft import PeftModel
 
-    with _quiet():
+    with _silence_warnings():
         return PeftModel.from_pretrained(model, folder).eval()
 
 
@@ -127,7 +127,7 @@ def _list_unfit(model: Any) -> list[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_warnings() -> Iterator[None]:
     """Keep back what a user could not act on.
 
     peft 0.21 warns of a property that transformers 5.23 renamed, and of ranks that it has itself
@@ -143,7 +143,7 @@ def _quiet() -> Iterator[None]:
 def _checkpoint_activations(model: Any) -> None:
     """Recompute activations in the backward pass, without a gradient at the input."""
     options = {"use_reentrant": False}
-    enable = getattr(model, "activation_checkpointing_enable", None)  # the name in transformers 5.2x
+    enable = getattr(model, "activation_checkpointing_enable", None)  # new name since 5.2x
     if enable is None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     else:
