@@ -230,11 +230,11 @@ def test_training_reads_what_the_feature_loss_scores(tiny_llama, tmp_path, bos, 
         tokenizer.bos_token = "<|pad|>"
         tokenizer.chat_template = ("{{ bos_token }}" if bos == "written" else "") + tokenizer.chat_template
         tokenizer.save_pretrained(tmp_path / "model")
-    reader = RowTokenizer(lm=LanguageModel(str(tmp_path / "model")), loss_on=loss_on, max_length=64)
+    row_tokenizer = RowTokenizer(lm=LanguageModel(str(tmp_path / "model")), loss_on=loss_on, max_length=64)
     for rows in (CONVERSATIONS, [{"text": "the quick brown fox"}, {"text": "x"}]):
         data = load(rows)
         examples = tokenize(data, tokenizer, task=data.kind, max_length=64, loss_on=loss_on).rows
-        for ours, theirs in zip(examples, reader.read(row_texts(data).to_list()), strict=True):
+        for ours, theirs in zip(examples, row_tokenizer.tokenize(row_texts(data).to_list()), strict=True):
             assert ours.input_ids == theirs.row.ids.tolist()
             assert [label != IGNORED for label in ours.labels] == theirs.row.is_scored.tolist()
         assert examples[0].input_ids.count(0) == (bos != "none")
