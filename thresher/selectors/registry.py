@@ -42,7 +42,8 @@ def as_selector(method: Method, settings: Mapping[str, Any] | None = None) -> Se
     if isinstance(method, str):
         return create(method, settings)
     if settings:
-        raise InputError(f"settings: give them to the selector itself, found {', '.join(settings)} for {method!r}")
+        owner = f"{type(method).__name__}(...)" if isinstance(method, Selector) else "the function"
+        raise InputError(f"settings: give them to {owner} itself, found {', '.join(settings)}")
     if isinstance(method, Selector):
         check_members(type(method), Selector, f"selector '{method.name}'")
         return method
