@@ -1,4 +1,4 @@
-"""What all tests share: a temporary feature cache, and tiny models made here, so that nothing is downloaded."""
+"""What all tests share: a temporary feature cache, and tiny models, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def pytest_configure():
-    """Refuse to start where an installation is older than pyproject.toml: plug-ins would not be found."""
+    """Refuse an installation older than pyproject.toml: plug-ins would not be found."""
     declared = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["entry-points"]
     for group, points in declared.items():
         stale = set(points) - {point.name for point in entry_points(group=group)}
@@ -55,7 +55,7 @@ CORPUS = [
 
 
 def write_tokenizer(folder: Path, *, chat_template: str | None) -> None:
-    """Write a byte-level BPE tokenizer of 320 tokens with <|pad|>, <|im_start|> and <|im_end|> (end of sequence)."""
+    """Write a byte-level BPE tokenizer of 320 tokens, whose <|im_end|> ends a sequence."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -117,7 +117,7 @@ def plain_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a random BERT: hidden 32, 2 layers, 64 positions, words of CORPUS and a few more."""
+    """Return the folder of a random BERT: hidden 32, 2 layers, 64 positions, words of CORPUS."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -143,7 +143,8 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=64,
-        initializer_range=0.3,  # at the usual 0.02, a random encoder gives every text the same vector
+        # at the usual 0.02, a random encoder gives every text the same vector
+        initializer_range=0.3,
     )
     torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
     with torch.random.fork_rng():

@@ -1,4 +1,4 @@
-"""kill -9 at any moment, then the same command again: the same result, and nothing half done in sight."""
+"""kill -9 at any moment, then the same command again: the same result, nothing half done."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def pool(tmp_path_factory):
 
 
 def content(folder):
-    """Return the bytes of every file, without what may differ between two runs (the section `run`)."""
+    """Return the bytes of every file, without the section `run`, which may differ."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != "cost.csv":  # seconds
@@ -51,7 +51,7 @@ def finish(process):
 
 
 def kill_and_repeat(arguments, tmp_path, n_kills, seed):
-    """Run once undisturbed, then `n_kills` times with a kill at a random moment; compare the results."""
+    """Run once undisturbed, then with `n_kills` kills at random moments; compare the results."""
     began = time.monotonic()
     finish(start([*arguments, "--out", tmp_path / "whole"], tmp_path / "cache-whole"))
     duration = time.monotonic() - began

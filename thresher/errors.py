@@ -8,7 +8,7 @@
     ├── ManifestError      a manifest cannot be read or does not match        (ValueError)
     └── OutputError        the output folder cannot be written                (OSError)
 
-The command line prints the sentence and exits with 2; anything else that escapes is an internal error.
+The command line prints the sentence and exits with 2; any other exception is an internal error.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class OutputError(ThresherError, OSError):
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """Return "; did you mean 'x'?" for the nearest known name of at least this likeness, or the empty string."""
+    """Return "; did you mean 'x'?" for the nearest known name; empty where none is near enough."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean '{near[0]}'?" if near else ""
 

@@ -1,4 +1,4 @@
-"""Plug-ins by entry point: how a selector, a feature or a rule is found by its name and built from settings."""
+"""Plug-ins by entry point: selectors, features and rules, found by name, built from settings."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Registry(Generic[Contract]):
 
 
 def check_members(cls: Any, contract: type, label: str) -> None:
-    """Refuse a class that lacks a member of its contract, or has a public one that the contract does not declare.
+    """Refuse a class that lacks a member of its contract, or has a public one beyond it.
 
     Args:
         cls: the class of a plug-in; its fields are settings and may have any name.

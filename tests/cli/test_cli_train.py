@@ -18,7 +18,8 @@ from thresher.trainer.train import train
 
 def test_train_command_has_the_names_and_defaults_of_the_function_and_of_the_settings():
     function = {name: entry.default for name, entry in inspect.signature(train).parameters.items()}
-    function |= {"out": inspect.Parameter.empty}  # the command has nobody to give a temporary folder to
+    # --out is required: nobody would find the temporary folder of a command
+    function |= {"out": inspect.Parameter.empty}
     defaults = {name: entry.default for name, entry in inspect.signature(load).parameters.items()}
     defaults |= function | {field.name: field.default for field in fields(TrainSettings)}
     has = inspect.signature(command).parameters

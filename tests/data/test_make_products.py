@@ -77,21 +77,23 @@ def test_every_original_is_a_clean_row_of_the_right_part(pairs):
 
 
 def test_copies_are_what_they_say(pairs):
-    def of(kind):
+    def select_kind(kind):
         return pairs.filter(pl.col("planted") == kind)
 
     for kind in ("exact-duplicate", "leak"):
-        assert (of(kind)["text"] == of(kind)["text_of_original"]).all()
-        assert (of(kind)["label"] == of(kind)["label_of_original"]).all()
-    assert (of("conflict")["text"] == of("conflict")["text_of_original"]).all()
-    assert (of("conflict")["label"] != of("conflict")["label_of_original"]).all()
+        assert (select_kind(kind)["text"] == select_kind(kind)["text_of_original"]).all()
+        assert (select_kind(kind)["label"] == select_kind(kind)["label_of_original"]).all()
+    assert (select_kind("conflict")["text"] == select_kind("conflict")["text_of_original"]).all()
+    assert (select_kind("conflict")["label"] != select_kind("conflict")["label_of_original"]).all()
     for kind in ("near-duplicate", "semantic-duplicate"):
-        assert (of(kind)["text"] != of(kind)["text_of_original"]).all()
-        assert (of(kind)["attributes"] == of(kind)["attributes_of_original"]).all()
-    assert (of("semantic-duplicate")["source"] != of("semantic-duplicate")["source_of_original"]).all()
+        assert (select_kind(kind)["text"] != select_kind(kind)["text_of_original"]).all()
+        assert (select_kind(kind)["attributes"] == select_kind(kind)["attributes_of_original"]).all()
+    assert (
+        select_kind("semantic-duplicate")["source"] != select_kind("semantic-duplicate")["source_of_original"]
+    ).all()
     shared = [
         len(set(a.split()) & set(b.split())) / len(set(a.split()) | set(b.split()))
-        for a, b in of("near-duplicate").select("text", "text_of_original").iter_rows()
+        for a, b in select_kind("near-duplicate").select("text", "text_of_original").iter_rows()
     ]
     assert min(shared) > 0.5
 

@@ -1,4 +1,4 @@
-"""The distilling script: its parts against slow references, its result against the model that it came from."""
+"""The distilling script: parts against slow references, the result against its teacher."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A dry run: its counts are those of the run, its times are near those of the run, and it leaves nothing behind."""
+"""A dry run: it has the counts of the run, times near those of the run, and writes nothing."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""Cross-fitted references: no row is scored by a model that has seen it, nothing is trained twice, kills included."""
+"""Cross-fitting: no model scores a row it has seen; nothing is trained twice, kills included."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_the_reference_loss_of_a_row_is_that_of_the_adapter_without_it(tiny_llam
 
 
 def test_a_row_that_was_learned_by_one_side_only_shows_which_side(tiny_llama):
-    """An adapter that learns much of one row, repeated, knows it; the cross-fitted loss does not show that."""
+    """An adapter memorizes a row repeated in training; the cross-fitted loss stays high."""
     rows = [{"prompt": "say:", "completion": "zebra quiz"}] * 40 + ROWS
     pool = th.load(rows)
     planned, told = plan_one(rows, tiny_llama)

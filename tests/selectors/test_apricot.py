@@ -1,4 +1,4 @@
-"""Feature-based functions and maximum coverage through apricot-select, against brute force on counts."""
+"""Feature-based functions and maximum coverage by apricot-select, against brute force."""
 
 import sys
 import tracemalloc
@@ -48,7 +48,7 @@ def random_counts(n=30, m=25, seed=0):
 
 
 def test_the_words_of_many_rows_take_little_more_room_than_the_array(monkeypatch):
-    """Each word of each row was a pair of Python numbers until the last row was counted: eight times the array."""
+    """Counts were pairs of Python numbers until the last row: eight times the array."""
     rows = th.load([{"text": " ".join(f"w{i * 7 + j}" for j in range(100))} for i in range(1500)])
     monkeypatch.setattr("thresher.features.ngram.BATCH_ROWS", 50)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""What every selector must keep to, ours and plug-ins': run over every entry point that is installed."""
+"""The contract of selectors, tested on every installed entry point, plug-ins included."""
 
 import dataclasses
 import subprocess

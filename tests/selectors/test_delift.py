@@ -43,12 +43,12 @@ def run(data, n_ranked, **settings):
 
 
 def random_utility(n=N, m=None, seed=0, *, decimals=6):
-    """Return utilities that are not symmetric and of which many are below 0; few decimals make ties."""
+    """Return asymmetric utilities, many below 0; few decimals make ties."""
     return (np.random.default_rng(seed).standard_normal((n, m or n)) / 4).round(decimals)
 
 
 def value(s, picks, target=None, existing=None, eta=1.0, nu=1.0):
-    """Return f of some picks, by the paper's formulae: kernel (n, n), (n, q) and (n, p), all at least 0."""
+    """Return f of some picks by the paper's formulas: kernels (n, n), (n, q), (n, p), all >= 0."""
     best = s[:, picks].max(axis=1, initial=0)
     if target is not None:
         best = np.minimum(best, eta * target.max(axis=1))

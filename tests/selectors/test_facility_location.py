@@ -1,4 +1,4 @@
-"""Facility location against brute force, a plain numpy greedy, and apricot-select's `naive` optimizer."""
+"""Facility location against brute force, a plain numpy greedy, and apricot-select's `naive`."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def run(x, n_ranked, *, existing=None, **settings):
 
 
 def kernel(x, y=None):
-    """Cosines in float64, clipped at 0; equal rows have equal columns, which a matrix product does not promise."""
+    """Cosines in float64, clipped at 0; unlike with a matrix product, equal rows have equal columns."""
     x = np.asarray(x, np.float32).astype(np.float64)
     y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
     length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
@@ -73,7 +73,8 @@ def test_dense_picks_and_objective_equal_plain_greedy_up_to_all_rows(name):
     x = SETS[name]()
     picks, values = plain_greedy(kernel(x), 300)
     scores = run(x, 300)
-    n_clear = 1 + int(np.flatnonzero(np.diff(values, prepend=0) > 1e-4).max())  # float32 resolves these gains
+    # gains that float32 resolves
+    n_clear = 1 + int(np.flatnonzero(np.diff(values, prepend=0) > 1e-4).max())
     assert n_clear > 100
     assert scores.ranking()[:n_clear].tolist() == picks[:n_clear]
     np.testing.assert_allclose(scores.objective, values, rtol=1e-5)
@@ -200,7 +201,8 @@ def test_dense_kernel_beyond_the_memory_plan_is_refused_and_auto_goes_sparse():
 
 
 def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(monkeypatch):
-    x = SETS["duplicates"]() * np.linspace(0.1, 9, 300)[:, None]  # equal directions, unequal bytes: nothing merges
+    # equal directions, unequal bytes: nothing merges
+    x = SETS["duplicates"]() * np.linspace(0.1, 9, 300)[:, None]
     picks, _ = plain_greedy(kernel(x), 150)
     exact = dense_kernel.compute_kernel
     noise = np.random.default_rng(0)

@@ -140,7 +140,7 @@ def test_no_bound_is_told_beside_existing_rows_where_the_objective_can_fall():
 
 @pytest.mark.parametrize("with_existing", [False, True])
 def test_equal_gains_go_to_the_lowest_row_with_both_kernels(with_existing):
-    """Rows of few whole numbers: many gains are equal, and float32 rounds the cosines in different ways."""
+    """Rows of few whole numbers: many gains are equal, but float32 rounds their cosines apart."""
     for seed in (*range(30, 61), 135, 157):
         rng = np.random.default_rng(seed)
         x = rng.integers(-1, 2, (int(rng.integers(1, 60)), int(rng.integers(1, 6)))).astype(np.float32)
@@ -156,7 +156,7 @@ def test_equal_gains_go_to_the_lowest_row_with_both_kernels(with_existing):
 
 
 def test_many_equal_rows_are_compared_as_one(monkeypatch):
-    """Each pick compared every row of equal gain with every earlier pick: hours for a pool of repeated texts."""
+    """Each pick compared all rows of equal gain with all earlier picks: hours of work."""
     asked = []
     real = module._cosine_sum
     monkeypatch.setattr(module, "_cosine_sum", lambda rows, one: asked.append(len(rows)) or real(rows, one))

@@ -99,7 +99,7 @@ def test_scale_far_from_one_does_not_matter_for_euclidean():
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_equal_distances_go_to_the_lowest_row_whatever_float32_makes_of_them(metric):
-    """Rows of the same numbers in other orders: many distances are equal, and no two are rounded alike."""
+    """Rows of the same numbers in other orders: many distances are equal, but round differently."""
     x = np.array([np.random.default_rng(i).permutation(16) + 1.0 for i in range(300)])
     square = distances(x, metric) ** 2
     for seed in range(3):

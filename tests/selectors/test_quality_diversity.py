@@ -131,7 +131,8 @@ def test_without_quality_it_is_facility_location_and_with_nothing_else_the_order
 
 @pytest.mark.parametrize("kernel", ["dense", "sparse"])
 def test_a_tie_between_cover_and_quality_goes_to_the_lowest_row(kernel):
-    x = np.eye(3)[[0, 1, 1, 2]]  # row 1 stands for two rows, row 0 has the quality that makes up for the other
+    # row 1 covers two rows, and row 0 makes up for that by quality
+    x = np.eye(3)[[0, 1, 1, 2]]
     found = run(build(x, [1.0, 0.5, 0.5, 0.0]), 4, scale="range", kernel=kernel)
     assert found.ranking()[:2].tolist() == [0, 1]
     assert found.objective[:2].tolist() == pytest.approx([0.375, 0.75])
@@ -223,7 +224,7 @@ def test_a_column_that_is_not_there_is_refused_by_name():
 
 
 def test_gains_that_many_small_losses_have_made_inexact_are_still_compared():
-    """Cosines near 1 are rounded the same way again and again; row 4 ties with row 8 and was left out."""
+    """Cosines near 1 always round the same way; row 4, which ties with row 8, was left out."""
     rng = np.random.default_rng(2)
     n, d = int(rng.integers(1, 90)), int(rng.integers(1, 7))
     x, quality = rng.integers(0, 4, (n, d)), rng.integers(0, 5, n).astype(float)
@@ -232,7 +233,7 @@ def test_gains_that_many_small_losses_have_made_inexact_are_still_compared():
 
 
 def test_of_equal_candidates_one_is_measured():
-    """Sixty-four equal rows with equal quality were each measured against all rows, at every pick."""
+    """At every pick, each of 64 equal rows of equal quality was measured against all rows."""
     x = np.array([[0, 1], [1, 0], [0, 1], [1, 1], [1, 0]], np.float32)
     near = np.array([0, 1, 2, 3, 4])
     assert [_equal_before(x, near, c) for c in range(5)] == [0, 1, 0, 3, 1]

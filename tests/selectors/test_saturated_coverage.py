@@ -33,7 +33,7 @@ def covered(s, picks, saturation, beside=None):
 
 
 def plain_greedy(s, k, saturation, beside=None):
-    """Try every candidate at every step; gains within 1e-6 (relative) are ties and go to the lowest row."""
+    """Try every candidate at every step; gains within 1e-6 (relative) tie: lowest row first."""
     picks, values = [], [covered(s, [], saturation, beside)]
     for _ in range(k):
         rest = [j for j in range(len(s)) if j not in picks]

@@ -189,7 +189,9 @@ def test_herding_equals_a_slow_reference():
     x = np.random.default_rng(1).standard_normal((40, 6))
     unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
     mean, picks = unit.mean(axis=0), []
-    for t in range(40):  # minimize the distance of the prefix's mean, written as Chen et al. do: mean . x - mean of k
+    # minimize the distance of the prefix's mean to `mean`, in the form of Chen et al.:
+    # maximize mean . x - mean of k
+    for t in range(40):
         gain = [mean @ v - sum(v @ unit[s] for s in picks) / (t + 1) for v in unit]
         picks.append(max(set(range(40)) - set(picks), key=lambda i: gain[i]))
     data = build(40, embedding=x.astype(np.float32))

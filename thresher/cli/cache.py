@@ -61,7 +61,7 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete computed features, experiment cells and trained adapters; they are made again as needed.
+    """Delete computed features, experiment cells and adapters; they are rebuilt as needed.
 
     The limit holds for each of the three.
 

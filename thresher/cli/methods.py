@@ -18,7 +18,7 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="A method, by its name here or in its paper.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """List the selectors, or describe one: objective, source, cost, needs, settings, when it fails."""
+    """List the selectors, or describe one: objective, source, cost, settings, when it fails."""
     from thresher.selectors.registry import SELECTORS
 
     alias = None if name is None else SELECTORS.resolve(name)

@@ -204,7 +204,7 @@ def train_adapter(planned: PlannedAdapter, on_progress: OnProgress | None = None
 
 @contextmanager
 def train_missing_adapters(adapters: Sequence[PlannedAdapter], on_progress: OnProgress | None = None) -> Iterator[None]:
-    """Train the adapters that are not there yet; until the end no prune of the cache deletes any."""
+    """Train the missing adapters, and keep the cache from deleting any inside the block."""
     with ExitStack() as stack:
         for planned in adapters:
             train_adapter(planned, on_progress)

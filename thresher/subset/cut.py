@@ -96,7 +96,7 @@ def cut(
 def _find_passed_over_rows(
     scores: Scores, by_score: NDArray[np.int64], allowed: NDArray[np.int64], kept: NDArray[np.int64], budget: Budget
 ) -> NDArray[np.int64]:
-    """Return the rows that the budget alone would not have dropped, but a quota did (kept rows may be among them).
+    """Return the rows inside the budget, kept ones among them: a quota dropped the others.
 
     Args:
         scores: of n rows.
@@ -141,7 +141,7 @@ def build_rank_column(scores: Scores) -> pl.Series:
 
 
 def build_verdict_table(row_id: pl.Series, scores: Scores, made: Cut) -> pl.DataFrame:
-    """Return what became of each row: `value`, `rank`, `reason`, `covered_by`, `similarity`, `excluded`.
+    """Return one line per row: `value`, `rank`, `reason`, `covered_by`, `similarity`, `excluded`.
 
     `reason` is the name of the reason, null for a kept row; `covered_by` is the id of the kept row
     that stands for it.

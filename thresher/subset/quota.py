@@ -49,7 +49,7 @@ class Quota:
             self._weights(names, np.ones(len(names), dtype=np.int64))
 
     def reorder(self, ranking: NDArray[np.int64], codes: NDArray[np.int64], names: list[str]) -> NDArray[np.int64]:
-        """Return the ranking reordered so that every prefix keeps the proportions as nearly as whole rows allow.
+        """Reorder a ranking so that every prefix has the proportions, as near as whole rows allow.
 
         The r-th row of a group (r = 0, 1, ...) comes at (r + 1/2) / weight: the divisor method of
         Webster and Sainte-Lague, which never takes a row back when the total grows, so that the

@@ -78,14 +78,14 @@ class Scores:
 
 
 def fill_ranking(picks: Int64, n_ranked: int, is_open: Bool) -> Int64:
-    """Return the picks and behind them, up to `n_ranked` in all, the lowest open rows that are not among them."""
+    """Return the picks, filled up to `n_ranked` with the lowest open rows not among them."""
     is_rest = is_open.copy()
     is_rest[picks] = False
     return np.concatenate([picks, np.flatnonzero(is_rest)[: n_ranked - len(picks)]])
 
 
 def ranked(n: int, picks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the (n,) score values of a ranking: 0, -1, -2, ... for the picks, -inf for the rest."""
+    """Return the (n,) scores of a ranking: 0, -1, -2, ... for the picks, -inf for the rest."""
     value = np.full(n, -np.inf)
     value[picks] = -np.arange(len(picks), dtype=np.float64)
     return value

@@ -156,7 +156,7 @@ def read_tables(folder: str | Path, stem: str) -> pl.DataFrame:
 
 
 def list_table_files(folder: str | Path, name: str) -> list[Path]:
-    """Return the files of a table of a subset folder, in their order: NAME, or NAME with a number for each shard."""
+    """Return the files of a table in a subset folder, in order: NAME, or one per shard."""
     stem, _, suffix = name.rpartition(".")
     return sorted([*Path(folder).glob(name), *Path(folder).glob(f"{stem}-*.{suffix}")])
 
@@ -182,7 +182,7 @@ def read_subset(folder: str | Path, pool: Dataset) -> Subset:
 
 
 def parse_tables(folder: str | Path, manifest: Manifest) -> tuple[Scores, NDArray[np.int64]]:
-    """Return the scores of all rows, and the positions of the kept ones, from the tables of a subset folder."""
+    """Return the scores of all rows and the positions of the kept ones, from a subset folder."""
     table = read_tables(folder, "scores")
     scores = Scores(row_id=table["row_id"], value=table["value"].to_numpy(), by=str(manifest.content["method"]))
     position = table["position"].fill_null(-1).to_numpy()
@@ -191,7 +191,7 @@ def parse_tables(folder: str | Path, manifest: Manifest) -> tuple[Scores, NDArra
 
 
 def open_subset(folder: str | Path) -> Subset:
-    """Read a subset folder together with the pool it was chosen from, at the place where it was then.
+    """Read a subset folder, and the pool it was chosen from at the path where it was then.
 
     Raises:
         ManifestError: the folder is no subset, or its pool is gone or has changed.

@@ -31,7 +31,8 @@ def test_bytes_of_the_plan():
     assert plan_memory(settings(), 5_000, 384).n_bytes == 4 * 5_000**2 + 8 * 5_000 * 384
     large = plan_memory(settings(), 52_000, 384).n_bytes
     assert large < 3e9 / 2
-    assert plan_memory(settings(), 104_000, 384).n_bytes < 2 * large  # grows with n, not with its square
+    # memory grows with n, not with its square
+    assert plan_memory(settings(), 104_000, 384).n_bytes < 2 * large
     assert memory.SEARCH_ROW_BYTES == 2 * 4 * inverted_lists.N_NEAR
     assert memory.SEARCHED_ROWS == inverted_lists.BLOCK_ROWS
 
@@ -70,7 +71,8 @@ def test_the_smaller_of_machine_and_control_group_counts(monkeypatch, tmp_path):
     assert memory.available_bytes() == 2_048_000
     (tmp_path / "memory.max").write_text("1500\n")
     assert memory.available_bytes() == 1000
-    (tmp_path / "memory.stat").write_text("anon 200\nactive_file 90\ninactive_file 110\n")  # files give way
+    # cached files (90 + 110) count as available
+    (tmp_path / "memory.stat").write_text("anon 200\nactive_file 90\ninactive_file 110\n")
     assert memory.available_bytes() == 1200
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
     (tmp_path / "memory.max").unlink()

@@ -1,4 +1,4 @@
-"""A merged model has the logits of its adapter, also where the output layer and the embedding are one matrix."""
+"""A merged model has the logits of its adapter, also where output layer and embedding are tied."""
 
 from __future__ import annotations
 
