@@ -25,7 +25,7 @@ def run(x, n_ranked, *, existing=None, **settings):
 
 
 def kernel(x, y=None):
-    """Cosines in float64, clipped at 0; unlike with a matrix product, equal rows have equal columns."""
+    """Cosines in float64, clipped at 0; equal rows have equal columns, unlike in a product."""
     x = np.asarray(x, np.float32).astype(np.float64)
     y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
     length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
