@@ -146,11 +146,11 @@ def test_an_exemption_covers_its_findings_and_is_reported_when_it_covers_none(wr
 
 
 def test_the_exit_code_and_the_lines_printed(write, capsys):
-    root = write({"thresher/b.py": "def build_kernel(): ...\n", "thresher/a.py": "def at(): ...\n"})
+    root = write({"thresher/b.py": "def kernel_of(): ...\n", "thresher/a.py": "def at(): ...\n"})
     assert main([str(root)]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "thresher/a.py:1: preposition: at ends in 'at'",
-        "thresher/b.py:1: preposition: build_kernel ends in 'of'",
+        "thresher/b.py:1: preposition: kernel_of ends in 'of'",
     ]
     assert main([str(root), "--report"]) == 0
     assert main([str(root), "--summary"]) == 0
