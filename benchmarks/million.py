@@ -147,7 +147,7 @@ def run_stages(path: Path, folder: Path, stage_names: list[str], budget: str) ->
     stages.wrap(features, "compute", "embed")
     stages.wrap(search, "build_neighbor_graph", "neighbors")
     stages.wrap(greedy, "pick_from_graph", "greedy")
-    stages.wrap(Subset, "write_into", "write")
+    stages.wrap(Subset, "write_files", "write")
     stages.wrap(OutputFolder, "publish", "write")
     result: dict[str, object] = {}
     with stages.stage("read"):

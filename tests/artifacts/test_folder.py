@@ -41,6 +41,22 @@ def test_nothing_is_visible_before_publish_and_the_work_is_found_again(tmp_path)
         assert (out.work / "half.txt").read_text() == "half"
 
 
+def test_published_files_are_those_written_now_and_a_full_disk_leaves_none(tmp_path):
+    def fill_disk(folder):
+        (folder / "file.txt").write_text("half")
+        raise OSError(errno.ENOSPC, "full")
+
+    with OutputFolder(tmp_path / "out", identity="one") as out:
+        (out.work / "half.txt").write_text("of a killed run")
+        with pytest.raises(OSError, match="full"):
+            out.publish_files(fill_disk)
+        assert not out.work.exists()
+    with OutputFolder(tmp_path / "out", identity="one") as out:
+        (out.work / "half.txt").write_text("of a killed run")
+        out.publish_files(lambda folder: (folder / MANIFEST).write_text('{"identity": "one"}'))
+    assert names(tmp_path / "out") == [MANIFEST]
+
+
 def test_work_of_another_identity_is_not_continued(tmp_path):
     with OutputFolder(tmp_path / "out", identity="one") as out:
         (out.work / "half.txt").write_text("half")

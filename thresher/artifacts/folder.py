@@ -112,9 +112,11 @@ class OutputFolder:
     def publish_files(self, write_files: Callable[[Path], object]) -> None:
         """Let a function write its files into the work folder, and publish them.
 
-        On a full disk they are deleted: what was expensive to compute is cached elsewhere.
+        What a killed run left there is deleted first. On a full disk the files are deleted: what
+        was expensive to compute is cached elsewhere.
         """
         try:
+            self.empty()
             write_files(self.work)
             self.publish()
         except OSError:

@@ -50,7 +50,7 @@ def format_summary(corrected: Corrected, out: Path) -> str:
     content = corrected.manifest.content
     counts = content["counts"]
     lines = [f"{counts['read']:,} rows read, {counts['rejected']:,} rejected as unusable"]
-    lines += options.unusable_lines(counts["rejected_by_reason"])
+    lines += options.format_rejected(counts["rejected_by_reason"])
     lines.append(f"{content['model']['name']} wrote, {content['judge']['name']} judged, eta {content['eta']:g}")
     lines += [f"  {n:,} {decision}" for decision, n in counts["decisions"].items()]
     lines += [f"  {note}" for note in content["notes"]]

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import options
-from thresher.cli.options import READ
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import READ_PANEL, ReadSettings
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 
 if TYPE_CHECKING:
     from thresher.curation.result import Curated
 
-SideConfig = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ)]
-SideSplit = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ)]
+SideConfig = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.", rich_help_panel=READ_PANEL)]
+SideSplit = Annotated[str | None, typer.Option(help="Split of a Hub or saved data set.", rich_help_panel=READ_PANEL)]
 curate_app = typer.Typer(help="Clean a pool: duplicates, leaks, wrong labels, personal data.", no_args_is_help=True)
 
 
@@ -62,7 +61,7 @@ def clean(
     from thresher.curation.curate import curate
 
     rows = options.read_rows(pool, read)
-    read_side_rows = partial(options.read_telling, quiet=quiet)
+    read_side_rows = partial(options.read_and_report, quiet=quiet)
     existing_read = replace(read, config=existing_config, split=existing_split, strict=False)
     eval_read = replace(read, config=eval_config, split=eval_split, strict=False)
     with progress_display(quiet=quiet) as show:
@@ -82,7 +81,7 @@ def clean(
     if as_json:
         sys.stdout.write(curated.manifest.to_json().decode())
     if not quiet:
-        typer.echo(format_summary(curated, out, options.read_as(rows)), err=True)
+        typer.echo(format_summary(curated, out, options.describe_schema(rows)), err=True)
 
 
 @curate_app.command("rules")
@@ -147,15 +146,15 @@ def _describe(name: str, cls: type) -> dict[str, object]:
     return {"name": name, "summary": _first_line(cls), "text": inspect.getdoc(cls), "settings": _list_defaults(cls)}
 
 
-def format_summary(curated: Curated, out: Path, read_as: str | None = None) -> str:
-    """Return what happened, in a few lines; `read_as` says how the columns were read."""
+def format_summary(curated: Curated, out: Path, schema: str | None) -> str:
+    """Return what happened, in a few lines; `schema` says how the columns were read."""
     content = curated.manifest.content
     counts = content["counts"]
     lines = [
-        f"{counts['read']:,} rows read ({read_as or content['schema']['name']}), "
+        f"{counts['read']:,} rows read ({schema or content['schema']['name']}), "
         f"{counts['rejected']:,} rejected as unusable"
     ]
-    lines += options.unusable_lines(counts["rejected_by_reason"])
+    lines += options.format_rejected(counts["rejected_by_reason"])
     for rule in content["rules"]:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in rule["dropped"].items()) or "none dropped"
         more = f", {rule['masked']:,} masked" if rule["masked"] else ""

@@ -52,10 +52,10 @@ def run_experiment(
     from thresher.cli.progress import progress_display
 
     with progress_display(quiet=output.quiet) as show:
-        rows = options.read_telling(source, read, quiet=output.quiet)
+        rows = options.read_and_report(source, read, quiet=output.quiet)
         eval_rows: Any = eval_source
         if not eval_source.strip().endswith("%"):
-            eval_rows = options.read_telling(eval_source, replace(read, config=None, split=None), quiet=output.quiet)
+            eval_rows = options.read_and_report(eval_source, replace(read, config=None, split=None), quiet=output.quiet)
         result = function(rows, eval=eval_rows, on_progress=show, **vars(settings))
     if output.as_json:
         import orjson

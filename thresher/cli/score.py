@@ -38,13 +38,12 @@ def score(
     if as_json and out is None:
         raise InputError("--json: needs --out FILE, because without it the features go to stdout; add --out")
     rows = options.read_rows(pool, read)
-    beside = ReadSettings(schema=read.schema, columns=read.columns)
     with progress_display(quiet=quiet) as show:
         table = score_rows(
             rows,
             features,
             reference=reference,
-            examples=None if examples is None else options.read_telling(examples, beside, quiet=quiet),
+            examples=options.read_side_rows(examples, read, quiet=quiet),
             out=out,
             force=force,
             on_progress=show,
@@ -57,9 +56,9 @@ def score(
     if not quiet:
         counts = table.manifest.content["counts"]
         lacking = [f"{n:,} rows have no {name}" for name, n in counts["missing"].items() if n]
-        lacking.append(f"read as {options.read_as(rows)}")
+        lacking.append(f"read as {options.describe_schema(rows)}")
         typer.echo("; ".join([f"{counts['usable']:,} rows, {counts['rejected']:,} rejected", *lacking]), err=True)
-        for line in options.unusable_lines(counts["rejected_by_reason"]):
+        for line in options.format_rejected(counts["rejected_by_reason"]):
             typer.echo(line, err=True)
         if out is not None:
             typer.echo(f"features are in {out}", err=True)

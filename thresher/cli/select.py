@@ -40,7 +40,7 @@ def select(
     pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
     *,
     method: Annotated[str, typer.Option(help="'thresher methods' lists them.")] = "facility-location",
-    asked: SelectSettings,
+    selection: SelectSettings,
     models: ModelSettings,
     read: ReadSettings,
     out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: kept rows go to stdout.")] = None,
@@ -77,23 +77,25 @@ def select(
     rows = (shards if engine is Engine.ray and not dry_run else load)(pool, **vars(read))
     if out is None and not dry_run:
         _refuse_bytes_on_a_terminal(rows)
-    beside = ReadSettings(schema=read.schema, columns=read.columns)
     with progress_display(quiet=quiet) as show:
-        given: dict[str, Any] = {**vars(asked), **vars(models)}
+        settings: dict[str, Any] = {**vars(selection), **vars(models)}
         for role in ("existing", "target"):
-            if given[role] is not None:
-                given[role] = options.read_telling(given[role], beside, quiet=quiet)
+            settings[role] = options.read_side_rows(settings[role], read, quiet=quiet)
         if dry_run:
-            _print_plan(plan(rows, method, on_progress=show, **given), as_json=as_json)
+            _print_plan(plan(rows, method, on_progress=show, **settings), as_json=as_json)
             return
-        where: dict[str, Any] = {"engine": engine.value, "address": address, "partitions": partitions}
-        subset = select_rows(rows, method, out=out, force=force, on_progress=show, **where, **given)
+        cluster: dict[str, Any] = {"engine": engine.value, "address": address, "partitions": partitions}
+        subset = select_rows(rows, method, out=out, force=force, on_progress=show, **cluster, **settings)
+    _print_result(subset, out, options.describe_schema(rows), as_json=as_json, quiet=quiet)
+
+
+def _print_result(subset: Subset, out: Path | None, schema: str | None, *, as_json: bool, quiet: bool) -> None:
     if out is None:
-        _to_stdout(subset)
+        _print_rows(subset)
     if as_json:
         sys.stdout.write(subset.manifest.to_json().decode())
     if not quiet:
-        typer.echo(summary(subset, out, options.read_as(rows)), err=True)
+        typer.echo(format_summary(subset, out, schema), err=True)
 
 
 def _print_plan(estimate: Plan, *, as_json: bool) -> None:
@@ -124,7 +126,7 @@ def _refuse_bytes_on_a_terminal(rows: Dataset | PoolFiles) -> None:
         )
 
 
-def _to_stdout(subset: Subset) -> None:
+def _print_rows(subset: Subset) -> None:
     """Write the kept rows to stdout in the user's own format."""
     with tempfile.TemporaryDirectory() as folder:
         path = subset.pool.write(subset.kept, Path(folder), "subset")
@@ -133,23 +135,23 @@ def _to_stdout(subset: Subset) -> None:
     sys.stdout.buffer.flush()
 
 
-def summary(subset: Subset, out: Path | None, read_as: str | None = None) -> str:
+def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
     """Return what happened, in a few lines.
 
     Args:
         subset: that was chosen.
         out: folder that it was written to.
-        read_as: how the columns were read; None where only the name of the schema is known.
+        schema: how the columns were read; None where only the name of the schema is known.
     """
     from thresher.subset.cut import REASONS
 
     content = subset.manifest.content
     counts = content["counts"]
     lines = [
-        f"{counts['read']:,} rows read ({read_as or content['schema']['name']}), "
+        f"{counts['read']:,} rows read ({schema or content['schema']['name']}), "
         f"{counts['rejected']:,} rejected as unusable"
     ]
-    lines += options.unusable_lines(counts["rejected_by_reason"])
+    lines += options.format_rejected(counts["rejected_by_reason"])
     lines.append(
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
         f"{counts['dropped']:,} dropped"

@@ -84,8 +84,7 @@ class Curated:
         """
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:
-                self.write_files(out.work)
-                out.publish()
+                out.publish_files(self.write_files)
             return out.path
 
     def write_files(self, folder: Path) -> None:

@@ -12,7 +12,7 @@ from thresher.validation import check_settings, option
 if TYPE_CHECKING:
     from thresher.dataset.schema import Schema
 
-_PANEL = "How rows are read"
+READ_PANEL = "How rows are read"
 
 
 def parse_map(text: str) -> dict[str, str]:
@@ -40,23 +40,23 @@ class ReadSettings:
         None,
         "Schema of the rows: alpaca, prompt-completion, query-response, messages, sharegpt, text-label, text. "
         "Default: recognized from the first rows.",
-        panel=_PANEL,
+        panel=READ_PANEL,
     )
     columns: Mapping[str, str] | None = option(
         None,
         "Your own columns by role, in place of a schema: prompt=title+body,response=answer or text=title,label=kind.",
         flag="--map",
-        panel=_PANEL,
+        panel=READ_PANEL,
         parse=parse_map,
     )
-    id_column: str | None = option(None, "Column with a unique id. Default: a hash of the content.", panel=_PANEL)
-    config: str | None = option(None, "Configuration of a Hub data set.", panel=_PANEL)
+    id_column: str | None = option(None, "Column with a unique id. Default: a hash of the content.", panel=READ_PANEL)
+    config: str | None = option(None, "Configuration of a Hub data set.", panel=READ_PANEL)
     split: str | None = option(
-        None, "Split of a Hub or saved data set, or of a folder with files named after splits.", panel=_PANEL
+        None, "Split of a Hub or saved data set, or of a folder with files named after splits.", panel=READ_PANEL
     )
-    strict: bool = option(False, "Stop at rows that cannot be used instead of rejecting them.", panel=_PANEL)
+    strict: bool = option(False, "Stop at rows that cannot be used instead of rejecting them.", panel=READ_PANEL)
     max_row_bytes: int | None = option(
-        None, "Longer rows of text files are rejected. Default: 4 MiB.", ge=1, panel=_PANEL
+        None, "Longer rows of text files are rejected. Default: 4 MiB.", ge=1, panel=READ_PANEL
     )
 
     def __post_init__(self) -> None:

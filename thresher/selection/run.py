@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -16,6 +15,7 @@ from thresher.dataset import Dataset
 from thresher.dataset.provenance import refuse_input_as_output
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
+from thresher.progress import OnProgress, report_done
 from thresher.selection.choose import choose
 from thresher.selection.manifest import build_manifest, summarize_outcome
 from thresher.selection.pool_adapters import train_missing_adapters
@@ -29,7 +29,7 @@ from thresher.validation import document_options
 EngineName = Literal["local", "ray"]
 
 if TYPE_CHECKING:
-    from thresher.features import Features, Progress
+    from thresher.features import Features
     from thresher.numeric.arrays import Array
 
 
@@ -43,7 +43,7 @@ def select(
     engine: EngineName = "local",
     address: str | None = None,
     partitions: int | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
     **options: Unpack[SelectOptions],
 ) -> Subset:
     """Choose the rows worth training on.
@@ -82,16 +82,10 @@ def select(
     identity = digest(request.identity())
     with OutputFolder(out, identity=identity, force=force) as folder:
         if folder.is_done:
-            _announce_done(folder.path, on_progress)
+            report_done(on_progress, stage="select", folder=folder.path, outcome="read back")
             return read_subset(folder.path, request.pool)
         subset = _run(request, started)
-        try:
-            folder.empty()
-            subset.write_into(folder.work)
-            folder.publish()
-        except OSError:
-            folder.discard()  # a full disk: the features are cached, so nothing is lost
-            raise
+        folder.publish_files(subset.write_files)
     return subset
 
 
@@ -111,22 +105,21 @@ def _run(request: Request, started: float) -> Subset:
     """Train what the method orders, compute features, score, cut, and write down what happened."""
     from thresher.features import column_values
 
-    # Selectors see the rows sorted by id, so that the result does not depend on the order of the
-    # file.
+    # sorted by id: the result does not depend on the order of the file
     order = request.pool.frame["row_id"].arg_sort().to_numpy().astype(np.int64)
     pool = request.pool.take(order)
     seconds: dict[str, float] = {}
-    names = None
+    groups = None
     if request.quota is not None:
-        names = column_values(pool, request.quota.column).unique().sort().to_list()
-        request.quota.check(names)
+        groups = column_values(pool, request.quota.column).unique().sort().to_list()
+        request.quota.check(groups)
     clock = time.monotonic()
     with train_missing_adapters(request.planned_adapters, request.context.on_progress):
         seconds["preparation"], clock = time.monotonic() - clock, time.monotonic()
-        features = _features(request, pool)
+        features = _compute_features(request, pool)
     seconds["features"], clock = time.monotonic() - clock, time.monotonic()
     row_id = request.pool.frame["row_id"]
-    scores, cut, kept, depends_on_seed = choose(request, features, order, row_id, names)
+    scores, cut, kept, depends_on_seed = choose(request, features, order, row_id, groups)
     seconds["selection"] = time.monotonic() - clock
     verdicts = build_verdict_table(row_id, scores, cut)
     dropped = build_dropped_table(request.pool.frame, verdicts, len(kept), request.budget)
@@ -136,23 +129,15 @@ def _run(request: Request, started: float) -> Subset:
     return Subset(pool=request.pool, scores=scores, kept=kept, dropped=dropped, manifest=manifest)
 
 
-def _features(request: Request, pool: Dataset) -> Features:
+def _compute_features(request: Request, pool: Dataset) -> Features:
     from thresher.features import compute
     from thresher.features.side_inputs import compute_side_inputs
     from thresher.models.torch_products import load_products
 
     features = compute(pool, request.needs, request.context)
-    beside: dict[str, Array] = {}
+    side_inputs: dict[str, Array] = {}
     side_features = request.selector.requirements.side_features
     for role, rows in request.others.items():
-        beside |= compute_side_inputs(role, side_features[role], rows, pool, request.context)
+        side_inputs |= compute_side_inputs(role, side_features[role], rows, pool, request.context)
     products = load_products(request.context.models.device)
-    return replace(features, context={**features.context, **beside}, products=products)
-
-
-def _announce_done(path: Path, on_progress: Callable[[Progress], None] | None) -> None:
-    from thresher.features import Progress
-
-    if on_progress is not None:
-        note = f"{path}: holds the result of this very command already, which is read back"
-        on_progress(Progress(stage="select", done=1, total=1, note=note))
+    return replace(features, context={**features.context, **side_inputs}, products=products)

@@ -78,12 +78,10 @@ class Subset:
         """
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:
-                out.empty()
-                self.write_into(out.work)
-                out.publish()
+                out.publish_files(self.write_files)
             return out.path
 
-    def write_into(self, folder: Path) -> None:
+    def write_files(self, folder: Path) -> None:
         """Write the files of a subset folder into an existing folder, the manifest last."""
         self.pool.write(self.kept, folder, "subset")
         write_parquet(self.dropped, folder / "dropped.parquet")

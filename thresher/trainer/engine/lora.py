@@ -135,7 +135,8 @@ def _silence_warnings() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # see merge_adapter
+        # merge_adapter unties them
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         yield
 
