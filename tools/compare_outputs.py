@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -197,13 +198,19 @@ def _shorten(value: Any) -> str:
     raw = value if isinstance(value, bytes) else str(value).encode()
     if len(raw) <= 80 and not isinstance(value, bytes):
         return str(value)
-    head = "" if isinstance(value, bytes) else f"{str(value)[:40]}... "
+    head = "" if isinstance(value, bytes) else f"{' '.join(str(value)[:40].split())}... "
     return head + hashlib.sha256(raw).hexdigest()[:16]
 
 
 def list_differences(before: Path, after: Path) -> Iterator[str]:
     """Yield a line for each file or part of a file that only one side has or that differs."""
     old, new = (json.loads((folder / "files.json").read_text()) for folder in (before, after))
+    added = [name for name in new if name not in old]
+    for name in sorted(old.keys() - new.keys()):
+        if twin := next((other for other in added if new[other] == old[name]), None):
+            added.remove(twin)
+            yield f"{name}: renamed to {twin}, same content"
+            old[twin] = old.pop(name)
     for name in sorted(old.keys() | new.keys()):
         if name not in new or name not in old:
             yield f"{name}: only {'before' if name in old else 'after'}"
@@ -224,7 +231,8 @@ def _list_part_differences(old: Mapping[str, str], new: Mapping[str, str]) -> It
             if value != new[part]:
                 yield f"    {part}: {value} -> {new[part]}"
             continue
-        twin = next((other for other in added if new[other] == value), None)
+        twins = [other for other in added if new[other] == value]
+        twin = max(twins, key=lambda other: SequenceMatcher(None, part, other).ratio(), default=None)
         if twin is None:
             yield f"    {part}: gone (was {value})"
         else:

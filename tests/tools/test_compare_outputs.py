@@ -71,7 +71,8 @@ def test_each_changed_key_and_column_is_named(describe):
             "a/manifest.json": MANIFEST,
             "rows.parquet": pl.DataFrame({"n_cut": [1, 2], "loss": [0.5, 0.25]}),
             "page.md": "Same.\nOld.",
-            "gone.json": {},
+            "gone.json": {"x": 1},
+            "churn.json": {"rows": 30},
         },
     )
     after = describe(
@@ -80,12 +81,14 @@ def test_each_changed_key_and_column_is_named(describe):
             "a/manifest.json": {**MANIFEST, "counts": {"kept": 3, "by_reason": [{"reason": "covered", "rows": 3}]}},
             "rows.parquet": pl.DataFrame({"n_truncated_tokens": [1, 2], "loss": [0.5, 0.75]}),
             "page.md": "Same.\nNew.",
-            "new.json": {},
+            "new.json": {"x": 2},
+            "changes.json": {"rows": 30},
         },
     )
     lines = list(list_differences(before, after))
     assert "gone.json: only before" in lines
     assert "new.json: only after" in lines
+    assert "churn.json: renamed to changes.json, same content" in lines
     assert lines[lines.index("a/manifest.json:") + 1] == "    counts.kept: 2 -> 3"
     assert "    n_cut: renamed to n_truncated_tokens, same content" in lines
     assert any(line.startswith("    loss: 2 Float64 [0.5, 0.25] -> 2 Float64 [0.5, 0.75]") for line in lines)
