@@ -138,7 +138,7 @@ class Deadly:
     memory_bytes: int = 0
     can_use_gpu: bool = False
 
-    def hold(self):
+    def load_models(self):
         return self
 
     def __call__(self, number):
@@ -165,7 +165,7 @@ class Slow:
     has_model: bool = True
     can_use_gpu: bool = True
 
-    def hold(self):
+    def load_models(self):
         return self
 
     def __call__(self, number):
