@@ -91,9 +91,9 @@ def test_preference_data_is_refused():
     with pytest.raises(InputError, match="preference data"):
         load([{"prompt": "a", "chosen": "b", "rejected": "c"}])
     marked = [{"prompt": "a", "completion": "b", "label": True}, {"prompt": "a", "completion": "c", "label": False}]
-    with pytest.raises(InputError, match="leave out the rows whose label is false"):
-        load(marked)
-    assert len(load(marked, schema="prompt-completion")) == 2
+    for named in (None, "prompt-completion"):
+        with pytest.raises(InputError, match="give --wanted label to keep the rows that it marks as wanted"):
+            load(marked, schema=named)
 
 
 @pytest.mark.parametrize(

@@ -55,4 +55,5 @@ def format_summary(corrected: Corrected, out: Path) -> str:
     lines += [f"  {n:,} {decision}" for decision, n in counts["decisions"].items()]
     lines += [f"  {note}" for note in content["notes"]]
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    lines += options.reading_notes(content.get("reading_notes", ()))
     return "\n".join(lines)

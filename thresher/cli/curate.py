@@ -168,4 +168,5 @@ def format_summary(curated: Curated, out: Path, schema: str | None) -> str:
     lines += [f"  note: {note}" for note in content["notes"]]
     lines.append(f"{content['run']['seconds']['total']:.1f} s")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    lines += options.reading_notes(content.get("reading_notes", ()))
     return "\n".join(lines)

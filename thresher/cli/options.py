@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,6 +34,9 @@ def read_and_report(source: str, read: ReadSettings, *, quiet: bool) -> Dataset:
     rows = read_rows(source, read)
     if rows.n_rejected and not quiet:
         typer.echo(f"{source}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
+    if not quiet:
+        for note in rows.notes:
+            typer.echo(f"{source}: note: {note}", err=True)
     return rows
 
 
@@ -48,6 +51,11 @@ def describe_schema(rows: Dataset | PoolFiles) -> str | None:
     from thresher.dataset import Dataset
 
     return rows.schema.describe(rows.column_names) if isinstance(rows, Dataset) else None
+
+
+def reading_notes(notes: Iterable[str]) -> list[str]:
+    """Return the last lines of a summary: what a user should know of how rows were read."""
+    return [f"note: {note}" for note in notes]
 
 
 def format_rejected(by_reason: Mapping[str, int]) -> list[str]:

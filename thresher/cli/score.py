@@ -62,3 +62,5 @@ def score(
             typer.echo(line, err=True)
         if out is not None:
             typer.echo(f"features are in {out}", err=True)
+        for line in options.reading_notes(rows.notes):
+            typer.echo(line, err=True)

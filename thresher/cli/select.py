@@ -167,4 +167,5 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
     if out is not None:
         names = sorted(path.name for path in out.iterdir())
         lines.append(f"{out}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
+    lines += options.reading_notes(content.get("reading_notes", ()))
     return "\n".join(lines)

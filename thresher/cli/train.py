@@ -46,9 +46,10 @@ def train(
     from thresher.trainer.train import train as train_rows
 
     is_subset = (Path(data) / "manifest.json").is_file()  # `train` reads it, and knows its pool
+    rows = data if is_subset else options.read_rows(data, read)
     with training_display(quiet=quiet) as show:
         adapter = train_rows(
-            data if is_subset else options.read_rows(data, read),
+            rows,
             model=model,
             eval=eval,
             control=control,
@@ -66,7 +67,8 @@ def train(
     if as_json:
         sys.stdout.write((adapter.path / "metrics.json").read_text())
     if not quiet:
-        typer.echo(format_summary(adapter), err=True)
+        notes = () if isinstance(rows, str) else rows.notes
+        typer.echo("\n".join([format_summary(adapter), *options.reading_notes(notes)]), err=True)
 
 
 def format_summary(adapter: Adapter) -> str:

@@ -25,15 +25,18 @@ from thresher.dataset.conversation import (
     refuse_nul,
 )
 from thresher.dataset.rejection import BadRow, describe_type
-from thresher.dataset.schema import DECIMAL, Schema
+from thresher.dataset.schema import Schema
+from thresher.dataset.values.labels import clean_label
+from thresher.dataset.values.marks import refuse_unwanted
 
-_WHOLE = r"^(0|[1-9][0-9]{0,14})\.0+$"  # a whole number, written by a table of floats
 CANONICAL_SCHEMA = {"index": pl.Int64, **dict.fromkeys(("prompt", "response", "extra", "row_id"), pl.String)}
 
 
 def canonicalize_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
     """Return the text of one row; a row that cannot be used raises BadRow with the reason."""
     _refuse_other_schema(row, schema)
+    if schema.wanted is not None:
+        refuse_unwanted(row, schema.wanted)
     row_id = None if schema.id_column is None else _read_id(row, schema.id_column)
     if schema.kind == "text":
         text = CanonicalText("", join_text(row, schema.columns["text"]))
@@ -103,10 +106,6 @@ def format_label(row: Mapping[str, Any], schema: Schema) -> str:
     value = row.get(name)
     if isinstance(value, bool):
         return str(value).lower()
-    if schema.has_decimal_labels and isinstance(value, str) and DECIMAL.fullmatch(value):
-        value = float(value)
-        if not value.is_integer():
-            raise BadRow(f"field '{name}' must be text or a whole number, found {_describe_value(value)}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int):
@@ -115,7 +114,7 @@ def format_label(row: Mapping[str, Any], schema: Schema) -> str:
         if not 0 <= value < len(label_names):
             raise BadRow(f"field '{name}' must be a class number in 0..{len(label_names) - 1}")
         return label_names[value]
-    return _read_name(row, name)
+    return clean_label(_read_name(row, name), name, are_numbers=schema.has_number_labels)
 
 
 def _read_name(row: Mapping[str, Any], name: str) -> str:
@@ -186,10 +185,7 @@ def canonicalize_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
             prompt = pl.when((system != "") & (prompt != "")).then(with_system).otherwise(prompt)
     elif schema.kind == "classification":
         prompt, response = _join_columns(schema.columns["text"]), _join_columns(schema.columns["label"])
-        if schema.has_decimal_labels:
-            response = (
-                pl.when(response.str.contains(_WHOLE)).then(response.str.replace(r"\.0+$", "")).otherwise(pl.lit(""))
-            )
+        columns = _clean_labels(columns, schema)
     else:
         prompt, response = pl.lit(""), _join_columns(schema.columns["text"])
     row_id = pl.lit(None, pl.String) if schema.id_column is None else _join_columns((schema.id_column,))
@@ -207,6 +203,21 @@ def canonicalize_columns(table: pa.Table, schema: Schema) -> pl.DataFrame:
     if schema.id_column is not None:
         good &= pl.col("row_id") != ""
     return frame.filter(good).drop("is_plain").collect()
+
+
+def _clean_labels(columns: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """Return the columns with each label as `clean_label` writes it, null where it raises."""
+    name = schema.columns["label"][0]
+    labels = columns[name].unique().drop_nulls().to_list()
+    cleaned: dict[str, str | None] = {}
+    for label in labels:
+        try:
+            text = "" if is_blank(label) else clean_label(label, name, are_numbers=schema.has_number_labels)
+        except BadRow:
+            text = None
+        if text != label:
+            cleaned[label] = text
+    return columns.with_columns(pl.col(name).replace(cleaned)) if cleaned else columns
 
 
 def _read_columns(table: pa.Table, schema: Schema) -> pl.DataFrame | None:

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from thresher.dataset.formats.shard import Block, Shard
+from thresher.dataset.values.class_names import decode_rows, list_disagreeing_columns
 from thresher.numeric.arrays import Int32, Int64
 
 _EXACT = 2**53  # whole numbers up to here are floats without loss
@@ -34,6 +35,7 @@ def read_column(shards: Sequence[Shard], shard: Int32, position: Int64, name: st
     parts: list[pl.Series] = []
     places: list[Int64] = []
     is_known = False
+    decoded = list_disagreeing_columns(shards)
     for number, one in enumerate(shards):
         mine = np.flatnonzero(shard == number)
         if len(mine) == 0:
@@ -43,7 +45,11 @@ def read_column(shards: Sequence[Shard], shard: Int32, position: Int64, name: st
         ascending, inverse = np.unique(position[mine], return_inverse=True)
         blocks = [_read_block(block, name) for block in one.blocks(ascending, columns=[name])]
         is_known |= any(known for _, known in blocks)
-        parts.append(_concat([values for values, _ in blocks]).gather(inverse))
+        part = _concat([values for values, _ in blocks]).gather(inverse)
+        if name in decoded and name in one.label_names:
+            rows = decode_rows([{name: value} for value in part.to_list()], one.label_names, decoded)
+            part = _build_series([row[name] for row in rows])
+        parts.append(part)
     if not is_known:
         return None
     # places[i]: where in the answer part i belongs

@@ -20,6 +20,7 @@ from thresher.dataset.formats.shard import Shard
 from thresher.dataset.rejection import BadRow, count_values
 from thresher.dataset.row_id import hash_row_ids
 from thresher.dataset.schema import Schema
+from thresher.dataset.values.class_names import decode_rows, list_disagreeing_columns
 from thresher.errors import InputError, NotFoundError, did_you_mean
 from thresher.numeric.arrays import Int32, Int64, Ints
 
@@ -38,6 +39,7 @@ class Dataset:
         shards: the files.
         shard: (n,) int32, which of them each row is in.
         position: (n,) int64, where it is there.
+        notes: what a user should know of how they were read, one sentence each.
     """
 
     schema: Schema
@@ -47,6 +49,7 @@ class Dataset:
     shards: tuple[Shard, ...] = field()
     shard: Int32
     position: Int64
+    notes: tuple[str, ...] = ()
     _columns: dict[str, pl.Series] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -79,6 +82,11 @@ class Dataset:
     def column_names(self) -> list[str]:
         """The user's columns, in their order."""
         return list(dict.fromkeys(name for shard in self.shards for name in shard.column_names))
+
+    @cached_property
+    def decoded_columns(self) -> frozenset[str]:
+        """The columns whose numbers mean other classes in other files: they are read by name."""
+        return list_disagreeing_columns(self.shards)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,12 +130,17 @@ class Dataset:
         return self._columns[name]
 
     def rows(self, indices: Indices) -> list[dict[str, Any]]:
-        """Return the user's own rows, parsed, in the order of the indices."""
+        """Return the user's own rows, parsed, in the order of the indices.
+
+        Where files name the classes of a column differently, the names stand for the numbers.
+        """
         at = self._check_indices(indices)
         rows: list[dict[str, Any]] = [{}] * len(at)
         for number in np.unique(self.shard[at]).tolist():
             mine = np.flatnonzero(self.shard[at] == number)
-            for i, row in zip(mine.tolist(), self.shards[number].rows(self.position[at[mine]]), strict=True):
+            shard = self.shards[number]
+            own = decode_rows(shard.rows(self.position[at[mine]]), shard.label_names, self.decoded_columns)
+            for i, row in zip(mine.tolist(), own, strict=True):
                 rows[i] = row
         return rows
 

@@ -91,6 +91,7 @@ def to_hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
     if (
         schemas[0] is not None
         and schemas == schemas[:1] * len(schemas)
+        and not rows.decoded_columns
         and b"huggingface" in (schemas[0].metadata or {})
     ):
         features = datasets.Features.from_arrow_schema(schemas[0])

@@ -28,6 +28,10 @@ from thresher.dataset.schema import (
 )
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, detect_file_format, find_files
+from thresher.dataset.values.class_names import check_label_names, find_label_names
+from thresher.dataset.values.labels import are_number_labels
+from thresher.dataset.values.marks import may_be_marked, refuse_marks, refuse_pairs
+from thresher.dataset.values.notes import count_labels, list_notes
 from thresher.errors import InputError, SettingsError
 from thresher.validation import document_options, split_options
 
@@ -84,7 +88,9 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
     _refuse_both(read.schema, read.columns)
     limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
     shards = _open(source, config=read.config, split=read.split, max_row_bytes=limit)
-    chosen = _choose_schema(shards, schema=read.schema, columns=read.columns, id_column=read.id_column)
+    chosen = _choose_schema(
+        shards, schema=read.schema, columns=read.columns, id_column=read.id_column, wanted=read.wanted
+    )
     dataset = _read(shards, chosen)
     if dataset.n_rejected and read.strict:
         raise InputError(
@@ -129,6 +135,7 @@ def infer_schema(
     schema: str | Schema | None = None,
     columns: Mapping[str, str] | None = None,
     id_column: str | None = None,
+    wanted: str | None = None,
     max_row_bytes: int = MAX_ROW_BYTES,
 ) -> Schema:
     """Return the schema of a pool whose first file this is; the arguments are those of `load`.
@@ -139,7 +146,7 @@ def infer_schema(
     """
     _refuse_both(schema, columns)
     shard = _open_file(detect_file_format(Path(path)), max_row_bytes)
-    return _choose_schema([shard], schema=schema, columns=columns, id_column=id_column)
+    return _choose_schema([shard], schema=schema, columns=columns, id_column=id_column, wanted=wanted)
 
 
 def _refuse_both(schema: str | Schema | None, columns: Mapping[str, str] | None) -> None:
@@ -153,10 +160,11 @@ def _refuse_both(schema: str | Schema | None, columns: Mapping[str, str] | None)
 
 
 def _read(shards: Sequence[Shard], schema: Schema) -> Dataset:
+    _check_files(shards, schema)
     read = read_rows(shards, schema)
     for shard in shards:
         shard.source.check_unchanged()
-    return Dataset(
+    dataset = Dataset(
         schema=schema,
         frame=read.frame,
         rejected=read.rejected.frame(),
@@ -165,6 +173,23 @@ def _read(shards: Sequence[Shard], schema: Schema) -> Dataset:
         shard=read.shard,
         position=read.position,
     )
+    file_notes = [note for shard in shards for note in shard.notes]
+    return replace(dataset, notes=list_notes(file_notes, count_labels(dataset), dataset.rejected_by_reason))
+
+
+def _check_files(shards: Sequence[Shard], schema: Schema) -> None:
+    """Refuse files that are preference data, and labels whose classes nobody can tell.
+
+    Raises:
+        InputError: the files cannot be read together as this schema.
+    """
+    names = {}
+    for shard in shards:
+        if may_be_marked(shard.column_names):
+            refuse_marks(_sample(shard), schema, where=shard.name)
+        if any(one.label_names for one in shards):
+            names[shard.name] = find_label_names(schema, shard)
+    check_label_names(names, *schema.columns.get("label", ("",)))
 
 
 def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: int) -> list[Shard]:
@@ -284,14 +309,24 @@ def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:
         return open_text(None, ".jsonl", "", max_row_bytes=max_row_bytes, stream=spool, name=name)
 
 
-def _choose_schema(
-    shards: Sequence[Shard], *, schema: str | Schema | None, columns: Mapping[str, str] | None, id_column: str | None
-) -> Schema:
-    """Return the schema the user named or mapped, or that of the first rows."""
+def _sample(shard: Shard) -> list[dict[str, Any]]:
+    """Return the first good rows of a file."""
     from thresher.dataset.formats.text_files import sample_rows
 
+    return sample_rows(shard)
+
+
+def _choose_schema(
+    shards: Sequence[Shard],
+    *,
+    schema: str | Schema | None,
+    columns: Mapping[str, str] | None,
+    id_column: str | None,
+    wanted: str | None = None,
+) -> Schema:
+    """Return the schema the user named or mapped, or that of the first rows."""
     where = shards[0].name
-    rows = sample_rows(shards[0])
+    rows = _sample(shards[0])
     if not rows:
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
         start = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
@@ -304,9 +339,16 @@ def _choose_schema(
     elif columns is not None:
         chosen = build_mapped_schema(columns)
     else:
+        refuse_pairs(rows, where=where)
         chosen = recognize_schema(rows, name=schema, where=where, advice=shards[0].advice)
-    chosen = replace(chosen, id_column=id_column)
+    if wanted is None and any(chosen.wanted in row for row in rows):
+        wanted = chosen.wanted  # of the rows whose schema this is
+    chosen = replace(chosen, id_column=id_column, wanted=wanted)
     check_columns_exist(chosen, count_columns(rows), where=where)
     if "label" in chosen.columns:
-        chosen = replace(chosen, label_names=shards[0].label_names.get(chosen.columns["label"][0]))
+        name = chosen.columns["label"][0]
+        labels = [row[name] for row in rows if row.get(name) not in (None, "")]
+        chosen = replace(
+            chosen, label_names=shards[0].label_names.get(name), has_number_labels=are_number_labels(labels)
+        )
     return infer_column_types(chosen, rows)

@@ -13,6 +13,7 @@ import polars as pl
 from thresher.dataset.canonical import canonicalize_row
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.rejection import BadRow
+from thresher.dataset.values.class_names import encode_row, use_own_names
 from thresher.errors import InputError
 
 Row = dict[str, Any]
@@ -36,7 +37,12 @@ def replace_rows(rows: Dataset, changed: Mapping[int, Row]) -> Dataset:
     shards = list(rows.shards)
     for number in np.unique(rows.shard[list(changed)]).tolist():
         # from a position in the dataset to the one in the file
-        in_file = {int(rows.position[at]): row for at, row in changed.items() if rows.shard[at] == number}
+        names = shards[number].label_names
+        in_file = {
+            int(rows.position[at]): encode_row(row, names, rows.decoded_columns)
+            for at, row in changed.items()
+            if rows.shard[at] == number
+        }
         shards[number] = shards[number].replace_rows(in_file)
     return replace(
         rows,
@@ -50,7 +56,10 @@ def _change_frame(rows: Dataset, changed: Mapping[int, Row]) -> pl.DataFrame:
     """Return the canonical columns with the changed rows read anew."""
     at = list(changed)
     try:
-        texts = [canonicalize_row(changed[position], rows.schema) for position in at]
+        texts = [
+            canonicalize_row(changed[position], use_own_names(rows.schema, rows.shards[rows.shard[position]]))
+            for position in at
+        ]
     except BadRow as reason:
         raise InputError(f"a changed row must stay usable: {reason}; mask less of it") from None
     prompt, response = rows.frame["prompt"].to_list(), rows.frame["response"].to_list()

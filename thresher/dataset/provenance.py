@@ -15,10 +15,12 @@ from thresher.errors import OutputError
 
 def describe_schema(rows: Dataset) -> dict[str, Any]:
     """Return the schema in JSON values."""
+    wanted = {} if rows.schema.wanted is None else {"wanted": rows.schema.wanted}
     return {
         "name": rows.schema.name,
         "kind": rows.kind,
         "columns": {role: list(names) for role, names in rows.schema.columns.items()},
+        **wanted,
     }
 
 
@@ -50,6 +52,7 @@ def describe_rows(rows: Dataset, counts: Mapping[str, Any]) -> dict[str, Any]:
             "usable": len(rows),
             **counts,
         },
+        **({"reading_notes": list(rows.notes)} if rows.notes else {}),
     }
 
 

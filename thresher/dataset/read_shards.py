@@ -16,6 +16,7 @@ from thresher.dataset.formats.shard import Block, Shard
 from thresher.dataset.rejection import BadRow, RejectedRows
 from thresher.dataset.row_id import hash_contents, number_repeats
 from thresher.dataset.schema import Schema
+from thresher.dataset.values.class_names import use_own_names
 from thresher.numeric.arrays import Int32, Int64
 
 FILE_TYPE = pl.Categorical()
@@ -58,9 +59,10 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
     places: list[Int64] = []
     n_read = 0
     for number, shard in enumerate(shards):
+        own = use_own_names(schema, shard)
         for block in shard.blocks(columns=schema.column_names):
             n_read += len(block.positions)
-            frame = _read_block(block, schema, shard.name, rejected, by_column=by_column)
+            frame = _read_block(block, own, shard.name, rejected, by_column=by_column)
             index = frame["index"].to_numpy()
             if schema.id_column is None:
                 ids = hash_contents(schema.kind, frame["prompt"], frame["response"], frame["extra"])
@@ -112,7 +114,7 @@ def _read_block(block: Block, schema: Schema, name: str, rejected: RejectedRows,
     """Return the usable rows of a block with the columns of `CANONICAL_SCHEMA`, in order."""
     is_open = np.ones(len(block.positions), np.bool_)
     parts: list[pl.DataFrame] = []
-    if by_column and not schema.is_chat:
+    if by_column and not schema.is_chat and schema.wanted is None:
         for at, table in block.columns(choose_column_types(schema)):
             part = canonicalize_columns(table, schema)
             index = at[part["index"].to_numpy()]

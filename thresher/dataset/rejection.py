@@ -11,6 +11,7 @@ import polars as pl
 from thresher.errors import InputError
 
 PREVIEW_CHARACTERS = 200
+NOT_UTF8 = "the row is not UTF-8"
 
 REJECTED_SCHEMA = {"file": pl.String, "line": pl.UInt64, "reason": pl.String, "preview": pl.String}
 

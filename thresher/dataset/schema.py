@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -26,7 +25,6 @@ _PAIRS = (  # texts that a label is about together
 )
 _SYSTEM = ("system", "system_prompt")
 _LISTED = 8  # names of columns in a line
-DECIMAL = re.compile(r"\s*[+-]?\d+\.\d+\s*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +40,10 @@ class Schema:
             (`datasets.ClassLabel`), else None.
         id_column: the column that names the rows, else None.
         integer_columns: columns that hold whole numbers where text is possible too (labels, ids).
-        has_decimal_labels: labels are texts that write numbers with a point ("1.0"), as a CSV file
-            has them where a column of whole numbers went through a table of floats: they count as
-            these numbers.
+        has_number_labels: labels are texts that write numbers, some perhaps with a point ("1.0"),
+            as a CSV file has them where whole numbers went through a table of floats: these count
+            as whole numbers.
+        wanted: the column that marks the rows to keep (true, 1), else None.
     """
 
     name: str
@@ -53,7 +52,8 @@ class Schema:
     label_names: tuple[str, ...] | None = None
     id_column: str | None = None
     integer_columns: frozenset[str] = field(default=frozenset())
-    has_decimal_labels: bool = False
+    has_number_labels: bool = False
+    wanted: str | None = None
 
     @property
     def is_chat(self) -> bool:
@@ -70,15 +70,15 @@ class Schema:
     def column_names(self) -> tuple[str, ...]:
         """Every column of the user that is read, each once."""
         names = dict.fromkeys(name for group in self.columns.values() for name in group)
-        if self.id_column is not None:
-            names[self.id_column] = None
-        return tuple(names)
+        named = (self.id_column, self.wanted)
+        return tuple(dict.fromkeys([*names, *(name for name in named if name is not None)]))
 
     def describe(self, columns: Sequence[str]) -> str:
         """Return how rows with these columns are read: "text-label: text=text, label=kind"."""
         read = {role: [name for name in names if name in columns] for role, names in self.columns.items()}
         roles = ", ".join(f"{role}={'+'.join(names)}" for role, names in read.items() if names)
         others = [name for name in columns if name not in self.column_names]
+        roles += f", wanted={self.wanted}" if self.wanted is not None else ""
         more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
         return f"{self.name}: {roles or 'none of its columns'}" + (
             f"; other columns: {', '.join(others[:_LISTED])}{more}" if others else ""
@@ -166,15 +166,13 @@ def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, whe
         advice: what else to do when no schema fits.
 
     Raises:
-        InputError: no known schema fits, or the rows are preference data.
+        InputError: no known schema fits.
         SettingsError: the name is unknown.
     """
     if name is not None and name not in _KNOWN:
         known = ", ".join(_KNOWN)
         raise SettingsError(f"schema must be one of {known}, got '{name}'{did_you_mean(name, _KNOWN)}")
     columns = count_columns(rows)
-    if name is None:
-        _refuse_preferences(rows, columns, where=where)
     candidates = [_fit_schema(known, columns, rows) for known in ([name] if name is not None else _KNOWN)]
     fitting = [(schema, n) for schema, n in candidates if n > 0]
     if not fitting:
@@ -187,25 +185,6 @@ def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, whe
         if 2 * n >= len(rows):
             return schema
     return max(fitting, key=lambda pair: pair[1])[0]
-
-
-def _refuse_preferences(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, int], *, where: str) -> None:
-    """Refuse pairs of answers, and answers marked as wanted or not: half are not to learn.
-
-    Raises:
-        InputError: the rows are preference data.
-    """
-    if min(columns.get("chosen", 0), columns.get("rejected", 0)) * 2 > len(rows):
-        raise InputError(
-            f"{where}: rows with 'chosen' and 'rejected' are preference data, which thresher does not select; "
-            f"to use the chosen answers as training rows give {MAP_SYNTAX}"
-        )
-    if all({"prompt", "completion"} <= row.keys() and isinstance(row.get("label"), bool) for row in rows):
-        raise InputError(
-            f"{where}: rows with 'prompt', 'completion' and a true or false 'label' are preference data, which "
-            f"thresher does not select; leave out the rows whose label is false, and read the others with "
-            f"--schema prompt-completion"
-        )
 
 
 def count_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -254,9 +233,7 @@ def _quote_names(columns: Iterable[str]) -> str:
 
 
 def infer_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Schema:
-    """Return the schema with what the sample says of labels and ids: whole numbers or decimals."""
-    labels = [row[name] for name in schema.columns.get("label", ()) for row in rows if row.get(name) not in (None, "")]
-    are_decimals = bool(labels) and all(isinstance(label, str) and DECIMAL.fullmatch(label) for label in labels)
+    """Return the schema with what the sample says of labels and ids: whether they are whole."""
     names = [*schema.columns.get("label", ()), *([schema.id_column] if schema.id_column is not None else [])]
     whole = frozenset(
         name
@@ -264,18 +241,18 @@ def infer_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Sch
         if all(type(row[name]) is int for row in rows if row.get(name) is not None)
         and any(row.get(name) is not None for row in rows)
     )
-    return replace(schema, integer_columns=whole, has_decimal_labels=are_decimals)
+    return replace(schema, integer_columns=whole)
 
 
 def check_columns_exist(schema: Schema, columns: Iterable[str], *, where: str) -> None:
-    """Refuse a mapping or an id column that no row of the sample has.
+    """Refuse a mapping, an id column or a mark that no row of the sample has.
 
     Raises:
         InputError: a column was named that is not there.
     """
     names = list(columns)
     required = [name for group in schema.required for name in group] if schema.name == "mapped" else []
-    required += [schema.id_column] if schema.id_column is not None else []
+    required += [name for name in (schema.id_column, schema.wanted) if name is not None]
     for name in required:
         if name not in names:
             raise InputError(

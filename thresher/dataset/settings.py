@@ -50,6 +50,11 @@ class ReadSettings:
         parse=parse_map,
     )
     id_column: str | None = option(None, "Column with a unique id. Default: a hash of the content.", panel=READ_PANEL)
+    wanted: str | None = option(
+        None,
+        "Column that marks the rows to keep, of preference (KTO) data: true or 1; the others are rejected.",
+        panel=READ_PANEL,
+    )
     config: str | None = option(None, "Configuration of a Hub data set.", panel=READ_PANEL)
     split: str | None = option(
         None, "Split of a Hub or saved data set, or of a folder with files named after splits.", panel=READ_PANEL
@@ -74,6 +79,7 @@ class ReadOptions(TypedDict, total=False):
     schema: str | Schema | None
     columns: Mapping[str, str] | None
     id_column: str | None
+    wanted: str | None
     config: str | None
     split: str | None
     strict: bool

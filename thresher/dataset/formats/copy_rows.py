@@ -12,6 +12,7 @@ import numpy as np
 
 from thresher.dataset.formats.files import find_runs, open_compressed
 from thresher.dataset.formats.shard import Shard
+from thresher.dataset.values.class_names import decode_rows, list_disagreeing_columns
 from thresher.errors import InputError
 from thresher.numeric.arrays import Int32, Int64
 
@@ -48,10 +49,12 @@ def write_rows(shards: Sequence[Shard], shard: Int32, position: Int64, folder: P
 
 
 def _write_parsed(shards: Sequence[Shard], shard: Int32, position: Int64, path: Path) -> None:
+    decoded = list_disagreeing_columns(shards)
     with open_compressed(path, "") as write:
         for start, stop in find_runs(shard):
             for low in range(start, stop, _PARSED_ROWS):
-                rows = shards[shard[start]].rows(position[low : min(low + _PARSED_ROWS, stop)])
+                one = shards[shard[start]]
+                rows = decode_rows(one.rows(position[low : min(low + _PARSED_ROWS, stop)]), one.label_names, decoded)
                 write(b"".join(_encode_line(row) for row in rows))
 
 

@@ -13,7 +13,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from thresher.dataset.formats.json_rows import BYTE_ORDER_MARK
-from thresher.dataset.rejection import BadRow
+from thresher.dataset.rejection import NOT_UTF8, BadRow
 from thresher.numeric.arrays import Bool, Int64
 
 DELIMITERS = ",;\t|"
@@ -69,7 +69,7 @@ class CsvRows:
         try:
             values = parse_record(text.decode(), self.delimiter)
         except UnicodeDecodeError:
-            raise BadRow("the row is not UTF-8") from None
+            raise BadRow(NOT_UTF8) from None
         except csv.Error as error:
             raise BadRow(f"broken CSV: {error}") from None
         if len(values) != len(self.header):

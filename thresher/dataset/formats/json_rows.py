@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.json
 from numpy.typing import NDArray
 
-from thresher.dataset.rejection import BadRow, describe_type
+from thresher.dataset.rejection import NOT_UTF8, BadRow, describe_type
 from thresher.numeric.arrays import Bool, Int64
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -117,7 +117,7 @@ def _fault(text: bytes, error: str) -> str:
     try:
         text.decode()
     except UnicodeDecodeError:
-        return "the row is not UTF-8"
+        return NOT_UTF8
     for word in (b"NaN", b"Infinity"):
         if word in text and _is_json(text.replace(b"-" + word, word).replace(word, b"0")):
             return f"the row holds {word.decode()}, which is not JSON"

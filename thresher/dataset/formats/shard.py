@@ -41,11 +41,13 @@ class Shard(Protocol):
         name: what the column `file` says: the path, or "<stdin>", "<polars>".
         suffix: with which a copy of some rows is written, for example ".jsonl.gz".
         advice: what to do when no schema fits the rows; "" where the file gives no hint.
+        notes: what a user should know of how the file was read, one sentence each.
     """
 
     name: str
     suffix: str
     advice: str
+    notes: Sequence[str]
 
     @property
     def source(self) -> SourceFile:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from thresher.dataset.formats.files import SourceFile, check_expansion
-from thresher.dataset.rejection import PREVIEW_CHARACTERS, BadRow
+from thresher.dataset.rejection import NOT_UTF8, PREVIEW_CHARACTERS, BadRow
 from thresher.errors import InputError
 from thresher.numeric.arrays import Int64
 
@@ -165,7 +165,7 @@ class TableBlock:
         try:
             row: dict[str, Any] = self._table.slice(index, 1).to_pylist()[0]
         except UnicodeDecodeError:
-            raise BadRow("the row is not UTF-8") from None
+            raise BadRow(NOT_UTF8) from None
         return row
 
     def preview(self, index: int) -> str:
@@ -199,6 +199,7 @@ class TableShard:
         self.column_names: Sequence[str] = list(table.schema.names)
         self.label_names = read_class_names(table.schema)
         self.advice = ""
+        self.notes: Sequence[str] = ()
         self._changed: Mapping[int, dict[str, Any]] = {}
         self._table = table
         self._is_arrow_file = isinstance(table, ArrowFile) and table.is_file
@@ -208,7 +209,7 @@ class TableShard:
         """What one file can hold: an Arrow file has room for one dictionary per column."""
         text = str(self._table.schema)
         alone = self.name if self._is_arrow_file and "dictionary<" in text else None
-        return (self.suffix, text, self._is_arrow_file, alone)
+        return (self.suffix, text, self._is_arrow_file, alone, tuple(sorted(self.label_names.items())))
 
     @property
     def schema(self) -> pa.Schema:

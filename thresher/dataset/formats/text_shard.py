@@ -164,6 +164,7 @@ class TextShard:
         self.label_names: Mapping[str, tuple[str, ...]] = {}
         self.max_row_bytes = max_row_bytes
         self.advice = ""
+        self.notes: Sequence[str] = ()
         self._changed: Mapping[int, dict[str, Any]] = {}
         self._file = file
         self._spans = spans

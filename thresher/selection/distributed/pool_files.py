@@ -72,7 +72,11 @@ class PoolFiles:
     def load(self) -> Dataset:
         """Load all rows into this process."""
         return load(
-            list(self.names), schema=self.schema, id_column=self.schema.id_column, max_row_bytes=self.max_row_bytes
+            list(self.names),
+            schema=self.schema,
+            id_column=self.schema.id_column,
+            wanted=self.schema.wanted,
+            max_row_bytes=self.max_row_bytes,
         )
 
     def read_states(self) -> list[tuple[int, int, int]]:
@@ -123,7 +127,12 @@ def shards(source: str | Path | Sequence[str | Path], **options: Unpack[ReadOpti
     names = tuple(str(file.path) for file in files)
     limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
     schema = infer_schema(
-        files[0].path, schema=read.schema, columns=read.columns, id_column=read.id_column, max_row_bytes=limit
+        files[0].path,
+        schema=read.schema,
+        columns=read.columns,
+        id_column=read.id_column,
+        wanted=read.wanted,
+        max_row_bytes=limit,
     )
     return PoolFiles(
         names=names,

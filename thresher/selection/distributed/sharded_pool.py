@@ -19,6 +19,8 @@ from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import hash_row_ids, number_repeats
+from thresher.dataset.values.class_names import check_label_names, find_label_names
+from thresher.dataset.values.notes import count_labels, list_notes
 from thresher.errors import InputError
 from thresher.selection.distributed.pool_files import PoolFiles
 from thresher.selection.distributed.stage import Record, shard_name
@@ -49,6 +51,9 @@ class ReadShard:
             "read": rows.n_read,
             "rejected": rows.rejected_by_reason,
             "columns": rows.column_names,
+            "notes": list(rows.shards[0].notes),
+            "labels": count_labels(rows),
+            "label_names": find_label_names(self.files.schema, rows.shards[0]),
             "source": {"bytes": source.bytes, "sha256": source.sha256, "mtime_ns": source.mtime_ns},
         }
 
@@ -116,6 +121,7 @@ class ShardedPool:
         n_read: rows, usable or not.
         rejected_by_reason: rows that cannot be used, the most frequent reason first.
         sources: the files as they were when they were read.
+        notes: what a user should know of how they were read.
     """
 
     reader: ShardReader
@@ -124,6 +130,7 @@ class ShardedPool:
     n_read: int
     rejected_by_reason: Mapping[str, int]
     sources: list[SourceFile]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of usable rows."""
@@ -211,6 +218,11 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
         reasons.update(record["rejected"])
     if not is_usable.all():
         reasons[DUPLICATED_ID.format(files.schema.id_column)] += int((~is_usable).sum())
+    labels: Counter[str] = Counter()
+    for record in records:
+        labels.update(record["labels"])
+    label_names = {name: record["label_names"] for name, record in zip(files.names, records, strict=True)}
+    check_label_names(label_names, *files.schema.columns.get("label", ("",)))
     pool = ShardedPool(
         reader=ShardReader(
             files=files,
@@ -224,6 +236,7 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
         n_read=sum(record["read"] for record in records),
         rejected_by_reason=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         sources=[SourceFile(path=name, **record["source"]) for name, record in zip(files.names, records, strict=True)],
+        notes=list_notes([note for record in records for note in record["notes"]], labels, reasons),
     )
     _check(pool, files)
     return pool
@@ -279,7 +292,8 @@ def describe_files(files: PoolFiles) -> dict[str, Any]:
             list(schema.label_names or ()),
             schema.id_column,
             sorted(schema.integer_columns),
-            schema.has_decimal_labels,
+            schema.has_number_labels,
+            *([] if schema.wanted is None else [schema.wanted]),
         ],
         "max_row_bytes": files.max_row_bytes,
     }

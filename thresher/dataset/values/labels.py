@@ -1,0 +1,79 @@
+"""Labels: the same class is written the same way, and nothing else is joined."""
+
+from __future__ import annotations
+
+import ast
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from thresher.dataset.conversation import WHITE_SPACE
+from thresher.dataset.rejection import BadRow, describe_type
+
+_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d+)?\s*")
+_DECIMAL = re.compile(r"[+-]?\d+\.\d+")
+_ARRAY = re.compile(r"\[[\s\d.,+-]*\]")  # as numpy writes numbers
+_MOSTLY = 0.9  # share of the labels that are numbers where the others, such as "n/a", are names
+_JOINTS = re.compile(r"[\s_\-]+")
+
+
+def clean_label(text: str, name: str, *, are_numbers: bool) -> str:
+    """Return a label without white space at its ends, in NFC, and a whole number without a point.
+
+    Args:
+        text: a label that is not blank.
+        name: of its column.
+        are_numbers: the labels of the column are numbers, of which some were written as "1.0".
+
+    Raises:
+        BadRow: the text is a list or an object, or of numbers a fraction.
+    """
+    text = text.strip(WHITE_SPACE)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if are_numbers and _DECIMAL.fullmatch(text):
+        number = float(text)
+        if not number.is_integer():
+            raise BadRow(f"field '{name}' must be text or a whole number, found a fraction")
+        return str(int(number))
+    if text[0] in "[({" and (kind := _describe_container(text)) is not None:
+        raise BadRow(f"field '{name}' must be text or a whole number, found {kind}")
+    return text
+
+
+def _describe_container(text: str) -> str | None:
+    """Return "a list" or "an object" for a text that writes one in JSON, Python or numpy."""
+    if _ARRAY.fullmatch(text):
+        return "a list"
+    for parse in (orjson.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            value = parse(text)
+            if isinstance(value, list | tuple | set):
+                return "a list"
+            if isinstance(value, dict):
+                return describe_type(value)
+    return None
+
+
+def are_number_labels(labels: Iterable[Any]) -> bool:
+    """Tell whether labels, of which some are texts, are numbers, but for a few names."""
+    values = list(labels)
+    texts = [value for value in values if isinstance(value, str)]
+    numbers = sum(_NUMBER.fullmatch(text) is not None for text in texts)
+    numbers += sum(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return bool(texts) and numbers >= _MOSTLY * len(values)
+
+
+def find_similar_labels(counts: Mapping[str, int]) -> list[list[str]]:
+    """Return the groups of labels that differ only in case, spaces, hyphens or form of letters."""
+    groups: dict[str, list[str]] = {}
+    for label in counts:
+        folded = _JOINTS.sub(" ", unicodedata.normalize("NFKC", label).casefold())
+        if _DECIMAL.fullmatch(folded) and float(folded).is_integer():
+            folded = str(int(float(folded)))
+        groups.setdefault(folded, []).append(label)
+    return [sorted(group, key=lambda label: (-counts[label], label)) for group in groups.values() if len(group) > 1]

@@ -1,0 +1,159 @@
+"""Preference data: pairs of answers, and answers that are marked as wanted or not.
+
+Of pairs one answer is not to be learned, and of marked rows some are not: trl and LLaMA-Factory
+call these KTO data. `--wanted COLUMN` keeps the wanted rows; without it such rows are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thresher.dataset.rejection import BadRow, describe_type
+from thresher.dataset.schema import MAP_SYNTAX, Schema
+from thresher.errors import InputError
+
+_LABEL = "label"  # trl's and ms-swift's mark; of rows of other schemas it may be anything else
+_MARKS = frozenset(
+    {
+        _LABEL,
+        *("kto_tag", "kto_label", "kto", "is_kto"),
+        *("desirable", "is_desirable", "preferred", "is_preferred", "chosen", "is_chosen", "wanted", "is_wanted"),
+        *("thumbs_up", "thumb_up", "thumbs", "is_good", "good"),
+    }
+)
+_COUNTER_MARKS = frozenset(
+    {"rejected", "is_rejected", "undesirable", "is_undesirable", "unwanted", "is_unwanted", "thumbs_down", "is_bad"}
+)
+_WANTED = frozenset(
+    {"true", "t", "yes", "y", "1", "1.0", "+1", "desirable", "chosen", "wanted", "preferred", "good", "thumbs_up", "👍"}
+)
+_UNWANTED = frozenset(
+    {
+        *("false", "f", "no", "n", "0", "0.0", "-1", "-1.0", "undesirable", "rejected", "unwanted"),
+        *("dispreferred", "bad", "thumbs_down", "👎"),
+    }
+)
+
+
+def parse_mark(value: Any) -> bool | None:
+    """Return whether a mark says wanted or unwanted; None for a value that is no mark."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return True if value == 1 else False if value in (0, -1) else None
+    if isinstance(value, str):
+        word = value.strip().casefold()
+        return True if word in _WANTED else False if word in _UNWANTED else None
+    return None
+
+
+def refuse_unwanted(row: Mapping[str, Any], column: str) -> None:
+    """Raise BadRow for a row that its mark does not call wanted."""
+    value = row.get(column)
+    if value is None or value == "":
+        state = "missing" if column not in row else "null" if value is None else "empty"
+        raise BadRow(f"field '{column}' is {state}, so that the row is not marked as wanted")
+    mark = parse_mark(value)
+    if mark is None:
+        raise BadRow(f"field '{column}' must be true or false, or 1 or 0, found {describe_type(value)}")
+    if not mark:
+        raise BadRow(f"the row is not wanted: field '{column}' is false")
+
+
+def refuse_pairs(rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
+    """Refuse rows that hold a chosen and a rejected answer.
+
+    Raises:
+        InputError: the rows are pairs of answers.
+    """
+    if any(_is_answer(row.get("chosen")) and _is_answer(row.get("rejected")) for row in rows):
+        raise InputError(
+            f"{where}: rows with 'chosen' and 'rejected' are preference data, which thresher does not select; "
+            f"to use the chosen answers as training rows give {MAP_SYNTAX}"
+        )
+
+
+def refuse_marks(rows: Sequence[Mapping[str, Any]], schema: Schema, *, where: str) -> None:
+    """Refuse rows that are marked as wanted or not, or that have a rejected answer beside theirs.
+
+    Args:
+        rows: the first good rows of a file.
+        schema: by which they will be read.
+        where: name of the file, for messages.
+
+    Raises:
+        InputError: the rows are preference data, and the user did not say which are wanted.
+    """
+    if schema.wanted is not None:
+        return
+    read = [name for group in schema.required for name in group]
+    rows = [row for row in rows if any(name in row for name in read)]
+    columns = dict.fromkeys(name for row in rows for name in row if name not in schema.column_names)
+    for name in columns:
+        if schema.name != "mapped" and schema.kind != "classification":
+            _refuse_rejected_answers(rows, name, schema, where=where)
+        if _is_marked([row.get(name) for row in rows], name, schema):
+            _refuse_column(rows, name, schema, where=where)
+
+
+def may_be_marked(columns: Sequence[str]) -> bool:
+    """Tell whether any column has the name of a mark, so that its values are worth a look."""
+    return any(
+        name.casefold() in _MARKS | _COUNTER_MARKS or name.casefold().startswith("rejected_") for name in columns
+    )
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, str | list | dict) and bool(value) and parse_mark(value) is None
+
+
+def _refuse_rejected_answers(rows: Sequence[Mapping[str, Any]], name: str, schema: Schema, *, where: str) -> None:
+    folded = name.casefold()
+    if not (folded == "rejected" or folded.startswith("rejected_")) or folded == "rejected_reason":
+        return
+    if any(_is_answer(row.get(name)) for row in rows):
+        raise InputError(
+            f"{where}: rows with '{name}' are preference data, which thresher does not select; "
+            f"to use the other answers as training rows give --map {_write_map(schema, rows)}"
+        )
+
+
+def _is_marked(values: Sequence[Any], name: str, schema: Schema) -> bool:
+    """Tell whether a column marks rows as wanted or not."""
+    folded = name.casefold()
+    filled = [value for value in values if value is not None and value != ""]
+    if folded not in _MARKS | _COUNTER_MARKS or not filled:
+        return False
+    if schema.kind == "classification" and not folded.startswith("kto"):
+        return False
+    if schema.name == "mapped" and folded == _LABEL and not any(_is_truth(value) for value in filled):
+        return False  # numbers that the user left out when naming the columns
+    return any(isinstance(value, bool) for value in filled) or all(parse_mark(value) is not None for value in filled)
+
+
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().casefold() in {"true", "false"})
+
+
+def _refuse_column(rows: Sequence[Mapping[str, Any]], name: str, schema: Schema, *, where: str) -> None:
+    if name.casefold() in _COUNTER_MARKS:
+        advice = "leave out the rows that it marks, and the column"
+    else:
+        advice = f"give --wanted {name} to keep the rows that it marks as wanted"
+        values = [row.get(name) for row in rows]
+        if name.casefold() == _LABEL and schema.name != "mapped" and not any(map(_is_truth, values)):
+            advice += f"; numbers 0 and 1 that mean something else are ignored with --map {_write_map(schema, rows)}"
+    raise InputError(
+        f"{where}: rows of schema '{schema.name}' with the mark '{name}' (true or false) are preference data, in "
+        f"which some answers are not to be learned; {advice}"
+    )
+
+
+def _write_map(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for role, names in schema.columns.items():
+        present = [name for name in names if any(name in row for row in rows)]
+        if present and role not in {"system", "history", "tools"}:
+            parts.append(f"{role}={'+'.join(present)}")
+    return ",".join(parts)
