@@ -330,3 +330,33 @@ def test_a_table_with_a_column_twice_is_refused(tmp_path):
         load(tmp_path / "rows.parquet")
     with pytest.raises(InputError, match="<pandas>: the columns of a frame must differ, found 'text' twice"):
         load(pandas.DataFrame([["a", "b"]], columns=["text", "text"]))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"[]"])
+def test_an_empty_file_beside_others_is_skipped_and_reported(tmp_path, content):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    suffix = "json" if content == b"[]" else "jsonl"
+    (folder / f"a.{suffix}").write_bytes(content)
+    (folder / f"b.{suffix}").write_text('{"text": "t", "label": "x"}\n')
+    rows = load(folder)
+    assert rows.frame["response"].to_list() == ["x"]
+    assert rows.notes == (f"1 file is empty and was skipped: {folder}/a.{suffix}",)
+    from thresher.selection.distributed import InProcess, select_distributed
+    from thresher.selection.request import SelectCall
+
+    call = SelectCall.of_options(str(folder), "random", {"budget": 1}, None)
+    there = select_distributed(InProcess(), call, tmp_path / "there").manifest.content
+    assert there["reading_notes"] == list(rows.notes)
+    (folder / f"b.{suffix}").write_bytes(content)
+    with pytest.raises(InputError, match="rows are required, found none"):
+        load(folder)
+
+
+def test_an_empty_table_beside_others_is_skipped(tmp_path):
+    pl.DataFrame({"text": ["t"], "label": ["x"]}).write_parquet(tmp_path / "b.parquet")
+    pl.DataFrame({"text": [], "label": []}, schema={"text": pl.String, "label": pl.String}).write_parquet(
+        tmp_path / "a.parquet"
+    )
+    (tmp_path / "c.parquet").write_bytes(b"")
+    assert load(tmp_path).notes == (f"2 files are empty and were skipped: {tmp_path}/a.parquet, {tmp_path}/c.parquet",)

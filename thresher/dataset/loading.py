@@ -14,7 +14,7 @@ import polars as pl
 
 from thresher.artifacts.folder import expand_path
 from thresher.dataset.dataset import Dataset
-from thresher.dataset.formats.shard import Shard
+from thresher.dataset.formats.shard import Shard, sample_rows
 from thresher.dataset.read_shards import read_rows
 from thresher.dataset.rejection import NoRowsError, count_values, format_rejected
 from thresher.dataset.schema import (
@@ -31,7 +31,7 @@ from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, detect_file_for
 from thresher.dataset.values.class_names import check_label_names, find_label_names
 from thresher.dataset.values.labels import are_number_labels
 from thresher.dataset.values.marks import may_be_marked, refuse_marks, refuse_pairs
-from thresher.dataset.values.notes import count_labels, list_notes
+from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
 from thresher.errors import InputError, SettingsError
 from thresher.validation import document_options, split_options
 
@@ -130,7 +130,7 @@ def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW
 
 
 def infer_schema(
-    path: str | Path,
+    paths: Sequence[str | Path],
     *,
     schema: str | Schema | None = None,
     columns: Mapping[str, str] | None = None,
@@ -138,15 +138,20 @@ def infer_schema(
     wanted: str | None = None,
     max_row_bytes: int = MAX_ROW_BYTES,
 ) -> Schema:
-    """Return the schema of a pool whose first file this is; the arguments are those of `load`.
+    """Return the schema of a pool, from the first of its files that has rows; others stay unopened.
+
+    The arguments behind the paths are those of `load`.
 
     Raises:
-        InputError: the file cannot be read, holds no row, or no schema fits.
+        InputError: the file cannot be read, no file holds a row, or no schema fits.
         SettingsError: the schema's name or a role is unknown.
     """
     _refuse_both(schema, columns)
-    shard = _open_file(detect_file_format(Path(path)), max_row_bytes)
-    return _choose_schema([shard], schema=schema, columns=columns, id_column=id_column, wanted=wanted)
+    opened = (_open_file(detect_file_format(Path(path)), max_row_bytes) for path in paths)
+    shards = next(([shard] for shard in opened if _has_rows(shard)), None)
+    if shards is None:
+        shards = [_open_file(detect_file_format(Path(paths[0])), max_row_bytes)]
+    return _choose_schema(shards, schema=schema, columns=columns, id_column=id_column, wanted=wanted)
 
 
 def _refuse_both(schema: str | Schema | None, columns: Mapping[str, str] | None) -> None:
@@ -173,8 +178,9 @@ def _read(shards: Sequence[Shard], schema: Schema) -> Dataset:
         shard=read.shard,
         position=read.position,
     )
-    file_notes = [note for shard in shards for note in shard.notes]
-    return replace(dataset, notes=list_notes(file_notes, count_labels(dataset), dataset.rejected_by_reason))
+    file_notes = [note for shard in shards for note in list_file_notes(shard, schema)]
+    notes = list_notes(file_notes, count_labels(dataset), dataset.rejected_by_reason, read.empty)
+    return replace(dataset, notes=notes)
 
 
 def _check_files(shards: Sequence[Shard], schema: Schema) -> None:
@@ -186,7 +192,7 @@ def _check_files(shards: Sequence[Shard], schema: Schema) -> None:
     names = {}
     for shard in shards:
         if may_be_marked(shard.column_names):
-            refuse_marks(_sample(shard), schema, where=shard.name)
+            refuse_marks(sample_rows(shard), schema, where=shard.name)
         if any(one.label_names for one in shards):
             names[shard.name] = find_label_names(schema, shard)
     check_label_names(names, *schema.columns.get("label", ("",)))
@@ -244,7 +250,7 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
 
 
 def _open_file(file: FileToRead, max_row_bytes: int) -> Shard:
-    if file.suffix in TABLE_SUFFIXES:
+    if file.suffix in TABLE_SUFFIXES and file.path.stat().st_size:
         from thresher.dataset.formats.table_shard import open_table
 
         return open_table(file.path, file.suffix)
@@ -309,11 +315,8 @@ def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:
         return open_text(None, ".jsonl", "", max_row_bytes=max_row_bytes, stream=spool, name=name)
 
 
-def _sample(shard: Shard) -> list[dict[str, Any]]:
-    """Return the first good rows of a file."""
-    from thresher.dataset.formats.text_files import sample_rows
-
-    return sample_rows(shard)
+def _has_rows(shard: Shard) -> bool:
+    return next(iter(shard.blocks(columns=shard.column_names[:1])), None) is not None
 
 
 def _choose_schema(
@@ -325,14 +328,14 @@ def _choose_schema(
     wanted: str | None = None,
 ) -> Schema:
     """Return the schema the user named or mapped, or that of the first rows."""
-    where = shards[0].name
-    rows = _sample(shards[0])
+    first_shard = next((shard for shard in shards if _has_rows(shard)), shards[0])
+    where, rows = first_shard.name, sample_rows(first_shard)
     if not rows:
         first = next((block.preview(0) for shard in shards for block in shard.blocks()), "")
         start = f"none that can be read; it begins with {first[:60]!r}" if first else "none"
-        unread = read_rows(shards[:1], _ANY).rejected.frame()  # any schema gives the reasons
+        unread = read_rows([first_shard], _ANY).rejected.frame()  # any schema gives the reasons
         why = "".join(f" ({count} x {reason})" for reason, count in list(count_values(unread["reason"]).items())[:1])
-        advice = shards[0].advice or ("; convert the file with iconv" if "not UTF-8" in why else "")
+        advice = first_shard.advice or ("; convert the file with iconv" if "not UTF-8" in why else "")
         raise NoRowsError(f"{where}: rows are required, found {start}{why}{advice}", unread)
     if isinstance(schema, Schema):
         chosen = schema
@@ -340,7 +343,7 @@ def _choose_schema(
         chosen = build_mapped_schema(columns)
     else:
         refuse_pairs(rows, where=where)
-        chosen = recognize_schema(rows, name=schema, where=where, advice=shards[0].advice)
+        chosen = recognize_schema(rows, name=schema, where=where, advice=first_shard.advice)
     if wanted is None and any(chosen.wanted in row for row in rows):
         wanted = chosen.wanted  # of the rows whose schema this is
     chosen = replace(chosen, id_column=id_column, wanted=wanted)
@@ -349,6 +352,6 @@ def _choose_schema(
         name = chosen.columns["label"][0]
         labels = [row[name] for row in rows if row.get(name) not in (None, "")]
         chosen = replace(
-            chosen, label_names=shards[0].label_names.get(name), has_number_labels=are_number_labels(labels)
+            chosen, label_names=first_shard.label_names.get(name), has_number_labels=are_number_labels(labels)
         )
     return infer_column_types(chosen, rows)

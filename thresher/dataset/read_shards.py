@@ -37,6 +37,7 @@ class ReadRows:
         position: (n,) int64, its position in the shard.
         rejected: the other rows.
         n_read: number of rows, usable or not.
+        empty: names of the files without rows, where others have some.
     """
 
     frame: pl.DataFrame
@@ -44,6 +45,7 @@ class ReadRows:
     position: Int64
     rejected: RejectedRows
     n_read: int
+    empty: Sequence[str] = ()
 
 
 def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True) -> ReadRows:
@@ -58,8 +60,10 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
     frames: list[pl.DataFrame] = []
     places: list[Int64] = []
     n_read = 0
+    empty = []
     for number, shard in enumerate(shards):
         own = use_own_names(schema, shard)
+        n_before = n_read
         for block in shard.blocks(columns=schema.column_names):
             n_read += len(block.positions)
             frame = _read_block(block, own, shard.name, rejected, by_column=by_column)
@@ -77,6 +81,8 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
                 )
             )
             places.append(np.stack([np.full(len(index), number), block.positions[index]]))
+        if n_read == n_before:
+            empty.append(shard.name)
     frame = pl.concat([pl.DataFrame(schema=FRAME_SCHEMA), *frames], rechunk=True)
     place = np.concatenate([np.empty((2, 0), np.int64), *places], axis=1)
     if schema.id_column is None:
@@ -87,7 +93,14 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
         reject_repeated(shards, schema.id_column, place[:, repeated], frame["line"].to_numpy()[repeated], rejected)
         frame = frame.filter(is_first)
         place = place[:, is_first.to_numpy()]
-    return ReadRows(frame=frame, shard=place[0].astype(np.int32), position=place[1], rejected=rejected, n_read=n_read)
+    return ReadRows(
+        frame=frame,
+        shard=place[0].astype(np.int32),
+        position=place[1],
+        rejected=rejected,
+        n_read=n_read,
+        empty=empty if n_read else (),
+    )
 
 
 def reject_repeated(

@@ -21,7 +21,7 @@ _LINE_FEED, _RETURN, _QUOTE = 10, 13, 34  # bytes
 
 
 def find_csv_spans(
-    chunks: Iterable[bytes], reread: Callable[[int], Iterable[bytes]], delimiter: str, offset: int
+    chunks: Iterable[bytes], reread: Callable[[int], Iterable[bytes]], delimiter: str, offset: int, *, line: int = 1
 ) -> Spans:
     """Return the records of a file, whatever becomes of its quotes.
 
@@ -33,9 +33,10 @@ def find_csv_spans(
         reread: gives the bytes from an offset to the end.
         delimiter: one byte.
         offset: of the first record.
+        line: it starts on.
     """
     parts: list[Spans] = []
-    scanner = CsvScanner(delimiter, offset=offset)
+    scanner = CsvScanner(delimiter, offset=offset, line=line)
     for _ in range(_MAX_RESTARTS):
         for chunk in chunks:
             scanner.feed(chunk)

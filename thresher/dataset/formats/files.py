@@ -296,6 +296,8 @@ def _explain_errors(name: str) -> Iterator[None]:
     """Turn what the operating system and the decompressors raise into one sentence."""
     try:
         yield
+    except gzip.BadGzipFile:
+        raise InputError(f"{name}: gzip is required, found none though its name ends in .gz; rename it") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise InputError(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from thresher.dataset.formats.files import SourceFile
+from thresher.dataset.rejection import BadRow
 from thresher.numeric.arrays import Int64
+
+SAMPLE_ROWS = 200
 
 
 class Block(Protocol):
@@ -76,3 +79,15 @@ class Shard(Protocol):
 
     def open_copy(self, path: Path) -> AbstractContextManager[Callable[[Any, Int64], None]]:
         """Open a file of this layout and yield a function that appends rows of a shard."""
+
+
+def sample_rows(shard: Shard) -> list[dict[str, Any]]:
+    """Return the first good rows of a shard."""
+    rows: list[dict[str, Any]] = []
+    for block in shard.blocks():
+        for index in range(len(block.positions)):
+            with suppress(BadRow):
+                rows.append(block.row(index))
+            if len(rows) == SAMPLE_ROWS:
+                return rows
+    return rows

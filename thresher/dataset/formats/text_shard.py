@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,6 +80,7 @@ class TextBlock:
         end: (n,) int64, and ends.
         faults: index in the block -> reason.
         syntax: how a row is written.
+        requoted: index in the block -> the row, where the file's bytes are not read as they are.
     """
 
     positions: Int64
@@ -89,12 +90,13 @@ class TextBlock:
     end: Int64
     faults: Mapping[int, str]
     syntax: RowSyntax
+    requoted: Mapping[int, bytes] = field(default_factory=dict)
 
     def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
         """Yield parts by column, with the indices of their rows; rows left out are read singly."""
         data = np.frombuffer(self.text, np.uint8)
         is_plain = np.ones(len(self.positions), np.bool_)
-        is_plain[list(self.faults)] = False
+        is_plain[[*self.faults, *self.requoted]] = False
         at = np.flatnonzero(is_plain)
         at = at[self.syntax.is_plain(data, self.start[at], self.end[at], self.text)]
         whole = self._table(at, types)
@@ -133,6 +135,8 @@ class TextBlock:
         """Return one row; BadRow when it cannot be read."""
         if index in self.faults:
             raise BadRow(self.faults[index])
+        if index in self.requoted:
+            return self.syntax.row(self.requoted[index])
         return self.syntax.row(self.text[self.start[index] : self.end[index]])
 
     def preview(self, index: int) -> str:
@@ -166,6 +170,8 @@ class TextShard:
         self.advice = ""
         self.notes: Sequence[str] = ()
         self._changed: Mapping[int, dict[str, Any]] = {}
+        self._literal = np.empty(0, np.int64)
+        self._requote: Callable[[bytes], bytes] | None = None
         self._file = file
         self._spans = spans
         self._syntax = syntax
@@ -174,6 +180,15 @@ class TextShard:
     def source(self) -> SourceFile:
         """The file as it was when it was read."""
         return self._file.source
+
+    def requote_rows(self, literal: Int64, requote: Callable[[bytes], bytes]) -> None:
+        """Read rows, and write copies of them, as a function rewrites their bytes.
+
+        Args:
+            literal: (m,) positions of these rows, ascending.
+            requote: takes a row without its line end and returns one that the syntax reads rightly.
+        """
+        self._literal, self._requote = literal, requote
 
     def blocks(self, positions: Int64 | None = None, *, columns: Sequence[str] | None = None) -> Iterator[TextBlock]:
         """Yield all rows, or those at ascending positions, in order; blank lines are left out."""
@@ -205,7 +220,11 @@ class TextShard:
             at = np.union1d(at, np.array(sorted(faults), np.int64))
             faults = {int(np.searchsorted(at, i)): reason for i, reason in faults.items()}
         lines = self._spans.line[positions]
-        return TextBlock(positions[at], lines[at], text, start[at], end[at], faults, self._syntax)
+        block = TextBlock(positions[at], lines[at], text, start[at], end[at], faults, self._syntax)
+        if self._requote is not None:
+            literal = np.flatnonzero(np.isin(block.positions, self._literal)).tolist()
+            block.requoted = {i: self._requote(text[block.start[i] : block.end[i]]) for i in literal if i not in faults}
+        return block
 
     def _find_faults(self, positions: Int64) -> dict[int, str]:
         """Return index -> reason of what the scanner found among the rows at these positions."""
@@ -264,4 +283,9 @@ class TextShard:
     def _read_texts(self, positions: Int64) -> Iterator[bytes]:
         start, end = self._spans.start[positions].tolist(), self._spans.end[positions].tolist()
         with self._file.reader() as reader:
-            yield from map(reader.read, start, end)
+            texts = map(reader.read, start, end)
+            if self._requote is None:
+                yield from texts
+                return
+            for text, is_literal in zip(texts, np.isin(positions, self._literal).tolist(), strict=True):
+                yield self._requote(text.removesuffix(b"\r")) if is_literal else text

@@ -127,7 +127,7 @@ def shards(source: str | Path | Sequence[str | Path], **options: Unpack[ReadOpti
     names = tuple(str(file.path) for file in files)
     limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
     schema = infer_schema(
-        files[0].path,
+        [file.path for file in files],
         schema=read.schema,
         columns=read.columns,
         id_column=read.id_column,

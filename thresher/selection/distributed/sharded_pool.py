@@ -20,7 +20,7 @@ from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import hash_row_ids, number_repeats
 from thresher.dataset.values.class_names import check_label_names, find_label_names
-from thresher.dataset.values.notes import count_labels, list_notes
+from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
 from thresher.errors import InputError
 from thresher.selection.distributed.pool_files import PoolFiles
 from thresher.selection.distributed.stage import Record, shard_name
@@ -51,7 +51,7 @@ class ReadShard:
             "read": rows.n_read,
             "rejected": rows.rejected_by_reason,
             "columns": rows.column_names,
-            "notes": list(rows.shards[0].notes),
+            "notes": list_file_notes(rows.shards[0], self.files.schema),
             "labels": count_labels(rows),
             "label_names": find_label_names(self.files.schema, rows.shards[0]),
             "source": {"bytes": source.bytes, "sha256": source.sha256, "mtime_ns": source.mtime_ns},
@@ -221,6 +221,7 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
     labels: Counter[str] = Counter()
     for record in records:
         labels.update(record["labels"])
+    empty = [name for name, record in zip(files.names, records, strict=True) if not record["read"]]
     label_names = {name: record["label_names"] for name, record in zip(files.names, records, strict=True)}
     check_label_names(label_names, *files.schema.columns.get("label", ("",)))
     pool = ShardedPool(
@@ -236,7 +237,7 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
         n_read=sum(record["read"] for record in records),
         rejected_by_reason=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         sources=[SourceFile(path=name, **record["source"]) for name, record in zip(files.names, records, strict=True)],
-        notes=list_notes([note for record in records for note in record["notes"]], labels, reasons),
+        notes=list_notes([note for record in records for note in record["notes"]], labels, reasons, empty),
     )
     _check(pool, files)
     return pool
