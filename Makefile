@@ -47,8 +47,8 @@ types: $(INSTALLED)
 imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
-layout: $(INSTALLED)  ## count circles, long files, wide prose and other things that make the source hard to read
-	$(BIN)/python tools/check_layout.py --report
+layout: $(INSTALLED)  ## reject circles, long files, wide prose and other things that make the source hard to read
+	$(BIN)/python tools/check_layout.py
 
 docs: $(INSTALLED)  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -11,7 +11,7 @@ from thresher.errors import InputError, NotFoundError
 from thresher.features.container import Features
 from thresher.selectors.facility_location import FacilityLocation
 from thresher.selectors.quality_diversity import QualityDiversity
-from thresher.selectors.submodular.dense_kernel import _equal_before
+from thresher.selectors.submodular.dense_kernel import _find_first_equal
 
 EMPTY = "its column 'score' holds no number"
 
@@ -236,5 +236,7 @@ def test_of_equal_candidates_one_is_measured():
     """At every pick, each of 64 equal rows of equal quality was measured against all rows."""
     x = np.array([[0, 1], [1, 0], [0, 1], [1, 1], [1, 0]], np.float32)
     near = np.array([0, 1, 2, 3, 4])
-    assert [_equal_before(x, near, c) for c in range(5)] == [0, 1, 0, 3, 1]
-    assert [_equal_before(x[:, :0], near, c) for c in range(5)] == [0, 1, 2, 3, 4], "without vectors nothing is known"
+    assert [_find_first_equal(x, near, c) for c in range(5)] == [0, 1, 0, 3, 1]
+    assert [_find_first_equal(x[:, :0], near, c) for c in range(5)] == [0, 1, 2, 3, 4], (
+        "without vectors nothing is known"
+    )

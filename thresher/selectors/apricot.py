@@ -94,7 +94,7 @@ class CountCoverage(Selector):
 
 
 def count_features(features: Features, kind: str, n_topics: int, rng: np.random.Generator) -> tuple[Any, Any]:
-    """Return the counts of the rows, (n, m) CSR float64, and those of the existing rows summed, (1, m) or None.
+    """Return the rows' counts, (n, m) CSR float64, and the existing rows' sum, (1, m) or None.
 
     Args:
         features: with "ngram" or "embedding", and the existing rows' in its context, if there are

@@ -35,7 +35,7 @@ class Selector(Method):
         """
 
     def describe_plan(self, features: Features) -> str | None:
-        """Return one sentence on what `score` is about to do (method, memory, guarantee), or None."""
+        """Return one sentence on what `score` will do (method, memory, guarantee), or None."""
         del features
         return None
 

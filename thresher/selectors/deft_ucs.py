@@ -19,7 +19,7 @@ from thresher.validation import option
 
 @dataclass(frozen=True, kw_only=True)
 class DeftUcs(Selector):
-    """Rank rows cluster by cluster in turns, each giving its easy (central) and hard (outlying) rows alternately.
+    """Rank rows by round robin over clusters, easy (central) and hard (outlying) rows in turn.
 
     Optimizes nothing in closed form: of each k-means cluster it takes A rows, `easy_share` of them
     nearest to the centroid by cosine and the rest farthest from it.
@@ -69,7 +69,7 @@ class DeftUcs(Selector):
 
 
 def alternate_ends(size: int, easy_share: float) -> NDArray[np.int64]:
-    """Return the order in which places 0 (nearest) .. size - 1 (farthest) of a cluster are taken, (size,)."""
+    """Return the order in which a cluster's places 0 (nearest) .. size - 1 are taken, (size,)."""
     n_easy = np.floor(np.arange(size + 1) * easy_share + 0.5).astype(np.int64)  # after m rows
     is_easy = np.diff(n_easy) == 1
     n_hard = np.arange(size) - n_easy[:-1]

@@ -1,4 +1,4 @@
-"""DELIFT: rows that help the model most with the other rows, for a pool, a target, or beside what it has learned."""
+"""DELIFT: rows that help the model most: with the pool, a target, or beyond what it has learned."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Kernel(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Delift(Selector):
-    """Rank rows so that every prefix holds the examples that help the model most with the rest (DELIFT).
+    """Rank rows so that every prefix helps the model most, as examples, with the rest (DELIFT).
 
     Optimizes, with s_ij the worth of row j as an example for row i, clipped at 0: alone, f(A) =
     sum_i max_{j in A} s_ij (instruction tuning, facility location); with --target rows Q, f(A) =
@@ -59,14 +59,14 @@ class Delift(Selector):
     the model reads each example once, half of the neighbors once more, and each row once alone and
     once behind each of its examples: about n (neighbors + 3) rows' tokens instead of the 2 n^2 of
     all pairs without a prefix cache; then a few updates of n neighbors gains. The embedding kernel
-    needs no model: a neighbor search. Needs: `in_context_utility` (with `embedding` for the neighbors), or
-    `embedding` alone; uses `target_*` and `existing_*` of the context. Ties: to the lowest row.
-    When nothing more can be gained (FLMI soon has all it can use), those follow that would do most
-    alone. Equal rows help alike and are picked one by one. An empty pool is refused. A row with no
-    response token to score is excluded with its reason. Fails: a small model follows examples
-    badly: in the authors' own follow-up, DistilGPT2 as the model did worse than embeddings alone
-    (arXiv:2502.09969), and no published result has error bars. Nearness says little of worth: with
-    the embedded model, the cosine of two rows and the utility of one for the other had a
+    needs no model: a neighbor search. Needs: `in_context_utility` (with `embedding` for the
+    neighbors), or `embedding` alone; uses `target_*` and `existing_*` of the context. Ties: to the
+    lowest row. When nothing more can be gained (FLMI soon has all it can use), those follow that
+    would do most alone. Equal rows help alike and are picked one by one. An empty pool is refused.
+    A row with no response token to score is excluded with its reason. Fails: a small model follows
+    examples badly: in the authors' own follow-up, DistilGPT2 as the model did worse than embeddings
+    alone (arXiv:2502.09969), and no published result has error bars. Nearness says little of worth:
+    with the embedded model, the cosine of two rows and the utility of one for the other had a
     correlation within 0.04 of 0 on product listings and on GSM8K, and at 5 and 10 % the picks of
     the embedding kernel reached less of f than random rows. Not to try all pairs is an
     approximation that is not in the paper: an example that was not tried counts as no help.
@@ -75,12 +75,12 @@ class Delift(Selector):
     least as much, -1 where none does anything; `objective` is f after each pick.
 
     Attributes:
-        kernel: "in_context_utility" asks the language model, "embedding" takes the cosine, clipped at 0,
-            instead.
-        neighbors: how many other rows are tried as examples of each row; "all" for all pairs; not
-            set: 64. Of the utility kernel a quarter are its nearest rows, a quarter are drawn, and
-            half are those that helped most of all that were tried, the same for every row; of the
-            embedding kernel all are its nearest.
+        kernel: "in_context_utility" asks the language model, "embedding" takes the cosine,
+            clipped at 0.
+        neighbors: how many other rows are tried as examples of each row; "all" for all pairs;
+            default: 64. Of the utility kernel a quarter are its nearest rows, a quarter are drawn,
+            and half are those that helped most of all that were tried, the same for every row; of
+            the embedding kernel all are its nearest.
         scale: "clip" (harm counts as 0) or "min-max" (the whole kernel to 0..1, as in the official
             code).
         eta: of FLMI, how far above the target's own worth a pick still counts.
@@ -115,7 +115,7 @@ class Delift(Selector):
 
     @property
     def requirements(self) -> Requirements:
-        """The feature behind the kernel, of the pool and of the other rows, for so many examples of each row."""
+        """The kernel's feature of the pool and the other rows, and how many examples a row gets."""
         return Requirements(
             features={self.kernel},
             side_features={"target": {self.kernel}, "existing": {self.kernel}},
@@ -173,7 +173,7 @@ class Delift(Selector):
         )
 
     def _utility_kernel(self, features: Features) -> _Kernel:
-        """Return the pairs that were measured, and what is above 0 of their utility, or their place in its range."""
+        """Return the measured pairs with their utility, clipped at 0 or scaled by its range."""
         measured = features["in_context_utility"]  # (n, m) of a position and a utility
         n, m = measured.shape
         row, candidate = np.repeat(np.arange(n), m), measured["example"].reshape(-1)

@@ -1,4 +1,4 @@
-"""Instruction-following difficulty: rows whose prompt helps the model least, short of not at all."""
+"""Instruction-following difficulty: rows whose prompt helps the model least, but does help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature-based function: pick rows that bring all words or topics, each of them less the more of it is there."""
+"""Feature-based function: cover all n-grams or topics, with diminishing returns for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from thresher.selectors.apricot import CountCoverage
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureBased(CountCoverage):
-    """Rank rows so that every prefix has as much of all n-grams, or topics, as greedy can, with falling returns.
+    """Rank rows so that prefixes cover all n-grams or topics, with diminishing returns for each.
 
     Optimizes f(S) = sum over features u of g(sum over picks j of count_ju), g concave: sqrt or
     log(1 + x). f is monotone submodular, so every prefix of k rows has at least 63 % of the largest

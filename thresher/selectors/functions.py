@@ -66,7 +66,7 @@ class FunctionSelector(Selector):
         return Requirements(features=self.more | required.difference(_ARGUMENTS))
 
     def settings(self) -> dict[str, Any]:
-        """Return a hash of the function's source, so that a changed function is not the same request."""
+        """Return a hash of the function's source: a changed function is another request."""
         try:
             code = inspect.getsource(self.function).encode()
         except (OSError, TypeError):  # typed into a console

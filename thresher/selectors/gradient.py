@@ -23,7 +23,7 @@ BLOCK_CELLS = 1 << 24  # entries of the gradients taken to float32 at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Selector):
-    """Rank rows by their influence on a target: how far a step on the row alone would lower the target's loss.
+    """Rank rows by how far a training step on each alone would lower a target's loss (LESS).
 
     Optimizes the sum over the picks of max over tasks of mean over the task's rows z' of sum over
     checkpoints c of rate_c * cos(AdamW's step on z at c, gradient of the loss of z' at c), with the
@@ -33,9 +33,9 @@ class Gradient(Selector):
     pool for `epochs` epochs; then at each of as many checkpoints a forward and a backward pass over
     pool and target, about 3 * epochs passes of the model, and 2 * epochs * dim bytes per row; then
     O(n * epochs * dim * tasks) time. Finished rows are kept, so a killed run goes on. Needs:
-    `gradient` of the pool and `target_gradient` of the target's rows (--target), from --model or the
-    embedded model. Ties: to the lowest row, so equal rows stay together. An empty pool is refused.
-    A row with no token to score is excluded with its reason. Fails: it costs far more than
+    `gradient` of the pool and `target_gradient` of the target's rows (--target), from --model or
+    the embedded model. Ties: to the lowest row, so equal rows stay together. An empty pool is
+    refused. A row with no token to score is excluded with its reason. Fails: it costs far more than
     `target-similarity`, which did better on average: 46.4 against 44.2 from 200 thousand rows,
     random rows 40.9, mean of seven tasks (Ivison et al. 2025, arXiv:2503.01807; LESS could not be
     afforded on their larger pool). What the target lacks is not kept, and rows of the target in the
@@ -68,7 +68,7 @@ class Gradient(Selector):
 
     @property
     def requirements(self) -> Requirements:
-        """Gradients of the pool and plain ones of the target, at the given checkpoints or those of a warm-up."""
+        """Gradients of the pool and plain ones of the target, at given or trained checkpoints."""
         settings: dict[str, Any] = {"gradient": GradientSettings(dim=self.dim, epochs=self.epochs)}
         warm_up = RequiredAdapter(role="checkpoints", epochs=self.epochs, share=self.share, keeps_epochs=True)
         return Requirements(

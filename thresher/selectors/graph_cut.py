@@ -33,7 +33,7 @@ N_COMPARED = 64
 
 @dataclass(frozen=True, kw_only=True)
 class GraphCut(Selector):
-    """Rank rows so that every prefix is similar to the pool and has little in common within, as far as greedy can.
+    """Rank rows so that every prefix is similar to the pool and little redundant, by greedy picks.
 
     Optimizes f(S) = sum over all rows i and picks j of s_ij - redundancy * sum over picks i and j
     of s_ij with s_ij = max(0, cos(i, j)). Each pick is the row that raises f most, or lowers it
@@ -161,10 +161,10 @@ class _Similarity(Protocol):
         """Return rows and their similarities to one of them."""
 
     def different(self, near: Int64) -> Int64:
-        """Return the lowest of each of these rows whose exact gains are bound to be equal, ascending."""
+        """Return the lowest row of each set in `near` whose exact gains must tie, ascending."""
 
     def exact(self, row: int, picks: list[int]) -> tuple[float, float]:
-        """Return the sums over all rows and over the picks of the similarity to a row, in float64 from the vectors.
+        """Return a row's similarity to all rows and to the picks, summed in float64 from vectors.
 
         From one call to the next, `picks` grows at its end.
         """
@@ -232,7 +232,7 @@ class _Neighbors:
 
 
 def _cosine_sum(rows: Float32, one: Float32) -> float:
-    """Return the sum of what is above 0 of the cosines of rows with one row, all in float64, block by block."""
+    """Return the sum of the positive cosines of rows with one row, in float64, block by block."""
     single, total = one.astype(np.float64), 0.0
     for first in range(0, len(rows), 8192):
         wide = rows[first : first + 8192].astype(np.float64)

@@ -141,7 +141,7 @@ class _Traversal:
         self._activate()
 
     def cover_existing(self, existing: Float32) -> None:
-        """Begin with the gaps to rows that are already there, which are named EXISTING, EXISTING - 1, ..."""
+        """Begin with the gaps to the existing rows, named EXISTING, EXISTING - 1, ..."""
         square = np.einsum("ij,ij->i", existing, existing)
         self._compare(np.arange(len(self.points)), existing, square, EXISTING - np.arange(len(existing)))
         self._activate()
@@ -222,7 +222,7 @@ class _Traversal:
 
 
 def _place(name: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Return where rows lie when the existing ones, named EXISTING, EXISTING - 1, ..., stand behind the n others."""
+    """Return the rows' places: existing rows (EXISTING, EXISTING - 1, ...) follow the n others."""
     return np.where(name >= 0, name, n + EXISTING - name)
 
 

@@ -22,7 +22,7 @@ LEFT_OUT = "the model's knowledge of it is in the group '{}', which the setting 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownUnknown(AnswerAccuracySettings, Selector):
-    """Keep rows by the group that the model's knowledge of their short answers is in (SliCK), group after group.
+    """Keep rows by how well the model knows their short answers, group after group (SliCK).
 
     P0 is the share of prompts, each with other examples, whose likeliest answer is right, P1 that
     of drawn answers. highly-known: P0 = 1. maybe-known: 0 < P0 < 1. weakly-known: P0 = 0 and P1 >
@@ -33,11 +33,11 @@ class KnownUnknown(AnswerAccuracySettings, Selector):
     unknown ones are learned late and, once they are, make it invent more. Cost: n_prompts answers
     of each row, and n_prompts n_samples for rows with P0 = 0 alone, which makes the same groups as
     drawing for all; 10 prompts of 4 examples and 16 samples are the paper's. `--set n_prompts=3
-    --set n_samples=4` is eleven times cheaper and coarser. Needs: `answer_accuracy`, from --model (a
-    model, an adapter or the address of a server) or the embedded model. Ties: within a group to the
-    lowest row; where ids are hashes that is as good as drawn. An empty pool is refused. Rows with
-    longer responses than max_words, rows that the model cannot answer, and rows whose answer was
-    cut at max_new_tokens while it was right are excluded with their reason. Fails: an answer in
+    --set n_samples=4` is eleven times cheaper and coarser. Needs: `answer_accuracy`, from --model
+    (a model, an adapter or the address of a server) or the embedded model. Ties: within a group to
+    the lowest row; where ids are hashes that is as good as drawn. An empty pool is refused. Rows
+    with longer responses than max_words, rows that the model cannot answer, and rows whose answer
+    was cut at max_new_tokens while it was right are excluded with their reason. Fails: an answer in
     other words counts as wrong, so answers must have one form. What a model does not know it may
     still need: then add it to a store that is searched, or stop training early. A model that
     follows examples badly seems to know nothing.

@@ -35,7 +35,7 @@ class LossReduction(Selector):
         return Requirements(features=both, adapters=(self._adapter,))
 
     def _score(self, features: Features, value: Float64, reasons: Array | None = None) -> Scores:
-        """Return the values of the rows that have both losses and none of the reasons, "" for none."""
+        """Return the values of rows with both losses and no reason ("") to exclude them."""
         excluded = features.missing_reasons("loss", "reference_loss", other=reasons)
         value = np.where(excluded.is_null().to_numpy(), value, -np.inf)
         return Scores(row_id=features.row_id, value=value, by=self.name, excluded=excluded)

@@ -16,7 +16,7 @@ from thresher.validation import option
 
 @dataclass(frozen=True, kw_only=True)
 class Novelty(LossReduction):
-    """Rank rows by how much likelier a fine-tuned model finds them than its base does: what is new in the data.
+    """Rank rows by how much likelier a fine-tuned model finds them than its base: what is new.
 
     Optimizes the sum over the picks of the mean over the response's tokens of log p(fine-tuned) -
     log p(base), in nats per token: the contrastive score of "What's New in My Data?", of rows that

@@ -24,7 +24,7 @@ NUMBER = "number:"
 
 @dataclass(frozen=True, kw_only=True)
 class QualityDiversity(PairwiseGreedy):
-    """Rank rows so that every prefix both scores high and represents the pool, as far as greedy can (QDIT).
+    """Rank rows so that every prefix scores high and represents the pool, by greedy picks (QDIT).
 
     Optimizes F(S) = (1 - alpha) f(S) / f(pool) + alpha q(S) / q(pool): f is that of
     `facility-location` (each row counts with its cosine to the nearest pick), q the sum of the
@@ -143,7 +143,7 @@ class QualityDiversity(PairwiseGreedy):
         return (1 - self.alpha) / reach if reach > 0 else 0.0, self.alpha / worth if worth > 0 else 0.0
 
     def _quality(self, features: Features) -> Float64:
-        """Return each row's quality in 0..1, higher is better: (n,) float64, NaN where it has none."""
+        """Return each row's quality in 0..1, higher is better: (n,) float64, NaN where missing."""
         raw = features[self._source]
         if raw.ndim != 1 or not np.issubdtype(raw.dtype, np.number):
             raise InputError(

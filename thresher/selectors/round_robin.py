@@ -10,14 +10,14 @@ from thresher.numeric.arrays import Int64
 
 
 def plan_equal_turns(sizes: Int64, n_turns: int) -> Int64:
-    """Return the group of each turn, (n_turns,): round robin, a group drops out when its rows are used up."""
+    """Return the group of each turn, (n_turns,): round robin over groups that have rows left."""
     group = np.repeat(np.arange(len(sizes)), sizes)
     turn = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return group[np.lexsort((group, turn))][:n_turns].astype(np.int64)
 
 
 def plan_proportional_turns(sizes: Int64, n_turns: int) -> Int64:
-    """Return the group of each turn, (n_turns,): after any k turns, group g had floor or ceil of its share k n_g / n.
+    """Return each turn's group, (n_turns,): after k turns, g had floor or ceil of k n_g / n.
 
     The j-th row of a group may come when the share exceeds j - 1 and must come before it exceeds j;
     serving the earliest deadline meets all of them (Baruah, Cohen, Plaxton and Varvel 1996,

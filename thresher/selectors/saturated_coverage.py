@@ -17,7 +17,7 @@ from thresher.validation import option
 
 @dataclass(frozen=True, kw_only=True)
 class SaturatedCoverage(PairwiseGreedy):
-    """Rank rows so that every prefix gives all rows as much similarity as greedy can, none more than its share.
+    """Rank rows so that every prefix is similar to all rows, each up to its share, by greedy picks.
 
     Optimizes f(S) = sum over rows i of min(sum over j in S of s_ij, saturation * sum over all rows
     j of s_ij) with s_ij = max(0, cos(i, j)): a row that has its share of similar picks attracts no

@@ -21,7 +21,7 @@ BLOCK_CELLS = 1 << 24  # cosines computed at a time
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSimilarity(Selector):
-    """Rank rows by round robin over the rows of a target: each takes its nearest row that is still free (RDS+).
+    """Rank rows by round robin over a target's rows, each taking its nearest free row (RDS+).
 
     Optimizes nothing in closed form: turn by turn, the next row of the target picks the free row of
     the pool with the largest cosine to it. With `by`, the tasks of the target take turns instead,
@@ -30,16 +30,16 @@ class TargetSimilarity(Selector):
     Source: Ivison et al. 2025, arXiv:2503.01807 (best of the compared methods on average, from 200
     thousand and 5.8 million rows). Cost: one pass of the model over pool and target, then O(q n d)
     time for q target rows, a sort for each of them (or each task), and 4 q n_ranked bytes. Needs:
-    `hidden_state`, from --model or the embedded model, or `embedding`; and the target's rows (--target).
-    Ties: to the lowest row; cosines are compared to six digits. Equal rows are picked one after
-    another. An empty pool is refused. A row with no token to read is excluded with its reason.
-    Fails: what the target lacks is not picked, so a narrow target gives a narrow subset, and rows
-    of the target in the pool come first (keep test data out of both). A few odd target rows have as
-    many turns as the others. Repeats of one text come together.
+    `hidden_state`, from --model or the embedded model, or `embedding`; and the target's rows
+    (--target). Ties: to the lowest row; cosines are compared to six digits. Equal rows are picked
+    one after another. An empty pool is refused. A row with no token to read is excluded with its
+    reason. Fails: what the target lacks is not picked, so a narrow target gives a narrow subset,
+    and rows of the target in the pool come first (keep test data out of both). A few odd target
+    rows have as many turns as the others. Repeats of one text come together.
 
     Attributes:
-        kernel: "hidden_state" compares the language model's weighted mean hidden states, "embedding" the
-            encoder's vectors.
+        kernel: "hidden_state" compares the language model's weighted mean hidden states,
+            "embedding" the encoder's vectors.
         by: column of the target whose values are its tasks, for example "source"; default: every
             row for itself.
 
@@ -64,7 +64,7 @@ class TargetSimilarity(Selector):
 
     @property
     def requirements(self) -> Requirements:
-        """The vectors that are compared, of the pool and the target, and the target's column of tasks."""
+        """The compared vectors of pool and target, and the target's column of tasks."""
         columns = {f"column:{self.by}"} if self.by else set()
         return Requirements(
             features={self.kernel}, side_features={"target": {self.kernel} | columns}, required_roles={"target"}

@@ -16,7 +16,7 @@ from thresher.subset.scores import Scores
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(Selector):
-    """Rank rows in random order, so that every prefix is a uniform random sample without replacement.
+    """Rank rows at random, so that every prefix is a uniform sample without replacement.
 
     Optimizes nothing: it is the baseline, and hard to beat on large clean pools (Xia et al. 2024,
     arXiv:2410.09335). Each row's value is a hash of its `row_id` salted by the generator, in 0..1
@@ -39,7 +39,7 @@ class Uniform(Selector):
 
 
 def hash_rows(row_id: pl.Series, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return one number in 0..1 per row, (n,) float64, from a hash of its id and one draw of the generator."""
+    """Return one hash in 0..1 per row id, (n,) float64, salted by one draw of the generator."""
     from xxhash import xxh3_64_intdigest
 
     salt = int(rng.integers(1 << 62))

@@ -8,7 +8,7 @@ from thresher.numeric.arrays import Floats, Int32, Int64
 
 
 class Graph(NamedTuple):
-    """Sparse similarities by row: row i has entries `start[i]:start[i + 1]`, in a symmetric graph itself included."""
+    """Sparse similarities: row i has entries `start[i]:start[i + 1]`; if symmetric, also itself."""
 
     start: Int64  # (n + 1,)
     row: Int32  # (nnz,)

@@ -16,7 +16,7 @@ N_CHUNKS = 64  # of rows, dealt out to the threads
 
 
 def build_symmetric_graph(unit: NDArray[np.float32], nearest: NDArray[np.int32]) -> Graph:
-    """Return the pairs (i, nearest[i]) of cosine > 0 in both directions, each row with itself, rows ascending.
+    """Return the pairs (i, nearest[i]) of cosine > 0 both ways, and (i, i); rows ascending.
 
     Cosines are summed in float64 in a fixed order: unlike those of a matrix product, the same on
     every machine. Cost: O(n k (k + d)) time; 8 bytes per entry of the graph.

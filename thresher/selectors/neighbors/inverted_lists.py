@@ -1,4 +1,4 @@
-"""Nearest neighbors of all rows among all rows by inverted lists, in matrix products, with measured recall.
+"""Nearest neighbors among all rows by inverted lists and matrix products, with measured recall.
 
 An index that answers one query after another reads each list again for each. Here all queries are
 known: each list is multiplied once with all rows that look into it, which runs at the speed of
@@ -140,7 +140,7 @@ def search_inverted_lists(
 
 
 def _index(unit: Float32, held: LoadedRows, rng: np.random.Generator, products: MatmulBackend) -> _Index:
-    """Cluster a sample into groups and each group into lists, and put each row into the list of the nearest center."""
+    """Cluster a sample into groups, each group into lists, and put rows into the nearest list."""
     n = len(unit)
     n_lists = max(n // LIST_ROWS, 1)
     n_groups = max(int(n_lists**0.5), 1)
@@ -162,7 +162,7 @@ def _index(unit: Float32, held: LoadedRows, rng: np.random.Generator, products: 
     own, origin = _dealt_out(nearest.row[:, 0], len(center))
     center = center[origin]
     lists = _by_list(own[:, None], len(center))
-    return _Index(center, own, lists, _near(center))
+    return _Index(center, own, lists, _find_nearest_lists(center))
 
 
 def _dealt_out(own: Int32, n_lists: int) -> tuple[Int32, Int64]:
@@ -199,8 +199,8 @@ def _largest(x: Float32, y: Float32, k: int) -> Int32:
     return out
 
 
-def _near(center: Float32) -> Int32:
-    """Return the lists nearest to each, itself first: (n_lists, c)."""
+def _find_nearest_lists(center: Float32) -> Int32:
+    """Return the lists nearest to each list, itself first: (n_lists, c)."""
     n = len(center)
     k = min(N_NEAR, n)
     out = np.empty((n, k), np.int32)
@@ -232,7 +232,7 @@ def _search(
 
 
 def _probes(unit: Float32, queries: Int64, index: _Index, n_compared: float) -> Int32:
-    """Return the lists that each query looks into, its own first, -1 behind those that hold enough rows: (q, p)."""
+    """Return the lists to search for each query, (q, p): its own first, -1 after enough rows."""
     n_lists, n_near = index.near.shape
     size = np.diff(index.lists.start)
     probes = np.full((len(queries), n_near), -1, np.int32)

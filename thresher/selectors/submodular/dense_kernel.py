@@ -49,7 +49,7 @@ WORTH_THREADS = 1 << 20  # pairs
 
 
 def compute_kernel(unit: Float32, products: MatmulBackend = NUMPY) -> Float32:
-    """Return the (n, n) cosines of unit rows, exactly symmetric: each is computed once and written twice."""
+    """Return the (n, n) cosines of unit rows, exactly symmetric: each is computed once."""
     n = len(unit)
     filled = products.lower_triangle(unit)
     with ThreadPoolExecutor(count_threads()) as pool:
@@ -90,7 +90,7 @@ class _Changed(NamedTuple):
 
 
 class _Threads:
-    """Runs a function over fixed chunks of the rows, so that sums do not depend on the number of threads."""
+    """Runs a function over fixed chunks of rows: sums do not depend on the number of threads."""
 
     def __init__(self, n: int, pool: ThreadPoolExecutor) -> None:
         edges = np.linspace(0, n, max(N_CHUNKS, -(-n // N_COLUMNS)) + 1).astype(np.int64).tolist()
@@ -132,7 +132,7 @@ def _gains_of_chunk(kernel: Any, rows: Any, first: Any, last: Any, gain: Any) ->
 
 @jit_fastmath
 def _lose(kernel: Any, changed: Any, n_rows: Any, first: Any, last: Any, gain: Any) -> None:
-    """Take from the gains of candidates first..last what they lose on the rows whose interval shrank."""
+    """Lower the gains of candidates first..last by their loss on rows whose interval shrank."""
     rows, low, high, weight = changed.rows, changed.low, changed.high, changed.weight
     part = np.empty(last - first, np.float32)
     m = 0
@@ -242,7 +242,9 @@ def _resum(kernel: Any, cover: Any, gain: Any, scale: Any) -> None:
 
 
 @jit
-def _near(kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
+def _refine_near_best(
+    kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any
+) -> Any:
     """Return the rows whose gains may be the largest, their gains summed in float64."""
     near = find_near_best(rule, gain, bonus, bound, least, DRIFT * scale[0])
     is_fresh = False
@@ -270,8 +272,8 @@ def _near(kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any,
 
 
 @jit
-def _equal_before(vectors: Any, near: Any, c: Any) -> Any:
-    """Return the first of the candidates that is equal to candidate c: c itself, where there is none before it."""
+def _find_first_equal(vectors: Any, near: Any, c: Any) -> Any:
+    """Return the first candidate that is equal to candidate c, at the latest c itself."""
     d = vectors.shape[1]
     for other in range(c):
         j = 0
@@ -286,14 +288,14 @@ def _equal_before(vectors: Any, near: Any, c: Any) -> Any:
 @jit
 def _choose(kernel: Any, cover: Any, rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, scale: Any) -> Any:
     """Return the next pick, or -1 when nothing can be gained."""
-    near = _near(kernel, cover, rule, gain, bonus, bound, least, scale)
+    near = _refine_near_best(kernel, cover, rule, gain, bonus, bound, least, scale)
     if len(near) == 0:
         return -1
     pick = near[0]
     if len(near) > 1:
         exact = np.empty(len(near))
         for c in range(len(near)):
-            line, twin = kernel[near[c]], _equal_before(cover.vectors, near, c)
+            line, twin = kernel[near[c]], _find_first_equal(cover.vectors, near, c)
             # equal vectors have equal gains: computed once
             if twin < c:
                 exact[c] = exact[twin]

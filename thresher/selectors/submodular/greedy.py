@@ -143,7 +143,7 @@ def compute_exact_gain(cover: Any, v: Any, rows: Any, similarity: Any) -> Any:
 
 @jit
 def tie_width(cover: Any, similarity: Any) -> Any:
-    """Relative difference below which gains are equal: those that only float32 similarities tell apart are."""
+    """Return the relative difference below which gains are equal: wider where all is float32."""
     return CLOSE if cover.vectors.shape[1] == 0 and similarity.itemsize == 4 else EQUAL
 
 
@@ -168,7 +168,7 @@ def _keep_live(graph: Any, i: Any, end: Any, open_from: Any) -> Any:
 def _first_gains(
     by_row: Any, by_candidate: Any, cover: Any, is_plain: Any, chunk: Any, gain: Any, live_end: Any
 ) -> None:
-    """Fill in the gains of a chunk of candidates, and move the live entries of these rows to the front."""
+    """Fill in the gains of a chunk of candidates, and move their live entries to the front."""
     for v in range(chunk[0], chunk[1]):
         part = slice(by_candidate.start[v], by_candidate.start[v + 1])
         if cover.is_pick[v]:

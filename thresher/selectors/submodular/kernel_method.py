@@ -1,4 +1,4 @@
-"""What the methods that cover rows by greedy picks share: which pairs they compare, in how much memory."""
+"""What methods of greedy coverage share: which pairs they compare, in how much memory."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def sum_existing_similarities(unit: Float32, existing: NDArray[np.float32] | Non
 
 
 def sum_cosines(unit: Float32, others: Float32) -> Float64:
-    """Return the sum over `others` of max(0, cos) for each row of `unit`, (n,) float64, block by block."""
+    """Return each row's sum of max(0, cos) over `others`, (n,) float64, block by block."""
     sums = np.zeros(len(unit))
     n_rows = max(1, CELLS // max(len(others), 1))
     for first in range(0, len(unit), n_rows):

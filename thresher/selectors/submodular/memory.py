@@ -126,14 +126,14 @@ def _free_of_group() -> int | None:
 
 
 def _pages_of_files() -> int:
-    """Return the bytes of files that the control group keeps in memory: they count as used, and give way."""
+    """Return the bytes of the control group's file cache: they count as used, but can be freed."""
     stat = CGROUP / "memory.stat"
     lines = (line.split() for line in stat.read_text().splitlines()) if stat.exists() else ()
     return sum(int(line[1]) for line in lines if line[0] in {"active_file", "inactive_file"})
 
 
 def plan_streamed_memory(settings: KernelSettings, n: int, d: int) -> MemoryPlan:
-    """Plan a method that compares all pairs without storing them, or the graph of nearest neighbors.
+    """Plan a method that compares all pairs without storing them, or the neighbor graph.
 
     Raises:
         InputError: it does not fit.

@@ -1,4 +1,4 @@
-"""Which row a greedy run takes next: the largest gain, the largest of a sample, or the first above a threshold.
+"""Which row greedy takes next: the largest gain, that of a sample, or the first over a threshold.
 
 The engine keeps every gain exact up to float32 rounding. These rules only choose, and none of them
 looks at how many picks will be made, so that the ranking for k is the beginning of the ranking for
@@ -67,7 +67,7 @@ def find_block_maximum(gain: Any, bonus: Any, b: Any) -> Any:
 
 @jit
 def build_bounds(gain: Any, bonus: Any) -> Any:
-    """Return a tree of maxima: node m is the larger of 2 m and 2 m + 1, and the last half are the blocks of rows."""
+    """Return a tree of maxima: node m is the larger of 2 m and 2 m + 1, leaves are blocks."""
     n_blocks = (len(gain) + BLOCK - 1) // BLOCK
     # a complete binary tree needs a power of two of leaves
     half = 1
@@ -160,7 +160,7 @@ def _near_largest_of_sample(rule: Any, gain: Any, bonus: Any, slack: Any) -> Any
 
 @jit
 def _first_over_threshold(rule: Any, gain: Any, bonus: Any, most: Any) -> Any:
-    """Return the next row, in order, whose gain reaches the threshold, which falls by epsilon after each round."""
+    """Return the next row in order that reaches the threshold, which falls by epsilon a round."""
     state = rule.state
     # first pick: start at the largest gain; end when thresholds are a share epsilon / n of it
     if state[1] == 0:
@@ -180,7 +180,7 @@ def _first_over_threshold(rule: Any, gain: Any, bonus: Any, most: Any) -> Any:
 
 @jit
 def find_near_best(rule: Any, gain: Any, bonus: Any, bound: Any, least: Any, slack: Any) -> Any:
-    """Return the candidates for the next pick, ascending: those whose values may be equal to the best.
+    """Return the candidates for the next pick, ascending: values that may equal the best.
 
     Args:
         rule: the rule.

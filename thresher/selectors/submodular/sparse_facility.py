@@ -1,4 +1,4 @@
-"""Greedy cover by any sparse kernel, symmetric or not, in float64; FLMI and FLCG are transformations of its pairs."""
+"""Greedy cover by any sparse kernel, symmetric or not, in float64; FLMI and FLCG transform it."""
 
 from __future__ import annotations
 
