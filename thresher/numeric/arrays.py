@@ -28,6 +28,9 @@ Int64 = NDArray[np.int64]
 Ints = NDArray[np.integer[Any]]
 """Positions or counts in any integer type."""
 
+UInt8 = NDArray[np.uint8]
+"""Marks of words."""
+
 UInt32 = NDArray[np.uint32]
 """Signatures of shingles, and row hashes of 32 bits."""
 

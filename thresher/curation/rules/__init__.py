@@ -2,6 +2,6 @@
 
 A rule is a frozen dataclass with a pure `check`: rows and features in, one verdict per row out.
 Rules never import each other; what several share is in `curation.similarity`,
-`curation/masking.py` and `curation/normalize.py`. To add one: a file here, one entry point, an
+`curation/masking.py` and `dataset/normalize.py`. To add one: a file here, one entry point, an
 oracle in `tests/curation/rules/`.
 """

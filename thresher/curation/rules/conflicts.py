@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import normalize_texts
 from thresher.curation.rule import EXISTING, Rows, Rule
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
+from thresher.dataset.normalize import normalize_texts
 from thresher.errors import InputError
 from thresher.features.requirements import Requirements
 from thresher.validation import option

@@ -9,11 +9,11 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import Scope, normalize_words
 from thresher.curation.rule import EVAL, Rows, Rule
 from thresher.curation.similarity.cosine_groups import COLUMNS
 from thresher.curation.similarity.shingles import Shingles, build_shingles
 from thresher.curation.verdict import Verdict
+from thresher.dataset.normalize import Scope, normalize_words
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32, Floats, Int64
 from thresher.numeric.numba_jit import jit

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import Scope, normalize_texts, scope_texts
 from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
@@ -18,6 +17,7 @@ from thresher.curation.similarity.duplicate_groups import (
     order_by_preference,
 )
 from thresher.curation.verdict import Verdict
+from thresher.dataset.normalize import Scope, normalize_texts, scope_texts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import Scope, plain_texts
 from thresher.curation.rule import Rows, Rule
 from thresher.curation.verdict import Verdict, drop_where
+from thresher.dataset.normalize import Scope, plain_texts
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
 from thresher.validation import check_settings, option
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import Scope, plain_texts
 from thresher.curation.rule import Rows, Rule
 from thresher.curation.verdict import Verdict
+from thresher.dataset.normalize import Scope, plain_texts
 from thresher.errors import SettingsError
 from thresher.features.requirements import Requirements
 from thresher.validation import check_settings, option

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import polars as pl
 
-from thresher.curation.normalize import Scope, normalize_words
 from thresher.curation.rule import Rows
 from thresher.curation.similarity.duplicate_groups import (
     FIRST,
@@ -18,8 +16,12 @@ from thresher.curation.similarity.duplicate_groups import (
     encode_labels,
     order_by_preference,
 )
-from thresher.curation.similarity.shingles import FNV_BASIS, FNV_PRIME, Shingles, Unit, build_shingles, count_shared
+from thresher.curation.similarity.own_rows import OwnRows, compare_own_rows
+from thresher.curation.similarity.shingles import Shingles, Unit, build_shingles, count_shared
 from thresher.curation.verdict import Verdict
+from thresher.dataset.normalize import Scope
+from thresher.dataset.own_text.own_text import is_nested
+from thresher.dataset.own_text.words import FNV_BASIS, FNV_PRIME
 from thresher.numeric.arrays import Float32, Int32, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
 from thresher.validation import option
@@ -34,18 +36,25 @@ class NearDuplicates(DuplicateRule):
     """Drop rows that share most of their text with a row that stays.
 
     Two rows are near-duplicates when the Jaccard similarity of their sets of shingles is at least
-    the threshold: |A and B| / |A or B|. Candidates come from MinHash signatures (Broder 1997,
-    doi:10.1109/SEQUEN.1997.666900), which rensa computes, cut into bands (Leskovec, Rajaraman and
-    Ullman 2014, chapter 3); each is verified on the sets themselves, so no row is dropped for a
-    similarity that is only estimated. Rows are judged in order of preference and compared with
-    those that stay: each dropped row is similar to the row that is named, not to a chain of others.
+    the threshold: |A and B| / |A or B|. Compared is what a row says of its own: text that many rows
+    share, such as a system prompt or an instruction, is passed over (`thresher.dataset.own_text`),
+    and rows of different instructions are duplicates only if few prompts have their answer. Rows
+    with different answers are no duplicates (`same_answer`): answers of fewer than 20 words must be
+    equal but for case, white space and punctuation, longer ones similar and with the same numbers.
+    Nor are rows whose own text has fewer than 30 words and other numbers.
+
+    Candidates come from MinHash signatures (Broder 1997, doi:10.1109/SEQUEN.1997.666900), which
+    rensa computes, cut into bands (Leskovec, Rajaraman and Ullman 2014, chapter 3); each is
+    verified on the sets themselves, so no row is dropped for a similarity that is only estimated.
+    Rows are judged in order of preference and compared with those that stay: each dropped row is
+    similar to the row that is named, not to a chain of others.
 
     Cost: O(n (shingles + permutations)) time and memory of about 4 bytes per shingle and 4 per band
     and row. Existing rows: none is dropped; a row that repeats one is. Judging the pool in parts,
     each with the rows kept before, gives what judging it at once gives (`keep` "first"). Differs:
     of a pair exactly at the threshold one in a hundred is missed by the bands, less above it.
-    Fails: short rows from a template ("Translate X to French") share most of their shingles; raise
-    the threshold.
+    Fails: a template of fewer than eight rows is not recognized, and its short rows share most of
+    their shingles.
 
     Attributes:
         threshold: smallest Jaccard similarity of duplicates.
@@ -54,6 +63,7 @@ class NearDuplicates(DuplicateRule):
         scope: "row" compares prompt and response, "prompt" or "response" only that; of
             classification data, "row" and "prompt" mean the text.
         same_label: rows of classification data with different labels are no duplicates.
+        same_answer: rows with different answers are no duplicates, where the scope is "row".
         keep: "first", "longest", "highest:NAME" or "lowest:NAME" with a column of numbers or a
             feature.
         permutations: length of a signature; more find more at low thresholds.
@@ -68,6 +78,7 @@ class NearDuplicates(DuplicateRule):
     n_gram: int = option(5, ge=1)
     scope: Scope = "row"
     same_label: bool = True
+    same_answer: bool = True
     keep: str = FIRST
     permutations: int = option(128, ge=1)
     max_candidates: int = option(1000, ge=1)
@@ -75,27 +86,38 @@ class NearDuplicates(DuplicateRule):
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that is similar to a preferred row that stays."""
         order = order_by_preference(pool, existing, self.keep)
-        texts = pl.concat([normalize_words(rows.dataset, self.scope) for rows in (existing, pool) if rows is not None])
+        sides = [rows.dataset for rows in (existing, pool) if rows is not None]
+        texts, own = compare_own_rows(
+            sides, self.scope, n_gram=self.n_gram, unit=self.unit, same_answer=self.same_answer
+        )
         sets = build_shingles(texts, n=self.n_gram, unit=self.unit)
         band_size = choose_band_size(self.threshold, self.permutations)
         buckets = assign_buckets(sets, permutations=self.permutations, band_size=band_size)
         labels = encode_labels(pool, existing) if self.same_label else None
-        representative, similarity, n_verified, n_capped = _assign_in_order(
+        if labels is not None:  # one number for label and numbers of a row
+            own = own._replace(group=own.group * (labels.max() + 1) + labels)
+        representative, similarity, counts = _assign_in_order(
             order.rows,
             order.n_existing,
             sets.hashes,
             sets.offsets,
             buckets,
-            np.zeros(len(texts), np.int64) if labels is None else labels,
+            own,
             _build_empty_index(buckets),
             (float(self.threshold), self.max_candidates),
         )
         notes: dict[str, int | float | str] = {
             "bands": len(buckets),
             "rows_of_a_band": band_size,
-            "pairs_verified": int(n_verified),
-            "rows_with_too_many_candidates": int(n_capped),
+            "pairs_verified": counts[0],
+            "rows_with_too_many_candidates": counts[1],
+            "rows_with_other_answers": counts[2],
         }
+        if counts[2]:
+            notes["other_answers"] = (
+                f"{counts[2]:,} rows are similar to a row that stays but have another answer, and stay, too; "
+                f"--set near-duplicates.same_answer=false drops them"
+            )
         assignment = DuplicateAssignment(representative, similarity)
         return build_duplicate_verdict(
             assignment, pool, existing, reason="near-duplicate", measure="Jaccard", notes=notes
@@ -192,12 +214,33 @@ def _compute_jaccard(a: UInt32, b: UInt32, least: float) -> float:
 
 
 @jit
+def _has_same_answer(a: int, b: int, own: OwnRows, least: float) -> bool:
+    """Tell whether two rows answer alike: equal short answers, or similar long ones."""
+    if own.answer[a] != own.answer[b]:
+        return False
+    x = own.answer_hashes[own.answer_offsets[a] : own.answer_offsets[a + 1]]
+    y = own.answer_hashes[own.answer_offsets[b] : own.answer_offsets[b + 1]]
+    return len(x) == 0 or len(y) == 0 or _compute_jaccard(x, y, least) >= least
+
+
+@jit
+def _has_same_wrapper(a: int, b: int, own: OwnRows) -> bool:
+    """Tell whether two rows are wrapped alike, or so that it does not matter."""
+    if not (own.is_common[a] or own.is_common[b]):
+        return True
+    return is_nested(own.wrapper[a], own.wrapper[b], own.wrapper_hashes, own.wrapper_offsets)
+
+
+@jit
 def _find_nearest(
-    row: int, hashes: UInt32, offsets: Int64, buckets: Int32, labels: Int64, index: _Index, limits: tuple[float, int]
-) -> tuple[int, float, int, bool]:
-    """Return the most similar row that stayed, how similar, pairs compared, if a list was cut."""
+    row: int, hashes: UInt32, offsets: Int64, buckets: Int32, own: OwnRows, index: _Index, limits: tuple[float, int]
+) -> tuple[int, float, int, bool, bool]:
+    """Return the most similar row that stayed, how similar, pairs compared, and two facts.
+
+    The facts: whether a list was cut, and whether a similar row has another answer.
+    """
     threshold, max_candidates = limits
-    best, best_similarity, n_verified, is_capped = -1, 0.0, 0, False
+    best, best_similarity, n_verified, is_capped, has_other = -1, 0.0, 0, False, False
     mine = hashes[offsets[row] : offsets[row + 1]]
     for band in range(len(buckets)):
         bucket = buckets[band, row]
@@ -206,17 +249,23 @@ def _find_nearest(
         while other >= 0 and n_compared < max_candidates:
             n_compared += 1
             # a row that shares several bands with this one is verified once
-            if index.seen_by[other] != row and labels[other] == labels[row]:
+            if index.seen_by[other] != row and own.group[other] == own.group[row]:
                 index.seen_by[other] = row
-                n_verified += 1
-                theirs = hashes[offsets[other] : offsets[other + 1]]
-                # only a pair that beats the best so far matters, so its size bound is the limit
-                similarity = _compute_jaccard(mine, theirs, max(threshold, best_similarity))
-                if similarity >= threshold and similarity > best_similarity:
-                    best, best_similarity = other, similarity
+                is_answer = _has_same_answer(row, other, own, threshold)
+                # one similar row with another answer is enough to know of
+                if (is_answer or not has_other) and _has_same_wrapper(row, other, own):
+                    n_verified += 1
+                    theirs = hashes[offsets[other] : offsets[other + 1]]
+                    # only a pair that beats the best so far matters, so its size bound is the limit
+                    least = max(threshold, best_similarity) if is_answer else threshold
+                    similarity = _compute_jaccard(mine, theirs, least)
+                    if similarity >= threshold and not is_answer:
+                        has_other = True
+                    elif similarity >= threshold and similarity > best_similarity:
+                        best, best_similarity = other, similarity
             other = index.following[band, other]
         is_capped = is_capped or other >= 0  # the list goes on after the last candidate
-    return best, best_similarity, n_verified, is_capped
+    return best, best_similarity, n_verified, is_capped, has_other
 
 
 @jit
@@ -240,26 +289,30 @@ def _assign_in_order(
     hashes: UInt32,
     offsets: Int64,
     buckets: Int32,
-    labels: Int64,
+    own: OwnRows,
     index: _Index,
     limits: tuple[float, int],
-) -> tuple[Int64, Float32, int, int]:
-    """Assign rows in order: a row similar to some that stayed is a copy of the most similar one."""
+) -> tuple[Int64, Float32, tuple[int, int, int]]:
+    """Assign rows in order: a row similar to some that stayed is a copy of the most similar one.
+
+    The counts: pairs verified, rows with too many candidates, rows that stay for their answer.
+    """
     representative = np.arange(len(order))
     similarity = np.full(len(order), np.nan, np.float32)
-    n_verified = n_capped = 0
+    n_verified = n_capped = n_other = 0
     for row in order:
         # existing rows come first, and each of them stays
         if row < n_existing:
             _insert(row, buckets, index)
             continue
-        best, best_similarity, n_compared, is_capped = _find_nearest(
-            row, hashes, offsets, buckets, labels, index, limits
+        best, best_similarity, n_compared, is_capped, has_other = _find_nearest(
+            row, hashes, offsets, buckets, own, index, limits
         )
         n_verified += n_compared
         if best >= 0:
             representative[row], similarity[row] = best, best_similarity
         else:
             n_capped += is_capped
+            n_other += has_other
             _insert(row, buckets, index)
-    return representative, similarity, n_verified, n_capped
+    return representative, similarity, (n_verified, n_capped, n_other)

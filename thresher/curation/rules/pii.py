@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from thresher.curation.masking import list_free_texts, list_text_columns
-from thresher.curation.normalize import plain_texts
 from thresher.curation.rule import Rows, Rule
 from thresher.curation.similarity.duplicate_groups import DUPLICATES
 from thresher.curation.verdict import Verdict
+from thresher.dataset.normalize import plain_texts
 from thresher.errors import MissingExtraError, SettingsError, did_you_mean
 from thresher.validation import check_settings
 

@@ -9,10 +9,11 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import polars as pl
 
-from thresher.curation.normalize import Scope, normalize_texts, plain_texts
 from thresher.curation.rule import Rows, Rule
-from thresher.curation.similarity.shingles import encode_codes, hash_run, hash_words
+from thresher.curation.similarity.shingles import hash_run, hash_words
 from thresher.curation.verdict import Verdict
+from thresher.dataset.normalize import Scope, normalize_texts, plain_texts
+from thresher.dataset.own_text.words import encode_codes
 from thresher.numeric.arrays import Float64, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
 from thresher.validation import option

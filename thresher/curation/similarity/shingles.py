@@ -7,14 +7,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import polars as pl
 
+from thresher.dataset.own_text.words import CHUNK_ROWS, FNV_BASIS, FNV_PRIME, encode_codes
 from thresher.numeric.arrays import Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
 
-CHUNK_ROWS = 65_536
 Unit = Literal["word", "character"]
 SPACE = 32  # code point; words are divided by single spaces
-FNV_PRIME = np.uint64(0x100000001B3)  # FNV-1a, 64 bit
-FNV_BASIS = np.uint64(0xCBF29CE484222325)
 
 
 class Shingles(NamedTuple):
@@ -32,14 +30,6 @@ class Shingles(NamedTuple):
     def sizes(self) -> Int64:
         """Return the number of shingles of each row, (n,)."""
         return np.diff(self.offsets)
-
-
-def encode_codes(texts: pl.Series) -> tuple[UInt32, Int64, Int64]:
-    """Return the code points of all texts in one array, and where each text starts and ends."""
-    lengths = texts.str.len_chars().to_numpy().astype(np.int64)
-    codes = np.frombuffer("".join(texts.to_list()).encode("utf-32-le"), dtype=np.uint32)
-    ends = np.cumsum(lengths)
-    return codes, ends - lengths, ends
 
 
 def build_shingles(texts: pl.Series, *, n: int, unit: Unit) -> Shingles:

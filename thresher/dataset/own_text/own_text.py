@@ -1,0 +1,157 @@
+"""Own texts: what is left of each text without the text that many rows share, and its wrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from thresher.dataset.own_text.shared_text import SHARED, find_shared_text, mark_shared
+from thresher.dataset.own_text.words import Words, mix_bits, split_words
+from thresher.numeric.arrays import Bool, Int64, UInt8, UInt32, UInt64
+from thresher.numeric.numba_jit import jit
+
+
+class Wrappers(NamedTuple):
+    """The different wrappers of some texts, each as the set of its words.
+
+    Attributes:
+        hashes: uint32, the sets one after another, each sorted.
+        offsets: (k + 1,) int64, wrapper i has the words from `offsets[i]` to `offsets[i + 1]`.
+    """
+
+    hashes: UInt32
+    offsets: Int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTexts:
+    """What n texts say of their own.
+
+    Attributes:
+        texts: (n,) string: each text without what it shares with many; the whole text where nothing
+            else would be left.
+        rest: (n,) string: what was left out, "" for most.
+        wrapper: (n,) int64, which of the wrappers each text has.
+        wrappers: the different ones.
+    """
+
+    texts: pl.Series
+    rest: pl.Series
+    wrapper: Int64
+    wrappers: Wrappers
+
+    @property
+    def has_wrapper(self) -> Bool:
+        """Whether something was left out of a text, (n,)."""
+        sizes = np.diff(self.wrappers.offsets)
+        is_wrapped: Bool = sizes[self.wrapper] > 0
+        return is_wrapped
+
+
+def find_own_texts(sides: Sequence[pl.Series]) -> list[OwnTexts]:
+    """Return what each text says of its own, for each side; wrappers are numbered through.
+
+    What many texts of one side share is looked for on all sides: an evaluation set of a few rows
+    has the wrapper that the pool shows.
+
+    Cost: linear in the length of the texts.
+
+    Args:
+        sides: texts of each side, such as the pool's and the evaluation set's; no nulls.
+    """
+    words = [split_words(side) for side in sides]
+    shared = find_shared_text(words)
+    marks = [mark_shared(each, shared) for each in words]
+    sets = [
+        _collect_wrappers(each.hashes, each.is_letter, each.offsets, mark)
+        for each, mark in zip(words, marks, strict=True)
+    ]
+    wrapper, wrappers = _number_wrappers([each[0] for each in sets], [each[1] for each in sets])
+    pieces = [_cut(*side) for side in zip(sides, words, marks, strict=True)]
+    ends = np.cumsum([len(side) for side in sides])
+    return [
+        OwnTexts(texts=own, rest=rest, wrapper=numbers, wrappers=wrappers)
+        for (own, rest), numbers in zip(pieces, np.split(wrapper, ends[:-1]), strict=True)
+    ]
+
+
+@jit
+def _collect_wrappers(hashes: UInt32, is_letter: Bool, offsets: Int64, marks: UInt8) -> tuple[UInt32, Int64]:
+    """Return the set of the shared words of each text, sorted, and where it ends."""
+    out, ends = np.empty((marks == SHARED).sum(), np.uint32), np.zeros(len(offsets), np.int64)
+    n = 0
+    for row in range(len(offsets) - 1):
+        first = n
+        for at in range(offsets[row], offsets[row + 1]):
+            if marks[at] == SHARED and is_letter[at]:
+                out[n] = hashes[at]
+                n += 1
+        if n > first:
+            ordered = np.sort(out[first:n])
+            n = first
+            for i in range(len(ordered)):
+                if i == 0 or ordered[i] != ordered[i - 1]:
+                    out[n] = ordered[i]
+                    n += 1
+        ends[row + 1] = n
+    return out[:n].copy(), ends
+
+
+def _number_wrappers(hashes: Sequence[UInt32], ends: Sequence[Int64]) -> tuple[Int64, Wrappers]:
+    """Return which wrapper each text of all sides has, and the different wrappers."""
+    starts = np.cumsum([0, *(len(each) for each in hashes)])
+    offsets = np.concatenate([[0], *(side[1:] + start for side, start in zip(ends, starts, strict=False))]).astype(
+        np.int64
+    )
+    joined = np.concatenate(hashes)
+    _, first, wrapper = np.unique(_hash_sets(joined, offsets), return_index=True, return_inverse=True)
+    sizes = offsets[first + 1] - offsets[first]
+    parts = [joined[offsets[row] : offsets[row + 1]] for row in first.tolist()]
+    sets = np.concatenate([np.zeros(0, np.uint32), *parts])
+    return wrapper.astype(np.int64), Wrappers(sets, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+
+@jit
+def _hash_sets(hashes: UInt32, offsets: Int64) -> UInt64:
+    keys = np.zeros(len(offsets) - 1, np.uint64)
+    for row in range(len(keys)):
+        for at in range(offsets[row], offsets[row + 1]):
+            keys[row] = mix_bits(keys[row] ^ np.uint64(hashes[at]))
+    return keys
+
+
+def _cut(texts: pl.Series, words: Words, marks: UInt8) -> tuple[pl.Series, pl.Series]:
+    """Return the texts of the unmarked words and those of the marked ones."""
+    own, rest = texts.to_list(), [""] * len(texts)
+    is_marked = np.zeros(len(texts), np.bool_)
+    marked = np.flatnonzero(marks)
+    is_marked[np.searchsorted(words.offsets, marked, side="right") - 1] = True
+    for row in np.flatnonzero(is_marked).tolist():
+        span = slice(words.offsets[row], words.offsets[row + 1])
+        mark, starts, text = marks[span] > 0, words.starts[span], own[row]
+        edges = np.flatnonzero(np.diff(mark)) + 1
+        places = [0, *starts[edges].tolist(), len(text)]
+        pieces = [text[a:b] for a, b in zip(places[:-1], places[1:], strict=True)]
+        # pieces are marked and unmarked by turns
+        halves = [" ".join(piece.strip() for piece in pieces[half::2]) for half in (0, 1)]
+        rest[row], own[row] = halves if mark[0] else reversed(halves)
+    return pl.Series("text", own, dtype=pl.String), pl.Series("rest", rest, dtype=pl.String)
+
+
+@jit
+def is_nested(a: int, b: int, hashes: UInt32, offsets: Int64) -> bool:
+    """Tell whether one of two wrappers has all words of the other; see `Wrappers`."""
+    if a == b:
+        return True
+    x, y = hashes[offsets[a] : offsets[a + 1]], hashes[offsets[b] : offsets[b + 1]]
+    i = j = n_shared = 0
+    while i < len(x) and j < len(y):
+        if x[i] == y[j]:
+            n_shared += 1
+        step_i, step_j = x[i] <= y[j], y[j] <= x[i]
+        i, j = i + step_i, j + step_j
+    return n_shared == min(len(x), len(y))
