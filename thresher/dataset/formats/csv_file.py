@@ -18,7 +18,7 @@ from thresher.dataset.formats.text_shard import Layout, TextShard
 from thresher.errors import InputError
 
 _HEADER_LIMIT = 1 << 20
-_EXCEL_LINE = re.compile(rb'"?sep=(.)"?\r?\n', re.IGNORECASE)  # before the header: Excel's delimiter
+_EXCEL_LINE = re.compile(rb'"?sep=(.)"?\r?\n', re.IGNORECASE)  # Excel's delimiter line
 
 
 def open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int) -> TextShard:

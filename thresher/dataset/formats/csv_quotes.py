@@ -49,8 +49,8 @@ def requote(record: bytes, delimiter: bytes) -> bytes:
 def split_swallowed(spans: Spans, reader: SpanReader, delimiter: str, n_columns: int) -> UnquotedRows:
     """Return the records of a file with each line that a lone quote swallowed as a row of its own.
 
-    A record of several lines stays one, as RFC 4180 says, unless its lines have the columns of a row
-    and values that these columns have elsewhere.
+    A record of several lines stays one, as RFC 4180 says, unless its lines have the columns of a
+    row and values that these columns have elsewhere.
 
     Args:
         spans: the records by quotes, the header first.
