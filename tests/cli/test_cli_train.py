@@ -10,6 +10,7 @@ from dataclasses import fields
 
 import pytest
 
+from thresher.cli.main import main
 from thresher.cli.train import train as command
 from thresher.dataset import load
 from thresher.trainer.settings import TrainSettings
@@ -80,3 +81,18 @@ def test_a_folder_that_is_taken_is_one_sentence_from_every_process(tiny_bert, co
     )
     assert b"must be new or empty" in done.stderr
     assert b"internal error" not in done.stderr
+
+
+def test_what_was_read_is_said_and_options_of_reading_do_not_fit_a_subset(tmp_path, capsys):
+    import thresher as th
+
+    rows = [{"text": f"row {i}", "label": "ab"[i % 2], "kind": "x"} for i in range(12)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    th.select(str(path), "random", budget=6, out=tmp_path / "chosen")
+    assert main(["train", str(tmp_path / "chosen"), "--schema", "text-label", "--out", str(tmp_path / "a")]) == 2
+    assert "schema: the rows of a subset are read as they were chosen" in capsys.readouterr().err
+    words = ["train", str(path), "--max-steps", "1", "--out", str(tmp_path / "b"), "--model", str(tmp_path / "none")]
+    assert main(words) == 2  # there is no such model, which is looked for after the rows were read
+    read = "12 rows read (classification; text-label: text=text, label=label; other columns: kind)"
+    assert f"{path}: {read}" in capsys.readouterr().err

@@ -42,14 +42,14 @@ def correct(
     if as_json:
         sys.stdout.write(corrected.manifest.to_json().decode())
     if not quiet:
-        typer.echo(format_summary(corrected, out), err=True)
+        typer.echo(format_summary(corrected, out, options.describe_schema(rows)), err=True)
 
 
-def format_summary(corrected: Corrected, out: Path) -> str:
+def format_summary(corrected: Corrected, out: Path, read_as: str | None) -> str:
     """Return what happened, in a few lines."""
     content = corrected.manifest.content
     counts = content["counts"]
-    lines = [f"{counts['read']:,} rows read, {counts['rejected']:,} rejected as unusable"]
+    lines = [f"{counts['read']:,} rows read ({read_as}), {counts['rejected']:,} rejected as unusable"]
     lines += options.format_rejected(counts["rejected_by_reason"])
     lines.append(f"{content['model']['name']} wrote, {content['judge']['name']} judged, eta {content['eta']:g}")
     lines += [f"  {n:,} {decision}" for decision, n in counts["decisions"].items()]

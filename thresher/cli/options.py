@@ -28,13 +28,14 @@ def read_rows(source: str, read: ReadSettings) -> Dataset:
 
 
 def read_and_report(source: str, read: ReadSettings, *, quiet: bool) -> Dataset:
-    """Load rows, and say at once how many were rejected and why: no summary counts these."""
+    """Load rows, and say at once how they were read, and how many were rejected and why."""
     from thresher.dataset.rejection import describe_rejected
 
     rows = read_rows(source, read)
-    if rows.n_rejected and not quiet:
-        typer.echo(f"{source}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
     if not quiet:
+        typer.echo(f"{source}: {rows.n_read:,} rows read ({rows.kind}; {describe_schema(rows)})", err=True)
+        if rows.n_rejected:
+            typer.echo(f"{source}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
         for note in rows.notes:
             typer.echo(f"{source}: note: {note}", err=True)
     return rows

@@ -13,6 +13,7 @@ import typer
 from thresher.cli import options
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import ReadSettings
+from thresher.errors import InputError
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ def train(
     from thresher.trainer.train import train as train_rows
 
     is_subset = (Path(data) / "manifest.json").is_file()  # `train` reads it, and knows its pool
-    rows = data if is_subset else options.read_rows(data, read)
+    if is_subset and read != ReadSettings():
+        names = ", ".join(name for name, value in vars(read).items() if value != getattr(ReadSettings(), name))
+        raise InputError(f"{names}: the rows of a subset are read as they were chosen, got {data}; leave these out")
+    is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
+    rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
     with training_display(quiet=quiet) as show:
         adapter = train_rows(
             rows,
@@ -62,13 +67,12 @@ def train(
             force=force,
             on_event=show,
         )
-    if int(os.environ.get("RANK", "0")):
-        return  # of several processes, the first one speaks
+    if not is_first:
+        return
     if as_json:
         sys.stdout.write((adapter.path / "metrics.json").read_text())
     if not quiet:
-        notes = () if isinstance(rows, str) else rows.notes
-        typer.echo("\n".join([format_summary(adapter), *options.reading_notes(notes)]), err=True)
+        typer.echo(format_summary(adapter), err=True)
 
 
 def format_summary(adapter: Adapter) -> str:
