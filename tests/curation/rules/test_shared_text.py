@@ -19,7 +19,7 @@ THINGS = ["lamp", "bulb", "shade", "plug", "switch", "cable", "stand", "dimmer",
 FAULTS = ["flickers", "hums", "smells", "broke", "melted", "fell", "sparks", "leaks", "squeaks", "tripped"]
 
 
-def near(rows, **options):
+def apply_near_duplicates(rows, **options):
     pool = th.load(pl.DataFrame(rows), id_column="id" if "id" in rows[0] else None)
     return apply_rules(pool, [create("exact-duplicates"), create("near-duplicates", options)])
 
@@ -47,12 +47,12 @@ def test_different_questions_behind_one_system_turn_stay(prompt):
         }
         for q, a in support_rows(200)
     ]
-    assert len(near(rows).kept) >= 195
+    assert len(apply_near_duplicates(rows).kept) >= 195
 
 
 def test_different_questions_beside_a_system_column_stay():
     rows = [{"system": POLICY, "prompt": q, "completion": a} for q, a in support_rows(200)]
-    assert len(near(rows).kept) >= 195
+    assert len(apply_near_duplicates(rows).kept) >= 195
 
 
 def test_different_inputs_of_one_instruction_stay_although_they_are_labeled_alike():
@@ -65,14 +65,14 @@ def test_different_inputs_of_one_instruction_stay_although_they_are_labeled_alik
         }
         for i in range(200)
     ]
-    assert len(near(rows).kept) >= 195
+    assert len(apply_near_duplicates(rows).kept) >= 195
 
 
 def test_one_input_under_two_instructions_is_no_duplicate_where_the_answer_is_a_common_one():
     notes = [f"{' '.join(random.Random(i).choices(THINGS + FAULTS, k=12))}" for i in range(40)]
     questions = ("Is the note below about a fault of the thing?", "Is the note below written in plain English?")
     rows = [{"instruction": q, "input": note, "output": "yes"} for note in notes for q in questions]
-    assert len(near(rows).kept) == 80
+    assert len(apply_near_duplicates(rows).kept) == 80
 
 
 def test_rows_with_other_answers_stay_and_are_counted():
@@ -82,12 +82,12 @@ def test_rows_with_other_answers_stay_and_are_counted():
         {"prompt": question + " Please!", "completion": "The green one."},
         {"prompt": question + " Thanks", "completion": "the red one"},
     ]
-    result = near(rows)
+    result = apply_near_duplicates(rows)
     assert result.kept.tolist() == [0, 2]
     notes = result.results[1].notes
     assert notes["rows_with_other_answers"] == 1
     assert "1 rows are similar to a row that stays but have another answer" in notes["other_answers"]
-    assert near(rows, same_answer=False).kept.tolist() == [0]
+    assert apply_near_duplicates(rows, same_answer=False).kept.tolist() == [0]
 
 
 def test_long_answers_may_differ_in_a_word_but_not_in_a_number():
@@ -98,7 +98,7 @@ def test_long_answers_may_differ_in_a_word_but_not_in_a_number():
         {"prompt": question + " Now", "completion": answer.replace("hums", "buzzes")},
         {"prompt": question + " Soon", "completion": answer.replace("12", "21")},
     ]
-    assert near(rows).kept.tolist() == [0, 2]
+    assert apply_near_duplicates(rows).kept.tolist() == [0, 2]
 
 
 WORDS = [
@@ -140,7 +140,7 @@ def measure(rows, prefix, suffix, system):
     wrapped = [{**row, "prompt": prefix + row["prompt"] + suffix} for row in rows]
     if system:
         wrapped = [{"system": system, **row} for row in wrapped]
-    pairs = near(wrapped).dropped.select("row_id", "duplicate_of").rows()
+    pairs = apply_near_duplicates(wrapped).dropped.select("row_id", "duplicate_of").rows()
     right = sum(a.split()[-1] == b.split()[-1] for a, b in pairs)
     return right / max(len(pairs), 1), right / 20
 

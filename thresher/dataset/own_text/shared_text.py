@@ -26,7 +26,7 @@ SHORT_SHARE = 0.25  # of the rows that must share a shorter one
 END = np.uint64(0x9E3779B97F4A7C15)  # stands for the end of a text where passages are counted
 SHARED, CHANGED = 1, 2  # marks of a word: of shared text, or in the place of a word of it
 SEED = np.uint64(0x243F6A8885A308D3)  # hash of no words
-GRAM = 4  # words in a row that are known from a long prefix or suffix are of it, wherever they stand
+GRAM = 4  # words in a row that mark long shared text wherever they stand
 GAP = 6  # words between two known places of a shared text that count as changed words of it
 CHAIN = 0.5  # share of a passage's places that are beside one other passage, for both to be shared
 
@@ -38,8 +38,7 @@ class SharedText(NamedTuple):
         prefixes: hash table, see `words.find_slot`.
         suffixes: the same.
         passages: the same.
-        grams: the same; of all runs of four words of long shared text, by which it is recognized in
-            a row that has a word of it changed.
+        grams: the same; of runs of four words of long shared text, to find it with a word changed.
         bridges: the same; of two words of long shared text and two more of it, a few words later.
         longest: words of the longest prefix and suffix.
     """
@@ -105,10 +104,7 @@ def _join(keys: list[UInt64]) -> UInt64:
 
 
 def mark_shared(words: Words, shared: SharedText) -> UInt8:
-    """Return which words are of shared text, (w,): `SHARED`, `CHANGED` or 0.
-
-    No word of a text that has nothing else is marked.
-    """
+    """Return each word's mark, (w,): `SHARED`, `CHANGED` or 0; 0 in a text with nothing else."""
     first, last = words.offsets[:-1], words.offsets[1:]
     head = _measure_starts(words.hashes, first, last, 1, shared.prefixes, shared.longest[0])
     tail = _measure_starts(words.hashes, last - 1, first + head - 1, -1, shared.suffixes, shared.longest[1])
@@ -153,9 +149,8 @@ def _find_common_starts(
         begin: (n,) where each row's first word is.
         length: (n,) words of each row.
         step: 1 to read forward, -1 to read backward.
-        limits: rows that must share a beginning; ways in which they go on; share of those that do
-            not go on like most; words of a long beginning; share of rows that must have a short
-            one.
+        limits: rows that must share a beginning; ways in which they go on; share that goes on
+            otherwise than most; words of a long beginning; share of rows for a short one.
     """
     needed, ways, parting, long, short_share = limits
     nodes, levels = [SEED], [0]  # typed; the first is taken off at the end
@@ -200,9 +195,8 @@ def _count_children(
         key: (g,) hash of what the rows of each group share.
 
     Returns:
-        The child that each row goes to, -1 for one that ends; hash, rows and group of each child;
-        and for each group in how many ways its rows go on, and how many of them do in the most
-        frequent one.
+        The child of each row, -1 for one that ends; hash, rows and group of each child; and the
+        ways in which each group goes on, with the rows of the most frequent one.
     """
     n_slots = 16
     while n_slots < 2 * len(at):
@@ -248,8 +242,7 @@ def _measure_starts(hashes: UInt32, begin: Int64, stop: Int64, step: int, table:
 def _find_passages(words: Words, begin: Int64, stop: Int64, needed: int) -> tuple[UInt64, Int64, Int64]:
     """Return the passages that many rows share in the middle, and stretches of them.
 
-    The passages are hashes; a stretch is the start and the end of one passage, or of two that stand
-    side by side, each different one once.
+    Passages are hashes; a stretch is start and end of one, or of two side by side, each once.
     """
     row, key, start, end = _hash_passages(words.hashes, words.is_last, begin, stop)
     known, first, place = np.unique(key, return_index=True, return_inverse=True)
