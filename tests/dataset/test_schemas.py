@@ -194,7 +194,7 @@ def test_a_conversation_keeps_reasoning_and_the_first_form_of_calls():
         {"role": "assistant", "content": "a", "reasoning_content": "since it rains"},
     ]
     [_, call, result, answer] = load([{"messages": messages}]).messages([0])[0].messages
-    assert call["tool_calls"] == [{"type": "function", "function": {"name": "w", "arguments": "{}"}}]
+    assert call["tool_calls"] == [{"type": "function", "function": {"name": "w", "arguments": {}}}]
     assert result == {"role": "tool", "name": "w", "content": "rain"}
     assert answer["reasoning_content"] == "since it rains"
 
@@ -214,7 +214,9 @@ def test_an_assistant_turn_of_weight_0_is_context_and_never_the_response():
     assert first.messages([1])[0].messages == weighted
     assert last.frame.row(1)[1:3] == ("q", "a")
     assert last.messages([1])[0].messages == turns[:2]
-    assert none.rejected["reason"].to_list() == ["every assistant turn has weight 0, so that there is none to learn"]
+    assert none.rejected["reason"].to_list() == [
+        "every assistant turn is empty or marked as not to be learned, so that there is none to learn"
+    ]
 
 
 def test_a_conversation_keeps_system_tools_and_later_turns():

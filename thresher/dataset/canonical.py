@@ -19,7 +19,9 @@ from thresher.dataset.conversation import (
     Conversation,
     build_canonical_text,
     build_turns,
+    drop_nulls,
     is_blank,
+    mark_unlearned,
     parse_tools,
     parse_turns,
     refuse_nul,
@@ -32,8 +34,14 @@ from thresher.dataset.values.marks import refuse_unwanted
 CANONICAL_SCHEMA = {"index": pl.Int64, **dict.fromkeys(("prompt", "response", "extra", "row_id"), pl.String)}
 
 
-def canonicalize_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
-    """Return the text of one row; a row that cannot be used raises BadRow with the reason."""
+def canonicalize_row(row: Mapping[str, Any], schema: Schema, *, is_typed: bool = False) -> CanonicalText:
+    """Return the text of one row; a row that cannot be used raises BadRow with the reason.
+
+    Args:
+        row: of the user.
+        schema: how its columns are read.
+        is_typed: the row is from a table, whose structs have a null for every field they lack.
+    """
     _refuse_other_schema(row, schema)
     if schema.wanted is not None:
         refuse_unwanted(row, schema.wanted)
@@ -44,31 +52,46 @@ def canonicalize_row(row: Mapping[str, Any], schema: Schema) -> CanonicalText:
         prompt = join_text(row, schema.columns["text"])
         text = CanonicalText(prompt, format_label(row, schema))
     else:
-        text = build_canonical_text(build_conversation(row, schema))
-        if not schema.is_chat and not _holds_messages(row, schema):
+        conversation = build_conversation(row, schema, is_typed=is_typed)
+        text = build_canonical_text(conversation)
+        if not schema.is_chat and not _holds_messages(row, schema) and conversation.tools is None:
             text = CanonicalText(text.prompt, text.response)
     return CanonicalText(text.prompt, text.response, text.extra, row_id)
 
 
-def build_conversation(row: Mapping[str, Any], schema: Schema) -> Conversation:
-    """Return the messages of one row of a schema of kind "sft"."""
+def build_conversation(row: Mapping[str, Any], schema: Schema, *, is_typed: bool = False) -> Conversation:
+    """Return the messages of one row of a schema of kind "sft"; see `canonicalize_row`."""
     columns = schema.columns
+    names = [name for role in ("messages", "prompt", "response", "tools") for name in columns.get(role, ())]
+    if is_typed:
+        row = {**row, **{name: drop_nulls(row[name]) for name in names if isinstance(row.get(name), list)}}
     system = _read_optional(row, columns.get("system", ()))
-    if _holds_messages(row, schema):
-        names = (columns["prompt"][0], columns["response"][0])
-        return Conversation(_add_system([turn for name in names for turn in parse_turns(row.get(name), name)], system))
-    if not schema.is_chat:
+    tools_name = columns["tools"][0] if "tools" in columns else None
+    if not schema.is_chat and not _holds_messages(row, schema):
         prompt = join_text(row, columns["prompt"])
         response = join_text(row, columns["response"])
         history = row.get(columns["history"][0]) if "history" in columns else None
-        return Conversation(build_turns(prompt, response, system, history))
-    name = columns["messages"][0]
-    if row.get(name) is None:
-        raise BadRow(_describe_absence(row, (name,)))
-    turns = _add_system(parse_turns(row[name], name), system)
-    tools_name = columns["tools"][0] if "tools" in columns else None
+        tools = None if tools_name is None else _read_tools_beside_text(row.get(tools_name), tools_name)
+        return Conversation(mark_unlearned(build_turns(prompt, response, system, history)), tools)
+    if schema.is_chat:
+        name = columns["messages"][0]
+        if row.get(name) is None:
+            raise BadRow(_describe_absence(row, (name,)))
+        turns = parse_turns(row[name], name)
+    else:
+        turns = [
+            turn for name in (columns["prompt"][0], columns["response"][0]) for turn in parse_turns(row.get(name), name)
+        ]
     tools = None if tools_name is None else parse_tools(row.get(tools_name), tools_name)
-    return Conversation(turns, tools)
+    return Conversation(_add_system(mark_unlearned(turns), system), tools)
+
+
+def _read_tools_beside_text(value: Any, name: str) -> list[Any] | None:
+    """Return the tools of a row of texts, whose column of this name may be about anything."""
+    if isinstance(value, list) or (isinstance(value, str) and value.lstrip(WHITE_SPACE).startswith("[")):
+        tools = parse_tools(value, name)
+        return tools if tools is not None and all(isinstance(tool, dict) for tool in tools) else None
+    return None
 
 
 def _add_system(turns: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
@@ -221,17 +244,21 @@ def _clean_labels(columns: pl.DataFrame, schema: Schema) -> pl.DataFrame:
 
 
 def _read_columns(table: pa.Table, schema: Schema) -> pl.DataFrame | None:
-    """Return the needed columns as text, and `is_plain`: rows without NUL and history."""
+    """Return the needed columns as text, and `is_plain`: rows without NUL, history and tools."""
     text: dict[str, pa.ChunkedArray] = {}
     is_plain = pl.lit(value=True)
     series: list[pl.Series] = []
-    history = schema.columns.get("history", ("",))[0]
+    history, tools = (schema.columns.get(role, ("",))[0] for role in ("history", "tools"))
     for name in schema.column_names:
         if name not in table.column_names:
             text[name] = pa.nulls(table.num_rows, pa.large_string())
         elif name == history:
             series.append(_is_empty_list(table[name]).alias("no history"))
             is_plain &= pl.col("no history")
+            continue
+        elif name == tools:
+            series.append(_has_no_tools(table[name]).alias("no tools"))
+            is_plain &= pl.col("no tools")
             continue
         else:
             column = _column_to_text(table[name], schema, name)
@@ -265,6 +292,13 @@ def _is_empty_list(column: pa.ChunkedArray) -> pl.Series:
     if series.dtype == pl.String:
         return (series.str.strip_chars(WHITE_SPACE) == "").fill_null(value=True)
     return series.is_null()
+
+
+def _has_no_tools(column: pa.ChunkedArray) -> pl.Series:
+    series = pl.Series("", pl.from_arrow(column))
+    if series.dtype == pl.String:
+        return ~series.str.strip_chars_start(WHITE_SPACE).str.starts_with("[").fill_null(value=False)
+    return _is_empty_list(column)
 
 
 def _is_filled(column: pl.Expr) -> pl.Expr:

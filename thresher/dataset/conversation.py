@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import orjson
 
 from thresher.dataset.rejection import BadRow, describe_type
+from thresher.dataset.turn_flags import FLAGS, WEIGHT, parse_flags
 
 WHITE_SPACE = " \t\n\r\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\ufeff" + "".join(
     # joiners alone are blank, too
@@ -21,7 +23,6 @@ ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("observation", "function", "tool", "tool_response"), "tool"),
 }
-WEIGHT = "weight"  # of an assistant turn, in OpenAI's rows: 0 for one that is not to be learned
 # what a chat template may read besides role and content; models that reason have the last two
 _OTHER_KEYS = ("name", "tool_call_id", "tool_calls", "reasoning_content", "thinking")
 
@@ -34,8 +35,9 @@ class Conversation:
         messages: dicts with "role" (system, user, assistant, tool), "content" (text, or None with
             "tool_calls"), and "name", "tool_call_id", "tool_calls", "reasoning_content", "thinking"
             where the row has them. A "function_call" of OpenAI's first form is in "tool_calls".
-            Assistant turns that are not to be learned have "weight" 0; the last one never does,
-            what follows it is left out.
+            Assistant turns that are not to be learned, and empty ones, have "weight" 0; the last
+            one never does, what follows it is left out. Arguments of calls are objects, unless the
+            row has text that is not the JSON of one.
         tools: the tools the assistant may call, as the row has them; None where it has none.
     """
 
@@ -113,17 +115,36 @@ def parse_turns(turns: Any, field: str) -> list[dict[str, Any]]:
         raise BadRow(f"field '{field}' must be a list of messages, found {describe_type(turns)}")
     if not turns:
         raise BadRow(f"field '{field}' is empty")
-    return _cut_unlearned([_parse_message(turn, field) for turn in turns])
+    messages = [_parse_message(turn, field) for turn in turns]
+    if any(not FLAGS.isdisjoint(turn) for turn in turns):
+        roles = [message["role"] for message in messages]
+        for message, is_learned in zip(messages, parse_flags(turns, roles, field), strict=True):
+            if not is_learned:
+                message[WEIGHT] = 0
+    return messages
 
 
-def _cut_unlearned(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages up to the last assistant turn that has not weight 0."""
+def mark_unlearned(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages up to the last assistant turn that is learned; empty ones never are.
+
+    That the last assistant turn is empty is for `build_canonical_text` to judge.
+    """
+    own = [i for i, each in enumerate(messages) if each["role"] == "assistant"]
+    for i in own[:-1]:
+        if is_empty_turn(messages[i]):
+            messages[i][WEIGHT] = 0
     if not any(WEIGHT in message for message in messages):
         return messages
-    learned = [i for i, each in enumerate(messages) if each["role"] == "assistant" and WEIGHT not in each]
+    learned = [i for i in own if WEIGHT not in messages[i]]
     if not learned:
-        raise BadRow("every assistant turn has weight 0, so that there is none to learn")
+        raise BadRow("every assistant turn is empty or marked as not to be learned, so that there is none to learn")
     return messages[: learned[-1] + 1]
+
+
+def is_empty_turn(message: Mapping[str, Any]) -> bool:
+    """Tell whether a turn says nothing: no content, no tool call, no reasoning."""
+    texts = (message.get(key) for key in ("content", "reasoning_content", "thinking"))
+    return not message.get("tool_calls") and all(not isinstance(text, str) or is_blank(text) for text in texts)
 
 
 def resolve_role(name: str) -> str | None:
@@ -144,15 +165,55 @@ def _parse_message(turn: Any, field: str) -> dict[str, Any]:
     message["content"] = _parse_content(turn.get("content", turn.get("value")), field)
     for key in _OTHER_KEYS:
         if turn.get(key) is not None:
-            message[key] = drop_nulls(turn[key])
-    if known == "assistant" and turn.get(WEIGHT) == 0:
-        message[WEIGHT] = 0
-    call = drop_nulls(turn.get("function_call"))
-    if call and not message.get("tool_calls"):
-        message["tool_calls"] = [{"type": "function", "function": call}]
+            message[key] = turn[key]
+    calls, call = decode_json(message.pop("tool_calls", None), "tool_calls"), turn.get("function_call")
+    if not calls and isinstance(call, dict) and any(value is not None for value in call.values()):
+        calls = [{"type": "function", "function": call}]
+    if calls is not None:
+        message["tool_calls"] = _parse_calls(calls, field)
     if message["content"] is None and not message.get("tool_calls"):
         raise BadRow(f"a message of '{field}' has neither content nor tool_calls")
     return message
+
+
+def _parse_calls(calls: Any, field: str) -> Any:
+    """Return tool calls with their arguments as objects, and without null members but in these."""
+    if not isinstance(calls, list):
+        raise BadRow(f"the tool_calls of a message of '{field}' must be a list, found {describe_type(calls)}")
+    return [_parse_call(call) for call in calls]
+
+
+def _parse_call(call: Any) -> Any:
+    if not isinstance(call, dict):
+        return call
+    call = {key: value for key, value in call.items() if value is not None}
+    if isinstance(call.get("function"), dict):
+        call["function"] = _parse_call(call["function"])
+    if "arguments" in call:
+        call["arguments"] = decode_arguments(call["arguments"])
+    return call
+
+
+def decode_arguments(arguments: Any) -> Any:
+    """Return the object that the arguments of a call are the JSON text of; others as they are.
+
+    The API's text for no arguments at all is empty. Text whose numbers or characters would not
+    survive stays text.
+    """
+    if not isinstance(arguments, str):
+        return arguments
+    if is_blank(arguments):
+        return {}
+    try:
+        decoded = json.loads(arguments, parse_constant=_refuse_constant)
+        orjson.dumps(decoded)
+    except (ValueError, TypeError, RecursionError):
+        return arguments
+    return decoded if isinstance(decoded, dict) else arguments
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parse_content(content: Any, field: str) -> str | None:
@@ -177,7 +238,7 @@ def _read_part(part: Any, field: str) -> str:
 
 
 def drop_nulls(value: Any) -> Any:
-    """Drop null members, which Parquet adds to every struct that lacks a field."""
+    """Drop null members, which tables add to every struct that lacks a field."""
     if isinstance(value, dict):
         return {key: drop_nulls(member) for key, member in value.items() if member is not None}
     if isinstance(value, list):
@@ -192,7 +253,7 @@ def parse_tools(tools: Any, field: str) -> list[Any] | None:
         return None
     if not isinstance(tools, list):
         raise BadRow(f"field '{field}' must be a list of tools, found {describe_type(tools)}")
-    return list(drop_nulls(tools)) or None
+    return tools or None
 
 
 def build_canonical_text(conversation: Conversation) -> CanonicalText:

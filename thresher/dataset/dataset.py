@@ -152,8 +152,12 @@ class Dataset:
         """
         if self.kind != "sft":
             raise InputError(f"messages: rows of kind 'sft' are required, got '{self.kind}'; use frame or rows")
+        rows, shard = self.rows(indices), self.shard[self._check_indices(indices)].tolist()
         try:
-            return [build_conversation(row, self.schema) for row in self.rows(indices)]
+            return [
+                build_conversation(row, self.schema, is_typed=self.shards[number].is_typed)
+                for row, number in zip(rows, shard, strict=True)
+            ]
         except BadRow as reason:
             raise InputError(f"messages: a file changed since it was read ({reason}); run again") from None
 

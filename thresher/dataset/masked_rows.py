@@ -57,8 +57,8 @@ def _change_frame(rows: Dataset, changed: Mapping[int, Row]) -> pl.DataFrame:
     at = list(changed)
     try:
         texts = [
-            canonicalize_row(changed[position], use_own_names(rows.schema, rows.shards[rows.shard[position]]))
-            for position in at
+            canonicalize_row(changed[i], use_own_names(rows.schema, shard), is_typed=shard.is_typed)
+            for i, shard in ((i, rows.shards[rows.shard[i]]) for i in at)
         ]
     except BadRow as reason:
         raise InputError(f"a changed row must stay usable: {reason}; mask less of it") from None

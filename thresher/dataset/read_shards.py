@@ -66,7 +66,7 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
         n_before = n_read
         for block in shard.blocks(columns=schema.column_names):
             n_read += len(block.positions)
-            frame = _read_block(block, own, shard.name, rejected, by_column=by_column)
+            frame = _read_block(block, own, shard, rejected, by_column=by_column)
             index = frame["index"].to_numpy()
             if schema.id_column is None:
                 ids = hash_contents(schema.kind, frame["prompt"], frame["response"], frame["extra"])
@@ -123,7 +123,7 @@ def reject_repeated(
                 rejected.add(shard.name, next(lines), DUPLICATED_ID.format(id_column), block.preview(index))
 
 
-def _read_block(block: Block, schema: Schema, name: str, rejected: RejectedRows, *, by_column: bool) -> pl.DataFrame:
+def _read_block(block: Block, schema: Schema, shard: Shard, rejected: RejectedRows, *, by_column: bool) -> pl.DataFrame:
     """Return the usable rows of a block with the columns of `CANONICAL_SCHEMA`, in order."""
     is_open = np.ones(len(block.positions), np.bool_)
     parts: list[pl.DataFrame] = []
@@ -136,9 +136,9 @@ def _read_block(block: Block, schema: Schema, name: str, rejected: RejectedRows,
     single = []
     for index in np.flatnonzero(is_open).tolist():
         try:
-            text = canonicalize_row(block.row(index), schema)
+            text = canonicalize_row(block.row(index), schema, is_typed=shard.is_typed)
         except BadRow as reason:
-            rejected.add(name, int(block.lines[index]), str(reason), block.preview(index))
+            rejected.add(shard.name, int(block.lines[index]), str(reason), block.preview(index))
         else:
             single.append((index, text.prompt, text.response, text.extra, text.row_id))
     if single or not parts:

@@ -111,9 +111,9 @@ _KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
 _OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {
     "messages": {"tools": ("tools",), "system": _SYSTEM},
     "sharegpt": {"tools": ("tools",), "system": _SYSTEM},
-    "alpaca": {"system": _SYSTEM, "history": ("history",)},
-    "prompt-completion": {"system": _SYSTEM},
-    "query-response": {"system": _SYSTEM},
+    "alpaca": {"system": _SYSTEM, "history": ("history",), "tools": ("tools",)},
+    "prompt-completion": {"system": _SYSTEM, "tools": ("tools",)},
+    "query-response": {"system": _SYSTEM, "tools": ("tools",)},
 }
 
 

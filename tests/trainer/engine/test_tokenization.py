@@ -180,7 +180,7 @@ def test_mask_and_loss_are_those_of_a_slow_reference_over_bytes(tokenizer, tiny_
     import torch
     from transformers import AutoModelForCausalLM
 
-    from thresher.models.causal_lm.chat_template import PLAIN_TEMPLATE
+    from thresher.models.causal_lm.template_text import PLAIN_TEMPLATE
     from thresher.trainer.engine.batches import pack_rows, pad_rows
     from thresher.trainer.engine.losses import token_loss
 

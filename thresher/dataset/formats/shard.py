@@ -45,12 +45,14 @@ class Shard(Protocol):
         suffix: with which a copy of some rows is written, for example ".jsonl.gz".
         advice: what to do when no schema fits the rows; "" where the file gives no hint.
         notes: what a user should know of how the file was read, one sentence each.
+        is_typed: rows come from a table, whose structs have a null for every field they lack.
     """
 
     name: str
     suffix: str
     advice: str
     notes: Sequence[str]
+    is_typed: bool
 
     @property
     def source(self) -> SourceFile:

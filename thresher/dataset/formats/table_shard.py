@@ -191,6 +191,8 @@ class TableShard:
         InputError: two columns have one name.
     """
 
+    is_typed = True
+
     def __init__(self, table: Batches, source: SourceFile, *, suffix: str) -> None:
         check_names(table.schema.names, source.path)
         self.name = source.path

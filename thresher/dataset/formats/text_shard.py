@@ -158,6 +158,8 @@ class TextShard:
         max_row_bytes: longer rows are rejected unread.
     """
 
+    is_typed = False
+
     def __init__(
         self, file: PlainFile, spans: Spans, syntax: RowSyntax, layout: Layout, *, suffix: str, max_row_bytes: int
     ) -> None:

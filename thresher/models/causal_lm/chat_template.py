@@ -9,49 +9,33 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from thresher.errors import InputError
-
-Message = Mapping[str, Any]
-Span = tuple[int, int]
-
-# For models without a chat template, and saved with the adapter's tokenizer. Each turn is "###
-# role:", a line break and the content (and tool calls as JSON); an assistant turn ends with the
-# end-of-sequence token, which is learned.
-PLAIN_TEMPLATE = (
-    "{%- if bos_token %}{{ bos_token }}{% endif -%}"
-    "{%- if tools %}{{ '### tools:\n' + (tools | tojson) + '\n\n' }}{% endif -%}"
-    "{%- for message in messages -%}"
-    "{{ '### ' + message['role'] + ':\n' }}"
-    "{%- set words = (message['content'] or '') + (message['tool_calls'] | tojson if message['tool_calls'] else '') -%}"
-    "{%- if message['role'] == 'assistant' -%}"
-    "{%- generation -%}{{ words + eos_token }}{%- endgeneration -%}"
-    "{%- else -%}{{ words }}{%- endif -%}"
-    "{{ '\n\n' }}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '### assistant:\n' }}{%- endif -%}"
+from thresher.models.causal_lm.call_forms import unwrap_call, fit_calls
+from thresher.models.causal_lm.template_text import (
+    PLAIN_TEMPLATE,
+    Message,
+    Span,
+    count_assistant_blocks,
+    render_blocks,
+    template_errors,
+    write_text,
 )
 
 REWRITES = "the chat template rewrites earlier turns, so they cannot be learned (--loss-on last-assistant can)"
 REWRITES_LAST = "the chat template shows the last turn differently from its prompt, so it cannot be learned"
 NO_ASSISTANT = "there is no assistant turn to learn"
 TEMPLATE_REFUSES = "the chat template refuses the conversation"
-
-# Some templates (Llama 3, Mistral, gpt-oss) write today's date. A row must be the same text
-# tomorrow: a run continues after midnight, and values are kept for good. This is the day that
-# Llama's own falls back to.
-TODAY = date(2024, 7, 26)
-_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+HIDES_CALLS = "the chat template does not show tool calls, so that the turns that make them cannot be read"
 
 # What some templates (DeepSeek-R1, QwQ) open an answer with and leave out of the turns that they
 # show
 _THOUGHT = re.compile(r"<think>\s*(</think>\s*)?$")
-_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PLACEHOLDER = "x7placeholder7x"  # stands in for the content of a turn
 
 
 @dataclass(frozen=True)
@@ -71,7 +55,7 @@ class Rendered:
 
 def has_assistant_blocks(template: str) -> bool:
     """Tell whether a chat template marks what the assistant says with a generation block."""
-    return bool(_GENERATION.search(template))
+    return count_assistant_blocks(template) > 0
 
 
 def prepare_template(tokenizer: Any) -> bool:
@@ -145,20 +129,26 @@ def write_start_into_template(tokenizer: Any) -> Any:
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
-    """Return the text before the last assistant turn, up to where the model starts to answer."""
-    last = _assistant_turns(messages)[-1]
-    return _text(tokenizer, messages[:last], tools, add_generation_prompt=True)
+    """Return the text before the last learned turn, up to where the model starts to answer."""
+    last = (_learned_turns(messages) or _assistant_turns(messages))[-1]
+    fitted = _fit(tokenizer, messages[: last + 1], tools)
+    return write_text(tokenizer, (messages if fitted is None else fitted)[:last], tools, add_generation_prompt=True)
 
 
 def render_conversation(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str | None:
     """Return a conversation up to where the model answers; None if the template refuses it."""
-    from jinja2 import TemplateError
-
     try:
-        return _text(tokenizer, messages, tools, add_generation_prompt=True)
-    # TypeError: the template adds text to a content that is not there
-    except (TemplateError, TypeError):
+        fitted = _fit(tokenizer, messages, tools)
+        return None if fitted is None else write_text(tokenizer, fitted, tools, add_generation_prompt=True)
+    except template_errors():
         return None
+
+
+def _fit(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> list[Message] | None:
+    """Return a conversation with its calls in the template's form, None where it hides them."""
+    return fit_calls(
+        messages, lambda each: write_text(tokenizer, each, tools, add_generation_prompt=False), template_errors()
+    )
 
 
 def turn_end_ids(tokenizer: Any) -> frozenset[int]:
@@ -175,11 +165,11 @@ def turn_end_ids(tokenizer: Any) -> frozenset[int]:
 def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, loss_on: str) -> Rendered:
     """Render a conversation and find what is learned: the assistant's words and the turn's end.
 
-    With generation blocks in the template the template says it, unless turns have weight 0: these
-    are not learned. Otherwise each assistant turn is found by rendering the conversation up to it
-    and including it; both must be prefixes of the whole, else the template rewrites history and the
-    conversation is refused with its reason. A "<think>" that the template opens an answer with and
-    does not show is not missed.
+    Turns of weight 0 and empty ones are not learned. With generation blocks in the template the
+    template says what the others are. Otherwise each is found by rendering the conversation up to
+    it and including it; both must be prefixes of the whole, or the turn must stand there with all
+    it says; else the template rewrites history and the conversation is refused with its reason. A
+    "<think>" that the template opens an answer with and does not show is not missed.
 
     Args:
         tokenizer: with a chat template.
@@ -187,21 +177,22 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
         tools: JSON schemas of the tools, or None.
         loss_on: "all-assistant" or "last-assistant".
     """
-    from jinja2 import TemplateError
-
-    assistant_turns = _assistant_turns(messages)
-    turns = [turn for turn in assistant_turns if messages[turn].get("weight") != 0]
-    if not turns:
+    learned = _learned_turns(messages)
+    if not learned:
         return Rendered("", (), NO_ASSISTANT)
-    messages = messages[: turns[-1] + 1]
+    messages = messages[: learned[-1] + 1]
+    if loss_on == "last-assistant":
+        learned = learned[-1:]
     try:
-        if len(turns) == len(assistant_turns) and has_assistant_blocks(tokenizer.get_chat_template(tools=tools)):
-            text, spans = _by_blocks(tokenizer, messages, tools)
-            return Rendered(text, spans[-1:] if loss_on == "last-assistant" else spans, None if spans else NO_ASSISTANT)
-        learned = turns[-1:] if loss_on == "last-assistant" else turns
-        return _by_prefix(tokenizer, messages, tools, learned)
-    # TypeError: the template adds text to a content that is not there
-    except (TemplateError, TypeError) as error:
+        fitted = _fit(tokenizer, messages, tools)
+        if fitted is None:
+            return Rendered("", (), HIDES_CALLS)
+        template = tokenizer.get_chat_template(tools=tools)
+        blocks = _by_blocks(tokenizer, fitted, tools, learned) if has_assistant_blocks(template) else None
+        if blocks is None:
+            return _by_prefix(tokenizer, fitted, tools, learned)
+        return Rendered(*blocks, None if blocks[1] else NO_ASSISTANT)
+    except template_errors() as error:
         return Rendered("", (), f"{TEMPLATE_REFUSES} ({error})")
 
 
@@ -209,42 +200,41 @@ def _assistant_turns(messages: Sequence[Message]) -> list[int]:
     return [position for position, message in enumerate(messages) if message["role"] == "assistant"]
 
 
-def _text(
-    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, add_generation_prompt: bool
-) -> str:
-    return str(
-        tokenizer.apply_chat_template(
-            list(messages),
-            tools=tools,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            chat_template=_template(tokenizer, tools),
-        )
-    )
+def _learned_turns(messages: Sequence[Message]) -> list[int]:
+    """Return the assistant turns that may be learned: none of weight 0, and none that is empty."""
+    return [
+        turn for turn in _assistant_turns(messages) if messages[turn].get("weight") != 0 and any(_words(messages[turn]))
+    ]
 
 
-def _template(tokenizer: Any, tools: Sequence[Any] | None) -> str:
-    """Return the chat template for a conversation with or without tools, its date filled in."""
-    return _TODAY.sub(lambda asked: repr(TODAY.strftime(asked[2])), str(tokenizer.get_chat_template(tools=tools)))
+def _words(message: Message) -> list[str]:
+    """Return what a turn says: its content, its reasoning and the names of the tools it calls."""
+    texts = [message.get(key) for key in ("content", "reasoning_content", "thinking")]
+    calls = [unwrap_call(call).get("name") or "call" for call in message.get("tool_calls") or ()]
+    return [text.strip() for text in (*texts, *calls) if isinstance(text, str) and text.strip()]
 
 
 def _by_blocks(
-    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None
-) -> tuple[str, tuple[Span, ...]]:
-    """Render with the template's own generation blocks; spans in characters survive truncation."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, learned: Sequence[int]
+) -> tuple[str, tuple[Span, ...]] | None:
+    """Render with the template's own generation blocks; spans in characters survive truncation.
 
-    present = [{key: value for key, value in message.items() if value is not None} for message in messages]
-    texts, spans = render_jinja_template(
-        conversations=[present],
-        tools=tools,
-        chat_template=_template(tokenizer, tools),
-        return_assistant_tokens_mask=True,
-        **tokenizer.special_tokens_map,
-    )
-    blocks = [(int(start), int(end)) for start, end in spans[0]]
-    n_more = len(_common_end(tokenizer, texts[0], [end for _, end in blocks]))
-    return texts[0], tuple((start, end + n_more) for start, end in blocks)
+    Returns:
+        The text and the blocks of the learned turns; None where it is not clear which these are.
+    """
+    text, blocks = render_blocks(tokenizer, messages, tools)
+    n_more = len(_common_end(tokenizer, text, [end for _, end in blocks]))
+    spans = tuple((start, end + n_more) for start, end in blocks)
+    own = _assistant_turns(messages)
+    if list(learned) == own or not spans:
+        return text, spans
+    if list(learned) == own[-1:] and count_assistant_blocks(tokenizer.get_chat_template(tools=tools)) == 1:
+        return text, spans[-1:]
+    # each turn has as many blocks as the conversation has more with it than without
+    until = [0, *(len(render_blocks(tokenizer, messages[: turn + 1], tools)[1]) for turn in own)]
+    if until[-1] != len(spans) or sorted(until) != until:
+        return None
+    return text, tuple(span for i, turn in enumerate(own) if turn in learned for span in spans[until[i] : until[i + 1]])
 
 
 def _common_end(tokenizer: Any, text: str, ends: Sequence[int]) -> str:
@@ -263,7 +253,7 @@ def _common_end(tokenizer: Any, text: str, ends: Sequence[int]) -> str:
 def _by_prefix(
     tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, learned: Sequence[int]
 ) -> Rendered:
-    whole = _text(tokenizer, messages, tools, add_generation_prompt=False)
+    whole = write_text(tokenizer, messages, tools, add_generation_prompt=False)
     last = len(messages) - 1
     spans: list[Span] = []
     for turn in learned:
@@ -271,16 +261,60 @@ def _by_prefix(
         before = _render_before_turn(tokenizer, messages, tools, turn)
         if not whole.startswith(before):
             before = _THOUGHT.sub("", before)
-        until = whole if turn == last else _text(tokenizer, messages[: turn + 1], tools, add_generation_prompt=False)
-        if not (whole.startswith(before) and whole.startswith(until) and len(before) < len(until)):
+        until = (
+            whole if turn == last else write_text(tokenizer, messages[: turn + 1], tools, add_generation_prompt=False)
+        )
+        if whole.startswith(before) and whole.startswith(until) and len(before) < len(until):
+            end: int | None = _end_of_turn(tokenizer, until)
+        else:
+            is_context = turn < last and whole.startswith(before)
+            end = _find_end(tokenizer, messages, tools, turn, (len(before), whole)) if is_context else None
+        if end is None:
             return Rendered(whole, (), REWRITES_LAST if turn == last else REWRITES)
-        spans.append((len(before), _end_of_turn(tokenizer, until)))
+        spans.append((len(before), end))
     start, end = spans[-1]
     if tokenizer.eos_token is not None and not _ends_with_special(tokenizer, whole[start:end]):
         # the template ends no turn, and the model must learn to stop
         whole = whole[:end] + tokenizer.eos_token
         spans[-1] = (start, len(whole))
     return Rendered(whole, tuple(spans))
+
+
+def _find_end(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int, place: tuple[int, str]
+) -> int | None:
+    """Return where a turn ends that the template shows in another way at the end of a conversation.
+
+    Qwen 3 opens the last turn with an empty thought that it leaves out later. What follows the turn
+    is the same whatever the turn says.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: the conversation.
+        tools: JSON schemas of the tools, or None.
+        turn: which of the messages.
+        place: where the turn starts, and the text of the whole conversation.
+
+    Returns:
+        The end, behind the special token of the turn; None where there is no such token, or where
+        the text lacks anything that the turn says.
+    """
+    start, whole = place
+    other = {"role": "assistant", "content": _PLACEHOLDER}
+    try:
+        text = write_text(
+            tokenizer, [*messages[:turn], other, *messages[turn + 1 :]], tools, add_generation_prompt=False
+        )
+    except template_errors():
+        return None
+    _, shown, behind = text.partition(_PLACEHOLDER)
+    end = len(whole) - len(behind)
+    if not (shown and whole.endswith(behind) and all(word in whole[start:end] for word in _words(messages[turn]))):
+        return None
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()]
+    n_blank = len(behind) - len(behind.lstrip())
+    n_token = max((len(token) for token in special if behind.startswith(token, n_blank)), default=0)
+    return end + n_blank + n_token if n_token else None
 
 
 def _render_before_turn(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int) -> str:
@@ -290,9 +324,9 @@ def _render_before_turn(tokenizer: Any, messages: Sequence[Message], tools: Sequ
     two of them share.
     """
     if turn:
-        return _text(tokenizer, messages[:turn], tools, add_generation_prompt=True)
+        return write_text(tokenizer, messages[:turn], tools, add_generation_prompt=True)
     greetings = ([{"role": "assistant", "content": word}] for word in "ab")
-    return os.path.commonprefix([_text(tokenizer, each, tools, add_generation_prompt=False) for each in greetings])
+    return os.path.commonprefix([write_text(tokenizer, each, tools, add_generation_prompt=False) for each in greetings])
 
 
 def _end_of_turn(tokenizer: Any, text: str) -> int:

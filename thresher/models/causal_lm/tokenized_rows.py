@@ -11,6 +11,7 @@ import orjson
 import polars as pl
 
 from thresher.models.causal_lm.chat_template import (
+    HIDES_CALLS,
     NO_ASSISTANT,
     REWRITES,
     REWRITES_LAST,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.models.causal_lm.language_model import LanguageModel
 
-RECIPE = "scored-rows-3"
+RECIPE = "scored-rows-4"
 SLICE_ROWS = 16_384  # conversations turned into Python objects at a time
 
 # Why a row has no scored token; its place is its code in the cache, so new ones go to the end. 0:
@@ -38,9 +39,10 @@ PROBLEMS = (
     "the chat template rewrites earlier turns, so that their tokens cannot be told",
     "the chat template shows the last turn differently from its prompt, so that its tokens cannot be told",
     "the chat template refuses the conversation",
+    "the chat template does not show tool calls, so that the turns that make them cannot be read",
 )
 CUT_AWAY, NO_TOKEN = 1, 2
-_RENDERING = {NO_ASSISTANT: 3, REWRITES: 4, REWRITES_LAST: 5}
+_RENDERING = {NO_ASSISTANT: 3, REWRITES: 4, REWRITES_LAST: 5, HIDES_CALLS: 7}
 _REFUSED = 6
 
 
