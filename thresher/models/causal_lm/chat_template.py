@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thresher.errors import InputError
-from thresher.models.causal_lm.call_forms import unwrap_call, fit_calls
+from thresher.models.causal_lm.call_forms import fit_calls, unwrap_call
 from thresher.models.causal_lm.template_text import (
     PLAIN_TEMPLATE,
     Message,
