@@ -32,3 +32,20 @@ def test_one_generated_answer_has_no_spread_and_is_refused():
     talks = [{"instruction": f"say {number}", "output": str(number)} for number in range(6)]
     with pytest.raises(InputError, match="eval_generations to 2 or more"):
         experiment(talks[:3], talks[3:], metric="exact_match", settings=TrainSettings(eval_generations=1))
+
+
+def questions(n, prefix="", end=""):
+    return [
+        {"prompt": f"{prefix}Name the lake of Ruritania{i}, in one word{end}", "completion": f"Lake{i}"}
+        for i in range(n)
+    ]
+
+
+def test_questions_of_the_pool_are_refused_with_their_rows_or_dropped_with_a_note():
+    pool, test = questions(60, prefix="Be brief. "), questions(20, end=".")
+    with pytest.raises(InputError, match=r"found 20 of 20 there \(.*:\d+ is .*:\d+, .* and 17 more\).*--overlap drop"):
+        experiment(pool, test)
+    notes = []
+    kept = experiment(pool, test, overlap="drop", on_progress=notes.append)
+    assert len(kept.pool) == 40
+    assert notes[0].note.startswith("20 rows of the pool ask what a test row asks, and are left out (")

@@ -58,6 +58,7 @@ def test_a_text_that_is_held_out_is_not_learned_whatever_its_label(pool):
     held_out = load([{"text": "text 3", "label": "0"}, {"text": "elsewhere", "label": "1"}])
     parts = split_rows(pool, pool=pool, held_out=held_out, seed=0, control=True)
     assert parts.n_leaked == 1
+    assert ":4 is " in parts.leaks
     assert "text 3" not in set(parts.train.frame["prompt"]) | set(parts.control.frame["prompt"])
 
 

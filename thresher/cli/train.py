@@ -81,7 +81,7 @@ def format_summary(adapter: Adapter) -> str:
     counts = metrics["counts"]
     lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {metrics['model']['name']}"]
     if counts["same_text_as_held_out"]:
-        lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they have the text of a held-out row")
+        lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they ask what a held-out row asks")
     lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]
     lines += [f"  {line}" for line in _describe_left_out(counts["eval"] or {}, "held-out ")]
     if metrics["held_out"] is not None:

@@ -10,12 +10,14 @@ import numpy as np
 import polars as pl
 
 from thresher.dataset import Dataset
-from thresher.errors import InputError, SettingsError, first_three
+from thresher.dataset.own_text.matching import describe_matches, match_rows
+from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.experiments.settings import Overlap
+from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import RunContext, load_rows, resolve_run
 from thresher.trainer.settings import TrainSettings
-from thresher.trainer.split import match_texts, parse_share, sample_by_hash, sort_by_id
+from thresher.trainer.split import parse_share, sample_by_hash, sort_by_id
 
 SPLIT_SEED = 0  # the test set is the same in every experiment on the same pool
 
@@ -87,6 +89,7 @@ def prepare_experiment(
     settings: TrainSettings,
     metric: str | None,
     overlap: Overlap = "refuse",
+    on_progress: OnProgress | None = None,
 ) -> Experiment:
     """Load and check what an experiment was given.
 
@@ -98,6 +101,7 @@ def prepare_experiment(
         metric: name, or None for the task's default.
         overlap: what happens when a test row is also in the pool: "refuse", or "drop" it from the
             pool.
+        on_progress: told which rows are dropped.
 
     Raises:
         InputError: pool and test set do not fit each other.
@@ -115,12 +119,12 @@ def prepare_experiment(
         is_test = sample_by_hash(rows.frame["row_id"], share, seed=SPLIT_SEED)
         test, rows = rows.take(np.flatnonzero(is_test)), rows.take(np.flatnonzero(~is_test))
         # repeats of a test row are no choice of anybody's
-        rows = rows.take(np.flatnonzero(~match_texts(rows, test)))
+        rows = rows.take(np.flatnonzero(match_rows(rows, test) < 0))
     else:
         test = sort_by_id(load_rows(eval, None if isinstance(eval, Dataset) else rows.schema))
     if test.kind != rows.kind:
         raise InputError(f"eval: its rows must be of the pool's kind ({rows.kind}), got {test.kind}")
-    rows = _remove_test_rows(rows, test, overlap)
+    rows = _remove_test_rows(rows, test, overlap, on_progress)
     if not len(rows) or not len(test):
         raise InputError(f"experiment: needs rows to choose from and to measure on, got {len(rows)} and {len(test)}")
     if len(test) < 2:
@@ -142,15 +146,19 @@ def prepare_experiment(
     )
 
 
-def _remove_test_rows(pool: Dataset, test: Dataset, overlap: Overlap) -> Dataset:
+def _remove_test_rows(pool: Dataset, test: Dataset, overlap: Overlap, on_progress: OnProgress | None) -> Dataset:
     """Return the rows of the pool that are not in the test set; refuse or drop any that are."""
-    if overlap == "drop":
-        return pool.take(np.flatnonzero(~match_texts(pool, test)))
-    shared = np.flatnonzero(match_texts(test, pool))
-    if len(shared):
-        places = [f"{file}:{line}" for file, line in test.frame[shared].select("file", "line").iter_rows()]
+    match = match_rows(pool, test)
+    if (match < 0).all():
+        return pool
+    places, n_shared = describe_matches(pool, test, match), int((match >= 0).sum())
+    if overlap == "refuse":
+        n_test = int((match_rows(test, pool) >= 0).sum())
         raise InputError(
-            f"eval: no test row may be in the pool, because every score would be too good; found {len(shared)} of "
-            f"{len(test)} there ({first_three(places)}); take them out, or leave them out with --overlap drop"
+            f"eval: no test row may be in the pool, because every score would be too good; found {n_test} of "
+            f"{len(test)} there ({places}); take them out, or leave them out with --overlap drop"
         )
-    return pool
+    if on_progress is not None:
+        note = f"{n_shared:,} rows of the pool ask what a test row asks, and are left out ({places})"
+        on_progress(Progress(stage="eval", done=n_shared, total=n_shared, note=note))
+    return pool.take(np.flatnonzero(match < 0))

@@ -71,6 +71,7 @@ class ExperimentRunner:
             settings=settings.settings,
             metric=settings.metric,
             overlap=settings.overlap,
+            on_progress=on_progress,
         )
         options: dict[str, Any] = {"encoder": settings.encoder, "device": settings.device}
         if experiment.pool.kind != "classification" and settings.model is not None:

@@ -102,7 +102,13 @@ def tune(
     settings: TuneSettings = build_settings(TuneSettings, "tune", options)
     model, training = settings.model, settings.settings
     test = prepare_experiment(
-        data, eval=eval, model=model, settings=training, metric=settings.metric, overlap=settings.overlap
+        data,
+        eval=eval,
+        model=model,
+        settings=training,
+        metric=settings.metric,
+        overlap=settings.overlap,
+        on_progress=on_progress,
     )
     dev = prepare_experiment(test.pool, eval=settings.dev, model=model, settings=training, metric=test.metric.name)
     if test.metric.column is None:

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.dataset import Dataset
+from thresher.dataset.own_text.matching import describe_matches, match_rows
 from thresher.errors import InputError
 
 
@@ -23,8 +24,9 @@ class RowSplit:
         held_out: rows to measure on, or None.
         control: rows that random ones are sampled from, or None.
         n_held_out: rows of the data that are not learned because they are sampled to be held out.
-        n_leaked: further rows of the data that are not learned because a held-out row has the same
-            text.
+        n_leaked: further rows of the data that are not learned because a held-out row asks the
+            same.
+        leaks: where the first of them are, and the held-out rows that they repeat.
     """
 
     train: Dataset
@@ -32,6 +34,7 @@ class RowSplit:
     control: Dataset | None
     n_held_out: int = 0
     n_leaked: int = 0
+    leaks: str = ""
 
 
 def parse_share(value: Any) -> float | None:
@@ -57,7 +60,7 @@ def parse_share(value: Any) -> float | None:
 def split_rows(
     data: Dataset, *, pool: Dataset | None, held_out: Dataset | float | None, seed: int, control: bool
 ) -> RowSplit:
-    """Divide rows into training, held-out and control rows that share no text.
+    """Divide rows into training, held-out and control rows of which none asks the same.
 
     A share is held out of the pool where one is known, so that the measure is of the pool and not
     of what was chosen.
@@ -84,13 +87,14 @@ def split_rows(
     held_out = sort_by_id(held_out)
     if not len(held_out):
         raise InputError("eval: at least one held-out row is needed, found none")
-    is_known = match_texts(data, held_out)
+    match = match_rows(data, held_out)
+    is_known = match >= 0
     train = data.take(np.flatnonzero(~(is_known | is_held_out)))
     if not len(train):
         raise InputError(f"train: all {len(data)} rows are among the held-out rows; give other rows to --eval")
     control_rows = None
     if control and pool is not None:
-        control_rows = pool.take(np.flatnonzero(~match_texts(pool, held_out)))
+        control_rows = pool.take(np.flatnonzero(match_rows(pool, held_out) < 0))
         if len(control_rows) < len(train):
             raise InputError(
                 f"control: needs {len(train)} random rows, found {len(control_rows)} in the pool that are not held "
@@ -102,6 +106,7 @@ def split_rows(
         control=control_rows,
         n_held_out=n_held_out,
         n_leaked=int((is_known & ~is_held_out).sum()),
+        leaks=describe_matches(data, held_out, np.where(is_held_out, -1, match)),
     )
 
 
@@ -116,17 +121,6 @@ def sample_by_hash(row_id: pl.Series, share: float, *, seed: int) -> NDArray[np.
     is_sampled = np.zeros(len(keys), dtype=bool)
     is_sampled[order[: max(1, round(share * len(keys)))]] = True
     return is_sampled
-
-
-def match_texts(rows: Dataset, others: Dataset) -> NDArray[np.bool_]:
-    """Tell for each row whether one of the others has its text, whatever its label: (n,) bool."""
-    return _text(rows).is_in(_text(others).implode()).to_numpy()
-
-
-def _text(rows: Dataset) -> pl.Series:
-    if rows.kind == "classification":
-        return rows.frame["prompt"]
-    return rows.frame.select(pl.concat_str("prompt", "response", separator="\0")).to_series()
 
 
 def sample_rows(pool: Dataset, n: int, *, seed: int) -> Dataset:

@@ -154,13 +154,15 @@ def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adap
 
 
 def _announce_left_out(context: RunContext) -> None:
-    """Tell the listener which rows cannot be used, and which have the text of a held-out row."""
+    """Tell the listener which rows cannot be used, and which ask what a held-out row asks."""
     split = context.split
     messages = []
     for name, by_reason in context.unusable.items():
         n_usable = len(context.data) if name == "data" else len(split.held_out or ())
         messages.append(f"{name}: {describe_rejected(n_usable + sum(by_reason.values()), by_reason)}")
     if split.n_leaked:
-        messages.append(f"{split.n_leaked} rows with the text of a held-out row are left out of training")
+        messages.append(
+            f"{split.n_leaked:,} rows ask what a held-out row asks, and are left out of training ({split.leaks})"
+        )
     for message in messages:
         context.on_event(TrainEvent(kind="note", message=message))

@@ -168,3 +168,32 @@ def test_two_wrappers_of_half_of_the_rows_each_change_neither(first, second, see
     precision, recall = measure(wrapped, "", "", "")
     assert precision >= 0.98
     assert recall >= 0.93
+
+
+def leaks(pool, test):
+    dropped = apply_rules(
+        th.load(pl.DataFrame(pool), id_column="id"), [create("contamination")], eval=th.load(pl.DataFrame(test))
+    ).dropped
+    return set(dropped["row_id"])
+
+
+def test_the_instructions_of_two_tasks_are_no_leak():
+    tasks = ("Read the note below and say in one word whether its writer is content with the thing or not.",
+             "Translate the short note below into formal French, keep its punctuation and add no remarks.")  # fmt: skip
+    rng = random.Random(3)
+    rows = [
+        {"id": str(i), "instruction": tasks[i % 2], "input": f"{' '.join(rng.choices(THINGS, k=5))} {i}", "output": "x"}
+        for i in range(140)
+    ]
+    assert leaks(rows[:120], [{k: row[k] for k in ("instruction", "input", "output")} for row in rows[120:]]) == set()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ours=WRAPPERS, theirs=WRAPPERS, n_words=st.sampled_from([3, 14]), seed=st.integers(0, 3))
+def test_leaks_are_found_behind_any_wrapper_of_either_side(ours, theirs, n_words, seed):
+    rng = random.Random(seed)
+    questions = list({" ".join(rng.choices(WORDS, k=n_words)): None for _ in range(110)})
+    answers = [rng.choice(WORDS) + str(i) for i in range(110)]
+    pool = [{"id": str(i), "prompt": ours[0] + questions[i] + ours[1], "completion": answers[i]} for i in range(80)]
+    test = [{"prompt": theirs[0] + questions[i] + theirs[1], "completion": answers[i]} for i in range(60, 100)]
+    assert leaks(pool, test) == {str(i) for i in range(60, 80)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -13,9 +13,11 @@ from thresher.curation.rule import EVAL, Rows, Rule
 from thresher.curation.similarity.cosine_groups import COLUMNS
 from thresher.curation.similarity.shingles import Shingles, build_shingles
 from thresher.curation.verdict import Verdict
-from thresher.dataset.normalize import Scope, normalize_words
+from thresher.dataset.normalize import Scope, normalize_texts, normalize_words, scope_texts
+from thresher.dataset.own_text.matching import match_rows
+from thresher.dataset.own_text.own_text import OwnTexts, find_own_texts
 from thresher.features.requirements import Requirements
-from thresher.numeric.arrays import Float32, Floats, Int64
+from thresher.numeric.arrays import Bool, Float32, Floats, Int64, UInt32
 from thresher.numeric.numba_jit import jit
 from thresher.numeric.vectors import unit_rows
 from thresher.validation import option
@@ -42,19 +44,20 @@ class _Match(NamedTuple):
 class Contamination(Rule):
     """Drop rows that are, or hold, a row of the evaluation set: they make every score too good.
 
-    Three tests, in this order: the normalized texts are equal; the share of common word n-grams
+    Three tests, in this order: the texts are equal in what they say of their own (`match_rows`, the
+    check of held-out rows; `thresher.dataset.own_text`); the share of common word n-grams
     among those of the shorter text is at least `overlap`; the cosine of the embeddings is at least
     `cosine` (off unless it is set).
 
     Source: n-gram overlap as Brown et al. 2020 (arXiv:2005.14165, appendix C; 13-grams) and
     Chowdhery et al. 2022 (arXiv:2204.02311, section 8; share of 8-grams). Differs: the share is of
     the shorter of the two texts, so that an evaluation row inside a long document is found, and an
-    excerpt of one too; n-grams of a template, such as a system prompt, are passed over: those that
-    more than a tenth of the evaluation rows share (and more than 10, or all of 3 or more), or more
-    than 1,000. Cost: O(n-grams of the pool, times the evaluation rows that share one); `cosine`:
-    O(n q d). Needs: rows to evaluate on; `embedding` if `cosine` is set. Existing rows play no
-    part. Fails: translations and paraphrases pass the n-grams; set `cosine` for them. Texts of
-    fewer than `n_gram` words are found only when they are equal.
+    excerpt of one too; n-grams of text that many rows share, such as a system prompt, are passed
+    over, and those that more than a tenth of the evaluation rows share (and more than 10, or all of
+    3 or more), or more than 1,000. Cost: O(n-grams of the pool, times the evaluation rows that
+    share one); `cosine`: O(n q d). Needs: rows to evaluate on; `embedding` if `cosine` is set.
+    Existing rows play no part. Fails: translations and paraphrases pass the n-grams; set `cosine`
+    for them. Texts of fewer than `n_gram` words are found only when they are equal.
 
     Attributes:
         scope: which text is compared: "prompt" (classification: the text), "response" or "row".
@@ -86,11 +89,19 @@ class Contamination(Rule):
         """
         if eval is None:
             raise AssertionError(f"{self.name} requires rows to evaluate on")
-        ours, theirs = (normalize_words(rows.dataset, self.scope) for rows in (pool, eval))
-        our_sets, their_sets = (build_shingles(texts, n=self.n_gram, unit="word") for texts in (ours, theirs))
-        overlap = _match_overlapping(our_sets, their_sets)
+        sides = (pool.dataset, eval.dataset)
+        is_text = all(side.kind == "classification" for side in sides) and self.scope == "row"
+        scope: Scope = "prompt" if is_text else self.scope
+        own = find_own_texts([scope_texts(side, scope) for side in sides])
+        equal = match_rows(*sides, scope=scope, own=own)
+        our_sets, their_sets, shared = (
+            build_shingles(texts, n=self.n_gram, unit="word")
+            for texts in (*(normalize_words(side, self.scope) for side in sides), _read_shared(own))
+        )
+        short = [(normalize_texts(each.texts).str.count_matches(r"\S+") < self.n_gram).to_numpy() for each in own]
+        overlap = _match_overlapping(our_sets, their_sets, np.unique(shared.hashes), short)
         tests = {
-            "leak": (_match_equal(ours, theirs), 1.0, "is equal to"),
+            "leak": (_Match(equal, np.where(equal >= 0, 1.0, 0.0).astype(np.float32)), 1.0, "is equal to"),
             "n-gram-leak": (overlap, self.overlap, f"shares {{}} of the {self.n_gram}-word pieces with"),
         }
         if self.cosine is not None:
@@ -122,11 +133,10 @@ def _build_verdict(tests: Mapping[str, tuple[_Match, float, str]], ids: pl.Serie
     return Verdict.from_frame(parts, notes=notes)
 
 
-def _match_equal(ours: pl.Series, theirs: pl.Series) -> _Match:
-    known = pl.DataFrame({"text": theirs, "row": np.arange(len(theirs))}).unique("text", keep="first")
-    matched = ours.alias("text").to_frame().join(known, on="text", how="left", maintain_order="left")["row"]
-    row = matched.fill_null(-1).to_numpy().astype(np.int64)
-    return _Match(row, np.where(row >= 0, 1.0, 0.0).astype(np.float32))
+def _read_shared(own: Sequence[OwnTexts]) -> pl.Series:
+    """Return the words of each different text that many rows share."""
+    rest = pl.concat([side.rest for side in own]).unique(maintain_order=True)
+    return normalize_texts(rest.filter(rest != ""), punctuation=True)
 
 
 def _match_similar(ours: Floats, theirs: Floats) -> _Match:
@@ -139,8 +149,16 @@ def _match_similar(ours: Floats, theirs: Floats) -> _Match:
     return _Match(row, value)
 
 
-def _match_overlapping(ours: Shingles, theirs: Shingles) -> _Match:
-    """Return the evaluation row that shares most of the smaller set, without template pieces."""
+def _match_overlapping(ours: Shingles, theirs: Shingles, shared: UInt32, short: Sequence[Bool]) -> _Match:
+    """Return the evaluation row that shares most of the smaller set, without template pieces.
+
+    Args:
+        ours: pieces of the pool's rows.
+        theirs: pieces of the evaluation rows.
+        shared: pieces of text that many rows share.
+        short: of both sides, whose own texts have fewer words than a piece: for these, all pieces
+            must be in common.
+    """
     n_theirs = len(theirs.offsets) - 1
     # owner[i]: the evaluation row of piece i, where pieces are in the order of their hashes
     by_hash = np.argsort(theirs.hashes, kind="stable")
@@ -148,16 +166,16 @@ def _match_overlapping(ours: Shingles, theirs: Shingles) -> _Match:
     # owners of the piece keys[k] are owner[first[k] : first[k] + counts[k]]
     keys, first, counts = np.unique(theirs.hashes[by_hash], return_index=True, return_counts=True)
     # pieces that too many evaluation rows share count on neither side
-    is_rare = counts <= _limit_owners(n_theirs)
+    is_rare = (counts <= _limit_owners(n_theirs)) & ~np.isin(keys, shared)
     their_sizes = np.bincount(owner[np.repeat(is_rare, counts)], minlength=n_theirs).astype(np.int64)
-    in_template = np.flatnonzero(np.isin(ours.hashes, keys[~is_rare]))
+    in_template = np.flatnonzero(np.isin(ours.hashes, np.union1d(keys[~is_rare], shared)))
     our_sizes = ours.sizes() - np.bincount(_find_rows(ours, in_template), minlength=len(ours.sizes()))
     keys, first, counts = keys[is_rare], first[is_rare].astype(np.int64), counts[is_rare].astype(np.int64)
     # at[i]: the number among the keys of our piece i; common: places of our pieces that are keys
     at = np.minimum(np.searchsorted(keys, ours.hashes), max(len(keys) - 1, 0)).astype(np.int64)
     common = np.flatnonzero(keys[at] == ours.hashes) if len(keys) else np.zeros(0, np.int64)
     row_of = _find_rows(ours, common)
-    return _Match(*_find_best_overlap(row_of, at[common], first, counts, owner, our_sizes, their_sizes))
+    return _Match(*_find_best_overlap(row_of, at[common], first, counts, owner, our_sizes, their_sizes, *short))
 
 
 def _find_rows(sets: Shingles, at: Int64) -> Int64:
@@ -173,7 +191,15 @@ def _limit_owners(n: int) -> int:
 
 @jit
 def _find_best_overlap(
-    row_of: Int64, key: Int64, first: Int64, counts: Int64, owner: Int64, our_sizes: Int64, their_sizes: Int64
+    row_of: Int64,
+    key: Int64,
+    first: Int64,
+    counts: Int64,
+    owner: Int64,
+    our_sizes: Int64,
+    their_sizes: Int64,
+    our_short: Bool,
+    their_short: Bool,
 ) -> tuple[Int64, Float32]:
     """Return the evaluation row that overlaps most with each pool row, -1 for none, and how much.
 
@@ -185,6 +211,8 @@ def _find_best_overlap(
         owner: evaluation rows, sorted by piece.
         our_sizes: (n,) pieces of the pool's rows that are not of a template.
         their_sizes: (q,) such pieces of the evaluation rows.
+        our_short: (n,) rows of the pool that overlap with all of their pieces or not at all.
+        their_short: (q,) such evaluation rows.
     """
     best = np.full(len(our_sizes), -1, np.int64)
     value = np.zeros(len(our_sizes), np.float32)
@@ -203,7 +231,9 @@ def _find_best_overlap(
             at += 1
         # the largest share of the smaller set is the best; of equal ones the first evaluation row
         for other in touched[:n_touched]:
-            overlap = n_shared[other] / min(our_sizes[row], their_sizes[other])
+            smaller = min(our_sizes[row], their_sizes[other])
+            is_short = our_short[row] if our_sizes[row] < their_sizes[other] else their_short[other]
+            overlap = 0.0 if is_short and n_shared[other] < smaller else n_shared[other] / smaller
             if overlap > value[row] or (overlap == value[row] and other < best[row]):
                 best[row], value[row] = other, overlap
             n_shared[other] = 0
