@@ -332,3 +332,18 @@ def test_the_kept_rows_of_a_result_are_loaded_by_the_name_of_its_folder(tmp_path
     path, _ = write(tmp_path / "pool.jsonl")
     curated = th.curate(path, [ExactDuplicates()], out=tmp_path / "out")
     assert th.load(tmp_path / "out").fingerprint == curated.dataset.fingerprint
+
+
+def test_a_rule_that_drops_more_than_a_third_is_named_last_and_fails_with_strict(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"question {'abc'[i % 3]}", "completion": "yes"} for i in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["curate", "clean", str(path), "--out", str(tmp_path / "out")]
+    assert main([*command, "--strict"]) == 2
+    assert "exact-duplicates: drops 6 of 9 rows, more than a third of the pool; " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(command) == 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("warning: exact-duplicates: drops 6 of 9 rows")
+    assert main([*command, "--force", "--report", "exact-duplicates,near-duplicates"]) == 0
+    assert "more than a third" not in capsys.readouterr().err

@@ -75,13 +75,18 @@ def clean(
             seed=seed,
             out=out,
             force=force,
+            strict=read.strict,
             on_progress=show,
             **vars(models),
         )
+    _print_result(curated, out, options.describe_schema(rows), as_json=as_json, quiet=quiet)
+
+
+def _print_result(curated: Curated, out: Path, schema: str | None, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         sys.stdout.write(curated.manifest.to_json().decode())
     if not quiet:
-        typer.echo(format_summary(curated, out, options.describe_schema(rows)), err=True)
+        typer.echo(format_summary(curated, out, schema), err=True)
 
 
 @curate_app.command("rules")
@@ -169,4 +174,5 @@ def format_summary(curated: Curated, out: Path, schema: str | None) -> str:
     lines.append(f"{content['run']['seconds']['total']:.1f} s")
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines += options.reading_notes(content.get("reading_notes", ()))
+    lines += [f"warning: {sentence}; look at dropped.parquet" for sentence in content["large_drops"]]
     return "\n".join(lines)

@@ -83,6 +83,7 @@ def curate(
     seed: int = 0,
     out: str | Path | None = None,
     force: bool = False,
+    strict: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[ModelOptions],
 ) -> Curated:
@@ -102,22 +103,24 @@ def curate(
         seed: random seed.
         out: folder to write the result to; it appears whole or not at all.
         force: replace an earlier result in `out`.
+        strict: fail where a rule drops more than a third of the pool.
         on_progress: called with a Progress while features are computed.
         **options: fields of `ModelSettings`.
 
     Raises:
-        InputError: the rules keep no row.
+        InputError: the rules keep no row, or one drops more than a third of them and `strict` is
+            set.
     """
     started = time.monotonic()
     (models,) = split_options("curate", options, ModelSettings)
     plan = _make_plan(pool, rules, settings, existing, eval, report, seed, models=models, on_progress=on_progress)
     if out is None:
-        return _run(plan, started)
+        return _run(plan, started, strict=strict)
     refuse_input_as_output(Path(out), plan.inputs)
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             report_done(on_progress, stage="curate", folder=folder.path, outcome="left as it is")
-        curated = _run(plan, started)
+        curated = _run(plan, started, strict=strict)
         if not folder.is_done:
             folder.publish_files(curated.write_files)
     return curated
@@ -202,7 +205,7 @@ def _make_plan(
     )
 
 
-def _run(plan: _Plan, started: float) -> Curated:
+def _run(plan: _Plan, started: float, *, strict: bool) -> Curated:
     result = apply_rules(
         plan.pool,
         plan.rules,
@@ -215,6 +218,8 @@ def _run(plan: _Plan, started: float) -> Curated:
     if not len(result.kept):
         why = ", ".join(f"{n:,} {reason}" for reason, n in count_values(result.dropped["reason"]).items())
         raise InputError(f"rules: must keep at least one row, but all {len(plan.pool):,} are dropped ({why})")
+    if strict and (drops := result.large_drops):
+        raise InputError(f"{drops[0]}; look at the rows without --strict, change its settings, or use --report")
     manifest = _build_manifest(plan, result, time.monotonic() - started)
     return Curated(pool=plan.pool, dataset=result.rows, result=result, manifest=manifest)
 
@@ -250,6 +255,7 @@ def _build_manifest(plan: _Plan, result: CurationResult, seconds: float) -> Mani
         **settings,
         **describe_rows(pool, counts),
         "notes": result.notes,
+        "large_drops": result.large_drops,
         "kept_rows": digest(pool.frame["row_id"].gather(result.kept).to_list()),
         "versions": versions(("numpy", "polars", "pyarrow", "faiss-cpu", "rensa", "py3langid", "phonenumbers")),
         "run": describe_run(pool, seconds=times),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from thresher.features import FeatureContext
 
 PREVIEW_CHARACTERS = 200
+LARGE_DROP = 1 / 3  # share of the pool that is worth a second look
 ROW = {"position": pl.Int64, "row_id": pl.String, "file": pl.String, "line": pl.UInt64, "rule": pl.String}
 REPEATS = {"duplicate_of": pl.String, "duplicate_in": pl.String, "similarity": pl.Float32}
 PREVIEW = {"preview": pl.String}
@@ -84,6 +85,16 @@ class CurationResult:
         """What the user should know, in sentences: a bad order of rules, and what rules note."""
         notes = [f"{one.rule.name}: {note}" for one in self.results for note in one.notes.values() if type(note) is str]
         return [*check_order([one.rule for one in self.results]), *notes]
+
+    @property
+    def large_drops(self) -> list[str]:
+        """A sentence for each rule that dropped more than a third of the pool."""
+        n_pool = len(self.kept) + self.dropped.height
+        return [
+            f"{one.rule.name}: drops {n:,} of {n_pool:,} rows, more than a third of the pool"
+            for one in self.results
+            if (n := sum(one.dropped.values())) > LARGE_DROP * n_pool
+        ]
 
     @property
     def n_orphaned(self) -> int:
