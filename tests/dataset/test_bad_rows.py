@@ -34,8 +34,9 @@ def rejected(path, **arguments):
         (b'{"instruction": "a", "output": true}', "field 'output' must be text, found true/false"),
         (b'{"instruction": "a", "input": 3, "output": "b"}', "field 'input' must be text, found a number"),
         (b'{"instruction": "a", "output": NaN}', "the row holds NaN, which is not JSON"),
-        (b'{"instruction": "a", "output": "b", "score": NaN}', "the row holds NaN, which is not JSON"),
-        (b'{"instruction": "a", "output": "b", "x": -Infinity}', "the row holds Infinity, which is not JSON"),
+        (b'{"instruction": "a", "output": -Infinity, "x": NaN}', "the row holds Infinity, which is not JSON"),
+        (b'{"instruction": "a", "output": "b", "history": [[NaN]]}', "the row holds NaN, which is not JSON"),
+        (b'{"instruction": "a", "output": "b", "x": NaN', "broken JSON: unexpected character"),
         (b'{"instruction": "a", "output": "\xff"}', "the row is not UTF-8"),
         (b'{"instruction": "a", "output": "b", "x": "\xff"}', "the row is not UTF-8"),
         (b'\xef\xbb\xbf{"instruction": "a", "output": "b"}', "a byte order mark stands before the row"),
@@ -52,6 +53,17 @@ def test_a_bad_line_is_rejected_with_its_reason(tmp_path, line, reason):
     [(number, found)] = rejected(path)
     assert number == 3
     assert found.startswith(reason)
+
+
+def test_nan_in_columns_that_are_not_read_is_kept(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    line = '{"instruction": "a", "output": "b", "score": NaN, "more": {"x": [-Infinity]}}'
+    path.write_text(f"{GOOD}\n{line}\n")
+    rows = load(path)
+    assert rows.n_rejected == 0
+    assert str(rows.column("score").to_list()) == "[None, nan]"
+    assert rows.write([1], tmp_path, "copy").read_text() == line + "\n"
+    assert load([{"prompt": "p", "completion": "c", "score": float("nan")}]).n_rejected == 0
 
 
 def test_text_that_only_looks_like_nan_is_kept(tmp_path):

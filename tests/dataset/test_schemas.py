@@ -324,3 +324,29 @@ def test_prompt_and_completion_may_be_lists_of_messages():
     assert dataset.messages([0])[0].messages == _turns(("user", "q"), ("assistant", "a"))
     [conversation] = load([{**row, "system": "s"}]).messages([0])
     assert conversation.messages == _turns(("system", "s"), ("user", "q"), ("assistant", "a"))
+
+
+def test_an_unknown_role_is_named():
+    rows = load([{"messages": _turns(("user", "q"), (role, "a"))} for role in ("assistant", "Judge " * 20)])
+    assert rows.rejected["reason"][0].startswith(
+        "a message of 'messages' has an unknown role 'Judge Judge Judge Judge Judge Judge Judg'; known: human, user"
+    )
+
+
+def test_turns_of_either_form_are_read_where_a_table_holds_both():
+    both = {"role": None, "content": None, "from": None, "value": None}
+    turns = _turns(("user", "q"), ("assistant", "a"))
+    other = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    dataset = load([{"conversations": [{**both, **turn} for turn in form]} for form in (turns, other)])
+    assert dataset.frame.select("prompt", "response").rows() == [("q", "a"), ("q", "a")]
+
+
+@pytest.mark.parametrize("name", ["target", "Sentiment", "y", "Label"])
+def test_a_column_beside_text_that_may_be_its_label_is_asked_about(name):
+    rows = [{"id": i, "text": f"text {i}", name: i % 2} for i in range(20)]
+    with pytest.raises(InputError, match=f"give --map text=text,label={name} to learn the label, or --schema text"):
+        load(rows)
+    assert load(rows, schema="text").kind == "text"
+    assert load(rows, columns={"text": "text", "label": name}).kind == "classification"
+    assert load([{"text": f"text {i}", name: f"prose {i}"} for i in range(20)]).kind == "text"
+    assert load([{"text": f"text {i}", "lang": "en", name: None} for i in range(20)]).kind == "text"

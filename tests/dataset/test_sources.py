@@ -360,3 +360,20 @@ def test_an_empty_table_beside_others_is_skipped(tmp_path):
     )
     (tmp_path / "c.parquet").write_bytes(b"")
     assert load(tmp_path).notes == (f"2 files are empty and were skipped: {tmp_path}/a.parquet, {tmp_path}/c.parquet",)
+
+
+def test_what_is_nearly_rows_is_refused_with_what_to_give():
+    def generate():
+        yield from ROWS
+
+    assert prompts(load(generate())) == EXPECTED
+    with pytest.raises(InputError, match="got the function 'generate'; call it"):
+        load(generate)
+    with pytest.raises(InputError, match="got a Series of polars, which is one column; give the frame"):
+        load(pl.Series("text", ["a"]))
+    with pytest.raises(InputError, match="got a Series of pandas"):
+        load(pytest.importorskip("pandas").Series(["a"]))
+    with pytest.raises(InputError, match=r"got a dict; give a list of dicts, one per row, or polars.DataFrame\(dict\)"):
+        load({"text": ["a"]})
+    with pytest.raises(InputError, match="a row must be a JSON object, found text"):
+        load(text for text in ["a", "b"])

@@ -26,6 +26,7 @@ from thresher.dataset.conversation import (
     parse_turns,
     refuse_nul,
 )
+from thresher.dataset.formats.json_rows import RowWithNan
 from thresher.dataset.rejection import BadRow, describe_type
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.labels import clean_label
@@ -43,6 +44,8 @@ def canonicalize_row(row: Mapping[str, Any], schema: Schema, *, is_typed: bool =
         is_typed: the row is from a table, whose structs have a null for every field they lack.
     """
     _refuse_other_schema(row, schema)
+    if isinstance(row, RowWithNan):
+        _refuse_nan([row.get(name) for name in schema.column_names])
     if schema.wanted is not None:
         refuse_unwanted(row, schema.wanted)
     row_id = None if schema.id_column is None else _read_id(row, schema.id_column)
@@ -146,6 +149,15 @@ def _read_name(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str | None):
         raise BadRow(f"field '{name}' must be text or a whole number, found {_describe_value(value)}")
     return join_text(row, (name,))
+
+
+def _refuse_nan(value: Any) -> None:
+    """Raise BadRow for values that hold NaN or Infinity at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadRow(f"the row holds {'NaN' if math.isnan(value) else 'Infinity'}, which is not JSON")
+    if isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            _refuse_nan(one)
 
 
 def _read_optional(row: Mapping[str, Any], names: Sequence[str]) -> str | None:

@@ -23,6 +23,7 @@ ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("observation", "function", "tool", "tool_response"), "tool"),
 }
+_LONGEST_ROLE = 40  # characters of an unknown one in a message
 # what a chat template may read besides role and content; models that reason have the last two
 _OTHER_KEYS = ("name", "tool_call_id", "tool_calls", "reasoning_content", "thinking")
 
@@ -152,17 +153,23 @@ def resolve_role(name: str) -> str | None:
     return ROLES.get(name.lower())
 
 
+def _get_first(turn: Mapping[str, Any], name: str, other: str) -> Any:
+    """Return a member, or the other where it is null, as in tables that hold both forms."""
+    value = turn.get(name)
+    return turn.get(other) if value is None else value
+
+
 def _parse_message(turn: Any, field: str) -> dict[str, Any]:
     if not isinstance(turn, dict):
         raise BadRow(f"field '{field}' must hold objects, found {describe_type(turn)}")
-    role = turn.get("role", turn.get("from"))
+    role = _get_first(turn, "role", "from")
     if not isinstance(role, str):
         raise BadRow(f"a message of '{field}' has no role")
     known = resolve_role(role)
     if known is None:
-        raise BadRow(f"a message of '{field}' has an unknown role; known: {', '.join(ROLES)}")
+        raise BadRow(f"a message of '{field}' has an unknown role '{role[:_LONGEST_ROLE]}'; known: {', '.join(ROLES)}")
     message: dict[str, Any] = {"role": known}
-    message["content"] = _parse_content(turn.get("content", turn.get("value")), field)
+    message["content"] = _parse_content(_get_first(turn, "content", "value"), field)
     for key in _OTHER_KEYS:
         if turn.get(key) is not None:
             message[key] = turn[key]

@@ -20,6 +20,7 @@ from thresher.dataset.rejection import NoRowsError, count_values, format_rejecte
 from thresher.dataset.schema import (
     MAP_SYNTAX,
     Schema,
+    ask_about_target,
     build_mapped_schema,
     check_columns_exist,
     count_columns,
@@ -219,6 +220,18 @@ def _open_in_memory(source: Any, module: str, max_row_bytes: int) -> Shard:
     """Open a frame, a table or dicts; `module` is the package that its type comes from."""
     if isinstance(source, pl.DataFrame | pl.LazyFrame):
         return _open_polars(source.lazy().collect())
+    if type(source).__name__ == "Series":
+        raise InputError(
+            f"load: rows are required, got a Series of {module}, which is one column; give the frame, or "
+            "series.to_frame('text')"
+        )
+    if callable(source):
+        raise InputError(f"load: rows are required, got the function {source.__name__!r}; call it: load(rows())")
+    if isinstance(source, Mapping):
+        raise InputError(
+            "load: rows are required, got a dict; give a list of dicts, one per row, or polars.DataFrame(dict) for a "
+            "dict of columns"
+        )
     if module == "pandas":
         return _open_pandas(source, max_row_bytes)
     if module == "pyarrow":
@@ -344,6 +357,8 @@ def _choose_schema(
     else:
         refuse_pairs(rows, where=where)
         chosen = recognize_schema(rows, name=schema, where=where, advice=first_shard.advice)
+        if schema is None:
+            ask_about_target(rows, chosen, where=where)
     if wanted is None and any(chosen.wanted in row for row in rows):
         wanted = chosen.wanted  # of the rows whose schema this is
     chosen = replace(chosen, id_column=id_column, wanted=wanted)

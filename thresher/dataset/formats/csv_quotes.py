@@ -62,16 +62,17 @@ def split_swallowed(spans: Spans, reader: SpanReader, delimiter: str, n_columns:
     fields = spans.n_fields
     if n_columns < 2 or len(spans) < 2 or fields is None:
         return none
-    lines = _Lines(delimiter, n_columns, [])
-    texts = {}
-    for i in _find_multiline(spans, reader):
-        text = reader.read(int(spans.start[i]), int(spans.end[i])).split(b"\n")
-        if lines.have_columns(text):
-            texts[i] = text
-    if not texts:
+    several = _find_multiline(spans, reader)
+    if not several:
         return none
     lines = _Lines(delimiter, n_columns, _learn_columns(spans, fields, reader, delimiter, n_columns))
-    texts = {i: text for i, text in texts.items() if lines.are_rows(text, has_fault=int(fields[i]) != n_columns)}
+    if not lines.are_certain:
+        several = [i for i in several if int(fields[i]) != n_columns]
+    texts = {}
+    for i in several:
+        text = reader.read(int(spans.start[i]), int(spans.end[i])).split(b"\n")
+        if lines.are_rows(text):
+            texts[i] = text
     if not texts:
         return none
     return _rebuild(spans, fields, texts, lines, reader)
@@ -112,26 +113,27 @@ class _Lines:
                 return [field.encode("latin-1") for field in fields], False
         return line.split(self.delimiter.encode()), True
 
-    def have_columns(self, lines: Sequence[bytes]) -> bool:
-        """Tell whether nearly all lines, the first and the last among them, have all columns."""
-        lines = [line for line in lines if line.strip()]
-        allowed = int((1 - _MOSTLY) * len(lines))
-        if len(lines) < 2 or any(len(self.split(line)[0]) != self.n_columns for line in (lines[0], lines[-1])):
-            return False
-        for line in lines:
-            allowed -= len(self.split(line)[0]) != self.n_columns
-            if allowed < 0:
-                return False
-        return True
+    @property
+    def are_certain(self) -> bool:
+        """Whether lines that look like rows are rows, even where quotes are in order."""
+        known = any(values is not None for values in self.values)
+        return known or self.delimiter == "\t" or self.n_columns >= _CERTAIN_COLUMNS
 
-    def are_rows(self, lines: Sequence[bytes], *, has_fault: bool) -> bool:
-        """Tell whether lines that have all columns are rows: they hold what these columns hold."""
-        rows = [fields for fields in (self.split(line)[0] for line in lines) if len(fields) == self.n_columns]
-        known = [(at, values) for at, values in enumerate(self.values) if values is not None]
-        if known:
-            fitting = sum(all(_simplify(fields[at]) in values for at, values in known) for fields in rows)
-            return fitting >= _MOSTLY * len(rows)
-        return has_fault or self.delimiter == "\t" or self.n_columns >= _CERTAIN_COLUMNS
+    def are_rows(self, lines: Sequence[bytes]) -> bool:
+        """Tell whether nearly all lines, the first and the last too, look like rows."""
+        lines = [line for line in lines if line.strip()]
+        delimiter, least = self.delimiter.encode(), self.n_columns - 1
+        if len(lines) < 2 or sum(line.count(delimiter) >= least for line in lines) < _MOSTLY * len(lines):
+            return False
+        if not (self._is_row(lines[0]) and self._is_row(lines[-1])):
+            return False
+        return sum(map(self._is_row, lines)) >= _MOSTLY * len(lines)
+
+    def _is_row(self, line: bytes) -> bool:
+        fields = self.split(line)[0]
+        return len(fields) == self.n_columns and all(
+            values is None or _simplify(field) in values for field, values in zip(fields, self.values, strict=True)
+        )
 
 
 def _simplify(value: bytes) -> bytes:

@@ -21,6 +21,10 @@ _IS_SPACE = np.zeros(256, np.bool_)
 _IS_SPACE[list(b" \t\r\n")] = True
 
 
+class RowWithNan(dict[str, Any]):
+    """A row that holds NaN or Infinity: usable where no column that is read holds them."""
+
+
 class JsonRows:
     """JSON objects."""
 
@@ -76,7 +80,9 @@ class JsonRows:
         try:
             row = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            raise BadRow(_fault(text, str(error))) from None
+            row = _parse_nan(text)
+            if row is None:
+                raise BadRow(_fault(text, str(error))) from None
         if not isinstance(row, dict):
             raise BadRow(f"a row must be a JSON object, found {describe_type(row)}")
         return row
@@ -118,10 +124,21 @@ def _fault(text: bytes, error: str) -> str:
         text.decode()
     except UnicodeDecodeError:
         return NOT_UTF8
-    for word in (b"NaN", b"Infinity"):
-        if word in text and _is_json(text.replace(b"-" + word, word).replace(word, b"0")):
-            return f"the row holds {word.decode()}, which is not JSON"
     return f"broken JSON: {error.split(':')[0]}"
+
+
+def _parse_nan(text: bytes) -> Any:
+    """Return a row that is JSON but for NaN and Infinity; None for any other."""
+    plain = text
+    for word in (b"NaN", b"Infinity"):
+        plain = plain.replace(b"-" + word, word).replace(word, b"0")
+    if plain == text or b"\0" in text or not _is_json(plain):
+        return None
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return RowWithNan(row) if isinstance(row, dict) else row
 
 
 def _is_json(text: bytes) -> bool:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
-
-import orjson
+from typing import IO, Any
 
 from thresher.dataset.formats.beginning import SNIFFED_BYTES, Beginning
 from thresher.dataset.formats.files import STDIN, PlainFile
 from thresher.dataset.formats.json_rows import BYTE_ORDER_MARK, JsonRows
-from thresher.dataset.formats.shard import sample_rows
+from thresher.dataset.formats.json_shape import (
+    advise_list,
+    dump_rows,
+    parse_one_object,
+    read_columns,
+    refuse_other_shapes,
+)
+from thresher.dataset.formats.shard import SAMPLE_ROWS, sample_rows
 from thresher.dataset.formats.spans import LineScanner, Spans
 from thresher.dataset.formats.text_shard import Layout, TextShard
 from thresher.dataset.schema import count_columns
 
 _LONGEST_GAP = 64  # bytes of white space around a comma that are worth writing back as they were
-_LARGEST_OBJECT = 64 << 20
 
 
 def open_text(
@@ -63,7 +69,21 @@ def _open_json(file: PlainFile, suffix: str, compression: str, max_row_bytes: in
     elif not rows and file.name == STDIN:
         shard.advice = "; standard input must be JSON lines or a JSON array: give other formats as a file"
     elif len(rows) <= 1 and not is_array:
-        shard.advice = _advise_one_object(file)
+        content = parse_one_object(file)
+        table = None if content is None else read_columns(content)
+        if table is not None:
+            return _open_table(file, table, max_row_bytes)
+        shard.advice = advise_list(content)
+    if not is_array and not shard.advice and len(rows) < SAMPLE_ROWS and 2 * len(rows) <= len(spans):
+        refuse_other_shapes(file.name, beginning.head)
+    return shard
+
+
+def _open_table(file: PlainFile, rows: Sequence[Mapping[str, Any]], max_row_bytes: int) -> TextShard:
+    """Return the rows of a table that a file holds by column; copies of them are JSON lines."""
+    lines = PlainFile(None, "", stream=io.BytesIO(dump_rows(rows)), name=file.name)
+    shard = _open_json(lines, ".jsonl", "", max_row_bytes)
+    lines.source = file.source
     return shard
 
 
@@ -110,20 +130,3 @@ def _copy_array_layout(file: PlainFile, spans: Spans, compression: str) -> Layou
     if not is_usual:
         before, between, after = b"[\n", b",\n", b"\n]\n"
     return Layout(compression=compression, before=before, between=between, after=b"", closing=after)
-
-
-def _advise_one_object(file: PlainFile) -> str:
-    """Say where the rows seem to be in a file that is one object, such as {"data": [...]}."""
-    if file.n_plain > _LARGEST_OBJECT:
-        return ""
-    with file.reader() as reader:
-        text = reader.read(0, file.n_plain).removeprefix(BYTE_ORDER_MARK)
-    try:
-        content = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return ""
-    items = content.items() if isinstance(content, dict) else ()
-    lists = [f"'{key}'" for key, value in items if isinstance(value, list)]
-    if not lists:
-        return ""
-    return f"; the file is one object: write its list {' or '.join(lists[:3])} to a file of its own"

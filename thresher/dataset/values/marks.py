@@ -127,6 +127,8 @@ def _is_marked(values: Sequence[Any], name: str, schema: Schema) -> bool:
         return False
     if schema.kind == "classification" and not folded.startswith("kto"):
         return False
+    if schema.kind == "text" and folded == _LABEL:
+        return False  # of a text that the user asked to read as plain text
     if schema.name == "mapped" and folded == _LABEL and not any(_is_truth(value) for value in filled):
         return False  # numbers that the user left out when naming the columns
     return any(isinstance(value, bool) for value in filled) or all(parse_mark(value) is not None for value in filled)
