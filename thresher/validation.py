@@ -1,15 +1,14 @@
 """Settings said once: a field has its default, its description and its bounds in one place.
 
     @dataclass(frozen=True, kw_only=True)
-    class Herding:
+    class Herding(Settings):
+        where = "herding"
         n_clusters: int = option(64, "Clusters of the embeddings.", ge=1)
         kernel: Literal["dense", "sparse"] = "dense"
 
-        def __post_init__(self) -> None:
-            check_settings(self, "herding")
-
-`check_settings` checks the fields' types and bounds, `build_settings` converts text to them, and
-the command line makes its options of them. pydantic does the checking; the sentences are ours.
+`Settings` and `check_settings` check the fields' types and bounds, `build_settings` converts text
+to them, and the command line makes its options of them. pydantic does the checking; the sentences
+are ours.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from thresher.errors import InputError, SettingsError, did_you_mean
 
@@ -88,11 +87,12 @@ def get_field_types(cls: type) -> Mapping[str, Any]:
         SettingsError: an annotation names a type that is not imported where the class is defined.
     """
     try:
-        return get_type_hints(cls)
+        types_by_name = get_type_hints(cls)
     except NameError as error:
         raise SettingsError(
             f"{cls.__module__}.{cls.__name__}: the type of a setting must be importable: {error}"
         ) from None
+    return {field.name: types_by_name[field.name] for field in dataclasses.fields(cls)}
 
 
 def check_settings(settings: Any, name: str, problems: Sequence[str] = ()) -> None:
@@ -114,6 +114,24 @@ def check_settings(settings: Any, name: str, problems: Sequence[str] = ()) -> No
     sentences += problems
     if sentences:
         raise SettingsError(f"{name}: " + "; ".join(sentences))
+
+
+class Settings:
+    """Base of frozen dataclasses whose fields are settings: all of them are checked on creation.
+
+    Attributes:
+        where: whose settings these are, as messages begin.
+    """
+
+    where: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Check types and bounds.
+
+        Raises:
+            SettingsError: a value is illegal.
+        """
+        check_settings(self, self.where)
 
 
 def build_settings(cls: type, name: str, values: Mapping[str, Any] | None) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from thresher.errors import InputError
-from thresher.validation import check_settings, option
+from thresher.validation import Settings, option
 
 if TYPE_CHECKING:
     from thresher.dataset.schema import Schema
@@ -33,8 +33,10 @@ def parse_map(text: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadSettings:
+class ReadSettings(Settings):
     """How rows are read from a file, a folder or the Hub."""
+
+    where = "load"
 
     schema: Any = option(
         None,
@@ -63,14 +65,6 @@ class ReadSettings:
     max_row_bytes: int | None = option(
         None, "Longer rows of text files are rejected. Default: 4 MiB.", ge=1, panel=READ_PANEL
     )
-
-    def __post_init__(self) -> None:
-        """Check types and bounds.
-
-        Raises:
-            SettingsError: a value is illegal.
-        """
-        check_settings(self, "load")
 
 
 class ReadOptions(TypedDict, total=False):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from thresher.models.generation.decoding import Decoding
-from thresher.validation import check_settings, option
+from thresher.validation import Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfidenceSettings:
+class ConfidenceSettings(Settings):
     """How much a model's own answers and its own judgment say of a given answer."""
+
+    where = "confidence"
 
     n_samples: int = option(5, "Answers sampled for each prompt.", ge=1)
     temperature: float = option(1.0, "Temperature of the samples.", ge=1e-3, le=100)
@@ -25,10 +27,6 @@ class ConfidenceSettings:
     beta: float = option(0.7, "Weight of agreement with the samples; the rest is the model's judgment.", ge=0, le=1)
     seed: int = option(0, "Random seed of the samples.", ge=0)
 
-    def __post_init__(self) -> None:
-        """Check types and bounds."""
-        check_settings(self, "confidence")
-
     @property
     def decoding(self) -> Decoding:
         """How the answers are sampled."""
@@ -36,8 +34,10 @@ class ConfidenceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerAccuracySettings:
+class AnswerAccuracySettings(Settings):
     """How a model is asked for short answers behind examples."""
+
+    where = "answer_accuracy"
 
     n_prompts: int = option(10, "Prompts of each row, each with other examples.", ge=1)
     n_examples: int = option(4, "Examples in each prompt.", ge=0)
@@ -49,10 +49,6 @@ class AnswerAccuracySettings:
         None, "Column whose value a row and its examples share, such as a relation. Default: any row.", ge=1
     )
     seed: int = option(0, "Random seed of the choice of examples and of the samples.", ge=0)
-
-    def __post_init__(self) -> None:
-        """Check types and bounds."""
-        check_settings(self, "answer_accuracy")
 
     @property
     def likeliest(self) -> Decoding:
@@ -66,15 +62,13 @@ class AnswerAccuracySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientSettings:
+class GradientSettings(Settings):
     """How the gradients of rows are taken at the stored states of an adapter."""
+
+    where = "gradient"
 
     dim: int = option(1024, "Numbers that stand for the gradient of a row at one checkpoint.", ge=1)
     epochs: int = option(4, "Epochs of the warm-up, one checkpoint each.", ge=1)
-
-    def __post_init__(self) -> None:
-        """Check types and bounds."""
-        check_settings(self, "gradient")
 
 
 def _make_decoding(settings: ConfidenceSettings | AnswerAccuracySettings) -> Decoding:

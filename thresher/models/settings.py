@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from thresher.validation import check_settings, option
+from thresher.validation import Settings, option
 
 EmbeddingDtype = Literal["float32", "float16"]
 LossOn = Literal["last-assistant", "all-assistant"]
@@ -14,13 +14,15 @@ _PANEL = "Models"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
+class ModelSettings(Settings):
     """Which models are run, and how.
 
     A value depends on `dtype` a little (about 1e-3 in half precision), and on `batch_tokens` by
     rounding only. `embedding_dtype` rounds stored components to 11 bits with "float16"; selectors
     compute in float32 either way.
     """
+
+    where = "models"
 
     encoder: str | None = option(
         None,
@@ -60,14 +62,6 @@ class ModelSettings:
         panel=_PANEL,
     )
     loss_on: LossOn = option("last-assistant", "Turns whose tokens count towards the loss.", panel=_PANEL)
-
-    def __post_init__(self) -> None:
-        """Check types and bounds.
-
-        Raises:
-            SettingsError: a value is illegal.
-        """
-        check_settings(self, "models")
 
 
 class ModelOptions(TypedDict, total=False):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Required
 
 from thresher.models.settings import ModelOptions
-from thresher.validation import check_settings, option, parse_pairs
+from thresher.validation import Settings, option, parse_pairs
 
 if TYPE_CHECKING:
     from thresher.subset.budget import Budget
@@ -17,8 +17,10 @@ Order = Literal["file", "rank"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectSettings:
+class SelectSettings(Settings):
     """How many rows are kept, and which rows stand beside the pool."""
+
+    where = "select"
 
     budget: Any = option(
         help="How much to keep: 500 rows, 30%, 200ktok (tokens), score>0.8, or saturation:FOLDER of a curve."
@@ -33,14 +35,6 @@ class SelectSettings:
     )
     order: Order = option("file", "Order of the kept rows: as in the file, or best first.")
     seed: int = option(0, "Random seed.", ge=0)
-
-    def __post_init__(self) -> None:
-        """Check types and bounds.
-
-        Raises:
-            SettingsError: a value is illegal.
-        """
-        check_settings(self, "select")
 
 
 class SelectOptions(ModelOptions, total=False):

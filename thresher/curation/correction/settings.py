@@ -5,25 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from thresher.models.settings import ModelOptions
-from thresher.validation import check_settings, option
+from thresher.validation import Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectSettings:
+class CorrectSettings(Settings):
     """Who compares two answers, and when the new one replaces the old."""
+
+    where = "correct"
 
     judge: str | None = option(None, "Model that compares the answers. Default: the base of the adapter.")
     eta: float = option(0.8, "Least confidence that the candidate is better.", ge=0.5, le=1)
     column: str = option("original_response", "Column for the original answers.", ge=1)
     max_new_tokens: int = option(256, "Most tokens of a candidate.", ge=1)
-
-    def __post_init__(self) -> None:
-        """Check types and bounds.
-
-        Raises:
-            SettingsError: a value is illegal.
-        """
-        check_settings(self, "correct")
 
 
 class CorrectOptions(ModelOptions, total=False):
