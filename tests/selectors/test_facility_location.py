@@ -3,33 +3,18 @@
 import itertools
 
 import numpy as np
-import polars as pl
 import pytest
 
+from tests.selectors.embeddings import build_features, clipped_cosines
 from thresher.errors import InputError
-from thresher.features.container import Features
 from thresher.selectors.facility_location import FacilityLocation
 from thresher.selectors.neighbors import search
 from thresher.selectors.submodular import dense_kernel, greedy
 
 
-def build(x, existing=None):
-    context = {} if existing is None else {"existing_embedding": existing.astype(np.float32)}
-    ids = pl.Series([f"{i:06d}" for i in range(len(x))])
-    return Features(row_id=ids, arrays={"embedding": np.asarray(x, np.float32)}, context=context)
-
-
 def run(x, n_ranked, *, existing=None, **settings):
-    data = build(x, existing)
+    data = build_features(x, existing)
     return FacilityLocation(**settings).score(data, n_ranked=n_ranked, rng=np.random.default_rng(0))
-
-
-def kernel(x, y=None):
-    """Cosines in float64, clipped at 0; equal rows have equal columns, unlike in a product."""
-    x = np.asarray(x, np.float32).astype(np.float64)
-    y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
-    length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
-    return np.maximum(np.einsum("id,jd->ij", x / length[0], y / length[1]), 0)
 
 
 def plain_greedy(similarity, k, floor=0.0):
@@ -71,7 +56,7 @@ SETS = {
 @pytest.mark.parametrize("name", SETS)
 def test_dense_picks_and_objective_equal_plain_greedy_up_to_all_rows(name):
     x = SETS[name]()
-    picks, values = plain_greedy(kernel(x), 300)
+    picks, values = plain_greedy(clipped_cosines(x), 300)
     scores = run(x, 300)
     # gains that float32 resolves
     n_clear = 1 + int(np.flatnonzero(np.diff(values, prepend=0) > 1e-4).max())
@@ -93,7 +78,7 @@ def test_picks_equal_apricot_naive(name):
     x = SETS[name]()
     # 40 of 300: later, two rows that cover only each other have equal gains, and apricot's rounding
     # decides
-    oracle = apricot.FacilityLocationSelection(40, metric="precomputed", optimizer="naive").fit(kernel(x))
+    oracle = apricot.FacilityLocationSelection(40, metric="precomputed", optimizer="naive").fit(clipped_cosines(x))
     scores = run(x, 40)
     assert scores.ranking().tolist() == oracle.ranking.tolist()
     np.testing.assert_allclose(scores.objective, np.cumsum(oracle.gains), rtol=1e-5)
@@ -102,7 +87,7 @@ def test_picks_equal_apricot_naive(name):
 def test_every_prefix_has_63_percent_of_the_best_objective():
     for seed in range(8):
         x = np.random.default_rng(seed).standard_normal((8, 3))
-        similarity = kernel(x)
+        similarity = clipped_cosines(x)
         objective = run(x, 8).objective
         for k in range(1, 9):
             best = max(similarity[:, list(c)].max(axis=1).sum() for c in itertools.combinations(range(8), k))
@@ -120,7 +105,7 @@ def test_complete_neighbor_graph_gives_the_dense_picks():
 
 def test_sparse_picks_equal_plain_greedy_on_the_symmetric_neighbor_kernel():
     x = SETS["clusters"]()
-    similarity = kernel(x)
+    similarity = clipped_cosines(x)
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :9]  # itself and 8 others
     near = np.zeros_like(similarity, dtype=bool)
     np.put_along_axis(near, nearest, values=True, axis=1)
@@ -141,8 +126,8 @@ def test_inverted_lists_reach_the_recall_they_report(monkeypatch):
 
 def test_existing_rows_count_as_picked():
     x, existing = SETS["clusters"](), clustered(40, 24, 12, 1)
-    floor = kernel(x, existing).max(axis=1)
-    picks, values = plain_greedy(kernel(x), 50, floor)
+    floor = clipped_cosines(x, existing).max(axis=1)
+    picks, values = plain_greedy(clipped_cosines(x), 50, floor)
     scores = run(x, 50, existing=existing)
     assert scores.ranking().tolist() == picks
     np.testing.assert_allclose(scores.objective, values, rtol=1e-5)
@@ -158,8 +143,8 @@ def test_pool_equal_to_the_existing_rows_is_ranked_lowest_first():
 def test_covered_by_is_the_most_similar_pick():
     x = SETS["duplicates"]()
     scores = run(x, 20)
-    similarity = kernel(x)[:, scores.ranking()]
-    found = kernel(x)[np.arange(300), scores.covered_by]
+    similarity = clipped_cosines(x)[:, scores.ranking()]
+    found = clipped_cosines(x)[np.arange(300), scores.covered_by]
     np.testing.assert_allclose(found, similarity.max(axis=1), atol=1e-6)
     np.testing.assert_allclose(scores.similarity, similarity.max(axis=1), atol=1e-6)
     assert (scores.covered_by[scores.ranking()] == scores.ranking()).all()
@@ -203,7 +188,7 @@ def test_dense_kernel_beyond_the_memory_plan_is_refused_and_auto_goes_sparse():
 def test_close_gains_are_settled_in_float64_not_by_rounding_of_the_kernel(monkeypatch):
     # equal directions, unequal bytes: nothing merges
     x = SETS["duplicates"]() * np.linspace(0.1, 9, 300)[:, None]
-    picks, _ = plain_greedy(kernel(x), 150)
+    picks, _ = plain_greedy(clipped_cosines(x), 150)
     exact = dense_kernel.compute_kernel
     noise = np.random.default_rng(0)
 

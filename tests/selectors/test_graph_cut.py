@@ -1,31 +1,17 @@
 """Graph cut against a plain greedy in float64 with the paper's formula."""
 
 import numpy as np
-import polars as pl
 import pytest
 
+from tests.selectors.embeddings import build_features, clipped_cosines
 from thresher.errors import InputError
-from thresher.features.container import Features
 from thresher.selectors import graph_cut as module
 from thresher.selectors.graph_cut import GraphCut
 from thresher.selectors.submodular import memory
 
 
-def build(x, existing=None):
-    context = {} if existing is None else {"existing_embedding": np.asarray(existing, np.float32)}
-    ids = pl.Series([f"{i:06d}" for i in range(len(x))])
-    return Features(row_id=ids, arrays={"embedding": np.asarray(x, np.float32)}, context=context)
-
-
 def run(x, n_ranked, *, existing=None, **settings):
-    return GraphCut(**settings).score(build(x, existing), n_ranked=n_ranked, rng=np.random.default_rng(0))
-
-
-def kernel(x, y=None):
-    x = np.asarray(x, np.float32).astype(np.float64)
-    y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
-    length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
-    return np.maximum(np.einsum("id,jd->ij", x / length[0], y / length[1]), 0)
+    return GraphCut(**settings).score(build_features(x, existing), n_ranked=n_ranked, rng=np.random.default_rng(0))
 
 
 def cut(s, picks, redundancy, beside=None):
@@ -60,7 +46,7 @@ def test_picks_and_objective_equal_plain_greedy(redundancy, with_duplicates):
     x = clustered()
     if with_duplicates:
         x[[7, 20, 41, 5]] = x[3]
-    picks, values = plain_greedy(kernel(x), 30, redundancy)
+    picks, values = plain_greedy(clipped_cosines(x), 30, redundancy)
     found = run(x, 30, redundancy=redundancy)
     assert found.ranking().tolist() == picks
     np.testing.assert_allclose(found.objective, values, rtol=1e-5, atol=1e-4)
@@ -68,8 +54,8 @@ def test_picks_and_objective_equal_plain_greedy(redundancy, with_duplicates):
 
 def test_existing_rows_count_as_picked():
     x, existing = clustered(), clustered(10, 5)
-    beside = kernel(x, existing)
-    picks, values = plain_greedy(kernel(x), 20, 0.8, beside)
+    beside = clipped_cosines(x, existing)
+    picks, values = plain_greedy(clipped_cosines(x), 20, 0.8, beside)
     found = run(x, 20, existing=existing, redundancy=0.8)
     assert found.ranking().tolist() == picks
     np.testing.assert_allclose(found.objective, values - beside.sum(), rtol=1e-5, atol=1e-4)
@@ -89,7 +75,7 @@ def test_negative_gains_go_on_with_the_least_loss_and_the_notes_say_where_they_b
 
 def test_complete_graph_gives_the_picks_of_all_pairs_and_a_sparse_one_those_of_its_own_kernel():
     x = clustered()
-    s = kernel(x)
+    s = clipped_cosines(x)
     assert run(x, 50, kernel="sparse", n_neighbors=60).ranking().tolist() == run(x, 50).ranking().tolist()
     near = np.zeros_like(s, dtype=bool)
     np.put_along_axis(near, np.argsort(-s, axis=1, kind="stable")[:, :7], values=True, axis=1)
@@ -106,9 +92,9 @@ def test_one_pass_and_one_row_of_similarities_per_pick():
 def test_covered_by_is_the_most_similar_pick():
     x = clustered()
     found = run(x, 8)
-    s = kernel(x)[:, found.ranking()]
+    s = clipped_cosines(x)[:, found.ranking()]
     np.testing.assert_allclose(found.similarity, s.max(axis=1), atol=1e-6)
-    np.testing.assert_allclose(kernel(x)[np.arange(60), found.covered_by], s.max(axis=1), atol=1e-6)
+    np.testing.assert_allclose(clipped_cosines(x)[np.arange(60), found.covered_by], s.max(axis=1), atol=1e-6)
 
 
 def test_rows_that_do_not_fit_into_memory_are_refused_before_anything_is_computed(monkeypatch):
@@ -121,7 +107,7 @@ def test_ties_go_to_the_lowest_row_to_the_last_pick_where_gains_are_small_beside
     rng = np.random.default_rng(1)
     x = np.repeat(rng.standard_normal((40, 64)), 15, axis=0) * rng.uniform(0.3, 3, 600)[:, None]
     x = np.abs(x) + 0.2
-    s = kernel(x)
+    s = clipped_cosines(x)
     picks, gain = [], s.sum(axis=0) - 0.5
     for _ in range(600):
         picks.append(int(np.flatnonzero(gain >= gain.max() - 1e-9 * (1 + abs(gain.max())))[0]))
@@ -145,8 +131,10 @@ def test_equal_gains_go_to_the_lowest_row_with_both_kernels(with_existing):
         rng = np.random.default_rng(seed)
         x = rng.integers(-1, 2, (int(rng.integers(1, 60)), int(rng.integers(1, 6)))).astype(np.float32)
         existing = rng.integers(-1, 2, (5, x.shape[1])).astype(np.float32) if with_existing else None
-        s, picks = kernel(x), []
-        gain = s.sum(axis=0) - 0.7 * (np.diag(s) + (2 * kernel(x, existing).sum(axis=1) if with_existing else 0))
+        s, picks = clipped_cosines(x), []
+        gain = s.sum(axis=0) - 0.7 * (
+            np.diag(s) + (2 * clipped_cosines(x, existing).sum(axis=1) if with_existing else 0)
+        )
         for _ in x:
             picks.append(int(np.flatnonzero(gain >= gain.max() - 1e-9 * (1 + abs(gain.max())))[0]))
             gain = gain - 1.4 * s[:, picks[-1]]
@@ -162,7 +150,7 @@ def test_many_equal_rows_are_compared_as_one(monkeypatch):
     monkeypatch.setattr(module, "_cosine_sum", lambda rows, one: asked.append(len(rows)) or real(rows, one))
     x = np.repeat(np.eye(4, 8, dtype=np.float32), [15, 10, 15, 10], axis=0)
     found = run(x, 20)
-    picks, _ = plain_greedy(kernel(x), 20, 0.5)
+    picks, _ = plain_greedy(clipped_cosines(x), 20, 0.5)
     assert found.ranking().tolist() == picks
     assert sum(asked) < 5 * (len(x) + 20)
     asked.clear()

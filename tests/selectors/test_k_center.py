@@ -3,23 +3,16 @@
 import itertools
 
 import numpy as np
-import polars as pl
 import pytest
 
-from thresher.features.container import Features
+from tests.selectors.embeddings import build_features
 from thresher.selectors import k_center
 from thresher.selectors.k_center import KCenter
 from thresher.subset.scores import EXISTING
 
 
-def build(x, existing=None):
-    context = {} if existing is None else {"existing_embedding": existing.astype(np.float32)}
-    ids = pl.Series([f"{i:06d}" for i in range(len(x))])
-    return Features(row_id=ids, arrays={"embedding": x.astype(np.float32)}, context=context)
-
-
 def run(x, n_ranked, *, seed=0, existing=None, **settings):
-    data = build(x, existing)
+    data = build_features(x, existing)
     return KCenter(**settings).score(data, n_ranked=n_ranked, rng=np.random.default_rng(seed))
 
 

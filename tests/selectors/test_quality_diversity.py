@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 import thresher as th
+from tests.selectors.embeddings import clipped_cosines
 from thresher.errors import InputError, NotFoundError
 from thresher.features.container import Features
 from thresher.selectors.facility_location import FacilityLocation
@@ -29,13 +30,6 @@ def build(x, quality, *, missing=None, existing=None):
 
 def run(data, n_ranked, **settings):
     return QualityDiversity(**settings).score(data, n_ranked=n_ranked, rng=np.random.default_rng(0))
-
-
-def kernel(x, y=None):
-    x = np.asarray(x, np.float32).astype(np.float64)
-    y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
-    length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
-    return np.maximum(np.einsum("id,jd->ij", x / length[0], y / length[1]), 0)
 
 
 def blended(similarity, q, alpha, picks, floor):
@@ -85,7 +79,7 @@ def lengths(n=250, seed=3):
 @pytest.mark.parametrize("with_duplicates", [False, True])
 def test_picks_and_objective_equal_plain_greedy_in_float64(alpha, quality, with_duplicates):
     x, raw = clusters(with_duplicates=with_duplicates), quality()
-    picks, values = plain_greedy(kernel(x), by_rank(raw), alpha, 150)
+    picks, values = plain_greedy(clipped_cosines(x), by_rank(raw), alpha, 150)
     found = run(build(x, raw), 150, alpha=alpha)
     assert found.ranking().tolist() == picks
     np.testing.assert_allclose(found.objective, values, rtol=1e-5)
@@ -98,7 +92,7 @@ def test_the_whole_pool_is_worth_one():
 
 def test_sparse_picks_equal_plain_greedy_on_the_symmetric_neighbor_kernel():
     x, raw = clusters(), lengths()
-    similarity = kernel(x)
+    similarity = clipped_cosines(x)
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :9]
     near = np.zeros_like(similarity, dtype=bool)
     np.put_along_axis(near, nearest, values=True, axis=1)
@@ -111,13 +105,13 @@ def test_sparse_picks_equal_plain_greedy_on_the_symmetric_neighbor_kernel():
 def test_the_range_scale_keeps_distances_between_qualities():
     x, raw = clusters(), lengths()
     q = (raw - raw.min()) / (raw.max() - raw.min())
-    picks, _ = plain_greedy(kernel(x), q, 0.6, 80)
+    picks, _ = plain_greedy(clipped_cosines(x), q, 0.6, 80)
     assert run(build(x, raw), 80, alpha=0.6, scale="range").ranking().tolist() == picks
 
 
 def test_low_values_can_be_the_good_ones():
     data = build(clusters(), lengths())
-    picks, _ = plain_greedy(kernel(clusters()), by_rank(-lengths()), 0.5, 40)
+    picks, _ = plain_greedy(clipped_cosines(clusters()), by_rank(-lengths()), 0.5, 40)
     assert run(data, 40, prefer="low").ranking().tolist() == picks
 
 
@@ -140,8 +134,8 @@ def test_a_tie_between_cover_and_quality_goes_to_the_lowest_row(kernel):
 
 def test_existing_rows_count_as_picked():
     x, raw, existing = clusters(), ratings(), clusters(30, seed=5)
-    floor = kernel(x, existing).max(axis=1)
-    picks, values = plain_greedy(kernel(x), by_rank(raw), 0.3, 60, floor)
+    floor = clipped_cosines(x, existing).max(axis=1)
+    picks, values = plain_greedy(clipped_cosines(x), by_rank(raw), 0.3, 60, floor)
     found = run(build(x, raw, existing=existing), 60, alpha=0.3)
     assert found.ranking().tolist() == picks
     np.testing.assert_allclose(found.objective, values, rtol=1e-4)
@@ -150,7 +144,7 @@ def test_existing_rows_count_as_picked():
 def test_every_prefix_has_63_percent_of_the_best_objective():
     for seed in range(5):
         x, raw = np.random.default_rng(seed).standard_normal((8, 3)), lengths(8, seed)
-        similarity, q = kernel(x), by_rank(raw)
+        similarity, q = clipped_cosines(x), by_rank(raw)
         objective = run(build(x, raw), 8).objective
         for k in range(1, 9):
             best = max(blended(similarity, q, 0.5, list(c), 0.0) for c in itertools.combinations(range(8), k))
@@ -163,7 +157,7 @@ def test_rows_without_a_quality_are_represented_but_never_picked():
     missing = [EMPTY if np.isnan(v) else None for v in raw]
     q = np.full(250, np.nan)
     q[~np.isnan(raw)] = by_rank(raw[~np.isnan(raw)])
-    picks, _ = plain_greedy(kernel(x), q, 0.5, 100)
+    picks, _ = plain_greedy(clipped_cosines(x), q, 0.5, 100)
     found = run(build(x, raw, missing=missing), 100)
     assert found.ranking().tolist() == picks
     assert found.excluded.to_list() == missing
@@ -228,7 +222,7 @@ def test_gains_that_many_small_losses_have_made_inexact_are_still_compared():
     rng = np.random.default_rng(2)
     n, d = int(rng.integers(1, 90)), int(rng.integers(1, 7))
     x, quality = rng.integers(0, 4, (n, d)), rng.integers(0, 5, n).astype(float)
-    picks, _ = plain_greedy(kernel(x), by_rank(quality), 0.5, n)
+    picks, _ = plain_greedy(clipped_cosines(x), by_rank(quality), 0.5, n)
     assert run(build(x, quality), n).ranking().tolist() == picks
 
 

@@ -3,28 +3,16 @@
 import itertools
 
 import numpy as np
-import polars as pl
 import pytest
 
-from thresher.features.container import Features
+from tests.selectors.embeddings import build_features, clipped_cosines
 from thresher.selectors.saturated_coverage import SaturatedCoverage
 
 
-def build(x, existing=None):
-    context = {} if existing is None else {"existing_embedding": np.asarray(existing, np.float32)}
-    ids = pl.Series([f"{i:06d}" for i in range(len(x))])
-    return Features(row_id=ids, arrays={"embedding": np.asarray(x, np.float32)}, context=context)
-
-
 def run(x, n_ranked, *, existing=None, **settings):
-    return SaturatedCoverage(**settings).score(build(x, existing), n_ranked=n_ranked, rng=np.random.default_rng(0))
-
-
-def kernel(x, y=None):
-    x = np.asarray(x, np.float32).astype(np.float64)
-    y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
-    length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
-    return np.maximum(np.einsum("id,jd->ij", x / length[0], y / length[1]), 0)
+    return SaturatedCoverage(**settings).score(
+        build_features(x, existing), n_ranked=n_ranked, rng=np.random.default_rng(0)
+    )
 
 
 def covered(s, picks, saturation, beside=None):
@@ -57,7 +45,7 @@ def test_picks_and_objective_equal_plain_greedy(saturation, with_duplicates):
     x = clustered()
     if with_duplicates:
         x[[7, 20, 41, 5]] = x[3]
-    picks, values = plain_greedy(kernel(x), 40, saturation)
+    picks, values = plain_greedy(clipped_cosines(x), 40, saturation)
     found = run(x, 40, saturation=saturation)
     assert found.ranking().tolist() == picks
     np.testing.assert_allclose(found.objective, values, rtol=1e-5)
@@ -66,7 +54,7 @@ def test_picks_and_objective_equal_plain_greedy(saturation, with_duplicates):
 
 def test_existing_rows_count_as_picked():
     x, existing = clustered(), clustered(12, 5)
-    picks, values = plain_greedy(kernel(x), 20, 0.3, kernel(x, existing))
+    picks, values = plain_greedy(clipped_cosines(x), 20, 0.3, clipped_cosines(x, existing))
     found = run(x, 20, existing=existing, saturation=0.3)
     assert found.ranking().tolist() == picks
     np.testing.assert_allclose(found.objective, values, rtol=1e-5)
@@ -74,7 +62,7 @@ def test_existing_rows_count_as_picked():
 
 def test_complete_graph_gives_the_dense_picks_and_a_sparse_one_those_of_its_own_kernel():
     x = clustered()
-    s = kernel(x)
+    s = clipped_cosines(x)
     dense, sparse = run(x, 60, saturation=0.2), run(x, 60, saturation=0.2, kernel="sparse", n_neighbors=60)
     assert dense.ranking().tolist() == sparse.ranking().tolist()
     near = np.zeros_like(s, dtype=bool)
@@ -87,7 +75,7 @@ def test_complete_graph_gives_the_dense_picks_and_a_sparse_one_those_of_its_own_
 
 def test_every_prefix_has_63_percent_of_the_best_objective():
     x = np.random.default_rng(0).standard_normal((8, 3))
-    s, objective = kernel(x), run(x, 8, saturation=0.4).objective
+    s, objective = clipped_cosines(x), run(x, 8, saturation=0.4).objective
     for k in range(1, 9):
         best = max(covered(s, list(c), 0.4) for c in itertools.combinations(range(8), k))
         assert (1 - 1 / np.e) * best <= objective[k - 1] <= best * (1 + 1e-6)
@@ -95,6 +83,6 @@ def test_every_prefix_has_63_percent_of_the_best_objective():
 
 def test_the_whole_pool_reaches_every_cap():
     found = run(clustered(), 60, saturation=0.25)
-    assert found.objective[-1] == pytest.approx(0.25 * kernel(clustered()).sum(), rel=1e-5)
+    assert found.objective[-1] == pytest.approx(0.25 * clipped_cosines(clustered()).sum(), rel=1e-5)
     assert found.notes["n_saturated_rows"] == 60
     assert found.notes["n_picks_with_gain"] < 60
