@@ -57,13 +57,22 @@ def test_a_changed_row_of_such_files_stays_in_its_class(parts, tmp_path):
     assert load(changed.write([3, 4], tmp_path, "rows")).frame["response"].to_list() == ["pos", "neg"]
 
 
-def test_the_engine_of_many_machines_reads_them_alike(parts, tmp_path):
-    from thresher.selection.distributed import InProcess, select_distributed
+@pytest.mark.parametrize("column", ["label", "kind"])
+def test_the_engine_of_many_machines_reads_them_alike(parts, tmp_path, column):
+    from thresher.selection.distributed import InProcess, select_distributed, shards
     from thresher.selection.request import SelectCall
 
-    call = SelectCall.of_options(str(parts), "random", {"budget": 5, "quota": "label=balanced"}, None)
+    for path in parts.glob("*.parquet"):
+        table = pyarrow.parquet.read_table(path)
+        metadata = {b"huggingface": table.schema.metadata[b"huggingface"].replace(b'"label"', f'"{column}"'.encode())}
+        table = table.rename_columns(["text", column]).replace_schema_metadata(metadata)
+        pyarrow.parquet.write_table(table, path)
+    quota, columns = f"{column}=balanced", {"text": "text", "label": column}
+    here = th.load(str(parts), columns=columns)
+    assert here.column(column).to_list() == here.frame["response"].to_list()
+    call = SelectCall.of_options(shards(parts, columns=columns), "random", {"budget": 5, "quota": quota}, None)
     there = select_distributed(InProcess(), call, tmp_path / "there")
-    here = th.select(str(parts), "random", budget=5, quota="label=balanced", out=tmp_path / "here")
+    here = th.select(here, "random", budget=5, quota=quota, out=tmp_path / "here")
     assert there.manifest.hash == here.manifest.hash
     assert there.scores.row_id.equals(here.scores.row_id)
 

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from thresher.dataset.formats.shard import Block, Shard
-from thresher.dataset.values.class_names import decode_rows, list_disagreeing_columns
+from thresher.dataset.values.class_names import decode_rows
 from thresher.numeric.arrays import Int32, Int64
 
 _EXACT = 2**53  # whole numbers up to here are floats without loss
@@ -23,7 +23,9 @@ _TYPES: dict[type, tuple[Any, pa.DataType]] = {
 }
 
 
-def read_column(shards: Sequence[Shard], shard: Int32, position: Int64, name: str) -> pl.Series | None:
+def read_column(
+    shards: Sequence[Shard], shard: Int32, position: Int64, name: str, decoded: frozenset[str] = frozenset()
+) -> pl.Series | None:
     """Return a column of the user for some rows, in their order: (n,); None when no row has it.
 
     Args:
@@ -31,11 +33,11 @@ def read_column(shards: Sequence[Shard], shard: Int32, position: Int64, name: st
         shard: (n,) which file each row is in.
         position: (n,) where it is there.
         name: of the column.
+        decoded: columns in which names of classes stand for their numbers.
     """
     parts: list[pl.Series] = []
     places: list[Int64] = []
     is_known = False
-    decoded = list_disagreeing_columns(shards)
     for number, one in enumerate(shards):
         mine = np.flatnonzero(shard == number)
         if len(mine) == 0:

@@ -20,7 +20,7 @@ from thresher.dataset.formats.shard import Shard
 from thresher.dataset.rejection import BadRow, count_values
 from thresher.dataset.row_id import hash_row_ids
 from thresher.dataset.schema import Schema
-from thresher.dataset.values.class_names import decode_rows, list_disagreeing_columns
+from thresher.dataset.values.class_names import decode_rows
 from thresher.errors import InputError, NotFoundError, did_you_mean
 from thresher.numeric.arrays import Int32, Int64, Ints
 
@@ -40,6 +40,7 @@ class Dataset:
         shard: (n,) int32, which of them each row is in.
         position: (n,) int64, where it is there.
         notes: what a user should know of how they were read, one sentence each.
+        decoded_columns: those whose numbers mean other classes in other files: read by name.
     """
 
     schema: Schema
@@ -50,6 +51,7 @@ class Dataset:
     shard: Int32
     position: Int64
     notes: tuple[str, ...] = ()
+    decoded_columns: frozenset[str] = frozenset()
     _columns: dict[str, pl.Series] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -84,11 +86,6 @@ class Dataset:
         return list(dict.fromkeys(name for shard in self.shards for name in shard.column_names))
 
     @cached_property
-    def decoded_columns(self) -> frozenset[str]:
-        """The columns whose numbers mean other classes in other files: they are read by name."""
-        return list_disagreeing_columns(self.shards)
-
-    @cached_property
     def fingerprint(self) -> str:
         """Hash of the row ids: the same for the same rows in any file and order."""
         return hash_row_ids(self.frame["row_id"])
@@ -120,7 +117,7 @@ class Dataset:
             NotFoundError: no row has this column.
         """
         if name not in self._columns:
-            column = read_column(self.shards, self.shard, self.position, name)
+            column = read_column(self.shards, self.shard, self.position, name, self.decoded_columns)
             if column is None:
                 known = ", ".join(self.column_names)
                 raise NotFoundError(

@@ -29,7 +29,7 @@ from thresher.dataset.schema import (
 )
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, detect_file_format, find_files
-from thresher.dataset.values.class_names import check_label_names, find_label_names
+from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.labels import are_number_labels
 from thresher.dataset.values.marks import may_be_marked, refuse_marks, refuse_pairs
 from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
@@ -178,6 +178,7 @@ def _read(shards: Sequence[Shard], schema: Schema) -> Dataset:
         shards=tuple(shards),
         shard=read.shard,
         position=read.position,
+        decoded_columns=list_disagreeing_columns([shard.label_names for shard in shards]),
     )
     file_notes = [note for shard in shards for note in list_file_notes(shard, schema)]
     notes = list_notes(file_notes, count_labels(dataset), dataset.rejected_by_reason, read.empty)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thresher.errors import InputError
-from thresher.features.labels.label_issues import confident_joint, find_label_issues
+from thresher.features.labels.label_issues import confident_joint, find_label_issues, join_similar_classes
 
 
 def slow(p, given):
@@ -81,3 +81,20 @@ def test_arrays_that_do_not_fit_are_refused():
         find_label_issues(p, np.array([0, 1, 1]), ["a", "b"])
     with pytest.raises(InputError, match=r"given must be in 0\.\.1, got 0\.\.2"):
         find_label_issues(p, np.array([0, 2]), ["a", "b"])
+
+
+def test_labels_that_differ_in_case_alone_are_no_issue_of_one_another():
+    rng = np.random.default_rng(0)
+    names = ["Pos", "neg", "pos", "not spam", "not_spam"]
+    p, given = random_case(1, k=5)
+    joined, given_class, left = join_similar_classes(p, given, names)
+    first = max((0, 2), key=lambda i: (np.sum(given == i), -i))
+    assert len(left) == 3
+    assert np.allclose(joined[:, left.index("neg")], p[:, 1])
+    assert np.allclose(joined[:, left.index(names[first])], p[:, 0] + p[:, 2])
+    assert [left[i].casefold().replace("_", " ") for i in given_class] == [
+        names[i].casefold().replace("_", " ") for i in given
+    ]
+    shuffled = rng.permutation(given % 2 * 2)  # Pos and pos at random
+    halves = np.stack([np.full(60, 0.5), np.zeros(60), np.full(60, 0.5), np.zeros(60), np.zeros(60)], axis=1)
+    assert find_label_issues(*join_similar_classes(halves, shuffled, names)).height == 0

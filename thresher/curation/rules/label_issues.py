@@ -23,7 +23,7 @@ class LabelIssues(Rule):
 
     Classifiers that have not seen a row say how likely each label is; a row is named when some
     other label is at least as likely as for the average row of that label (see
-    `find_label_issues`).
+    `find_label_issues`). Labels that differ in case, spaces or hyphens alone count as one.
 
     Source: Northcutt et al. 2021, arXiv:1911.00068. Cost: the feature's, see `class_probability`.
     Needs: `class_probability`, and so rows with labels. Fails: labels that are wrong by a rule, and
@@ -41,11 +41,12 @@ class LabelIssues(Rule):
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row whose label is probably wrong."""
         from thresher.features.labels.class_probability import class_names, given_classes
-        from thresher.features.labels.label_issues import find_label_issues
+        from thresher.features.labels.label_issues import find_label_issues, join_similar_classes
 
-        issues = find_label_issues(
+        classes = join_similar_classes(
             pool.features[PROBABILITY], given_classes(pool.dataset), class_names(pool.dataset)
-        ).filter(pl.col("given_probability") <= self.max_probability)
+        )
+        issues = find_label_issues(*classes).filter(pl.col("given_probability") <= self.max_probability)
         sentences = pl.DataFrame({"row": np.arange(len(pool))}).join(
             issues.select("row", "reason"), on="row", how="left", maintain_order="left"
         )["reason"]

@@ -49,7 +49,7 @@ def write_rows(shards: Sequence[Shard], shard: Int32, position: Int64, folder: P
 
 
 def _write_parsed(shards: Sequence[Shard], shard: Int32, position: Int64, path: Path) -> None:
-    decoded = list_disagreeing_columns(shards)
+    decoded = list_disagreeing_columns([one.label_names for one in shards])
     with open_compressed(path, "") as write:
         for start, stop in find_runs(shard):
             for low in range(start, stop, _PARSED_ROWS):

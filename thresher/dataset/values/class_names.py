@@ -6,7 +6,7 @@ order are joined by name. A file of numbers without names is read by the names o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -75,12 +75,12 @@ def check_label_names(names: Mapping[str, Names | None], column: str) -> None:
     )
 
 
-def list_disagreeing_columns(shards: Sequence[Shard]) -> frozenset[str]:
-    """Return the columns of which files name the classes differently."""
+def list_disagreeing_columns(label_names: Iterable[Mapping[str, Names]]) -> frozenset[str]:
+    """Return the columns whose classes are named differently by files, from the names of each."""
     named: dict[str, set[tuple[str, ...]]] = {}
-    for shard in shards:
-        for column, names in shard.label_names.items():
-            named.setdefault(column, set()).add(names)
+    for one in label_names:
+        for column, names in one.items():
+            named.setdefault(column, set()).add(tuple(names))
     return frozenset(column for column, names in named.items() if len(names) > 1)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.dataset.values.labels import find_similar_labels
 from thresher.errors import InputError
 from thresher.features.labels.class_probability import class_thresholds
 
@@ -75,6 +76,32 @@ def find_label_issues(
             "reason": pl.String,
         },
     )
+
+
+def join_similar_classes(
+    probabilities: NDArray[np.floating], given_class: NDArray[np.int64], names: Sequence[str]
+) -> tuple[NDArray[np.floating], NDArray[np.int64], list[str]]:
+    """Return probabilities, classes and names with classes joined that differ in case or the like.
+
+    No row is wrong for being labeled 'Pos' where others of its class are 'pos'. A joined class has
+    the name that most of its rows have.
+
+    Args:
+        probabilities: (n, k) of each class.
+        given_class: (n,) of each row.
+        names: (k,) of the classes.
+    """
+    counts = dict(zip(names, np.bincount(given_class, minlength=len(names)).tolist(), strict=True))
+    joined = {name: name for name in names}
+    for first, *others in find_similar_labels(counts):
+        joined |= dict.fromkeys(others, first)
+    if all(name == other for name, other in joined.items()):
+        return probabilities, given_class, list(names)
+    left = [name for name in names if joined[name] == name]
+    to_class = np.array([left.index(joined[name]) for name in names])
+    total = np.zeros((len(probabilities), len(left)), probabilities.dtype)
+    np.add.at(total.T, to_class, probabilities.T)
+    return total, to_class[given_class], left
 
 
 def confident_joint(probabilities: NDArray[np.floating], given_class: NDArray[np.int64]) -> NDArray[np.float64]:

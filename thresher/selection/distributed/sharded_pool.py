@@ -19,7 +19,7 @@ from thresher.dataset.formats.files import SourceFile
 from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import hash_row_ids, number_repeats
-from thresher.dataset.values.class_names import check_label_names, find_label_names
+from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
 from thresher.errors import InputError
 from thresher.selection.distributed.pool_files import PoolFiles
@@ -54,6 +54,7 @@ class ReadShard:
             "notes": list_file_notes(rows.shards[0], self.files.schema),
             "labels": count_labels(rows),
             "label_names": find_label_names(self.files.schema, rows.shards[0]),
+            "class_names": dict(rows.shards[0].label_names),
             "source": {"bytes": source.bytes, "sha256": source.sha256, "mtime_ns": source.mtime_ns},
         }
 
@@ -74,6 +75,7 @@ class ShardReader:
         renamed: shards in which rows have other ids than the shard alone would give, or are
             rejected.
         column_names: of the whole pool; a shard may lack some.
+        decoded_columns: those whose classes have other numbers in other shards.
     """
 
     files: PoolFiles
@@ -81,6 +83,7 @@ class ShardReader:
     folder: Path
     renamed: frozenset[int]
     column_names: tuple[str, ...]
+    decoded_columns: frozenset[str] = frozenset()
 
     def rows(self, number: int) -> Dataset:
         """Return the rows of a shard.
@@ -91,6 +94,7 @@ class ShardReader:
         rows = self.files.read(number)
         if rows.sources[0].sha256 != self.sha256[number]:
             raise InputError(f"{self.files.names[number]}: the file changed while it was being read; run again")
+        rows = replace(rows, decoded_columns=self.decoded_columns)
         if number not in self.renamed:
             return rows
         final = pl.read_parquet(final_path(self.folder, number))
@@ -231,6 +235,7 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
             folder=work.folder,
             renamed=renamed,
             column_names=tuple(dict.fromkeys(name for record in records for name in record["columns"])),
+            decoded_columns=list_disagreeing_columns([record["class_names"] for record in records]),
         ),
         row_id=row_id,
         start=np.concatenate([[0], np.cumsum(np.bincount(shard[is_usable], minlength=len(files)))]).astype(np.int64),
