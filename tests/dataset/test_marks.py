@@ -108,3 +108,28 @@ def test_wanted_rows_have_the_ids_they_have_alone():
     marked = mark(ROWS["prompt-completion"], "label", [True, False])
     alone = load([ROWS["prompt-completion"]])
     assert load(marked, wanted="label").frame["row_id"].to_list() == alone.frame["row_id"].to_list()
+
+
+def test_wanted_rows_are_those_of_one_machine_on_many(tmp_path):
+    import thresher as th
+    from thresher.selection.distributed import InProcess, select_distributed, shards
+    from thresher.selection.request import SelectCall
+
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for part in range(2):
+        rows = [{"prompt": f"p {part} {i}", "completion": "c", "label": i % 3 > 0} for i in range(12)]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    here = th.select(load(folder, wanted="label"), "random", budget=5, out=tmp_path / "here")
+    call = SelectCall.of_options(shards(folder, wanted="label"), "random", {"budget": 5}, None)
+    there = select_distributed(InProcess(), call, tmp_path / "there")
+    assert there.manifest.hash == here.manifest.hash
+    assert there.manifest.content["schema"]["wanted"] == "label"
+    assert there.manifest.content["counts"]["rejected"] == 8
+    assert there.rows == here.rows
+    for out in (tmp_path / "here", tmp_path / "there"):
+        assert len(load(out)) == len(th.select(out, "random", budget=5)) == 5, "the wanted rows are read back as such"
+    with pytest.raises(InputError, match="--wanted label"):
+        select_distributed(
+            InProcess(), SelectCall.of_options(str(folder), "random", {"budget": 5}, None), tmp_path / "no"
+        )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import polars as pl
 
-from thresher.artifacts.folder import expand_path
+from thresher.artifacts.folder import MANIFEST, expand_path
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.shard import Shard, sample_rows
 from thresher.dataset.read_shards import read_rows
@@ -90,7 +90,11 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
     limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
     shards = _open(source, config=read.config, split=read.split, max_row_bytes=limit)
     chosen = _choose_schema(
-        shards, schema=read.schema, columns=read.columns, id_column=read.id_column, wanted=read.wanted
+        shards,
+        schema=read.schema,
+        columns=read.columns,
+        id_column=read.id_column,
+        wanted=read_wanted(source) if read.wanted is None else read.wanted,
     )
     dataset = _read(shards, chosen)
     if dataset.n_rejected and read.strict:
@@ -109,6 +113,18 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
     for name in extra_columns:
         dataset.column(name)
     return dataset
+
+
+def read_wanted(source: Any) -> str | None:
+    """Return the column that marks wanted rows where a folder of results says so."""
+    if not isinstance(source, str | Path):
+        return None
+    try:
+        content = json.loads((expand_path(source) / MANIFEST).read_bytes())
+        wanted = content["schema"]["wanted"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return wanted if isinstance(wanted, str) else None
 
 
 def ensure_dataset(rows: Any) -> Dataset:

@@ -237,4 +237,10 @@ def _load_as(paths: list[Path], content: Mapping[str, Any], *, max_row_bytes: in
 
     columns = {role: tuple(names) for role, names in content["schema"]["columns"].items()}
     schema = Schema(name=content["schema"]["name"], kind=content["schema"]["kind"], columns=columns)
-    return load(paths, schema=schema, id_column=content["id_column"], max_row_bytes=max_row_bytes)
+    return load(
+        paths,
+        schema=schema,
+        id_column=content["id_column"],
+        wanted=content["schema"].get("wanted"),
+        max_row_bytes=max_row_bytes,
+    )

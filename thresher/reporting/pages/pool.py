@@ -53,7 +53,12 @@ def read_pool(content: Mapping[str, Any], *, row_ids: pl.Series) -> Pool:
     if gone:
         return Pool(None, f"The pool was read from {gone[0]}, and that file no longer exists.")
     try:
-        rows = load([Path(path) for path in paths], schema=_schema(content), id_column=content.get("id_column"))
+        rows = load(
+            [Path(path) for path in paths],
+            schema=_schema(content),
+            id_column=content.get("id_column"),
+            wanted=(content.get("schema") or {}).get("wanted"),
+        )
     except ThresherError as error:
         return Pool(None, f"The pool can no longer be read ({error}).")
     if not row_ids.is_in(rows.frame["row_id"].implode()).all():

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from thresher.dataset import Dataset, Schema, load
 from thresher.dataset.formats.files import SourceFile
-from thresher.dataset.loading import MAX_ROW_BYTES, infer_schema, load_shard
+from thresher.dataset.loading import MAX_ROW_BYTES, infer_schema, load_shard, read_wanted
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import FileToRead, detect_file_format, find_files
 from thresher.errors import InputError
@@ -131,7 +131,7 @@ def shards(source: str | Path | Sequence[str | Path], **options: Unpack[ReadOpti
         schema=read.schema,
         columns=read.columns,
         id_column=read.id_column,
-        wanted=read.wanted,
+        wanted=read.wanted if read.wanted is not None else read_wanted(source),
         max_row_bytes=limit,
     )
     return PoolFiles(
