@@ -155,11 +155,7 @@ def format_summary(curated: Curated, out: Path, schema: str | None) -> str:
     """Return what happened, in a few lines; `schema` says how the columns were read."""
     content = curated.manifest.content
     counts = content["counts"]
-    lines = [
-        f"{counts['read']:,} rows read ({schema or content['schema']['name']}), "
-        f"{counts['rejected']:,} rejected as unusable"
-    ]
-    lines += options.format_rejected(counts["rejected_by_reason"])
+    lines = options.format_read(content, schema)
     for rule in content["rules"]:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in rule["dropped"].items()) or "none dropped"
         more = f", {rule['masked']:,} masked" if rule["masked"] else ""

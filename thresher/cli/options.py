@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,6 +57,18 @@ def describe_schema(rows: Dataset | PoolFiles) -> str | None:
 def reading_notes(notes: Iterable[str]) -> list[str]:
     """Return the last lines of a summary: what a user should know of how rows were read."""
     return [f"note: {note}" for note in notes]
+
+
+def format_read(content: Mapping[str, Any], schema: str | None) -> list[str]:
+    """Return how many rows were read and rejected, a line for each of the five first reasons.
+
+    Args:
+        content: of a manifest.
+        schema: how the columns were read; None where only the name of the schema is known.
+    """
+    counts = content["counts"]
+    read = f"{counts['read']:,} rows read ({schema or content['schema']['name']})"
+    return [f"{read}, {counts['rejected']:,} rejected as unusable", *format_rejected(counts["rejected_by_reason"])]
 
 
 def format_rejected(by_reason: Mapping[str, int]) -> list[str]:

@@ -147,11 +147,7 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
 
     content = subset.manifest.content
     counts = content["counts"]
-    lines = [
-        f"{counts['read']:,} rows read ({schema or content['schema']['name']}), "
-        f"{counts['rejected']:,} rejected as unusable"
-    ]
-    lines += options.format_rejected(counts["rejected_by_reason"])
+    lines = options.format_read(content, schema)
     lines.append(
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
         f"{counts['dropped']:,} dropped"

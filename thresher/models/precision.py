@@ -48,15 +48,26 @@ def inference(batch: str) -> Iterator[None]:
     Raises:
         InputError: the device's memory is too small.
     """
+    with exact_inference(
+        f"{batch} must fit the device's memory and does not; set batch_tokens lower, or use another device"
+    ):
+        yield
+
+
+@contextmanager
+def exact_inference(problem: str) -> Iterator[None]:
+    """Keep torch to full precision without gradients, and raise `problem` where memory is short.
+
+    Raises:
+        InputError: the device's memory is too small.
+    """
     import torch
 
     try:
         with torch.inference_mode(), full_precision():
             yield
     except torch.OutOfMemoryError:
-        raise InputError(
-            f"{batch} must fit the device's memory and does not; set batch_tokens lower, or use another device"
-        ) from None
+        raise InputError(problem) from None
 
 
 def same_logits(one: torch.Tensor, other: torch.Tensor, *, itemsize: int) -> bool:

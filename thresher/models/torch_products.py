@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thresher.errors import InputError
 from thresher.models.async_copy import PendingTensor, prefetch_one, to_device_async
 from thresher.models.device import free_bytes, may_have_gpu
-from thresher.models.precision import full_precision
+from thresher.models.precision import exact_inference
 from thresher.numeric.arrays import Float32, Ints
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 
@@ -119,20 +118,13 @@ class _TorchRows:
         return value.array(), members[place.array()]
 
 
-@contextmanager
-def _making_products(device: torch.device) -> Iterator[None]:
+def _making_products(device: torch.device) -> AbstractContextManager[None]:
     """Keep torch to products of float32, and say what to do where they do not fit.
 
     Raises:
         InputError: the device has no room for rows or products.
     """
-    import torch
-
-    try:
-        with torch.inference_mode(), full_precision():
-            yield
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"products on {device}: rows and their products must fit the device's memory, which had room when they "
-            f"were planned and has none now; free it of other work, or set device to 'cpu'"
-        ) from None
+    return exact_inference(
+        f"products on {device}: rows and their products must fit the device's memory, which had room when they "
+        f"were planned and has none now; free it of other work, or set device to 'cpu'"
+    )

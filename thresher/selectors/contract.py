@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from thresher.errors import InputError
-from thresher.features.container import Features
+from thresher.features.container import Features, current_name
 from thresher.features.requirements import Method
 from thresher.subset.scores import Scores
 
@@ -52,6 +52,21 @@ class Selector(Method):
         """
         del n_rows, n_unique, n_dimensions
         return 0
+
+
+class FeatureKernelSelector(Selector):
+    """A selector whose setting `kernel` names the feature by which it compares rows."""
+
+    kernel: str
+
+    def __post_init__(self) -> None:
+        """Check the settings; the former name of a kernel is read as the present one.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        object.__setattr__(self, "kernel", current_name(self.kernel))
+        super().__post_init__()
 
 
 def score_rows(selector: Selector, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.container import Features, current_name
+from thresher.features.container import Features
 from thresher.features.context import N_EXAMPLES
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64, Int64
 from thresher.numeric.vectors import inverse_norms
-from thresher.selectors.contract import Selector
+from thresher.selectors.contract import FeatureKernelSelector
 from thresher.selectors.submodular.optimizers import describe_guarantee
 from thresher.subset.scores import EXISTING, Scores, ranked
 from thresher.validation import option
@@ -43,7 +43,7 @@ class _Kernel(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delift(Selector):
+class Delift(FeatureKernelSelector):
     """Rank rows so that every prefix helps the model most, as examples, with the rest (DELIFT).
 
     Optimizes, with s_ij the worth of row j as an example for row i, clipped at 0: alone, f(A) =
@@ -103,15 +103,6 @@ class Delift(Selector):
     scale: Literal["clip", "min-max"] = "clip"
     eta: float = option(1.0, ge=0, le=1e6)
     nu: float = option(1.0, ge=0, le=1e6)
-
-    def __post_init__(self) -> None:
-        """Check the settings; the former name of a kernel is read as the present one.
-
-        Raises:
-            SettingsError: a setting has an illegal value.
-        """
-        object.__setattr__(self, "kernel", current_name(self.kernel))
-        super().__post_init__()
 
     @property
     def requirements(self) -> Requirements:

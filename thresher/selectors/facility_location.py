@@ -11,7 +11,7 @@ from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.vectors import distinct_rows, inverse_norms
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import Scores, fill_ranking, ranked
+from thresher.subset.scores import Scores, fill_ranking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +108,11 @@ class FacilityLocation(PairwiseGreedy):
         # of distinct rows, in places of all rows
         by = np.where(cover.by >= 0, distinct.first[cover.by], -1)
         group = distinct.group
-        by, similarity = kernels.assign_representatives(by[group], cover.nearest[group], floor[group], ranking)
-        return Scores(
-            row_id=features.row_id,
-            value=ranked(n, ranking),
-            by=self.name,
-            covered_by=by,
-            similarity=similarity,
+        return kernels.score_ranking(
+            self.name,
+            features.row_id,
+            ranking,
+            (by[group], cover.nearest[group], floor[group]),
             objective=objective,
             notes={
                 **notes,

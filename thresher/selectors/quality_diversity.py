@@ -15,7 +15,7 @@ from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float64
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import Scores, fill_ranking, ranked
+from thresher.subset.scores import Scores, fill_ranking
 from thresher.validation import option
 
 COLUMN = "column:"
@@ -126,13 +126,11 @@ class QualityDiversity(PairwiseGreedy):
             # the rule "threshold" ends early: no gain was above its last threshold
             picks = fill_ranking(picks, n_picks, has_quality)
             gains = np.pad(gains, (0, len(picks) - len(gains)))
-        by, similarity = kernels.assign_representatives(cover.by, cover.nearest, floor, picks)
-        return Scores(
-            row_id=features.row_id,
-            value=ranked(n, picks),
-            by=self.name,
-            covered_by=by,
-            similarity=similarity,
+        return kernels.score_ranking(
+            self.name,
+            features.row_id,
+            picks,
+            (cover.by, cover.nearest, floor),
             excluded=features.missing.get(self._source),
             objective=np.cumsum(gains * weight[0] + quality[picks] * weight[1]),
             notes=notes,

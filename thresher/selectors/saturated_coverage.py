@@ -11,7 +11,7 @@ from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.vectors import inverse_norms
 from thresher.selectors.submodular.kernel_method import PairwiseGreedy
-from thresher.subset.scores import Scores, fill_ranking, ranked
+from thresher.subset.scores import Scores, fill_ranking
 from thresher.validation import option
 
 
@@ -87,13 +87,11 @@ class SaturatedCoverage(PairwiseGreedy):
 
         ranking = fill_ranking(picks, n_ranked, np.ones(n, np.bool_))
         gains = np.pad(gains, (0, len(ranking) - len(gains)))
-        by, similarity = kernels.assign_representatives(cover.by, cover.nearest, floor, ranking)
-        return Scores(
-            row_id=features.row_id,
-            value=ranked(n, ranking),
-            by=self.name,
-            covered_by=by,
-            similarity=similarity,
+        return kernels.score_ranking(
+            self.name,
+            features.row_id,
+            ranking,
+            (cover.by, cover.nearest, floor),
             objective=float(np.minimum(begun, cap).sum()) + np.cumsum(gains),
             notes={
                 **notes,

@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
-from thresher.features.container import Features, current_name
+from thresher.features.container import Features
 from thresher.features.requirements import Requirements
 from thresher.numeric.arrays import Float32
 from thresher.numeric.vectors import unit_rows
-from thresher.selectors.contract import Selector
+from thresher.selectors.contract import FeatureKernelSelector
 from thresher.subset.scores import Scores, ranked
 
 BLOCK_CELLS = 1 << 24  # cosines computed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetSimilarity(Selector):
+class TargetSimilarity(FeatureKernelSelector):
     """Rank rows by round robin over a target's rows, each taking its nearest free row (RDS+).
 
     Optimizes nothing in closed form: turn by turn, the next row of the target picks the free row of
@@ -52,15 +52,6 @@ class TargetSimilarity(Selector):
 
     kernel: Literal["hidden_state", "embedding", "hidden"] = "hidden_state"
     by: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check the settings; the former name of a kernel is read as the present one.
-
-        Raises:
-            SettingsError: a setting has an illegal value.
-        """
-        object.__setattr__(self, "kernel", current_name(self.kernel))
-        super().__post_init__()
 
     @property
     def requirements(self) -> Requirements:

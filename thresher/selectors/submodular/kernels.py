@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from thresher.numeric.arrays import Float32, Float64, Int64
@@ -15,7 +16,7 @@ from thresher.selectors.submodular import dense_kernel, greedy
 from thresher.selectors.submodular.greedy import CoverageState, Picks
 from thresher.selectors.submodular.memory import MemoryPlan
 from thresher.selectors.submodular.pick_rules import PickRule
-from thresher.subset.scores import EXISTING
+from thresher.subset.scores import EXISTING, Scores, ranked
 
 Notes = dict[str, str | int | float]
 
@@ -107,6 +108,27 @@ def assign_representatives(
     similarity = nearest.astype(np.float32)
     by[picks], similarity[picks] = picks, 1.0
     return by, similarity
+
+
+def score_ranking(
+    method: str,
+    row_id: pl.Series,
+    ranking: Int64,
+    covered: tuple[Int64, NDArray[np.floating[Any]], Float64],
+    **more: Any,
+) -> Scores:
+    """Return the scores of a ranking, with what represents each row.
+
+    Args:
+        method: its name.
+        row_id: (n,) of the rows.
+        ranking: (k,) rows, best first.
+        covered: `by`, `nearest` and `floor` of `assign_representatives`.
+        more: fields of `Scores`.
+    """
+    by, similarity = assign_representatives(*covered, ranking)
+    value = ranked(len(row_id), ranking)
+    return Scores(row_id=row_id, value=value, by=method, covered_by=by, similarity=similarity, **more)
 
 
 def sum_existing_similarities(unit: Float32, existing: NDArray[np.float32] | None) -> Float64:
