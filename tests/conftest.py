@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -76,10 +77,20 @@ def write_tokenizer(folder: Path, *, chat_template: str | None) -> None:
     fast.save_pretrained(folder)
 
 
+def save_random_model(kind: Any, config: Any, folder: Path) -> Path:
+    """Save a model with the random weights of seed 0, and return its folder."""
+    import torch
+
+    torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kind(config).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a random Llama: hidden 32, 2 layers, 512 positions, ChatML template."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("tiny-llama")
@@ -98,11 +109,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tie_word_embeddings=False,
         initializer_range=0.2,  # a random model of this size whose logits can move
     )
-    torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return save_random_model(LlamaForCausalLM, config, folder)
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +125,6 @@ def plain_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a random BERT: hidden 32, 2 layers, 64 positions, words of CORPUS."""
-    import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder = tmp_path_factory.mktemp("tiny-bert")
@@ -146,11 +152,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # at the usual 0.02, a random encoder gives every text the same vector
         initializer_range=0.3,
     )
-    torch.set_num_threads(1)  # tiny matrices: more threads only wait for one another
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder)
-    return folder
+    return save_random_model(BertModel, config, folder)
 
 
 @pytest.fixture(scope="session")

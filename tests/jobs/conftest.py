@@ -53,6 +53,12 @@ class JobKit:
     def add(self, name, rows):
         return write_jsonl(self.root / "src" / f"{name}.jsonl", rows)
 
+    def run_first(self, **options):
+        """Write the job, give it five rows, and run it."""
+        self.write(**options)
+        self.add("a", make_rows(5, 1))
+        return self.run()
+
     def run(self, **options):
         self.events = []
         return run_job(self.file, on_event=self.events.append, **options)

@@ -62,9 +62,7 @@ def test_changed_steps_alone_are_no_drift_of_the_new_rows(kit, rows):
 
 
 def test_limits_for_labels_that_the_rows_lack_are_a_warning(kit, rows):
-    kit.write(more="[gates]\nlabels = {fail = 0.1}\n")
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first(more="[gates]\nlabels = {fail = 0.1}\n")
     assert any("labels: the rows have none" in message for message in kit.warnings())
 
 

@@ -185,9 +185,7 @@ def test_a_read_only_output_is_one_sentence(kit, rows, small_disk):
 def test_a_second_run_exits_75_and_changes_nothing(kit, rows):
     from thresher.jobs.locking.lock import Lock
 
-    kit.write()
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first()
     kit.add("b", rows(5, 2))
     with Lock(kit.out, stale_s=5):
         busy = kit.run()
@@ -196,10 +194,8 @@ def test_a_second_run_exits_75_and_changes_nothing(kit, rows):
     assert kit.run().outcome == "done"
 
 
-def test_a_damaged_history_and_scan_cost_nothing_but_themselves(kit, rows):
-    kit.write()
-    kit.add("a", rows(5, 1))
-    kit.run()
+def test_a_damaged_history_and_scan_cost_nothing_but_themselves(kit):
+    kit.run_first()
     for damage in (
         b"",
         b"SQLite format 3\0 but no more than that" * 50,
@@ -241,15 +237,13 @@ def test_the_next_run_reports_a_snapshot_whose_own_run_was_killed_before_it_coul
     assert not (kit.out / ".work").exists()
 
 
-def test_a_history_that_a_kill_left_half_written_is_rolled_back_by_whoever_reads_it(kit, rows, tmp_path):
+def test_a_history_that_a_kill_left_half_written_is_rolled_back_by_whoever_reads_it(kit, tmp_path):
     import shutil
     import sqlite3
 
     from thresher.jobs.inspection import list_runs
 
-    kit.write()
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first()
     with sqlite3.connect(kit.out / "history.sqlite") as writing:
         writing.execute("PRAGMA cache_size = 1")
         writing.executemany(
@@ -262,15 +256,13 @@ def test_a_history_that_a_kill_left_half_written_is_rolled_back_by_whoever_reads
     assert [run.outcome for run in list_runs(tmp_path / "killed")] == ["done"]
 
 
-def test_one_run_is_found_without_reading_the_reports_of_all(kit, rows):
+def test_one_run_is_found_without_reading_the_reports_of_all(kit):
     import sqlite3
 
     from thresher.errors import NotFoundError
     from thresher.jobs.inspection import find_run
 
-    kit.write()
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first()
     with sqlite3.connect(kit.out / "history.sqlite") as database:
         database.executemany(
             "INSERT INTO run (started, outcome, owner, report) VALUES ('now', 'gate', '', ?)", [("not JSON",)] * 3
@@ -282,9 +274,7 @@ def test_one_run_is_found_without_reading_the_reports_of_all(kit, rows):
 
 
 def test_a_lost_list_of_known_rows_is_a_warning(kit, rows):
-    kit.write()
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first()
     next((kit.out / "seen").iterdir()).unlink()
     kit.add("b", [*rows(5, 1), *rows(5, 2)])
     result = kit.run()

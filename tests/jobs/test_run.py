@@ -140,10 +140,8 @@ def test_a_cap_by_the_method_keeps_its_best_of_old_and_new(kit, rows):
     assert lengths.min() > 300
 
 
-def test_a_manifest_that_lacks_a_part_is_an_error(kit, rows):
-    kit.write()
-    kit.add("a", rows(5, 1))
-    kit.run()
+def test_a_manifest_that_lacks_a_part_is_an_error(kit):
+    kit.run_first()
     path = kit.out / "latest" / "manifest.json"
     content = json.loads(path.read_bytes())
     del content["schema"]
@@ -154,9 +152,7 @@ def test_a_manifest_that_lacks_a_part_is_an_error(kit, rows):
 
 def test_other_columns_are_refused_and_not_ignored(kit, rows):
     """The job file said so, and the rows were read as before."""
-    kit.write(more='[rows]\nschema = "prompt-completion"\n')
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first(more='[rows]\nschema = "prompt-completion"\n')
     kit.write(more='[rows]\ncolumns = {prompt = "prompt", response = "completion"}\n')
     assert kit.run().outcome == "done"  # these are the same columns
     kit.write(more='[rows]\ncolumns = {prompt = "completion", response = "prompt"}\n')
@@ -169,9 +165,7 @@ def test_other_columns_are_refused_and_not_ignored(kit, rows):
 
 
 def test_two_jobs_in_one_folder_are_a_warning(kit, rows):
-    kit.write()
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first()
     kit.file = kit.file.rename(kit.root / "other.toml")
     kit.add("b", rows(5, 2))
     kit.run()
@@ -179,9 +173,7 @@ def test_two_jobs_in_one_folder_are_a_warning(kit, rows):
 
 
 def test_check_knows_the_files_that_brought_nothing_new(kit, rows):
-    kit.write()
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first()
     kit.add("b", rows(3, 1))
     assert check_job(kit.file)["files_new"] == 1
     assert kit.run().outcome == "nothing-new"
@@ -353,10 +345,8 @@ def test_no_source_with_rows_is_an_error(kit):
         kit.run()
 
 
-def test_our_own_snapshots_below_a_glob_are_not_read(kit, rows):
-    kit.write(source='files = ["**/*.jsonl", "**/*.parquet"]')
-    kit.add("a", rows(5, 1))
-    kit.run()
+def test_our_own_snapshots_below_a_glob_are_not_read(kit):
+    kit.run_first(source='files = ["**/*.jsonl", "**/*.parquet"]')
     assert kit.run().outcome == "nothing-new"
 
 

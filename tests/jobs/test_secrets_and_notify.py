@@ -102,14 +102,12 @@ def test_a_missing_variable_is_named(kit, monkeypatch):
     assert "the environment variable NO_SUCH_DB is not set here" in check_job(kit.file)["notes"]
 
 
-def test_no_secret_is_written_anywhere(kit, rows, monkeypatch, webhook):
+def test_no_secret_is_written_anywhere(kit, monkeypatch, webhook):
     url, posted, _ = webhook
     monkeypatch.setenv("HOOK_TOKEN", SECRET)
     monkeypatch.setenv("DB_PASSWORD", SECRET)
     more = f'[notify]\nwebhook = "{url}/services/${{HOOK_TOKEN}}?key=${{HOOK_TOKEN}}"\nprometheus = "job.prom"\n'
-    kit.write(more=more)
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first(more=more)
     assert posted[0][0] == f"/services/{SECRET}?key={SECRET}"
     assert posted[0][1]["outcome"] == "done"
     broken = '[[sources]]\nsql = "select 1"\nurl = "sqlite:///nowhere-${DB_PASSWORD}/x.db"\n'
@@ -203,11 +201,9 @@ def test_a_failing_webhook_is_tried_again_recorded_and_fails_nothing(kit, rows, 
     assert len(posted) == 4  # what was refused is not asked again
 
 
-def test_a_webhook_on_change_is_silent_when_nothing_is_new(kit, rows, webhook):
+def test_a_webhook_on_change_is_silent_when_nothing_is_new(kit, webhook):
     url, posted, _ = webhook
-    kit.write(more=f'[notify]\nwebhook = "{url}/x"\non = "change"\n')
-    kit.add("a", rows(5, 1))
-    kit.run()
+    kit.run_first(more=f'[notify]\nwebhook = "{url}/x"\non = "change"\n')
     kit.run()
     assert [payload["outcome"] for _, payload in posted] == ["done"]
 
@@ -240,10 +236,8 @@ def test_the_textfile_has_one_help_and_type_per_metric(tmp_path):
     ]
 
 
-def test_the_textfile_describes_the_newest_snapshot_after_a_run_that_failed_too(kit, rows):
-    kit.write(more='[notify]\nprometheus = "job.prom"\n')
-    kit.add("a", rows(5, 1))
-    kit.run()
+def test_the_textfile_describes_the_newest_snapshot_after_a_run_that_failed_too(kit):
+    kit.run_first(more='[notify]\nprometheus = "job.prom"\n')
     before = [line for line in (kit.root / "job.prom").read_text().splitlines() if "job_snapshot_" in line]
     kit.write(more='[notify]\nprometheus = "job.prom"\n', source='files = ["src/none.jsonl"]')
     with pytest.raises(InputError):

@@ -1,7 +1,6 @@
-import os
-
 import pytest
 
+from tests.local_ray import start_local_ray
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell
 from thresher.experiments.cells.ray_engine import run_cells_on_ray
@@ -14,10 +13,8 @@ ray = pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
+    with start_local_ray(2):
+        yield
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import thresher as th
+from tests.models.tiny_architectures import LLAMA4
 from thresher.errors import InputError
 from thresher.features import compute, make_context
 from thresher.features.gradients.per_example import AdapterState, RowGradients, make_sketch
@@ -41,15 +42,7 @@ MODELS = {
         "initializer_range": 0.2,
     },
     "OpenAIGPT": GPT,  # keeps no keys and values
-    "Llama4": {  # its body has another name than it says
-        **GROUPED,
-        "head_dim": 8,
-        "intermediate_size_mlp": 64,
-        "num_local_experts": 2,
-        "attention_chunk_size": 16,
-        "layer_types": ["chunked_attention", "full_attention"],
-        "no_rope_layers": [1, 0],
-    },
+    "Llama4": {**GROUPED, **LLAMA4},  # its body has another name than it says
     "OPT": {  # its last hidden states are narrower than it says
         **{key: value for key, value in SMALL.items() if key != "intermediate_size"},
         "ffn_dim": 64,

@@ -1,6 +1,7 @@
 import pytest
 from transformers import AutoTokenizer
 
+from tests.models.causal_lm.conversations import make_talk
 from thresher.errors import InputError
 from thresher.models.causal_lm.chat_template import (
     REWRITES,
@@ -10,13 +11,7 @@ from thresher.models.causal_lm.chat_template import (
     write_start_into_template,
 )
 
-TALK = [
-    {"role": "system", "content": "be brief"},
-    {"role": "user", "content": "hi"},
-    {"role": "assistant", "content": "hello"},
-    {"role": "user", "content": "bye"},
-    {"role": "assistant", "content": "see you"},
-]
+TALK = make_talk("be brief", "hi", "hello", "bye", "see you")
 # Drops the words of every assistant turn but the last, as templates that strip earlier reasoning
 # do.
 FORGETFUL = (

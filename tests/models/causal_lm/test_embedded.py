@@ -7,19 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models.causal_lm.conversations import make_talk
 from thresher.errors import InputError
 from thresher.models.causal_lm import embedded
 from thresher.models.causal_lm.base_model import find_base, load_tokenizer
 from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, has_assistant_blocks, render, render_prompt
 from thresher.models.causal_lm.embedded import EMBEDDED_NAME, SHA256, causal_lm_folder
 
-TALK = [
-    {"role": "system", "content": "You turn questions into SQL."},
-    {"role": "user", "content": "How many rows?"},
-    {"role": "assistant", "content": "SELECT COUNT *"},
-    {"role": "user", "content": "Thanks"},
-    {"role": "assistant", "content": "Welcome."},
-]
+TALK = make_talk("You turn questions into SQL.", "How many rows?", "SELECT COUNT *", "Thanks", "Welcome.")
 PROBLEM = (
     "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. "
     "How many clips did Natalia sell altogether in April and May?"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import thresher as th
+from tests.local_ray import start_local_ray
 from thresher.artifacts.folder import atomic_file
 from thresher.errors import InputError, MissingExtraError, NotFoundError, OutputError
 from thresher.features.context import make_context
@@ -27,10 +28,8 @@ DataContext = pytest.importorskip("ray.data").DataContext
 
 @pytest.fixture(scope="module")
 def one_node():
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
+    with start_local_ray(1):
+        yield
 
 
 @pytest.mark.filterwarnings("ignore")  # of ray itself
@@ -130,16 +129,21 @@ def test_a_shard_may_take_hours_and_other_data_sets_stay_as_they_were():
 
 
 @dataclass(frozen=True)
-class Deadly:
-    """Ends its worker each time."""
-
+class Step:
     folder: Path
-    name: str = "deadly"
+    name: str = "step"
     memory_bytes: int = 0
     can_use_gpu: bool = False
 
     def load_models(self):
         return self
+
+
+@dataclass(frozen=True)
+class Deadly(Step):
+    """Ends its worker each time."""
+
+    name: str = "deadly"
 
     def __call__(self, number):
         os._exit(1)
@@ -156,17 +160,12 @@ def test_a_shard_that_kills_its_workers_is_given_up(one_node, tmp_path, monkeypa
 
 
 @dataclass(frozen=True)
-class Slow:
+class Slow(Step):
     """Takes half a second a shard, and tells of each attempt."""
 
-    folder: Path
     name: str = "slow"
-    memory_bytes: int = 0
     has_model: bool = True
     can_use_gpu: bool = True
-
-    def load_models(self):
-        return self
 
     def __call__(self, number):
         attempts = self.folder / "attempts"

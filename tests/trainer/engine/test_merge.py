@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.models.tiny_architectures import LLAMA4
 from thresher.trainer.engine.lora import merge_adapter
 
 pytestmark = pytest.mark.filterwarnings(
@@ -32,15 +33,7 @@ MODELS = {
         "initializer_range": 0.2,
     },
     "OpenAIGPT": {**IDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.2},
-    "Llama4": {
-        **GROUPED,
-        "head_dim": 8,
-        "intermediate_size_mlp": 64,
-        "num_local_experts": 2,
-        "attention_chunk_size": 16,
-        "layer_types": ["chunked_attention", "full_attention"],
-        "no_rope_layers": [1, 0],
-    },
+    "Llama4": {**GROUPED, **LLAMA4},
     "Mpt": {**IDS, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "initializer_range": 0.2},
     "Lfm2": {**GROUPED, "layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
     "OPT": {**IDS, "hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "init_std": 0.2},
