@@ -56,6 +56,7 @@ def slices(lines: list[bytes], n: int, n_rows: int | None, seed: int) -> list[by
 
 
 def read_snapshot(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file of a snapshot, but for the section `run` of its manifest."""
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():

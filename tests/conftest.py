@@ -18,6 +18,7 @@ import pytest
 from thresher.errors import NotFoundError
 
 ROOT = Path(__file__).parent
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -97,10 +98,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tokenizer(folder, chat_template=CHATML)
     config = LlamaConfig(
         vocab_size=320,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        **TINY,
         num_key_value_heads=2,
         max_position_embeddings=512,
         bos_token_id=None,
@@ -144,10 +142,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertTokenizerFast(vocab={word: code for code, word in enumerate(vocabulary)}).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        **TINY,
         max_position_embeddings=64,
         # at the usual 0.02, a random encoder gives every text the same vector
         initializer_range=0.3,

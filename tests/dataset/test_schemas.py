@@ -252,14 +252,9 @@ def _plain(content):
 
 
 def test_sharegpt_roles_are_named_as_chat_templates_name_them():
-    turns = [
-        {"from": "human", "value": "q"},
-        {"from": "function_call", "value": '{"name": "w"}'},
-        {"from": "observation", "value": "rain"},
-        {"from": "tool_call", "value": "{}"},
-        {"from": "tool_response", "value": "sun"},
-        {"from": "gpt", "value": "a"},
-    ]
+    said = ("q", '{"name": "w"}', "rain", "{}", "sun", "a")
+    speakers = ("human", "function_call", "observation", "tool_call", "tool_response", "gpt")
+    turns = [{"from": speaker, "value": text} for speaker, text in zip(speakers, said, strict=True)]
     [conversation] = load([{"conversations": turns, "system": "s"}]).messages([0])
     roles = ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
     assert [m["role"] for m in conversation.messages] == roles

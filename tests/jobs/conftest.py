@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import nightly
 from thresher.jobs.run import run_job
 
 TOPICS = {
@@ -87,18 +88,6 @@ def rows():
     return make_rows
 
 
-def snapshot_bytes(folder):
-    """Return the bytes of every file of a snapshot, but for the section `run` of its manifest."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            data = path.read_bytes()
-            if path.name == "manifest.json":
-                data = json.dumps({key: value for key, value in json.loads(data).items() if key != "run"}).encode()
-            files[str(path.relative_to(folder))] = data
-    return files
-
-
 @pytest.fixture
 def read_snapshot():
-    return snapshot_bytes
+    return nightly.read_snapshot

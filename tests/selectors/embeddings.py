@@ -18,3 +18,10 @@ def clipped_cosines(x, y=None):
     y = x if y is None else np.asarray(y, np.float32).astype(np.float64)
     length = [np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-300) for a in (x, y)]
     return np.maximum(np.einsum("id,jd->ij", x / length[0], y / length[1]), 0)
+
+
+def clustered(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((8, 12))[rng.integers(8, size=n)] + 0.6 * rng.standard_normal((n, 12))).astype(
+        np.float32
+    )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.selectors.embeddings import build_features, clipped_cosines
+from tests.selectors.embeddings import build_features, clipped_cosines, clustered
 from thresher.errors import InputError
 from thresher.selectors import graph_cut as module
 from thresher.selectors.graph_cut import GraphCut
@@ -31,13 +31,6 @@ def plain_greedy(s, k, redundancy, beside=None):
         picks.append(rest[np.flatnonzero(found >= found.max() - 1e-9)[0]])
         values.append(found.max())
     return picks, np.array(values)
-
-
-def clustered(n=60, seed=0):
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal((8, 12))[rng.integers(8, size=n)] + 0.6 * rng.standard_normal((n, 12))).astype(
-        np.float32
-    )
 
 
 @pytest.mark.parametrize("redundancy", [0.0, 0.3, 0.5, 2.0, 10.0])

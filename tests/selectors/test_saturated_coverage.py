@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.selectors.embeddings import build_features, clipped_cosines
+from tests.selectors.embeddings import build_features, clipped_cosines, clustered
 from thresher.selectors.saturated_coverage import SaturatedCoverage
 
 
@@ -30,13 +30,6 @@ def plain_greedy(s, k, saturation, beside=None):
         picks.append(rest[np.flatnonzero(gain >= most - 1e-6 * (1 + most))[0]] if most > 1e-6 else rest[0])
         values.append(covered(s, picks, saturation, beside))
     return picks, np.array(values[1:])
-
-
-def clustered(n=60, seed=0):
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal((8, 12))[rng.integers(8, size=n)] + 0.6 * rng.standard_normal((n, 12))).astype(
-        np.float32
-    )
 
 
 @pytest.mark.parametrize("saturation", [0.0, 0.05, 0.1, 0.3, 1.0])

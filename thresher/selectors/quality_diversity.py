@@ -57,12 +57,7 @@ class QualityDiversity(PairwiseGreedy):
             of quality alone.
         scale: "rank" (share of the rows that are worse: outliers do not matter) or "range" (between
             least and largest).
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbors, "auto" is dense where
-            memory allows.
-        n_neighbors: neighbors per row of the sparse kernel.
-        max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 rows.
-        optimizer: "lazy", "stochastic" or "threshold", as in `facility-location`.
-        epsilon: as in `facility-location`.
+        kernel, n_neighbors, max_kernel_gb, optimizer, epsilon: as in `facility-location`.
 
     Differs: the paper leaves open how the two parts are scaled to one another; here both are shares
     of the whole pool.

@@ -41,12 +41,7 @@ class SaturatedCoverage(PairwiseGreedy):
 
     Attributes:
         saturation: share of a row's similarity to all rows beyond which it has enough, 0..1.
-        kernel: "dense" compares all pairs, "sparse" only nearest neighbors, "auto" is dense where
-            memory allows.
-        n_neighbors: neighbors per row of the sparse kernel.
-        max_kernel_gb: largest dense kernel, in 10^9 bytes; 2 GB hold 22,360 rows.
-        optimizer: "lazy", "stochastic" or "threshold", as in `facility-location`.
-        epsilon: as in `facility-location`.
+        kernel, n_neighbors, max_kernel_gb, optimizer, epsilon: as in `facility-location`.
 
     Differs: cosines below 0 count as 0.
     """
