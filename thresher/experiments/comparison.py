@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_seeds_needed
 from thresher.experiments.rankings import check_methods, name_methods
-from thresher.experiments.result_folder import RunClock, encode_json, read_manifest, run_in_folder
+from thresher.experiments.result_folder import RunClock, encode_json, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import (
     BASELINE,
@@ -292,8 +291,7 @@ def read_comparison(path: str | Path) -> Comparison:
         ManifestError: the folder is not one that `compare` wrote.
     """
     folder = Path(path)
-    manifest = read_manifest(folder, KIND, "a comparison")
-    content = json.loads((folder / COMPARISON).read_bytes())
+    manifest, content = read_result(folder, KIND, "a comparison", COMPARISON)
     cells = pl.read_csv(folder / CELLS, schema_overrides=CELL_SCHEMA)
     verdicts = tuple(_from_json(entry) for entry in content["verdicts"])
     return Comparison(cells=cells, verdicts=verdicts, content=content, path=folder, manifest=manifest)

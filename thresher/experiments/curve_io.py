@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from thresher.artifacts.safe_csv import escape_formulas
 from thresher.evaluation.effect import LEVEL, adjust_p_values
 from thresher.evaluation.saturation import CurveFit, Saturation
 from thresher.experiments.curve import CurveProgress, LearningCurve, fit_runs, group_values
-from thresher.experiments.result_folder import RunClock, encode_json, read_manifest, run_in_folder
+from thresher.experiments.result_folder import RunClock, encode_json, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import BASELINE
 from thresher.experiments.tables import (
@@ -90,8 +89,7 @@ def read_curve(path: str | Path) -> LearningCurve:
         ManifestError: the folder is not one that `curve` wrote.
     """
     folder = Path(path)
-    manifest = read_manifest(folder, KIND, "a learning curve")
-    content = json.loads((folder / SATURATION).read_bytes())
+    manifest, content = read_result(folder, KIND, "a learning curve", SATURATION)
     cells = pl.read_csv(folder / CURVE, schema_overrides=CELL_SCHEMA)
     runs = {(m, n, s): v for m, n, s, v in cells.select("method", "n_rows", "seed", "value").iter_rows()}
     higher = content["is_higher_better"]

@@ -61,8 +61,14 @@ def run_in_folder(
         return read(folder.path)
 
 
-def read_manifest(folder: Path, kind: str, what: str) -> Manifest:
-    """Read the manifest of a folder.
+def read_result(folder: Path, kind: str, what: str, name: str) -> tuple[Manifest, Any]:
+    """Return the manifest of a folder, and the content of one of its JSON files.
+
+    Args:
+        folder: of a result.
+        kind: that it must have.
+        what: the same in words, for the message.
+        name: of the JSON file.
 
     Raises:
         ManifestError: the folder is of another kind.
@@ -70,7 +76,7 @@ def read_manifest(folder: Path, kind: str, what: str) -> Manifest:
     manifest = Manifest.read(folder)
     if manifest.content.get("kind") != kind:
         raise ManifestError(f"{folder}: must be {what}, found '{manifest.content.get('kind')}'")
-    return manifest
+    return manifest, json.loads((folder / name).read_bytes())
 
 
 def encode_json(content: Mapping[str, Any]) -> bytes:

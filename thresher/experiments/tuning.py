@@ -8,7 +8,6 @@ early order held is reported, not assumed.
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.comparison import describe_effect
 from thresher.experiments.experiment import prepare_experiment
 from thresher.experiments.paired_runs import PairedRuns
-from thresher.experiments.result_folder import RunClock, encode_json, read_manifest, run_in_folder
+from thresher.experiments.result_folder import RunClock, encode_json, read_result, run_in_folder
 from thresher.experiments.search import EARLY, Search, TrialResult, run_settings, run_trials
 from thresher.experiments.settings import TuneOptions, TuneSettings
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
@@ -294,8 +293,7 @@ def read_tuning(path: str | Path) -> Tuning:
         ManifestError: the folder is not one that `tune` wrote.
     """
     folder = Path(path)
-    manifest = read_manifest(folder, KIND, "a search for settings")
-    content = json.loads((folder / RESULT).read_bytes())
+    manifest, content = read_result(folder, KIND, "a search for settings", RESULT)
     against = None if content["test"] is None else Effect(**content["test"]["difference"])
     return Tuning(
         trials=pl.read_csv(folder / TRIALS, schema_overrides=TRIAL_SCHEMA),

@@ -97,6 +97,12 @@ class FeatureProvider(ABC):
         return None
 
 
+def describe_missing(feature: str, notes: Mapping[str, int]) -> list[str]:
+    """Return one sentence where some of the `rows` are counted as `rows_missing`, or none."""
+    missing, n = notes["rows_missing"], notes["rows"]
+    return [f"{feature}: {missing:,} of {n:,} rows have no value"] if missing else []
+
+
 FEATURES = Registry(
     "thresher.features",
     "feature",

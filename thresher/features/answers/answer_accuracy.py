@@ -15,7 +15,7 @@ from thresher.errors import InputError
 from thresher.features.answers.prompts import missing_series, plain
 from thresher.features.compute import column_values
 from thresher.features.context import FeatureContext
-from thresher.features.registry import FeatureProvider, FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues, describe_missing
 from thresher.features.settings import AnswerAccuracySettings
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.generator import Generation, TextGenerator, conversation_to_json
@@ -85,7 +85,7 @@ class AnswerAccuracy(FeatureProvider):
         values["drawn"][unknown] = _measure_accuracy(questions, unknown, settings.drawn, generator, context)
         missing = missing_series(questions.problems)
         notes = {"rows": len(dataset), "rows_missing": len(missing) - missing.null_count(), "rows_drawn": len(unknown)}
-        context.report_notes(self.name, len(values), (*generator.notes(), *_sentences(notes)))
+        context.report_notes(self.name, len(values), (*generator.notes(), *describe_missing(self.name, notes)))
         values["likeliest"][[problem is not None for problem in questions.problems]] = np.nan
         return FeatureValues(values=values, missing=missing, notes=notes)
 
@@ -212,10 +212,3 @@ def _is_undecided(answer: Generation, right: str) -> bool:
         return False
     text = plain(answer.text.rstrip("\ufffd"))  # half a character at the limit
     return text != right and right.startswith(text)
-
-
-def _sentences(notes: dict[str, int]) -> list[str]:
-    """Return what the user should know of rows without a value."""
-    if not notes["rows_missing"]:
-        return []
-    return [f"answer_accuracy: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"]

@@ -14,7 +14,7 @@ from thresher.features.answers.prompts import PromptRows, missing_series, plain
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
 from thresher.features.labels.class_probability import ClassProbability, self_confidence
-from thresher.features.registry import FeatureProvider, FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues, describe_missing
 from thresher.models.generation.generator import Generation, TextGenerator, user_turn
 from thresher.models.generation.load import load_generator
 from thresher.models.stages import Stage
@@ -194,5 +194,4 @@ def _sentences(notes: dict[str, int]) -> Iterator[str]:
         yield f"confidence: {notes['answers_cut']:,} sampled answers ended at max_new_tokens and were cut"
     if notes["pairs_cut"]:
         yield f"confidence: {notes['pairs_cut']:,} pairs of answers were longer than the entailment model reads"
-    if notes["rows_missing"]:
-        yield f"confidence: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"
+    yield from describe_missing("confidence", notes)

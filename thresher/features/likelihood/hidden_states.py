@@ -12,7 +12,7 @@ from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import combine_fingerprints
 from thresher.features.context import FeatureContext
 from thresher.features.likelihood.loss import WINDOW_ROWS, load_row_tokenizer
-from thresher.features.registry import FeatureProvider, FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues, describe_missing
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, padded
 from thresher.models.causal_lm.tokenized_rows import RECIPE, RowTokenizer, describe_problems, row_texts
@@ -137,8 +137,7 @@ def _fingerprint(tokenizer: RowTokenizer) -> str:
 
 def _sentences(notes: dict[str, int], max_length: int) -> Iterator[str]:
     """Yield what the user should know of rows that were cut or have no value."""
-    n = f"{notes['rows']:,}"
     if notes["rows_truncated"]:
-        yield f"hidden_state: {notes['rows_truncated']:,} of {n} rows are longer than {max_length:,} tokens"
-    if notes["rows_missing"]:
-        yield f"hidden_state: {notes['rows_missing']:,} of {n} rows have no value"
+        count = f"{notes['rows_truncated']:,} of {notes['rows']:,}"
+        yield f"hidden_state: {count} rows are longer than {max_length:,} tokens"
+    yield from describe_missing("hidden_state", notes)

@@ -17,7 +17,7 @@ from thresher.cache.fingerprint import combine_fingerprints
 from thresher.errors import InputError
 from thresher.features.context import FeatureContext
 from thresher.features.embedding import Embedding
-from thresher.features.registry import FeatureProvider, FeatureValues
+from thresher.features.registry import FeatureProvider, FeatureValues, describe_missing
 from thresher.features.utility.example_pairs import RECIPE as TRIED
 from thresher.features.utility.example_pairs import ExampleCounts, best_tried, first_tried
 from thresher.models.causal_lm.chat_template import mark_tokens
@@ -277,5 +277,4 @@ def _sentences(notes: dict[str, int], limit: int) -> Iterator[str]:
         yield f"{NAME}: {notes['rows_truncated']:,} responses end behind the {limit:,} tokens of a row and were cut"
     if notes["examples_truncated"]:
         yield f"{NAME}: {notes['examples_truncated']:,} examples are longer than {limit:,} tokens and were cut"
-    if notes["rows_missing"]:
-        yield f"{NAME}: {notes['rows_missing']:,} of {notes['rows']:,} rows have no value"
+    yield from describe_missing(NAME, notes)
