@@ -35,6 +35,8 @@ class FeatureContext(ModelContext):
         checkpoints: folder of an adapter on the model that was kept after each epoch, at which
             gradients are taken.
         gradient: how gradients are stored.
+        own_text: whether `embedding` reads what rows say of their own, without text that many
+            share.
     """
 
     reference: str | TrainedFolder | None = None
@@ -44,6 +46,7 @@ class FeatureContext(ModelContext):
     answer_accuracy: AnswerAccuracySettings = field(default_factory=AnswerAccuracySettings)
     checkpoints: str | TrainedFolder | None = None
     gradient: GradientSettings = field(default_factory=GradientSettings)
+    own_text: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an illegal number of examples.

@@ -10,20 +10,31 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
+from thresher.dataset.own_text.own_text import find_own_texts
 from thresher.features.context import FeatureContext
+from thresher.features.registry import FeatureProvider
 from thresher.models.encoders.encoder import MINILM, STATIC, Encoder, count_other_script
 from thresher.models.stages import Stage
+from thresher.numeric.arrays import Bool
 
 if TYPE_CHECKING:
+    from thresher.cache.batch import ComputeBatches
     from thresher.dataset import Dataset
-from thresher.features.registry import FeatureProvider
+
+WINDOWS = "windows-1"  # recipe of the vectors of long texts
 
 
 class Embedding(FeatureProvider):
-    """Unit vectors of the rows' texts under the context's encoder, rounded where it says so."""
+    """Unit vectors of the rows' texts under the context's encoder, rounded where it says so.
+
+    A text that is longer than the encoder reads at once is read in windows, whose vectors are
+    averaged: rows that differ only at their ends have different vectors. Rules read what the rows
+    say of their own (`own_text` of the context); selectors, the whole rows.
+    """
 
     name: ClassVar[str] = "embedding"
     passes: ClassVar[str] = "the encoder reads each of the n rows once"
+    _known: tuple[Dataset, pl.Series, Bool] | None = None  # what was looked up last
 
     def describe(self, context: FeatureContext) -> dict[str, str]:
         """Return the encoder, stored precision and fingerprint; `context` is `resolved`."""
@@ -35,50 +46,90 @@ class Embedding(FeatureProvider):
         }
 
     def facts(self, dataset: Dataset, context: FeatureContext) -> dict[str, int]:
-        """Return how many texts an embedded, English encoder cannot read; else nothing.
+        """Return how many texts an embedded, English encoder cannot read, and how many are long.
 
-        The number is of all texts, whatever the cache knows.
+        The numbers are of all texts, whatever the cache knows.
         """
-        texts = dataset.texts()
-        if context.resolved(len(texts)).models.encoder not in (STATIC, MINILM):
-            return {}
-        n = count_other_script(texts)
-        return {"rows_in_other_letters": n} if n else {}
+        texts, is_long = self._read_texts(dataset, context)
+        is_english = context.resolved(len(texts)).models.encoder in (STATIC, MINILM)
+        counts = {
+            "rows_in_other_letters": count_other_script(texts) if is_english else 0,
+            "rows_read_in_windows": int(is_long.sum()),
+        }
+        return {name: n for name, n in counts.items() if n}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> NDArray[np.floating]:
         """Return (n, d) of the context's `embedding_dtype`; texts in the cache are not encoded.
 
         No model loads if it knows all.
         """
-        texts = dataset.texts()
+        texts, is_long = self._read_texts(dataset, context)
         context = context.resolved(len(texts))
         encoder, dtype = context.load_encoder(), context.models.embedding_dtype
-
-        def batches(part: pl.Series) -> Iterator[Batch]:
-            for batch in encoder.encode_batches(part):
-                yield batch._replace(values=batch.values.astype(dtype, copy=False))
-
-        stage = Stage(
-            name=self.name,
-            texts=texts,
-            compute=batches,
-            feature=self.name,
-            model=encoder.name,
-            fingerprint=_fingerprint(encoder, context),
-        )
-        values = context.run_stage(stage)
+        values = None
+        for rows, encode, recipe in (
+            (np.flatnonzero(~is_long), encoder.encode_batches, ""),
+            (np.flatnonzero(is_long), encoder.encode_long, f"-{WINDOWS}"),
+        ):
+            stage = Stage(
+                name=self.name,
+                texts=texts if len(rows) == len(texts) else texts.gather(rows),
+                compute=_round(encode, dtype),
+                feature=self.name,
+                model=encoder.name,
+                fingerprint=_fingerprint(encoder, context) + recipe,
+            )
+            part = context.run_stage(stage) if len(rows) else None
+            if part is not None and len(part) == len(texts):
+                values = part
+            elif part is not None:
+                values = np.empty((len(texts), part.shape[1]), part.dtype) if values is None else values
+                values[rows] = part
         context.report_notes(self.name, len(texts), self._sentences(dataset, context))
         return np.zeros((0, encoder.dimension), dtype) if values is None else values
 
+    def _read_texts(self, dataset: Dataset, context: FeatureContext) -> tuple[pl.Series, Bool]:
+        """Return the texts, and which are longer than the encoder reads at once."""
+        if self._known is None or self._known[0] is not dataset:
+            texts = _select_texts(dataset, is_own=context.own_text)
+            is_long = context.resolved(len(texts)).load_encoder().find_long(texts)
+            self._known = (dataset, texts, is_long)
+        return self._known[1:]
+
     def _sentences(self, dataset: Dataset, context: FeatureContext) -> Iterator[str]:
-        """Yield what the user should know of texts that were cut or are not English."""
+        """Yield what the user should know of texts that are long or not English."""
         encoder, n = context.load_encoder(), len(dataset.texts())
-        yield from encoder.notes()
-        for count in self.facts(dataset, context).values():
+        counts = self.facts(dataset, context)
+        if n_long := counts.get("rows_read_in_windows"):
             yield (
-                f"encoder '{encoder.name}' reads English, and {count:,} of {n:,} texts are mostly in other "
+                f"{n_long:,} of {n:,} texts are longer than encoder '{encoder.name}' reads at once; each is read in "
+                f"windows, whose vectors are averaged"
+            )
+        yield from encoder.notes()
+        if n_other := counts.get("rows_in_other_letters"):
+            yield (
+                f"encoder '{encoder.name}' reads English, and {n_other:,} of {n:,} texts are mostly in other "
                 f"letters than Latin ones, of which it tells little; name one for their language with --encoder"
             )
+
+
+def _select_texts(dataset: Dataset, *, is_own: bool) -> pl.Series:
+    """Return what an encoder reads, (n,): whole rows, or what they say of their own."""
+    if not is_own:
+        return dataset.texts()
+    columns = {"sft": ("prompt", "response"), "classification": ("prompt",), "text": ("response",)}[dataset.kind]
+    own = [find_own_texts([dataset.frame[column]])[0].texts.alias(column) for column in columns]
+    return pl.DataFrame(own).select(pl.concat_str(columns, separator="\n").alias("text")).to_series()
+
+
+def _round(encode: ComputeBatches, dtype: str) -> ComputeBatches:
+    """Return what `encode` does, with vectors of another precision."""
+
+    def batches(part: pl.Series) -> Iterator[Batch]:
+        for batch in encode(part):
+            yield batch._replace(values=batch.values.astype(dtype, copy=False))
+
+    return batches
 
 
 def _fingerprint(encoder: Encoder, context: FeatureContext) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import thresher as th
 from thresher.curation.pipeline import apply_rules
 from thresher.curation.rule import create
+from thresher.features import make_context
 
 POLICY = (
     "You are Pim, who answers for a shop of lamps. Be kind, promise no refund, ask for the number of the order first, "
@@ -197,3 +198,16 @@ def test_leaks_are_found_behind_any_wrapper_of_either_side(ours, theirs, n_words
     pool = [{"id": str(i), "prompt": ours[0] + questions[i] + ours[1], "completion": answers[i]} for i in range(80)]
     test = [{"prompt": theirs[0] + questions[i] + theirs[1], "completion": answers[i]} for i in range(60, 100)]
     assert leaks(pool, test) == {str(i) for i in range(60, 80)}
+
+
+def test_semantic_duplicates_are_the_same_behind_a_system_turn():
+    rows = [{"id": str(i), "prompt": q, "completion": a} for i, (q, a) in enumerate(support_rows(120))]
+    rows += [{**row, "id": f"copy {row['id']}", "prompt": "Hello! " + row["prompt"]} for row in rows[:20]]
+    dropped = []
+    for system in ({}, {"system": POLICY * 3}):
+        pool = th.load(pl.DataFrame([system | row for row in rows]), id_column="id")
+        context = make_context(encoder="static", cache=None)
+        result = apply_rules(pool, [create("semantic-duplicates", {"threshold": 0.95})], context=context)
+        dropped.append(set(result.dropped["row_id"]))
+    assert {row["id"] for row in rows[120:]} <= dropped[0]
+    assert len(dropped[0] ^ dropped[1]) <= 0.02 * len(rows)

@@ -1,5 +1,9 @@
+import random
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from thresher.dataset import load
 from thresher.dataset.own_text.matching import describe_matches, match_rows
@@ -68,3 +72,32 @@ def test_no_rows_match_no_rows():
     rows = load([{"text": "a", "label": "x"}])
     assert match_rows(rows.take([]), rows).tolist() == []
     assert match_rows(rows, rows.take(np.zeros(0, np.int64))).tolist() == [-1]
+
+
+SHOTS = "Q: Where is Rome?\nA: In Italy.\n\nQ: "
+WRAPPERS = st.tuples(
+    st.sampled_from(
+        [
+            "",
+            "Translate: ",
+            "Q: Where is Rome?\nA: In Italy.\n\nQ: ",
+            "Ты помощник. Вопрос: ",
+            "请回答：",
+            "Be kind. " * 40,
+        ]
+    ),
+    st.sampled_from(["", "\nA:", " Answer in one word.", "。", "</q>"]),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ours=WRAPPERS, theirs=WRAPPERS, n_words=st.integers(2, 20), seed=st.integers(0, 99))
+def test_precision_and_recall_do_not_depend_on_the_wrappers_of_either_side(ours, theirs, n_words, seed):
+    rng = random.Random(seed)
+    words = [a + b for a in ("ka", "lo", "mi", "ru", "ten", "vas") for b in ("dan", "mer", "sit", "fol", "gra")]
+    questions = list({" ".join(rng.choices(words, k=n_words)) for _ in range(120)})[:100]
+    answers = [rng.choice(words) + str(i) for i in range(100)]
+    n = len(questions)
+    pool = pairs([ours[0] + questions[i] + ours[1] for i in range(n - 30)], answers[: n - 30])
+    test = pairs([theirs[0] + questions[i] + theirs[1] for i in range(n - 50, n)], answers[n - 50 : n])
+    assert matched(pool, test) == {i: i - (n - 50) for i in range(n - 50, n - 30)}

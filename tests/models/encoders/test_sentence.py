@@ -74,15 +74,37 @@ def test_order_and_batch_size_change_a_vector_by_rounding_only(tiny_model, make_
     np.testing.assert_allclose(encoder(tiny_model, batch_tokens=1).encode(texts[::-1])[::-1], together, atol=1e-5)
 
 
-def test_texts_that_the_model_cuts_are_counted(tiny_model, make_rows):
-    texts = ["mug " * LIMIT, "mug " * (LIMIT + 1), "mug " * 500]
+def test_long_texts_are_read_to_their_ends_in_windows(tiny_model, make_rows, make_sentences):
+    shared = " ".join(make_sentences(40))
+    texts = [f"{shared} {end}" for end in ("mug", "two red lamps", "mug")] + ["mug " * LIMIT, "mug " * (LIMIT + 1)]
     notes = []
     context = make_context(encoder=tiny_model, device="cpu", on_progress=lambda event: notes.append(event.note))
-    vectors = compute(make_rows(texts), ["embedding"], context)["embedding"]
-    np.testing.assert_allclose(vectors[1], vectors[2], atol=1e-5)
-    assert [note for note in notes if note] == [
-        f"encoder '{tiny_model}' read only the first {LIMIT} tokens of 2 of 3 texts"
-    ]
+    features = compute(make_rows(texts), ["embedding"], context)
+    vectors = features["embedding"]
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    note = f"4 of 5 texts are longer than encoder '{tiny_model}' reads at once; each is read in windows, whose vectors "
+    assert [each for each in notes if each] == [f"{note}are averaged"]
+    assert features.notes == {"embedding": {"rows_read_in_windows": 4}}
+    notes.clear()
+    again = compute(make_rows(texts[::-1]), ["embedding"], context)
+    np.testing.assert_array_equal(again["embedding"][::-1], vectors)
+    assert [each for each in notes if each] == [f"{note}are averaged"]
+    assert again.notes == features.notes
+
+
+def test_a_text_that_fits_has_the_vector_that_it_had_and_a_long_one_the_mean_of_its_windows(tiny_model, make_sentences):
+    model = encoder(tiny_model)
+    texts = pl.Series(["mug " * LIMIT, "mug " * (LIMIT - 2), " ".join(make_sentences(300))])
+    assert model.find_long(texts).tolist() == [len(model._counter.encode(text)) > LIMIT for text in texts]
+    windows = model._split_windows(texts[2])
+    assert len(windows) == 16
+    assert all(len(model._counter.encode(window)) <= LIMIT for window in windows)
+    assert texts[2].startswith(windows[0])
+    assert texts[2].endswith(windows[-1])
+    ((_, values),) = model.encode_long(texts[2:])
+    mean = model.encode(windows).mean(axis=0)
+    np.testing.assert_allclose(values[0], mean / np.linalg.norm(mean), atol=1e-5)
 
 
 def test_a_second_run_loads_no_model(tiny_model, make_rows, make_sentences, monkeypatch):

@@ -79,7 +79,12 @@ class Contamination(Rule):
     def requirements(self) -> Requirements:
         """Rows to evaluate on, and the embedding of all rows if it is compared."""
         features = frozenset() if self.cosine is None else frozenset({EMBEDDING})
-        return Requirements(features=features, side_features={EVAL: features}, required_roles={EVAL})
+        return Requirements(
+            features=features,
+            side_features={EVAL: features},
+            required_roles={EVAL},
+            feature_settings={"own_text": True},
+        )
 
     def check(self, pool: Rows, *, existing: Rows | None, eval: Rows | None, rng: np.random.Generator) -> Verdict:
         """Drop every row that the evaluation set holds.

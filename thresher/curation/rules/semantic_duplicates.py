@@ -29,10 +29,12 @@ EMBEDDING = "embedding"
 class SemanticDuplicates(DuplicateRule):
     """Drop rows that say the same as a row that stays, in other words.
 
-    Two rows are semantic duplicates when the cosine of their embeddings is at least the threshold.
-    Rows are judged in order of preference and compared with those that stay. Up to `exact_rows`
-    rows (of one label) all are compared; beyond that rows are compared within clusters of spherical
-    k-means, and those that stay also with the rows of the next nearest cluster.
+    Two rows are semantic duplicates when the cosine of the embeddings of what they say of their own
+    is at least the threshold; text that many rows share is passed over
+    (`thresher.dataset.own_text`). Rows are judged in order of preference and compared with those
+    that stay. Up to `exact_rows` rows (of one label) all are compared; beyond that rows are
+    compared within clusters of spherical k-means, and those that stay also with the rows of the
+    next nearest cluster.
 
     Source: SemDeDup, Abbas et al. 2023, arXiv:2303.09540. Differs: all pairs for small pools; a row
     is compared with rows that stay, not with rows that are gone, so that each dropped row is

@@ -44,7 +44,9 @@ class DuplicateRule(Rule):
     def requirements(self) -> Requirements:
         """Existing rows, and the features that rows are compared and preferred by."""
         features = find_keep_features(self.keep) | self._compared
-        return Requirements(features=features, side_features={EXISTING: self._compared})
+        return Requirements(
+            features=features, side_features={EXISTING: self._compared}, feature_settings={"own_text": True}
+        )
 
 
 def find_keep_features(keep: str) -> frozenset[str]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from thresher.dataset.own_text.shared_text import SHARED, find_shared_text, mark_shared
+from thresher.dataset.own_text.marking import SHARED, mark_shared
+from thresher.dataset.own_text.shared_text import find_shared_text
 from thresher.dataset.own_text.words import Words, mix_bits, split_words
 from thresher.numeric.arrays import Bool, Int64, UInt8, UInt32, UInt64
 from thresher.numeric.numba_jit import jit

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thresher.dataset.own_text.words import FNV_PRIME, Words, build_table, find_slot, mix_bits
-from thresher.numeric.arrays import Bool, Float64, Int64, UInt8, UInt32, UInt64
+from thresher.dataset.own_text.hashing import SEED, extend_hash, hash_four, measure_starts
+from thresher.dataset.own_text.words import Words, build_table, find_slot
+from thresher.numeric.arrays import Bool, Float64, Int64, UInt32, UInt64
 from thresher.numeric.numba_jit import jit
 
 MIN_TEXTS = 8  # different texts, in which nothing is looked for if they are fewer
@@ -23,9 +24,6 @@ WAYS = 5  # in which rows must go on behind the shared text, at least
 PARTING = 0.2  # share of them that must go on otherwise than most
 LONG = 6  # words from which on a text is shared by more than chance, whatever its share of the rows
 SHORT_SHARE = 0.25  # of the rows that must share a shorter one
-END = np.uint64(0x9E3779B97F4A7C15)  # stands for the end of a text where passages are counted
-SHARED, CHANGED = 1, 2  # marks of a word: of shared text, or in the place of a word of it
-SEED = np.uint64(0x243F6A8885A308D3)  # hash of no words
 GRAM = 4  # words in a row that mark long shared text wherever they stand
 GAP = 6  # words between two known places of a shared text that count as changed words of it
 CHAIN = 0.5  # share of a passage's places that are beside one other passage, for both to be shared
@@ -76,12 +74,12 @@ def find_shared_text(sides: list[Words]) -> SharedText:
         nodes, levels = _find_common_starts(words.hashes, first, last - first, 1, limits)
         prefixes.append(nodes)
         depth[0] = max(depth[0], int(levels.max(initial=0)))
-        length = _measure_starts(words.hashes, first, last, 1, build_table(nodes), int(levels.max(initial=0)))
+        length = measure_starts(words.hashes, first, last, 1, build_table(nodes), int(levels.max(initial=0)))
         # suffixes and passages are looked for behind the prefixes
         nodes, levels = _find_common_starts(words.hashes, last - 1, last - first - length, -1, limits)
         suffixes.append(nodes)
         depth[1] = max(depth[1], int(levels.max(initial=0)))
-        tail = _measure_starts(words.hashes, last - 1, first + length - 1, -1, build_table(nodes), depth[1])
+        tail = measure_starts(words.hashes, last - 1, first + length - 1, -1, build_table(nodes), depth[1])
         keys, begin, stop = _find_passages(words, first + length, last - tail, needed)
         passages.append(keys)
         for start, end in ((first, first + length), (last - tail, last), (begin, stop)):
@@ -103,14 +101,6 @@ def _join(keys: list[UInt64]) -> UInt64:
     return build_table(np.unique(np.concatenate(keys)))
 
 
-def mark_shared(words: Words, shared: SharedText) -> UInt8:
-    """Return each word's mark, (w,): `SHARED`, `CHANGED` or 0; 0 in a text with nothing else."""
-    first, last = words.offsets[:-1], words.offsets[1:]
-    head = _measure_starts(words.hashes, first, last, 1, shared.prefixes, shared.longest[0])
-    tail = _measure_starts(words.hashes, last - 1, first + head - 1, -1, shared.suffixes, shared.longest[1])
-    return _mark(words, head, tail, shared)
-
-
 def _find_distinct(hashes: UInt32, offsets: Int64) -> Int64:
     """Return the first row of each distinct text, ascending; texts without words are left out."""
     keys = _hash_texts(hashes, offsets[:-1], offsets[1:])
@@ -121,19 +111,13 @@ def _find_distinct(hashes: UInt32, offsets: Int64) -> Int64:
 
 
 @jit
-def _extend(key: np.uint64, word: np.uint32) -> np.uint64:
-    """Return the hash of some words and one more; never 0."""
-    return mix_bits((key ^ np.uint64(word)) * FNV_PRIME) | np.uint64(1)
-
-
-@jit
 def _hash_texts(hashes: UInt32, begin: Int64, stop: Int64) -> UInt64:
     """Return the hash of the words between two places of each row, (n,)."""
     keys = np.empty(len(begin), np.uint64)
     for row in range(len(keys)):
         key = SEED
         for at in range(begin[row], stop[row]):
-            key = _extend(key, hashes[at])
+            key = extend_hash(key, hashes[at])
         keys[row] = key
     return keys
 
@@ -212,7 +196,7 @@ def _count_children(
             n_ways[mine] += 1
             largest[mine] = max(largest[mine], 1)
             continue
-        longer = _extend(key[mine], hashes[at[i]])
+        longer = extend_hash(key[mine], hashes[at[i]])
         slot = find_slot(table, longer)
         if table[slot] == np.uint64(0):
             table[slot], number[slot], child_key[n], parent[n] = longer, n, longer, mine
@@ -224,19 +208,6 @@ def _count_children(
     # one more entry than there are children, so that -1 is a place in it
     child_key[n], parent[n] = np.uint64(0), 0
     return child, child_key[: n + 1], size[: n + 1], parent[: n + 1], n_ways, largest
-
-
-@jit
-def _measure_starts(hashes: UInt32, begin: Int64, stop: Int64, step: int, table: UInt64, longest: int) -> Int64:
-    """Return the words of the longest beginning of each row that is in a table, (n,)."""
-    length = np.zeros(len(begin), np.int64)
-    for row in range(len(begin)):
-        key = SEED
-        for level in range(min(longest, step * (stop[row] - begin[row]))):
-            key = _extend(key, hashes[begin[row] + step * level])
-            if table[find_slot(table, key)] == key:
-                length[row] = level + 1
-    return length
 
 
 def _find_passages(words: Words, begin: Int64, stop: Int64, needed: int) -> tuple[UInt64, Int64, Int64]:
@@ -298,7 +269,7 @@ def _hash_passages(hashes: UInt32, is_last: Bool, begin: Int64, stop: Int64) -> 
     for row in range(len(begin)):
         key, start = SEED, begin[row]
         for at in range(begin[row], stop[row]):
-            key = _extend(key, hashes[at])
+            key = extend_hash(key, hashes[at])
             if is_last[at] or at == stop[row] - 1:
                 rows[n], keys[n], starts[n], ends[n] = row, key, start, at + 1
                 n, key, start = n + 1, SEED, at + 1
@@ -314,19 +285,13 @@ def _list_stretches(hashes: UInt32, begin: Int64, stop: Int64) -> tuple[Int64, I
 
 
 @jit
-def _hash_four(a: np.uint32, b: np.uint32, c: np.uint32, d: np.uint32) -> np.uint64:
-    """Return the hash of four words; never 0."""
-    return _extend(_extend(_extend(_extend(SEED, a), b), c), d)
-
-
-@jit
 def _hash_grams(hashes: UInt32, begin: Int64, stop: Int64) -> UInt64:
     """Return the hash of each run of four words between two places of each row."""
     keys = np.empty((stop - begin - GRAM + 1).sum(), np.uint64)
     n = 0
     for row in range(len(begin)):
         for at in range(begin[row], stop[row] - GRAM + 1):
-            keys[n] = _hash_four(hashes[at], hashes[at + 1], hashes[at + 2], hashes[at + 3])
+            keys[n] = hash_four(hashes[at], hashes[at + 1], hashes[at + 2], hashes[at + 3])
             n += 1
     return keys
 
@@ -339,62 +304,6 @@ def _hash_bridges(hashes: UInt32, begin: Int64, stop: Int64) -> UInt64:
     for row in range(len(begin)):
         for at in range(begin[row], stop[row]):
             for after in range(at + 2, min(at + 2 + GAP, stop[row] - 2) + 1):
-                keys[n] = _hash_four(hashes[at], hashes[at + 1], hashes[after], hashes[after + 1])
+                keys[n] = hash_four(hashes[at], hashes[at + 1], hashes[after], hashes[after + 1])
                 n += 1
     return keys[:n].copy()
-
-
-@jit
-def _mark(words: Words, head: Int64, tail: Int64, shared: SharedText) -> UInt8:
-    """Return the mark of each word: those of head and tail, and known ones between them."""
-    offsets = words.offsets
-    marked = np.zeros(len(words.hashes), np.uint8)
-    for row in range(len(offsets) - 1):
-        first, last = offsets[row] + head[row], offsets[row + 1] - tail[row]
-        marked[offsets[row] : first] = SHARED
-        marked[last : offsets[row + 1]] = SHARED
-        _mark_known(words, first, last, shared.passages, shared.grams, marked)
-        _mark_changed(words.hashes, offsets[row], offsets[row + 1], shared.bridges, marked)
-        # a text of which only punctuation would be left is all its own
-        n_own = 0
-        for at in range(offsets[row], offsets[row + 1]):
-            n_own += words.is_letter[at] and not marked[at]
-        if n_own == 0:
-            marked[offsets[row] : offsets[row + 1]] = 0
-    return marked
-
-
-@jit
-def _mark_known(words: Words, first: int, last: int, passages: UInt64, grams: UInt64, marked: UInt8) -> None:
-    """Mark shared passages and runs of words between two places."""
-    hashes = words.hashes
-    key, start = SEED, first
-    for at in range(first, last):
-        key = _extend(key, hashes[at])
-        if words.is_last[at] or at == last - 1:
-            if passages[find_slot(passages, key)] == key:
-                marked[start : at + 1] = SHARED
-            key, start = SEED, at + 1
-        if at + GRAM <= last:
-            gram = _hash_four(hashes[at], hashes[at + 1], hashes[at + 2], hashes[at + 3])
-            if grams[find_slot(grams, gram)] == gram:
-                marked[at : at + GRAM] = SHARED
-
-
-@jit
-def _mark_changed(hashes: UInt32, begin: int, stop: int, bridges: UInt64, marked: UInt8) -> None:
-    """Mark words that stand in shared text, between words of it that are known to be near."""
-    at = begin
-    while at < stop:
-        if marked[at]:
-            at += 1
-            continue
-        end = at
-        while end < stop and not marked[end]:
-            end += 1
-        # words from `at` up to `end` are not marked, those on either side are
-        if at - 2 >= begin and end + 2 <= stop and end - at <= GAP and marked[at - 2] and marked[end + 1]:
-            key = _hash_four(hashes[at - 2], hashes[at - 1], hashes[end], hashes[end + 1])
-            if bridges[find_slot(bridges, key)] == key:
-                marked[at:end] = CHANGED
-        at = end

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from thresher.cache.batch import Batch
 from thresher.errors import InputError
-from thresher.numeric.arrays import Float32
+from thresher.numeric.arrays import Bool, Float32
 
 STATIC = "static"
 MINILM = "minilm"
@@ -24,6 +24,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 class Encoder(ABC):
     """Turns texts into unit vectors. Weights are loaded by the first `encode_batches`, not before.
 
+    A text that is longer than `encode_batches` reads is for `encode_long`, which reads all of it.
     A vector depends on its text alone (batch neighbors change it by 1e-5 at most) and has norm 1,
     or 0 for a text of which the encoder knows no token.
     """
@@ -55,8 +56,16 @@ class Encoder(ABC):
             out[positions] = values
         return out
 
+    def find_long(self, texts: pl.Series) -> Bool:
+        """Tell which texts are longer than the encoder reads at once, (n,); loads no weights."""
+        return np.zeros(len(texts), np.bool_)
+
+    def encode_long(self, texts: pl.Series) -> Iterator[Batch]:
+        """Yield the vectors of texts that are longer than what the encoder reads at once."""
+        return self.encode_batches(texts)
+
     def notes(self) -> list[str]:
-        """Return what happened so far and the user should know, such as how many texts were cut."""
+        """Return what happened so far and the user should know, such as unknown words."""
         return []
 
 

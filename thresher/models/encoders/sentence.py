@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -29,6 +30,7 @@ from thresher.models.encoders.minilm import find_minilm, minilm_folder
 from thresher.models.hub import model_folder
 from thresher.models.precision import inference
 from thresher.models.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
+from thresher.numeric.arrays import Bool
 
 RECIPE = "sentence-2"
 CPU_BATCH_TOKENS = (
@@ -37,6 +39,9 @@ CPU_BATCH_TOKENS = (
     2_048
 )
 WINDOW_ROWS = 16_384  # texts sorted by length together
+LONG_ROWS = 256  # texts that are read in windows together
+MAX_WINDOWS = 16  # of a text; of more, the first and the last ones are read
+SPARE_TOKENS = 2  # of a window: its words alone may be other tokens than in their text
 SHAPING = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 SAFE_WEIGHTS = ("*.safetensors",)
 OTHER_WEIGHTS = ("*.bin",)  # read by torch with weights_only, which runs no code
@@ -75,7 +80,6 @@ class SentenceEncoder(Encoder):
         self._dtype = dtype
         self._batch_tokens = batch_tokens
         self._n_read = 0
-        self._n_cut = 0
         self._n_unknown = 0
 
     @property
@@ -192,7 +196,7 @@ class SentenceEncoder(Encoder):
             return PendingTensor(model(inputs)["sentence_embedding"][:, : model.truncate_dim].float())
 
     def _count_tokens(self, texts: list[str]) -> NDArray[np.int64]:
-        """Return (n,) tokens that the model will read of each text, and count cut and unknown ones.
+        """Return (n,) tokens that the model will read of each text, and count unknown ones.
 
         Of a text of unknown words alone it reads nothing: all such texts would have one and the
         same vector.
@@ -211,23 +215,89 @@ class SentenceEncoder(Encoder):
         limit = self._model.max_seq_length
         if limit is None:
             return counts
-        self._n_cut += int((counts > limit).sum())
         # a limit may be infinite
         read: NDArray[np.int64] = np.minimum(counts, limit).astype(np.int64)
         return read
 
+    @cached_property
+    def limit(self) -> int | None:
+        """Tokens that the model reads of a text, as its files say; None where they say nothing."""
+        own = _read_json(self.folder / "sentence_bert_config.json").get("max_seq_length")
+        if own is not None:
+            return int(own)
+        positions = _read_json(self.folder / "config.json").get("max_position_embeddings")
+        length = _read_json(self.folder / "tokenizer_config.json").get("model_max_length")
+        return None if length is None else int(min(length, length if positions is None else positions))
+
+    @cached_property
+    def _splitter(self) -> Tokenizer | None:
+        """The tokenizer of the files, which cuts nothing, without the model."""
+        path = self.folder / "tokenizer.json"
+        if not path.is_file():
+            return None
+        splitter = Tokenizer.from_file(str(path))
+        splitter.no_truncation()
+        splitter.no_padding()
+        return splitter
+
+    def find_long(self, texts: pl.Series) -> Bool:
+        """Tell which texts have more tokens than the model reads, (n,); loads no weights."""
+        is_long = np.zeros(len(texts), np.bool_)
+        limit, splitter = self.limit, self._splitter
+        if limit is None or splitter is None:
+            return is_long
+        n_special = splitter.num_special_tokens_to_add(is_pair=False)
+        # no token is shorter than a byte
+        candidates = np.flatnonzero((texts.str.len_bytes() + n_special > limit).to_numpy())
+        for start in range(0, len(candidates), WINDOW_ROWS):
+            rows = candidates[start : start + WINDOW_ROWS]
+            encodings = splitter.encode_batch_fast(texts.gather(rows).to_list())
+            is_long[rows] = [len(encoding) > limit for encoding in encodings]
+        return is_long
+
+    def encode_long(self, texts: pl.Series) -> Iterator[Batch]:
+        """Yield the mean vectors of the texts' windows, normalized."""
+        for start in range(0, len(texts), LONG_ROWS):
+            windows = [self._split_windows(text) for text in texts[start : start + LONG_ROWS].to_list()]
+            counts = np.array([len(each) for each in windows])
+            # windows that rows share, of a long system prompt for example, are read once
+            different, place = np.unique([window for each in windows for window in each], return_inverse=True)
+            vectors = self.encode(different.tolist())[place]
+            means = np.add.reduceat(vectors, np.cumsum(counts) - counts)
+            yield Batch(np.arange(start, start + len(counts)), finite_unit_rows(means, by=self._name))
+
+    def _split_windows(self, text: str) -> list[str]:
+        """Return a long text in pieces that the model reads whole, cut between words."""
+        if self._splitter is None or self.limit is None:
+            return [text]
+        encoding = self._splitter.encode(text, add_special_tokens=False)
+        width = max(1, self.limit - self._splitter.num_special_tokens_to_add(is_pair=False) - SPARE_TOKENS)
+        offsets, words = encoding.offsets, encoding.word_ids
+        pieces, first = [], 0
+        while first < len(offsets):
+            stop = min(first + width, len(offsets))
+            whole = stop
+            while first < whole < len(offsets) and words[whole] == words[whole - 1]:
+                whole -= 1
+            # a word that is longer than a window is cut
+            stop = whole if whole > first else stop
+            pieces.append(text[offsets[first][0] : offsets[stop - 1][1]])
+            first = stop
+        half = MAX_WINDOWS // 2
+        return pieces if len(pieces) <= MAX_WINDOWS else [*pieces[:half], *pieces[-half:]]
+
     def notes(self) -> list[str]:
-        """Return how many texts were longer than the model reads, and how many hold unknown words.
+        """Return how many texts hold unknown words.
 
         What MiniLM does not know is counted of all texts, not only of those that it reads now
         (`Embedding.facts`).
         """
-        notes = [] if self._name == MINILM else unknown_notes(self._name, self._n_unknown, self._n_read)
-        if not self._n_cut:
-            return notes
-        limit = self._model.max_seq_length
-        cut = f"encoder '{self._name}' read only the first {limit} tokens of {self._n_cut} of {self._n_read} texts"
-        return [cut, *notes]
+        return [] if self._name == MINILM else unknown_notes(self._name, self._n_unknown, self._n_read)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_bytes()) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager
