@@ -146,7 +146,7 @@ def measure(rows, prefix, suffix, system):
     return right / max(len(pairs), 1), right / 20
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(wrapper=WRAPPERS, system=st.sampled_from(["", POLICY]), seed=st.integers(0, 5))
 def test_a_wrapper_round_all_rows_changes_neither_precision_nor_recall(wrapper, system, seed):
     rows = pool_with_copies(seed)
@@ -157,7 +157,7 @@ def test_a_wrapper_round_all_rows_changes_neither_precision_nor_recall(wrapper, 
     assert wrapped[1] >= bare[1] - 0.02
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(first=WRAPPERS, second=WRAPPERS, seed=st.integers(0, 5))
 def test_two_wrappers_of_half_of_the_rows_each_change_neither(first, second, seed):
     rows = pool_with_copies(seed)
@@ -189,7 +189,7 @@ def test_the_instructions_of_two_tasks_are_no_leak():
     assert leaks(rows[:120], [{k: row[k] for k in ("instruction", "input", "output")} for row in rows[120:]]) == set()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(ours=WRAPPERS, theirs=WRAPPERS, n_words=st.sampled_from([3, 14]), seed=st.integers(0, 3))
 def test_leaks_are_found_behind_any_wrapper_of_either_side(ours, theirs, n_words, seed):
     rng = random.Random(seed)
