@@ -169,8 +169,11 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, capsys):
 
 
 def test_existing_rows_with_a_method_that_ignores_them_are_refused(pool, capsys):
-    sentence = refused(capsys, "select", pool, "--method", "random", "--existing", pool, "--budget", "5")
-    assert "does not look at rows you already have" in sentence
+    words = ["select", str(pool), "--method", "random", "--existing", str(pool), "--budget", "5"]
+    assert main(words) == 2
+    read, sentence = capsys.readouterr().err.splitlines()
+    assert read == f"{pool}: 60 rows read (classification; text-label: text=text, label=label)"
+    assert sentence.startswith("thresher: existing: random does not look at rows you already have")
 
 
 def test_a_folder_with_something_else_is_refused_and_kept(pool, tmp_path, capsys):
