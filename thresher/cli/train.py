@@ -98,6 +98,7 @@ def _describe_left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
     lines = [f"{count:,} {whose}rows left out: {reason}" for reason, count in left_out.items()]
     if counts.get("rows_truncated"):
         lines.append(f"{counts['rows_truncated']:,} {whose}rows cut at max_length ({counts['tokens_cut']:,} tokens)")
+    lines += [f"{count:,} {whose}rows: {note}" for note, count in counts.get("rows_with_markers", {}).items()]
     if counts.get("prompts_cut"):
         lines.append(f"{counts['prompts_cut']:,} {whose}prompts lost their beginning, to leave room for an answer")
     return lines

@@ -10,6 +10,12 @@ from thresher.validation import Settings, option
 EmbeddingDtype = Literal["float32", "float16"]
 LossOn = Literal["last-assistant", "all-assistant"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Treatment = Literal["refuse", "escape", "strip"]
+TREATMENT_HELP = (
+    "Rows whose texts hold turn markers of the model's chat template (<|im_start|>, [INST], end tokens): refuse leaves "
+    "them out, escape reads the markers as plain text, strip takes them off. Default: refuse in conversations; plain "
+    "texts are learned as they stand."
+)
 _PANEL = "Models"
 
 
@@ -62,6 +68,7 @@ class ModelSettings(Settings):
         panel=_PANEL,
     )
     loss_on: LossOn = option("last-assistant", "Turns whose tokens count towards the loss.", panel=_PANEL)
+    special_tokens: Treatment | None = option(None, TREATMENT_HELP, panel=_PANEL)
 
 
 class ModelOptions(TypedDict, total=False):
@@ -76,3 +83,4 @@ class ModelOptions(TypedDict, total=False):
     batch_tokens: int | None
     max_length: int | None
     loss_on: LossOn
+    special_tokens: Treatment | None

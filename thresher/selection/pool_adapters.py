@@ -187,6 +187,7 @@ def _resolve_training(
         epochs=required.epochs,
         eval_generations=0,
         loss_on=context.models.loss_on,
+        special_tokens=context.models.special_tokens,
         learning_rate=EMBEDDED_RATE if model in (None, EMBEDDED_NAME) else None,
     )
     request = resolve_run(rows, model=model, settings=settings, seed=seed)

@@ -86,6 +86,7 @@ class RunContext:
             max_length=int(self.settings.max_length or 0),
             loss_on=self.settings.loss_on,
             classes=self.labels if labels is None else labels,
+            special_tokens=self.settings.special_tokens,
         )
 
     def identity(self) -> dict[str, Any]:

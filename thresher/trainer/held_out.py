@@ -13,6 +13,7 @@ from thresher.dataset import Dataset
 from thresher.evaluation.estimate import Estimate, mean, ratio
 from thresher.evaluation.outcomes import Evaluator, classification_outcomes, language_outcomes
 from thresher.models.causal_lm.chat_template import render_prompt, start_tokens
+from thresher.models.causal_lm.turn_markers import find_markers
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine.processes import gather_results, take_share
 from thresher.trainer.engine.tokenization import Examples, find_end_tokens, require_rows, truncate_prompt
@@ -48,15 +49,16 @@ class HeldOut:
             gather=partial(gather_results, accelerator=accelerator),
         )
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """Return what became of the rows, as JSON values."""
-        counts = {
+        counts: dict[str, Any] = {
             "rows": len(self.examples),
             "rows_left_out": len(self.rows) - len(self.examples),
             "rows_truncated": self.examples.n_truncated,
             "tokens_cut": self.examples.n_tokens_cut,
         }
-        return counts | ({"prompts_cut": self.n_prompts_cut} if self.prompts else {})
+        counts |= {"prompts_cut": self.n_prompts_cut} if self.prompts else {}
+        return counts | ({"rows_with_markers": dict(self.examples.notes)} if self.examples.notes else {})
 
     def measure_loss(self, model: Any) -> Estimate:
         """Return the held-out loss of a model in training, equal on all processes."""
@@ -74,6 +76,8 @@ class HeldOut:
         context = self.context
         usable = self.rows.frame[self.examples.position]
         row_id, response = usable["row_id"].to_list(), usable["response"].to_list()
+        if context.task == "sft":  # what ends an answer is no part of it
+            response = [find_markers(context.tokenizer).strip_end(text) for text in response]
         with context.accelerator.autocast():
             if context.task == "classification":
                 return classification_outcomes(
@@ -114,7 +118,10 @@ def prepare_held_out(context: RunContext) -> HeldOut | None:
     n_prompts_cut = 0
     if context.task == "sft" and settings.eval_generations:
         first = examples.position[: settings.eval_generations]
-        texts = [render_prompt(tokenizer, each.messages, each.tools) for each in rows.messages(first)]
+        texts = [
+            render_prompt(tokenizer, each.messages, each.tools, special_tokens=settings.special_tokens)
+            for each in rows.messages(first)
+        ]
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         room = (context.base.max_positions or 1 << 30) - settings.max_new_tokens
         whole = [[*start_tokens(tokenizer, ids, is_asked=False), *ids] for ids in encoded]

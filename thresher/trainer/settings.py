@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
 
+from thresher.models.settings import TREATMENT_HELP, Treatment
 from thresher.validation import check_settings, option
 
 Task = Literal["sft", "classification", "text"]
@@ -108,6 +109,7 @@ class TrainSettings:
     loss_on: Literal["all-assistant", "last-assistant"] = _batches(
         "all-assistant", "Turns whose tokens count towards the loss."
     )
+    special_tokens: Treatment | None = _batches(None, TREATMENT_HELP)
     eval_generations: int = _measure(
         100, "Held-out rows for which an answer is generated and compared with the reference; 0 for none.", ge=0
     )
@@ -137,4 +139,6 @@ class TrainSettings:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values, by field name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.special_tokens is None:
+            del values["special_tokens"]  # runs and adapters of before have no such key
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -15,7 +15,7 @@ from thresher.features.likelihood.loss import WINDOW_ROWS, load_row_tokenizer
 from thresher.features.registry import FeatureProvider, FeatureValues, describe_missing
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import TokenRow, padded
-from thresher.models.causal_lm.tokenized_rows import RECIPE, RowTokenizer, describe_problems, row_texts
+from thresher.models.causal_lm.tokenized_rows import RowTokenizer, describe_problems, row_texts
 from thresher.models.precision import inference
 from thresher.models.stages import Stage
 from thresher.models.token_batches import token_batches
@@ -131,8 +131,7 @@ def _hidden_width(lm: LanguageModel) -> int:
 
 
 def _fingerprint(tokenizer: RowTokenizer) -> str:
-    how = f"{OWN_RECIPE}-{RECIPE}-{tokenizer.loss_on}-{tokenizer.max_length}"
-    return combine_fingerprints(tokenizer.lm.fingerprint, how)
+    return combine_fingerprints(tokenizer.lm.fingerprint, f"{OWN_RECIPE}-{tokenizer.how}")
 
 
 def _sentences(notes: dict[str, int], max_length: int) -> Iterator[str]:

@@ -15,7 +15,6 @@ from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureProvider, FeatureValues
 from thresher.models.causal_lm.likelihood import score_rows
 from thresher.models.causal_lm.tokenized_rows import (
-    RECIPE,
     RowTokenizer,
     TokenizedRow,
     describe_problems,
@@ -69,7 +68,12 @@ class Loss(FeatureProvider):
             "tokens_scored": int(values[:, N_SCORED].sum()),
             "tokens_truncated": int(n_cut[problem == 0].sum()),
         }
-        sentences = (*tokenizer.lm.notes(), *_sentences(self.name, tokenizer.max_length, notes, missing))
+        treated = tokenizer.count_markers(row_texts(dataset))
+        sentences = (
+            *tokenizer.lm.notes(),
+            *_sentences(self.name, tokenizer.max_length, notes, missing),
+            *(f"{self.name}: {count:,} of {len(values):,} rows: {note}" for note, count in treated.items()),
+        )
         context.report_notes(self.name, len(values), sentences)
         return FeatureValues(values=np.ascontiguousarray(values[:, LOSS]), missing=missing, notes=notes)
 
@@ -129,17 +133,21 @@ class NTruncatedTokens(NResponseTokens):
 def load_row_tokenizer(context: FeatureContext) -> RowTokenizer:
     """Return how rows are read under these settings: by which model, which turns, how far."""
     lm = context.load_language_model()
-    return RowTokenizer(lm=lm, loss_on=context.models.loss_on, max_length=lm.limit_length(context.models.max_length))
+    return RowTokenizer(
+        lm=lm,
+        loss_on=context.models.loss_on,
+        max_length=lm.limit_length(context.models.max_length),
+        special_tokens=context.models.special_tokens,
+    )
 
 
 def _describe(tokenizer: RowTokenizer) -> dict[str, str]:
-    how = f"{RECIPE}-{tokenizer.loss_on}-{tokenizer.max_length}"
     return {
         "model": tokenizer.lm.name,
         "loss_on": tokenizer.loss_on,
         "max_length": str(tokenizer.max_length),
         "dtype": tokenizer.lm.dtype,
-        "fingerprint": combine_fingerprints(tokenizer.lm.fingerprint, how),
+        "fingerprint": combine_fingerprints(tokenizer.lm.fingerprint, tokenizer.how),
     }
 
 

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from thresher.errors import InputError
@@ -25,6 +25,8 @@ from thresher.models.causal_lm.template_text import (
     template_errors,
     write_text,
 )
+from thresher.models.causal_lm.turn_markers import clean_conversation
+from thresher.models.settings import Treatment
 
 REWRITES = "the chat template rewrites earlier turns, so they cannot be learned (--loss-on last-assistant can)"
 REWRITES_LAST = "the chat template shows the last turn differently from its prompt, so it cannot be learned"
@@ -46,11 +48,13 @@ class Rendered:
         text: what is tokenized.
         spans: [start, end) characters to learn, in order.
         problem: why there is nothing to learn, or None.
+        note: what was done with turn markers in the texts of the row, or None.
     """
 
     text: str
     spans: tuple[Span, ...]
     problem: str | None = None
+    note: str | None = None
 
 
 def has_assistant_blocks(template: str) -> bool:
@@ -128,8 +132,16 @@ def write_start_into_template(tokenizer: Any) -> Any:
     return changed
 
 
-def render_prompt(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None) -> str:
+def render_prompt(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[Any] | None,
+    *,
+    special_tokens: Treatment | None = None,
+) -> str:
     """Return the text before the last learned turn, up to where the model starts to answer."""
+    clean = clean_conversation(tokenizer, messages, tools, special_tokens)
+    messages, tools = clean.messages, clean.tools
     last = (_learned_turns(messages) or _assistant_turns(messages))[-1]
     fitted = _fit(tokenizer, messages[: last + 1], tools)
     return write_text(tokenizer, (messages if fitted is None else fitted)[:last], tools, add_generation_prompt=True)
@@ -162,7 +174,14 @@ def turn_end_ids(tokenizer: Any) -> frozenset[int]:
     )
 
 
-def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, *, loss_on: str) -> Rendered:
+def render(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[Any] | None,
+    *,
+    loss_on: str,
+    special_tokens: Treatment | None = None,
+) -> Rendered:
     """Render a conversation and find what is learned: the assistant's words and the turn's end.
 
     Turns of weight 0 and empty ones are not learned. With generation blocks in the template the
@@ -176,7 +195,15 @@ def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | N
         messages: turns with `role` and `content`; what follows the last assistant turn is left out.
         tools: JSON schemas of the tools, or None.
         loss_on: "all-assistant" or "last-assistant".
+        special_tokens: what to do with turn markers in the texts; None: refuse the conversation.
     """
+    clean = clean_conversation(tokenizer, messages, tools, special_tokens)
+    if clean.problem is not None:
+        return Rendered("", (), clean.problem)
+    return replace(_render(tokenizer, clean.messages, clean.tools, loss_on), note=clean.note)
+
+
+def _render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, loss_on: str) -> Rendered:
     learned = _learned_turns(messages)
     if not learned:
         return Rendered("", (), NO_ASSISTANT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from thresher.models.causal_lm.chat_template import (
     start_tokens,
 )
 from thresher.models.causal_lm.likelihood import TokenRow
+from thresher.models.causal_lm.turn_markers import HOLDS_MARKERS, clean_conversation, clean_text, find_markers
+from thresher.models.settings import Treatment
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -40,10 +43,11 @@ PROBLEMS = (
     "the chat template shows the last turn differently from its prompt, so that its tokens cannot be told",
     "the chat template refuses the conversation",
     "the chat template does not show tool calls, so that the turns that make them cannot be read",
+    HOLDS_MARKERS,
 )
 CUT_AWAY, NO_TOKEN = 1, 2
-_RENDERING = {NO_ASSISTANT: 3, REWRITES: 4, REWRITES_LAST: 5, HIDES_CALLS: 7}
-_REFUSED = 6
+_REFUSED, _MARKED = 6, 8
+_RENDERING = {NO_ASSISTANT: 3, REWRITES: 4, REWRITES_LAST: 5, HIDES_CALLS: 7, HOLDS_MARKERS: _MARKED}
 
 
 @dataclass(frozen=True)
@@ -111,11 +115,19 @@ class RowTokenizer:
         lm: whose tokenizer and chat template are used; its weights are not.
         loss_on: turns that are scored: "last-assistant" or "all-assistant".
         max_length: tokens of a row, BOS included; what is behind is cut.
+        special_tokens: what is done with turn markers in the texts.
     """
 
     lm: LanguageModel
     loss_on: str
     max_length: int
+    special_tokens: Treatment | None = None
+
+    @property
+    def how(self) -> str:
+        """What of the settings decides how a row is read, for fingerprints."""
+        treatment = "" if self.special_tokens is None else f"-{self.special_tokens}"
+        return f"{RECIPE}-{self.loss_on}-{self.max_length}{treatment}"
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenizedRow]:
         """Return the tokens of each row."""
@@ -130,14 +142,40 @@ class RowTokenizer:
             tokenized[i] = self._tokenize_text(ids, mark_tokens(rendered[i][1], offsets))
         return tokenized
 
+    def count_markers(self, texts: pl.Series) -> dict[str, int]:
+        """Return in how many rows turn markers were treated in which way, those left out apart."""
+        pattern, notes = find_markers(self.lm.tokenizer).pattern, Counter[str]()
+        if pattern is None:
+            return notes
+        for text in texts:
+            if pattern.search(text) is None and "\\n" not in text:
+                continue
+            content = orjson.loads(text)
+            if "text" in content:
+                _, note, problem = clean_text(self.lm.tokenizer, content["text"], self.special_tokens)
+            else:
+                clean = clean_conversation(
+                    self.lm.tokenizer, content["messages"], content["tools"], self.special_tokens
+                )
+                note, problem = clean.note, clean.problem
+            notes.update([note] if note is not None and problem is None else [])
+        return dict(sorted(notes.items()))
+
     def _render(self, content: dict[str, Any]) -> tuple[str, Sequence[tuple[int, int]], int]:
         """Return the text, the characters to score, and the problem."""
         tokenizer = self.lm.tokenizer
         if "text" in content:
             # the end of a text is learned, so it is scored
-            text = content["text"] + (tokenizer.eos_token or "")
-            return text, [(0, len(text))], 0
-        conversation = render(tokenizer, content["messages"], content["tools"], loss_on=self.loss_on)
+            text, _, problem = clean_text(tokenizer, content["text"], self.special_tokens)
+            text += tokenizer.eos_token or ""
+            return text, [(0, len(text))], 0 if problem is None else _MARKED
+        conversation = render(
+            tokenizer,
+            content["messages"],
+            content["tools"],
+            loss_on=self.loss_on,
+            special_tokens=self.special_tokens,
+        )
         if conversation.problem is None:
             return conversation.text, conversation.spans, 0
         if conversation.problem.startswith(TEMPLATE_REFUSES):

@@ -18,6 +18,7 @@ from thresher.models.causal_lm.chat_template import TEMPLATE_REFUSES, render_con
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.likelihood import padded
 from thresher.models.causal_lm.shared_prefix import has_plain_cache
+from thresher.models.causal_lm.turn_markers import HOLDS_MARKERS, clean_conversation
 from thresher.models.generation.decoding import Decoding
 from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, read_stop_ids
 from thresher.models.generation.generator import Generation, OptionProbabilities
@@ -32,16 +33,17 @@ if TYPE_CHECKING:
 
     from thresher.models.context import ModelContext
 
-RECIPE = "generation-4"
+RECIPE = "generation-5"
 WINDOW_CONVERSATIONS = 2048  # conversations tokenized and sorted by length together
 MERGED = 2  # tokens at the end of a prompt that may become others when an answer follows
 OPTIONS = "\0"  # between a question and its options in a key
 
 # What stands in place of token ids: behind the end of an answer, and where there is none.
-NOTHING, TOO_LONG, REFUSED, ALIKE = -1, -2, -3, -4
+NOTHING, TOO_LONG, REFUSED, ALIKE, MARKED = -1, -2, -3, -4, -5
 _PROBLEMS = {
     TOO_LONG: "the prompt leaves no room for an answer within max_length",
     REFUSED: TEMPLATE_REFUSES,
+    MARKED: HOLDS_MARKERS,
     ALIKE: "the model's tokenizer does not tell the options apart",
 }
 Ids = NDArray[np.int32]
@@ -63,6 +65,7 @@ class LocalGenerator:
     def __init__(self, context: ModelContext) -> None:
         self.lm = context.load_language_model()
         self._max_length = self.lm.limit_length(context.models.max_length)
+        self._special_tokens = context.models.special_tokens
 
     @property
     def name(self) -> str:
@@ -72,7 +75,9 @@ class LocalGenerator:
     @property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer, precision and longest input."""
-        return combine_fingerprints(self.lm.fingerprint, f"{RECIPE}-{self._max_length}")
+        return combine_fingerprints(
+            self.lm.fingerprint, "-".join(map(str, filter(None, (RECIPE, self._max_length, self._special_tokens))))
+        )
 
     def generate(
         self, conversations: Sequence[str], decoding: Decoding, *, stage: str, context: ModelContext
@@ -175,8 +180,14 @@ class LocalGenerator:
         """Return each conversation's token ids up to its answer, and a problem or 0."""
         tokenizer = self.lm.tokenizer
         contents = [orjson.loads(conversation) for conversation in conversations]
-        texts = [render_conversation(tokenizer, content["messages"], content["tools"]) for content in contents]
+        cleaned = [
+            clean_conversation(tokenizer, each["messages"], each["tools"], self._special_tokens) for each in contents
+        ]
+        texts = [
+            None if each.problem else render_conversation(tokenizer, each.messages, each.tools) for each in cleaned
+        ]
         problems = np.array([REFUSED if text is None else 0 for text in texts], dtype=np.int64)
+        problems[[each.problem is not None for each in cleaned]] = MARKED
         ids: list[list[int]] = tokenizer([text or "" for text in texts], add_special_tokens=False, verbose=False)[
             "input_ids"
         ]
@@ -288,7 +299,8 @@ class LocalGenerator:
         problems[is_long & (problems == 0)] = TOO_LONG
         for i in np.flatnonzero(problems == 0):
             content = orjson.loads(keys[i][0])
-            text = render_conversation(tokenizer, content["messages"], content["tools"]) or ""
+            clean = clean_conversation(tokenizer, content["messages"], content["tools"], self._special_tokens)
+            text = render_conversation(tokenizer, clean.messages, clean.tools) or ""
             whole = tokenizer([text + option for option in keys[i][1:]], add_special_tokens=False, verbose=False)
             prompts[i], first = _cut_to_options(prompts[i], whole["input_ids"])
             if len(set(first)) < m:

@@ -251,6 +251,7 @@ def _build_row_counts(metrics: Mapping[str, Any]) -> list[Block]:
         ("left out: same text as a held-out row", fmt.count(counts["same_text_as_held_out"])),
         *((f"left out: {reason}", fmt.count(n)) for reason, n in train["rows_left_out"].items()),
         ("trained on", fmt.count(train["rows"])),
+        *((f"of these: {note}", fmt.count(n)) for note, n in train.get("rows_with_markers", {}).items()),
         (
             "of these, truncated to the maximum length",
             f"{fmt.count(train['rows_truncated'])} ({fmt.count(train['tokens_cut'])} tokens)",

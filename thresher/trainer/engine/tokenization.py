@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from thresher.errors import InputError, first_three
 from thresher.models.causal_lm.chat_template import mark_tokens, render, start_tokens
+from thresher.models.causal_lm.turn_markers import clean_text
+from thresher.models.settings import Treatment
 from thresher.trainer.settings import Task
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Examples:
         left_out: number of rows by reason.
         n_truncated: rows that were cut at max_length.
         n_tokens_cut: tokens that were cut from them.
+        notes: number of rows by what was done with turn markers in their texts.
     """
 
     max_length: int
@@ -60,6 +63,7 @@ class Examples:
     left_out: Counter[str] = field(default_factory=Counter)
     n_truncated: int = 0
     n_tokens_cut: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         """Return the number of usable rows."""
@@ -79,6 +83,7 @@ class Examples:
             "rows_truncated": self.n_truncated,
             "tokens_cut": self.n_tokens_cut,
             "rows_left_out": dict(sorted(self.left_out.items())),
+            **({"rows_with_markers": dict(sorted(self.notes.items()))} if self.notes else {}),
         }
 
     def add(self, position: int, row_id: str, ids: list[int], labels: list[int]) -> None:
@@ -97,7 +102,14 @@ class Examples:
 
 
 def tokenize(
-    rows: Dataset, tokenizer: Any, *, task: Task, max_length: int, loss_on: str, classes: Sequence[str] | None = None
+    rows: Dataset,
+    tokenizer: Any,
+    *,
+    task: Task,
+    max_length: int,
+    loss_on: str,
+    classes: Sequence[str] | None = None,
+    special_tokens: Treatment | None = None,
 ) -> Examples:
     """Turn rows into examples.
 
@@ -110,6 +122,7 @@ def tokenize(
         loss_on: turns that are learned, for "sft".
         classes: labels in the order of the head's outputs; rows of another label are left out and
             counted.
+        special_tokens: what to do with turn markers in the texts, for "sft" and "text".
 
     Raises:
         InputError: the tokenizer is a slow one.
@@ -120,9 +133,9 @@ def tokenize(
     if task == "classification":
         _add_classification(examples, rows, tokenizer, {name: code for code, name in enumerate(classes or ())})
     elif task == "sft":
-        _add_conversations(examples, rows, tokenizer, loss_on)
+        _add_conversations(examples, rows, tokenizer, loss_on, special_tokens)
     else:
-        _add_texts(examples, rows, tokenizer)
+        _add_texts(examples, rows, tokenizer, special_tokens)
     return examples
 
 
@@ -161,11 +174,17 @@ def _count_special_tokens(tokenizer: Any) -> tuple[int, int]:
     return (places[0], len(is_special) - 1 - places[-1]) if places else (0, 0)
 
 
-def _add_conversations(examples: Examples, rows: Dataset, tokenizer: Any, loss_on: str) -> None:
+def _add_conversations(
+    examples: Examples, rows: Dataset, tokenizer: Any, loss_on: str, special_tokens: Treatment | None
+) -> None:
     conversations = rows.messages(range(len(rows)))
-    rendered = [render(tokenizer, each.messages, each.tools, loss_on=loss_on) for each in conversations]
+    rendered = [
+        render(tokenizer, each.messages, each.tools, loss_on=loss_on, special_tokens=special_tokens)
+        for each in conversations
+    ]
     usable = [position for position, each in enumerate(rendered) if each.problem is None]
     examples.left_out.update(each.problem for each in rendered if each.problem is not None)
+    examples.notes.update(each.note for each in rendered if each.problem is None and each.note is not None)
     encoded = _encode(tokenizer, [rendered[position].text for position in usable], special=False, offsets=True)
     row_ids = rows.frame["row_id"]
     for position, ids, offsets in zip(usable, encoded["input_ids"], encoded["offset_mapping"], strict=True):
@@ -174,14 +193,18 @@ def _add_conversations(examples: Examples, rows: Dataset, tokenizer: Any, loss_o
         examples.add(position, row_ids[position], head + ids, [IGNORED] * len(head) + labels)
 
 
-def _add_texts(examples: Examples, rows: Dataset, tokenizer: Any) -> None:
+def _add_texts(examples: Examples, rows: Dataset, tokenizer: Any, special_tokens: Treatment | None) -> None:
     """Every token is learned, the first one after the start of a text, and so is its end."""
-    frame = rows.frame.select("row_id", "response")
-    encoded = _encode(tokenizer, frame["response"].to_list(), special=False)["input_ids"]
+    cleaned = [clean_text(tokenizer, text, special_tokens) for text in rows.frame["response"]]
+    usable = [position for position, (_, _, problem) in enumerate(cleaned) if problem is None]
+    examples.left_out.update(problem for _, _, problem in cleaned if problem is not None)
+    examples.notes.update(note for _, note, problem in cleaned if problem is None and note is not None)
+    encoded = _encode(tokenizer, [cleaned[position][0] for position in usable], special=False)["input_ids"]
     tail = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    for position, (row_id, _) in enumerate(frame.iter_rows()):
-        head, ids = start_tokens(tokenizer, encoded[position], is_asked=True), encoded[position] + tail
-        examples.add(position, row_id, head + ids, [IGNORED] * len(head) + ids)
+    row_ids = rows.frame["row_id"]
+    for position, text in zip(usable, encoded, strict=True):
+        head, ids = start_tokens(tokenizer, text, is_asked=True), text + tail
+        examples.add(position, row_ids[position], head + ids, [IGNORED] * len(head) + ids)
 
 
 def build_labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[int]:
