@@ -9,6 +9,7 @@ import polars as pl
 
 from thresher.dataset.own_text.words import CHUNK_ROWS, FNV_BASIS, FNV_PRIME, encode_codes
 from thresher.numeric.arrays import Int64, UInt32, UInt64
+from thresher.numeric.hashing import mix_bits
 from thresher.numeric.numba_jit import jit
 
 Unit = Literal["word", "character"]
@@ -51,16 +52,6 @@ def build_shingles(texts: pl.Series, *, n: int, unit: Unit) -> Shingles:
         parts.append(hashes)
         sizes.append(counts)
     return Shingles(np.concatenate(parts), np.cumsum(np.concatenate(sizes)))
-
-
-@jit
-def _mix_bits(value: np.uint64) -> np.uint32:
-    """Return 32 well mixed bits (the finalizer of MurmurHash3)."""
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xFF51AFD7ED558CCD)
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xC4CEB9FE1A85EC53)
-    return np.uint32(value >> np.uint64(32))
 
 
 @jit
@@ -114,7 +105,7 @@ def _hash_rows(codes: UInt32, starts: Int64, ends: Int64, n: int, by_word: bool)
         width = min(n, n_pieces)
         n_runs = n_pieces - width + 1
         for first in range(n_runs):
-            hashes[n_filled + first] = _mix_bits(hash_run(pieces, first, width))
+            hashes[n_filled + first] = np.uint32(mix_bits(hash_run(pieces, first, width)) >> np.uint64(32))
         # write each distinct hash once, in ascending order, over the unsorted ones
         ordered = np.sort(hashes[n_filled : n_filled + n_runs])
         n_distinct = 0

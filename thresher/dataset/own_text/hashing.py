@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from thresher.dataset.own_text.words import FNV_PRIME, find_slot, mix_bits
+from thresher.dataset.own_text.words import FNV_PRIME, find_slot
 from thresher.numeric.arrays import Int64, UInt32, UInt64
+from thresher.numeric.hashing import mix_bits
 from thresher.numeric.numba_jit import jit
 
 SEED = np.uint64(0x243F6A8885A308D3)  # hash of no words

@@ -11,8 +11,9 @@ import polars as pl
 
 from thresher.dataset.own_text.marking import SHARED, mark_shared
 from thresher.dataset.own_text.shared_text import find_shared_text
-from thresher.dataset.own_text.words import Words, mix_bits, split_words
+from thresher.dataset.own_text.words import Words, split_words
 from thresher.numeric.arrays import Bool, Int64, UInt8, UInt32, UInt64
+from thresher.numeric.hashing import mix_bits
 from thresher.numeric.numba_jit import jit
 
 

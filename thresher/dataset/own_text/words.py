@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from thresher.numeric.arrays import Bool, Int32, Int64, UInt32, UInt64
+from thresher.numeric.hashing import mix_bits
 from thresher.numeric.numba_jit import jit
 
 CHUNK_ROWS = 65_536
@@ -98,16 +99,6 @@ def _ends_sentence(code: int) -> bool:
     if code < 0x80:
         return code == 33 or code == 46 or code == 58 or code == 59 or code == 63  # ! . : ; ?
     return code == 0x3002 or code == 0xFF01 or code == 0xFF1A or code == 0xFF1F or code == 0xFF1B
-
-
-@jit
-def mix_bits(value: np.uint64) -> np.uint64:
-    """Return 64 well mixed bits (the finalizer of MurmurHash3)."""
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xFF51AFD7ED558CCD)
-    value ^= value >> np.uint64(33)
-    value *= np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ (value >> np.uint64(33))
 
 
 @jit
