@@ -126,7 +126,7 @@ class SourceReader:
             if not files:
                 return None
             try:
-                return self._load_files(files)
+                batch = self._load_files(files)
             except InputError as error:
                 if any(not one.file.path.exists() for one in files):
                     files = self._drop_gone(files)
@@ -138,6 +138,10 @@ class SourceReader:
                 if not self._is_tolerated(error):
                     raise
                 break
+            used = set(batch.files.unique())
+            for name in (one.name for one in files if one.name not in used):
+                self._log.warn("empty", f"{name} holds no usable row")
+            return batch
         return self._read_one_by_one(files)
 
     def _drop_gone(self, files: Sequence[SourceFile]) -> list[SourceFile]:
