@@ -1,7 +1,10 @@
 """Turn markers in the texts of rows: never obeyed, never learned twice."""
 
+import json
+
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.models.causal_lm.families import FAMILIES
 from tests.models.causal_lm.test_families import build_tokenizer
@@ -10,6 +13,7 @@ from thresher.models.causal_lm.chat_template import prepare_template, render, re
 from thresher.models.causal_lm.template_text import write_text
 from thresher.models.causal_lm.turn_markers import (
     ESCAPED,
+    FOREIGN,
     HAD_END,
     HOLDS_MARKERS,
     KEPT,
@@ -151,6 +155,59 @@ def test_rows_with_markers_are_counted_with_their_reason(tiny_llama):
     assert [tokenizer.decode(each) for each in learned] == ["So.<|im_end|>", "Thus.<|im_end|>", "Yes.<|im_end|>"]
     assert tokenizer.decode(stripped.rows[0].input_ids).count("<|im_start|>") == 2
     assert stripped.counts()["rows_with_markers"] == {HAD_END: 1, STRIPPED: 1}
+
+
+OTHERS = {
+    "chatml": ("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", "hello<|im_end|>"),
+    "chatml system": (
+        "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+        "hello",
+    ),
+    "llama 2": ("<s>[INST] hi [/INST]", " hello </s>"),
+    "llama 3": (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>",
+        "<|start_header_id|>assistant<|end_header_id|>\n\nhello<|eot_id|>",
+    ),
+    "gemma": ("<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n", "hello<end_of_turn>\n"),
+    "zephyr": ("<|user|>\nhi</s>\n<|assistant|>\n", "hello</s>"),
+    "several": ("<s>[INST] yes [/INST] no </s><s>[INST] hi [/INST]", "hello"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_rows_in_the_template_of_other_models_are_told_and_stripped_on_request(name, plain_llama):
+    tokenizer = AutoTokenizer.from_pretrained(plain_llama)
+    prepare_template(tokenizer)
+    tokenizer = drop_chatml(tokenizer)
+    question, answer = OTHERS[name]
+    row = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    told = show(tokenizer, row)
+    assert (told.problem, told.note) == (None, FOREIGN)
+    assert question in told.text
+    stripped = show(tokenizer, row, special_tokens="strip")
+    assert stripped.note == STRIPPED
+    assert stripped.text.endswith("### user:\nhi\n\n### assistant:\nhello<|pad|>\n\n")
+    assert ("### system:\nbe brief" in stripped.text) == ("system" in name)
+    assert ("yes" in stripped.text) == (name == "several")
+    assert show(tokenizer, row, special_tokens="refuse").problem == HOLDS_MARKERS
+
+
+def test_a_text_that_mentions_the_tokens_of_other_models_is_no_template(plain_llama):
+    tokenizer = drop_chatml(AutoTokenizer.from_pretrained(plain_llama))
+    prepare_template(tokenizer)
+    for words in ("what does [INST] mean?", "<|im_start|>user is how ChatML begins", "<s>struck</s> out"):
+        assert show(tokenizer, [{**PAIR[0], "content": words}, PAIR[1]]).note is None
+
+
+def drop_chatml(tokenizer):
+    """Return a tokenizer to which <|im_start|> and <|im_end|> are text."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["added_tokens"] = [each for each in state["added_tokens"] if each["content"] == "<|pad|>"]
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), pad_token="<|pad|>", eos_token="<|pad|>"
+    )
+    bare.chat_template = tokenizer.chat_template
+    return bare
 
 
 def test_markers_are_found_anew_for_another_template(tiny_llama):

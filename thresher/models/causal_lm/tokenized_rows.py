@@ -22,7 +22,7 @@ from thresher.models.causal_lm.chat_template import (
     start_tokens,
 )
 from thresher.models.causal_lm.likelihood import TokenRow
-from thresher.models.causal_lm.turn_markers import HOLDS_MARKERS, clean_conversation, clean_text, find_markers
+from thresher.models.causal_lm.turn_markers import HOLDS_MARKERS, clean_conversation, clean_text
 from thresher.models.settings import Treatment
 
 if TYPE_CHECKING:
@@ -144,12 +144,8 @@ class RowTokenizer:
 
     def count_markers(self, texts: pl.Series) -> dict[str, int]:
         """Return in how many rows turn markers were treated in which way, those left out apart."""
-        pattern, notes = find_markers(self.lm.tokenizer).pattern, Counter[str]()
-        if pattern is None:
-            return notes
+        notes = Counter[str]()
         for text in texts:
-            if pattern.search(text) is None and "\\n" not in text:
-                continue
             content = orjson.loads(text)
             if "text" in content:
                 _, note, problem = clean_text(self.lm.tokenizer, content["text"], self.special_tokens)

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from thresher.models.causal_lm.template_frames import TemplateFrame, read_known_template, strip_known_end
 from thresher.models.causal_lm.template_text import Message, template_errors, write_text
 from thresher.models.settings import Treatment
 
@@ -25,6 +26,11 @@ HAD_END = "answers ended in the model's end token, which is learned once"
 ESCAPED = "turn markers in the text are read as plain text"
 STRIPPED = "turn markers were taken off the text"
 KEPT = "plain texts hold turn markers of the model, which are learned as they stand (--special-tokens strip or escape)"
+
+FOREIGN = (
+    "texts hold the chat template or the end token of other models, which is read as text (--special-tokens strip "
+    "takes it off)"
+)
 
 _THOUGHT = re.compile(r"</?think>")
 _SHORTEST = 4  # characters of a marker that is no special token
@@ -38,16 +44,12 @@ class TurnMarkers:
     Attributes:
         pattern: finds a marker in a text; None where there is none.
         ends: what ends an assistant turn or a text, the longest first.
-        before: what stands before the first question, without BOS; "" where it is not known.
-        to_answer: what stands between a question and its answer.
-        to_question: what stands between an answer and the next question.
+        frame: what the template writes around turns.
     """
 
     pattern: re.Pattern[str] | None
     ends: tuple[str, ...]
-    before: str = ""
-    to_answer: str = ""
-    to_question: str = ""
+    frame: TemplateFrame
 
     def strip_end(self, text: str) -> str:
         """Return an answer without end tokens at its end."""
@@ -81,7 +83,20 @@ def _find_markers(tokenizer: Any) -> TurnMarkers:
     # words without brackets, as "### user:", stand for themselves where they do not begin a line
     patterns += [re.escape(word) if word[0] in "<[" else rf"^{re.escape(word)}" for word in sorted(words)]
     pattern = re.compile("|".join(patterns), re.MULTILINE) if patterns else None
-    return TurnMarkers(pattern, tuple(sorted(ends, key=len, reverse=True)), before, to_answer, to_question)
+    ends_first = tuple(sorted(ends, key=len, reverse=True))
+    return TurnMarkers(pattern, ends_first, _find_frame(tokenizer, ends_first, before, to_answer, to_question))
+
+
+def _find_frame(tokenizer: Any, ends: Sequence[str], before: str, to_answer: str, to_question: str) -> TemplateFrame:
+    """Return the frame of the tokenizer's own template."""
+    opening = to_question.strip()  # but for what ends the turn before
+    opening = opening.removeprefix(next((end for end in ends if opening.startswith(end)), "")).strip()
+    if not opening:
+        return TemplateFrame("", "", "")  # what tells a question from an answer is not known
+    bos = tokenizer.bos_token or ""
+    head, _, tail = _show_system(tokenizer).removeprefix(bos).partition(opening)[0].partition(_ANSWER[0])
+    preamble = before.strip().removesuffix(opening)
+    return TemplateFrame(opening, to_answer, to_question, (head, tail), preamble, bos)
 
 
 def _show_turns(tokenizer: Any) -> tuple[str, str, str, str]:
@@ -154,7 +169,7 @@ def clean_conversation(
     """
     markers = find_markers(tokenizer)
     if not _holds(markers, [messages, tools]):
-        return CleanConversation(messages, tools)
+        return _clean_foreign(messages, tools, treatment)
     ended = [_strip_end(markers, message) for message in messages]
     if not _holds(markers, [ended, tools]):
         return CleanConversation(ended, tools, note=HAD_END)
@@ -162,10 +177,38 @@ def clean_conversation(
         changed, tools = _change(markers, [ended, tools], _escape)
         return CleanConversation(changed, tools, note=ESCAPED)
     if treatment == "strip":
-        turns = _read_template(tokenizer, markers, ended) or ended
+        turns = _read_template(markers, ended) or ended
         changed, tools = _change(markers, [turns, tools], lambda _: "")
         return CleanConversation(changed, tools, note=STRIPPED)
     return CleanConversation(messages, tools, problem=HOLDS_MARKERS)
+
+
+def _read_template(markers: TurnMarkers, messages: Sequence[Message]) -> list[Message] | None:
+    """Return the turns that a row in the model's own template holds, None if it is not in it."""
+    if [message["role"] for message in messages] != ["user", "assistant"]:
+        return None
+    turns = markers.frame.read(messages)
+    return None if turns is None or _holds(markers, turns) else turns
+
+
+def _clean_foreign(
+    messages: Sequence[Message], tools: Sequence[Any] | None, treatment: Treatment | None
+) -> CleanConversation:
+    """Recognize a conversation that is in the template of another family of models."""
+    ended = [
+        {**message, "content": strip_known_end(message["content"])}
+        if message.get("role") == "assistant" and isinstance(message.get("content"), str)
+        else message
+        for message in messages
+    ]
+    turns = read_known_template(ended)
+    if turns is None and ended == list(messages):
+        return CleanConversation(messages, tools)
+    if treatment == "strip":
+        return CleanConversation(turns or ended, tools, note=STRIPPED)
+    if treatment == "refuse":
+        return CleanConversation(messages, tools, problem=HOLDS_MARKERS)
+    return CleanConversation(messages, tools, note=FOREIGN)
 
 
 def clean_text(tokenizer: Any, text: str, treatment: Treatment | None) -> tuple[str, str | None, str | None]:
@@ -216,53 +259,3 @@ def _strip_end(markers: TurnMarkers, message: Message) -> Message:
     if message.get("role") != "assistant" or not isinstance(content, str):
         return message
     return {**message, "content": markers.strip_end(content)}
-
-
-def _read_template(tokenizer: Any, markers: TurnMarkers, messages: Sequence[Message]) -> list[Message] | None:
-    """Return the turns that a question in the model's template holds, with the row's answer.
-
-    Returns:
-        The messages; None where the question is not the whole of a conversation in the template.
-    """
-    is_pair = [message["role"] for message in messages] == ["user", "assistant"]
-    opening = _find_header(markers)
-    if not is_pair or not opening or not markers.to_answer.strip() or not isinstance(messages[1].get("content"), str):
-        return None
-    answer = messages[1]["content"]
-    system, *pairs = re.split(_ignore_space(opening), messages[0]["content"] + answer, maxsplit=1)
-    shown = _read_system(tokenizer, markers, system.strip().removeprefix(tokenizer.bos_token or ""))
-    if not pairs or shown is None:
-        return None
-    turns: list[Message] = []
-    for pair in re.split(_ignore_space(markers.to_question), pairs[0]):
-        words = re.split(_ignore_space(markers.to_answer), pair)
-        if len(words) != len(_QUESTION):
-            return None
-        turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), words, strict=True)]
-    if turns[-1]["content"] == answer.strip():
-        turns[-1] = messages[1]
-    return None if _holds(markers, turns) else [*shown, *turns]
-
-
-def _ignore_space(words: str) -> str:
-    """Return a pattern of words with any white space between and around them."""
-    return "\\s*" + "\\s*".join(map(re.escape, words.split())) + "\\s*"
-
-
-def _find_header(markers: TurnMarkers) -> str:
-    """Return what stands before a question, without what ends the turn before it."""
-    end = next((end for end in markers.ends if markers.to_question.strip().startswith(end)), "")
-    return markers.to_question.strip().removeprefix(end)
-
-
-def _read_system(tokenizer: Any, markers: TurnMarkers, text: str) -> list[Message] | None:
-    """Return the system turn in what stands before the first question, if any; None if unknown."""
-    if not text.strip() or text.strip() == markers.before.strip().removesuffix(_find_header(markers).strip()).strip():
-        return []
-    shown = _show_system(tokenizer).removeprefix(tokenizer.bos_token or "").partition(_find_header(markers).strip())[0]
-    head, found, tail = (part.strip() for part in shown.partition(_ANSWER[0]))
-    text = text.strip()
-    if not (found and text.startswith(head) and text.endswith(tail) and len(text) > len(head) + len(tail)):
-        return None
-    content = text[len(head) : len(text) - len(tail)].strip()
-    return None if _holds(markers, content) else [{"role": "system", "content": content}]
