@@ -35,7 +35,7 @@ def build_texts(path: Path, n: int) -> list[str]:
     with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
         prompts = [json.loads(line)["prompt"] for line in file]
     vocabulary = list(dict.fromkeys(word for text in prompts for word in re.findall(r"[a-z]{3,12}", text)))
-    pieces = [re.split(r"(\s+)", text) for text in prompts]  # words and the white space between them
+    pieces = [re.split(r"(\s+)", text) for text in prompts]  # with the spaces between words
     texts = []
     for _ in range(n):
         row = list(rng.choice(pieces))

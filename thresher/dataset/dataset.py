@@ -40,6 +40,7 @@ class Dataset:
         shard: (n,) int32, which of them each row is in.
         position: (n,) int64, where it is there.
         notes: what a user should know of how they were read, one sentence each.
+        file_notes: those of them that are about what single files hold.
         decoded_columns: those whose numbers mean other classes in other files: read by name.
     """
 
@@ -51,6 +52,7 @@ class Dataset:
     shard: Int32
     position: Int64
     notes: tuple[str, ...] = ()
+    file_notes: tuple[str, ...] = ()
     decoded_columns: frozenset[str] = frozenset()
     _columns: dict[str, pl.Series] = field(default_factory=dict)
 

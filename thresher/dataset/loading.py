@@ -31,7 +31,7 @@ from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, detect_file_format, find_files
 from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.labels import are_number_labels
-from thresher.dataset.values.marks import may_be_marked, refuse_marks, refuse_pairs
+from thresher.dataset.values.marks import refuse_marks, refuse_pairs
 from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
 from thresher.errors import InputError, SettingsError
 from thresher.validation import document_options, split_options
@@ -186,6 +186,9 @@ def _read(shards: Sequence[Shard], schema: Schema) -> Dataset:
     read = read_rows(shards, schema)
     for shard in shards:
         shard.source.check_unchanged()
+    for shard, unread in zip(shards, read.unread, strict=True):
+        columns = {name: column.values for name, column in unread.items()}
+        refuse_marks(columns, schema, names=shard.column_names, where=shard.name)
     dataset = Dataset(
         schema=schema,
         frame=read.frame,
@@ -196,21 +199,20 @@ def _read(shards: Sequence[Shard], schema: Schema) -> Dataset:
         position=read.position,
         decoded_columns=list_disagreeing_columns([shard.label_names for shard in shards]),
     )
-    file_notes = [note for shard in shards for note in list_file_notes(shard, schema)]
+    of_files = zip(shards, read.unread, strict=True)
+    file_notes = tuple(note for shard, unread in of_files for note in list_file_notes(shard, schema, unread))
     notes = list_notes(file_notes, count_labels(dataset), dataset.rejected_by_reason, read.empty)
-    return replace(dataset, notes=notes)
+    return replace(dataset, notes=notes, file_notes=file_notes)
 
 
 def _check_files(shards: Sequence[Shard], schema: Schema) -> None:
-    """Refuse files that are preference data, and labels whose classes nobody can tell.
+    """Refuse labels whose classes nobody can tell.
 
     Raises:
         InputError: the files cannot be read together as this schema.
     """
     names = {}
     for shard in shards:
-        if may_be_marked(shard.column_names):
-            refuse_marks(sample_rows(shard), schema, where=shard.name)
         if any(one.label_names for one in shards):
             names[shard.name] = find_label_names(schema, shard)
     check_label_names(names, *schema.columns.get("label", ("",)))

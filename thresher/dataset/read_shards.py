@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from thresher.dataset.rejection import BadRow, RejectedRows
 from thresher.dataset.row_id import hash_contents, number_repeats
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.class_names import use_own_names
+from thresher.dataset.values.watched import ColumnValues, ColumnWatch
 from thresher.numeric.arrays import Int32, Int64
 
 FILE_TYPE = pl.Categorical()
@@ -38,6 +39,7 @@ class ReadRows:
         rejected: the other rows.
         n_read: number of rows, usable or not.
         empty: names of the files without rows, where others have some.
+        unread: of each shard, the values of columns that are watched and not read.
     """
 
     frame: pl.DataFrame
@@ -46,6 +48,7 @@ class ReadRows:
     rejected: RejectedRows
     n_read: int
     empty: Sequence[str] = ()
+    unread: Sequence[Mapping[str, ColumnValues]] = ()
 
 
 def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True) -> ReadRows:
@@ -60,13 +63,13 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
     frames: list[pl.DataFrame] = []
     places: list[Int64] = []
     n_read = 0
-    empty = []
+    empty, unread = [], []
     for number, shard in enumerate(shards):
-        own = use_own_names(schema, shard)
+        own, watch = use_own_names(schema, shard), ColumnWatch(shard, schema)
         n_before = n_read
-        for block in shard.blocks(columns=schema.column_names):
+        for block in shard.blocks(columns=[*schema.column_names, *watch.fixed_columns]):
             n_read += len(block.positions)
-            frame = _read_block(block, own, shard, rejected, by_column=by_column)
+            frame = _read_block(block, own, shard, rejected, watch, by_column=by_column)
             index = frame["index"].to_numpy()
             if schema.id_column is None:
                 ids = hash_contents(schema.kind, frame["prompt"], frame["response"], frame["extra"])
@@ -83,6 +86,7 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
             places.append(np.stack([np.full(len(index), number), block.positions[index]]))
         if n_read == n_before:
             empty.append(shard.name)
+        unread.append(watch.columns)
     frame = pl.concat([pl.DataFrame(schema=FRAME_SCHEMA), *frames], rechunk=True)
     place = np.concatenate([np.empty((2, 0), np.int64), *places], axis=1)
     if schema.id_column is None:
@@ -100,6 +104,7 @@ def read_rows(shards: Sequence[Shard], schema: Schema, *, by_column: bool = True
         rejected=rejected,
         n_read=n_read,
         empty=empty if n_read else (),
+        unread=unread,
     )
 
 
@@ -123,23 +128,30 @@ def reject_repeated(
                 rejected.add(shard.name, next(lines), DUPLICATED_ID.format(id_column), block.preview(index))
 
 
-def _read_block(block: Block, schema: Schema, shard: Shard, rejected: RejectedRows, *, by_column: bool) -> pl.DataFrame:
+def _read_block(
+    block: Block, schema: Schema, shard: Shard, rejected: RejectedRows, watch: ColumnWatch, *, by_column: bool
+) -> pl.DataFrame:
     """Return the usable rows of a block with the columns of `CANONICAL_SCHEMA`, in order."""
     is_open = np.ones(len(block.positions), np.bool_)
     parts: list[pl.DataFrame] = []
     if by_column and not schema.is_chat and schema.wanted is None:
-        for at, table in block.columns(choose_column_types(schema)):
+        types = choose_column_types(schema) | dict.fromkeys(watch.fixed_columns, pa.string())
+        for at, table in block.columns(types):
             part = canonicalize_columns(table, schema)
-            index = at[part["index"].to_numpy()]
+            used = part["index"].to_numpy()
+            watch.add_part(block, table, at, used)
+            index = at[used]
             is_open[index] = False
             parts.append(part.with_columns(pl.Series("index", index, dtype=pl.Int64)))
     single = []
     for index in np.flatnonzero(is_open).tolist():
         try:
-            text = canonicalize_row(block.row(index), schema, is_typed=shard.is_typed)
+            row = block.row(index)
+            text = canonicalize_row(row, schema, is_typed=shard.is_typed)
         except BadRow as reason:
             rejected.add(shard.name, int(block.lines[index]), str(reason), block.preview(index))
         else:
+            watch.add_row(row)
             single.append((index, text.prompt, text.response, text.extra, text.row_id))
     if single or not parts:
         parts.append(pl.DataFrame(single, schema=CANONICAL_SCHEMA, orient="row"))

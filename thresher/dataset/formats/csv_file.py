@@ -56,7 +56,7 @@ def open_csv(file: PlainFile, suffix: str, compression: str, max_row_bytes: int)
     layout = Layout(compression=compression, before=before, line_end=b"\r" if raw.endswith(b"\r") else b"")
     records, syntax = _mark_records(rows.spans, len(header), FAULTS), CsvRows(header, delimiter)
     shard = TextShard(file, records, syntax, layout, suffix=suffix + compression, max_row_bytes=max_row_bytes)
-    shard.column_names = header
+    shard.column_names, shard.has_fixed_columns = header, True
     if rows.n_swallowing:
         shard.requote_rows(rows.literal - 1, lambda record: requote(record, delimiter.encode()))
         shard.notes = (_describe_quotes(file.name, rows.n_swallowing, rows.n_swallowed),)

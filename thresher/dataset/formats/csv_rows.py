@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,10 @@ class CsvRows:
         ends = "\r\n"  # the writer quotes fields that hold one of these characters
         csv.writer(line, delimiter=self.delimiter, lineterminator=ends).writerow([row[name] for name in self.header])
         return line.getvalue().removesuffix(ends).encode()
+
+    def may_name(self, text: bytes, words: Collection[str]) -> bool:
+        """Tell whether any row of a text may have a column of these names, in any case."""
+        return any(name.casefold() in words for name in self.header)
 
 
 def describe_ragged(expected: int, found: int) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
+import polars as pl
 import pyarrow as pa
 import pyarrow.json
 from numpy.typing import NDArray
@@ -98,6 +99,16 @@ class JsonRows:
     def encode(self, row: Mapping[str, Any]) -> bytes:
         """Return one object on one line, without a line end."""
         return json.dumps(row, ensure_ascii=False).encode()
+
+    def may_name(self, text: bytes, words: Collection[str]) -> bool:
+        """Tell whether any row of a text may have a column of these names, in any case.
+
+        A word that ends in "_" stands for all names that begin so. A name with escapes, which no
+        writer of JSON makes of these, is not seen.
+        """
+        quoted = [f'"{word}' if word.endswith("_") else f'"{word}"' for word in words]
+        series = pl.Series([text.decode(errors="replace")])
+        return bool(series.str.contains_any(quoted, ascii_case_insensitive=True)[0])
 
 
 def _occurrences(text: bytes, word: bytes) -> Iterable[int]:

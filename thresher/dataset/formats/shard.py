@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,9 @@ class Block(Protocol):
     def preview(self, index: int) -> str:
         """Return the beginning of one row as text."""
 
+    def may_name(self, words: Collection[str]) -> bool:
+        """Tell whether any row may have a column of these names, whatever their case."""
+
 
 class Shard(Protocol):
     """One file of rows.
@@ -46,6 +49,7 @@ class Shard(Protocol):
         advice: what to do when no schema fits the rows; "" where the file gives no hint.
         notes: what a user should know of how the file was read, one sentence each.
         is_typed: rows come from a table, whose structs have a null for every field they lack.
+        has_fixed_columns: all rows have the columns of `column_names`, and no other.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Shard(Protocol):
     advice: str
     notes: Sequence[str]
     is_typed: bool
+    has_fixed_columns: bool
 
     @property
     def source(self) -> SourceFile:

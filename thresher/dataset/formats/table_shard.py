@@ -6,7 +6,7 @@ import copy
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -178,6 +178,10 @@ class TableBlock:
                 row[name] = "not UTF-8"
         return orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS).decode()[:PREVIEW_CHARACTERS]
 
+    def may_name(self, words: Collection[str]) -> bool:
+        """Tell whether any row may have a column of these names, whatever their case."""
+        return any(name.casefold() in words for name in self._table.column_names)
+
 
 class TableShard:
     """The rows of one table.
@@ -192,6 +196,7 @@ class TableShard:
     """
 
     is_typed = True
+    has_fixed_columns = True
 
     def __init__(self, table: Batches, source: SourceFile, *, suffix: str) -> None:
         check_names(table.schema.names, source.path)

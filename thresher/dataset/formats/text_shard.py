@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,9 @@ class RowSyntax(Protocol):
 
     def encode(self, row: Mapping[str, Any]) -> bytes:
         """Return the bytes of a row, without a line end."""
+
+    def may_name(self, text: bytes, words: Collection[str]) -> bool:
+        """Tell whether any row of a text may have a column of these names, in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,10 @@ class TextBlock:
         end = min(int(self.end[index]), start + 4 * PREVIEW_CHARACTERS)
         return self.text[start:end].decode(errors="replace")[:PREVIEW_CHARACTERS]
 
+    def may_name(self, words: Collection[str]) -> bool:
+        """Tell whether any row may have a column of these names, whatever their case."""
+        return self.syntax.may_name(self.text, words)
+
 
 class TextShard:
     """One file of rows as text.
@@ -169,6 +176,7 @@ class TextShard:
         self.column_names: Sequence[str] = []
         self.label_names: Mapping[str, tuple[str, ...]] = {}
         self.max_row_bytes = max_row_bytes
+        self.has_fixed_columns = False
         self.advice = ""
         self.notes: Sequence[str] = ()
         self._changed: Mapping[int, dict[str, Any]] = {}

@@ -25,6 +25,8 @@ _MARKS = frozenset(
 _COUNTER_MARKS = frozenset(
     {"rejected", "is_rejected", "undesirable", "is_undesirable", "unwanted", "is_unwanted", "thumbs_down", "is_bad"}
 )
+REJECTED_PREFIX = "rejected_"  # of the names of answers that are not to be learned
+MARK_NAMES = _MARKS | _COUNTER_MARKS
 _WANTED = frozenset(
     {"true", "t", "yes", "y", "1", "1.0", "+1", "desirable", "chosen", "wanted", "preferred", "good", "thumbs_up", "👍"}
 )
@@ -74,12 +76,13 @@ def refuse_pairs(rows: Sequence[Mapping[str, Any]], *, where: str) -> None:
         )
 
 
-def refuse_marks(rows: Sequence[Mapping[str, Any]], schema: Schema, *, where: str) -> None:
+def refuse_marks(columns: Mapping[str, Sequence[Any]], schema: Schema, *, names: Sequence[str], where: str) -> None:
     """Refuse rows that are marked as wanted or not, or that have a rejected answer beside theirs.
 
     Args:
-        rows: the first good rows of a file.
-        schema: by which they will be read.
+        columns: that are not read -> a value of each kind that the usable rows have there.
+        schema: by which the rows were read.
+        names: all columns of the file.
         where: name of the file, for messages.
 
     Raises:
@@ -87,35 +90,25 @@ def refuse_marks(rows: Sequence[Mapping[str, Any]], schema: Schema, *, where: st
     """
     if schema.wanted is not None:
         return
-    read = [name for group in schema.required for name in group]
-    rows = [row for row in rows if any(name in row for name in read)]
-    columns = dict.fromkeys(name for row in rows for name in row if name not in schema.column_names)
-    for name in columns:
+    for name, values in columns.items():
         if schema.name != "mapped" and schema.kind != "classification":
-            _refuse_rejected_answers(rows, name, schema, where=where)
-        if _is_marked([row.get(name) for row in rows], name, schema):
-            _refuse_column(rows, name, schema, where=where)
-
-
-def may_be_marked(columns: Sequence[str]) -> bool:
-    """Tell whether any column has the name of a mark, so that its values are worth a look."""
-    return any(
-        name.casefold() in _MARKS | _COUNTER_MARKS or name.casefold().startswith("rejected_") for name in columns
-    )
+            _refuse_rejected_answers(values, name, _write_map(schema, names), where=where)
+        if _is_marked(values, name, schema):
+            _refuse_column(values, name, schema, _write_map(schema, names), where=where)
 
 
 def _is_answer(value: Any) -> bool:
     return isinstance(value, str | list | dict) and bool(value) and parse_mark(value) is None
 
 
-def _refuse_rejected_answers(rows: Sequence[Mapping[str, Any]], name: str, schema: Schema, *, where: str) -> None:
+def _refuse_rejected_answers(values: Sequence[Any], name: str, columns: str, *, where: str) -> None:
     folded = name.casefold()
-    if not (folded == "rejected" or folded.startswith("rejected_")) or folded == "rejected_reason":
+    if not (folded == "rejected" or folded.startswith(REJECTED_PREFIX)) or folded == "rejected_reason":
         return
-    if any(_is_answer(row.get(name)) for row in rows):
+    if any(map(_is_answer, values)):
         raise InputError(
             f"{where}: rows with '{name}' are preference data, which thresher does not select; "
-            f"to use the other answers as training rows give --map {_write_map(schema, rows)}"
+            f"to use the other answers as training rows give --map {columns}"
         )
 
 
@@ -123,7 +116,7 @@ def _is_marked(values: Sequence[Any], name: str, schema: Schema) -> bool:
     """Tell whether a column marks rows as wanted or not."""
     folded = name.casefold()
     filled = [value for value in values if value is not None and value != ""]
-    if folded not in _MARKS | _COUNTER_MARKS or not filled:
+    if folded not in MARK_NAMES or not filled:
         return False
     if schema.kind == "classification" and not folded.startswith("kto"):
         return False
@@ -138,24 +131,23 @@ def _is_truth(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, str) and value.strip().casefold() in {"true", "false"})
 
 
-def _refuse_column(rows: Sequence[Mapping[str, Any]], name: str, schema: Schema, *, where: str) -> None:
+def _refuse_column(values: Sequence[Any], name: str, schema: Schema, columns: str, *, where: str) -> None:
     if name.casefold() in _COUNTER_MARKS:
         advice = "leave out the rows that it marks, and the column"
     else:
         advice = f"give --wanted {name} to keep the rows that it marks as wanted"
-        values = [row.get(name) for row in rows]
         if name.casefold() == _LABEL and schema.name != "mapped" and not any(map(_is_truth, values)):
-            advice += f"; numbers 0 and 1 that mean something else are ignored with --map {_write_map(schema, rows)}"
+            advice += f"; numbers 0 and 1 that mean something else are ignored with --map {columns}"
     raise InputError(
         f"{where}: rows of schema '{schema.name}' with the mark '{name}' (true or false) are preference data, in "
         f"which some answers are not to be learned; {advice}"
     )
 
 
-def _write_map(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> str:
+def _write_map(schema: Schema, names: Sequence[str]) -> str:
     parts = []
-    for role, names in schema.columns.items():
-        present = [name for name in names if any(name in row for row in rows)]
+    for role, columns in schema.columns.items():
+        present = [name for name in columns if name in names]
         if present and role not in {"system", "history", "tools"}:
             parts.append(f"{role}={'+'.join(present)}")
     return ",".join(parts)

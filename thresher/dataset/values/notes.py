@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from thresher.dataset.formats.shard import Shard, sample_rows
+from thresher.dataset.formats.shard import Shard
 from thresher.dataset.rejection import NOT_UTF8, count_values
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.labels import find_similar_labels
+from thresher.dataset.values.marks import parse_mark
+from thresher.dataset.values.watched import GRADES, PARTS, SPLITS, ColumnValues
 from thresher.errors import first_three
 
 if TYPE_CHECKING:
     from thresher.dataset.dataset import Dataset
 
-_PARTS = frozenset({"image", "images", "video", "videos", "audio", "audios", "image_path", "image_paths"})
 _UNREAD = (
     "column '{}' is filled and not read: answers about what it holds would be learned from the text alone; "
     "leave out these rows, or the column if the answers do not need it"
 )
+_HELD_OUT = frozenset({"test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation", "holdout"})
 _SHOWN = 3  # groups of labels in a sentence
 MOST_CLASSES = 10_000  # more labels than that are no classes to compare
 
@@ -45,14 +47,49 @@ def list_notes(
     )
 
 
-def list_file_notes(shard: Shard, schema: Schema) -> list[str]:
-    """Return the notes of one file, and what its rows hold that is not read."""
-    names = [name for name in shard.column_names if name.casefold() in _PARTS and name not in schema.column_names]
-    if not names or schema.kind == "classification":
-        return list(shard.notes)
-    rows = sample_rows(shard)
-    filled = [name for name in names if any(row.get(name) for row in rows)]
-    return [*shard.notes, *(_UNREAD.format(name) for name in filled)]
+def list_file_notes(shard: Shard, schema: Schema, columns: Mapping[str, ColumnValues]) -> list[str]:
+    """Return the notes of one file, and what its rows hold that is not read.
+
+    Args:
+        shard: the file.
+        schema: by which it was read.
+        columns: those of its columns that were watched and not read.
+    """
+    notes = list(shard.notes)
+    for name, values in columns.items():
+        folded = name.casefold()
+        if folded in PARTS and values.counts:
+            notes.append(_UNREAD.format(name))
+        elif folded in GRADES and schema.wanted is None:
+            notes += _describe_grades(name, values)
+        elif folded in SPLITS:
+            notes += _describe_splits(name, values)
+    return notes
+
+
+def _describe_grades(name: str, values: ColumnValues) -> list[str]:
+    """Say how many answers a column calls wrong, where all it holds is true and false."""
+    marks = {kind: parse_mark(value) for kind, value in values.examples.items()}
+    n_wrong = sum(values.counts[kind] for kind, mark in marks.items() if mark is False)
+    if not n_wrong or None in marks.values():
+        return []
+    return [
+        f"column '{name}' is false in {n_wrong:,} rows, whose answers are read like the others; to leave these rows "
+        f"out give --wanted {name}"
+    ]
+
+
+def _describe_splits(name: str, values: ColumnValues) -> list[str]:
+    """Say that rows to train on and rows to measure on stand in one file."""
+    counts = {value: values.counts[kind] for kind, value in values.examples.items() if isinstance(value, str)}
+    held_out = {value: n for value, n in counts.items() if value.strip().casefold() in _HELD_OUT}
+    if not held_out or not any(value.strip().casefold().startswith("train") for value in counts):
+        return []
+    shown = " and ".join(f"'{value}' ({n:,})" for value, n in held_out.items())
+    return [
+        f"column '{name}' says {shown} of some rows, which are read with those to train on; keep these alone with: "
+        f"thresher curate clean FILE --rules expression --set \"expression.where={name} = 'train'\""
+    ]
 
 
 def _describe_empty_files(names: Sequence[str]) -> list[str]:

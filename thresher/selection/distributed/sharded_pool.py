@@ -20,7 +20,7 @@ from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import hash_row_ids, number_repeats
 from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
-from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
+from thresher.dataset.values.notes import count_labels, list_notes
 from thresher.errors import InputError
 from thresher.selection.distributed.pool_files import PoolFiles
 from thresher.selection.distributed.stage import Record, shard_name
@@ -51,7 +51,7 @@ class ReadShard:
             "read": rows.n_read,
             "rejected": rows.rejected_by_reason,
             "columns": rows.column_names,
-            "notes": list_file_notes(rows.shards[0], self.files.schema),
+            "notes": list(rows.file_notes),
             "labels": count_labels(rows),
             "label_names": find_label_names(self.files.schema, rows.shards[0]),
             "class_names": dict(rows.shards[0].label_names),
