@@ -22,6 +22,7 @@ ILLEGAL = {
     "confidence": [("alpha", 1.5), ("beta", -0.5), ("n_samples", 0), ("temperature", 0.0), ("entailment", "")],
     "known-unknown": [("order", "known"), ("order", "unknown,unknown"), ("n_prompts", 0), ("max_words", 0), ("by", "")],
     "stratified": [("by", ""), ("balance", "even"), ("n_clusters", 0)],
+    "prototypes": [("by", ""), ("balance", "even"), ("doubtful", "first"), ("n_clusters", 0)],
     "length": [("order", "long")],
     "k-center": [("metric", "manhattan")],
     "deft-ucs": [("n_clusters", 0), ("easy_share", 1.5), ("easy_share", "x"), ("balance", "even")],
@@ -89,6 +90,10 @@ def features(n=60, *, seed=0, d=16, kind="random"):
         "gradient": x.astype(np.float16),
         "confidence": np.round(1 / (1 + loss), 3),
         "answer_accuracy": knowledge,
+        # of each class, the given one the likeliest but for every fifth row
+        "class_probability": np.where(
+            (label + (np.arange(n) % 5 == 0))[:, None] % (label.max() + 1) == np.arange(label.max() + 1), 0.8, 0.1
+        ).astype(np.float32),
     }
     for array in arrays.values():
         array.setflags(write=False)

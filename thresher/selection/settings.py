@@ -31,7 +31,7 @@ class SelectSettings(Settings):
     existing: Any = option(None, "Rows you already have; methods that spread their picks avoid what these cover.")
     target: Any = option(None, "Rows of the task you train for, for target-aware methods.")
     quota: Any = option(
-        None, "Proportions or limits per value of a column: label=balanced, source:web=70%,forum=30%, label:*<=100."
+        None, "Proportions or limits per value of a column: label=sqrt, source:web=70%,forum=30%, label:*<=100."
     )
     order: Order = option("file", "Order of the kept rows: as in the file, or best first.")
     seed: int = option(0, "Random seed.", ge=0)

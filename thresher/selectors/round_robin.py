@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 import heapq
+from typing import Literal
 
 import numpy as np
 
-from thresher.numeric.arrays import Int64
+from thresher.numeric.arrays import Float64, Int64
+
+Balance = Literal["sqrt", "proportional", "balanced"]
+
+
+def plan_turns(balance: Balance, sizes: Int64, n_turns: int) -> Int64:
+    """Return the group of each turn, (n_turns,), for groups of the given sizes.
+
+    Args:
+        balance: "balanced" gives all groups equal turns, "proportional" turns as the groups' sizes,
+            "sqrt" as the square roots of these.
+        sizes: (g,) rows of each group.
+        n_turns: at most all rows.
+    """
+    if balance == "balanced":
+        return plan_equal_turns(sizes, n_turns)
+    if balance == "proportional":
+        return plan_proportional_turns(sizes, n_turns)
+    return plan_weighted_turns(sizes, np.sqrt(sizes), n_turns)
+
+
+def plan_weighted_turns(sizes: Int64, weights: Float64, n_turns: int) -> Int64:
+    """Return the group of each turn, (n_turns,): the r-th row of a group at (r - 1/2) / weight.
+
+    The divisor method of Webster and Sainte-Lague (Balinski and Young 1982): no group loses a place
+    when the total grows. A group that is used up leaves its turns to the others.
+    """
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    turn = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return group[np.lexsort((group, (turn + 0.5) / weights[group]))][:n_turns].astype(np.int64)
 
 
 def plan_equal_turns(sizes: Int64, n_turns: int) -> Int64:

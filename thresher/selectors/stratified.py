@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from thresher.errors import SettingsError
 from thresher.features.container import Features
 from thresher.features.requirements import Requirements
-from thresher.numeric.kmeans import spherical_kmeans
-from thresher.selectors.contract import Selector
-from thresher.selectors.round_robin import plan_equal_turns, plan_proportional_turns, take_turns
+from thresher.selectors.groups import GroupedSelector
+from thresher.selectors.round_robin import Balance, plan_turns, take_turns
 from thresher.selectors.uniform import hash_rows
 from thresher.subset.scores import Scores, ranked
-from thresher.validation import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stratified(Selector):
+class Stratified(GroupedSelector):
     """Rank rows at random within groups, and let the groups take turns.
 
     Optimizes the match of every prefix to a target mix of groups. "balanced": all groups equally
     often, round robin until a group is used up. "proportional": after any k rows, group g has floor
-    or ceil of its exact share k n_g / n.
+    or ceil of its exact share k n_g / n. "sqrt": shares by the square root of the groups' sizes,
+    between the two.
 
     Source: Neyman 1934, doi:10.2307/2342192; the turns of "proportional" are those of Baruah et al.
     1996, doi:10.1007/BF01940883. Cost: O(n log n) time, O(n) memory; with clusters also O(n
@@ -39,7 +36,7 @@ class Stratified(Selector):
     Attributes:
         by: a column ("label" is the class of classification data, "source" the source), or
             "cluster" for k-means.
-        balance: "balanced" or "proportional".
+        balance: "balanced", "sqrt" or "proportional".
         n_clusters: clusters of k-means, for by="cluster" only; default: the square root of half the
             rows.
     """
@@ -47,22 +44,7 @@ class Stratified(Selector):
     name: ClassVar[str] = "stratified"
     ranks_only: ClassVar[bool] = True
 
-    by: str = option("label", ge=1)
-    balance: Literal["balanced", "proportional"] = "balanced"
-    n_clusters: int | None = option(None, ge=1)
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            SettingsError: a setting has an illegal value.
-        """
-        super().__post_init__()
-        if self.n_clusters is not None and self.by != "cluster":
-            raise SettingsError(
-                f"{self.name}: n_clusters is for by='cluster' only, got n_clusters={self.n_clusters} "
-                f"with by='{self.by}'; leave one of them out"
-            )
+    balance: Balance = "balanced"
 
     @property
     def requirements(self) -> Requirements:
@@ -75,15 +57,6 @@ class Stratified(Selector):
         group = self._group(features, rng)  # (n,) int64
         order = np.argsort(-hash_rows(features.row_id, rng), kind="stable")
         sizes = np.bincount(group)
-        turns = (plan_equal_turns if self.balance == "balanced" else plan_proportional_turns)(sizes, n_ranked)
-        ranking = take_turns(order, group, turns)
+        ranking = take_turns(order, group, plan_turns(self.balance, sizes, n_ranked))
         notes: dict[str, str | int | float] = {"n_groups": len(sizes)}
         return Scores(row_id=features.row_id, value=ranked(n, ranking), by=self.name, notes=notes)
-
-    def _group(self, features: Features, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Return the group of each row, (n,) int64, 0..n_groups - 1 without gaps."""
-        if self.by == "cluster":
-            n_clusters = self.n_clusters or max(1, round((features.n_rows / 2) ** 0.5))
-            return spherical_kmeans(features["embedding"], n_clusters, rng).group
-        _, group = np.unique(features[f"column:{self.by}"], return_inverse=True)
-        return group.reshape(-1).astype(np.int64)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thresher.errors import InputError
+
+NamedShares = Literal["proportional", "sqrt", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,14 @@ class Quota:
 
     Attributes:
         column: the column, for example "label" or "source".
-        shares: "proportional" (as in the pool), "balanced" (equal for every value), or value ->
-            weight; the value "*" stands for all that are not named.
+        shares: "proportional" (as in the pool), "balanced" (equal for every value), "sqrt" (by the
+            square root of each value's rows in the pool), or value -> weight; the value "*" stands
+            for all that are not named.
         limits: value -> at most this many rows; "*" for every other value.
     """
 
     column: str
-    shares: Literal["proportional", "balanced"] | Mapping[str, float] = "proportional"
+    shares: NamedShares | Mapping[str, float] = "proportional"
     limits: Mapping[str, int] | None = None
 
     def __str__(self) -> str:
@@ -82,7 +85,8 @@ class Quota:
 
     def _weights(self, names: list[str], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
         if isinstance(self.shares, str):
-            return sizes.astype(np.float64) if self.shares == "proportional" else np.ones(len(names))
+            exponent = {"proportional": 1.0, "sqrt": 0.5, "balanced": 0.0}[self.shares]
+            return np.asarray(sizes, dtype=np.float64) ** exponent
         self._check_names(self.shares, names)
         missing = [name for name in names if name not in self.shares]
         if missing and "*" not in self.shares:
@@ -107,8 +111,8 @@ class Quota:
 def parse_quota(text: str | Quota) -> Quota:
     """Return the quota a text stands for.
 
-    Forms: `label` (as in the pool), `label=balanced`, `source:web=70%,forum=30%` (`*` for all
-    others), `source:web<=500,*<=100` (limits).
+    Forms: `label` (as in the pool), `label=balanced`, `label=sqrt`, `source:web=70%,forum=30%` (`*`
+    for all others), `source:web<=500,*<=100` (limits).
 
     Raises:
         InputError: the text is none of the forms.
@@ -120,10 +124,8 @@ def parse_quota(text: str | Quota) -> Quota:
     column, colon, rest = text.partition(":")
     if not colon:
         column, _, shares = text.partition("=")
-        if column and shares in ("", "proportional"):
-            return Quota(column, "proportional")
-        if column and shares == "balanced":
-            return Quota(column, "balanced")
+        if column and (shares or "proportional") in get_args(NamedShares):
+            return Quota(column, cast(NamedShares, shares or "proportional"))
         raise _not_a_quota(text)
     parts = [re.fullmatch(r"\s*(.+?)\s*(<=|=)\s*(\d+(?:\.\d+)?)\s*(%?)\s*", part) for part in rest.split(",")]
     operators = {match[2] for match in parts if match}
@@ -141,5 +143,5 @@ def parse_quota(text: str | Quota) -> Quota:
 
 def _not_a_quota(text: object) -> InputError:
     return InputError(
-        f"quota: must be COLUMN, COLUMN=balanced, COLUMN:a=70%,b=30% or COLUMN:a<=500,*<=100, got '{text}'"
+        f"quota: must be COLUMN, COLUMN=balanced, COLUMN=sqrt, COLUMN:a=70%,b=30% or COLUMN:a<=500,*<=100, got '{text}'"
     )

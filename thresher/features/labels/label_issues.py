@@ -46,9 +46,7 @@ def find_label_issues(
     p = _checked(probabilities, given_class, len(names))
     sure = confident_classes(p, given_class)
     own = p[np.arange(len(given_class)), given_class]
-    # where no class is sure, that of the last one, which is not used
-    likelier = p[np.arange(len(given_class)), sure] > own
-    row = np.flatnonzero((sure != NONE) & (sure != given_class) & likelier & (own > 0))
+    row = np.flatnonzero(is_label_contradicted(p, given_class))
     row = row[np.lexsort((row, own[row]))]
     threshold = class_thresholds(p, given_class)
     reasons = [
@@ -76,6 +74,28 @@ def find_label_issues(
             "reason": pl.String,
         },
     )
+
+
+def is_label_contradicted(probabilities: NDArray[np.floating], given_class: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (n,): whether another class is sure and likelier than the given one.
+
+    These are the rows that `find_label_issues` names. A row whose own class has probability 0 is
+    not known outside its own rows, and says nothing.
+
+    Args:
+        probabilities: (n, k) out-of-fold, rows sum to 1.
+        given_class: (n,) class of each row's label.
+
+    Raises:
+        InputError: the arrays do not fit one another.
+    """
+    p = _checked(probabilities, given_class, probabilities.shape[1])
+    sure = confident_classes(p, given_class)
+    own = p[np.arange(len(given_class)), given_class]
+    # where no class is sure, that of the last one, which is not used
+    likelier = p[np.arange(len(given_class)), sure] > own
+    is_contradicted: NDArray[np.bool_] = (sure != NONE) & (sure != given_class) & likelier & (own > 0)
+    return is_contradicted
 
 
 def join_similar_classes(
