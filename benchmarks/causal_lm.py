@@ -1,4 +1,4 @@
-"""How good is the embedded language model? Bits per byte, and a LoRA fine-tune on 500 rows.
+"""How good is the toy language model `tiny`? Bits per byte, and a LoRA fine-tune on 500 rows.
 
     python benchmarks/causal_lm.py --data FOLDER [--only ...]   # FOLDER with gsm8k, wikisql and t0
 

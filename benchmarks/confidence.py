@@ -5,9 +5,9 @@
 Answers: of so many questions of `gsm8k_solutions_correctness.jsonl`, the four solutions that models
 wrote, right or wrong (the human ones are all right and differ in style, so they are left out).
 Scores are `confidence` and its two parts, the loss and the length of the solution, all by the
-embedded language model or by `--model`. Beside the area: the share of pairs of a right and a wrong
-solution of one question that a score ranks right, where the question cannot help. Intervals come
-from 1,000 bootstrap samples of the questions.
+toy language model `tiny` or by `--model`. Beside the area: the share of pairs of a right and a
+wrong solution of one question that a score ranks right, where the question cannot help. Intervals
+come from 1,000 bootstrap samples of the questions.
 
 Labels: the AG News and ChemProt files with a rule's label and the true one. `confidence` is then
 the cross-fitted probability of the given label; beside it logistic regression on the same
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--rows", type=int, default=None, help="of each file with labels; not set: all")
-    parser.add_argument("--model", default=None, help="not set: the embedded language model")
+    parser.add_argument("--model", default="tiny")
     parser.add_argument("--encoder", default="static")
     parser.add_argument("--device", default=None)
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -193,7 +193,7 @@ def main() -> None:
             )
             print(f"  {score:32}", *shown, f"n {values['n']:,}")
     result = {
-        "model": options.model or "embedded",
+        "model": options.model,
         "encoder": options.encoder,
         "files": files,
         "machine": machine("torch"),

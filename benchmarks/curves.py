@@ -10,7 +10,7 @@ without the largest sizes, and its 80 % interval is asked for the values there; 
 both for accuracy and for loss. The values of one curve err together, so few curves say little.
 
 Tasks: Banking77 intents (MiniLM); which attribute a value of a product title is, made from AE-110k
-(MiniLM); GSM8K answers, loss per token of the embedded causal language model.
+(MiniLM); GSM8K answers, loss per token of the toy `tiny`.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def attributes(folder: Path) -> tuple[th.Dataset, th.Dataset, dict]:
 
 
 def gsm8k(folder: Path) -> tuple[th.Dataset, th.Dataset, dict]:
-    """Return pool and test of GSM8K, for the embedded causal language model."""
+    """Return pool and test of GSM8K, for the toy language model `tiny`."""
     train, test = (pl.read_ndjson(folder / "gsm8k" / f"{part}.jsonl") for part in ("train", "test"))
     columns = {"prompt": "question", "response": "answer"}
     pool, held_out = (th.load(part.sample(n, seed=0), columns=columns) for part, n in ((train, N_POOL), (test, 200)))
     settings = th.TrainSettings(epochs=1, eval_generations=0, learning_rate=1e-3, max_length=512)
-    return pool, held_out, {"encoder": "static", "settings": settings}
+    return pool, held_out, {"encoder": "static", "model": "tiny", "settings": settings}
 
 
 TASKS = {"banking77": banking77, "ae110k-attributes": attributes, "gsm8k-sft": gsm8k}

@@ -15,7 +15,7 @@ Tokens that the model reads, padding not counted:
 The objective of a stage is evaluated on the kernel of all pairs, clipped at 0, for the picks of the
 kernel of the tried examples, of as many nearest ones instead, of the embedding kernel and of random
 rows (mean of 10 draws), as a share of the objective of the exact picks. Target and existing rows
-are other rows of the same file. Without --model it is the embedded model. A --cache keeps finished
+are other rows of the same file. Without --model it is the toy `tiny`. A --cache keeps finished
 pairs, so that a killed run goes on; tokens are then counted and not read, and the seconds are only
 those of what was left to do.
 """
@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--neighbors", type=int, default=N_EXAMPLES)
-    parser.add_argument("--model")
+    parser.add_argument("--model", default="tiny")
     parser.add_argument("--columns", help="as --map of the command: prompt=COLUMN,response=COLUMN")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype")

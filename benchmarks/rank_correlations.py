@@ -4,9 +4,9 @@
 
 PATH is the folder with gsm8k, dolly_3k and alpaca_9k; the result is Spearman's rho, with intervals.
 
-For each data set, `rows` rows drawn at random are scored by each method under the embedded causal
-language model, with the references that `learnability` and `novelty` have trained for them. Both
-lengths stand beside the methods: tokens of the whole row (what `length` ranks by) and of its
+For each data set, `rows` rows drawn at random are scored by each method under the toy
+language model `tiny`, with the references that `learnability` and `novelty` have trained for them.
+Both lengths stand beside the methods: tokens of the whole row (what `length` ranks by) and of its
 response. Each pair is compared on the rows that both methods give a place; the interval is the 2.5
 to 97.5 % range over 1,000 bootstrap samples of the rows.
 """
@@ -55,7 +55,7 @@ def scores(pool: th.Dataset, names: list[str]) -> dict[str, NDArray[np.float64]]
     values = {}
     for name in names:
         method, settings = METHODS[name]
-        subset = th.select(pool, method, budget=len(pool), settings=settings, encoder="static")
+        subset = th.select(pool, method, budget=len(pool), settings=settings, encoder="static", model="tiny")
         values[name] = np.where(subset.scores.value == -np.inf, np.nan, subset.scores.value)
         print(f"  {name}: {subset.manifest.content['run']['seconds']['total']:.1f} s", flush=True)
     n_scored = compute(pool, {"n_response_tokens"}, FeatureContext())["n_response_tokens"]

@@ -20,7 +20,7 @@ on a quiet machine.
   the fastest. "bare body" leaves out its head: no way to a likelihood, but the least that any of
   them must run.
 
-Without --model it is the embedded model.
+Without --model it is the toy `tiny`.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--rows", type=int, default=400)
-    parser.add_argument("--model")
+    parser.add_argument("--model", default="tiny")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int)
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -173,7 +173,7 @@ def main():
     content = {
         "command": "OMP_NUM_THREADS=1 python benchmarks/scoring.py",
         "data": Path(options.data).name,
-        "model": Path(options.model).name if options.model else lm.name,
+        "model": Path(lm.name).name if Path(lm.name).is_dir() else lm.name,
         "fingerprint": lm.fingerprint,
         "batch_tokens": lm.limit_batch_tokens(context.models.batch_tokens),
         "threads": torch.get_num_threads(),

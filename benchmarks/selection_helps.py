@@ -4,7 +4,7 @@
     python benchmarks/selection_helps.py --markdown     # the tables of docs/selection.md
 
 Three tasks (those of `curves.py`): Banking77 intents and AE-110k attributes with MiniLM, GSM8K
-answers with the embedded causal language model (loss per token). 1,000 rows are the pool, 500
+answers with the toy language model `tiny` (loss per token). 1,000 rows are the pool, 500
 (GSM8K: 200) the test set. For each method, budget and seed an adapter is trained on what the method
 chose, and all are judged on the same test rows; the difference to random and to length is paired by
 seed and row, with the interval and Holm's correction that `compare` uses (for the number of
@@ -15,7 +15,7 @@ the next would exceed 5, 10 and 30 % of the pool's tokens, as many epochs for al
 read as much.
 
 Finished cells are kept in the cache, so a killed run goes on. `perplexity`, `difficulty` and
-`learnability` ask the embedded language model in every task, and `delift` compares embeddings.
+`learnability` ask that toy in every task, and `delift` compares embeddings.
 Methods that aim need a target and are left out, and so is `confidence` of written answers, which
 has a benchmark of its own.
 """
@@ -88,6 +88,7 @@ def choose_cells(runner: ExperimentRunner, methods: list[str], shares: list[floa
                         seed=seed,
                         order="rank",
                         encoder="static",
+                        model="tiny",
                     )
                     spent = time.monotonic() - began
                     is_fixed = not subset.manifest.content["depends_on_seed"]

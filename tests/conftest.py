@@ -43,6 +43,19 @@ def session_cache():
         del os.environ["THRESHER_CACHE"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def refuse_the_default_model():
+    """Let no test run a language model that it does not name: the default is large."""
+    from thresher.models.causal_lm import default_model
+
+    def fail():
+        raise AssertionError("a language model must be named here: model='tiny' is the toy")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(default_model, "has_smollm2", fail)
+        yield
+
+
 CHATML = (
     "{%- for message in messages -%}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"

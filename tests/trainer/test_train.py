@@ -221,8 +221,8 @@ def test_bfloat16_trains_an_adapter_in_float32_and_gives_nearly_the_same(
     assert losses[1] == pytest.approx(losses[0], rel=0.05, abs=0.02)
 
 
-def test_conversations_without_a_model_are_learned_by_the_embedded_one(question_rows, tmp_path):
-    train(question_rows, settings=TrainSettings(max_steps=1, max_length=32), out=tmp_path / "a")
+def test_the_card_loads_an_adapter_on_a_model_that_comes_along(question_rows, tmp_path):
+    train(question_rows, model="tiny", settings=TrainSettings(max_steps=1, max_length=32), out=tmp_path / "a")
     adapter = json.loads((tmp_path / "a" / "adapter_config.json").read_bytes())
     assert adapter["base_model_name_or_path"] == "thresher/tiny-llama"
     card = (tmp_path / "a" / "README.md").read_text()

@@ -24,12 +24,14 @@ def show(
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
     from thresher.features.container import current_name
+    from thresher.models.causal_lm.smollm2 import get_model_cache
     from thresher.selection.pool_adapters import get_adapter_cache
 
     cache = FeatureCache()
     entries = [replace(entry, feature=current_name(entry.feature)) for entry in cache.entries()]
     n_cells, cell_bytes = CellCache().size()
     n_trained, trained_bytes = get_adapter_cache().size()
+    n_models, model_bytes = get_model_cache().size()
     if as_json:
         import dataclasses
 
@@ -40,6 +42,7 @@ def show(
             "entries": [dataclasses.asdict(entry) for entry in entries],
             "cells": {"n": n_cells, "bytes": cell_bytes},
             "trained": {"n": n_trained, "bytes": trained_bytes},
+            "models": {"n": n_models, "bytes": model_bytes},
         }
         sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
         return
@@ -53,6 +56,7 @@ def show(
         )
     typer.echo(f"{n_cells:,} finished cells of experiments, {format_bytes(cell_bytes)}")
     typer.echo(f"{n_trained:,} folders of adapters that methods had trained, {format_bytes(trained_bytes)}")
+    typer.echo(f"{n_models:,} unpacked language models, {format_bytes(model_bytes)}")
 
 
 @cache_app.command()
@@ -61,15 +65,16 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete computed features, experiment cells and adapters; they are rebuilt as needed.
+    """Delete features, experiment cells, adapters and unpacked models; they are rebuilt as needed.
 
-    The limit holds for each of the three.
+    The limit holds for each of the four.
 
     Raises:
         InputError: not exactly one of the options was given.
     """
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
+    from thresher.models.causal_lm.smollm2 import get_model_cache
     from thresher.selection.pool_adapters import get_adapter_cache
 
     if sum((max_gb is not None, older_than_days is not None, everything)) != 1:
@@ -78,4 +83,5 @@ def prune(
     freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += CellCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_adapter_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += get_model_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     typer.echo(f"freed {format_bytes(freed)}")

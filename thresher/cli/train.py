@@ -26,7 +26,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     settings: TrainSettings,
     read: ReadSettings,
-    model: Annotated[str | None, typer.Option(help="Hub id or folder. Default: the embedded one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder, smollm2 or tiny. Default: smollm2, MiniLM for labels.")
+    ] = None,
     eval: Annotated[str | None, typer.Option(help="Rows to measure on, or a share to hold out (5%).")] = None,  # noqa: A002
     control: Annotated[str, typer.Option(help="auto: random rows of the subset's pool; none; or a pool.")] = "auto",
     seeds: Annotated[int, typer.Option(help="Repetitions with seed, seed + 1, ...")] = 1,

@@ -14,6 +14,7 @@ from thresher.dataset.own_text.matching import describe_matches, match_rows
 from thresher.errors import InputError, SettingsError
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.experiments.settings import Overlap
+from thresher.models.causal_lm.default_model import choose_model
 from thresher.progress import OnProgress, Progress
 from thresher.trainer.context import RunContext, load_rows, resolve_run
 from thresher.trainer.settings import TrainSettings
@@ -29,7 +30,7 @@ class Experiment:
     Attributes:
         pool: rows to choose from, sorted by id, none of them in the test set.
         test: rows to measure on, sorted by id.
-        model: Hub id or folder of the base model, or None for the embedded one.
+        model: Hub id, folder or name of the base model, or None for MiniLM, which learns labels.
         settings: of the training.
         metric: that is compared.
         labels: of the pool, so that every cell has the same head; empty for language models.
@@ -96,7 +97,7 @@ def prepare_experiment(
     Args:
         pool: rows to choose from, anything `load` accepts.
         eval: rows to measure on, or a share of the pool to hold out.
-        model: Hub id or folder, or None for the embedded one.
+        model: Hub id, folder or name, or None for MiniLM or what `choose_model` finds.
         settings: of the training.
         metric: name, or None for the task's default.
         overlap: what happens when a test row is also in the pool: "refuse", or "drop" it from the
@@ -137,13 +138,23 @@ def prepare_experiment(
     return Experiment(
         pool=rows,
         test=test,
-        model=model,
+        model=_choose_model(on_progress) if model is None and rows.kind != "classification" else model,
         settings=settings,
         metric=compared,
         labels=tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else (),
         eval_name=str(eval) if share is not None else ", ".join(source.path for source in test.sources),
         overlap=overlap,
     )
+
+
+def _choose_model(on_progress: OnProgress | None) -> str:
+    """Return the language model that runs where none is named: once, for all cells."""
+
+    def tell(note: str) -> None:
+        if on_progress is not None:
+            on_progress(Progress(stage="model", done=1, total=1, note=note))
+
+    return choose_model(tell)
 
 
 def _remove_test_rows(pool: Dataset, test: Dataset, overlap: Overlap, on_progress: OnProgress | None) -> Dataset:

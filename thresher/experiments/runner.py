@@ -74,9 +74,9 @@ class ExperimentRunner:
             on_progress=on_progress,
         )
         options: dict[str, Any] = {"encoder": settings.encoder, "device": settings.device}
-        if experiment.pool.kind != "classification" and settings.model is not None:
+        if experiment.pool.kind != "classification":
             # methods that ask a language model ask the one that is trained
-            options["model"] = str(settings.model)
+            options["model"] = str(experiment.model)
         n_workers = count_workers(settings.workers)
         return ExperimentRunner(
             experiment=experiment,

@@ -58,7 +58,11 @@ class ExperimentSettings:
 
     command: ClassVar[str] = "experiment"
 
-    model: str | Path | None = option(None, "Base model: Hub id or folder. Default: the embedded one.", panel=MODEL)
+    model: str | Path | None = option(
+        None,
+        "Base model: Hub id or folder, smollm2 or tiny. Default: SmolLM2-135M-Instruct, MiniLM for labels.",
+        panel=MODEL,
+    )
     metric: str | None = option(
         None,
         "accuracy, macro_f1, loss; or loss, exact_match, rouge_l, chrf for language models. Default: the first one.",

@@ -109,7 +109,7 @@ def tune(
         overlap=settings.overlap,
         on_progress=on_progress,
     )
-    dev = prepare_experiment(test.pool, eval=settings.dev, model=model, settings=training, metric=test.metric.name)
+    dev = prepare_experiment(test.pool, eval=settings.dev, model=test.model, settings=training, metric=test.metric.name)
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
     with WorkerPool(CellCache(), count_workers(settings.workers)) as worker_pool:

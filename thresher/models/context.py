@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from thresher.cache.feature_cache import FeatureCache
+from thresher.models.causal_lm.default_model import choose_model
+from thresher.models.causal_lm.embedded import expand_short_name
 from thresher.models.causal_lm.language_model import LanguageModel, language_model
 from thresher.models.encoders.encoder import Encoder
 from thresher.models.encoders.load import load_encoder
@@ -25,12 +27,14 @@ class ModelContext:
         cache: where finished values are stored; None computes everything anew.
         on_progress: called after each batch, and with a note when there is one.
         runner: runs the stages of a computation, or estimates what they take.
+        told: what the listener was told of the choice of a model, so that it is told once.
     """
 
     models: ModelSettings = field(default_factory=ModelSettings)
     cache: FeatureCache | None = field(default_factory=FeatureCache)
     on_progress: OnProgress | None = None
     runner: StageRunner = field(default_factory=StageRunner, repr=False, compare=False)
+    told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def with_models(self, **changes: Any) -> Self:
         """Return this context with other model settings."""
@@ -43,7 +47,17 @@ class ModelContext:
 
     def load_language_model(self) -> LanguageModel:
         """Return the language model, the one in use already where there is one."""
-        return language_model(self.models.model, device=self.models.device, dtype=self.models.dtype)
+        return language_model(self.resolve_model(), device=self.models.device, dtype=self.models.dtype)
+
+    def resolve_model(self) -> str:
+        """Return the name of the language model; where none is named, one is chosen."""
+        name = self.models.model
+        return choose_model(self._tell_once) if name is None else expand_short_name(name)
+
+    def _tell_once(self, note: str) -> None:
+        if note not in self.told:
+            self.told.add(note)
+            self.report_notes("model", 1, [note])
 
     def run_stage(self, stage: Stage) -> Array | None:
         """Return the (n, ...) values of a stage, stored ones from the cache; None without texts."""

@@ -64,13 +64,18 @@ def check_weights(folder: Path, expected: str, remedy: str) -> None:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise InputError(f"{folder}: model.safetensors must be there, found none; {remedy}")
-    status = weights.stat()
-    digest = _hash_file(weights, status.st_size, status.st_mtime_ns)
+    digest = hash_file(weights)
     if digest != expected:
         raise InputError(f"{weights}: its sha256 must be {expected}, got {digest}; {remedy}")
 
 
-@lru_cache(maxsize=4)
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, computed once per process unless the file changes."""
+    status = path.stat()
+    return _hash_file(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
 # size and time are part of the key: a new file is hashed anew
 def _hash_file(path: Path, *_status: int) -> str:
     with path.open("rb") as file:

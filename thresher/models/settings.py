@@ -37,7 +37,7 @@ class ModelSettings(Settings):
     )
     model: str | None = option(
         None,
-        "Language model: Hub id, folder, adapter, or the address of a server. Default: the embedded one.",
+        "Language model: Hub id, folder, adapter, smollm2, tiny (a toy), or the address of a server. Default: smollm2.",
         panel=_PANEL,
     )
     tokenizer: str | None = option(

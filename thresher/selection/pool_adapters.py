@@ -174,9 +174,9 @@ def _resolve_training(
     from thresher.trainer.context import resolve_run
     from thresher.trainer.settings import TrainSettings
 
-    model = named = context.models.model
+    model = named = context.resolve_model()
     refuse_server(model)
-    if model is not None and Path(model).expanduser().is_dir():
+    if Path(model).expanduser().is_dir():
         model = str(Path(model).expanduser().resolve())  # the adapter names its base
         if (Path(model) / ADAPTER_CONFIG).is_file():
             raise InputError(
@@ -188,7 +188,7 @@ def _resolve_training(
         eval_generations=0,
         loss_on=context.models.loss_on,
         special_tokens=context.models.special_tokens,
-        learning_rate=EMBEDDED_RATE if model in (None, EMBEDDED_NAME) else None,
+        learning_rate=EMBEDDED_RATE if model == EMBEDDED_NAME else None,
     )
     request = resolve_run(rows, model=model, settings=settings, seed=seed)
     limits = (context.models.max_length or DEFAULT_MAX_LENGTH, request.base.max_positions)

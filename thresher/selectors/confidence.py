@@ -31,11 +31,11 @@ class Confidence(ConfidenceSettings, Selector):
     forward passes over prompt and response, and 2 n_samples passes of the entailment model or
     n_samples + 1 of the encoder: with long answers by far the dearest method here. A server asks
     n_samples + 2 requests per row. Needs: `confidence`, from --model (a model, an adapter or the
-    address of a server) or the embedded model, and --encoder; classification data need the encoder
+    address of a server) or the default one, and --encoder; classification data need the encoder
     alone. Ties: to the lowest row, so equal rows stay together. An empty pool is refused. A row
     without prompt or response, or that the model cannot answer, is excluded with its reason. Fails:
     a weak model trusts what it would say itself: right answers that it cannot give look wrong, and
-    just these it should learn. With the embedded model it is at chance: of 1,200 worked solutions
+    just these it should learn. With the toy `tiny` it is at chance: of 1,200 worked solutions
     of 300 questions of GSM8K, a right one had the higher confidence than a wrong one of the same
     question in 0.52 of the pairs (95 % interval 0.47 to 0.58). So use it to find rows to review,
     and look at what was dropped by length and source. Agreement says little of long or creative

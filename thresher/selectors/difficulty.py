@@ -28,7 +28,7 @@ class Difficulty(Selector):
     Source: Li et al. 2024a, arXiv:2308.12032 (Cherry LLM); with "perplexity", exp(loss with - loss
     without), Li et al. 2024b, arXiv:2402.00530 (Superfiltering). Both exclude the same rows. Cost:
     two passes of the model over the rows, one of them over the responses alone; then O(n) time.
-    Needs: `loss`, `loss_unconditional`, from --model or the embedded model. Ties: to the lowest
+    Needs: `loss`, `loss_unconditional`, from --model or the default one. Ties: to the lowest
     row, so equal rows stay together. An empty pool is refused. A row with no token to score is
     excluded with its reason. Fails: in a like-for-like test it lost to random rows (Ivison et al.
     2025, arXiv:2503.01807), and its gains on chat judges came with losses on knowledge (MMLU 41.7

@@ -34,7 +34,7 @@ class Gradient(Selector):
     pool and target, about 3 * epochs passes of the model, and 2 * epochs * dim bytes per row; then
     O(n * epochs * dim * tasks) time. Finished rows are kept, so a killed run goes on. Needs:
     `gradient` of the pool and `target_gradient` of the target's rows (--target), from --model or
-    the embedded model. Ties: to the lowest row, so equal rows stay together. An empty pool is
+    the default one. Ties: to the lowest row, so equal rows stay together. An empty pool is
     refused. A row with no token to score is excluded with its reason. Fails: it costs far more than
     `target-similarity`, which did better on average: 46.4 against 44.2 from 200 thousand rows,
     random rows 40.9, mean of seven tasks (Ivison et al. 2025, arXiv:2503.01807; LESS could not be

@@ -34,7 +34,7 @@ class KnownUnknown(AnswerAccuracySettings, Selector):
     of each row, and n_prompts n_samples for rows with P0 = 0 alone, which makes the same groups as
     drawing for all; 10 prompts of 4 examples and 16 samples are the paper's. `--set n_prompts=3
     --set n_samples=4` is eleven times cheaper and coarser. Needs: `answer_accuracy`, from --model
-    (a model, an adapter or the address of a server) or the embedded model. Ties: within a group to
+    (a model, an adapter or the address of a server) or the default one. Ties: within a group to
     the lowest row; where ids are hashes that is as good as drawn. An empty pool is refused. Rows
     with longer responses than max_words, rows that the model cannot answer, and rows whose answer
     was cut at max_new_tokens while it was right are excluded with their reason. Fails: an answer in

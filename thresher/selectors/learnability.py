@@ -27,7 +27,7 @@ class Learnability(LossReduction):
     Source: Zhou et al. 2023, arXiv:2310.13008 (LoBaSS in its first version, DavIR in the second).
     Cost: two passes of a model over the rows, then O(n) time. Where no reference is given, one is
     trained: `folds` adapters, each for 1 epoch on the rows outside its fold, so folds - 1 forward
-    and backward passes over the pool. Needs: `loss`, from --model or the embedded model, and
+    and backward passes over the pool. Needs: `loss`, from --model or the default one, and
     `reference_loss`, from the model or adapter that the setting `reference` names, or else from
     adapters that are trained here and kept in the cache. Ties: to the lowest row, so equal rows
     stay together. An empty pool is refused. A row with no token to score is excluded with its

@@ -27,7 +27,7 @@ class Novelty(LossReduction):
     form=difference (LoBaSS, RHO-LM), and the same code. Cost: two passes of a model over the rows,
     then O(n) time. Where no reference is given, one adapter is trained on the whole pool for
     `epochs` epochs: as many forward and backward passes over it. Needs: `loss`, from --model or the
-    embedded model, and `reference_loss`, from the fine-tuned model or adapter that the setting
+    default one, and `reference_loss`, from the fine-tuned model or adapter that the setting
     `reference` names, or else from an adapter that is trained here and kept in the cache. Ties: to
     the lowest row, so equal rows stay together. An empty pool is refused. A row with no token to
     score is excluded with its reason. Fails: it follows length closely (rank correlations of 0.75

@@ -23,7 +23,7 @@ class Perplexity(Selector):
 
     Source: Marion et al. 2023, arXiv:2309.04564 (the middle is best for pretraining); Ankner et al.
     2024, arXiv:2405.20541 (it depends on the data which band is). Cost: one pass of the model over
-    the rows, then O(n) time. Needs: `loss`, from --model or the embedded model. Ties: to the lowest
+    the rows, then O(n) time. Needs: `loss`, from --model or the default one. Ties: to the lowest
     row, so equal rows stay together. An empty pool is refused. A row with no token to score is
     excluded with its reason, never counted as easy. Fails: in a like-for-like test both the middle
     (39.4) and the high band (34.2) did worse than random rows (40.9; mean of seven tasks, Ivison et

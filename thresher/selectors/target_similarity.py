@@ -30,7 +30,7 @@ class TargetSimilarity(FeatureKernelSelector):
     Source: Ivison et al. 2025, arXiv:2503.01807 (best of the compared methods on average, from 200
     thousand and 5.8 million rows). Cost: one pass of the model over pool and target, then O(q n d)
     time for q target rows, a sort for each of them (or each task), and 4 q n_ranked bytes. Needs:
-    `hidden_state`, from --model or the embedded model, or `embedding`; and the target's rows
+    `hidden_state`, from --model or the default one, or `embedding`; and the target's rows
     (--target). Ties: to the lowest row; cosines are compared to six digits. Equal rows are picked
     one after another. An empty pool is refused. A row with no token to read is excluded with its
     reason. Fails: what the target lacks is not picked, so a narrow target gives a narrow subset,

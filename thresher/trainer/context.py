@@ -17,11 +17,12 @@ from thresher.errors import InputError, SettingsError, first_three
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
 from thresher.models.causal_lm.base_model import BaseModel, find_base, load_tokenizer
 from thresher.models.causal_lm.chat_template import prepare_template
+from thresher.models.causal_lm.default_model import choose_model
 from thresher.subset.subset import Subset, open_subset, read_subset_rows
-from thresher.trainer.engine.load_model import build_4bit_options, find_embedded_base, refuse_quantized
+from thresher.trainer.engine.load_model import build_4bit_options, find_minilm_base, refuse_quantized
 from thresher.trainer.engine.processes import open_accelerator
 from thresher.trainer.engine.tokenization import Examples, tokenize
-from thresher.trainer.events import OnEvent, ignore
+from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import RowSplit, parse_share, sort_by_id, split_rows
 
@@ -151,7 +152,7 @@ def resolve_run(
     classes = _collect_labels(rows, pool, labels) if chosen_task == "classification" else ()
     if classes and split.held_out is not None:
         _require_known_label(split.held_out, classes)
-    base = _find_base(model, chosen_task)
+    base = _find_base(model, chosen_task, on_event)
     sides = {name: side for name, side in (("data", rows), ("eval", held_out)) if isinstance(side, Dataset)}
     return RunContext(
         split=split,
@@ -233,9 +234,11 @@ def _require_known_label(held_out: Dataset, labels: tuple[str, ...]) -> None:
         )
 
 
-def _find_base(model: str | Path | None, task: Task) -> BaseModel:
+def _find_base(model: str | Path | None, task: Task, on_event: OnEvent) -> BaseModel:
+    if model is None and task == "classification":
+        return find_minilm_base()
     if model is None:
-        return find_embedded_base(task)
+        model = choose_model(lambda note: on_event(TrainEvent(kind="note", message=note)))
     if (Path(model).expanduser() / ADAPTER_CONFIG).is_file():
         raise InputError(f"model: must be a base model, got the adapter '{model}'; merge it into its base (--merge)")
     base = find_base(model)

@@ -13,7 +13,7 @@ import numpy as np
 
 from thresher.artifacts.folder import write_atomic
 from thresher.models.causal_lm.base_model import BaseModel
-from thresher.models.causal_lm.embedded import EMBEDDED_NAME
+from thresher.models.causal_lm.embedded import SHORT_NAMES
 from thresher.trainer.adapter import format_estimate, summarize
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.load_model import get_loadable_name
@@ -176,8 +176,9 @@ def _describe_left_out(metrics: Mapping[str, Any]) -> str:
 def _format_loading(base: BaseModel, task: str) -> str:
     source = repr(get_loadable_name(base)) + ("" if base.revision is None else f", revision={base.revision!r}")
     needed = ""
-    if base.name == EMBEDDED_NAME:  # which is on no Hub
-        source, needed = "causal_lm_folder()", "\nfrom thresher.models.causal_lm.embedded import causal_lm_folder\n"
+    if base.name in SHORT_NAMES.values():  # which are on no Hub
+        source = f"find_base({base.name!r}).folder"
+        needed = "\nfrom thresher.models.causal_lm.base_model import find_base\n"
     if task != "classification":
         return (
             f"from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n{needed}\n"

@@ -53,8 +53,8 @@ def train(
 
     Args:
         data: a Subset, a Dataset, or anything `load` accepts (also a folder that `select` wrote).
-        model: Hub id or folder of the base model; default: the embedded one, MiniLM for
-            classification and thresher/tiny-llama for sft and text.
+        model: Hub id or folder of the base model, "smollm2" or "tiny"; default: MiniLM for
+            classification, SmolLM2-135M-Instruct for sft and text.
         eval: rows to measure on (anything `load` accepts), or a share to hold out ("5%" or 0.05);
             default: none.
         control: "auto" (random rows of the pool of a Subset, when there are held-out rows), "none",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from thresher.errors import InputError, NotFoundError, first_three
-from thresher.models.causal_lm.embedded import EMBEDDED_NAME, causal_lm_folder
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME, SMOLLM2_NAME, causal_lm_folder, expand_short_name
+from thresher.models.causal_lm.smollm2 import smollm2_folder
 
 # What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
 # of the second, for example one for rows with tools
@@ -20,6 +21,7 @@ VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "tekken.json")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 OTHER_TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 CHUNK = 1 << 22  # bytes read at a time when hashing
+_COME_ALONG = {EMBEDDED_NAME: causal_lm_folder, SMOLLM2_NAME: smollm2_folder}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class BaseModel:
     """A base model on this disk.
 
     Attributes:
-        name: folder, Hub id or name of the embedded model; written into the adapter.
+        name: folder, Hub id or name of a model that comes along; written into the adapter.
         revision: branch, tag or commit that was asked for on the Hub, or None.
         folder: where its files lie.
         fingerprint: commit on the Hub, or sha256 over weights, configuration, tokenizer and chat
@@ -48,7 +50,8 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
     """Find a model by folder, or by Hub id ("org/name" or "org/name@revision"), and download it.
 
     Args:
-        name: folder, Hub id, or the name of the embedded causal language model, which is on no Hub.
+        name: folder, Hub id, or the name of a model that comes along ("tiny", "smollm2" or in
+            full), which is on no Hub.
         fingerprint: of its files, where it is known already; else they are hashed.
 
     Raises:
@@ -56,11 +59,12 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
         InputError: the folder has no readable configuration or no safetensors, or the embedded
             model is damaged.
     """
+    name = expand_short_name(str(name))
     path = Path(name).expanduser()
-    if not path.is_dir() and str(name) == EMBEDDED_NAME:
-        path = causal_lm_folder()
+    if not path.is_dir() and name in _COME_ALONG:
+        path = _COME_ALONG[name]()
     is_folder = path.is_dir()
-    repository, _, revision = (str(name), "", "") if is_folder else str(name).partition("@")
+    repository, _, revision = (name, "", "") if is_folder else name.partition("@")
     folder = path if is_folder else _from_hub(repository, revision or None)
     config = folder / "config.json"
     if not config.is_file():
@@ -105,6 +109,16 @@ def _max_positions(config: dict[str, Any], name: str) -> int | None:
 def _n_vocabulary(config: dict[str, Any]) -> int | None:
     size = (config.get("text_config") or config).get("vocab_size")
     return size if isinstance(size, int) else None
+
+
+def is_in_hub_cache(name: str) -> bool:
+    """Tell whether the files of a model on the Hub are in its cache on this disk."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return all(
+        isinstance(try_to_load_from_cache(name, file), str)
+        for file in ("config.json", "model.safetensors", "tokenizer.json")
+    )
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

@@ -25,7 +25,8 @@ from thresher.models.causal_lm.base_model import (
     load_tokenizer,
 )
 from thresher.models.causal_lm.chat_template import prepare_template, start_id
-from thresher.models.causal_lm.embedded import EMBEDDED_NAME
+from thresher.models.causal_lm.default_model import choose_model
+from thresher.models.causal_lm.embedded import expand_short_name
 from thresher.models.precision import full_precision, inference, same_logits
 from thresher.models.server_address import ServerAddress, is_server
 from thresher.models.token_batches import bytes_per_token, token_budget
@@ -68,7 +69,7 @@ class LanguageModel:
     do more between the two (soft-capped or scaled logits) are found out by a probe and run whole.
 
     Attributes:
-        name: as it was given, "thresher/tiny-llama" for the embedded one.
+        name: as it was given, in full for a model that comes along.
         n_tokens: tokens read so far, without padding.
     """
 
@@ -77,7 +78,7 @@ class LanguageModel:
 
         Args:
             name: a folder, a Hub id, or the folder of a peft adapter, whose base is then found by
-                the name it gives; None for the embedded model.
+                the name it gives; None for what `choose_model` finds.
             device: None for the best there is.
             dtype: of the weights; None for bfloat16 where weights of more than 2 GB meet a GPU,
                 else float32.
@@ -85,7 +86,7 @@ class LanguageModel:
         Raises:
             MissingExtraError: torch, transformers or, for an adapter, peft is not installed.
         """
-        self.name = EMBEDDED_NAME if name is None else name
+        self.name = choose_model() if name is None else expand_short_name(name)
         self.n_tokens = 0
         folder = Path(self.name).expanduser()
         self._adapter = folder if (folder / ADAPTER_CONFIG).is_file() else None

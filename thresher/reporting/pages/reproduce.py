@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
-from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Code, Section, Table
 from thresher.reporting.pages.pool import list_pool_files
@@ -113,7 +112,7 @@ def _build_select_words(content: Mapping[str, Any]) -> list[str]:
             words += ["--embedding-dtype", dtype]
     features = content["features"].items()
     models = {about["model"] for name, about in features if "model" in about and name not in _BY_METHOD}
-    for model in sorted(models - {EMBEDDED_NAME}):
+    for model in sorted(models):
         words += ["--model", model]
     if content["quota"]:
         words += ["--quota", content["quota"]]
@@ -145,7 +144,7 @@ def _build_other_words(content: Mapping[str, Any]) -> list[str]:
     name = model.get("name") if isinstance(model, Mapping) else model
     asked = content.get("asked", {})
     options = {
-        "model": None if name in (EMBEDDED_NAME, MINILM) else name,  # those come with the package
+        "model": None if name == MINILM else name,  # which is what a classifier is trained on
         "metric": content.get("metric"),
         **content.get("select", {}),
         **{name: value for name, value in asked.items() if name != "plan"},

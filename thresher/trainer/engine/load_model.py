@@ -17,7 +17,6 @@ from thresher.models.causal_lm.base_model import (
     load_causal_lm,
     loading_errors,
 )
-from thresher.models.causal_lm.embedded import EMBEDDED_NAME
 from thresher.trainer.settings import Task, TrainSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -152,14 +151,11 @@ def needs_bf16(precision: str) -> bool:
     return precision == "bf16"
 
 
-def find_embedded_base(task: Task) -> BaseModel:
-    """Return the embedded model for a task, under the name that its adapters give as their base.
+def find_minilm_base() -> BaseModel:
+    """Return the base of a classifier where none is named.
 
-    MiniLM has its name on the Hub, so that an adapter made here can be loaded anywhere; the causal
-    language model is where thresher is installed.
+    It has its name on the Hub, so that an adapter made here can be loaded anywhere.
     """
-    if task == "classification":
-        from thresher.models.encoders.minilm import SHA256, minilm_folder
+    from thresher.models.encoders.minilm import SHA256, minilm_folder
 
-        return replace(find_base(minilm_folder(), fingerprint=SHA256), name=MINILM)
-    return find_base(EMBEDDED_NAME)
+    return replace(find_base(minilm_folder(), fingerprint=SHA256), name=MINILM)
