@@ -66,7 +66,8 @@ def files(tmp_path_factory):
     rows = [
         {"text": f"the {thing} is {number}", "label": color} for number in range(40) for color, thing in things.items()
     ]
-    for name, part in (("pool", rows[:90]), ("test", rows[90:])):
+    odd = {"text": "the apple is 99", "label": "Red", "note": "a label that the pool lacks"}
+    for name, part in (("pool", rows[:90]), ("test", [*rows[90:], odd])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*part, {"text": "no label"}]))
     return folder
 
@@ -85,10 +86,23 @@ def test_a_curve_from_the_shell_ends_in_an_answer_and_feeds_a_budget(files, tiny
     assert code == 0, output.err
     content = json.loads(output.out)
     assert content["methods"]["random"]["saturation"]["delta"] == 0.4
-    for name, n in (("pool", 91), ("test", 31)):
+    for name, n in (("pool", 91), ("test", 32)):
         assert f"{name}.jsonl: 1 of {n} rows cannot be used and are rejected: 1 x field 'label' is mis" in output.err
     assert "random: " in output.err
     assert "every cell of the grid was run" in output.err
+    # before the runs, and in the summary
+    unknown = "1 of 31 held-out rows have labels that no training row has, and count as wrong"
+    assert output.err.count(f"{unknown} (their loss is left out): 'Red' (1); 'Red' looks like 'red'") == 2
+    manifest = json.loads((tmp_path / "curve" / "manifest.json").read_bytes())
+    assert content["unknown_labels"] == manifest["unknown_labels"] == {"Red": 1}
+    assert manifest["reading"]["eval"] == {
+        "kind": "classification",
+        "schema": "text-label",
+        "columns": {"text": ["text"], "label": ["label"]},
+        "not_read": ["note"],
+        "summary": "text-label: text=text, label=label; other columns: note",
+    }
+    assert manifest["reading"]["pool"]["not_read"] == []
     found = content["methods"]["length"]["saturation"]
     assert found["status"] != "not identifiable"  # a gain of 0.4 by doubling is soon out of reach
     assert parse_budget(f"saturation:{tmp_path / 'curve'}", method="length").amount == found["high"]

@@ -83,6 +83,24 @@ def test_a_folder_that_is_taken_is_one_sentence_from_every_process(tiny_bert, co
     assert b"internal error" not in done.stderr
 
 
+def test_labels_that_training_does_not_know_are_told_with_what_becomes_of_them(tiny_bert, color_rows, tmp_path, capsys):
+    eval_rows = [*color_rows[:6], *({"text": f"a gray {n}", "label": "gray|ish"} for n in range(3))]
+    for name, rows in (("rows", color_rows), ("eval", [{**row, "n": i} for i, row in enumerate(eval_rows)])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train = ["train", tmp_path / "rows.jsonl", "--eval", tmp_path / "eval.jsonl", "--out", tmp_path / "a"]
+    assert main([*map(str, train), "--model", str(tiny_bert), "--max-steps", "1"]) == 0
+    output, sentence = capsys.readouterr().err, "3 of 9 held-out rows have labels that no training row has"
+    assert f"{sentence}, and count as wrong (their loss is left out): 'gray|ish' (3)" in output
+    assert "eval: 9 rows read (classification; text-label: text=text, label=label; other columns: n)" in output
+    metrics, manifest = (json.loads((tmp_path / "a" / f"{name}.json").read_bytes()) for name in ("metrics", "manifest"))
+    assert metrics["counts"]["eval"]["unknown_labels"] == {"gray|ish": 3}
+    assert manifest["reading"]["eval"]["not_read"] == ["n"]
+    assert manifest["reading"]["data"]["columns"] == {"text": ["text"], "label": ["label"]}
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "| held out | classification | text-label: text=text, label=label; other columns: n |" in card
+    assert sentence in card
+
+
 def test_what_was_read_is_said_and_options_of_reading_do_not_fit_a_subset(tmp_path, capsys):
     import thresher as th
 

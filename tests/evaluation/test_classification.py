@@ -1,9 +1,10 @@
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from thresher.errors import InputError
-from thresher.evaluation.classification import classification_report
+from thresher.evaluation.classification import classification_report, count_unknown_labels, describe_unknown_labels
 
 
 def labels(n, n_classes, seed, hit=0.6):
@@ -52,3 +53,13 @@ def test_one_row_has_no_known_error():
 def test_unequal_lengths_are_refused():
     with pytest.raises(InputError, match="got 2 and 1"):
         classification_report(["a", "b"], ["a"])
+
+
+def test_unknown_labels_are_counted_and_named_with_what_they_look_like():
+    labels = pl.Series(["a", "A", "A", "z", "b"])
+    unknown = count_unknown_labels(labels, ["a", "b"])
+    assert list(unknown.items()) == [("A", 2), ("z", 1)]
+    assert describe_unknown_labels(unknown, 5, ["a", "b"]).endswith("'A' (2), 'z' (1); 'A' looks like 'a'")
+    assert count_unknown_labels(labels, []) == {}  # a language model has no classes
+    assert describe_unknown_labels({}, 5, ["a"]) == ""
+    assert describe_unknown_labels({str(n): 1 for n in range(20)}, 20, ["a"]).endswith("'7' (1) and 12 more")

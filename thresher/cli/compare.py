@@ -63,6 +63,7 @@ def summarize(result: Comparison) -> str:
     )
     if content["failed"]:
         lines.append(f"{len(content['failed'])} cells failed; cells.csv has the reasons")
+    lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
     return "\n".join(lines)

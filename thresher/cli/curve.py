@@ -55,6 +55,7 @@ def summarize(result: LearningCurve) -> str:
     lines.append(
         f"{len(result.cells)} cells, {content['cost_share']:.0%} of the full grid's cost; {content['stopped']}"
     )
+    lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
     return "\n".join(lines)

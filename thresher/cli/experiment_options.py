@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +69,14 @@ def run_experiment(
         page = report(result.path)
         if not output.quiet:
             typer.echo(str(page), err=True)
+
+
+def describe_test_rows(content: Mapping[str, Any]) -> list[str]:
+    """Return what is odd about the test rows of an experiment, from its manifest."""
+    from thresher.evaluation.classification import describe_unknown_labels
+
+    sentence = describe_unknown_labels(content.get("unknown_labels", {}), content["test"]["rows"], content["labels"])
+    return [f"note: {sentence}"] if sentence else []
 
 
 def list_files(path: Path) -> str:

@@ -86,6 +86,7 @@ def format_summary(adapter: Adapter) -> str:
         lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they ask what a held-out row asks")
     lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]
     lines += [f"  {line}" for line in _describe_left_out(counts["eval"] or {}, "held-out ")]
+    lines += _describe_unknown_labels(metrics)
     if metrics["held_out"] is not None:
         lines += _format_table(metrics)
     lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
@@ -104,6 +105,15 @@ def _describe_left_out(counts: Mapping[str, Any], whose: str) -> list[str]:
     if counts.get("prompts_cut"):
         lines.append(f"{counts['prompts_cut']:,} {whose}prompts lost their beginning, to leave room for an answer")
     return lines
+
+
+def _describe_unknown_labels(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about held-out rows of labels that training does not know, if any."""
+    from thresher.evaluation.classification import describe_unknown_labels
+
+    counts = metrics["counts"]["eval"] or {}
+    sentence = describe_unknown_labels(counts.get("unknown_labels", {}), counts.get("rows", 0), metrics["labels"])
+    return [f"  {sentence}"] if sentence else []
 
 
 def _format_table(metrics: Mapping[str, Any]) -> list[str]:

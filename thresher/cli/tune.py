@@ -67,6 +67,7 @@ def summarize(result: Tuning) -> str:
             f"rank correlation of early and final values {agreement['rank_correlation']:.2f} "
             f"(n = {agreement['n']} trials that ran to the end){stayed}"
         )
+    lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
     return "\n".join(lines)

@@ -253,7 +253,7 @@ def _build_manifest(plan: _Plan, result: CurationResult, seconds: float) -> Mani
         "identity": plan.identity(),
         "rules": [{**rule, **outcome} for rule, outcome in zip(rules, outcomes, strict=True)],
         **settings,
-        **describe_rows(pool, counts),
+        **describe_rows(pool, counts, others={"existing": plan.existing, "eval": plan.eval}),
         "notes": result.notes,
         "large_drops": result.large_drops,
         "kept_rows": digest(pool.frame["row_id"].gather(result.kept).to_list()),

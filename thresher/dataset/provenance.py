@@ -24,6 +24,27 @@ def describe_schema(rows: Dataset) -> dict[str, Any]:
     }
 
 
+def describe_columns(rows: Dataset) -> dict[str, Any]:
+    """Return how the columns were read, for manifests and people.
+
+    `kind` and `schema`, `columns`: role -> those that were read, `not_read`: the others, and the
+    same in a line, `summary`.
+    """
+    read, others = rows.schema.split_columns(rows.column_names)
+    return {
+        "kind": rows.kind,
+        "schema": rows.schema.name,
+        "columns": read,
+        "not_read": others,
+        "summary": rows.schema.describe(rows.column_names),
+    }
+
+
+def describe_sides(sides: Mapping[str, Dataset | None]) -> dict[str, Any]:
+    """Return the section `reading` of a manifest: how the columns of each side were read."""
+    return {name: describe_columns(rows) for name, rows in sides.items() if rows is not None}
+
+
 def describe_sources(rows: Dataset) -> list[dict[str, Any]]:
     """Return name, size and hash of each file, independent of its folder."""
     return [{"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in rows.sources]
@@ -34,16 +55,20 @@ def list_source_paths(rows: Dataset) -> list[str]:
     return [source.path if source.mtime_ns is None else os.path.abspath(source.path) for source in rows.sources]
 
 
-def describe_rows(rows: Dataset, counts: Mapping[str, Any]) -> dict[str, Any]:
+def describe_rows(
+    rows: Dataset, counts: Mapping[str, Any], *, others: Mapping[str, Dataset | None] | None = None
+) -> dict[str, Any]:
     """Return the part of a manifest that says which rows went in, and how many of them became what.
 
     Args:
         rows: the pool.
         counts: what became of the usable rows; it follows the counts of the reading.
+        others: rows beside the pool, by role.
     """
     return {
         "inputs": describe_sources(rows),
         "schema": describe_schema(rows),
+        "reading": describe_sides({"pool": rows, **(others or {})}),
         "id_column": rows.id_column,
         "counts": {
             "read": rows.n_read,

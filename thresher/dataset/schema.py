@@ -80,11 +80,16 @@ class Schema:
         named = (self.id_column, self.wanted)
         return tuple(dict.fromkeys([*names, *(name for name in named if name is not None)]))
 
+    def split_columns(self, columns: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+        """Return role -> columns that are read, and the other columns, of rows with these."""
+        read = {role: [name for name in names if name in columns] for role, names in self.columns.items()}
+        filled = {role: names for role, names in read.items() if names}
+        return filled, [name for name in columns if name not in self.column_names]
+
     def describe(self, columns: Sequence[str]) -> str:
         """Return how rows with these columns are read: "text-label: text=text, label=kind"."""
-        read = {role: [name for name in names if name in columns] for role, names in self.columns.items()}
-        roles = ", ".join(f"{role}={'+'.join(names)}" for role, names in read.items() if names)
-        others = [name for name in columns if name not in self.column_names]
+        read, others = self.split_columns(columns)
+        roles = ", ".join(f"{role}={'+'.join(names)}" for role, names in read.items())
         roles += f", wanted={self.wanted}" if self.wanted is not None else ""
         more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
         return f"{self.name}: {roles or 'none of its columns'}" + (

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
-from thresher.errors import InputError
+from thresher.dataset.values.labels import fold_label
+from thresher.errors import InputError, first_three
 from thresher.evaluation.estimate import Estimate, proportion
 from thresher.numeric.arrays import Bool, Float64, Int64
 
 N_RESAMPLES = 500
 SEED = 20_260_101  # of the bootstrap: one fixed number, so that equal predictions have equal errors
+_SHOWN_LABELS = 8  # in a sentence
 CHUNK = 64  # resamples at a time, to bound memory
 
 
@@ -111,3 +114,36 @@ def _resampled_f1(true: Int64, guess: Int64, n_labels: int) -> Float64:
         weights = rng.multinomial(n, np.full(n, 1 / n), size=rows).astype(np.float64)
         parts.append(_f1(true, guess, weights, n_labels))
     return np.concatenate(parts)
+
+
+def count_unknown_labels(labels: pl.Series, known: Sequence[str]) -> dict[str, int]:
+    """Return how many rows have each label that training does not know, the most frequent first.
+
+    Args:
+        labels: (n,) of held-out rows.
+        known: all classes of the model; empty for models without classes.
+    """
+    if not known:
+        return {}
+    counts = labels.filter(~labels.is_in(list(known))).value_counts(name="n").rows()
+    return dict(sorted(counts, key=lambda pair: (-pair[1], pair[0])))
+
+
+def describe_unknown_labels(unknown: Mapping[str, int], n_rows: int, known: Sequence[str]) -> str:
+    """Return a sentence about rows of unknown labels, and what becomes of them; "" for none.
+
+    Args:
+        unknown: label -> rows.
+        n_rows: held-out rows in all.
+        known: the classes of the model.
+    """
+    if not unknown:
+        return ""
+    shown = ", ".join(f"'{label}' ({n:,})" for label, n in list(unknown.items())[:_SHOWN_LABELS])
+    more = f" and {len(unknown) - _SHOWN_LABELS} more" if len(unknown) > _SHOWN_LABELS else ""
+    by_form = {fold_label(label): label for label in known}
+    similar = [f"'{label}' looks like '{by_form[form]}'" for label in unknown if (form := fold_label(label)) in by_form]
+    return (
+        f"{sum(unknown.values()):,} of {n_rows:,} held-out rows have labels that no training row has, and count as "
+        f"wrong (their loss is left out): {shown}{more}" + (f"; {first_three(similar)}" if similar else "")
+    )

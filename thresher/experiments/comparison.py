@@ -180,6 +180,7 @@ def _build_content(
         "metric": runner.experiment.metric.name,
         "is_higher_better": runner.experiment.metric.is_higher_better,
         "budgets": budgets,
+        "unknown_labels": runner.experiment.unknown_labels,
         "baseline": BASELINE,
         "level": LEVEL,
         "values": _describe_values(runner),

@@ -108,6 +108,7 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
         "is_higher_better": metric.is_higher_better,
         "delta": delta,
         "pool": len(runner.experiment.pool),
+        "unknown_labels": runner.experiment.unknown_labels,
         "stopped": progress.stopped,
         "cost_share": round(progress.cost / progress.full_cost, 4),
         "methods": {

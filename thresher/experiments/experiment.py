@@ -12,6 +12,7 @@ import polars as pl
 from thresher.dataset import Dataset
 from thresher.dataset.own_text.matching import describe_matches, match_rows
 from thresher.errors import InputError, SettingsError
+from thresher.evaluation.classification import count_unknown_labels, describe_unknown_labels
 from thresher.evaluation.metric import Metric, find_metric
 from thresher.experiments.settings import Overlap
 from thresher.models.causal_lm.default_model import choose_model
@@ -48,6 +49,11 @@ class Experiment:
     n_equal_steps: int | None = None
     eval_name: str = ""
     overlap: Overlap = "refuse"
+
+    @property
+    def unknown_labels(self) -> dict[str, int]:
+        """How many test rows have each label that the pool lacks, the most frequent first."""
+        return count_unknown_labels(self.test.frame["response"], self.labels)
 
     def find_problem(self, outcomes: pl.DataFrame) -> str | None:
         """Say why outcomes cannot be compared, as a metric that is not a number; else None."""
@@ -135,7 +141,7 @@ def prepare_experiment(
     compared = find_metric(metric, rows.kind)
     if compared.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
         raise InputError(f"metric: {compared.name} needs generated answers; set eval_generations to 2 or more")
-    return Experiment(
+    experiment = Experiment(
         pool=rows,
         test=test,
         model=_choose_model(on_progress) if model is None and rows.kind != "classification" else model,
@@ -145,6 +151,10 @@ def prepare_experiment(
         eval_name=str(eval) if share is not None else ", ".join(source.path for source in test.sources),
         overlap=overlap,
     )
+    note = describe_unknown_labels(experiment.unknown_labels, len(test), experiment.labels)
+    if on_progress is not None and note:
+        on_progress(Progress(stage="eval", done=len(test), total=len(test), note=note))
+    return experiment
 
 
 def _choose_model(on_progress: OnProgress | None) -> str:

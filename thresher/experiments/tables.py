@@ -12,6 +12,7 @@ import polars as pl
 from thresher.artifacts.folder import write_csv, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset import Dataset
+from thresher.dataset.provenance import describe_sides
 from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
 from thresher.experiments.experiment import Experiment
@@ -232,7 +233,9 @@ def describe_inputs(experiment: Experiment) -> dict[str, Any]:
     return {
         **files,
         "schema": {"name": pool.schema.name, "columns": columns},
+        "reading": describe_sides({"pool": pool, "eval": test}),
         "id_column": pool.id_column,
+        "unknown_labels": experiment.unknown_labels,
         "overlap": experiment.overlap,
     }
 

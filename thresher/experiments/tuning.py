@@ -234,6 +234,7 @@ def _build_content(
         "best_settings": trials[best].settings.to_json(),
         "early_share": EARLY,
         "dev_rows": len(search.dev.test),
+        "unknown_labels": search.test.unknown_labels,
         "agreement": measure_agreement(trials, finals, is_higher_better=metric.is_higher_better),
         "test": test,
         "verdict": verdict,

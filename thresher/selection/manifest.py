@@ -84,6 +84,7 @@ def build_manifest(
                 "dropped_by_reason": dict(outcome.dropped_by_reason),
                 "excluded_by_reason": dict(outcome.excluded_by_reason),
             },
+            others=request.others,
         ),
         "depends_on_seed": outcome.depends_on_seed,
         "feature_notes": {name: dict(notes) for name, notes in feature_notes.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class RunContext:
         settings: resolved.
         seeds: of the runs; the adapter is that of the first.
         is_merged: also write the full model with the adapter merged in.
+        loaded: those of "data", "eval" and "control" that were loaded here, for the listener.
         unusable: "data" and "eval" -> how many rows cannot be used, by reason; without those that
             are all usable.
         on_event: listener; only the main process calls it.
@@ -63,6 +64,7 @@ class RunContext:
     seeds: tuple[int, ...]
     is_merged: bool
     unusable: Mapping[str, Mapping[str, int]]
+    loaded: Mapping[str, Dataset] = field(default_factory=dict)
     on_event: OnEvent = ignore
 
     @cached_property
@@ -165,8 +167,20 @@ def resolve_run(
         seeds=tuple(range(seed, seed + seeds)),
         is_merged=is_merged,
         unusable={name: side.rejected_by_reason for name, side in sides.items() if side.n_rejected},
+        loaded=_list_loaded({"data": (data, rows), "eval": (eval, held_out), "control": (control, pool)}),
         on_event=on_event,
     )
+
+
+def _list_loaded(sides: Mapping[str, tuple[Any, Any]]) -> dict[str, Dataset]:
+    """Return the rows that were loaded, of pairs of what was given and what it became."""
+    return {
+        name: rows
+        for name, (given, rows) in sides.items()
+        if isinstance(rows, Dataset)
+        and not isinstance(given, Dataset | Subset)
+        and not (isinstance(given, str) and given in ("auto", "none"))
+    }
 
 
 def _load_sides(data: Any, control: Any, *, has_eval: bool) -> tuple[Dataset, Dataset | None, str | None, bool]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from thresher.artifacts.folder import write_atomic
+from thresher.evaluation.classification import describe_unknown_labels
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.models.causal_lm.embedded import SHORT_NAMES
 from thresher.trainer.adapter import format_estimate, summarize
@@ -124,6 +125,10 @@ held-out row.{_describe_early_stopping(metrics)}{_describe_comparison(metrics)}
 
 Content fingerprint `{manifest["data"]["fingerprint"]}`{_describe_subset(manifest)}. {_describe_left_out(metrics)}
 
+| rows | kind | read as |
+|---|---|---|
+{_describe_reading(manifest)}
+{_describe_unknown(metrics)}
 ## Settings
 
 | setting | value |
@@ -160,6 +165,21 @@ def _describe_comparison(metrics: Mapping[str, Any]) -> str:
 def _describe_subset(manifest: Mapping[str, Any]) -> str:
     manifest_hash = manifest["data"]["manifest_hash"]
     return "" if manifest_hash is None else f", a subset whose manifest has hash `{manifest_hash}`"
+
+
+def _describe_reading(manifest: Mapping[str, Any]) -> str:
+    """Return a line of a table for each side: what was read, and which columns were not."""
+    names = {"data": "training", "eval": "held out", "control": "random"}
+    sides = manifest["reading"].items()
+    return "\n".join(
+        f"| {names[side]} | {about['kind']} | {about['summary'].replace('|', chr(92) + '|')} |" for side, about in sides
+    )
+
+
+def _describe_unknown(metrics: Mapping[str, Any]) -> str:
+    counts = metrics["counts"]["eval"] or {}
+    sentence = describe_unknown_labels(counts.get("unknown_labels", {}), counts.get("rows", 0), metrics["labels"])
+    return f"\n{sentence}.\n" if sentence else ""
 
 
 def _describe_left_out(metrics: Mapping[str, Any]) -> str:

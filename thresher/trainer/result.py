@@ -10,6 +10,8 @@ from typing import Any
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, versions
+from thresher.dataset.provenance import describe_sides
+from thresher.evaluation.classification import count_unknown_labels
 from thresher.evaluation.held_out import compare
 from thresher.trainer.adapter import KIND, METRICS
 from thresher.trainer.context import PACKAGES, RunContext
@@ -91,7 +93,9 @@ def _count_eval_rows(context: RunContext, run: FinishedRun) -> dict[str, Any] | 
         return None
     counts: dict[str, Any] = dict(run.eval_counts)
     if context.task == "classification":
-        counts["rows_of_unknown_label"] = int((~run.outcomes["label"].is_in(list(context.labels))).sum())
+        unknown = count_unknown_labels(run.outcomes["label"], context.labels)
+        counts["rows_of_unknown_label"] = sum(unknown.values())
+        counts["unknown_labels"] = unknown
     return counts
 
 
@@ -140,6 +144,7 @@ def _build_manifest(context: RunContext, metrics: dict[str, Any], identity: str,
             },
             "eval": None if split.held_out is None else {"fingerprint": parts["held_out"], "rows": len(split.held_out)},
             "control": None if split.control is None else {"fingerprint": parts["control"], "rows": len(split.control)},
+            "reading": describe_sides({"data": context.data, "eval": split.held_out, "control": split.control}),
             "model": parts["model"],
             "task": context.task,
             "settings": context.settings.to_json(),

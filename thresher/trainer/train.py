@@ -139,7 +139,7 @@ def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adap
         broadcast_from_main(folder.is_done)
         require_shared(folder.path if folder.is_done else folder.work, accelerator)
         if not folder.is_done:
-            _announce_left_out(context)
+            _announce_rows(context)
             runs = run_all(context, folder.work)
             facts = {
                 "started": began,
@@ -153,10 +153,13 @@ def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adap
     return Adapter.read(folder.path)
 
 
-def _announce_left_out(context: RunContext) -> None:
-    """Tell the listener which rows cannot be used, and which ask what a held-out row asks."""
+def _announce_rows(context: RunContext) -> None:
+    """Tell how rows were read, which cannot be used, and which ask held-out questions."""
     split = context.split
-    messages = []
+    messages = [
+        f"{name}: {rows.n_read:,} rows read ({rows.kind}; {rows.schema.describe(rows.column_names)})"
+        for name, rows in context.loaded.items()
+    ]
     for name, by_reason in context.unusable.items():
         n_usable = len(context.data) if name == "data" else len(split.held_out or ())
         messages.append(f"{name}: {describe_rejected(n_usable + sum(by_reason.values()), by_reason)}")
@@ -164,5 +167,6 @@ def _announce_left_out(context: RunContext) -> None:
         messages.append(
             f"{split.n_leaked:,} rows ask what a held-out row asks, and are left out of training ({split.leaks})"
         )
+    messages += [note for rows in context.loaded.values() for note in rows.notes]
     for message in messages:
         context.on_event(TrainEvent(kind="note", message=message))

@@ -68,12 +68,17 @@ def are_number_labels(labels: Iterable[Any]) -> bool:
     return bool(texts) and numbers >= _MOSTLY * len(values)
 
 
+def fold_label(label: str) -> str:
+    """Return a label without case, kind of spaces and hyphens, and form of letters."""
+    folded = _JOINTS.sub(" ", unicodedata.normalize("NFKC", label).casefold())
+    if _DECIMAL.fullmatch(folded) and float(folded).is_integer():
+        folded = str(int(float(folded)))
+    return folded
+
+
 def find_similar_labels(counts: Mapping[str, int]) -> list[list[str]]:
     """Return the groups of labels that differ only in case, spaces, hyphens or form of letters."""
     groups: dict[str, list[str]] = {}
     for label in counts:
-        folded = _JOINTS.sub(" ", unicodedata.normalize("NFKC", label).casefold())
-        if _DECIMAL.fullmatch(folded) and float(folded).is_integer():
-            folded = str(int(float(folded)))
-        groups.setdefault(folded, []).append(label)
+        groups.setdefault(fold_label(label), []).append(label)
     return [sorted(group, key=lambda label: (-counts[label], label)) for group in groups.values() if len(group) > 1]

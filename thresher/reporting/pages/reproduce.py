@@ -17,7 +17,9 @@ from thresher.trainer.engine.load_model import MINILM
 from thresher.trainer.settings import TrainSettings
 
 COMMANDS = {"subset": "select", "adapter": "train", "curve": "curve", "comparison": "compare", "tuning": "tune"}
-_SHOWN_ELSEWHERE = frozenset({"settings", "versions", "inputs", "run", "counts", "metrics", "kind", "format", "schema"})
+_SHOWN_ELSEWHERE = frozenset(
+    {"settings", "versions", "inputs", "run", "counts", "metrics", "kind", "format", "schema", "reading"}
+)
 _OPTIONS = {  # names in a manifest -> those of the command, where they differ
     "n_seeds": "seeds",
     "is_grid": "grid",
@@ -37,6 +39,11 @@ def build_reproduction(manifest: Manifest, out: Path) -> Section:
     rest = {key: value for key, value in content.items() if key not in _SHOWN_ELSEWHERE}
     tables = (
         Table(caption="Inputs", columns=("file", "size", "sha256"), rows=_list_inputs(content), numeric=(1,)),
+        Table(
+            caption="How the rows were read",
+            columns=("rows", "kind", "schema", "columns read", "columns not read"),
+            rows=_list_sides(content),
+        ),
         _build_pairs("Settings", flatten(content.get("settings", {}))),
         _build_pairs("Request and hashes", [*flatten(rest), ("manifest hash", manifest.hash)]),
         _build_pairs("Versions", flatten(content.get("versions", {}))),
@@ -53,6 +60,19 @@ def _list_inputs(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (str(source.get("name", "")), fmt.size(source.get("bytes")), str(source.get("sha256") or "not a file"))
         for source in sources
         if isinstance(source, Mapping)
+    ]
+
+
+def _list_sides(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            side,
+            about["kind"],
+            about["schema"],
+            ", ".join(f"{role}={'+'.join(names)}" for role, names in about["columns"].items()),
+            fmt.truncate(", ".join(about["not_read"]), _MAX_LETTERS) or "none",
+        )
+        for side, about in content.get("reading", {}).items()
     ]
 
 

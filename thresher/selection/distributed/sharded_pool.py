@@ -151,6 +151,11 @@ class ShardedPool:
         return self.reader.files.schema
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """The user's columns, in their order."""
+        return self.reader.column_names
+
+    @property
     def kind(self) -> str:
         """What the rows are for."""
         return self.schema.kind
