@@ -25,7 +25,6 @@ class Family:
         n_calls: most calls in a turn.
         has_system: it takes a system turn.
         has_tools: it shows tools and their calls.
-        is_rewriting: several questions beside tools: earlier turns are shown otherwise.
     """
 
     template: str
@@ -35,7 +34,6 @@ class Family:
     n_calls: int = 2
     has_system: bool = True
     has_tools: bool = True
-    is_rewriting: bool = False
 
 
 def dump(value) -> str:
@@ -346,7 +344,6 @@ FAMILIES = {
         "</s>",
         ("<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
         has_system=False,
-        is_rewriting=True,
     ),
     "deepseek": Family(
         DEEPSEEK, deepseek_pieces, "<|end|>", ("<|begin|>", "<|User|>", "<|Assistant|>", "<|end|>", "<|call|>")

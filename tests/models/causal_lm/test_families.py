@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from tests.models.causal_lm.families import FAMILIES
 from thresher.dataset import load
-from thresher.models.causal_lm.chat_template import HIDES_CALLS, REWRITES, TEMPLATE_REFUSES, render, render_prompt
+from thresher.models.causal_lm.chat_template import HIDES_CALLS, TEMPLATE_REFUSES, render, render_prompt
 from thresher.models.causal_lm.language_model import LanguageModel
 from thresher.models.causal_lm.tokenized_rows import PROBLEMS, RowTokenizer, row_texts
 from thresher.trainer.engine.tokenization import tokenize
@@ -109,9 +109,6 @@ def test_learned_spans_of_random_conversations_are_those_of_a_slow_reference(nam
     dataset = load([row for row, _ in usable])
     for (row, learned), each in zip(usable, dataset.messages(range(len(dataset))), strict=True):
         rendered = render(tokenizer, each.messages, each.tools, loss_on=loss_on)
-        questions = [m for m in row["messages"][: learned[-1]] if m["role"] == "user"]
-        if family.is_rewriting and row["tools"] and len(questions) > 1 and rendered.problem == REWRITES:
-            continue  # the tools stand before the last question alone
         text, spans = expect(family, row, learned, loss_on)
         assert rendered.problem is None, (row, rendered.problem)
         assert rendered.text == text

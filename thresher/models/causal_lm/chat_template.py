@@ -34,10 +34,10 @@ NO_ASSISTANT = "there is no assistant turn to learn"
 TEMPLATE_REFUSES = "the chat template refuses the conversation"
 HIDES_CALLS = "the chat template does not show tool calls, so that the turns that make them cannot be read"
 
-# What some templates (DeepSeek-R1, QwQ) open an answer with and leave out of the turns that they
-# show
+# What some templates (DeepSeek-R1, QwQ) open an answer with and leave out of the turns they show
 _THOUGHT = re.compile(r"<think>\s*(</think>\s*)?$")
 _PLACEHOLDER = "x7placeholder7x"  # stands in for the content of a turn
+_LONGEST_OPENING = 64  # characters that a template writes between prompt and content
 
 
 @dataclass(frozen=True)
@@ -292,13 +292,12 @@ def _by_prefix(
             whole if turn == last else write_text(tokenizer, messages[: turn + 1], tools, add_generation_prompt=False)
         )
         if whole.startswith(before) and whole.startswith(until) and len(before) < len(until):
-            end: int | None = _end_of_turn(tokenizer, until)
-        else:
-            is_context = turn < last and whole.startswith(before)
-            end = _find_end(tokenizer, messages, tools, turn, (len(before), whole)) if is_context else None
-        if end is None:
+            spans.append((len(before), _end_of_turn(tokenizer, until)))
+            continue
+        span = None if turn == last else _find_shown(tokenizer, messages, tools, turn, (before, whole))
+        if span is None:
             return Rendered(whole, (), REWRITES_LAST if turn == last else REWRITES)
-        spans.append((len(before), end))
+        spans.append(span)
     start, end = spans[-1]
     if tokenizer.eos_token is not None and not _ends_with_special(tokenizer, whole[start:end]):
         # the template ends no turn, and the model must learn to stop
@@ -307,26 +306,26 @@ def _by_prefix(
     return Rendered(whole, tuple(spans))
 
 
-def _find_end(
-    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int, place: tuple[int, str]
-) -> int | None:
-    """Return where a turn ends that the template shows in another way at the end of a conversation.
+def _find_shown(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int, texts: tuple[str, str]
+) -> Span | None:
+    """Return where a turn stands that the template shows otherwise once more turns follow.
 
-    Qwen 3 opens the last turn with an empty thought that it leaves out later. What follows the turn
-    is the same whatever the turn says.
+    Qwen 3 opens the last turn with an empty thought that it leaves out later; Mistral lists the
+    tools before the last question alone. What stands around the turn does not depend on it.
 
     Args:
         tokenizer: with a chat template.
         messages: the conversation.
         tools: JSON schemas of the tools, or None.
         turn: which of the messages.
-        place: where the turn starts, and the text of the whole conversation.
+        texts: of the conversation up to the turn, and of the whole one.
 
     Returns:
-        The end, behind the special token of the turn; None where there is no such token, or where
-        the text lacks anything that the turn says.
+        Start and end, behind the special token of the turn; None where there is no such token, or
+        where the text lacks anything that the turn says.
     """
-    start, whole = place
+    before, whole = texts
     other = {"role": "assistant", "content": _PLACEHOLDER}
     try:
         text = write_text(
@@ -334,21 +333,31 @@ def _find_end(
         )
     except template_errors():
         return None
-    _, shown, behind = text.partition(_PLACEHOLDER)
+    ahead, shown, behind = text.partition(_PLACEHOLDER)
+    start = len(before) if whole.startswith(before) else _find_start(ahead, before)
     end = len(whole) - len(behind)
-    if not (shown and whole.endswith(behind) and all(word in whole[start:end] for word in _words(messages[turn]))):
+    is_same = shown and whole.startswith(ahead[:start]) and whole.endswith(behind)
+    if not (is_same and all(word in whole[start:end] for word in _words(messages[turn]))):
         return None
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()]
     n_blank = len(behind) - len(behind.lstrip())
     n_token = max((len(token) for token in special if behind.startswith(token, n_blank)), default=0)
-    return end + n_blank + n_token if n_token else None
+    return (start, end + n_blank + n_token) if n_token else None
+
+
+def _find_start(ahead: str, before: str) -> int:
+    """Return where a turn starts in a text up to its content, which may open it with a space.
+
+    Another text up to the turn (`before`) ends with what stands before the turn here, too.
+    """
+    ends = range(len(ahead), max(len(ahead) - _LONGEST_OPENING, -1), -1)
+    return max(ends, key=lambda end: len(os.path.commonprefix([ahead[:end][::-1], before[::-1]])))
 
 
 def _render_before_turn(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, turn: int) -> str:
     """Return the text before an assistant turn.
 
-    Templates cannot be asked for what stands before the first turn of all, a greeting: it is what
-    two of them share.
+    Before the first turn of all, a greeting, it is what two greetings share.
     """
     if turn:
         return write_text(tokenizer, messages[:turn], tools, add_generation_prompt=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from thresher.dataset import Dataset
     from thresher.models.causal_lm.language_model import LanguageModel
 
-RECIPE = "scored-rows-4"
+RECIPE = "scored-rows-5"
 SLICE_ROWS = 16_384  # conversations turned into Python objects at a time
 
 # Why a row has no scored token; its place is its code in the cache, so new ones go to the end. 0:
