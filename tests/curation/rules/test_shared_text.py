@@ -107,7 +107,7 @@ WORDS = [
     for a in ("ka", "lo", "mi", "ru", "ten", "vas", "ol", "pre")
     for b in ("dan", "mer", "sit", "fol", "gra", "ne")
 ]
-WRAPPERS = st.sampled_from(
+FIXED_WRAPPERS = st.sampled_from(
     [
         ("", ""),
         ("Translate to French: ", ""),
@@ -121,6 +121,39 @@ WRAPPERS = st.sampled_from(
         ("<doc>", "</doc>"),
     ]
 )
+LANGUAGES = (
+    "the of and to in is you that it was for on are as with his they at be this have from",
+    "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch",
+    "и в не на я быть он с что а по это она этот к но они мы весь который",
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生",
+)
+
+
+@st.composite
+def random_wrappers(draw):
+    """Draw text in one of four languages: before, behind or around a question, or examples."""
+    language, kind = draw(st.sampled_from(LANGUAGES)), draw(st.sampled_from(["before", "behind", "around", "examples"]))
+    rng = random.Random(draw(st.integers(0, 2**32)))
+
+    def write(longest):
+        words, joint = (language.split(), " ") if " " in language else (language, "")
+        return joint.join(rng.choices(words, k=rng.randint(1, longest))).capitalize() + rng.choice(".!?:。")
+
+    prefix = suffix = ""
+    if kind in ("before", "around"):
+        prefix = " ".join(write(12) for _ in range(rng.randint(1, 8))) + rng.choice(
+            [" ", "\n\n", "\nInput: ", " <doc>"]
+        )
+    if kind in ("behind", "around"):
+        suffix = rng.choice([" ", "\n"]) + " ".join(write(10) for _ in range(rng.randint(1, 3)))
+    if kind == "examples":
+        prefix = "".join(f"Q: {write(10)}\nA: {write(5)}\n\n" for _ in range(rng.randint(1, 4))) + "Q: "
+        suffix = "\nA:"
+    return prefix, suffix
+
+
+WRAPPERS = FIXED_WRAPPERS | random_wrappers()
+SEEDS = st.integers(0, 2**32)
 
 
 def pool_with_copies(seed, n=80, n_copies=20):
@@ -146,8 +179,8 @@ def measure(rows, prefix, suffix, system):
     return right / max(len(pairs), 1), right / 20
 
 
-@settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(wrapper=WRAPPERS, system=st.sampled_from(["", POLICY]), seed=st.integers(0, 5))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(wrapper=WRAPPERS, system=st.sampled_from(["", POLICY]), seed=SEEDS)
 def test_a_wrapper_round_all_rows_changes_neither_precision_nor_recall(wrapper, system, seed):
     rows = pool_with_copies(seed)
     bare, wrapped = measure(rows, "", "", ""), measure(rows, *wrapper, system)
@@ -157,8 +190,8 @@ def test_a_wrapper_round_all_rows_changes_neither_precision_nor_recall(wrapper, 
     assert wrapped[1] >= bare[1] - 0.02
 
 
-@settings(max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(first=WRAPPERS, second=WRAPPERS, seed=st.integers(0, 5))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(first=WRAPPERS, second=WRAPPERS, seed=SEEDS)
 def test_two_wrappers_of_half_of_the_rows_each_change_neither(first, second, seed):
     rows = pool_with_copies(seed)
     half = {row["id"]: i % 2 for i, row in enumerate(row for row in rows if row["id"].startswith("r"))}
@@ -166,9 +199,9 @@ def test_two_wrappers_of_half_of_the_rows_each_change_neither(first, second, see
     for row in rows:
         prefix, suffix = (first, second)[half[row["id"].split()[-1]]]
         wrapped.append({**row, "prompt": prefix + row["prompt"] + suffix})
-    precision, recall = measure(wrapped, "", "", "")
-    assert precision >= 0.98
-    assert recall >= 0.93
+    bare, (precision, recall) = measure(rows, "", "", ""), measure(wrapped, "", "", "")
+    assert precision >= bare[0] - 0.02
+    assert recall >= bare[1] - 0.02
 
 
 def leaks(pool, test):
@@ -189,8 +222,8 @@ def test_the_instructions_of_two_tasks_are_no_leak():
     assert leaks(rows[:120], [{k: row[k] for k in ("instruction", "input", "output")} for row in rows[120:]]) == set()
 
 
-@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(ours=WRAPPERS, theirs=WRAPPERS, n_words=st.sampled_from([3, 14]), seed=st.integers(0, 3))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ours=WRAPPERS, theirs=WRAPPERS, n_words=st.sampled_from([3, 14]), seed=SEEDS)
 def test_leaks_are_found_behind_any_wrapper_of_either_side(ours, theirs, n_words, seed):
     rng = random.Random(seed)
     questions = list({" ".join(rng.choices(WORDS, k=n_words)): None for _ in range(110)})
@@ -211,3 +244,32 @@ def test_semantic_duplicates_are_the_same_behind_a_system_turn():
         dropped.append(set(result.dropped["row_id"]))
     assert {row["id"] for row in rows[120:]} <= dropped[0]
     assert len(dropped[0] ^ dropped[1]) <= 0.02 * len(rows)
+
+
+def find_dropped(rows, *rules):
+    return set(apply_rules(th.load(rows, id_column="id"), [create(rule) for rule in rules]).dropped["row_id"])
+
+
+def test_rows_equal_but_for_a_system_turn_are_near_duplicates_and_no_exact_ones():
+    rows = [{"id": str(i), "system": POLICY, "prompt": q, "completion": a} for i, (q, a) in enumerate(support_rows(60))]
+    copies = [{**row, "id": f"copy {row['id']}", "system": ""} for row in rows[:10]]
+    spaced = [{**row, "id": f"spaced {row['id']}", "prompt": f" {row['prompt'].upper()}\n"} for row in rows[10:20]]
+    assert find_dropped([*rows, *copies, *spaced], "exact-duplicates") == {row["id"] for row in spaced}
+    assert find_dropped([*rows, *copies, *spaced], "near-duplicates") >= {row["id"] for row in [*copies, *spaced]}
+
+
+def test_conversations_with_other_tools_or_calls_are_no_exact_duplicates():
+    def build(name, city="Bonn", question="How warm is it?"):
+        call = {"type": "function", "function": {"name": "look", "arguments": {"city": city}}}
+        turns = [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": "I look it up.", "tool_calls": [call]},
+            {"role": "tool", "content": "22"},
+            {"role": "assistant", "content": "22 degrees"},
+        ]
+        return {"messages": turns, "tools": [{"type": "function", "function": {"name": name}}]}
+
+    rows = [build("look"), build("look", "Cologne"), build("find"), build("look", question="how warm  IS it?")]
+    assert find_dropped([{"id": str(i), **row} for i, row in enumerate(rows)], "exact-duplicates") == {"3"}
+    rows.append({"messages": rows[0]["messages"]})
+    assert find_dropped([{"id": str(i), **row} for i, row in enumerate(rows)], "exact-duplicates") == {"3"}
