@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from thresher.curation.correction.correct import Corrected, correct
     from thresher.curation.curate import curate
     from thresher.curation.result import Curated
-    from thresher.dataset import Dataset, load
+    from thresher.dataset import Dataset, Source, load
     from thresher.errors import ThresherError
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.curve import LearningCurve
@@ -54,6 +54,7 @@ __all__ = [
     "Plan",
     "Quota",
     "Scores",
+    "Source",
     "Subset",
     "ThresherError",
     "TrainSettings",
@@ -89,6 +90,7 @@ __getattr__ = export_lazily(
         "Plan": "selection.dry_run",
         "Quota": "subset.quota",
         "Scores": "subset.scores",
+        "Source": "dataset",
         "Subset": "subset.subset",
         "ThresherError": "errors",
         "TrainSettings": "trainer.train",

@@ -13,6 +13,7 @@ import pytest
 from thresher.cli.main import main
 from thresher.cli.train import train as command
 from thresher.dataset import load
+from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.train import train
 
@@ -23,6 +24,8 @@ def test_train_command_has_the_names_and_defaults_of_the_function_and_of_the_set
     function |= {"out": inspect.Parameter.empty}
     defaults = {name: entry.default for name, entry in inspect.signature(load).parameters.items()}
     defaults |= function | {field.name: field.default for field in fields(TrainSettings)}
+    defaults |= {field.name: field.default for group in (PoolSettings, EvalReadSettings) for field in fields(group)}
+    defaults |= {"data": None}  # --source may stand for it
     has = inspect.signature(command).parameters
     assert {field.name for field in fields(TrainSettings)} <= set(has)
     assert set(function) - {"settings", "on_event"} <= set(has)

@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import ComparisonSettings
 
 if TYPE_CHECKING:
     from thresher.experiments.comparison import Comparison
 
 
-@with_options(ComparisonSettings, ReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
+@with_options(ComparisonSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
 def compare(
-    pool: shared.Pool,
     eval_rows: shared.Eval,
     settings: ComparisonSettings,
-    read: ReadSettings,
+    read: PoolSettings,
+    eval_read: EvalReadSettings,
     output: shared.OutputSettings,
+    pool: shared.Pool = None,
 ) -> None:
     """Compare selectors with random: same seeds and test rows, an interval and a verdict for each.
 
@@ -28,7 +29,9 @@ def compare(
     """
     from thresher.experiments.comparison import compare as compare_methods
 
-    shared.run_experiment(compare_methods, pool, eval_rows, settings, read=read, output=output, summarize=summarize)
+    shared.run_experiment(
+        compare_methods, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize
+    )
 
 
 def summarize(result: Comparison) -> str:

@@ -11,20 +11,20 @@ import typer
 from thresher.cli import options
 from thresher.cli.with_options import with_options
 from thresher.curation.correction.settings import CorrectSettings
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import PoolSettings
 from thresher.models.settings import ModelSettings
 
 if TYPE_CHECKING:
     from thresher.curation.correction.correct import Corrected
 
 
-@with_options(CorrectSettings, ModelSettings, ReadSettings)
+@with_options(CorrectSettings, ModelSettings, PoolSettings)
 def correct(
-    pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
     correction: CorrectSettings,
     models: ModelSettings,
-    read: ReadSettings,
+    read: PoolSettings,
+    pool: options.Pool = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,

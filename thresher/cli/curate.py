@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import READ_PANEL, ReadSettings
+from thresher.dataset.settings import READ_PANEL, EvalReadSettings, PoolSettings
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
 
@@ -27,12 +26,13 @@ curate_app = typer.Typer(help="Clean a pool: duplicates, leaks, wrong labels, pe
 
 
 @curate_app.command()
-@with_options(ModelSettings, ReadSettings)
+@with_options(ModelSettings, PoolSettings, EvalReadSettings)
 def clean(
-    pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
     models: ModelSettings,
-    read: ReadSettings,
+    read: PoolSettings,
+    eval_read: EvalReadSettings,
+    pool: options.Pool = None,
     rules: Annotated[
         str | None,
         typer.Option(help="In order, separated by commas. Default: exact-duplicates,near-duplicates."),
@@ -48,8 +48,6 @@ def clean(
     force: options.Force = False,
     existing_config: SideConfig = None,
     existing_split: SideSplit = None,
-    eval_config: SideConfig = None,
-    eval_split: SideSplit = None,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -60,17 +58,19 @@ def clean(
     from thresher.cli.progress import progress_display
     from thresher.curation.curate import curate
 
+    existing_read = {"config": existing_config, "split": existing_split}
+    existing_read = {name: value for name, value in existing_read.items() if value is not None}
+    options.check_side_settings("existing", existing, existing_read)
+    options.check_side_settings("eval", eval, eval_read.given)
     rows = options.read_rows(pool, read)
-    read_side_rows = partial(options.read_and_report, quiet=quiet)
-    existing_read = replace(read, config=existing_config, split=existing_split, strict=False)
-    eval_read = replace(read, config=eval_config, split=eval_split, strict=False)
+    side = replace(read.to_read_settings(), strict=False)
     with progress_display(quiet=quiet) as show:
         curated = curate(
             rows,
             rules,
             settings=parse_rule_settings(settings),
-            existing=None if existing is None else read_side_rows(existing, existing_read),
-            eval=None if eval is None else read_side_rows(eval, eval_read),
+            existing=options.read_side_rows(existing, side, quiet=quiet, own=existing_read),
+            eval=options.read_side_rows(eval, side, quiet=quiet, own=eval_read.given),
             report=report or (),
             seed=seed,
             out=out,

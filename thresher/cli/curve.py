@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import CurveSettings
 
 if TYPE_CHECKING:
     from thresher.experiments.curve import LearningCurve
 
 
-@with_options(CurveSettings, ReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
+@with_options(CurveSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
 def curve(
-    pool: shared.Pool,
     eval_rows: shared.Eval,
     settings: CurveSettings,
-    read: ReadSettings,
+    read: PoolSettings,
+    eval_read: EvalReadSettings,
     output: shared.OutputSettings,
+    pool: shared.Pool = None,
 ) -> None:
     """Train at rising numbers of rows, and say from how many on more data stops paying.
 
@@ -31,7 +32,9 @@ def curve(
     """
     from thresher.experiments.learning_curve import learning_curve
 
-    shared.run_experiment(learning_curve, pool, eval_rows, settings, read=read, output=output, summarize=summarize)
+    shared.run_experiment(
+        learning_curve, pool, eval_rows, settings, read, eval_read, output=output, summarize=summarize
+    )
 
 
 def summarize(result: LearningCurve) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from thresher.cli import options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import ExperimentSettings
 from thresher.validation import option
 
-Pool = Annotated[str, typer.Argument(help="Rows to choose from: file, glob, folder, Hub id, or - for stdin.")]
+Pool = Annotated[
+    str | None, typer.Argument(help="Rows to choose from: file, glob, folder, Hub id, - for stdin, or a TOML file.")
+]
 Eval = Annotated[str, typer.Option("--eval", help="Rows to measure on, or a share of the pool to hold out (10%).")]
 
 
@@ -30,11 +32,12 @@ class OutputSettings:
 
 def run_experiment(
     function: Callable[..., Any],
-    source: str,
+    source: str | None,
     eval_source: str,
     settings: ExperimentSettings,
+    read: PoolSettings,
+    eval_read: EvalReadSettings,
     *,
-    read: ReadSettings,
     output: OutputSettings,
     summarize: Callable[[Any], str],
 ) -> None:
@@ -45,17 +48,21 @@ def run_experiment(
         source: rows to choose from or to train on.
         eval_source: rows to measure on; a share is passed on as it is.
         settings: of the experiment.
-        read: how rows are read; configuration and split are those of `source`.
+        read: how the rows of `source` are read.
+        eval_read: how those of `eval_source` are read where that differs.
         output: how the result is shown.
         summarize: returns a few lines about the result.
     """
     from thresher.cli.progress import progress_display
 
+    is_share = eval_source.strip().endswith("%")
+    options.check_side_settings("eval", eval_source, eval_read.given, is_share=is_share)
     with progress_display(quiet=output.quiet) as show:
         rows = options.read_and_report(source, read, quiet=output.quiet)
         eval_rows: Any = eval_source
-        if not eval_source.strip().endswith("%"):
-            eval_rows = options.read_and_report(eval_source, replace(read, config=None, split=None), quiet=output.quiet)
+        if not is_share:
+            side = read.to_read_settings()
+            eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=eval_read.given)
         result = function(rows, eval=eval_rows, on_progress=show, **vars(settings))
     if output.as_json:
         import orjson

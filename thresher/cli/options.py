@@ -3,55 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import PoolSettings, ReadSettings
 
 if TYPE_CHECKING:
-    from thresher.dataset import Dataset
+    from thresher.dataset import Dataset, Source
     from thresher.selection.distributed import PoolFiles
 
 
+Pool = Annotated[str | None, typer.Argument(help="File, glob, folder, Hub id, - for stdin, or a TOML file of sources.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in --out.")]
 Seed = Annotated[int, typer.Option(help="Random seed.")]
 
 
-def read_rows(source: str, read: ReadSettings) -> Dataset:
+def list_pool(source: str | None, read: PoolSettings) -> str | list[Source]:
+    """Return what a command shall read: its argument, or several sources side by side.
+
+    Raises:
+        InputError: nothing is named.
+    """
+    from thresher.dataset.mixture.parsing import merge_repeated
+    from thresher.errors import InputError
+
+    if source is None and not read.sources:
+        raise InputError("rows are required, found none; name a file, a folder or a Hub id, or give --source")
+    if source is not None and not read.sources:
+        return source
+    return merge_repeated([*([source] if source is not None else []), *(read.sources or ())])
+
+
+def read_rows(source: str | None, read: PoolSettings) -> Dataset:
     """Load the rows that the options describe."""
     from thresher.dataset import load
 
-    return load(source, **vars(read))
+    return load(list_pool(source, read), **vars(read.to_read_settings()))
 
 
-def read_and_report(source: str, read: ReadSettings, *, quiet: bool) -> Dataset:
+def read_and_report(source: str | None, read: PoolSettings, *, quiet: bool) -> Dataset:
     """Load rows, and say at once how they were read, and how many were rejected and why."""
-    from thresher.dataset.rejection import describe_rejected
-
     rows = read_rows(source, read)
-    if not quiet:
-        typer.echo(f"{source}: {rows.n_read:,} rows read ({rows.kind}; {describe_schema(rows)})", err=True)
-        if rows.n_rejected:
-            typer.echo(f"{source}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
-        for note in rows.notes:
-            typer.echo(f"{source}: note: {note}", err=True)
+    report_rows(source or "rows", rows, quiet=quiet)
     return rows
 
 
-def read_side_rows(source: str | None, read: ReadSettings, *, quiet: bool) -> Dataset | None:
-    """Load rows beside the pool, read by its schema and columns; None where none are named."""
-    read = ReadSettings(schema=read.schema, columns=read.columns)
-    return None if source is None else read_and_report(source, read, quiet=quiet)
+def report_rows(name: str, rows: Dataset, *, quiet: bool) -> None:
+    """Say how rows were read, and how many were rejected and why; of several sources for each."""
+    from thresher.dataset.rejection import describe_rejected
+
+    if quiet:
+        return
+    for one in rows.readings:
+        schema = one.schema.describe(one.column_names)
+        typer.echo(f"{one.name}: {one.n_read:,} rows read ({rows.kind}; {schema})", err=True)
+        if one.rejected:
+            typer.echo(f"{one.name}: {describe_rejected(one.n_read, one.rejected)}", err=True)
+    if not rows.readings:
+        typer.echo(f"{name}: {rows.n_read:,} rows read ({rows.kind}; {describe_schema(rows)})", err=True)
+    if rows.n_rejected and (
+        not rows.readings or rows.n_rejected > sum(sum(r.rejected.values()) for r in rows.readings)
+    ):
+        typer.echo(f"{name}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
+    for note in rows.notes:
+        typer.echo(f"{name}: note: {note}", err=True)
+
+
+def check_side_settings(role: str, source: str | None, own: Mapping[str, Any], *, is_share: bool = False) -> None:
+    """Refuse settings of rows that are not given, before anything is read.
+
+    Args:
+        role: option that names the rows.
+        source: what it names; None where it is not given.
+        own: settings of these rows by their names in `SourceSettings`.
+        is_share: `source` is a share of the pool.
+
+    Raises:
+        InputError: there are such settings.
+    """
+    from thresher.errors import InputError
+
+    names = ", ".join(f"--{role}-{'map' if name == 'columns' else name}" for name in own)
+    if own and source is None:
+        raise InputError(f"{names}: must be given with --{role}, found none; name the rows with --{role}")
+    if own and is_share:
+        raise InputError(f"{names}: rows of their own are required, got --{role} {source}, a share; leave it out")
+
+
+def read_side_rows(
+    source: str | None, read: ReadSettings, *, quiet: bool, own: Mapping[str, Any] | None = None
+) -> Dataset | None:
+    """Load rows beside the pool: as told of them, else as the pool where they have its columns.
+
+    Args:
+        source: what the user named; None where nothing.
+        read: of the pool; its configuration and split are not those of other rows.
+        quiet: say nothing of how they were read.
+        own: settings of these rows by their names in `SourceSettings`.
+    """
+    from thresher.dataset.loading import load_side_rows
+    from thresher.dataset.mixture.source import Source
+
+    if source is None:
+        return None
+    rows = load_side_rows(Source(source, **own) if own else source, replace(read, config=None, split=None))
+    report_rows(source, rows, quiet=quiet)
+    return rows
+
+
+def get_side_settings(read: ReadSettings) -> ReadSettings:
+    """Return how rows beside the pool are read where nothing is said of them."""
+    return ReadSettings(schema=read.schema, columns=read.columns, wanted=read.wanted)
 
 
 def describe_schema(rows: Dataset | PoolFiles) -> str | None:
     """Return how the columns were read; None for files that were named and not read here."""
     from thresher.dataset import Dataset
 
-    return rows.schema.describe(rows.column_names) if isinstance(rows, Dataset) else None
+    if not isinstance(rows, Dataset):
+        return None
+    common = rows.schema.describe(rows.column_names)
+    own = [f"{one.name} ({one.n_read:,} rows, {one.schema.describe(one.column_names)})" for one in rows.readings]
+    return f"{common}; from {' and '.join(own)}" if own else common
 
 
 def reading_notes(notes: Iterable[str]) -> list[str]:

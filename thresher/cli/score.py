@@ -10,16 +10,16 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import PoolSettings
 from thresher.models.settings import ModelSettings
 
 
-@with_options(ModelSettings, ReadSettings)
+@with_options(ModelSettings, PoolSettings)
 def score(
-    pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
     features: Annotated[str, typer.Option(help="With commas: length,loss,embedding,number:COLUMN, ...")],
     models: ModelSettings,
-    read: ReadSettings,
+    read: PoolSettings,
+    pool: options.Pool = None,
     reference: Annotated[str | None, typer.Option(help="Model that learned such rows, for reference_loss.")] = None,
     examples: Annotated[str | None, typer.Option(help="Rows to try as examples, for in_context_utility.")] = None,
     out: Annotated[Path | None, typer.Option(help=".parquet, .csv or .jsonl. Default: JSON lines on stdout.")] = None,
@@ -33,17 +33,19 @@ def score(
     """
     from thresher.cli.progress import progress_display
     from thresher.errors import InputError
+    from thresher.features.table import parse_names, refuse_unused_examples
     from thresher.features.table import score as score_rows
 
     if as_json and out is None:
         raise InputError("--json: needs --out FILE, because without it the features go to stdout; add --out")
+    refuse_unused_examples(parse_names(features), examples)
     rows = options.read_rows(pool, read)
     with progress_display(quiet=quiet) as show:
         table = score_rows(
             rows,
             features,
             reference=reference,
-            examples=options.read_side_rows(examples, read, quiet=quiet),
+            examples=options.read_side_rows(examples, options.get_side_settings(read), quiet=quiet),
             out=out,
             force=force,
             on_progress=show,

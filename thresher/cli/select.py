@@ -13,7 +13,7 @@ import typer
 
 from thresher.cli import options
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import PoolSettings
 from thresher.models.settings import ModelSettings
 from thresher.selection.settings import SelectSettings
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _RAY = "Beyond one machine"
+SIDES = ("existing", "target")  # rows beside the pool
 ROLES = ("encoder", "model")  # what a feature says of the model behind it
 
 
@@ -35,14 +36,14 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-@with_options(SelectSettings, ModelSettings, ReadSettings)
+@with_options(SelectSettings, ModelSettings, PoolSettings)
 def select(
-    pool: Annotated[str, typer.Argument(help="File, glob, folder, Hub id, or - for stdin.")],
+    pool: options.Pool = None,
     *,
     method: Annotated[str, typer.Option(help="'thresher methods' lists them.")] = "facility-location",
     selection: SelectSettings,
     models: ModelSettings,
-    read: ReadSettings,
+    read: PoolSettings,
     out: Annotated[Path | None, typer.Option(help="Folder for the result. Default: kept rows go to stdout.")] = None,
     force: options.Force = False,
     engine: Annotated[
@@ -55,8 +56,7 @@ def select(
         int | None, typer.Option(help="Parts that are chosen from separately first.", rich_help_panel=_RAY)
     ] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Estimate time, memory and disk from a few batches; write nothing."),
+        bool, typer.Option("--dry-run", help="Estimate time, memory and disk from a few batches; write nothing.")
     ] = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -70,22 +70,26 @@ def select(
     from thresher.errors import InputError
     from thresher.selection.distributed import shards
     from thresher.selection.dry_run import plan
+    from thresher.selection.request import check_roles
     from thresher.selection.run import select as select_rows
+    from thresher.selectors.registry import as_selector
 
     if as_json and out is None and not dry_run:
         raise InputError("--json: needs --out DIR, because without it the kept rows go to stdout; add --out")
-    rows = (shards if engine is Engine.ray and not dry_run else load)(pool, **vars(read))
+    check_roles(as_selector(method, selection.settings), vars(selection))
+    read_pool = shards if engine is Engine.ray and not dry_run else load
+    rows = read_pool(options.list_pool(pool, read), **vars(read.to_read_settings()))
     if out is None and not dry_run:
         _refuse_bytes_on_a_terminal(rows)
     with progress_display(quiet=quiet) as show:
-        settings: dict[str, Any] = {**vars(selection), **vars(models)}
-        for role in ("existing", "target"):
-            settings[role] = options.read_side_rows(settings[role], read, quiet=quiet)
+        side = options.get_side_settings(read)
+        sides = {role: options.read_side_rows(getattr(selection, role), side, quiet=quiet) for role in SIDES}
+        settings: dict[str, Any] = {**vars(selection), **vars(models), **sides}
         if dry_run:
             _print_plan(plan(rows, method, on_progress=show, **settings), as_json=as_json)
             return
-        cluster: dict[str, Any] = {"engine": engine.value, "address": address, "partitions": partitions}
-        subset = select_rows(rows, method, out=out, force=force, on_progress=show, **cluster, **settings)
+        settings |= {"engine": engine.value, "address": address, "partitions": partitions}
+        subset = select_rows(rows, method, out=out, force=force, on_progress=show, **settings)
     _print_result(subset, out, options.describe_schema(rows), as_json=as_json, quiet=quiet)
 
 

@@ -10,22 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from thresher.artifacts.folder import MANIFEST
 from thresher.cli import options
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
     from thresher.trainer.adapter import Adapter
 
+Data = Annotated[
+    str | None, typer.Argument(help="A folder that 'thresher select' wrote, a file, glob, folder or Hub id.")
+]
 
-@with_options(TrainSettings, ReadSettings)
+
+@with_options(TrainSettings, PoolSettings, EvalReadSettings)
 def train(
-    data: Annotated[str, typer.Argument(help="A folder that 'thresher select' wrote, a file, glob, folder or Hub id.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     settings: TrainSettings,
-    read: ReadSettings,
+    read: PoolSettings,
+    eval_read: EvalReadSettings,
+    data: Data = None,
     model: Annotated[
         str | None, typer.Option(help="Hub id, folder, smollm2 or tiny. Default: smollm2, MiniLM for labels.")
     ] = None,
@@ -48,17 +54,15 @@ def train(
     from thresher.cli.progress import training_display
     from thresher.trainer.train import train as train_rows
 
-    is_subset = (Path(data) / "manifest.json").is_file()  # `train` reads it, and knows its pool
-    if is_subset and read != ReadSettings():
-        names = ", ".join(name for name, value in vars(read).items() if value != getattr(ReadSettings(), name))
-        raise InputError(f"{names}: the rows of a subset are read as they were chosen, got {data}; leave these out")
+    held_out = _with_settings(eval, eval_read)
+    is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
     with training_display(quiet=quiet) as show:
         adapter = train_rows(
             rows,
             model=model,
-            eval=eval,
+            eval=held_out,
             control=control,
             seeds=seeds,
             out=out,
@@ -75,6 +79,33 @@ def train(
         sys.stdout.write((adapter.path / "metrics.json").read_text())
     if not quiet:
         typer.echo(format_summary(adapter), err=True)
+
+
+def _with_settings(source: str | None, eval_read: EvalReadSettings) -> Any:
+    """Return the rows to measure on with the settings that are given for them.
+
+    Raises:
+        InputError: settings are given for rows that are not.
+    """
+    from thresher.dataset import Source
+    from thresher.trainer.split import parse_share
+
+    options.check_side_settings("eval", source, eval_read.given, is_share=parse_share(source) is not None)
+    return Source(source, **eval_read.given) if eval_read.given else source
+
+
+def _is_subset(data: str | None, read: PoolSettings) -> bool:
+    """Tell whether a folder of results is given, which `train` reads itself and knows the pool of.
+
+    Raises:
+        InputError: it is, and options say how its rows are read.
+    """
+    if data is None or not (Path(data) / MANIFEST).is_file():
+        return False
+    if read != PoolSettings():
+        names = ", ".join(name for name, value in vars(read).items() if value != getattr(PoolSettings(), name))
+        raise InputError(f"{names}: the rows of a subset are read as they were chosen, got {data}; leave these out")
+    return True
 
 
 def format_summary(adapter: Adapter) -> str:

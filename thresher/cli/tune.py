@@ -8,20 +8,23 @@ import typer
 
 from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
-from thresher.dataset.settings import ReadSettings
+from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import TuneSettings
 
 if TYPE_CHECKING:
     from thresher.experiments.tuning import Tuning
 
 
-@with_options(TuneSettings, ReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
+@with_options(TuneSettings, PoolSettings, EvalReadSettings, shared.OutputSettings, defaults={"workers": "auto"})
 def tune(
-    data: Annotated[str, typer.Argument(help="Rows to train on: file, glob, folder, Hub id, or - for stdin.")],
     eval_rows: Annotated[str, typer.Option("--eval", help="Test rows, which the search does not see, or a share.")],
     settings: TuneSettings,
-    read: ReadSettings,
+    read: PoolSettings,
+    eval_read: EvalReadSettings,
     output: shared.OutputSettings,
+    data: Annotated[
+        str | None, typer.Argument(help="Rows to train on: file, glob, folder, Hub id, or - for stdin.")
+    ] = None,
 ) -> None:
     """Search learning rate, rank, alpha, dropout, batch size and epochs.
 
@@ -32,7 +35,9 @@ def tune(
     """
     from thresher.experiments.tuning import tune as search_settings
 
-    shared.run_experiment(search_settings, data, eval_rows, settings, read=read, output=output, summarize=summarize)
+    shared.run_experiment(
+        search_settings, data, eval_rows, settings, read, eval_read, output=output, summarize=summarize
+    )
 
 
 def summarize(result: Tuning) -> str:

@@ -2,7 +2,8 @@
 
 `loading.py` turns anything that holds rows into a `Dataset`; `schema.py` says which columns are
 read, `canonical.py` and `conversation.py` what a row means, `rejection.py` why it cannot be used;
-`formats/` knows the files. Imports `artifacts` and `numeric`; every package above may import it.
+`opening/` finds the rows, `formats/` knows the files, `mixture/` joins several sources. Imports
+`artifacts` and `numeric`; every package above may import it.
 A new schema goes into `schema.py`, a new kind of file into `formats/`.
 """
 
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from thresher.dataset.dataset import Dataset
     from thresher.dataset.formats.files import SourceFile
     from thresher.dataset.loading import ensure_dataset, load
+    from thresher.dataset.mixture.source import Source
     from thresher.dataset.schema import Schema
 
-__all__ = ["Conversation", "Dataset", "Schema", "SourceFile", "ensure_dataset", "load"]
+__all__ = ["Conversation", "Dataset", "Schema", "Source", "SourceFile", "ensure_dataset", "load"]
 
 __getattr__ = export_lazily(
     __name__,
@@ -27,6 +29,7 @@ __getattr__ = export_lazily(
         "Conversation": "conversation",
         "Dataset": "dataset",
         "Schema": "schema",
+        "Source": "mixture.source",
         "SourceFile": "formats.files",
         "ensure_dataset": "loading",
         "load": "loading",

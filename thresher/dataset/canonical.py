@@ -57,7 +57,7 @@ def canonicalize_row(row: Mapping[str, Any], schema: Schema, *, is_typed: bool =
     else:
         conversation = build_conversation(row, schema, is_typed=is_typed)
         text = build_canonical_text(conversation)
-        if not schema.is_chat and not _holds_messages(row, schema) and conversation.tools is None:
+        if not schema.is_chat and not holds_messages(row, schema) and conversation.tools is None:
             text = CanonicalText(text.prompt, text.response)
     return CanonicalText(text.prompt, text.response, text.extra, row_id)
 
@@ -68,9 +68,9 @@ def build_conversation(row: Mapping[str, Any], schema: Schema, *, is_typed: bool
     names = [name for role in ("messages", "prompt", "response", "tools") for name in columns.get(role, ())]
     if is_typed:
         row = {**row, **{name: drop_nulls(row[name]) for name in names if isinstance(row.get(name), list)}}
-    system = _read_optional(row, columns.get("system", ()))
+    system = read_optional(row, columns.get("system", ()))
     tools_name = columns["tools"][0] if "tools" in columns else None
-    if not schema.is_chat and not _holds_messages(row, schema):
+    if not schema.is_chat and not holds_messages(row, schema):
         prompt = join_text(row, columns["prompt"])
         response = join_text(row, columns["response"])
         history = row.get(columns["history"][0]) if "history" in columns else None
@@ -104,7 +104,7 @@ def _add_system(turns: list[dict[str, Any]], system: str | None) -> list[dict[st
     return [{"role": "system", "content": system}, *turns]
 
 
-def _holds_messages(row: Mapping[str, Any], schema: Schema) -> bool:
+def holds_messages(row: Mapping[str, Any], schema: Schema) -> bool:
     """Tell whether prompt and completion are lists of messages, as trl reads them."""
     return not schema.is_chat and isinstance(row.get(schema.columns["prompt"][0]), list)
 
@@ -160,7 +160,7 @@ def _refuse_nan(value: Any) -> None:
             _refuse_nan(one)
 
 
-def _read_optional(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def read_optional(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """Return the text of columns that need not be there, None where all are blank."""
     if all(value is None or (isinstance(value, str) and is_blank(value)) for value in map(row.get, names)):
         return None

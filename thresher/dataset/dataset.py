@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,27 @@ from thresher.numeric.arrays import Int32, Int64, Ints
 Indices = Sequence[int] | Ints | pl.Series
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceReading:
+    """How one of several sources was read.
+
+    Attributes:
+        name: as the user named it.
+        schema: of its own columns.
+        column_names: the columns that it has.
+        n_files: number of its files.
+        n_read: its rows, usable or not.
+        rejected: its rows that cannot be used, by reason.
+    """
+
+    name: str
+    schema: Schema
+    column_names: tuple[str, ...]
+    n_files: int
+    n_read: int
+    rejected: Mapping[str, int]
+
+
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Dataset:
     """Rows in one canonical shape. Made by `thresher.load`; a view by `take` shares the files.
@@ -42,6 +63,7 @@ class Dataset:
         notes: what a user should know of how they were read, one sentence each.
         file_notes: those of them that are about what single files hold.
         decoded_columns: those whose numbers mean other classes in other files: read by name.
+        readings: how each source was read, of several side by side; empty for a single one.
     """
 
     schema: Schema
@@ -54,6 +76,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     file_notes: tuple[str, ...] = ()
     decoded_columns: frozenset[str] = frozenset()
+    readings: tuple[SourceReading, ...] = ()
     _columns: dict[str, pl.Series] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -194,7 +217,7 @@ class Dataset:
             InputError: a file changed since it was read.
         """
         at = self._check_indices(indices)
-        return write_rows(self.shards, self.shard[at], self.position[at], Path(folder), stem)
+        return write_rows(self.shards, self.shard[at], self.position[at], Path(folder), stem, self.decoded_columns)
 
     def _check_indices(self, indices: Indices) -> Int64:
         at = np.asarray(indices)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-import polars as pl
-
 from thresher.artifacts.folder import MANIFEST, expand_path
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.shard import Shard, sample_rows
+from thresher.dataset.mixture.join import Reading, join_datasets, list_used_columns
+from thresher.dataset.mixture.parsing import list_sources
+from thresher.dataset.mixture.source import Source
+from thresher.dataset.opening.open_rows import open_file, open_rows
 from thresher.dataset.read_shards import read_rows
 from thresher.dataset.rejection import NoRowsError, count_values, format_rejected
 from thresher.dataset.schema import (
@@ -24,11 +24,12 @@ from thresher.dataset.schema import (
     build_mapped_schema,
     check_columns_exist,
     count_columns,
+    has_columns,
     infer_column_types,
     recognize_schema,
 )
 from thresher.dataset.settings import ReadOptions, ReadSettings
-from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, detect_file_format, find_files
+from thresher.dataset.sources import detect_file_format
 from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.labels import are_number_labels
 from thresher.dataset.values.marks import refuse_marks, refuse_pairs
@@ -39,10 +40,13 @@ from thresher.validation import document_options, split_options
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
-    Source: TypeAlias = (
+    Rows: TypeAlias = (
         str
+        | Source
+        | Sequence[str | Path | Source]
         | Path
         | Sequence[str | Path]
         | Iterable[Mapping[str, Any]]
@@ -55,12 +59,11 @@ if TYPE_CHECKING:
     )
 
 MAX_ROW_BYTES = 4 << 20
-_NOT_ARROW = (pl.Object, pl.Int128, pl.UInt128)
 _ANY = Schema(name="text", kind="text", columns={"text": ("text",)})
 
 
 @document_options(ReadSettings)
-def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack[ReadOptions]) -> Dataset:
+def load(source: Rows, *, extra_columns: Sequence[str] = (), **options: Unpack[ReadOptions]) -> Dataset:
     """Load rows to select from or to train on.
 
     Rows that cannot be used are rejected: `Dataset.rejected` has them with file, line and reason.
@@ -69,7 +72,10 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
         source: a path, a glob, a list of paths, a folder of shards, a folder of
             `datasets.save_to_disk`, a Hub id "owner/name", "-" for standard input (JSONL, or JSON
             when it begins with "["), a `datasets.Dataset`, a polars or pandas frame, a pyarrow
-            Table, or a list or an iterator of dicts.
+            Table, or a list or an iterator of dicts. A list with a `Source` among its members, or
+            a TOML file, is several sources side by side, each read in its own way; options are
+            for those that do not say otherwise. A text may carry settings: "owner/name:split",
+            "owner/name:config:split", "rows.csv:prompt=question,response=answer".
         extra_columns: columns that will be asked for with `Dataset.column`: checked to exist, and
             read now.
         **options: fields of `ReadSettings`. The schema may be that of another Dataset, to read
@@ -77,24 +83,72 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
             columns): prompt and response (and system), or text and label, or text, or messages.
 
     Raises:
-        InputError: the source cannot be read, no schema fits, no row is usable, or `strict` and a
-            row is not.
+        InputError: the source cannot be read, no schema fits, no row is usable (of several sources:
+            of any of them), or `strict` and a row is not.
         NotFoundError: a column or a split is not there.
         SettingsError: an option is unknown or illegal, or names no schema or role.
         MissingExtraError: a Hub id was given and `datasets` is not installed.
     """
     (read,) = split_options("load", options, ReadSettings)
-    if isinstance(source, Dataset):
-        raise InputError("load: rows are loaded once, got a Dataset; hand it over as it is")
+    dataset = _load_sources(source, read)
+    for name in extra_columns:
+        dataset.column(name)
+    return dataset
+
+
+def load_side_rows(rows: Any, read: ReadSettings) -> Dataset:
+    """Load rows beside a pool: as the pool where they have its columns, else in their own way.
+
+    Args:
+        rows: anything that `load` takes.
+        read: of the pool. Its schema or columns count where the rows have these columns, its mark
+            of wanted rows where they have that column; settings of the rows' own come first.
+
+    Raises:
+        InputError: the rows cannot be read, or none is usable.
+    """
+    return _load_sources(rows, read, is_side=True)
+
+
+def _load_sources(rows: Any, read: ReadSettings, *, is_side: bool = False) -> Dataset:
+    """Load what a user named, each source by its own settings; the others are for all."""
     _refuse_both(read.schema, read.columns)
+    sources = list_sources(rows)
+    parts = [_load_source(source, read, is_side=is_side, is_alone=len(sources) == 1) for source in sources]
+    return parts[0] if len(parts) == 1 else join_datasets(parts, [source.label for source in sources])
+
+
+def _load_source(source: Source, read: ReadSettings, *, is_side: bool, is_alone: bool) -> Dataset:
+    own = source.settings
+    if isinstance(source.rows, Dataset):
+        if is_alone or own:
+            raise InputError("load: rows are loaded once, got a Dataset; hand it over as it is")
+        return source.rows
+    for name in ("config", "split"):
+        if is_alone and name in own and getattr(read, name) is not None:
+            raise SettingsError(f"{source.label}: the {name} is given twice, and as '{getattr(read, name)}'; give one")
+    if own.keys() & {"schema", "columns"}:
+        read = replace(read, schema=None, columns=None)
+    soft = frozenset({"schema", "columns", "wanted"} - own.keys()) if is_side else frozenset()
+    try:
+        return _load_one(source.rows, replace(read, **own), soft)
+    except NoRowsError as error:
+        if is_alone or str(error).startswith(source.label):
+            raise
+        raise NoRowsError(f"{source.label}: {error}", error.rejected) from None
+
+
+def _load_one(rows: Any, read: ReadSettings, soft: frozenset[str]) -> Dataset:
+    """Load one source; settings in `soft` count only where the rows have their columns."""
     limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
-    shards = _open(source, config=read.config, split=read.split, max_row_bytes=limit)
+    shards = open_rows(rows, config=read.config, split=read.split, max_row_bytes=limit)
     chosen = _choose_schema(
         shards,
         schema=read.schema,
         columns=read.columns,
         id_column=read.id_column,
-        wanted=read_wanted(source) if read.wanted is None else read.wanted,
+        wanted=read_wanted(rows) if read.wanted is None else read.wanted,
+        soft=soft,
     )
     dataset = _read(shards, chosen)
     if dataset.n_rejected and read.strict:
@@ -110,8 +164,6 @@ def load(source: Source, *, extra_columns: Sequence[str] = (), **options: Unpack
             f"to read others give {MAP_SYNTAX}{shards[0].advice}",
             dataset.rejected,
         )
-    for name in extra_columns:
-        dataset.column(name)
     return dataset
 
 
@@ -137,38 +189,42 @@ def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW
 
     Args:
         path: of the file.
-        schema: of the pool, from `infer_schema`: nothing is recognized or looked up anew.
+        schema: of the pool, from `infer_reading`: nothing is recognized or looked up anew.
         max_row_bytes: longer rows of a text file are rejected.
 
     Raises:
         InputError: the file cannot be read.
     """
-    return _read([_open_file(detect_file_format(Path(path)), max_row_bytes)], schema)
+    return _read([open_file(detect_file_format(Path(path)), max_row_bytes)], schema)
 
 
-def infer_schema(
-    paths: Sequence[str | Path],
-    *,
-    schema: str | Schema | None = None,
-    columns: Mapping[str, str] | None = None,
-    id_column: str | None = None,
-    wanted: str | None = None,
-    max_row_bytes: int = MAX_ROW_BYTES,
-) -> Schema:
-    """Return the schema of a pool, from the first of its files that has rows; others stay unopened.
+def infer_reading(paths: Sequence[str | Path], read: ReadSettings, *, name: str, wanted: str | None = None) -> Reading:
+    """Return how a pool's files are read, from the first that has rows; others stay unopened.
 
-    The arguments behind the paths are those of `load`.
+    Args:
+        paths: of the files.
+        read: what the user says of them.
+        name: of the files together.
+        wanted: the column that marks wanted rows, where a folder of results says so.
 
     Raises:
         InputError: the file cannot be read, no file holds a row, or no schema fits.
         SettingsError: the schema's name or a role is unknown.
     """
-    _refuse_both(schema, columns)
-    opened = (_open_file(detect_file_format(Path(path)), max_row_bytes) for path in paths)
+    _refuse_both(read.schema, read.columns)
+    limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
+    opened = (open_file(detect_file_format(Path(path)), limit) for path in paths)
     shards = next(([shard] for shard in opened if _has_rows(shard)), None)
     if shards is None:
-        shards = [_open_file(detect_file_format(Path(paths[0])), max_row_bytes)]
-    return _choose_schema(shards, schema=schema, columns=columns, id_column=id_column, wanted=wanted)
+        shards = [open_file(detect_file_format(Path(paths[0])), limit)]
+    schema = _choose_schema(
+        shards,
+        schema=read.schema,
+        columns=read.columns,
+        id_column=read.id_column,
+        wanted=wanted if read.wanted is None else read.wanted,
+    )
+    return Reading(name=name, schema=schema, column_names=list_used_columns(schema, shards))
 
 
 def _refuse_both(schema: str | Schema | None, columns: Mapping[str, str] | None) -> None:
@@ -218,135 +274,6 @@ def _check_files(shards: Sequence[Shard], schema: Schema) -> None:
     check_label_names(names, *schema.columns.get("label", ("",)))
 
 
-def _open(source: Any, *, config: str | None, split: str | None, max_row_bytes: int) -> list[Shard]:
-    if isinstance(source, str | Path):
-        return _open_path(source, config=config, split=split, max_row_bytes=max_row_bytes)
-    if config is not None:
-        raise SettingsError(f"config is only for a Hub dataset, got '{config}' with {type(source).__name__}")
-    if split is not None and type(source).__module__.partition(".")[0] != "datasets":
-        raise SettingsError(f"split is only for a Hub dataset, a folder or a DatasetDict, got '{split}'")
-    module = type(source).__module__.partition(".")[0]
-    if module == "datasets":
-        from thresher.dataset.hub import open_dataset
-
-        return [open_dataset(source, split=split)]
-    if isinstance(source, Sequence) and all(isinstance(item, str | Path) for item in source):
-        return [_open_file(file, max_row_bytes) for file in find_files(source, split=split)]
-    return [_open_in_memory(source, module, max_row_bytes)]
-
-
-def _open_in_memory(source: Any, module: str, max_row_bytes: int) -> Shard:
-    """Open a frame, a table or dicts; `module` is the package that its type comes from."""
-    if isinstance(source, pl.DataFrame | pl.LazyFrame):
-        return _open_polars(source.lazy().collect())
-    if type(source).__name__ == "Series":
-        raise InputError(
-            f"load: rows are required, got a Series of {module}, which is one column; give the frame, or "
-            "series.to_frame('text')"
-        )
-    if callable(source):
-        raise InputError(f"load: rows are required, got the function {source.__name__!r}; call it: load(rows())")
-    if isinstance(source, Mapping):
-        raise InputError(
-            "load: rows are required, got a dict; give a list of dicts, one per row, or polars.DataFrame(dict) for a "
-            "dict of columns"
-        )
-    if module == "pandas":
-        return _open_pandas(source, max_row_bytes)
-    if module == "pyarrow":
-        return _open_arrow(source)
-    if isinstance(source, Sequence | Iterator) and not isinstance(source, bytes):
-        return _open_list(source, "<list>", max_row_bytes)
-    raise InputError(
-        "load: a path, a frame, a Table, a datasets.Dataset or dicts, one per row, are required, got "
-        f"{type(source).__name__}; convert it to one of them"
-    )
-
-
-def _open_path(source: str | Path, *, config: str | None, split: str | None, max_row_bytes: int) -> list[Shard]:
-    from thresher.dataset import hub
-    from thresher.dataset.formats.text_files import open_text
-
-    source = os.path.expanduser(source) if isinstance(source, str) else expand_path(source)
-    if source == "-" and split is None and config is None:
-        return [open_text(None, ".json", "", max_row_bytes=max_row_bytes)]
-    if Path(source).is_dir() and hub.is_saved(Path(source)):
-        return list(hub.open_saved(Path(source), split=split))
-    if isinstance(source, str) and hub.is_hub_id(source):
-        return [hub.open_hub(source, config=config, split=split)]
-    if config is not None:
-        raise SettingsError(f"{source}: config is only for a Hub dataset, got '{config}'")
-    if split is not None and not Path(source).is_dir():
-        raise SettingsError(f"{source}: split is only for a Hub dataset, a folder or a DatasetDict, got '{split}'")
-    return [_open_file(file, max_row_bytes) for file in find_files(source, split=split)]
-
-
-def _open_file(file: FileToRead, max_row_bytes: int) -> Shard:
-    if file.suffix in TABLE_SUFFIXES and file.path.stat().st_size:
-        from thresher.dataset.formats.table_shard import open_table
-
-        return open_table(file.path, file.suffix)
-    from thresher.dataset.formats.text_files import open_text
-
-    return open_text(file.path, file.suffix, file.compression, max_row_bytes=max_row_bytes)
-
-
-def _open_polars(frame: pl.DataFrame) -> Shard:
-    from thresher.dataset.formats.table_shard import wrap_table
-
-    for name, kind in frame.schema.items():
-        if kind in _NOT_ARROW:  # polars would hand over addresses in place of objects
-            raise InputError(
-                f"<polars>: columns must hold values that Arrow has, '{name}' holds {kind}; cast it, or leave it out "
-                f"with frame.drop('{name}')"
-            )
-    return wrap_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), "<polars>")
-
-
-def _open_arrow(table: Any) -> Shard:
-    import pyarrow as pa
-
-    from thresher.dataset.formats.table_shard import wrap_table
-
-    if isinstance(table, pa.RecordBatch):
-        table = pa.Table.from_batches([table])
-    if not isinstance(table, pa.Table):
-        raise InputError(f"load: of pyarrow a Table or a RecordBatch is required, got {type(table).__name__}")
-    return wrap_table(table, "<arrow>")
-
-
-def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
-    """Return the rows of a pandas frame; one whose columns mix types is read as dicts."""
-    import pyarrow as pa
-
-    from thresher.dataset.formats.table_shard import wrap_table
-
-    if not frame.columns.is_unique:
-        repeated = frame.columns[frame.columns.duplicated()][0]
-        raise InputError(f"<pandas>: the columns of a frame must differ, found '{repeated}' twice; rename one")
-    try:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return _open_list(frame.to_dict(orient="records"), "<pandas>", max_row_bytes)
-    return wrap_table(table, "<pandas>")
-
-
-def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:
-    """Write rows to a temporary file as JSON lines, so that they are read like a file's."""
-    from thresher.dataset.formats.text_files import open_text
-
-    with tempfile.TemporaryFile() as spool:
-        for number, row in enumerate(rows):
-            try:
-                spool.write(json.dumps(row).encode() + b"\n")
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    f"{name}: rows must hold what JSON can, row {number} does not ({error}); convert it"
-                ) from None
-        spool.seek(0)
-        return open_text(None, ".jsonl", "", max_row_bytes=max_row_bytes, stream=spool, name=name)
-
-
 def _has_rows(shard: Shard) -> bool:
     return next(iter(shard.blocks(columns=shard.column_names[:1])), None) is not None
 
@@ -358,8 +285,13 @@ def _choose_schema(
     columns: Mapping[str, str] | None,
     id_column: str | None,
     wanted: str | None = None,
+    soft: frozenset[str] = frozenset(),
 ) -> Schema:
-    """Return the schema the user named or mapped, or that of the first rows."""
+    """Return the schema the user named or mapped, or that of the first rows.
+
+    Those of `schema`, `columns` and `wanted` that are in `soft` count only where the rows have
+    their columns.
+    """
     first_shard = next((shard for shard in shards if _has_rows(shard)), shards[0])
     where, rows = first_shard.name, sample_rows(first_shard)
     if not rows:
@@ -369,6 +301,10 @@ def _choose_schema(
         why = "".join(f" ({count} x {reason})" for reason, count in list(count_values(unread["reason"]).items())[:1])
         advice = first_shard.advice or ("; convert the file with iconv" if "not UTF-8" in why else "")
         raise NoRowsError(f"{where}: rows are required, found {start}{why}{advice}", unread)
+    if "schema" in soft and not has_columns(rows, schema=schema, columns=columns):
+        schema = columns = None
+    if "wanted" in soft and not any(wanted in row for row in rows):
+        wanted = None
     if isinstance(schema, Schema):
         chosen = schema
     elif columns is not None:

@@ -10,26 +10,40 @@ from typing import Any
 
 from thresher.artifacts.folder import expand_path
 from thresher.dataset.dataset import Dataset
+from thresher.dataset.schema import Schema
 from thresher.errors import OutputError
 
 
 def describe_schema(rows: Dataset) -> dict[str, Any]:
-    """Return the schema in JSON values."""
-    wanted = {} if rows.schema.wanted is None else {"wanted": rows.schema.wanted}
+    """Return the schema in JSON values; of several sources also that of each."""
+    own = [{"n_files": one.n_files, **schema_to_json(one.schema)} for one in rows.readings]
+    return {**schema_to_json(rows.schema), **({"sources": own} if own else {})}
+
+
+def schema_to_json(schema: Schema) -> dict[str, Any]:
+    """Return a schema in JSON values, without what its rows say of types."""
+    wanted = {} if schema.wanted is None else {"wanted": schema.wanted}
     return {
-        "name": rows.schema.name,
-        "kind": rows.kind,
-        "columns": {role: list(names) for role, names in rows.schema.columns.items()},
+        "name": schema.name,
+        "kind": schema.kind,
+        "columns": {role: list(names) for role, names in schema.columns.items()},
         **wanted,
     }
+
+
+def schema_from_json(entry: Mapping[str, Any]) -> Schema:
+    """Return the schema of JSON values."""
+    columns = {role: tuple(names) for role, names in entry["columns"].items()}
+    return Schema(name=entry["name"], kind=entry["kind"], columns=columns, wanted=entry.get("wanted"))
 
 
 def describe_columns(rows: Dataset) -> dict[str, Any]:
     """Return how the columns were read, for manifests and people.
 
     `kind` and `schema`, `columns`: role -> those that were read, `not_read`: the others, and the
-    same in a line, `summary`.
+    same in a line, `summary`; of several sources also `sources`, the line of each.
     """
+    own = [one.schema.describe(one.column_names) for one in rows.readings]
     read, others = rows.schema.split_columns(rows.column_names)
     return {
         "kind": rows.kind,
@@ -37,6 +51,7 @@ def describe_columns(rows: Dataset) -> dict[str, Any]:
         "columns": read,
         "not_read": others,
         "summary": rows.schema.describe(rows.column_names),
+        **({"sources": own} if own else {}),
     }
 
 

@@ -278,6 +278,24 @@ def infer_column_types(schema: Schema, rows: Sequence[Mapping[str, Any]]) -> Sch
     return replace(schema, integer_columns=whole)
 
 
+def has_columns(
+    rows: Sequence[Mapping[str, Any]], *, schema: str | Schema | None, columns: Mapping[str, str] | None
+) -> bool:
+    """Tell whether any row has all that a schema or a mapping needs; True where none is given.
+
+    Raises:
+        SettingsError: the schema's name or a role is unknown.
+    """
+    if columns is not None:
+        schema = build_mapped_schema(columns)
+    if isinstance(schema, Schema):
+        groups = schema.required
+        return any(all(any(name in row for name in group) for group in groups) for row in rows)
+    if schema is None or schema not in _KNOWN:  # `recognize_schema` refuses an unknown name
+        return True
+    return _fit_schema(schema, count_columns(rows), rows)[1] > 0
+
+
 def check_columns_exist(schema: Schema, columns: Iterable[str], *, where: str) -> None:
     """Refuse a mapping, an id column or a mark that no row of the sample has.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from thresher.errors import InputError
-from thresher.validation import Settings, option
+from thresher.validation import Settings, get_option, option
 
 if TYPE_CHECKING:
     from thresher.dataset.schema import Schema
@@ -33,8 +33,8 @@ def parse_map(text: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadSettings(Settings):
-    """How rows are read from a file, a folder or the Hub."""
+class SourceSettings(Settings):
+    """How the rows of one source are read."""
 
     where = "load"
 
@@ -51,7 +51,6 @@ class ReadSettings(Settings):
         panel=READ_PANEL,
         parse=parse_map,
     )
-    id_column: str | None = option(None, "Column with a unique id. Default: a hash of the content.", panel=READ_PANEL)
     wanted: str | None = option(
         None,
         "Column that marks the rows to keep, of preference (KTO) data: true or 1; the others are rejected.",
@@ -61,10 +60,69 @@ class ReadSettings(Settings):
     split: str | None = option(
         None, "Split of a Hub or saved data set, or of a folder with files named after splits.", panel=READ_PANEL
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSettings(SourceSettings):
+    """How rows are read from a file, a folder or the Hub, or from several sources side by side."""
+
+    id_column: str | None = option(None, "Column with a unique id. Default: a hash of the content.", panel=READ_PANEL)
     strict: bool = option(False, "Stop at rows that cannot be used instead of rejecting them.", panel=READ_PANEL)
     max_row_bytes: int | None = option(
         None, "Longer rows of text files are rejected. Default: 4 MiB.", ge=1, panel=READ_PANEL
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSettings(ReadSettings):
+    """How a command reads its rows, from one source or from several."""
+
+    sources: tuple[str, ...] | None = option(
+        None,
+        "Rows side by side with the others, read in their own way: FILE:prompt=question,response=answer, "
+        "FILE:schema=alpaca,wanted=label, ID:split, ID:config:split.",
+        flag="--source",
+        is_repeatable=True,
+        panel=READ_PANEL,
+        parse=lambda texts: tuple(texts) or None,
+    )
+
+    def to_read_settings(self) -> ReadSettings:
+        """Return what is for every source."""
+        return ReadSettings(**{each.name: getattr(self, each.name) for each in fields(ReadSettings)})
+
+
+def _side_option(role: str, name: str) -> Any:
+    """Return the option that says of the rows of a role what another says of the pool."""
+    about = get_option(next(each for each in fields(SourceSettings) if each.name == name))
+    flag = about.flag or f"--{name}"
+    words = about.help.split(". ")[0].rstrip(".")
+    return option(
+        None,
+        f"Of the rows of --{role}: {words[0].lower()}{words[1:]}.",
+        flag=f"--{role}-{flag.removeprefix('--')}",
+        panel=READ_PANEL,
+        parse=about.parse,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalReadSettings(Settings):
+    """How the rows to evaluate on are read, where that differs from the pool."""
+
+    where = "eval"
+
+    eval_schema: Any = _side_option("eval", "schema")
+    eval_columns: Mapping[str, str] | None = _side_option("eval", "columns")
+    eval_wanted: str | None = _side_option("eval", "wanted")
+    eval_config: str | None = _side_option("eval", "config")
+    eval_split: str | None = _side_option("eval", "split")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that are given, by their names in `SourceSettings`."""
+        values = {name.removeprefix("eval_"): value for name, value in vars(self).items()}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class ReadOptions(TypedDict, total=False):

@@ -12,7 +12,7 @@ import polars as pl
 from thresher.artifacts.folder import write_csv, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.dataset import Dataset
-from thresher.dataset.provenance import describe_sides
+from thresher.dataset.provenance import describe_schema, describe_sides
 from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
 from thresher.experiments.experiment import Experiment
@@ -229,10 +229,9 @@ def describe_inputs(experiment: Experiment) -> dict[str, Any]:
         key: [{"name": source.name, "bytes": source.bytes, "sha256": source.sha256} for source in data.sources]
         for key, data in (("inputs", pool), ("eval", test))
     }
-    columns = {role: list(names) for role, names in pool.schema.columns.items()}
     return {
         **files,
-        "schema": {"name": pool.schema.name, "columns": columns},
+        "schema": {name: value for name, value in describe_schema(pool).items() if name != "kind"},
         "reading": describe_sides({"pool": pool, "eval": test}),
         "id_column": pool.id_column,
         "unknown_labels": experiment.unknown_labels,

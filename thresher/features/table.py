@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -113,7 +113,8 @@ def score(
     """
     from thresher.features import FeatureContext, compute, fingerprints
 
-    names = _names(features)
+    names = parse_names(features)
+    refuse_unused_examples(names, examples)
     rows = pool if isinstance(pool, Dataset) else load(pool)
     beside = examples if examples is None or isinstance(examples, Dataset) else load(examples)
     (models,) = split_options("score", options, ModelSettings)
@@ -203,12 +204,29 @@ def _is_free(path: Path, identity: str, *, force: bool) -> bool:
     return True
 
 
-def _names(features: str | Iterable[str]) -> list[str]:
+def parse_names(features: str | Iterable[str]) -> list[str]:
+    """Return the names of features, from a list or a text with commas.
+
+    Raises:
+        InputError: there is none.
+    """
     parts = features.split(",") if isinstance(features, str) else features
     names = list(dict.fromkeys(current_name(part.strip()) for part in parts if part.strip()))
     if not names:
         raise InputError("features: must name at least one, got none; for example length,loss")
     return names
+
+
+def refuse_unused_examples(names: Sequence[str], examples: object) -> None:
+    """Refuse rows to try as examples where no feature tries any, before they are read.
+
+    Raises:
+        InputError: it says so.
+    """
+    from thresher.features.registry import is_pairwise
+
+    if examples is not None and not any(map(is_pairwise, names)):
+        raise InputError(f"examples: none of the features {', '.join(names)} tries any; leave them out")
 
 
 def _describe_result(rows: Dataset, computed: Features) -> dict[str, Any]:

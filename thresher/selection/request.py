@@ -185,7 +185,8 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
         )
     if budget.unit in ("rows", "share"):
         budget.n_rows(len(pool))
-    others = {role: _load_side_rows(role, getattr(settings, role), selector) for role in ROLES}
+    check_roles(selector, vars(settings))
+    others = {role: _load_side_rows(getattr(settings, role)) for role in ROLES}
     feature_settings = selector.requirements.feature_settings
     context = FeatureContext(models=call.models, on_progress=call.on_progress, **feature_settings).resolved(len(pool))
     rows = whole() if whole is not None and selector.requirements.adapters else pool
@@ -203,12 +204,24 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     )
 
 
-def _load_side_rows(role: str, rows: Any, selector: Selector) -> Dataset | None:
-    """Return the rows of a role, if any; refuse those that the selector does not look at."""
-    if rows is None:
-        if role in selector.requirements.required_roles:
+def check_roles(selector: Selector, given: Mapping[str, Any]) -> None:
+    """Check that a selector takes the rows that are given beside the pool, and has those it needs.
+
+    Args:
+        selector: the method.
+        given: rows by role, or whatever names them; None where there are none; other names count
+            nothing.
+
+    Raises:
+        InputError: the selector does not look at such rows, or needs others.
+    """
+    for role in ROLES:
+        rows = given.get(role)
+        if rows is None and role in selector.requirements.required_roles:
             raise InputError(f"{role}: {selector.name} needs {ROLES[role]}, found none; give --{role} FILE")
-        return None
-    if role not in selector.requirements.side_features:
-        raise InputError(f"{role}: {selector.name} does not look at {ROLES[role]}; leave it out")
-    return rows if isinstance(rows, Dataset) else load(rows)
+        if rows is not None and role not in selector.requirements.side_features:
+            raise InputError(f"{role}: {selector.name} does not look at {ROLES[role]}; leave it out")
+
+
+def _load_side_rows(rows: Any) -> Dataset | None:
+    return rows if rows is None or isinstance(rows, Dataset) else load(rows)

@@ -194,6 +194,8 @@ def open_subset(folder: str | Path) -> Subset:
     Raises:
         ManifestError: the folder is no subset, or its pool is gone or has changed.
     """
+    from thresher.dataset.mixture.reload import load_recorded
+
     folder = expand_path(folder)
     content = _subset_manifest(folder).content
     paths = [Path(path) for path in content["run"]["inputs"]]
@@ -203,7 +205,7 @@ def open_subset(folder: str | Path) -> Subset:
             f"{folder}: the pool that it was chosen from is not at {gone[0]} any more; name the pool with --control, "
             f"or train without a comparison with --control none"
         )
-    pool = _load_as(paths, content)
+    pool = load_recorded(paths, content["schema"], id_column=content["id_column"])
     if pool.fingerprint != content["pool"]:
         raise ManifestError(
             f"{folder}: the pool at {paths[0]} has changed since these rows were chosen from it; run select again, "
@@ -218,10 +220,20 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     Raises:
         ManifestError: the folder is no subset.
     """
+    from thresher.dataset import load
+    from thresher.dataset.provenance import schema_from_json
+
     folder = expand_path(folder)
     content = _subset_manifest(folder).content
     # A longer row is among these where the pool was read with a larger limit.
-    return _load_as(find_subset_files(folder), content, max_row_bytes=ANY_LENGTH)
+    schema = schema_from_json(content["schema"])
+    return load(
+        find_subset_files(folder),
+        schema=schema,
+        id_column=content["id_column"],
+        wanted=schema.wanted,
+        max_row_bytes=ANY_LENGTH,
+    )
 
 
 def _subset_manifest(folder: str | Path) -> Manifest:
@@ -229,18 +241,3 @@ def _subset_manifest(folder: str | Path) -> Manifest:
     if manifest.content.get("kind") != "subset":
         raise ManifestError(f"{folder}: must be a subset, found '{manifest.content.get('kind')}'")
     return manifest
-
-
-def _load_as(paths: list[Path], content: Mapping[str, Any], *, max_row_bytes: int | None = None) -> Dataset:
-    """Load rows with the schema that a manifest tells."""
-    from thresher.dataset import Schema, load
-
-    columns = {role: tuple(names) for role, names in content["schema"]["columns"].items()}
-    schema = Schema(name=content["schema"]["name"], kind=content["schema"]["kind"], columns=columns)
-    return load(
-        paths,
-        schema=schema,
-        id_column=content["id_column"],
-        wanted=content["schema"].get("wanted"),
-        max_row_bytes=max_row_bytes,
-    )

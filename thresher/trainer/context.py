@@ -13,6 +13,8 @@ from typing import Any
 from thresher.artifacts.folder import MANIFEST
 from thresher.artifacts.manifest import Manifest, versions
 from thresher.dataset import Dataset, Schema, load
+from thresher.dataset.loading import load_side_rows
+from thresher.dataset.settings import ReadSettings
 from thresher.errors import InputError, SettingsError, first_three
 from thresher.models.causal_lm.adapter import ADAPTER_CONFIG
 from thresher.models.causal_lm.base_model import BaseModel, find_base, load_tokenizer
@@ -206,8 +208,12 @@ def _load_data(data: Any, *, with_pool: bool) -> tuple[Dataset, Dataset | None, 
 
 
 def load_rows(data: Any, schema: Schema | None = None) -> Dataset:
-    """Return a Dataset as it is, and load anything else, with the schema of other rows if given."""
-    return data if isinstance(data, Dataset) else load(data, schema=schema)
+    """Return a Dataset as it is, and load anything else, by the schema of others where it fits."""
+    if isinstance(data, Dataset):
+        return data
+    if schema is None:
+        return load(data)
+    return load_side_rows(data, ReadSettings(schema=schema, wanted=schema.wanted))
 
 
 def content_hash(rows: Dataset) -> str:

@@ -287,3 +287,20 @@ def test_a_file_that_disagrees_is_named(kit, tmp_path):
     (folder / "part-9.csv").write_text("prompt,completion\na,b\n")
     with pytest.raises(InputError, match=r"must be of one format, found \.csv, \.jsonl"):
         kit.run_in_process([*folder.iterdir()], tmp_path / "out")
+
+
+def test_sources_side_by_side_are_those_of_one_machine(kit, pool_folder, tmp_path):
+    rows = [{"q": f"question {i} of {i % 7}", "a": f"answer {i}", "good": i % 3 > 0} for i in range(60)]
+    kit.write_shards(tmp_path / "quiz", rows, 2)
+    quiz = th.Source(tmp_path / "quiz", columns={"prompt": "q", "response": "a"}, wanted="good")
+    sources = [th.Source(pool_folder), quiz]
+    here = th.select(th.load(sources), "facility-location", budget=30, encoder="static", out=tmp_path / "here")
+    files = shards(sources)
+    there = kit.run_in_process(files, tmp_path / "there", budget=30)
+    kit.assert_same(here, there)
+    assert here.manifest.content["counts"]["rejected"] == 22
+    assert th.load(sorted((tmp_path / "there").glob("subset-*.jsonl"))).n_rejected == 0
+    of_dataset = kit.run_in_process(th.load(sources), tmp_path / "of-dataset", budget=30)
+    assert of_dataset.kept.tolist() == here.kept.tolist()
+    with pytest.raises(InputError, match="is in two sources"):
+        shards([quiz, quiz])

@@ -136,6 +136,7 @@ def _refuse_column(values: Sequence[Any], name: str, schema: Schema, columns: st
         advice = "leave out the rows that it marks, and the column"
     else:
         advice = f"give --wanted {name} to keep the rows that it marks as wanted"
+        advice += f" (of this source alone: {where}:wanted={name})"
         if name.casefold() == _LABEL and schema.name != "mapped" and not any(map(_is_truth, values)):
             advice += f"; numbers 0 and 1 that mean something else are ignored with --map {columns}"
     raise InputError(

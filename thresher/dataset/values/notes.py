@@ -42,7 +42,7 @@ def list_notes(
     return (
         *_describe_empty_files(empty),
         *_describe_encoding(n_per_reason.get(NOT_UTF8, 0)),
-        *_describe_similar_labels(n_per_label),
+        *list_label_notes(n_per_label),
         *dict.fromkeys(file_notes),
     )
 
@@ -106,7 +106,8 @@ def count_labels(rows: Dataset) -> dict[str, int]:
     return count_values(rows.frame["response"])
 
 
-def _describe_similar_labels(counts: Mapping[str, int]) -> list[str]:
+def list_label_notes(counts: Mapping[str, int]) -> list[str]:
+    """Return a sentence on labels that look alike, if there are any, from how often each occurs."""
     groups = find_similar_labels(counts)
     if not groups:
         return []

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from thresher.dataset import Dataset, Schema, load
+from thresher.dataset import Dataset
+from thresher.dataset.mixture.reload import load_recorded
 from thresher.errors import ThresherError
 from thresher.numeric.arrays import Int64
 
@@ -53,12 +54,7 @@ def read_pool(content: Mapping[str, Any], *, row_ids: pl.Series) -> Pool:
     if gone:
         return Pool(None, f"The pool was read from {gone[0]}, and that file no longer exists.")
     try:
-        rows = load(
-            [Path(path) for path in paths],
-            schema=_schema(content),
-            id_column=content.get("id_column"),
-            wanted=(content.get("schema") or {}).get("wanted"),
-        )
+        rows = load_recorded(paths, _schema(content), id_column=content.get("id_column"))
     except ThresherError as error:
         return Pool(None, f"The pool can no longer be read ({error}).")
     if not row_ids.is_in(rows.frame["row_id"].implode()).all():
@@ -72,10 +68,7 @@ def list_pool_files(content: Mapping[str, Any]) -> list[str]:
     return [str(path) for path in (inputs.get("pool", []) if isinstance(inputs, Mapping) else inputs)]
 
 
-def _schema(content: Mapping[str, Any]) -> Schema | None:
+def _schema(content: Mapping[str, Any]) -> dict[str, Any] | None:
     schema = content.get("schema")
     kind = None if schema is None else schema.get("kind", content.get("task"))
-    if schema is None or kind is None:
-        return None
-    columns = {role: tuple(names) for role, names in schema["columns"].items()}
-    return Schema(name=schema["name"], kind=kind, columns=columns)
+    return None if schema is None or kind is None else {**schema, "kind": kind}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.manifest import Manifest
+from thresher.dataset.mixture.reload import format_source, list_recorded_sources
 from thresher.reporting import formatting as fmt
 from thresher.reporting.page import Code, Section, Table
 from thresher.reporting.pages.pool import list_pool_files
@@ -110,13 +111,7 @@ def build_command(content: Mapping[str, Any], out: Path) -> str:
 
 
 def _build_select_words(content: Mapping[str, Any]) -> list[str]:
-    words = [
-        _join_paths(list_pool_files(content)) or "POOL",
-        "--method",
-        content["method"],
-        "--budget",
-        content["budget"],
-    ]
+    words = [*(_build_pool_words(content) or ["POOL"]), "--method", content["method"], "--budget", content["budget"]]
     for role in ROLES:
         if role in content.get("run", {}):
             words += [f"--{role}", _join_paths(content["run"][role])]
@@ -141,6 +136,18 @@ def _build_select_words(content: Mapping[str, Any]) -> list[str]:
     return [*words, *_build_schema_words(content), "--seed", str(content["seed"])]
 
 
+def _build_pool_words(content: Mapping[str, Any]) -> list[str]:
+    """Return the rows that the command reads; of several sources, each with its settings."""
+    paths = list_pool_files(content)
+    schema = content.get("schema") or {}
+    if not paths or not schema.get("sources"):
+        return [_join_paths(paths)] if paths else []
+    words = []
+    for source, entry in zip(list_recorded_sources(paths, schema), schema["sources"], strict=True):
+        words += ["--source", format_source(_join_paths([str(path) for path in source.rows]), entry)]
+    return words
+
+
 def _join_paths(paths: Sequence[str]) -> str:
     """Return files as one argument of a command: the file, or the folder of several, or ""."""
     return str(Path(paths[0]).parent) if len(paths) > 1 else "".join(paths)
@@ -149,8 +156,12 @@ def _join_paths(paths: Sequence[str]) -> str:
 def _build_schema_words(content: Mapping[str, Any]) -> list[str]:
     schema = content["schema"]
     words = []
-    if schema["name"] == "mapped":
+    if schema.get("sources"):
+        pass  # each says how it was read
+    elif schema["name"] == "mapped":
         words += ["--map", ",".join(f"{role}={'+'.join(names)}" for role, names in schema["columns"].items())]
+    if schema.get("wanted"):
+        words += ["--wanted", schema["wanted"]]
     if content.get("id_column"):
         words += ["--id-column", content["id_column"]]
     return words
@@ -158,7 +169,7 @@ def _build_schema_words(content: Mapping[str, Any]) -> list[str]:
 
 def _build_other_words(content: Mapping[str, Any]) -> list[str]:
     """Return data and options of other commands; what the manifest does not name is in capitals."""
-    words = [_join_paths(list_pool_files(content)) or ("DATA" if content["kind"] in ("adapter", "tuning") else "POOL")]
+    words = _build_pool_words(content) or ["DATA" if content["kind"] in ("adapter", "tuning") else "POOL"]
     words += ["--eval", content.get("run", {}).get("eval") or "EVAL"]
     model = content.get("model")
     name = model.get("name") if isinstance(model, Mapping) else model

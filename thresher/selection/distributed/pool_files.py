@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+
 from thresher.dataset import Dataset, Schema, load
+from thresher.dataset.dataset import SourceReading
 from thresher.dataset.formats.files import SourceFile
-from thresher.dataset.loading import MAX_ROW_BYTES, infer_schema, load_shard, read_wanted
+from thresher.dataset.loading import MAX_ROW_BYTES, infer_reading, load_shard, read_wanted
+from thresher.dataset.mixture.join import Reading, choose_common_schema, map_rows, reads_alike, refuse_repeated_files
+from thresher.dataset.mixture.parsing import list_sources
+from thresher.dataset.mixture.source import Source
 from thresher.dataset.settings import ReadOptions, ReadSettings
-from thresher.dataset.sources import FileToRead, detect_file_format, find_files
+from thresher.dataset.sources import detect_file_format, find_files
 from thresher.errors import InputError
 from thresher.validation import document_options, split_options
 
@@ -30,6 +37,7 @@ class PoolFiles:
         is_strict: whether rows that cannot be used are an error.
         max_row_bytes: longer rows of a text file are rejected.
         expected: fingerprint that the rows must have, None where it is not known.
+        readings: how each source is read, of several side by side, in the order of their files.
     """
 
     names: tuple[str, ...]
@@ -38,6 +46,7 @@ class PoolFiles:
     is_strict: bool = False
     max_row_bytes: int = MAX_ROW_BYTES
     expected: str | None = None
+    readings: tuple[SourceReading, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of shards."""
@@ -49,14 +58,24 @@ class PoolFiles:
         Raises:
             InputError: the file cannot be read, or has rows of which none is usable.
         """
-        rows = load_shard(self.paths[number], self.schema, max_row_bytes=self.max_row_bytes)
+        own = self.find_schema(number)
+        rows = load_shard(self.paths[number], own, max_row_bytes=self.max_row_bytes)
         if rows.n_read and not len(rows):
             reason, count = next(iter(rows.rejected_by_reason.items()))
             raise InputError(
-                f"{self.names[number]}: rows of schema '{self.schema.name}' are required, as in {self.names[0]}, found "
+                f"{self.names[number]}: rows of schema '{own.name}' are required, as in {self.names[0]}, found "
                 f"none in {rows.n_read:,} rows ({count:,} x {reason}); leave the file out or fix it"
             )
-        return self.rename_file(rows, number)
+        return self.rename_file(map_rows(rows, self.schema), number)
+
+    def find_source(self, number: int) -> int:
+        """Return which of several sources a file belongs to; 0 where there is one."""
+        stops = np.cumsum([one.n_files for one in self.readings])
+        return int(np.searchsorted(stops, number, side="right")) if self.readings else 0
+
+    def find_schema(self, number: int) -> Schema:
+        """Return the schema by which a file is read, before its columns are those of all."""
+        return self.readings[self.find_source(number)].schema if self.readings else self.schema
 
     def rename_file(self, rows: Dataset, number: int) -> Dataset:
         """Return rows of a shard with the user's name for the file."""
@@ -71,13 +90,21 @@ class PoolFiles:
 
     def load(self) -> Dataset:
         """Load all rows into this process."""
-        return load(
-            list(self.names),
-            schema=self.schema,
-            id_column=self.schema.id_column,
-            wanted=self.schema.wanted,
-            max_row_bytes=self.max_row_bytes,
-        )
+        limit, id_column = self.max_row_bytes, self.schema.id_column
+        if not self.readings:
+            return load(
+                list(self.names),
+                schema=self.schema,
+                id_column=id_column,
+                wanted=self.schema.wanted,
+                max_row_bytes=limit,
+            )
+        stops = np.cumsum([0, *(one.n_files for one in self.readings)]).tolist()
+        sources = [
+            Source(list(self.names[first:stop]), name=one.name, schema=one.schema, wanted=one.schema.wanted)
+            for one, (first, stop) in zip(self.readings, pairwise(stops), strict=True)
+        ]
+        return load(sources, id_column=id_column, max_row_bytes=limit)
 
     def read_states(self) -> list[tuple[int, int, int]]:
         """Return bytes and times of change of each file and of its entry: they show any change.
@@ -99,12 +126,12 @@ class PoolFiles:
 
 
 @document_options(ReadSettings)
-def shards(source: str | Path | Sequence[str | Path], **options: Unpack[ReadOptions]) -> PoolFiles:
+def shards(source: str | Path | Source | Sequence[str | Path | Source], **options: Unpack[ReadOptions]) -> PoolFiles:
     """Name the files of a pool for `select(engine="ray")`; only the first is read, for its schema.
 
     Args:
         source: a path, a glob, a list of paths, or a folder of shards, on storage that all nodes
-            see.
+            see; or several sources of such, as for `load`.
         **options: fields of `ReadSettings`.
 
     Raises:
@@ -112,35 +139,58 @@ def shards(source: str | Path | Sequence[str | Path], **options: Unpack[ReadOpti
             which only a Hub data set has.
     """
     (read,) = split_options("shards", options, ReadSettings)
+    sources = list_sources(source)
+    paths: list[Path] = []
+    readings: list[SourceReading] = []
+    used: list[Reading] = []
+    for one in sources:
+        own = replace(read, **({"schema": None, "columns": None} if _has_schema(one) else {}))
+        own = replace(own, **one.settings)
+        files = _find_shards(one, own)
+        used.append(infer_reading(files, own, name=one.label, wanted=read_wanted(one.rows)))
+        paths += files
+        names = tuple(used[-1].column_names)
+        readings.append(
+            SourceReading(
+                name=one.label, schema=used[-1].schema, column_names=names, n_files=len(files), n_read=0, rejected={}
+            )
+        )
+    refuse_repeated_files(paths)
+    schema = choose_common_schema(used)
+    is_mapped = any(not reads_alike(one.schema, schema) for one in used)
+    _check_shards(paths, is_mapped=is_mapped)
+    return PoolFiles(
+        names=tuple(map(str, paths)),
+        paths=tuple(os.path.abspath(path) for path in paths),
+        schema=schema,
+        is_strict=read.strict,
+        max_row_bytes=MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes,
+        readings=tuple(readings) if len(sources) > 1 else (),
+    )
+
+
+def _has_schema(source: Source) -> bool:
+    return source.schema is not None or source.columns is not None
+
+
+def _find_shards(source: Source, read: ReadSettings) -> list[Path]:
+    """Return the files of a source.
+
+    Raises:
+        InputError: these are no files, or a configuration was given.
+    """
     if read.config is not None:
         raise InputError(
             f"config: is for a Hub data set, and engine ray reads files, got '{read.config}'; leave it out"
         )
-    paths = [source] if isinstance(source, str | Path) else list(source) if isinstance(source, Sequence) else []
+    rows = source.rows
+    paths = [rows] if isinstance(rows, str | Path) else list(rows) if isinstance(rows, Sequence) else []
     if not paths or not all(isinstance(path, str | Path) and str(path) != "-" for path in paths):
         raise InputError(
             f"engine ray: a pool must be files (a path, a glob, a folder), one shard each, got "
-            f"{'standard input' if source == '-' else type(source).__name__}; write it to files that all nodes see"
+            f"{'standard input' if rows == '-' else type(rows).__name__}; write it to files that all nodes see"
         )
-    files = find_files(source, split=read.split)
-    _check_shards(files)
-    names = tuple(str(file.path) for file in files)
-    limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
-    schema = infer_schema(
-        [file.path for file in files],
-        schema=read.schema,
-        columns=read.columns,
-        id_column=read.id_column,
-        wanted=read.wanted if read.wanted is not None else read_wanted(source),
-        max_row_bytes=limit,
-    )
-    return PoolFiles(
-        names=names,
-        paths=tuple(os.path.abspath(name) for name in names),
-        schema=schema,
-        is_strict=read.strict,
-        max_row_bytes=limit,
-    )
+    return [file.path for file in find_files(rows, split=read.split)]
 
 
 def find_pool_files(pool: Any) -> PoolFiles:
@@ -158,23 +208,28 @@ def find_pool_files(pool: Any) -> PoolFiles:
     if nameless:
         raise InputError(f"engine ray: a pool must be files, one shard each, got {nameless[0]}; write it to files")
     names = tuple(source.path for source in sources)
-    _check_shards([detect_file_format(Path(name)) for name in names])
+    is_mapped = any(not reads_alike(one.schema, pool.schema) for one in pool.readings)
+    _check_shards([Path(name) for name in names], is_mapped=is_mapped)
     return PoolFiles(
         names=names,
         paths=tuple(os.path.abspath(name) for name in names),
         schema=pool.schema,
         expected=pool.fingerprint,
+        readings=pool.readings,
     )
 
 
-def _check_shards(files: Sequence[FileToRead]) -> None:
+def _check_shards(paths: Sequence[Path], *, is_mapped: bool) -> None:
     """Refuse files whose results could not lie side by side as one.
+
+    Rows in columns that several sources share are written as JSON lines, whatever their files.
 
     Raises:
         InputError: they are of several formats, or too many for the numbers in file names.
     """
+    files = [detect_file_format(path) for path in paths]
     kinds = sorted({file.suffix + file.compression for file in files})
-    if len(kinds) > 1:
+    if len(kinds) > 1 and not is_mapped:
         raise InputError(
             f"engine ray: the files of a pool must be of one format, found {', '.join(kinds)}; convert them"
         )

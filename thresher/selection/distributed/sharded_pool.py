@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from thresher.artifacts.folder import atomic_file, write_parquet
 from thresher.dataset import Dataset, Schema
+from thresher.dataset.dataset import SourceReading
 from thresher.dataset.formats.files import SourceFile
+from thresher.dataset.mixture.join import refuse_bare_numbers
+from thresher.dataset.mixture.mapped_shard import find_original
 from thresher.dataset.read_shards import DUPLICATED_ID, reject_repeated
 from thresher.dataset.rejection import RejectedRows
 from thresher.dataset.row_id import hash_row_ids, number_repeats
-from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
+from thresher.dataset.values.class_names import Names, check_label_names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.notes import count_labels, list_notes
 from thresher.errors import InputError
 from thresher.selection.distributed.pool_files import PoolFiles
@@ -53,7 +56,7 @@ class ReadShard:
             "columns": rows.column_names,
             "notes": list(rows.file_notes),
             "labels": count_labels(rows),
-            "label_names": find_label_names(self.files.schema, rows.shards[0]),
+            "label_names": find_label_names(self.files.find_schema(number), find_original(rows.shards[0])),
             "class_names": dict(rows.shards[0].label_names),
             "source": {"bytes": source.bytes, "sha256": source.sha256, "mtime_ns": source.mtime_ns},
         }
@@ -146,6 +149,11 @@ class ShardedPool:
         return len(self.start) - 1
 
     @property
+    def readings(self) -> tuple[SourceReading, ...]:
+        """How each source is read, of several side by side."""
+        return self.reader.files.readings
+
+    @property
     def schema(self) -> Schema:
         """Of all rows."""
         return self.reader.files.schema
@@ -231,8 +239,7 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
     for record in records:
         labels.update(record["labels"])
     empty = [name for name, record in zip(files.names, records, strict=True) if not record["read"]]
-    label_names = {name: record["label_names"] for name, record in zip(files.names, records, strict=True)}
-    check_label_names(label_names, *files.schema.columns.get("label", ("",)))
+    _check_label_names(files, [record["label_names"] for record in records])
     pool = ShardedPool(
         reader=ShardReader(
             files=files,
@@ -251,6 +258,21 @@ def gather_pool(files: PoolFiles, work: ReadShard, records: Sequence[Record]) ->
     )
     _check(pool, files)
     return pool
+
+
+def _check_label_names(files: PoolFiles, kinds: Sequence[Names | None]) -> None:
+    """Refuse numbers of classes that nobody can name, from what each file says of its labels.
+
+    Raises:
+        InputError: there are such.
+    """
+    source = [files.find_source(number) for number in range(len(files))]
+    groups = [[at for at, own in enumerate(source) if own == number] for number in range(max(source) + 1)]
+    for group in groups:
+        names = {files.names[at]: kinds[at] for at in group}
+        check_label_names(names, *files.find_schema(group[0]).columns.get("label", ("",)))
+    if files.readings:
+        refuse_bare_numbers([[kinds[at] for at in group] for group in groups], [one.name for one in files.readings])
 
 
 def _write_final(
@@ -298,6 +320,18 @@ def describe_files(files: PoolFiles) -> dict[str, Any]:
     schema = files.schema
     return {
         "files": [[path, *size] for path, size in zip(files.paths, files.read_states(), strict=True)],
+        **_describe_schema(schema),
+        **(
+            {"sources": [[one.n_files, _describe_schema(one.schema)] for one in files.readings]}
+            if files.readings
+            else {}
+        ),
+        "max_row_bytes": files.max_row_bytes,
+    }
+
+
+def _describe_schema(schema: Schema) -> dict[str, Any]:
+    return {
         "schema": [schema.name, schema.kind, {role: list(names) for role, names in schema.columns.items()}],
         "types": [
             list(schema.label_names or ()),
@@ -306,5 +340,4 @@ def describe_files(files: PoolFiles) -> dict[str, Any]:
             schema.has_number_labels,
             *([] if schema.wanted is None else [schema.wanted]),
         ],
-        "max_row_bytes": files.max_row_bytes,
     }

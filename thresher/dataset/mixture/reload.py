@@ -1,0 +1,57 @@
+"""Rows as a manifest tells of them: read again, each source by its own schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thresher.dataset.dataset import Dataset
+from thresher.dataset.mixture.source import Source
+from thresher.dataset.provenance import schema_from_json
+
+
+def list_recorded_sources(paths: Sequence[str | Path], schema: Mapping[str, Any] | None) -> list[Source]:
+    """Return the sources of a pool, from the paths of its files and the `schema` of a manifest.
+
+    A single source without a schema of its own is all of the files.
+    """
+    sources: list[Source] = []
+    first = 0
+    for entry in (schema or {}).get("sources", ()):
+        own, stop = schema_from_json(entry), first + entry["n_files"]
+        sources.append(Source([Path(path) for path in paths[first:stop]], schema=own, wanted=own.wanted))
+        first = stop
+    return sources or [Source([Path(path) for path in paths])]
+
+
+def load_recorded(
+    paths: Sequence[str | Path], schema: Mapping[str, Any] | None, *, id_column: str | None = None
+) -> Dataset:
+    """Load the rows that a manifest names.
+
+    Args:
+        paths: of the files, in order.
+        schema: of the manifest, with `sources` where it was several; None to recognize it.
+        id_column: of the manifest.
+
+    Raises:
+        InputError: the rows cannot be read.
+    """
+    from thresher.dataset.loading import load
+
+    sources = list_recorded_sources(paths, schema)
+    if len(sources) == 1 and schema is not None:
+        own = schema_from_json(schema)
+        return load(sources[0].rows, schema=own, id_column=id_column, wanted=own.wanted)
+    return load(sources, id_column=id_column)
+
+
+def format_source(path: str, schema: Mapping[str, Any]) -> str:
+    """Return a source as the command line takes it: "b.csv:prompt=question,response=answer"."""
+    pairs = {"schema": schema["name"]}
+    if schema["name"] == "mapped":
+        pairs = {role: "+".join(names) for role, names in schema["columns"].items()}
+    if schema.get("wanted"):
+        pairs["wanted"] = schema["wanted"]
+    return f"{path}:" + ",".join(f"{key}={value}" for key, value in pairs.items())
