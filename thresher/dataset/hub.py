@@ -37,7 +37,7 @@ _TABLES = {".parquet", ".arrow", ".feather", ".xlsx"}
 _FILES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".gz", ".zst", ".bz2", ".txt", *_TABLES}
 
 
-def open_hub(name: str, *, config: str | None, split: str | None) -> TableShard:
+def open_hub(name: str, *, config: str | None, split: str | None, max_row_bytes: int) -> TableShard:
     """Fetch a dataset of the Hub with the `datasets` package; its code is never run.
 
     Raises:
@@ -53,10 +53,10 @@ def open_hub(name: str, *, config: str | None, split: str | None) -> TableShard:
     except (OSError, ValueError, RuntimeError) as error:  # of network, name, config and split
         first_line = str(error).split("\n")[0].rstrip(".")
         raise InputError(f"{name}: the Hub dataset must be reachable, got '{first_line}'; {_OFFLINE_HINT}") from None
-    return open_dataset(dataset, split=split, name=f"hub:{name}")
+    return open_dataset(dataset, split=split, max_row_bytes=max_row_bytes, name=f"hub:{name}")
 
 
-def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -> TableShard:
+def open_dataset(dataset: Any, *, split: str | None, max_row_bytes: int, name: str = "<datasets>") -> TableShard:
     """Return the rows of a `datasets.Dataset`, or of one split of a `DatasetDict`.
 
     Raises:
@@ -68,7 +68,7 @@ def open_dataset(dataset: Any, *, split: str | None, name: str = "<datasets>") -
         raise InputError(f"{name}: a datasets.Dataset is required, got a stream; materialize it with Dataset.from_list")
     table: pa.Table = dataset.with_format("arrow")[:]
     table = table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
-    return wrap_table(table, name)
+    return wrap_table(table, name, max_row_bytes=max_row_bytes)
 
 
 def to_hub_dataset(rows: Dataset, *, needed_by: str) -> datasets.Dataset:
@@ -128,7 +128,7 @@ def is_saved(folder: Path) -> bool:
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def open_saved(folder: Path, *, split: str | None) -> list[TableShard]:
+def open_saved(folder: Path, *, split: str | None, max_row_bytes: int) -> list[TableShard]:
     """Return the shards of a folder that `save_to_disk` wrote; `datasets` itself is not needed.
 
     Raises:
@@ -144,4 +144,10 @@ def open_saved(folder: Path, *, split: str | None) -> list[TableShard]:
         raise InputError(
             f"{folder}: the state of a saved dataset must be readable, got '{error}'; save it again"
         ) from None
-    return [open_table(folder / name, ".arrow") for name in names]
+    others = [name for name in names if not isinstance(name, str) or os.path.basename(name) != name]
+    if others:
+        raise InputError(
+            f"{folder}: the state of a saved dataset must name files of its own folder, got {repr(others[0])[:80]}; "
+            f"save it again"
+        )
+    return [open_table(folder / name, ".arrow", max_row_bytes=max_row_bytes) for name in names]

@@ -190,7 +190,7 @@ def load_shard(path: str | Path, schema: Schema, *, max_row_bytes: int = MAX_ROW
     Args:
         path: of the file.
         schema: of the pool, from `infer_reading`: nothing is recognized or looked up anew.
-        max_row_bytes: longer rows of a text file are rejected.
+        max_row_bytes: longer rows are rejected.
 
     Raises:
         InputError: the file cannot be read.

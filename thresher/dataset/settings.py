@@ -68,9 +68,7 @@ class ReadSettings(SourceSettings):
 
     id_column: str | None = option(None, "Column with a unique id. Default: a hash of the content.", panel=READ_PANEL)
     strict: bool = option(False, "Stop at rows that cannot be used instead of rejecting them.", panel=READ_PANEL)
-    max_row_bytes: int | None = option(
-        None, "Longer rows of text files are rejected. Default: 4 MiB.", ge=1, panel=READ_PANEL
-    )
+    max_row_bytes: int | None = option(None, "Longer rows are rejected. Default: 4 MiB.", ge=1, panel=READ_PANEL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ class RowSettings(Section):
     schema_name: Line | None = Field(default=None, alias="schema", description="Default: by the first rows.")
     columns: dict[Line, Line] | None = Field(default=None, description="Role -> column, for rows of no known schema.")
     unreadable: Literal["fail", "skip"] = Field(default="fail", description="What a damaged file does.")
-    max_row_bytes: int = Field(default=4 << 20, ge=1, le=1 << 30, description="Longer rows of text files are rejected.")
+    max_row_bytes: int = Field(default=4 << 20, ge=1, le=1 << 30, description="Longer rows are rejected.")
     settle_s: float = Field(default=0.0, ge=0, le=7 * 86_400, description="Files modified later wait for the next run.")
 
 

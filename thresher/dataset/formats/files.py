@@ -71,6 +71,11 @@ class SourceFile:
             raise InputError(f"{self.path}: the file changed while it was being read; run again")
 
 
+def allow_expansion(n_bytes: int) -> int:
+    """Return the bytes that a file of rows may expand to."""
+    return max(SMALL_PLAIN_BYTES, min(MAX_PLAIN_BYTES, n_bytes * MAX_EXPANSION))
+
+
 def check_expansion(name: str, n_bytes: int, n_plain: int) -> None:
     """Refuse a compressed file that expands as no file of rows does.
 
@@ -82,7 +87,7 @@ def check_expansion(name: str, n_bytes: int, n_plain: int) -> None:
     Raises:
         InputError: it is a bomb, or too large to be expanded here.
     """
-    allowed = max(SMALL_PLAIN_BYTES, min(MAX_PLAIN_BYTES, n_bytes * MAX_EXPANSION))
+    allowed = allow_expansion(n_bytes)
     if n_plain > allowed:
         raise InputError(
             f"{name}: the file expands from {n_bytes} to more than {allowed} bytes, which no file of rows does; "

@@ -11,22 +11,21 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from thresher.dataset.formats.files import SourceFile, check_expansion
+from thresher.dataset.formats.files import SourceFile
+from thresher.dataset.formats.tables.arrow_file import ArrowFile
+from thresher.dataset.formats.tables.parquet_file import BATCH_ROWS, ParquetFile
+from thresher.dataset.formats.tables.row_sizes import measure_rows
 from thresher.dataset.rejection import NOT_UTF8, PREVIEW_CHARACTERS, BadRow
 from thresher.errors import InputError
 from thresher.numeric.arrays import Int64
 
-BATCH_ROWS = 16_384
 _HASH_BYTES = 4 << 20
-_ROW_BYTES = 16
-HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _PLAIN = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
@@ -53,115 +52,38 @@ class TableInMemory:
             yield table.slice(start, BATCH_ROWS)
 
 
-class ParquetFile:
-    """A Parquet file, read by row group; the values of a Hive partition are columns of it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with pa.parquet.ParquetFile(path) as file:
-            schema: pa.Schema = file.schema_arrow
-            self._partition = _parse_partition(path, schema.names)
-            for name in self._partition:
-                schema = schema.append(pa.field(name, pa.string()))
-            self.schema = schema
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        _check_expansion(path, sum(group.total_byte_size for group in groups), sum(group.num_rows for group in groups))
-
-    def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        """Yield all rows in order."""
-        with pa.parquet.ParquetFile(self._path) as file:
-            names = None if columns is None else [name for name in columns if name not in self._partition]
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
-                table = pa.Table.from_batches([batch])
-                for name, value in self._partition.items():
-                    if columns is None or name in columns:
-                        table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), batch.num_rows))
-                yield table
-
-
-def _parse_partition(path: Path, names: Sequence[str]) -> dict[str, str | None]:
-    """Return the values of folders such as "lang=en", but for columns of the file."""
-    parts = [part.partition("=") for part in Path(os.path.abspath(path)).parent.parts]
-    values = {name: unquote(value) for name, equals, value in parts if equals and name and name not in names}
-    return {name: None if value == HIVE_NULL else value for name, value in values.items()}
-
-
-class ArrowFile:
-    """An Arrow IPC stream (as `datasets` writes) or file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with open(path, "rb") as file:
-            self.is_file = file.read(6) == b"ARROW1"  # random access; else a stream
-        n_bytes = n_rows = 0
-        with self._open() as reader:
-            self.schema: pa.Schema = reader.schema
-            for batch in _iterate_batches(reader):
-                n_bytes, n_rows = n_bytes + batch.nbytes, n_rows + batch.num_rows
-                _check_expansion(path, n_bytes, n_rows)
-                _check_offsets(batch)
-
-    def _open(self) -> Any:
-        source = pa.memory_map(str(self._path))
-        return pa.ipc.open_file(source) if self.is_file else pa.ipc.open_stream(source)
-
-    def batches(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
-        """Yield all rows in order."""
-        with self._open() as reader:
-            for batch in _iterate_batches(reader):
-                table = pa.Table.from_batches([batch])
-                table = table if columns is None else table.select(list(columns))
-                for start in range(0, table.num_rows, BATCH_ROWS):
-                    yield table.slice(start, BATCH_ROWS)
-
-
-def _iterate_batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of an Arrow stream or file."""
-    if isinstance(reader, pa.ipc.RecordBatchFileReader):
-        return (reader.get_batch(i) for i in range(reader.num_record_batches))
-    return iter(reader)
-
-
-def _check_expansion(path: Path, n_bytes: int, n_rows: int) -> None:
-    """Refuse a table much larger than its file; a row takes memory even if all are equal."""
-    check_expansion(str(path), path.stat().st_size, max(n_bytes, n_rows * _ROW_BYTES))
-
-
-def _check_offsets(batch: pa.RecordBatch) -> None:
-    """Refuse values that point outside of their buffers, where Arrow would read any memory.
-
-    Text that is not UTF-8 is left to the row that holds it; inside of lists and structs it damages
-    the file.
-    """
-    for column in batch.columns:
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid:
-            bare = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
-            if bare is None:
-                raise
-            column.view(bare).validate(full=True)
-
-
 class TableBlock:
-    """Some rows of a table."""
+    """Some rows of a table.
 
-    def __init__(self, table: pa.Table, positions: Int64) -> None:
+    Args:
+        table: the rows.
+        positions: (n,) int64, of the rows in their file.
+        max_row_bytes: longer rows cannot be read; None for any length.
+    """
+
+    def __init__(self, table: pa.Table, positions: Int64, max_row_bytes: int | None) -> None:
         self.positions = positions
         self.lines = positions + 1
         self._table = table
+        self._max_row_bytes = max_row_bytes
+        is_long = np.zeros(len(positions), np.bool_)
+        self._is_long = is_long if max_row_bytes is None else measure_rows(table) > max_row_bytes
 
     def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
         """Yield the block by column, unless a text is not UTF-8; the types are the table's own."""
         table = self._table.select([name for name in types if name in self._table.column_names])
+        at = np.flatnonzero(~self._is_long)
+        table = table if len(at) == len(self._is_long) else _take(table, at)
         try:
             table.validate(full=True)
         except pa.ArrowInvalid:
             return
-        yield np.arange(len(self.positions), dtype=np.int64), table
+        yield at, table
 
     def row(self, index: int) -> dict[str, Any]:
-        """Return one row; BadRow when a text in it is not UTF-8."""
+        """Return one row; BadRow when it is too long, or a text in it is not UTF-8."""
+        if self._is_long[index]:
+            raise BadRow(f"the row is longer than {self._max_row_bytes} bytes")
         try:
             row: dict[str, Any] = self._table.slice(index, 1).to_pylist()[0]
         except UnicodeDecodeError:
@@ -190,6 +112,7 @@ class TableShard:
         table: where the rows come from.
         source: the file, or the name of what was given in memory.
         suffix: with which a copy is written, ".parquet", ".arrow" or ".feather".
+        max_row_bytes: rows whose columns that are read have more are rejected; None for any length.
 
     Raises:
         InputError: two columns have one name.
@@ -198,7 +121,7 @@ class TableShard:
     is_typed = True
     has_fixed_columns = True
 
-    def __init__(self, table: Batches, source: SourceFile, *, suffix: str) -> None:
+    def __init__(self, table: Batches, source: SourceFile, *, suffix: str, max_row_bytes: int | None = None) -> None:
         check_names(table.schema.names, source.path)
         self.name = source.path
         self.suffix = suffix
@@ -209,6 +132,7 @@ class TableShard:
         self.notes: Sequence[str] = ()
         self._changed: Mapping[int, dict[str, Any]] = {}
         self._table = table
+        self._max_row_bytes = max_row_bytes
         self._is_arrow_file = isinstance(table, ArrowFile) and table.is_file
 
     @property
@@ -227,7 +151,7 @@ class TableShard:
         """Yield all rows, or those at ascending positions; of all columns or of the named ones."""
         named = None if columns is None else [name for name in self.column_names if name in columns]
         for at, table in self._read_tables(positions, named):
-            yield TableBlock(table, at)
+            yield TableBlock(table, at, self._max_row_bytes)
 
     def _read_tables(self, positions: Int64 | None, columns: Sequence[str] | None) -> Iterator[tuple[Int64, pa.Table]]:
         first = 0
@@ -317,8 +241,13 @@ def check_names(names: Sequence[str], where: str) -> None:
         raise InputError(f"{where}: the columns of a table must differ, found '{repeated[0]}' twice; rename one")
 
 
-def open_table(path: Path, suffix: str) -> TableShard:
+def open_table(path: Path, suffix: str, *, max_row_bytes: int | None = None) -> TableShard:
     """Open a Parquet or Arrow file.
+
+    Args:
+        path: of the file.
+        suffix: of its name.
+        max_row_bytes: longer rows are rejected; None for any length.
 
     Raises:
         InputError: the file cannot be read or is damaged.
@@ -326,16 +255,22 @@ def open_table(path: Path, suffix: str) -> TableShard:
     with explain_errors(str(path)):
         source = _hash_file(path)
         table: Batches = ParquetFile(path) if suffix == ".parquet" else ArrowFile(path)
-    return TableShard(table, source, suffix=suffix)
+    return TableShard(table, source, suffix=suffix, max_row_bytes=max_row_bytes)
 
 
-def wrap_table(table: pa.Table, name: str) -> TableShard:
-    """Return the rows of a table in memory; the name stands for it, for example "<polars>"."""
+def wrap_table(table: pa.Table, name: str, *, max_row_bytes: int | None = None) -> TableShard:
+    """Return the rows of a table in memory.
+
+    Args:
+        table: the rows.
+        name: that stands for it, for example "<polars>".
+        max_row_bytes: longer rows are rejected; None for any length.
+    """
     sink = _HashSink()
     with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     source = SourceFile(path=name, bytes=table.nbytes, sha256=sink.digest.hexdigest())
-    return TableShard(TableInMemory(table), source, suffix=".parquet")
+    return TableShard(TableInMemory(table), source, suffix=".parquet", max_row_bytes=max_row_bytes)
 
 
 class _HashSink(io.RawIOBase):

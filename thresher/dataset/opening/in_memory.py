@@ -21,7 +21,7 @@ _NOT_ARROW = (pl.Object, pl.Int128, pl.UInt128)
 def open_in_memory(source: Any, module: str, max_row_bytes: int) -> Shard:
     """Open a frame, a table or dicts; `module` is the package that its type comes from."""
     if isinstance(source, pl.DataFrame | pl.LazyFrame):
-        return _open_polars(source.lazy().collect())
+        return _open_polars(source.lazy().collect(), max_row_bytes)
     if type(source).__name__ == "Series":
         raise InputError(
             f"load: rows are required, got a Series of {module}, which is one column; give the frame, or "
@@ -37,7 +37,7 @@ def open_in_memory(source: Any, module: str, max_row_bytes: int) -> Shard:
     if module == "pandas":
         return _open_pandas(source, max_row_bytes)
     if module == "pyarrow":
-        return _open_arrow(source)
+        return _open_arrow(source, max_row_bytes)
     if isinstance(source, Sequence | Iterator) and not isinstance(source, bytes):
         return _open_list(source, "<list>", max_row_bytes)
     raise InputError(
@@ -46,7 +46,7 @@ def open_in_memory(source: Any, module: str, max_row_bytes: int) -> Shard:
     )
 
 
-def _open_polars(frame: pl.DataFrame) -> Shard:
+def _open_polars(frame: pl.DataFrame, max_row_bytes: int) -> Shard:
     from thresher.dataset.formats.table_shard import wrap_table
 
     for name, kind in frame.schema.items():
@@ -55,10 +55,11 @@ def _open_polars(frame: pl.DataFrame) -> Shard:
                 f"<polars>: columns must hold values that Arrow has, '{name}' holds {kind}; cast it, or leave it out "
                 f"with frame.drop('{name}')"
             )
-    return wrap_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), "<polars>")
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return wrap_table(table, "<polars>", max_row_bytes=max_row_bytes)
 
 
-def _open_arrow(table: Any) -> Shard:
+def _open_arrow(table: Any, max_row_bytes: int) -> Shard:
     import pyarrow as pa
 
     from thresher.dataset.formats.table_shard import wrap_table
@@ -67,7 +68,7 @@ def _open_arrow(table: Any) -> Shard:
         table = pa.Table.from_batches([table])
     if not isinstance(table, pa.Table):
         raise InputError(f"load: of pyarrow a Table or a RecordBatch is required, got {type(table).__name__}")
-    return wrap_table(table, "<arrow>")
+    return wrap_table(table, "<arrow>", max_row_bytes=max_row_bytes)
 
 
 def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
@@ -83,7 +84,7 @@ def _open_pandas(frame: pd.DataFrame, max_row_bytes: int) -> Shard:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return _open_list(frame.to_dict(orient="records"), "<pandas>", max_row_bytes)
-    return wrap_table(table, "<pandas>")
+    return wrap_table(table, "<pandas>", max_row_bytes=max_row_bytes)
 
 
 def _open_list(rows: Iterable[Any], name: str, max_row_bytes: int) -> Shard:

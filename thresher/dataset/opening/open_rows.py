@@ -21,7 +21,7 @@ def open_rows(source: Any, *, config: str | None, split: str | None, max_row_byt
         source: as for `load`.
         config: of a Hub data set.
         split: of a Hub or saved data set, or of a folder.
-        max_row_bytes: longer rows of a text file are rejected.
+        max_row_bytes: longer rows are rejected.
 
     Raises:
         InputError: it cannot be read.
@@ -38,7 +38,7 @@ def open_rows(source: Any, *, config: str | None, split: str | None, max_row_byt
     if module == "datasets":
         from thresher.dataset.hub import open_dataset
 
-        return [open_dataset(source, split=split)]
+        return [open_dataset(source, split=split, max_row_bytes=max_row_bytes)]
     if isinstance(source, Sequence) and all(isinstance(item, str | Path) for item in source):
         return [open_file(file, max_row_bytes) for file in find_files(source, split=split)]
     return [open_in_memory(source, module, max_row_bytes)]
@@ -52,9 +52,9 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
     if source == "-" and split is None and config is None:
         return [open_text(None, ".json", "", max_row_bytes=max_row_bytes)]
     if Path(source).is_dir() and hub.is_saved(Path(source)):
-        return list(hub.open_saved(Path(source), split=split))
+        return list(hub.open_saved(Path(source), split=split, max_row_bytes=max_row_bytes))
     if isinstance(source, str) and hub.is_hub_id(source):
-        return [hub.open_hub(source, config=config, split=split)]
+        return [hub.open_hub(source, config=config, split=split, max_row_bytes=max_row_bytes)]
     if config is not None:
         raise SettingsError(f"{source}: config is only for a Hub dataset, got '{config}'")
     if split is not None and not Path(source).is_dir():
@@ -63,7 +63,7 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
 
 
 def open_file(file: FileToRead, max_row_bytes: int) -> Shard:
-    """Open a file of rows; longer rows of a text file are rejected.
+    """Open a file of rows; longer rows are rejected.
 
     Raises:
         InputError: it cannot be read.
@@ -71,7 +71,7 @@ def open_file(file: FileToRead, max_row_bytes: int) -> Shard:
     if file.suffix in TABLE_SUFFIXES and file.path.stat().st_size:
         from thresher.dataset.formats.table_shard import open_table
 
-        return open_table(file.path, file.suffix)
+        return open_table(file.path, file.suffix, max_row_bytes=max_row_bytes)
     from thresher.dataset.formats.text_files import open_text
 
     return open_text(file.path, file.suffix, file.compression, max_row_bytes=max_row_bytes)

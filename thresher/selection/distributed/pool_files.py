@@ -35,7 +35,7 @@ class PoolFiles:
         paths: absolute, so that every process finds them.
         schema: of all rows.
         is_strict: whether rows that cannot be used are an error.
-        max_row_bytes: longer rows of a text file are rejected.
+        max_row_bytes: longer rows are rejected.
         expected: fingerprint that the rows must have, None where it is not known.
         readings: how each source is read, of several side by side, in the order of their files.
     """
