@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from thresher.dataset import load
 from thresher.dataset.formats import text_shard
-from thresher.dataset.loading import _choose_schema, _open
+from thresher.dataset.loading import _choose_schema
+from thresher.dataset.opening.open_rows import open_rows
 from thresher.dataset.read_shards import read_rows
 from thresher.errors import InputError, ThresherError
 
@@ -117,7 +118,7 @@ def check_accounted(path, **arguments):
 
 def check_paths_agree(path, schema="alpaca"):
     try:
-        shards = _open(path, config=None, split=None, max_row_bytes=200)
+        shards = open_rows(path, config=None, split=None, max_row_bytes=200)
         chosen = _choose_schema(shards, schema=schema, columns=None, id_column=None)
     except ThresherError:
         return
@@ -240,7 +241,7 @@ def test_deep_nesting_is_read_alike_by_column_and_by_row(tmp_path, depth):
     path.write_bytes(b"\n".join([dumped(GOOD), deep]))
     dataset = check_accounted(path)
     assert dataset.rows(range(len(dataset)))[0] == GOOD
-    shards = _open(path, config=None, split=None, max_row_bytes=1 << 20)
+    shards = open_rows(path, config=None, split=None, max_row_bytes=1 << 20)
     chosen = _choose_schema(shards, schema=None, columns=None, id_column=None)
     assert read_rows(shards, chosen).rejected == read_rows(shards, chosen, by_column=False).rejected
 
