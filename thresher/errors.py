@@ -6,15 +6,32 @@
     ├── NotFoundError      a name was looked up and does not exist            (LookupError)
     ├── MissingExtraError  an optional package is needed                      (ImportError)
     ├── ManifestError      a manifest cannot be read or does not match        (ValueError)
-    └── OutputError        the output folder cannot be written                (OSError)
+    ├── OutputError        the output folder cannot be written                (OSError)
+    └── IncompleteError    the machine ended part of the work; run it again   (RuntimeError)
 
-The command line prints the sentence and exits with 2; any other exception is an internal error.
+The command line prints the sentence and exits with 2 (IncompleteError: 75); any other exception is
+an internal error. `is_environment_error` tells errors of the machine, after which the same work may
+succeed, from those of the rows and the settings, which would come again.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
+from concurrent.futures import BrokenExecutor
+
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+# by name, since torch may not be installed
+_TORCH_ERRORS = {"OutOfMemoryError", "AcceleratorError", "DistBackendError"}
+_SENTENCES = (  # of RuntimeErrors that have no class of their own
+    "can't allocate memory",
+    "not enough memory: you tried to allocate",
+    "out of memory",
+    "CUDA error",
+    "CUBLAS_STATUS",
+    "cuDNN error",
+)
 
 
 class ThresherError(Exception):
@@ -57,6 +74,55 @@ class OutputError(ThresherError, OSError):
     def __str__(self) -> str:
         """Return the sentence itself, without OSError's errno form."""
         return str(self.args[0]) if self.args else ""
+
+
+class DeviceMemoryError(SettingsError):
+    """A step does not fit the memory of the device.
+
+    Attributes:
+        is_shared: other processes held much of it, so that the same step may fit another time.
+    """
+
+    def __init__(self, message: str, *, is_shared: bool = False) -> None:
+        super().__init__(message)
+        self.is_shared = is_shared
+
+
+class IncompleteError(ThresherError, RuntimeError):
+    """The machine ended part of the work, as when memory runs out; the same call completes it."""
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Tell whether an error is one of the disk, which would meet all other work, too."""
+    return isinstance(error, OutputError) or (isinstance(error, OSError) and error.errno in _DISK_ERRNOS)
+
+
+def is_environment_error(error: BaseException) -> bool:
+    """Tell whether the machine caused an error, not the rows or settings: the same may succeed.
+
+    Such are memory that runs out, on the host or on a device that others use, errors of a device,
+    processes that were killed, and every refusal by the operating system (an OSError with a
+    number).
+    """
+    if isinstance(error, DeviceMemoryError):
+        return error.is_shared
+    if isinstance(error, OSError):
+        return error.errno is not None or isinstance(error, OutputError | ConnectionError | TimeoutError)
+    cause: BaseException | None = error
+    while cause is not None:  # what it was made of: errors of memory and devices hide in others
+        if _is_of_memory(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | BrokenExecutor):
+        return True
+    for kind in type(error).__mro__:
+        if kind.__name__ in _TORCH_ERRORS and kind.__module__.partition(".")[0] == "torch":
+            return True
+    return isinstance(error, RuntimeError) and any(sentence in str(error) for sentence in _SENTENCES)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

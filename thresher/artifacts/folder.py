@@ -2,8 +2,10 @@
 
 Work happens in a hidden sibling, `.NAME.partial`, on the same file system. It is renamed to NAME
 when everything is written and synced. A second run of the same work (same `identity`) continues
-where the first stopped; other work starts over. A lock keeps two runs apart; the operating system
-frees it when a run dies.
+where the first stopped, and only finishes the publication where that had begun; other work starts
+over. A result whose manifest says `"is_complete": false` is replaced by the same work without
+`force`. Hidden folders in the work folder hold what a killed run continues from, and are not
+published. A lock keeps two runs apart; the operating system frees it when a run dies.
 """
 
 from __future__ import annotations
@@ -79,30 +81,50 @@ class OutputFolder:
         return self
 
     def _open(self) -> None:
+        marker = self.work / IDENTITY
+        is_synced = not marker.exists() and self._is_result(self.work)
         if self._old.exists():  # killed between the two renames of publish()
             if self.path.exists():
                 shutil.rmtree(self._old)
-            else:
+            elif not is_synced:
                 self._old.rename(self.path)
-        if read_identity(self.path) == self._identity:
+        if self._is_result(self.path):
             self.is_done = True
             return
-        check_free(self.path, force=self._force)
-        marker = self.work / IDENTITY
+        if read_identity(self.path) != self._identity:  # else it is the same, and incomplete
+            check_free(self.path, force=self._force)
+        if is_synced:  # killed in publish(), after all was on the disk
+            self._move_into_place()
+            self.is_done = True
+            return
         if self.work.exists() and not (marker.is_file() and marker.read_text() == self._identity):
             shutil.rmtree(self.work)
         self.work.mkdir(exist_ok=True)
         write_atomic(marker, self._identity.encode())
 
+    def _is_result(self, folder: Path) -> bool:
+        """Tell whether a folder holds the complete result of this work."""
+        content = _read_content(folder)
+        return content.get("identity") == self._identity and content.get("is_complete") is not False
+
     def publish(self) -> None:
         """Rename the work folder to `path`. It must hold a manifest with this identity."""
         if read_identity(self.work) != self._identity:
             raise AssertionError(f"{self.work} has no {MANIFEST} with the identity of this run")
-        (self.work / IDENTITY).unlink()
-        for folder, _, names in os.walk(self.work):
+        for folder, inside, names in os.walk(self.work):
+            if Path(folder) == self.work:
+                inside[:] = [name for name in inside if not name.startswith(".")]
             for name in names:
                 sync(Path(folder, name))
             sync(Path(folder))
+        (self.work / IDENTITY).unlink()  # from here on, the next run has only to move it into place
+        sync(self.work)
+        self._move_into_place()
+
+    def _move_into_place(self) -> None:
+        for entry in self.work.iterdir():
+            if entry.name.startswith(".") and entry.is_dir():
+                shutil.rmtree(entry)
         if self.path.exists():
             self.path.rename(self._old)
         self.work.rename(self.path)
@@ -153,12 +175,17 @@ def expand_path(path: str | Path) -> Path:
 
 def read_identity(folder: Path) -> str | None:
     """Return the identity in the folder's manifest, or None when it has no readable manifest."""
+    identity = _read_content(folder).get("identity")
+    return identity if isinstance(identity, str) else None
+
+
+def _read_content(folder: Path) -> dict[str, Any]:
+    """Return the content of the folder's manifest, empty when it has no readable manifest."""
     try:
         content: Any = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
-        return None
-    identity = content.get("identity") if isinstance(content, dict) else None
-    return identity if isinstance(identity, str) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_free(path: Path, *, force: bool) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # torch has names for more, on some of which nothing can be computed
 DEVICES = ("cpu", "cuda", "mps")
+SHARED = 0.1  # of a device's memory; what CUDA itself takes for a process is less
 LINUX_ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
@@ -30,6 +31,16 @@ def free_bytes(device: torch.device) -> int | None:
         return None
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0] + reserved)
+
+
+def is_device_shared(device: torch.device) -> bool:
+    """Tell whether other processes hold a tenth or more of the memory of a CUDA device."""
+    import torch
+
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return bool(total - free - torch.cuda.memory_reserved(device) > SHARED * total)
 
 
 def check_device(name: str | None) -> None:

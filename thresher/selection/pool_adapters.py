@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +53,7 @@ RECIPE = 2  # raise it when adapters of earlier versions of the code must not be
 # The embedded model is a thousandth of the size that the trainer's default rate is for, and learns
 # little at it.
 EMBEDDED_RATE = 1e-3
-CHECKPOINTS = ".checkpoints"
+CHECKPOINTS = ".checkpoints"  # in the work folder, until it is published
 N_TRIAL_STEPS = 4  # optimizer steps of an estimate
 
 
@@ -229,7 +228,6 @@ def _write_adapters(planned: PlannedAdapter, work: Path, on_progress: OnProgress
         "content": hash_adapters(work),
     }
     write_atomic(work / FILE, json.dumps(content, indent=1).encode() + b"\n")
-    rmtree(work / CHECKPOINTS, ignore_errors=True)
     manifest = {"format": MANIFEST_FORMAT, "kind": KIND, "identity": planned.folder.identity}
     write_atomic(work / MANIFEST, Manifest(manifest).to_json())
 

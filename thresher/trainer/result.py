@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import copytree
 from typing import Any
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
@@ -16,7 +16,7 @@ from thresher.evaluation.held_out import compare
 from thresher.trainer.adapter import KIND, METRICS
 from thresher.trainer.context import PACKAGES, RunContext
 from thresher.trainer.model_card import format_model_card, write_loss_csv, write_loss_png
-from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, RUNS, FinishedRun
+from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, FinishedRun
 
 
 def write_result(
@@ -45,7 +45,6 @@ def write_result(
     write_atomic(work / METRICS, _to_json(metrics))
     manifest = _build_manifest(context, metrics, identity, facts)
     write_atomic(work / "README.md", format_model_card(metrics, manifest.content, base=context.base).encode())
-    rmtree(work / RUNS)
     write_atomic(work / MANIFEST, manifest.to_json())
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -48,14 +47,16 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a cell showed, or why it failed.
+    """What a cell showed, why it failed, or why it could not be finished.
 
     Attributes:
         key: content address: equal for all cells that train on the same rows in the same way.
-        outcomes: one row per test row, or None when the cell failed.
+        outcomes: one row per test row, or None when the cell failed or was not finished.
         facts: `steps`, `train_seconds`, `rows_learned`, `tokens_learned`.
-        reason: why it failed, or None.
+        reason: why there are none, or None.
         is_reused: it had been done by an earlier command.
+        is_unfinished: the machine ended it, as when memory runs out, each time that it was tried.
+            That says nothing of its rows: it is no result, and the next call tries again.
     """
 
     key: str
@@ -63,6 +64,7 @@ class Outcome:
     facts: Mapping[str, Any]
     reason: str | None = None
     is_reused: bool = False
+    is_unfinished: bool = False
 
 
 def compute_cell_key(context: RunContext) -> str:
@@ -85,7 +87,7 @@ def train_and_measure(context: RunContext, work: Path) -> tuple[pl.DataFrame, di
     Returns:
         One row per test row, and facts of the training.
     """
-    from thresher.trainer.runs import RUNS, run_all
+    from thresher.trainer.runs import run_all
 
     started = time.monotonic()
     (finished,) = run_all(context, work)
@@ -97,5 +99,4 @@ def train_and_measure(context: RunContext, work: Path) -> tuple[pl.DataFrame, di
         "tokens_learned": finished.counts.get("tokens_learned"),
         "train_seconds": round(time.monotonic() - started, 3),
     }
-    rmtree(work / RUNS)  # checkpoints and adapter: a cell keeps what it measured, not the model
     return finished.outcomes, facts

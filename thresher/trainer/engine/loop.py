@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from thresher.errors import SettingsError
+from thresher.errors import DeviceMemoryError, SettingsError
 from thresher.evaluation.estimate import Estimate
+from thresher.models.device import is_device_shared
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
 from thresher.trainer.engine.batches import Batch, BatchSampler, Collate, split_step
@@ -23,6 +24,7 @@ from thresher.trainer.engine.schedule import compute_rate_share
 from thresher.trainer.events import TrainEvent
 
 BEST = "best.safetensors"
+LAST_SHARE = 1 / 6  # of the time between checkpoints: after less, the last step is not saved
 Evaluate = Callable[[Any], Estimate]
 
 
@@ -80,7 +82,8 @@ def take_steps(state: TrainState) -> None:
     """Train from where the history stands to the last step, or until early stopping.
 
     Raises:
-        SettingsError: the loss is no longer a number, or a step does not fit the device.
+        DeviceMemoryError: a step does not fit the device.
+        SettingsError: the loss is no longer a number.
     """
     saved_at = time.monotonic()
     settings, history, last_step = state.context.settings, state.history, state.last_step
@@ -90,10 +93,11 @@ def take_steps(state: TrainState) -> None:
         try:
             loss, n_learned = _take_step(state)
         except torch.OutOfMemoryError:
-            raise SettingsError(
+            raise DeviceMemoryError(
                 f"train: step {history.step + 1} must fit the device's memory and does not; raise "
                 f"gradient_accumulation (now {settings.gradient_accumulation}), lower max_length "
-                f"({settings.max_length}), or set gradient_checkpointing"
+                f"({settings.max_length}), or set gradient_checkpointing",
+                is_shared=is_device_shared(state.context.accelerator.device),
             ) from None
         history.step += 1
         epoch = history.step / state.batches.n_epoch_steps
@@ -104,8 +108,10 @@ def take_steps(state: TrainState) -> None:
         if state.evaluate is not None and _is_evaluation_due(state):
             _evaluate(state, state.evaluate)
         _save_epoch(state)
-        is_due = time.monotonic() - saved_at >= settings.save_every_s
-        if state.is_main and is_due and history.step < last_step:
+        # the last step, too: what follows, as answers to held-out rows, may take long and be killed
+        is_last = history.step == last_step or history.is_stopped
+        is_due = time.monotonic() - saved_at >= settings.save_every_s * (LAST_SHARE if is_last else 1)
+        if state.is_main and is_due:
             checkpoint.save(state.folder, state.parameters, state.optimizer, history)
             saved_at = time.monotonic()
             state.report("save", {})
