@@ -16,20 +16,27 @@ from thresher.jobs.locking import lock as module
 from thresher.jobs.locking.lock import BusyError, Lock, LostLockError, Owner
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from thresher.jobs.locking.lock import BusyError, Lock
 try:
     with Lock(Path(sys.argv[1]), stale_s=2):
         print("held", flush=True)
-        time.sleep(float(sys.argv[2]))
+        sys.stdin.read()  # for as long as the test wants
 except BusyError:
     print("busy", flush=True)
 """
 
 
-def hold(folder, seconds=60):
-    return subprocess.Popen([sys.executable, "-c", HOLD, str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
+def hold(folder):
+    """Start a process that takes the lock, if it can, and holds it until its stdin is closed."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def close(process):
+    process.stdin.close()
+    process.stdout.close()
 
 
 def pretend(folder, *, host, count=0, **more):
@@ -87,7 +94,7 @@ def test_a_living_process_holds_it_and_a_killed_one_loses_it_at_once(tmp_path):
         pass
     process.send_signal(signal.SIGKILL)
     process.wait()
-    process.stdout.close()
+    close(process)
     began = time.monotonic()
     with Lock(tmp_path, stale_s=30) as lock:
         assert lock.taken_from is not None
@@ -146,7 +153,7 @@ def test_the_heartbeat_dies_with_its_parent(tmp_path):
     beat = next((tmp_path / ".lock").glob("*.beat"))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    process.stdout.close()
+    close(process)
     time.sleep(0.7)
     first = beat.read_bytes()
     time.sleep(0.8)  # more than two beats of a third of a second
@@ -155,8 +162,11 @@ def test_the_heartbeat_dies_with_its_parent(tmp_path):
 
 def test_of_many_at_once_exactly_one_gets_it(tmp_path):
     pretend(tmp_path, host="elsewhere")  # all of them watch it, and find it dead together
-    processes = [hold(tmp_path, 3) for _ in range(6)]
-    said = [process.communicate(timeout=60)[0] for process in processes]
+    processes = [hold(tmp_path) for _ in range(6)]
+    # whoever has it keeps it until all have tried, however late some of them start
+    said = [process.stdout.readline() for process in processes]
+    for process in processes:
+        process.communicate(timeout=60)
     assert sorted(said) == ["busy\n"] * 5 + ["held\n"]
 
 
