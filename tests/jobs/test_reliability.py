@@ -113,6 +113,51 @@ def test_killed_at_twenty_random_moments_a_job_ends_as_if_undisturbed(kit, rows,
     assert read_snapshot(kit.out / "latest") == expected
 
 
+def test_a_snapshot_is_reported_until_a_run_has_said_so(kit):
+    def stop(result):
+        assert (result.outcome, result.exit_code) == ("done", 0)
+        raise KeyboardInterrupt
+
+    kit.write()
+    kit.add("a", [{"prompt": "2 and 2", "completion": "4"}])
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            kit.run(announce=stop)
+    said = []
+    assert kit.run(announce=said.append).exit_code == 0
+    assert [result.version for result in said] == [1]
+    assert kit.run(announce=said.append).exit_code == 3
+    assert [result.outcome for result in said] == ["done", "nothing-new"]
+
+
+# The command, which writes how many operations it took.
+COMMAND = DYING.replace(
+    "from thresher.jobs.run import run_job\nresult = run_job(sys.argv[1])\nprint(next(count))\n",
+    "from thresher.cli.main import run\n"
+    "leave = os._exit\n"
+    "os._exit = lambda code: (os.write(2, str(next(count)).encode()), leave(code))\n"
+    "sys.argv[1:] = ['curate', 'run', sys.argv[1], '--quiet']\n"
+    "run()\n",
+)
+
+
+@pytest.mark.parametrize("places", [[1], pytest.param(range(2, 14), marks=pytest.mark.slow)], ids=["last", "others"])
+def test_a_run_that_is_killed_at_its_end_is_reported_by_the_next(kit, rows, tmp_path, places):
+    """Killed at one of the last changes on the disk; the last one says that all is announced."""
+
+    def run_command(name, at):
+        own = type(kit)(tmp_path / name).write(steps="")
+        own.add("a", rows(5, 1))
+        return own, python(COMMAND, own.file, at, cache=tmp_path / f"cache-{name}")
+
+    whole, done = run_command("whole", 0)
+    assert (done.returncode, whole.run().exit_code) == (0, 3), done.stderr
+    n_operations = int(done.stderr) - 1
+    for place in places:
+        killed, done = run_command(f"killed{place}", n_operations - place + 1)
+        assert (done.returncode, killed.run().exit_code, killed.run().exit_code) == (9, 0, 3), place
+
+
 def test_a_file_size_limit_leaves_nothing_half_and_is_one_sentence(kit, tmp_path):
     rng = np.random.default_rng(0)
     texts = ["".join(map(chr, rng.integers(97, 123, 400))) for _ in range(400)]

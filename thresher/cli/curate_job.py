@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from thresher.cli import options
+from thresher.cli import leaving, options
 
 if TYPE_CHECKING:
     from thresher.jobs.events import Event
@@ -45,16 +45,20 @@ def run(
     from thresher.jobs.run import run_job
 
     on_event = None if quiet and not log_json else _make_listener(log_json=log_json)
-    result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=on_event)
-    with _tolerate_closed(sys.stdout):
-        if as_json:
-            _print_json(_describe_result(result))
-            sys.stdout.flush()
-    with _tolerate_closed(sys.stderr):
-        if log_json and not as_json:
-            log_line("info", "end", result.outcome, {"exit_code": result.exit_code, "version": result.version})
-        elif not quiet and not as_json:
-            typer.echo(_summarize(result), err=True)
+
+    def announce(result: RunResult) -> None:
+        with _tolerate_closed(sys.stdout):
+            if as_json:
+                _print_json(_describe_result(result))
+                sys.stdout.flush()
+        with _tolerate_closed(sys.stderr):
+            if log_json and not as_json:
+                log_line("info", "end", result.outcome, {"exit_code": result.exit_code, "version": result.version})
+            elif not quiet and not as_json:
+                typer.echo(_summarize(result), err=True)
+        leaving.hold_signals()  # from here on, the exit code is the last word
+
+    result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=on_event, announce=announce)
     raise typer.Exit(result.exit_code)
 
 

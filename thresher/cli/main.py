@@ -1,7 +1,8 @@
 """The `thresher` command: its verbs, its exit codes, and what happens to errors.
 
-Exit codes: 0 done, 2 the user's error (one sentence on stderr), 130 interrupted (run the same
-command again to continue), 1 an internal error.
+Exit codes: 0 done, 2 the user's error (one sentence on stderr), 75 the machine ended part of the
+work (run the same command again to complete it), 130 interrupted (run the same command again to
+continue), 1 an internal error.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, NamedTuple
 import typer
 from typer.exceptions import TyperException
 
+from thresher.cli import leaving
 from thresher.cli.cache import cache_app
 from thresher.cli.compare import compare
 from thresher.cli.correct import correct
@@ -23,6 +25,7 @@ from thresher.cli.curate import curate_app
 from thresher.cli.curate_job import log_line
 from thresher.cli.curate_job import register as register_jobs
 from thresher.cli.curve import curve
+from thresher.cli.experiment_options import INCOMPLETE
 from thresher.cli.methods import methods
 from thresher.cli.report import report
 from thresher.cli.score import score
@@ -30,7 +33,7 @@ from thresher.cli.select import select
 from thresher.cli.train import train
 from thresher.cli.tune import tune
 from thresher.cli.usage import describe_usage_error
-from thresher.errors import ThresherError
+from thresher.errors import IncompleteError, ThresherError
 
 _USER_ERRNOS = {  # what the operating system refuses for reasons that the user can fix
     errno.ENOSPC,
@@ -86,8 +89,15 @@ def _top(
 
 def run() -> None:
     """Run the command line and exit with the code that fits."""
+    leaving.begin()
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except SystemExit as ending:
+        if not isinstance(ending.code, int | None):
+            raise
+        code = ending.code or 0
+    leaving.leave(code)
 
 
 def _terminate(number: int, _frame: object) -> None:
@@ -102,13 +112,15 @@ def main(arguments: list[str]) -> int:
         words = [_expand_home(word) for word in arguments if word != "--debug"]
         code = app(args=words, prog_name="thresher", standalone_mode=False)
         sys.stdout.flush()
-    except (SystemExit, BrokenPipeError) as leaving:
+    except (SystemExit, BrokenPipeError) as ending:
         # The reader of our output has gone, for which typer would exit with 1: nothing is wrong.
         # Keep Python from complaining when it flushes at exit.
-        if not isinstance(leaving, BrokenPipeError) and not isinstance(leaving.__context__, BrokenPipeError):
+        if not isinstance(ending, BrokenPipeError) and not isinstance(ending.__context__, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except IncompleteError as error:
+        return reporter.fail(str(error), INCOMPLETE)
     except ThresherError as error:
         return reporter.fail(str(error))
     except TyperException as error:
@@ -138,14 +150,17 @@ class _ErrorReporter(NamedTuple):
     is_debug: bool
     is_json: bool
 
-    def fail(self, sentence: str) -> int:
+    def fail(self, sentence: str, code: int = 2) -> int:
         if self.is_debug:
             raise  # the error that is being handled by the caller
-        return self.report(sentence, 2, prefix="thresher: ")
+        return self.report(sentence, code, prefix="thresher: ")
 
     def crash(self, error: Exception) -> int:
         if self.is_debug:
             raise error
+        if isinstance(error, MemoryError):
+            detail = f" ({error})" if str(error) else ""
+            return self.fail(f"memory ran out{detail}; run the same command again with more of it to continue")
         sentence = f"internal error: {type(error).__name__}: {error}"
         return self.report(
             f"{sentence}; run again with --debug for the traceback, and report it", 1, prefix="thresher: "

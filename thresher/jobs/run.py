@@ -12,7 +12,7 @@ from typing import Any, Literal
 from thresher.artifacts.folder import MANIFEST
 from thresher.errors import InputError, OutputError
 from thresher.jobs.events import Event, EventLog, Level
-from thresher.jobs.job_file import read_job
+from thresher.jobs.job_file import Job, read_job
 from thresher.jobs.locking.lock import BusyError, Lock
 from thresher.jobs.pipeline import RunContext, UpdateResult, build_update, write_update
 from thresher.jobs.run_record import EXIT_CODES, RunRecord
@@ -58,6 +58,7 @@ def run_job(
     since: str | None = None,
     accept: bool = False,
     on_event: Callable[[Event], None] | None = None,
+    announce: Callable[[RunResult], None] | None = None,
 ) -> RunResult:
     """Make the next snapshot of a job from what is new at its sources.
 
@@ -71,6 +72,8 @@ def run_job(
         since: skip files that were last modified before this date or time; `:since` in queries.
         accept: publish even when a gate fails.
         on_event: called with each Event.
+        announce: called with the result at the end. A new snapshot counts as announced when it has
+            returned; until then, each further run reports that snapshot.
 
     Raises:
         SettingsError: the job file has problems.
@@ -83,8 +86,21 @@ def run_job(
     log, folder = EventLog(on_event), JobFolder(job.output_folder)
     open_run = partial(RunContext, job=job, folder=folder, log=log, is_full=full, since=start)
     if dry_run:
-        result = build_update(open_run(cache=HashCache(folder.path)))
-        return _describe_dry_run(folder, result, accept=accept)
+        update = build_update(open_run(cache=HashCache(folder.path)))
+        result = _describe_dry_run(folder, update, accept=accept)
+    else:
+        result = _run_once(job, folder, log, open_run, accept=accept)
+    if announce is not None:
+        announce(result)
+    if result.outcome == "done" and not dry_run and result.version is not None:
+        folder.mark_announced(result.version)  # last: who is killed before has not said it
+    return result
+
+
+def _run_once(
+    job: Job, folder: JobFolder, log: EventLog, open_run: Callable[..., RunContext], *, accept: bool
+) -> RunResult:
+    """Run under the lock of the folder, and record how that ended."""
     record = RunRecord(job, folder, log)
     try:
         folder.create()
@@ -175,8 +191,6 @@ def _finish(
     folder: JobFolder, record: RunRecord, outcome: Outcome, newest: int | None, *, message: str | None = None
 ) -> RunResult:
     record.finish(outcome, version=newest if outcome == "done" else None, newest=newest, message=message)
-    if outcome == "done":
-        folder.mark_announced()
     snapshot = None if newest is None else folder.snapshot_path(newest)
     return RunResult(outcome=outcome, snapshot=snapshot, version=newest, number=record.number, report=record.report)
 

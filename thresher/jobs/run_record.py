@@ -79,7 +79,7 @@ class RunRecord:
         if self._is_finished:
             return
         outcome = "bug"
-        if isinstance(error, ThresherError | OSError):
+        if isinstance(error, ThresherError | OSError | MemoryError):
             outcome = "error"
         elif isinstance(error, KeyboardInterrupt | SystemExit):
             outcome = "interrupted"

@@ -60,7 +60,9 @@ def test_a_kill_between_the_two_renames_is_finished_by_the_next_run(folder, monk
     assert folder.recover().version == 2
     assert folder.latest().version == 2
     assert folder.recover().version == 2  # for as long as no run has announced it
-    folder.mark_announced()
+    folder.mark_announced(1)  # of another run
+    assert folder.recover().version == 2
+    folder.mark_announced(2)
     assert not folder.work.exists()
     assert folder.recover() is None
 

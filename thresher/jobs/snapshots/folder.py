@@ -19,7 +19,7 @@ from thresher.errors import ManifestError, OutputError
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
 KIND = "snapshot"
 _MARKER = "publishing"  # holds the version that is being published
-_UNANNOUNCED = "untold"  # holds the version that was published, until its run has ended
+_UNANNOUNCED = ".untold"  # holds the version that was published, until its run has ended
 _VERSION = re.compile(r"v(\d{6,})")
 
 
@@ -111,7 +111,7 @@ class JobFolder:
                 folder may lack links.
         """
         named = self._read_pointer()
-        if named is None and (not self.versions() or self._read_marker(_MARKER) is not None):
+        if named is None and (not self.versions() or _read_version(self.work / _MARKER) is not None):
             return None  # nothing was published, or a kill came between the two renames
         match = None if named is None else _VERSION.fullmatch(named)
         if match is None or not self.snapshot_path(int(match[1])).is_dir():
@@ -149,33 +149,31 @@ class JobFolder:
         Until `mark_announced` is called, each run finds it again: whoever waits for a run hears of
         every snapshot.
         """
-        begun, unannounced = self._read_marker(_MARKER), self._read_marker(_UNANNOUNCED)
+        begun, unannounced = _read_version(self.work / _MARKER), _read_version(self.path / _UNANNOUNCED)
         latest = self.latest()
         newest = 0 if latest is None else latest.version
         finished = None
         if begun is not None and newest < begun and self.snapshot_path(begun).is_dir():
             finished = self.open_snapshot(begun)
             self._point(begun)
-            (self.work / _MARKER).replace(self.work / _UNANNOUNCED)
+            (self.work / _MARKER).replace(self.path / _UNANNOUNCED)
         elif latest is not None and newest in (begun, unannounced):
             finished = latest
             if newest != unannounced:
-                write_atomic(self.work / _UNANNOUNCED, format_version(newest).encode())
+                write_atomic(self.path / _UNANNOUNCED, format_version(newest).encode())
         else:  # the pointer was set by hand since
-            (self.work / _UNANNOUNCED).unlink(missing_ok=True)
+            (self.path / _UNANNOUNCED).unlink(missing_ok=True)
         self._clear_work()
         self._remove_work()
         return finished
 
-    def _read_marker(self, marker: str) -> int | None:
-        path = self.work / marker
-        match = _VERSION.fullmatch(path.read_text().strip()) if path.is_file() else None
-        return None if match is None else int(match[1])
+    def mark_announced(self, version: int) -> None:
+        """Forget that a snapshot was not announced yet: its run has ended and reported it.
 
-    def mark_announced(self) -> None:
-        """Forget which snapshot was published last: its run has ended and reported it."""
-        (self.work / _UNANNOUNCED).unlink(missing_ok=True)
-        self._remove_work()
+        The lock need not be held: what another run has published since stays unannounced.
+        """
+        if _read_version(self.path / _UNANNOUNCED) == version:
+            (self.path / _UNANNOUNCED).unlink(missing_ok=True)
 
     def create_work(self, version: int) -> Path:
         """Return an empty folder to write a snapshot into."""
@@ -211,7 +209,7 @@ class JobFolder:
         sync(self.snapshots)
         check()
         self._point(version)
-        (self.work / _MARKER).replace(self.work / _UNANNOUNCED)
+        (self.work / _MARKER).replace(self.path / _UNANNOUNCED)
         return self.open_snapshot(version)
 
     def prune(self, keep: int) -> Pruned:
@@ -245,7 +243,7 @@ class JobFolder:
         for entry in self.work.iterdir() if self.work.is_dir() else ():
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name != _UNANNOUNCED:
+            else:
                 entry.unlink(missing_ok=True)
 
     def _read_pointer(self) -> str | None:
@@ -271,6 +269,12 @@ class JobFolder:
 def format_version(version: int) -> str:
     """Return the name of a version's folder."""
     return f"v{version:06d}"
+
+
+def _read_version(marker: Path) -> int | None:
+    """Return the version that a marker names, or None."""
+    match = _VERSION.fullmatch(marker.read_text().strip()) if marker.is_file() else None
+    return None if match is None else int(match[1])
 
 
 def _is_held(path: Path) -> bool:
