@@ -14,6 +14,7 @@ from thresher.cli.main import main
 from thresher.cli.tune import tune as tune_command
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError, SettingsError
+from thresher.experiments.cells import worker_pool
 from thresher.experiments.comparison import compare
 from thresher.experiments.learning_curve import learning_curve
 from thresher.experiments.settings import (
@@ -122,6 +123,37 @@ def test_a_comparison_from_the_shell_ends_in_verdicts(files, tiny_bert, tmp_path
         assert entry["sentence"] in errors
         assert entry["difference"]["low"] <= entry["difference"]["value"] <= entry["difference"]["high"]
         assert entry["p_holm"] >= entry["difference"]["p"]
+
+
+def test_an_incomplete_comparison_exits_with_75_and_says_so_last(files, tiny_bert, tmp_path, capsys, monkeypatch):
+    deadly = tmp_path / "python"
+    deadly.write_text("#!/bin/sh\nkill -9 $$\n")
+    deadly.chmod(0o755)
+    monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
+    real = worker_pool.train_and_measure
+
+    def run_out_of_memory(context, work):
+        if len(context.data) == 16 and context.seeds == (1,):
+            raise MemoryError("no room")
+        return real(context, work)
+
+    command = [
+        "compare", files / "pool.jsonl", "--eval", files / "test.jsonl", "--methods", "random", "--budget", "8,16",
+        "--seeds", 2, "--model", tiny_bert, "--train", "epochs=1", "--workers", 1, "--out", tmp_path / "out",
+    ]  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(worker_pool, "train_and_measure", run_out_of_memory)
+        patched.setattr(worker_pool.sys, "executable", str(deadly))
+        assert run(*command) == 75
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == (
+        "incomplete: 2 runs could not be finished (the worker process was ended by SIGKILL, as when memory runs out); "
+        "run the same command again to complete the result"
+    )
+    assert "This result is incomplete" in (tmp_path / "out" / "report.html").read_text()
+    assert run(*command) == 0
+    assert "incomplete" not in capsys.readouterr().err
+    assert "This result is incomplete" not in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """An experiment of tiny parts: 3 colors, a random BERT, one epoch."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
 
 from thresher.dataset import load
+from thresher.experiments.cells import worker_pool
 from thresher.experiments.comparison import compare
 from thresher.experiments.learning_curve import learning_curve
 from thresher.trainer.settings import TrainSettings
@@ -56,3 +58,27 @@ def own_cache(tmp_path, monkeypatch):
     """Give a test a cache of its own, so that no cell is done already."""
     monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Return a context in which the machine ends every cell of so many rows, whoever runs it."""
+    deadly = tmp_path / "python"
+    deadly.write_text("#!/bin/sh\nkill -9 $$\n")
+    deadly.chmod(0o755)
+
+    @contextmanager
+    def end_cells(is_ended):
+        real = worker_pool.train_and_measure
+
+        def run_out_of_memory(context, work):
+            if is_ended(context):
+                raise MemoryError("no room")
+            return real(context, work)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(worker_pool, "train_and_measure", run_out_of_memory)
+            patched.setattr(worker_pool.sys, "executable", str(deadly))
+            yield
+
+    return end_cells

@@ -171,6 +171,14 @@ def test_a_saturation_point_is_that_of_the_method_that_will_choose(tmp_path):
         parse_budget(curve, method="length")
 
 
+def test_an_incomplete_curve_is_no_budget(tmp_path):
+    curve = curve_folder(tmp_path, random=("reached", 200, 0.5))
+    path = tmp_path / "saturation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"unfinished": [{"reason": "killed"}]}))
+    with pytest.raises(InputError, match="holds an incomplete curve; complete it with the command that wrote it"):
+        parse_budget(curve, method="random")
+
+
 def test_a_method_that_the_curve_does_not_have_takes_the_point_of_the_best_score(tmp_path):
     curve = curve_folder(tmp_path, random=("reached", 200, 0.5), herding=("reached", 800, 0.8))
     assert parse_budget(curve, method="k-center").amount == parse_budget(curve).amount == 800

@@ -15,6 +15,8 @@ from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import ExperimentSettings
 from thresher.validation import option
 
+INCOMPLETE = 75  # exit code: the same command, run again, completes the work
+
 Pool = Annotated[
     str | None, typer.Argument(help="Rows to choose from: file, glob, folder, Hub id, - for stdin, or a TOML file.")
 ]
@@ -52,6 +54,9 @@ def run_experiment(
         eval_read: how those of `eval_source` are read where that differs.
         output: how the result is shown.
         summarize: returns a few lines about the result.
+
+    Raises:
+        typer.Exit: with 75 where the machine ended runs, so that the result is incomplete.
     """
     from thresher.cli.progress import progress_display
 
@@ -76,6 +81,12 @@ def run_experiment(
         page = report(result.path)
         if not output.quiet:
             typer.echo(str(page), err=True)
+    unfinished = result.content.get("unfinished")
+    if unfinished:
+        from thresher.experiments.cells.retries import describe_unfinished
+
+        typer.echo(f"incomplete: {describe_unfinished(unfinished)}", err=True)
+        raise typer.Exit(INCOMPLETE)
 
 
 def describe_test_rows(content: Mapping[str, Any]) -> list[str]:

@@ -42,10 +42,12 @@ def average_finalists(
         `difference`, `verdict`.
 
     Raises:
+        IncompleteError: the machine ended runs of the winner.
         InputError: fewer than two finalists ran to the end, or the winner failed on the test rows.
     """
     chosen = sorted(finals, key=lambda number: (-finals[number], number))[: search.settings.average]
     if len(chosen) < 2:
+        search.require_finished()
         raise InputError(f"tune: average needs two finalists that ran to the end, found {len(chosen)}; leave it out")
     metric, seeds = search.test.metric, search.seeds
     # a winner other than the default was run on the test rows before, and reported
@@ -58,10 +60,10 @@ def average_finalists(
         search.report("averages", len(averages), len(seeds), note)
     pairs = PairedRuns.match(metric, averages, [outcome.outcomes for outcome in winners])
     if len(pairs) < 2:
+        search.require_finished()
         raise InputError("tune: the winner could not be measured on the test rows with two seeds; leave average out")
     rmtree(work / AVERAGED, ignore_errors=True)
     copytree(work / RUNS / f"mean-{seeds[0]}", work / AVERAGED)
-    rmtree(work / RUNS)
     effect, (average, winner) = pairs.estimate_effect(), pairs.compute_means()
     return {
         "trials": chosen,

@@ -105,6 +105,9 @@ def compare(
 ) -> Comparison:
     """Compare selectors with random at given budgets, with the same seeds on the same test set.
 
+    Cells that the machine ended however often they were tried, as when memory runs out, are listed
+    in `content["unfinished"]`; the same call completes the result.
+
     Args:
         pool: rows to choose from, anything `load` accepts.
         eval: rows to measure on, or a share of the pool to hold out ("10%").
@@ -112,6 +115,7 @@ def compare(
         options: fields of `ComparisonSettings`.
 
     Raises:
+        IncompleteError: the machine ended every cell.
         InputError: pool, test set, budgets or methods do not fit.
         NotFoundError: there is no such method, metric or model.
         SettingsError: a setting has an illegal value.
@@ -188,8 +192,9 @@ def _build_content(
         "failed": [
             {"method": method, "n_rows": size, "seed": seed, "reason": outcome.reason}
             for (method, size, seed), outcome in sorted(runner.outcomes.items(), key=lambda entry: entry[0])
-            if outcome.reason is not None
+            if outcome.reason is not None and not outcome.is_unfinished
         ],
+        "unfinished": runner.list_unfinished(),
     }
 
 

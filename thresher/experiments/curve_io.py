@@ -110,6 +110,7 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
         "pool": len(runner.experiment.pool),
         "unknown_labels": runner.experiment.unknown_labels,
         "stopped": progress.stopped,
+        "unfinished": runner.list_unfinished(),
         "cost_share": round(progress.cost / progress.full_cost, 4),
         "methods": {
             method: _describe_method(runner, progress, method, fits.get(method), delta)

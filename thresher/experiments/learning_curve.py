@@ -37,7 +37,9 @@ def learning_curve(
     """Measure how the score rises with the number of rows, and from where on more rows stop paying.
 
     Every cell is kept: a killed call continues with the cell it was at, and cells that any earlier
-    command has run on the same rows with the same settings are not run again.
+    command has run on the same rows with the same settings are not run again. Where the machine
+    ended cells however often they were tried, as when memory runs out, they are listed in
+    `content["unfinished"]`, and the same call completes the result.
 
     Without `grid`, the small sizes come first, and then the cell that narrows the answer most for
     its cost, until the answer is firm or 40 % of the grid's cost is spent (the first cells, four
@@ -50,6 +52,7 @@ def learning_curve(
         options: fields of `CurveSettings`.
 
     Raises:
+        IncompleteError: the machine ended every cell, as when memory runs out.
         InputError: pool, test set, sizes or methods do not fit.
         NotFoundError: there is no such method, metric or model.
         SettingsError: a setting has an illegal value.
@@ -92,7 +95,10 @@ def run_cells(progress: CurveProgress, runner: ExperimentRunner) -> None:
         progress.cost += sum(cost.compute(size) for _, size, _ in batch)
         todo = todo[len(batch) :]
         if not todo and not settings.grid and not progress.stopped:
-            todo = _choose_next_cells(progress, runner, cost)
+            if runner.list_unfinished():
+                progress.stopped = "which cells come next depends on those that could not be finished"
+            else:
+                todo = _choose_next_cells(progress, runner, cost)
     progress.stopped = progress.stopped or "every cell of the grid was run"
     runner.require_results()
 

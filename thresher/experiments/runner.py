@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from thresher.errors import InputError
+from thresher.errors import IncompleteError, InputError
 from thresher.evaluation.estimate import Estimate, mean_over_seeds
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome
+from thresher.experiments.cells.retries import build_retry_listener, describe_unfinished
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.experiment import Experiment, prepare_experiment
 from thresher.experiments.paired_runs import PairedRuns
@@ -81,7 +82,7 @@ class ExperimentRunner:
         return ExperimentRunner(
             experiment=experiment,
             rankings=Rankings(experiment.pool, options, settings.method_settings or {}, on_progress),
-            worker_pool=WorkerPool(CellCache(), n_workers),
+            worker_pool=WorkerPool(CellCache(), n_workers, build_retry_listener(on_progress)),
             n_workers=n_workers,
             engine=settings.engine,
             on_progress=on_progress,
@@ -111,7 +112,7 @@ class ExperimentRunner:
         self.worker_pool.__exit__(*error)
 
     def run(self, names: Sequence[CellId], *, largest: int) -> dict[CellId, float | None]:
-        """Run cells, and return the metric of each; None where it failed.
+        """Run cells, and return the metric of each; None where it failed or was not finished.
 
         Args:
             names: of the cells.
@@ -134,7 +135,8 @@ class ExperimentRunner:
         if self.engine == "ray":
             from thresher.experiments.cells.ray_engine import run_cells_on_ray
 
-            return run_cells_on_ray(self.experiment, cells, self.worker_pool.cache)
+            retry = build_retry_listener(self.on_progress)
+            return run_cells_on_ray(self.experiment, cells, self.worker_pool.cache, retry)
         return self.worker_pool.run(self.experiment, cells)
 
     def estimate(self, name: CellId) -> Estimate | None:
@@ -175,22 +177,35 @@ class ExperimentRunner:
         sides = ([self.outcomes[*group, seed].outcomes for seed in seeds] for group in (ours, theirs))
         return PairedRuns.match(self.experiment.metric, *sides)
 
+    def list_unfinished(self) -> list[dict[str, Any]]:
+        """Return `method`, `n_rows`, `seed` and `reason` of the cells that the machine ended."""
+        return [
+            {"method": method, "n_rows": size, "seed": seed, "reason": outcome.reason}
+            for (method, size, seed), outcome in sorted(self.outcomes.items(), key=lambda entry: entry[0])
+            if outcome.is_unfinished
+        ]
+
     def require_results(self) -> None:
-        """Refuse an experiment in which every cell failed.
+        """Refuse an experiment without a single result.
 
         Raises:
+            IncompleteError: no cell was finished, and the machine ended some.
             InputError: every cell failed.
         """
         reasons = [outcome.reason for outcome in self.outcomes.values() if outcome.reason is not None]
-        if reasons and len(reasons) == len(self.outcomes):
-            raise InputError(f"experiment: all {len(reasons)} cells failed; the first one by {reasons[0]}")
+        if not reasons or len(reasons) < len(self.outcomes):
+            return
+        unfinished = self.list_unfinished()
+        if unfinished:
+            raise IncompleteError(f"experiment: {describe_unfinished(unfinished)}")
+        raise InputError(f"experiment: all {len(reasons)} cells failed; the first one by {reasons[0]}")
 
     def _report(self, name: CellId, outcome: Outcome) -> None:
         if self.on_progress is None:
             return
         method, size, seed = name
         if outcome.outcomes is None:
-            shown = f"failed: {outcome.reason}"
+            shown = f"{'not finished' if outcome.is_unfinished else 'failed'}: {outcome.reason}"
         else:
             shown = self.experiment.describe_score(outcome.outcomes)
             shown += " (from the cache)" if outcome.is_reused else f" in {outcome.facts['train_seconds']:.0f} s"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thresher.artifacts.manifest import digest
+from thresher.errors import IncompleteError
 from thresher.experiments.cells.cell import Cell, Outcome
+from thresher.experiments.cells.retries import describe_unfinished
 from thresher.experiments.cells.worker_pool import WorkerPool
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import TuneSettings
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 EARLY = 0.2
+FINISHED = "finished"  # attribute of the study: numbers of the trials of whole batches
 TRIALS_AT_ONCE = 2  # not the number of workers, on which no result may depend
 RANKS, ALPHAS, BATCHES = (4, 8, 16, 32, 64), (1.0, 2.0, 4.0), (8, 16, 32, 64)
 LEARNING_RATES = (2e-5, 1e-2)
@@ -39,6 +42,7 @@ class Search:
         settings: what is asked.
         worker_pool: that runs cells.
         on_progress: listener.
+        unfinished: `run`, `seed` and `reason` of each run that the machine ended, after the trials.
     """
 
     dev: Experiment
@@ -46,11 +50,21 @@ class Search:
     settings: TuneSettings
     worker_pool: WorkerPool
     on_progress: OnProgress | None
+    unfinished: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def seeds(self) -> list[int]:
         """Seeds of the runs on the test set."""
         return list(range(self.settings.seed, self.settings.seed + self.settings.seeds))
+
+    def require_finished(self) -> None:
+        """Stop a search that cannot go on because the machine ended runs of it.
+
+        Raises:
+            IncompleteError: it ended some.
+        """
+        if self.unfinished:
+            raise IncompleteError(f"tune: {describe_unfinished(self.unfinished)}")
 
     @property
     def n_finalists(self) -> int:
@@ -87,7 +101,11 @@ class TrialResult:
 
 
 def run_trials(search: Search, database: Path | None) -> list[TrialResult]:
-    """Run the trials to 20 % of their steps, but those that a killed call has finished."""
+    """Run the trials to 20 % of their steps, but those that a killed call has finished.
+
+    Raises:
+        IncompleteError: the machine ended a trial; which ones come next depends on it.
+    """
     study = _open_study(search, database)
     n_trials, seed = search.settings.trials, search.settings.seed
     base = search.dev.resolve_settings(seed=seed)
@@ -100,8 +118,10 @@ def run_trials(search: Search, database: Path | None) -> list[TrialResult]:
         proposed = [_propose(study, base, is_first=not n_done and not i) for i in range(n_batch)]
         early = [replace(settings, stop_at=EARLY) for _, settings in proposed]
         outcomes = run_settings(search, search.dev, early, [seed] * len(early))
-        for (trial, settings), outcome in zip(proposed, outcomes, strict=True):
-            _record(study, trial, settings, outcome, search)
+        unfinished = [{"reason": outcome.reason} for outcome in outcomes if outcome.is_unfinished]
+        if unfinished:
+            raise IncompleteError(f"tune: {n_done} of {n_trials} trials are done; {describe_unfinished(unfinished)}")
+        _record_batch(study, proposed, outcomes, search)
     return [
         TrialResult(
             settings=TrainSettings(**trial.user_attrs["settings"]),
@@ -124,8 +144,12 @@ def _open_study(search: Search, database: Path | None) -> Study:
         direction="maximize" if search.dev.metric.is_higher_better else "minimize",
         load_if_exists=True,
     )
+    if FINISHED not in study.user_attrs:  # a new study, or one of an earlier version
+        known = [trial.number for trial in study.get_trials() if "value" in trial.user_attrs]
+        study.set_user_attr(FINISHED, known)
+    finished = study.user_attrs[FINISHED]
     for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        _close_trial(study, left.number, left.user_attrs.get("value"))
+        _close_trial(study, left.number, left.user_attrs["value"] if left.number in finished else None)
     return study
 
 
@@ -139,7 +163,8 @@ def _close_trial(study: Study, trial: Trial | int, value: float | None) -> None:
 
 
 def _list_finished(study: Study) -> list[Any]:
-    return [trial for trial in study.get_trials(deepcopy=False) if "value" in trial.user_attrs]
+    trials = study.get_trials(deepcopy=False)
+    return [trials[number] for number in study.user_attrs[FINISHED]]
 
 
 def _create_sampler(name: str, sequence: np.random.SeedSequence) -> Any:
@@ -170,18 +195,28 @@ def _propose(study: Study, base: TrainSettings, *, is_first: bool) -> tuple[Tria
     )
 
 
-def _record(study: Study, trial: Trial, settings: TrainSettings, outcome: Outcome, search: Search) -> None:
-    estimate = None if outcome.outcomes is None else search.dev.metric.measure(outcome.outcomes)
-    trial.set_user_attr("settings", settings.to_json())
-    trial.set_user_attr("reason", outcome.reason)
-    trial.set_user_attr("stderr", None if estimate is None else estimate.stderr)
-    value = None if estimate is None else estimate.value
-    trial.set_user_attr("value", value)  # the last one: with it, the trial counts as finished
-    _close_trial(study, trial, value)
-    n_done = len(_list_finished(study))
-    shown = outcome.reason if outcome.outcomes is None else search.dev.describe_score(outcome.outcomes)
-    note = f"trial {n_done - 1}, at {EARLY:.0%}: {shown} ({_describe_settings(settings)})"
-    search.report("trials", n_done, search.settings.trials, note)
+def _record_batch(
+    study: Study, proposed: Sequence[tuple[Trial, TrainSettings]], outcomes: Sequence[Outcome], search: Search
+) -> None:
+    """Record the trials of a batch as finished together: a call that is killed repeats all of them.
+
+    What comes next depends on whole batches only, and a repeated trial finds its cell in the cache.
+    """
+    values, n_done = [], len(_list_finished(study))
+    for (trial, settings), outcome in zip(proposed, outcomes, strict=True):
+        estimate = None if outcome.outcomes is None else search.dev.metric.measure(outcome.outcomes)
+        values.append(None if estimate is None else estimate.value)
+        trial.set_user_attr("settings", settings.to_json())
+        trial.set_user_attr("reason", outcome.reason)
+        trial.set_user_attr("stderr", None if estimate is None else estimate.stderr)
+        trial.set_user_attr("value", values[-1])
+    study.set_user_attr(FINISHED, [*study.user_attrs[FINISHED], *(trial.number for trial, _ in proposed)])
+    for (trial, _), value in zip(proposed, values, strict=True):
+        _close_trial(study, trial, value)
+    for number, ((_, settings), outcome) in enumerate(zip(proposed, outcomes, strict=True), start=n_done):
+        shown = outcome.reason if outcome.outcomes is None else search.dev.describe_score(outcome.outcomes)
+        note = f"trial {number}, at {EARLY:.0%}: {shown} ({_describe_settings(settings)})"
+        search.report("trials", number + 1, search.settings.trials, note)
 
 
 def run_settings(
@@ -200,7 +235,8 @@ def run_settings(
         experiment: rows to train and to measure on.
         settings: (k,) of the training.
         seeds: (k,) of the training.
-        names: (k,) what each is called in the progress; none where nothing is reported.
+        names: (k,) what each is called in the progress and among the unfinished ones; none where
+            nothing is reported.
         stage: of the progress.
     """
     rows = np.arange(len(experiment.pool))
@@ -214,6 +250,8 @@ def run_settings(
     for index, outcome in search.worker_pool.run(experiment, cells):
         outcomes[index] = outcome
         if names:
+            if outcome.is_unfinished:
+                search.unfinished.append({"run": names[index], "seed": seeds[index], "reason": outcome.reason})
             table = outcome.outcomes
             shown = f"failed: {outcome.reason}" if table is None else experiment.describe_score(table)
             search.report(stage, len(outcomes), len(cells), f"{names[index]}: {shown}")

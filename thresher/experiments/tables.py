@@ -15,6 +15,7 @@ from thresher.dataset import Dataset
 from thresher.dataset.provenance import describe_schema, describe_sides
 from thresher.errors import InputError
 from thresher.evaluation.estimate import mean_over_seeds
+from thresher.experiments.cells.cell import Outcome
 from thresher.experiments.experiment import Experiment
 from thresher.experiments.result_folder import RunClock
 from thresher.experiments.runner import ExperimentRunner
@@ -65,12 +66,18 @@ def build_cell_table(runner: ExperimentRunner) -> pl.DataFrame:
                 "n": None if estimate is None else estimate.n,
                 "loss": None if table is None else _mean_loss(table),
                 "steps": outcome.facts.get("steps"),
-                "status": "failed" if table is None else "done",
+                "status": _name_status(outcome),
                 "reason": outcome.reason,
                 "cell": outcome.key,
             }
         )
     return pl.DataFrame(lines, schema_overrides=CELL_SCHEMA)
+
+
+def _name_status(outcome: Outcome) -> str:
+    if outcome.is_unfinished:
+        return "unfinished"
+    return "failed" if outcome.outcomes is None else "done"
 
 
 def _name_columns(name: tuple[str, int, int]) -> dict[str, Any]:
@@ -206,6 +213,7 @@ def build_manifest(
             "format": FORMAT,
             "kind": kind,
             "identity": identity,
+            "is_complete": not runner.list_unfinished(),
             **describe_experiment(runner.experiment),
             "asked": dict(asked),
             "select": dict(runner.rankings.options),

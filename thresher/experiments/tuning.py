@@ -25,6 +25,7 @@ from thresher.evaluation.effect import Effect
 from thresher.evaluation.estimate import Estimate
 from thresher.experiments.adapter_averaging import average_finalists
 from thresher.experiments.cells.cache import CellCache
+from thresher.experiments.cells.retries import build_retry_listener
 from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.comparison import describe_effect
 from thresher.experiments.experiment import prepare_experiment
@@ -83,6 +84,9 @@ def tune(
 ) -> Tuning:
     """Search for learning rate, rank, alpha, dropout, batch size and epochs.
 
+    Runs after the trials that the machine ended however often they were tried, as when memory runs
+    out, are listed in `content["unfinished"]`; the same call completes the result.
+
     Args:
         data: rows to train on, anything `load` accepts.
         eval: test rows; the search does not see them, they judge the winner against the default.
@@ -91,6 +95,7 @@ def tune(
             `averaged`.
 
     Raises:
+        IncompleteError: the machine ended a trial, or every finalist; the same call goes on.
         InputError: the rows do not fit.
         SettingsError: a setting has an illegal value.
         MissingExtraError: optuna is not installed.
@@ -112,7 +117,8 @@ def tune(
     dev = prepare_experiment(test.pool, eval=settings.dev, model=test.model, settings=training, metric=test.metric.name)
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
-    with WorkerPool(CellCache(), count_workers(settings.workers)) as worker_pool:
+    retry = build_retry_listener(on_progress)
+    with WorkerPool(CellCache(), count_workers(settings.workers), retry) as worker_pool:
         search = Search(dev=dev, test=test, settings=settings, worker_pool=worker_pool, on_progress=on_progress)
         return _write_tuning(search)
 
@@ -160,6 +166,7 @@ def _build_manifest(search: Search, identity: str, clock: RunClock) -> Manifest:
             "format": FORMAT,
             "kind": KIND,
             "identity": identity,
+            "is_complete": not search.unfinished,
             **describe_experiment(search.test),
             **describe_inputs(search.test),
             "dev": {"rows": len(search.dev.test), "fingerprint": search.dev.test.fingerprint},
@@ -197,6 +204,7 @@ def _run_finalists(search: Search, trials: Sequence[TrialResult]) -> dict[int, E
         if outcome.outcomes is not None
     }
     if not estimates:
+        search.require_finished()
         raise InputError(f"tune: no finalist ran to the end; the first one failed by {outcomes[0].reason}")
     return estimates
 
@@ -235,6 +243,7 @@ def _build_content(
         "early_share": EARLY,
         "dev_rows": len(search.dev.test),
         "unknown_labels": search.test.unknown_labels,
+        "unfinished": search.unfinished,
         "agreement": measure_agreement(trials, finals, is_higher_better=metric.is_higher_better),
         "test": test,
         "verdict": verdict,

@@ -140,6 +140,8 @@ def _of_curve(folder: Path, method: str | None) -> Budget:
         raise InputError(
             f"budget: {folder} must be a folder that 'thresher curve' wrote, found no readable saturation.json there"
         ) from None
+    if content.get("unfinished"):
+        raise InputError(f"budget: {folder} holds an incomplete curve; complete it with the command that wrote it")
     wanted = [method] if method in said else list(firm)
     if not set(wanted) & set(firm):
         found = "; ".join(f"{name}: {said[name]}" for name in wanted or said) or "no method"

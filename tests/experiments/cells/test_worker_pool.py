@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from thresher.dataset import load
-from thresher.errors import OutputError
+from thresher.errors import DeviceMemoryError, OutputError
 from thresher.experiments.cells import worker_pool
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, compute_cell_key
@@ -43,25 +43,54 @@ def test_workers_give_what_this_process_gives(experiment, cells, tmp_path):
         assert outcome.outcomes.drop("loss", "confidence").equals(there[index].outcomes.drop("loss", "confidence"))
 
 
-def test_a_worker_that_is_killed_costs_its_cell_only(experiment, cells, tmp_path):
-    outcomes, killed = {}, False
-    for index, outcome in run_cells(experiment, cells, CellCache(tmp_path), n_workers=2):
-        outcomes[index] = outcome
-        if not killed:  # the other worker is at a cell, or just about to be given one
-            children = [child for child in psutil.Process().children() if "thresher" in " ".join(child.cmdline())]
-            os.kill(children[-1].pid, signal.SIGKILL)
-            killed = True
+def list_workers():
+    return [child for child in psutil.Process().children() if "worker_process" in " ".join(child.cmdline())]
+
+
+def test_the_cell_of_a_killed_worker_is_tried_again(experiment, cells, tmp_path):
+    outcomes, retried = {}, []
+    with WorkerPool(CellCache(tmp_path), 2, lambda cell, reason: retried.append((cell.n_rows, reason))) as pool:
+        for index, outcome in pool.run(experiment, cells):
+            if not outcomes:  # the other worker is at a cell, or just about to be given one
+                os.kill(list_workers()[-1].pid, signal.SIGKILL)
+            outcomes[index] = outcome
     assert sorted(outcomes) == [0, 1, 2, 3]
-    reasons = [outcome.reason for outcome in outcomes.values() if outcome.reason]
-    assert len(reasons) == 1
-    assert "SIGKILL" in reasons[0]
+    assert [outcome.reason for outcome in outcomes.values()] == [None] * 4
+    assert [reason for _, reason in retried] == ["the worker process was ended by SIGKILL, as when memory runs out"]
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_cell_that_the_machine_ends_each_time_is_left_unfinished(experiment, cells, tmp_path, monkeypatch, n_workers):
+    deadly = tmp_path / "python"
+    deadly.write_text("#!/bin/sh\nkill -9 $$\n")
+    deadly.chmod(0o755)
+    retried, cache = [], CellCache(tmp_path / "cells")
+    with monkeypatch.context() as patched:
+        patched.setattr(worker_pool.sys, "executable", str(deadly))
+        patched.setattr(worker_pool, "train_and_measure", raise_error(MemoryError("no room")))
+        with WorkerPool(cache, n_workers, lambda _, reason: retried.append(reason)) as pool:
+            outcomes = dict(pool.run(experiment, cells[:2]))
+    assert all(outcome.is_unfinished and outcome.outcomes is None for outcome in outcomes.values())
+    assert "SIGKILL" in outcomes[0].reason
+    # in this process and twice in a fresh one; or three times beside others and once alone
+    assert len(retried) == 2 * (3 if n_workers == 1 else 4)
+    assert ("MemoryError: no room" in retried) == (n_workers == 1)
+    ((_, outcome),) = run_cells(experiment, cells[:1], cache, n_workers=1)
+    assert (outcome.reason, outcome.is_unfinished) == (None, False)
+
+
+def raise_error(error):
+    def run(*_):
+        raise error
+
+    return run
 
 
 def test_no_worker_outlives_the_experiment(experiment, cells, tmp_path):
     runs = run_cells(experiment, cells, CellCache(tmp_path), n_workers=2)
     next(runs)
     runs.close()
-    assert [child for child in psutil.Process().children() if "worker" in " ".join(child.cmdline())] == []
+    assert list_workers() == []
 
 
 def test_a_cell_is_found_by_what_it_trains_on_and_not_by_who_chose_it(experiment, cells):
@@ -122,25 +151,27 @@ def test_workers_that_cannot_start_are_told_and_not_waited_for(experiment, cells
 
 
 @pytest.mark.parametrize(
-    ("error", "is_fatal"),
-    [
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), False),
-        (ConnectionError("no route to the model"), False),
-        (OSError(errno.ENOSPC, "No space left on device"), True),
-    ],
+    "error", [OSError(errno.ENOMEM, "Cannot allocate memory"), DeviceMemoryError("no room", is_shared=True)]
 )
-def test_only_the_disk_ends_the_experiment(experiment, cells, tmp_path, monkeypatch, error, is_fatal):
-    def fail(*_):
-        raise error
+def test_what_the_machine_ended_here_is_tried_again_in_a_fresh_process(experiment, cells, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(worker_pool, "train_and_measure", raise_error(error))
+    ((_, outcome),) = run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1)
+    assert outcome.reason is None
+    assert outcome.outcomes is not None
 
-    monkeypatch.setattr(worker_pool, "train_and_measure", fail)
-    if is_fatal:
-        with pytest.raises(OSError, match="No space"):
-            list(run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1))
-    else:
-        ((_, outcome),) = run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1)
-        assert str(error) in outcome.reason
-        assert [path for path in CellCache(tmp_path).root.iterdir() if "partial" in path.name] == []
+
+@pytest.mark.parametrize("error", [ValueError("of the rows"), DeviceMemoryError("a step is too large")])
+def test_what_the_rows_or_settings_cause_is_their_result(experiment, cells, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(worker_pool, "train_and_measure", raise_error(error))
+    ((_, outcome),) = run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1)
+    assert (outcome.reason, outcome.is_unfinished) == (f"{type(error).__name__}: {error}", False)
+    assert [path for path in CellCache(tmp_path).root.iterdir() if "partial" in path.name] == []
+
+
+def test_a_full_disk_ends_the_experiment(experiment, cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_pool, "train_and_measure", raise_error(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        list(run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1))
 
 
 def test_a_metric_that_is_not_a_number_fails_the_cell(pool, test_rows, tiny_bert, quick, cells, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import thresher as th
-from tests.local_ray import start_local_ray
+from tests.local_ray import own_ray_folder, start_local_ray
 from thresher.artifacts.folder import atomic_file
 from thresher.errors import InputError, MissingExtraError, NotFoundError, OutputError
 from thresher.features.context import make_context
@@ -182,15 +182,15 @@ def two_nodes():
     from ray.cluster_utils import Cluster
 
     ray.shutdown()
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     here = str(Path(__file__).parent)
     os.environ["PYTHONPATH"] = here
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    node = cluster.add_node(num_cpus=1)
-    ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
-    yield cluster, node
-    ray.shutdown()
-    cluster.shutdown()
+    with own_ray_folder():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        node = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+        yield cluster, node
+        ray.shutdown()
+        cluster.shutdown()
     del os.environ["PYTHONPATH"]
 
 

@@ -3,30 +3,31 @@
 Each worker is a Python process of its own (`python -m thresher.experiments.cells.worker_process`)
 at the other end of a socket pair. It is not forked, so threads and GPUs are safe, and it does not
 import the user's script, so scripts need no `__main__` guard.
+
+A cell that the machine ended (`is_environment_error`, or a worker that died) is tried again in a
+fresh worker, and then with fewer workers, down to one.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
-from thresher.errors import OutputError
+from thresher.errors import OutputError, is_disk_error, is_environment_error
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome, compute_cell_key, train_and_measure
+from thresher.experiments.cells.retries import OnRetry, Round, leave_unfinished, run_rounds
 from thresher.experiments.experiment import Experiment
 from thresher.numeric.threads import count_cores
 
 CPU_WORKERS = 8  # at most, when nobody says how many
 GB_PER_WORKER = 3  # a base model, its optimizer and a batch, on a CPU
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 def count_workers(asked: int | str | None) -> int:
@@ -45,12 +46,7 @@ def count_workers(asked: int | str | None) -> int:
     return max(1, min(count_cores(), CPU_WORKERS, memory // GB_PER_WORKER))
 
 
-def is_disk_error(error: Exception) -> bool:
-    """Tell whether an error would meet every cell, and so ends the experiment."""
-    return isinstance(error, OutputError) or (isinstance(error, OSError) and error.errno in _DISK_ERRORS)
-
-
-def format_error(error: Exception) -> str:
+def format_error(error: BaseException) -> str:
     """Return the reason for which a cell failed."""
     return f"{type(error).__name__}: {str(error).strip()[:500]}"
 
@@ -61,7 +57,10 @@ def fail(key: str, reason: str) -> Outcome:
 
 
 def run_cell(experiment: Experiment, cell: Cell, cache: CellCache) -> Outcome:
-    """Run one cell, or load it; what goes wrong in it is its result, but for errors of the disk."""
+    """Run one cell, or load it; what goes wrong in it is its result, but for errors of the disk.
+
+    What a cell that the machine ended has saved stays in the cache, to continue from.
+    """
     context = cell.build_context(experiment)
     key = compute_cell_key(context)
     try:
@@ -69,6 +68,8 @@ def run_cell(experiment: Experiment, cell: Cell, cache: CellCache) -> Outcome:
     except Exception as error:
         if is_disk_error(error):
             raise
+        if is_environment_error(error):
+            return leave_unfinished(key, format_error(error))
         cache.discard(key)
         return fail(key, format_error(error))
 
@@ -107,18 +108,19 @@ class _Worker:
 class WorkerPool:
     """Runs cells in this process (one worker) or in several; use it as a context manager.
 
-    A worker process that crashes or runs out of memory costs the cell it was at, and is replaced.
-    With one worker there is no such protection.
+    A worker process that crashes or runs out of memory is replaced, and its cell tried again. With
+    one worker, cells run in this process, and only what Python can catch is tried again.
     """
 
-    def __init__(self, cache: CellCache, n_workers: int) -> None:
+    def __init__(self, cache: CellCache, n_workers: int, on_retry: OnRetry | None = None) -> None:
         """Start no process yet.
 
         Args:
             cache: of finished cells.
             n_workers: processes at once; 1 runs in this process.
+            on_retry: hears of cells that are tried again.
         """
-        self.cache, self._n = cache, n_workers
+        self.cache, self._n, self._on_retry = cache, n_workers, on_retry
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> WorkerPool:
@@ -127,12 +129,15 @@ class WorkerPool:
 
     def __exit__(self, *error: object) -> None:
         """End all workers."""
-        for worker in self._workers:
+        self._end(self._workers[:])
+
+    def _end(self, workers: Sequence[_Worker]) -> None:
+        for worker in workers:
+            self._workers.remove(worker)
             worker.connection.close()
             worker.process.terminate()
-        for worker in self._workers:
+        for worker in workers:
             worker.process.wait()
-        self._workers.clear()
 
     def run(self, experiment: Experiment, cells: Sequence[Cell]) -> Iterator[tuple[int, Outcome]]:
         """Run cells, and yield each index with its outcome, in the order they finish.
@@ -140,39 +145,62 @@ class WorkerPool:
         Args:
             experiment: that they share.
             cells: to run; those that are done already are not run again.
+
+        Yields:
+            Every index once; at the end those that could not be finished (`is_unfinished`).
         """
         finished, keys = load_finished(experiment, cells, self.cache)
         yield from finished.items()
-        if self._n == 1:
-            for index in keys:
-                yield index, check_outcome(experiment, run_cell(experiment, cells[index], self.cache))
-            return
-        waiting, n_left = deque(keys), len(keys)
-        while n_left:
-            self._assign(experiment, cells, waiting)
-            busy = {worker.connection: worker for worker in self._workers if worker.index is not None}
-            for connection in wait(list(busy)):
-                worker = busy[connection]  # type: ignore[index]
-                index = int(worker.index or 0)
-                outcome = self._receive(worker, keys[index])
-                if outcome is not None:
-                    worker.index = None
-                    n_left -= 1
-                    yield index, check_outcome(experiment, outcome)
+        outcomes = run_rounds(experiment, cells, keys, self._run_round, n_workers=self._n, on_retry=self._on_retry)
+        for index, outcome in outcomes:
+            yield index, check_outcome(experiment, outcome)
 
-    def _assign(self, experiment: Experiment, cells: Sequence[Cell], waiting: deque[int]) -> None:
-        """Give every worker a cell, as far as there are any; start as many as can be kept busy."""
-        while waiting and (len(self._workers) < self._n or any(worker.index is None for worker in self._workers)):
-            worker = next((worker for worker in self._workers if worker.index is None), None) or self._start()
+    def _run_round(self, plan: Round) -> Iterator[tuple[int, Outcome]]:
+        """Run the cells of a round; with one worker, their first try is in this process."""
+        n_left = len(plan.waiting)
+        self._end(self._workers[plan.n_workers :])
+        for index in [plan.waiting.popleft() for _ in range(n_left)] if self._n == 1 else ():
+            outcome = run_cell(plan.experiment, plan.cells[index], self.cache)
+            if not plan.try_again(index, outcome):
+                n_left -= 1
+                yield index, outcome
+        while n_left:
+            for index, outcome in self._await_outcomes(plan):
+                if not plan.try_again(index, outcome):
+                    n_left -= 1
+                    yield index, outcome
+
+    def _await_outcomes(self, plan: Round) -> Iterator[tuple[int, Outcome]]:
+        """Keep the workers busy, and yield what the next of them answer."""
+        yield from self._assign(plan)
+        busy = {worker.connection: worker for worker in self._workers if worker.index is not None}
+        for connection in wait(list(busy)) if busy else ():
+            worker = busy[connection]  # type: ignore[index]
+            index = int(worker.index or 0)
+            outcome = self._receive(worker, plan.keys[index])
+            if outcome is not None:
+                yield index, outcome
+
+    def _assign(self, plan: Round) -> Iterator[tuple[int, Outcome]]:
+        """Give every worker a cell, as far as there are any; yield those whose worker is dead."""
+        while plan.waiting:
+            worker = next((worker for worker in self._workers if worker.index is None), None)
+            if worker is None and len(self._workers) >= plan.n_workers:
+                return
+            index = plan.waiting.popleft()
             try:
-                if worker.experiment is not experiment:
-                    worker.connection.send((experiment, self.cache))
-                    worker.experiment = experiment
-                worker.connection.send(cells[waiting[0]])
-            except ConnectionError:
-                self._remove(worker)
+                worker = worker or self._start()
+            except OSError as error:  # no memory for another process
+                yield index, leave_unfinished(plan.keys[index], format_error(error))
                 continue
-            worker.index = waiting.popleft()
+            try:
+                if worker.experiment is not plan.experiment:
+                    worker.connection.send((plan.experiment, self.cache))
+                    worker.experiment = plan.experiment
+                worker.connection.send(plan.cells[index])
+                worker.index = index
+            except ConnectionError:
+                yield index, leave_unfinished(plan.keys[index], self._remove(worker))
 
     def _start(self) -> _Worker:
         slot = next(slot for slot in range(self._n) if slot not in {worker.slot for worker in self._workers})
@@ -194,24 +222,26 @@ class WorkerPool:
         try:
             answer: Outcome | OSError | None = worker.connection.recv()
         except (EOFError, ConnectionError):
-            reason = self._remove(worker)
-            self.cache.discard(key)
-            return fail(key, reason)
+            return leave_unfinished(key, self._remove(worker))
         worker.has_started = True
         if isinstance(answer, OSError):
             raise answer
+        if answer is not None:
+            worker.index = None
+            if answer.is_unfinished:  # its successor begins with fresh memory and a fresh device
+                self._end([worker])
         return answer
 
     def _remove(self, worker: _Worker) -> str:
         """Take a dead worker off the list, and return in words how it died.
 
         Raises:
-            OutputError: it died before its first message, and so would the next one.
+            OutputError: it ended by itself before its first message, and so would the next one.
         """
         self._workers.remove(worker)
         worker.connection.close()
         code = worker.process.wait()
-        if not worker.has_started:
+        if code >= 0 and not worker.has_started:
             raise OutputError(f"workers: a worker process cannot start (exit code {code}); run with --workers 1")
         if code >= 0:
             return f"the worker process ended with exit code {code}"

@@ -34,7 +34,7 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
         kind="comparison",
         title=f"{fmt.join_words(methods) or 'nothing'} against {baseline}",
         answer=_write_answer(experiment, verdicts, baseline),
-        more=_write_remarks(verdicts),
+        more=[*tables.describe_incomplete(content), *_write_remarks(verdicts)],
         tiles=(
             Tile("Comparisons", fmt.count(len(verdicts)), f"{n_clear} with a clear difference"),
             Tile("Budgets", budgets or fmt.NOTHING, "rows"),

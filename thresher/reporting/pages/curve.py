@@ -39,7 +39,7 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
         kind="learning curve",
         title=f"Learning curve of {fmt.join_words(experiment.methods)}",
         answer=_write_answer(experiment, fitted, best_method),
-        more=_write_remarks(experiment, fitted, best_method),
+        more=[*tables.describe_incomplete(fitted), *_write_remarks(experiment, fitted, best_method)],
         tiles=(
             _build_saturation_tile(fitted, best_method),
             Tile("Best mean", *_best_mean(experiment)),

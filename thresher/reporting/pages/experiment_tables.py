@@ -139,15 +139,40 @@ def build_costs(experiment: Experiment) -> list[Block]:
     return [ShareBars("Training time of all runs", ("method", "time"), shares), each]
 
 
+def describe_incomplete(result: Mapping[str, Any]) -> list[str]:
+    """Say that a result is incomplete, and what to do; nothing where it is complete.
+
+    Args:
+        result: content of the folder's JSON file.
+    """
+    unfinished = result.get("unfinished")
+    if not unfinished:
+        return []
+    n = len(unfinished)
+    runs = f"{fmt.count(n)} runs" if n > 1 else "one run"
+    reason = fmt.truncate(str(unfinished[0].get("reason") or "not known"), 300)
+    return [
+        f"This result is incomplete: the machine ended {runs} however often they were tried ({reason}). "
+        "Run the same command again to complete it."
+    ]
+
+
 def build_failures(experiment: Experiment) -> list[Block]:
-    """Return the runs that failed, with their reasons."""
-    n, failed = len(experiment.cells), experiment.cells.filter(pl.col("status") != "done")
+    """Return the runs that were not finished or failed, with their reasons."""
+    cells = experiment.cells
+    parts = (("unfinished", "were not finished"), ("failed", "failed"))
+    lists = [_list_failures(cells.filter(pl.col("status") == status), len(cells), what) for status, what in parts]
+    return [block for blocks in lists for block in blocks]
+
+
+def _list_failures(failed: pl.DataFrame, n: int, what: str) -> list[Block]:
+    """Return the table of runs that `what`, and how many of n they are."""
     n_failed = len(failed)
     if not n_failed:
         return []
     shown = failed.select("method", "n_rows", "seed", "reason").head(MAX_FAILED)
     table = Table(
-        caption="Runs that failed" if n_failed <= MAX_FAILED else f"The first {MAX_FAILED} runs that failed",
+        caption=f"Runs that {what}" if n_failed <= MAX_FAILED else f"The first {MAX_FAILED} runs that {what}",
         columns=("method", "rows", "seed", "reason"),
         rows=[
             (method, fmt.count(size), str(seed), fmt.truncate(reason or "not known", 300))
@@ -157,7 +182,7 @@ def build_failures(experiment: Experiment) -> list[Block]:
         text=(3,),
     )
     share = fmt.share(n_failed, n)
-    return [Notice(f"{n_failed} of {n} runs failed ({share}); everything on this page leaves them out."), table]
+    return [Notice(f"{n_failed} of {n} runs {what} ({share}); everything on this page leaves them out."), table]
 
 
 def build_run_table(experiment: Experiment) -> Table:

@@ -13,7 +13,7 @@ from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Chart, Dots, linear_axis
 from thresher.reporting.files import read_json, read_table
 from thresher.reporting.page import Block, Figure, Notice, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.pages.experiment_tables import build_footer
+from thresher.reporting.pages.experiment_tables import build_footer, describe_incomplete
 from thresher.reporting.pages.reproduce import build_reproduction
 
 TRIALS, RESULT = "trials.csv", "tune.json"
@@ -43,6 +43,7 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
         kind="tuning",
         title="Search for settings",
         answer=_write_answer(result, len(trials), n_finished),
+        more=describe_incomplete(result),
         tiles=tiles,
         sections=[
             Section("The winner", _build_winner(metric, result) if result else []),
