@@ -164,6 +164,8 @@ class WorkerPool:
             if not plan.try_again(index, outcome):
                 n_left -= 1
                 yield index, outcome
+        if self._n == 1 and n_left:
+            _release_device()
         while n_left:
             for index, outcome in self._await_outcomes(plan):
                 if not plan.try_again(index, outcome):
@@ -259,6 +261,17 @@ def _build_environment(slot: int, n_workers: int) -> dict[str, str]:
         names = [name for name in visible if name] or [str(number) for number in range(torch.cuda.device_count())]
         share["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
     return share
+
+
+def _release_device() -> None:
+    """Give back what torch holds of a GPU for this process, so that a worker can have it."""
+    import gc
+
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _has_descriptor(stream: object) -> bool:
