@@ -9,7 +9,7 @@ from thresher.errors import IncompleteError
 from thresher.experiments.tuning import tune
 from thresher.reporting import report
 
-COMPARED = {"methods": "random", "budget": [8, 16], "seeds": 2}
+COMPARED = {"methods": "length", "budget": [8, 16], "seeds": 2}
 DRAWN = {"methods": ["random"], "sizes": [8, 16, 32, 64, 80], "seeds": 3}
 
 
