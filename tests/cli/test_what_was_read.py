@@ -4,6 +4,8 @@ import json
 
 import thresher as th
 from thresher.artifacts.manifest import Manifest
+from thresher.cli.options import list_side_notes
+from thresher.dataset.provenance import describe_sides
 from thresher.reporting.pages.reproduce import build_reproduction
 
 ROWS = [{"prompt": f"question {i}", "completion": f"answer {i}", "topic": "x", "note": "|"} for i in range(12)]
@@ -49,3 +51,12 @@ def test_every_page_has_a_table_of_it(tmp_path):
     assert list(table.rows) == [
         ("pool", "sft", "prompt-completion", "prompt=prompt, response=completion", "topic, note")
     ]
+
+
+def test_notes_of_each_side_are_the_last_lines_of_a_summary():
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = th.load([{"messages": turns, "image": "a.png"}])
+    reading = describe_sides({"pool": rows, "eval": rows, "control": None})
+    (line,) = list_side_notes({"reading": reading})
+    assert line.startswith("note: pool: column 'image' is filled and not read")
+    assert list_side_notes({}) == []

@@ -74,7 +74,7 @@ def run_experiment(
 
         sys.stdout.write(orjson.dumps(result.content, option=orjson.OPT_INDENT_2).decode() + "\n")
     if not output.quiet:
-        typer.echo(summarize(result), err=True)
+        typer.echo("\n".join([summarize(result), *options.list_side_notes(result.manifest.content)]), err=True)
     if result.path is not None and output.page:
         from thresher.reporting import report
 

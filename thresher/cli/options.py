@@ -136,6 +136,13 @@ def reading_notes(notes: Iterable[str]) -> list[str]:
     return [f"note: {note}" for note in notes]
 
 
+def list_side_notes(content: Mapping[str, Any]) -> list[str]:
+    """Return the notes on how the rows of each side were read, from a manifest, each once."""
+    sides = content.get("reading", {}).items()
+    notes = {note: side for side, about in reversed(sides) for note in about.get("notes", ())}
+    return [f"note: {side}: {note}" for note, side in reversed(notes.items())]
+
+
 def format_read(content: Mapping[str, Any], schema: str | None) -> list[str]:
     """Return how many rows were read and rejected, a line for each of the five first reasons.
 

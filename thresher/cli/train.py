@@ -121,6 +121,7 @@ def format_summary(adapter: Adapter) -> str:
     if metrics["held_out"] is not None:
         lines += _format_table(metrics)
     lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
+    lines += options.list_side_notes(adapter.manifest.content)
     return "\n".join(lines)
 
 

@@ -28,7 +28,7 @@ from thresher.dataset.conversation import (
 )
 from thresher.dataset.formats.json_rows import RowWithNan
 from thresher.dataset.rejection import BadRow, describe_type
-from thresher.dataset.schema import Schema
+from thresher.dataset.schema import FUNCTIONS, Schema
 from thresher.dataset.values.labels import clean_label
 from thresher.dataset.values.marks import refuse_unwanted
 
@@ -69,12 +69,11 @@ def build_conversation(row: Mapping[str, Any], schema: Schema, *, is_typed: bool
     if is_typed:
         row = {**row, **{name: drop_nulls(row[name]) for name in names if isinstance(row.get(name), list)}}
     system = read_optional(row, columns.get("system", ()))
-    tools_name = columns["tools"][0] if "tools" in columns else None
     if not schema.is_chat and not holds_messages(row, schema):
         prompt = join_text(row, columns["prompt"])
         response = join_text(row, columns["response"])
-        history = row.get(columns["history"][0]) if "history" in columns else None
-        tools = None if tools_name is None else _read_tools_beside_text(row.get(tools_name), tools_name)
+        tools = _read_tools_beside_text(row, columns["tools"][0]) if "tools" in columns else None
+        history = _read_history(row, schema)
         return Conversation(mark_unlearned(build_turns(prompt, response, system, history)), tools)
     if schema.is_chat:
         name = columns["messages"][0]
@@ -85,12 +84,32 @@ def build_conversation(row: Mapping[str, Any], schema: Schema, *, is_typed: bool
         turns = [
             turn for name in (columns["prompt"][0], columns["response"][0]) for turn in parse_turns(row.get(name), name)
         ]
-    tools = None if tools_name is None else parse_tools(row.get(tools_name), tools_name)
+    tools = _read_tools(row, columns.get("tools", ()))
     return Conversation(_add_system(mark_unlearned(turns), system), tools)
 
 
-def _read_tools_beside_text(value: Any, name: str) -> list[Any] | None:
+def _read_history(row: Mapping[str, Any], schema: Schema) -> Any:
+    """Return the earlier turns of a row of texts; but for alpaca's, the column may be anything."""
+    name = schema.columns.get("history", ("",))[0]
+    value = row.get(name)
+    if schema.name in ("alpaca", "mapped") or isinstance(value, list):
+        return value
+    return value if isinstance(value, str) and value.lstrip(WHITE_SPACE).startswith("[[") else None
+
+
+def _read_tools(row: Mapping[str, Any], names: Sequence[str]) -> list[Any] | None:
+    """Return the tools of a row from the first column that has any, functions as tools."""
+    for name in names:
+        tools = parse_tools(row.get(name), name)
+        if tools is not None:
+            is_first_form = name == FUNCTIONS and all(isinstance(each, dict) and "name" in each for each in tools)
+            return [{"type": "function", "function": each} for each in tools] if is_first_form else tools
+    return None
+
+
+def _read_tools_beside_text(row: Mapping[str, Any], name: str) -> list[Any] | None:
     """Return the tools of a row of texts, whose column of this name may be about anything."""
+    value = row.get(name)
     if isinstance(value, list) or (isinstance(value, str) and value.lstrip(WHITE_SPACE).startswith("[")):
         tools = parse_tools(value, name)
         return tools if tools is not None and all(isinstance(tool, dict) for tool in tools) else None

@@ -72,15 +72,19 @@ def is_blank(text: str) -> bool:
 def build_turns(prompt: str, response: str, system: str | None, history: Any) -> list[dict[str, Any]]:
     """Return the messages of a row that has a prompt and a response column."""
     turns = [] if system is None else [{"role": "system", "content": system}]
-    for question, answer in [*_parse_history(history), (prompt, response)]:
-        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return turns
+    pair = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    return [*turns, *_parse_history(history), *pair]
 
 
-def _parse_history(history: Any) -> list[list[str]]:
+def _parse_history(history: Any) -> list[dict[str, Any]]:
+    """Return the turns of a history: pairs of question and answer, or messages."""
     history = decode_json(history, "history")
-    if history is None:
+    if not history and history in (None, []):
         return []
+    if isinstance(history, list) and all(
+        isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in history
+    ):
+        return parse_turns(history, "history")
     if not isinstance(history, list):
         raise BadRow(f"field 'history' must be a list of [question, answer], found {describe_type(history)}")
     for pair in history:
@@ -88,7 +92,11 @@ def _parse_history(history: Any) -> list[list[str]]:
             raise BadRow("field 'history' must hold pairs of texts [question, answer]")
         for part in pair:
             refuse_nul(part, "history")
-    return history
+    return [
+        {"role": role, "content": text}
+        for pair in history
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
 
 
 def refuse_nul(text: str, field: str) -> None:

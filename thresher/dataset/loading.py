@@ -20,7 +20,6 @@ from thresher.dataset.rejection import NoRowsError, count_values, format_rejecte
 from thresher.dataset.schema import (
     MAP_SYNTAX,
     Schema,
-    ask_about_target,
     build_mapped_schema,
     check_columns_exist,
     count_columns,
@@ -31,6 +30,7 @@ from thresher.dataset.schema import (
 from thresher.dataset.settings import ReadOptions, ReadSettings
 from thresher.dataset.sources import detect_file_format
 from thresher.dataset.values.class_names import check_label_names, find_label_names, list_disagreeing_columns
+from thresher.dataset.values.close_guesses import ask_about_columns
 from thresher.dataset.values.labels import are_number_labels
 from thresher.dataset.values.marks import refuse_marks, refuse_pairs
 from thresher.dataset.values.notes import count_labels, list_file_notes, list_notes
@@ -313,7 +313,7 @@ def _choose_schema(
         refuse_pairs(rows, where=where)
         chosen = recognize_schema(rows, name=schema, where=where, advice=first_shard.advice)
         if schema is None:
-            ask_about_target(rows, chosen, where=where)
+            ask_about_columns(rows, chosen, where=where)
     if wanted is None and any(chosen.wanted in row for row in rows):
         wanted = chosen.wanted  # of the rows whose schema this is
     chosen = replace(chosen, id_column=id_column, wanted=wanted)

@@ -40,8 +40,9 @@ def schema_from_json(entry: Mapping[str, Any]) -> Schema:
 def describe_columns(rows: Dataset) -> dict[str, Any]:
     """Return how the columns were read, for manifests and people.
 
-    `kind` and `schema`, `columns`: role -> those that were read, `not_read`: the others, and the
-    same in a line, `summary`; of several sources also `sources`, the line of each.
+    `kind` and `schema`, `columns`: role -> those that were read, `not_read`: the others, the same
+    in a line, `summary`, and `notes`, where there are any; of several sources also `sources`, the
+    line of each.
     """
     own = [one.schema.describe(one.column_names) for one in rows.readings]
     read, others = rows.schema.split_columns(rows.column_names)
@@ -52,6 +53,7 @@ def describe_columns(rows: Dataset) -> dict[str, Any]:
         "not_read": others,
         "summary": rows.schema.describe(rows.column_names),
         **({"sources": own} if own else {}),
+        **({"notes": list(rows.notes)} if rows.notes else {}),
     }
 
 

@@ -15,7 +15,7 @@ MAP_SYNTAX = (
     "--map prompt=COLUMN,response=COLUMN (or text=COLUMN,label=COLUMN; text=COLUMN; messages=COLUMN; "
     "A+B joins two columns)"
 )
-_TEXT, _LABEL = ("text", "sentence", "input"), ("label", "category", "intent", "class", "labels")
+_TEXT, LABELS = ("text", "sentence", "input"), ("label", "category", "intent", "class", "labels")
 _PAIRS = (  # texts that a label is about together
     ("premise", "hypothesis"),
     ("sentence1", "sentence2"),
@@ -24,13 +24,7 @@ _PAIRS = (  # texts that a label is about together
     ("question", "sentence"),
 )
 _SYSTEM = ("system", "system_prompt")
-_TARGETS = frozenset(
-    {
-        *("target", "targets", "y", "sentiment", "polarity", "emotion", "gold", "gold_label", "annotation"),
-        *("label_text", "label_name", "label_id", "class_label", "class_name", "class_id", "is_spam", "spam", "toxic"),
-        *_LABEL,
-    }
-)
+FUNCTIONS = "functions"  # tools in OpenAI's first form
 _LISTED = 8  # names of columns in a line
 
 
@@ -116,16 +110,16 @@ _KNOWN: dict[str, tuple[Kind, dict[str, tuple[tuple[str, ...], ...]]]] = {
     ),
     "text-label": (
         "classification",
-        {"text": (*((name,) for name in _TEXT), *_PAIRS), "label": tuple((name,) for name in _LABEL)},
+        {"text": (*((name,) for name in _TEXT), *_PAIRS), "label": tuple((name,) for name in LABELS)},
     ),
     "text": ("text", {"text": (("text",),)}),
 }
 _OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {
-    "messages": {"tools": ("tools",), "system": _SYSTEM},
-    "sharegpt": {"tools": ("tools",), "system": _SYSTEM},
+    "messages": {"tools": ("tools", FUNCTIONS), "system": _SYSTEM},
+    "sharegpt": {"tools": ("tools", FUNCTIONS), "system": _SYSTEM},
     "alpaca": {"system": _SYSTEM, "history": ("history",), "tools": ("tools",)},
-    "prompt-completion": {"system": _SYSTEM, "tools": ("tools",)},
-    "query-response": {"system": _SYSTEM, "tools": ("tools",)},
+    "prompt-completion": {"system": _SYSTEM, "history": ("history",), "tools": ("tools",)},
+    "query-response": {"system": _SYSTEM, "history": ("history",), "tools": ("tools",)},
 }
 
 
@@ -197,28 +191,6 @@ def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, whe
         if 2 * n >= len(rows):
             return schema
     return max(fitting, key=lambda pair: pair[1])[0]
-
-
-def ask_about_target(rows: Sequence[Mapping[str, Any]], schema: Schema, *, where: str) -> None:
-    """Refuse to take text for plain text where a column beside it is likely its label.
-
-    Args:
-        rows: up to some hundred good rows.
-        schema: that was recognized.
-        where: name of the file, for messages.
-
-    Raises:
-        InputError: only the user can tell what the column is.
-    """
-    if schema.name != "text":
-        return
-    for name in count_columns(rows):
-        values = {str(row[name]) for row in rows if row.get(name) not in (None, "")}
-        if name.casefold() in _TARGETS and values and (len(values) < len(rows) or len(rows) < _LISTED):
-            raise InputError(
-                f"{where}: beside 'text' stands the column '{name}', which may be its label; give --map "
-                f"text=text,label={name} to learn the label, or --schema text to learn the text"
-            )
 
 
 def count_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

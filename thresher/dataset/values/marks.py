@@ -28,12 +28,30 @@ _COUNTER_MARKS = frozenset(
 REJECTED_PREFIX = "rejected_"  # of the names of answers that are not to be learned
 MARK_NAMES = _MARKS | _COUNTER_MARKS
 _WANTED = frozenset(
-    {"true", "t", "yes", "y", "1", "1.0", "+1", "desirable", "chosen", "wanted", "preferred", "good", "thumbs_up", "👍"}
+    {
+        "true",
+        "t",
+        "yes",
+        "y",
+        "1",
+        "1.0",
+        "+1",
+        "desirable",
+        "chosen",
+        "wanted",
+        "preferred",
+        "good",
+        "thumbs_up",
+        "👍",
+        "up",
+        "like",
+        "liked",
+    }
 )
 _UNWANTED = frozenset(
     {
         *("false", "f", "no", "n", "0", "0.0", "-1", "-1.0", "undesirable", "rejected", "unwanted"),
-        *("dispreferred", "bad", "thumbs_down", "👎"),
+        *("dispreferred", "bad", "thumbs_down", "👎", "down", "dislike", "disliked"),
     }
 )
 

@@ -107,7 +107,9 @@ def count_labels(rows: Dataset) -> dict[str, int]:
 
 
 def list_label_notes(counts: Mapping[str, int]) -> list[str]:
-    """Return a sentence on labels that look alike, if there are any, from how often each occurs."""
+    """Return sentences on labels that look alike or are withheld, from how often each occurs."""
+    if set(counts) == {"-1"}:
+        return ["all labels are -1, which data sets of the Hub write where labels are withheld; these rows have none"]
     groups = find_similar_labels(counts)
     if not groups:
         return []
