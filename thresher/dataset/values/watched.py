@@ -128,7 +128,7 @@ class ColumnWatch:
 def _list_words(schema: Schema) -> frozenset[str]:
     """Return the names that mean something beside a schema: beside a class few of them do."""
     if schema.kind == "classification":
-        return SPLITS | {name for name in MARK_NAMES if name.startswith("kto")}
+        return SPLITS | PARTS | {name for name in MARK_NAMES if name.startswith("kto")}
     words = WATCHED if schema.kind == "sft" else WATCHED - GRADES
     return words | {REJECTED_PREFIX}
 
