@@ -178,6 +178,8 @@ def _parse_message(turn: Any, field: str) -> dict[str, Any]:
         raise BadRow(f"a message of '{field}' has an unknown role '{role[:_LONGEST_ROLE]}'; known: {', '.join(ROLES)}")
     message: dict[str, Any] = {"role": known}
     message["content"] = _parse_content(_get_first(turn, "content", "value"), field)
+    if len(turn) == 2 and message["content"] is not None:
+        return message  # of role and content alone, as most are
     for key in _OTHER_KEYS:
         if turn.get(key) is not None:
             message[key] = turn[key]
