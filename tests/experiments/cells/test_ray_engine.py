@@ -1,3 +1,7 @@
+import threading
+import time
+
+import psutil
 import pytest
 
 from tests.local_ray import start_local_ray
@@ -34,3 +38,32 @@ def test_a_cluster_gives_what_this_process_gives_and_records_what_fails(
         assert outcome.outcomes.drop("loss", "confidence").equals(there[index].outcomes.drop("loss", "confidence"))
     again = dict(run_cells_on_ray(experiment, cells, store))
     assert all(outcome.is_reused for outcome in again.values())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of ray itself
+def test_a_cell_whose_process_is_killed_is_tried_again(cluster, pool, test_rows, tiny_bert, quick, tmp_path):
+    experiment = prepare_experiment(pool, eval=test_rows, model=tiny_bert, settings=quick, metric=None)
+    rows = Rankings(pool=experiment.pool, options={}).rank("random", 64, seed=0).rows
+    cells = [Cell(method="random", n_rows=n, seed=0, rows=rows[:n]) for n in (8, 16)]
+    killed, retried = [], []
+
+    def kill_one():
+        while not killed:
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if "_run_remotely" in " ".join(process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
+                except psutil.NoSuchProcess:
+                    continue
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    store = CellCache(tmp_path)
+    outcomes = dict(run_cells_on_ray(experiment, cells, store, lambda cell, reason: retried.append((cell, reason))))
+    killer.join()
+    assert [outcomes[index].reason for index in (0, 1)] == [None, None]
+    assert len(retried) == len(killed) == 1
