@@ -269,6 +269,7 @@ def test_a_folder_whose_first_cells_all_failed_is_read_back(grid_curve, tmp_path
     failed = {"method": "length", "n_rows": "8", "metric": "accuracy", "status": "failed", "reason": "no memory"}
     failures = [",".join((failed | {"seed": str(seed)}).get(name, "") for name in names) for seed in range(10, 150)]
     (copy / "curve.csv").write_text("\n".join([header, *failures, *lines]) + "\n")
+    (copy / "manifest.json").write_bytes(curve.manifest.to_json())  # without a seal
     again = read_curve(copy)
     assert again.cells["value"].dtype == pl.Float64
     assert again.saturation == curve.saturation

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from thresher.artifacts import seal
 from thresher.errors import OutputError
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-MANIFEST = "manifest.json"
-IDENTITY = "identity.txt"
+MANIFEST, IDENTITY = seal.MANIFEST, seal.IDENTITY
 
 
 class OutputFolder:
@@ -42,8 +42,9 @@ class OutputFolder:
         is_done: whether `path` already holds the finished result of the same work.
 
     Raises:
-        OutputError: on entry, when `path` holds something else and `force` is not set, when another
-            run is writing the same folder, or when its parent is not writable.
+        OutputError: on entry, when `path` holds something else, or its own result with a damaged
+            file, and `force` is not set, when another run is writing the same folder, or when its
+            parent is not writable.
     """
 
     def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:
@@ -82,16 +83,20 @@ class OutputFolder:
 
     def _open(self) -> None:
         marker = self.work / IDENTITY
-        is_synced = not marker.exists() and self._is_result(self.work)
+        is_synced = not marker.exists() and self._is_result(self.work) and seal.find_damage(self.work) is None
         if self._old.exists():  # killed between the two renames of publish()
             if self.path.exists():
                 shutil.rmtree(self._old)
             elif not is_synced:
                 self._old.rename(self.path)
         if self._is_result(self.path):
-            self.is_done = True
-            return
-        if read_identity(self.path) != self._identity:  # else it is the same, and incomplete
+            damage = seal.find_damage(self.path)
+            if damage is None:
+                self.is_done = True
+                return
+            if not self._force:
+                raise OutputError(f"{damage}; write the folder again with --force, or choose another --out")
+        if read_identity(self.path) != self._identity:  # else it is the same, and incomplete or damaged
             check_free(self.path, force=self._force)
         if is_synced:  # killed in publish(), after all was on the disk
             self._move_into_place()
@@ -108,9 +113,10 @@ class OutputFolder:
         return content.get("identity") == self._identity and content.get("is_complete") is not False
 
     def publish(self) -> None:
-        """Rename the work folder to `path`. It must hold a manifest with this identity."""
+        """Seal the work folder and rename it to `path`. Its manifest must have this identity."""
         if read_identity(self.work) != self._identity:
             raise AssertionError(f"{self.work} has no {MANIFEST} with the identity of this run")
+        write_atomic(self.work / MANIFEST, seal.seal_manifest(self.work))
         for folder, inside, names in os.walk(self.work):
             if Path(folder) == self.work:
                 inside[:] = [name for name in inside if not name.startswith(".")]
@@ -209,7 +215,7 @@ def check_free(path: Path, *, force: bool) -> None:
         )
     if read_identity(path) is None:
         raise OutputError(
-            f"{path}: --force replaces only a folder that thresher wrote, and this one has no {MANIFEST} "
+            f"{path}: --force replaces only a folder that thresher wrote, and this one has no readable {MANIFEST} "
             f"(it holds {held[0]}); choose another --out"
         )
 

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import MANIFEST
+from thresher.artifacts.seal import MANIFEST, encode_record, read_record, seal_record
 from thresher.errors import ManifestError
 
 FORMAT = "thresher-manifest/1"
@@ -41,14 +41,18 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the bytes of `manifest.json`."""
-        return json.dumps(self.content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        return encode_record(self.content)
+
+    def to_sealed_json(self) -> bytes:
+        """Return the bytes of a manifest that no `OutputFolder` seals."""
+        return encode_record(seal_record(self.content))
 
     @staticmethod
     def read(folder: str | Path) -> Manifest:
         """Read the manifest of an output folder.
 
         Raises:
-            ManifestError: there is none, it is not JSON, or its format is unknown.
+            ManifestError: there is none, it is damaged, or its format is unknown.
         """
         path = Path(folder) / MANIFEST
         if not path.exists():
@@ -60,15 +64,11 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            ManifestError: it is not JSON, or its format is unknown.
+            ManifestError: it is damaged, or its format is unknown.
         """
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ManifestError(f"{path}: must be JSON, found {error}; the folder was changed by hand") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            name = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise ManifestError(f"{path}: format must be '{FORMAT}', found '{name}'")
+        content = read_record(path)
+        if content.get("format") != FORMAT:
+            raise ManifestError(f"{path}: format must be '{FORMAT}', found '{content.get('format')}'")
         return Manifest(content)
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import xxhash
 
+from thresher.artifacts.seal import check_file, hash_file
 from thresher.errors import InputError
-
-BLOCK = 1 << 22
 
 
 def fingerprint(files: Iterable[tuple[str, Path]], *, recipe: str) -> str:
@@ -19,11 +18,15 @@ def fingerprint(files: Iterable[tuple[str, Path]], *, recipe: str) -> str:
     Args:
         files: (name, path) of each file; the name counts, where it lies does not.
         recipe: changes whenever our code would give other values from the same files.
+
+    Raises:
+        ManifestError: a file of a folder that thresher wrote is not as it was written.
     """
     total = xxhash.xxh3_128(recipe.encode())
     for name, path in sorted(files):
         status = path.stat()
         digest = _file_hash(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        check_file(path, digest)
         total.update(f"\0{name}\0{digest}".encode())
     return total.hexdigest()
 
@@ -55,8 +58,4 @@ def check_unchanged(owner: str, folder: Path, before: str, now: str) -> None:
 @lru_cache(maxsize=256)
 def _file_hash(path: Path, *_status: int) -> str:
     """Hash a file; its status is part of the key, since a copy may keep another's time."""
-    total = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            total.update(block)
-    return total.hexdigest()
+    return hash_file(path)

@@ -2,10 +2,10 @@
 
     ROOT/KIND/v1/KEY/manifest.json and what belongs to it
 
-A folder appears whole or not at all; while it is made, what a killed run can continue from lies in
-a hidden folder beside it. The time its manifest was last changed is when it was last used. Who
-needs a folder for longer holds a lock of their own beside it, `.KEY.ID.reader`, and a folder that
-is held is not pruned.
+A folder appears whole or not at all, and one that is not as it was written is deleted and made
+again; while it is made, what a killed run can continue from lies in a hidden folder beside it. The
+time its manifest was last changed is when it was last used. Who needs a folder for longer holds a
+lock of their own beside it, `.KEY.ID.reader`, and a folder that is held is not pruned.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder
+from thresher.artifacts.seal import find_damage
 from thresher.cache.feature_cache import default_root
 from thresher.errors import OutputError
 
@@ -33,20 +34,35 @@ GONE = ".gone"  # of a folder that is being deleted
 
 
 class FolderCache:
-    """Finished folders of one kind below one root."""
+    """Finished folders of one kind below one root.
+
+    Attributes:
+        root: folder that they lie in.
+        notes: a sentence for each damaged folder that was deleted, until somebody reports it.
+    """
 
     def __init__(self, kind: str, root: str | Path | None = None) -> None:
         """Point to a store; a root of None is the folder of the feature cache."""
         self.root = (default_root() if root is None else Path(root).absolute()) / kind / VERSION
+        self.notes: list[str] = []
 
     def folder(self, key: str) -> Path:
         """Return where the folder of that key is or will be."""
         return self.root / key
 
     def has(self, key: str) -> bool:
-        """Tell whether the folder is there, and note that it was used."""
-        manifest = self.root / key / MANIFEST
+        """Tell whether the folder is there and as it was written, and note that it was used.
+
+        Raises:
+            OutputError: it is damaged, and cannot be deleted.
+        """
+        folder = self.root / key
+        manifest = folder / MANIFEST
         if not manifest.is_file():
+            return False
+        damage = find_damage(folder)
+        if damage is not None:
+            self.discard_damaged(key, damage)
             return False
         with suppress(OSError):  # a cache that cannot be written can be read
             os.utime(manifest)
@@ -146,6 +162,31 @@ class FolderCache:
             if is_beyond and self._delete(folder):
                 bytes_left, freed = bytes_left - size, freed + size
         return freed
+
+    def discard_damaged(self, key: str, damage: str) -> None:
+        """Delete a damaged folder, whoever holds it, and note why.
+
+        Raises:
+            OutputError: it cannot be deleted.
+        """
+        folder = self.root / key
+        gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}{GONE}")
+        try:
+            folder.rename(gone)
+        except FileNotFoundError:  # pruned by another process meanwhile
+            return
+        except OSError as error:
+            raise OutputError(
+                f"{damage}, and its folder cannot be deleted ({error.strerror}); delete it yourself or set another "
+                f"THRESHER_CACHE"
+            ) from None
+        shutil.rmtree(gone, ignore_errors=True)
+        self.notes.append(f"{damage}; it was deleted, and is computed again")
+
+    def take_notes(self) -> list[str]:
+        """Return the sentences that nobody has reported yet."""
+        notes, self.notes = self.notes, []
+        return notes
 
     def _delete(self, folder: Path) -> bool:
         """Delete a folder unless somebody makes or holds it; it disappears at once."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thresher.artifacts.folder import MANIFEST, expand_path, read_identity
+from thresher.artifacts.seal import check_file
 from thresher.dataset.formats.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
 
@@ -104,9 +105,15 @@ def _list_shards(folder: Path, split: str | None) -> list[Path]:
     """Return the shards of a folder: its files of one kind, without hidden ones and results.
 
     Of a folder that `select`, `curate` or `correct` wrote, and of a job's snapshot, the kept rows.
+
+    Raises:
+        InputError: there are none, or not of one kind and split.
+        ManifestError: a file of kept rows is not as it was written.
     """
     results = {path.parent for path in folder.rglob(MANIFEST) if read_identity(path.parent) is not None}
     paths = find_subset_files(folder) if folder in results else folder.rglob("*")
+    for path in paths if folder in results else ():
+        check_file(path)
     nested = results - {folder}
     shards = [path for path in sorted(paths) if _is_shard(path, folder) and nested.isdisjoint(path.parents)]
     if not shards:

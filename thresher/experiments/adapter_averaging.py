@@ -10,7 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from thresher.artifacts.folder import atomic_file, write_parquet
+from thresher.artifacts.folder import atomic_file, write_atomic, write_parquet
+from thresher.artifacts.seal import encode_record, find_damage, hash_file, hash_files, seal_record
+from thresher.artifacts.stored import read_table
 from thresher.errors import InputError
 from thresher.experiments.comparison import describe_effect
 from thresher.experiments.paired_runs import PairedRuns
@@ -79,9 +81,9 @@ def _measure_average(search: Search, settings: Sequence[TrainSettings], seed: in
     from thresher.trainer.engine.average_adapters import average_adapters
     from thresher.trainer.runs import ADAPTER, measure_adapter, run_all
 
-    measured = work / RUNS / f"mean-{seed}.parquet"
-    if measured.is_file():
-        return pl.read_parquet(measured)
+    measured, done = work / RUNS / f"mean-{seed}.parquet", work / RUNS / f"mean-{seed}.json"
+    if done.is_file() and find_damage(work / RUNS, done.name) is None:
+        return read_table(measured)
     folders = []
     for number, each in enumerate(settings):
         context = search.test.build_context(search.test.pool, seed=seed, settings=each)
@@ -93,4 +95,6 @@ def _measure_average(search: Search, settings: Sequence[TrainSettings], seed: in
     outcomes = measure_adapter(context, mean)
     with atomic_file(measured) as part:
         write_parquet(outcomes, part)
+    files = {f"{mean.name}/{name}": checksum for name, checksum in hash_files(mean).items()}
+    write_atomic(done, encode_record(seal_record({}, {**files, measured.name: hash_file(measured)})))
     return outcomes

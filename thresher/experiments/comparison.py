@@ -12,11 +12,13 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.seal import encode_record
+from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
 from thresher.errors import InputError
 from thresher.evaluation.effect import LEVEL, Effect, adjust_p_values, estimate_seeds_needed
 from thresher.experiments.rankings import check_methods, name_methods
-from thresher.experiments.result_folder import RunClock, encode_json, read_result, run_in_folder
+from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import (
     BASELINE,
@@ -159,7 +161,7 @@ def _write_comparison(runner: ExperimentRunner, asked: dict[str, Any], settings:
 
     def write(comparison: Comparison, folder: Path) -> None:
         write_tables(runner, folder, CELLS)
-        write_atomic(folder / COMPARISON, encode_json(comparison.content))
+        write_atomic(folder / COMPARISON, encode_record(comparison.content))
         write_atomic(folder / MANIFEST, comparison.manifest.to_json())
 
     return run_in_folder(identity, settings, run=run, write=write, read=read_comparison)
@@ -298,7 +300,7 @@ def read_comparison(path: str | Path) -> Comparison:
     """
     folder = Path(path)
     manifest, content = read_result(folder, KIND, "a comparison", COMPARISON)
-    cells = pl.read_csv(folder / CELLS, schema_overrides=CELL_SCHEMA)
+    cells = read_table(folder / CELLS, schema=CELL_SCHEMA)
     verdicts = tuple(_from_json(entry) for entry in content["verdicts"])
     return Comparison(cells=cells, verdicts=verdicts, content=content, path=folder, manifest=manifest)
 

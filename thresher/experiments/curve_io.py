@@ -12,10 +12,12 @@ import polars as pl
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_csv
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.safe_csv import escape_formulas
+from thresher.artifacts.seal import encode_record
+from thresher.artifacts.stored import read_table
 from thresher.evaluation.effect import LEVEL, adjust_p_values
 from thresher.evaluation.saturation import CurveFit, Saturation
 from thresher.experiments.curve import CurveProgress, LearningCurve, fit_runs, group_values
-from thresher.experiments.result_folder import RunClock, encode_json, read_result, run_in_folder
+from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.runner import ExperimentRunner
 from thresher.experiments.settings import BASELINE
 from thresher.experiments.tables import (
@@ -58,7 +60,7 @@ def write_curve(
     def write(curve: LearningCurve, folder: Path) -> None:
         write_tables(runner, folder, CURVE)
         write_csv(escape_formulas(build_slice_table(runner, progress.settings.slices)), folder / "slices.csv")
-        write_atomic(folder / SATURATION, encode_json(curve.content))
+        write_atomic(folder / SATURATION, encode_record(curve.content))
         write_atomic(folder / MANIFEST, curve.manifest.to_json())
 
     return run_in_folder(identity, progress.settings, run=run, write=write, read=read_curve)
@@ -90,7 +92,7 @@ def read_curve(path: str | Path) -> LearningCurve:
     """
     folder = Path(path)
     manifest, content = read_result(folder, KIND, "a learning curve", SATURATION)
-    cells = pl.read_csv(folder / CURVE, schema_overrides=CELL_SCHEMA)
+    cells = read_table(folder / CURVE, schema=CELL_SCHEMA)
     runs = {(m, n, s): v for m, n, s, v in cells.select("method", "n_rows", "seed", "value").iter_rows()}
     higher = content["is_higher_better"]
     fits = {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.stored import read_json
 from thresher.errors import ManifestError
 from thresher.experiments.settings import ExperimentSettings
 
@@ -71,14 +71,9 @@ def read_result(folder: Path, kind: str, what: str, name: str) -> tuple[Manifest
         name: of the JSON file.
 
     Raises:
-        ManifestError: the folder is of another kind.
+        ManifestError: the folder is of another kind, or damaged.
     """
     manifest = Manifest.read(folder)
     if manifest.content.get("kind") != kind:
         raise ManifestError(f"{folder}: must be {what}, found '{manifest.content.get('kind')}'")
-    return manifest, json.loads((folder / name).read_bytes())
-
-
-def encode_json(content: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a JSON file."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return manifest, read_json(folder / name)

@@ -126,6 +126,7 @@ class ExperimentRunner:
                     method=method, n_rows=size, seed=seed, rows=rows, select_seconds=seconds
                 )
         for index, outcome in self._run_cells([self.cells[name] for name in names]):
+            self._report_damage()
             self.outcomes[names[index]] = outcome
             self._report(names[index], outcome)
         estimates = {name: self.estimate(name) for name in names}
@@ -199,6 +200,11 @@ class ExperimentRunner:
         if unfinished:
             raise IncompleteError(f"experiment: {describe_unfinished(unfinished)}")
         raise InputError(f"experiment: all {len(reasons)} cells failed; the first one by {reasons[0]}")
+
+    def _report_damage(self) -> None:
+        for note in self.worker_pool.cache.take_notes():
+            if self.on_progress is not None:
+                self.on_progress(Progress(stage="cells", done=len(self.outcomes), total=len(self.cells), note=note))
 
     def _report(self, name: CellId, outcome: Outcome) -> None:
         if self.on_progress is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 EARLY = 0.2
-FINISHED = "finished"  # attribute of the study: numbers of the trials of whole batches
 TRIALS_AT_ONCE = 2  # not the number of workers, on which no result may depend
 RANKS, ALPHAS, BATCHES = (4, 8, 16, 32, 64), (1.0, 2.0, 4.0), (8, 16, 32, 64)
 LEARNING_RATES = (2e-5, 1e-2)
@@ -100,19 +98,21 @@ class TrialResult:
     early_stderr: float | None = None
 
 
-def run_trials(search: Search, database: Path | None) -> list[TrialResult]:
-    """Run the trials to 20 % of their steps, but those that a killed call has finished.
+def run_trials(search: Search) -> list[TrialResult]:
+    """Run the trials to 20 % of their steps; what a killed call has finished is among the cells.
+
+    Which settings a trial proposes follows from the trials before it, so that the same call asks
+    for the same cells again.
 
     Raises:
         IncompleteError: the machine ended a trial; which ones come next depends on it.
     """
-    study = _open_study(search, database)
+    study = _create_study(search)
     n_trials, seed = search.settings.trials, search.settings.seed
     base = search.dev.resolve_settings(seed=seed)
     search.report("trials", len(_list_finished(study)), n_trials)
     while (n_done := len(_list_finished(study))) < n_trials:
-        # a fresh sampler for each batch: what it proposes depends on the finished trials only, not
-        # on kills
+        # a fresh sampler for each batch: what it proposes depends on the finished trials only
         study.sampler = _create_sampler(search.settings.sampler, np.random.SeedSequence([seed, n_done]))
         n_batch = min(TRIALS_AT_ONCE, n_trials - n_done)
         proposed = [_propose(study, base, is_first=not n_done and not i) for i in range(n_batch)]
@@ -127,33 +127,20 @@ def run_trials(search: Search, database: Path | None) -> list[TrialResult]:
             settings=TrainSettings(**trial.user_attrs["settings"]),
             early=trial.user_attrs["value"],
             reason=trial.user_attrs["reason"],
-            early_stderr=trial.user_attrs.get("stderr"),  # earlier versions noted none
+            early_stderr=trial.user_attrs["stderr"],
         )
         for trial in _list_finished(study)
     ]
 
 
-def _open_study(search: Search, database: Path | None) -> Study:
-    """Open the study of a search, and close the trials that a killed call left running."""
+def _create_study(search: Search) -> Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=None if database is None else f"sqlite:///{database}",
-        study_name="tune",
-        direction="maximize" if search.dev.metric.is_higher_better else "minimize",
-        load_if_exists=True,
-    )
-    if FINISHED not in study.user_attrs:  # a new study, or one of an earlier version
-        known = [trial.number for trial in study.get_trials() if "value" in trial.user_attrs]
-        study.set_user_attr(FINISHED, known)
-    finished = study.user_attrs[FINISHED]
-    for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        _close_trial(study, left.number, left.user_attrs["value"] if left.number in finished else None)
-    return study
+    return optuna.create_study(direction="maximize" if search.dev.metric.is_higher_better else "minimize")
 
 
-def _close_trial(study: Study, trial: Trial | int, value: float | None) -> None:
+def _close_trial(study: Study, trial: Trial, value: float | None) -> None:
     import optuna
 
     if value is None:
@@ -163,8 +150,7 @@ def _close_trial(study: Study, trial: Trial | int, value: float | None) -> None:
 
 
 def _list_finished(study: Study) -> list[Any]:
-    trials = study.get_trials(deepcopy=False)
-    return [trials[number] for number in study.user_attrs[FINISHED]]
+    return [trial for trial in study.get_trials(deepcopy=False) if "value" in trial.user_attrs]
 
 
 def _create_sampler(name: str, sequence: np.random.SeedSequence) -> Any:
@@ -210,7 +196,6 @@ def _record_batch(
         trial.set_user_attr("reason", outcome.reason)
         trial.set_user_attr("stderr", None if estimate is None else estimate.stderr)
         trial.set_user_attr("value", values[-1])
-    study.set_user_attr(FINISHED, [*study.user_attrs[FINISHED], *(trial.number for trial, _ in proposed)])
     for (trial, _), value in zip(proposed, values, strict=True):
         _close_trial(study, trial, value)
     for number, ((_, settings), outcome) in enumerate(zip(proposed, outcomes, strict=True), start=n_done):
@@ -249,6 +234,8 @@ def run_settings(
     outcomes: dict[int, Outcome] = {}
     for index, outcome in search.worker_pool.run(experiment, cells):
         outcomes[index] = outcome
+        for note in search.worker_pool.cache.take_notes():
+            search.report(stage or "trials", len(outcomes), len(cells), note)
         if names:
             if outcome.is_unfinished:
                 search.unfinished.append({"run": names[index], "seed": seeds[index], "reason": outcome.reason})

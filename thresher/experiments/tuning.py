@@ -20,6 +20,8 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_csv
 from thresher.artifacts.manifest import FORMAT, Manifest
+from thresher.artifacts.seal import encode_record
+from thresher.artifacts.stored import read_table
 from thresher.errors import InputError, MissingExtraError
 from thresher.evaluation.effect import Effect
 from thresher.evaluation.estimate import Estimate
@@ -30,7 +32,7 @@ from thresher.experiments.cells.worker_pool import WorkerPool, count_workers
 from thresher.experiments.comparison import describe_effect
 from thresher.experiments.experiment import prepare_experiment
 from thresher.experiments.paired_runs import PairedRuns
-from thresher.experiments.result_folder import RunClock, encode_json, read_result, run_in_folder
+from thresher.experiments.result_folder import RunClock, read_result, run_in_folder
 from thresher.experiments.search import EARLY, Search, TrialResult, run_settings, run_trials
 from thresher.experiments.settings import TuneOptions, TuneSettings
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
@@ -39,7 +41,7 @@ from thresher.trainer.settings import TrainSettings
 from thresher.validation import build_settings, document_options
 
 KIND = "tuning"
-TRIALS, RESULT, STUDY = "trials.csv", "tune.json", "study.db"
+TRIALS, RESULT = "trials.csv", "tune.json"
 TRIAL_SCHEMA: dict[str, Any] = {  # columns of the table of trials that may be empty at its start
     "early": pl.Float64,
     "early_stderr": pl.Float64,
@@ -128,18 +130,18 @@ def _write_tuning(search: Search) -> Tuning:
 
     def run(work: Path | None) -> Tuning:
         with nullcontext(work) if work is not None else TemporaryDirectory() as scratch:
-            return _search(search, identity, clock, None if work is None else work / STUDY, Path(scratch))
+            return _search(search, identity, clock, Path(scratch))
 
     def write(tuning: Tuning, folder: Path) -> None:
         write_csv(tuning.trials, folder / TRIALS)
-        write_atomic(folder / RESULT, encode_json(tuning.content))
+        write_atomic(folder / RESULT, encode_record(tuning.content))
         write_atomic(folder / MANIFEST, tuning.manifest.to_json())
 
     return run_in_folder(identity, search.settings, run=run, write=write, read=read_tuning)
 
 
-def _search(search: Search, identity: str, clock: RunClock, database: Path | None, work: Path) -> Tuning:
-    trials = run_trials(search, database)
+def _search(search: Search, identity: str, clock: RunClock, work: Path) -> Tuning:
+    trials = run_trials(search)
     estimates = _run_finalists(search, trials)
     sign = 1.0 if search.dev.metric.is_higher_better else -1.0
     # higher is better
@@ -306,7 +308,7 @@ def read_tuning(path: str | Path) -> Tuning:
     manifest, content = read_result(folder, KIND, "a search for settings", RESULT)
     against = None if content["test"] is None else Effect(**content["test"]["difference"])
     return Tuning(
-        trials=pl.read_csv(folder / TRIALS, schema_overrides=TRIAL_SCHEMA),
+        trials=read_table(folder / TRIALS, schema=TRIAL_SCHEMA),
         best=TrainSettings(**content["best_settings"]),
         against_default=against,
         content=content,

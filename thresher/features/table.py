@@ -15,6 +15,8 @@ import polars as pl
 from thresher.artifacts.folder import atomic_file, expand_path, write_atomic, write_csv, write_ndjson, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.safe_csv import escape_formulas, unescape_formulas
+from thresher.artifacts.seal import encode_record, find_damage, hash_file, seal_record
+from thresher.artifacts.stored import explain_unreadable
 from thresher.dataset import Dataset, load
 from thresher.dataset.provenance import (
     describe_reading,
@@ -76,7 +78,8 @@ class FeatureTable:
             _write(self.frame, temporary, path.suffix)
             # a kill from here on must not leave an old table beside a new manifest
             path.unlink(missing_ok=True)
-            write_atomic(_manifest_path(path), self.manifest.to_json())
+            sealed = seal_record(self.manifest.content, {path.name: hash_file(temporary)})
+            write_atomic(_manifest_path(path), encode_record(sealed))
         return path
 
 
@@ -190,14 +193,20 @@ def _is_free(path: Path, identity: str, *, force: bool) -> bool:
     """Return whether a table is still to be written: not when the same work has finished.
 
     Raises:
-        OutputError: something else is there, and `force` is not set or `score` did not write it.
+        ManifestError: its manifest is damaged.
+        OutputError: something else is there, or a damaged table, and `force` is not set or `score`
+            did not write it.
     """
     beside = _manifest_path(path)
     if not path.exists():
         return True
     theirs = Manifest.read_file(beside) if beside.is_file() else None
     if theirs is not None and theirs.identity == identity:
-        return False
+        damage = find_damage(path.parent, beside.name)
+        if damage is None:
+            return False
+        if not force:
+            raise OutputError(f"{damage}; write the table again with --force, or choose another --out")
     if theirs is None or not force:
         hint = "replace it with --force, or choose another --out" if theirs is not None else "choose another --out"
         raise OutputError(f"{path}: must be a new file, found one of other work; {hint}")
@@ -255,8 +264,15 @@ def _write(frame: pl.DataFrame, path: Path, suffix: str) -> None:
 
 
 def _read(path: Path) -> pl.DataFrame:
-    if path.suffix == ".parquet":
-        return pl.read_parquet(path)
-    if path.suffix == ".csv":
-        return unescape_formulas(pl.read_csv(path, schema_overrides={"row_id": pl.String}, infer_schema_length=None))
-    return pl.read_ndjson(path, infer_schema_length=None)
+    """Read a table back.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
+    with explain_unreadable(path):
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        if path.suffix == ".csv":
+            table = pl.read_csv(path, schema_overrides={"row_id": pl.String}, infer_schema_length=None)
+            return unescape_formulas(table)
+        return pl.read_ndjson(path, infer_schema_length=None)

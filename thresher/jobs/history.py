@@ -1,19 +1,23 @@
 """The history of a job: one row per run, in SQLite. It is for people; no run depends on it.
 
-The journal mode is DELETE: WAL needs memory that processes share, which network shares do not have.
+Each row carries a checksum; a history in which one does not fit is damaged. The journal mode is
+DELETE: WAL needs memory that processes share, which network shares do not have.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import xxhash
+
+from thresher.artifacts.damaged_database import is_damaged_database, move_aside
 
 FILE = "history.sqlite"
 FORMAT = 1
@@ -29,7 +33,8 @@ CREATE TABLE IF NOT EXISTS run (
     parent INTEGER,
     owner TEXT NOT NULL,
     message TEXT,
-    report TEXT NOT NULL
+    report TEXT NOT NULL,
+    checksum TEXT
 )"""
 
 
@@ -63,6 +68,9 @@ class HistoryEntry:
     report: Mapping[str, Any]
 
 
+_COLUMNS = ", ".join(one.name for one in fields(HistoryEntry))
+
+
 class History:
     """The runs of one job."""
 
@@ -76,7 +84,10 @@ class History:
         see `HistoryEntry`.
         """
         with self._open(write=True) as database:
+            _check_rows(database)
+            changed = [number for (number,) in database.execute("SELECT number FROM run WHERE outcome = ?", (RUNNING,))]
             if recovered is not None:
+                changed += [number for (number,) in database.execute("SELECT max(number) FROM run") if number]
                 database.execute(
                     "UPDATE run SET version = :version WHERE NOT EXISTS (SELECT 1 FROM run WHERE version = :version) "
                     "AND number = (SELECT max(number) FROM run)",
@@ -87,7 +98,9 @@ class History:
                 "INSERT INTO run (started, outcome, parent, owner, report) VALUES (?, ?, ?, ?, '{}')",
                 (started, RUNNING, parent, owner),
             )
-            return int(cursor.lastrowid or 0)
+            number = int(cursor.lastrowid or 0)
+            _seal_rows(database, [*changed, number])
+            return number
 
     def finish_run(self, number: int, ending: Mapping[str, Any], report: Mapping[str, Any]) -> None:
         """Note how a run ended; `ending` holds fields of `HistoryEntry` known at the end."""
@@ -97,6 +110,7 @@ class History:
                 "message = :message, report = :report WHERE number = :number",
                 {**ending, "number": number, "report": json.dumps(report, ensure_ascii=False)},
             )
+            _seal_rows(database, [number])
 
     def list_runs(
         self, *, limit: int | None = None, number: int | None = None, version: int | None = None
@@ -105,8 +119,9 @@ class History:
         if not self._path.is_file():
             return []
         with self._open(write=False) as database:
+            _check_rows(database)
             rows = database.execute(
-                "SELECT * FROM run WHERE number = coalesce(:number, number) "
+                f"SELECT {_COLUMNS} FROM run WHERE number = coalesce(:number, number) "
                 "AND version IS coalesce(:version, version) ORDER BY number DESC LIMIT :limit",
                 {"limit": -1 if limit is None else limit, "number": number, "version": version},
             ).fetchall()
@@ -122,11 +137,11 @@ class History:
 
     def move_damaged(self) -> Path:
         """Rename a history that cannot be read, so that a new one starts; return its new path."""
-        names = (self._path.with_name(f"{FILE}.damaged-{number}") for number in itertools.count(1))
-        moved = next(path for path in names if not path.exists())
-        self._path.rename(moved)
-        self._path.with_name(f"{FILE}-journal").unlink(missing_ok=True)
-        return moved
+        return move_aside(self._path)
+
+    def is_damaged(self, error: sqlite3.Error) -> bool:
+        """Tell whether an error comes from a damaged file."""
+        return is_damaged_database(self._path, error)
 
     @contextmanager
     def _open(self, *, write: bool) -> Iterator[sqlite3.Connection]:
@@ -140,10 +155,38 @@ class History:
             if write:
                 database.execute("PRAGMA journal_mode = DELETE")
                 database.execute(_TABLE)
+                if "checksum" not in {column[1] for column in database.execute("PRAGMA table_info(run)")}:
+                    database.execute("ALTER TABLE run ADD COLUMN checksum TEXT")
                 database.execute(f"PRAGMA user_version = {FORMAT}")
             yield database
 
 
+def _seal_rows(database: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Write the checksum of rows that were changed."""
+    for number in numbers:
+        for row in database.execute(f"SELECT {_COLUMNS} FROM run WHERE number = ?", (number,)).fetchall():
+            database.execute("UPDATE run SET checksum = ? WHERE number = ?", (_hash_row(row), number))
+
+
+def _check_rows(database: sqlite3.Connection) -> None:
+    """Refuse a history in which a row is not as it was written; earlier ones have no checksum.
+
+    Raises:
+        sqlite3.DatabaseError: there is one.
+    """
+    has_checksums = "checksum" in {column[1] for column in database.execute("PRAGMA table_info(run)")}
+    for *row, checksum in database.execute(f"SELECT {_COLUMNS}, {'checksum' if has_checksums else 'NULL'} FROM run"):
+        if checksum is not None and checksum != _hash_row(row):
+            raise sqlite3.DatabaseError(f"run {row[0]} is not as it was written")
+
+
+def _hash_row(row: Sequence[Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(row, default=repr).encode())
+
+
 def _read_entry(row: tuple[Any, ...]) -> HistoryEntry:
     values = dict(zip((one.name for one in fields(HistoryEntry)), row, strict=True))
-    return HistoryEntry(**values | {"report": json.loads(values["report"])})
+    try:
+        return HistoryEntry(**values | {"report": json.loads(values["report"])})
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"the report of run {values['number']} is no JSON: {error}") from None

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from thresher.artifacts.stored import read_table
 from thresher.curation.rule import check_order
 from thresher.errors import InputError, ManifestError, NotFoundError
 from thresher.jobs.drift.distributions import Drift, count_top_values, measure_drifts
@@ -110,9 +111,11 @@ def list_runs(where: str | Path, *, limit: int | None = None) -> list[HistoryEnt
 def _open_history(folder: JobFolder) -> Iterator[History]:
     try:
         yield History(folder.path)
-    except sqlite3.OperationalError as error:  # locked, or no right to read it
-        raise ManifestError(f"{folder.path / FILE}: the history must be readable, got '{error}'; try again") from None
     except sqlite3.Error as error:
+        if not History(folder.path).is_damaged(error):
+            raise ManifestError(
+                f"{folder.path / FILE}: the history must be readable, got '{error}'; try again"
+            ) from None
         raise ManifestError(
             f"{folder.path / FILE}: the history must be a SQLite database, got '{error}'; the next run begins a new one"
         ) from None
@@ -200,4 +203,4 @@ def _read_ids(snapshot: Snapshot) -> pl.DataFrame:
     names = [snapshot.path / DATA / entry["name"] for entry in snapshot.manifest.content["files"]]
     if not snapshot.manifest.content["counts"]["rows"]:
         return pl.DataFrame(schema={ROW_ID: pl.String, SOURCE: pl.String})
-    return pl.concat([pl.read_parquet(name, columns=[ROW_ID, SOURCE]) for name in names])
+    return pl.concat([read_table(name, columns=[ROW_ID, SOURCE]) for name in names])

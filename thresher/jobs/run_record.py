@@ -55,9 +55,10 @@ class RunRecord:
             self.number = self._history.start_run(
                 started=self._started, owner=owner, parent=parent, recovered=recovered
             )
-        except sqlite3.OperationalError as error:
-            self._warn_unwritten(error)
-        except sqlite3.DatabaseError:
+        except sqlite3.Error as error:
+            if not self._history.is_damaged(error):
+                self._warn_unwritten(error)
+                return
             moved = self._history.move_damaged()
             self._log.warn("history", f"the history was damaged: it is now {moved.name}, and a new one was started")
             self.number = self._history.start_run(started=self._started, owner=owner, parent=parent)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from thresher.artifacts import stored
 from thresher.errors import ManifestError
 
 REMEDY = "write the folder again"
@@ -21,11 +21,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
         ManifestError: the file is missing, cannot be read, or lacks a column.
     """
     _require(path)
-    try:
-        table = pl.read_csv(path, infer_schema_length=None) if path.suffix == ".csv" else pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ManifestError(f"{path}: must be a table, found '{first}'; {REMEDY}") from None
+    table = stored.read_table(path)
     _check_names(path, columns, table.columns, "the columns ")
     return table
 
@@ -37,10 +33,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         ManifestError: the file is missing, is not a JSON object, or lacks a key.
     """
     _require(path)
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ManifestError(f"{path}: must be JSON, found {error}; {REMEDY}") from None
+    content: dict[str, Any] = stored.read_json(path)
     _check_names(path, keys, content if isinstance(content, dict) else ())
     return content
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from thresher.artifacts.folder import MANIFEST, write_atomic
 from thresher.artifacts.manifest import FORMAT as MANIFEST_FORMAT
 from thresher.artifacts.manifest import Manifest, digest
+from thresher.artifacts.seal import encode_record, find_damage, hash_files, read_record, seal_record
 from thresher.cache.folder_cache import FolderCache
 from thresher.dataset import Dataset, load
 from thresher.errors import InputError
@@ -199,7 +200,11 @@ def train_adapter(planned: PlannedAdapter, on_progress: OnProgress | None = None
     """Train the adapters, unless they are there; a killed call is continued."""
     if on_progress is not None:
         on_progress(Progress(stage=f"train {planned.required.role}", done=0, total=1, note=planned.describe()))
-    get_adapter_cache().make(planned.folder.identity, lambda work: _write_adapters(planned, work, on_progress))
+    cache = get_adapter_cache()
+    cache.make(planned.folder.identity, lambda work: _write_adapters(planned, work, on_progress))
+    for note in cache.take_notes():
+        if on_progress is not None:
+            on_progress(Progress(stage=f"train {planned.required.role}", done=1, total=1, note=note))
 
 
 @contextmanager
@@ -239,9 +244,9 @@ def _train_fold(planned: PlannedAdapter, fold: int, work: Path, on_progress: OnP
 
     folder, checkpoints = work / f"adapter-{fold}", work / CHECKPOINTS / str(fold)
     done = checkpoints / "done.json"
-    if done.is_file():
-        facts: dict[str, Any] = json.loads(done.read_bytes())
-        return facts
+    if done.is_file() and find_damage(work, done.relative_to(work).as_posix()) is None:
+        return read_record(done)
+    _discard_damaged(folder, checkpoints)
     request = replace(planned.request, on_event=_make_listener(on_progress))
     examples = _tokenize_fold(planned, fold)
     trained = fit(
@@ -256,8 +261,18 @@ def _train_fold(planned: PlannedAdapter, fold: int, work: Path, on_progress: OnP
     request.tokenizer.save_pretrained(folder)
     facts = {"folder": folder.name, "steps": trained.history.step, **examples.counts()}
     checkpoints.mkdir(parents=True, exist_ok=True)
-    write_atomic(done, json.dumps(facts).encode())
+    files = {f"{folder.name}/{name}": checksum for name, checksum in hash_files(folder).items()}
+    write_atomic(done, encode_record(seal_record(facts, files)))
     return facts
+
+
+def _discard_damaged(folder: Path, checkpoints: Path) -> None:
+    """Delete what a killed call left of an adapter, unless its states of epochs are as written."""
+    from thresher.trainer.engine.checkpoint import is_whole
+
+    if not all(is_whole(path) for path in folder.glob("epoch-*/*.safetensors")):
+        rmtree(folder)
+        rmtree(checkpoints, ignore_errors=True)
 
 
 def _tokenize_fold(planned: PlannedAdapter, fold: int) -> Examples:

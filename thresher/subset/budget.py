@@ -8,7 +8,6 @@ prefix of it keeps the wanted proportions.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from thresher.errors import InputError
+from thresher.artifacts.stored import read_json
+from thresher.errors import InputError, ManifestError
 
 _SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _TOKENS = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)\s*tok(?:ens?)?", re.IGNORECASE)
@@ -130,13 +130,16 @@ def _of_curve(folder: Path, method: str | None) -> Budget:
     Where the curve does not have the method, it is the method with the best score of those that
     have an answer: one that saturates early at a low score would be no advice.
     """
+    path = folder / "saturation.json"
     try:
-        content = json.loads((folder / "saturation.json").read_bytes())
+        content = read_json(path) if path.is_file() else {}
         methods, sign = content["methods"], 1 if content.get("is_higher_better", True) else -1
         said = {name: (entry["saturation"] or {}).get("status", "too few runs") for name, entry in methods.items()}
         firm = {name: methods[name]["saturation"]["high"] for name in said if said[name] in _FIRM}
         scores = {name: sign * methods[name]["points"][-1]["value"] for name in firm}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except ManifestError as error:
+        raise InputError(f"budget: {error}") from None
+    except (LookupError, TypeError, AttributeError):
         raise InputError(
             f"budget: {folder} must be a folder that 'thresher curve' wrote, found no readable saturation.json there"
         ) from None

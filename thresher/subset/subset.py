@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, expand_path, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.seal import check_file
+from thresher.artifacts.stored import read_table
 from thresher.dataset.sources import find_subset_files
 from thresher.errors import ManifestError
 from thresher.subset.cut import REASONS, build_rank_column
@@ -145,12 +147,12 @@ def read_tables(folder: str | Path, stem: str) -> pl.DataFrame:
     """Read a table of a subset folder, which is one file or one for each shard of the pool.
 
     Raises:
-        ManifestError: it is not there.
+        ManifestError: it is not there, or damaged.
     """
     paths = list_table_files(folder, f"{stem}.parquet")
     if not paths:
         raise ManifestError(f"{folder}: must hold {stem}.parquet, found none; run select again")
-    return pl.concat([pl.read_parquet(path) for path in paths])
+    return pl.concat([read_table(path) for path in paths])
 
 
 def list_table_files(folder: str | Path, name: str) -> list[Path]:
@@ -218,17 +220,19 @@ def read_subset_rows(folder: str | Path) -> Dataset:
     """Read the kept rows of a subset folder alone, without the pool they were chosen from.
 
     Raises:
-        ManifestError: the folder is no subset.
+        ManifestError: the folder is no subset, or damaged.
     """
     from thresher.dataset import load
     from thresher.dataset.provenance import schema_from_json
 
     folder = expand_path(folder)
-    content = _subset_manifest(folder).content
+    content, files = _subset_manifest(folder).content, find_subset_files(folder)
+    for path in files:
+        check_file(path)
     # A longer row is among these where the pool was read with a larger limit.
     schema = schema_from_json(content["schema"])
     return load(
-        find_subset_files(folder),
+        files,
         schema=schema,
         id_column=content["id_column"],
         wanted=schema.wanted,

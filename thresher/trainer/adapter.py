@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.seal import find_damage
+from thresher.artifacts.stored import read_json
 from thresher.errors import ManifestError
 
 METRICS = "metrics.json"
@@ -39,23 +40,27 @@ class Adapter:
         """Read an adapter folder.
 
         Raises:
-            ManifestError: the folder is not one that `train` wrote.
+            ManifestError: the folder is not one that `train` wrote, or is damaged.
         """
         path = Path(folder)
         manifest = Manifest.read(path)
         if manifest.content.get("kind") != KIND:
             raise ManifestError(f"{path}: must be an adapter, found '{manifest.content.get('kind')}'")
-        return Adapter(path, manifest, json.loads((path / METRICS).read_bytes()))
+        return Adapter(path, manifest, read_json(path / METRICS))
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Copy the adapter to a folder, whole or not at all, and return its path.
 
         Raises:
+            ManifestError: the adapter is not as it was written.
             OutputError: the folder holds something else and `force` is not set, or cannot be
                 written.
         """
         with OutputFolder(folder, identity=self.manifest.identity, force=force) as out:
             if not out.is_done:
+                damage = find_damage(self.path)
+                if damage is not None:
+                    raise ManifestError(f"{damage}; train it again")
                 shutil.copytree(self.path, out.work, dirs_exist_ok=True)
                 out.publish()
             return out.path

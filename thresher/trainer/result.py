@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from shutil import copytree
@@ -10,6 +9,7 @@ from typing import Any
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, versions
+from thresher.artifacts.seal import encode_record
 from thresher.dataset.provenance import describe_sides
 from thresher.evaluation.classification import count_unknown_labels
 from thresher.evaluation.held_out import compare
@@ -41,8 +41,8 @@ def write_result(
     if control is not None:
         (work / CONTROL).mkdir(exist_ok=True)
         _write_run(control, work / CONTROL)
-        write_atomic(work / CONTROL / METRICS, _to_json({"seed": control.seed, **metrics["control"]}))
-    write_atomic(work / METRICS, _to_json(metrics))
+        write_atomic(work / CONTROL / METRICS, encode_record({"seed": control.seed, **metrics["control"]}))
+    write_atomic(work / METRICS, encode_record(metrics))
     manifest = _build_manifest(context, metrics, identity, facts)
     write_atomic(work / "README.md", format_model_card(metrics, manifest.content, base=context.base).encode())
     write_atomic(work / MANIFEST, manifest.to_json())
@@ -153,7 +153,3 @@ def _build_manifest(context: RunContext, metrics: dict[str, Any], identity: str,
             "run": facts,
         }
     )
-
-
-def _to_json(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"

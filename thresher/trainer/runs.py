@@ -13,6 +13,8 @@ import polars as pl
 from safetensors import SafetensorError
 
 from thresher.artifacts.folder import write_atomic, write_parquet
+from thresher.artifacts.seal import find_damage, hash_files, read_record, seal_record
+from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
 from thresher.errors import OutputError
 from thresher.evaluation.held_out import classification_metrics, language_metrics
@@ -126,9 +128,13 @@ def _run(
 ) -> FinishedRun:
     """Train and measure once, unless that is done already."""
     accelerator, name = context.accelerator, f"{role}/seed-{seed}"
-    is_done = (folder / DONE).is_file()
+    history, damage = _read_done(folder)
     accelerator.wait_for_everyone()  # all processes have looked before one of them is done
-    if not is_done:
+    if damage is not None and accelerator.is_main_process:
+        rmtree(folder)
+        context.on_event(TrainEvent(kind="note", run=name, message=f"{damage}; this run is trained again"))
+    accelerator.wait_for_everyone()
+    if history is None:
         evaluate = None if held_out is None else held_out.measure_loss
         trained = fit(context, examples.rows, seed=seed, folder=folder, run=name, n_steps=n_steps, evaluate=evaluate)
         outcomes = None if held_out is None else held_out.measure(trained.model)
@@ -137,16 +143,35 @@ def _run(
             _write_run(context, folder, trained, outcomes, is_result=is_result)
             context.on_event(TrainEvent(kind="done", run=name, step=trained.history.step, n_steps=n_steps))
         accelerator.wait_for_everyone()
+        history, _ = _read_done(folder)
+    if history is None:
+        raise AssertionError(f"{folder} has no {DONE} of the run that has just ended")
     predictions = folder / PREDICTIONS
     return FinishedRun(
         role=role,
         seed=seed,
         folder=folder,
-        history=History(**json.loads((folder / DONE).read_bytes())),
+        history=history,
         counts=examples.counts(),
-        outcomes=pl.read_parquet(predictions) if predictions.is_file() else None,
+        outcomes=read_table(predictions) if predictions.is_file() else None,
         eval_counts=None if held_out is None else held_out.counts(),
     )
+
+
+def _read_done(folder: Path) -> tuple[History | None, str | None]:
+    """Return the history of a finished run, or None, and what is wrong with its files, if anything.
+
+    A run of an earlier version has no seal, and is read as it is.
+    """
+    if not (folder / DONE).is_file():
+        return None, None
+    damage = find_damage(folder, DONE)
+    if damage is not None:
+        return None, damage
+    try:
+        return History(**read_record(folder / DONE)), None
+    except TypeError as error:
+        return None, f"{folder / DONE}: must be the history of a run, found '{error}'"
 
 
 def _write_run(
@@ -161,9 +186,14 @@ def _write_run(
             _write_adapter(context, trained.model, folder / ADAPTER)
         except SafetensorError as error:  # not an OSError, though a full disk is what it reports
             raise OutputError(f"{folder}: the adapter could not be written ({error}); run the same again") from None
-    write_atomic(folder / DONE, json.dumps(vars(trained.history)).encode())
+    files = {name: checksum for name, checksum in hash_files(folder).items() if not _is_checkpoint(name)}
+    write_atomic(folder / DONE, json.dumps(seal_record(vars(trained.history), files)).encode())
     for path in folder.glob("*.safetensors"):
         path.unlink()
+
+
+def _is_checkpoint(name: str) -> bool:
+    return "/" not in name and name.endswith(".safetensors")
 
 
 def _write_adapter(context: RunContext, model: Any, folder: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_broken_cell_that_cannot_be_deleted_is_told(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("shutil.rmtree", refuse)
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
     with pytest.raises(OutputError, match=r"cannot be deleted \(Permission denied\); delete it yourself"):
         store.load("key")
 

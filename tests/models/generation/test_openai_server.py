@@ -233,12 +233,42 @@ def test_features_that_need_probabilities_of_given_text_are_refused(stub, featur
         compute(pool, [feature], stub.make_context())
 
 
-def test_the_store_of_answers_survives_damage_with_a_sentence(stub, tmp_path):
-    path = tmp_path / "answers-v1" / "answers.sqlite"
+def test_a_store_of_answers_that_is_none_is_put_aside_with_a_sentence(stub, tmp_path):
+    path, told = tmp_path / "answers-v1" / "answers.sqlite", []
     path.parent.mkdir()
     path.write_bytes(b"no database" * 100)
+    context = stub.make_context(cache=FeatureCache(tmp_path), on_progress=told.append)
+    assert stub.generate_texts(context, CONVERSATIONS[:1]) == EXPECTED[:1]
+    (note,) = {progress.note for progress in told} - {None}
+    assert note.endswith("were damaged; 0 could be read and are kept, the file is now answers.sqlite.damaged-1")
+    assert stub.generate_texts(context, CONVERSATIONS[:1]) == EXPECTED[:1]
+    assert len(stub.bodies) == 1
+
+
+def test_a_store_of_answers_that_cannot_be_opened_is_told(stub, tmp_path):
+    (tmp_path / "answers-v1" / "answers.sqlite").mkdir(parents=True)
     with pytest.raises(OSError, match="the answers of servers must be kept"):
         stub.generate_texts(stub.make_context(cache=FeatureCache(tmp_path)), CONVERSATIONS[:1])
+
+
+def test_answers_of_an_earlier_version_are_not_asked_for_again(stub, tmp_path):
+    context = stub.make_context(cache=FeatureCache(tmp_path))
+    stub.generate_texts(context, CONVERSATIONS[:3])
+    with closing(sqlite3.connect(tmp_path / "answers-v1" / "answers.sqlite")) as database:
+        database.execute("ALTER TABLE answers DROP COLUMN checksum")
+        database.commit()
+    assert stub.generate_texts(context, CONVERSATIONS[:4]) == EXPECTED[:4]
+    assert len(stub.bodies) == 4
+
+
+def test_whatever_can_be_read_of_a_damaged_store_is_kept(stub, tmp_path):
+    context = stub.make_context(cache=FeatureCache(tmp_path))
+    stub.generate_texts(context, CONVERSATIONS)
+    path = tmp_path / "answers-v1" / "answers.sqlite"
+    content = path.read_bytes()
+    path.write_bytes(bytes(100) + content[100:])  # the header
+    assert stub.generate_texts(context, CONVERSATIONS) == EXPECTED
+    assert len(stub.bodies) == 30
 
 
 def test_selecting_by_confidence_of_a_server_asks_each_row_once(stub, tmp_path, monkeypatch):

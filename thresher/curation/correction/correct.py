@@ -14,6 +14,7 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
+from thresher.artifacts.stored import read_table
 from thresher.curation.correction.replace_answer import has_plain_answer, replace_answer
 from thresher.curation.correction.settings import CorrectOptions, CorrectSettings
 from thresher.dataset import Dataset, ensure_dataset
@@ -172,7 +173,7 @@ def correct(
     with OutputFolder(out, identity=plan.identity(), force=force) as folder:
         if folder.is_done:
             report_done(on_progress, stage="correct", folder=folder.path, outcome="read back")
-            audit, manifest = pl.read_parquet(folder.path / AUDIT), Manifest.read(folder.path)
+            audit, manifest = read_table(folder.path / AUDIT), Manifest.read(folder.path)
             return Corrected(pool=rows, audit=audit, column=settings.column, manifest=manifest)
         corrected = _run(plan, started)
         folder.publish_files(corrected.write_files)

@@ -7,7 +7,6 @@ A cell appears whole or not at all; while it runs, its checkpoints lie in a hidd
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import polars as pl
 
 from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest
+from thresher.artifacts.stored import read_table
 from thresher.cache.folder_cache import FolderCache
-from thresher.errors import OutputError
+from thresher.errors import ManifestError
 from thresher.experiments.cells.cell import Outcome
 
 OUTCOMES = "outcomes.parquet"
@@ -41,11 +41,14 @@ class CellCache(FolderCache):
         folder = self.folder(key)
         try:
             content = Manifest.read(folder).content
-            outcomes = pl.read_parquet(folder / OUTCOMES)
-        except (OSError, ValueError, pl.exceptions.PolarsError):
-            _delete(folder)
+            outcomes, facts = read_table(folder / OUTCOMES), content["facts"]
+        except (OSError, ManifestError) as error:  # of a cell without a seal, or deleted meanwhile
+            self.discard_damaged(key, str(error))
             return None
-        return Outcome(key=key, outcomes=outcomes, facts=content["facts"], is_reused=True)
+        except KeyError:
+            self.discard_damaged(key, f"{folder / MANIFEST}: must have 'facts', found none")
+            return None
+        return Outcome(key=key, outcomes=outcomes, facts=facts, is_reused=True)
 
     def load_or_run(self, key: str, run: Callable[[Path], tuple[pl.DataFrame, Mapping[str, Any]]]) -> Outcome:
         """Return a finished cell, or run and keep it; wait where another process is running it.
@@ -70,15 +73,3 @@ class CellCache(FolderCache):
             self.make(key, write)
             if fresh:
                 return fresh[-1]
-
-
-def _delete(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:  # another process was faster
-        return
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: a finished cell must be readable, it is not, and cannot be deleted ({error.strerror}); "
-            f"delete it yourself or set another THRESHER_CACHE"
-        ) from None

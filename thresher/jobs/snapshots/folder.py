@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from thresher.artifacts.folder import MANIFEST, sync, write_atomic
 from thresher.artifacts.manifest import Manifest
+from thresher.artifacts.seal import seal_manifest
 from thresher.errors import ManifestError, OutputError
 
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
@@ -186,7 +187,7 @@ class JobFolder:
         return self.work / f"{format_version(version)}-{self._run_id}"
 
     def publish(self, version: int, *, check: Callable[[], None]) -> Snapshot:
-        """Make the snapshot in the work folder visible, and point to it.
+        """Seal the snapshot in the work folder, make it visible, and point to it.
 
         Args:
             version: its number.
@@ -197,6 +198,7 @@ class JobFolder:
             OutputError: there is a snapshot of this version already.
         """
         work, path = self._work_path(version), self.snapshot_path(version)
+        write_atomic(work / MANIFEST, seal_manifest(work))
         for folder, _, names in os.walk(work):
             for name in names:
                 sync(Path(folder, name))

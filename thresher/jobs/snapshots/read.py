@@ -54,13 +54,13 @@ def read_pool(snapshot: Snapshot) -> Pool | None:
     paths = [snapshot.path / DATA / entry["name"] for entry in entries]
     if not content["counts"]["rows"]:
         return None
-    rows = load([str(path) for path in paths], schema=read_schema(content["schema"]), id_column=ROW_ID)
-    for source, entry in zip(rows.sources, entries, strict=True):
-        if source.sha256 != entry["sha256"]:
+    for path, entry in zip(paths, entries, strict=True):  # before a parser sees them
+        if _hash_file(path) != entry["sha256"]:
             raise ManifestError(
-                f"{source.path}: must be as it was written, its sha256 is another; point 'latest' to an older one, "
+                f"{path}: must be as it was written, its sha256 is another; point 'latest' to an older one, "
                 "or delete this one and evaluate everything again with --full"
             )
+    rows = load([str(path) for path in paths], schema=read_schema(content["schema"]), id_column=ROW_ID)
     if len(rows) != content["counts"]["rows"]:
         raise ManifestError(f"{snapshot.path}: must have {content['counts']['rows']} rows, found {len(rows)}")
     table = pa.concat_tables([pa.parquet.read_table(path, partitioning=None) for path in paths])
@@ -95,6 +95,16 @@ def read_bytes(snapshot: Snapshot, name: str) -> bytes:
             f"{path}: must be as it was written, its sha256 is another; point 'latest' to another snapshot"
         )
     return content
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: a file of the snapshot must be readable, got '{error.strerror}'; point 'latest' to an older one"
+        ) from None
 
 
 def describe_schema(schema: Schema) -> dict[str, Any]:

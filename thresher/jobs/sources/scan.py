@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from thresher.artifacts.folder import write_atomic
+from thresher.artifacts.seal import read_record, seal_record
 from thresher.dataset.sources import FileToRead, find_files
-from thresher.errors import InputError
+from thresher.errors import InputError, ManifestError
 from thresher.jobs.job_file import Job
 
 SCAN_FILE = "scan.json"
@@ -196,17 +197,17 @@ class HashCache:
     def save(self) -> None:
         """Store the hashes that were used; if that fails, the next run only takes longer."""
         with suppress(OSError):
-            write_atomic(self._path, json.dumps({"files": self._used, "spent": self._exhausted}).encode())
+            content = seal_record({"files": self._used, "spent": self._exhausted})
+            write_atomic(self._path, json.dumps(content).encode())
 
 
 def _read_cache(path: Path) -> dict[str, dict[str, Any]]:
     """Return the stored content, or nothing when it is gone, damaged, or not ours."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = read_record(path)
+    except (OSError, ManifestError):
         return {}
-    is_ours = isinstance(content, dict) and all(isinstance(part, dict) for part in content.values())
-    return content if is_ours else {}
+    return content if all(isinstance(part, dict) for part in content.values()) else {}
 
 
 def _hash_content(path: str) -> str:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from thresher.errors import InputError, MissingExtraError
+from thresher.models.generation.connection import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    LateError,
+    ServerConnection,
+    TooLargeError,
+)
 from thresher.models.server_address import ServerAddress
-
-if TYPE_CHECKING:
-    import httpx2
 
 KEY = "THRESHER_API_KEY"
 CONNECT_S = 10.0
+MAX_SAID = 10_000  # characters of a server's words that are looked at
 FIRST_WAIT_S = 0.5  # doubles with each try
 LONGEST_WAIT_S = 60.0
 LONGEST_ASKED_S = 600.0  # a server that asks to wait for longer is not waited for
@@ -55,12 +61,27 @@ class ServerClient:
         self.address = address
         self._key = _key()
         self._pace = Pace(address.n_per_minute)
-        self._http = httpx2.Client(
-            headers={} if self._key is None else {"Authorization": f"Bearer {self._key}"},
-            timeout=httpx2.Timeout(address.timeout_s, connect=min(CONNECT_S, address.timeout_s)),
-            limits=httpx2.Limits(max_connections=address.n_in_flight),
-            follow_redirects=False,  # the key is for this server alone
-        )
+        self._tls = httpx2.create_ssl_context()
+        self._own = threading.local()
+        self._connections: list[ServerConnection] = []
+
+    def _connect(self) -> ServerConnection:
+        """Return the connection of this thread."""
+        import httpx2
+
+        if not hasattr(self._own, "connection"):
+            timeout_s = self.address.timeout_s
+            client = httpx2.Client(
+                headers={} if self._key is None else {"Authorization": f"Bearer {self._key}"},
+                timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
+                limits=httpx2.Limits(max_connections=1),
+                follow_redirects=False,  # the key is for this server alone
+                verify=self._tls,
+            )
+            self._own.connection = ServerConnection(client, timeout_s)
+            self._connections.append(self._own.connection)
+        connection: ServerConnection = self._own.connection
+        return connection
 
     def models(self) -> list[str] | None:
         """Return the names of the models that the server says it has; None where it does not say.
@@ -70,32 +91,39 @@ class ServerClient:
         """
         import httpx2
 
+        reason = f"no answer within {self.address.timeout_s:g} s"
         try:
-            response = self._http.get(f"{self.address.url}/models")
-        # the last two: no such host name
-        except (httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:
-            raise InputError(
-                f"model '{self.address.url}': the server must be reachable, got '{_words(error)}'; start it, or check "
-                f"the address"
-            ) from None
-        self._check_key(response.status_code)
-        content = _content(response)
-        listed = content.get("data") if isinstance(content, dict) else None
-        if response.status_code != 200 or not isinstance(listed, list):
+            answer = self._connect().ask("GET", f"{self.address.url}/models")
+        except TooLargeError:
             return None
-        return [str(model["id"]) for model in listed if isinstance(model, dict) and "id" in model]
+        # the last two: no such host name
+        except (LateError, httpx2.RequestError, httpx2.InvalidURL, UnicodeError) as error:
+            reason = reason if isinstance(error, LateError | httpx2.TimeoutException) else _words(error)
+            raise InputError(
+                f"model '{self.address.url}': the server must be reachable, got '{reason}'; start it, or check the "
+                f"address"
+            ) from None
+        self._check_key(answer.status)
+        try:
+            content = _parse(answer)
+        except RefusedError:
+            return None
+        listed = content.get("data") if isinstance(content, dict) else None
+        if answer.status != 200 or not isinstance(listed, list):
+            return None
+        return [to_one_line(model["id"]) for model in listed if isinstance(model, dict) and "id" in model]
 
     def chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the server's answer to one request.
 
-        No answer within the timeout, a lost connection, 408, 409, 425, 429 and 5xx are tried again,
-        after the time that the server names or else after 0.5, 1, 2, ... 60 seconds; all threads
-        wait together when the server asks for it.
+        No whole answer within the timeout, a lost connection, 408, 409, 425, 429 and 5xx are tried
+        again, after the time that the server names or else after 0.5, 1, 2, ... 60 seconds; all
+        threads wait together when the server asks for it.
 
         Raises:
             InputError: the server refuses the key, asks to wait for very long, or does not answer
                 in any try.
-            RefusedError: the server refuses the request.
+            RefusedError: the server refuses the request, or its answer can never be read.
         """
         import httpx2
 
@@ -105,17 +133,19 @@ class ServerClient:
                 break
             wait = min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S)
             try:
-                response = self._http.post(f"{self.address.url}/chat/completions", json=body)
-            except httpx2.TimeoutException:
+                answer = self._connect().ask("POST", f"{self.address.url}/chat/completions", body)
+            except TooLargeError:
+                raise RefusedError(200, f"it is larger than {MAX_ANSWER_BYTES >> 20} MiB") from None
+            except (LateError, httpx2.TimeoutException):
                 reason = f"no answer within {self.address.timeout_s:g} s"
             except httpx2.RequestError as error:
                 reason = _words(error)
             else:
-                content = _content(response)
-                if response.status_code == 200 and isinstance(content, dict):
+                content = _parse(answer)
+                if answer.status == 200 and isinstance(content, dict):
                     return content
-                reason = self._refusal(response, content)
-                delay = parse_retry_delay(response.headers, now=time.time())
+                reason = self._refusal(answer.status, content)
+                delay = parse_retry_delay(answer.headers, now=time.time())
                 if delay is not None:
                     self._check_wait(delay)
                     self._pace.pause(delay)
@@ -132,15 +162,15 @@ class ServerClient:
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        for connection in self._connections:
+            connection.close()
 
-    def _refusal(self, response: httpx2.Response, content: Any) -> str:
+    def _refusal(self, status: int, content: Any) -> str:
         """Return why a request is to be tried again.
 
         Raises:
             RefusedError: it is not to be tried again.
         """
-        status = response.status_code
         self._check_key(status)
         words = self._said(content)
         if status == 200:
@@ -155,7 +185,7 @@ class ServerClient:
         for name in ("error", "message"):
             if isinstance(words, dict):
                 words = words.get(name, words.get("detail", words))
-        text = " ".join(str(words or "").split())[:200]
+        text = to_one_line(words or "")
         return text if self._key is None else text.replace(self._key, "***")
 
     def _check_key(self, status: int) -> None:
@@ -216,7 +246,7 @@ def parse_retry_delay(headers: Mapping[str, str], *, now: float) -> float | None
         return float(text)
     try:
         return max(email.utils.parsedate_to_datetime(text).timestamp() - now, 0.0)
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # the last two: dates that no clock shows
         return None
 
 
@@ -235,11 +265,28 @@ def _key() -> str | None:
     return key or None
 
 
-def _content(response: httpx2.Response) -> Any:
+def _parse(answer: Answer) -> Any:
+    """Return the JSON of an answer, or None where it is no JSON.
+
+    Raises:
+        RefusedError: it is nested too deeply to be read.
+    """
     try:
-        return response.json()
+        return json.loads(answer.content)
     except ValueError:
         return None
+    except RecursionError:
+        if answer.status == 200:
+            raise RefusedError(200, "its JSON is nested too deeply") from None
+        return None
+
+
+def to_one_line(value: object) -> str:
+    """Return a server's words as one line of at most 200 characters."""
+    try:
+        return " ".join(str(value)[:MAX_SAID].split())[:200]
+    except RecursionError:
+        return ""
 
 
 def _words(error: Exception) -> str:

@@ -183,7 +183,13 @@ class OpenAIGenerator:
         by_key = {request.key: request for request in requests}
 
         def fetch() -> dict[str, dict[str, Any]]:
-            store = AnswerCache(None if context.cache is None else context.cache.root)
+
+            def report_damage(note: str) -> None:
+                if context.on_progress is not None:
+                    context.on_progress(Progress(stage=stage, done=0, total=len(by_key), note=note))
+
+            root = None if context.cache is None else context.cache.root
+            store = AnswerCache(root, on_damage=report_damage)
             try:
                 answers = store.get(list(by_key))
                 missing = [request for key, request in by_key.items() if key not in answers]

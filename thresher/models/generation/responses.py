@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thresher.models.generation.http_client import RefusedError
+from thresher.models.generation.http_client import RefusedError, to_one_line
 
 MAX_LOG_P = 0.01  # of a probability, but for rounding
 
@@ -40,7 +40,7 @@ def keep_text(response: dict[str, Any]) -> dict[str, Any]:
         text = ""
     if not isinstance(text, str):
         raise RefusedError(200, f"the content of its message must be text, got {_kind(text)}")
-    return {"text": text.strip(), "is_cut": is_cut}
+    return {"text": _replace_surrogates(text.strip()), "is_cut": is_cut}
 
 
 def keep_top_tokens(response: dict[str, Any]) -> dict[str, Any]:
@@ -54,8 +54,9 @@ def keep_top_tokens(response: dict[str, Any]) -> dict[str, Any]:
     try:
         places = (logprobs or {}).get("content") or []
         top = [[_likely(token) for token in place.get("top_logprobs") or []] for place in places]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise RefusedError(200, f"its log-probabilities are not of OpenAI's form: {str(logprobs)[:80]}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        shown = to_one_line(logprobs)[:80]
+        raise RefusedError(200, f"its log-probabilities are not of OpenAI's form: {shown}") from None
     return {**keep_text(response), "top": [place for place in top if place]}
 
 
@@ -63,7 +64,12 @@ def _likely(token: Mapping[str, Any]) -> tuple[str, float]:
     text, log_p = token["token"], float(token["logprob"])
     if not isinstance(text, str) or not log_p < MAX_LOG_P:
         raise ValueError(token)
-    return text, log_p
+    return _replace_surrogates(text), log_p
+
+
+def _replace_surrogates(text: str) -> str:
+    """Return a text in which half of a surrogate pair, which no file can hold, is U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _kind(value: object) -> str:

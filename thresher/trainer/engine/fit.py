@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from thresher.errors import SettingsError
+from thresher.errors import SettingsError, first_three
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
 from thresher.trainer.engine.batches import BatchSampler, Collate, count_epoch_steps, pack_rows, pad_rows
@@ -126,14 +126,21 @@ def _start(context: RunContext, batches: BatchSampler, *, folder: Path, run: str
             probe_language_model(model, base=context.base, device=device, is_packed=settings.packing)
     parameters = get_trainable_parameters(model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=settings.weight_decay)
-    history = checkpoint.restore(folder, parameters, optimizer)
+    damaged: list[Path] = []
+    best = None if settings.early_stopping_patience is None else folder / BEST
+    history = checkpoint.restore(folder, parameters, optimizer, best=best, on_damage=damaged.append)
     if is_classification and not history.step:
         with accelerator.autocast():
             initialize_head(model, batches.rows, collate=collate, device=device)
     if accelerator.is_main_process:
-        message = f"continuing from step {history.step}" if history.step else ""
+        message = f"continuing from step {history.step}" if history.step or damaged else ""
+        if damaged:
+            message += f"; damaged, and therefore not used: {first_three(damaged)}"
         context.on_event(TrainEvent(kind="start", run=run, step=history.step, n_steps=batches.n_steps, message=message))
     accelerator.wait_for_everyone()  # all have read the checkpoint before the first one is replaced
+    if accelerator.is_main_process:
+        for path in damaged:
+            path.unlink(missing_ok=True)
     wrapped, prepared = accelerator.prepare(model, optimizer)
     return TrainState(
         context=context,
