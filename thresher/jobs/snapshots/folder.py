@@ -132,7 +132,10 @@ class JobFolder:
         path = self.snapshot_path(version)
         if not path.is_dir():
             raise ManifestError(f"{path}: no such snapshot; there are: {self.describe_versions()}")
-        manifest = Manifest.read(path)
+        try:
+            manifest = Manifest.read(path)
+        except ManifestError as error:
+            raise ManifestError(f"{error}; or point 'latest' to an older snapshot") from None
         if manifest.content.get("kind") != KIND or manifest.content.get("version") != version:
             raise ManifestError(
                 f"{path}: must be the snapshot {format_version(version)}, its manifest is that of another"
