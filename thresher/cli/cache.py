@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from thresher.cli.output import print_json, print_line
 from thresher.errors import InputError
 from thresher.numeric.units import format_bytes
 
@@ -35,8 +35,6 @@ def show(
     if as_json:
         import dataclasses
 
-        import orjson
-
         content = {
             "root": str(cache.root),
             "entries": [dataclasses.asdict(entry) for entry in entries],
@@ -44,19 +42,19 @@ def show(
             "trained": {"n": n_trained, "bytes": trained_bytes},
             "models": {"n": n_models, "bytes": model_bytes},
         }
-        sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(content)
         return
     total = sum(entry.bytes for entry in entries)
-    typer.echo(f"{cache.root}: {len(entries)} models, {format_bytes(total)} of at most {format_bytes(cache.max_bytes)}")
+    print_line(f"{cache.root}: {len(entries)} models, {format_bytes(total)} of at most {format_bytes(cache.max_bytes)}")
     width = max((len(entry.feature) for entry in entries), default=0)
     for entry in entries:
-        typer.echo(
+        print_line(
             f"  {entry.feature:<{width}} {entry.model:<28} {entry.n_rows:>12,} rows  {format_bytes(entry.bytes):>9}  "
             f"last used {entry.last_used:%Y-%m-%d %H:%M}"
         )
-    typer.echo(f"{n_cells:,} finished cells of experiments, {format_bytes(cell_bytes)}")
-    typer.echo(f"{n_trained:,} folders of adapters that methods had trained, {format_bytes(trained_bytes)}")
-    typer.echo(f"{n_models:,} unpacked language models, {format_bytes(model_bytes)}")
+    print_line(f"{n_cells:,} finished cells of experiments, {format_bytes(cell_bytes)}")
+    print_line(f"{n_trained:,} folders of adapters that methods had trained, {format_bytes(trained_bytes)}")
+    print_line(f"{n_models:,} unpacked language models, {format_bytes(model_bytes)}")
 
 
 @cache_app.command()
@@ -84,4 +82,4 @@ def prune(
     freed += CellCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_adapter_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_model_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
-    typer.echo(f"freed {format_bytes(freed)}")
+    print_line(f"freed {format_bytes(freed)}")

@@ -8,6 +8,7 @@ from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import ComparisonSettings
+from thresher.printable import join_lines
 
 if TYPE_CHECKING:
     from thresher.experiments.comparison import Comparison
@@ -69,7 +70,7 @@ def summarize(result: Comparison) -> str:
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def _format_seeds(needed: int | None) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thresher.cli import options
+from thresher.cli.output import print_block, print_json_text
 from thresher.cli.with_options import with_options
 from thresher.curation.correction.settings import CorrectSettings
 from thresher.dataset.settings import PoolSettings
 from thresher.models.settings import ModelSettings
+from thresher.printable import join_lines
 
 if TYPE_CHECKING:
     from thresher.curation.correction.correct import Corrected
@@ -40,9 +41,9 @@ def correct(
     with progress_display(quiet=quiet) as show:
         corrected = correct_rows(rows, out=out, force=force, on_progress=show, **vars(correction), **vars(models))
     if as_json:
-        sys.stdout.write(corrected.manifest.to_json().decode())
+        print_json_text(corrected.manifest.to_json().decode())
     if not quiet:
-        typer.echo(format_summary(corrected, out, options.describe_schema(rows)), err=True)
+        print_block(format_summary(corrected, out, options.describe_schema(rows)), err=True)
 
 
 def format_summary(corrected: Corrected, out: Path, read_as: str | None) -> str:
@@ -56,4 +57,4 @@ def format_summary(corrected: Corrected, out: Path, read_as: str | None) -> str:
     lines += [f"  {note}" for note in content["notes"]]
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines += options.reading_notes(content.get("reading_notes", ()))
-    return "\n".join(lines)
+    return join_lines(lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import options
+from thresher.cli.output import print_block, print_json, print_json_text, print_line
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import READ_PANEL, EvalReadSettings, PoolSettings
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
+from thresher.printable import join_lines
 
 if TYPE_CHECKING:
     from thresher.curation.result import Curated
@@ -84,9 +85,9 @@ def clean(
 
 def _print_result(curated: Curated, out: Path, schema: str | None, *, as_json: bool, quiet: bool) -> None:
     if as_json:
-        sys.stdout.write(curated.manifest.to_json().decode())
+        print_json_text(curated.manifest.to_json().decode())
     if not quiet:
-        typer.echo(format_summary(curated, out, schema), err=True)
+        print_block(format_summary(curated, out, schema), err=True)
 
 
 @curate_app.command("rules")
@@ -100,20 +101,18 @@ def list_rules(
     names = list(available()) if name is None else [name]
     classes = {each: load_class(each) for each in names}
     if as_json:
-        import orjson
-
         rules = [_describe(each, cls) for each, cls in classes.items()]
-        sys.stdout.write(orjson.dumps(rules if name is None else rules[0], option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(rules if name is None else rules[0])
     elif name is None:
         width = max(map(len, names))
         for each, cls in classes.items():
-            typer.echo(f"{each:<{width}}  {_first_line(cls)}")
-        typer.echo("\nthresher curate rules NAME describes one of them in full.")
+            print_line(f"{each:<{width}}  {_first_line(cls)}")
+        print_block("\nthresher curate rules NAME describes one of them in full.")
     else:
-        typer.echo(f"{name}\n\n{inspect.getdoc(classes[name])}\n")
+        print_block(f"{name}\n\n{inspect.getdoc(classes[name])}\n")
         for setting, default in _list_defaults(classes[name]).items():
             value = "VALUE (no default)" if default is None else default
-            typer.echo(f"  --set {name}.{setting}={value}")
+            print_line(f"  --set {name}.{setting}={value}")
 
 
 def parse_rule_settings(pairs: list[str] | None) -> dict[str, dict[str, Any]]:
@@ -171,4 +170,4 @@ def format_summary(curated: Curated, out: Path, schema: str | None) -> str:
     lines.append(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     lines += options.reading_notes(content.get("reading_notes", ()))
     lines += [f"warning: {sentence}; look at dropped.parquet" for sentence in content["large_drops"]]
-    return "\n".join(lines)
+    return join_lines(lines)

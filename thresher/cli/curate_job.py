@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from thresher.cli import leaving, options
+from thresher.cli.output import print_block, print_json, print_line
+from thresher.printable import escape_json, join_lines
 
 if TYPE_CHECKING:
     from thresher.jobs.events import Event
@@ -49,13 +51,13 @@ def run(
     def announce(result: RunResult) -> None:
         with _tolerate_closed(sys.stdout):
             if as_json:
-                _print_json(_describe_result(result))
+                print_json(_describe_result(result))
                 sys.stdout.flush()
         with _tolerate_closed(sys.stderr):
             if log_json and not as_json:
                 log_line("info", "end", result.outcome, {"exit_code": result.exit_code, "version": result.version})
             elif not quiet and not as_json:
-                typer.echo(_summarize(result), err=True)
+                print_block(_summarize(result), err=True)
         leaving.hold_signals()  # from here on, the exit code is the last word
 
     result = run_job(job, dry_run=dry_run, full=full, since=since, accept=accept, on_event=on_event, announce=announce)
@@ -68,12 +70,12 @@ def check(job: JobFile, as_json: options.AsJson = False) -> None:
 
     summary = check_job(job)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
-    typer.echo(f"{job}: fine; {summary['files_new']:,} new files, {summary['files_known']:,} known")
+    print_line(f"{job}: fine; {summary['files_new']:,} new files, {summary['files_known']:,} known")
     _print_lines(f"{source['name']}: {source['what']}" for source in summary["sources"])
-    typer.echo(f"  steps: {', '.join(summary['steps']) or 'none but one row per content'}")
-    typer.echo(f"  output: {summary['output']}, newest snapshot {summary['latest'] or 'none'}")
+    print_line(f"  steps: {', '.join(summary['steps']) or 'none but one row per content'}")
+    print_line(f"  output: {summary['output']}, newest snapshot {summary['latest'] or 'none'}")
     _print_lines(f"note: {note}" for note in summary["notes"])
 
 
@@ -87,16 +89,16 @@ def history(
 
     runs = list_runs(job, limit=limit)
     if as_json:
-        _print_json([dataclasses.asdict(one) for one in runs])
+        print_json([dataclasses.asdict(one) for one in runs])
         return
     if not runs:
-        typer.echo("no runs yet")
+        print_line("no runs yet")
     for one in runs:
         counts = one.report.get("counts", {})
         seconds = "" if one.seconds is None else f"{one.seconds:.1f} s"
         version = f"v{one.version:06d}" if one.version else "-"
         rows = f"{counts['rows']:,} rows, {counts['entered']:,} new" if "rows" in counts else one.message or ""
-        typer.echo(f"{one.number:>5}  {one.started}  {one.outcome:<12} {version:<8} {seconds:>9}  {rows}")
+        print_line(f"{one.number:>5}  {one.started}  {one.outcome:<12} {version:<8} {seconds:>9}  {rows}")
 
 
 def show(run: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJson = False) -> None:
@@ -105,10 +107,10 @@ def show(run: RunName, job: JobOption = Path("job.toml"), as_json: options.AsJso
 
     entry = find_run(job, run)
     if as_json:
-        _print_json(dataclasses.asdict(entry))
+        print_json(dataclasses.asdict(entry))
         return
     version = f"snapshot v{entry.version:06d}" if entry.version else "no snapshot"
-    typer.echo(f"run {entry.number} at {entry.started}: {entry.outcome}, {version}")
+    print_line(f"run {entry.number} at {entry.started}: {entry.outcome}, {version}")
     _print_lines([*([entry.message] if entry.message else []), *_format_report(entry.report)])
 
 
@@ -118,10 +120,10 @@ def diff(before: RunName, after: RunName, job: JobOption = Path("job.toml"), as_
 
     changes = compare_snapshots(job, before, after)
     if as_json:
-        _print_json(changes)
+        print_json(changes)
         return
     rows = f"{changes['rows_before']:,} rows -> {changes['rows_after']:,}"
-    typer.echo(
+    print_line(
         f"v{changes['before']:06d} -> v{changes['after']:06d}: {rows}; "
         f"{changes['entered']:,} entered, {changes['left']:,} left, {changes['stayed']:,} stayed"
     )
@@ -140,7 +142,7 @@ def _summarize(result: RunResult) -> str:
     """Return what happened, in a few lines."""
     would = "would be: " if result.is_dry else ""
     lines = [f"{would}{result.outcome} (exit {result.exit_code})", *_format_report(result.report)]
-    return "\n".join(lines if result.snapshot is None else [*lines, str(result.snapshot)])
+    return join_lines(lines if result.snapshot is None else [*lines, str(result.snapshot)])
 
 
 def _format_report(report: Mapping[str, Any]) -> list[str]:
@@ -185,7 +187,7 @@ def _make_listener(*, log_json: bool) -> Callable[[Event], None]:
             if log_json:
                 log_line(event.level, event.name, event.message, event.fields)
             else:
-                typer.echo(f"{event.level}: {event.message}" if event.level != "info" else event.message, err=True)
+                print_line(f"{event.level}: {event.message}" if event.level != "info" else event.message, err=True)
 
     return print_event
 
@@ -208,7 +210,7 @@ def log_line(level: str, name: str, message: str, fields: Mapping[str, Any]) -> 
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     entry = {"time": now, "level": level, "event": name, "message": message}
     entry |= {key: value for key, value in fields.items() if key not in entry}
-    sys.stderr.write(orjson.dumps(entry, default=str).decode() + "\n")
+    sys.stderr.write(escape_json(orjson.dumps(entry, default=str).decode()) + "\n")
 
 
 def _describe_result(result: RunResult) -> dict[str, Any]:
@@ -225,10 +227,4 @@ def _describe_result(result: RunResult) -> dict[str, Any]:
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        typer.echo(f"  {line}")
-
-
-def _print_json(content: object) -> None:
-    import orjson
-
-    sys.stdout.write(orjson.dumps(content, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_line(f"  {line}")

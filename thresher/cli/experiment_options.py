@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from thresher.cli import options
+from thresher.cli.output import print_block, print_json, print_line
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import ExperimentSettings
 from thresher.validation import option
@@ -70,22 +70,22 @@ def run_experiment(
             eval_rows = options.read_side_rows(eval_source, side, quiet=output.quiet, own=eval_read.given)
         result = function(rows, eval=eval_rows, on_progress=show, **vars(settings))
     if output.as_json:
-        import orjson
-
-        sys.stdout.write(orjson.dumps(result.content, option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(result.content)
     if not output.quiet:
-        typer.echo("\n".join([summarize(result), *options.list_side_notes(result.manifest.content)]), err=True)
+        print_block(summarize(result), err=True)
+        for note in options.list_side_notes(result.manifest.content):
+            print_line(note, err=True)
     if result.path is not None and output.page:
         from thresher.reporting import report
 
         page = report(result.path)
         if not output.quiet:
-            typer.echo(str(page), err=True)
+            print_line(str(page), err=True)
     unfinished = result.content.get("unfinished")
     if unfinished:
         from thresher.experiments.cells.retries import describe_unfinished
 
-        typer.echo(f"incomplete: {describe_unfinished(unfinished)}", err=True)
+        print_line(f"incomplete: {describe_unfinished(unfinished)}", err=True)
         raise typer.Exit(INCOMPLETE)
 
 

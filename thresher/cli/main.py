@@ -27,6 +27,7 @@ from thresher.cli.curate_job import register as register_jobs
 from thresher.cli.curve import curve
 from thresher.cli.experiment_options import INCOMPLETE
 from thresher.cli.methods import methods
+from thresher.cli.output import print_line
 from thresher.cli.report import report
 from thresher.cli.score import score
 from thresher.cli.select import select
@@ -34,6 +35,7 @@ from thresher.cli.train import train
 from thresher.cli.tune import tune
 from thresher.cli.usage import describe_usage_error
 from thresher.errors import IncompleteError, ThresherError
+from thresher.printable import clean_foreign_messages
 
 _USER_ERRNOS = {  # what the operating system refuses for reasons that the user can fix
     errno.ENOSPC,
@@ -74,7 +76,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from thresher import __version__
 
-        typer.echo(f"thresher {__version__}")
+        print_line(f"thresher {__version__}")
         raise typer.Exit
 
 
@@ -91,6 +93,7 @@ def run() -> None:
     """Run the command line and exit with the code that fits."""
     leaving.begin()
     signal.signal(signal.SIGTERM, _terminate)
+    clean_foreign_messages()
     try:
         code = main(sys.argv[1:])
     except SystemExit as ending:
@@ -170,5 +173,5 @@ class _ErrorReporter(NamedTuple):
         if self.is_json:
             log_line("error", "error", sentence, {"exit_code": code})
         else:
-            typer.echo(f"{prefix}{sentence}", err=True)
+            print_line(f"{prefix}{sentence}", err=True)
         return code

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from thresher.cli.output import print_block, print_json, print_line
 
 if TYPE_CHECKING:
     from thresher.plugins import Alias
@@ -25,35 +26,32 @@ def methods(
     names = list(SELECTORS.available()) if alias is None else [alias.name]
     descriptions = [_describe(each) for each in names]
     if as_json:
-        import orjson
-
-        content = orjson.dumps(descriptions if alias is None else descriptions[0], option=orjson.OPT_INDENT_2)
-        sys.stdout.write(content.decode() + "\n")
+        print_json(descriptions if alias is None else descriptions[0])
     elif name is None or alias is None:
         width = max(map(len, names))
         for each in descriptions:
             other = f" [{', '.join(each['aliases'])}]" if each["aliases"] else ""
-            typer.echo(f"{each['name']:<{width}}  {each['summary']}{other}")
+            print_line(f"{each['name']:<{width}}  {each['summary']}{other}")
         for other, where in SELECTORS.elsewhere.items():
-            typer.echo(f"\n{other} is {where}")
-        typer.echo("\nthresher methods NAME describes one of them; names from papers in brackets are accepted too.")
+            print_block(f"\n{other} is {where}")
+        print_block("\nthresher methods NAME describes one of them; names from papers in brackets are accepted too.")
     else:
         _print_method(name, alias, descriptions[0])
 
 
 def _print_method(name: str, alias: Alias, description: dict[str, Any]) -> None:
     """Print all about one method, the settings as the name stands for them."""
-    typer.echo(f"{name if name == alias.name else _spell_alias(name, alias)}\n\n{description['text']}\n")
+    print_block(f"{name if name == alias.name else _spell_alias(name, alias)}\n\n{description['text']}\n")
     for setting, default in (description["settings"] | alias.settings).items():
-        typer.echo(f"  --set {setting}={'VALUE (not set)' if default is None else default}")
-    typer.echo("\nPasses over a pool of n rows:")
+        print_line(f"  --set {setting}={'VALUE (not set)' if default is None else default}")
+    print_block("\nPasses over a pool of n rows:")
     for what, passes in description["passes"].items():
-        typer.echo(f"  {what}: {passes}")
+        print_line(f"  {what}: {passes}")
     if description["aliases"]:
         from thresher.selectors.aliases import ALIASES
 
         others = [_spell_alias(other, ALIASES[other]) for other in description["aliases"]]
-        typer.echo(f"\nOther names: {', '.join(others)}")
+        print_block(f"\nOther names: {', '.join(others)}")
 
 
 def _spell_alias(name: str, alias: Alias) -> str:

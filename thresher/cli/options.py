@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from thresher.cli.output import print_line
 from thresher.dataset.settings import PoolSettings, ReadSettings
 
 if TYPE_CHECKING:
@@ -60,17 +61,17 @@ def report_rows(name: str, rows: Dataset, *, quiet: bool) -> None:
         return
     for one in rows.readings:
         schema = one.schema.describe(one.column_names)
-        typer.echo(f"{one.name}: {one.n_read:,} rows read ({rows.kind}; {schema})", err=True)
+        print_line(f"{one.name}: {one.n_read:,} rows read ({rows.kind}; {schema})", err=True)
         if one.rejected:
-            typer.echo(f"{one.name}: {describe_rejected(one.n_read, one.rejected)}", err=True)
+            print_line(f"{one.name}: {describe_rejected(one.n_read, one.rejected)}", err=True)
     if not rows.readings:
-        typer.echo(f"{name}: {rows.n_read:,} rows read ({rows.kind}; {describe_schema(rows)})", err=True)
+        print_line(f"{name}: {rows.n_read:,} rows read ({rows.kind}; {describe_schema(rows)})", err=True)
     if rows.n_rejected and (
         not rows.readings or rows.n_rejected > sum(sum(r.rejected.values()) for r in rows.readings)
     ):
-        typer.echo(f"{name}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
+        print_line(f"{name}: {describe_rejected(rows.n_read, rows.rejected_by_reason)}", err=True)
     for note in rows.notes:
-        typer.echo(f"{name}: note: {note}", err=True)
+        print_line(f"{name}: note: {note}", err=True)
 
 
 def check_side_settings(role: str, source: str | None, own: Mapping[str, Any], *, is_share: bool = False) -> None:

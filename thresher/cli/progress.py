@@ -6,7 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from thresher.printable import escape_line
 
 if TYPE_CHECKING:
     from thresher.features import Progress
@@ -23,7 +26,7 @@ def progress_display(*, quiet: bool) -> Iterator[Callable[[Progress], None] | No
     elif sys.stderr.isatty():
         yield from _bars()
     else:
-        yield _Lines().show
+        yield _clean(_Lines().show)
 
 
 @contextmanager
@@ -44,12 +47,23 @@ def training_display(*, quiet: bool) -> Iterator[Callable[[TrainEvent], None] | 
         yield show_event
 
 
+def _clean(show: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """Return a callback whose names and notes are lines without control characters."""
+
+    def show_clean(progress: Progress) -> None:
+        note = None if progress.note is None else escape_line(progress.note)
+        show(replace(progress, stage=escape_line(progress.stage), note=note))
+
+    return show_clean
+
+
 def _bars() -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
         tasks = {}
 
@@ -60,9 +74,9 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
             speed = bars.tasks[task].speed
             bars.update(task, completed=progress.done, total=progress.total, rate=_rate(speed) if speed else "")
             if progress.note:
-                bars.console.print(progress.note)
+                bars.console.print(progress.note, markup=False, emoji=False)
 
-        yield show
+        yield _clean(show)
 
 
 class _Lines:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from thresher.cli import options
+from thresher.cli.output import print_line
 
 
 def report(
@@ -24,4 +25,4 @@ def report(
 
     page = write_report(folder)
     if not quiet:
-        typer.echo(str(page))
+        print_line(str(page))

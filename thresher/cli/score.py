@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from thresher.cli import options
+from thresher.cli.output import print_json_text, print_line
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
 from thresher.models.settings import ModelSettings
@@ -52,17 +52,17 @@ def score(
             **vars(models),
         )
     if out is None:
-        sys.stdout.write(table.frame.write_ndjson())
+        print_json_text(table.frame.write_ndjson())
     if as_json:
-        sys.stdout.write(table.manifest.to_json().decode())
+        print_json_text(table.manifest.to_json().decode())
     if not quiet:
         counts = table.manifest.content["counts"]
         lacking = [f"{n:,} rows have no {name}" for name, n in counts["missing"].items() if n]
         lacking.append(f"read as {options.describe_schema(rows)}")
-        typer.echo("; ".join([f"{counts['usable']:,} rows, {counts['rejected']:,} rejected", *lacking]), err=True)
+        print_line("; ".join([f"{counts['usable']:,} rows, {counts['rejected']:,} rejected", *lacking]), err=True)
         for line in options.format_rejected(counts["rejected_by_reason"]):
-            typer.echo(line, err=True)
+            print_line(line, err=True)
         if out is not None:
-            typer.echo(f"features are in {out}", err=True)
+            print_line(f"features are in {out}", err=True)
         for line in options.reading_notes(rows.notes):
-            typer.echo(line, err=True)
+            print_line(line, err=True)

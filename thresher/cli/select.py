@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from thresher.cli import options
+from thresher.cli.output import print_block, print_json, print_json_text
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import PoolSettings
 from thresher.models.settings import ModelSettings
+from thresher.printable import join_lines
 from thresher.selection.settings import SelectSettings
 
 if TYPE_CHECKING:
@@ -97,19 +99,17 @@ def _print_result(subset: Subset, out: Path | None, schema: str | None, *, as_js
     if out is None:
         _print_rows(subset)
     if as_json:
-        sys.stdout.write(subset.manifest.to_json().decode())
+        print_json_text(subset.manifest.to_json().decode())
     if not quiet:
-        typer.echo(format_summary(subset, out, schema), err=True)
+        print_block(format_summary(subset, out, schema), err=True)
 
 
 def _print_plan(estimate: Plan, *, as_json: bool) -> None:
     """Print a plan on stdout: it is what a dry run is for."""
     if as_json:
-        import orjson
-
-        sys.stdout.write(orjson.dumps(estimate.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+        print_json(estimate.to_json())
     else:
-        typer.echo(str(estimate))
+        print_block(str(estimate))
 
 
 def _refuse_bytes_on_a_terminal(rows: Dataset | PoolFiles) -> None:
@@ -134,6 +134,9 @@ def _print_rows(subset: Subset) -> None:
     """Write the kept rows to stdout in the user's own format."""
     with tempfile.TemporaryDirectory() as folder:
         path = subset.pool.write(subset.kept, Path(folder), "subset")
+        if sys.stdout.isatty():  # a person looks at them; a file or a pipe gets the bytes
+            print_block(path.read_bytes().decode(errors="backslashreplace").rstrip("\n"))
+            return
         with open(path, "rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
     sys.stdout.buffer.flush()
@@ -170,4 +173,4 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         names = sorted(path.name for path in out.iterdir())
         lines.append(f"{out}: {', '.join(names[:12])}{f' and {len(names) - 12} more' if len(names) > 12 else ''}")
     lines += options.reading_notes(content.get("reading_notes", ()))
-    return "\n".join(lines)
+    return join_lines(lines)

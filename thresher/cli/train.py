@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,9 +11,11 @@ import typer
 
 from thresher.artifacts.folder import MANIFEST
 from thresher.cli import options
+from thresher.cli.output import print_block, print_json_text
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError
+from thresher.printable import join_lines
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def train(
     if not is_first:
         return
     if as_json:
-        sys.stdout.write((adapter.path / "metrics.json").read_text())
+        print_json_text((adapter.path / "metrics.json").read_text())
     if not quiet:
-        typer.echo(format_summary(adapter), err=True)
+        print_block(format_summary(adapter), err=True)
 
 
 def _with_settings(source: str | None, eval_read: EvalReadSettings) -> Any:
@@ -122,7 +123,7 @@ def format_summary(adapter: Adapter) -> str:
         lines += _format_table(metrics)
     lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
     lines += options.list_side_notes(adapter.manifest.content)
-    return "\n".join(lines)
+    return join_lines(lines)
 
 
 def _describe_left_out(counts: Mapping[str, Any], whose: str) -> list[str]:

@@ -10,6 +10,7 @@ from thresher.cli import experiment_options as shared
 from thresher.cli.with_options import with_options
 from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.experiments.settings import TuneSettings
+from thresher.printable import join_lines
 
 if TYPE_CHECKING:
     from thresher.experiments.tuning import Tuning
@@ -75,4 +76,4 @@ def summarize(result: Tuning) -> str:
     lines += shared.describe_test_rows(result.manifest.content)
     if result.path is not None:
         lines.append(shared.list_files(result.path))
-    return "\n".join(lines)
+    return join_lines(lines)

@@ -10,6 +10,7 @@ import numpy as np
 
 from thresher.models.settings import ModelSettings
 from thresher.numeric.units import format_bytes
+from thresher.printable import join_lines
 from thresher.selection.pool_adapters import TrainingCost, estimate_training
 from thresher.selection.request import Request, SelectCall, resolve_request
 from thresher.selection.settings import SelectOptions, SelectSettings
@@ -81,7 +82,7 @@ class Plan:
         if self.cost:
             lines.append(f"the method's own estimate: {self.cost}")
         lines.append("measured on a few batches of these rows on this machine; nothing was written")
-        return "\n".join(lines)
+        return join_lines(lines)
 
 
 @document_options(SelectSettings, ModelSettings)

@@ -9,12 +9,15 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
+from thresher.printable import clean_foreign_messages
+
 PARENT_S = 1.0  # between two looks whether the parent is still there
 
 
 def main(descriptor: int) -> None:
     """Run the cells that come over the socket, after their experiment, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    clean_foreign_messages()
     threading.Thread(target=_exit_when_orphaned, args=(os.getppid(),), daemon=True).start()
     connection = Connection(descriptor)
     experiment = cache = None
