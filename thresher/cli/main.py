@@ -137,6 +137,10 @@ def main(arguments: list[str]) -> int:
         return reporter.fail(f"{where}could not be written or read: {what}; fix that and run the same command again")
     except Exception as error:  # noqa: BLE001 - the last place that can tell an internal error from a user's
         return reporter.crash(error)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of polars, which is no Exception
+            raise
+        return reporter.crash(error)
     if code == 130:
         reporter.report("interrupted; run the same command again to continue where it stopped", 130)
     return code if isinstance(code, int) else 0
@@ -158,7 +162,7 @@ class _ErrorReporter(NamedTuple):
             raise  # the error that is being handled by the caller
         return self.report(sentence, code, prefix="thresher: ")
 
-    def crash(self, error: Exception) -> int:
+    def crash(self, error: BaseException) -> int:
         if self.is_debug:
             raise error
         if isinstance(error, MemoryError):
