@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from thresher.artifacts.manifest import Manifest
 from thresher.cli.main import main
 
 
@@ -107,7 +108,7 @@ def test_json_summary_goes_to_stdout_and_is_the_manifest(pool, tmp_path, capsys)
         == 0
     )
     streams = capsys.readouterr()
-    assert json.loads(streams.out) == json.loads((out / "manifest.json").read_text())
+    assert json.loads(streams.out) == Manifest.read(out).content
     assert streams.err == ""
 
 

@@ -135,10 +135,9 @@ def main(arguments: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         what = (error.strerror or str(error)).lower()
         return reporter.fail(f"{where}could not be written or read: {what}; fix that and run the same command again")
-    except Exception as error:  # noqa: BLE001 - the last place that can tell an internal error from a user's
-        return reporter.crash(error)
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of polars, which is no Exception
+    except BaseException as error:  # the last place that can tell an internal error from a user's
+        # a panic of polars is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         return reporter.crash(error)
     if code == 130:
