@@ -353,7 +353,7 @@ def edit_json():
         content = json.loads(path.read_text())
         yield content
         if "run" in content:
-            content["run"].pop("seal", None)  # as of an earlier version: what is edited is read as it is
+            content["run"].pop("seal", None)  # as of an earlier version
         path.write_text(json.dumps(content))
 
     return edit

@@ -96,7 +96,7 @@ class OutputFolder:
                 return
             if not self._force:
                 raise OutputError(f"{damage}; write the folder again with --force, or choose another --out")
-        if read_identity(self.path) != self._identity:  # else it is the same, and incomplete or damaged
+        if read_identity(self.path) != self._identity:  # else incomplete or damaged
             check_free(self.path, force=self._force)
         if is_synced:  # killed in publish(), after all was on the disk
             self._move_into_place()
