@@ -136,9 +136,6 @@ def main(arguments: list[str]) -> int:
         what = (error.strerror or str(error)).lower()
         return reporter.fail(f"{where}could not be written or read: {what}; fix that and run the same command again")
     except BaseException as error:  # the last place that can tell an internal error from a user's
-        # a panic of polars is no Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
         return reporter.crash(error)
     if code == 130:
         reporter.report("interrupted; run the same command again to continue where it stopped", 130)
@@ -162,7 +159,9 @@ class _ErrorReporter(NamedTuple):
         return self.report(sentence, code, prefix="thresher: ")
 
     def crash(self, error: BaseException) -> int:
-        if self.is_debug:
+        # a panic of polars is no Exception; what else is none ends the process
+        is_internal = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        if self.is_debug or not is_internal:
             raise error
         if isinstance(error, MemoryError):
             detail = f" ({error})" if str(error) else ""
