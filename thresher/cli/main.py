@@ -135,7 +135,7 @@ def main(arguments: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         what = (error.strerror or str(error)).lower()
         return reporter.fail(f"{where}could not be written or read: {what}; fix that and run the same command again")
-    except BaseException as error:  # the last place that can tell an internal error from a user's
+    except BaseException as error:  # noqa: BLE001 - the last place that can tell an internal error from a user's
         return reporter.crash(error)
     if code == 130:
         reporter.report("interrupted; run the same command again to continue where it stopped", 130)
