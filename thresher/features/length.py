@@ -17,9 +17,12 @@ from thresher.errors import NotFoundError
 from thresher.features.context import FeatureContext
 from thresher.features.registry import FeatureProvider
 from thresher.models.encoders.static import FOLDER as STATIC_FOLDER
+from thresher.models.encoders.static import static_folder
 from thresher.models.encoders.wordpiece import WordPieces
 from thresher.models.hub import model_folder
 from thresher.models.stages import Stage
+from thresher.models.untrusted.folder import check_files
+from thresher.models.untrusted.tokenizer import check_tokenizer_file
 
 if TYPE_CHECKING:
     from thresher.dataset import Dataset
@@ -80,12 +83,19 @@ def find_tokenizer_file(name: str | None) -> Path:
 
     Raises:
         NotFoundError: there is no such tokenizer, or it has no tokenizer.json.
+        InputError: it is damaged, or takes or makes more than any tokenizer does.
     """
     if name is None:
-        return STATIC_FOLDER / FILE
+        return static_folder() / FILE
     if Path(name).is_file():
-        return Path(name)
+        return _check(Path(name), name)
     path = model_folder(name, what="tokenizer", patterns=(FILE,)) / FILE
     if not path.is_file():
         raise NotFoundError(f"tokenizer '{name}': {FILE} must be in it, found none; name one with a fast tokenizer")
+    check_files(path.parent, owner=f"tokenizer '{name}'", patterns=(FILE,))
+    return _check(path, name)
+
+
+def _check(path: Path, name: str) -> Path:
+    check_tokenizer_file(path, owner=f"tokenizer '{name}'")
     return path

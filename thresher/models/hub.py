@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean
+from thresher.errors import InputError, MissingExtraError, NotFoundError, did_you_mean, first_three
+
+MODEL_SUFFIXES = (".bin", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt")
 
 
 def model_folder(name: str, *, what: str, patterns: tuple[str, ...], embedded: tuple[str, ...] = ()) -> Path:
@@ -50,23 +53,28 @@ def model_folder(name: str, *, what: str, patterns: tuple[str, ...], embedded: t
         ) from None
 
 
-def check_weights(folder: Path, expected: str, remedy: str) -> None:
-    """Refuse an embedded model whose weights are not the published ones, hashed once per process.
+def check_embedded(folder: Path, expected: Mapping[str, str], remedy: str) -> None:
+    """Refuse an embedded model that is not the published one, hashed once per process.
 
     Args:
         folder: of the model.
-        expected: sha256 of its model.safetensors.
-        remedy: what to do where it is missing or another, for messages.
+        expected: sha256 of each of its files, by their names in the folder.
+        remedy: what to do where one is missing or another, for messages.
 
     Raises:
-        InputError: the weights are missing, or others.
+        InputError: a file is missing or another, or there are more that a model is made of.
     """
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{folder}: model.safetensors must be there, found none; {remedy}")
-    digest = hash_file(weights)
-    if digest != expected:
-        raise InputError(f"{weights}: its sha256 must be {expected}, got {digest}; {remedy}")
+    if folder.is_dir():
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in MODEL_SUFFIXES}
+        if more := sorted(names - set(expected)):
+            raise InputError(f"{folder}: nothing must be added to the model, found {first_three(more)}; {remedy}")
+    for name, sha256 in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{folder}: {name} must be there, found none; {remedy}")
+        digest = hash_file(path)
+        if digest != sha256:
+            raise InputError(f"{path}: its sha256 must be {sha256}, got {digest}; {remedy}")
 
 
 def hash_file(path: Path) -> str:
@@ -75,7 +83,7 @@ def hash_file(path: Path) -> str:
     return _hash_file(path, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 # size and time are part of the key: a new file is hashed anew
 def _hash_file(path: Path, *_status: int) -> str:
     with path.open("rb") as file:

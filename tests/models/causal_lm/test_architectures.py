@@ -216,7 +216,10 @@ def without_a_tokenizer(folder):
 
 
 BROKEN = {
-    "weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 40), "cannot be loaded for scoring"),
+    "weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 40),
+        "model.safetensors must be a whole",
+    ),
     "json": (lambda folder: (folder / "config.json").write_text("{"), "config.json must be JSON"),
     "list": (lambda folder: (folder / "config.json").write_text("[]"), "config.json must be an object, got a list"),
     "type": (lambda folder: set_config(folder, hidden_size="many"), "hidden_size"),
@@ -316,7 +319,11 @@ def without_a_weight(folder):
 
 UNFIT = {
     "weight": ({}, without_a_weight, "the adapter lacks weights"),
-    "damaged": ({}, lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x"), "cannot be put in place"),
+    "damaged": (
+        {},
+        lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x"),
+        "must be a whole safetensors",
+    ),
     "pickle": (
         {},
         lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),

@@ -219,7 +219,9 @@ def test_generation_settings_of_a_model_count_for_nothing_but_its_ends(tiny_llam
 def test_what_ends_an_answer_by_the_adapters_own_settings_counts(tiny_llama, tmp_path):
     folder = tmp_path / "adapter"
     folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_llama)}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(tiny_llama)})
+    )
     plain = LocalGenerator(context(folder))
     before = plain._stops, plain.fingerprint
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))

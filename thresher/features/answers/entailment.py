@@ -21,10 +21,12 @@ from thresher.models.causal_lm.base_model import (
     find_base,
     first_line,
     load_tokenizer,
+    loading_errors,
 )
 from thresher.models.precision import inference
 from thresher.models.stages import Stage
 from thresher.models.token_batches import BATCH_TOKENS, token_batches
+from thresher.models.untrusted.fit import check_size, refuse_missing
 from thresher.numeric.arrays import Float32, Float64
 
 if TYPE_CHECKING:
@@ -61,7 +63,9 @@ class Entailment:
             InputError: not exactly one label speaks of contradiction.
         """
         config = json.loads((self._base.folder / "config.json").read_bytes())
-        labels = {int(code): str(label) for code, label in (config.get("id2label") or {}).items()}
+        named = config.get("id2label")
+        named = named if isinstance(named, dict) else {}
+        labels = {int(code): str(label) for code, label in named.items() if str(code).isdecimal()}
         codes = [code for code, label in labels.items() if "contradict" in label.lower()]
         if len(codes) != 1:
             raise InputError(
@@ -122,15 +126,22 @@ class Entailment:
         device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             with QuietLoading():
-                model = AutoModelForSequenceClassification.from_pretrained(
+                check_size(
+                    self._base.folder, AutoModelForSequenceClassification, owner=f"entailment model '{self.name}'"
+                )
+                model, report = AutoModelForSequenceClassification.from_pretrained(
                     self._base.folder,
                     dtype=torch.float32,
                     use_safetensors=True,
                     # a model is data: code that comes with one is never run
                     trust_remote_code=False,
+                    output_loading_info=True,
                 )
+            refuse_missing(report["missing_keys"], owner=f"entailment model '{self.name}'")
             return model.to(device).eval()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except InputError:
+            raise
+        except loading_errors() as error:
             raise InputError(
                 f"entailment model '{self.name}': cannot be loaded for classification ({first_line(error)})"
             ) from None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import first_line, loading_errors
+from thresher.models.untrusted.adapter import check_adapter_config, check_patterns
+from thresher.models.untrusted.folder import check_files, read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OTHER_TASKS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+MAX_NAME = 4096  # characters of a path
 INNER = "base_model.model."  # what peft writes before the name of a module
 # Where an adapter keeps a whole embedding: added by peft when it was resized, as a module to save,
 # or below a LoRA.
@@ -23,17 +25,19 @@ def read_base_name(folder: Path) -> str:
     """Return the name of an adapter's base, "NAME@REVISION" where the adapter says a revision.
 
     Raises:
-        InputError: its configuration is damaged or names no base.
+        InputError: its configuration is damaged, names no base, or does not fit its weights; or a
+            file is damaged or lies elsewhere.
     """
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
-    except ValueError as error:
-        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must be JSON, got {error}; copy it anew") from None
-    if not isinstance(config, dict):
-        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must be an object, got a {type(config).__name__}")
+    owner = f"model '{folder}'"
+    files = check_files(folder, owner=owner, patterns=("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"))
+    config = read_json(folder / ADAPTER_CONFIG, owner=owner)
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not name:
-        raise InputError(f"model '{folder}': {ADAPTER_CONFIG} must name its base_model_name_or_path, found none")
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not isinstance(revision, str | None):
+        raise InputError(
+            f"{owner}: {ADAPTER_CONFIG} must name its base_model_name_or_path as a text, got {repr(name)[:80]}; "
+            f"correct it"
+        )
+    check_adapter_config(config, files)
     return f"{name}@{revision}" if revision else str(name)
 
 
@@ -54,6 +58,8 @@ def apply_adapter(model: Any, folder: Path, *, name: str) -> Any:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise InputError(f"model '{name}': an adapter's weights must be {ADAPTER_WEIGHTS}, found none; convert it")
     try:
+        names = [module for module, _ in model.named_modules()]
+        check_patterns(read_json(folder / ADAPTER_CONFIG, owner=f"model '{name}'"), names, owner=f"model '{name}'")
         _fit_embedding(model, folder, name)
         with warnings.catch_warnings():
             # peft 0.21 reads a property that transformers 5.23 renamed; nothing a user could act on

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PickleError
 from typing import Any
 
 from thresher.errors import InputError, NotFoundError, first_three
-from thresher.models.causal_lm.embedded import EMBEDDED_NAME, SMOLLM2_NAME, causal_lm_folder, expand_short_name
+from thresher.models.causal_lm.embedded import EMBEDDED_NAME, FOLDER, SMOLLM2_NAME, causal_lm_folder, expand_short_name
 from thresher.models.causal_lm.smollm2 import smollm2_folder
+from thresher.models.encoders.minilm import find_minilm
+from thresher.models.untrusted.config import check_config
+from thresher.models.untrusted.fit import check_size
+from thresher.models.untrusted.folder import check_files, read_json
+from thresher.models.untrusted.templates import trust_template
+from thresher.models.untrusted.tokenizer import check_tokenizer
 
 # What is fetched from the Hub: safetensors, configuration and tokenizer; never pickles, never code.
 # of the second, for example one for rows with tools
@@ -18,6 +26,12 @@ TEMPLATES = ("*.jinja", "additional_chat_templates/*.jinja")
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", *TEMPLATES)
 # without one, transformers makes one up
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "tekken.json")
+# weights that no model needs: buffers of older versions, heads for drafts, and parts that read
+# images and sounds
+HARMLESS = re.compile(
+    r"rotary_emb\.|\.(attn|attention|self_attn)\.(masked_)?bias$|position_ids$|(^|\.)mtp[._]|(^|\.)(visual|vision|audio|mm_"
+    r"|multi_modal|speech|image|sound)[\w]*\."
+)
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 OTHER_TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 CHUNK = 1 << 22  # bytes read at a time when hashing
@@ -56,7 +70,8 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
 
     Raises:
         NotFoundError: no such folder, and the Hub does not have it or cannot be reached.
-        InputError: the folder has no readable configuration or no safetensors, or the embedded
+        InputError: the folder has no readable configuration or no safetensors, files in it are
+            damaged or lie elsewhere, its configuration does not fit its weights, or the embedded
             model is damaged.
     """
     name = expand_short_name(str(name))
@@ -73,7 +88,11 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
         raise InputError(
             f"model '{name}': weights must be safetensors, found none in {folder}; convert it or choose another"
         )
-    content = _config(repository, config)
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(f"model '{name}': must be a base model, found an adapter; merge it into its base")
+    files = check_files(folder, owner=f"model '{name}'", patterns=PATTERNS)
+    content = read_json(config, owner=files.owner)
+    check_config(content, files)
     return BaseModel(
         name=repository,
         revision=revision or None,
@@ -84,18 +103,8 @@ def find_base(name: str | Path, *, fingerprint: str | None = None) -> BaseModel:
     )
 
 
-def _config(name: str, path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"model '{name}': config.json must be JSON, got {error}; copy it anew") from None
-    if not isinstance(content, dict):
-        raise InputError(f"model '{name}': config.json must be an object, got a {type(content).__name__}")
-    return content
-
-
 def _max_positions(config: dict[str, Any], name: str) -> int | None:
-    text = config.get("text_config") or config
+    text = _text_config(config)
     key = next((key for key in POSITIONS if text.get(key) is not None), None)
     if key is None:
         return None
@@ -107,8 +116,14 @@ def _max_positions(config: dict[str, Any], name: str) -> int | None:
 
 
 def _n_vocabulary(config: dict[str, Any]) -> int | None:
-    size = (config.get("text_config") or config).get("vocab_size")
+    size = _text_config(config).get("vocab_size")
     return size if isinstance(size, int) else None
+
+
+def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that speaks of the language model."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) and text else config
 
 
 def is_in_hub_cache(name: str) -> bool:
@@ -163,26 +178,44 @@ def load_tokenizer(base: BaseModel) -> Any:
     """Load the tokenizer; a padding token that is missing becomes the end-of-sequence token.
 
     Raises:
-        InputError: there is no tokenizer that transformers can read.
+        InputError: there is no tokenizer that transformers can read, it takes or makes more than
+            any does, or it has tokens that the model has not.
     """
     from transformers import AutoTokenizer
 
+    owner = f"model '{base.name}'"
     if not any(path for pattern in VOCABULARIES for path in base.folder.glob(pattern)):
         raise InputError(
             f"model '{base.name}': has no tokenizer; tokenizer.json or a vocabulary must lie in {base.folder}"
         )
+    if not _is_known(base):
+        max_id = check_tokenizer(base.folder, owner=owner)
+        if max_id is not None and base.n_vocabulary is not None and max_id >= base.n_vocabulary:
+            raise InputError(
+                f"{owner}: the ids of its tokens must be below the {base.n_vocabulary} that its weights have, found "
+                f"{max_id}; take the tokenizer that belongs to the model"
+            )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
+        with QuietLoading():
+            tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
     except loading_errors() as error:
         raise InputError(
             f"model '{base.name}': has no tokenizer that transformers can read ({first_line(error)})"
         ) from None
+    if _is_known(base):
+        trust_template(tokenizer.chat_template)
     pad, eos, n_ids = tokenizer.pad_token_id, tokenizer.eos_token_id, base.n_vocabulary
     if pad is None or (n_ids is not None and eos is not None and eos < n_ids <= pad):
         if tokenizer.eos_token is None:
             raise InputError(f"model '{base.name}': its tokenizer has neither a padding nor an end-of-sequence token")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _is_known(base: BaseModel) -> bool:
+    """Tell whether a model is one that comes along, whose files were hashed."""
+    comes_along = base.name in _COME_ALONG and base.folder != Path(base.name).expanduser()
+    return comes_along or base.folder in (FOLDER, find_minilm())
 
 
 def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
@@ -205,6 +238,7 @@ def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
     _refuse_other_kinds(base, task)
     try:
         with QuietLoading():
+            check_size(base.folder, AutoModelForCausalLM, owner=f"model '{base.name}'")
             model, loading = AutoModelForCausalLM.from_pretrained(
                 base.folder,
                 use_safetensors=True,
@@ -212,14 +246,31 @@ def load_causal_lm(base: BaseModel, *, task: str, **options: Any) -> Any:
                 output_loading_info=True,
                 **options,
             )
+    except InputError:
+        raise
     except loading_errors() as error:
         raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
+    _refuse_unknown_weights(base, loading["unexpected_keys"])
     if loading["missing_keys"]:
         raise InputError(
             f"model '{base.name}': the weights of a causal language model must be complete, missing are "
             f"{first_three(sorted(loading['missing_keys']))}; take the whole checkpoint, or one that was made to write"
         )
     return model
+
+
+def _refuse_unknown_weights(base: BaseModel, names: Iterable[str]) -> None:
+    """Refuse weights that the configuration has no place for: it is that of another model.
+
+    Raises:
+        InputError: there are such, beside buffers of older versions and parts for other inputs.
+    """
+    unknown = sorted(name for name in names if not HARMLESS.search(name))
+    if unknown:
+        raise InputError(
+            f"model '{base.name}': its configuration must have a place for all its weights, and has none for "
+            f"{first_three(unknown)}; take another copy of the model"
+        )
 
 
 def _refuse_other_kinds(base: BaseModel, task: str) -> None:
@@ -230,7 +281,7 @@ def _refuse_other_kinds(base: BaseModel, task: str) -> None:
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    config = _config(base.name, base.folder / "config.json")
+    config = read_json(base.folder / "config.json", owner=f"model '{base.name}'")
     kind, made_for = config.get("model_type"), config.get("architectures") or [""]
     problem = None
     if config.get("is_encoder_decoder", False):
@@ -248,8 +299,10 @@ def loading_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    of_python = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
-    return (*of_python, StrictDataclassError, SafetensorError)
+    # what code of several hundred architectures raises at a configuration that is none of theirs
+    of_python = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError)
+    of_libraries = (PickleError, StrictDataclassError, SafetensorError)
+    return (*of_python, OSError, RuntimeError, TypeError, ValueError, *of_libraries)
 
 
 class QuietLoading:

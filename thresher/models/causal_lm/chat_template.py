@@ -23,6 +23,7 @@ from thresher.models.causal_lm.template_text import (
     count_assistant_blocks,
     render_blocks,
     template_errors,
+    write_bos,
     write_text,
 )
 from thresher.models.causal_lm.turn_markers import clean_conversation
@@ -126,9 +127,8 @@ def write_start_into_template(tokenizer: Any) -> Any:
     ids = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
     if not start_tokens(tokenizer, ids, is_asked=False):
         return tokenizer
-    changed, template, start = deepcopy(tokenizer), tokenizer.chat_template, "{{ bos_token }}"
-    named = isinstance(template, dict)
-    changed.chat_template = {name: start + text for name, text in template.items()} if named else start + template
+    changed = deepcopy(tokenizer)
+    changed.chat_template = write_bos(tokenizer.chat_template)
     return changed
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from thresher.models.untrusted.templates import as_template_error, is_trusted, render_untrusted
+
 Message = Mapping[str, Any]
 Span = tuple[int, int]
 
@@ -27,6 +29,8 @@ PLAIN_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{ '### assistant:\n' }}{%- endif -%}"
 )
 
+START = "{{ bos_token }}"  # what an adapter's template begins with where its base's has no BOS
+
 # Some templates (Llama 3, Mistral, gpt-oss) write today's date. A row must be the same text
 # tomorrow: a run continues after midnight, and values are kept for good. This is the day that
 # Llama's own falls back to.
@@ -39,6 +43,11 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 def count_assistant_blocks(template: str) -> int:
     """Return in how many places a chat template marks what the assistant says as generated."""
     return len(_GENERATION.findall(template))
+
+
+def write_bos(template: Any) -> Any:
+    """Return a chat template, or named ones, with the BOS written at the beginning."""
+    return {name: START + text for name, text in template.items()} if isinstance(template, dict) else START + template
 
 
 def template_errors() -> tuple[type[Exception], ...]:
@@ -71,13 +80,20 @@ def _render(
     tokenizer: Any, messages: Sequence[Message], tools: Sequence[Any] | None, **options: bool
 ) -> tuple[str, list[Any]]:
     # not `apply_chat_template`: it drops a content that is null, by which some templates know calls
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    texts, blocks = render_jinja_template(
-        conversations=[list(messages)],
-        tools=tools,
-        chat_template=_template(tokenizer, tools),
+    template = _template(tokenizer, tools)
+    arguments = {
+        "conversations": [list(messages)],
+        "tools": tools,
+        "chat_template": template,
         **tokenizer.special_tokens_map,
         **options,
-    )
+    }
+    if template.removeprefix(START) != PLAIN_TEMPLATE and not is_trusted(template.removeprefix(START)):
+        return render_untrusted(arguments)
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        texts, blocks = render_jinja_template(**arguments)
+    except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
+        raise as_template_error(type(error).__name__, str(error)) from None
     return str(texts[0]), blocks[0] if blocks else []

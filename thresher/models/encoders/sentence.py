@@ -18,6 +18,7 @@ from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import check_unchanged, fingerprint
 from thresher.errors import InputError, MissingExtraError
 from thresher.models.async_copy import PendingTensor, prefetch_one, to_device_async
+from thresher.models.causal_lm.base_model import loading_errors
 from thresher.models.encoders.encoder import (
     EMBEDDED,
     MINILM,
@@ -30,6 +31,10 @@ from thresher.models.encoders.minilm import find_minilm, minilm_folder
 from thresher.models.hub import model_folder
 from thresher.models.precision import inference
 from thresher.models.token_batches import BATCH_TOKENS, bytes_per_token, token_batches, token_budget
+from thresher.models.untrusted.encoder import check_encoder
+from thresher.models.untrusted.fit import check_complete, check_size
+from thresher.models.untrusted.folder import ModelFiles, check_files
+from thresher.models.untrusted.tokenizer import check_tokenizer
 from thresher.numeric.arrays import Bool
 
 RECIPE = "sentence-2"
@@ -41,6 +46,7 @@ CPU_BATCH_TOKENS = (
 WINDOW_ROWS = 16_384  # texts sorted by length together
 LONG_ROWS = 256  # texts that are read in windows together
 MAX_WINDOWS = 16  # of a text; of more, the first and the last ones are read
+POOLERS = ("pooler",)  # which mean pooling does not read, and many checkpoints lack
 SPARE_TOKENS = 2  # of a window: its words alone may be other tokens than in their text
 SHAPING = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 SAFE_WEIGHTS = ("*.safetensors",)
@@ -95,7 +101,24 @@ class SentenceEncoder(Encoder):
         folder = model_folder(self._name, what="encoder", patterns=(*SHAPING, *SAFE_WEIGHTS), embedded=EMBEDDED)
         if not any(folder.rglob(SAFE_WEIGHTS[0])):
             folder = model_folder(self._name, what="encoder", patterns=(*SHAPING, *OTHER_WEIGHTS))
+        check_encoder(self._check_files(folder))
         return folder
+
+    def _check_files(self, folder: Path) -> ModelFiles:
+        patterns = (*SHAPING, *SAFE_WEIGHTS, *OTHER_WEIGHTS)
+        return check_files(folder, owner=f"encoder '{self._name}'", patterns=patterns, is_nested=True)
+
+    def _check_model(self, folder: Path) -> None:
+        """Try the tokenizers, and compare sizes that the configuration says with the weights."""
+        from transformers import AutoModel
+
+        files = self._check_files(folder)
+        for path in folder.rglob("config.json"):
+            if "model_type" in _read_json(path):
+                check_tokenizer(path.parent, owner=files.owner)
+                if files.weights.shapes:
+                    check_size(path.parent, AutoModel, owner=files.owner, weights=files.weights)
+                    check_complete(path.parent, AutoModel, owner=files.owner, optional=POOLERS)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -128,6 +151,8 @@ class SentenceEncoder(Encoder):
         folder = minilm_folder() if self._name == MINILM else self.folder
         try:
             with _no_loading_bar():
+                if self._name != MINILM:
+                    self._check_model(folder)
                 model = SentenceTransformer(
                     str(folder),
                     device=self._device,
@@ -136,8 +161,10 @@ class SentenceEncoder(Encoder):
                     local_files_only=True,
                     model_kwargs={"dtype": self._dtype},
                 )
-        except (OSError, ValueError, KeyError, RuntimeError, AssertionError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except InputError:
+            raise
+        except loading_errors() as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"encoder '{self._name}': {folder} must hold a sentence-transformers model, but loading it says "
                 f"'{reason}'; check the files and the device"
@@ -235,6 +262,8 @@ class SentenceEncoder(Encoder):
         path = self.folder / "tokenizer.json"
         if not path.is_file():
             return None
+        if self._name != MINILM:
+            check_tokenizer(self.folder, owner=f"encoder '{self._name}'")
         splitter = Tokenizer.from_file(str(path))
         splitter.no_truncation()
         splitter.no_padding()
@@ -305,10 +334,12 @@ def _no_loading_bar() -> Iterator[None]:
     """Keep transformers from drawing its own bar while weights load."""
     from transformers.utils import logging
 
-    was_enabled = logging.is_progress_bar_enabled()
+    was_enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if was_enabled:
             logging.enable_progress_bar()

@@ -15,11 +15,31 @@ from thresher.cache.batch import Batch
 from thresher.cache.fingerprint import fingerprint
 from thresher.models.encoders.encoder import Encoder, finite_unit_rows
 from thresher.models.encoders.wordpiece import WordPieces
+from thresher.models.hub import check_embedded
 from thresher.numeric.numba_jit import jit
 
 FOLDER = Path(__file__).parents[1] / "weights" / "static-minilm-256"
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
+FILES = {
+    "config.json": "b98240b542958ee0e4486d807e2ad3b2feb51aa5d726b196bceb90e2c55aa0f9",
+    "model.safetensors": "531f0bd7be5243e6d6e8ba2eabea2fa28f90695d6bd01062bf352927bbb87c88",
+    "tokenizer.json": "f151cfac775f65871abaa05b9aa31b40a17c6c9df2040e9e5ced1c2d3d4a2711",
+}
+# for sentence-transformers, which also reads the folder
+OTHER_FILES = {
+    "1_Normalize/config.json": "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356",
+    "modules.json": "a68dcbed0429dcdd5bfdca92b0b03cc30d09122c0a3fcf4758787d4b244e45b2",
+}
 RECIPE = "static-2"
+
+
+def static_folder() -> Path:
+    """Return the folder of the static encoder, after checking its files, once per process.
+
+    Raises:
+        InputError: a file is not the one that was published.
+    """
+    check_embedded(FOLDER, FILES | OTHER_FILES, "reinstall thresher")
+    return FOLDER
 
 
 class _Model(NamedTuple):
@@ -49,7 +69,8 @@ class StaticEncoder(Encoder):
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the shipped files."""
-        return fingerprint(((name, FOLDER / name) for name in FILES), recipe=RECIPE)
+        folder = static_folder()
+        return fingerprint(((name, folder / name) for name in FILES), recipe=RECIPE)
 
     @property
     def dimension(self) -> int:
@@ -60,8 +81,9 @@ class StaticEncoder(Encoder):
     def _model(self) -> _Model:
         from safetensors.numpy import load_file
 
-        pieces = WordPieces(FOLDER / "tokenizer.json")
-        tensors = load_file(FOLDER / "model.safetensors")
+        folder = static_folder()
+        pieces = WordPieces(folder / "tokenizer.json")
+        tensors = load_file(folder / "model.safetensors")
         weights = tensors["weights"].astype(np.float32)
         weights[pieces.unknown] = 0.0
         return _Model(pieces, tensors["embeddings"], weights)

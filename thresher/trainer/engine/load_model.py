@@ -17,6 +17,7 @@ from thresher.models.causal_lm.base_model import (
     load_causal_lm,
     loading_errors,
 )
+from thresher.models.untrusted.fit import check_size
 from thresher.trainer.settings import Task, TrainSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -60,9 +61,10 @@ def load_model(
         model = load_causal_lm(base, task=task, **options)
         model.config.pad_token_id = pad_id  # not an option of loading: RWKV knows none
         return LoadedModel(model)
-    id2label = dict(enumerate(labels))
+    id2label, owner = dict(enumerate(labels)), f"model '{base.name}'"
     try:
         with QuietLoading():
+            check_size(base.folder, AutoModelForSequenceClassification, owner=owner, num_labels=len(labels))
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 base.folder,
                 use_safetensors=True,
@@ -75,6 +77,8 @@ def load_model(
                 output_loading_info=True,
                 **options,
             )
+    except InputError:
+        raise
     except loading_errors() as error:
         raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
     resized = (name if isinstance(name, str) else name[0] for name in report["mismatched_keys"])
