@@ -8,7 +8,6 @@ from thresher.errors import InputError
 N = 12
 ROWS = {
     "plain text with a choice": {"text": "t {}", "choice": "yes"},
-    "plain text with stars": {"text": "t {}", "rating": 4.0},
     "plain text with a summary": {"text": "t {}", "summary": "s {}"},
     "plain text with spans": {"text": "Anna {}", "entities": [{"start": 0, "end": 4}]},
     "plain text of a message tree": {"text": "t {}", "role": "prompter"},
@@ -54,6 +53,12 @@ def test_it_is_asked_about_and_the_advice_works(row):
 )
 def test_what_is_read_or_repeated_or_something_else_is_not_asked_about(row, schema):
     assert load(build(row)).schema.name == schema
+
+
+def test_ratings_beside_plain_text_are_not_asked_about_but_named():
+    rows = load([{"text": f"t {i}", "stars": i % 5} for i in range(N)])
+    assert rows.notes == ("column 'stars' is not learned; to learn it as a label give --map text=text,label=stars",)
+    assert rows.schema.name == "text"
 
 
 def test_three_columns_of_flags_are_labels():

@@ -66,8 +66,9 @@ class TableBlock:
         self.lines = positions + 1
         self._table = table
         self._max_row_bytes = max_row_bytes
-        is_long = np.zeros(len(positions), np.bool_)
-        self._is_long = is_long if max_row_bytes is None else measure_rows(table) > max_row_bytes
+        self._is_long = np.zeros(len(positions), np.bool_)
+        if max_row_bytes is not None and table.num_columns:  # a file may lack them all
+            self._is_long = measure_rows(table) > max_row_bytes
 
     def columns(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[Int64, pa.Table]]:
         """Yield the block by column, unless a text is not UTF-8; the types are the table's own."""

@@ -12,7 +12,7 @@ _TARGETS = frozenset(
     {
         *("target", "targets", "y", "sentiment", "polarity", "emotion", "gold", "gold_label", "annotation"),
         *("label_text", "label_name", "label_id", "class_label", "class_name", "class_id", "is_spam", "spam", "toxic"),
-        *("choice", "rating", "ratings", "stars", "star_rating", "toxicity", "stance", "sarcasm", "is_toxic"),
+        *("choice", "toxicity", "stance", "sarcasm", "is_toxic"),
         *LABELS,
     }
 )

@@ -10,7 +10,7 @@ from thresher.dataset.rejection import NOT_UTF8, count_values
 from thresher.dataset.schema import Schema
 from thresher.dataset.values.labels import find_similar_labels
 from thresher.dataset.values.marks import parse_mark
-from thresher.dataset.values.watched import GRADES, PARTS, SPLITS, ColumnValues
+from thresher.dataset.values.watched import GRADES, PARTS, RATINGS, SPLITS, ColumnValues
 from thresher.errors import first_three
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def list_file_notes(shard: Shard, schema: Schema, columns: Mapping[str, ColumnVa
         folded = name.casefold()
         if folded in PARTS and values.counts:
             notes.append(_UNREAD.format(name))
+        elif folded in RATINGS and values.counts:
+            notes.append(f"column '{name}' is not learned; to learn it as a label give --map text=text,label={name}")
         elif folded in GRADES and schema.wanted is None:
             notes += _describe_grades(name, values)
         elif folded in SPLITS:

@@ -27,8 +27,9 @@ PARTS = frozenset(
 GRADES = frozenset(
     prefix + name for name in ("correct", "passed", "accepted", "valid", "verified") for prefix in ("", "is_")
 )
+RATINGS = frozenset({"rating", "ratings", "stars", "star_rating"})  # beside plain text
 SPLITS = frozenset({"split", "splits", "data_split", "subset", "partition"})
-WATCHED = MARK_NAMES | PARTS | GRADES | SPLITS
+WATCHED = MARK_NAMES | PARTS | GRADES | RATINGS | SPLITS
 _LONGEST_NAME = 30  # characters of a split
 _MOST_LAYOUTS = 1_000  # sets of columns that are remembered
 
@@ -129,7 +130,7 @@ def _list_words(schema: Schema) -> frozenset[str]:
     """Return the names that mean something beside a schema: beside a class few of them do."""
     if schema.kind == "classification":
         return SPLITS | PARTS | {name for name in MARK_NAMES if name.startswith("kto")}
-    words = WATCHED if schema.kind == "sft" else WATCHED - GRADES
+    words = WATCHED - (RATINGS if schema.kind == "sft" else GRADES)
     return words | {REJECTED_PREFIX}
 
 
