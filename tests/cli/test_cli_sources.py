@@ -161,3 +161,12 @@ def test_rows_beside_the_pool_are_read_as_it_where_they_have_its_columns(folder,
     code, _, err = run(capsys, "select", "quiz.csv", *options, "--budget", "1", "--existing", "splits:test")
     assert code == 0
     assert "3 of 6 rows cannot be used" in err
+
+
+def test_settings_of_rows_beside_the_pool_are_no_wish(folder, capsys):
+    out = ["--eval", "quiz.csv:prompt=q,response=b", "--out", "out"]
+    assert "column 'b' is required" in refused(capsys, "curate", "clean", "alpaca.jsonl", *out)
+    out = ["--eval", "alpaca.jsonl", "--eval-wanted", "good", "--out", "out"]
+    assert "column 'good' is required" in refused(
+        capsys, "curate", "clean", "quiz.csv:prompt=q,response=a,wanted=good", *out
+    )

@@ -354,8 +354,8 @@ def test_rows_of_two_schemas_are_refused_by_name(kit, rows):
     kit.write(source='files = ["src/*.jsonl"]\n[[sources]]\nfiles = ["chat.jsonl"]')
     kit.add("a", rows(5, 1))
     (kit.root / "chat.jsonl").write_text('{"text": "a", "label": "b"}\n')
-    result = kit.run()  # read as the first file: rows of another shape are rejected, and counted
-    assert result.report["counts"]["unusable"] == 1
+    with pytest.raises(InputError, match=r"source files-2: at least one usable row is required, found none in its 1"):
+        kit.run()
 
 
 def test_the_objective_is_that_of_the_kept_rows(kit, rows):

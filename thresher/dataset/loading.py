@@ -127,11 +127,11 @@ def _load_source(source: Source, read: ReadSettings, *, is_side: bool, is_alone:
     for name in ("config", "split"):
         if is_alone and name in own and getattr(read, name) is not None:
             raise SettingsError(f"{source.label}: the {name} is given twice, and as '{getattr(read, name)}'; give one")
+    soft = {"schema", "wanted"} - own.keys() if is_side else set()
     if own.keys() & {"schema", "columns"}:
-        read = replace(read, schema=None, columns=None)
-    soft = frozenset({"schema", "columns", "wanted"} - own.keys()) if is_side else frozenset()
+        read, soft = replace(read, schema=None, columns=None), soft - {"schema"}
     try:
-        return _load_one(source.rows, replace(read, **own), soft)
+        return _load_one(source.rows, replace(read, **own), frozenset(soft))
     except NoRowsError as error:
         if is_alone or str(error).startswith(source.label):
             raise
@@ -139,7 +139,7 @@ def _load_source(source: Source, read: ReadSettings, *, is_side: bool, is_alone:
 
 
 def _load_one(rows: Any, read: ReadSettings, soft: frozenset[str]) -> Dataset:
-    """Load one source; settings in `soft` count only where the rows have their columns."""
+    """Load one source; `soft` as in `_choose_schema`."""
     limit = MAX_ROW_BYTES if read.max_row_bytes is None else read.max_row_bytes
     shards = open_rows(rows, config=read.config, split=read.split, max_row_bytes=limit)
     chosen = _choose_schema(
@@ -289,8 +289,8 @@ def _choose_schema(
 ) -> Schema:
     """Return the schema the user named or mapped, or that of the first rows.
 
-    Those of `schema`, `columns` and `wanted` that are in `soft` count only where the rows have
-    their columns.
+    With "schema" in `soft`, schema and columns count only where the rows have what they need; with
+    "wanted", that only where the rows have the column.
     """
     first_shard = next((shard for shard in shards if _has_rows(shard)), shards[0])
     where, rows = first_shard.name, sample_rows(first_shard)

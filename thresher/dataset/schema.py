@@ -159,6 +159,17 @@ def build_mapped_schema(columns: Mapping[str, str]) -> Schema:
     return Schema(name="mapped", kind=kind, columns=split)
 
 
+def build_named_schema(name: str) -> Schema:
+    """Return a known schema with the first alternative of each role, as far as no rows tell more.
+
+    Args:
+        name: one of `SCHEMA_NAMES` but "mapped".
+    """
+    kind, roles = _KNOWN[name]
+    first = {role: alternatives[0] for role, alternatives in roles.items()}
+    return Schema(name=name, kind=kind, columns=first | _OPTIONAL.get(name, {}))
+
+
 def recognize_schema(rows: Sequence[Mapping[str, Any]], *, name: str | None, where: str, advice: str = "") -> Schema:
     """Return the schema that a sample of rows has.
 

@@ -23,8 +23,8 @@ from thresher.jobs.snapshots.folder import JobFolder, Snapshot, format_version
 from thresher.jobs.snapshots.read import DATA, DISTRIBUTIONS, TOPICS, read_json
 from thresher.jobs.snapshots.table import ROW_ID, SOURCE
 from thresher.jobs.sources.addresses import find_references, has_plaintext_password, redact_address
-from thresher.jobs.sources.incoming import check_same_columns
 from thresher.jobs.sources.scan import HashCache, scan_sources
+from thresher.jobs.sources.source_settings import check_same_columns
 from thresher.jobs.state import PreviousSnapshot
 
 _VERSION = re.compile(r"v0*(\d+)")

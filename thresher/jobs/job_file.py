@@ -20,7 +20,7 @@ from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
 from thresher.dataset.schema import SCHEMA_NAMES, build_mapped_schema
 from thresher.errors import SettingsError, ThresherError, did_you_mean
-from thresher.jobs.settings import JobSettings, RowSettings, Select, Step
+from thresher.jobs.settings import JobSettings, RowSettings, Select, Source, Step
 from thresher.models.encoders.encoder import EMBEDDED
 from thresher.selectors import Selector
 from thresher.selectors import create as create_selector
@@ -177,12 +177,10 @@ def _build_job(path: Path, content: dict[str, Any], problems: _Problems) -> Job:
         raise SettingsError(f"{path}: the job file is nested too deeply; it is no job file") from None
     rules = _build_steps(content, problems)
     sources = content.get("sources")
-    names = [one.get("name") for one in sources if isinstance(one, dict)] if isinstance(sources, list) else []
-    for name in sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}):
-        problems.add((), f"sources: each name must be used once, found '{name}' twice")
+    _check_sources(sources if isinstance(sources, list) else [], problems)
     rows = _validate(RowSettings, content.get("rows", {}))
     if rows is not None:
-        problems.build(("rows",), _check_columns, rows)
+        problems.build(("rows",), _check_columns, rows, "rows")
     select, selector, budget = _validate(Select, content.get("select", {})), None, None
     if select is not None:
         selector = problems.build(("select",), create_selector, select.method, select.settings)
@@ -192,6 +190,16 @@ def _build_job(path: Path, content: dict[str, Any], problems: _Problems) -> Job:
         raise problems.to_error(path)
     report = frozenset(step.rule for step in settings.steps if step.report)
     return Job(path=path, settings=settings, rules=rules, report=report, selector=selector, budget=budget)
+
+
+def _check_sources(sources: list[Any], problems: _Problems) -> None:
+    """Note names that are used twice, and schemas and roles that there are not."""
+    names = [one.get("name") for one in sources if isinstance(one, dict)]
+    for name in sorted({name for name in names if isinstance(name, str) and names.count(name) > 1}):
+        problems.add((), f"sources: each name must be used once, found '{name}' twice")
+    for number, one in enumerate(sources):
+        if (source := _validate(Source, one)) is not None:
+            problems.build(("sources", number), _check_columns, source, f"sources.{number + 1}")
 
 
 def _build_steps(content: dict[str, Any], problems: _Problems) -> tuple[Rule, ...] | None:
@@ -216,20 +224,20 @@ def _validate(section: type[Part], content: Any) -> Part | None:
         return None  # its problems are known
 
 
-def _check_columns(reading: RowSettings) -> None:
+def _check_columns(reading: RowSettings | Source, where: str) -> None:
     """Refuse a schema and roles that there are not, before any row is read.
 
     Raises:
         SettingsError: there are no such.
     """
     if reading.columns is not None and reading.schema_name is not None:
-        raise SettingsError("rows: schema and columns exclude each other, found both; give one of them")
+        raise SettingsError(f"{where}: schema and columns exclude each other, found both; give one of them")
     if reading.columns is not None:
         build_mapped_schema(reading.columns)
     known = SCHEMA_NAMES[:-1]  # the last one is that of columns
     if reading.schema_name is not None and reading.schema_name not in known:
         raise SettingsError(
-            f"rows.schema: must be one of {', '.join(known)}, got '{reading.schema_name}'"
+            f"{where}.schema: must be one of {', '.join(known)}, got '{reading.schema_name}'"
             f"{did_you_mean(reading.schema_name, known)}"
         )
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from thresher.dataset import Dataset, load
 from thresher.errors import InputError, ManifestError
 from thresher.features import FeatureContext, Progress, make_context
 from thresher.jobs.drift.gates import Alarm, check_quality, check_unusable
@@ -22,7 +21,7 @@ from thresher.jobs.drift_report import DriftReport, measure_drift
 from thresher.jobs.events import EventLog
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.folder import JobFolder
-from thresher.jobs.snapshots.read import CHANGES, DISTRIBUTIONS, SOURCES, Pool, read_pool
+from thresher.jobs.snapshots.read import CHANGES, DISTRIBUTIONS, SOURCES, Pool, name_classes, read_pool
 from thresher.jobs.snapshots.seen_ids import (
     delete_unlisted_segments,
     mask_known,
@@ -31,15 +30,11 @@ from thresher.jobs.snapshots.seen_ids import (
     write_segment,
 )
 from thresher.jobs.snapshots.write import write_snapshot
-from thresher.jobs.sources.incoming import (
-    ATTEMPTS,
-    Incoming,
-    SourceReader,
-    check_same_columns,
-    find_changed_files,
-    merge_batches,
-)
+from thresher.jobs.sources.batches import Incoming, merge_batches
+from thresher.jobs.sources.eval_rows import load_eval_rows
+from thresher.jobs.sources.incoming import ATTEMPTS, SourceReader, find_changed_files
 from thresher.jobs.sources.scan import HashCache, Scan, scan_sources
+from thresher.jobs.sources.source_settings import check_same_columns
 from thresher.jobs.state import PreviousSnapshot, UpdateInputs, UpdatePlan
 from thresher.jobs.update.change_report import build_change_report, build_read_report
 from thresher.jobs.update.choose import Choice, choose_rows
@@ -170,7 +165,7 @@ def plan_update(run: RunContext) -> UpdatePlan:
     """Read the previous snapshot, and decide whether every row is evaluated again."""
     job, previous = run.job, PreviousSnapshot.read(run.folder.latest())
     check_same_columns(job, previous.schema)
-    eval_rows = _load_eval_rows(job)
+    eval_rows = load_eval_rows(job)
     fingerprint = compute_config_fingerprint(job, eval_rows)
     is_full = run.is_full
     if not is_full and previous.snapshot is not None:
@@ -205,7 +200,7 @@ def read_inputs(run: RunContext, plan: UpdatePlan, scan: Scan, unsettled: set[st
     """
     previous = plan.previous
     reader = SourceReader(run.job, schema=previous.schema, since=run.since, log=run.log)
-    batches = reader.read_all(scan, unsettled)
+    batches = reader.read_all(scan, unsettled, ledger=[] if plan.is_full else previous.ledger)
     if reader.schema is None:
         raise InputError(
             f"{run.job.path.name}: the sources must hold rows, found none; check the globs and folders in [[sources]]"
@@ -214,6 +209,8 @@ def read_inputs(run: RunContext, plan: UpdatePlan, scan: Scan, unsettled: set[st
     for problem in problems:
         run.log.note("seen", problem)
     old = None if previous.snapshot is None else read_pool(previous.snapshot)
+    if old is not None:
+        old = name_classes(old, [shard for batch in batches for shard in batch.rows.shards])
     if old is not None:
         known = np.union1d(known, pack_row_ids(old.rows.frame["row_id"]))
     incoming = merge_batches(batches, known[:0] if plan.is_full else known, reader.skipped, reader.empty_files)
@@ -278,14 +275,6 @@ def write_update(run: RunContext, result: UpdateResult, *, run_section: Mapping[
         documents={DISTRIBUTIONS: drift.distributions, CHANGES: result.report, SOURCES: inputs.ledger},
         content=result.manifest | {"seen": [*segments, segment], "run": dict(run_section)},
     )
-
-
-def _load_eval_rows(job: Job) -> Dataset | None:
-    if not job.settings.eval:
-        return None
-    paths = [job.resolve_pattern(path) for path in job.settings.eval]
-    columns = job.settings.rows.columns
-    return load(paths) if columns is None else load(paths, columns=columns)
 
 
 def _announce_full(run: RunContext, change: str | None) -> bool:

@@ -39,7 +39,10 @@ class Source(Section):
     files: list[PathText] | None = Field(default=None, min_length=1, description="Paths, globs and folders.")
     hub: HubId | None = Field(default=None, description="owner/name of a Hub dataset.")
     config: Line | None = Field(default=None, description="Configuration of the Hub dataset.")
-    split: Line | None = Field(default=None, description="Split of the Hub dataset.")
+    split: Line | None = Field(default=None, description="Split of the Hub dataset, or of folders of files.")
+    schema_name: Line | None = Field(default=None, alias="schema", description="Of its rows. Default: as in [rows].")
+    columns: dict[Line, Line] | None = Field(default=None, description="Role -> column of it, in place of a schema.")
+    wanted: Line | None = Field(default=None, description="Column that marks the rows to keep.")
     sql: Text | None = Field(default=None, description="Query that returns the rows; :since is the time of --since.")
     url: Line | None = Field(default=None, description="Database, such as sqlite:///pool.db.")
 
@@ -50,8 +53,10 @@ class Source(Section):
             raise ValueError(f"must have exactly one of files, hub and sql, found {' and '.join(places) or 'none'}")
         if (self.sql is None) != (self.url is None):
             raise ValueError("sql and url go together, found only one of them")
-        if self.hub is None and (self.config or self.split) is not None:
-            raise ValueError("config and split are of a Hub dataset, found them without hub")
+        if self.hub is None and self.config is not None:
+            raise ValueError("config is of a Hub dataset, found it without hub")
+        if self.sql is not None and self.split is not None:
+            raise ValueError("split is of a Hub dataset or of files, found it with sql")
         return self
 
 
@@ -60,6 +65,7 @@ class RowSettings(Section):
 
     schema_name: Line | None = Field(default=None, alias="schema", description="Default: by the first rows.")
     columns: dict[Line, Line] | None = Field(default=None, description="Role -> column, for rows of no known schema.")
+    wanted: Line | None = Field(default=None, description="Column that marks the rows to keep: true or 1.")
     unreadable: Literal["fail", "skip"] = Field(default="fail", description="What a damaged file does.")
     max_row_bytes: int = Field(default=4 << 20, ge=1, le=1 << 30, description="Longer rows are rejected.")
     settle_s: float = Field(default=0.0, ge=0, le=7 * 86_400, description="Files modified later wait for the next run.")

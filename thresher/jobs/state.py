@@ -9,12 +9,13 @@ import numpy as np
 
 from thresher.artifacts.folder import MANIFEST
 from thresher.dataset import Dataset, Schema
+from thresher.dataset.provenance import schema_from_json
 from thresher.errors import ManifestError
 from thresher.jobs.drift.distributions import Distributions
 from thresher.jobs.snapshots.folder import Snapshot
-from thresher.jobs.snapshots.read import DISTRIBUTIONS, SOURCES, Pool, read_json, read_schema
+from thresher.jobs.snapshots.read import DISTRIBUTIONS, SOURCES, Pool, read_json
 from thresher.jobs.snapshots.seen_ids import PackedIds, pack_row_ids
-from thresher.jobs.sources.incoming import Incoming
+from thresher.jobs.sources.batches import Incoming
 from thresher.jobs.sources.scan import HashCache, Scan
 
 _KEYS = ("job", "basis", "seen", "encoder", "n_topics", "schema", "features", "counts", "files", "hashes", "versions")
@@ -57,7 +58,7 @@ class PreviousSnapshot:
             )
         return PreviousSnapshot(
             snapshot=snapshot,
-            schema=read_schema(content["schema"]),
+            schema=schema_from_json(content["schema"]),
             ledger=read_json(snapshot, SOURCES),
             segments=content["seen"],
             distributions=read_json(snapshot, DISTRIBUTIONS),

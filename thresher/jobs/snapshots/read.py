@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from thresher.dataset import Dataset, Schema, load
+from thresher.dataset import Dataset, load
+from thresher.dataset.formats.shard import Shard
+from thresher.dataset.provenance import schema_from_json
 from thresher.errors import ManifestError
 from thresher.jobs.snapshots.folder import Snapshot
 from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
@@ -60,7 +62,7 @@ def read_pool(snapshot: Snapshot) -> Pool | None:
                 f"{path}: must be as it was written, its sha256 is another; point 'latest' to an older one, "
                 "or delete this one and evaluate everything again with --full"
             )
-    rows = load([str(path) for path in paths], schema=read_schema(content["schema"]), id_column=ROW_ID)
+    rows = load([str(path) for path in paths], schema=schema_from_json(content["schema"]), id_column=ROW_ID)
     if len(rows) != content["counts"]["rows"]:
         raise ManifestError(f"{snapshot.path}: must have {content['counts']['rows']} rows, found {len(rows)}")
     table = pa.concat_tables([pa.parquet.read_table(path, partitioning=None) for path in paths])
@@ -107,16 +109,27 @@ def _hash_file(path: Path) -> str:
         ) from None
 
 
-def describe_schema(schema: Schema) -> dict[str, Any]:
-    """Return a schema in JSON values."""
-    return {
-        "name": schema.name,
-        "kind": schema.kind,
-        "columns": {role: list(names) for role, names in schema.columns.items()},
-    }
+def name_classes(pool: Pool, shards: Sequence[Shard]) -> Pool:
+    """Return the rows of a snapshot with names of classes where it holds their numbers.
 
+    Snapshots of earlier versions kept the numbers. The files that are read now name them, where
+    they agree; else the numbers stay.
 
-def read_schema(entry: Mapping[str, Any]) -> Schema:
-    """Return the schema of JSON values."""
-    columns = {role: tuple(names) for role, names in entry["columns"].items()}
-    return Schema(name=entry["name"], kind=entry["kind"], columns=columns)
+    Args:
+        pool: rows of a snapshot.
+        shards: files that are read now.
+    """
+    table, label_names = pool.table, [shard.label_names for shard in shards]
+    for column in {name for one in label_names for name in one if name in table.column_names}:
+        names = {one[column] for one in label_names if column in one}
+        values = table[column]
+        if not pa.types.is_integer(values.type) or len(names) != 1:
+            continue
+        classes, numbers = next(iter(names)), values.to_pylist()
+        if all(number is None or 0 <= number < len(classes) for number in numbers):
+            decoded = pa.array([None if number is None else classes[number] for number in numbers], pa.string())
+            table = table.set_column(table.column_names.index(column), column, decoded)
+    if table is pool.table:
+        return pool
+    rows = load(table, schema=pool.rows.schema, id_column=ROW_ID)
+    return Pool(rows=rows, table=table, weight=pool.weight)

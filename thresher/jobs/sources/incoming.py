@@ -5,93 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import polars as pl
 
-from thresher.dataset import Dataset, Schema, load
-from thresher.dataset.rejection import REJECTED_SCHEMA, NoRowsError, count_values
-from thresher.dataset.schema import build_mapped_schema
-from thresher.errors import InputError, SettingsError
+from thresher.dataset import Dataset, Schema
+from thresher.dataset.rejection import NoRowsError
+from thresher.errors import InputError
 from thresher.jobs.events import EventLog
 from thresher.jobs.job_file import Job
 from thresher.jobs.settings import Source
-from thresher.jobs.snapshots.seen_ids import ID_DIGITS, PackedIds, mask_known, pack_row_ids
 from thresher.jobs.sources.addresses import redact_address
+from thresher.jobs.sources.batches import EmptyFile, SourceBatch, map_batch, refuse_unusable_sources
 from thresher.jobs.sources.database import read_query
 from thresher.jobs.sources.scan import Scan, SourceFile
+from thresher.jobs.sources.source_settings import SourceSettings
 
 ATTEMPTS = 3
 WAIT_S = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceBatch:
-    """Rows of one kind of source as they were read.
-
-    Attributes:
-        rows: the rows.
-        sources: (n,) string, name of the source of each row.
-        files: (n,) string, where each row stands: a file's name, "hub:owner/name" or "sql:NAME".
-        ledger: entries of what was read.
-    """
-
-    rows: Dataset
-    sources: pl.Series
-    files: pl.Series
-    ledger: list[dict[str, Any]]
-
-
-class EmptyFile(NamedTuple):
-    """A file that was read and holds no usable row."""
-
-    entry: dict[str, Any]  # for the ledger
-    rejected: pl.DataFrame  # its rows, each with its reason
-
-
-@dataclass(frozen=True, kw_only=True)
-class Incoming:
-    """The rows of a run that no run before has evaluated.
-
-    Attributes:
-        rows: n rows, each content once; None when there are none.
-        sources: (n,) string, name of the source.
-        files: (n,) string, where each row stands.
-        ledger: entries of everything that was read, new or not.
-        n_read: rows read, usable or not.
-        n_known: usable rows that were evaluated before.
-        n_repeated: usable rows that repeat another of these.
-        unusable: rows that cannot be used, by reason.
-        rejected: the same as a table: file, line, reason, preview.
-        skipped: what could not be read and will be tried again: (name, why).
-    """
-
-    rows: Dataset | None
-    sources: pl.Series
-    files: pl.Series
-    ledger: list[dict[str, Any]]
-    n_read: int
-    n_known: int
-    n_repeated: int
-    unusable: dict[str, int]
-    rejected: pl.DataFrame
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def n_unusable(self) -> int:
-        """Rows that cannot be used."""
-        return self.rejected.height
 
 
 class SourceReader:
     """Reads the sources of a job.
 
     Attributes:
-        schema: of the rows; None until the first ones were read.
         skipped: what could not be read and will be tried again: (name, why).
         empty_files: files without a usable row.
     """
@@ -100,21 +39,38 @@ class SourceReader:
         self._job = job
         self._since = since
         self._log = log
-        self.schema = schema
+        self._settings = SourceSettings(job, schema)
+        self._known: set[str] = set()
         self.skipped: list[tuple[str, str]] = []
         self.empty_files: list[EmptyFile] = []
 
-    def read_all(self, scan: Scan, unsettled: set[str]) -> list[SourceBatch]:
+    @property
+    def schema(self) -> Schema | None:
+        """Schema of the rows; None until the first ones were read."""
+        return self._settings.schema
+
+    def read_all(self, scan: Scan, unsettled: set[str], *, ledger: Sequence[dict[str, Any]] = ()) -> list[SourceBatch]:
         """Read the new files, and the other sources whose content is new.
 
+        Args:
+            scan: of the sources.
+            unsettled: paths of files that are left to the next run.
+            ledger: what earlier runs read of the sources, where its rows are not read again.
+
         Raises:
-            InputError: a source cannot be read.
+            InputError: a source cannot be read, or none of its rows was ever usable.
         """
         settled = [one for one in scan.new_files if str(one.file.path) not in unsettled]
         waiting = [one.name for one in scan.new_files if str(one.file.path) in unsettled]
         self.skipped += [*scan.skipped, *((name, "it kept changing while it was being read") for name in waiting)]
-        batches = [self.read_files(settled), *self._read_others(scan.known_hashes)]
-        return [batch for batch in batches if batch is not None]
+        self._known = {str(entry["source"]) for entry in ledger}
+        groups = [self.read_files(group) for group in self._settings.group_files(settled)]
+        batches = [batch for batch in [*groups, *self._read_others(scan.known_hashes)] if batch is not None]
+        schema = self._settings.choose_schema([(batch.ledger[0]["source"], batch.rows) for batch in batches])
+        if schema is not None and self._settings.is_mixture:
+            batches = [map_batch(batch, schema) for batch in batches]
+        refuse_unusable_sources(batches, self.empty_files, known=ledger)
+        return batches
 
     def read_files(self, files: Sequence[SourceFile]) -> SourceBatch | None:
         """Read files; those that keep changing, or that the job skips, wait for the next run.
@@ -190,7 +146,7 @@ class SourceReader:
         self._log.warn("skipped", f"{name} was left to the next run: {error}")
 
     def _load_files(self, files: Sequence[SourceFile]) -> SourceBatch:
-        rows = self._load([str(one.file.path) for one in files])
+        rows = self._settings.load(files[0].source, [str(one.file.path) for one in files])
         by_path = {str(one.file.path): one for one in files}
         sources = {path: one.source for path, one in by_path.items()}
         names = {path: one.name for path, one in by_path.items()}
@@ -235,109 +191,23 @@ class SourceReader:
     def _read_other(self, where: str, source: Source, name: str) -> Dataset | None:
         try:
             if source.hub is not None:
-                return self._load(source.hub, config=source.config, split=source.split)
+                return self._settings.load(name, source.hub, config=source.config, split=source.split)
             addresses, base = self._log.addresses, self._job.base
             url, query = source.url or "", source.sql or ""
             frame = read_query(url, query, since=self._since, addresses=addresses, where=name, base=base)
-            return self._load(frame) if frame.height else None
+            return self._settings.load(name, frame) if frame.height else None
         except InputError as error:
+            if isinstance(error, NoRowsError) and name not in self._known:
+                raise InputError(f"source {name}: {error}") from None
             if not self._is_tolerated(error):
                 raise
             self._skip(where, error)
             return None
 
-    def _load(self, source: Any, *, config: str | None = None, split: str | None = None) -> Dataset:
-        """Load rows in the schema of the previous rows, which the first ones decide."""
-        reading = self._job.settings.rows
-        if self.schema is not None:
-            how: dict[str, Any] = {"schema": self.schema}
-        elif reading.columns is not None:
-            how = {"columns": reading.columns}
-        else:
-            how = {"schema": reading.schema_name}
-        rows = load(source, config=config, split=split, max_row_bytes=reading.max_row_bytes, **how)
-        if self.schema is None:
-            self.schema = replace(rows.schema, label_names=None, integer_columns=frozenset())
-        return rows
-
 
 def _describe_file(one: SourceFile) -> dict[str, Any]:
     """Return the entry of a file in the ledger."""
     return {"kind": "file", "source": one.source, "name": one.name, "bytes": one.bytes, "sha256": one.sha256}
-
-
-def merge_batches(
-    batches: Sequence[SourceBatch], known: PackedIds, skipped: list[tuple[str, str]], empty_files: Sequence[EmptyFile]
-) -> Incoming:
-    """Return the rows that are not among the known ones (sorted), each content once: the first."""
-    ids = np.concatenate([np.zeros(0, known.dtype), *(pack_row_ids(batch.rows.frame["row_id"]) for batch in batches)])
-    is_known = mask_known(ids, known)
-    is_first = np.zeros(len(ids), np.bool_)
-    is_first[np.unique(ids, return_index=True)[1]] = True
-    is_fresh = is_first & ~is_known
-    bounds = np.cumsum([0, *(len(batch.rows) for batch in batches)])
-    fresh = [np.flatnonzero(is_fresh[low:high]) for low, high in pairwise(bounds)]
-    parts = [batch.rows.take(at) for batch, at in zip(batches, fresh, strict=True) if len(at)]
-    nothing = pl.Series([], dtype=pl.String)
-    rejected = [pl.DataFrame(schema=REJECTED_SCHEMA), *(batch.rows.rejected for batch in batches)]
-    rejected_rows = pl.concat([*rejected, *(one.rejected for one in empty_files)])
-    return Incoming(
-        rows=_concat_rows(parts) if parts else None,
-        sources=pl.concat([nothing, *(batch.sources for batch in batches)]).filter(is_fresh),
-        files=pl.concat([nothing, *(batch.files for batch in batches)]).filter(is_fresh),
-        ledger=[*(entry for batch in batches for entry in batch.ledger), *(one.entry for one in empty_files)],
-        n_read=sum(batch.rows.n_read for batch in batches) + sum(one.rejected.height for one in empty_files),
-        n_known=int(is_known.sum()),
-        n_repeated=int((~is_first & ~is_known).sum()),
-        unusable=count_values(rejected_rows["reason"]),
-        rejected=rejected_rows,
-        skipped=skipped,
-    )
-
-
-def _concat_rows(parts: Sequence[Dataset]) -> Dataset:
-    """Return rows of several datasets of one schema as one, named by their content alone."""
-    first = parts[0]
-    for part in parts[1:]:
-        if part.schema.columns != first.schema.columns:
-            raise InputError(
-                f"sources: rows of one job must have one schema, found {first.schema.name} in {first.sources[0].name} "
-                f"and {part.schema.name} in {part.sources[0].name}; name the columns in [rows], or make two jobs"
-            )
-    starts = np.cumsum([0, *(len(part.shards) for part in parts)])
-    frame = pl.concat([part.frame.with_columns(pl.col("file").cast(pl.String)) for part in parts])
-    return replace(
-        first,
-        frame=frame.with_columns(pl.col("row_id").str.slice(0, ID_DIGITS)),
-        rejected=first.rejected.clear(),
-        n_read=frame.height,
-        shards=tuple(shard for part in parts for shard in part.shards),
-        shard=np.concatenate([part.shard + start for part, start in zip(parts, starts, strict=False)]).astype(np.int32),
-        position=np.concatenate([part.position for part in parts]),
-        _columns={},
-    )
-
-
-def check_same_columns(job: Job, schema: Schema | None) -> None:
-    """Refuse a job file that reads other columns than the snapshots of its folder hold.
-
-    Raises:
-        SettingsError: it says so; the rows of one folder have one schema.
-    """
-    reading = job.settings.rows
-    if schema is None:
-        return
-    mapped = None if reading.columns is None else build_mapped_schema(reading.columns)
-    is_other = mapped is not None and (
-        (mapped.kind, mapped.required) != (schema.kind, schema.required)
-        or any(schema.columns.get(role) != names for role, names in mapped.columns.items())
-    )
-    if is_other or reading.schema_name not in (None, schema.name):
-        asked = reading.schema_name if mapped is None else mapped.describe(mapped.column_names)
-        raise SettingsError(
-            f"{job.path}: [rows] must read what the snapshots in {job.output_folder} hold, "
-            f"{schema.describe(schema.column_names)}, found {asked}; set it back, or name another folder in [output]"
-        )
 
 
 def _is_changing(error: InputError) -> bool:

@@ -19,6 +19,7 @@ from thresher.artifacts.seal import read_record, seal_record
 from thresher.dataset.sources import FileToRead, find_files
 from thresher.errors import InputError, ManifestError
 from thresher.jobs.job_file import Job
+from thresher.jobs.settings import Source
 
 SCAN_FILE = "scan.json"
 _HASH_BYTES = 4 << 20
@@ -87,7 +88,7 @@ def scan_sources(
     seen: set[str] = set()
     output = os.path.realpath(job.output_folder)
     for number, source in enumerate(job.settings.sources):
-        for file in _find_source_files(job, source.files or (), output, scan.notes):
+        for file in _find_source_files(job, source, output, scan.notes):
             place = os.path.realpath(file.path)
             if place in seen or Path(place).is_relative_to(output):
                 continue  # named twice, or our own snapshots below a glob
@@ -116,9 +117,9 @@ def scan_sources(
     return scan
 
 
-def _find_source_files(job: Job, names: Iterable[str], output: str, notes: list[str]) -> list[FileToRead]:
+def _find_source_files(job: Job, source: Source, output: str, notes: list[str]) -> list[FileToRead]:
     files: list[FileToRead] = []
-    for name in names:
+    for name in source.files or ():
         path = job.resolve_path(name)
         if glob.has_magic(name) and not path.exists():
             found = sorted(glob.glob(job.resolve_pattern(name), recursive=True))
@@ -131,7 +132,7 @@ def _find_source_files(job: Job, names: Iterable[str], output: str, notes: list[
         elif path.is_dir() and not any(path.iterdir()):
             notes.append(f"{name}: the folder is empty")
         else:
-            files += find_files(path, split=None, skip_links=True)
+            files += find_files(path, split=source.split, skip_links=True)
     return files
 
 

@@ -11,7 +11,7 @@ from thresher.dataset import Dataset
 from thresher.features import FeatureContext, compute
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.read import Pool
-from thresher.jobs.sources.incoming import Incoming
+from thresher.jobs.sources.batches import Incoming
 from thresher.jobs.state import UpdateInputs
 from thresher.numeric.arrays import Array, Int64
 

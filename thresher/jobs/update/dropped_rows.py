@@ -11,7 +11,7 @@ from thresher.curation.pipeline import preview_rows
 from thresher.jobs.snapshots.read import Pool
 from thresher.jobs.snapshots.seen_ids import PackedIds, mask_known, pack_row_ids
 from thresher.jobs.snapshots.table import FILE, ROW_ID, SOURCE
-from thresher.jobs.sources.incoming import Incoming
+from thresher.jobs.sources.batches import Incoming
 from thresher.jobs.update.core_set import CoreSet
 from thresher.jobs.update.curate import Candidates
 from thresher.numeric.arrays import Int64

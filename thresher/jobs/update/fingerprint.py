@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from thresher.artifacts.manifest import digest, versions
 from thresher.dataset import Dataset
 from thresher.features import FeatureContext, fingerprints
 from thresher.jobs.job_file import Job
 from thresher.jobs.snapshots.folder import Snapshot
+from thresher.jobs.sources.source_settings import has_own_settings
 from thresher.jobs.update.curate import needs_embedding
 
 RECIPE = 1  # raised when the same inputs would give another snapshot
@@ -21,11 +24,25 @@ def compute_config_fingerprint(job: Job, eval_rows: Dataset | None) -> str:
             "rules": [[rule.name, rule.settings(), rule.name in job.report] for rule in job.rules],
             "select": settings.select.model_dump(mode="json"),
             "features": settings.features.model_dump(mode="json", exclude={"device"}),
-            "rows": settings.rows.model_dump(mode="json", exclude={"unreadable", "settle_s"}),
+            "rows": _describe_rows(job),
             "eval": None if eval_rows is None else eval_rows.fingerprint,
             "seed": settings.seed,
         }
     )
+
+
+def _describe_rows(job: Job) -> dict[str, Any]:
+    """Return how rows are read; keys that came later only where they say something."""
+    rows, sources = job.settings.rows, job.settings.sources
+    described: dict[str, Any] = rows.model_dump(mode="json", exclude={"unreadable", "settle_s", "wanted"})
+    if rows.wanted is not None:
+        described["wanted"] = rows.wanted
+    own = [
+        [job.source_name(number), source.schema_name, source.columns, source.wanted]
+        for number, source in enumerate(sources)
+        if has_own_settings(source)
+    ]
+    return {**described, **({"sources": own} if own else {})}
 
 
 def fingerprint_models(job: Job, context: FeatureContext) -> dict[str, dict[str, str]]:

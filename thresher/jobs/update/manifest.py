@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from thresher.artifacts.manifest import FORMAT, digest, versions
+from thresher.dataset.provenance import schema_to_json
 from thresher.features import FeatureContext
 from thresher.jobs.job_file import Job
-from thresher.jobs.snapshots.read import describe_schema
 from thresher.jobs.snapshots.table import ROW_ID, WEIGHT
 from thresher.jobs.state import UpdateInputs
 from thresher.jobs.update.choose import Choice
@@ -59,7 +59,7 @@ def build_manifest(
         **settings,
         "encoder": context.models.encoder,
         "n_topics": job.settings.gates.n_topics,
-        "schema": describe_schema(inputs.schema),
+        "schema": schema_to_json(inputs.schema),
         "counts": counts,
         "weight": int(np.sum(choice.table[WEIGHT].to_numpy())) if has_rows else 0,
         "objective": None if choice.objective is None else round(choice.objective, 6),
