@@ -68,7 +68,7 @@ def measure(path, encoder, n_draws):
     lines = [json.loads(line) for line in path.open()]
     pool = th.load([{"text": line["text"], "label": str(line["given"])} for line in lines])
     names, codes = class_names(pool), given_classes(pool)
-    work = _CrossFit(pool, names, make_context(encoder=encoder).resolved(len(pool)))
+    work = _CrossFit(pool, names, make_context(encoder=encoder).resolved())
     embedding, words = work._views
     text = work.text
     began = time.process_time()

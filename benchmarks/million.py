@@ -159,7 +159,7 @@ def run_stages(path: Path, folder: Path, stage_names: list[str], budget: str) ->
         result["rules"] = curated.manifest.content["rules"]
         pool = curated.dataset
     if "embed" in stage_names and "select" not in stage_names:
-        context = features.make_context(encoder="static").resolved(len(pool))
+        context = features.make_context(encoder="static").resolved()
         features.compute(pool, ["embedding"], context)
     if "write" in stage_names and "select" not in stage_names:
         with stages.stage("selection (random)"):

@@ -150,7 +150,7 @@ def test_a_feature_of_a_plug_in_is_found_by_its_entry_point(make_rows, monkeypat
 
 
 def test_fingerprints_name_the_models(make_rows):
-    found = fingerprints(["embedding", "length"], FeatureContext().resolved(10**9))
+    found = fingerprints(["embedding", "length"], FeatureContext().resolved())
     assert found["embedding"] == {
         "encoder": "static-minilm-256",
         "storage_dtype": "float32",
@@ -193,3 +193,14 @@ def test_the_former_names_of_features_are_accepted_everywhere(tiny_llama):
     ]
     assert create("delift", {"kernel": "utility"}).requirements.features == {"in_context_utility"}
     assert create("target-similarity", {"kernel": "hidden"}) == create("target-similarity")
+
+
+@pytest.mark.parametrize(("encoder", "n_lines"), [(None, 1), ("auto", 1), ("static", 0)])
+def test_the_default_encoder_says_what_the_better_one_costs(make_rows, monkeypatch, encoder, n_lines):
+    monkeypatch.setattr("thresher.features.embedding.missing_for_minilm", lambda: None)
+    heard = []
+    context = make_context(encoder=encoder, device="cpu", cache=None, on_progress=heard.append)
+    compute(make_rows(["a red mug", "a blue lamp"]), {"embedding"}, context.resolved())
+    lines = [progress.note for progress in heard if "--encoder minilm" in (progress.note or "")]
+    assert len(lines) == n_lines
+    assert all("takes about 1 s for 2 rows" in line for line in lines)

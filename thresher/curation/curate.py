@@ -200,7 +200,7 @@ def _make_plan(
         existing=None if existing is None else ensure_dataset(existing),
         eval=None if eval_rows is None else ensure_dataset(eval_rows),
         report=tuple(sorted(report)),
-        context=context.resolved(len(dataset)),
+        context=context.resolved(),
         seed=int(seed),
     )
 

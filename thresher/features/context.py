@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from thresher.errors import SettingsError
@@ -10,6 +10,7 @@ from thresher.features.reference_adapters import TrainedFolder
 from thresher.features.settings import AnswerAccuracySettings, ConfidenceSettings, GradientSettings
 from thresher.models.context import ModelContext
 from thresher.models.device import check_device
+from thresher.models.encoders.encoder import AUTO
 from thresher.models.encoders.load import resolve_encoder
 from thresher.models.settings import ModelSettings
 from thresher.validation import get_field_types
@@ -35,6 +36,7 @@ class FeatureContext(ModelContext):
         checkpoints: folder of an adapter on the model that was kept after each epoch, at which
             gradients are taken.
         gradient: how gradients are stored.
+        is_default_encoder: whether nobody named the encoder.
         own_text: whether `embedding` reads what rows say of their own, without text that many
             share.
     """
@@ -46,6 +48,7 @@ class FeatureContext(ModelContext):
     answer_accuracy: AnswerAccuracySettings = field(default_factory=AnswerAccuracySettings)
     checkpoints: str | TrainedFolder | None = None
     gradient: GradientSettings = field(default_factory=GradientSettings)
+    is_default_encoder: bool = field(default=False, compare=False)
     own_text: bool = False
 
     def __post_init__(self) -> None:
@@ -57,14 +60,16 @@ class FeatureContext(ModelContext):
         if self.n_examples is not None and self.n_examples < 1:
             raise SettingsError(f"features: n_examples must be a whole number of at least 1, got {self.n_examples}")
 
-    def resolved(self, n_rows: int) -> Self:
-        """Return this context with the encoder that "auto" means for so many rows.
+    def resolved(self) -> Self:
+        """Return this context with the encoder that "auto" means on this machine.
 
         Raises:
             SettingsError: there is no such device.
         """
         check_device(self.models.device)
-        return self.with_models(encoder=resolve_encoder(self.models.encoder, n_rows, device=self.models.device))
+        context = self.with_models(encoder=resolve_encoder(self.models.encoder, device=self.models.device))
+        is_default = self.is_default_encoder or self.models.encoder in (None, AUTO)
+        return replace(context, is_default_encoder=is_default)
 
 
 def make_context(**options: Any) -> FeatureContext:

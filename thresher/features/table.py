@@ -122,7 +122,7 @@ def score(
     beside = examples if examples is None or isinstance(examples, Dataset) else load(examples)
     (models,) = split_options("score", options, ModelSettings)
     context = FeatureContext(models=models, reference=reference, examples=beside, on_progress=on_progress)
-    context = context.resolved(len(rows))
+    context = context.resolved()
     request = {"features": names, "pool": rows.fingerprint, "models": fingerprints(names, context, kind=rows.kind)}
     read = [describe_reading(each) for each in (rows, beside) if each is not None]
     identity = digest({"request": request, "read": read, "thresher": versions(())})

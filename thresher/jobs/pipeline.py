@@ -142,7 +142,7 @@ def update(run: RunContext, inputs: UpdateInputs) -> UpdateResult:
     )
     if inputs.has_nothing_new:
         return UpdateResult(inputs=inputs, report=build_read_report(inputs, alarms), alarms=alarms)
-    context = build_feature_context(run, inputs.plan.previous).resolved(inputs.n_candidates)
+    context = build_feature_context(run, inputs.plan.previous).resolved()
     models = fingerprint_models(run.job, context)
     candidates = curate_rows(run.job, inputs, context)
     for note in () if candidates.curation is None else candidates.curation.notes:

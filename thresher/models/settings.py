@@ -32,7 +32,7 @@ class ModelSettings(Settings):
 
     encoder: str | None = option(
         None,
-        "Sentence encoder: minilm, static, or a sentence-transformers model. Default: by the number of rows.",
+        "Sentence encoder: minilm, static, or a sentence-transformers model. Default: static, and minilm on a GPU.",
         panel=_PANEL,
     )
     model: str | None = option(

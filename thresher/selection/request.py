@@ -188,7 +188,7 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     check_roles(selector, vars(settings))
     others = {role: _load_side_rows(getattr(settings, role)) for role in ROLES}
     feature_settings = selector.requirements.feature_settings
-    context = FeatureContext(models=call.models, on_progress=call.on_progress, **feature_settings).resolved(len(pool))
+    context = FeatureContext(models=call.models, on_progress=call.on_progress, **feature_settings).resolved()
     rows = whole() if whole is not None and selector.requirements.adapters else pool
     planned, context = plan_adapters(selector, rows, context, seed=int(settings.seed))
     return Request(

@@ -140,7 +140,7 @@ def test_labels_are_judged_by_their_cross_fitted_probability_and_no_language_mod
     monkeypatch.setattr(confidence, "load_generator", None)
     pool = th.load(color_rows)
     found = compute(pool, ["confidence"], context())
-    expected = self_confidence(pool, context().resolved(len(pool)))
+    expected = self_confidence(pool, context().resolved())
     np.testing.assert_array_equal(found["confidence"], expected.values)
 
 
@@ -161,7 +161,7 @@ def test_settings_that_change_values_change_the_fingerprint(tiny_llama):
     from thresher.features import fingerprints
 
     def described(**settings):
-        here = context(model=str(tiny_llama), confidence=ConfidenceSettings(**settings)).resolved(3)
+        here = context(model=str(tiny_llama), confidence=ConfidenceSettings(**settings)).resolved()
         return fingerprints(["confidence"], here)["confidence"]["fingerprint"]
 
     found = [described(), described(alpha=0.5), described(beta=0.5), described(n_samples=2), described(seed=1)]

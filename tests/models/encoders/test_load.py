@@ -15,24 +15,19 @@ def plain_cpu(monkeypatch):
 
 @pytest.mark.usefixtures("plain_cpu")
 @pytest.mark.parametrize("name", [None, "auto"])
-def test_auto_is_minilm_for_small_pools_and_static_for_large_ones(name):
-    assert resolve_encoder(name, 20_000) == "minilm"
-    assert resolve_encoder(name, 20_001) == "static"
-
-
-@pytest.mark.usefixtures("plain_cpu")
-def test_auto_is_minilm_for_large_pools_on_a_gpu():
-    assert resolve_encoder(None, 10**6, device="cuda") == "minilm"
-    assert resolve_encoder(None, 10**6, device="cpu") == "static"
+def test_auto_is_static_on_a_cpu_and_minilm_on_a_gpu(name):
+    assert resolve_encoder(name) == "static"
+    assert resolve_encoder(name, device="cpu") == "static"
+    assert resolve_encoder(name, device="cuda") == "minilm"
 
 
 def test_auto_is_static_without_the_extra(monkeypatch):
     monkeypatch.setattr(load, "missing_for_minilm", lambda: "torch")
-    assert resolve_encoder("auto", 10) == "static"
+    assert resolve_encoder("auto", device="cuda") == "static"
 
 
 def test_a_named_encoder_stays_itself():
-    assert resolve_encoder("owner/name", 10**9) == "owner/name"
+    assert resolve_encoder("owner/name", device="cuda") == "owner/name"
 
 
 @pytest.mark.parametrize("name", [None, "auto"])

@@ -84,7 +84,7 @@ class Confidence(FeatureProvider):
         Raises:
             InputError: the rows are plain text, or a model or server cannot be asked.
         """
-        context = context.resolved(len(dataset))
+        context = context.resolved()
         if dataset.kind == "classification":
             return self_confidence(dataset, context)
         rows = PromptRows.from_dataset(dataset, by=self.name)

@@ -67,7 +67,7 @@ class ClassProbability(FeatureProvider):
         """
         names = class_names(dataset)
         _check(dataset, names)
-        context = context.resolved(len(dataset))
+        context = context.resolved()
         work = _CrossFit(dataset, names, context)
         about = self.describe(context)
         stage = Stage(

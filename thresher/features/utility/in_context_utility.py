@@ -96,7 +96,7 @@ class InContextUtility(FeatureProvider):
         examples = dataset if context.examples is None else context.examples
         if "text" in (dataset.kind, examples.kind):
             raise InputError(f"{NAME}: rows need a prompt and a response, found plain text")
-        context = context.resolved(len(dataset))
+        context = context.resolved()
         # referenced, so that features computed after this one share it
         self._lm = lm = context.load_language_model()
         limit = lm.limit_length(context.models.max_length) // 2

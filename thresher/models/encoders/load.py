@@ -10,25 +10,20 @@ from thresher.models.device import may_have_gpu
 from thresher.models.encoders.encoder import AUTO, DTYPES, MINILM, STATIC, Encoder
 from thresher.models.encoders.minilm import find_minilm
 
-# about four minutes of MiniLM on two cores; a static encoder takes over above
-AUTO_MAX_ROWS = 20_000
-
 # Weights are loaded once for all who use a model at the same time, and let go with the last of
 # them.
 _ALIVE: WeakValueDictionary[tuple[str | int | None, ...], Encoder] = WeakValueDictionary()
 
 
-def resolve_encoder(name: str | None, n_rows: int, *, device: str | None = None) -> str:
+def resolve_encoder(name: str | None, *, device: str | None = None) -> str:
     """Return the name of the encoder that will run, with "auto" and None replaced.
 
-    "auto" is MiniLM up to 20,000 rows or when there is an accelerator, and the static encoder
-    distilled from it above, or when the `encoders` extra is not installed.
+    "auto" is MiniLM where there is an accelerator, and on a CPU, or when the `encoders` extra is
+    not installed, the static encoder distilled from it.
     """
     if name is not None and name != AUTO:
         return name
-    if missing_for_minilm() is not None:
-        return STATIC
-    return MINILM if n_rows <= AUTO_MAX_ROWS or _is_accelerated(device) else STATIC
+    return MINILM if _is_accelerated(device) and missing_for_minilm() is None else STATIC
 
 
 def load_encoder(
@@ -44,10 +39,10 @@ def load_encoder(
             has room for.
 
     Raises:
-        InputError: "auto" or None was given: which one it means depends on the number of rows.
+        InputError: "auto" or None was given: which one it means depends on the machine.
     """
     if name is None or name == AUTO:
-        raise InputError("encoder 'auto' must be resolved for a number of rows first: use resolve_encoder")
+        raise InputError("encoder 'auto' must be resolved first: use resolve_encoder")
     key = (name, device, dtype, batch_tokens)
     encoder = _ALIVE.get(key)
     if encoder is None:
