@@ -3,7 +3,7 @@
     import thresher as th
 
     pool = th.load("alpaca_data.json")
-    subset = th.select(pool, "facility-location", budget=0.3)
+    subset = th.select(pool, budget=0.3)
     adapter = th.train(subset, model="Qwen/Qwen2.5-0.5B", eval="dev.jsonl")
 
 Importing this package is cheap: each name is loaded when it is first used.

@@ -42,7 +42,7 @@ class Engine(StrEnum):
 def select(
     pool: options.Pool = None,
     *,
-    method: Annotated[str, typer.Option(help="'thresher methods' lists them.")] = "facility-location",
+    method: Annotated[str, typer.Option(help="'thresher methods' lists them.")] = "auto",
     selection: SelectSettings,
     models: ModelSettings,
     read: PoolSettings,
@@ -159,6 +159,8 @@ def format_summary(subset: Subset, out: Path | None, schema: str | None) -> str:
         f"{content['method']}: {counts['kept']:,} of {counts['usable']:,} rows kept (budget {content['budget']}), "
         f"{counts['dropped']:,} dropped"
     )
+    if "pilot" in content:
+        lines.append(f"  {content['pilot']['why']}")
     lines += [f"  {count:,} {reason}: {REASONS[reason]}" for reason, count in counts["dropped_by_reason"].items()]
     lines += [f"    {count:,} {reason}" for reason, count in counts["excluded_by_reason"].items()]
     if n_long := content["feature_notes"].get("embedding", {}).get("rows_read_in_windows"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -79,15 +80,13 @@ def _reorder_scores(scores: Scores, order: NDArray[np.int64], row_id: pl.Series)
     covered_by = scores.covered_by
     if covered_by is not None:
         covered_by = np.where(covered_by >= 0, order[np.maximum(covered_by, 0)], covered_by)[back]
-    return Scores(
+    return replace(
+        scores,
         row_id=row_id,
         value=scores.value[back],
-        by=scores.by,
         covered_by=covered_by,
         similarity=None if scores.similarity is None else scores.similarity[back],
         excluded=None if scores.excluded is None else scores.excluded.gather(back),
-        objective=scores.objective,
-        notes=scores.notes,
     )
 
 

@@ -88,7 +88,7 @@ class Plan:
 @document_options(SelectSettings, ModelSettings)
 def plan(
     pool: Any,
-    method: str | Selector = "facility-location",
+    method: str | Selector = "auto",
     *,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Unpack[SelectOptions],

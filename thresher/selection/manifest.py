@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -23,6 +23,7 @@ class Outcome(NamedTuple):
         excluded_by_reason: of those that the method gave no place, by its sentence.
         objective: of the kept rows, None where the method has none.
         notes: of the method.
+        pilot: how the method was decided on; None where it was named.
         depends_on_seed: whether another seed could have given another subset.
     """
 
@@ -31,6 +32,7 @@ class Outcome(NamedTuple):
     excluded_by_reason: Mapping[str, int]
     objective: float | None
     notes: Mapping[str, str | int | float]
+    pilot: Mapping[str, Any] | None
     depends_on_seed: bool
 
 
@@ -50,6 +52,7 @@ def summarize_outcome(scores: Scores, kept: pl.Series, verdicts: pl.DataFrame, *
         excluded_by_reason=count_values(verdicts.filter(pl.col("reason") == "excluded")["excluded"]),
         objective=None if objective is None or not len(objective) else float(objective[-1]),
         notes=dict(scores.notes or {}),
+        pilot=scores.pilot,
         depends_on_seed=depends_on_seed,
     )
 
@@ -90,6 +93,7 @@ def build_manifest(
         "feature_notes": {name: dict(notes) for name, notes in feature_notes.items()},
         "objective": outcome.objective,
         "notes": dict(outcome.notes),
+        **({} if outcome.pilot is None else {"pilot": dict(outcome.pilot)}),
         "kept_rows": digest(outcome.kept.to_list()),
         "versions": versions(),
         "run": {

@@ -178,6 +178,12 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     budget = parse_budget(settings.budget, method=selector.name)
     quota = None if settings.quota is None else parse_quota(settings.quota)
     pool = read()
+    selector = selector.adapt(pool.kind, {role for role in ROLES if getattr(settings, role) is not None})
+    if quota is not None and not selector.takes_quota:
+        raise InputError(
+            f"quota: {selector.name} decides itself how many rows each label gets, got --quota {quota}; leave it out, "
+            f"or name a method"
+        )
     if budget.unit == "threshold" and selector.ranks_only:
         raise InputError(
             f"budget: {selector.name} ranks rows and has no score to compare with {budget}; "

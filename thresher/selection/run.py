@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @document_options(SelectSettings, ModelSettings)
 def select(
     pool: Any,
-    method: str | Selector = "facility-location",
+    method: str | Selector = "auto",
     *,
     out: str | Path | None = None,
     force: bool = False,

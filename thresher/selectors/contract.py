@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Set
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +23,9 @@ class Selector(Method):
     ranks_only: ClassVar[bool] = False
     """The values are ranks, with no meaning to a threshold."""
 
+    takes_quota: ClassVar[bool] = True
+    """Its ranking may be reordered by a quota."""
+
     @abstractmethod
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Score every row.
@@ -33,6 +37,16 @@ class Selector(Method):
                 it. The ranking for k is a prefix of the ranking for any larger number.
             rng: the only source of randomness.
         """
+
+    def adapt(self, kind: str, roles: Set[str]) -> Selector:
+        """Return the selector for rows of a kind: itself, unless what it needs depends on that.
+
+        Args:
+            kind: of the pool's rows, for example "classification".
+            roles: of the rows that stand beside the pool, for example "target".
+        """
+        del kind, roles
+        return self
 
     def describe_plan(self, features: Features) -> str | None:
         """Return one sentence on what `score` will do (method, memory, guarantee), or None."""

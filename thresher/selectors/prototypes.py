@@ -75,7 +75,7 @@ class Prototypes(GroupedSelector):
         group = self._group(features, rng)  # (n,)
         is_doubtful = np.zeros(len(unit), np.bool_)
         if self._doubts_labels:
-            is_doubtful = is_label_contradicted(features[PROBABILITY], group)
+            is_doubtful = is_label_contradicted(features[PROBABILITY], features["column:label"])
         sizes = np.bincount(group)
         turns = plan_turns(self.balance, sizes, n_ranked)
         shuffle_key = hash_rows(features.row_id, rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,6 +33,7 @@ class Scores:
             of a dropped row.
         objective: (k,) float64 or None: value of the method's objective after each pick.
         notes: facts the manifest should carry (for example "kernel": "exact", "n_neighbors": 64).
+        pilot: JSON values, how a method was decided on; the manifest carries them too.
     """
 
     row_id: pl.Series
@@ -42,6 +44,7 @@ class Scores:
     excluded: pl.Series | None = None
     objective: NDArray[np.float64] | None = None
     notes: dict[str, str | int | float] | None = None
+    pilot: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse NaN, arrays that do not match the rows, and excluded rows with a value."""

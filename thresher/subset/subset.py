@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import polars as pl
 from numpy.typing import NDArray
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from thresher.dataset import Dataset
 
+PILOT = "pilot.json"
 ANY_LENGTH = 1 << 62  # bytes of a row
 
 
@@ -72,7 +74,8 @@ class Subset:
         """Write the subset folder, whole or not at all, and return its path.
 
         Files: `subset.*` (the user's rows in the user's format), `dropped.parquet`,
-        `scores.parquet`, `rejected.jsonl` (rows that could not be used), `manifest.json`.
+        `scores.parquet`, `rejected.jsonl` (rows that could not be used), `pilot.json` (how `auto`
+        decided), `manifest.json`.
 
         Raises:
             OutputError: the folder holds something else and `force` is not set, or cannot be
@@ -89,6 +92,8 @@ class Subset:
         write_parquet(self.dropped, folder / "dropped.parquet")
         write_parquet(self.score_table(), folder / "scores.parquet")
         write_ndjson(self.pool.rejected, folder / "rejected.jsonl")
+        if pilot := self.manifest.content.get("pilot"):
+            write_atomic(folder / PILOT, orjson.dumps(pilot, option=orjson.OPT_INDENT_2))
         write_atomic(folder / MANIFEST, self.manifest.to_json())
 
     def score_table(self) -> pl.DataFrame:

@@ -12,9 +12,9 @@ from thresher.artifacts.manifest import Manifest
 from thresher.reporting import formatting as fmt
 from thresher.reporting.files import read_json, read_table
 from thresher.reporting.page import Block, Notice, Page, Paragraph, Section, Table, Tile
-from thresher.reporting.pages.dot_plot import build_dot_plot
 from thresher.reporting.pages.experiment_tables import build_footer
-from thresher.reporting.pages.loss_figure import build_loss_figure
+from thresher.reporting.pages.figures.dot_plot import build_dot_plot
+from thresher.reporting.pages.figures.loss_figure import build_loss_figure
 from thresher.reporting.pages.reproduce import build_reproduction
 
 KEYS = ("task", "model", "counts", "held_out", "control", "comparison", "runs")

@@ -12,8 +12,8 @@ from thresher.reporting.charts.palette import RANDOM
 from thresher.reporting.files import read_json
 from thresher.reporting.page import Block, Items, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages import experiment_tables as tables
-from thresher.reporting.pages.curve_figure import build_curve_figure
 from thresher.reporting.pages.experiment_tables import Experiment
+from thresher.reporting.pages.figures.curve_figure import build_curve_figure
 from thresher.reporting.pages.outlook import INTERVAL, build_laws, build_outlook
 from thresher.reporting.pages.reproduce import build_reproduction
 from thresher.reporting.pages.slices import build_slice_figures

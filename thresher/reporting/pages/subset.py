@@ -31,6 +31,7 @@ from thresher.reporting.page import (
     Tile,
 )
 from thresher.reporting.pages.experiment_tables import build_footer
+from thresher.reporting.pages.figures.pilot import build_pilot
 from thresher.reporting.pages.pool import Pool, read_pool
 from thresher.reporting.pages.pool_map import Choice, build_pool_map, count_groups
 from thresher.reporting.pages.reproduce import build_reproduction
@@ -78,6 +79,7 @@ def build_subset_page(folder: Path, manifest: Manifest) -> Page:
             Tile("Time", fmt.seconds(seconds["total"]), f"selection {fmt.seconds(seconds['selection'])}"),
         ),
         sections=[
+            Section("How the method was decided", build_pilot(content["pilot"]) if "pilot" in content else ()),
             Section("Where the kept rows lie", _build_map(subset)),
             Section("Scores", _build_scores(subset)),
             Section("What was dropped, and why", _build_dropped(subset)),

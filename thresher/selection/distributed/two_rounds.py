@@ -201,6 +201,7 @@ class _TwoRounds:
                 "objective_mean_bound": certificate.bound,
                 "certified_share": certificate.share,
             },
+            pilot=None,
             depends_on_seed=True,
         )
         return cover, outcome, kept

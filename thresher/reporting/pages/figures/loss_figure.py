@@ -24,7 +24,7 @@ from thresher.reporting.charts.chart import (
 )
 from thresher.reporting.files import read_table
 from thresher.reporting.page import Figure, Table
-from thresher.reporting.pages.dot_plot import SIDES
+from thresher.reporting.pages.figures.dot_plot import SIDES
 
 MAX_POINTS = 250  # of a curve; a longer one is thinned out
 MAX_TABLE_ROWS = 20  # of a run, besides the steps that were evaluated

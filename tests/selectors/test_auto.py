@@ -1,0 +1,221 @@
+"""Auto: the race on planted pools, its statistics against simulation, and its words."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.errors import SettingsError
+from thresher.features.container import Features
+from thresher.selectors.auto import Auto
+from thresher.selectors.pilot.arms import Arm, list_labeled_arms
+from thresher.selectors.pilot.race import LOOKS, Race
+from thresher.selectors.pilot.splits import draw_split
+from thresher.selectors.pilot.statistics import estimate_difference, estimate_multiplier
+from thresher.selectors.pilot.student import grade_student
+from thresher.selectors.uniform import Uniform
+
+
+def unit(x):
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def build(n=500, *, n_classes=6, d=16, noise=1.0, wrong=0.0, seed=0):
+    """Classes of Zipf's sizes around random centers, some labels wrong."""
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(n_classes, d))
+    share = 1 / np.arange(1, n_classes + 1)
+    truth = rng.choice(n_classes, n, p=share / share.sum())
+    truth[:n_classes] = np.arange(n_classes)
+    label = np.where(rng.random(n) < wrong, rng.integers(n_classes, size=n), truth)
+    x = unit(centers[truth] + noise * rng.normal(size=(n, d)))
+    logits = 8 * x @ unit(centers).T
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return Features(
+        row_id=pl.Series([f"{i:06d}" for i in range(n)]),
+        arrays={
+            "embedding": x,
+            "column:label": label.astype(np.int64),
+            "class_probability": probability.astype(np.float32),
+        },
+    )
+
+
+def run(features, n_ranked, *, seed=0, **settings):
+    return Auto(**settings).score(features, n_ranked=n_ranked, rng=np.random.default_rng(seed))
+
+
+def test_a_method_that_helps_is_chosen_with_its_effect():
+    scores = run(build(wrong=0.15), 50)
+    assert scores.pilot["chosen"] != "random"
+    assert scores.pilot["effect"]["low"] > 0
+    assert "better than random rows by +" in scores.pilot["why"]
+    assert "times as many random rows" in scores.pilot["why"]
+    assert scores.n_ranked == 50
+    assert scores.notes["chosen_by"] == scores.pilot["chosen"]
+
+
+def test_the_same_seed_gives_the_same_decision():
+    features = build(300, n_classes=3, d=10)
+    first, second = run(features, 26), run(features, 26)
+    assert first.pilot == second.pilot
+    assert (first.value == second.value).all()
+
+
+def race_of_equals(seed, n_arms=4):
+    """A race in which every arm takes random rows."""
+    arms = [Arm(name="random" if i == 0 else f"random {i}", selector=Uniform()) for i in range(n_arms)]
+    features = build(300, n_classes=3, d=10, noise=1.5, seed=seed)
+    race = Race(features, arms, share=0.1, metric="accuracy", salt=seed, max_seconds=None)
+    return race.run(np.zeros(300, np.bool_))
+
+
+@pytest.fixture(scope="module")
+def equal_pilots():
+    return [race_of_equals(seed) for seed in range(10)]
+
+
+def test_of_equal_arms_another_than_random_is_hardly_ever_chosen(equal_pilots):
+    # at most 5 % are expected: three or more of ten have a chance of 1.2 %
+    assert sum(pilot.chosen.name != "random" for pilot in equal_pilots) < 3
+    undecided = next(pilot for pilot in equal_pilots if pilot.chosen.name == "random")
+    assert undecided.why.startswith("random rows: no method is better beyond doubt; the best, ")
+    assert undecided.effect.n_splits == max(LOOKS)
+
+
+@pytest.mark.slow
+def test_of_equal_arms_another_than_random_is_chosen_in_at_most_five_percent():
+    n_wrong = sum(race_of_equals(seed).chosen.name != "random" for seed in range(400))
+    assert n_wrong <= 20
+
+
+def test_the_effect_is_not_that_of_the_splits_that_named_the_arm(equal_pilots):
+    gaps = [(pilot.nominations[0][1].value, pilot.effect.value) for pilot in equal_pilots]
+    named, fresh = np.mean(gaps, axis=0)
+    assert named > fresh + 0.005  # the winner of equal arms was lucky
+    assert abs(fresh) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("n", "n_ranked", "why"),
+    [(300, 300, "all rows are kept"), (100, 10, "at least 50 are needed"), (400, 1, "the budget is too small")],
+)
+def test_where_nothing_can_be_told_random_rows_are_taken_and_it_is_said(n, n_ranked, why):
+    scores = run(build(n), n_ranked)
+    assert scores.pilot["chosen"] == "random"
+    assert why in scores.pilot["why"]
+    assert scores.n_ranked == n_ranked
+
+
+def test_time_that_is_over_ends_in_random_rows():
+    scores = run(build(wrong=0.15), 60, max_seconds=1e-9)
+    assert scores.pilot["chosen"] == "random"
+    assert "the time was over" in scores.pilot["why"]
+
+
+def test_splits_keep_near_copies_on_one_side_and_classes_on_both():
+    features = build(400, seed=3)
+    x = features["embedding"].copy()
+    x[200:] = x[:200]  # every row has a copy
+    split = draw_split(x, features["column:label"], np.random.default_rng(0))
+    assert not set(split.candidates) & set(split.held_out)
+    assert (x[split.held_out] @ x[split.candidates].T).max() < 0.98
+    label = features["column:label"]
+    split = draw_split(features["embedding"], label, np.random.default_rng(0))
+    common = np.flatnonzero(np.bincount(label) >= 8)
+    assert set(common) <= set(label[split.candidates])
+    assert set(common) <= set(label[split.held_out])
+
+
+def test_doubtful_rows_come_last_in_an_arm_that_skips_them():
+    features = build(200)
+    is_doubtful = np.arange(200) % 4 == 0
+    arm = Arm(name="x", selector=Uniform(), skips_doubtful=True)
+    rows = arm.rank(features, is_doubtful, 200, np.random.default_rng(0))
+    assert sorted(rows) == list(range(200))
+    assert not is_doubtful[rows[:150]].any()
+
+
+def test_every_arm_ranks_each_row_once():
+    features = build(150, wrong=0.1)
+    is_doubtful = np.arange(150) % 5 == 0
+    for arm in list_labeled_arms(150):
+        rows = arm.rank(features, is_doubtful, 40, np.random.default_rng(0))
+        assert len(set(rows.tolist())) == 40, arm.name
+
+
+def test_macro_f1_equals_that_of_scikit_learn():
+    from sklearn.metrics import f1_score
+
+    features = build(300, seed=5)
+    x, y = features["embedding"], features["column:label"]
+    grade = grade_student(x[:100], y[:100], x[100:], y[100:])
+    from sklearn.linear_model import LogisticRegression
+
+    predicted = LogisticRegression(C=10.0, max_iter=100, tol=1e-3).fit(x[:100], y[:100]).predict(x[100:])
+    assert grade.accuracy.tolist() == (predicted == y[100:]).tolist()
+    expected = f1_score(y[100:], predicted, labels=np.unique(y[100:]), average="macro", zero_division=0)
+    assert grade.macro_f1.mean() == pytest.approx(expected, abs=1e-12)
+
+
+def test_influences_on_macro_f1_are_its_derivatives():
+    from thresher.selectors.pilot.student import _macro_f1
+
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.integers(4, size=60), rng.integers(5, size=60)
+    values = _macro_f1(predicted, truth)
+
+    def weighted(weight):
+        f1 = []
+        for c in np.unique(truth):
+            right = weight[(truth == c) & (predicted == c)].sum()
+            f1.append(2 * right / (weight[truth == c].sum() + weight[predicted == c].sum()))
+        return np.mean(f1)
+
+    for i in range(0, 60, 7):
+        weight = np.ones(60)
+        weight[i] += 1e-6
+        slope = (weighted(weight) - weighted(np.ones(60))) / 1e-6
+        assert values[i] - values.mean() == pytest.approx(60 * slope, abs=1e-4)
+
+
+@pytest.mark.parametrize(("row_sd", "split_sd"), [(0.0, 0.0), (1.0, 0.0), (0.0, 0.3), (0.7, 0.2)])
+def test_intervals_cover_where_rows_and_splits_vary(row_sd, split_sd):
+    """Crossed effects of rows and of splits, a quarter of 200 rows in each of 12 splits."""
+    rng = np.random.default_rng(0)
+    n_covered = 0
+    for _ in range(400):
+        row, rows, gaps = row_sd * rng.normal(size=200), [], []
+        for _ in range(12):
+            rows.append(rng.choice(200, 50, replace=False))
+            gaps.append(row[rows[-1]] + split_sd * rng.normal() + rng.normal(size=50))
+        difference = estimate_difference(rows, gaps, 0.05)
+        n_covered += difference.low <= 0 <= difference.high
+    assert 0.91 < n_covered / 400 < 0.995
+
+
+def test_the_multiplier_reads_the_curve_of_random_rows():
+    sizes = np.array([1.0, 2.0, 4.0])
+    control = np.tile([0.50, 0.60, 0.70], (10, 1))
+    rng = np.random.default_rng(0)
+    assert estimate_multiplier(sizes, control, np.full(10, 0.60), rng)[0] == pytest.approx(2.0)
+    assert estimate_multiplier(sizes, control, np.full(10, 0.65), rng)[0] == pytest.approx(2 * 2**0.5)
+    assert estimate_multiplier(sizes, control, np.full(10, 0.40), rng) == (1.0, 1.0, 1.0)
+    assert estimate_multiplier(sizes, control, np.full(10, 0.90), rng) == (4.0, 4.0, 4.0)
+
+
+def test_what_judges_follows_from_the_rows():
+    assert Auto().adapt("classification", set()).judge_by == "labels"
+    assert Auto().adapt("instruction", set()).judge_by == "nothing"
+    assert Auto().adapt("instruction", {"target"}).judge_by == "target"
+    assert Auto(judge_by="nothing").requirements.features == frozenset()
+    assert "target" in Auto(judge_by="target").requirements.required_roles
+    with pytest.raises(SettingsError, match="metric"):
+        Auto(metric="f1")
+
+
+def test_without_labels_random_rows_are_taken_and_it_is_said():
+    features = build(100)
+    scores = run(features, 10, judge_by="nothing")
+    plain = Uniform().score(features, n_ranked=10, rng=np.random.default_rng(0))
+    assert (scores.value == plain.value).all()
+    assert scores.pilot["why"].startswith("random rows: without labels or a target")

@@ -1,0 +1,131 @@
+"""Auto: the method that is better than random rows on the user's own rows, or random rows."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from thresher.features.container import Features
+from thresher.features.labels.label_issues import is_label_contradicted
+from thresher.features.requirements import Requirements
+from thresher.numeric.vectors import unit_rows
+from thresher.selectors.contract import Selector, score_rows
+from thresher.selectors.pilot.arms import list_labeled_arms
+from thresher.selectors.pilot.race import Race
+from thresher.selectors.pilot.student import Metric
+from thresher.selectors.target_similarity import TargetSimilarity
+from thresher.selectors.uniform import Uniform
+from thresher.subset.scores import Scores, ranked
+from thresher.validation import option
+
+PROBABILITY = "class_probability"
+WHY = {
+    "target": "the rows most like the target, which take turns; thresher compare tells what they bring",
+    "nothing": "random rows: without labels or a target nothing tells, before a model is trained, which rows are "
+    "better; clean the pool with thresher curate clean, give --target FILE, or try methods with thresher compare",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto(Selector):
+    """Let methods race on the pool itself, and choose by the winner, or at random.
+
+    Optimizes the score of a cheap student on held-out rows of the pool. The pool is divided again
+    and again into candidates and held-out rows; each arm chooses the budget's share of the
+    candidates, a logistic regression on the embeddings learns them, and the held-out rows judge.
+    Six splits name the best arm, the worse half of the arms leaving after two and after four; eight
+    to sixteen fresh splits ask whether it is better than random rows, so that the effect reported
+    is not that of a lucky winner. If it is not better beyond doubt, random rows are chosen. Among
+    the arms are `prototypes`, `stratified` and `facility-location` with a quota, with and without
+    rows whose label is doubtful.
+
+    Source: Cameron, Gelbach and Miller 2011, doi:10.1198/jbes.2010.07136 (intervals over splits
+    that share rows);
+    Jamieson and Talwalkar 2016, arXiv:1502.07943 (successive halving). Cost: at most 6,000 rows are
+    looked at in a split, so a few dozen fits of a regression, then the chosen method itself. Needs:
+    `embedding`, `column:label`, `class_probability`. Ties: those of the chosen method. Equal rows:
+    held-out rows with a near-copy among the candidates do not judge. An empty pool is refused.
+    Fails: the labels that judge are the given ones, so a method that avoids labels that are wrong
+    by a rule is judged by that rule; a large pool is judged at the budget's share of 4,000 rows,
+    where the gain is larger than at its full size; the student reads the embeddings that some arms
+    choose by.
+
+    The decision depends on the budget: another budget may be chosen by another method, and is then
+    not nested in this one. To keep to one, name it.
+
+    Rows without labels cannot judge: with a target the rows most like it are taken, by
+    `target-similarity` with embeddings, and without one random rows.
+
+    Attributes:
+        judge_by: what there is to decide by; it follows from the rows, whatever is given.
+        metric: "accuracy" or "macro-f1" of the student.
+        share: of the rows, at which the arms are compared; default: that of the budget.
+        max_seconds: no further split is begun after it; the result then depends on the machine.
+    """
+
+    name: ClassVar[str] = "auto"
+    ranks_only: ClassVar[bool] = True
+    takes_quota: ClassVar[bool] = False
+
+    judge_by: Literal["labels", "target", "nothing"] = option("labels")
+    metric: Metric = "accuracy"
+    share: float | None = option(None, gt=0, le=1)
+    max_seconds: float | None = option(None, gt=0)
+
+    @property
+    def requirements(self) -> Requirements:
+        """What the arms and the student need, or the one method that is left."""
+        if self.judge_by == "labels":
+            return Requirements(features={"embedding", "column:label", PROBABILITY})
+        return self._only_method.requirements
+
+    @property
+    def _only_method(self) -> Selector:
+        """The method where no labels can judge."""
+        return TargetSimilarity(kernel="embedding") if self.judge_by == "target" else Uniform()
+
+    def adapt(self, kind: str, roles: Set[str]) -> Auto:
+        """Return the same with `judge_by` for such rows."""
+        if "target" in roles:
+            return replace(self, judge_by="target")
+        return replace(self, judge_by="labels" if kind == "classification" else "nothing")
+
+    def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Rank `n_ranked` rows by the arm that won; the others score -inf."""
+        if self.judge_by == "labels":
+            return self._race(features, n_ranked, rng)
+        scores = score_rows(self._only_method, features, n_ranked=n_ranked, rng=rng)
+        pilot = {"chosen": scores.by, "why": WHY[self.judge_by]}
+        return replace(scores, by=self.name, notes={**(scores.notes or {}), "chosen_by": scores.by}, pilot=pilot)
+
+    def _race(self, features: Features, n_ranked: int, rng: np.random.Generator) -> Scores:
+        """Rank rows with labels."""
+        n = features.n_rows
+        salt = int(rng.integers(1 << 62))
+        is_doubtful = is_label_contradicted(features[PROBABILITY], features["column:label"])
+        unit = Features(
+            row_id=features.row_id,
+            arrays={**features.arrays, "embedding": unit_rows(features["embedding"])},
+            missing=features.missing,
+            products=features.products,
+        )
+        race = Race(
+            unit,
+            list_labeled_arms(n),
+            share=self.share or n_ranked / max(1, n),
+            metric=self.metric,
+            salt=salt,
+            max_seconds=self.max_seconds,
+        )
+        pilot = race.run(is_doubtful)
+        ranking = pilot.chosen.rank(unit, is_doubtful, n_ranked, rng)
+        return Scores(
+            row_id=features.row_id,
+            value=ranked(n, ranking),
+            by=self.name,
+            notes={"chosen_by": pilot.chosen.name, "n_doubtful": int(is_doubtful.sum())},
+            pilot=pilot.to_json(),
+        )
