@@ -46,6 +46,6 @@ def test_questions_of_the_pool_are_refused_with_their_rows_or_dropped_with_a_not
     with pytest.raises(InputError, match=r"found 20 of 20 there \(.*:\d+ is .*:\d+, .* and 17 more\).*--overlap drop"):
         experiment(pool, test)
     notes = []
-    kept = experiment(pool, test, overlap="drop", on_progress=notes.append)
+    kept = experiment(pool, test, overlap="drop", model="tiny", on_progress=notes.append)
     assert len(kept.pool) == 40
     assert notes[0].note.startswith("20 rows of the pool ask what a test row asks, and are left out (")
