@@ -90,7 +90,7 @@ def test_since_reaches_the_query(kit):
 def test_a_query_that_would_write_is_refused_by_the_database(kit):
     database(kit.root / "pool.db", [("a", "b", "c")])
     kit.write(source=f'sql = "DELETE FROM talk"\nurl = "sqlite:///{kit.root}/pool.db"')
-    with pytest.raises(InputError, match="readonly"):
+    with pytest.raises(InputError, match="must only read"):
         kit.run()
 
 
@@ -253,3 +253,15 @@ def test_a_textfile_that_cannot_be_written_fails_nothing(kit, rows):
     kit.add("a", rows(5, 1))
     assert kit.run().exit_code == 0
     assert "error" in find_run(kit.file, "latest").report["notified"][0]
+
+
+def test_a_redirect_of_the_webhook_is_not_followed(kit, rows, webhook):
+    url, posted, answers = webhook
+    answers += [307]
+    kit.write(more=f'[notify]\nwebhook = "{url}"\nretries = 2\n')
+    kit.add("a", rows(5, 1))
+    kit.run()
+    assert len(posted) == 1
+    (entry,) = find_run(kit.file, "latest").report["notified"]
+    assert entry["error"] == "HTTP 307: a redirect, which is not followed"
+    assert "status" not in entry

@@ -43,14 +43,28 @@ def post_webhook(notify: Notify, payload: Mapping[str, Any], addresses: Addresse
     for attempt in range(1 + notify.retries):
         entry["attempts"] = attempt + 1
         answer = _post_once(url, body, notify.timeout_s)
-        if isinstance(answer, int) and answer < 400:
+        if isinstance(answer, int) and answer < 300:
             return entry | {"status": answer}
-        entry["error"] = addresses.redact(f"HTTP {answer}" if isinstance(answer, int) else answer)[:500]
+        entry["error"] = addresses.redact(_describe_status(answer) if isinstance(answer, int) else answer)[:500]
         if isinstance(answer, int) and answer < 500 and answer != 429:
             return entry  # the next attempt would fare no better
         if attempt < notify.retries:
             time.sleep(PAUSE_S * 2**attempt)
     return entry
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect unfollowed: the payload is for the address in the job file and no other."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
+def _describe_status(status: int) -> str:
+    return f"HTTP {status}: a redirect, which is not followed" if status < 400 else f"HTTP {status}"
 
 
 def _post_once(url: str, body: bytes, timeout_s: float) -> int | str:
@@ -65,7 +79,7 @@ def _post_once(url: str, body: bytes, timeout_s: float) -> int | str:
         headers = {"Content-Type": "application/json", "User-Agent": "thresher"}
         try:
             request = urllib.request.Request(url, data=body, headers=headers, method="POST")
-            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            with _OPENER.open(request, timeout=timeout_s) as answer:
                 answers.append(answer.status)
         except urllib.error.HTTPError as error:
             answers.append(error.code)
