@@ -16,6 +16,7 @@ from thresher.features.utility.in_context_utility import IN_CONTEXT_UTILITY
 from thresher.selectors import Requirements, Selector, available, create
 from thresher.selectors.contract import score_rows
 from thresher.selectors.registry import load_class
+from thresher.subset.scores import Scores
 
 NAMES = list(available())
 ILLEGAL = {
@@ -254,3 +255,42 @@ def test_scoring_with_every_selector_imports_no_torch():
         "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda ids, value: (ids[::-1], value), "the same rows in another order"),
+        (lambda ids, value: (ids[:-1], value[:-1]), "got 4"),
+        (lambda ids, value: (ids + "x", value), "other rows"),
+        (lambda ids, value: (ids, value * np.nan), "NaN"),
+        (lambda ids, value: (ids, value[:-1]), "must have shape"),
+        (lambda ids, value: (ids, value.tolist()), "must be an array of numbers, got list"),
+        (lambda ids, value: (ids, value.astype(str)), "must be an array of numbers"),
+    ],
+)
+def test_scores_that_are_not_those_of_the_rows_are_refused(change, said):
+    class Odd(Selector):
+        name = "odd"
+        requirements = Requirements(features={"length"})
+
+        def score(self, features, *, n_ranked, rng):
+            row_id, value = change(features.row_id, np.arange(5.0))
+            return Scores(row_id=row_id, value=value, by="odd")
+
+    features = Features(row_id=pl.Series("row_id", list("abcde")), arrays={"length": np.arange(5)})
+    with pytest.raises(InputError, match=said):
+        score_rows(Odd(), features, n_ranked=5, rng=np.random.default_rng(0))
+
+
+def test_a_selector_that_returns_no_scores_is_refused():
+    class Odd(Selector):
+        name = "odd"
+        requirements = Requirements(features={"length"})
+
+        def score(self, features, *, n_ranked, rng):
+            return np.arange(5.0)
+
+    features = Features(row_id=pl.Series("row_id", list("abcde")), arrays={"length": np.arange(5)})
+    with pytest.raises(InputError, match="must return Scores, got ndarray"):
+        score_rows(Odd(), features, n_ranked=5, rng=np.random.default_rng(0))

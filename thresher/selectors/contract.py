@@ -84,13 +84,31 @@ class FeatureKernelSelector(Selector):
 
 
 def score_rows(selector: Selector, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
-    """Return what a selector says of rows, after a check of `n_ranked`.
+    """Return what a selector says of rows, after a check of `n_ranked` and of the scores.
 
-    The arguments are those of `Selector.score`.
+    The arguments are those of `Selector.score`. A package of somebody else may be behind it, so its
+    scores must name the rows that it was given, in their order.
 
     Raises:
-        InputError: `n_ranked` is not in 1..n.
+        InputError: `n_ranked` is not in 1..n, or the scores are not those of these rows.
     """
     if not 1 <= n_ranked <= features.n_rows:
         raise InputError(f"{selector.name}: the number of rows to rank must be in 1..{features.n_rows}, got {n_ranked}")
-    return selector.score(features, n_ranked=n_ranked, rng=rng)
+    scores = selector.score(features, n_ranked=n_ranked, rng=rng)
+    if not isinstance(scores, Scores):
+        raise InputError(
+            f"{selector.name}: score must return Scores, got {type(scores).__name__}; correct the selector"
+        )
+    if not scores.row_id.equals(features.row_id):
+        raise InputError(
+            f"{selector.name}: the scores must be of the {features.n_rows} rows that were given, in their order, got "
+            f"{_describe_difference(scores, features)}; correct the selector"
+        )
+    return scores
+
+
+def _describe_difference(scores: Scores, features: Features) -> str:
+    if len(scores) != features.n_rows:
+        return f"{len(scores)}"
+    is_permuted = scores.row_id.sort().equals(features.row_id.sort())
+    return "the same rows in another order" if is_permuted else "other rows"

@@ -49,10 +49,22 @@ class Scores:
     def __post_init__(self) -> None:
         """Refuse NaN, arrays that do not match the rows, and excluded rows with a value."""
         n = len(self.row_id)
-        for name in ("value", "covered_by", "similarity"):
+        for name, kinds in (("value", "fiu"), ("covered_by", "iu"), ("similarity", "f")):
             array = getattr(self, name)
-            if array is not None and array.shape != (n,):
+            if array is None and name != "value":
+                continue
+            if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds:
+                got = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+                what = "positions" if name == "covered_by" else "numbers"
+                raise InputError(f"scores of '{self.by}': {name} must be an array of {what}, got {got}")
+            if array.shape != (n,):
                 raise InputError(f"scores of '{self.by}': {name} must have shape ({n},), got {array.shape}")
+        if self.covered_by is not None and ((self.covered_by < EXISTING) | (self.covered_by >= n)).any():
+            raise InputError(
+                f"scores of '{self.by}': covered_by must be positions of rows, -1 or {EXISTING}, got others"
+            )
+        if self.excluded is not None and len(self.excluded) != n:
+            raise InputError(f"scores of '{self.by}': excluded must have {n} entries, got {len(self.excluded)}")
         if self.excluded is not None and (self.value[self.excluded.is_not_null().to_numpy()] > -np.inf).any():
             raise InputError(f"scores of '{self.by}': rows that are excluded must have the value -inf")
         n_nan = int(np.isnan(self.value).sum())
