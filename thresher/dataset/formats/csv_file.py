@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 
 import numpy as np
 
@@ -80,16 +80,17 @@ def _parse_header(raw: bytes, delimiter: str, name: str) -> list[str]:
     except csv.Error as error:
         raise InputError(f"{name}: the first line must be a header of column names ({error})") from None
     if header.count("") > 1:
-        header = [column or _name_column(number, header) for number, column in enumerate(header, start=1)]
+        names = set(header)
+        header = [column or _name_column(number, names) for number, column in enumerate(header, start=1)]
     repeated = sorted(column for column, n in Counter(header).items() if n > 1)
     if repeated:
         raise InputError(f"{name}: the columns of the header must differ, found '{repeated[0]}' twice; rename one")
     return header
 
 
-def _name_column(number: int, header: Sequence[str]) -> str:
+def _name_column(number: int, names: Container[str]) -> str:
     name = f"unnamed {number}"
-    return name if name not in header else f"{name} (empty)"
+    return name if name not in names else f"{name} (empty)"
 
 
 def _mark_records(spans: Spans, n_columns: int, flags: Mapping[int, str]) -> Spans:
