@@ -9,16 +9,19 @@
     ├── OutputError        the output folder cannot be written                (OSError)
     └── IncompleteError    the machine ended part of the work; run it again   (RuntimeError)
 
-The command line prints the sentence and exits with 2 (IncompleteError: 75); any other exception is
-an internal error. `is_environment_error` tells errors of the machine, after which the same work may
-succeed, from those of the rows and the settings, which would come again.
+The command line prints the sentence and exits with 2; with 75 where the same command may succeed
+later, as after an IncompleteError or while a share is away; so it does for an OSError of the
+storage (`is_storage_error`). Any other exception is an internal error. `is_environment_error` tells
+errors of the machine, after which the same work may succeed, from those of the rows and the
+settings, which would come again.
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -32,6 +35,28 @@ _SENTENCES = (  # of RuntimeErrors that have no class of their own
     "CUBLAS_STATUS",
     "cuDNN error",
 )
+
+USER_ERROR, TEMPORARY, INTERNAL_ERROR = 2, 75, 1  # exit codes; 75 is EX_TEMPFAIL of sysexits.h
+
+# What a disk or a share refuses for a time: the same command may succeed later.
+_TEMPORARY = {
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "ENOLINK", "ECOMM", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN"),
+        *("ENETUNREACH", "ENOTCONN", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "ESHUTDOWN", "EAGAIN", "EBUSY"),
+        *("ENOLCK", "ENFILE"),
+    )
+    if hasattr(errno, name)  # some systems lack some
+}
+# What it refuses until somebody changes something.
+_LASTING = {
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EMFILE", "ENAMETOOLONG", "ENOTDIR", "EISDIR"),
+        *("ENOENT", "EEXIST", "ELOOP", "ENOTEMPTY", "ENODEV", "ENXIO", "EMLINK", "EXDEV", "EOPNOTSUPP", "ETXTBSY"),
+    )
+    if hasattr(errno, name)
+}
 
 
 class ThresherError(Exception):
@@ -135,3 +160,33 @@ def first_three(values: Sequence[object]) -> str:
     """Return up to three of the values as text, with the count of the rest."""
     shown = ", ".join(str(value) for value in values[:3])
     return shown if len(values) <= 3 else f"{shown} and {len(values) - 3} more"
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Tell whether an error is one of disks and shares, which the user can fix or wait out."""
+    return isinstance(error, OSError) and error.errno in _TEMPORARY | _LASTING
+
+
+def find_exit_code(error: BaseException) -> int:
+    """Return the exit code of an error: 2 of the user, 75 of a storage that may return, 1 internal.
+
+    An error of thresher is temporary where it was raised because of a temporary one of the storage.
+    """
+    if isinstance(error, IncompleteError):
+        return TEMPORARY
+    if not isinstance(error, ThresherError | MemoryError) and not is_storage_error(error):
+        return INTERNAL_ERROR
+    causes = list(_list_causes(error))
+    return TEMPORARY if any(isinstance(one, OSError) and one.errno in _TEMPORARY for one in causes) else USER_ERROR
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return what the system said, without the words of a library around it."""
+    return os.strerror(error.errno).lower() if error.errno else (error.strerror or str(error)).lower()
+
+
+def _list_causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

@@ -340,3 +340,46 @@ def test_a_run_that_was_killed_is_recorded_as_such(kit, rows, tmp_path):
     assert outcomes[0] in ("done", "nothing-new")
     assert set(outcomes[1:]) <= {"killed", "done", "nothing-new"}
     assert json.loads((kit.out / "latest" / "manifest.json").read_bytes())["version"] == 1
+
+
+@pytest.mark.parametrize(("number", "is_fine"), [("EPERM", True), ("EIO", False), ("ENOSPC", False), ("EACCES", False)])
+def test_a_pointer_that_cannot_be_made_is_an_error_unless_there_are_no_links(kit, number, is_fine, monkeypatch):
+    import errno
+
+    def refuse(*_, **__):
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+
+    kit.write()
+    kit.add("a", [{"prompt": "a", "completion": "b"}])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "symlink", refuse)
+        if is_fine:
+            assert kit.run().version == 1
+            assert (kit.out / "latest").is_file()
+            return
+        with pytest.raises(OSError, match=os.strerror(getattr(errno, number))):
+            kit.run()
+    again = kit.run()
+    assert (again.outcome, again.version) == ("done", 1)
+    assert (kit.out / "latest").is_symlink()
+
+
+def test_known_rows_that_cannot_be_read_for_a_time_end_the_run(kit, rows, monkeypatch):
+    """Their rows would count as new again."""
+    import errno
+    from pathlib import Path
+
+    kit.run_first()
+    kit.add("b", rows(5, 2))
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path.suffix == ".ids":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(OSError, match="ids"):
+            kit.run()
+    assert kit.run().report["counts"]["new"] == 5

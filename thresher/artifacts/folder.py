@@ -15,7 +15,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,13 +23,16 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from thresher.artifacts import seal
-from thresher.errors import OutputError
+from thresher.artifacts.disk_errors import delete_folder, name_path, naming_path
+from thresher.artifacts.local_path import expand_path
+from thresher.errors import OutputError, describe_os_error
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
 MANIFEST, IDENTITY = seal.MANIFEST, seal.IDENTITY
+_COPIED_BYTES = 1 << 20
 
 
 class OutputFolder:
@@ -72,7 +75,8 @@ class OutputFolder:
             ) from None
         except OSError as error:
             raise OutputError(
-                f"{self.path}: its parent folder must be writable, got '{error.strerror}'; choose another --out"
+                f"{self.path}: its parent folder must be writable, got '{describe_os_error(error)}'; "
+                "choose another --out"
             ) from None
         try:
             self._open()
@@ -86,7 +90,7 @@ class OutputFolder:
         is_synced = not marker.exists() and self._is_result(self.work) and seal.find_damage(self.work) is None
         if self._old.exists():  # killed between the two renames of publish()
             if self.path.exists():
-                shutil.rmtree(self._old)
+                delete_folder(self._old)
             elif not is_synced:
                 self._old.rename(self.path)
         if self._is_result(self.path):
@@ -103,7 +107,7 @@ class OutputFolder:
             self.is_done = True
             return
         if self.work.exists() and not (marker.is_file() and marker.read_text() == self._identity):
-            shutil.rmtree(self.work)
+            delete_folder(self.work)
         self.work.mkdir(exist_ok=True)
         write_atomic(marker, self._identity.encode())
 
@@ -155,7 +159,7 @@ class OutputFolder:
         """Delete what a killed run left in the work folder, for results that are not continued."""
         for entry in self.work.iterdir():
             if entry.is_dir():
-                shutil.rmtree(entry)
+                delete_folder(entry)
             elif entry.name != IDENTITY:
                 entry.unlink()
 
@@ -167,16 +171,15 @@ class OutputFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Free the lock. The work folder survives an error, so that the next run can continue."""
+        if isinstance(error, OSError):
+            name_path(error, self.path)
         self._release()
 
     def _release(self) -> None:
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        """Free the lock; its file only tells people that somebody is at work, and may stay."""
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
-
-
-def expand_path(path: str | Path) -> Path:
-    """Return a path with a leading ~ replaced by the home folder, as in a shell."""
-    return Path(os.path.expanduser(path))  # leaves "~nobody" as it is, where Path.expanduser raises
 
 
 def read_identity(folder: Path) -> str | None:
@@ -225,11 +228,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path, unique among hosts; sync and rename it, or delete it on error."""
     temporary = path.with_name(f".{path.name}.tmp{uuid.uuid4().hex}")
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with naming_path(path):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to tell of
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -238,13 +244,33 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the files of a folder; the first error ends it, where shutil.copytree collects them."""
+    for folder, _, names in os.walk(source):
+        inside = target / os.path.relpath(folder, source)
+        inside.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            _copy_file(Path(folder, name), inside / name)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with open(source, "rb") as read, naming_path(target), open(target, "wb") as written:
+        while True:
+            with naming_path(source):
+                chunk = read.read(_COPIED_BYTES)
+            if not chunk:
+                return
+            written.write(chunk)
+
+
 def sync(path: Path) -> None:
     """Flush a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with naming_path(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_parquet(table: pl.DataFrame | pa.Table, path: Path) -> None:
@@ -252,14 +278,17 @@ def write_parquet(table: pl.DataFrame | pa.Table, path: Path) -> None:
     import pyarrow.parquet
 
     arrow = table if isinstance(table, pyarrow.Table) else table.to_arrow()
-    pyarrow.parquet.write_table(arrow, path, compression="zstd")
+    with naming_path(path):
+        pyarrow.parquet.write_table(arrow, path, compression="zstd")
 
 
 def write_csv(frame: pl.DataFrame, path: Path) -> None:
     """Write a table as text, through Python, whose OSError keeps the errno."""
-    path.write_text(frame.write_csv(), encoding="utf-8", newline="")
+    with naming_path(path):
+        path.write_text(frame.write_csv(), encoding="utf-8", newline="")
 
 
 def write_ndjson(frame: pl.DataFrame, path: Path) -> None:
     """Write a table as JSON lines, as `write_csv` does."""
-    path.write_text(frame.write_ndjson(), encoding="utf-8")
+    with naming_path(path):
+        path.write_text(frame.write_ndjson(), encoding="utf-8")

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from thresher.artifacts.local_path import expand_path, refuse_address
 from thresher.cache.keys import KEY_BYTES
 from thresher.errors import OutputError, SettingsError
 
@@ -81,7 +82,7 @@ class FeatureCache:
             max_bytes: least recently used chunks beyond this are deleted; None for
                 THRESHER_CACHE_MAX_GB or 20 GB.
         """
-        self.root = default_root() if root is None else Path(root).absolute()
+        self.root = default_root() if root is None else expand_path(root).absolute()
         self.max_bytes = _max_bytes_from_environment() if max_bytes is None else max_bytes
 
     def partition(self, feature: str, model: str, fingerprint: str) -> CachePartition:
@@ -233,9 +234,11 @@ def default_root() -> Path:
 
     Raises:
         SettingsError: there is no home folder to start from.
+        InputError: it is an address.
     """
     named = os.environ.get("THRESHER_CACHE")
     base = named or os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.join("~", ".cache")
+    refuse_address(base)
     root = os.path.expanduser(base)
     if root.startswith("~"):  # left as it is where nobody knows the home folder
         raise SettingsError(

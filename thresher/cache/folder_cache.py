@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from thresher.artifacts.folder import MANIFEST, OutputFolder
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.seal import find_damage
 from thresher.cache.feature_cache import default_root
 from thresher.errors import OutputError
@@ -43,7 +44,7 @@ class FolderCache:
 
     def __init__(self, kind: str, root: str | Path | None = None) -> None:
         """Point to a store; a root of None is the folder of the feature cache."""
-        self.root = (default_root() if root is None else Path(root).absolute()) / kind / VERSION
+        self.root = (default_root() if root is None else expand_path(root).absolute()) / kind / VERSION
         self.notes: list[str] = []
 
     def folder(self, key: str) -> Path:

@@ -1,23 +1,23 @@
 """The `thresher` command: its verbs, its exit codes, and what happens to errors.
 
 Exit codes: 0 done, 2 the user's error (one sentence on stderr), 75 the machine ended part of the
-work (run the same command again to complete it), 130 interrupted (run the same command again to
-continue), 1 an internal error.
+work, or a disk or share is away for a time (run the same command again to complete it), 130
+interrupted and 143 terminated (run the same command again to continue), 1 an internal error.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import signal
 import sys
+from itertools import pairwise
 from typing import Annotated, NamedTuple
 
 import typer
 from typer.exceptions import TyperException
 
-from thresher.cli import leaving
+from thresher.artifacts.local_path import refuse_address
+from thresher.cli import leaving, signals
 from thresher.cli.cache import cache_app
 from thresher.cli.compare import compare
 from thresher.cli.correct import correct
@@ -25,7 +25,6 @@ from thresher.cli.curate import curate_app
 from thresher.cli.curate_job import log_line
 from thresher.cli.curate_job import register as register_jobs
 from thresher.cli.curve import curve
-from thresher.cli.experiment_options import INCOMPLETE
 from thresher.cli.methods import methods
 from thresher.cli.output import print_line
 from thresher.cli.report import report
@@ -34,20 +33,11 @@ from thresher.cli.select import select
 from thresher.cli.train import train
 from thresher.cli.tune import tune
 from thresher.cli.usage import describe_usage_error
-from thresher.errors import IncompleteError, ThresherError
+from thresher.errors import TEMPORARY, USER_ERROR, ThresherError, describe_os_error, find_exit_code, is_storage_error
+from thresher.models.server_address import SCHEMES
 from thresher.printable import clean_foreign_messages
 
-_USER_ERRNOS = {  # what the operating system refuses for reasons that the user can fix
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EMFILE,
-    errno.ENAMETOOLONG,
-}
-
+_SERVER_OPTIONS = {"--model"}
 _HOME = re.compile(r"^(--[\w-]+=)?~(?=/|$)")
 
 app = typer.Typer(
@@ -92,7 +82,7 @@ def _top(
 def run() -> None:
     """Run the command line and exit with the code that fits."""
     leaving.begin()
-    signal.signal(signal.SIGTERM, _terminate)
+    signals.unwind_on_signals()
     clean_foreign_messages()
     try:
         code = main(sys.argv[1:])
@@ -103,43 +93,57 @@ def run() -> None:
     leaving.leave(code)
 
 
-def _terminate(number: int, _frame: object) -> None:
-    """Leave as by an error, so that locks and temporary files are cleared up."""
-    sys.exit(128 + number)
-
-
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; a user's error becomes one sentence."""
     reporter = _ErrorReporter(is_debug="--debug" in arguments, is_json="--log-json" in arguments)
     try:
         words = [_expand_home(word) for word in arguments if word != "--debug"]
+        _refuse_addresses(words)
         code = app(args=words, prog_name="thresher", standalone_mode=False)
         sys.stdout.flush()
     except (SystemExit, BrokenPipeError) as ending:
         # The reader of our output has gone, for which typer would exit with 1: nothing is wrong.
         # Keep Python from complaining when it flushes at exit.
         if not isinstance(ending, BrokenPipeError) and not isinstance(ending.__context__, BrokenPipeError):
-            raise
+            code = signals.find_received()
+            if code is None:
+                raise
+            return reporter.leave(code)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except IncompleteError as error:
-        return reporter.fail(str(error), INCOMPLETE)
     except ThresherError as error:
-        return reporter.fail(str(error))
+        return reporter.fail(str(error), find_exit_code(error))
     except TyperException as error:
         sentence = describe_usage_error(error)
         return reporter.fail(sentence) if sentence else error.exit_code
     except OSError as error:
-        if error.errno not in _USER_ERRNOS:
+        if not is_storage_error(error):
             return reporter.crash(error)
-        where = f"{error.filename}: " if error.filename else ""
-        what = (error.strerror or str(error)).lower()
-        return reporter.fail(f"{where}could not be written or read: {what}; fix that and run the same command again")
+        code = find_exit_code(error)
+        return reporter.fail(_describe_storage_error(error, is_temporary=code == TEMPORARY), code)
     except BaseException as error:  # noqa: BLE001 - the last place that can tell an internal error from a user's
         return reporter.crash(error)
     if code == 130:
-        reporter.report("interrupted; run the same command again to continue where it stopped", 130)
+        return reporter.leave(code)
     return code if isinstance(code, int) else 0
+
+
+def _describe_storage_error(error: OSError, *, is_temporary: bool) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    then = "wait until it is back" if is_temporary else "fix that"
+    return f"{where}could not be written or read: {describe_os_error(error)}; {then} and run the same command again"
+
+
+def _refuse_addresses(words: list[str]) -> None:
+    """Refuse addresses but those of servers, before anything is read: a dry run hears of them, too.
+
+    Raises:
+        InputError: a word is an address.
+    """
+    for before, word in pairwise(["", *words]):
+        name, _, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if name not in _SERVER_OPTIONS or not value.startswith(SCHEMES):
+            refuse_address(value)
 
 
 def _expand_home(word: str) -> str:
@@ -153,7 +157,7 @@ class _ErrorReporter(NamedTuple):
     is_debug: bool
     is_json: bool
 
-    def fail(self, sentence: str, code: int = 2) -> int:
+    def fail(self, sentence: str, code: int = USER_ERROR) -> int:
         if self.is_debug:
             raise  # the error that is being handled by the caller
         return self.report(sentence, code, prefix="thresher: ")
@@ -163,6 +167,9 @@ class _ErrorReporter(NamedTuple):
         is_internal = isinstance(error, Exception) or type(error).__name__ == "PanicException"
         if self.is_debug or not is_internal:
             raise error
+        code = signals.find_received()
+        if code is not None:  # a library that was interrupted made another error of it
+            return self.leave(code)
         if isinstance(error, MemoryError):
             detail = f" ({error})" if str(error) else ""
             return self.fail(f"memory ran out{detail}; run the same command again with more of it to continue")
@@ -170,6 +177,10 @@ class _ErrorReporter(NamedTuple):
         return self.report(
             f"{sentence}; run again with --debug for the traceback, and report it", 1, prefix="thresher: "
         )
+
+    def leave(self, code: int) -> int:
+        """Report a signal by its exit code."""
+        return self.report(signals.describe_signal(code), code)
 
     def report(self, sentence: str, code: int, *, prefix: str = "") -> int:
         if self.is_json:

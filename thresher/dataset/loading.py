@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-from thresher.artifacts.folder import MANIFEST, expand_path
+from thresher.artifacts.folder import MANIFEST
+from thresher.artifacts.local_path import expand_path
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.formats.shard import Shard, sample_rows
 from thresher.dataset.mixture.join import Reading, join_datasets, list_used_columns

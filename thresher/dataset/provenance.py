@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import expand_path
+from thresher.artifacts.local_path import expand_path
 from thresher.dataset.dataset import Dataset
 from thresher.dataset.schema import Schema
 from thresher.errors import OutputError

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thresher.artifacts.folder import MANIFEST, expand_path, read_identity
+from thresher.artifacts.folder import MANIFEST, read_identity
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.seal import check_file
 from thresher.dataset.formats.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
@@ -46,9 +47,6 @@ def find_files(
             splits.
     """
     named = [source] if isinstance(source, str | Path) else list(source)
-    for name in named:
-        if "://" in str(name):
-            raise InputError(f"{name}: a file, a folder or a Hub id is required, got an address; download it first")
     if not named:
         raise InputError("load: at least one file is required, got an empty list")
     paths = [path for name in named for path in _expand(expand_path(name), split)]

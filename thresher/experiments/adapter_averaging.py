@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import rmtree
 from typing import Any
 
 import polars as pl
 
-from thresher.artifacts.folder import atomic_file, write_atomic, write_parquet
+from thresher.artifacts.folder import atomic_file, copy_folder, write_atomic, write_parquet
 from thresher.artifacts.seal import encode_record, find_damage, hash_file, hash_files, seal_record
 from thresher.artifacts.stored import read_table
 from thresher.errors import InputError
@@ -65,7 +65,7 @@ def average_finalists(
         search.require_finished()
         raise InputError("tune: the winner could not be measured on the test rows with two seeds; leave average out")
     rmtree(work / AVERAGED, ignore_errors=True)
-    copytree(work / RUNS / f"mean-{seeds[0]}", work / AVERAGED)
+    copy_folder(work / RUNS / f"mean-{seeds[0]}", work / AVERAGED)
     effect, (average, winner) = pairs.estimate_effect(), pairs.compute_means()
     return {
         "trials": chosen,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import polars as pl
 
-from thresher.artifacts.folder import atomic_file, expand_path, write_atomic, write_csv, write_ndjson, write_parquet
+from thresher.artifacts.folder import atomic_file, write_atomic, write_csv, write_ndjson, write_parquet
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.safe_csv import escape_formulas, unescape_formulas
 from thresher.artifacts.seal import encode_record, find_damage, hash_file, seal_record

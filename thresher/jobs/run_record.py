@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from thresher.errors import ThresherError
+from thresher.errors import INTERNAL_ERROR, find_exit_code
 from thresher.jobs.events import EventLog
 from thresher.jobs.history import History
 from thresher.jobs.job_file import Job
@@ -79,20 +79,28 @@ class RunRecord:
         """Record an unplanned end, once; a run that never had the lock leaves the history alone."""
         if self._is_finished:
             return
-        outcome = "bug"
-        if isinstance(error, ThresherError | OSError | MemoryError):
-            outcome = "error"
-        elif isinstance(error, KeyboardInterrupt | SystemExit):
-            outcome = "interrupted"
+        code: str | int | None = find_exit_code(error)
+        outcome = "bug" if code == INTERNAL_ERROR else "error"
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            outcome, code = "interrupted", error.code if isinstance(error, SystemExit) else None
         message = str(error) if outcome == "error" else f"{type(error).__name__}: {error}"
-        self.finish(outcome, version=None, newest=None, message=self._log.addresses.redact(message))
+        message = self._log.addresses.redact(message)
+        self.finish(outcome, version=None, newest=None, message=message, exit_code=code)
 
-    def finish(self, outcome: str, *, version: int | None, newest: int | None, message: str | None) -> None:
-        """Record how the run ended, and notify others."""
+    def finish(
+        self,
+        outcome: str,
+        *,
+        version: int | None,
+        newest: int | None,
+        message: str | None,
+        exit_code: str | int | None = None,
+    ) -> None:
+        """Record how the run ended, and notify others; by default with the outcome's exit code."""
         self._is_finished = True
         ending = {
             "outcome": outcome,
-            "exit_code": EXIT_CODES[outcome],
+            "exit_code": exit_code if isinstance(exit_code, int) else EXIT_CODES[outcome],
             "version": version,
             "seconds": self._seconds(),
             "message": message,

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from thresher.artifacts.local_path import refuse_address
+
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+$")]
 Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -13,6 +15,7 @@ Line = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1
 def _refuse_references(path: str) -> str:
     if "${" in path:
         raise ValueError("must be a path as it stands: ${NAME} is filled in only in url and webhook")
+    refuse_address(path)
     return path
 
 

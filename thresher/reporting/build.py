@@ -7,7 +7,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thresher.artifacts.folder import expand_path, write_atomic
+from thresher.artifacts.folder import write_atomic
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
 from thresher.errors import ManifestError, MissingExtraError
 

@@ -13,7 +13,8 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, expand_path, write_atomic, write_ndjson, write_parquet
+from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.seal import check_file
 from thresher.artifacts.stored import read_table

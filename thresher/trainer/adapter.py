@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import OutputFolder
+from thresher.artifacts.folder import OutputFolder, copy_folder
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.seal import find_damage
 from thresher.artifacts.stored import read_json
@@ -61,7 +60,7 @@ class Adapter:
                 damage = find_damage(self.path)
                 if damage is not None:
                     raise ManifestError(f"{damage}; train it again")
-                shutil.copytree(self.path, out.work, dirs_exist_ok=True)
+                copy_folder(self.path, out.work)
                 out.publish()
             return out.path
 

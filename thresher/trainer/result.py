@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
-from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
+from thresher.artifacts.folder import MANIFEST, copy_folder, write_atomic, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest, versions
 from thresher.artifacts.seal import encode_record
 from thresher.dataset.provenance import describe_sides
@@ -34,7 +33,7 @@ def write_result(
     first = runs[0]
     for unfinished in work.rglob(".*.tmp*"):  # a file that an earlier call was killed at
         unfinished.unlink()
-    copytree(first.folder / ADAPTER, work, dirs_exist_ok=True)
+    copy_folder(first.folder / ADAPTER, work)
     metrics = _build_metrics(context, runs)
     _write_run(first, work)
     control = _find_control(runs)

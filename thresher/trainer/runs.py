@@ -10,13 +10,12 @@ from shutil import copyfile, rmtree
 from typing import Any
 
 import polars as pl
-from safetensors import SafetensorError
 
+from thresher.artifacts.disk_errors import writing_safetensors
 from thresher.artifacts.folder import write_atomic, write_parquet
 from thresher.artifacts.seal import find_damage, hash_files, read_record, seal_record
 from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
-from thresher.errors import OutputError
 from thresher.evaluation.held_out import classification_metrics, language_metrics
 from thresher.models.causal_lm.chat_template import write_start_into_template
 from thresher.models.causal_lm.language_model import GENERATION_CONFIG
@@ -182,10 +181,8 @@ def _write_run(
     if outcomes is not None:
         write_parquet(outcomes, folder / PREDICTIONS)
     if is_result:
-        try:
+        with writing_safetensors(folder / ADAPTER):
             _write_adapter(context, trained.model, folder / ADAPTER)
-        except SafetensorError as error:  # not an OSError, though a full disk is what it reports
-            raise OutputError(f"{folder}: the adapter could not be written ({error}); run the same again") from None
     files = {name: checksum for name, checksum in hash_files(folder).items() if not _is_checkpoint(name)}
     write_atomic(folder / DONE, json.dumps(seal_record(vars(trained.history), files)).encode())
     for path in folder.glob("*.safetensors"):

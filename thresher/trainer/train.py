@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 import time
 import weakref
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import digest
+from thresher.artifacts.scratch import make_scratch_folder
 from thresher.dataset.rejection import describe_rejected
 from thresher.errors import InputError, MissingExtraError, OutputError
 from thresher.trainer.adapter import Adapter
@@ -95,7 +95,7 @@ def train(
         return _run(context, Path(out), force=force, started=started)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("out: several processes need one folder for the result, got none; give --out")
-    temporary = Path(tempfile.mkdtemp(prefix="thresher-adapter-"))
+    temporary = make_scratch_folder()
     try:
         adapter = _run(context, temporary / "adapter", force=False, started=started)
     except BaseException:

@@ -8,10 +8,8 @@ import gzip
 import hashlib
 import io
 import os
-import shutil
 import sys
 import tempfile
-import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from thresher.artifacts.scratch import make_scratch_folder
 from thresher.errors import InputError
 from thresher.numeric.arrays import Ints
 
@@ -291,9 +290,7 @@ def open_compressed(path: Path, compression: str) -> Iterator[Callable[[bytes], 
 
 
 def _new_spool(owner: object) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="thresher-"))
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    return folder / "plain"
+    return make_scratch_folder(owner) / "plain"
 
 
 @contextmanager

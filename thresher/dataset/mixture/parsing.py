@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import expand_path
+from thresher.artifacts.local_path import expand_path
 from thresher.dataset.hub import is_hub_id
 from thresher.dataset.mixture.source import Source
 from thresher.dataset.mixture.sources_file import read_sources_file

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import expand_path
+from thresher.artifacts.local_path import expand_path
 from thresher.dataset.hub import is_hub_id
 from thresher.dataset.mixture.source import Source
 from thresher.errors import InputError, SettingsError, did_you_mean

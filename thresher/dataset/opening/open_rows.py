@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from thresher.artifacts.folder import expand_path
+from thresher.artifacts.local_path import expand_path
 from thresher.dataset.formats.shard import Shard
 from thresher.dataset.opening.in_memory import open_in_memory
 from thresher.dataset.sources import TABLE_SUFFIXES, FileToRead, find_files
@@ -48,7 +47,7 @@ def _open_path(source: str | Path, *, config: str | None, split: str | None, max
     from thresher.dataset import hub
     from thresher.dataset.formats.text_files import open_text
 
-    source = os.path.expanduser(source) if isinstance(source, str) else expand_path(source)
+    source = str(expand_path(source)) if isinstance(source, str) else expand_path(source)
     if source == "-" and split is None and config is None:
         return [open_text(None, ".json", "", max_row_bytes=max_row_bytes)]
     if Path(source).is_dir() and hub.is_saved(Path(source)):

@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from thresher.errors import OutputError
+from thresher.artifacts.disk_errors import is_unsupported
+from thresher.errors import OutputError, describe_os_error
 from thresher.jobs.locking import heartbeat
 
 FOLDER = ".lock"
@@ -123,7 +124,7 @@ class Lock:
             if not isinstance(error, OSError):
                 raise
             raise OutputError(
-                f"{self._folder}: the lock of the job must be writable, got '{error.strerror or error}'; "
+                f"{self._folder}: the lock of the job must be writable, got '{describe_os_error(error)}'; "
                 "make the output folder writable and give it space"
             ) from None
         return self
@@ -199,7 +200,9 @@ class Lock:
             os.link(temporary, self._path(number))
         except FileExistsError:
             return False
-        except OSError:  # a file system without links
+        except OSError as error:  # a file system without links
+            if not is_unsupported(error):
+                raise
             try:
                 with open(self._path(number), "xb") as file:
                     file.write(content)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from thresher.artifacts.disk_errors import delete_folder, is_unsupported
 from thresher.artifacts.folder import MANIFEST, sync, write_atomic
 from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.seal import seal_manifest
-from thresher.errors import ManifestError, OutputError
+from thresher.errors import ManifestError, OutputError, describe_os_error
 
 SNAPSHOTS, SEEN, WORK, LATEST = "snapshots", "seen", ".work", "latest"
 KIND = "snapshot"
@@ -72,7 +73,8 @@ class JobFolder:
             raise
         except OSError as error:
             raise OutputError(
-                f"{self.path}: the output folder must be writable, got '{error.strerror}'; choose another in [output]"
+                f"{self.path}: the output folder must be writable, got '{describe_os_error(error)}'; "
+                "choose another in [output]"
             ) from None
 
     def check_free(self) -> None:
@@ -228,7 +230,7 @@ class JobFolder:
             # Out of sight first: no reader finds half a snapshot.
             grave = self.work / f"deleted-{format_version(version)}-{self._run_id}"
             self.snapshot_path(version).rename(grave)
-            shutil.rmtree(grave)
+            delete_folder(grave)
         self._remove_work()
         return Pruned(deleted, held)
 
@@ -265,7 +267,10 @@ class JobFolder:
         temporary.unlink(missing_ok=True)
         try:
             temporary.symlink_to(target)
-        except OSError:  # a file system without links: a file with the name
+        except OSError as error:  # a file system without links: a file with the name
+            if not is_unsupported(error):
+                error.filename, error.filename2 = str(self.pointer), None  # it names the target
+                raise
             write_atomic(temporary, target.encode())
         temporary.replace(self.pointer)
         sync(self.path)

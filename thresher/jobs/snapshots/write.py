@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from thresher.artifacts.disk_errors import naming_path
 from thresher.artifacts.folder import MANIFEST, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
 from thresher.dataset import Schema
@@ -40,7 +41,7 @@ def write_snapshot(
     if rejected.height:
         write_ndjson(rejected, folder / "rejected.jsonl")
     if topics is not None:
-        with open(folder / TOPICS, "wb") as file:
+        with naming_path(folder / TOPICS), open(folder / TOPICS, "wb") as file:
             np.save(file, topics)
     schema = exports.drop_absent_columns(schema, table.column_names)
     contents = {name: _to_json(document) for name, document in documents.items()} | {
@@ -50,9 +51,14 @@ def write_snapshot(
         "trl.py": exports.build_trl(schema),
     }
     for name, data in contents.items():
-        (folder / name).write_bytes(data)
+        _write(folder / name, data)
     hashes = {path.name: _hash_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    (folder / MANIFEST).write_bytes(Manifest({**content, "files": files, "hashes": hashes}).to_json())
+    _write(folder / MANIFEST, Manifest({**content, "files": files, "hashes": hashes}).to_json())
+
+
+def _write(path: Path, data: bytes) -> None:
+    with naming_path(path):
+        path.write_bytes(data)
 
 
 def _write_shards(folder: Path, table: pa.Table, shard_rows: int) -> list[dict[str, Any]]:

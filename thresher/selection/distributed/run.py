@@ -12,7 +12,8 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, check_free, expand_path, read_identity, write_atomic
+from thresher.artifacts.folder import MANIFEST, OutputFolder, check_free, read_identity, write_atomic
+from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest, digest
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import describe_reading, refuse_input_as_output

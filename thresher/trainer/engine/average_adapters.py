@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from thresher.artifacts.disk_errors import writing_safetensors
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 
@@ -55,7 +56,9 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
     # the scales are in the matrices now
     config = {**configs[0], "r": rank, "lora_alpha": rank, "use_rslora": False}
     out.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in merged.items()}, out / WEIGHTS, metadata={"format": "pt"})
+    whole = {name: tensor.contiguous() for name, tensor in merged.items()}
+    with writing_safetensors(out):
+        save_file(whole, out / WEIGHTS, metadata={"format": "pt"})
     write_atomic(out / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from thresher.artifacts.disk_errors import writing_safetensors
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
@@ -182,13 +183,12 @@ def merge_adapter(model: Any) -> Any:
 
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the peft folder, lists of its configuration sorted: equal runs give equal bytes."""
-    model.save_pretrained(folder, save_embedding_layers=False)
+    with writing_safetensors(folder):
+        model.save_pretrained(folder, save_embedding_layers=False)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_bytes())
     for name, value in config.items():
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             config[name] = sorted(value)
     write_atomic(path, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
-    # safetensors makes its file readable by its owner alone: give it the mode of the other files
-    (folder / "adapter_model.safetensors").chmod(path.stat().st_mode)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty template

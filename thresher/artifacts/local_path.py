@@ -1,0 +1,36 @@
+"""Paths of this machine, as users write them: with a ~, and never an address."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from thresher.errors import InputError
+
+# A scheme of two letters or more: "C:/" is a drive. pathlib makes one slash of two.
+_ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+(?:[^/@]*@)?([^/?#]*)")
+
+
+def expand_path(path: str | Path) -> Path:
+    """Return a path with a leading ~ replaced by the home folder, as in a shell.
+
+    Raises:
+        InputError: it is an address.
+    """
+    refuse_address(path)
+    return Path(os.path.expanduser(path))  # leaves "~nobody" as it is, where Path.expanduser raises
+
+
+def refuse_address(path: str | Path) -> None:
+    """Refuse an address such as s3://bucket/rows, which would otherwise be a local folder "s3:".
+
+    Raises:
+        InputError: it is an address; its password and query are not repeated.
+    """
+    match = _ADDRESS.match(str(path))
+    if match is not None:
+        raise InputError(
+            f"{match[1]}://{match[2]}: a path of this machine or of a mounted share is required, got an address; "
+            "copy the files to a folder, or mount it and give that path"
+        )
