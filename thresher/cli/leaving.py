@@ -1,7 +1,7 @@
 """How the process of a command ends: at once, when everything is written and said.
 
-Python takes one to three seconds to take down torch, polars and their like. A signal in that time
-would turn the exit code of a command that is done into that of one that was ended.
+Python takes seconds to take down torch, polars and their like. A signal in that time would turn the
+exit code of a command that is done into that of one that was ended.
 """
 
 from __future__ import annotations
