@@ -176,8 +176,12 @@ def find_exit_code(error: BaseException) -> int:
         return TEMPORARY
     if not isinstance(error, ThresherError | MemoryError) and not is_storage_error(error):
         return INTERNAL_ERROR
-    causes = list(_list_causes(error))
-    return TEMPORARY if any(isinstance(one, OSError) and one.errno in _TEMPORARY for one in causes) else USER_ERROR
+    return TEMPORARY if any(is_temporary(cause) for cause in _list_causes(error)) else USER_ERROR
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Tell whether an error is one of a storage that may come back: it says nothing of the data."""
+    return isinstance(error, OSError) and error.errno in _TEMPORARY
 
 
 def describe_os_error(error: OSError) -> str:

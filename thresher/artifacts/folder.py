@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from thresher.artifacts import seal
 from thresher.artifacts.disk_errors import delete_folder, name_path, naming_path
 from thresher.artifacts.local_path import expand_path
-from thresher.errors import OutputError, describe_os_error
+from thresher.errors import OutputError, describe_os_error, is_temporary
 
 if TYPE_CHECKING:
     import polars as pl
@@ -183,7 +183,11 @@ class OutputFolder:
 
 
 def read_identity(folder: Path) -> str | None:
-    """Return the identity in the folder's manifest, or None when it has no readable manifest."""
+    """Return the identity in the folder's manifest, or None when it has no readable manifest.
+
+    Raises:
+        OSError: the storage is away for a time.
+    """
     identity = _read_content(folder).get("identity")
     return identity if isinstance(identity, str) else None
 
@@ -192,7 +196,9 @@ def _read_content(folder: Path) -> dict[str, Any]:
     """Return the content of the folder's manifest, empty when it has no readable manifest."""
     try:
         content: Any = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if is_temporary(error):
+            raise
         return {}
     return content if isinstance(content, dict) else {}
 

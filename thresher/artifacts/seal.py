@@ -16,7 +16,7 @@ from typing import Any
 
 import xxhash
 
-from thresher.errors import ManifestError
+from thresher.errors import ManifestError, is_temporary
 
 MANIFEST = "manifest.json"
 IDENTITY = "identity.txt"  # of the work that a folder which is not finished yet is for
@@ -84,10 +84,16 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def find_damage(folder: Path, record: str = MANIFEST) -> str | None:
-    """Say what is wrong with a record or with a file it vouches for; None where all is well."""
+    """Say what is wrong with a record or with a file it vouches for; None where all is well.
+
+    Raises:
+        OSError: the storage is away for a time, which says nothing of the files.
+    """
     try:
         files = _list_files(_read_sealed(folder / record))
     except (OSError, ManifestError) as error:
+        if is_temporary(error):
+            raise
         return str(error)
     damages = (_compare(folder / name, checksum) for name, checksum in files.items())
     return next((damage for damage in damages if damage is not None), None)
@@ -97,6 +103,8 @@ def _compare(path: Path, checksum: str) -> str | None:
     try:
         return None if hash_file(path) == checksum else f"{path}: {CHANGED}"
     except OSError as error:
+        if is_temporary(error):
+            raise
         return f"{path}: must be readable, got '{error.strerror}'"
 
 

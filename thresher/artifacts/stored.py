@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.seal import check_file
-from thresher.errors import ManifestError
+from thresher.errors import ManifestError, is_temporary
 
 
 def read_table(
@@ -51,10 +51,13 @@ def explain_unreadable(path: Path) -> Iterator[None]:
 
     Raises:
         ManifestError: it cannot be read.
+        OSError: the storage is away for a time.
     """
     try:
         yield
     except (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if is_temporary(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         first = (reason.strip().splitlines() or [type(error).__name__])[0]
         raise ManifestError(f"{path}: must be readable, found '{first[:200]}'; write it again") from None

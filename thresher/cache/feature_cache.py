@@ -10,6 +10,7 @@ file was last changed is when it was last used.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import time
 import uuid
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from thresher.artifacts.disk_errors import naming_path
 from thresher.artifacts.local_path import expand_path, refuse_address
 from thresher.cache.keys import KEY_BYTES
 from thresher.errors import OutputError, SettingsError
@@ -91,7 +93,9 @@ class FeatureCache:
 
     def entries(self) -> list[CacheEntry]:
         """Return what is stored, by feature and model, most recently used first."""
-        folders = [(folder, list(_chunks(folder))) for folder in sorted((self.root / VERSION).glob("*/*"))]
+        folders: dict[Path, list[_Chunk]] = {}
+        for chunk in _chunks(self.root / VERSION):
+            folders.setdefault(chunk.path.parent, []).append(chunk)
         entries = [
             CacheEntry(
                 feature=folder.parent.name,
@@ -101,8 +105,7 @@ class FeatureCache:
                 bytes=sum(chunk.bytes for chunk in chunks),
                 last_used=datetime.fromtimestamp(max(chunk.last_used for chunk in chunks), UTC),
             )
-            for folder, chunks in folders
-            if chunks
+            for folder, chunks in sorted(folders.items())
         ]
         return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
@@ -140,7 +143,7 @@ class FeatureCache:
 
     def _delete_stale_temporaries(self) -> int:
         freed = 0
-        for path in (self.root / VERSION).rglob(TEMPORARY):
+        for path in _find_files(self.root / VERSION, TEMPORARY):
             status = _status(path)
             if status is not None and time.time() - status.st_mtime > STALE_S:
                 _delete(path)
@@ -263,7 +266,7 @@ def _read_chunk(
 ) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
     """Return the positions in `keys_sought` that this chunk fills, and their values, or None."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        with naming_path(path), safe_open(path, framework="numpy") as file:
             checks = file.metadata() or {}
             key_bytes = file.get_tensor("keys")
             _require(checks.get("keys_xxh3") == _checksum(key_bytes) and key_bytes.shape[1:] == (KEY_BYTES,))
@@ -294,10 +297,16 @@ def _checksum(array: NDArray[Any]) -> str:
 
 def _chunks(folder: Path) -> Iterator[_Chunk]:
     """Yield the chunks anywhere below the folder, by name."""
-    for path in sorted(folder.rglob(CHUNK)):
+    for path in sorted(_find_files(folder, CHUNK)):
         status = _status(path)
         if status is not None:
             yield _Chunk(path, status.st_size, status.st_mtime)
+
+
+def _find_files(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield the files anywhere below a folder, whose folders others may delete meanwhile."""
+    for inside, folders, names in os.walk(folder):
+        yield from (Path(inside, name) for name in fnmatch.filter([*names, *folders], pattern))
 
 
 def _read_model_name(chunks: list[_Chunk]) -> str:

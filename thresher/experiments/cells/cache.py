@@ -17,7 +17,7 @@ from thresher.artifacts.folder import MANIFEST, write_atomic, write_parquet
 from thresher.artifacts.manifest import FORMAT, Manifest
 from thresher.artifacts.stored import read_table
 from thresher.cache.folder_cache import FolderCache
-from thresher.errors import ManifestError
+from thresher.errors import ManifestError, is_temporary
 from thresher.experiments.cells.cell import Outcome
 
 OUTCOMES = "outcomes.parquet"
@@ -43,6 +43,8 @@ class CellCache(FolderCache):
             content = Manifest.read(folder).content
             outcomes, facts = read_table(folder / OUTCOMES), content["facts"]
         except (OSError, ManifestError) as error:  # of a cell without a seal, or deleted meanwhile
+            if is_temporary(error):
+                raise
             self.discard_damaged(key, str(error))
             return None
         except KeyError:
