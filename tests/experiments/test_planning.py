@@ -42,6 +42,8 @@ def test_the_start_is_cheap_and_repeated():
 def test_a_cell_costs_its_passes_and_its_test_rows():
     assert Cost(epochs=2, equal_rows=0, n_test=100).compute(50) == 3 * 2 * 50 + 100
     assert Cost(epochs=None, equal_rows=640, n_test=100).compute(50) == 3 * 640 + 100
+    floor = Cost(epochs=2, equal_rows=0, n_test=100, least_rows=320)
+    assert [floor.compute(n) for n in (50, 160, 200)] == [3 * 320 + 100, 3 * 320 + 100, 3 * 400 + 100]
 
 
 def test_one_more_run_is_expected_to_narrow_the_interval():

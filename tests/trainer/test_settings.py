@@ -41,6 +41,27 @@ def test_what_is_not_set_is_chosen_by_task_and_what_is_set_stays():
     assert TrainSettings().resolved("classification").learning_rate != TrainSettings().resolved("sft").learning_rate
 
 
+def test_few_rows_get_more_steps_unless_steps_or_epochs_are_asked_for():
+    from thresher.trainer.engine.fit import count_steps
+
+    def count(n_rows, task="classification", **options):
+        return count_steps(n_rows, TrainSettings(**options).resolved(task))
+
+    assert [count(n) for n in (1, 100, 426, 1000)] == [80, 80, 81, 189]
+    assert [count(100, epochs=2), count(100, max_steps=5), count(100, task="sft")] == [14, 5, 21]
+    assert [count(100, epochs=2, min_steps=30), count(1000, min_steps=30)] == [30, 189]
+    with pytest.raises(SettingsError, match=r"min_steps \(9\) and max_steps \(5\) exclude each other"):
+        TrainSettings(min_steps=9, max_steps=5)
+
+
+def test_settings_of_before_have_the_same_json():
+    """Runs of language models and their cells are found under it."""
+    assert not {"min_steps", "pooling"} & set(TrainSettings().resolved("sft").to_json())
+    resolved = TrainSettings(pooling="cls").resolved("classification")
+    assert resolved.to_json()["pooling"] == "cls"
+    assert TrainSettings(**resolved.to_json()) == resolved
+
+
 def test_max_steps_leaves_epochs_unset():
     resolved = TrainSettings(max_steps=7).resolved("sft")
     assert (resolved.epochs, resolved.max_steps) == (None, 7)

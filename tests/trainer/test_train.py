@@ -20,6 +20,8 @@ FILES = {
     "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "head.json",
+    "head.safetensors",
     "loss.csv",
     "loss.png",
     "manifest.json",
@@ -33,7 +35,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def classifier(tiny_bert, color_rows, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "adapter"
-    return train(color_rows[:45], model=tiny_bert, eval=load(color_rows[45:]), out=out, settings=QUICK)
+    return train(color_rows[:45], model=tiny_bert, eval=load(color_rows[45:]), out=out, settings=QUICK, merge=True)
 
 
 def test_the_folder_holds_what_it_promises(classifier):
@@ -55,31 +57,40 @@ def test_every_number_has_its_standard_error_and_n(classifier):
     assert classifier.metrics["held_out"]["accuracy"]["n"] == 15
 
 
-def test_plain_peft_gives_the_predictions_that_were_written(classifier, tiny_bert, color_rows):
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    labels = classifier.metrics["labels"]
-    assert labels == ["blue", "green", "red"]
-    base = AutoModelForSequenceClassification.from_pretrained(
-        tiny_bert, num_labels=3, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
-    )
-    model = PeftModel.from_pretrained(base, classifier.path).eval()
-    tokenizer = AutoTokenizer.from_pretrained(classifier.path)
+def test_the_code_of_the_card_gives_the_predictions_that_were_written(classifier, color_rows):
+    """With peft, transformers and torch alone; the card and docs/train.md show the same lines."""
     written = pl.read_parquet(classifier.path / "predictions.parquet")
     rows = load(color_rows[45:]).frame.join(written, on="row_id")
-    for prompt, prediction, confidence in rows.select("prompt", "prediction", "confidence").iter_rows():
-        with torch.inference_mode():
-            share = model(**tokenizer(prompt, return_tensors="pt")).logits.softmax(-1)[0]
-        assert labels[int(share.argmax())] == prediction
-        assert float(share.max()) == pytest.approx(confidence, abs=1e-5)
+    names = run_card(classifier, rows["prompt"].to_list())
+    share = names["logits"].softmax(-1)
+    assert [names["labels"][code] for code in share.argmax(-1).tolist()] == rows["prediction"].to_list()
+    np.testing.assert_allclose(share.max(-1).values, rows["confidence"], atol=1e-5)
+
+
+def test_a_merged_classifier_is_read_by_sentence_transformers(classifier, color_rows):
+    library = pytest.importorskip("sentence_transformers")
+    written = pl.read_parquet(classifier.path / "predictions.parquet")
+    rows = load(color_rows[45:]).frame.join(written, on="row_id")
+    merged = library.SentenceTransformer(str(classifier.path / "merged"), device="cpu")
+    codes = merged.encode(rows["prompt"].to_list()).argmax(axis=1)
+    id2label = merged[0].auto_model.config.id2label
+    assert [id2label[int(code)] for code in codes] == rows["prediction"].to_list()
+
+
+def run_card(adapter, texts):
+    """Run the code of a model card as it stands there, on other texts, and return its names."""
+    code = (adapter.path / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "path/to/this/folder" in code
+    code = code.replace("path/to/this/folder", str(adapter.path)).replace('["a text", "another text"]', repr(texts))
+    names = {}
+    exec(code, names)
+    return names
 
 
 def test_the_same_work_is_not_done_twice_and_other_work_is_refused(classifier, tiny_bert, color_rows):
     events = []
     given = {"model": tiny_bert, "eval": load(color_rows[45:]), "out": classifier.path}
-    again = train(color_rows[:45], settings=QUICK, on_event=events.append, **given)
+    again = train(color_rows[:45], settings=QUICK, merge=True, on_event=events.append, **given)
     assert events == []
     assert again.metrics == classifier.metrics
     with pytest.raises(OutputError, match="must be new or empty"):
@@ -129,6 +140,7 @@ def test_a_label_the_model_never_saw_counts_as_wrong(tiny_bert, color_rows):
         "rows_truncated": 0,
         "tokens_cut": 0,
         "rows_of_unknown_label": 1,
+        "unknown_labels": {"zebra": 1},
     }
     assert adapter.metrics["held_out"]["classes"]["zebra"]["recall"]["value"] == 0.0
     assert adapter.metrics["held_out"]["loss"]["n"] == 10

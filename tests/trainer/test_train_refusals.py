@@ -77,3 +77,8 @@ def test_a_full_disk_at_the_adapter_is_one_sentence(tiny_bert, color_rows, tmp_p
     monkeypatch.setattr(runs, "save_adapter", fill)
     with pytest.raises(OutputError, match="could not be written .*No space left"):
         train(color_rows, model=tiny_bert, out=tmp_path / "a", settings=TrainSettings(max_steps=1))
+
+
+def test_pooling_is_for_classifiers(tiny_llama, question_rows):
+    with pytest.raises(SettingsError, match="pooling is for classification, got 'mean' for task 'sft'"):
+        train(question_rows, model=tiny_llama, settings=TrainSettings(pooling="mean"))

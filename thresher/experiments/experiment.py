@@ -80,7 +80,7 @@ class Experiment:
         """Return what training on these rows of the pool takes."""
         settings = self.settings if settings is None else settings
         if self.n_equal_steps is not None:
-            settings = replace(settings, epochs=None, max_steps=self.n_equal_steps)
+            settings = replace(settings, epochs=None, min_steps=None, max_steps=self.n_equal_steps)
         return resolve_run(rows, model=self.model, eval=self.test, settings=settings, seed=seed, labels=self.labels)
 
     def resolve_settings(self, *, seed: int = 0) -> TrainSettings:

@@ -36,15 +36,17 @@ class Cost:
         epochs: passes over the rows; None where every cell has the same steps.
         equal_rows: rows that pass in those steps.
         n_test: test rows.
+        least_rows: rows that pass in the fewest steps that a cell may have.
     """
 
     epochs: float | None
     equal_rows: int
     n_test: int
+    least_rows: int = 0
 
     def compute(self, n_rows: int) -> float:
         """Return the cost of a cell of this size."""
-        learned = self.equal_rows if self.epochs is None else self.epochs * n_rows
+        learned = self.equal_rows if self.epochs is None else max(self.epochs * n_rows, self.least_rows)
         return (1 + BACKWARD) * learned + self.n_test
 
 

@@ -99,9 +99,11 @@ class ExperimentRunner:
     def compute_cost(self) -> Cost:
         """Return what cells cost."""
         settings, n_test = self.experiment.resolve_settings(), len(self.experiment.test)
+        batch_size = int(settings.batch_size or 1)
         if settings.max_steps is None:
-            return Cost(epochs=float(settings.epochs or 1), equal_rows=0, n_test=n_test)
-        return Cost(epochs=None, equal_rows=settings.max_steps * int(settings.batch_size or 1), n_test=n_test)
+            least_rows = (settings.min_steps or 1) * batch_size
+            return Cost(epochs=float(settings.epochs or 1), equal_rows=0, n_test=n_test, least_rows=least_rows)
+        return Cost(epochs=None, equal_rows=settings.max_steps * batch_size, n_test=n_test)
 
     def __enter__(self) -> ExperimentRunner:
         """Return the runner itself."""

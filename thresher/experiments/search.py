@@ -177,6 +177,7 @@ def _propose(study: Study, base: TrainSettings, *, is_first: bool) -> tuple[Tria
         lora_dropout=trial.suggest_float("lora_dropout", *DROPOUTS),
         batch_size=trial.suggest_categorical("batch_size", BATCHES),
         epochs=float(trial.suggest_int("epochs", *EPOCHS)),
+        min_steps=1,  # else equal steps would hide what the epochs do
         max_steps=None,
     )
 

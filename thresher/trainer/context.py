@@ -22,6 +22,7 @@ from thresher.models.causal_lm.chat_template import prepare_template
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.subset.subset import Subset, open_subset, read_subset_rows
 from thresher.trainer.engine.load_model import build_4bit_options, find_minilm_base, refuse_quantized
+from thresher.trainer.engine.pooling import AUTO, OWN_HEAD, Pooling, choose_pooling
 from thresher.trainer.engine.processes import open_accelerator
 from thresher.trainer.engine.tokenization import Examples, tokenize
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
@@ -29,6 +30,7 @@ from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import RowSplit, parse_share, sort_by_id, split_rows
 
 MAX_SEED = 2**63
+LEARNER = 2  # raise it when classifiers of earlier versions of the code must not be used again
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
@@ -46,6 +48,7 @@ class RunContext:
             order of the head's outputs; empty for language models.
         subset_hash: hash of the manifest of the subset that was given, or None.
         base: the model to adapt.
+        pooling: that a classifier reads; None for the head of its architecture, and other tasks.
         task: decides model class and loss.
         settings: resolved.
         seeds: of the runs; the adapter is that of the first.
@@ -61,6 +64,7 @@ class RunContext:
     labels: tuple[str, ...]
     subset_hash: str | None
     base: BaseModel
+    pooling: Pooling | None
     task: Task
     settings: TrainSettings
     seeds: tuple[int, ...]
@@ -111,6 +115,17 @@ class RunContext:
             "seeds": list(self.seeds),
             "is_merged": self.is_merged,
             "versions": versions(PACKAGES),
+            # a checkpoint of a classifier that read something else must not be continued
+            **({} if self.task != "classification" else {"learner": self.describe_learner()}),
+        }
+
+    def describe_learner(self) -> dict[str, Any]:
+        """Return what a classifier reads, and the version of how it learns."""
+        pooling = self.pooling
+        return {
+            "recipe": LEARNER,
+            "pooling": OWN_HEAD if pooling is None else list(pooling.modes),
+            "is_normalized": pooling is not None and pooling.is_normalized,
         }
 
 
@@ -136,10 +151,7 @@ def resolve_run(
         InputError: the rows, the model or the held-out rows do not fit.
         SettingsError: a setting does not fit the model or the machine.
     """
-    if seeds < 1 or seed < 0:
-        raise SettingsError(f"train: seeds must be at least 1 and seed at least 0, got {seeds} and {seed}")
-    if seed + seeds > MAX_SEED:
-        raise SettingsError(f"train: seeds must stay below 2**63, which is all that torch takes, got {seed}; lower it")
+    _check_seeds(seed, seeds)
     rows, pool, subset_hash, has_control = _load_sides(data, control, has_eval=eval is not None)
     chosen_task = _choose_task(rows, task)
     share = parse_share(eval)
@@ -164,6 +176,7 @@ def resolve_run(
         labels=classes,
         subset_hash=subset_hash,
         base=base,
+        pooling=choose_pooling(base, settings.pooling) if chosen_task == "classification" else None,
         task=chosen_task,
         settings=_resolve_settings(settings, chosen_task, base, has_held_out=split.held_out is not None),
         seeds=tuple(range(seed, seed + seeds)),
@@ -172,6 +185,13 @@ def resolve_run(
         loaded=_list_loaded({"data": (data, rows), "eval": (eval, held_out), "control": (control, pool)}),
         on_event=on_event,
     )
+
+
+def _check_seeds(seed: int, seeds: int) -> None:
+    if seeds < 1 or seed < 0:
+        raise SettingsError(f"train: seeds must be at least 1 and seed at least 0, got {seeds} and {seed}")
+    if seed + seeds > MAX_SEED:
+        raise SettingsError(f"train: seeds must stay below 2**63, which is all that torch takes, got {seed}; lower it")
 
 
 def _list_loaded(sides: Mapping[str, tuple[Any, Any]]) -> dict[str, Dataset]:
@@ -284,6 +304,8 @@ def _resolve_settings(settings: TrainSettings, task: Task, base: BaseModel, *, h
         raise SettingsError("train: early stopping needs held-out rows; give --eval")
     if settings.eval_every is not None and not has_held_out:
         raise SettingsError(f"train: eval_every ({settings.eval_every}) needs held-out rows; give --eval")
+    if settings.pooling != AUTO and task != "classification":
+        raise SettingsError(f"train: pooling is for classification, got '{settings.pooling}' for task '{task}'")
     if settings.load_in_4bit:
         build_4bit_options(settings)
     return resolved

@@ -18,6 +18,8 @@ from thresher.models.causal_lm.embedded import SHORT_NAMES
 from thresher.trainer.adapter import format_estimate, summarize
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.load_model import get_loadable_name
+from thresher.trainer.engine.pooled_classifier import format_pooled_loading
+from thresher.trainer.engine.pooling import OWN_HEAD, Pooling
 
 COLUMNS = ("step", "epoch", "learning_rate", "loss", "n_learned", "eval_loss", "eval_stderr", "eval_n")
 
@@ -118,7 +120,7 @@ held-out row.{_describe_early_stopping(metrics)}{_describe_comparison(metrics)}
 ## Load it
 
 ```python
-{_format_loading(base, task)}
+{_format_loading(metrics, base)}
 ```
 
 ## Training data
@@ -193,20 +195,26 @@ def _describe_left_out(metrics: Mapping[str, Any]) -> str:
     return ("; ".join(parts) or "No row was cut or left out") + "."
 
 
-def _format_loading(base: BaseModel, task: str) -> str:
-    source = repr(get_loadable_name(base)) + ("" if base.revision is None else f", revision={base.revision!r}")
-    needed = ""
+def _format_loading(metrics: Mapping[str, Any], base: BaseModel) -> str:
+    source = json.dumps(get_loadable_name(base), ensure_ascii=False) + (
+        "" if base.revision is None else f", revision={base.revision!r}"
+    )
+    needed, is_classification = "", metrics["task"] == "classification"
     if base.name in SHORT_NAMES.values():  # which are on no Hub
         source = f"find_base({base.name!r}).folder"
         needed = "\nfrom thresher.models.causal_lm.base_model import find_base\n"
-    if task != "classification":
+    if not is_classification:
         return (
             f"from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n{needed}\n"
             f"base = AutoModelForCausalLM.from_pretrained({source})\n"
             'model = PeftModel.from_pretrained(base, "path/to/this/folder")\n'
             'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")'
         )
-    return (
+    learner = metrics["learner"]
+    if learner["pooling"] != OWN_HEAD:
+        pooling = Pooling(tuple(learner["pooling"]), learner["is_normalized"])
+        return needed.lstrip("\n") + format_pooled_loading(source, pooling, int(metrics["settings"]["max_length"]))
+    return needed.lstrip("\n") + (
         "import json\nfrom pathlib import Path\n\nfrom peft import PeftModel\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         'folder = "path/to/this/folder"\n'

@@ -66,6 +66,7 @@ def _build_metrics(context: RunContext, runs: list[FinishedRun]) -> dict[str, An
         "task": context.task,
         "model": {"name": context.base.name, "fingerprint": context.base.fingerprint},
         "labels": list(context.labels),
+        **({"learner": context.describe_learner()} if context.task == "classification" else {}),
         "seed": first.seed,
         "n_steps": first.history.step,
         "best_step": first.history.best_step,

@@ -23,6 +23,7 @@ from thresher.trainer.context import RunContext
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.fit import TrainedModel, count_steps, fit, load_trained_model
 from thresher.trainer.engine.lora import merge_adapter, save_adapter
+from thresher.trainer.engine.pooled_classifier import PooledClassifier, write_merged_classifier
 from thresher.trainer.engine.tokenization import Examples, require_rows
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.held_out import HeldOut, prepare_held_out
@@ -201,7 +202,10 @@ def _write_adapter(context: RunContext, model: Any, folder: Path) -> None:
     if context.is_merged:
         merged = merge_adapter(model)
         merged.config.use_cache = True  # it was off for training, and would make generation slow
-        _write_merged(merged, context.base.folder, folder / "merged")
+        if isinstance(merged, PooledClassifier):
+            write_merged_classifier(merged, folder / "merged", max_length=int(context.settings.max_length or 0))
+        else:
+            _write_merged(merged, context.base.folder, folder / "merged")
         tokenizer.save_pretrained(folder / "merged")
 
 

@@ -10,11 +10,12 @@ from thresher.models.settings import TREATMENT_HELP, Treatment
 from thresher.validation import check_settings, option
 
 Task = Literal["sft", "classification", "text"]
+PoolingName = Literal["auto", "head", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 # The default of a setting that is None. Classification: measured on 500-1,000 rows of short text
 # with MiniLM.
 BY_TASK: dict[str, dict[str, Any]] = {
-    "classification": {"learning_rate": 1e-3, "epochs": 3.0, "max_length": 256, "batch_size": 16},
+    "classification": {"learning_rate": 1e-3, "epochs": 3.0, "min_steps": 80, "max_length": 256, "batch_size": 16},
     "sft": {"learning_rate": 2e-4, "epochs": 3.0, "max_length": 2048, "batch_size": 16},
     "text": {"learning_rate": 2e-4, "epochs": 1.0, "max_length": 2048, "batch_size": 16},
 }
@@ -43,6 +44,12 @@ class TrainSettings:
     )
     warmup_share: float = _optimizer(0.1, "Share of the steps in which the rate rises linearly from zero.", ge=0, lt=1)
     epochs: float | None = _optimizer(None, "Passes over the rows; default: 3, or 1 for text.", gt=0)
+    min_steps: int | None = _optimizer(
+        None,
+        "Optimizer steps at least, however few rows there are; default: 80 for classification where neither epochs nor "
+        "max_steps is given, else 1.",
+        ge=1,
+    )
     max_steps: int | None = _optimizer(None, "Optimizer steps, in place of epochs.", ge=1)
     stop_at: float = _optimizer(
         1.0,
@@ -63,6 +70,11 @@ class TrainSettings:
         None,
         "Tokens per row; longer rows are cut at the end and counted; default: 256 for classification, else 2048.",
         ge=2,
+    )
+    pooling: PoolingName = _batches(
+        "auto",
+        "What a classifier reads of a text's tokens. auto: what the encoder was trained for; head: the head of its "
+        "architecture, such as BERT's first token.",
     )
     lora_rank: int = _lora(8, "Rank of the update of each weight matrix.", ge=1)
     lora_alpha: float | None = _lora(
@@ -123,6 +135,10 @@ class TrainSettings:
         problems = []
         if self.epochs is not None and self.max_steps is not None:
             problems.append(f"epochs ({self.epochs}) and max_steps ({self.max_steps}) exclude each other; set one")
+        if self.min_steps is not None and self.max_steps is not None:
+            problems.append(
+                f"min_steps ({self.min_steps}) and max_steps ({self.max_steps}) exclude each other; set one"
+            )
         if not targets:
             problems.append(f"lora_targets must be 'auto' or the names of layers, got {targets!r}")
         check_settings(self, "train", problems)
@@ -132,6 +148,8 @@ class TrainSettings:
         chosen = {name: value for name, value in BY_TASK[task].items() if getattr(self, name) is None}
         if self.max_steps is not None:
             chosen.pop("epochs", None)
+        if self.max_steps is not None or self.epochs is not None:
+            chosen.pop("min_steps", None)  # whoever asks for few steps means it
         if self.lora_alpha is None:
             chosen["lora_alpha"] = 2.0 * self.lora_rank
         return replace(self, **chosen)
@@ -139,6 +157,7 @@ class TrainSettings:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values, by field name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.special_tokens is None:
-            del values["special_tokens"]  # runs and adapters of before have no such key
+        for name, default in (("special_tokens", None), ("min_steps", None), ("pooling", "auto")):
+            if values[name] == default:
+                del values[name]  # runs and adapters of before have no such key
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -19,11 +19,16 @@ VARIANTS = ({"lora_rank": 2, "lora_alpha": 8.0}, {"lora_rank": 5, "lora_alpha": 
 
 @pytest.fixture
 def adapters(tiny_bert, tmp_path):
+    """Return folders and models of three adapters with the head of their architecture."""
+    return build_adapters(tiny_bert, tmp_path, pooling="head")
+
+
+def build_adapters(tiny_bert, tmp_path, *, pooling):
     """Return folders and models of three adapters: random weights, three ranks and scales."""
     rows = [{"text": "the apple", "label": "red"}, {"text": "the sky", "label": "blue"}]
     folders, models = [], []
     for number, variant in enumerate(VARIANTS):
-        settings = TrainSettings(max_length=32, **variant)
+        settings = TrainSettings(max_length=32, pooling=pooling, **variant)
         context = resolve_run(rows, model=tiny_bert, settings=settings, seed=0)
         with torch.random.fork_rng():
             model = build_model(context, seed=number).eval()
@@ -76,6 +81,23 @@ def test_one_adapter_is_its_own_mean(adapters, tmp_path, tiny_bert):
     for name in each_update:
         if name.endswith("query.weight"):
             np.testing.assert_allclose(mean_update[name], each_update[name], atol=1e-6)
+
+
+def test_the_mean_of_pooled_classifiers_is_one_with_the_mean_head(tiny_bert, tmp_path, adapters):
+    from safetensors.torch import load_file
+
+    folders, models = build_adapters(tiny_bert, tmp_path / "pooled", pooling="mean")
+    average_adapters(folders, tmp_path / "mean")
+    head = load_file(tmp_path / "mean" / "head.safetensors")
+    for name in ("weight", "bias"):
+        expected = torch.stack([dict(model.head.named_parameters())[name] for model in models]).mean(0)
+        torch.testing.assert_close(head[name], expected.detach())
+    assert (tmp_path / "mean/head.json").read_bytes() == (folders[0] / "head.json").read_bytes()
+    other = folders[1] / "head.json"
+    other.write_text(other.read_text().replace('"mean"', '"cls"'))
+    for pair in (folders[:2], [folders[0], adapters[0][0]]):
+        with pytest.raises(InputError, match="average_adapters: all adapters must have"):
+            average_adapters(pair, tmp_path / "other")
 
 
 def test_adapters_of_other_layers_are_refused(adapters, tmp_path):

@@ -7,7 +7,7 @@ from thresher.dataset import load
 from thresher.trainer.context import resolve_run
 from thresher.trainer.engine.batches import pad_rows
 from thresher.trainer.engine.fit import build_model
-from thresher.trainer.engine.head import STD, initialize_head
+from thresher.trainer.engine.head import PENALTIES, STD, choose_penalty, initialize_head
 from thresher.trainer.settings import TrainSettings
 
 
@@ -19,15 +19,16 @@ def collate(rows):
 def make_classifier(tiny_bert, color_rows):
     """Return a function from labels to a fresh model and its rows."""
 
-    def make(labels, known):
-        return build_classifier([row for row in color_rows if row["label"] in known], tiny_bert, labels)
+    def make(labels, known, pooling="auto"):
+        return build_classifier([row for row in color_rows if row["label"] in known], tiny_bert, labels, pooling)
 
     return make
 
 
-def build_classifier(rows, model, labels):
+def build_classifier(rows, model, labels, pooling="auto"):
     data = load(rows)
-    context = resolve_run(data, model=model, settings=TrainSettings(max_length=32), seed=0, labels=labels)
+    settings = TrainSettings(max_length=32, pooling=pooling)
+    context = resolve_run(data, model=model, settings=settings, seed=0, labels=labels)
     with torch.random.fork_rng():
         return build_model(context, seed=0).eval(), context.tokenize(data).rows
 
@@ -38,23 +39,25 @@ def logits(model, rows):
 
 
 @pytest.mark.parametrize("labels", [("blue", "green", "red"), ("blue", "red")])
-def test_the_head_gives_the_log_odds_of_the_regression(make_classifier, labels):
-    model, rows = make_classifier(labels, set(labels))
+@pytest.mark.parametrize("pooling", ["auto", "head"])
+def test_the_head_gives_the_log_odds_of_the_regression(make_classifier, labels, pooling):
+    model, rows = make_classifier(labels, set(labels), pooling)
     initialize_head(model, rows, collate=collate, device="cpu")
     taken = []
-    head = model.base_model.model.classifier.modules_to_save["default"]
+    head = model.head if pooling == "auto" else model.base_model.model.classifier.modules_to_save["default"]
     hook = head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].double().numpy()))
     scores = logits(model, rows)
     hook.remove()
     x = np.concatenate(taken)
     x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
-    probe = LogisticRegression(C=0.1, max_iter=200, tol=1e-3).fit(x, [row.labels[0] for row in rows])
+    code = np.array([row.labels[0] for row in rows])
+    probe = LogisticRegression(C=choose_penalty(x, code), max_iter=200, tol=1e-3).fit(x, code)
     share = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(share, probe.predict_proba(x), atol=2e-2)
 
 
 def test_the_pooler_gets_outputs_of_one_standard_deviation(make_classifier):
-    model, rows = make_classifier(("blue", "green", "red"), {"blue", "green", "red"})
+    model, rows = make_classifier(("blue", "green", "red"), {"blue", "green", "red"}, "head")
     initialize_head(model, rows, collate=collate, device="cpu")
     taken = []
     dense = model.base_model.model.bert.pooler.modules_to_save["default"].dense
@@ -84,3 +87,36 @@ def test_many_classes_of_few_rows_are_no_reason_for_a_warning(tiny_bert):
     model, examples = build_classifier(rows, tiny_bert, labels)
     initialize_head(model, examples, collate=collate, device="cpu")  # warnings are errors here
     assert np.isfinite(logits(model, examples)).all()
+
+
+def draw_blobs(share_wrong, *, n=240, seed=0):
+    """Return features of three classes, and classes of which a share is wrong."""
+    rng = np.random.default_rng(seed)
+    code = np.arange(n) % 3
+    x = rng.normal(size=(n, 40)) + 1.2 * np.eye(3, 40)[code]
+    is_wrong = rng.random(n) < share_wrong
+    return (x - x.mean(axis=0)) / x.std(axis=0), np.where(is_wrong, rng.integers(0, 3, n), code)
+
+
+def test_the_penalty_is_that_of_scikit_learns_cross_validation():
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import PredefinedSplit
+
+    for share_wrong in (0.0, 0.5):
+        x, code = draw_blobs(share_wrong)
+        fold = np.empty(len(code), dtype=int)
+        fold[np.argsort(code, kind="stable")] = np.arange(len(code)) % 3
+        options = {"cv": PredefinedSplit(fold), "scoring": "neg_log_loss", "max_iter": 200, "tol": 1e-3}
+        oracle = LogisticRegressionCV(Cs=list(PENALTIES), l1_ratios=(0,), use_legacy_attributes=False, **options)
+        assert choose_penalty(x, code) == pytest.approx(float(oracle.fit(x, code).C_))
+
+
+def test_wrong_labels_want_a_stronger_penalty():
+    clean, wrong = (
+        np.mean([np.log(choose_penalty(*draw_blobs(share, seed=seed))) for seed in range(5)]) for share in (0.0, 0.6)
+    )
+    assert wrong < clean
+
+
+def test_too_few_rows_to_hold_out_get_the_strongest_penalty():
+    assert choose_penalty(np.eye(2), np.array([0, 1])) == PENALTIES[0]

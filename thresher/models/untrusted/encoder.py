@@ -50,6 +50,16 @@ def check_encoder(files: ModelFiles) -> None:
 
 
 def _check_modules(folder: Path, owner: str) -> None:
+    for kind, _ in read_modules(folder, owner=owner):
+        _check_class(kind, owner)
+
+
+def read_modules(folder: Path, *, owner: str) -> list[tuple[str, str]]:
+    """Return class and folder of each module of a sentence encoder, without loading any.
+
+    Raises:
+        InputError: it is no list of modules, or one lies outside of the model's folder.
+    """
     try:
         modules = json.loads((folder / MODULES).read_bytes())
         places = [(str(module["type"]), str(module.get("path", ""))) for module in modules]
@@ -57,10 +67,10 @@ def _check_modules(folder: Path, owner: str) -> None:
         raise InputError(f"{owner}: {MODULES} must be a list of modules, got {str(error)[:80]}; copy it anew") from None
     if not 0 < len(places) <= 64:
         raise InputError(f"{owner}: {MODULES} must have 1 to 64 modules, found {len(places)}; copy it anew")
-    for kind, place in places:
-        _check_class(kind, owner)
+    for _, place in places:
         if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts or "\\" in place:
             raise InputError(f"{owner}: a module must lie in the model's folder, got '{place[:80]}'; copy it anew")
+    return places
 
 
 def _check_classes(content: dict[str, Any], owner: str) -> None:

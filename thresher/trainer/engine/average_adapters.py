@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from thresher.artifacts.disk_errors import writing_safetensors
 from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
+from thresher.trainer.engine.pooled_classifier import HEAD_CONFIG, HEAD_WEIGHTS, has_head, read_head_config
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SAME = ("base_model_name_or_path", "revision", "task_type", "peft_type", "target_modules", "modules_to_save")
@@ -40,6 +41,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
     """
     configs = [json.loads((folder / CONFIG).read_bytes()) for folder in folders]
     _require_alike(folders, configs)
+    _require_same_heads(folders)
     weights = [load_file(folder / WEIGHTS) for folder in folders]
     share = 1 / len(folders)
     merged: dict[str, torch.Tensor] = {}
@@ -60,6 +62,11 @@ def average_adapters(folders: Sequence[Path], out: Path) -> None:
     with writing_safetensors(out):
         save_file(whole, out / WEIGHTS, metadata={"format": "pt"})
     write_atomic(out / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode() + b"\n")
+    if has_head(folders[0]):
+        heads = [load_file(folder / HEAD_WEIGHTS) for folder in folders]
+        mean = {name: torch.stack([head[name] for head in heads]).mean(0) for name in heads[0]}
+        save_file(mean, out / HEAD_WEIGHTS, metadata={"format": "pt"})
+        write_atomic(out / HEAD_CONFIG, (folders[0] / HEAD_CONFIG).read_bytes())
 
 
 def _compute_scale(config: Mapping[str, Any]) -> float:
@@ -81,6 +88,16 @@ def _require_alike(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]
             raise InputError(
                 f"average_adapters: needs plain low-rank adapters, found one with DoRA or ranks per layer in "
                 f"{folder.name}; train it without them"
+            )
+
+
+def _require_same_heads(folders: Sequence[Path]) -> None:
+    heads = [read_head_config(folder) if has_head(folder) else None for folder in folders]
+    for folder, head in zip(folders, heads, strict=True):
+        if head != heads[0]:
+            raise InputError(
+                f"average_adapters: all adapters must have heads of the same pooling and labels, got others in "
+                f"{folders[0].name} and {folder.name}; train them alike"
             )
 
 

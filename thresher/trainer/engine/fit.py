@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from thresher.errors import SettingsError, first_three
+from thresher.errors import InputError, SettingsError, first_three
 from thresher.trainer.context import RunContext
 from thresher.trainer.engine import checkpoint
 from thresher.trainer.engine.batches import BatchSampler, Collate, count_epoch_steps, pack_rows, pad_rows
@@ -20,7 +20,9 @@ from thresher.trainer.engine.load_model import LoadedModel, load_model
 from thresher.trainer.engine.loop import BEST, Evaluate, TrainState, take_steps
 from thresher.trainer.engine.lora import attach_adapter, get_trainable_parameters, load_adapter
 from thresher.trainer.engine.losses import class_loss, token_loss
-from thresher.trainer.engine.probe import probe_classifier, probe_language_model
+from thresher.trainer.engine.pooled_classifier import has_head, read_head_config
+from thresher.trainer.engine.pooling import Pooling
+from thresher.trainer.engine.preflight import try_classifier, try_language_model
 from thresher.trainer.engine.tokenization import Example
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.settings import Task, TrainSettings
@@ -38,31 +40,47 @@ def count_steps(n_rows: int, settings: TrainSettings) -> int:
     """Return the optimizer steps that the settings ask for, at least one."""
     if settings.max_steps is not None:
         return settings.max_steps
-    return max(1, round(float(settings.epochs or 0) * count_epoch_steps(n_rows, int(settings.batch_size or 1))))
+    return max(
+        settings.min_steps or 1,
+        round(float(settings.epochs or 0) * count_epoch_steps(n_rows, int(settings.batch_size or 1))),
+    )
 
 
 def build_model(context: RunContext, *, seed: int) -> Any:
     """Load the base and attach a fresh adapter, whose weights follow from torch's new seed."""
     torch.manual_seed(seed)
-    loaded, settings = _load_base(context), context.settings
+    loaded, settings = _load_base(context, context.pooling), context.settings
     if settings.packing:
         refuse_packing(loaded.model.config, context.task, int(settings.max_length or 0))
     return attach_adapter(loaded.model, settings, task=context.task, base=context.base, new_layers=loaded.new_layers)
 
 
 def load_trained_model(context: RunContext, adapter: Path) -> Any:
-    """Load the base with the adapter of a peft folder, in evaluation mode."""
+    """Load the base with the adapter of a peft folder, in evaluation mode.
+
+    Raises:
+        InputError: the adapter has a head for other labels.
+    """
+    pooling = None  # adapters of before read the first token, by the head of their architecture
+    if has_head(adapter):
+        pooling, labels = read_head_config(adapter)
+        if labels != context.labels:
+            raise InputError(
+                f"{adapter}: its labels must be those of the data ({first_three(list(context.labels))}), got "
+                f"{first_three(list(labels))}"
+            )
     with torch.random.fork_rng():  # a head is initialized before it is read
-        return load_adapter(_load_base(context).model, adapter)
+        return load_adapter(_load_base(context, pooling).model, adapter)
 
 
-def _load_base(context: RunContext) -> LoadedModel:
+def _load_base(context: RunContext, pooling: Pooling | None) -> LoadedModel:
     return load_model(
         context.base,
         task=context.task,
         settings=context.settings,
         pad_id=context.tokenizer.pad_token_id,
         labels=context.labels,
+        pooling=pooling,
     )
 
 
@@ -121,9 +139,9 @@ def _start(context: RunContext, batches: BatchSampler, *, folder: Path, run: str
     collate = _build_collate(context, model)
     with accelerator.autocast():
         if is_classification:
-            probe_classifier(model, batches.rows, base=context.base, collate=collate, device=device)
+            try_classifier(model, batches.rows, base=context.base, collate=collate, device=device)
         else:
-            probe_language_model(model, base=context.base, device=device, is_packed=settings.packing)
+            try_language_model(model, base=context.base, device=device, is_packed=settings.packing)
     parameters = get_trainable_parameters(model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=settings.weight_decay)
     damaged: list[Path] = []

@@ -18,6 +18,8 @@ from thresher.models.causal_lm.base_model import (
     loading_errors,
 )
 from thresher.models.untrusted.fit import check_size
+from thresher.trainer.engine.pooled_classifier import PooledClassifier
+from thresher.trainer.engine.pooling import Pooling
 from thresher.trainer.settings import Task, TrainSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -36,7 +38,13 @@ class LoadedModel:
 
 
 def load_model(
-    base: BaseModel, *, task: Task, settings: TrainSettings, pad_id: int, labels: Sequence[str] = ()
+    base: BaseModel,
+    *,
+    task: Task,
+    settings: TrainSettings,
+    pad_id: int,
+    labels: Sequence[str] = (),
+    pooling: Pooling | None = None,
 ) -> LoadedModel:
     """Load the weights for a task; a new head is initialized from torch's current random state.
 
@@ -46,13 +54,13 @@ def load_model(
         settings: `precision` and `load_in_4bit` are read.
         pad_id: the tokenizer's padding token.
         labels: in the order of the head's outputs.
+        pooling: that a classifier reads; None for the architecture's own head.
 
     Raises:
         InputError: transformers has no such architecture for the task, its weights are damaged or
             not whole, or it would need the repository's own code.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     options: dict[str, Any] = {"dtype": torch.bfloat16 if needs_bf16(settings.precision) else torch.float32}
     if settings.load_in_4bit:
@@ -61,6 +69,15 @@ def load_model(
         model = load_causal_lm(base, task=task, **options)
         model.config.pad_token_id = pad_id  # not an option of loading: RWKV knows none
         return LoadedModel(model)
+    if pooling is not None:
+        return LoadedModel(PooledClassifier(_load_body(base, pad_id, options), pooling, labels))
+    return _load_own_classifier(base, pad_id, labels, options)
+
+
+def _load_own_classifier(base: BaseModel, pad_id: int, labels: Sequence[str], options: dict[str, Any]) -> LoadedModel:
+    """Load a base with the head of its architecture."""
+    from transformers import AutoModelForSequenceClassification
+
     id2label, owner = dict(enumerate(labels)), f"model '{base.name}'"
     try:
         with QuietLoading():
@@ -80,10 +97,29 @@ def load_model(
     except InputError:
         raise
     except loading_errors() as error:
-        raise InputError(f"model '{base.name}': cannot be loaded for {task} ({first_line(error)})") from None
+        raise InputError(f"model '{base.name}': cannot be loaded for classification ({first_line(error)})") from None
     resized = (name if isinstance(name, str) else name[0] for name in report["mismatched_keys"])
     missing = sorted({*report["missing_keys"], *resized})
     return LoadedModel(model, _list_new_layers(base, model.base_model_prefix, missing))
+
+
+def _load_body(base: BaseModel, pad_id: int, options: dict[str, Any]) -> Any:
+    """Load what is below a head; of a pooler, which is not read, weights may be missing."""
+    from transformers import AutoModel
+
+    try:
+        with QuietLoading():
+            check_size(base.folder, AutoModel, owner=f"model '{base.name}'")
+            body, report = AutoModel.from_pretrained(
+                base.folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+            )
+    except InputError:
+        raise
+    except loading_errors() as error:
+        raise InputError(f"model '{base.name}': cannot be loaded for classification ({first_line(error)})") from None
+    body.config.pad_token_id = pad_id
+    _require_body(base, [name for name in report["missing_keys"] if not set(POOLERS) & set(name.split("."))])
+    return body
 
 
 def _list_new_layers(base: BaseModel, body: str, missing: Sequence[str]) -> tuple[str, ...]:
@@ -92,13 +128,18 @@ def _list_new_layers(base: BaseModel, body: str, missing: Sequence[str]) -> tupl
     Raises:
         InputError: weights of the body itself are missing.
     """
-    in_body = [name for name in missing if name.startswith(f"{body}.") and not set(POOLERS) & set(name.split("."))]
-    if in_body:
-        raise InputError(
-            f"model '{base.name}': the weights below its head must be complete, missing are {first_three(in_body)}; "
-            f"take the whole checkpoint"
-        )
+    _require_body(
+        base, [name for name in missing if name.startswith(f"{body}.") and not set(POOLERS) & set(name.split("."))]
+    )
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in missing))
+
+
+def _require_body(base: BaseModel, missing: Sequence[str]) -> None:
+    if missing:
+        raise InputError(
+            f"model '{base.name}': the weights below its head must be complete, missing are "
+            f"{first_three(sorted(missing))}; take the whole checkpoint"
+        )
 
 
 def refuse_quantized(base: BaseModel) -> None:

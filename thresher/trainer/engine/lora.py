@@ -16,6 +16,7 @@ from thresher.artifacts.folder import write_atomic
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel, first_line
 from thresher.trainer.engine.load_model import POOLERS, get_loadable_name
+from thresher.trainer.engine.pooled_classifier import PooledClassifier, load_head, write_head
 from thresher.trainer.settings import Task, TrainSettings
 
 HEADS = ("classifier", "score")  # peft trains these whole by itself
@@ -34,6 +35,8 @@ def attach_adapter(
 ) -> Any:
     """Return the model with an adapter; only it, the head and a pooler are trainable, in float32.
 
+    Of a pooled classifier, the body gets the adapter, and a pooler, which is not read, none.
+
     The new matrices are initialized from torch's current random state.
 
     Args:
@@ -49,23 +52,50 @@ def attach_adapter(
         InputError: the model has no layer of a name in `lora_targets`, or its layers cannot be
             adapted.
     """
+    if isinstance(model, PooledClassifier):
+        unread = [name for name, _ in model.body.named_modules() if name.split(".")[0] in POOLERS]
+        model.body = _attach(model.body, settings, base, task_type="FEATURE_EXTRACTION", unread=unread)
+        return model
+    is_classification = task == "classification"
+    poolers = [name for name in POOLERS if name in _list_layers(model)] if is_classification else []
+    new_layers = [name for name in new_layers if not {*HEADS, *poolers} & set(name.split("."))]
+    task_type = "SEQ_CLS" if is_classification else "CAUSAL_LM"
+    return _attach(model, settings, base, task_type=task_type, whole=[*poolers, *new_layers], unread=new_layers)
+
+
+def _attach(
+    model: Any,
+    settings: TrainSettings,
+    base: BaseModel,
+    *,
+    task_type: str,
+    whole: Sequence[str] = (),
+    unread: Sequence[str] = (),
+) -> Any:
+    """Return a transformers model with an adapter.
+
+    Args:
+        model: of transformers.
+        settings: as above.
+        base: as above.
+        task_type: of peft.
+        whole: layers that are trained whole.
+        unread: layers that get no low-rank update: they are trained whole, or nothing reads them.
+    """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if settings.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    is_classification = task == "classification"
-    poolers = [name for name in POOLERS if name in _list_layers(model)] if is_classification else []
-    new_layers = [name for name in new_layers if not {*HEADS, *poolers} & set(name.split("."))]
     targets = settings.lora_targets
     _require_layers(model, () if targets == "auto" else targets)
     config = LoraConfig(
-        task_type="SEQ_CLS" if is_classification else "CAUSAL_LM",
+        task_type=task_type,
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear" if targets == "auto" else list(targets),
-        exclude_modules=[*new_layers, *(_list_unfit(model) if targets == "auto" else ())] or None,
-        modules_to_save=[*poolers, *new_layers] or None,
+        exclude_modules=[*unread, *(_list_unfit(model) if targets == "auto" else ())] or None,
+        modules_to_save=list(whole) or None,
         use_rslora=settings.rslora,
         use_dora=settings.dora,
     )
@@ -94,6 +124,10 @@ def load_adapter(model: Any, folder: Path) -> Any:
     """Return the base model with the adapter of a peft folder, in evaluation mode."""
     from peft import PeftModel
 
+    if isinstance(model, PooledClassifier):
+        load_head(model, folder)
+        model.body = load_adapter(model.body, folder)
+        return model.eval()
     with _silence_warnings():
         return PeftModel.from_pretrained(model, folder).eval()
 
@@ -169,6 +203,9 @@ def merge_adapter(model: Any) -> Any:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    if isinstance(model, PooledClassifier):
+        model.body = merge_adapter(model.body)
+        return model
     layers = [part.get_base_layer() for part in model.modules() if isinstance(part, BaseTunerLayer)]
     adapted = {layer.weight.data_ptr(): layer for layer in layers if getattr(layer, "weight", None) is not None}
     ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
@@ -183,6 +220,10 @@ def merge_adapter(model: Any) -> Any:
 
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the peft folder, lists of its configuration sorted: equal runs give equal bytes."""
+    if isinstance(model, PooledClassifier):
+        save_adapter(model.body, folder)
+        write_head(model, folder)
+        return
     with writing_safetensors(folder):
         model.save_pretrained(folder, save_embedding_layers=False)
     path = folder / "adapter_config.json"

@@ -20,7 +20,7 @@ PADDING_SHARE = 0.05
 FAILURES = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
-def probe_language_model(model: Any, *, base: BaseModel, device: Any, is_packed: bool) -> None:
+def try_language_model(model: Any, *, base: BaseModel, device: Any, is_packed: bool) -> None:
     """Run a language model with its adapter on two short rows, alone and, if packed, together.
 
     Some layers cannot be adapted though they look as if they could, and some models carry a state
@@ -55,7 +55,7 @@ def probe_language_model(model: Any, *, base: BaseModel, device: Any, is_packed:
             _require_apart(model, rows, torch.cat(alone), device)
 
 
-def probe_classifier(model: Any, rows: Sequence[Example], *, base: BaseModel, collate: Collate, device: Any) -> None:
+def try_classifier(model: Any, rows: Sequence[Example], *, base: BaseModel, collate: Collate, device: Any) -> None:
     """Run a classifier with its adapter on the shortest row, alone and padded to the longest.
 
     Some encoders (XLNet) classify by the last token, and are made for padding on the left.

@@ -7,7 +7,7 @@ import transformers
 from thresher.errors import InputError, SettingsError
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.trainer.engine.batches import pad_rows
-from thresher.trainer.engine.probe import probe_classifier, probe_language_model
+from thresher.trainer.engine.preflight import try_classifier, try_language_model
 from thresher.trainer.engine.tokenization import Example
 
 SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
@@ -29,7 +29,7 @@ def build(name):
 
 def try_model(model, *, is_packed):
     base = BaseModel(name="m", folder=None, fingerprint="", max_positions=None)
-    probe_language_model(model, base=base, device="cpu", is_packed=is_packed)
+    try_language_model(model, base=base, device="cpu", is_packed=is_packed)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -56,10 +56,10 @@ def test_a_classifier_that_reads_padding_is_refused(name):
     base = BaseModel(name="m", folder=None, fingerprint="", max_positions=None)
     arguments = {"base": base, "collate": lambda rows: pad_rows(rows, pad_id=0), "device": "cpu"}
     if name == "Bert":
-        probe_classifier(model, rows, **arguments)
+        try_classifier(model, rows, **arguments)
         return
     with pytest.raises(InputError, match="whose answer does not depend on padding, and that of 'xlnet' does"):
-        probe_classifier(model, rows, **arguments)
+        try_classifier(model, rows, **arguments)
 
 
 def test_a_model_that_breaks_below_its_adapter_is_one_sentence():
