@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import itertools
 import time
 import zipfile
 
@@ -37,6 +38,8 @@ def make_zip():
         ("rows.csv", b"text,label\ra,0\rb,1\r", "found carriage returns alone"),
         ("rows.jsonl", LINES.replace("\n", "\r").encode(), "tr '\\r' '\\n' < FILE > NEW"),
     ],
+    # gzip notes the time, which would give the same test another name in each process
+    ids=itertools.count(),
 )
 def test_a_file_of_another_kind_is_refused_with_advice(tmp_path, name, content, message):
     path = tmp_path / name
