@@ -273,7 +273,7 @@ def template(body):
 
 TEMPLATES = {
     "loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% set x = a * b %}{% endfor %}{% endfor %}",
-    "slow": "{% for a in range(20000) %}{% for b in range(800) %}{% set x = a * b %}{% endfor %}{% endfor %}",
+    "slow": "{% for a in range(99999) %}{% for b in range(600) %}{% set x = a * b %}{% endfor %}{% endfor %}",
     "doubling": "{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
     "doubling-list": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
     "recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",

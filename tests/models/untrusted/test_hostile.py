@@ -16,7 +16,7 @@ from thresher.features import compute, load_encoder, make_context
 
 pytest.importorskip("sentence_transformers")
 HERE = Path(__file__).parent
-MAX_SECONDS, MAX_MEGABYTES = 75, 2500
+MAX_SECONDS, MAX_MEGABYTES = 60, 1500  # of processor time, the processes with limits included
 SAMPLE, SEED = 24, 16
 COMMANDS = {
     "model": ["select", "--method", "perplexity", "--budget", "3", "--model"],

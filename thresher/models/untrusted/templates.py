@@ -13,7 +13,7 @@ from thresher.errors import InputError
 from thresher.models.untrusted.client import LimitError, ask
 
 SECONDS, MEGABYTES = 5, 512
-MEAN_SECONDS, FREE_SECONDS = 0.25, 20
+MEAN_SECONDS, FREE_SECONDS = 0.25, 10
 MAX_CHARACTERS = 1 << 20  # a template may write beside the conversation
 MAX_GROWTH = 64  # and of each character of it
 
