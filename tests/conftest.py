@@ -136,9 +136,14 @@ def plain_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a random BERT: hidden 32, 2 layers, 64 positions, words of CORPUS."""
+    return write_tiny_bert(tmp_path_factory.mktemp("tiny-bert"))
+
+
+def write_tiny_bert(folder: Path) -> Path:
+    """Write a random BERT, and return its folder."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
+    folder.mkdir(exist_ok=True)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789?."
     words = ["red", "green", "blue", "apple", "leaf", "sky", "the", "is", "a"]
     vocabulary = [
