@@ -46,6 +46,7 @@ WORDS = {
     "artifacts": "results on disk, manifests",
     "plugins": "entry points",
     "validation": "checks of settings",
+    "printable": "text for terminals",
     "numeric": "arrays in, arrays out",
     "progress": "events of progress",
     "lazy": "names imported on first use",
