@@ -23,7 +23,7 @@ $(INSTALLED): requirements.lock models.lock torch.lock pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)  ## choose 20 % of the embedded data set, train on it and on random rows, compare; a small curve
-	$(BIN)/thresher select data/products/train.jsonl --method facility-location --budget 20% --out out/demo/subset --force
+	$(BIN)/thresher select data/products/train.jsonl --budget 20% --out out/demo/subset --force
 	$(BIN)/thresher train out/demo/subset --eval data/products/test.jsonl --out out/demo/adapter --force
 	$(BIN)/thresher curve data/products/train.jsonl --eval 8% --methods random --sizes 20,40,80,160,320 --out out/demo/curve --force
 

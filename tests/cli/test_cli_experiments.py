@@ -102,6 +102,9 @@ def test_a_curve_from_the_shell_ends_in_an_answer_and_feeds_a_budget(files, tiny
         "columns": {"text": ["text"], "label": ["label"]},
         "not_read": ["note"],
         "summary": "text-label: text=text, label=label; other columns: note",
+        "notes": [
+            "labels that look alike are read as different classes: 'red' (10) and 'Red' (1); write each class one way"
+        ],
     }
     assert manifest["reading"]["pool"]["not_read"] == []
     found = content["methods"]["length"]["saturation"]

@@ -93,8 +93,10 @@ def describe_test_rows(content: Mapping[str, Any]) -> list[str]:
     """Return what is odd about the test rows of an experiment, from its manifest."""
     from thresher.evaluation.classification import describe_unknown_labels
 
-    sentence = describe_unknown_labels(content.get("unknown_labels", {}), content["test"]["rows"], content["labels"])
-    return [f"note: {sentence}"] if sentence else []
+    if not content.get("unknown_labels"):
+        return []
+    sentence = describe_unknown_labels(content["unknown_labels"], content["test"]["rows"], content["labels"])
+    return [f"note: {sentence}"]
 
 
 def list_files(path: Path) -> str:

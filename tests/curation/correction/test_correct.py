@@ -195,7 +195,7 @@ def test_the_base_of_an_adapter_judges_in_its_own_revision(tmp_path, monkeypatch
         return Writer() if context.models.model == str(tmp_path) else Judge()
 
     monkeypatch.setattr(asked, "load_generator", who)
-    config = {"base_model_name_or_path": "org/base", "revision": "v2"}
+    config = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "revision": "v2"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     th.correct(ROWS, model=str(tmp_path))
     assert set(judges) == {str(tmp_path), "org/base@v2"}
@@ -210,7 +210,7 @@ def test_the_base_of_an_adapter_judges(tmp_path, monkeypatch):
             models.append(context.models.model) or (Judge() if context.models.model == "the-base" else Writer())
         ),
     )
-    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "the-base"}')
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "the-base"}')
     th.correct(ROWS, model=str(tmp_path))
     assert set(models) == {str(tmp_path), "the-base"}
 
@@ -231,7 +231,7 @@ def test_the_command_has_the_names_and_defaults_of_the_function():
 
     parameters = {**inspect.signature(th.load).parameters, **inspect.signature(th.correct).parameters}
     for name, parameter in inspect.signature(command).parameters.items():
-        if name not in {"as_json", "quiet", "out"}:
+        if name not in {"pool", "as_json", "quiet", "out", "sources"}:
             assert parameter.default == parameters[name].default, name
 
 

@@ -44,7 +44,7 @@ def two_rounds(kit, tmp_path_factory):
 def test_the_objective_is_near_that_of_one_machine(two_rounds):
     pool, subset = two_rounds
     x = embedded(pool)
-    here = th.select(str(pool), budget=60, encoder="static")
+    here = th.select(str(pool), "facility-location", budget=60, encoder="static")
     assert value(x, subset.kept) >= 0.99 * value(x, here.kept)
     notes = subset.manifest.content["notes"]
     assert notes["objective_sampled_rows"] == 600

@@ -35,17 +35,26 @@ def one_node():
 @pytest.mark.filterwarnings("ignore")  # of ray itself
 def test_ray_gives_what_one_machine_gives(kit, one_node, pool_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_engine, "N_WAITING", 2)  # of 5 shards
-    here = th.select(str(pool_folder), budget=40, encoder="static")
-    there = th.select(str(pool_folder), budget=40, encoder="static", engine="ray", out=tmp_path / "there")
+    here = th.select(str(pool_folder), "facility-location", budget=40, encoder="static")
+    there = th.select(
+        str(pool_folder), "facility-location", budget=40, encoder="static", engine="ray", out=tmp_path / "there"
+    )
     assert kit.read_facts(there) == kit.read_facts(here)
     assert there.dropped.equals(here.dropped)
     assert there.manifest.content["run"]["engine"]["name"] == "ray"
     with pytest.raises(InputError, match="encoder 'no/such-encoder' must be a folder or a model on the Hub"):
-        th.select(str(pool_folder), budget=4, encoder="no/such-encoder", engine="ray", out=tmp_path / "not")
+        th.select(
+            str(pool_folder),
+            "facility-location",
+            budget=4,
+            encoder="no/such-encoder",
+            engine="ray",
+            out=tmp_path / "not",
+        )
     (tmp_path / "odd.jsonl").write_text('{"question": "a", "answer": "b"}\n')
     files = [*sorted(pool_folder.iterdir()), tmp_path / "odd.jsonl"]
     with pytest.raises(InputError, match=r"odd.jsonl: rows of schema 'prompt-completion' are required"):
-        th.select(files, budget=4, encoder="static", engine="ray", out=tmp_path / "not")
+        th.select(files, "facility-location", budget=4, encoder="static", engine="ray", out=tmp_path / "not")
 
 
 def test_an_address_that_nobody_answers_at_is_refused_at_once():
@@ -233,6 +242,7 @@ def test_a_node_that_goes_in_mid_run_changes_nothing(kit, two_nodes, tmp_path):
 
     there = th.select(
         str(pool),
+        "facility-location",
         budget=40,
         encoder="static",
         engine="ray",

@@ -88,7 +88,7 @@ def test_the_folder_is_read_as_any_other(kit, pool_folder, tmp_path):
     assert read_subset(tmp_path / "out", pool).kept.tolist() == subset.kept.tolist()
     assert open_subset(tmp_path / "out").pool.fingerprint == pool.fingerprint
     assert len(subset) == 40
-    here = th.select(str(pool_folder), budget=40, encoder="static", out=tmp_path / "out")
+    here = th.select(str(pool_folder), "facility-location", budget=40, encoder="static", out=tmp_path / "out")
     assert here.manifest.content == subset.manifest.content, "the other engine finds it done"
     lines = {line for path in pool_folder.iterdir() for line in path.read_text().splitlines()}
     for path in (tmp_path / "out").glob("subset-*"):
@@ -162,7 +162,9 @@ def test_a_file_that_changed_after_a_kill_is_read_again(kit, tmp_path):
         file.write(json.dumps({"prompt": "new", "completion": "row", "kind": "a"}) + "\n")
     subset = select_distributed(Killed(), kit.build_call(str(folder), budget=5), tmp_path / "out")
     assert kit.read_facts(subset)["counts"]["usable"] == 61
-    kit.assert_same(th.select(str(folder), budget=5, encoder="static", out=tmp_path / "here"), subset)
+    kit.assert_same(
+        th.select(str(folder), "facility-location", budget=5, encoder="static", out=tmp_path / "here"), subset
+    )
 
 
 def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypatch):
@@ -187,7 +189,7 @@ def test_what_a_killed_run_of_the_other_engine_left_is_not_in_the_result(
         raise KeyboardInterrupt
 
     def local():
-        return th.select(str(pool_folder), budget=40, encoder="static", out=tmp_path / "out")
+        return th.select(str(pool_folder), "facility-location", budget=40, encoder="static", out=tmp_path / "out")
 
     with monkeypatch.context() as patch:
         if first == "local":
@@ -269,9 +271,9 @@ def test_what_cannot_be_sharded_is_refused(kit, pool_folder, tmp_path):
     with pytest.raises(InputError, match="cannot be used .*fix them"):
         kit.run_in_process(shards(pool, strict=True), out)
     with pytest.raises(InputError, match="address, partitions: are for the engine 'ray'"):
-        th.select(pool, budget=3, partitions=3)
+        th.select(pool, "facility-location", budget=3, partitions=3)
     with pytest.raises(InputError, match="engine: must be 'local' or 'ray', got 'dask'"):
-        th.select(pool, budget=3, engine="dask")
+        th.select(pool, "facility-location", budget=3, engine="dask")
     out.mkdir()
     (out / "precious.txt").write_text("mine")
     with pytest.raises(OutputError, match="it holds precious.txt"):
