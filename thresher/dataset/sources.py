@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +51,21 @@ def find_files(
         raise InputError("load: at least one file is required, got an empty list")
     paths = [path for name in named for path in _expand(expand_path(name), split)]
     paths = _skip_links(paths) if skip_links else paths
+    if repeated := list_repeated_files(paths):
+        raise InputError(f"load: each file is read once, {first_three(repeated)} is named twice; name it once")
+    return [detect_file_format(path) for path in paths]
+
+
+def list_repeated_files(paths: Iterable[str | Path]) -> list[str | Path]:
+    """Return the paths that name a file again; a link and its target are one file."""
     seen: set[str] = set()
     repeated = []
     for path in paths:
-        place = os.path.realpath(path)  # a link and its target are one file
+        place = os.path.realpath(path)
         if place in seen:
             repeated.append(path)
         seen.add(place)
-    if repeated:
-        raise InputError(f"load: each file is read once, {first_three(repeated)} is named twice; name it once")
-    return [detect_file_format(path) for path in paths]
+    return repeated
 
 
 def _expand(path: Path, split: str | None) -> list[Path]:

@@ -43,15 +43,14 @@ class Auto(Selector):
     rows whose label is doubtful.
 
     Source: Cameron, Gelbach and Miller 2011, doi:10.1198/jbes.2010.07136 (intervals over splits
-    that share rows);
-    Jamieson and Talwalkar 2016, arXiv:1502.07943 (successive halving). Cost: at most 6,000 rows are
-    looked at in a split, so a few dozen fits of a regression, then the chosen method itself. Needs:
-    `embedding`, `column:label`, `class_probability`. Ties: those of the chosen method. Equal rows:
-    held-out rows with a near-copy among the candidates do not judge. An empty pool is refused.
-    Fails: the labels that judge are the given ones, so a method that avoids labels that are wrong
-    by a rule is judged by that rule; a large pool is judged at the budget's share of 4,000 rows,
-    where the gain is larger than at its full size; the student reads the embeddings that some arms
-    choose by.
+    that share rows); Jamieson and Talwalkar 2016, arXiv:1502.07943 (successive halving). Cost: at
+    most 6,000 rows are looked at in a split, so a few dozen fits of a regression, then the chosen
+    method itself. Needs: `embedding`, `column:label`, `class_probability`. Ties: those of the
+    chosen method. Equal rows: held-out rows with a near-copy among the candidates do not judge. An
+    empty pool is refused. Fails: the labels that judge are the given ones, so a method that avoids
+    labels that are wrong by a rule is judged by that rule; a large pool is judged at the budget's
+    share of 4,000 rows, where the gain is larger than at its full size; the student reads the
+    embeddings that some arms choose by.
 
     The decision depends on the budget: another budget may be chosen by another method, and is then
     not nested in this one. To keep to one, name it.

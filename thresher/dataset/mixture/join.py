@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from thresher.dataset.read_shards import reject_repeated
 from thresher.dataset.rejection import BadRow, RejectedRows
 from thresher.dataset.row_id import hash_contents, number_repeats
 from thresher.dataset.schema import Schema
+from thresher.dataset.sources import list_repeated_files
 from thresher.dataset.values.class_names import Names, find_label_names, list_disagreeing_columns
 from thresher.dataset.values.notes import count_labels, list_label_notes
 from thresher.errors import InputError, first_three
@@ -191,14 +191,7 @@ def refuse_repeated_files(paths: Iterable[str | Path]) -> None:
     Raises:
         InputError: there is one.
     """
-    seen: set[str] = set()
-    repeated = []
-    for path in paths:
-        place = os.path.realpath(path)  # a link and its target are one file
-        if place in seen:
-            repeated.append(path)
-        seen.add(place)
-    if repeated:
+    if repeated := list_repeated_files(paths):
         raise InputError(f"load: each file is read once, {first_three(repeated)} is in two sources; name it in one")
 
 

@@ -48,7 +48,6 @@ class Pilot:
         n_chosen: rows that each arm chose.
         n_candidates: among so many.
         n_held_out: rows that judged.
-        seconds: that it took.
         why: one sentence.
     """
 
@@ -62,7 +61,6 @@ class Pilot:
     n_chosen: int = 0
     n_candidates: int = 0
     n_held_out: int = 0
-    seconds: float = 0.0
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -145,7 +143,7 @@ class Race:
         for number in range(NOMINATION_SPLITS):
             if self._is_late:
                 break
-            split = self._draw(number)
+            split = self._draw(number) if number else self._split
             control = self._grade(self._arms[0], number, split).values(self._metric)
             rows.append(split.held_out)
             for arm in running:
@@ -215,7 +213,6 @@ class Race:
             n_chosen=self._count_chosen(self._split),
             n_candidates=len(self._split.candidates),
             n_held_out=len(self._split.held_out),
-            seconds=time.monotonic() - self._started,
             why=why,
             **facts,
         )
