@@ -251,7 +251,7 @@ ON_DESCRIPTOR(ftruncate64, "truncate", 0, (int descriptor, off64_t size), (descr
 ON_PATH(rename, "rename", 1, AT_FDCWD, to, from, (const char *from, const char *to), (from, to))
 ON_PATH(renameat, "rename", 1, folder, to, from, (int source, const char *from, int folder, const char *to),
         (source, from, folder, to))
-ON_PATH(renameat2, "rename", 1, folder, to, from,
+ON_PATH(renameat2, flags & RENAME_EXCHANGE ? "exchange" : "rename", 1, folder, to, from,
         (int source, const char *from, int folder, const char *to, unsigned flags), (source, from, folder, to, flags))
 ON_PATH(mkdir, "mkdir", 1, AT_FDCWD, path, NULL, (const char *path, mode_t mode), (path, mode))
 ON_PATH(mkdirat, "mkdir", 1, folder, path, NULL, (int folder, const char *path, mode_t mode), (folder, path, mode))

@@ -1,16 +1,18 @@
 """A fault at every change of files that a command makes: does the next run end as if undisturbed?
 
-    python -m benchmarks.faults.sweep                       everything (about half an hour)
+    python -m benchmarks.faults.sweep                       everything (an hour on one core)
     python -m benchmarks.faults.sweep --commands select     some commands
 
 For every n, the n-th change fails as on a full disk, or with EIO, or the process is killed there.
-Then the same command runs again. `tests/test_faults.py` runs a sample of it. Writes
-benchmarks/results/faults.json.
+Then the same command runs again. `tests/faults` runs a sample of it. Writes
+benchmarks/results/faults.json. A sweep that was stopped goes on where it was, if no code has
+changed; what it has done so far lies beside the result.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import re
@@ -24,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import thresher
 from benchmarks.faults.commands import Command, build_commands, read_files
 from benchmarks.faults.fork_server import FAULTS, Ending, Fault, ForkServer
 
@@ -53,7 +56,12 @@ class Sweep:
     changes: list[tuple[str, str, str]] = field(default_factory=list)
     expected: dict[str, bytes] | None = None
     before: dict[str, bytes] | None = None
-    _states: set[str] = field(default_factory=set)
+    _states: set[tuple[int, str]] = field(default_factory=set)
+
+    @property
+    def n_next_runs(self) -> int:
+        """How many different states a next run has started from."""
+        return len(self._states)
 
     def prepare(self) -> Sweep:
         """Make the state that every run starts from, and run once undisturbed."""
@@ -142,6 +150,11 @@ class Sweep:
         left += [f"tmp/{path.name}" for path in (folder / "tmp").glob("thresher-*")]
         return problems if not left else [*problems, f"left behind: {left}"]
 
+    def describe_changes(self) -> str:
+        """Return a hash of the changes, without what differs between any two runs."""
+        lines = ["\t".join((kind, *(_RANDOM.sub("*", path) for path in paths))) for kind, *paths in self.changes]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
     def _describe_state(self, folder: Path) -> str:
         """Return a hash of all files, without what differs between any two runs.
 
@@ -180,6 +193,8 @@ def find_unsynced(changes: Iterable[tuple[str, str, str]]) -> list[str]:
         elif kind in ("unlink", "rmdir"):
             dirty.discard(path)
             names.discard(path)
+        elif kind == "exchange":  # two synced folders
+            names.add(path)
         elif kind == "rename":
             unsynced += [f"{one} was renamed to {path}" for one in sorted(dirty) if _is_part(one, other)]
             dirty = {path + one.removeprefix(other) if _is_part(one, other) else one for one in dirty}
@@ -192,20 +207,54 @@ def _is_part(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def measure(sweep: Sweep, faults: Iterable[Fault], *, is_thin: bool) -> dict[str, Any]:
+class Journal:
+    """What a sweep has done, one JSON line each, so that one that was stopped goes on.
+
+    A line counts for the code that it was written by, and for the same changes of the command.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._code = _hash_code()
+        self._done: dict[str, list[str]] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError):  # half a line
+                code, place, problems = json.loads(line)
+                self._done |= {place: problems} if code == self._code else {}
+
+    def inject(self, sweep: Sweep, at: int, fault: Fault) -> list[str]:
+        """Return the problems of one place, which are found out unless they are known."""
+        place = f"{sweep.command.name}\t{fault.name}\t{at}\t{sweep.describe_changes()}"
+        if place not in self._done:
+            self._done[place] = sweep.inject(at, fault)
+            with self.path.open("a") as file:
+                file.write(json.dumps([self._code, place, self._done[place]]) + "\n")
+        return self._done[place]
+
+
+def _hash_code() -> str:
+    code = hashlib.sha256()
+    for path in sorted([*Path(thresher.__file__).parent.rglob("*.py"), *Path(__file__).parent.iterdir()]):
+        code.update(path.read_bytes() if path.is_file() else b"")
+    return code.hexdigest()[:16]
+
+
+def measure(sweep: Sweep, faults: Iterable[Fault], *, is_thin: bool, journal: Journal | None = None) -> dict[str, Any]:
     """Inject every fault at every place; return counts and problems."""
     began, problems, n = time.monotonic(), [], Counter()
     for fault in faults:
         for at in sweep.list_places(fault, is_thin=is_thin):
             n[fault.name] += 1
             print(f"{sweep.command.name}: {fault.name} at {at} of {len(sweep.changes)}", file=sys.stderr, flush=True)
-            for problem in sweep.inject(at, fault):
+            for problem in journal.inject(sweep, at, fault) if journal else sweep.inject(at, fault):
                 print(problem, flush=True)
                 problems.append(problem)
     changes = Counter(kind for kind, *_ in sweep.changes)
     return {
         "changes": dict(changes),
         "injected": dict(n),
+        "states_continued_from": sweep.n_next_runs,
+        "unsynced": find_unsynced(sweep.changes),
         "problems": problems,
         "seconds": round(time.monotonic() - began),
     }
@@ -221,15 +270,18 @@ def main() -> None:
     parser.add_argument("--thin", action="store_true", help="of writes in a row into one file, the first and the last")
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    results = {}
+    results: dict[str, Any] = {"command": " ".join(["python -m benchmarks.faults.sweep", *sys.argv[1:]])}
+    journal = Journal(given.out.with_suffix(".partial"))
     with tempfile.TemporaryDirectory() as scratch, ForkServer(Path(scratch)) as server:
         commands = build_commands(write_tiny_bert(Path(scratch) / "model"))
         for name in given.commands or commands:
             folder = Path(scratch) / name.replace(" ", "-")
             sweep = Sweep(commands[name], server, folder).prepare()
-            results[name] = measure(sweep, [FAULTS[fault] for fault in given.faults], is_thin=given.thin)
+            faults = [FAULTS[fault] for fault in given.faults]
+            results[name] = measure(sweep, faults, is_thin=given.thin, journal=journal)
             given.out.write_text(json.dumps(results, indent=1) + "\n")
             print(name, {**results[name], "problems": len(results[name]["problems"])}, flush=True)
+    journal.path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

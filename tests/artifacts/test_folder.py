@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from thresher.artifacts import folder as output
-from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic
+from thresher.artifacts.exchange import exchange_folders
+from thresher.artifacts.folder import MANIFEST, OutputFolder, read_identity, write_atomic
 from thresher.errors import OutputError
 
 
@@ -165,3 +167,113 @@ def test_no_room_for_a_table_is_an_error_with_its_number(tmp_path, function):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert raised.value.errno == errno.EFBIG
+
+
+def write_result(folder, identity):
+    (folder / "manifest.json").write_text(json.dumps({"identity": identity}))
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_an_old_result_stays_when_the_new_one_cannot_take_its_place(tmp_path, can_exchange, number, monkeypatch):
+    out = tmp_path / "out"
+    with OutputFolder(out, identity="old") as folder:
+        folder.publish_files(lambda work: write_result(work, "old"))
+    if not can_exchange:
+        monkeypatch.setattr("thresher.artifacts.folder.exchange_folders", lambda *_: False)
+    rename, calls = Path.rename, []
+
+    def refuse(path, target):
+        calls.append(target)
+        if target == out and len(calls) < 3:
+            raise OSError(number, os.strerror(number), str(path))
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        if can_exchange:
+            patched.setattr("thresher.artifacts.folder.exchange_folders", lambda *_: refuse(out, out))
+        patched.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="out"), OutputFolder(out, identity="new", force=True) as folder:
+            folder.publish_files(lambda work: write_result(work, "new"))
+    assert read_identity(out) == "old"
+    with OutputFolder(out, identity="new", force=True) as folder:
+        folder.publish_files(lambda work: write_result(work, "new"))
+    assert read_identity(out) == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_old_result_and_a_new_one_exchange_places_in_one_step(tmp_path, monkeypatch):
+    """Killed right after it, the next run deletes what was replaced."""
+    out = tmp_path / "out"
+    with OutputFolder(out, identity="old") as folder:
+        folder.publish_files(lambda work: write_result(work, "old"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    if not exchange_folders(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("the file system cannot let two folders exchange places")
+    (tmp_path / "a").rmdir()
+    (tmp_path / "b").rmdir()
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", kill)
+        with pytest.raises(KeyboardInterrupt), OutputFolder(out, identity="new", force=True) as folder:
+            folder.publish_files(lambda work: write_result(work, "new"))
+    assert read_identity(out) == "new"
+    with OutputFolder(out, identity="new", force=True) as folder:
+        assert folder.is_done
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_was_replaced_is_put_back_by_its_own_run_only(tmp_path, monkeypatch):
+    """Killed right after the exchange, the old result lies where work in progress does."""
+    out = tmp_path / "out"
+    with OutputFolder(out, identity="old") as folder:
+        folder.publish_files(lambda work: write_result(work, "old"))
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", kill)
+        with pytest.raises(KeyboardInterrupt), OutputFolder(out, identity="new", force=True) as folder:
+            folder.publish_files(lambda work: write_result(work, "new"))
+    for identity in ("old", "other"):
+        with pytest.raises(OutputError, match="--force"), OutputFolder(out, identity=identity):
+            pass
+        with OutputFolder(out, identity=identity, force=True) as folder:
+            if not folder.is_done:
+                folder.publish_files(lambda work, identity=identity: write_result(work, identity))
+        assert read_identity(out) == identity
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("target", ["empty", "result", "missing"])
+def test_the_target_of_a_link_is_written_and_the_link_stays(tmp_path, target):
+    out, real = tmp_path / "out", tmp_path / "disk" / "real"
+    real.parent.mkdir()
+    if target == "empty":
+        real.mkdir()
+    elif target == "result":
+        with OutputFolder(real, identity="first") as folder:
+            folder.publish_files(lambda work: write_result(work, "first"))
+    out.symlink_to(real)
+    for identity in ("second", "third"):
+        with OutputFolder(out, identity=identity, force=target == "result" or identity == "third") as folder:
+            folder.publish_files(lambda work, identity=identity: write_result(work, identity))
+        assert read_identity(out) == identity
+    assert out.is_symlink()
+    assert sorted(path.name for path in [*tmp_path.iterdir(), *real.parent.iterdir()]) == ["disk", "out", "real"]
+
+
+def test_a_link_that_an_earlier_version_put_aside_is_deleted(tmp_path):
+    out = tmp_path / "out"
+    with OutputFolder(out, identity="a") as folder:
+        folder.publish_files(lambda work: write_result(work, "a"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".out.old").symlink_to(tmp_path / "elsewhere")
+    with OutputFolder(out, identity="a") as folder:
+        assert folder.is_done
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out"]

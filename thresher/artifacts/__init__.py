@@ -1,9 +1,10 @@
 """Artifacts: results on disk, which appear whole or not at all, and their manifests.
 
 `folder.py` writes files and folders atomically, `disk_errors.py` lets errors of the disk name the
-file, `scratch.py` makes temporary folders, `local_path.py` refuses addresses, `manifest.py` is the
-JSON record, `seal.py` its checksums, `stored.py` reads what they vouch for, `damaged_database.py`
-puts damaged SQLite files aside, `safe_csv.py` keeps spreadsheets from running cells as formulas.
-Imported by everything that writes; imports only `plugins`, `validation`, `numeric` and below. A new
-kind of record goes beside `manifest.py`; a new output folder uses `OutputFolder`.
+file, `exchange.py` lets two folders exchange places, `scratch.py` makes temporary folders,
+`local_path.py` refuses addresses, `manifest.py` is the JSON record, `seal.py` its checksums,
+`stored.py` reads what they vouch for, `damaged_database.py` puts damaged SQLite files aside,
+`safe_csv.py` keeps spreadsheets from running cells as formulas. Imported by everything that writes;
+imports only `plugins`, `validation`, `numeric` and below. A new kind of record goes beside
+`manifest.py`; a new output folder uses `OutputFolder`.
 """

@@ -38,7 +38,10 @@ def name_path(error: OSError, path: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete a folder and all that is in it; an error names its path, not only the last part."""
+    """Delete a folder and all that is in it, or a link to one; an error names its whole path."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
     try:
         shutil.rmtree(folder)
     except OSError as error:

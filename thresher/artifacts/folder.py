@@ -1,7 +1,8 @@
 """Output folders that appear whole or not at all, and survive a kill.
 
 Work happens in a hidden sibling, `.NAME.partial`, on the same file system. It is renamed to NAME
-when everything is written and synced. A second run of the same work (same `identity`) continues
+when everything is written and synced; an older result exchanges places with it in one step, where
+the system can do that (Linux). A second run of the same work (same `identity`) continues
 where the first stopped, and only finishes the publication where that had begun; other work starts
 over. A result whose manifest says `"is_complete": false` is replaced by the same work without
 `force`. Hidden folders in the work folder hold what a killed run continues from, and are not
@@ -24,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from thresher.artifacts import seal
 from thresher.artifacts.disk_errors import delete_folder, name_path, naming_path
+from thresher.artifacts.exchange import exchange_folders
 from thresher.artifacts.local_path import expand_path
 from thresher.errors import OutputError, describe_os_error, is_temporary
 
@@ -39,7 +41,7 @@ class OutputFolder:
     """An output folder while it is written. Use it as a context manager.
 
     Attributes:
-        path: where the result will be.
+        path: where the result will be; where a link leads, if it was given as one.
         work: the hidden folder to write into; it may hold files of an earlier, killed run of the
             same work.
         is_done: whether `path` already holds the finished result of the same work.
@@ -52,6 +54,8 @@ class OutputFolder:
 
     def __init__(self, path: str | Path, *, identity: str, force: bool = False) -> None:
         self.path = Path(os.path.abspath(expand_path(path)))
+        if self.path.is_symlink():  # what it leads to is written, and the link stays
+            self.path = Path(os.path.realpath(self.path))
         if not self.path.name:
             raise OutputError(f"{self.path}: the output must be a folder of its own; choose another --out")
         self.work = self._sibling("partial")
@@ -96,6 +100,7 @@ class OutputFolder:
         if self._is_result(self.path):
             damage = seal.find_damage(self.path)
             if damage is None:
+                self._delete_replaced()
                 self.is_done = True
                 return
             if not self._force:
@@ -110,6 +115,11 @@ class OutputFolder:
             delete_folder(self.work)
         self.work.mkdir(exist_ok=True)
         write_atomic(marker, self._identity.encode())
+
+    def _delete_replaced(self) -> None:
+        """Delete an older result in the place of the work folder, killed right after the exchange."""
+        if self.work.exists() and not (self.work / IDENTITY).exists():
+            delete_folder(self.work)
 
     def _is_result(self, folder: Path) -> bool:
         """Tell whether a folder holds the complete result of this work."""
@@ -136,10 +146,23 @@ class OutputFolder:
             if entry.name.startswith(".") and entry.is_dir():
                 shutil.rmtree(entry)
         if self.path.exists():
-            self.path.rename(self._old)
-        self.work.rename(self.path)
+            self._replace()
+        else:
+            self.work.rename(self.path)
         sync(self.path.parent)
         shutil.rmtree(self._old, ignore_errors=True)
+
+    def _replace(self) -> None:
+        """Put the work folder in the place of an older result; where that fails, that one stays."""
+        if exchange_folders(self.work, self.path):
+            self.work.rename(self._old)  # a name that is never taken for a finished result
+            return
+        self.path.rename(self._old)
+        try:
+            self.work.rename(self.path)
+        except OSError:
+            self._old.rename(self.path)
+            raise
 
     def publish_files(self, write_files: Callable[[Path], object]) -> None:
         """Let a function write its files into the work folder, and publish them.
