@@ -117,7 +117,7 @@ class OutputFolder:
         write_atomic(marker, self._identity.encode())
 
     def _delete_replaced(self) -> None:
-        """Delete an older result in the place of the work folder, killed right after the exchange."""
+        """Delete an older result that a kill right after the exchange left in the work folder."""
         if self.work.exists() and not (self.work / IDENTITY).exists():
             delete_folder(self.work)
 
