@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -103,6 +104,7 @@ class Auto(Selector):
     def _race(self, features: Features, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank rows with labels."""
         n = features.n_rows
+        own = deepcopy(rng)  # random rows are those of the method `random` with the same seed
         salt = int(rng.integers(1 << 62))
         is_doubtful = is_label_contradicted(features[PROBABILITY], features["column:label"])
         unit = Features(
@@ -120,7 +122,7 @@ class Auto(Selector):
             max_seconds=self.max_seconds,
         )
         pilot = race.run(is_doubtful)
-        ranking = pilot.chosen.rank(unit, is_doubtful, n_ranked, rng)
+        ranking = pilot.chosen.rank(unit, is_doubtful, n_ranked, own)
         return Scores(
             row_id=features.row_id,
             value=ranked(n, ranking),

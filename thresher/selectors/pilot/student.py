@@ -51,7 +51,12 @@ def grade_student(x: Float32, y: Int64, test_x: Float32, test_y: Int64) -> Grade
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", UserWarning)
             predicted = model.fit(x, y).predict(test_x)
-    return Grade((predicted == test_y).astype(np.float64), _macro_f1(predicted, test_y))
+    return rate_predictions(predicted, test_y)
+
+
+def rate_predictions(predicted: Int64, truth: Int64) -> Grade:
+    """Return what each row says of predictions, both (h,) classes."""
+    return Grade((predicted == truth).astype(np.float64), _macro_f1(predicted, truth))
 
 
 def _macro_f1(predicted: Int64, truth: Int64) -> Float64:
