@@ -192,7 +192,7 @@ def summarize(work: Path) -> dict:
         }
         entry = {"learner": kind, "set": NAMES[number], "share": share, "seeds": [cell["seed"] for cell in cells]}
         entry |= {"rows": cells[0]["arms"]["random"]["n"], "test_rows": len(truth), "arms": {}}
-        for method, grades in values.items():
+        for method in METHODS:
             arms = [cell["arms"][method] for cell in cells]
             entry["arms"][method] = arm = {
                 "seconds": float(np.mean([arm["seconds"] for arm in arms])),

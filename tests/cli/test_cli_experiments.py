@@ -25,10 +25,10 @@ from thresher.experiments.settings import (
     TuneOptions,
     TuneSettings,
     parse_method_settings,
-    parse_seconds,
     parse_train_settings,
 )
 from thresher.experiments.tuning import tune
+from thresher.numeric.units import parse_seconds
 from thresher.subset.budget import parse_budget
 from thresher.validation import build_settings
 

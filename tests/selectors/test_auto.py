@@ -4,9 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+import thresher as th
 from thresher.errors import SettingsError
 from thresher.features.container import Features
 from thresher.selectors.auto import Auto
+from thresher.selectors.contract import PoolFacts
 from thresher.selectors.pilot.arms import Arm, list_labeled_arms
 from thresher.selectors.pilot.race import LOOKS, Race
 from thresher.selectors.pilot.splits import draw_split
@@ -107,9 +109,30 @@ def test_where_nothing_can_be_told_random_rows_are_taken_and_it_is_said(n, n_ran
 
 
 def test_time_that_is_over_ends_in_random_rows():
-    scores = run(build(wrong=0.15), 60, max_seconds=1e-9)
+    scores = run(build(wrong=0.15), 60, max_time=1e-9)
     assert scores.pilot["chosen"] == "random"
     assert "the time was over" in scores.pilot["why"]
+    assert scores.pilot["is_cut_short"]
+
+
+def test_what_is_known_when_the_time_is_over_decides(monkeypatch):
+    """The clock says one second more for each student."""
+    from thresher.selectors.pilot import race
+
+    students = []
+    monkeypatch.setattr(race.time, "monotonic", lambda: float(len(students)))
+    grade = race.grade_student
+    monkeypatch.setattr(race, "grade_student", lambda *rows: (students.append(1), grade(*rows))[1])
+    for seconds in (1, 5, 20, 50, 90, 120):
+        students.clear()
+        scores = run(build(wrong=0.15), 50, max_time=seconds)
+        assert len(students) <= seconds + 6  # the student under way, and those of one control
+        effect = scores.pilot["effect"]
+        assert scores.pilot["is_cut_short"] == (effect is None or effect["n_splits"] not in LOOKS)
+        if effect is not None:
+            assert effect["n_splits"] <= max(LOOKS)
+    assert effect["n_splits"] >= min(LOOKS)
+    assert scores.pilot["chosen"] != "random"
 
 
 def test_splits_keep_near_copies_on_one_side_and_classes_on_both():
@@ -203,14 +226,64 @@ def test_the_multiplier_reads_the_curve_of_random_rows():
     assert estimate_multiplier(sizes, control, np.full(10, 0.90), rng) == (4.0, 4.0, 4.0)
 
 
+def facts(labels, texts=None, *, kind="classification", roles=()):
+    texts = [f"text {i}" for i in range(len(labels))] if texts is None else texts
+    return PoolFacts(kind=kind, roles=set(roles), read=lambda: pl.DataFrame({"prompt": texts, "response": labels}))
+
+
 def test_what_judges_follows_from_the_rows():
-    assert Auto().adapt("classification", set()).judge_by == "labels"
-    assert Auto().adapt("instruction", set()).judge_by == "nothing"
-    assert Auto().adapt("instruction", {"target"}).judge_by == "target"
+    assert Auto().adapt(facts(["a", "b"] * 9)).judge_by == "labels"
+    assert Auto().adapt(facts([], kind="instruction")).judge_by == "nothing"
+    assert Auto().adapt(facts([], kind="instruction", roles={"target"})).judge_by == "target"
     assert Auto(judge_by="nothing").requirements.features == frozenset()
     assert "target" in Auto(judge_by="target").requirements.required_roles
     with pytest.raises(SettingsError, match="metric"):
         Auto(metric="f1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "texts", "judge"),
+    [
+        (["a"] * 30, None, "one-label"),
+        (["a", "b"] * 15, ["the same"] * 30, "one-text"),
+        ([f"label {i}" for i in range(30)], None, "lone-labels"),
+        ([f"label {i % 1001}" for i in range(2002)], None, "many-labels"),
+        ([f"label {i % 1000}" for i in range(2000)], None, "labels"),
+        ([*[f"label {i}" for i in range(15)], *"ab" * 8], None, "labels"),
+    ],
+)
+def test_labels_that_cannot_judge_are_seen_before_anything_is_computed(labels, texts, judge):
+    adapted = Auto().adapt(facts(labels, texts))
+    assert adapted.judge_by == judge
+    if judge != "labels":
+        assert adapted.requirements.features == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([("a", f"text {i}") for i in range(40)], "all rows have the same label"),
+        ([("ab"[i % 2], "the same") for i in range(40)], "all rows have the same text"),
+        ([(f"label {i}", f"text {i}") for i in range(40)], "most labels stand on one row only"),
+        ([("ab"[i % 2], f"text {i}") for i in range(3)], "at least 50 are needed"),
+        ([("a", "text")], "all rows have the same label"),
+    ],
+)
+def test_every_labeled_pool_ends_in_rows_and_a_reason(rows, why):
+    pool = [{"label": label, "text": text} for label, text in rows]
+    for budget, reason in ((1, why), (len(rows) // 2 or 1, why), (len(rows), "random rows: all rows")):
+        subset = th.select(pool, budget=budget, encoder="static")
+        assert len(subset) == budget
+        assert subset.manifest.content["pilot"]["chosen"] == "random"
+        if budget < len(rows):
+            assert reason in subset.manifest.content["pilot"]["why"]
+
+
+def test_random_rows_are_those_of_the_method_random():
+    pool = [{"label": "ab"[i % 2], "text": f"text {i}"} for i in range(60)]
+    ours, plain = (th.select(pool, method, budget=9, encoder="static", seed=3) for method in ("auto", "random"))
+    assert ours.manifest.content["pilot"]["chosen"] == "random"
+    assert (ours.kept == plain.kept).all()
 
 
 def test_without_labels_random_rows_are_taken_and_it_is_said():

@@ -20,7 +20,7 @@ from thresher.subset.scores import Scores
 
 NAMES = list(available())
 ILLEGAL = {
-    "auto": [("metric", "f1"), ("share", 0.0), ("share", 1.5), ("max_seconds", 0.0), ("judge_by", "rows")],
+    "auto": [("metric", "f1"), ("share", 0.0), ("share", 1.5), ("max_time", "soon"), ("judge_by", "rows")],
     "confidence": [("alpha", 1.5), ("beta", -0.5), ("n_samples", 0), ("temperature", 0.0), ("entailment", "")],
     "known-unknown": [("order", "known"), ("order", "unknown,unknown"), ("n_prompts", 0), ("max_words", 0), ("by", "")],
     "stratified": [("by", ""), ("balance", "even"), ("n_clusters", 0)],

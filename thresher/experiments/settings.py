@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict
 
 from thresher.errors import InputError
+from thresher.numeric.units import parse_seconds
 from thresher.trainer.settings import TrainSettings
 from thresher.validation import build_settings, check_settings, option, parse_pairs
 
@@ -21,7 +22,6 @@ MethodSettings = Mapping[str, Mapping[str, Any]]
 
 BASELINE = "random"
 CELLS, MODEL = "Where the cells run", "What is trained"
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def parse_train_settings(pairs: Sequence[str]) -> TrainSettings:
@@ -255,16 +255,6 @@ class TuneOptions(ExperimentOptions, total=False):
     dev: str | float
     sampler: Literal["tpe", "gp"]
     seed: int
-
-
-def parse_seconds(time: float | str) -> float:
-    """Return 1800.0 for "30m", and 0 for what is no time; a number is seconds."""
-    text = str(time)
-    number, unit = (text[:-1], text[-1]) if text[-1:] in SECONDS else (text, "s")
-    try:
-        return float(number) * SECONDS[unit]
-    except ValueError:
-        return 0.0
 
 
 def list_methods(names: Sequence[str], command: str) -> list[str]:

@@ -1,6 +1,8 @@
-"""Amounts for people to read: bytes."""
+"""Amounts as people read and write them: bytes, times."""
 
 from __future__ import annotations
+
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def format_bytes(n_bytes: float) -> str:
@@ -10,3 +12,13 @@ def format_bytes(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} GB"
+
+
+def parse_seconds(time: float | str) -> float:
+    """Return 1800.0 for "30m", and 0 for what is no time; a number is seconds."""
+    text = str(time)
+    number, unit = (text[:-1], text[-1]) if text[-1:] in SECONDS else (text, "s")
+    try:
+        return float(number) * SECONDS[unit]
+    except ValueError:
+        return 0.0

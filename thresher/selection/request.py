@@ -14,6 +14,7 @@ from thresher.models.settings import ModelSettings
 from thresher.selection.pool_adapters import PlannedAdapter, plan_adapters
 from thresher.selection.settings import Order, SelectSettings
 from thresher.selectors import Selector
+from thresher.selectors.contract import PoolFacts
 from thresher.selectors.registry import as_selector
 from thresher.subset.budget import Budget, parse_budget
 from thresher.subset.quota import Quota, parse_quota
@@ -165,8 +166,9 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     Args:
         call: of the user; its pool is not looked at.
         read: gives the pool, once the rest of the call has been looked at.
-        whole: gives the rows for a method that trains on them before it chooses, where `read` gives
-            only what an identity and a manifest need; None for the rows of `read`.
+        whole: gives the rows for a method that looks at their labels or trains on them before it
+            chooses, where `read` gives only what an identity and a manifest need; None for the rows
+            of `read`.
 
     Raises:
         InputError: the budget or the rows do not fit.
@@ -178,7 +180,9 @@ def check_request(call: SelectCall, read: Callable[[], Dataset], whole: Callable
     budget = parse_budget(settings.budget, method=selector.name)
     quota = None if settings.quota is None else parse_quota(settings.quota)
     pool = read()
-    selector = selector.adapt(pool.kind, {role for role in ROLES if getattr(settings, role) is not None})
+    roles = {role for role in ROLES if getattr(settings, role) is not None}
+    read_whole = whole or (lambda: pool)
+    selector = selector.adapt(PoolFacts(kind=pool.kind, roles=roles, read=lambda: read_whole().frame))
     if quota is not None and not selector.takes_quota:
         raise InputError(
             f"quota: {selector.name} decides itself how many rows each label gets, got --quota {quota}; leave it out, "

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from thresher.errors import SettingsError
 from thresher.features.container import Features
 from thresher.features.labels.label_issues import is_label_contradicted
 from thresher.features.requirements import Requirements
+from thresher.numeric.units import parse_seconds
 from thresher.numeric.vectors import unit_rows
-from thresher.selectors.contract import Selector, score_rows
+from thresher.selectors.contract import PoolFacts, Selector, score_rows
 from thresher.selectors.pilot.arms import list_labeled_arms
 from thresher.selectors.pilot.race import Race
 from thresher.selectors.pilot.student import Metric
@@ -23,10 +24,20 @@ from thresher.subset.scores import Scores, ranked
 from thresher.validation import option
 
 PROBABILITY = "class_probability"
-WHY = {
+MOST_LABELS = 1_000  # the race fits some dozens of classifiers, and so does `class_probability`
+MOST_CELLS = 10**9  # rows x labels
+
+JudgeBy = Literal["labels", "target", "nothing", "one-label", "one-text", "many-labels", "lone-labels"]
+WHY: dict[JudgeBy, str] = {
     "target": "the rows most like the target, which take turns; thresher compare tells what they bring",
     "nothing": "random rows: without labels or a target nothing tells, before a model is trained, which rows are "
     "better; clean the pool with thresher curate clean, give --target FILE, or try methods with thresher compare",
+    "one-label": "random rows: all rows have the same label, so labels cannot judge a method; check the label column",
+    "one-text": "random rows: all rows have the same text, so no method can tell them apart; check the text column",
+    "many-labels": f"random rows: over {MOST_LABELS:,} labels, or over {MOST_CELLS:,} rows times labels, are too many "
+    "to judge methods by; check that the label column holds classes, or merge rare ones",
+    "lone-labels": "random rows: most labels stand on one row only, so held-out rows cannot judge what others teach; "
+    "check that the label column holds classes",
 }
 
 
@@ -60,20 +71,34 @@ class Auto(Selector):
     `target-similarity` with embeddings, and without one random rows.
 
     Attributes:
-        judge_by: what there is to decide by; it follows from the rows, whatever is given.
+        judge_by: what there is to decide by, or why there is nothing; it follows from the rows,
+            whatever is given.
         metric: "accuracy" or "macro-f1" of the student.
         share: of the rows, at which the arms are compared; default: that of the budget.
-        max_seconds: no further split is begun after it; the result then depends on the machine.
+        max_time: of the race: seconds, or 90s, 30m, 4h. No further student is trained after it, and
+            what is known by then decides; the result then depends on the machine.
     """
 
     name: ClassVar[str] = "auto"
     ranks_only: ClassVar[bool] = True
     takes_quota: ClassVar[bool] = False
 
-    judge_by: Literal["labels", "target", "nothing"] = option("labels")
+    judge_by: JudgeBy = option("labels")
     metric: Metric = "accuracy"
     share: float | None = option(None, gt=0, le=1)
-    max_seconds: float | None = option(None, gt=0)
+    max_time: float | str | None = option(None)
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            SettingsError: a setting has an illegal value.
+        """
+        super().__post_init__()
+        if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
+            raise SettingsError(
+                f"auto: max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}; correct it"
+            )
 
     @property
     def requirements(self) -> Requirements:
@@ -87,18 +112,16 @@ class Auto(Selector):
         """The method where no labels can judge."""
         return TargetSimilarity(kernel="embedding") if self.judge_by == "target" else Uniform()
 
-    def adapt(self, kind: str, roles: Set[str]) -> Auto:
+    def adapt(self, pool: PoolFacts) -> Auto:
         """Return the same with `judge_by` for such rows."""
-        if "target" in roles:
-            return replace(self, judge_by="target")
-        return replace(self, judge_by="labels" if kind == "classification" else "nothing")
+        return replace(self, judge_by=_find_judge(pool))
 
     def score(self, features: Features, *, n_ranked: int, rng: np.random.Generator) -> Scores:
         """Rank `n_ranked` rows by the arm that won; the others score -inf."""
         if self.judge_by == "labels":
             return self._race(features, n_ranked, rng)
         scores = score_rows(self._only_method, features, n_ranked=n_ranked, rng=rng)
-        pilot = {"chosen": scores.by, "why": WHY[self.judge_by]}
+        pilot: dict[str, Any] = {"chosen": scores.by, "why": WHY[self.judge_by]}
         return replace(scores, by=self.name, notes={**(scores.notes or {}), "chosen_by": scores.by}, pilot=pilot)
 
     def _race(self, features: Features, n_ranked: int, rng: np.random.Generator) -> Scores:
@@ -119,7 +142,7 @@ class Auto(Selector):
             share=self.share or n_ranked / max(1, n),
             metric=self.metric,
             salt=salt,
-            max_seconds=self.max_seconds,
+            max_seconds=None if self.max_time is None else parse_seconds(self.max_time),
         )
         pilot = race.run(is_doubtful)
         ranking = pilot.chosen.rank(unit, is_doubtful, n_ranked, own)
@@ -130,3 +153,19 @@ class Auto(Selector):
             notes={"chosen_by": pilot.chosen.name, "n_doubtful": int(is_doubtful.sum())},
             pilot=pilot.to_json(),
         )
+
+
+def _find_judge(pool: PoolFacts) -> JudgeBy:
+    """Return what there is to decide by for such a pool, or why there is nothing."""
+    if "target" in pool.roles:
+        return "target"
+    if pool.kind != "classification":
+        return "nothing"
+    counts = pool.label_counts
+    if len(counts) < 2:
+        return "one-label"
+    if len(counts) > MOST_LABELS or sum(counts) * len(counts) > MOST_CELLS:
+        return "many-labels"
+    if 2 * counts.count(1) > sum(counts):
+        return "lone-labels"
+    return "labels" if pool.has_two_texts else "one-text"

@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Set
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 
 from thresher.errors import InputError
 from thresher.features.container import Features, current_name
 from thresher.features.requirements import Method
 from thresher.subset.scores import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolFacts:
+    """What a selector may know of the pool before it names the features that it needs.
+
+    Attributes:
+        kind: of the rows, for example "classification".
+        roles: of the rows that stand beside the pool, for example "target".
+        read: gives the rows, with their texts as `prompt` and their labels as `response`; it is
+            called only where a selector asks for one of the properties below.
+    """
+
+    kind: str
+    roles: Set[str]
+    read: Callable[[], pl.DataFrame]
+
+    @cached_property
+    def label_counts(self) -> list[int]:
+        """How many rows each label has, the most frequent first; none for rows without labels."""
+        if self.kind != "classification":
+            return []
+        return sorted(self.read()["response"].value_counts()["count"].to_list(), reverse=True)
+
+    @cached_property
+    def has_two_texts(self) -> bool:
+        """Whether at least two texts differ."""
+        return self.read()["prompt"].n_unique() > 1
 
 
 class Selector(Method):
@@ -38,14 +69,9 @@ class Selector(Method):
             rng: the only source of randomness.
         """
 
-    def adapt(self, kind: str, roles: Set[str]) -> Selector:
-        """Return the selector for rows of a kind: itself, unless what it needs depends on that.
-
-        Args:
-            kind: of the pool's rows, for example "classification".
-            roles: of the rows that stand beside the pool, for example "target".
-        """
-        del kind, roles
+    def adapt(self, pool: PoolFacts) -> Selector:
+        """Return the selector for such a pool: itself, unless what it needs depends on that."""
+        del pool
         return self
 
     def describe_plan(self, features: Features) -> str | None:

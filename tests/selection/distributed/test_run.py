@@ -59,6 +59,16 @@ def test_features_that_compare_rows_are_computed_of_all_rows_at_once(kit, tmp_pa
     kit.assert_same(here, kit.run_in_process(str(folder), tmp_path / "there", "confidence", budget=9))
 
 
+@pytest.mark.parametrize("n_labels", [1, 3, 80])
+def test_auto_looks_at_the_labels_of_all_files(kit, tmp_path, n_labels):
+    pytest.importorskip("sklearn")
+    rows = [{"text": row["prompt"], "label": f"label {i % n_labels}"} for i, row in enumerate(kit.make_rows(90))]
+    folder = kit.write_shards(tmp_path / "pool", rows, 3)
+    here = th.select(str(folder), budget=9, encoder="static", out=tmp_path / "here")
+    kit.assert_same(here, kit.run_in_process(str(folder), tmp_path / "there", "auto", budget=9))
+    assert here.manifest.content["settings"]["judge_by"] == {1: "one-label", 3: "labels", 80: "lone-labels"}[n_labels]
+
+
 def test_a_column_that_one_file_lacks_is_empty_there(kit, tmp_path):
     rows = [{"prompt": f"p {i}", "completion": f"c {i}", **({"kind": "ab"[i % 2]} if i < 9 else {})} for i in range(20)]
     folder = kit.write_shards(tmp_path / "pool", rows, 3)

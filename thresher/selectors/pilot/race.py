@@ -20,6 +20,7 @@ HALVED_AFTER = (2, 4)  # splits after which the worse half of the arms leaves
 LOOKS = (8, 16)  # fresh splits after which the nominee may be accepted
 LEVEL = 0.05  # two-sided, shared evenly by the looks
 FEWEST_HELD_OUT = 50
+NOMINATION_TIME = 0.4  # of the time that is allowed
 MULTIPLES = np.array([1.0, 1.5, 2.0, 3.0, 4.0])  # of the chosen rows: sizes of random choices
 
 
@@ -48,6 +49,7 @@ class Pilot:
         n_chosen: rows that each arm chose.
         n_candidates: among so many.
         n_held_out: rows that judged.
+        is_cut_short: the time was over before the last split.
         why: one sentence.
     """
 
@@ -61,6 +63,7 @@ class Pilot:
     n_chosen: int = 0
     n_candidates: int = 0
     n_held_out: int = 0
+    is_cut_short: bool = False
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +82,7 @@ class Pilot:
             "n_chosen": self.n_chosen,
             "n_candidates": self.n_candidates,
             "n_held_out": self.n_held_out,
+            "is_cut_short": self.is_cut_short,
         }
 
 
@@ -91,7 +95,7 @@ class Race:
         share: of the rows that is chosen.
         metric: that decides.
         salt: of all draws.
-        max_seconds: after which no further split is begun; None for no limit.
+        max_seconds: after which no further student is trained; None for no limit.
     """
 
     def __init__(
@@ -117,7 +121,12 @@ class Race:
             return self._conclude(self._arms[0], None, why=f"random rows: {problem}")
         nominations = self._nominate()
         if not nominations:
-            return self._conclude(self._arms[0], None, why="random rows: the time was over before any arm was tried")
+            return self._conclude(
+                self._arms[0],
+                None,
+                is_cut_short=True,
+                why="random rows: the time was over before any method was tried on two splits; raise max_time",
+            )
         nominee = next(arm for arm in self._arms if arm.name == nominations[0][0])
         return self._examine(nominee, nominations)
 
@@ -128,8 +137,8 @@ class Race:
             return "all rows are kept, so there is nothing to choose"
         if len(split.held_out) < FEWEST_HELD_OUT:
             return (
-                f"{len(split.held_out)} rows are left to judge the methods by, at least {FEWEST_HELD_OUT} are needed "
-                f"(copies of candidates do not count)"
+                f"too few rows are left to judge the methods by: at least {FEWEST_HELD_OUT} are needed, found "
+                f"{len(split.held_out)} (copies of candidates do not count)"
             )
         if self._count_chosen(split) < 2:
             return "the budget is too small to train on, so no method can be judged"
@@ -141,14 +150,16 @@ class Race:
         gaps: dict[str, list[Float64]] = {arm.name: [] for arm in self._arms[1:]}
         running = self._arms[1:]
         for number in range(NOMINATION_SPLITS):
-            if self._is_late:
+            if self._is_late(NOMINATION_TIME):
                 break
             split = self._draw(number) if number else self._split
             control = self._grade(self._arms[0], number, split).values(self._metric)
+            # an arm that the clock keeps out of this split is judged by the others
+            graded = [self._grade(arm, number, split) for arm in running if not self._is_late(NOMINATION_TIME)]
             rows.append(split.held_out)
-            for arm in running:
-                gaps[arm.name].append(self._grade(arm, number, split).values(self._metric) - control)
-            if number + 1 in HALVED_AFTER:
+            for arm, grade in zip(running, graded, strict=False):
+                gaps[arm.name].append(grade.values(self._metric) - control)
+            if number + 1 in HALVED_AFTER and len(graded) == len(running):
                 running.sort(key=lambda arm: -float(np.mean([gap.mean() for gap in gaps[arm.name]])))
                 running = running[: max(2, -(-len(running) // 2))]
         effects = {
@@ -163,8 +174,9 @@ class Race:
         """Ask splits that did not name the nominee whether it is better than the control."""
         grades: list[Graded] = []
         level = LEVEL / len(LOOKS)
+        is_cut_short = False
         for number in range(max(LOOKS)):
-            if self._is_late:
+            if is_cut_short := self._is_late():
                 break
             split = self._draw(NOMINATION_SPLITS + number)
             ours = self._grade(nominee, NOMINATION_SPLITS + number, split)
@@ -173,21 +185,30 @@ class Race:
                 break
         if len(grades) < 2:
             return self._conclude(
-                self._arms[0], nominee.name, nominations=tuple(nominations), why="random rows: the time was over"
+                self._arms[0],
+                nominee.name,
+                nominations=tuple(nominations),
+                is_cut_short=True,
+                why=f"random rows: the time was over before {nominee.name}, the best method so far, was tried on two "
+                "fresh splits; raise max_time",
             )
-        is_better = len(grades) in LOOKS and self._compare(grades, self._metric, level).low > 0
+        # the clock may move the last look to an earlier split: there are no more looks for it
+        is_better = self._compare(grades, self._metric, level).low > 0
         other: Metric = "macro-f1" if self._metric == "accuracy" else "accuracy"
         effect = self._compare(grades, self._metric, LEVEL)
         multiplier = self._multiply(grades)
-        chosen = nominee if is_better else self._arms[0]
+        why = _explain(nominee.name, effect, self._metric, multiplier, is_better=is_better)
+        if is_cut_short:
+            why = f"{why} (the time was over after {len(grades)} of {max(LOOKS)} fresh splits)"
         return self._conclude(
-            chosen,
+            nominee if is_better else self._arms[0],
             nominee.name,
             effect=effect,
             other_effect=self._compare(grades, other, LEVEL),
             multiplier=multiplier,
             nominations=tuple(nominations),
-            why=_explain(nominee.name, effect, self._metric, multiplier, is_better=is_better),
+            is_cut_short=is_cut_short,
+            why=why,
         )
 
     def _multiply(self, grades: list[Graded]) -> tuple[float, float, float] | None:
@@ -217,9 +238,10 @@ class Race:
             **facts,
         )
 
-    @property
-    def _is_late(self) -> bool:
-        return self._max_seconds is not None and time.monotonic() - self._started > self._max_seconds
+    def _is_late(self, share: float = 1.0) -> bool:
+        """Return whether a share of the time is over."""
+        spent = time.monotonic() - self._started
+        return self._max_seconds is not None and spent > share * self._max_seconds
 
     def _draw(self, number: int) -> Split:
         return draw_split(self._unit, self._label, np.random.default_rng([self._salt, number]))
