@@ -77,7 +77,7 @@ def draw_pool(rows: Dataset, seed: int) -> Dataset:
 
 
 def embed_all(name: str, rows: Dataset, test: Dataset, work: Path) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
-    """Return where each row stands, the MiniLM vectors of all rows that are in a pool, and of the test rows."""
+    """Return the place of each row of a pool, MiniLM's vectors of them, and of the test rows."""
     seen = np.unique(np.concatenate([draw_pool(rows, seed).frame["row_id"].to_numpy() for seed in range(SEEDS)]))
     used = rows.take(np.flatnonzero(rows.frame["row_id"].is_in(pl.Series(seen).implode()).to_numpy()))
     at = {row_id: i for i, row_id in enumerate(used.frame["row_id"])}
@@ -116,7 +116,7 @@ def run_lora(train: Dataset, test: Dataset, seed: int) -> list[str]:
 
 
 def run_cell(name: str, share: float, seed: int, kind: str, folder: Path, work: Path, cache: dict) -> None:
-    """Choose by every method, let the learner learn each different choice once, and write it all down."""
+    """Choose by every method, learn each different choice once, and write it all down."""
     if name not in cache:
         cache.clear()
         cache[name] = load_task(name, folder)
@@ -174,7 +174,7 @@ def estimate(ours: np.ndarray, theirs: np.ndarray) -> dict:
 
 
 def summarize(work: Path) -> dict:
-    """Return scores and differences of each learner, set and budget, over the seeds that are done."""
+    """Return scores and differences of each cell, over the seeds that are done."""
     groups: dict[tuple, list[dict]] = {}
     for path in sorted(work.glob("*.json")):
         cell = json.loads(path.read_text())
