@@ -21,6 +21,7 @@ def show(
     """Show the cache of computed features, or make room in it."""
     if context.invoked_subcommand is not None:
         return
+    from thresher.cache.array_folders import get_graph_cache
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
     from thresher.features.container import current_name
@@ -32,6 +33,7 @@ def show(
     n_cells, cell_bytes = CellCache().size()
     n_trained, trained_bytes = get_adapter_cache().size()
     n_models, model_bytes = get_model_cache().size()
+    n_graphs, graph_bytes = get_graph_cache().size()
     if as_json:
         import dataclasses
 
@@ -41,6 +43,7 @@ def show(
             "cells": {"n": n_cells, "bytes": cell_bytes},
             "trained": {"n": n_trained, "bytes": trained_bytes},
             "models": {"n": n_models, "bytes": model_bytes},
+            "graphs": {"n": n_graphs, "bytes": graph_bytes},
         }
         print_json(content)
         return
@@ -55,6 +58,7 @@ def show(
     print_line(f"{n_cells:,} finished cells of experiments, {format_bytes(cell_bytes)}")
     print_line(f"{n_trained:,} folders of adapters that methods had trained, {format_bytes(trained_bytes)}")
     print_line(f"{n_models:,} unpacked language models, {format_bytes(model_bytes)}")
+    print_line(f"{n_graphs:,} neighbor graphs of pools, {format_bytes(graph_bytes)}")
 
 
 @cache_app.command()
@@ -63,13 +67,14 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete features, experiment cells, adapters and unpacked models; they are rebuilt as needed.
+    """Delete features, experiment cells, adapters, models and neighbor graphs; all are rebuilt as needed.
 
-    The limit holds for each of the four.
+    The limit holds for each of the five.
 
     Raises:
         InputError: not exactly one of the options was given.
     """
+    from thresher.cache.array_folders import get_graph_cache
     from thresher.experiments.cells.cache import CellCache
     from thresher.features import FeatureCache
     from thresher.models.causal_lm.smollm2 import get_model_cache
@@ -82,4 +87,5 @@ def prune(
     freed += CellCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_adapter_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_model_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += get_graph_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     print_line(f"freed {format_bytes(freed)}")

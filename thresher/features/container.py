@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from thresher.errors import InputError, NotFoundError
+from thresher.numeric.array_store import NO_STORE, ArrayStore
 from thresher.numeric.arrays import Array
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 
@@ -48,6 +49,8 @@ class Features(Mapping[str, Array]):
             that were cut.
         products: makes matrix products of the arrays; numpy unless whoever computed them knows a
             device.
+        store: keeps what selectors compute and others can use again, such as neighbor graphs;
+            nothing unless whoever computed the features has a cache.
     """
 
     row_id: pl.Series
@@ -56,6 +59,7 @@ class Features(Mapping[str, Array]):
     missing: Mapping[str, pl.Series] = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     products: MatmulBackend = NUMPY
+    store: ArrayStore = NO_STORE
 
     def __post_init__(self) -> None:
         """Refuse arrays of the wrong length, infinities, and NaN without a reason."""

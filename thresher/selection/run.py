@@ -11,10 +11,12 @@ import numpy as np
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import digest
+from thresher.cache.array_folders import ArrayFolders
 from thresher.dataset import Dataset
 from thresher.dataset.provenance import refuse_input_as_output
 from thresher.errors import InputError
 from thresher.models.settings import ModelSettings
+from thresher.numeric.array_store import NO_STORE
 from thresher.progress import OnProgress, report_done
 from thresher.selection.choose import choose
 from thresher.selection.manifest import build_manifest, summarize_outcome
@@ -140,4 +142,6 @@ def _compute_features(request: Request, pool: Dataset) -> Features:
     for role, rows in request.others.items():
         side_inputs |= compute_side_inputs(role, side_features[role], rows, pool, request.context)
     products = load_products(request.context.models.device)
-    return replace(features, context={**features.context, **side_inputs}, products=products)
+    cache, on_progress = request.context.cache, request.context.on_progress
+    store = NO_STORE if cache is None else ArrayFolders(cache.root, on_progress)
+    return replace(features, context={**features.context, **side_inputs}, products=products, store=store)

@@ -135,6 +135,7 @@ class Auto(Selector):
             arrays={**features.arrays, "embedding": unit_rows(features["embedding"])},
             missing=features.missing,
             products=features.products,
+            store=features.store,
         )
         race = Race(
             unit,

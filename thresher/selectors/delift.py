@@ -198,7 +198,8 @@ class Delift(FeatureKernelSelector):
             )
         scale = inverse_norms(vectors)
         unit = vectors * scale.astype(np.float32)[:, None]
-        graph = build_neighbor_graph(unit, n if n_neighbors is None else n_neighbors, rng, features.products).graph
+        k = n if n_neighbors is None else n_neighbors
+        graph = build_neighbor_graph(unit, k, rng, features.products, features.store).graph
         row = np.repeat(np.arange(n), np.diff(graph.start))
         worth: Float64 = graph.similarity.astype(np.float64).round(6)  # float32 knows no more
         others = {

@@ -95,7 +95,9 @@ class FacilityLocation(PairwiseGreedy):
         scale = inverse_norms(vectors)
         floor = kernels.similarity_to_existing(vectors, scale, features.context.get("existing_embedding"))
         cover = greedy.start_coverage(vectors, scale, size.astype(np.float32), floor)
-        kernel, notes = kernels.build_kernel(plan, vectors * scale.astype(np.float32)[:, None], rng, features.products)
+        kernel, notes = kernels.build_kernel(
+            plan, vectors * scale.astype(np.float32)[:, None], rng, features.products, features.store
+        )
         rule = pick_rules.start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
         picked, gains, n_visited = kernels.pick_greedily(kernel, cover, min(n_ranked, len(vectors)), rule)
 

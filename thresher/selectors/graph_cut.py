@@ -122,7 +122,7 @@ class GraphCut(Selector):
         pairs: _Similarity = _AllPairs(unit, vectors)
         notes: dict[str, str | int | float] = {**plan.notes}
         if plan.kernel == "sparse":
-            graph, notes = build_kernel(plan, unit, rng, features.products)
+            graph, notes = build_kernel(plan, unit, rng, features.products, features.store)
             assert isinstance(graph, Graph)
             pairs = _Neighbors(graph, vectors)
         existing = features.context.get("existing_embedding", vectors[:0])

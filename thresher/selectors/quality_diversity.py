@@ -113,7 +113,7 @@ class QualityDiversity(PairwiseGreedy):
             bonus = np.where(has_quality, quality * (weight[1] / weight[0]), 0.0)
             plan = self._plan_memory(*vectors.shape)
             kernel, notes = kernels.build_kernel(
-                plan, vectors * scale.astype(np.float32)[:, None], rng, features.products
+                plan, vectors * scale.astype(np.float32)[:, None], rng, features.products, features.store
             )
             rule = pick_rules.start_pick_rule(self.optimizer, self.epsilon, rng, cover.is_pick)
             picks, gains, n_visited = kernels.pick_greedily(kernel, cover, n_picks, rule, bonus)

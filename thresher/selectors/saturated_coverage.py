@@ -73,7 +73,7 @@ class SaturatedCoverage(PairwiseGreedy):
             kernels.similarity_to_existing(vectors, scale, existing),
             kernels.sum_existing_similarities(unit, existing),
         )
-        kernel, notes = kernels.build_kernel(plan, unit, rng, features.products)
+        kernel, notes = kernels.build_kernel(plan, unit, rng, features.products, features.store)
         cap = self.saturation * (kernels.sum_similarities(kernel) + begun)
         cover = greedy.start_saturation(n, np.maximum(cap - begun, 0))
         cover.nearest[:] = floor

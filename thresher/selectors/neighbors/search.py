@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
+from thresher.numeric.array_store import NO_STORE, ArrayStore, StoredArrays
 from thresher.numeric.arrays import Float32
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.selectors.neighbors.csr import Graph
@@ -16,6 +18,7 @@ from thresher.selectors.neighbors.limits import FLAT_ROWS
 
 EXACT_ROWS = FLAT_ROWS  # up to here every pair is compared; beyond, inverted lists
 MIN_RECALL = 0.95  # that the inverted lists aim at, on a sample
+VERSION = 1  # of how a graph is built; raise it when other graphs come out
 N_AT_ONCE = 4_096  # rows searched per call: bounds the memory of the answers
 
 
@@ -37,7 +40,11 @@ class Neighbors(NamedTuple):
 
 
 def build_neighbor_graph(
-    unit: Float32, n_neighbors: int, rng: np.random.Generator, products: MatmulBackend = NUMPY
+    unit: Float32,
+    n_neighbors: int,
+    rng: np.random.Generator,
+    products: MatmulBackend = NUMPY,
+    store: ArrayStore = NO_STORE,
 ) -> Neighbors:
     """Join each row to its nearest rows by cosine, both ways.
 
@@ -46,13 +53,27 @@ def build_neighbor_graph(
         n_neighbors: per row, itself not counted.
         rng: seeds the inverted lists and draws the sample that measures them.
         products: where the rows of the lists are compared, if that is worth it.
+        store: where a graph of the same rows is found again, and a new one kept.
     """
     k = min(n_neighbors + 1, len(unit))  # each row finds itself
-    if len(unit) <= EXACT_ROWS:
-        return Neighbors(build_symmetric_graph(unit, _nearest_of_all(unit, k)), "flat", 1.0, NUMPY.name)
-    there = products.choose_backend(len(unit) * FIRST_COMPARED * unit.shape[1], unit.nbytes)
-    search = search_inverted_lists(unit, k, rng, there, min_recall=MIN_RECALL)
-    return Neighbors(build_symmetric_graph(unit, search.row), "inverted lists", search.recall, there.name)
+    is_exact = len(unit) <= EXACT_ROWS
+    # drawn here whether or not the graph is in the store, so that later draws are the same
+    seed = None if is_exact else int(rng.integers(1 << 62))
+    there = NUMPY if is_exact else products.choose_backend(len(unit) * FIRST_COMPARED * unit.shape[1], unit.nbytes)
+
+    def compute() -> StoredArrays:
+        if seed is None:
+            graph, facts = build_symmetric_graph(unit, _nearest_of_all(unit, k)), {"search": "flat", "recall": 1.0}
+        else:
+            search = search_inverted_lists(unit, k, np.random.default_rng(seed), there, min_recall=MIN_RECALL)
+            graph = build_symmetric_graph(unit, search.row)
+            facts = {"search": "inverted lists", "recall": search.recall}
+        return StoredArrays(graph._asdict(), facts)
+
+    key = {"what": "neighbor graph", "version": VERSION, "k": k, "seed": seed, "products": there.name}
+    key |= {"shape": list(unit.shape), "rows": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(unit).data)}
+    stored = store.load_or_compute(key, compute)
+    return Neighbors(Graph(**stored.arrays), stored.facts["search"], stored.facts["recall"], there.name)
 
 
 def _nearest_of_all(unit: Float32, k: int) -> NDArray[np.int32]:

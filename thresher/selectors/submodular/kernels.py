@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from thresher.numeric.array_store import NO_STORE, ArrayStore
 from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.matmul import NUMPY, MatmulBackend
 from thresher.numeric.vectors import inverse_norms, unit_rows
@@ -43,7 +44,11 @@ def pick_greedily(
 
 
 def build_kernel(
-    plan: MemoryPlan, unit: Float32, rng: np.random.Generator, products: MatmulBackend = NUMPY
+    plan: MemoryPlan,
+    unit: Float32,
+    rng: np.random.Generator,
+    products: MatmulBackend = NUMPY,
+    store: ArrayStore = NO_STORE,
 ) -> tuple[Float32 | Graph, Notes]:
     """Compute the kernel that was planned, and what the manifest should say of it.
 
@@ -52,6 +57,7 @@ def build_kernel(
         unit: (n, d) rows of length 1 (or 0).
         rng: of the neighbor search.
         products: where the cosines are computed, if that is worth it.
+        store: where a graph of the same rows is found again; all pairs are never kept.
     """
     n, d = unit.shape
     if plan.kernel == "dense":
@@ -59,7 +65,7 @@ def build_kernel(
         return dense_kernel.compute_kernel(unit, there), {**plan.notes, "n_pairs": n**2, "products": there.name}
     from thresher.selectors.neighbors.search import build_neighbor_graph
 
-    neighbors = build_neighbor_graph(unit, plan.n_neighbors, rng, products)
+    neighbors = build_neighbor_graph(unit, plan.n_neighbors, rng, products, store)
     return neighbors.graph, {
         **plan.notes,
         "n_neighbors": plan.n_neighbors,
