@@ -31,7 +31,7 @@ test: lint types imports layout fast  ## everything that CI checks
 
 # One thread each in two processes: threads of several processes that wait for one another on few cores are slow.
 fast: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 slow: $(INSTALLED)  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow

@@ -18,6 +18,7 @@ import pytest
 from thresher.errors import NotFoundError
 
 ROOT = Path(__file__).parent
+LONGEST = ["test_docs.py", "test_kill.py", "test_worker_pool.py", "test_examples.py", "test_resume.py"]
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,6 +33,11 @@ def pytest_configure():
             pytest.exit(
                 f"{group}: {sorted(stale)} are not installed; run `make setup`, or `pip install --no-deps -e .`"
             )
+
+
+def pytest_collection_modifyitems(items):
+    """Run the files whose tests take longest first, so that no process waits for another's last."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)

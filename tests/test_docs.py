@@ -1,8 +1,10 @@
-"""Every Python and shell example in the README and the documentation runs as it is written."""
+"""Every Python and shell example in the README and the documentation runs as it is written.
+
+The data set that they name is cut to its first rows, so that they take seconds.
+"""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +13,26 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+N_ROWS = {"train.jsonl": 1500, "test.jsonl": 150}
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def copy_rows(folder):
+    """Copy the first rows of the embedded data set."""
+    folder.mkdir(parents=True)
+    for name, n in N_ROWS.items():
+        lines = (ROOT / "data/products" / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[:n]))
 
 
 def blocks(page):
     return BLOCK.findall(page.read_text())
 
 
+@pytest.mark.timeout(900)  # many commands, one after the other
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_examples_run(page, tmp_path):
-    shutil.copytree(ROOT / "data" / "products", tmp_path / "data" / "products")
+    copy_rows(tmp_path / "data/products")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     python = []
     for language, code in blocks(page):

@@ -67,7 +67,7 @@ def prune(
     older_than_days: Annotated[float | None, typer.Option(help="Delete what was not used for so long.", min=0)] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete everything.")] = False,
 ) -> None:
-    """Delete features, experiment cells, adapters, models and neighbor graphs; all are rebuilt as needed.
+    """Delete features, cells, adapters, models and neighbor graphs; they are rebuilt as needed.
 
     The limit holds for each of the five.
 
