@@ -21,6 +21,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 
@@ -35,6 +36,10 @@ _SENTENCES = (  # of RuntimeErrors that have no class of their own
     "CUBLAS_STATUS",
     "cuDNN error",
 )
+
+_PANIC = "PanicException"  # of polars, tokenizers and safetensors, each its own class
+# How Rust prints an error of the operating system, as when no thread can be started.
+_OS_ERROR = re.compile(r"\bos error \d+|\bOs \{ code: \d+|ThreadPoolBuildError|failed to spawn thread")
 
 USER_ERROR, TEMPORARY, INTERNAL_ERROR = 2, 75, 1  # exit codes; 75 is EX_TEMPFAIL of sysexits.h
 
@@ -117,6 +122,11 @@ class IncompleteError(ThresherError, RuntimeError):
     """The machine ended part of the work, as when memory runs out; the same call completes it."""
 
 
+def is_panic(error: BaseException) -> bool:
+    """Tell whether a library in Rust gave up (panicked): Python does not count that as Exception."""
+    return type(error).__name__ == _PANIC
+
+
 def is_disk_error(error: BaseException) -> bool:
     """Tell whether an error is one of the disk, which would meet all other work, too."""
     return isinstance(error, OutputError) or (isinstance(error, OSError) and error.errno in _DISK_ERRNOS)
@@ -126,9 +136,11 @@ def is_environment_error(error: BaseException) -> bool:
     """Tell whether the machine caused an error, not the rows or settings: the same may succeed.
 
     Such are memory that runs out, on the host or on a device that others use, errors of a device,
-    processes that were killed, and every refusal by the operating system (an OSError with a
-    number).
+    processes that were killed, and every refusal by the operating system (an OSError with a number,
+    or a panic that tells of one).
     """
+    if is_panic(error):
+        return _OS_ERROR.search(str(error)) is not None
     if isinstance(error, DeviceMemoryError):
         return error.is_shared
     if isinstance(error, OSError):

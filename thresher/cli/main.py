@@ -33,11 +33,20 @@ from thresher.cli.select import select
 from thresher.cli.train import train
 from thresher.cli.tune import tune
 from thresher.cli.usage import describe_usage_error
-from thresher.errors import TEMPORARY, USER_ERROR, ThresherError, describe_os_error, find_exit_code, is_storage_error
+from thresher.errors import (
+    TEMPORARY,
+    USER_ERROR,
+    ThresherError,
+    describe_os_error,
+    find_exit_code,
+    is_panic,
+    is_storage_error,
+)
 from thresher.models.server_address import SCHEMES
 from thresher.printable import clean_foreign_messages
 
 _SERVER_OPTIONS = {"--model"}
+_COMPLETION = "_THRESHER_COMPLETE"  # set by a shell that asks for completions
 _HOME = re.compile(r"^(--[\w-]+=)?~(?=/|$)")
 
 app = typer.Typer(
@@ -105,10 +114,7 @@ def main(arguments: list[str]) -> int:
         # The reader of our output has gone, for which typer would exit with 1: nothing is wrong.
         # Keep Python from complaining when it flushes at exit.
         if not isinstance(ending, BrokenPipeError) and not isinstance(ending.__context__, BrokenPipeError):
-            code = signals.find_received()
-            if code is None:
-                raise
-            return reporter.leave(code)
+            return reporter.end(ending)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ThresherError as error:
@@ -163,8 +169,7 @@ class _ErrorReporter(NamedTuple):
         return self.report(sentence, code, prefix="thresher: ")
 
     def crash(self, error: BaseException) -> int:
-        # a panic of polars is no Exception; what else is none ends the process
-        is_internal = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        is_internal = isinstance(error, Exception) or is_panic(error)  # what else is none ends the process
         if self.is_debug or not is_internal:
             raise error
         code = signals.find_received()
@@ -177,6 +182,16 @@ class _ErrorReporter(NamedTuple):
         return self.report(
             f"{sentence}; run again with --debug for the traceback, and report it", 1, prefix="thresher: "
         )
+
+    def end(self, ending: SystemExit) -> int:
+        """Report what has ended the command: a signal, or code that took it for its own process."""
+        code = signals.find_received()
+        if code is not None:
+            return self.leave(code)
+        if self.is_debug or _COMPLETION in os.environ:  # which ends so
+            raise ending
+        sentence = f"internal error: a plug-in or library ended the process (SystemExit: {ending.code})"
+        return self.report(f"{sentence}; run again with --debug for the traceback", 1, prefix="thresher: ")
 
     def leave(self, code: int) -> int:
         """Report a signal by its exit code."""

@@ -1,10 +1,13 @@
 import threading
 import time
 
+import numpy as np
+import polars as pl
 import psutil
 import pytest
 
 from tests.local_ray import start_local_ray
+from thresher.experiments.cells import ray_engine
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell
 from thresher.experiments.cells.ray_engine import run_cells_on_ray
@@ -67,3 +70,14 @@ def test_a_cell_whose_process_is_killed_is_tried_again(cluster, pool, test_rows,
     killer.join()
     assert [outcomes[index].reason for index in (0, 1)] == [None, None]
     assert len(retried) == len(killed) == 1
+
+
+@pytest.mark.parametrize(("message", "is_of_environment"), [("index out of bounds", False), ("os error 11", True)])
+def test_a_panic_on_a_node_is_an_answer(pool, test_rows, tiny_bert, quick, monkeypatch, message, is_of_environment):
+    def panic(*_):
+        raise pl.exceptions.PanicException(message)
+
+    monkeypatch.setattr(ray_engine, "train_and_measure", panic)
+    experiment = prepare_experiment(pool, eval=test_rows, model=tiny_bert, settings=quick, metric=None)
+    cell = Cell(method="random", n_rows=8, seed=0, rows=np.arange(8))
+    assert ray_engine._run_remotely(experiment, cell) == (f"PanicException: {message}", is_of_environment)

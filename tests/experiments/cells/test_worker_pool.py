@@ -150,8 +150,16 @@ def test_workers_that_cannot_start_are_told_and_not_waited_for(experiment, cells
         list(run_cells(experiment, cells[:2], CellCache(tmp_path), n_workers=2))
 
 
+NO_THREAD = 'ThreadPoolBuildError { kind: IOError(Os { code: 11, kind: WouldBlock, message: "unavailable" }) }'
+
+
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOMEM, "Cannot allocate memory"), DeviceMemoryError("no room", is_shared=True)]
+    "error",
+    [
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        DeviceMemoryError("no room", is_shared=True),
+        pl.exceptions.PanicException(NO_THREAD),
+    ],
 )
 def test_what_the_machine_ended_here_is_tried_again_in_a_fresh_process(experiment, cells, tmp_path, monkeypatch, error):
     monkeypatch.setattr(worker_pool, "train_and_measure", raise_error(error))
@@ -160,7 +168,14 @@ def test_what_the_machine_ended_here_is_tried_again_in_a_fresh_process(experimen
     assert outcome.outcomes is not None
 
 
-@pytest.mark.parametrize("error", [ValueError("of the rows"), DeviceMemoryError("a step is too large")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("of the rows"),
+        DeviceMemoryError("a step is too large"),
+        pl.exceptions.PanicException("index out of bounds: the len is 3 but the index is 3"),
+    ],
+)
 def test_what_the_rows_or_settings_cause_is_their_result(experiment, cells, tmp_path, monkeypatch, error):
     monkeypatch.setattr(worker_pool, "train_and_measure", raise_error(error))
     ((_, outcome),) = run_cells(experiment, cells[:1], CellCache(tmp_path), n_workers=1)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from thresher.errors import MissingExtraError, is_environment_error
+from thresher.errors import MissingExtraError, is_environment_error, is_panic
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome, train_and_measure
 from thresher.experiments.cells.retries import OnRetry, Round, leave_unfinished, run_rounds
@@ -114,7 +114,9 @@ def _run_remotely(experiment: Experiment, cell: Cell) -> _Answer | _Failure:
     with tempfile.TemporaryDirectory(prefix="thresher-cell-") as folder:
         try:
             outcomes, facts = train_and_measure(cell.build_context(experiment), Path(folder))
-        except Exception as error:  # noqa: BLE001 - an experiment outlives its cells: the reason is recorded
+        except BaseException as error:  # an experiment outlives its cells: the reason is recorded
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
             return _Failure(format_error(error), is_of_environment=is_environment_error(error))
     buffer = io.BytesIO()
     outcomes.write_parquet(buffer)

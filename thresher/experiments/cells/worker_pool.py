@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
-from thresher.errors import OutputError, is_disk_error, is_environment_error
+from thresher.errors import OutputError, is_disk_error, is_environment_error, is_panic
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.cell import Cell, Outcome, compute_cell_key, train_and_measure
 from thresher.experiments.cells.retries import OnRetry, Round, leave_unfinished, run_rounds
@@ -65,8 +65,8 @@ def run_cell(experiment: Experiment, cell: Cell, cache: CellCache) -> Outcome:
     key = compute_cell_key(context)
     try:
         return cache.load_or_run(key, lambda work: train_and_measure(context, work))
-    except Exception as error:
-        if is_disk_error(error):
+    except BaseException as error:
+        if is_disk_error(error) or not (isinstance(error, Exception) or is_panic(error)):
             raise
         if is_environment_error(error):
             return leave_unfinished(key, format_error(error))
