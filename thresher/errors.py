@@ -3,6 +3,7 @@
     ThresherError
     ├── InputError         the data or an argument is not what is required   (ValueError)
     ├── SettingsError      a setting has an unknown name or an illegal value  (ValueError)
+    │   └── ProblemsError  several have: a line for each
     ├── NotFoundError      a name was looked up and does not exist            (LookupError)
     ├── MissingExtraError  an optional package is needed                      (ImportError)
     ├── ManifestError      a manifest cannot be read or does not match        (ValueError)
@@ -74,6 +75,10 @@ class InputError(ThresherError, ValueError):
 
 class SettingsError(ThresherError, ValueError):
     """A setting has an unknown name or an illegal value."""
+
+
+class ProblemsError(SettingsError):
+    """Several settings are wrong: a line that counts them, and a line for each, all printable."""
 
 
 class NotFoundError(ThresherError, LookupError):

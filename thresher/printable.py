@@ -1,4 +1,4 @@
-"""What may leave for a terminal or a log: no control character of anybody's data.
+"""What may leave for a terminal, a log or a page: no control character of anybody's data.
 
 Names of columns, files and labels, texts of rows and words of servers can hold sequences that
 recolor a terminal, move its cursor or turn text around, and line breaks that forge a line of a log.
@@ -7,6 +7,7 @@ Whatever is printed goes through here, and shows them as Python would write them
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 import sys
@@ -25,6 +26,21 @@ _CONTROLS = re.compile(
 )
 
 
+# What a page must not hold: controls, halves of surrogate pairs, and what turns text around. Marks of
+# direction and joiners stay: people write them.
+_NOT_OF_PAGES = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
+
+
+def replace_controls(text: str) -> str:
+    """Return a text with a box for each character that a page or figure must not hold."""
+    return _NOT_OF_PAGES.sub("\ufffd", text)
+
+
 def escape_controls(text: str) -> str:
     r"""Return a text with control characters but line feeds and tabs escaped, as in \x1b."""
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
@@ -38,6 +54,16 @@ def escape_line(text: str) -> str:
 def join_lines(lines: Iterable[str]) -> str:
     """Return lines one below the other, none of which is two."""
     return "\n".join(escape_line(line) for line in lines)
+
+
+def escape_html(text: str) -> str:
+    """Return a text as it stands in HTML, in an element or in quotes, without control characters."""
+    return html.escape(replace_controls(text))
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text as one line that Markdown shows as it is, without control characters."""
+    return _MARKUP.sub(r"\\\1", replace_controls(text).replace("\n", " "))
 
 
 def escape_json(text: str) -> str:

@@ -90,7 +90,10 @@ static int decide(const char *kind, const char *path, const char *other, int nee
         return FAIL;
     }
     if (number != at) return GO_ON;
-    if (action == 'f') is_full = 1;
+    if (action == 'f') {
+        is_full = 1;
+        if (!needs_room && strcmp(kind, "fsync")) return GO_ON; /* another order than that of the run before */
+    }
     if (action != 'e' && size > 1) return HALF;
     if (action == 'k') syscall(SYS_kill, getpid(), SIGKILL);
     errno = error_number;

@@ -1,5 +1,6 @@
 """Errors of the disk: they name the path, and their exit code says whether to try again."""
 
+import ast
 import errno
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from thresher.artifacts.disk_errors import naming_path, writing_safetensors
+from thresher.artifacts.disk_errors import delete_folder, naming_path, writing_safetensors
 from thresher.artifacts.folder import OutputFolder, copy_folder, write_atomic
 from thresher.artifacts.scratch import make_scratch_folder
 from thresher.cli import main as module
@@ -173,3 +174,25 @@ def test_a_temporary_folder_goes_with_its_owner():
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not folder.exists()
+
+
+def test_a_file_that_cannot_be_deleted_is_named_with_its_whole_path(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_text("c")
+
+    def refuse(path, **_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(OSError, match="error") as raised:
+        delete_folder(tmp_path / "a")
+    assert raised.value.filename == str(tmp_path / "a" / "b" / "c")
+
+
+def test_folders_are_deleted_in_one_way_only():
+    """`shutil.rmtree` names only the last part of the path in its errors."""
+    for path in sorted(Path(module.__file__).parents[1].rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("rmtree"):
+                names = {keyword.arg for keyword in node.keywords}
+                assert path.name == "disk_errors.py" or "ignore_errors" in names, f"{path}:{node.lineno}"

@@ -98,6 +98,15 @@ def test_a_job_with_hostile_names_prints_and_logs_nothing_raw(folder, capfd):
         run(["curate", *verb, "--job", job] if verb[0] != "check" else ["curate", "check", job], capfd)
 
 
+def test_each_problem_of_a_job_file_is_a_line(tmp_path, capfd):
+    job = tmp_path / f"job{EVIL}{FORGED}.toml".replace("/", "")
+    job.write_text(f'[select]\n"{FORGED.strip()}\\n\\u001b" = 1\nx = 1\n[output]\nfolder = "out"\n')
+    lines = run(["curate", "check", job], capfd, code=2).err.splitlines()
+    assert re.search(r"job.*: \d problems:$", lines[0])
+    assert all(re.match(r"  (line \d+: )?\w+", line) for line in lines[1:])
+    assert len(lines) == 1 + int(lines[0].split()[-2])
+
+
 def test_words_of_a_server_are_printed_without_their_controls(serve, folder, capfd):  # noqa: F811
     refusal = frame(json.dumps({"error": {"message": f"{EVIL}{FORGED}"}}).encode(), "400 Bad")
     server, address = serve(send(refusal))

@@ -6,9 +6,11 @@ import errno
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
@@ -41,12 +43,16 @@ def delete_folder(folder: Path) -> None:
     """Delete a folder and all that is in it, or a link to one; an error names its whole path."""
     if folder.is_symlink():
         folder.unlink()
-        return
-    try:
-        shutil.rmtree(folder)
-    except OSError as error:
-        error.filename = str(folder / error.filename) if error.filename else str(folder)
-        raise
+    elif sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=_raise_with_path)
+    else:
+        shutil.rmtree(folder, onerror=lambda call, path, info: _raise_with_path(call, path, info[1]))
+
+
+def _raise_with_path(_: object, path: str, error: BaseException) -> NoReturn:
+    if isinstance(error, OSError):
+        error.filename = path  # of which the system knows the last part alone
+    raise error
 
 
 def is_unsupported(error: OSError) -> bool:

@@ -144,7 +144,7 @@ class OutputFolder:
     def _move_into_place(self) -> None:
         for entry in self.work.iterdir():
             if entry.name.startswith(".") and entry.is_dir():
-                shutil.rmtree(entry)
+                delete_folder(entry)
         if self.path.exists():
             self._replace()
         else:

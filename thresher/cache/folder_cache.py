@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from thresher.artifacts.disk_errors import delete_folder
 from thresher.artifacts.folder import MANIFEST, OutputFolder
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.seal import find_damage
@@ -200,7 +201,7 @@ class FolderCache:
         except (Timeout, FileNotFoundError):  # in use, or pruned by another process
             return False
         with suppress(FileNotFoundError):  # another process that prunes deletes it at the same time
-            shutil.rmtree(gone)
+            delete_folder(gone)
         return True
 
     def _discard_left(self) -> int:

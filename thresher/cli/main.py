@@ -26,7 +26,7 @@ from thresher.cli.curate_job import log_line
 from thresher.cli.curate_job import register as register_jobs
 from thresher.cli.curve import curve
 from thresher.cli.methods import methods
-from thresher.cli.output import print_line
+from thresher.cli.output import print_block, print_line
 from thresher.cli.report import report
 from thresher.cli.score import score
 from thresher.cli.select import select
@@ -36,6 +36,7 @@ from thresher.cli.usage import describe_usage_error
 from thresher.errors import (
     TEMPORARY,
     USER_ERROR,
+    ProblemsError,
     ThresherError,
     describe_os_error,
     find_exit_code,
@@ -118,7 +119,7 @@ def main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ThresherError as error:
-        return reporter.fail(str(error), find_exit_code(error))
+        return reporter.fail(str(error), find_exit_code(error), is_block=isinstance(error, ProblemsError))
     except TyperException as error:
         sentence = describe_usage_error(error)
         return reporter.fail(sentence) if sentence else error.exit_code
@@ -163,10 +164,10 @@ class _ErrorReporter(NamedTuple):
     is_debug: bool
     is_json: bool
 
-    def fail(self, sentence: str, code: int = USER_ERROR) -> int:
+    def fail(self, sentence: str, code: int = USER_ERROR, *, is_block: bool = False) -> int:
         if self.is_debug:
             raise  # the error that is being handled by the caller
-        return self.report(sentence, code, prefix="thresher: ")
+        return self.report(sentence, code, prefix="thresher: ", is_block=is_block)
 
     def crash(self, error: BaseException) -> int:
         is_internal = isinstance(error, Exception) or is_panic(error)  # what else is none ends the process
@@ -197,9 +198,9 @@ class _ErrorReporter(NamedTuple):
         """Report a signal by its exit code."""
         return self.report(signals.describe_signal(code), code)
 
-    def report(self, sentence: str, code: int, *, prefix: str = "") -> int:
+    def report(self, sentence: str, code: int, *, prefix: str = "", is_block: bool = False) -> int:
         if self.is_json:
             log_line("error", "error", sentence, {"exit_code": code})
         else:
-            print_line(f"{prefix}{sentence}", err=True)
+            (print_block if is_block else print_line)(f"{prefix}{sentence}", err=True)
         return code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import polars as pl
 from thresher.artifacts.folder import MANIFEST, OutputFolder, write_atomic, write_ndjson, write_parquet
 from thresher.artifacts.manifest import Manifest
 from thresher.curation.pipeline import CurationResult
+from thresher.printable import escape_html, join_lines
 
 if TYPE_CHECKING:
     import datasets
@@ -108,13 +108,17 @@ class Curated:
     def __repr__(self) -> str:
         """Return the counts, one line each."""
         width = max(len(name) for name, _ in self._summary()) + 2
-        return "Curated\n" + "\n".join(f"  {name:<{width}}{text}" for name, text in self._summary())
+        return join_lines(["Curated", *(f"  {name:<{width}}{text}" for name, text in self._summary())])
 
     def _repr_html_(self) -> str:
         """Return the counts and the first dropped rows as HTML; all text is escaped."""
-        head = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self._summary())
+        head = "".join(
+            f"<tr><th>{escape_html(name)}</th><td>{escape_html(text)}</td></tr>" for name, text in self._summary()
+        )
         dropped = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{escape(str(cell)[:160])}</td>" for cell in row) + "</tr>"
+            "<tr>"
+            + "".join(f"<td style='text-align:left'>{escape_html(str(cell)[:160])}</td>" for cell in row)
+            + "</tr>"
             for row in self.dropped.head(5).select("rule", "explanation", "preview").iter_rows()
         )
         return f"<table>{head}</table><b>Dropped</b><table>{dropped}</table>"

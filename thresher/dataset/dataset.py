@@ -23,6 +23,7 @@ from thresher.dataset.schema import Schema
 from thresher.dataset.values.class_names import decode_rows
 from thresher.errors import InputError, NotFoundError, did_you_mean
 from thresher.numeric.arrays import Int32, Int64, Ints
+from thresher.printable import escape_line
 
 Indices = Sequence[int] | Ints | pl.Series
 
@@ -88,7 +89,9 @@ class Dataset:
         names = [shard.source.name for shard in self.shards]
         files = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         rejected = f", {len(self.rejected)} rejected" if len(self.rejected) else ""
-        return f"Dataset({len(self)} rows{rejected}, kind={self.kind!r}, schema={self.schema.name!r}, files={files})"
+        return escape_line(
+            f"Dataset({len(self)} rows{rejected}, kind={self.kind!r}, schema={self.schema.name!r}, files={files})"
+        )
 
     @property
     def kind(self) -> str:

@@ -35,6 +35,7 @@ from thresher.experiments.tables import (
     compute_identity,
     write_tables,
 )
+from thresher.printable import join_lines
 from thresher.progress import OnProgress
 from thresher.selectors import Selector, available, create
 from thresher.subset.budget import parse_budget
@@ -92,9 +93,9 @@ class Comparison:
     path: Path | None
     manifest: Manifest
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """Return one sentence per method and budget."""
-        return "\n".join(f"{v.method}, {v.n_rows:,} rows: {v.sentence}" for v in self.verdicts)
+        return join_lines(f"{v.method}, {v.n_rows:,} rows: {v.sentence}" for v in self.verdicts)
 
 
 @document_options(ComparisonSettings)

@@ -14,6 +14,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.evaluation.saturation import MIN_DELTA, CurveFit, Saturation, fit_curve
 from thresher.experiments.runner import CellId, ExperimentRunner
 from thresher.experiments.settings import BASELINE, CurveSettings
+from thresher.printable import join_lines
 
 MIN_SIZES, MIN_SEEDS = 3, 2  # below, no law is fitted
 
@@ -42,9 +43,9 @@ class LearningCurve:
     path: Path | None
     manifest: Manifest
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """Return one sentence per method."""
-        return "\n".join(f"{method}: {saturation}" for method, saturation in self.saturation.items())
+        return join_lines(f"{method}: {saturation}" for method, saturation in self.saturation.items())
 
 
 @dataclass

@@ -36,6 +36,7 @@ from thresher.experiments.result_folder import RunClock, read_result, run_in_fol
 from thresher.experiments.search import EARLY, Search, TrialResult, run_settings, run_trials
 from thresher.experiments.settings import TuneOptions, TuneSettings
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
+from thresher.printable import join_lines
 from thresher.progress import OnProgress
 from thresher.trainer.settings import TrainSettings
 from thresher.validation import build_settings, document_options
@@ -74,6 +75,10 @@ class Tuning:
     content: Mapping[str, Any]
     path: Path | None
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        """Return the number of trials and the settings of the winner."""
+        return join_lines(["Tuning", f"  trials  {len(self.trials)}", f"  best    {self.best}"])
 
 
 @document_options(TuneSettings)

@@ -14,6 +14,7 @@ from thresher.errors import InputError, NotFoundError
 from thresher.numeric.array_store import NO_STORE, ArrayStore
 from thresher.numeric.arrays import Array
 from thresher.numeric.matmul import NUMPY, MatmulBackend
+from thresher.printable import escape_line
 
 # Names that features had in files and caches written by version 0.1.0; they are accepted
 # everywhere.
@@ -81,6 +82,11 @@ class Features(Mapping[str, Array]):
         has_reason = self.missing[name].is_not_null().to_numpy()
         is_nan = np.isnan(array).all(axis=inner)
         return np.flatnonzero(np.where(has_reason, ~is_nan, ~is_finite))
+
+    def __repr__(self) -> str:
+        """Return the number of rows, and the shape of each array."""
+        shapes = {name: array.shape[1:] for name, array in self.arrays.items()}
+        return escape_line(f"Features({len(self.row_id)} rows, shapes={shapes})")
 
     def __getitem__(self, name: str) -> Array:
         """Return the array of that name, or say which names there are."""

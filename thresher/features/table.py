@@ -28,6 +28,7 @@ from thresher.dataset.provenance import (
 from thresher.errors import InputError, OutputError
 from thresher.features.container import current_name
 from thresher.models.settings import ModelOptions, ModelSettings
+from thresher.printable import escape_line
 from thresher.validation import document_options, split_options
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class FeatureTable:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.frame)
+
+    def __repr__(self) -> str:
+        """Return the number of rows and the columns."""
+        return escape_line(f"FeatureTable({len(self)} rows, columns={self.frame.columns})")
 
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the table, whole or not at all, and its manifest beside it as `PATH.manifest.json`.

@@ -19,7 +19,7 @@ from thresher.curation.curate import build_rules
 from thresher.curation.rule import Rule
 from thresher.curation.rule import create as create_rule
 from thresher.dataset.schema import SCHEMA_NAMES, build_mapped_schema
-from thresher.errors import SettingsError, ThresherError, did_you_mean
+from thresher.errors import ProblemsError, SettingsError, ThresherError, did_you_mean
 from thresher.jobs.settings import JobSettings, RowSettings, Select, Source, Step
 from thresher.models.encoders.encoder import EMBEDDED
 from thresher.selectors import Selector
@@ -147,12 +147,10 @@ class _Problems:
     def to_error(self, path: Path) -> SettingsError:
         """Return all problems as one error."""
         # No control character of a key may pass for a line of the log.
-        lines = [
-            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in m) for m in self.messages
-        ]
+        lines = [_escape(message) for message in self.messages]
         if len(lines) == 1:
             return SettingsError(f"{path}: {lines[0]}")
-        return SettingsError("\n  ".join([f"{path}: {len(lines)} problems:", *lines]))
+        return ProblemsError("\n  ".join([f"{_escape(str(path))}: {len(lines)} problems:", *lines]))
 
 
 def _escape(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import unicodedata
 import warnings
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import NullLocator
 
+from thresher.printable import replace_controls
 from thresher.reporting import formatting as fmt
 from thresher.reporting.charts.chart import Band, Bars, Chart, Dots, Line, Note, Rows, Rule, Whiskers
 from thresher.reporting.charts.palette import LIGHT
@@ -167,4 +167,4 @@ def _draw_map(figure: PoolMap) -> Canvas:
 
 def _remove_controls(text: str) -> str:
     """Return the text with a box for each control character, which a figure cannot show."""
-    return "".join("\ufffd" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in text)
+    return replace_controls(text).replace("\n", "\ufffd").replace("\t", "\ufffd")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from thresher.printable import replace_controls
 from thresher.reporting.charts.palette import DARK, LIGHT
 from thresher.reporting.charts.svg import build_marker, draw_chart
 from thresher.reporting.page import Figure, Page, PoolMap
@@ -34,7 +34,7 @@ def render(page: Page) -> bytes:
     style, script = _build_style(), (TEMPLATES / "report.js").read_text(encoding="utf-8")
     template, policy = _load_environment().get_template("page.html.j2"), _build_policy(style, script)
     html = template.render(page=page, style=Markup(style), script=Markup(script), policy=policy)
-    return _remove_controls(html).encode()
+    return replace_controls(html).encode()
 
 
 @cache
@@ -115,9 +115,3 @@ def _build_policy(style: str, script: str) -> str:
 def _slugify(text: str) -> str:
     """Return a name for a link's target."""
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()) or "part"
-
-
-def _remove_controls(html: str) -> str:
-    """Return the text without control characters and lone surrogates, which HTML forbids."""
-    bad = {c for c in set(html) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}
-    return html.translate({ord(c): "\ufffd" for c in bad}) if bad else html

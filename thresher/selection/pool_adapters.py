@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thresher.artifacts.disk_errors import delete_folder
 from thresher.artifacts.folder import MANIFEST, write_atomic
 from thresher.artifacts.manifest import FORMAT as MANIFEST_FORMAT
 from thresher.artifacts.manifest import Manifest, digest
@@ -272,7 +273,7 @@ def _discard_damaged(folder: Path, checkpoints: Path) -> None:
     from thresher.trainer.engine.checkpoint import is_whole
 
     if not all(is_whole(path) for path in folder.glob("epoch-*/*.safetensors")):
-        rmtree(folder)
+        delete_folder(folder)
         rmtree(checkpoints, ignore_errors=True)
 
 

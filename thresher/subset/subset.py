@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from thresher.artifacts.seal import check_file
 from thresher.artifacts.stored import read_table
 from thresher.dataset.sources import find_subset_files
 from thresher.errors import ManifestError
+from thresher.printable import escape_html, join_lines
 from thresher.subset.cut import REASONS, build_rank_column
 from thresher.subset.scores import Scores
 
@@ -120,12 +120,13 @@ class Subset:
 
     def __repr__(self) -> str:
         """Return the counts, one line each."""
-        return "Subset\n" + "\n".join(f"  {name:<9}{text}" for name, text in self._summary())
+        return join_lines(["Subset", *(f"  {name:<9}{text}" for name, text in self._summary())])
 
     def _repr_html_(self) -> str:
         """Return the counts and the first kept and dropped rows as HTML; all text is escaped."""
         head = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
+            f"<tr><th style='text-align:left'>{escape_html(name)}</th>"
+            f"<td style='text-align:left'>{escape_html(text)}</td></tr>"
             for name, text in self._summary()
         )
         first = self.pool.frame[self.kept[:5]].select(kept=pl.concat_str("prompt", pl.lit(" → "), "response"))
@@ -141,9 +142,9 @@ def score_table(row_id: pl.Series, value: Any, rank: pl.Series, position: NDArra
 
 def _table(frame: pl.DataFrame) -> str:
     """Return a frame as an HTML table with every cell escaped and cut to 160 characters."""
-    head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in frame.columns)
+    head = "".join(f"<th style='text-align:left'>{escape_html(name)}</th>" for name in frame.columns)
     body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{escape(str(cell)[:160])}</td>" for cell in row) + "</tr>"
+        "<tr>" + "".join(f"<td style='text-align:left'>{escape_html(str(cell)[:160])}</td>" for cell in row) + "</tr>"
         for row in frame.iter_rows()
     )
     return f"<table><tr>{head}</tr>{body}</table>"

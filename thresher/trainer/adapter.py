@@ -12,6 +12,7 @@ from thresher.artifacts.manifest import Manifest
 from thresher.artifacts.seal import find_damage
 from thresher.artifacts.stored import read_json
 from thresher.errors import ManifestError
+from thresher.printable import join_lines
 
 METRICS = "metrics.json"
 KIND = "adapter"
@@ -71,7 +72,7 @@ class Adapter:
             *(f"  {name:<10}{text}" for name, text in summarize(self.metrics)),
             f"  {'folder':<10}{self.path}",
         ]
-        return "\n".join(lines)
+        return join_lines(lines)
 
 
 def summarize(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from thresher.artifacts.folder import write_atomic
 from thresher.evaluation.classification import describe_unknown_labels
 from thresher.models.causal_lm.base_model import BaseModel
 from thresher.models.causal_lm.embedded import SHORT_NAMES
+from thresher.printable import escape_markdown
 from thresher.trainer.adapter import format_estimate, summarize
 from thresher.trainer.engine.checkpoint import History
 from thresher.trainer.engine.load_model import get_loadable_name
@@ -96,8 +97,8 @@ def format_model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any], *
     """
     name, task = base.name, str(metrics["task"])
     pipeline = "text-classification" if task == "classification" else "text-generation"
-    facts = "\n".join(f"| {fact} | {text} |" for fact, text in summarize(metrics))
-    settings = "\n".join(f"| {setting} | {value} |" for setting, value in metrics["settings"].items())
+    facts = _format_rows(summarize(metrics))
+    settings = _format_rows(metrics["settings"].items())
     is_folder = Path(get_loadable_name(base)).is_absolute()  # a path is no name on the Hub
     on_hub = "" if is_folder else f"base_model: {json.dumps(name)}\n"
     return f"""---
@@ -106,7 +107,7 @@ library_name: peft
 tags: [lora, thresher]
 ---
 
-# LoRA adapter for {name}
+# LoRA adapter for {escape_markdown(name)}
 
 Trained by thresher {manifest["versions"].get("thresher", "")} on {metrics["counts"]["train"]["rows"]:,} rows.
 
@@ -138,6 +139,10 @@ Content fingerprint `{manifest["data"]["fingerprint"]}`{_describe_subset(manifes
 {settings}
 | seed | {metrics["seed"]} |
 """
+
+
+def _format_rows(entries: Iterable[tuple[str, Any]]) -> str:
+    return "\n".join(f"| {name} | {escape_markdown(str(value))} |" for name, value in entries)
 
 
 def _describe_early_stopping(metrics: Mapping[str, Any]) -> str:
@@ -174,14 +179,14 @@ def _describe_reading(manifest: Mapping[str, Any]) -> str:
     names = {"data": "training", "eval": "held out", "control": "random"}
     sides = manifest["reading"].items()
     return "\n".join(
-        f"| {names[side]} | {about['kind']} | {about['summary'].replace('|', chr(92) + '|')} |" for side, about in sides
+        f"| {names[side]} | {about['kind']} | {escape_markdown(about['summary'])} |" for side, about in sides
     )
 
 
 def _describe_unknown(metrics: Mapping[str, Any]) -> str:
     counts = metrics["counts"]["eval"] or {}
     sentence = describe_unknown_labels(counts.get("unknown_labels", {}), counts.get("rows", 0), metrics["labels"])
-    return f"\n{sentence}.\n" if sentence else ""
+    return f"\n{escape_markdown(sentence)}.\n" if sentence else ""
 
 
 def _describe_left_out(metrics: Mapping[str, Any]) -> str:
@@ -192,7 +197,7 @@ def _describe_left_out(metrics: Mapping[str, Any]) -> str:
     parts += [f"{count:,} rows: {note}" for note, count in counts.get("rows_with_markers", {}).items()]
     if counts["rows_truncated"]:
         parts.append(f"{counts['rows_truncated']:,} rows cut at max_length ({counts['tokens_cut']:,} tokens)")
-    return ("; ".join(parts) or "No row was cut or left out") + "."
+    return escape_markdown("; ".join(parts) or "No row was cut or left out") + "."
 
 
 def _format_loading(metrics: Mapping[str, Any], base: BaseModel) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from thresher.artifacts.disk_errors import writing_safetensors
+from thresher.artifacts.disk_errors import delete_folder, writing_safetensors
 from thresher.artifacts.folder import write_atomic, write_parquet
 from thresher.artifacts.seal import find_damage, hash_files, read_record, seal_record
 from thresher.artifacts.stored import read_table
@@ -131,7 +131,7 @@ def _run(
     history, damage = _read_done(folder)
     accelerator.wait_for_everyone()  # all processes have looked before one of them is done
     if damage is not None and accelerator.is_main_process:
-        rmtree(folder)
+        delete_folder(folder)
         context.on_event(TrainEvent(kind="note", run=name, message=f"{damage}; this run is trained again"))
     accelerator.wait_for_everyone()
     if history is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,7 +15,7 @@ import thresher as th
 from thresher.errors import InputError, OutputError
 from thresher.selection.distributed import InProcess, select_distributed, shards
 from thresher.selection.distributed.engine import run_stage
-from thresher.selection.distributed.stage import check_version, read_record, run_shard
+from thresher.selection.distributed.stage import check_version, load_record, run_shard
 from thresher.subset.subset import open_subset, read_subset, read_subset_rows
 
 
@@ -154,6 +156,32 @@ def test_a_killed_run_goes_on_with_the_shards_that_are_not_done(kit, pool_folder
     assert subset.dropped.equals(whole.dropped)
 
 
+@pytest.mark.parametrize("is_record", [False, True])
+@pytest.mark.parametrize("stage", ["read", "features", "partition", "first round", "bound", "write"])
+def test_what_was_damaged_after_a_kill_is_made_again(kit, pool_folder, tmp_path, alone, stage, is_record):
+    """One bit of every record of a shard that a killed run has left, or of every other file."""
+    done, whole = alone
+    with pytest.raises(KeyboardInterrupt):
+        select_distributed(Killed({stage: 2}), kit.build_call(str(pool_folder)), tmp_path / "out", partitions=4)
+    hidden = [tmp_path / ".out.stages", tmp_path / ".out.partial"]
+    files = sorted(path for folder in hidden for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    for path in files:
+        if (path.suffix == ".json") == is_record and path.name != "identity.txt":  # after which all starts over
+            content = bytearray(path.read_bytes())
+            bit = random.Random(path.name).randrange(8 * len(content))
+            content[bit // 8] ^= 1 << (bit % 8)
+            path.write_bytes(content)
+    notes, again = [], Killed()
+    call = replace(kit.build_call(str(pool_folder)), on_progress=lambda progress: notes.append(progress.note))
+    subset = select_distributed(again, call, tmp_path / "out", partitions=4)
+    assert len(again.done) == len(done)
+    damages = [note for note in notes if note and note.endswith("; its shard is done again")]
+    assert len(damages) == sum(path.suffix == ".json" for path in files)  # of each shard that was done
+    assert subset.manifest.hash == whole.manifest.hash
+    assert subset.dropped.equals(whole.dropped)
+    kit.assert_same(whole, subset)
+
+
 def test_the_same_command_again_finds_its_result(kit, pool_folder, tmp_path):
     subset = kit.run_in_process(str(pool_folder), tmp_path / "out")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
@@ -182,9 +210,9 @@ def test_a_node_with_another_version_is_refused(pool_folder, tmp_path, monkeypat
     engine, work = InProcess(), type("W", (), {"name": "w", "folder": tmp_path, "memory_bytes": 0})()
     type(work).__call__ = lambda self, number: {}
     run_stage(engine, work, range(1))
-    record = read_record(tmp_path, 0)
+    record, _ = load_record(tmp_path, 0)
     monkeypatch.undo()
-    assert read_record(tmp_path, 0) is None, "nor does a later run go on with what it did"
+    assert load_record(tmp_path, 0) == (None, None), "nor does a later run go on with what it did"
     with pytest.raises(InputError, match=r"must have thresher .*, found 9.9; install one version on all nodes"):
         check_version(record)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from thresher.jobs.settings import Output
 from thresher.jobs.snapshots.exports import PATTERN, to_yaml
 from thresher.jobs.snapshots.folder import format_version
+from thresher.printable import escape_markdown
 
 _SIZES = (
     (1_000, "n<1K"),
@@ -17,7 +17,6 @@ _SIZES = (
     (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"),
 )
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
 _TASKS = {"sft": "text-generation", "text": "text-generation", "classification": "text-classification"}
 
 
@@ -38,7 +37,7 @@ def build_card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
     }
     counts = content["counts"]
     lines = [
-        f"# {_escape(output.title or name)}",
+        f"# {escape_markdown(output.title or name)}",
         "",
         f"{n_rows:,} rows, snapshot {format_version(content['version'])}, made by `thresher curate run`.",
         "",
@@ -51,7 +50,10 @@ def build_card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
         "",
         "## Rules",
         "",
-        *(f"- {_escape(rule['name'])}{' (reports only)' if rule['report'] else ''}" for rule in content["rules"]),
+        *(
+            f"- {escape_markdown(rule['name'])}{' (reports only)' if rule['report'] else ''}"
+            for rule in content["rules"]
+        ),
         *([] if content["rules"] else ["- none but one row per content"]),
         "",
         "## Columns",
@@ -64,8 +66,3 @@ def build_card(name: str, output: Output, content: Mapping[str, Any]) -> bytes:
         "",
     ]
     return f"---\n{to_yaml(front)}---\n\n".encode() + "\n".join(lines).encode()
-
-
-def _escape(text: str) -> str:
-    """Return a text that Markdown shows as it is."""
-    return _MARKUP.sub(r"\\\1", text)

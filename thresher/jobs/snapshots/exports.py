@@ -9,6 +9,7 @@ from typing import Any
 
 from thresher.dataset import Schema
 from thresher.dataset.conversation import ROLES
+from thresher.printable import escape_json
 
 PATTERN = "data/*.parquet"
 _TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
@@ -159,6 +160,6 @@ def to_yaml(value: Any, indent: int = 0) -> str:
             inner = to_yaml(item, indent + 2)
             lines.append(head + inner[indent + 2 :] if key is None else f"{head}\n{inner}")
         else:
-            plain = json.dumps(item, ensure_ascii=False)
+            plain = escape_json(json.dumps(item, ensure_ascii=False))
             lines.append(f"{head}{plain}\n" if key is None else f"{head} {plain}\n")
     return "".join(lines)

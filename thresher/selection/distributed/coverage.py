@@ -15,7 +15,7 @@ from thresher.numeric.arrays import Float32, Float64, Int64
 from thresher.numeric.vectors import inverse_norms, unit_rows
 from thresher.selection.distributed.partitions import EMBEDDING, arrays_path, write_arrays
 from thresher.selection.distributed.shard_features import features_path, read_features
-from thresher.selection.distributed.stage import Record
+from thresher.selection.distributed.stage import FILES, Record
 from thresher.selectors.submodular.kernels import similarity_to_existing
 
 N_PROBED = 4  # parts with picks that are searched for the pick which stands for a row
@@ -132,8 +132,7 @@ class BoundShard:
         gain = compute_gains(x, sample, judges["value"])
         if len(gain) > self.n_largest:
             gain = -np.partition(-gain, self.n_largest - 1)[: self.n_largest]
-        write_arrays(self.folder, number, {"gain": gain})
-        return {"rows": len(x)}
+        return {FILES: [write_arrays(self.folder, number, {"gain": gain})], "rows": len(x)}
 
 
 def compute_gains(candidates: Float32, sample: Float32, value: Float64) -> Float64:

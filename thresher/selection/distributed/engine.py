@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from thresher.progress import OnProgress, Progress
-from thresher.selection.distributed.stage import ModelWork, Record, Work, check_version, read_record, run_shard
+from thresher.selection.distributed.stage import ModelWork, Record, Work, check_version, load_record, run_shard
 
 
 class Engine(Protocol):
@@ -54,7 +54,8 @@ def run_stage(
         numbers: of its shards.
         on_progress: called for each shard that is done.
     """
-    done = {number: record for number in numbers if (record := read_record(work.folder, number)) is not None}
+    found = {number: load_record(work.folder, number) for number in numbers}
+    done = {number: record for number, (record, _) in found.items() if record is not None}
     n_done_before = len(done)
     todo = [number for number in numbers if number not in done]
 
@@ -63,6 +64,10 @@ def run_stage(
             on_progress(Progress(stage=work.name, done=len(done), total=len(numbers), n_cached=n_done_before))
 
     report()
+    for _, damage in found.values():
+        if damage is not None and on_progress is not None:
+            note = f"{damage}; its shard is done again"
+            on_progress(Progress(stage=work.name, done=len(done), total=len(numbers), note=note))
     if todo:
         # made here alone, so that a node that shares no storage notices
         work.folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from thresher.features.container import Features
 from thresher.numeric.arrays import Array, Float32, Int64
 from thresher.numeric.vectors import unit_rows
 from thresher.selection.distributed.shard_features import features_path, read_features
-from thresher.selection.distributed.stage import Record, shard_name
+from thresher.selection.distributed.stage import FILES, Record, shard_name
 from thresher.selectors import Selector
 
 EMBEDDING = "embedding"
@@ -44,8 +44,8 @@ class SampleRows:
     def __call__(self, number: int) -> Record:
         """Write the embeddings of the sampled rows of a shard."""
         arrays, _ = read_features(features_path(self.features, number), [EMBEDDING])
-        write_arrays(self.folder, number, {EMBEDDING: arrays[EMBEDDING][self.sampled[number]]})
-        return {"rows": len(self.sampled[number])}
+        written = write_arrays(self.folder, number, {EMBEDDING: arrays[EMBEDDING][self.sampled[number]]})
+        return {FILES: [written], "rows": len(self.sampled[number])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ class AssignShard:
         index = np.lexsort((numbers, part)).astype(np.int64)
         start = np.searchsorted(part[index], np.arange(len(centroid) + 1)).astype(np.int64)
         arrays = {"number": numbers[index], "index": index, EMBEDDING: x[index], "start": start}
-        write_arrays(self.folder, number, arrays)
-        return {"rows": len(x), "parts": np.diff(start).tolist()}
+        written = write_arrays(self.folder, number, arrays)
+        return {FILES: [written], "rows": len(x), "parts": np.diff(start).tolist()}
 
 
 def nearest_centroid(x: Float32, centroid: Float32) -> Int64:
@@ -150,8 +150,8 @@ class ChoosePart:
             picks = scores.ranking()
             by = scores.covered_by if scores.covered_by is not None else np.arange(len(x))
             weight = np.bincount(by[by >= 0], minlength=len(x))[picks].astype(np.int64)
-        write_arrays(self.folder, number, {"number": numbers[picks], EMBEDDING: x[picks], "weight": weight})
-        return {"rows": len(x), "picks": len(picks)}
+        arrays = {"number": numbers[picks], EMBEDDING: x[picks], "weight": weight}
+        return {FILES: [write_arrays(self.folder, number, arrays)], "rows": len(x), "picks": len(picks)}
 
     def _rows(self, part: int) -> tuple[Int64, Float32]:
         """Return numbers and embeddings of the rows of a part, in the order of the numbers."""
@@ -174,10 +174,12 @@ def build_ids(numbers: Int64) -> pl.Series:
     return pl.Series("row_id", numbers).cast(pl.String).str.zfill(20)
 
 
-def write_arrays(folder: Path, number: int, arrays: Mapping[str, Array]) -> None:
-    """Write arrays of a shard or part to one file."""
-    with atomic_file(arrays_path(folder, number)) as path:
+def write_arrays(folder: Path, number: int, arrays: Mapping[str, Array]) -> Path:
+    """Write arrays of a shard or part to one file, and return its path."""
+    written = arrays_path(folder, number)
+    with atomic_file(written) as path:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    return written
 
 
 def arrays_path(folder: Path, number: int) -> Path:

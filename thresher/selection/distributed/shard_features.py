@@ -25,7 +25,7 @@ from thresher.features.context import FeatureContext
 from thresher.features.registry import needs_whole_pool
 from thresher.numeric.arrays import Array
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
-from thresher.selection.distributed.stage import Record, shard_name
+from thresher.selection.distributed.stage import FILES, Record, shard_name
 
 Facts = Sequence[Mapping[str, Any]]  # of each shard, from the metadata of its feature file
 
@@ -86,10 +86,12 @@ class MeasureShard:
             facts["reasons"][name] = known
             codes = {reason: code for code, reason in enumerate(known, start=1)}
             arrays[REASON + name] = np.array([codes.get(reason, 0) for reason in reasons.to_list()], np.int32)
-        with atomic_file(features_path(self.folder, number)) as path:
+        written = features_path(self.folder, number)
+        with atomic_file(written) as path:
             save_file({name: _plain(array) for name, array in arrays.items()}, path, {FACTS: json.dumps(facts)})
         shapes = {name: [str(array.dtype), list(array.shape[1:])] for name, array in arrays.items()}
-        return {"rows": len(rows), "shapes": shapes, "notes": {k: dict(v) for k, v in features.notes.items()}}
+        notes = {name: dict(counts) for name, counts in features.notes.items()}
+        return {FILES: [written], "rows": len(rows), "shapes": shapes, "notes": notes}
 
     def _find_lacking(self, rows: Dataset) -> set[str]:
         """Return the features that are numbers of a column that only other shards have."""

@@ -26,7 +26,7 @@ from thresher.dataset.values.class_names import Names, check_label_names, find_l
 from thresher.dataset.values.notes import count_labels, list_notes
 from thresher.errors import InputError
 from thresher.selection.distributed.pool_files import PoolFiles
-from thresher.selection.distributed.stage import Record, shard_name
+from thresher.selection.distributed.stage import FILES, Record, shard_name
 
 HASH_DIGITS = 32  # of a content id, before the number of a repeat
 
@@ -46,10 +46,12 @@ class ReadShard:
         ids = rows.frame["row_id"]
         if rows.id_column is None:
             ids = ids.str.slice(0, HASH_DIGITS)
-        with atomic_file(ids_path(self.folder, number)) as path:
+        written = ids_path(self.folder, number)
+        with atomic_file(written) as path:
             write_parquet(ids.to_frame(), path)
         source = rows.sources[0]
         return {
+            FILES: [written],
             "rows": len(rows),
             "read": rows.n_read,
             "rejected": rows.rejected_by_reason,

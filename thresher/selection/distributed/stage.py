@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from thresher.artifacts.folder import atomic_file
 from thresher.artifacts.manifest import versions
+from thresher.artifacts.seal import find_damage, hash_file, read_record, seal_record
 from thresher.errors import InputError, OutputError
 
 Record = dict[str, Any]
+FILES = "files"  # entry of what a work returns: the files it wrote, for which the record vouches
 
 
 class Work(Protocol):
@@ -39,7 +42,10 @@ class Work(Protocol):
         """Memory that one shard may take."""
 
     def __call__(self, number: int) -> Record:
-        """Do one shard: write its files, and return what the driver needs, in JSON values."""
+        """Do one shard: write its files, and return what the driver needs, in JSON values.
+
+        The entry `FILES` of what it returns are the paths of those files, if there are any.
+        """
 
 
 @runtime_checkable
@@ -69,7 +75,7 @@ def record_path(folder: Path, number: int) -> Path:
 
 
 def run_shard(work: Work, number: int) -> Record:
-    """Do one shard and write its record, the last of its files.
+    """Do one shard and write its record with the checksums of its files, the last of them.
 
     Raises:
         OutputError: the driver has made the folder of the stage, and it is not seen here.
@@ -81,6 +87,7 @@ def run_shard(work: Work, number: int) -> Record:
             f"choose --out on storage that all nodes share"
         )
     facts = work(number)
+    checksums = {os.path.relpath(path, work.folder): hash_file(path) for path in facts.pop(FILES, ())}
     record = {
         **facts,
         "number": number,
@@ -89,17 +96,27 @@ def run_shard(work: Work, number: int) -> Record:
         "thresher": versions(()),
     }
     with atomic_file(record_path(work.folder, number)) as path:
-        path.write_text(json.dumps(record))
+        path.write_text(json.dumps(seal_record(record, checksums)))
     return record
 
 
-def read_record(folder: Path, number: int) -> Record | None:
-    """Return the record of a shard that this version of thresher has done, else None."""
-    try:
-        record: Record = json.loads(record_path(folder, number).read_bytes())
-    except FileNotFoundError:
-        return None
-    return record if record["thresher"] == versions(()) else None
+def load_record(folder: Path, number: int) -> tuple[Record | None, str | None]:
+    """Return the record of a shard that this version of thresher has done, and what is damaged.
+
+    Both are None where it is not done. Where it, or a file that it vouches for, is not as it was
+    written, the record is None.
+
+    Raises:
+        OSError: the storage is away for a time.
+    """
+    path = record_path(folder, number)
+    if not path.exists():
+        return None, None
+    damage = find_damage(folder, path.name)
+    if damage is not None:
+        return None, damage
+    record = read_record(path)
+    return (record if record.get("thresher") == versions(()) else None), None
 
 
 def check_version(record: Record) -> None:

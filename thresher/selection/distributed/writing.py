@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -13,11 +12,12 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
+from thresher.artifacts.disk_errors import delete_folder
 from thresher.artifacts.folder import atomic_file, write_ndjson, write_parquet
 from thresher.dataset.rejection import count_values
 from thresher.numeric.arrays import Int64
 from thresher.selection.distributed.sharded_pool import ShardedPool, ShardReader
-from thresher.selection.distributed.stage import Record, shard_name
+from thresher.selection.distributed.stage import FILES, Record, shard_name
 from thresher.subset.budget import Budget
 from thresher.subset.cut import build_dropped_table
 from thresher.subset.subset import score_table
@@ -92,6 +92,7 @@ class WriteShard:
         stem = shard_name(number)
         is_kept = verdicts["reason"].is_null().to_numpy()
         kept = np.flatnonzero(is_kept)
+        written: list[Path] = []
         if len(kept):
             work = self.out / f".{stem}.{uuid.uuid4().hex}"
             work.mkdir()
@@ -99,18 +100,22 @@ class WriteShard:
                 path = rows.write(kept, work, f"subset-{stem}")
                 path.replace(self.out / path.name)
             finally:
-                shutil.rmtree(work)
+                delete_folder(work)
+            written.append(self.out / path.name)
         position = np.full(len(rows), -1, np.int64)
         position[kept] = self.first[number] + np.arange(len(kept))
         dropped = build_dropped_table(rows.frame, verdicts, self.n_kept, self.budget)
         scores = score_table(rows.frame["row_id"], verdicts["value"], verdicts["rank"], position)
         for kind, table in (("dropped", dropped), ("scores", scores)):
-            with atomic_file(self.out / f"{kind}-{stem}.parquet") as path:
+            written.append(self.out / f"{kind}-{stem}.parquet")
+            with atomic_file(written[-1]) as path:
                 write_parquet(table, path)
         if len(rows.rejected):
-            with atomic_file(self.out / f"rejected-{stem}.jsonl") as path:
+            written.append(self.out / f"rejected-{stem}.jsonl")
+            with atomic_file(written[-1]) as path:
                 write_ndjson(rows.rejected, path)
         return {
+            FILES: written,
             "rows": len(rows),
             "kept": len(kept),
             "dropped": count_values(verdicts["reason"].drop_nulls()),
@@ -132,7 +137,7 @@ def delete_records(out: Path) -> None:
     """Delete records, and what killed writers left."""
     for path in out.iterdir():
         if path.name.startswith(".") and path.is_dir():
-            shutil.rmtree(path)
+            delete_folder(path)
         elif path.name.startswith("."):
             path.unlink()
 
