@@ -124,7 +124,7 @@ def test_a_snapshot_that_a_reader_holds_stays_until_it_is_let_go(folder):
 def test_what_a_reader_on_a_share_keeps_from_being_deleted_is_in_no_later_run_s_way(folder, monkeypatch):
     """A share keeps a deleted file that is open under another name: its folder stays."""
 
-    def stuck(path, ignore_errors=False):
+    def stuck(path, ignore_errors=False, **_):
         if not ignore_errors:
             raise OSError(39, "Directory not empty")
 
