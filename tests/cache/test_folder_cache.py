@@ -61,7 +61,7 @@ def test_a_prune_that_is_killed_leaves_no_half_of_a_folder(store, monkeypatch):
     """The manifest stayed when other files were gone already: the folder counted as finished."""
     store.make("a", make_writer("a"))
 
-    def killed(folder):
+    def killed(folder, **_):
         (folder / "content").unlink()
         raise KeyboardInterrupt
 

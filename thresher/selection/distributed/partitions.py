@@ -150,7 +150,7 @@ class ChoosePart:
             picks = scores.ranking()
             by = scores.covered_by if scores.covered_by is not None else np.arange(len(x))
             weight = np.bincount(by[by >= 0], minlength=len(x))[picks].astype(np.int64)
-        arrays = {"number": numbers[picks], EMBEDDING: x[picks], "weight": weight}
+        arrays: dict[str, Array] = {"number": numbers[picks], EMBEDDING: x[picks], "weight": weight}
         return {FILES: [write_arrays(self.folder, number, arrays)], "rows": len(x), "picks": len(picks)}
 
     def _rows(self, part: int) -> tuple[Int64, Float32]:
