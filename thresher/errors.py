@@ -128,7 +128,7 @@ class IncompleteError(ThresherError, RuntimeError):
 
 
 def is_panic(error: BaseException) -> bool:
-    """Tell whether a library in Rust gave up (panicked): Python does not count that as Exception."""
+    """Tell whether a library in Rust gave up (panicked), which is no Exception for Python."""
     return type(error).__name__ == _PANIC
 
 

@@ -25,8 +25,7 @@ _CONTROLS = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
-
-# What a page must not hold: controls, halves of surrogate pairs, and what turns text around. Marks of
+# What a page must not hold: controls, halves of surrogate pairs, what turns text around. Marks of
 # direction and joiners stay: people write them.
 _NOT_OF_PAGES = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
@@ -57,7 +56,7 @@ def join_lines(lines: Iterable[str]) -> str:
 
 
 def escape_html(text: str) -> str:
-    """Return a text as it stands in HTML, in an element or in quotes, without control characters."""
+    """Return a text as HTML holds it, in elements and in quotes, without control characters."""
     return html.escape(replace_controls(text))
 
 

@@ -124,4 +124,4 @@ def test_the_page_and_the_card_of_a_snapshot_show_hostile_text_as_text(folder, c
     run("report", snapshot)
     assert (snapshot / "report.html").is_file()
     check_pages(snapshot)
-    assert MARK in (snapshot / "README.md").read_text(encoding="utf-8")  # in the front matter, quoted
+    assert MARK in (snapshot / "README.md").read_text(encoding="utf-8")  # in its front matter

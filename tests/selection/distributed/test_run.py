@@ -166,7 +166,7 @@ def test_what_was_damaged_after_a_kill_is_made_again(kit, pool_folder, tmp_path,
     hidden = [tmp_path / ".out.stages", tmp_path / ".out.partial"]
     files = sorted(path for folder in hidden for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     for path in files:
-        if (path.suffix == ".json") == is_record and path.name != "identity.txt":  # after which all starts over
+        if (path.suffix == ".json") == is_record and path.name != "identity.txt":
             content = bytearray(path.read_bytes())
             bit = random.Random(path.name).randrange(8 * len(content))
             content[bit // 8] ^= 1 << (bit % 8)
@@ -176,7 +176,7 @@ def test_what_was_damaged_after_a_kill_is_made_again(kit, pool_folder, tmp_path,
     subset = select_distributed(again, call, tmp_path / "out", partitions=4)
     assert len(again.done) == len(done)
     damages = [note for note in notes if note and note.endswith("; its shard is done again")]
-    assert len(damages) == sum(path.suffix == ".json" for path in files)  # of each shard that was done
+    assert len(damages) == sum(path.suffix == ".json" for path in files)
     assert subset.manifest.hash == whole.manifest.hash
     assert subset.dropped.equals(whole.dropped)
     kit.assert_same(whole, subset)
