@@ -170,7 +170,7 @@ class _ErrorReporter(NamedTuple):
         return self.report(sentence, code, prefix="thresher: ", is_block=is_block)
 
     def crash(self, error: BaseException) -> int:
-        is_internal = isinstance(error, Exception) or is_panic(error)  # what else is none ends it all
+        is_internal = isinstance(error, Exception) or is_panic(error)  # else, it ends the process
         if self.is_debug or not is_internal:
             raise error
         code = signals.find_received()
