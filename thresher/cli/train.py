@@ -113,7 +113,8 @@ def format_summary(adapter: Adapter) -> str:
     """Return the counts, and the held-out scores beside those of random rows, in a few lines."""
     metrics = adapter.metrics
     counts = metrics["counts"]
-    lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {metrics['model']['name']}"]
+    run_in = " in bfloat16" if metrics["settings"]["precision"] == "bf16" else ""
+    lines = [f"{counts['train']['rows']:,} rows, {metrics['n_steps']:,} steps, base {metrics['model']['name']}{run_in}"]
     if counts["same_text_as_held_out"]:
         lines.append(f"  {counts['same_text_as_held_out']:,} rows left out: they ask what a held-out row asks")
     lines += [f"  {line}" for line in _describe_left_out(counts["train"], "")]

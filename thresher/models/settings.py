@@ -49,7 +49,8 @@ class ModelSettings(Settings):
     dtype: Dtype | None = option(
         None,
         "Precision of the models: float32, bfloat16 or float16. "
-        "Default: float32, and bfloat16 for language models of more than 2 GB on a GPU that has it.",
+        "Default: bfloat16 for language models of more than 50 MB on a CPU, and of more than 2 GB on a GPU, "
+        "that multiplies it natively; else float32.",
         panel=_PANEL,
     )
     embedding_dtype: EmbeddingDtype = option(

@@ -136,7 +136,6 @@ def plan_adapters(
 def _plan_adapter(
     required: RequiredAdapter, by: str, pool: Dataset, context: FeatureContext, *, seed: int
 ) -> PlannedAdapter:
-    from thresher.trainer.engine.load_model import needs_bf16
     from thresher.trainer.split import sample_by_hash
 
     rows = _to_conversations(pool)
@@ -149,8 +148,7 @@ def _plan_adapter(
         )
     request = _resolve_training(required, by, rows, context, seed=seed)
     settings = {name: value for name, value in request.identity().items() if name not in ("data", "sources", "subset")}
-    is_bf16 = needs_bf16(request.settings.precision)
-    identity = digest({**settings, "order": asdict(required), "folds": FOLDS, "recipe": RECIPE, "is_bf16": is_bf16})
+    identity = digest({**settings, "order": asdict(required), "folds": FOLDS, "recipe": RECIPE})
     return PlannedAdapter(
         required=required,
         by=by,

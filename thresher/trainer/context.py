@@ -21,7 +21,12 @@ from thresher.models.causal_lm.base_model import BaseModel, find_base, load_toke
 from thresher.models.causal_lm.chat_template import prepare_template
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.subset.subset import Subset, open_subset, read_subset_rows
-from thresher.trainer.engine.load_model import build_4bit_options, find_minilm_base, refuse_quantized
+from thresher.trainer.engine.load_model import (
+    build_4bit_options,
+    choose_precision,
+    find_minilm_base,
+    refuse_quantized,
+)
 from thresher.trainer.engine.pooling import AUTO, OWN_HEAD, Pooling, choose_pooling
 from thresher.trainer.engine.processes import open_accelerator
 from thresher.trainer.engine.tokenization import Examples, tokenize
@@ -289,6 +294,7 @@ def _find_base(model: str | Path | None, task: Task, on_event: OnEvent) -> BaseM
 def _resolve_settings(settings: TrainSettings, task: Task, base: BaseModel, *, has_held_out: bool) -> TrainSettings:
     """Fill in the task's defaults, and check what needs the model's configuration."""
     resolved = settings.resolved(task)
+    resolved = replace(resolved, precision=choose_precision(settings.precision, base=base, task=task))
     limit, max_length = base.max_positions, settings.max_length
     if limit is not None and max_length is not None and max_length > limit:
         raise SettingsError(f"train: max_length must be at most {limit}, the model's longest input, got {max_length}")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from thresher.models.settings import TREATMENT_HELP, Treatment
 from thresher.validation import check_settings, option
 
+Precision = Literal["auto", "fp32", "bf16"]
 Task = Literal["sft", "classification", "text"]
 PoolingName = Literal["auto", "head", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
@@ -107,8 +108,10 @@ class TrainSettings:
     gradient_checkpointing: bool = _batches(
         False, "Recompute activations in the backward pass: costs time, saves memory."
     )
-    precision: Literal["auto", "fp32", "bf16"] = _batches(
-        "auto", "Of weights and activations; the adapter stays in float32. auto: bf16 where the GPU has it."
+    precision: Precision = _batches(
+        "auto",
+        "Of weights and activations; the adapter stays in float32. auto: bf16 where the GPU multiplies it natively, "
+        "and for language models of more than 50 MB where the CPU does.",
     )
     load_in_4bit: bool = _batches(
         False,

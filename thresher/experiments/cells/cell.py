@@ -69,12 +69,10 @@ class Outcome:
 
 def compute_cell_key(context: RunContext) -> str:
     """Return the content address of a training: which rows, however chosen, trained how."""
-    from thresher.trainer.engine.load_model import needs_bf16
-
     # the file that the rows were read from says nothing beyond the rows, and `subset` says how they
     # were chosen
     identity = {k: v for k, v in context.identity().items() if k not in ("data", "sources", "subset")}
-    return digest({**identity, "format": FORMAT, "is_bf16": needs_bf16(context.settings.precision)})
+    return digest({**identity, "format": FORMAT})
 
 
 def train_and_measure(context: RunContext, work: Path) -> tuple[pl.DataFrame, dict[str, Any]]:

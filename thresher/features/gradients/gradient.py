@@ -58,6 +58,9 @@ class Gradient(FeatureProvider):
         about = Loss().describe(context)
         about["dim"] = str(context.gradient.dim)
         how = f"{self._stored_as}-{OWN_RECIPE}-{RECIPE}-{context.gradient.dim}"
+        dtype = _choose_dtype(context, load_row_tokenizer(context))
+        if dtype != about["dtype"]:
+            about["dtype"], how = dtype, f"{how}-{dtype}"
         return about | {"fingerprint": combine_fingerprints(about["fingerprint"], _find_folder(context).identity, how)}
 
     def compute(self, dataset: Dataset, context: FeatureContext) -> FeatureValues:
@@ -157,13 +160,19 @@ def _load_gradients(context: FeatureContext, tokenizer: RowTokenizer, state: Ada
 
     adapter = _find_folder(context).adapters[0]
     # not a shared one: its weights are changed
-    lm = LanguageModel(str(adapter), device=context.models.device, dtype=context.models.dtype)
+    lm = LanguageModel(str(adapter), device=context.models.device, dtype=_choose_dtype(context, tokenizer))
     if lm.base.folder.resolve() != tokenizer.lm.base.folder.resolve():
         raise InputError(
             f"gradient: the checkpoints in {adapter.parent} are of '{lm.base.name}', and the model is "
             f"'{tokenizer.lm.name}'; give that base as --model"
         )
     return RowGradients(lm, state, dim=context.gradient.dim, number=number)
+
+
+def _choose_dtype(context: FeatureContext, tokenizer: RowTokenizer) -> str:
+    """Return the precision: on a CPU float32 by default, for the directions of single rows."""
+    is_default_on_cpu = context.models.dtype is None and tokenizer.lm.device.type == "cpu"
+    return "float32" if is_default_on_cpu else tokenizer.lm.dtype
 
 
 def _find_folder(context: FeatureContext) -> TrainedFolder:

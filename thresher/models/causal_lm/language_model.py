@@ -27,7 +27,7 @@ from thresher.models.causal_lm.base_model import (
 from thresher.models.causal_lm.chat_template import prepare_template, start_id
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.models.causal_lm.embedded import expand_short_name
-from thresher.models.precision import full_precision, inference, same_logits
+from thresher.models.precision import full_precision, gains_from_bfloat16, inference, same_logits
 from thresher.models.server_address import ServerAddress, is_server
 from thresher.models.token_batches import bytes_per_token, token_budget
 
@@ -49,7 +49,7 @@ ADAPTER_FILES = (
     "vocab.*",
     "merges.txt",
 )
-# of weights on the disk: smaller models are fast enough in float32 on any device
+# of weights on the disk: smaller models are fast enough in float32 on a GPU
 FULL_PRECISION_BYTES = 2 * 10**9
 # On a CPU, what fits its caches is read fastest: there small batches and pieces cost less time, not
 # more.
@@ -80,8 +80,8 @@ class LanguageModel:
             name: a folder, a Hub id, or the folder of a peft adapter, whose base is then found by
                 the name it gives; None for what `choose_model` finds.
             device: None for the best there is.
-            dtype: of the weights; None for bfloat16 where weights of more than 2 GB meet a GPU,
-                else float32.
+            dtype: of the weights; None for bfloat16 where weights of more than 2 GB meet a GPU, or
+                of more than 50 MB a processor that multiplies it natively, else float32.
 
         Raises:
             MissingExtraError: torch, transformers or, for an adapter, peft is not installed.
@@ -169,6 +169,8 @@ class LanguageModel:
 
         if self._dtype is not None:
             return self._dtype
+        if self.device.type == "cpu":
+            return "bfloat16" if gains_from_bfloat16(self.base.folder) else "float32"
         n_bytes = sum(path.stat().st_size for path in self.base.folder.glob("*.safetensors"))
         is_large = n_bytes > FULL_PRECISION_BYTES
         return "bfloat16" if is_large and self.device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"

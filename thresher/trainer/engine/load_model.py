@@ -17,10 +17,12 @@ from thresher.models.causal_lm.base_model import (
     load_causal_lm,
     loading_errors,
 )
+from thresher.models.device import may_have_gpu
+from thresher.models.precision import gains_from_bfloat16
 from thresher.models.untrusted.fit import check_size
 from thresher.trainer.engine.pooled_classifier import PooledClassifier
 from thresher.trainer.engine.pooling import Pooling
-from thresher.trainer.settings import Task, TrainSettings
+from thresher.trainer.settings import Precision, Task, TrainSettings
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Layers between encoder and head that are trained whole where the base has them: an encoder that
@@ -62,7 +64,7 @@ def load_model(
     """
     import torch
 
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if needs_bf16(settings.precision) else torch.float32}
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if settings.precision == "bf16" else torch.float32}
     if settings.load_in_4bit:
         options |= build_4bit_options(settings)
     if task != "classification":
@@ -180,20 +182,28 @@ def build_4bit_options(settings: TrainSettings) -> dict[str, Any]:
         raise MissingExtraError("bitsandbytes", "load_in_4bit", "gpu")
     from transformers import BitsAndBytesConfig
 
-    compute = torch.bfloat16 if needs_bf16(settings.precision) else torch.float32
+    compute = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
     return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
 
-def needs_bf16(precision: str) -> bool:
-    """Decide whether to compute in bfloat16: "auto" does where the GPU has it."""
-    import torch
+def choose_precision(precision: Precision, *, base: BaseModel, task: Task) -> Precision:
+    """Return "fp32" or "bf16": what "auto" means for a model on this machine, and others as is.
 
-    if precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return precision == "bf16"
+    Classifiers stay in float32 on a CPU: their head starts from what the untouched base says.
+    """
+    if precision != "auto":
+        return precision
+    if may_have_gpu():
+        import torch
+
+        if torch.cuda.is_available():
+            return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        if torch.backends.mps.is_available():
+            return "fp32"
+    return "bf16" if task != "classification" and gains_from_bfloat16(base.folder) else "fp32"
 
 
 def find_minilm_base() -> BaseModel:

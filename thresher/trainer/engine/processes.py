@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thresher.errors import OutputError, SettingsError
-from thresher.trainer.engine.load_model import needs_bf16
 from thresher.trainer.settings import TrainSettings
 
 Item = TypeVar("Item")
@@ -39,7 +38,7 @@ def open_accelerator(settings: TrainSettings) -> Any:
     # Accelerators refuses that
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
-        mixed_precision="bf16" if needs_bf16(settings.precision) else "no",
+        mixed_precision="bf16" if settings.precision == "bf16" else "no",
         # the loop weighs its pieces itself; a number from the launcher's configuration would scale
         # the gradients again
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
