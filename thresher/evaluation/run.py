@@ -8,9 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import cross_entropy, log_softmax, pad
 
 from thresher.errors import InputError
+from thresher.models.causal_lm.chosen_logits import compute_logits_at
 from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, read_stop_ids
 from thresher.numeric.arrays import Float64, Int64
 
@@ -57,11 +58,11 @@ def token_losses(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -
     def measure(batch: list[Row]) -> list[tuple[float, int]]:
         ids, mask = _right_padded([row.input_ids for row in batch], pad_id, device)
         labels, _ = _right_padded([row.labels for row in batch], IGNORED, device)
-        logits, targets = model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:]
+        targets = labels[:, 1:]
         is_learned = targets != IGNORED
-        # only the logits of tokens that count are copied to float32
         loss = torch.zeros(targets.shape, device=device, dtype=torch.float32)
-        loss[is_learned] = cross_entropy(logits[is_learned].float(), targets[is_learned], reduction="none")
+        logits = compute_logits_at(model, {"input_ids": ids, "attention_mask": mask}, pad(is_learned, (0, 1)))
+        loss[is_learned] = cross_entropy(logits.float(), targets[is_learned], reduction="none")
         return list(zip(loss.double().sum(1).tolist(), is_learned.sum(1).tolist(), strict=True))
 
     n_tokens = min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // int(model.config.get_text_config().vocab_size))

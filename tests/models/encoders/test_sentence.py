@@ -183,6 +183,22 @@ def test_batches_keep_their_budget_and_hold_every_text_once_longest_first():
         assert np.all(np.diff(tokens[np.concatenate(batches)]) <= 0)
 
 
+def test_a_batch_ends_before_the_row_that_would_raise_padding_above_a_tenth():
+    rng = np.random.default_rng(0)
+    for tokens in (rng.integers(0, 500, size=200), rng.geometric(0.01, size=200), np.arange(1, 300)):
+        batches = list(token_batches(tokens, 4_000))
+        for i, rows in enumerate(batches):
+            laid = len(rows) * tokens[rows].max()
+            padding = laid - tokens[rows].sum()
+            assert padding <= 0.1 * laid or padding <= 32
+            if i + 1 == len(batches):
+                continue
+            more = tokens[[*rows, batches[i + 1][0]]]
+            laid = len(more) * more.max()
+            assert laid > 4_000 or (laid - more.sum() > 0.1 * laid and laid - more.sum() >= 32)
+    assert len(list(token_batches(np.arange(1, 300), 10**6, max_padding=1))) == 1
+
+
 def test_the_embedded_minilm_reads_meaning_without_the_network():
     if find_minilm() is None:
         pytest.skip("the encoders extra is not installed")

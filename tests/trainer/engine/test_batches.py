@@ -3,7 +3,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from thresher.trainer.engine.batches import BatchSampler, order_epoch, pack_first_fit, pack_rows, pad_rows, split_step
+from thresher.models.token_batches import MAX_PADDING, PASS_TOKENS
+from thresher.trainer.engine.batches import (
+    BatchSampler,
+    order_epoch,
+    pack_first_fit,
+    pack_rows,
+    pad_rows,
+    split_by_length,
+    split_step,
+)
 from thresher.trainer.engine.losses import token_loss
 from thresher.trainer.engine.tokenization import IGNORED, Example
 
@@ -52,6 +61,22 @@ def test_a_sampler_can_start_at_any_step():
     expected = [whole.get_step_rows(step).tolist() for step in range(9)]
     for step in (8, 2, 5, 0):
         assert BatchSampler(rows, batch_size=4, seed=0, n_steps=9).get_step_rows(step).tolist() == expected[step]
+
+
+def test_a_forward_pass_is_cut_where_rows_would_be_padded_by_more_than_a_tenth():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        lengths = rng.integers(1, 400, size=60)
+        piece = rng.permutation(60)[:16]
+        parts = split_by_length(piece, lengths)
+        assert sorted(np.concatenate(parts).tolist()) == sorted(piece.tolist())
+        for part in parts:
+            laid = len(part) * lengths[part].max()
+            padding = laid - lengths[part].sum()
+            assert padding <= MAX_PADDING * laid or padding < PASS_TOKENS
+    alike = split_by_length(np.arange(8), np.full(60, 100))
+    assert [len(part) for part in alike] == [8]
+    assert split_by_length(np.zeros(0, np.int64), lengths) == []
 
 
 @pytest.mark.parametrize(("n_ranks", "n_pieces"), [(1, 1), (2, 1), (1, 3), (2, 4)])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from thresher.errors import InputError
 from thresher.models.causal_lm.base_model import BaseModel
@@ -161,3 +162,28 @@ def test_an_adapter_names_the_folder_of_its_base_so_that_it_is_found_from_anywhe
     adapted = attach_adapter(model, TrainSettings().resolved("sft"), task="sft", base=base)
     save_adapter(adapted, tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_bytes())["base_model_name_or_path"] == str(tiny_llama)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_in_bfloat16_layers_read_what_they_are_given_and_learn_the_same(tiny_llama, precision):
+    """Autocast rounds what a layer reads anyway: a float32 copy before it changes the time alone."""
+    base = make_base(tiny_llama)
+    ids = torch.tensor([[5, 9, 30, 61, 7, 2]])
+
+    def learn(is_copied):
+        torch.manual_seed(0)
+        settings = TrainSettings(precision=precision)
+        model = load_model(base, task="sft", settings=settings, pad_id=0).model
+        adapted = move_weights(attach_adapter(model, settings, task="sft", base=base)).train()
+        tuned = [part for part in adapted.modules() if isinstance(part, BaseTunerLayer)]
+        assert {part.cast_input_dtype_enabled for part in tuned} == {precision == "fp32"}
+        for part in tuned:
+            part.cast_input_dtype_enabled = is_copied or part.cast_input_dtype_enabled
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            adapted(input_ids=ids, labels=ids).loss.backward()
+        return {name: each.grad for name, each in get_trainable_parameters(adapted).items()}
+
+    copied, plain = learn(True), learn(False)
+    assert all(gradient.dtype == torch.float32 for gradient in plain.values())
+    for name, gradient in copied.items():
+        torch.testing.assert_close(plain[name], gradient, atol=0, rtol=0)

@@ -62,7 +62,8 @@ def score_pairs(
     by_prefix = np.argsort(prefix_of, kind="stable")
     begin = np.searchsorted(prefix_of[by_prefix], np.arange(len(used) + 1))
     n_prefix = np.array([len(prefixes[p]) for p in used], dtype=np.int64)
-    for group in token_batches(n_prefix, lm.limit_batch_tokens(batch_tokens)):
+    # what is read are the rows behind them, and those are put into batches of their own
+    for group in token_batches(n_prefix, lm.limit_batch_tokens(batch_tokens), max_padding=1):
         members = np.concatenate([by_prefix[begin[g] : begin[g + 1]] for g in group])
         # of each pair's prefix in the group
         slot = np.repeat(np.arange(len(group)), begin[group + 1] - begin[group])

@@ -218,7 +218,8 @@ class LocalGenerator:
             fine = np.flatnonzero(problems == 0)
             n_answers = np.array([len(requests[conversation]) for conversation in conversations], dtype=np.int64)
             cost = (n_tokens[fine] + decoding.max_new_tokens) * n_answers[fine]
-            for batch in token_batches(cost, batch_tokens):
+            # each batch is decoded token by token, so that few large ones are sooner done
+            for batch in token_batches(cost, batch_tokens, max_padding=1):
                 rows = fine[batch]
                 places = [[sample for _, sample in requests[conversations[row]]] for row in rows]
                 uniforms = None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from thresher.models.token_batches import count_like_rows
 from thresher.trainer.engine.tokenization import IGNORED, Example
 
 # Rows of this many steps are sorted by length together: fewer would pad more, all would order the
@@ -76,6 +77,17 @@ def split_step(step: NDArray[np.int64], *, rank: int, n_ranks: int, n_pieces: in
     """
     width = n_ranks * n_pieces
     return [step[rank * n_pieces + piece :: width] for piece in range(n_pieces)]
+
+
+def split_by_length(piece: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return a forward pass cut into several where rows would be padded by more than a tenth."""
+    order = piece[np.argsort(-lengths[piece], kind="stable")]
+    parts: list[NDArray[np.int64]] = []
+    while len(order):
+        n = count_like_rows(lengths[order])
+        parts.append(order[:n])
+        order = order[n:]
+    return parts
 
 
 def pad_rows(rows: Sequence[Example], *, pad_id: int) -> Batch:

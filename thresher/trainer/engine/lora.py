@@ -114,10 +114,21 @@ def _attach(
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if settings.precision == "bf16":
+        _leave_inputs_in_bfloat16(adapted)
     if settings.gradient_checkpointing:
         _checkpoint_activations(adapted)
     adapted.config.use_cache = False
     return adapted
+
+
+def _leave_inputs_in_bfloat16(model: Any) -> None:
+    """Keep peft from copying what a layer reads to float32, which autocast rounds back at once."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for part in model.modules():
+        if isinstance(part, BaseTunerLayer):
+            part.cast_input_dtype_enabled = False
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
