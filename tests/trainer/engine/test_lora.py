@@ -172,7 +172,7 @@ def test_in_bfloat16_layers_read_what_they_are_given_and_learn_the_same(tiny_lla
 
     def learn(is_copied):
         torch.manual_seed(0)
-        settings = TrainSettings(precision=precision)
+        settings = TrainSettings(precision=precision).resolved("sft")
         model = load_model(base, task="sft", settings=settings, pad_id=0).model
         adapted = move_weights(attach_adapter(model, settings, task="sft", base=base)).train()
         tuned = [part for part in adapted.modules() if isinstance(part, BaseTunerLayer)]
