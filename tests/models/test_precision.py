@@ -1,12 +1,15 @@
 """In which precision models run where nobody asks for one."""
 
+import numpy as np
 import pytest
 
 from thresher import TrainSettings
 from thresher.features import make_context
 from thresher.models import precision
+from thresher.models.causal_lm import language_model
 from thresher.models.causal_lm.base_model import find_base
 from thresher.models.causal_lm.language_model import LanguageModel
+from thresher.models.causal_lm.likelihood import TokenRow, score_rows
 from thresher.models.precision import gains_from_bfloat16, multiplies_bfloat16
 from thresher.trainer.context import resolve_run
 from thresher.trainer.engine.load_model import choose_precision
@@ -89,3 +92,25 @@ def test_the_manifest_says_in_which_precision_a_score_was_computed(processor, ti
     processor("flags : amx_bf16")
     context = make_context(model=str(tiny_llama), device="cpu", cache=None)
     assert fingerprints({"loss"}, context)["loss"]["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("limit", "kind"), [(512, "eager"), (8, "sdpa")])
+def test_attention_is_that_which_pays_and_says_the_same(tiny_llama, monkeypatch, limit, kind):
+    monkeypatch.setattr(language_model, "PLAIN_ATTENTION_TOKENS", limit)
+    rng = np.random.default_rng(0)
+    rows = [TokenRow(rng.integers(3, 320, n).astype(np.int32), np.arange(n) > 2) for n in (40, 25, 9)]
+
+    def score(dtype):
+        lm = LanguageModel(str(tiny_llama), device="cpu", dtype=dtype)
+        scored = list(score_rows(lm, rows, batch_tokens=100))
+        order = np.concatenate([batch.positions for batch in scored])
+        values = [each for batch in scored for each in batch.log_probs]
+        return lm, [values[i] for i in np.argsort(order)]
+
+    exact, expected = score("float32")
+    assert exact.model.config._attn_implementation == "sdpa"  # in float32 the fused kernel is the faster one
+    lm, values = score("bfloat16")
+    lm.choose_attention(40)
+    assert lm.model.config._attn_implementation == kind
+    for one, other in zip(values, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=0.05)

@@ -113,6 +113,7 @@ def weighted_means(lm: LanguageModel, rows: Sequence[TokenRow], *, batch_tokens:
         position = np.arange(1, ids.shape[1] + 1, dtype=np.float32)
         weight = np.where(position <= n_tokens[batch, None], position, np.float32(0))  # (b, w)
         weight /= weight.sum(axis=1, keepdims=True)
+        lm.choose_attention(ids.shape[1])
         with inference(f"model '{lm.name}': a batch of {ids.shape} tokens"):
             hidden = body(input_ids=torch.from_numpy(ids).to(lm.device), use_cache=False).last_hidden_state
             mean = torch.einsum("bwd,bw->bd", hidden.float(), torch.from_numpy(weight).to(lm.device))
