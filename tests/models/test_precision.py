@@ -112,5 +112,5 @@ def test_attention_is_that_which_pays_and_says_the_same(tiny_llama, monkeypatch,
     lm, values = score("bfloat16")
     lm.choose_attention(40)
     assert lm.model.config._attn_implementation == kind
-    for one, other in zip(values, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=0.125)  # two steps of bfloat16 between 8 and 16
+    for one, other in zip(values, expected, strict=True):  # two steps of bfloat16 from 8 to 16
+        np.testing.assert_allclose(one, other, atol=0.125)

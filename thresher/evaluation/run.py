@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy, log_softmax, pad
 
 from thresher.errors import InputError
-from thresher.models.causal_lm.chosen_logits import compute_logits_at
+from thresher.models.chosen_logits import compute_chosen_logits
 from thresher.models.generation.decoding_loop import generate_plainly, ignores_padding, read_stop_ids
 from thresher.numeric.arrays import Float64, Int64
 
@@ -61,7 +61,7 @@ def token_losses(model: Any, rows: Sequence[Row], *, pad_id: int, device: Any) -
         targets = labels[:, 1:]
         is_learned = targets != IGNORED
         loss = torch.zeros(targets.shape, device=device, dtype=torch.float32)
-        logits = compute_logits_at(model, {"input_ids": ids, "attention_mask": mask}, pad(is_learned, (0, 1)))
+        logits = compute_chosen_logits(model, {"input_ids": ids, "attention_mask": mask}, pad(is_learned, (0, 1)))
         loss[is_learned] = cross_entropy(logits.float(), targets[is_learned], reduction="none")
         return list(zip(loss.double().sum(1).tolist(), is_learned.sum(1).tolist(), strict=True))
 

@@ -148,7 +148,8 @@ def _take_step(state: TrainState) -> tuple[float, int]:
     # dropout depends on (seed, step, rank) alone, so that a resumed run repeats it
     torch.manual_seed(int(np.random.SeedSequence([batches.seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
     own = split_step(rows, rank=rank, n_ranks=n_ranks, n_pieces=context.settings.gradient_accumulation)
-    if accelerator.device.type == "cpu" and not context.settings.packing:  # a GPU would rather pad than wait
+    # a GPU would rather pad than wait
+    if accelerator.device.type == "cpu" and not context.settings.packing:
         own = [part for piece in own for part in split_by_length(piece, batches.lengths) or [piece]]
     total = torch.zeros((), device=accelerator.device)
     for number, piece in enumerate(own):

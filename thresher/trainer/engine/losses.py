@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy, pad
 
-from thresher.models.causal_lm.chosen_logits import compute_logits_at
+from thresher.models.chosen_logits import compute_chosen_logits
 from thresher.trainer.engine.batches import Batch
 from thresher.trainer.engine.tokenization import IGNORED
 
@@ -16,7 +16,8 @@ def token_loss(model: Any, batch: Batch) -> torch.Tensor:
     """Return the cross-entropy of the next token, summed over learned tokens: float32 scalar."""
     targets = batch.labels[:, 1:]
     is_learned = targets != IGNORED
-    logits = compute_logits_at(model, batch.inputs, pad(is_learned, (0, 1)))  # nothing follows the last token
+    # nothing follows the last token
+    logits = compute_chosen_logits(model, batch.inputs, pad(is_learned, (0, 1)))
     return cross_entropy(logits.float(), targets[is_learned], reduction="sum")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.models.causal_lm.test_likelihood import NAMES, architectures
-from thresher.models.causal_lm.chosen_logits import compute_logits_at
+from thresher.models.chosen_logits import compute_chosen_logits
 
 
 def build(name):
@@ -35,7 +35,7 @@ def test_they_and_their_gradients_are_those_of_the_whole_model(name, inputs):
     results = []
     for is_chosen in (False, True):
         model = build(name)
-        logits = compute_logits_at(model, given, is_read) if is_chosen else model(**given).logits[is_read]
+        logits = compute_chosen_logits(model, given, is_read) if is_chosen else model(**given).logits[is_read]
         logits.float().logsumexp(-1).sum().backward()
         results.append((logits.detach(), {key: each.grad for key, each in model.named_parameters()}))
     (expected, expected_gradients), (logits, gradients) = results
@@ -47,16 +47,16 @@ def test_they_and_their_gradients_are_those_of_the_whole_model(name, inputs):
 def test_the_head_is_given_the_chosen_positions_alone_and_is_left_as_it_was(inputs):
     given, is_read = inputs
     model = build("llama")
-    compute_logits_at(model, given, is_read)  # the first call also tries it
+    compute_chosen_logits(model, given, is_read)  # the first call also tries it
     n_rows = count_head_rows(model)
-    compute_logits_at(model, given, is_read)
+    compute_chosen_logits(model, given, is_read)
     assert n_rows == [int(is_read.sum())]
     assert model(**given).logits.shape[:2] == is_read.shape
 
 
 def test_a_model_in_training_stays_so(inputs):
     model = build("llama").train()
-    compute_logits_at(model, *inputs)
+    compute_chosen_logits(model, *inputs)
     assert model.training
 
 
@@ -85,4 +85,4 @@ class Headless(ByPlace):
 def test_a_model_that_needs_all_logits_is_run_whole(kind, inputs):
     given, is_read = inputs
     model = kind(build("llama"))
-    torch.testing.assert_close(compute_logits_at(model, given, is_read), model(**given).logits[is_read])
+    torch.testing.assert_close(compute_chosen_logits(model, given, is_read), model(**given).logits[is_read])

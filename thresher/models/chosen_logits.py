@@ -14,7 +14,7 @@ PROBE_TOKENS = 8
 _CAN_CHOOSE: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
-def compute_logits_at(model: Any, inputs: dict[str, Any], is_read: torch.Tensor) -> torch.Tensor:
+def compute_chosen_logits(model: Any, inputs: dict[str, Any], is_read: torch.Tensor) -> torch.Tensor:
     """Run a causal language model, and apply its head where the logits are read.
 
     The whole model is called, so that what wraps it (accelerate, DDP, peft) and what it does to its
