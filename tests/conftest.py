@@ -62,6 +62,21 @@ def refuse_the_default_model():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_general_set(tmp_path_factory: pytest.TempPathFactory):
+    """Let tests that do not ask for it measure forgetting on a few rows of the embedded set."""
+    from thresher.trainer.untouched import settings
+
+    folder, small = tmp_path_factory.mktemp("general"), []
+    for path in settings.EMBEDDED:
+        lines = path.read_text(encoding="utf-8").splitlines()[::30]
+        small.append(folder / path.name)
+        small[-1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "EMBEDDED", tuple(small))
+        yield
+
+
 CHATML = (
     "{%- for message in messages -%}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"

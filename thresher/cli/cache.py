@@ -27,6 +27,7 @@ def show(
     from thresher.features.container import current_name
     from thresher.models.causal_lm.smollm2 import get_model_cache
     from thresher.selection.pool_adapters import get_adapter_cache
+    from thresher.trainer.untouched.base_cache import get_base_cache
 
     cache = FeatureCache()
     entries = [replace(entry, feature=current_name(entry.feature)) for entry in cache.entries()]
@@ -34,6 +35,7 @@ def show(
     n_trained, trained_bytes = get_adapter_cache().size()
     n_models, model_bytes = get_model_cache().size()
     n_graphs, graph_bytes = get_graph_cache().size()
+    n_bases, base_bytes = get_base_cache().size()
     if as_json:
         import dataclasses
 
@@ -42,6 +44,7 @@ def show(
             "entries": [dataclasses.asdict(entry) for entry in entries],
             "cells": {"n": n_cells, "bytes": cell_bytes},
             "trained": {"n": n_trained, "bytes": trained_bytes},
+            "base": {"n": n_bases, "bytes": base_bytes},
             "models": {"n": n_models, "bytes": model_bytes},
             "graphs": {"n": n_graphs, "bytes": graph_bytes},
         }
@@ -57,6 +60,7 @@ def show(
         )
     print_line(f"{n_cells:,} finished cells of experiments, {format_bytes(cell_bytes)}")
     print_line(f"{n_trained:,} folders of adapters that methods had trained, {format_bytes(trained_bytes)}")
+    print_line(f"{n_bases:,} measurements of untouched models, {format_bytes(base_bytes)}")
     print_line(f"{n_models:,} unpacked language models, {format_bytes(model_bytes)}")
     print_line(f"{n_graphs:,} neighbor graphs of pools, {format_bytes(graph_bytes)}")
 
@@ -69,7 +73,7 @@ def prune(
 ) -> None:
     """Delete features, cells, adapters, models and neighbor graphs; they are rebuilt as needed.
 
-    The limit holds for each of the five.
+    The limit holds for each of the six.
 
     Raises:
         InputError: not exactly one of the options was given.
@@ -79,6 +83,7 @@ def prune(
     from thresher.features import FeatureCache
     from thresher.models.causal_lm.smollm2 import get_model_cache
     from thresher.selection.pool_adapters import get_adapter_cache
+    from thresher.trainer.untouched.base_cache import get_base_cache
 
     if sum((max_gb is not None, older_than_days is not None, everything)) != 1:
         raise InputError("cache prune: needs exactly one of --max-gb, --older-than-days and --all")
@@ -86,6 +91,7 @@ def prune(
     freed = FeatureCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += CellCache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_adapter_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
+    freed += get_base_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_model_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     freed += get_graph_cache().prune(max_bytes=max_bytes, older_than_days=older_than_days)
     print_line(f"freed {format_bytes(freed)}")

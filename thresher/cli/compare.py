@@ -38,6 +38,8 @@ def compare(
 def summarize(result: Comparison) -> str:
     """Return scores, verdicts and costs, in a few lines."""
     from thresher.evaluation.effect import ENOUGH_SEEDS
+    from thresher.experiments.untouched.forgetting import format_forgetting
+    from thresher.experiments.untouched.row_zero import format_row_zero
 
     content = result.content
     verdicts = {(verdict.method, verdict.n_rows): verdict for verdict in result.verdicts}
@@ -53,6 +55,7 @@ def summarize(result: Comparison) -> str:
     lines.append(
         f"95 % intervals over {n_test:,} test rows and seeds; verdicts after Holm's correction for their number"
     )
+    lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     if any(verdict.effect.n_seeds < ENOUGH_SEEDS for verdict in result.verdicts):
         lines.append(
             f"fewer than {ENOUGH_SEEDS} seeds hardly show how much seeds differ: equal methods may be called different "

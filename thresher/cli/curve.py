@@ -40,11 +40,15 @@ def curve(
 
 def summarize(result: LearningCurve) -> str:
     """Return the points and the answer of each method, in a few lines."""
+    from thresher.experiments.untouched.forgetting import format_forgetting
+    from thresher.experiments.untouched.row_zero import format_row_zero
+
     content = result.content
     methods = content["methods"]
     lines = _format_points(content)
     n_test = max(result.cells["n"].drop_nulls().to_list())
     lines.append(f"rows       mean ± standard error over {n_test:,} test rows and seeds (number of seeds)")
+    lines += [*format_row_zero(content.get("base"), content["metric"]), *format_forgetting(content.get("general"))]
     for method, entry in methods.items():
         lines.append(f"{method}: {result.saturation.get(method, 'too few runs to fit a law')}")
         lines += [f"  {note}" for note in entry["notes"]]

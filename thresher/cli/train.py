@@ -17,6 +17,7 @@ from thresher.dataset.settings import EvalReadSettings, PoolSettings
 from thresher.errors import InputError
 from thresher.printable import join_lines
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.untouched.settings import UntouchedSettings
 
 if TYPE_CHECKING:
     from thresher.trainer.adapter import Adapter
@@ -26,10 +27,11 @@ Data = Annotated[
 ]
 
 
-@with_options(TrainSettings, PoolSettings, EvalReadSettings)
+@with_options(TrainSettings, UntouchedSettings, PoolSettings, EvalReadSettings)
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     settings: TrainSettings,
+    untouched: UntouchedSettings,
     read: PoolSettings,
     eval_read: EvalReadSettings,
     data: Data = None,
@@ -55,7 +57,6 @@ def train(
     from thresher.cli.progress import training_display
     from thresher.trainer.train import train as train_rows
 
-    held_out = _with_settings(eval, eval_read)
     is_subset = _is_subset(data, read)
     is_first = not int(os.environ.get("RANK", "0"))  # of several processes, the first one speaks
     rows = data if is_subset else options.read_and_report(data, read, quiet=quiet or not is_first)
@@ -63,7 +64,7 @@ def train(
         adapter = train_rows(
             rows,
             model=model,
-            eval=held_out,
+            eval=_with_settings(eval, eval_read),
             control=control,
             seeds=seeds,
             out=out,
@@ -73,6 +74,7 @@ def train(
             merge=merge,
             force=force,
             on_event=show,
+            **vars(untouched),
         )
     if not is_first:
         return
@@ -111,6 +113,9 @@ def _is_subset(data: str | None, read: PoolSettings) -> bool:
 
 def format_summary(adapter: Adapter) -> str:
     """Return the counts, and the held-out scores beside those of random rows, in a few lines."""
+    from thresher.trainer.untouched.forgetting import format_forgetting
+    from thresher.trainer.untouched.scale import format_front
+
     metrics = adapter.metrics
     counts = metrics["counts"]
     run_in = " in bfloat16" if metrics["settings"]["precision"] == "bf16" else ""
@@ -122,6 +127,7 @@ def format_summary(adapter: Adapter) -> str:
     lines += _describe_unknown_labels(metrics)
     if metrics["held_out"] is not None:
         lines += _format_table(metrics)
+    lines += [*format_forgetting(metrics.get("general")), *format_front(metrics.get("scale"))]
     lines.append(f"{adapter.path}: {', '.join(sorted(path.name for path in adapter.path.iterdir()))}")
     lines += options.list_side_notes(adapter.manifest.content)
     return join_lines(lines)
@@ -151,6 +157,8 @@ def _describe_unknown_labels(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _format_table(metrics: Mapping[str, Any]) -> list[str]:
+    from thresher.trainer.untouched.summary import format_references
+
     columns = {"these rows": metrics["held_out"]}
     if metrics["control"] is not None:
         columns["random rows"] = metrics["control"]["held_out"]
@@ -164,6 +172,7 @@ def _format_table(metrics: Mapping[str, Any]) -> list[str]:
     lines.append(f"{'rows measured':<{width}}{metrics['held_out'][names[0]]['n']:>22,}")
     if metrics["settings"]["early_stopping_patience"] is not None:
         lines.append("early stopping chose the weights on these same rows, so the scores are somewhat too good")
+    lines += format_references(metrics)
     comparison = metrics["comparison"]
     if comparison is not None:
         n_seeds = len(comparison["seeds"])

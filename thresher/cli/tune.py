@@ -43,6 +43,8 @@ def tune(
 
 def summarize(result: Tuning) -> str:
     """Return the winner, its score against the default, and how far early values held."""
+    from thresher.experiments.untouched.row_zero import format_row_zero
+
     content, best = result.content, result.best
     failed = result.trials["status"].to_list().count("failed")
     lines = [
@@ -59,6 +61,9 @@ def summarize(result: Tuning) -> str:
         values = f"{test['winner']:.4f}, with the default settings {test['default']:.4f}"
         lines.append(f"on the test rows: {content['metric']} {values}")
     lines.append(f"winner against default: {content['verdict']}")
+    if content.get("general"):
+        lines.append(content["general"]["sentence"])
+    lines += format_row_zero(content.get("base"), content["metric"])
     average = content.get("average")
     if average is not None:
         lines.append(

@@ -12,7 +12,7 @@ from thresher.evaluation.classification import classification_report
 from thresher.evaluation.estimate import Estimate, mean, proportion, ratio
 from thresher.numeric.arrays import Float64
 
-MetricName = Literal["accuracy", "macro_f1", "loss", "exact_match", "rouge_l", "chrf"]
+MetricName = Literal["accuracy", "macro_f1", "loss", "exact_match", "rouge_l", "chrf", "lenient_match"]
 
 
 @dataclass(frozen=True, kw_only=True)

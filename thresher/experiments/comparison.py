@@ -35,6 +35,8 @@ from thresher.experiments.tables import (
     compute_identity,
     write_tables,
 )
+from thresher.experiments.untouched.forgetting import describe_forgetting
+from thresher.experiments.untouched.row_zero import describe_row_zero
 from thresher.printable import join_lines
 from thresher.progress import OnProgress
 from thresher.selectors import Selector, available, create
@@ -191,6 +193,8 @@ def _build_content(
         "baseline": BASELINE,
         "level": LEVEL,
         "values": _describe_values(runner),
+        "base": describe_row_zero(runner),
+        "general": describe_forgetting(runner),
         "verdicts": [_to_json(verdict) for verdict in verdicts],
         "failed": [
             {"method": method, "n_rows": size, "seed": seed, "reason": outcome.reason}

@@ -28,6 +28,8 @@ from thresher.experiments.tables import (
     compute_identity,
     write_tables,
 )
+from thresher.experiments.untouched.forgetting import describe_forgetting
+from thresher.experiments.untouched.row_zero import describe_row_zero
 
 KIND = "curve"
 CURVE, SATURATION = "curve.csv", "saturation.json"
@@ -113,6 +115,8 @@ def build_content(runner: ExperimentRunner, progress: CurveProgress, fits: Mappi
         "unknown_labels": runner.experiment.unknown_labels,
         "stopped": progress.stopped,
         "unfinished": runner.list_unfinished(),
+        "base": describe_row_zero(runner),
+        "general": describe_forgetting(runner),
         "cost_share": round(progress.cost / progress.full_cost, 4),
         "methods": {
             method: _describe_method(runner, progress, method, fits.get(method), delta)

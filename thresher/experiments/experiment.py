@@ -17,9 +17,10 @@ from thresher.evaluation.metric import Metric, find_metric
 from thresher.experiments.settings import Overlap
 from thresher.models.causal_lm.default_model import choose_model
 from thresher.progress import OnProgress, Progress
-from thresher.trainer.context import RunContext, load_rows, resolve_run
+from thresher.trainer.context import NOTHING, RunContext, load_rows, resolve_run
 from thresher.trainer.settings import TrainSettings
 from thresher.trainer.split import parse_share, sample_by_hash, sort_by_id
+from thresher.trainer.untouched.settings import UntouchedSettings
 
 SPLIT_SEED = 0  # the test set is the same in every experiment on the same pool
 
@@ -38,6 +39,7 @@ class Experiment:
         n_equal_steps: steps of every cell, or None for equal epochs.
         eval_name: where the test rows came from, for people: a path, or a share of the pool.
         overlap: what became of rows of the pool that were in the test set.
+        untouched: how the base is measured before training.
     """
 
     pool: Dataset
@@ -49,6 +51,7 @@ class Experiment:
     n_equal_steps: int | None = None
     eval_name: str = ""
     overlap: Overlap = "refuse"
+    untouched: UntouchedSettings = NOTHING
 
     @property
     def unknown_labels(self) -> dict[str, int]:
@@ -81,7 +84,15 @@ class Experiment:
         settings = self.settings if settings is None else settings
         if self.n_equal_steps is not None:
             settings = replace(settings, epochs=None, min_steps=None, max_steps=self.n_equal_steps)
-        return resolve_run(rows, model=self.model, eval=self.test, settings=settings, seed=seed, labels=self.labels)
+        return resolve_run(
+            rows,
+            model=self.model,
+            eval=self.test,
+            settings=settings,
+            seed=seed,
+            labels=self.labels,
+            untouched=self.untouched,
+        )
 
     def resolve_settings(self, *, seed: int = 0) -> TrainSettings:
         """Return the settings with every choice by task made."""
@@ -96,6 +107,7 @@ def prepare_experiment(
     settings: TrainSettings,
     metric: str | None,
     overlap: Overlap = "refuse",
+    untouched: UntouchedSettings = NOTHING,
     on_progress: OnProgress | None = None,
 ) -> Experiment:
     """Load and check what an experiment was given.
@@ -108,6 +120,7 @@ def prepare_experiment(
         metric: name, or None for the task's default.
         overlap: what happens when a test row is also in the pool: "refuse", or "drop" it from the
             pool.
+        untouched: how the base is measured before training.
         on_progress: told which rows are dropped.
 
     Raises:
@@ -135,12 +148,10 @@ def prepare_experiment(
     if not len(rows) or not len(test):
         raise InputError(f"experiment: needs rows to choose from and to measure on, got {len(rows)} and {len(test)}")
     if len(test) < 2:
-        raise InputError(
-            "eval: at least 2 test rows are needed, because their spread is the error bar, got 1; add some"
-        )
+        raise InputError("eval: at least 2 test rows are needed, as their spread is the error bar, got 1; add some")
+    untouched.check_rows(rows.kind, has_held_out=True)
     compared = find_metric(metric, rows.kind)
-    if compared.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
-        raise InputError(f"metric: {compared.name} needs generated answers; set eval_generations to 2 or more")
+    _require_answers(compared, settings)
     experiment = Experiment(
         pool=rows,
         test=test,
@@ -150,11 +161,17 @@ def prepare_experiment(
         labels=tuple(sorted(rows.frame["response"].unique())) if rows.kind == "classification" else (),
         eval_name=str(eval) if share is not None else ", ".join(source.path for source in test.sources),
         overlap=overlap,
+        untouched=untouched,
     )
     note = describe_unknown_labels(experiment.unknown_labels, len(test), experiment.labels)
     if on_progress is not None and note:
         on_progress(Progress(stage="eval", done=len(test), total=len(test), note=note))
     return experiment
+
+
+def _require_answers(metric: Metric, settings: TrainSettings) -> None:
+    if metric.column in ("exact_match", "rouge_l", "chrf") and settings.eval_generations < 2:
+        raise InputError(f"metric: {metric.name} needs generated answers; set eval_generations to 2 or more")
 
 
 def _choose_model(on_progress: OnProgress | None) -> str:

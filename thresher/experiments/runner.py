@@ -21,6 +21,7 @@ from thresher.experiments.planning import Cost
 from thresher.experiments.rankings import Rankings
 from thresher.experiments.settings import MethodExperimentSettings
 from thresher.progress import OnProgress, Progress
+from thresher.trainer.untouched.settings import UntouchedSettings
 
 CellId = tuple[str, int, int]  # method, rows, seed
 
@@ -72,6 +73,7 @@ class ExperimentRunner:
             settings=settings.settings,
             metric=settings.metric,
             overlap=settings.overlap,
+            untouched=UntouchedSettings.take(settings),
             on_progress=on_progress,
         )
         options: dict[str, Any] = {"encoder": settings.encoder, "device": settings.device}

@@ -18,6 +18,7 @@ from thresher.experiments.experiment import Experiment
 from thresher.experiments.settings import TuneSettings
 from thresher.experiments.tables import describe_experiment
 from thresher.progress import OnProgress, Progress
+from thresher.trainer.context import NOTHING
 from thresher.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def run_trials(search: Search) -> list[TrialResult]:
     study = _create_study(search)
     n_trials, seed = search.settings.trials, search.settings.seed
     base = search.dev.resolve_settings(seed=seed)
+    early_dev = replace(search.dev, untouched=NOTHING)  # what is forgotten is asked at the end
     search.report("trials", len(_list_finished(study)), n_trials)
     while (n_done := len(_list_finished(study))) < n_trials:
         # a fresh sampler for each batch: what it proposes depends on the finished trials only
@@ -117,7 +119,7 @@ def run_trials(search: Search) -> list[TrialResult]:
         n_batch = min(TRIALS_AT_ONCE, n_trials - n_done)
         proposed = [_propose(study, base, is_first=not n_done and not i) for i in range(n_batch)]
         early = [replace(settings, stop_at=EARLY) for _, settings in proposed]
-        outcomes = run_settings(search, search.dev, early, [seed] * len(early))
+        outcomes = run_settings(search, early_dev, early, [seed] * len(early))
         unfinished = [{"reason": outcome.reason} for outcome in outcomes if outcome.is_unfinished]
         if unfinished:
             raise IncompleteError(f"tune: {n_done} of {n_trials} trials are done; {describe_unfinished(unfinished)}")

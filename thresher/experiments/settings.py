@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
 from thresher.errors import InputError
 from thresher.numeric.units import parse_seconds
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.untouched.settings import PANEL as UNTOUCHED_PANEL
+from thresher.trainer.untouched.settings import UntouchedOptions, UntouchedSettings
 from thresher.validation import build_settings, check_settings, option, parse_pairs
 
 Overlap = Literal["refuse", "drop"]
@@ -53,7 +55,7 @@ def parse_method_settings(pairs: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentSettings:
+class ExperimentSettings(UntouchedSettings):
     """Options of every experiment."""
 
     command: ClassVar[str] = "experiment"
@@ -82,6 +84,12 @@ class ExperimentSettings:
         1, "Cells that run at once; auto: one per core or GPU.", ge=1, panel=CELLS
     )
 
+    general: str | Path = option(
+        "none",
+        "Rows that are not of the task, to see what each run makes the model forget: a file of texts or of questions "
+        "with answers; auto: 300 embedded ones; none.",
+        panel=UNTOUCHED_PANEL,
+    )
     out: str | Path | None = option(None, "Folder for the result; cells are kept in the cache either way.")
     force: bool = option(False, "Replace an earlier result in --out.")
 
@@ -197,7 +205,7 @@ class TuneSettings(ExperimentSettings):
         return [f"average must be 0 or between 2 and the {n_ends} trials that run to the end, got {self.average!r}"]
 
 
-class ExperimentOptions(TypedDict, total=False):
+class ExperimentOptions(UntouchedOptions, total=False):
     """`ExperimentSettings`, for type checkers."""
 
     model: str | Path | None

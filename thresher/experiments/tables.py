@@ -47,6 +47,8 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
         "settings": context["settings"],
         "labels": list(experiment.labels),
         "metric": experiment.metric.name,
+        "shots": list(experiment.untouched.prompts),
+        **{name: context[name] for name in ("general", "forget", "scale") if name in context},
         "versions": versions(PACKAGES),
     }
 

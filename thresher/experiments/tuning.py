@@ -25,6 +25,8 @@ from thresher.artifacts.stored import read_table
 from thresher.errors import InputError, MissingExtraError
 from thresher.evaluation.effect import Effect
 from thresher.evaluation.estimate import Estimate
+from thresher.evaluation.forgetting import describe_loss
+from thresher.evaluation.gain import Gain
 from thresher.experiments.adapter_averaging import average_finalists
 from thresher.experiments.cells.cache import CellCache
 from thresher.experiments.cells.retries import build_retry_listener
@@ -36,9 +38,12 @@ from thresher.experiments.result_folder import RunClock, read_result, run_in_fol
 from thresher.experiments.search import EARLY, Search, TrialResult, run_settings, run_trials
 from thresher.experiments.settings import TuneOptions, TuneSettings
 from thresher.experiments.tables import describe_experiment, describe_inputs, describe_places
+from thresher.experiments.untouched.forgetting import estimate_lost, measure_untouched_losses
+from thresher.experiments.untouched.row_zero import describe_gains, measure_references
 from thresher.printable import join_lines
 from thresher.progress import OnProgress
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.untouched.settings import UntouchedSettings
 from thresher.validation import build_settings, document_options
 
 KIND = "tuning"
@@ -119,9 +124,17 @@ def tune(
         settings=training,
         metric=settings.metric,
         overlap=settings.overlap,
+        untouched=UntouchedSettings.take(settings),
         on_progress=on_progress,
     )
-    dev = prepare_experiment(test.pool, eval=settings.dev, model=test.model, settings=training, metric=test.metric.name)
+    dev = prepare_experiment(
+        test.pool,
+        eval=settings.dev,
+        model=test.model,
+        settings=training,
+        metric=test.metric.name,
+        untouched=test.untouched,
+    )
     if test.metric.column is None:
         raise InputError(f"tune: {test.metric.name} has no value per row to pair; choose accuracy or loss")
     retry = build_retry_listener(on_progress)
@@ -147,13 +160,23 @@ def _write_tuning(search: Search) -> Tuning:
 
 def _search(search: Search, identity: str, clock: RunClock, work: Path) -> Tuning:
     trials = run_trials(search)
-    estimates = _run_finalists(search, trials)
+    outcomes = _run_finalists(search, trials)
+    estimates = {number: search.dev.metric.measure(table) for number, (table, _) in outcomes.items()}
     sign = 1.0 if search.dev.metric.is_higher_better else -1.0
     # higher is better
     finals = {number: sign * estimate.value for number, estimate in estimates.items()}
-    best = max(finals, key=lambda number: (finals[number], -number))
+    lost = _measure_lost(search, {number: facts for number, (_, facts) in outcomes.items()})
+    best = choose_best(finals, lost, search.settings.forget)
     pairs = _run_against_default(search, trials[best].settings) if best else None
     content = _build_content(search, trials, finals, best, pairs)
+    if lost:
+        content["general"] = {
+            "allowed": search.settings.forget,
+            "unit": "bits per byte",
+            "trials": {str(number): each.to_json() for number, each in lost.items()},
+            "is_within": lost[best].value <= search.settings.forget,
+            "sentence": f"the winner {describe_loss(lost[best], search.settings.forget)}",
+        }
     if search.settings.average:
         content["average"] = average_finalists(search, trials, finals, best, work)
     return Tuning(
@@ -192,8 +215,33 @@ def _build_manifest(search: Search, identity: str, clock: RunClock) -> Manifest:
     )
 
 
-def _run_finalists(search: Search, trials: Sequence[TrialResult]) -> dict[int, Estimate]:
-    """Run the best trials and the default to the end; return their values on the held-out rows."""
+def _measure_lost(search: Search, facts: Mapping[int, Mapping[str, Any]]) -> dict[int, Gain]:
+    """Return what each finalist forgets of the general rows; empty where none are given."""
+    before = measure_untouched_losses(search.dev)
+    if before is None:
+        return {}
+    lost = {number: estimate_lost(before, [each["general_loss"]]) for number, each in facts.items()}
+    return {number: each for number, each in lost.items() if each is not None}
+
+
+def choose_best(finals: Mapping[int, float], lost: Mapping[int, Gain], allowed: float) -> int:
+    """Return the winner: the best final value among those that forget no more than is allowed.
+
+    Where all forget more, it is the one that forgets least.
+
+    Args:
+        finals: value at the end by trial, higher being better.
+        lost: on general rows, by trial; empty where that was not measured.
+        allowed: in bits per byte.
+    """
+    fitting = [number for number in finals if not lost or lost[number].value <= allowed]
+    if not fitting:
+        return min(finals, key=lambda number: (lost[number].value, number))
+    return max(fitting, key=lambda number: (finals[number], -number))
+
+
+def _run_finalists(search: Search, trials: Sequence[TrialResult]) -> dict[int, tuple[pl.DataFrame, Mapping[str, Any]]]:
+    """Run the best trials and the default to the end; return outcomes and facts of each."""
     sign, seed = 1.0 if search.dev.metric.is_higher_better else -1.0, search.settings.seed
     early = {number: sign * trial.early for number, trial in enumerate(trials) if trial.early is not None}
     if not early:
@@ -205,15 +253,15 @@ def _run_finalists(search: Search, trials: Sequence[TrialResult]) -> dict[int, E
     settings = [trials[number].settings for number in chosen]
     names = [f"trial {number}, to the end" for number in chosen]
     outcomes = run_settings(search, search.dev, settings, [seed] * len(settings), names, stage="trials to the end")
-    estimates = {
-        number: search.dev.metric.measure(outcome.outcomes)
+    finished = {
+        number: (outcome.outcomes, outcome.facts)
         for number, outcome in zip(chosen, outcomes, strict=True)
         if outcome.outcomes is not None
     }
-    if not estimates:
+    if not finished:
         search.require_finished()
         raise InputError(f"tune: no finalist ran to the end; the first one failed by {outcomes[0].reason}")
-    return estimates
+    return finished
 
 
 def _run_against_default(search: Search, chosen: TrainSettings) -> PairedRuns | None:
@@ -254,7 +302,18 @@ def _build_content(
         "agreement": measure_agreement(trials, finals, is_higher_better=metric.is_higher_better),
         "test": test,
         "verdict": verdict,
+        "base": _describe_base(search, pairs),
     }
+
+
+def _describe_base(search: Search, pairs: PairedRuns | None) -> dict[str, Any] | None:
+    """Return row zero beside winner and default on the test rows, where these were run."""
+    if pairs is None:
+        return None
+    n_rows = len(search.test.pool)
+    runs = {("winner", n_rows): pairs.ours, ("default", n_rows): pairs.theirs}
+    references = measure_references(search.test, [*pairs.ours, *pairs.theirs], search.on_progress)
+    return None if references is None else describe_gains(search.test, references, runs)
 
 
 def measure_agreement(

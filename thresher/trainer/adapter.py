@@ -24,9 +24,10 @@ class Adapter:
 
     Attributes:
         path: its folder: `adapter_model.safetensors`, `adapter_config.json`, tokenizer,
-            `metrics.json`, `loss.csv`, `loss.png`, `predictions.parquet`, `README.md`,
-            `manifest.json`. Without `out` the folder is temporary and goes
-            with this object; `save` keeps it.
+            `metrics.json`, `loss.csv`, `loss.png`, `predictions.parquet`,
+            `predictions_base.parquet` (language models), `README.md`,
+            `manifest.json`. Without `out` the folder is temporary and goes with this object; `save`
+            keeps it.
         manifest: what it was trained on, with which settings, and from where.
         metrics: the content of `metrics.json`.
     """
@@ -69,8 +70,8 @@ class Adapter:
         """Return base, rows and held-out scores, one line each."""
         lines = [
             "Adapter",
-            *(f"  {name:<10}{text}" for name, text in summarize(self.metrics)),
-            f"  {'folder':<10}{self.path}",
+            *(f"  {name:<16}{text}" for name, text in summarize(self.metrics)),
+            f"  {'folder':<16}{self.path}",
         ]
         return join_lines(lines)
 
@@ -86,6 +87,13 @@ def summarize(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines += [
         (name, format_estimate(value)) for name, value in (metrics["held_out"] or {}).items() if name != "classes"
     ]
+    base = metrics.get("base")
+    if base is not None:
+        lines += [
+            (each["name"], f"{base['metric']} {format_estimate(each['scores'][base['metric']])}")
+            for each in base["references"]
+        ]
+        lines += [("verdict", base["sentence"])] if base["sentence"] else []
     comparison = metrics["comparison"]
     if comparison is not None:
         lines.append(

@@ -33,9 +33,11 @@ from thresher.trainer.engine.tokenization import Examples, tokenize
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import Task, TrainSettings
 from thresher.trainer.split import RowSplit, parse_share, sort_by_id, split_rows
+from thresher.trainer.untouched.settings import UntouchedSettings
 
 MAX_SEED = 2**63
-LEARNER = 2  # raise it when classifiers of earlier versions of the code must not be used again
+LEARNER = 3  # raise it when classifiers of earlier versions of the code must not be used again
+NOTHING = UntouchedSettings(base="none", general="none")  # is measured of the untouched model
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 
 
@@ -58,6 +60,7 @@ class RunContext:
         settings: resolved.
         seeds: of the runs; the adapter is that of the first.
         is_merged: also write the full model with the adapter merged in.
+        untouched: how the base is measured before training.
         loaded: those of "data", "eval" and "control" that were loaded here, for the listener.
         unusable: "data" and "eval" -> how many rows cannot be used, by reason; without those that
             are all usable.
@@ -75,6 +78,7 @@ class RunContext:
     seeds: tuple[int, ...]
     is_merged: bool
     unusable: Mapping[str, Mapping[str, int]]
+    untouched: UntouchedSettings = NOTHING
     loaded: Mapping[str, Dataset] = field(default_factory=dict)
     on_event: OnEvent = ignore
 
@@ -90,6 +94,11 @@ class RunContext:
     def accelerator(self) -> Any:
         """The accelerator of the processes and devices that the launcher gave us."""
         return open_accelerator(self.settings)
+
+    @cached_property
+    def general_rows(self) -> tuple[Dataset, ...]:
+        """The rows that are not of the task, by kind; none for classifiers, and where left out."""
+        return () if self.task == "classification" else tuple(map(load, self.untouched.general_files))
 
     def tokenize(self, rows: Dataset, labels: Sequence[str] | None = None) -> Examples:
         """Turn rows into examples for this model; default of `labels`: those of the head."""
@@ -120,9 +129,18 @@ class RunContext:
             "seeds": list(self.seeds),
             "is_merged": self.is_merged,
             "versions": versions(PACKAGES),
+            **({"shots": list(self.untouched.prompts)} if split.held_out is not None else {}),
+            **({"general": [content_hash(rows) for rows in self.general_rows]} if self.general_rows else {}),
+            **self._identify_scale(),
             # a checkpoint of a classifier that read something else must not be continued
             **({} if self.task != "classification" else {"learner": self.describe_learner()}),
         }
+
+    def _identify_scale(self) -> dict[str, Any]:
+        """Return what else of `untouched` changes the result."""
+        untouched = self.untouched
+        about: dict[str, Any] = {"forget": untouched.forget} if self.general_rows else {}
+        return about if untouched.scale == "trained" else {**about, "scale": untouched.scale}
 
     def describe_learner(self) -> dict[str, Any]:
         """Return what a classifier reads, and the version of how it learns."""
@@ -146,6 +164,7 @@ def resolve_run(
     task: str = "auto",
     is_merged: bool = False,
     labels: Sequence[str] = (),
+    untouched: UntouchedSettings = NOTHING,
     on_event: OnEvent = ignore,
 ) -> RunContext:
     """Load and check what `train` was given; its arguments are described there.
@@ -186,6 +205,7 @@ def resolve_run(
         settings=_resolve_settings(settings, chosen_task, base, has_held_out=split.held_out is not None),
         seeds=tuple(range(seed, seed + seeds)),
         is_merged=is_merged,
+        untouched=untouched,
         unusable={name: side.rejected_by_reason for name, side in sides.items() if side.n_rejected},
         loaded=_list_loaded({"data": (data, rows), "eval": (eval, held_out), "control": (control, pool)}),
         on_event=on_event,

@@ -71,6 +71,18 @@ class HeldOut:
             pairs = self._evaluator.compute_losses(bare, rows)
             return ratio([total for total, _ in pairs], [count for _, count in pairs])
 
+    def measure_row_losses(self, model: Any) -> pl.DataFrame:
+        """Return `row_id`, `loss` (summed) and `n_tokens` of each row of a language model."""
+        with self.context.accelerator.autocast():
+            losses = self._evaluator.compute_losses(model, self.examples.rows)
+        return pl.DataFrame(
+            {
+                "row_id": self.rows.frame["row_id"][self.examples.position],
+                "loss": pl.Series([total for total, _ in losses], dtype=pl.Float64),
+                "n_tokens": pl.Series([count for _, count in losses], dtype=pl.Int64),
+            }
+        )
+
     def measure(self, model: Any) -> pl.DataFrame:
         """Return the outcome of each usable row, one row each, equal on all processes."""
         context = self.context

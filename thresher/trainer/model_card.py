@@ -100,6 +100,7 @@ def format_model_card(metrics: Mapping[str, Any], manifest: Mapping[str, Any], *
     facts = _format_rows(summarize(metrics))
     settings = _format_rows(metrics["settings"].items())
     is_folder = Path(get_loadable_name(base)).is_absolute()  # a path is no name on the Hub
+    untouched = _describe_base(metrics) + _describe_forgetting(metrics)
     on_hub = "" if is_folder else f"base_model: {json.dumps(name)}\n"
     return f"""---
 library_name: peft
@@ -116,7 +117,7 @@ Trained by thresher {manifest["versions"].get("thresher", "")} on {metrics["coun
 {facts}
 
 Numbers are on held-out rows, ± one standard error; `metrics.json` has all of them, `predictions.parquet` has every
-held-out row.{_describe_early_stopping(metrics)}{_describe_comparison(metrics)}
+held-out row.{_describe_early_stopping(metrics)}{_describe_comparison(metrics)}{untouched}
 
 ## Load it
 
@@ -152,6 +153,29 @@ def _describe_early_stopping(metrics: Mapping[str, Any]) -> str:
         f" Early stopping chose the weights (of step {metrics['best_step']}) by the loss on these same rows, so the "
         f"scores are somewhat better than on new ones."
     )
+
+
+def _describe_base(metrics: Mapping[str, Any]) -> str:
+    """Return row zero in a sentence: what the untouched model scores, and whether training pays."""
+    base = metrics["base"]
+    if base is None:
+        return ""
+    scores = ", ".join(
+        f"{each['name']} {format_estimate(each['scores'][base['metric']])}" for each in base["references"]
+    )
+    verdict = f"; {base['sentence']} (95 % interval, paired over held-out rows)" if base["sentence"] else ""
+    return f"\n\nWithout training, the {base['metric']} on the same rows is: {scores}{verdict}."
+
+
+def _describe_forgetting(metrics: Mapping[str, Any]) -> str:
+    """Return what training made the model forget, and at what strength the adapter is saved."""
+    general, scale = metrics["general"], metrics["scale"]
+    text = "" if general is None or general["sentence"] is None else f"\n\nIt {general['sentence']} (95 % interval)."
+    if scale is not None and scale["is_chosen"]:
+        text += (
+            f" It is saved at {scale['scale']:g} of the strength that it was trained with, chosen on the held-out rows."
+        )
+    return text
 
 
 def _describe_comparison(metrics: Mapping[str, Any]) -> str:

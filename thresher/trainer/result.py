@@ -11,21 +11,37 @@ from thresher.artifacts.manifest import FORMAT, Manifest, versions
 from thresher.artifacts.seal import encode_record
 from thresher.dataset.provenance import describe_sides
 from thresher.evaluation.classification import count_unknown_labels
+from thresher.evaluation.forgetting import estimate_forgetting
 from thresher.evaluation.held_out import compare
 from thresher.trainer.adapter import KIND, METRICS
 from thresher.trainer.context import PACKAGES, RunContext
 from thresher.trainer.model_card import format_model_card, write_loss_csv, write_loss_png
 from thresher.trainer.runs import ADAPTER, CONTROL, MAIN, PREDICTIONS, FinishedRun
+from thresher.trainer.untouched.forgetting import build_general_table, describe_forgetting
+from thresher.trainer.untouched.measure import UntouchedOutcomes
+from thresher.trainer.untouched.probe import extract_probe, predict_majority
+from thresher.trainer.untouched.row_zero import BaseOutcomes
+from thresher.trainer.untouched.summary import MAJORITY, PROBE, Reference, describe_base, name_shots
+
+GENERAL = "predictions_general.parquet"
+BASE = "predictions_base"  # of the untouched language model
 
 
 def write_result(
-    context: RunContext, runs: list[FinishedRun], work: Path, *, identity: str, facts: dict[str, Any]
+    context: RunContext,
+    runs: list[FinishedRun],
+    untouched: UntouchedOutcomes,
+    work: Path,
+    *,
+    identity: str,
+    facts: dict[str, Any],
 ) -> None:
     """Write the output folder from the finished runs; the manifest last.
 
     Args:
         context: of the call.
         runs: all of them, the first one is the result.
+        untouched: what the untouched model does.
         work: folder to write into.
         identity: hash of what determines the result.
         facts: what may differ between two runs of the same work, for the manifest's section `run`.
@@ -34,7 +50,10 @@ def write_result(
     for unfinished in work.rglob(".*.tmp*"):  # a file that an earlier call was killed at
         unfinished.unlink()
     copy_folder(first.folder / ADAPTER, work)
-    metrics = _build_metrics(context, runs)
+    metrics = _build_metrics(context, runs, untouched, _write_general(context, runs, untouched, work))
+    for each in untouched.base:
+        name = f"{BASE}_{each.shots}_shots.parquet" if each.shots else f"{BASE}.parquet"
+        write_parquet(each.outcomes, work / name)
     _write_run(first, work)
     control = _find_control(runs)
     if control is not None:
@@ -58,7 +77,9 @@ def _write_run(run: FinishedRun, folder: Path) -> None:
         write_parquet(run.outcomes, folder / PREDICTIONS)
 
 
-def _build_metrics(context: RunContext, runs: list[FinishedRun]) -> dict[str, Any]:
+def _build_metrics(
+    context: RunContext, runs: list[FinishedRun], untouched: UntouchedOutcomes, general: dict[str, Any] | None
+) -> dict[str, Any]:
     """Return the content of `metrics.json`: the same for the same work, so without times."""
     first, split, control = runs[0], context.split, _find_control(runs)
     return {
@@ -80,11 +101,52 @@ def _build_metrics(context: RunContext, runs: list[FinishedRun]) -> dict[str, An
             "eval": _count_eval_rows(context, first),
         },
         "held_out": first.held_out,
+        "base": _build_base(context, runs, untouched.base),
+        "general": general,
+        "scale": _build_scale(context, first),
         "control": None if control is None else {"train": control.counts, "held_out": control.held_out},
         "comparison": None if control is None else _build_comparison(runs),
         "runs": [_build_run_metrics(run) for run in runs],
         "settings": context.settings.to_json(),
     }
+
+
+def _build_base(context: RunContext, runs: list[FinishedRun], base: list[BaseOutcomes]) -> dict[str, Any] | None:
+    """Return row zero: the references of a classifier, or the untouched language model."""
+    if not context.untouched.prompts:
+        return None
+    ours = [run.outcomes for run in runs if run.role == MAIN and run.outcomes is not None]
+    references = [
+        Reference(name_shots(each.shots), [each.outcomes] * len(ours), each.shots, each.mean_shots) for each in base
+    ]
+    if context.task == "classification" and ours:
+        majority = predict_majority(ours[0], context.split.train.frame["response"].to_list())
+        references.append(Reference(MAJORITY, [majority] * len(ours)))
+        probes = [probe for table in ours if (probe := extract_probe(table)) is not None]
+        references += [Reference(PROBE, probes)] if len(probes) == len(ours) else []
+    return describe_base(ours, references, context.task)
+
+
+def _build_scale(context: RunContext, run: FinishedRun) -> dict[str, Any] | None:
+    if run.front is None:
+        return None
+    untouched = context.untouched
+    return {**run.front, "is_chosen": untouched.scale == "auto", "allowed": untouched.forget}
+
+
+def _write_general(
+    context: RunContext, runs: list[FinishedRun], untouched: UntouchedOutcomes, work: Path
+) -> dict[str, Any] | None:
+    """Write both sides of the rows that are not of the task; return what was lost on them."""
+    before, general = untouched.on_general, untouched.general
+    after = [run.general for run in runs if run.role == MAIN and run.general is not None]
+    if general is None or before is None or not after:
+        return None
+    write_parquet(build_general_table(before, after[0]), work / GENERAL)
+    control = [run.general for run in runs if run.role == CONTROL and run.general is not None]
+    lost = estimate_forgetting([each.losses for each in control], before.losses) if control else None
+    section = describe_forgetting(context, general, before, after)
+    return {**section, "control_lost": None if lost is None else lost.to_json()}
 
 
 def _count_eval_rows(context: RunContext, run: FinishedRun) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from thresher.artifacts.disk_errors import delete_folder, writing_safetensors
-from thresher.artifacts.folder import write_atomic, write_parquet
+from thresher.artifacts.folder import atomic_file, write_atomic, write_parquet
 from thresher.artifacts.seal import find_damage, hash_files, read_record, seal_record
 from thresher.artifacts.stored import read_table
 from thresher.dataset import Dataset
@@ -28,9 +28,15 @@ from thresher.trainer.engine.tokenization import Examples, require_rows
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.held_out import HeldOut, prepare_held_out
 from thresher.trainer.split import sample_rows
+from thresher.trainer.untouched.forgetting import ANSWERS, LOSSES, GeneralOutcomes, measure_general
+from thresher.trainer.untouched.general import GeneralSet, prepare_general
+from thresher.trainer.untouched.probe import add_probe
+from thresher.trainer.untouched.scale import choose_scale, keep_scale, measure_front
 
 MAIN, CONTROL = "main", "control"
 PREDICTIONS, DONE, ADAPTER = "predictions.parquet", "done.json", "adapter"
+SCALE = "scale.json"
+PROBE = "probe.parquet"  # of a classifier, until its run is finished
 RUNS = ".runs"  # in the work folder, until the result is written
 
 
@@ -46,6 +52,8 @@ class FinishedRun:
         counts: of the rows it learned from.
         outcomes: one row per held-out row, or None without held-out rows.
         eval_counts: of the held-out rows, or None without any.
+        general: what the model does on rows that are not of the task, or None without any.
+        front: `scale` and `points` of the adapter's strengths, or None where not measured.
     """
 
     role: str
@@ -55,6 +63,8 @@ class FinishedRun:
     counts: dict[str, Any]
     outcomes: pl.DataFrame | None
     eval_counts: dict[str, int] | None
+    general: GeneralOutcomes | None = None
+    front: dict[str, Any] | None = None
 
     @cached_property
     def held_out(self) -> dict[str, Any] | None:
@@ -65,15 +75,16 @@ class FinishedRun:
         return classification_metrics(self.outcomes) if is_classification else language_metrics(self.outcomes)
 
 
-def run_all(context: RunContext, work: Path) -> list[FinishedRun]:
+def run_all(context: RunContext, work: Path, *, has_answers: bool = False) -> list[FinishedRun]:
     """Train and measure every role and seed; what a killed call finished is read back.
 
     Args:
         context: of the call.
         work: folder that survives a kill.
+        has_answers: whether the result also answers questions that are not of the task.
     """
     examples = _tokenize_train(context)
-    held_out = prepare_held_out(context)
+    held_out, general = prepare_held_out(context), prepare_general(context, has_answers=has_answers)
     n_steps = count_steps(len(examples), context.settings)  # of the control too, on whatever rows
     runs = []
     for seed in context.seeds:
@@ -81,7 +92,7 @@ def run_all(context: RunContext, work: Path) -> list[FinishedRun]:
         if context.split.control is not None:
             sides[CONTROL] = _sample_control(context, context.split.control, len(examples), seed=seed)
         for role, rows in sides.items():
-            runs.append(_run(context, rows, held_out, work / RUNS / f"{role}-{seed}", role, seed, n_steps))
+            runs.append(_run(context, rows, (held_out, general), work / RUNS / f"{role}-{seed}", role, seed, n_steps))
     context.accelerator.wait_for_everyone()  # all have read the runs' files before they are deleted
     return runs
 
@@ -120,14 +131,14 @@ def _sample_control(context: RunContext, pool: Dataset, n_rows: int, *, seed: in
 def _run(
     context: RunContext,
     examples: Examples,
-    held_out: HeldOut | None,
+    measured: tuple[HeldOut | None, GeneralSet | None],
     folder: Path,
     role: str,
     seed: int,
     n_steps: int,
 ) -> FinishedRun:
     """Train and measure once, unless that is done already."""
-    accelerator, name = context.accelerator, f"{role}/seed-{seed}"
+    accelerator, name, (held_out, general) = context.accelerator, f"{role}/seed-{seed}", measured
     history, damage = _read_done(folder)
     accelerator.wait_for_everyone()  # all processes have looked before one of them is done
     if damage is not None and accelerator.is_main_process:
@@ -135,12 +146,11 @@ def _run(
         context.on_event(TrainEvent(kind="note", run=name, message=f"{damage}; this run is trained again"))
     accelerator.wait_for_everyone()
     if history is None:
-        evaluate = None if held_out is None else held_out.measure_loss
-        trained = fit(context, examples.rows, seed=seed, folder=folder, run=name, n_steps=n_steps, evaluate=evaluate)
-        outcomes = None if held_out is None else held_out.measure(trained.model)
+        is_result = role == MAIN and seed == context.seeds[0]
+        trained, outcomes = _train_and_measure(context, examples, measured, folder, name, seed, n_steps)
+        lost = None if general is None else measure_general(context, general, trained.model, has_answers=is_result)
         if accelerator.is_main_process:
-            is_result = role == MAIN and seed == context.seeds[0]
-            _write_run(context, folder, trained, outcomes, is_result=is_result)
+            _write_run(context, folder, trained, (outcomes, lost), is_result=is_result)
             context.on_event(TrainEvent(kind="done", run=name, step=trained.history.step, n_steps=n_steps))
         accelerator.wait_for_everyone()
         history, _ = _read_done(folder)
@@ -155,7 +165,62 @@ def _run(
         counts=examples.counts(),
         outcomes=read_table(predictions) if predictions.is_file() else None,
         eval_counts=None if held_out is None else held_out.counts(),
+        general=None if general is None else read_general(folder),
+        front=json.loads((folder / SCALE).read_bytes()) if (folder / SCALE).is_file() else None,
     )
+
+
+def _train_and_measure(
+    context: RunContext,
+    examples: Examples,
+    measured: tuple[HeldOut | None, GeneralSet | None],
+    folder: Path,
+    name: str,
+    seed: int,
+    n_steps: int,
+) -> tuple[TrainedModel, pl.DataFrame | None]:
+    """Train once, and return the model with its outcomes, and a classifier's probe beside them."""
+    held_out, general = measured
+    if held_out is None:
+        return fit(context, examples.rows, seed=seed, folder=folder, run=name, n_steps=n_steps), None
+    is_main = context.accelerator.is_main_process
+
+    def keep_probe(model: Any) -> None:
+        outcomes = held_out.measure(model)
+        if is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_file(folder / PROBE) as part:
+                write_parquet(outcomes, part)
+
+    trained = fit(
+        context,
+        examples.rows,
+        seed=seed,
+        folder=folder,
+        run=name,
+        n_steps=n_steps,
+        evaluate=held_out.measure_loss,
+        on_probe=keep_probe,
+    )
+    if context.untouched.scale != "trained" and general is not None:
+        front = measure_front(context, held_out, general, trained.model)
+        chosen = choose_scale(front, context.untouched.forget) if context.untouched.scale == "auto" else 1.0
+        keep_scale(trained.model, chosen)
+        if is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            content = {"scale": chosen, "points": [point.to_json() for point in front]}
+            write_atomic(folder / SCALE, json.dumps(content).encode())
+    outcomes = held_out.measure(trained.model)
+    if context.task == "classification" and is_main:
+        probe = folder / PROBE
+        outcomes = add_probe(outcomes, read_table(probe) if probe.is_file() else None)
+        probe.unlink(missing_ok=True)
+    return trained, outcomes
+
+
+def read_general(folder: Path) -> GeneralOutcomes:
+    """Read what a finished run's model does on rows that are not of the task."""
+    return GeneralOutcomes(read_table(folder / LOSSES), read_table(folder / ANSWERS))
 
 
 def _read_done(folder: Path) -> tuple[History | None, str | None]:
@@ -175,12 +240,21 @@ def _read_done(folder: Path) -> tuple[History | None, str | None]:
 
 
 def _write_run(
-    context: RunContext, folder: Path, trained: TrainedModel, outcomes: pl.DataFrame | None, *, is_result: bool
+    context: RunContext,
+    folder: Path,
+    trained: TrainedModel,
+    measured: tuple[pl.DataFrame | None, GeneralOutcomes | None],
+    *,
+    is_result: bool,
 ) -> None:
     """Write what a run leaves, the mark that it is done last, and delete its checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
+    outcomes, lost = measured
     if outcomes is not None:
         write_parquet(outcomes, folder / PREDICTIONS)
+    if lost is not None:
+        write_parquet(lost.losses, folder / LOSSES)
+        write_parquet(lost.answers, folder / ANSWERS)
     if is_result:
         with writing_safetensors(folder / ADAPTER):
             _write_adapter(context, trained.model, folder / ADAPTER)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from thresher.artifacts.folder import OutputFolder
 from thresher.artifacts.manifest import digest
@@ -20,6 +20,8 @@ from thresher.errors import InputError, MissingExtraError, OutputError
 from thresher.trainer.adapter import Adapter
 from thresher.trainer.events import OnEvent, TrainEvent, ignore
 from thresher.trainer.settings import TrainSettings
+from thresher.trainer.untouched.settings import UntouchedOptions, UntouchedSettings
+from thresher.validation import build_settings, document_options
 
 if TYPE_CHECKING:
     from thresher.trainer.context import RunContext
@@ -29,6 +31,7 @@ __all__ = ["Adapter", "TrainSettings", "train"]
 DEFAULTS = TrainSettings()
 
 
+@document_options(UntouchedSettings)
 def train(
     data: Any,
     *,
@@ -43,6 +46,7 @@ def train(
     merge: bool = False,
     force: bool = False,
     on_event: OnEvent | None = None,
+    **untouched: Unpack[UntouchedOptions],
 ) -> Adapter:
     """Train a LoRA adapter, and measure it on held-out rows.
 
@@ -67,6 +71,7 @@ def train(
         merge: also write the full model, with the adapter merged in, to `merged/`.
         force: replace an earlier result in `out`.
         on_event: called with a TrainEvent at each step.
+        untouched: fields of `UntouchedSettings`.
 
     Raises:
         InputError: the rows, the model or the held-out rows do not fit.
@@ -89,8 +94,10 @@ def train(
         settings=settings,
         seed=seed,
         is_merged=merge,
+        untouched=build_settings(UntouchedSettings, "train", untouched),
         on_event=ignore if on_event is None else on_event,
     )
+    context.untouched.check_rows(context.task, has_held_out=context.split.held_out is not None)
     if out is not None:
         return _run(context, Path(out), force=force, started=started)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -116,6 +123,7 @@ def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adap
     from thresher.trainer.engine.processes import broadcast_from_main, require_shared
     from thresher.trainer.result import write_result
     from thresher.trainer.runs import run_all
+    from thresher.trainer.untouched.measure import measure_untouched
 
     accelerator = context.accelerator
     identity = digest(context.identity())
@@ -126,7 +134,8 @@ def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adap
             raise is_done
         require_shared(folder.path if is_done else folder.work, accelerator)
         if not is_done:
-            run_all(context, folder.work)
+            measure_untouched(context)
+            run_all(context, folder.work, has_answers=True)
         accelerator.wait_for_everyone()
         return Adapter.read(folder.path)
     began = datetime.now(UTC).isoformat(timespec="seconds")
@@ -140,14 +149,15 @@ def _run(context: RunContext, out: Path, *, force: bool, started: float) -> Adap
         require_shared(folder.path if folder.is_done else folder.work, accelerator)
         if not folder.is_done:
             _announce_rows(context)
-            runs = run_all(context, folder.work)
+            untouched = measure_untouched(context)
+            runs = run_all(context, folder.work, has_answers=True)
             facts = {
                 "started": began,
                 "seconds": round(time.monotonic() - started, 3),
                 "device": str(accelerator.device),
                 "processes": accelerator.num_processes,
             }
-            write_result(context, runs, folder.work, identity=identity, facts=facts)
+            write_result(context, runs, untouched, folder.work, identity=identity, facts=facts)
             folder.publish()
     accelerator.wait_for_everyone()
     return Adapter.read(folder.path)

@@ -17,6 +17,8 @@ from thresher.experiments.experiment import Experiment
 from thresher.trainer.context import RunContext
 from thresher.trainer.settings import TrainSettings
 
+# of a training's identity, what its outcomes do not depend on
+SAYS_NOTHING = ("data", "sources", "subset", "shots", "forget")
 FORMAT = 2  # raise it when cells of earlier versions of the code must not be used again
 
 
@@ -52,7 +54,8 @@ class Outcome:
     Attributes:
         key: content address: equal for all cells that train on the same rows in the same way.
         outcomes: one row per test row, or None when the cell failed or was not finished.
-        facts: `steps`, `train_seconds`, `rows_learned`, `tokens_learned`.
+        facts: `steps`, `train_seconds`, `rows_learned`, `tokens_learned`, and `general_loss`: of
+            each row that is not of the task, in nats, where these are measured.
         reason: why there are none, or None.
         is_reused: it had been done by an earlier command.
         is_unfinished: the machine ended it, as when memory runs out, each time that it was tried.
@@ -69,9 +72,9 @@ class Outcome:
 
 def compute_cell_key(context: RunContext) -> str:
     """Return the content address of a training: which rows, however chosen, trained how."""
-    # the file that the rows were read from says nothing beyond the rows, and `subset` says how they
-    # were chosen
-    identity = {k: v for k, v in context.identity().items() if k not in ("data", "sources", "subset")}
+    # the file that the rows were read from says nothing beyond the rows, `subset` says how they were
+    # chosen, and what the untouched model is asked says nothing of the trained one
+    identity = {k: v for k, v in context.identity().items() if k not in SAYS_NOTHING}
     return digest({**identity, "format": FORMAT})
 
 
@@ -97,4 +100,6 @@ def train_and_measure(context: RunContext, work: Path) -> tuple[pl.DataFrame, di
         "tokens_learned": finished.counts.get("tokens_learned"),
         "train_seconds": round(time.monotonic() - started, 3),
     }
+    if finished.general is not None:
+        facts["general_loss"] = finished.general.losses["loss"].to_list()
     return finished.outcomes, facts

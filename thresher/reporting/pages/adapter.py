@@ -16,6 +16,14 @@ from thresher.reporting.pages.experiment_tables import build_footer
 from thresher.reporting.pages.figures.dot_plot import build_dot_plot
 from thresher.reporting.pages.figures.loss_figure import build_loss_figure
 from thresher.reporting.pages.reproduce import build_reproduction
+from thresher.reporting.pages.row_zero import (
+    build_forgetting,
+    build_front,
+    build_references,
+    describe_score,
+    write_forgetting,
+    write_row_zero,
+)
 
 KEYS = ("task", "model", "counts", "held_out", "control", "comparison", "runs")
 MAX_CLASSES = 30  # in the figure, the weakest first; the table has all
@@ -31,10 +39,16 @@ def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
         kind="adapter",
         title=f"LoRA adapter for {metrics['model']['name']}, {fmt.rows(metrics['counts']['train']['rows'])}",
         answer=_write_answer(metrics),
-        more=_write_remarks(metrics),
+        more=[
+            *write_row_zero(metrics.get("base")),
+            *write_forgetting(metrics.get("general")),
+            *_write_remarks(metrics),
+        ],
         tiles=_build_tiles(content, metrics),
         sections=[
             Section("Held-out scores", _build_scores(metrics)),
+            Section("The untouched model", build_references(metrics.get("base"))),
+            Section("What it forgot", [*build_forgetting(metrics.get("general")), *build_front(metrics.get("scale"))]),
             Section("Loss during training", () if losses is None else (losses,)),
             Section("Classes", _build_classes(folder, metrics)),
             Section("Training rows", _build_row_counts(metrics)),
@@ -45,13 +59,8 @@ def build_adapter_page(folder: Path, manifest: Manifest) -> Page:
     )
 
 
-def _display(name: str) -> fmt.MetricDisplay:
-    """Return how a metric of `metrics.json` is shown."""
-    return fmt.MetricDisplay(name, is_higher_better=name not in ("loss", "perplexity"), is_rate=name in fmt.RATES)
-
-
 def _format_estimate(name: str, estimate: Mapping[str, Any]) -> str:
-    return _display(name).text(estimate["value"], estimate["stderr"])
+    return describe_score(name).text(estimate["value"], estimate["stderr"])
 
 
 def _display_compared(compared: Mapping[str, Any]) -> fmt.MetricDisplay:
@@ -107,7 +116,7 @@ def _build_tiles(content: Mapping[str, Any], metrics: Mapping[str, Any]) -> list
     tiles = []
     for name, score in list(_without_classes(metrics["held_out"]).items())[:2]:
         error = f"± {100 * score['stderr']:.1f}" if name in fmt.RATES and fmt.is_number(score["stderr"]) else ""
-        tiles.append(Tile(_capitalize(fmt.readable_name(name)), _display(name).text(score["value"]), error))
+        tiles.append(Tile(_capitalize(fmt.readable_name(name)), describe_score(name).text(score["value"]), error))
     train = metrics["counts"]["train"]
     work = f"{fmt.count(train['tokens'])} tokens, {fmt.count(metrics['n_steps'])} steps"
     tiles.append(Tile("Trained on", fmt.rows(train["rows"]), work))
@@ -131,7 +140,7 @@ def _build_scores(metrics: Mapping[str, Any]) -> list[Block]:
         columns=("metric", *sides, "held-out rows"),
         rows=[
             (
-                _display(name).label,
+                describe_score(name).label,
                 *(_format_estimate(name, side[name]) for side in sides.values()),
                 fmt.count(metrics["held_out"][name]["n"]),
             )
@@ -181,7 +190,7 @@ def _build_runs(metrics: Mapping[str, Any]) -> list[Block]:
         )
         for run in runs
     ]
-    columns = ("rows", "seed", *(_display(name).label for name in names))
+    columns = ("rows", "seed", *(describe_score(name).label for name in names))
     return [Table(caption="Every run", columns=columns, rows=cells, numeric=range(1, 2 + len(names)), is_folded=True)]
 
 
@@ -200,7 +209,7 @@ def _build_classes(folder: Path, metrics: Mapping[str, Any]) -> list[Block]:
         (
             fmt.truncate(name, 60),
             *(_format_estimate("f1", classes[name][part]) for part in ("precision", "recall", "f1")),
-            *([_display("f1").text(control.get(name, nothing)["f1"]["value"])] if control else []),
+            *([describe_score("f1").text(control.get(name, nothing)["f1"]["value"])] if control else []),
             fmt.count(classes[name]["recall"]["n"]),
         )
         for name in names

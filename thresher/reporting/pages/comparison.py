@@ -15,6 +15,7 @@ from thresher.reporting.page import Block, Figure, Page, Paragraph, Section, Tab
 from thresher.reporting.pages import experiment_tables as tables
 from thresher.reporting.pages.experiment_tables import Experiment
 from thresher.reporting.pages.reproduce import build_reproduction
+from thresher.reporting.pages.row_zero import build_gains, build_losses, write_forgetting, write_row_zero
 
 ALPHA = 0.05
 KEYS = ("metric", "is_higher_better", "budgets", "baseline", "verdicts")
@@ -34,7 +35,12 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
         kind="comparison",
         title=f"{fmt.join_words(methods) or 'nothing'} against {baseline}",
         answer=_write_answer(experiment, verdicts, baseline),
-        more=[*tables.describe_incomplete(content), *_write_remarks(verdicts)],
+        more=[
+            *tables.describe_incomplete(content),
+            *write_row_zero(content.get("base")),
+            *write_forgetting(content.get("general")),
+            *_write_remarks(verdicts),
+        ],
         tiles=(
             Tile("Comparisons", fmt.count(len(verdicts)), f"{n_clear} with a clear difference"),
             Tile("Budgets", budgets or fmt.NOTHING, "rows"),
@@ -43,6 +49,8 @@ def build_comparison_page(folder: Path, manifest: Manifest) -> Page:
         sections=[
             Section(f"Effect against {baseline}", _build_effect(experiment, verdicts, baseline)),
             Section("Scores", (_build_scores(experiment), tables.build_run_table(experiment))),
+            Section("Without training", build_gains(content.get("base"), experiment.metric)),
+            Section("What is forgotten", build_losses(content.get("general"))),
             Section("Cost and effect", (*_build_net(experiment, verdicts), *tables.build_costs(experiment))),
             Section("What was chosen", tables.build_maps(experiment)),
             build_reproduction(manifest, folder),

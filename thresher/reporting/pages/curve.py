@@ -16,6 +16,7 @@ from thresher.reporting.pages.experiment_tables import Experiment
 from thresher.reporting.pages.figures.curve_figure import build_curve_figure
 from thresher.reporting.pages.outlook import INTERVAL, build_laws, build_outlook
 from thresher.reporting.pages.reproduce import build_reproduction
+from thresher.reporting.pages.row_zero import build_gains, build_losses, write_forgetting, write_row_zero
 from thresher.reporting.pages.slices import build_slice_figures
 
 KEYS = ("metric", "is_higher_better", "delta", "methods")
@@ -39,7 +40,12 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
         kind="learning curve",
         title=f"Learning curve of {fmt.join_words(experiment.methods)}",
         answer=_write_answer(experiment, fitted, best_method),
-        more=[*tables.describe_incomplete(fitted), *_write_remarks(experiment, fitted, best_method)],
+        more=[
+            *tables.describe_incomplete(fitted),
+            *write_row_zero(fitted.get("base")),
+            *write_forgetting(fitted.get("general")),
+            *_write_remarks(experiment, fitted, best_method),
+        ],
         tiles=(
             _build_saturation_tile(fitted, best_method),
             Tile("Best mean", *_best_mean(experiment)),
@@ -47,6 +53,8 @@ def build_curve_page(folder: Path, manifest: Manifest) -> Page:
         ),
         sections=[
             Section("How the score rises", curve),
+            Section("Without training", build_gains(fitted.get("base"), experiment.metric)),
+            Section("What is forgotten", build_losses(fitted.get("general"))),
             Section("What more rows would bring", build_outlook(experiment, fitted)),
             Section("The laws behind the curve", build_laws(experiment, fitted)),
             Section("Parts of the test set", build_slice_figures(experiment)),

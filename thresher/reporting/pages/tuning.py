@@ -15,6 +15,7 @@ from thresher.reporting.files import read_json, read_table
 from thresher.reporting.page import Block, Figure, Notice, Page, Paragraph, Section, Table, Tile
 from thresher.reporting.pages.experiment_tables import build_footer, describe_incomplete
 from thresher.reporting.pages.reproduce import build_reproduction
+from thresher.reporting.pages.row_zero import build_gains, write_row_zero
 
 TRIALS, RESULT = "trials.csv", "tune.json"
 NEEDED = ("best_trial", "best_settings", "metric", "is_higher_better", "test", "verdict")
@@ -43,10 +44,11 @@ def build_tuning_page(folder: Path, manifest: Manifest) -> Page:
         kind="tuning",
         title="Search for settings",
         answer=_write_answer(result, len(trials), n_finished),
-        more=describe_incomplete(result),
+        more=[*describe_incomplete(result), *write_row_zero(result.get("base"))],
         tiles=tiles,
         sections=[
             Section("The winner", _build_winner(metric, result) if result else []),
+            Section("Without training", build_gains(result.get("base"), metric)),
             Section("Trials", blocks),
             build_reproduction(manifest, folder),
         ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from thresher.trainer.engine.preflight import try_classifier, try_language_model
 from thresher.trainer.engine.tokenization import Example
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.settings import Task, TrainSettings
+
+OnProbe = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ def load_trained_model(context: RunContext, adapter: Path) -> Any:
         return load_adapter(_load_base(context, pooling).model, adapter)
 
 
+def load_untouched_model(context: RunContext) -> Any:
+    """Load the base language model as it is, in evaluation mode, on the context's device."""
+    model = _load_base(context, None).model.eval()
+    return model if context.settings.load_in_4bit else model.to(context.accelerator.device)
+
+
 def _load_base(context: RunContext, pooling: Pooling | None) -> LoadedModel:
     return load_model(
         context.base,
@@ -94,6 +102,7 @@ def fit(
     n_steps: int | None = None,
     evaluate: Evaluate | None = None,
     epochs: Path | None = None,
+    on_probe: OnProbe | None = None,
 ) -> TrainedModel:
     """Train one adapter, continuing from the newest checkpoint in the folder.
 
@@ -109,6 +118,8 @@ def fit(
         n_steps: optimizer steps; default: as many as the settings ask for with these rows.
         evaluate: model -> held-out loss, for evaluations during training.
         epochs: folder for weights and the optimizer's state after each epoch; None writes none.
+        on_probe: given a classifier before its first step, when it is a probe of the untouched
+            encoder; not called where it is none, nor when a killed run continues.
     """
     batches = BatchSampler(
         rows,
@@ -118,7 +129,8 @@ def fit(
     )
     accelerator = context.accelerator
     with torch.random.fork_rng():  # the caller's random state is not ours to change
-        state = _start(context, batches, folder=folder, run=run, evaluate=evaluate, epochs=epochs)
+        outputs: dict[str, Any] = {"folder": folder, "run": run, "evaluate": evaluate, "epochs": epochs}
+        state = _start(context, batches, on_probe, **outputs)
         take_steps(state)
         accelerator.wait_for_everyone()  # the best weights are on the disk
         history = state.history
@@ -129,7 +141,9 @@ def fit(
     return TrainedModel(model, history)
 
 
-def _start(context: RunContext, batches: BatchSampler, *, folder: Path, run: str, **outputs: Any) -> TrainState:
+def _start(
+    context: RunContext, batches: BatchSampler, on_probe: OnProbe | None, *, folder: Path, run: str, **outputs: Any
+) -> TrainState:
     """Build the model, try it, and restore the newest checkpoint."""
     settings, accelerator, device = context.settings, context.accelerator, context.accelerator.device
     is_classification = context.task == "classification"
@@ -149,7 +163,9 @@ def _start(context: RunContext, batches: BatchSampler, *, folder: Path, run: str
     history = checkpoint.restore(folder, parameters, optimizer, best=best, on_damage=damaged.append)
     if is_classification and not history.step:
         with accelerator.autocast():
-            initialize_head(model, batches.rows, collate=collate, device=device)
+            is_probe = initialize_head(model, batches.rows, collate=collate, device=device)
+        if is_probe and on_probe is not None:
+            on_probe(model.eval())
     if accelerator.is_main_process:
         message = f"continuing from step {history.step}" if history.step or damaged else ""
         if damaged:

@@ -30,7 +30,7 @@ N_VALIDATED = 2000  # rows that the penalty is chosen on: fifteen regressions st
 FLOOR = 1e-6  # features that do not vary are not blown up
 
 
-def initialize_head(model: Any, rows: Sequence[Example], *, collate: Collate, device: Any) -> None:
+def initialize_head(model: Any, rows: Sequence[Example], *, collate: Collate, device: Any) -> bool:
     """Set the head to a linear probe, and leave it to training to improve on it.
 
     Linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054): from a random head, the
@@ -45,18 +45,22 @@ def initialize_head(model: Any, rows: Sequence[Example], *, collate: Collate, de
         rows: training rows; the first N_ROWS in the given order are used.
         collate: rows -> tensors.
         device: where the model lies.
+
+    Returns:
+        Whether the head was set.
     """
     used = sorted(rows[:N_ROWS], key=lambda row: len(row.input_ids))
     code = np.array([row.labels[0] for row in used])
     head = _find_linear_head(model)
     if head is None or len(set(code.tolist())) < 2:
-        return
+        return False
     pooler = _find_trained_copy(model, "pooler")
     dense = getattr(pooler, "dense", None)
     if isinstance(dense, torch.nn.Linear):
         _standardize(dense, _record(model, dense, used, collate, device, has_inputs=False))
     x = _record(model, head, used, collate, device, has_inputs=True)  # (n, d) float64
     _set_probe(head, x, code)
+    return True
 
 
 def _standardize(layer: torch.nn.Linear, outputs: Float64) -> None:

@@ -1,0 +1,117 @@
+"""From how many rows on training beats the untouched model, or never."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from thresher.dataset import load
+from thresher.evaluation.gain import Gain
+from thresher.evaluation.metric import find_metric
+from thresher.experiments.experiment import Experiment
+from thresher.experiments.untouched.row_zero import (
+    References,
+    describe_gains,
+    find_paying_size,
+    format_row_zero,
+    measure_references,
+)
+from thresher.trainer.settings import TrainSettings
+from thresher.trainer.untouched.settings import UntouchedSettings
+
+
+def gain(low, high, n_seeds=3):
+    return Gain(value=(low + high) / 2, low=low, high=high, stderr=(high - low) / 4, n=100, n_seeds=n_seeds)
+
+
+UP, FLAT, DOWN = (0.1, 0.2), (-0.1, 0.1), (-0.2, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        ([UP, UP, UP], (10, None)),
+        ([FLAT, UP, UP], (20, 10)),
+        ([DOWN, FLAT, UP], (40, 20)),
+        ([UP, FLAT, UP], (40, 20)),  # a dip after the first gain: it must stay
+        ([UP, UP, FLAT], None),
+        ([FLAT, FLAT, FLAT], None),
+        ([DOWN, DOWN, DOWN], None),
+    ],
+)
+def test_it_pays_from_the_size_on_after_which_every_interval_is_above_zero(intervals, expected):
+    pays = find_paying_size({size: gain(*ends) for size, ends in zip((10, 20, 40), intervals, strict=True)})
+    assert (None if pays is None else (pays["n_rows"], pays["not_at"])) == expected
+
+
+def test_sizes_with_one_run_do_not_decide_where_others_have_more():
+    gains = {10: gain(*UP, n_seeds=1), 20: gain(*FLAT), 40: gain(*UP), 80: gain(*FLAT, n_seeds=1)}
+    pays = find_paying_size(gains)
+    assert (pays["n_rows"], pays["not_at"]) == (40, 20)
+    alone = find_paying_size({10: gain(*FLAT, n_seeds=1), 20: gain(*UP, n_seeds=1)})
+    assert alone["n_rows"] == 20
+
+
+def outcomes(share, probe_share=None, n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    table = {"row_id": list(map(str, range(n))), "label": ["a"] * n}
+
+    def answer(part, prefix):
+        correct = rng.random(n) < part
+        named = np.where(correct, "a", "b")
+        return {f"{prefix}prediction": named, f"{prefix}correct": correct, f"{prefix}loss": np.ones(n)}
+
+    more = {} if probe_share is None else answer(probe_share, "probe_")
+    return pl.DataFrame({**table, **answer(share, ""), **more})
+
+
+@pytest.fixture
+def experiment():
+    rows = load([{"text": f"t{i}", "label": label} for i, label in enumerate("aab" * 4)])
+    metric = find_metric("accuracy", "classification")
+    return Experiment(
+        pool=rows,
+        test=rows,
+        model=None,
+        settings=TrainSettings(),
+        metric=metric,
+        labels=("a", "b"),
+        untouched=UntouchedSettings(),
+    )
+
+
+def test_each_cell_is_held_against_the_probe_of_its_own_rows(experiment):
+    runs = {
+        ("random", 10): [outcomes(0.5, 0.5, seed=seed) for seed in range(3)],
+        ("random", 20): [outcomes(0.9, 0.6, seed=10 + seed) for seed in range(3)],
+        ("worse", 20): [outcomes(0.4, 0.7, seed=20 + seed) for seed in range(3)],
+    }
+    references = measure_references(experiment, [table for tables in runs.values() for table in tables])
+    assert references.has_probe
+    base = describe_gains(experiment, references, runs)
+    assert [entry["name"] for entry in base["references"]] == ["majority class", "probe"]
+    assert base["strongest"] == "probe"
+    at_20 = base["methods"]["random"]["gains"][1]
+    expected = np.mean([t["correct"].mean() - t["probe_correct"].mean() for t in runs["random", 20]])
+    assert at_20["value"] == pytest.approx(expected)
+    assert base["methods"]["random"]["pays_from"]["n_rows"] == 20
+    assert base["methods"]["random"]["sentence"].startswith("pays from 20 rows on: better than a probe")
+    assert base["methods"]["worse"]["pays_from"] is None
+    assert base["methods"]["worse"]["sentence"].startswith("never pays here: with 20 rows, worse than a probe")
+    lines = format_row_zero(base, "accuracy")
+    assert lines[0].startswith("without training, accuracy: majority class 1.0000")
+    assert len(lines) == 3
+
+
+def test_without_a_probe_the_majority_class_is_the_reference(experiment):
+    runs = {("random", 10): [outcomes(0.5), outcomes(0.5, seed=1)]}
+    references = measure_references(experiment, [table for tables in runs.values() for table in tables])
+    assert references == References(references.fixed, has_probe=False)
+    assert describe_gains(experiment, references, runs)["strongest"] == "majority class"
+
+
+def test_base_none_measures_nothing(experiment):
+    from dataclasses import replace
+
+    without = replace(experiment, untouched=UntouchedSettings(base="none"))
+    assert measure_references(without, [outcomes(0.5)]) is None
+    assert format_row_zero(None, "accuracy") == []

@@ -1,0 +1,93 @@
+"""The gain over a fixed reference, as the untouched model: paired by row, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from thresher.errors import InputError
+from thresher.evaluation.effect import estimate_effect
+from thresher.evaluation.estimate import paired_difference
+from thresher.evaluation.metric import Metric
+
+NORMAL_95 = 1.96  # standard errors on either side of a 95 % interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """A paired difference, positive where ours is better.
+
+    Attributes:
+        value: mean over rows and seeds.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        stderr: over rows, and over seeds where there are several.
+        n: held-out rows.
+        n_seeds: runs of our side.
+    """
+
+    value: float
+    low: float
+    high: float
+    stderr: float
+    n: int
+    n_seeds: int
+
+    @property
+    def direction(self) -> int:
+        """1 where the whole interval is above zero, -1 where it is below, else 0."""
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; what is not a number becomes null."""
+        return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
+
+
+def estimate_gain(metric: Metric, ours: Sequence[pl.DataFrame], theirs: Sequence[pl.DataFrame]) -> Gain | None:
+    """Return how much better our runs are than the reference, or None where that has no value.
+
+    With one run, the interval is over rows only: the spread between seeds is not in it. A row that
+    has no value on either side, as a label that one of them does not know, does not count.
+
+    Args:
+        metric: that is compared; one without a value per row has no gain.
+        ours: outcomes of each seed.
+        theirs: of the reference, one for each of ours, on the same held-out rows in their order.
+
+    Raises:
+        InputError: the sides were measured on different rows.
+    """
+    if metric.column is None or not ours:
+        return None
+    if any(not ours[0]["row_id"].equals(table["row_id"]) for table in (*ours, *theirs)):
+        raise InputError("gain: both sides must be measured on the same held-out rows in one order, found others")
+    column = metric.column
+    stacked = [
+        np.stack([table[column].cast(pl.Float64).fill_null(np.nan).to_numpy() / metric.scale for table in side])
+        for side in (ours, theirs)
+    ]
+    is_known = np.isfinite(stacked[0]).all(axis=0) & np.isfinite(stacked[1]).all(axis=0)  # (n,)
+    if not is_known.any():
+        return None
+    a, b = (side[:, is_known] for side in stacked)
+    weights = None if metric.weight is None else ours[0][metric.weight].cast(pl.Float64).to_numpy()[is_known]
+    n_seeds, n = a.shape
+    if n_seeds >= 2 and n >= 2:
+        effect = estimate_effect(a, b, weights, is_higher_better=metric.is_higher_better)
+        return Gain(value=effect.value, low=effect.low, high=effect.high, stderr=effect.stderr, n=n, n_seeds=n_seeds)
+    difference = paired_difference(*((a, b) if metric.is_higher_better else (b, a)), weights)
+    reach = NORMAL_95 * difference.stderr
+    low, high = difference.value - reach, difference.value + reach
+    return Gain(value=difference.value, low=low, high=high, stderr=difference.stderr, n=n, n_seeds=n_seeds)
+
+
+def format_gain(gain: Gain, *, is_rate: bool) -> str:
+    """Return "22.0 points [18.1, 25.9]", or "0.312 nats [0.290, 0.334]", without the sign."""
+    factor, unit, digits = (100.0, "points", 1) if is_rate else (1.0, "nats", 3)
+    ends = (gain.low, gain.high) if gain.value >= 0 else (-gain.high, -gain.low)
+    low, high = (f"{end * factor:.{digits}f}" for end in ends)
+    return f"{abs(gain.value) * factor:.{digits}f} {unit} [{low}, {high}]"

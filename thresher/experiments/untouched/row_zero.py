@@ -1,0 +1,186 @@
+"""Row zero of an experiment: is training better than the untouched model, and from how many rows?
+
+The untouched language model is measured once for all cells, with rows of the whole pool in its
+prompts. A classifier is held against the majority class, and each cell against the probe that
+learned from the same rows (`trainer/untouched/probe.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from thresher.evaluation.gain import Gain, estimate_gain
+from thresher.experiments.experiment import Experiment
+from thresher.experiments.runner import ExperimentRunner
+from thresher.progress import OnProgress, Progress
+from thresher.trainer.untouched.probe import extract_probe, predict_majority
+from thresher.trainer.untouched.row_zero import measure_base
+from thresher.trainer.untouched.summary import MAJORITY, PROBE, describe_gain, name_shots
+
+Runs = Mapping[tuple[str, int], Sequence[pl.DataFrame]]  # method, rows -> outcomes by seed
+
+
+@dataclass(frozen=True)
+class References:
+    """What all cells of an experiment are held against.
+
+    Attributes:
+        fixed: outcomes by name: the same for every cell.
+        has_probe: whether each cell is also held against its own probe.
+    """
+
+    fixed: Mapping[str, pl.DataFrame]
+    has_probe: bool
+
+
+def measure_references(
+    experiment: Experiment, tables: Sequence[pl.DataFrame], on_progress: OnProgress | None = None
+) -> References | None:
+    """Measure what the cells are held against; None where it is left out.
+
+    Args:
+        experiment: with the pool, whose rows stand in the prompts.
+        tables: outcomes of the finished cells.
+        on_progress: listener.
+    """
+    if not experiment.untouched.prompts or not tables:
+        return None
+    if experiment.labels:
+        majority = predict_majority(tables[0], experiment.pool.frame["response"].to_list())
+        return References({MAJORITY: majority}, all(extract_probe(table) is not None for table in tables))
+    settings = experiment.settings
+    if experiment.metric.name == "loss":  # answers say nothing of it
+        settings = replace(settings, eval_generations=0)
+    # without rows in the prompt, any row of the pool stands for it
+    rows = experiment.pool if any(experiment.untouched.prompts) else experiment.pool.take(np.arange(1))
+    measured = measure_base(experiment.build_context(rows, seed=0, settings=settings))
+    fixed = {name_shots(each.shots): each.outcomes for each in measured}
+    if on_progress is not None:
+        for number, (name, table) in enumerate(fixed.items(), 1):
+            note = f"{name}: {experiment.describe_score(table)}"
+            on_progress(Progress(stage="untouched model", done=number, total=len(fixed), note=note))
+    return References(fixed, has_probe=False)
+
+
+def describe_row_zero(runner: ExperimentRunner) -> dict[str, Any] | None:
+    """Return the section `base` of an experiment: scores of the references, and gains over them.
+
+    Returns:
+        `references`: name, value and standard error; of the probe, its mean over the cells of the
+        largest size. `strongest`: its name. `methods`: per method the `gains` at each size over
+        the strongest, with 95 % intervals, and `pays_from`, None where training never pays, with
+        its `sentence`. None where row zero is left out.
+    """
+    runs = {group: tables for group in runner.list_groups() if (tables := runner.list_tables(*group))}
+    references = measure_references(
+        runner.experiment, [table for tables in runs.values() for table in tables], runner.on_progress
+    )
+    return None if references is None else describe_gains(runner.experiment, references, runs)
+
+
+def describe_gains(experiment: Experiment, references: References, runs: Runs) -> dict[str, Any]:
+    """Return the section `base` from what was measured; `describe_row_zero` says what is in it."""
+    metric = experiment.metric
+    entries: list[dict[str, Any]] = []
+    for name, table in references.fixed.items():
+        score = metric.measure(table)
+        entries.append({"name": name, "value": score.value, "stderr": score.stderr})
+    if references.has_probe:
+        largest = max(size for _, size in runs)
+        probes = [_require_probe(table) for (_, size), tables in runs.items() if size == largest for table in tables]
+        scores = [metric.measure(probe) for probe in probes]
+        mean = float(np.mean([score.value for score in scores]))
+        entries.append({"name": PROBE, "value": mean, "stderr": float(np.mean([score.stderr for score in scores]))})
+    sign = 1 if metric.is_higher_better else -1
+    strongest: str = (
+        PROBE if references.has_probe else max(entries, key=lambda entry: sign * float(entry["value"]))["name"]
+    )
+    gains: dict[str, dict[int, Gain]] = {}
+    for (method, size), tables in sorted(runs.items()):
+        theirs = (
+            [_require_probe(table) for table in tables]
+            if strongest == PROBE
+            else [references.fixed[strongest]] * len(tables)
+        )
+        gain = estimate_gain(metric, tables, theirs)
+        if gain is not None:
+            gains.setdefault(method, {})[size] = gain
+    return {
+        "references": [{name: _number(value) for name, value in entry.items()} for entry in entries],
+        "strongest": strongest,
+        "methods": {
+            method: {
+                "gains": [{"n_rows": size, **gain.to_json()} for size, gain in by_size.items()],
+                "pays_from": find_paying_size(by_size),
+                "sentence": describe_paying_size(by_size, strongest, experiment),
+            }
+            for method, by_size in gains.items()
+        },
+    }
+
+
+def find_paying_size(gains: Mapping[int, Gain]) -> dict[str, Any] | None:
+    """Return from which measured size on training is better than the untouched model.
+
+    It is the smallest size whose interval, and that of every larger one, is above zero. One run at
+    a size shows no spread between seeds, so such sizes do not decide where others have more.
+
+    Returns:
+        `n_rows`, `not_at`: the largest smaller size where it is not so, or None, and the `gain` at
+        `n_rows`; None where training pays at no such size.
+    """
+    has_repeats = any(gain.n_seeds >= 2 for gain in gains.values())
+    known = {size: gain for size, gain in sorted(gains.items()) if gain.n_seeds >= 2 or not has_repeats}
+    paying: list[int] = []
+    for size in reversed(known):
+        if known[size].direction <= 0:
+            break
+        paying.append(size)
+    if not paying:
+        return None
+    first = paying[-1]
+    smaller = [size for size in known if size < first]
+    return {"n_rows": first, "not_at": smaller[-1] if smaller else None, "gain": known[first].to_json()}
+
+
+def describe_paying_size(gains: Mapping[int, Gain], strongest: str, experiment: Experiment) -> str:
+    """Return in one sentence whether training pays, and from how many rows on."""
+    metric, pays = experiment.metric, find_paying_size(gains)
+    if pays is not None:
+        sentence = describe_gain(gains[pays["n_rows"]], strongest, metric)
+        below = "" if pays["not_at"] is None else f"; not seen at {pays['not_at']:,} rows"
+        return f"pays from {pays['n_rows']:,} rows on: {sentence.removeprefix('training pays: ')} there{below}"
+    largest = max(gains)
+    sentence = describe_gain(gains[largest], strongest, metric)
+    n_worse = sum(gain.direction < 0 for gain in gains.values())
+    worse = f"; clearly worse at {n_worse} of {len(gains)} sizes" if n_worse and len(gains) > 1 else ""
+    return f"never pays here: with {largest:,} rows, {sentence.removeprefix('training hurts: ')}{worse}"
+
+
+def format_row_zero(base: Mapping[str, Any] | None, metric: str) -> list[str]:
+    """Return the section `base` in lines for a summary: references, and the answer per method."""
+    if not base:
+        return []
+    scores = [
+        f"{entry['name']} "
+        + ("not a number" if entry["value"] is None else f"{entry['value']:.4f} ± {entry['stderr']:.4f}")
+        for entry in base["references"]
+    ]
+    lines = [f"without training, {metric}: {', '.join(scores)}"]
+    return lines + [f"{method}: {entry['sentence']}" for method, entry in base["methods"].items()]
+
+
+def _require_probe(table: pl.DataFrame) -> pl.DataFrame:
+    probe = extract_probe(table)
+    if probe is None:
+        raise AssertionError("checked by `measure_references`")
+    return probe
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value

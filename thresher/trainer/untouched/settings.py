@@ -1,0 +1,107 @@
+"""Whether and how the untouched model is measured beside the trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from thresher.errors import SettingsError
+from thresher.validation import check_settings, option
+
+EMBEDDED = tuple(Path(__file__).parent / "general" / name for name in ("texts.jsonl", "questions.jsonl"))
+PANEL = "The untouched model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntouchedSettings:
+    """Options of row zero: the base model before any training, on the same held-out rows.
+
+    Raises:
+        SettingsError: a field has an illegal value.
+    """
+
+    base: Literal["auto", "none"] = option(
+        "auto",
+        "auto: measure the untouched model on the held-out rows, too (labels: the majority class, and a probe on its "
+        "vectors); none: leave it out.",
+        panel=PANEL,
+    )
+    shots: tuple[int, ...] = option(
+        (0,),
+        "Training rows in the prompt of the untouched model, the nearest to each question: 0,4,16 measures three "
+        "prompts; instruction rows only.",
+        ge=0,
+        panel=PANEL,
+    )
+
+    general: str | Path = option(
+        "auto",
+        "Rows that are not of the task, to see what the model forgets: a file of texts or of questions with answers; "
+        "auto: 300 embedded ones (language models); none.",
+        panel=PANEL,
+    )
+    forget: float = option(0.02, "Loss on the general rows that is allowed, in bits per byte.", ge=0, panel=PANEL)
+
+    scale: Literal["trained", "front", "auto"] = option(
+        "trained",
+        "Strength of the adapter that is saved. trained: as it was trained; front: that, and what 0, 1/4, 1/2 and 3/4 "
+        "of it would gain and forget; auto: the largest gain within --forget.",
+        panel=PANEL,
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_settings(self, "train")
+
+    @staticmethod
+    def take(settings: UntouchedSettings) -> UntouchedSettings:
+        """Return the fields of this class alone, of settings that have others, too."""
+        return UntouchedSettings(**{field.name: getattr(settings, field.name) for field in fields(UntouchedSettings)})
+
+    @property
+    def prompts(self) -> tuple[int, ...]:
+        """The numbers of rows in the prompt to measure, rising; none with base "none"."""
+        return () if self.base == "none" else tuple(sorted(set(self.shots)))
+
+    @property
+    def general_files(self) -> tuple[Any, ...]:
+        """What holds the rows that are not of the task; nothing with general "none"."""
+        if str(self.general) == "none":
+            return ()
+        return EMBEDDED if str(self.general) == "auto" else (self.general,)
+
+    def check_rows(self, kind: str, *, has_held_out: bool) -> None:
+        """Refuse rows in the prompt where there is no prompt to put them into.
+
+        Args:
+            kind: of the rows that are trained on.
+            has_held_out: whether there are rows to measure on.
+
+        Raises:
+            SettingsError: the rows are no instructions, or none are held out.
+        """
+        if any(self.prompts) and kind != "sft":
+            raise SettingsError(
+                f"shots: training rows are put into prompts, which rows of kind '{kind}' do not have; leave them out"
+            )
+        if kind == "classification" and str(self.general) not in ("auto", "none"):
+            raise SettingsError("general: a classifier writes no text, so it can forget none; leave general out")
+        if self.scale != "trained" and (kind == "classification" or not has_held_out or str(self.general) == "none"):
+            raise SettingsError(
+                f"scale: '{self.scale}' weighs the gain on held-out rows against the loss on general rows of a "
+                f"language model; give --eval and --general, or leave scale out"
+            )
+        if any(self.prompts) and not has_held_out:
+            raise SettingsError("shots: prompts are measured on held-out rows, found none; give --eval")
+
+
+class UntouchedOptions(TypedDict, total=False):
+    """`UntouchedSettings`, for type checkers."""
+
+    base: Literal["auto", "none"]
+    shots: int | Sequence[int]
+    general: str | Path
+    forget: float
+    scale: Literal["trained", "front", "auto"]

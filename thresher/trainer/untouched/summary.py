@@ -1,0 +1,168 @@
+"""The untouched model beside the trained one: section `base` of `metrics.json`, and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from thresher.evaluation.gain import Gain, estimate_gain, format_gain
+from thresher.evaluation.generation import find_lenient_hits, score_leniently
+from thresher.evaluation.held_out import classification_metrics, language_metrics
+from thresher.evaluation.metric import METRICS, Metric
+
+MAJORITY, PROBE, ZERO_SHOT = "majority class", "probe", "untouched"
+# whether the answer holds what was expected, whatever its form: no metric to train or choose by
+LENIENT = Metric(name="lenient_match", is_higher_better=True, column="lenient")
+# 0..1; chrF as a metric is divided by 100
+RATES = ("accuracy", "exact_match", "rouge_l", "chrf", "lenient_match")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the trained model is held against.
+
+    Attributes:
+        name: for people.
+        outcomes: on the held-out rows, for each seed of ours: the same table, or the seed's own.
+        shots: training rows in the prompt of a language model, as asked for.
+        mean_shots: after cutting to fit.
+    """
+
+    name: str
+    outcomes: Sequence[pl.DataFrame]
+    shots: int = 0
+    mean_shots: float = 0.0
+
+
+def name_shots(shots: int) -> str:
+    """Return the name of the untouched model with so many rows in its prompt."""
+    return f"{shots} in the prompt" if shots else ZERO_SHOT
+
+
+def describe_base(ours: Sequence[pl.DataFrame], references: Sequence[Reference], task: str) -> dict[str, Any] | None:
+    """Return the section `base` of `metrics.json`; None without references.
+
+    Args:
+        ours: outcomes of the trained model, by seed.
+        references: measured on the same held-out rows.
+        task: of the training.
+
+    Returns:
+        `references`: per reference its `scores` and the `gains` of training over it, by metric,
+        positive where training is better, with 95 % intervals; `strongest`: the name of the one
+        with the best score by `metric`; `verdict`: "better", "worse" or "no difference" than it;
+        `sentence`; `contrary`: metrics by which training is clearly worse than the strongest.
+    """
+    if not references or not ours:
+        return None
+    if task == "sft":
+        ours = [_add_lenient(table) for table in ours]
+        references = [replace(each, outcomes=[_add_lenient(table) for table in each.outcomes]) for each in references]
+    known: dict[str, Metric] = dict(METRICS[task])
+    if task == "sft":
+        known[LENIENT.name] = LENIENT
+    metrics = {name: metric for name, metric in known.items() if _is_measured(metric, ours[0])}
+    main = next(iter(metrics.values()))
+    gains = {
+        reference.name: {name: estimate_gain(metric, ours, reference.outcomes) for name, metric in metrics.items()}
+        for reference in references
+    }
+    sign = 1 if main.is_higher_better else -1
+    strongest = max(references, key=lambda each: sign * main.measure(each.outcomes[0]).value)
+    gain = gains[strongest.name][main.name]
+    return {
+        "metric": main.name,
+        "is_higher_better": main.is_higher_better,
+        "references": [_describe_reference(each, gains[each.name], task) for each in references],
+        **({} if task != "sft" else {"lenient_match": _score_leniently(ours[0])}),
+        "strongest": strongest.name,
+        "verdict": None if gain is None else name_verdict(gain),
+        "sentence": None if gain is None else describe_gain(gain, strongest.name, main),
+        "contrary": [
+            name
+            for name, other in gains[strongest.name].items()
+            if other is not None and other.direction < 0 and name != main.name
+        ],
+    }
+
+
+def name_verdict(gain: Gain) -> str:
+    """Return whether training is better or worse than a reference, or neither."""
+    return {1: "better", -1: "worse", 0: "no difference"}[gain.direction]
+
+
+def describe_gain(gain: Gain, name: str, metric: Metric) -> str:
+    """Return the verdict in one sentence: the answer first, then its size."""
+    whose = {MAJORITY: "always naming the most frequent label", PROBE: "a probe on the untouched encoder"}.get(
+        name, "the untouched model" if name == ZERO_SHOT else f"the untouched model with {name}"
+    )
+    is_rate = metric.name in RATES
+    if gain.direction > 0:
+        return f"training pays: better than {whose} by {format_gain(gain, is_rate=is_rate)}"
+    if gain.direction < 0:
+        return f"training hurts: worse than {whose} by {format_gain(gain, is_rate=is_rate)}"
+    reach = Gain(**{**vars(gain), "value": (gain.high - gain.low) / 2})
+    size = format_gain(reach, is_rate=is_rate).split(" [")[0]
+    return f"no difference seen to {whose}; one of {size} or more would likely have shown"
+
+
+def _add_lenient(outcomes: pl.DataFrame) -> pl.DataFrame:
+    hits = find_lenient_hits(outcomes["prediction"].to_list(), outcomes["response"].to_list())
+    return outcomes.with_columns(pl.Series("lenient", hits, dtype=pl.Boolean))
+
+
+def _is_measured(metric: Metric, outcomes: pl.DataFrame) -> bool:
+    return metric.column is not None and outcomes[metric.column].null_count() < len(outcomes)
+
+
+def _describe_reference(reference: Reference, gains: Mapping[str, Gain | None], task: str) -> dict[str, Any]:
+    table = reference.outcomes[0]
+    scores = classification_metrics(table) if task == "classification" else language_metrics(table)
+    return {
+        "name": reference.name,
+        **({"shots": reference.shots, "mean_shots": reference.mean_shots} if task != "classification" else {}),
+        "scores": {name: value for name, value in scores.items() if name != "classes"},
+        **({} if task != "sft" else {"lenient_match": _score_leniently(table)}),
+        "gains": {name: gain.to_json() for name, gain in gains.items() if gain is not None},
+    }
+
+
+def _score_leniently(outcomes: pl.DataFrame) -> dict[str, Any] | None:
+    """Return the share of answers that hold the expected number or words, however they say it."""
+    estimate = score_leniently(outcomes["prediction"].to_list(), outcomes["response"].to_list())
+    return None if estimate is None else estimate.to_json()
+
+
+def format_references(metrics: Mapping[str, Any]) -> list[str]:
+    """Return row zero of `metrics.json` in one or two lines, for the summary; none without it."""
+    base = metrics.get("base")
+    if not base or metrics["held_out"] is None:
+        return []
+    name = base["metric"]
+    parts = [f"{each['name']} {_format_score(each['scores'][name])}" for each in base["references"]]
+    rows = metrics["counts"]["train"]["rows"]
+    parts.append(f"trained on {rows:,} rows {_format_score(metrics['held_out'][name])}")
+    control = metrics["control"]
+    if control is not None and control["held_out"]:
+        n_random = control["train"]["rows"]
+        parts.append(f"on {n_random:,} random rows {_format_score(control['held_out'][name])}")
+    lines = [f"{name}: {', '.join(parts)}"]
+    if base["sentence"]:
+        contrary = f", but by {', '.join(base['contrary'])} training is clearly worse" if base["contrary"] else ""
+        lines.append(f"{base['sentence']}{contrary}")
+    lenient = base.get("lenient_match")
+    if lenient:
+        shown = [f"{each['name']} {_format_score(each['lenient_match'])}" for each in base["references"]]
+        lines.append(
+            f"expected number or words anywhere in the answer: {', '.join(shown)}, trained {_format_score(lenient)}"
+        )
+    return lines
+
+
+def _format_score(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "not a number"
+    return f"{estimate['value']:.3f}" + ("" if estimate["stderr"] is None else f" ± {estimate['stderr']:.3f}")
