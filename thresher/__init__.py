@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from thresher.curation.result import Curated
     from thresher.dataset import Dataset, Source, load
     from thresher.errors import ThresherError
+    from thresher.experiments.advice.advise import Advice, advise
     from thresher.experiments.comparison import Comparison, compare
     from thresher.experiments.curve import LearningCurve
     from thresher.experiments.learning_curve import learning_curve
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
+    "Advice",
     "Budget",
     "Comparison",
     "Corrected",
@@ -60,6 +62,7 @@ __all__ = [
     "TrainSettings",
     "Tuning",
     "__version__",
+    "advise",
     "compare",
     "correct",
     "curate",
@@ -78,6 +81,7 @@ __getattr__ = export_lazily(
     __name__,
     {
         "Adapter": "trainer.train",
+        "Advice": "experiments.advice.advise",
         "Budget": "subset.budget",
         "Corrected": "curation.correction.correct",
         "Comparison": "experiments.comparison",
@@ -95,6 +99,7 @@ __getattr__ = export_lazily(
         "ThresherError": "errors",
         "TrainSettings": "trainer.train",
         "Tuning": "experiments.tuning",
+        "advise": "experiments.advice.advise",
         "correct": "curation.correction.correct",
         "compare": "experiments.comparison",
         "curate": "curation.curate",

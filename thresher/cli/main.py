@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from thresher.artifacts.local_path import refuse_address
 from thresher.cli import leaving, signals
+from thresher.cli.advise import advise
 from thresher.cli.cache import cache_app
 from thresher.cli.compare import compare
 from thresher.cli.correct import correct
@@ -58,6 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command()(advise)
 app.command()(select)
 app.command()(train)
 app.command()(curve)

@@ -47,8 +47,8 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
         "settings": context["settings"],
         "labels": list(experiment.labels),
         "metric": experiment.metric.name,
-        "shots": list(experiment.untouched.prompts),
-        **{name: context[name] for name in ("general", "forget", "scale") if name in context},
+        "untouched": experiment.untouched.list_changed(general="none"),
+        **({"general": context["general"]} if "general" in context else {}),
         "versions": versions(PACKAGES),
     }
 

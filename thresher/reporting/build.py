@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 PAGES = {
+    "advice": "thresher.reporting.pages.advice:build_advice_page",
     "subset": "thresher.reporting.pages.subset:build_subset_page",
     "adapter": "thresher.reporting.pages.adapter:build_adapter_page",
     "curve": "thresher.reporting.pages.curve:build_curve_page",
@@ -39,7 +40,8 @@ def report(folder: str | Path) -> Path:
     the folder changes.
 
     Args:
-        folder: written by `select`, `train`, `learning_curve`, `compare` or `tune`.
+        folder: written by `select`, `train`, `learning_curve`, `compare`, `tune` or
+            `advise`.
 
     Returns:
         The path of the page.

@@ -17,7 +17,14 @@ from thresher.selection.request import ROLES
 from thresher.trainer.engine.load_model import MINILM
 from thresher.trainer.settings import TrainSettings
 
-COMMANDS = {"subset": "select", "adapter": "train", "curve": "curve", "comparison": "compare", "tuning": "tune"}
+COMMANDS = {
+    "subset": "select",
+    "adapter": "train",
+    "curve": "curve",
+    "comparison": "compare",
+    "tuning": "tune",
+    "advice": "advise",
+}
 _SHOWN_ELSEWHERE = frozenset(
     {"settings", "versions", "inputs", "run", "counts", "metrics", "kind", "format", "schema", "reading"}
 )
@@ -177,6 +184,7 @@ def _build_other_words(content: Mapping[str, Any]) -> list[str]:
     options = {
         "model": None if name == MINILM else name,  # which is what a classifier is trained on
         "metric": content.get("metric"),
+        **content.get("untouched", {}),
         **content.get("select", {}),
         **{name: value for name, value in asked.items() if name != "plan"},
         **asked.get("plan", {}),

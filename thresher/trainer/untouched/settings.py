@@ -60,6 +60,19 @@ class UntouchedSettings:
         """Return the fields of this class alone, of settings that have others, too."""
         return UntouchedSettings(**{field.name: getattr(settings, field.name) for field in fields(UntouchedSettings)})
 
+    def list_changed(self, **defaults: Any) -> dict[str, Any]:
+        """Return the fields that are not at their default, as JSON values.
+
+        Args:
+            defaults: by field, where a command has another default.
+        """
+        known = {field.name: defaults.get(field.name, field.default) for field in fields(UntouchedSettings)}
+        changed = {name: getattr(self, name) for name, value in known.items() if getattr(self, name) != value}
+        return {
+            name: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+            for name, value in changed.items()
+        }
+
     @property
     def prompts(self) -> tuple[int, ...]:
         """The numbers of rows in the prompt to measure, rising; none with base "none"."""

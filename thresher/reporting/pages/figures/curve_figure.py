@@ -55,6 +55,7 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
     for i, method in enumerate(lanes):
         level = low + lane * (len(lanes) - i - 0.3)
         marks += _build_saturation(experiment, method, entries[method]["saturation"], level, right)
+    marks += _build_references(experiment, fitted, (floor, high))
     metric, doublings = experiment.metric, (sizes[-1] * 2.0, sizes[-1] * 4.0)
     chart = Chart(
         x=log_axis("training rows", sizes[0], right, at=[*sizes, *(n for n in doublings if n <= right * 1.01)]),
@@ -79,6 +80,21 @@ def build_curve_figure(experiment: Experiment, fitted: Mapping[str, Any]) -> Fig
         charts=(chart,),
         table=_build_table(experiment, points),
     )
+
+
+def _build_references(experiment: Experiment, fitted: Mapping[str, Any], limits: tuple[float, float]) -> list[Mark]:
+    """Return a line at the score of each reference without training that lies within the chart."""
+    base = fitted.get("base") or {"references": []}
+    levels = [
+        (str(each["name"]), experiment.metric.scaled(each["value"]))
+        for each in base["references"]
+        if fmt.is_number(each["value"])
+    ]
+    return [
+        Rule(at=level, is_upright=False, tone="ink", label=name)
+        for name, level in levels
+        if limits[0] <= level <= limits[1]
+    ]
 
 
 def _find_right_end(largest: int, entries: Mapping[str, Mapping[str, Any]]) -> float:

@@ -1,0 +1,99 @@
+"""What the steps showed, as an answer to each question: the answer first, then the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from thresher.curation.result import Curated
+from thresher.experiments.curve import LearningCurve
+from thresher.subset.subset import Subset
+from thresher.trainer.adapter import Adapter
+
+WHY_NOT = "not asked: the time was over; run the same command with a longer --max-time, and it goes on there"
+
+
+def answer_questions(
+    clean: Curated,
+    curve: LearningCurve | None,
+    subset: Subset,
+    adapter: Adapter | None,
+    *,
+    how: str,
+    left_out: Sequence[str],
+) -> list[dict[str, str]]:
+    """Return `question` and `answer` of each question, in the order in which they are asked.
+
+    Args:
+        clean: the pool after cleaning.
+        curve: of the clean pool, or None where it was left out.
+        subset: the chosen rows.
+        adapter: trained on them, or None where it was left out.
+        how: why so many rows.
+        left_out: names of the steps that the time limit left out.
+    """
+    return [
+        {"question": "Is it worth it?", "answer": _answer_worth(curve, adapter)},
+        {"question": "Which rows?", "answer": _answer_rows(subset, adapter)},
+        {"question": "How many?", "answer": f"{len(subset):,} of {len(clean):,} clean rows. {_finish(how)}"},
+        {"question": "What did it break?", "answer": _answer_loss(adapter)},
+        {"question": "What next?", "answer": _answer_next(clean, adapter, left_out)},
+    ]
+
+
+def _answer_worth(curve: LearningCurve | None, adapter: Adapter | None) -> str:
+    if adapter is not None and adapter.metrics.get("base") and adapter.metrics["base"]["sentence"]:
+        return _finish(adapter.metrics["base"]["sentence"])
+    base = None if curve is None else curve.content.get("base")
+    if base:
+        return " ".join(_finish(f"{method}: {entry['sentence']}") for method, entry in base["methods"].items())
+    return _finish(WHY_NOT if curve is None else "not asked: row zero was left out (--base none)")
+
+
+def _answer_rows(subset: Subset, adapter: Adapter | None) -> str:
+    pilot = subset.manifest.content.get("pilot")
+    text = _finish(pilot["why"]) if pilot and pilot.get("why") else "Random rows of the clean pool."
+    compared = None if adapter is None else adapter.metrics["comparison"]
+    if compared is None:
+        return text
+    sign = 1 if compared["is_higher_better"] else -1
+    gap, error = compared["difference"]["value"], compared["difference"]["stderr"]
+    is_clear = abs(gap) > 1.96 * error
+    word = "no clear difference to" if not is_clear else "better than" if sign * gap > 0 else "worse than"
+    return f"{text} Trained on them: {word} as many random rows ({compared['metric']} {gap:+.4f} ± {error:.4f})."
+
+
+def _answer_loss(adapter: Adapter | None) -> str:
+    if adapter is None:
+        return _finish(WHY_NOT)
+    general = adapter.metrics.get("general")
+    if general is None or general["sentence"] is None:
+        is_labels = adapter.metrics["task"] == "classification"
+        return "Nothing: a classifier writes no text." if is_labels else "Not asked: no general rows were given."
+    return _finish(general["sentence"])
+
+
+def _answer_next(clean: Curated, adapter: Adapter | None, left_out: Sequence[str]) -> str:
+    advice = []
+    if left_out:
+        advice.append(f"run the same command again with a longer --max-time: {', '.join(left_out)} was left out")
+    if adapter is not None:
+        metrics: dict[str, Any] = dict(adapter.metrics)
+        base, general = metrics.get("base"), metrics.get("general")
+        if base and base["verdict"] == "worse":
+            advice.append("do not use the adapter; check that answers and labels are right and of the form you ask for")
+        if base and base["verdict"] == "no difference":
+            advice.append("keep the untouched model, or bring more rows")
+        if general and general["verdict"] == "lost":
+            advice.append("train with --scale auto, which keeps the largest gain within what may be forgotten")
+        if base and base["verdict"] == "better" and not (general and general["verdict"] == "lost"):
+            advice.append(f"use {adapter.path}; thresher tune looks for better settings")
+    share = 1 - len(clean) / max(1, len(clean.pool))
+    if share > 0.05:
+        advice.append(f"look at clean/dropped.parquet: cleaning dropped {share:.0%} of the pool")
+    return _finish("; ".join(advice) if advice else "nothing is open")
+
+
+def _finish(sentence: str) -> str:
+    text = sentence.strip()
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")

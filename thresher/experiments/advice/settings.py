@@ -1,0 +1,43 @@
+"""What `advise` can be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from thresher.experiments.settings import ExperimentOptions, ExperimentSettings
+from thresher.numeric.units import parse_seconds
+from thresher.trainer.untouched.settings import PANEL
+from thresher.validation import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviceSettings(ExperimentSettings):
+    """Options of `advise`."""
+
+    command: ClassVar[str] = "advise"
+
+    general: str | Path = option(
+        "auto", "Rows that are not of the task, to see what the model forgets: auto, none or a file.", panel=PANEL
+    )
+    target: Any = option(None, "Rows of the task you train for: without labels, rows are chosen by them.")
+    max_time: float | str | None = option(
+        None, "Begin no step after so long, and say what is left out: seconds, or 90s, 30m, 4h."
+    )
+    seeds: int = option(3, "Runs at each size of the curve, at most.", ge=2)
+
+    def find_problems(self) -> list[str]:
+        """Return what is wrong with several fields together."""
+        problems = [] if self.out is not None else ["out must be a folder: each step leaves its own in it"]
+        if self.max_time is not None and not 0 < parse_seconds(self.max_time) < float("inf"):
+            problems.append(f"max_time must be a time above 0, as 90s, 30m or 4h, got {self.max_time!r}")
+        return problems
+
+
+class AdviceOptions(ExperimentOptions, total=False):
+    """`AdviceSettings`, for type checkers."""
+
+    target: Any
+    max_time: float | str | None
+    seeds: int

@@ -1,0 +1,67 @@
+"""The page of advice: worth it, which rows, how many, what did it break, what next?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from thresher.artifacts.manifest import Manifest
+from thresher.reporting import formatting as fmt
+from thresher.reporting.files import read_json
+from thresher.reporting.page import Block, Page, Paragraph, Section, Table, Tile
+from thresher.reporting.pages.experiment_tables import build_footer
+from thresher.reporting.pages.reproduce import build_reproduction
+from thresher.reporting.pages.row_zero import build_forgetting, build_references
+
+KEYS = ("pool", "dropped", "method", "rows", "left_out", "answers")
+STEPS = {
+    "clean": "the pool without duplicates and rows of the test set; dropped.parquet says why",
+    "curve": "row zero and the learning curve",
+    "subset": "the rows that were chosen, and why the others were not",
+    "adapter": "the adapter, with its measurements",
+}
+
+
+def build_advice_page(folder: Path, manifest: Manifest) -> Page:
+    """Return the page of a folder that `advise` wrote."""
+    advice = read_json(folder / "advice.json", KEYS)
+    metrics: Mapping[str, Any] = {}
+    if (folder / "adapter" / "metrics.json").is_file():
+        metrics = read_json(folder / "adapter" / "metrics.json", ("counts",))
+    first, *others = advice["answers"]
+    content, pool = manifest.content, advice["pool"]
+    left_out = [f"The time was over before: {', '.join(advice['left_out'])}."] if advice["left_out"] else []
+    return Page(
+        kind="advice",
+        title=f"Advice for {fmt.rows(pool['given'])}",
+        answer=first["answer"],
+        more=left_out,
+        tiles=(
+            Tile("Clean rows", fmt.count(pool["clean"]), f"of {fmt.count(pool['given'])}"),
+            Tile("Chosen", fmt.count(advice["rows"]["n"]), f"by {advice['method']}"),
+            Tile("Time", fmt.seconds(content["run"]["seconds"])),
+        ),
+        sections=[
+            Section("The questions", [_build_answers([first, *others])]),
+            Section("The untouched model", build_references(metrics.get("base"))),
+            Section("What it forgot", build_forgetting(metrics.get("general"))),
+            Section("The steps", _build_steps(folder, advice)),
+            build_reproduction(manifest, folder),
+        ],
+        footer=build_footer(content),
+    )
+
+
+def _build_answers(answers: list[Mapping[str, str]]) -> Table:
+    rows = [(each["question"], each["answer"]) for each in answers]
+    return Table(caption="Each question with its answer", columns=("question", "answer"), rows=rows)
+
+
+def _build_steps(folder: Path, advice: Mapping[str, Any]) -> list[Block]:
+    dropped = [f"{rule}: {fmt.rows(n)}" for rule, n in advice["dropped"].items() if n]
+    lines = [(name, what, "there" if (folder / name).is_dir() else "left out") for name, what in STEPS.items()]
+    return [
+        Table(caption="Folders, each of its own command", columns=("folder", "what", "state"), rows=lines),
+        Paragraph(f"Dropped by cleaning: {fmt.join_words(dropped) if dropped else 'nothing'}."),
+    ]
