@@ -24,7 +24,6 @@ from thresher.evaluation.forgetting import (
 from thresher.evaluation.generation import score_leniently
 from thresher.trainer.context import PACKAGES, RunContext
 from thresher.trainer.engine.fit import load_untouched_model
-from thresher.trainer.engine.load_model import needs_bf16
 from thresher.trainer.untouched.base_cache import get_base_cache
 from thresher.trainer.untouched.general import GeneralSet
 
@@ -68,7 +67,7 @@ def measure_general_base(context: RunContext, general: GeneralSet) -> GeneralOut
             "model": context.base.fingerprint,
             "has_answers": bool(general.prompts),
             "load_in_4bit": settings.load_in_4bit,
-            "is_bf16": needs_bf16(settings.precision),
+            "precision": settings.precision,
             "versions": versions(PACKAGES),
         }
     )

@@ -20,7 +20,6 @@ from thresher.artifacts.manifest import FORMAT, Manifest, digest, versions
 from thresher.artifacts.stored import read_table
 from thresher.trainer.context import PACKAGES, RunContext, content_hash
 from thresher.trainer.engine.fit import load_untouched_model
-from thresher.trainer.engine.load_model import needs_bf16
 from thresher.trainer.events import TrainEvent
 from thresher.trainer.held_out import HeldOut, prepare_held_out
 from thresher.trainer.untouched.base_cache import get_base_cache
@@ -121,7 +120,6 @@ class _Measurement:
             "settings": {name: settings.get(name) for name in SETTINGS},
             "shots": shots,
             "examples": content_hash(context.split.train) if shots else None,
-            "is_bf16": needs_bf16(context.settings.precision),
             "versions": versions(PACKAGES),
         }
         return digest(identity)
