@@ -72,8 +72,8 @@ class Outcome:
 
 def compute_cell_key(context: RunContext) -> str:
     """Return the content address of a training: which rows, however chosen, trained how."""
-    # the file that the rows were read from says nothing beyond the rows, `subset` says how they were
-    # chosen, and what the untouched model is asked says nothing of the trained one
+    # the file that the rows were read from says nothing beyond the rows, `subset` says how they
+    # were chosen, and what the untouched model is asked says nothing of the trained one
     identity = {k: v for k, v in context.identity().items() if k not in SAYS_NOTHING}
     return digest({**identity, "format": FORMAT})
 
