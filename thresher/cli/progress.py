@@ -48,10 +48,15 @@ def training_display(*, quiet: bool) -> Iterator[Callable[[TrainEvent], None] | 
 
 
 def _clean(show: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Return a callback whose names and notes are lines without control characters."""
+    """Return a callback whose names and notes are lines without control characters.
+
+    A note that was shown is not shown again: features that share an encoder say the same of it.
+    """
+    shown: set[str] = set()
 
     def show_clean(progress: Progress) -> None:
-        note = None if progress.note is None else escape_line(progress.note)
+        note = None if progress.note is None or progress.note in shown else escape_line(progress.note)
+        shown.update([progress.note] if progress.note else [])
         show(replace(progress, stage=escape_line(progress.stage), note=note))
 
     return show_clean
