@@ -8,7 +8,9 @@ runs in a fork, with the faults armed for `folder`, as if the shell had started 
 
 import ctypes
 import errno
+import gc
 import importlib
+import io
 import json
 import os
 import sys
@@ -86,6 +88,22 @@ def load_kernels():
                 kernel.compile(signature)
 
 
+def warm_up():
+    """Do once what a process of transformers and matplotlib does once: 0.5 s of each run."""
+    if "transformers.conversion_mapping" in sys.modules:
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("bert")
+    if "matplotlib.figure" in sys.modules:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.add_subplot().plot([0, 1], [1, 2], label="-0.5")
+        figure.savefig(io.BytesIO(), format="png")
+
+
 def serve():
     """Answer until the input ends."""
     import_modules(["thresher.cli.main"])
@@ -95,6 +113,9 @@ def serve():
         if modules:
             import_modules(modules)
             load_kernels()
+            warm_up()
+            gc.collect()
+            gc.freeze()  # a collection in a fork would copy every page
         print(json.dumps(answer), flush=True)
 
 
