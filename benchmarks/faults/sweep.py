@@ -281,7 +281,8 @@ def main() -> None:
             results[name] = measure(sweep, faults, is_thin=given.thin, journal=journal)
             given.out.write_text(json.dumps(results, indent=1) + "\n")
             print(name, {**results[name], "problems": len(results[name]["problems"])}, flush=True)
-    journal.path.unlink(missing_ok=True)
+    if not given.thin:  # else, a whole sweep into the same file goes on from here
+        journal.path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
