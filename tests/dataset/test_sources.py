@@ -321,7 +321,7 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff.jsonl"
     with open(path, "w") as file:
         file.write("{}")
-    with pytest.raises(InputError, match="the name of a file must be UTF-8"):
+    with pytest.raises(InputError, match="the whole path must be UTF-8"):
         load(os.fsdecode(path))
 
 

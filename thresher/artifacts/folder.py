@@ -70,18 +70,7 @@ class OutputFolder:
 
     def __enter__(self) -> OutputFolder:
         """Take the lock, clear up after killed runs, and open the work folder."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise OutputError(
-                f"{self.path}: another run is writing this folder; wait for it or choose another --out"
-            ) from None
-        except OSError as error:
-            raise OutputError(
-                f"{self.path}: its parent folder must be writable, got '{describe_os_error(error)}'; "
-                "choose another --out"
-            ) from None
+        take_lock(self._lock, self.path)
         try:
             self._open()
         except BaseException:
@@ -203,6 +192,27 @@ class OutputFolder:
         with suppress(OSError):
             Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
+
+
+def take_lock(lock: FileLock, path: Path) -> None:
+    """Take the lock of an output folder at once, and make the folder that it lies in.
+
+    Raises:
+        OutputError: another run has it, or its parent cannot be written.
+    """
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        if Path(lock.lock_file).exists():
+            raise OutputError(
+                f"{path}: another run is writing this folder; wait for it or choose another --out"
+            ) from None
+        raise OutputError(f"{path}: its parent folder takes no new files; choose another --out") from None
+    except OSError as error:
+        raise OutputError(
+            f"{path}: its parent folder must be writable, got '{describe_os_error(error)}'; choose another --out"
+        ) from None
 
 
 def read_identity(folder: Path) -> str | None:

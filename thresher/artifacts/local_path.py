@@ -1,4 +1,4 @@
-"""Paths of this machine, as users write them: with a ~, and never an address."""
+"""Paths of this machine, as users write them: with a ~, in UTF-8, and never an address."""
 
 from __future__ import annotations
 
@@ -16,10 +16,26 @@ def expand_path(path: str | Path) -> Path:
     """Return a path with a leading ~ replaced by the home folder, as in a shell.
 
     Raises:
-        InputError: it is an address.
+        InputError: it is an address, or not UTF-8.
     """
     refuse_address(path)
+    refuse_other_bytes(path)
     return Path(os.path.expanduser(path))  # leaves "~nobody" as it is, where Path.expanduser raises
+
+
+def refuse_other_bytes(path: str | Path) -> None:
+    """Refuse a path that is not UTF-8, in itself or in the folder that it starts from.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise InputError(
+            f"{shown}: the whole path must be UTF-8, because results hold it; rename the file or folder"
+        ) from None
 
 
 def refuse_address(path: str | Path) -> None:

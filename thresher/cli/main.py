@@ -31,6 +31,7 @@ from thresher.cli.output import print_block, print_line
 from thresher.cli.report import report
 from thresher.cli.score import score
 from thresher.cli.select import select
+from thresher.cli.streams import guard_streams
 from thresher.cli.train import train
 from thresher.cli.tune import tune
 from thresher.cli.usage import describe_usage_error
@@ -93,6 +94,7 @@ def _top(
 
 def run() -> None:
     """Run the command line and exit with the code that fits."""
+    guard_streams()
     leaving.begin()
     signals.unwind_on_signals()
     clean_foreign_messages()
@@ -138,9 +140,18 @@ def main(arguments: list[str]) -> int:
 
 
 def _describe_storage_error(error: OSError, *, is_temporary: bool) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{error.filename or _find_lost_folder()}: ".removeprefix(": ")
     then = "wait until it is back" if is_temporary else "fix that"
     return f"{where}could not be written or read: {describe_os_error(error)}; {then} and run the same command again"
+
+
+def _find_lost_folder() -> str:
+    """Return "the current folder" where it is gone: the system names no path then."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder"
+    return ""
 
 
 def _refuse_addresses(words: list[str]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thresher.artifacts.folder import MANIFEST, read_identity
-from thresher.artifacts.local_path import expand_path
+from thresher.artifacts.local_path import expand_path, refuse_other_bytes
 from thresher.artifacts.seal import check_file
 from thresher.dataset.formats.files import COMPRESSIONS
 from thresher.errors import InputError, did_you_mean, first_three
@@ -172,11 +172,7 @@ def detect_file_format(path: Path) -> FileToRead:
     Raises:
         InputError: the suffix is unknown, or the name is not UTF-8.
     """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="replace")
-        raise InputError(f"{shown}: the name of a file must be UTF-8, because results hold it; rename it") from None
+    refuse_other_bytes(path)
     suffixes = _parse_suffixes(path)
     if suffixes is None:
         raise InputError(

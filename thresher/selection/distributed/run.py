@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from thresher.artifacts.folder import MANIFEST, OutputFolder, check_free, read_identity, write_atomic
+from thresher.artifacts.folder import MANIFEST, OutputFolder, check_free, read_identity, take_lock, write_atomic
 from thresher.artifacts.local_path import expand_path
 from thresher.artifacts.manifest import Manifest, digest
 from thresher.dataset import Dataset
@@ -96,16 +96,8 @@ def select_distributed(
 @contextmanager
 def _locked(out: Path, work: Path) -> Iterator[None]:
     """Keep two runs with one output folder apart from the first stage on."""
-    try:
-        work.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work.with_name(f"{work.name}.lock"))
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OutputError(f"{out}: another run is writing this folder; wait for it or choose another --out") from None
-    except OSError as error:
-        raise OutputError(
-            f"{out}: its parent folder must be writable, got '{error.strerror}'; choose another --out"
-        ) from None
+    lock = FileLock(work.with_name(f"{work.name}.lock"))
+    take_lock(lock, out)
     try:
         yield
     finally:
