@@ -88,7 +88,7 @@ def load_kernels():
                 kernel.compile(signature)
 
 
-def warm_up():
+def preheat():
     """Do once what a process of transformers and matplotlib does once: 0.5 s of each run."""
     if "transformers.conversion_mapping" in sys.modules:
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
@@ -113,7 +113,7 @@ def serve():
         if modules:
             import_modules(modules)
             load_kernels()
-            warm_up()
+            preheat()
             gc.collect()
             gc.freeze()  # a collection in a fork would copy every page
         print(json.dumps(answer), flush=True)
